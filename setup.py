@@ -1,0 +1,98 @@
+"""The compiled part of Esper, and nothing else: every other setting is in pyproject.toml.
+
+`_C` holds the operators for the CPU, `_C_cuda` their CUDA twins, `_pool` the gradient pool. The first two use the
+LibTorch stable ABI, so that one build serves several torch and Python versions. ESPER_CUDA=auto (the default) builds
+`_C_cuda` when torch is a CUDA build and nvcc is there, 1 wherever nvcc is, 0 never.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from setuptools import Extension, setup
+from torch.utils import cpp_extension
+
+ROOT = Path(__file__).resolve().parent
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
+# Contraction into fused multiply-adds would make results depend on the instruction set.
+CXX_FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr"]
+
+
+def sources(*patterns: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def headers() -> list[str]:
+    return sources("csrc/**/*.h", "csrc/**/*.cuh")
+
+
+def cuda_home() -> Path | None:
+    """Where nvcc is installed; it may be a wrapper script, so CUDA_HOME comes first."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if home := os.environ.get(variable):
+            return Path(home)
+    nvcc = shutil.which("nvcc")
+    candidates = [Path(nvcc).resolve().parent.parent] if nvcc else []
+    candidates += [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True)]
+    return next((home for home in candidates if (home / "include" / "cuda_runtime.h").exists()), None)
+
+
+def wants_cuda() -> bool:
+    setting = os.environ.get("ESPER_CUDA", "auto")
+    if setting not in ("auto", "0", "1"):
+        raise SystemExit(f"ESPER_CUDA={setting!r}: expected auto, 0 or 1")
+    if setting == "1" and cuda_home() is None:
+        raise SystemExit("ESPER_CUDA=1, but no CUDA toolkit was found: set CUDA_HOME to the directory that holds bin/nvcc")
+    return setting == "1" or (setting == "auto" and torch.version.cuda is not None and cuda_home() is not None)
+
+
+def cpu_operators() -> Extension:
+    return cpp_extension.CppExtension(
+        "esper.kernels._C",
+        sources("csrc/register.cpp", "csrc/cpu/*.cpp", "csrc/common/*.cpp"),
+        include_dirs=[str(ROOT / "csrc")],
+        depends=headers(),
+        extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI]},
+        py_limited_api=True,
+    )
+
+
+def cuda_operators(home: Path) -> Extension:
+    # Torch's build code looks for CUDA only under a CUDA torch; the stable headers do not need one.
+    cpp_extension.CUDA_HOME = str(home)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+    return cpp_extension.CppExtension(
+        "esper.kernels._C_cuda",
+        sources("csrc/cuda/*.cu", "csrc/cuda/*.cpp"),
+        include_dirs=[str(ROOT / "csrc"), str(home / "include")],
+        depends=headers(),
+        library_dirs=[str(home / "lib64")],
+        libraries=["cudart_static", "rt", "dl", "pthread"],
+        extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI, "-DUSE_CUDA"], "nvcc": [*NVCC_FLAGS, STABLE_ABI, "-DUSE_CUDA"]},
+        py_limited_api=True,
+    )
+
+
+def gradient_pool() -> Extension:
+    return cpp_extension.CppExtension(
+        "esper.kernels._pool",
+        sources("csrc/pool/*.cpp"),
+        depends=headers(),
+        extra_compile_args={"cxx": CXX_FLAGS},
+    )
+
+
+def extensions() -> list[Extension]:
+    home = cuda_home() if wants_cuda() else None
+    built = [cpu_operators(), gradient_pool()]
+    if home is not None and sources("csrc/cuda/*.cu"):
+        built.append(cuda_operators(home))
+    return built
+
+
+os.environ.setdefault("MAX_JOBS", "2")
+setup(ext_modules=extensions(), cmdclass={"build_ext": cpp_extension.BuildExtension})
