@@ -1,0 +1,1 @@
+"""Esper: a control plane that grows PyTorch networks while they train."""
