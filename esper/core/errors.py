@@ -1,0 +1,163 @@
+"""The one error tree.
+
+EsperError
+  ConfigError                    names the key, the value, and what to do
+  ContractError                  a message lacks or misuses a field; carries every violation
+  DependencyViolationError       an id, blueprint, artefact or run is missing: no substitute is made
+    KernelsNotBuilt              the compiled operators are absent
+    ServiceUnavailable           a peer can't be reached
+  AccessDenied                   a token is missing or wrong
+  BackPressure                   the receiver can't take more now
+  CommandRejected                refused before it was believed
+    MissingSignature  InvalidSignature  NonceReplayed  StaleCommand  FutureCommand
+    CommandIdReused
+  LifecycleConflict              a stage, slot or generation doesn't allow it
+  GateFailed                     a gate's evidence is missing or negative
+  GraftFailed                    a graft, fold or removal was undone
+  StepFailed                     a training step can't be used
+    NonFiniteLoss
+  RollbackFailed
+  AsyncTimeoutError              also a TimeoutError
+  StorageError                   TornRecord, CorruptRecord
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EsperError(Exception):
+    """Root of everything that Esper raises on purpose."""
+
+
+class ConfigError(EsperError):
+    """A setting can't be used. `key` is the setting, `value` what arrived, `remedy` what to do."""
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        super().__init__(f"{key} = {value!r}: {remedy}")
+        self.key = key
+        self.value = value
+        self.remedy = remedy
+
+
+class ContractError(EsperError):
+    """A message lacks or misuses fields. `violations` names each of them."""
+
+    def __init__(self, message_type: str, violations: Sequence[str]) -> None:
+        super().__init__(f"{message_type}: {'; '.join(violations)}")
+        self.message_type = message_type
+        self.violations = tuple(violations)
+
+
+class DependencyViolationError(EsperError):
+    """Something that must be there is not. `kind` says what, `identifier` which one."""
+
+    def __init__(self, subsystem: str, kind: str, identifier: str, remedy: str) -> None:
+        super().__init__(f"{subsystem}: {kind} {identifier!r} is missing; {remedy}")
+        self.subsystem = subsystem
+        self.kind = kind
+        self.identifier = identifier
+        self.remedy = remedy
+
+
+class KernelsNotBuilt(DependencyViolationError, ImportError):
+    """The compiled operators are absent."""
+
+
+class ServiceUnavailable(DependencyViolationError):
+    """A peer can't be reached or answers that it can't serve."""
+
+
+class AccessDenied(EsperError):
+    """A token is missing, wrong, or for another run or service."""
+
+
+class BackPressure(EsperError):
+    """The receiver can't take more now; `retry_after_s` says when to try again."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class CommandRejected(EsperError):
+    """A command was refused before it was believed. `reason` is a RejectionReason value."""
+
+    def __init__(self, reason: int, detail: str, command_id: str = "") -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.command_id = command_id
+
+
+class MissingSignature(CommandRejected):
+    """No security block, signature, nonce or time."""
+
+
+class InvalidSignature(CommandRejected):
+    """Unknown key, wrong signature, audience or payload type: alike to the caller."""
+
+
+class NonceReplayed(CommandRejected):
+    """The nonce was used before, or lies below the fence."""
+
+
+class StaleCommand(CommandRejected):
+    """Outside its freshness window."""
+
+
+class FutureCommand(CommandRejected):
+    """Issued further ahead than clocks may differ."""
+
+
+class CommandIdReused(CommandRejected):
+    """A known id with another payload."""
+
+
+class LifecycleConflict(EsperError):
+    """A stage, slot or generation doesn't allow it."""
+
+
+class GateFailed(EsperError):
+    """A gate's evidence is missing or negative."""
+
+
+class GraftFailed(EsperError):
+    """A graft, fold or removal failed and was undone: the host is as before."""
+
+
+class StepFailed(EsperError):
+    """A training step can't be used. `step` is the number of steps done before it."""
+
+    def __init__(self, step: int, detail: str) -> None:
+        super().__init__(f"step {step}: {detail}")
+        self.step = step
+
+
+class NonFiniteLoss(StepFailed):
+    """The training loss is NaN or infinite."""
+
+
+class RollbackFailed(EsperError):
+    """No checkpoint could be restored."""
+
+
+class AsyncTimeoutError(EsperError, TimeoutError):
+    """A task or call missed its deadline."""
+
+    def __init__(self, what: str, timeout_s: float) -> None:
+        super().__init__(f"{what} took longer than {timeout_s:g} s")
+        self.what = what
+        self.timeout_s = timeout_s
+
+
+class StorageError(EsperError):
+    """A file or database can't be used."""
+
+
+class TornRecord(StorageError):
+    """The log's last record was cut off while it was written."""
+
+
+class CorruptRecord(StorageError):
+    """A record is damaged although later ones are whole."""
