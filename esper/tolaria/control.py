@@ -1,0 +1,349 @@
+"""The trainer's side of the control loop: packets out, consequences in, never an RPC in the step.
+
+The training thread hands a packet over and later takes its result; a worker thread asks Tamiyo, relays the
+signed commands to Kasmina untouched, and lets Kasmina advance. Packets are handled strictly in order, so a run's
+decisions depend on its packets alone. A missing answer is a result that says so, never an exception.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, ServiceUnavailable
+from esper.kasmina.executor import Collected
+from esper.leyline import (
+    AdvanceRequest,
+    AdvanceResponse,
+    ApplyCommandRequest,
+    CommandOutcome,
+    ControlRequest,
+    ControlResponse,
+    Decision,
+    DirectiveReport,
+    GetCommandRequest,
+    KasminaServiceGetRunStateRequest,
+    SeedObservation,
+    SeedDirective,
+    SignedCommand,
+    SlotSignal,
+    SubmitOutcomeRequest,
+    SystemStatePacket,
+    TamiyoServiceGetRunStateRequest,
+)
+from esper.rpc.clients import KasminaClient, TamiyoClient
+from esper.tolaria.packet_result import PacketResult, RunStates, merged
+
+STREAM_LIFETIME_S = 3600.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlConfig:
+    """How long to wait for whom."""
+
+    deadline_s: float = 30.0
+    """Longest wait of the training thread for one packet's result, seconds."""
+    rpc_timeout_s: float = 10.0
+    """Deadline of each unary call, seconds."""
+    advance_every_packets: int = 5
+    """Kasmina advances at least this often; also at each epoch's end and whenever there is evidence."""
+
+
+class Control(Protocol):
+    """What the trainer needs of the control plane."""
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        """Start work on a packet; `want_state` asks for both services' state after it."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        """Wait for a packet's result, up to the deadline; a failure is part of the result."""
+
+    def close(self) -> None:
+        """Stop working; results not taken are dropped."""
+
+
+@dataclass(slots=True)
+class Backlog:
+    """Evidence that Kasmina has not acknowledged yet; nothing is lost when a call fails."""
+
+    observations: dict[str, SeedObservation] = field(default_factory=dict)
+    reports: list[DirectiveReport] = field(default_factory=list)
+    slots: tuple[SlotSignal, ...] = ()
+
+    def add(self, collected: Collected) -> None:
+        for observation in collected.observations:
+            self.observations[observation.seed_id] = _joined(self.observations.get(observation.seed_id), observation)
+        self.reports.extend(collected.reports)
+        self.slots = tuple(collected.slots) or self.slots
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether Kasmina should hear of it now."""
+        return bool(self.reports) or any(
+            observation.HasField("probe") or observation.HasField("judgement") or observation.is_schedule_done
+            for observation in self.observations.values()
+        )
+
+    def clear(self) -> None:
+        self.observations.clear()
+        self.reports.clear()
+        self.slots = ()
+
+
+def _joined(old: SeedObservation | None, new: SeedObservation) -> SeedObservation:
+    """The newer observation, with evidence that only the older one carries."""
+    joined = SeedObservation()
+    if old is not None:
+        joined.CopyFrom(old)
+    joined.MergeFrom(new)
+    if old is not None:
+        joined.isolation_violations = old.isolation_violations + new.isolation_violations
+    return joined
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    packet: SystemStatePacket
+    collected: Collected
+    want_state: bool
+
+
+class ServiceControl:
+    """`Control` over Tamiyo's stream and Kasmina's calls, on one worker thread."""
+
+    def __init__(
+        self, tamiyo: TamiyoClient, kasmina: KasminaClient, config: ControlConfig, *, replay_until_step: int = -1
+    ) -> None:
+        self._tamiyo = tamiyo
+        self._kasmina = kasmina
+        self._config = config
+        self._replay_until_step = replay_until_step
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._results: dict[int, PacketResult] = {}
+        self._given_up: set[int] = set()
+        self._arrived = threading.Condition()
+        self._backlog = Backlog()
+        self._unsettled: dict[str, SignedCommand] = {}
+        self._stream = DecisionStream(tamiyo)
+        self._thread = threading.Thread(target=self._work, name="control", daemon=True)
+        self._thread.start()
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        self._jobs.put(_Job(packet, collected, want_state))
+
+    def take(self, packet_index: int) -> PacketResult:
+        with self._arrived:
+            there = self._arrived.wait_for(lambda: packet_index in self._results, timeout=self._config.deadline_s)
+            if not there:
+                self._given_up.add(packet_index)
+                return PacketResult(
+                    packet_index=packet_index,
+                    failure=f"no answer to packet {packet_index} within {self._config.deadline_s:g} s",
+                    cause="timeout",
+                )
+            result = self._results.pop(packet_index)
+            for index in sorted(index for index in self._given_up if index in self._results):
+                self._given_up.discard(index)
+                result = merged(self._results.pop(index), result)
+            return result
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._stream.close()
+        self._thread.join(timeout=self._config.rpc_timeout_s)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            result = self._handle(job)
+            with self._arrived:
+                self._results[result.packet_index] = result
+                self._arrived.notify_all()
+
+    def _handle(self, job: _Job) -> PacketResult:
+        """Ask Tamiyo, relay, advance, settle, report back; each part's failure leaves the others' results."""
+        self._backlog.add(job.collected)
+        answer = _Answer()
+        decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
+        if decision is not None:
+            for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
+                self._apply(command_id, envelope, answer)
+        if self._is_due(job.packet):
+            self._advance(job.packet, answer)
+        self._settle(answer)
+        self._report(job, answer)
+        states = answer.guard("states", self._states) if job.want_state else None
+        return answer.result(job.packet.packet_index, decision, states)
+
+    def _apply(self, command_id: str, envelope: SignedCommand, answer: _Answer) -> None:
+        request = ApplyCommandRequest(command=envelope)
+        try:
+            response = self._kasmina.apply_command(request, timeout_s=self._config.rpc_timeout_s)
+            answer.outcomes.append(response.outcome)
+        except CommandRejected as rejection:
+            answer.outcomes.append(refusal(command_id, rejection))
+        except (ServiceUnavailable, AsyncTimeoutError) as error:
+            self._unsettled[command_id] = envelope
+            answer.fail("kasmina", error)
+
+    def _is_due(self, packet: SystemStatePacket) -> bool:
+        return (
+            packet.is_epoch_end
+            or packet.packet_index % self._config.advance_every_packets == 0
+            or packet.step <= self._replay_until_step
+            or self._backlog.has_evidence
+        )
+
+    def _advance(self, packet: SystemStatePacket, answer: _Answer) -> None:
+        request = AdvanceRequest(
+            generation=packet.generation,
+            step=packet.step,
+            observations=self._backlog.observations.values(),
+            reports=self._backlog.reports,
+            slots=self._backlog.slots,
+            is_epoch_end=packet.is_epoch_end,
+            trace=packet.trace if packet.HasField("trace") else None,
+        )
+        response = answer.guard("kasmina", lambda: self._kasmina.advance(request, timeout_s=self._config.rpc_timeout_s))
+        if response is not None:
+            answer.reports = list(self._backlog.reports)
+            answer.advanced = response
+            answer.outcomes.extend(response.outcomes)
+            self._backlog.clear()
+
+    def _settle(self, answer: _Answer) -> None:
+        """Find out what became of commands whose answer was lost; one that never arrived is relayed again."""
+        if answer.failed_service == "kasmina":
+            return
+        timeout_s = self._config.rpc_timeout_s
+        for command_id, envelope in list(self._unsettled.items()):
+            request = GetCommandRequest(command_id=command_id)
+            response = answer.guard(
+                "kasmina",
+                lambda request=request: self._kasmina.get_command(request, timeout_s=self._config.rpc_timeout_s),
+            )
+            if response is None:
+                return
+            del self._unsettled[command_id]
+            if response.found:
+                answer.outcomes.append(response.outcome)
+            else:
+                self._apply(command_id, envelope, answer)
+
+    def _report(self, job: _Job, answer: _Answer) -> None:
+        advanced = answer.advanced
+        request = SubmitOutcomeRequest(
+            step=job.packet.step,
+            outcomes=answer.outcomes,
+            gates=advanced.gates if advanced else (),
+            transitions=advanced.transitions if advanced else (),
+            reports=answer.reports,
+            seeds=advanced.seeds if advanced else (),
+        )
+        if answer.outcomes or request.gates or request.transitions:
+            answer.guard("tamiyo", lambda: self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s))
+
+    def _states(self) -> RunStates:
+        timeout_s = self._config.rpc_timeout_s
+        return RunStates(
+            kasmina=self._kasmina.get_run_state(KasminaServiceGetRunStateRequest(), timeout_s=timeout_s).state,
+            tamiyo=self._tamiyo.get_run_state(TamiyoServiceGetRunStateRequest(), timeout_s=timeout_s).state,
+        )
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What a packet has caused so far."""
+
+    outcomes: list[CommandOutcome] = field(default_factory=list)
+    reports: Sequence[DirectiveReport] = ()
+    advanced: AdvanceResponse | None = None
+    failures: list[str] = field(default_factory=list)
+    failed_service: str | None = None
+    cause: str | None = None
+
+    def guard(self, service: str, call: Callable[[], T]) -> T | None:
+        """Return the call's answer, or None after noting its failure."""
+        try:
+            return call()
+        except EsperError as error:
+            self.fail(service, error)
+            return None
+
+    def fail(self, service: str, error: EsperError) -> None:
+        self.failures.append(f"{service}: {error}")
+        self.failed_service = service
+        self.cause = "timeout" if isinstance(error, AsyncTimeoutError) else f"{service}_unavailable"
+
+    def result(self, packet_index: int, decision: Decision | None, states: RunStates | None) -> PacketResult:
+        advanced = self.advanced
+        outcomes = tuple(self.outcomes)
+        given = advanced.directives if advanced else ()
+        accepted = [outcome for outcome in outcomes if outcome.accepted]
+        return PacketResult(
+            packet_index=packet_index,
+            directives=unique(
+                [*(d for o in accepted for d in o.directives), *(advanced.directives if advanced else ())]
+            ),
+            outcomes=outcomes,
+            transitions=tuple(t for o in accepted for t in o.transitions)
+            + tuple(advanced.transitions if advanced else ()),
+            gates=tuple(g for o in outcomes for g in o.gates) + tuple(advanced.gates if advanced else ()),
+            seeds=tuple(advanced.seeds) if advanced else None,
+            growth=advanced.growth if advanced else None,
+            decision=decision,
+            failure="; ".join(self.failures) or None,
+            cause=self.cause,
+            states=states,
+        )
+
+
+def unique(directives: Iterable[SeedDirective]) -> tuple[SeedDirective, ...]:
+    """Directives in order, each id once: an outcome and an answer may both carry one."""
+    return tuple({directive.directive_id: directive for directive in directives}.values())
+
+
+class DecisionStream:
+    """Tamiyo's control stream, opened when needed and again after it broke."""
+
+    def __init__(self, tamiyo: TamiyoClient) -> None:
+        self._tamiyo = tamiyo
+        self._requests: queue.SimpleQueue[ControlRequest | None] | None = None
+        self._responses: Iterator[ControlResponse] = iter(())
+
+    def ask(self, packet: SystemStatePacket) -> Decision:
+        """Send one packet and return its decision. Raises the error tree; the next call opens a new stream."""
+        try:
+            self._opened().put(ControlRequest(packet=packet))
+            for response in self._responses:
+                if response.decision.packet_index == packet.packet_index:
+                    return response.decision
+            raise ServiceUnavailable("tolaria", "service", "tamiyo", "its control stream ended; is it being drained?")
+        except EsperError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._requests is not None:
+            self._requests.put(None)
+            self._requests = None
+
+    def _opened(self) -> queue.SimpleQueue[ControlRequest | None]:
+        if self._requests is None:
+            self._requests = queue.SimpleQueue()
+            self._responses = self._tamiyo.control(iter(self._requests.get, None), timeout_s=STREAM_LIFETIME_S)
+        return self._requests
+
+
+def refusal(command_id: str, rejection: CommandRejected) -> CommandOutcome:
+    """The outcome of a command that Kasmina refused before believing it."""
+    return CommandOutcome(
+        command_id=command_id,
+        accepted=False,
+        rejection=rejection.reason,  # type: ignore[arg-type]
+        detail=rejection.detail,
+    )

@@ -1,0 +1,106 @@
+"""What one packet caused: the decision on it, the outcomes of its commands, Kasmina's directives.
+
+A result is a value; it can be written into a checkpoint and read back unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from esper.leyline import (
+    AdvanceResponse,
+    CommandOutcome,
+    Decision,
+    GateEvidence,
+    GrowthState,
+    RunStateBlob,
+    SeedDirective,
+    SeedState,
+    StageTransition,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStates:
+    """State of both services after a packet, for a checkpoint."""
+
+    kasmina: RunStateBlob
+    tamiyo: RunStateBlob
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PacketResult:
+    """What packet `packet_index` caused; `failure` says why a part of it is missing, `cause` in one word."""
+
+    packet_index: int
+    directives: tuple[SeedDirective, ...] = ()
+    outcomes: tuple[CommandOutcome, ...] = ()
+    transitions: tuple[StageTransition, ...] = ()
+    gates: tuple[GateEvidence, ...] = ()
+    seeds: tuple[SeedState, ...] | None = None
+    growth: GrowthState | None = None
+    decision: Decision | None = None
+    failure: str | None = None
+    cause: str | None = None
+    states: RunStates | None = field(default=None, compare=False)
+
+    def to_bytes(self) -> bytes:
+        """Serialize everything but the service states, which a checkpoint keeps apart."""
+        decision = self.decision
+        answer = AdvanceResponse(
+            directives=self.directives,
+            outcomes=self.outcomes,
+            transitions=self.transitions,
+            gates=self.gates,
+            seeds=self.seeds or (),
+            growth=self.growth,
+        )
+        return json.dumps(
+            {
+                "packet_index": self.packet_index,
+                "answer": answer.SerializeToString(deterministic=True).hex(),
+                "has_seeds": self.seeds is not None,
+                "decision": None
+                if self.decision is None
+                else self.decision.SerializeToString(deterministic=True).hex(),
+                "failure": self.failure,
+                "cause": self.cause,
+            }
+        ).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> PacketResult:
+        """Read back what `to_bytes` wrote."""
+        fields = json.loads(data)
+        answer = AdvanceResponse.FromString(bytes.fromhex(fields["answer"]))
+        decision = fields["decision"]
+        return cls(
+            packet_index=fields["packet_index"],
+            directives=tuple(answer.directives),
+            outcomes=tuple(answer.outcomes),
+            transitions=tuple(answer.transitions),
+            gates=tuple(answer.gates),
+            seeds=tuple(answer.seeds) if fields["has_seeds"] else None,
+            growth=answer.growth if answer.HasField("growth") else None,
+            decision=None if decision is None else Decision.FromString(bytes.fromhex(decision)),
+            failure=fields["failure"],
+            cause=fields["cause"],
+        )
+
+
+def merged(late: PacketResult, now: PacketResult) -> PacketResult:
+    """Join a late result's consequences with the next packet's: the older ones first, the newer states win."""
+    return PacketResult(
+        packet_index=now.packet_index,
+        directives=late.directives + now.directives,
+        outcomes=late.outcomes + now.outcomes,
+        transitions=late.transitions + now.transitions,
+        gates=late.gates + now.gates,
+        seeds=now.seeds if now.seeds is not None else late.seeds,
+        growth=now.growth if now.growth is not None else late.growth,
+        decision=now.decision,
+        failure=now.failure,
+        cause=now.cause,
+        states=now.states,
+    )

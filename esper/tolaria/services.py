@@ -1,0 +1,221 @@
+"""The services that a run works with: spawned as children, or connected to by endpoint.
+
+Children are started in order (Weatherlight, Tamiyo, Kasmina), stopped in reverse, started again when they die,
+and end with their parent. Only what was started here is stopped here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
+from esper.core.keys import new_secret
+from esper.rpc.clients import channel
+from esper.rpc.clients.health import wait_serving
+
+START_ORDER = ("weatherlight", "tamiyo", "kasmina")
+SPAWN = "spawn"
+SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServicesConfig:
+    """Where the services are; "spawn" starts one as a child of this process."""
+
+    weatherlight: str = SPAWN
+    """Endpoint HOST:PORT or unix:PATH, or "spawn"."""
+    tamiyo: str = SPAWN
+    """Endpoint HOST:PORT or unix:PATH, or "spawn"."""
+    kasmina: str = SPAWN
+    """Endpoint HOST:PORT or unix:PATH, or "spawn"."""
+    state_dir: Path
+    """Where spawned services keep their databases and logs."""
+    otlp_endpoint: str | None = None
+    """Where spawned services send their traces."""
+    start_timeout_s: float = 20.0
+    """Longest wait for a service to serve, seconds."""
+    stop_timeout_s: float = 10.0
+    """Longest wait for a child to drain before it is killed, seconds."""
+    restart_limit: int = 5
+    """A child that died more often than this is left dead."""
+    extra_arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further command-line arguments of a spawned service, by name."""
+
+    def endpoint(self, name: str) -> str:
+        """The configured endpoint of a service."""
+        value: str = getattr(self, name)
+        return value
+
+    @property
+    def spawned(self) -> tuple[str, ...]:
+        """Names of the services that are started here, in order."""
+        return tuple(name for name in START_ORDER if self.endpoint(name) == SPAWN)
+
+
+@dataclass(slots=True)
+class Child:
+    """One service process."""
+
+    name: str
+    endpoint: str
+    process: subprocess.Popen[bytes]
+    restarts: int = 0
+
+
+def run_secret(path: Path, environ: dict[str, str], spawned: bool) -> str | None:
+    """The secret of a run: the environment's, or for spawned services a fresh one kept 0600 at `path` and used again."""
+    if given := environ.get(SECRET_VARIABLE):
+        return given
+    if path.exists():
+        return path.read_text().strip()
+    if not spawned:
+        return None
+    secret = new_secret()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    return secret
+
+
+class Services:
+    """Context manager around a run's services; `endpoints` says where each one is."""
+
+    def __init__(self, config: ServicesConfig, secret: str | None, on_event: Callable[[str, str], None]) -> None:
+        self._config = config
+        self._secret = secret
+        self._on_event = on_event
+        self._children: dict[str, Child] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._runtime_dir = Path(tempfile.mkdtemp(prefix="esper-", dir=os.environ.get("XDG_RUNTIME_DIR") or None))
+        self.endpoints: dict[str, str] = {}
+
+    def __enter__(self) -> Services:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start what is to be spawned and wait until every service serves."""
+        for name in START_ORDER:
+            endpoint = self._config.endpoint(name)
+            self.endpoints[name] = f"unix:{self._runtime_dir / name}.sock" if endpoint == SPAWN else endpoint
+        for name in self._config.spawned:
+            self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
+        for name in START_ORDER:
+            self._wait_serving(name)
+        if self._children:
+            threading.Thread(target=self._supervise, name="services", daemon=True).start()
+
+    def stop(self) -> None:
+        """Drain the children in reverse order; kill what doesn't end in time."""
+        self._stopping.set()
+        with self._lock:
+            for name in reversed(START_ORDER):
+                if child := self._children.get(name):
+                    self._end(child)
+        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+
+    def pid(self, name: str) -> int | None:
+        """Process id of a spawned service."""
+        child = self._children.get(name)
+        return child.process.pid if child else None
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        self._config.state_dir.mkdir(parents=True, exist_ok=True)
+        command = [
+            *(sys.executable, "-m", f"esper.{name}.server"),
+            *("--listen", self.endpoints[name]),
+            *("--state-dir", str(self._config.state_dir)),
+            "--die-with-parent",
+        ]
+        if name != "weatherlight":
+            command += ["--weatherlight", self.endpoints["weatherlight"]]
+        if self._config.otlp_endpoint:
+            command += ["--otlp-endpoint", self._config.otlp_endpoint]
+        command += self._config.extra_arguments.get(name, ())
+        environment = {**os.environ, **({SECRET_VARIABLE: self._secret} if self._secret else {})}
+        with (self._config.state_dir / f"{name}.log").open("ab") as log:
+            # A session of its own: a Ctrl-C at the terminal stops the trainer, which then drains its services.
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+    def _wait_serving(self, name: str) -> None:
+        child = self._children.get(name)
+        deadline = time.monotonic() + self._config.start_timeout_s
+        link = channel(self.endpoints[name])
+        try:
+            while True:
+                if child is not None and child.process.poll() is not None:
+                    raise self._failed_start(child)
+                try:
+                    wait_serving(link, "", timeout_s=min(1.0, self._config.start_timeout_s))
+                    return
+                except EsperError as error:
+                    if time.monotonic() > deadline:
+                        remedy = (
+                            f"no answer at {self.endpoints[name]} within {self._config.start_timeout_s:g} s ({error})"
+                        )
+                        raise ServiceUnavailable("tolaria", "service", name, remedy) from error
+        finally:
+            link.close()
+
+    def _failed_start(self, child: Child) -> EsperError:
+        log = self._config.state_dir / f"{child.name}.log"
+        lines = log.read_text(errors="replace").strip().splitlines()
+        last = lines[-1] if lines else "it printed nothing"
+        code = child.process.returncode
+        if code == 78:
+            return ConfigError(f"services.{child.name}", child.endpoint, last)
+        return ServiceUnavailable("tolaria", "service", child.name, f"it ended with code {code}: {last} (see {log})")
+
+    def _supervise(self) -> None:
+        """Start a dead child again, slower each time."""
+        while not self._stopping.wait(0.2):
+            for child in list(self._children.values()):
+                code = child.process.poll()
+                if code is not None and not self._stopping.is_set():
+                    self._revive(child, code)
+
+    def _revive(self, child: Child, code: int) -> None:
+        if child.restarts > self._config.restart_limit:
+            return
+        child.restarts += 1
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
+        self._on_event("service_lost", f"{child.name} ended with {how}")
+        if child.restarts > self._config.restart_limit:
+            self._on_event("service_given_up", f"{child.name} died {child.restarts} times; it stays down")
+            return
+        if self._stopping.wait(min(0.5 * 2 ** (child.restarts - 1), 30.0)):
+            return
+        with self._lock:
+            if not self._stopping.is_set():
+                child.process = self._spawn(child.name)
+                self._on_event("service_restarted", f"{child.name} started again")
+
+    def _end(self, child: Child) -> None:
+        if child.process.poll() is None:
+            child.process.terminate()
+            try:
+                child.process.wait(self._config.stop_timeout_s)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
