@@ -27,8 +27,8 @@ from esper.leyline import (
     DirectiveReport,
     GetCommandRequest,
     KasminaServiceGetRunStateRequest,
-    SeedObservation,
     SeedDirective,
+    SeedObservation,
     SignedCommand,
     SlotSignal,
     SubmitOutcomeRequest,
@@ -222,10 +222,7 @@ class ServiceControl:
         timeout_s = self._config.rpc_timeout_s
         for command_id, envelope in list(self._unsettled.items()):
             request = GetCommandRequest(command_id=command_id)
-            response = answer.guard(
-                "kasmina",
-                lambda request=request: self._kasmina.get_command(request, timeout_s=self._config.rpc_timeout_s),
-            )
+            response = answer.guard("kasmina", partial(self._kasmina.get_command, request, timeout_s=timeout_s))
             if response is None:
                 return
             del self._unsettled[command_id]
@@ -286,9 +283,7 @@ class _Answer:
         accepted = [outcome for outcome in outcomes if outcome.accepted]
         return PacketResult(
             packet_index=packet_index,
-            directives=unique(
-                [*(d for o in accepted for d in o.directives), *(advanced.directives if advanced else ())]
-            ),
+            directives=unique([*(d for o in accepted for d in o.directives), *given]),
             outcomes=outcomes,
             transitions=tuple(t for o in accepted for t in o.transitions)
             + tuple(advanced.transitions if advanced else ()),

@@ -61,9 +61,7 @@ class PacketResult:
                 "packet_index": self.packet_index,
                 "answer": answer.SerializeToString(deterministic=True).hex(),
                 "has_seeds": self.seeds is not None,
-                "decision": None
-                if self.decision is None
-                else self.decision.SerializeToString(deterministic=True).hex(),
+                "decision": None if decision is None else decision.SerializeToString(deterministic=True).hex(),
                 "failure": self.failure,
                 "cause": self.cause,
             }

@@ -74,7 +74,7 @@ class Child:
 
 
 def run_secret(path: Path, environ: dict[str, str], spawned: bool) -> str | None:
-    """The secret of a run: the environment's, or for spawned services a fresh one kept 0600 at `path` and used again."""
+    """The environment's secret, or for spawned services a fresh one, kept 0600 at `path` and used again."""
     if given := environ.get(SECRET_VARIABLE):
         return given
     if path.exists():
