@@ -438,7 +438,7 @@ class SeedRecord(_message.Message):
     def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
-    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_command_ids", "trigger", "evidence")
+    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PACKET_INDEX_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -454,9 +454,12 @@ class TamiyoRunState(_message.Message):
     SMOOTHED_LOSS_FIELD_NUMBER: _ClassVar[int]
     SMOOTHED_GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
     SMOOTHED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
-    OPEN_COMMAND_IDS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_COMMANDS_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
+    RETRY_STEP_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     packet_index: int
     step: int
@@ -472,10 +475,25 @@ class TamiyoRunState(_message.Message):
     smoothed_loss: float
     smoothed_gradient_norm: float
     smoothed_accuracy: float
-    open_command_ids: _containers.RepeatedScalarFieldContainer[str]
+    open_commands: _containers.RepeatedCompositeFieldContainer[OpenCommand]
     trigger: _policy_pb2.TriggerSettings
     evidence: _containers.RepeatedCompositeFieldContainer[SlotEvidence]
-    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_command_ids: _Optional[_Iterable[str]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ...) -> None: ...
+    isolation_violations: int
+    retry_step: int
+    policy_version: str
+    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ...) -> None: ...
+
+class OpenCommand(_message.Message):
+    __slots__ = ("command_id", "seed_id", "operation", "deadline_step")
+    COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
+    OPERATION_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_STEP_FIELD_NUMBER: _ClassVar[int]
+    command_id: str
+    seed_id: str
+    operation: _types_pb2.SeedOperationKind
+    deadline_step: int
+    def __init__(self, command_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., operation: _Optional[_Union[_types_pb2.SeedOperationKind, str]] = ..., deadline_step: _Optional[int] = ...) -> None: ...
 
 class LossPoint(_message.Message):
     __slots__ = ("step", "loss")
