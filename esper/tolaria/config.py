@@ -1,0 +1,161 @@
+"""Everything that a training run can be told, in one place.
+
+Each field carries its meaning, its group and, where it is one of a few words, its choices: the launcher's flags, the
+configuration file and `--print-config` are made from them. Values that make no sense are refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from esper.core.errors import ConfigError
+
+_RUN_DIR = Path("runs/latest")
+
+
+def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"group": group, "help": help, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One training run."""
+
+    data: str = _setting("data", "digits", "digits, mnist1d, pytext, a PATH, or module:source")
+    samples: int | None = _setting("data", None, "samples to take or to generate; default: the source's own number")
+    context: int = _setting("data", 128, "bytes in one pytext sequence")
+    batch_size: int = _setting("data", 64, "samples in one step")
+
+    model: str = _setting("model", "mlp", "mlp, conv1d, cnn, transformer, or module:factory")
+    hidden: tuple[int, ...] = _setting("model", (), "widths of the hidden layers; default: the model's own")
+    dropout: float = _setting("model", 0.0, "share of hidden values dropped in training")
+
+    epochs: int = _setting("training", 120, "passes over the training data")
+    seed: int = _setting("training", 1, "seed of every random draw of the run")
+    optimizer: str = _setting("training", "adam", "optimiser", ("adam", "adamw", "sgd"))
+    lr: float = _setting("training", 3e-3, "learning rate after warm-up")
+    weight_decay: float = _setting("training", 0.0, "weight decay of the optimiser")
+    momentum: float = _setting("training", 0.9, "momentum of sgd, first beta of adam and adamw")
+    warmup_steps: int = _setting("training", 50, "steps of learning-rate warm-up")
+    decay_fraction: float = _setting("training", 0.3, "share of the run with linear learning-rate decay, at its end")
+    clip_norm: float | None = _setting("training", None, "largest L2 norm of the host's gradient; default: no clipping")
+    accumulate: int = _setting("training", 1, "microbatches that one step is cut into")
+    pcgrad: bool = _setting(
+        "training", False, "project conflicting microbatch gradients (needs --accumulate 2 or more)"
+    )
+    amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
+    device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
+    threads: int = _setting("training", 1, "threads of torch on the CPU; fixed, because results may depend on it")
+    smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
+    on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
+    max_rollbacks: int = _setting("training", 3, "rollbacks before the run stops")
+    rollback_lr_factor: float = _setting("training", 0.5, "factor on the learning rate at each rollback")
+
+    grow: str = _setting("growth", "auto", "when to grow", ("auto", "always", "never"))
+    judge: str = _setting("growth", "twin", "what a grown network is judged against", ("twin", "muted"))
+    incubate: str = _setting("growth", "none", "incubation of seeds that are not zero at first", ("none", "shadow"))
+    isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
+    blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
+    slots: tuple[str, ...] = _setting("growth", (), "slots that may be used; default: all that are found")
+    window_fraction: float = _setting("growth", 0.1, "judging window as a share of the run's steps")
+    incubate_fraction: float = _setting("growth", 0.08, "incubation as a share of the run's steps")
+    embargo_fraction: float = _setting("growth", 0.05, "closure of a slot after a cull, as a share of the run's steps")
+    fade_fraction: float = _setting("growth", 0.05, "fade of a seed without a twin, as a share of the run's steps")
+    margin_relative: float = _setting("growth", 0.03, "smallest gain worth its cost, as a share of the twin's score")
+    margin_absolute: float | None = _setting("growth", None, "smallest gain worth its cost; default: by task")
+    tau: float | None = _setting("growth", None, "run-to-run deviation of the gain; default: 0.02 of the twin's score")
+    min_samples: int = _setting("growth", 300, "smallest number of judging samples")
+    max_culls: int = _setting("growth", 2, "culls in a row that end growth")
+    stability_limit: float = _setting("growth", 3.0, "largest rise of the loss while blending, in standard errors")
+    slope_threshold: float | None = _setting("growth", None, "fall of the loss per 100 steps that counts as flat")
+    slope_window_steps: int | None = _setting("growth", None, "steps of the slope's window")
+    saturation_floor: float | None = _setting("growth", None, "training loss that counts as saturated")
+    saturation_share: float | None = _setting("growth", None, "training accuracy that counts as saturated")
+    growth_warmup_steps: int | None = _setting("growth", None, "steps before the first seed")
+
+    max_parameters: int | None = _setting("budget", None, "largest number of parameters of the grown network")
+    max_forward_macs: int | None = _setting("budget", None, "largest forward multiply-accumulates of one sample")
+    max_training_macs: int | None = _setting("budget", None, "largest multiply-accumulates of the whole run")
+    max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser in bytes")
+    max_seeds: int | None = _setting("budget", None, "largest number of seeds")
+
+    evaluate_every_steps: int = _setting("control", 10, "steps between packets to the control plane")
+    control: str = _setting("control", "lag", "wait for each answer (sync) or run ahead (lag)", ("lag", "sync"))
+    lag: int = _setting("control", 1, "packets between an observation and its consequences in lag mode")
+    deadline_s: float = _setting("control", 30.0, "longest wait for an answer in seconds")
+    latency_rules: bool = _setting("control", False, "let measured time decide; the run is then not reproducible")
+    tamiyo: str = _setting("control", "spawn", "Tamiyo: spawn, HOST:PORT or unix:PATH")
+    kasmina: str = _setting("control", "spawn", "Kasmina: spawn, HOST:PORT or unix:PATH")
+    weatherlight: str = _setting("control", "spawn", "Weatherlight: spawn, HOST:PORT or unix:PATH")
+    otlp_endpoint: str | None = _setting("control", None, "where traces go; default: OTEL_* variables, else nowhere")
+
+    run_dir: Path = _setting("run", _RUN_DIR, "directory of the run's files")
+    run_id: str | None = _setting("run", None, "name of the run; default: its directory's")
+    checkpoint_every_epochs: int = _setting("run", 10, "epochs between checkpoints; 0: none but at an interruption")
+    keep_checkpoints: int = _setting("run", 2, "checkpoints that are kept")
+
+    def __post_init__(self) -> None:
+        for key, is_good, remedy in _CHECKS:
+            value = getattr(self, key)
+            if value is not None and not is_good(value):
+                raise ConfigError(key, value, remedy)
+        for setting in fields(self):
+            choices = setting.metadata["choices"]
+            if choices and getattr(self, setting.name) not in choices:
+                raise ConfigError(setting.name, getattr(self, setting.name), f"choose one of {', '.join(choices)}")
+        if self.pcgrad and self.accumulate < 2:
+            raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
+        if self.batch_size < self.accumulate:
+            raise ConfigError(
+                "accumulate", self.accumulate, f"can't cut a batch of {self.batch_size} into as many parts"
+            )
+        if self.amp == "fp16" and not self.device.startswith("cuda"):
+            raise ConfigError("amp", "fp16", f"needs a CUDA device, got device {self.device}; use bf16")
+
+    @property
+    def packet_lag(self) -> int:
+        """Packets between an observation and its consequences."""
+        return 0 if self.control == "sync" else self.lag
+
+
+def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value >= least), f"must be at least {least:g}"
+
+
+def _share(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low <= value <= high), f"must lie between {low:g} and {high:g}"
+
+
+def _positive() -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: 0 < value < float("inf")), "must be a positive number"
+
+
+_COUNTS = (
+    *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
+    *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps"),
+)
+_NOT_NEGATIVE = (
+    *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
+    *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
+    *("max_seeds", "checkpoint_every_epochs"),
+)
+_POSITIVE = ("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor")
+_CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    *((key, *_at_least(1)) for key in _COUNTS),
+    *((key, *_at_least(0)) for key in _NOT_NEGATIVE),
+    *((key, *_positive()) for key in _POSITIVE),
+    ("hidden", lambda widths: all(width >= 1 for width in widths), "every width must be at least 1"),
+    ("dropout", *_share(0.0, 0.95)),
+    ("momentum", *_share(0.0, 0.9999)),
+    ("decay_fraction", *_share(0.0, 1.0)),
+    ("smoothing", *_share(1e-4, 1.0)),
+    ("rollback_lr_factor", *_share(1e-3, 1.0)),
+    ("window_fraction", *_share(1e-3, 0.5)),
+    ("incubate_fraction", *_share(1e-3, 0.5)),
+    ("embargo_fraction", *_share(0.0, 1.0)),
+    ("fade_fraction", *_share(0.0, 0.5)),
+    ("saturation_share", *_share(0.0, 1.0)),
+)
