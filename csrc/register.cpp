@@ -7,6 +7,8 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include "common/tiles.h"
+
 STABLE_TORCH_LIBRARY(esper, m) {
   // Writes the gradients one after another into the 1-D `out`. `sizes` (may be empty when nothing is absent) holds the
   // number of elements of each; an empty tensor where sizes[i] > 0 is an absent gradient and becomes zeros. `convert`
@@ -69,9 +71,30 @@ STABLE_TORCH_LIBRARY(esper, m) {
   m.def("seed_metrics(Tensor rows, Tensor offsets) -> (Tensor, Tensor, Tensor)");
 }
 
-// Importing the module loads the library, whose static initialisers register the operators.
-extern "C" PyMODINIT_FUNC PyInit__C(void) {
-  static PyModuleDef definition = {
-      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
-  return PyModule_Create(&definition);
+namespace {
+
+PyObject* cpu_isa(PyObject*, PyObject*) { return PyUnicode_FromString(esper::tiles().name); }
+
+PyObject* force_cpu_isa(PyObject*, PyObject* name) {
+  PyObject* bytes = PyUnicode_AsUTF8String(name);
+  if (bytes == nullptr) return nullptr;
+  const bool is_known = esper::force_tiles(PyBytes_AsString(bytes));
+  Py_DECREF(bytes);
+  if (!is_known)
+    return PyErr_Format(
+        PyExc_ValueError, "instruction set %R is not available here: expected auto, portable, avx2 or avx512", name);
+  Py_RETURN_NONE;
 }
+
+PyMethodDef methods[] = {
+    {"cpu_isa", cpu_isa, METH_NOARGS, "The instruction set in use."},
+    {"force_cpu_isa", force_cpu_isa, METH_O, "Use the named instruction set, or 'auto' for the widest."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+// Importing the module loads the library, whose static initialisers register the operators.
+PyMODINIT_FUNC PyInit__C(void) { return PyModule_Create(&definition); }

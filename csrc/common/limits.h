@@ -18,6 +18,9 @@ inline constexpr int kLanes = 8;
 // Elements after which the fast mode moves its float32 sums into float64.
 inline constexpr int64_t kFastBlock = 2048;
 
+// A sum of weights no larger than this cannot normalise a mean.
+inline constexpr double kSmallestWeightSum = 1e-12;
+
 inline constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace esper

@@ -1,0 +1,286 @@
+// The body of every copy in Tiles. The including file has defined ESPER_TILES (the name of the table), ESPER_LABEL,
+// ESPER_VECTOR_BYTES, ESPER_BLOCK (rows per register block) and, in an unnamed namespace, fused(a, b, c) = a * b + c,
+// halves_to_floats, floats_to_halves and is_supported. Everything here stays in that unnamed namespace: a function
+// shared between the copies could bring instructions to a processor that lacks them.
+
+namespace esper {
+namespace {
+
+typedef double VecF64 __attribute__((vector_size(ESPER_VECTOR_BYTES)));
+typedef float VecF32 __attribute__((vector_size(ESPER_VECTOR_BYTES)));
+
+template <class T>
+struct Vec;
+template <>
+struct Vec<double> {
+  using type = VecF64;
+};
+template <>
+struct Vec<float> {
+  using type = VecF32;
+};
+
+template <class T>
+inline typename Vec<T>::type load(const T* from) {
+  typename Vec<T>::type v;
+  __builtin_memcpy(&v, from, sizeof(v));
+  return v;
+}
+
+template <class T>
+inline void store(typename Vec<T>::type v, T* to) {
+  __builtin_memcpy(to, &v, sizeof(v));
+}
+
+// 64 bytes of accumulators per pair, whatever the vector width: a narrow set makes several passes over the lanes.
+template <class T>
+constexpr int64_t lanes() {
+  return 64 / static_cast<int64_t>(sizeof(T));
+}
+
+constexpr int64_t pair_index(int64_t i, int64_t j, int64_t k) { return i * k - i * (i - 1) / 2 + (j - i); }
+
+template <class T, int R, int C, bool Diagonal>
+void gram_block(const T* tile, int64_t stride, int k, int64_t n, int i0, int j0, T* sums) {
+  using V = typename Vec<T>::type;
+  constexpr int64_t kWidth = ESPER_VECTOR_BYTES / sizeof(T);
+  const T* a = tile + i0 * stride;
+  const T* b = tile + j0 * stride;
+  for (int64_t lane = 0; lane < lanes<T>(); lane += kWidth) {
+    V acc[R][C];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int c = Diagonal ? r : 0; c < C; ++c)
+        acc[r][c] = load(sums + pair_index(i0 + r, j0 + c, k) * lanes<T>() + lane);
+    for (int64_t i = lane; i < n; i += lanes<T>()) {
+      V x[R];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) x[r] = load(a + r * stride + i);
+#pragma GCC unroll 8
+      for (int c = 0; c < C; ++c) {
+        const V y = Diagonal ? x[c] : load(b + c * stride + i);
+#pragma GCC unroll 8
+        for (int r = 0; r < (Diagonal ? c + 1 : R); ++r) acc[r][c] = fused(x[r], y, acc[r][c]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int c = Diagonal ? r : 0; c < C; ++c)
+        store<T>(acc[r][c], sums + pair_index(i0 + r, j0 + c, k) * lanes<T>() + lane);
+  }
+}
+
+template <class T, int R>
+void gram_columns(const T* tile, int64_t stride, int k, int64_t n, int i0, T* sums) {
+  gram_block<T, R, R, true>(tile, stride, k, n, i0, i0, sums);
+  int j = i0 + R;
+  for (; j + ESPER_BLOCK <= k; j += ESPER_BLOCK) gram_block<T, R, ESPER_BLOCK, false>(tile, stride, k, n, i0, j, sums);
+  for (; j + 2 <= k; j += 2) gram_block<T, R, 2, false>(tile, stride, k, n, i0, j, sums);
+  for (; j < k; ++j) gram_block<T, R, 1, false>(tile, stride, k, n, i0, j, sums);
+}
+
+template <class T>
+void gram(const T* tile, int64_t stride, int k, int64_t n, T* sums) {
+  int i = 0;
+  for (; i + ESPER_BLOCK <= k; i += ESPER_BLOCK) gram_columns<T, ESPER_BLOCK>(tile, stride, k, n, i, sums);
+  for (; i + 2 <= k; i += 2) gram_columns<T, 2>(tile, stride, k, n, i, sums);
+  for (; i < k; ++i) gram_columns<T, 1>(tile, stride, k, n, i, sums);
+}
+
+// A multiply and an add, never fused: coefficient times element is not exact.
+template <int R>
+void combine_rows(const double* tile, int64_t stride, int64_t n, const double* c, bool first, double* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    double sum = first ? 0.0 : out[i];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) sum += c[r] * tile[r * stride + i];
+    out[i] = sum;
+  }
+}
+
+void combine(const double* tile, int64_t stride, int k, int64_t n, const double* c, double* out) {
+  int r = 0;
+  for (; r + 4 <= k; r += 4) combine_rows<4>(tile + r * stride, stride, n, c + r, r == 0, out);
+  for (; r < k; ++r) combine_rows<1>(tile + r * stride, stride, n, c + r, r == 0, out);
+}
+
+template <class T>
+void convert_bfloats(const uint16_t* from, int64_t n, T* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = __builtin_bit_cast(float, static_cast<uint32_t>(from[i]) << 16);
+}
+
+template <class T>
+void convert_to_bfloats(const T* from, int64_t n, uint16_t* to) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = static_cast<float>(from[i]);
+    const uint32_t bits = __builtin_bit_cast(uint32_t, value);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    to[i] = static_cast<uint16_t>(value != value ? 0x7fc0u : rounded);
+  }
+}
+
+template <class T, class U>
+void convert(const T* from, int64_t n, U* to) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<U>(from[i]);
+}
+
+constexpr int64_t kHalfTile = 256;
+
+template <class T>
+void convert_halves(const uint16_t* from, int64_t n, T* to) {
+  float wide[kHalfTile];
+  for (int64_t i = 0; i < n; i += kHalfTile) {
+    const int64_t m = n - i < kHalfTile ? n - i : kHalfTile;
+    halves_to_floats(from + i, m, wide);
+    convert(wide, m, to + i);
+  }
+}
+
+template <class T>
+void convert_to_halves(const T* from, int64_t n, uint16_t* to) {
+  float narrow[kHalfTile];
+  for (int64_t i = 0; i < n; i += kHalfTile) {
+    const int64_t m = n - i < kHalfTile ? n - i : kHalfTile;
+    convert(from + i, m, narrow);
+    floats_to_halves(narrow, m, to + i);
+  }
+}
+
+template <class T>
+void load_as(DType dtype, const void* from, int64_t n, T* to) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return convert(static_cast<const double*>(from), n, to);
+    case DType::kFloat32:
+      return convert(static_cast<const float*>(from), n, to);
+    case DType::kBFloat16:
+      return convert_bfloats(static_cast<const uint16_t*>(from), n, to);
+    case DType::kFloat16:
+      return convert_halves(static_cast<const uint16_t*>(from), n, to);
+  }
+}
+
+template <class T>
+void store_as(DType dtype, const T* from, int64_t n, void* to) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return convert(from, n, static_cast<double*>(to));
+    case DType::kFloat32:
+      return convert(from, n, static_cast<float*>(to));
+    case DType::kBFloat16:
+      return convert_to_bfloats(from, n, static_cast<uint16_t*>(to));
+    case DType::kFloat16:
+      return convert_to_halves(from, n, static_cast<uint16_t*>(to));
+  }
+}
+
+template <class T>
+void blend(const T* host, const T* seed, int64_t n, BlendWeights<T> w, T* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = w.keep * host[i] + w.take * seed[i];
+}
+
+typedef int32_t VecI32 __attribute__((vector_size(ESPER_VECTOR_BYTES)));
+
+inline VecF32 select(VecI32 mask, VecF32 yes, VecF32 no) {
+  return (VecF32)((mask & (VecI32)yes) | (~mask & (VecI32)no));
+}
+
+// exp(x) for x <= 0 within 2 ulp: 2^round(x / ln 2) times a polynomial on the remainder; 0 below -87, NaN stays NaN.
+inline VecF32 exp_nonpositive(VecF32 x) {
+  const VecF32 kMagic = (VecF32){} + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded quotient
+  const VecI32 is_tiny = x < -87.0f;
+  const VecF32 bounded = select(is_tiny, (VecF32){} - 87.0f, x);
+  const VecF32 shifted = bounded * 1.44269504088896341f + kMagic;
+  const VecF32 quotient = shifted - kMagic;
+  const VecF32 rest = (bounded - quotient * 0.693359375f) + quotient * 2.12194440e-4f;
+  VecF32 p = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * rest + 8.3334519073e-3f;
+  p = p * rest + 4.1665795894e-2f;
+  p = p * rest + 1.6666665459e-1f;
+  p = p * rest + 5.0000001201e-1f;
+  p = p * rest * rest + rest + 1.0f;
+  const VecI32 scale = ((VecI32)shifted << 23) + 0x3f800000;
+  return select(is_tiny, (VecF32){}, p * (VecF32)scale);
+}
+
+// The two largest, counted with multiplicity, of 16 lanes and a tail.
+void two_largest(const float* x, int64_t n, float* largest, float* second) {
+  constexpr int64_t kWidth = ESPER_VECTOR_BYTES / sizeof(float);
+  const float lowest = -__builtin_inff();
+  VecF32 high[2] = {(VecF32){} + lowest, (VecF32){} + lowest};
+  VecF32 low[2] = {(VecF32){} + lowest, (VecF32){} + lowest};
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= n; i += 2 * kWidth)
+#pragma GCC unroll 2
+    for (int u = 0; u < 2; ++u) {
+      const VecF32 v = load(x + i + u * kWidth);
+      const VecI32 is_larger = v > high[u];
+      const VecF32 loser = select(is_larger, high[u], v);
+      low[u] = select(loser > low[u], loser, low[u]);
+      high[u] = select(is_larger, v, high[u]);
+    }
+  float first = lowest, next = lowest;
+  const auto offer = [&](float v) {
+    if (v > first) {
+      next = first;
+      first = v;
+    } else if (v > next) {
+      next = v;
+    }
+  };
+  for (int u = 0; u < 2; ++u)
+    for (int64_t l = 0; l < kWidth; ++l) {
+      offer(high[u][l]);
+      offer(low[u][l]);
+    }
+  for (; i < n; ++i) offer(x[i]);
+  *largest = first;
+  *second = next;
+}
+
+constexpr int64_t kExpTile = 1024;  // float32 partial sums stay short
+
+RowSummary summarise(const float* x, int64_t n) {
+  constexpr int64_t kWidth = ESPER_VECTOR_BYTES / sizeof(float);
+  RowSummary row{};
+  two_largest(x, n, &row.largest, &row.second);
+  for (int64_t start = 0; start < n; start += kExpTile) {
+    const int64_t end = start + kExpTile < n ? start + kExpTile : n;
+    VecF32 sum = {}, weighted = {};
+    int64_t i = start;
+    const auto add = [&](VecF32 v, VecI32 valid) {
+      const VecF32 shifted = v - row.largest;
+      const VecF32 e = exp_nonpositive(shifted);
+      sum += select(valid, e, (VecF32){});
+      // -inf * 0 is a class that cannot occur: it adds nothing.
+      weighted += select(valid & ~(shifted < -87.0f), shifted * e, (VecF32){});
+    };
+    const VecI32 all = (VecI32){} - 1;
+    for (; i + kWidth <= end; i += kWidth) add(load(x + i), all);
+    if (i < end) {
+      VecF32 v = {};
+      VecI32 valid = {};
+      for (int64_t l = 0; i + l < end; ++l) {
+        v[l] = x[i + l];
+        valid[l] = -1;
+      }
+      add(v, valid);
+    }
+    for (int64_t l = 0; l < kWidth; ++l) {
+      row.exp_sum += sum[l];
+      row.weighted_sum += weighted[l];
+    }
+  }
+  return row;
+}
+
+}  // namespace
+
+const Tiles ESPER_TILES = {
+    ESPER_LABEL,  is_supported, load_as<double>, load_as<float>, store_as<double>, store_as<float>,
+    gram<double>, gram<float>,  combine,         blend<float>,   blend<double>,    summarise,
+};
+
+}  // namespace esper

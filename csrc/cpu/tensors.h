@@ -1,0 +1,77 @@
+// Reading torch's tensors: what the operators accept, and the error that says what came instead.
+
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+#include "common/rows.h"
+
+namespace esper::cpu {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+#define ESPER_CHECK(condition, ...) STD_TORCH_CHECK(condition, "esper: ", __VA_ARGS__)
+
+inline std::optional<DType> dtype_or_none(const Tensor& t) {
+  switch (t.scalar_type()) {
+    case ScalarType::Double:
+      return DType::kFloat64;
+    case ScalarType::Float:
+      return DType::kFloat32;
+    case ScalarType::BFloat16:
+      return DType::kBFloat16;
+    case ScalarType::Half:
+      return DType::kFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+inline DType dtype_of(const Tensor& t, const char* name) {
+  const std::optional<DType> dtype = dtype_or_none(t);
+  ESPER_CHECK(
+      dtype.has_value(), name, " has dtype ", torch::headeronly::toString(t.scalar_type()),
+      ", expected float64, float32, bfloat16 or float16");
+  return *dtype;
+}
+
+std::string shape_of(const Tensor& t);
+void check_cpu(const Tensor& t, const char* name);
+void check_same_shape(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name);
+void check_vector(const Tensor& t, const char* name, ScalarType dtype, int64_t numel);
+
+Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType dtype);
+
+// Uninitialised, of the shape and dtype of `like`.
+Tensor new_tensor_strided(const Tensor& like, const int64_t* strides);
+
+// Each element has an address of its own and no address between the first and the last is unused.
+bool is_dense(const Tensor& t);
+
+void parallel_for(int64_t count, int64_t grain, const RangeBody& body);
+
+// Rows together with what keeps their memory alive.
+struct OwnedRows {
+  std::vector<Tensor> tensors;
+  std::vector<const void*> data;
+  std::vector<int64_t> offsets;
+  Rows view{};
+};
+
+OwnedRows rows_of_pool(const Tensor& rows);
+
+// grads[k * T + t]. `sizes` gives the columns' lengths; when empty, each is that of the longest tensor in it.
+OwnedRows rows_of_list(const std::vector<Tensor>& grads, int64_t k, const std::vector<int64_t>& sizes);
+
+// Refuses `out` if it shares memory with an input other than as a whole.
+void check_no_overlap(const Tensor& out, const Tensor& input, const char* name);
+
+}  // namespace esper::cpu

@@ -1,0 +1,50 @@
+"""Loads the compiled operators and binds a Python function to each.
+
+Importing this module is what makes `torch.ops.esper` exist. There is no substitute in plain torch: without the
+extension the import fails and says how to build it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from esper.core.errors import KernelsNotBuilt
+
+BUILD_COMMAND = "python -m pip install --no-build-isolation -e ."
+
+try:
+    from esper.kernels import _C
+except ImportError as error:
+    raise KernelsNotBuilt(
+        "kernels", "compiled extension", "esper.kernels._C", f"build it with `{BUILD_COMMAND}` ({error})"
+    ) from error
+
+# The library of CUDA kernels needs torch's own CUDA libraries in the process, so a CPU torch leaves it alone.
+if torch.version.cuda is not None and importlib.util.find_spec("esper.kernels._C_cuda") is not None:
+    importlib.import_module("esper.kernels._C_cuda")
+
+cpu_isa: Callable[[], str] = _C.cpu_isa
+force_cpu_isa: Callable[[str], None] = _C.force_cpu_isa
+
+
+def operator(name: str) -> Callable[..., Any]:
+    """The overload `esper::<name>`, resolved once: a lookup through torch.ops costs more than a small operator."""
+    overload: Callable[..., Any] = getattr(torch.ops.esper, name).default
+    return overload
+
+
+def refuse_gradients(tensors: Iterable[torch.Tensor], name: str) -> None:
+    """An operator without a derivative would cut the graph in silence; it takes detached tensors only."""
+    if not torch.is_grad_enabled():
+        return
+    for tensor in tensors:
+        if tensor.requires_grad:
+            raise RuntimeError(
+                f"{name} has no derivative, but an input of shape {list(tensor.shape)} requires one: pass detached "
+                "tensors (a parameter's .grad, not the parameter), or call it under torch.no_grad()"
+            )
