@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class KasminaRunSpec(_message.Message):
-    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "resume")
+    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "resume", "named_blueprint_ids")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class KasminaRunSpec(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     LIFE_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    NAMED_BLUEPRINT_IDS_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     seed: int
     generation: int
@@ -32,7 +33,8 @@ class KasminaRunSpec(_message.Message):
     budget: _types_pb2.Budget
     life: _state_pb2.LifeSettings
     resume: _state_pb2.RunStateBlob
-    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ...) -> None: ...
+    named_blueprint_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., named_blueprint_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RunClosure(_message.Message):
     __slots__ = ("training_run_id", "generation", "step", "reason")
@@ -129,7 +131,7 @@ class GetCommandResponse(_message.Message):
     def __init__(self, found: bool = ..., outcome: _Optional[_Union[_command_pb2.CommandOutcome, _Mapping]] = ...) -> None: ...
 
 class AdvanceRequest(_message.Message):
-    __slots__ = ("generation", "step", "observations", "reports", "slots", "is_epoch_end", "trace")
+    __slots__ = ("generation", "step", "observations", "reports", "slots", "is_epoch_end", "trace", "last_answered_step", "delivery_only")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +139,8 @@ class AdvanceRequest(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     IS_EPOCH_END_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
+    LAST_ANSWERED_STEP_FIELD_NUMBER: _ClassVar[int]
+    DELIVERY_ONLY_FIELD_NUMBER: _ClassVar[int]
     generation: int
     step: int
     observations: _containers.RepeatedCompositeFieldContainer[_state_pb2.SeedObservation]
@@ -144,7 +148,9 @@ class AdvanceRequest(_message.Message):
     slots: _containers.RepeatedCompositeFieldContainer[_state_pb2.SlotSignal]
     is_epoch_end: bool
     trace: _types_pb2.TraceContext
-    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., observations: _Optional[_Iterable[_Union[_state_pb2.SeedObservation, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[_command_pb2.DirectiveReport, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[_state_pb2.SlotSignal, _Mapping]]] = ..., is_epoch_end: bool = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ...) -> None: ...
+    last_answered_step: int
+    delivery_only: bool
+    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., observations: _Optional[_Iterable[_Union[_state_pb2.SeedObservation, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[_command_pb2.DirectiveReport, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[_state_pb2.SlotSignal, _Mapping]]] = ..., is_epoch_end: bool = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., last_answered_step: _Optional[int] = ..., delivery_only: bool = ...) -> None: ...
 
 class AdvanceResponse(_message.Message):
     __slots__ = ("generation", "step", "directives", "transitions", "gates", "seeds", "growth", "outcomes")
