@@ -1,0 +1,169 @@
+"""The report's plots, as inline SVG drawn from a run's events."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+
+SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
+FATE_STYLE = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.constrained_layout.use": True,
+}
+
+
+def of_kind(events: Sequence[Record], kind: str) -> list[Record]:
+    """The events of one kind, in order."""
+    return [event for event in events if event["kind"] == kind]
+
+
+def seed_color(seed_id: str) -> str:
+    """A seed's colour, the same in every plot."""
+    digits = "".join(character for character in seed_id if character.isdigit()) or "0"
+    return SEED_COLORS[int(digits) % len(SEED_COLORS)]
+
+
+def loss_with_seeds(events: Sequence[Record]) -> str:
+    """Training loss and accuracy over steps, every seed's life shaded from graft to fate."""
+    boundaries = of_kind(events, "boundary")
+    steps = [event["step"] for event in boundaries]
+    figure = _figure(height=4.2)
+    axes = figure.add_subplot()
+    axes.plot(steps, [event["loss"] for event in boundaries], color="#bbbbbb", linewidth=0.7, label="training loss")
+    axes.plot(steps, [event["smoothed_loss"] for event in boundaries], color="#222222", label="smoothed")
+    axes.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    accuracy = [(event["step"], event["val_accuracy"]) for event in of_kind(events, "epoch") if event["val_accuracy"]]
+    if accuracy:
+        right = axes.twinx()
+        right.plot(*zip(*accuracy, strict=True), color="#c0392b", linewidth=1.0, alpha=0.8)
+        right.set_ylabel("accuracy on judging data", color="#c0392b")
+        right.grid(visible=False)
+        right.spines["right"].set_visible(True)
+    for life in seed_lives(events):
+        _shade(axes, life)
+    axes.legend(loc="center right", frameon=False)
+    return _svg(figure, "Training loss with the seeds' lives")
+
+
+def seed_lives(events: Sequence[Record]) -> list[dict[str, Any]]:
+    """One record for each grafted seed: first and last step in the forward pass, and its fate."""
+    last_step = events[-1].get("step") or 0
+    lives: dict[str, dict[str, Any]] = {}
+    for event in of_kind(events, "transition"):
+        if event["to_stage"] == "BLENDING":
+            lives[event["seed_id"]] = {
+                "seed_id": event["seed_id"],
+                "start": event["step"],
+                "end": last_step,
+                "fate": "",
+            }
+        elif event["to_stage"] in FATE_STYLE and event["seed_id"] in lives:
+            lives[event["seed_id"]].update(end=event["step"], fate=event["to_stage"])
+    return list(lives.values())
+
+
+def _shade(axes: Axes, life: Record) -> None:
+    word, alpha = FATE_STYLE.get(life["fate"], ("undecided", 0.04))
+    color = seed_color(life["seed_id"])
+    axes.axvspan(life["start"], life["end"], color=color, alpha=alpha, linewidth=0)
+    axes.axvline(life["end"], color=color, linestyle="-" if life["fate"] == "FOSSILIZED" else ":", linewidth=1.2)
+    middle = (life["start"] + life["end"]) / 2
+    label = f"{life['seed_id']}\n{word}"
+    axes.annotate(label, (middle, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top", color=color)
+
+
+def alphas(events: Sequence[Record]) -> str | None:
+    """Alpha of each seed over steps; None without seeds."""
+    series: dict[str, list[tuple[int, float]]] = {}
+    for event in of_kind(events, "boundary"):
+        for seed in event["seeds"]:
+            series.setdefault(seed["seed_id"], []).append((event["step"], seed["alpha"]))
+    if not series:
+        return None
+    figure = _figure(height=2.6)
+    axes = figure.add_subplot()
+    for seed_id, points in series.items():
+        axes.plot(*zip(*points, strict=True), color=seed_color(seed_id), label=seed_id, drawstyle="steps-post")
+    axes.set(xlabel="step", ylabel="alpha", ylim=(-0.05, 1.08))
+    axes.legend(frameon=False, ncols=8)
+    return _svg(figure, "Alpha of each seed")
+
+
+def twin_gains(events: Sequence[Record]) -> str | None:
+    """Gain against the twin at each look, with error bars and the margin that it had to beat; None without looks."""
+    looks = [event for event in of_kind(events, "gate") if event["gate"] == "G4_SYSTEM_IMPACT" and "gain" in event]
+    if not looks:
+        return None
+    figure = _figure(height=3.2)
+    axes = figure.add_subplot()
+    for position, look in enumerate(looks):
+        axes.errorbar(
+            position,
+            look["gain"],
+            yerr=1.64 * look["standard_error"],
+            fmt="o",
+            color=seed_color(look["seed_id"]),
+            capsize=4,
+        )
+        needed = look["margin"] + look["z_threshold"] * look["standard_error"]
+        axes.hlines(needed, position - 0.3, position + 0.3, color="#222222", linewidth=1.2)
+    axes.axhline(0, color="#999999", linewidth=0.8)
+    axes.set_xticks(range(len(looks)))
+    axes.set_xticklabels([f"{look['seed_id']} look {look['look']}\n{look['verdict'].lower()}" for look in looks])
+    axes.set_ylabel("gain in judging score")
+    axes.set_xlim(-0.6, len(looks) - 0.4)
+    return _svg(figure, "Gain against the twin (90 % interval); the bar is what the test asked for")
+
+
+def step_times(events: Sequence[Record]) -> str | None:
+    """Where a step's time goes, in means over ten stretches of the run; None without timings."""
+    boundaries = [event for event in of_kind(events, "boundary") if event.get("timings")]
+    if not boundaries:
+        return None
+    parts = tuple(boundaries[0]["timings"])
+    width = max(1, math.ceil(len(boundaries) / 40))
+    stretches = [boundaries[start : start + width] for start in range(0, len(boundaries), width)]
+    steps = [stretch[-1]["step"] for stretch in stretches]
+    figure = _figure(height=3.0)
+    axes = figure.add_subplot()
+    heights = [[_mean([event["timings"][part] for event in stretch]) for stretch in stretches] for part in parts]
+    axes.stackplot(steps, heights, labels=[part.replace("_ms", "").replace("_", " ") for part in parts], alpha=0.85)
+    axes.set(xlabel="step", ylabel="milliseconds a step")
+    axes.legend(frameon=False, ncols=len(parts), loc="upper right")
+    return _svg(figure, "Step time by part")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _figure(*, height: float) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        return Figure(figsize=(9.5, height), layout="constrained")
+
+
+def _svg(figure: Figure, title: str) -> str:
+    for axes in figure.axes:
+        for side in ("top",):
+            axes.spines[side].set_visible(False)
+        axes.grid(visible=axes is figure.axes[0], alpha=0.25)
+    figure.axes[0].set_title(title, loc="left", fontsize=11)
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
