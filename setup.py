@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pybind11
 import torch
 from setuptools import Extension, setup
 from torch.utils import cpp_extension
@@ -18,7 +19,8 @@ from torch.utils import cpp_extension
 ROOT = Path(__file__).resolve().parent
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
 # Contraction into fused multiply-adds would make results depend on the instruction set.
-CXX_FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+CXX_FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
+CXX_FLAGS += ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr"]
 
 
@@ -46,7 +48,7 @@ def wants_cuda() -> bool:
     if setting not in ("auto", "0", "1"):
         raise SystemExit(f"ESPER_CUDA={setting!r}: expected auto, 0 or 1")
     if setting == "1" and cuda_home() is None:
-        raise SystemExit("ESPER_CUDA=1, but no CUDA toolkit was found: set CUDA_HOME to the directory that holds bin/nvcc")
+        raise SystemExit("ESPER_CUDA=1, but no CUDA toolkit was found: set CUDA_HOME to where bin/nvcc is")
     return setting == "1" or (setting == "auto" and torch.version.cuda is not None and cuda_home() is not None)
 
 
@@ -72,17 +74,20 @@ def cuda_operators(home: Path) -> Extension:
         depends=headers(),
         library_dirs=[str(home / "lib64")],
         libraries=["cudart_static", "rt", "dl", "pthread"],
-        extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI, "-DUSE_CUDA"], "nvcc": [*NVCC_FLAGS, STABLE_ABI, "-DUSE_CUDA"]},
+        define_macros=[("USE_CUDA", None)],  # opens the CUDA part of torch's stable headers
+        extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI], "nvcc": [*NVCC_FLAGS, STABLE_ABI]},
         py_limited_api=True,
     )
 
 
 def gradient_pool() -> Extension:
-    return cpp_extension.CppExtension(
+    return Extension(
         "esper.kernels._pool",
         sources("csrc/pool/*.cpp"),
+        include_dirs=[pybind11.get_include()],
         depends=headers(),
         extra_compile_args={"cxx": CXX_FLAGS},
+        language="c++",
     )
 
 

@@ -6,14 +6,15 @@ Weight 0 returns the host even where the seed is NaN, weight 1 of a convex blend
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from esper.kernels._library import operator
+from esper.kernels._library import fake, operator
 
-_blend = operator("blend")
+_blend: Callable[..., Tensor] = operator("blend")
 _blend_backward = operator("blend_backward")
 _blend_alpha_grad = operator("blend_alpha_grad")
 
@@ -42,7 +43,7 @@ def blend_channel(
     residual: bool = False,
     isolate: bool = False,
 ) -> Tensor:
-    """Per channel: e = clamp(a * alpha_vec, 0, 1), convex or residual. 1 to 64 entries; each serves a group of channels."""
+    """Per channel: e = clamp(a * alpha_vec, 0, 1), convex or residual. Each of 1 to 64 entries serves a group."""
     if not 1 <= alpha_vec.numel() <= 64:
         raise RuntimeError(f"alpha_vec has {alpha_vec.numel()} entries, expected 1 to 64")
     return _call(host, seed, alpha, (alpha_vec, dim % max(host.dim(), 1), 0.0, 1.0, not residual), isolate)
@@ -78,19 +79,14 @@ def _call(host: Tensor, seed: Tensor, alpha: Tensor, options: _Options, isolate:
     if isolate:
         host = host.detach()
     if torch.compiler.is_compiling():
-        return _tensor(_blend(host, seed, alpha, *options))
+        return _blend(host, seed, alpha, *options)
     if torch.is_grad_enabled():
         if options[0] is not None and options[0].requires_grad:
             raise RuntimeError("the blend has no derivative for its gate: pass it detached")
         if host.requires_grad or seed.requires_grad or alpha.requires_grad:
-            return _tensor(_Blend.apply(host, seed, alpha, *options))  # type: ignore[no-untyped-call]
+            return _recorded(host, seed, alpha, *options)
     with torch._C._AutoDispatchBelowAutograd():
-        return _tensor(_blend(host, seed, alpha, *options))
-
-
-def _tensor(value: Any) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value
+        return _blend(host, seed, alpha, *options)
 
 
 def _gradients(ctx: Any, grad: Tensor) -> _Gradients:
@@ -125,7 +121,7 @@ class _Blend(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         _save(ctx, inputs)
         with torch._C._AutoDispatchBelowAutograd():
-            return _tensor(_blend(*inputs))
+            return _blend(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> _Gradients:
@@ -133,6 +129,9 @@ class _Blend(torch.autograd.Function):
             return _gradients(ctx, grads[0])
         with torch._C._AutoDispatchBelowAutograd():
             return _gradients(ctx, grads[0])
+
+
+_recorded: Callable[..., Tensor] = _Blend.apply
 
 
 def _blend_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -175,16 +174,16 @@ def _dense_like(tensor: Tensor) -> Tensor:
     return tensor.new_empty_strided(tensor.shape, tensor.stride())
 
 
-@torch.library.register_fake("esper::blend")
+@fake("blend")
 def _blend_fake(host: Tensor, seed: Tensor, *_: Any) -> Tensor:
-    torch._check(
-        host.shape == seed.shape, lambda: f"seed has shape {list(seed.shape)}, expected that of host, {list(host.shape)}"
-    )
-    torch._check(host.dtype == seed.dtype, lambda: f"seed has dtype {seed.dtype}, expected that of host, {host.dtype}")
+    if host.shape != seed.shape:
+        raise RuntimeError(f"seed has shape {list(seed.shape)}, expected that of host, {list(host.shape)}")
+    if host.dtype != seed.dtype:
+        raise RuntimeError(f"seed has dtype {seed.dtype}, expected that of host, {host.dtype}")
     return _dense_like(host)
 
 
-@torch.library.register_fake("esper::blend_backward")
+@fake("blend_backward")
 def _blend_backward_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     want_host, want_seed = args[-2:]
     return (
@@ -193,7 +192,7 @@ def _blend_backward_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     )
 
 
-@torch.library.register_fake("esper::blend_alpha_grad")
+@fake("blend_alpha_grad")
 def _blend_alpha_grad_fake(grad: Tensor, host: Tensor, seed: Tensor, alpha: Tensor, *_: Any) -> Tensor:
     return alpha.new_empty(())
 

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from esper.kernels._library import operator, refuse_gradients
+from esper.kernels._library import fake, operator, refuse_gradients
 
 _flatten_ = operator("flatten_")
 
@@ -65,6 +65,6 @@ def _numel(shape: Sequence[int]) -> int:
     return product
 
 
-@torch.library.register_fake("esper::flatten_")
+@fake("flatten_")
 def _flatten_fake(grads: list[Tensor], sizes: list[int], out: Tensor, convert: bool = False) -> None:
     return None

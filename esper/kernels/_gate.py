@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from esper.kernels._library import operator
+from esper.kernels._library import fake, operator
 
 _confidence_gate = operator("confidence_gate")
 _blend_stats = operator("blend_stats")
@@ -42,20 +42,21 @@ def confidence_gate(
     if kind not in ("margin", "entropy"):
         raise RuntimeError(f"kind is {kind!r}, expected 'margin' or 'entropy'")
     gate, statistics, events = _confidence_gate(logits.detach(), k, tau, kind == "entropy")
-    return ConfidenceGate(gate, *statistics.unbind(1), events)
+    margin, log_sum_exp, entropy = statistics.unbind(1)
+    return ConfidenceGate(gate, margin, log_sum_exp, entropy, events)
 
 
 def blend_stats(alpha: Tensor, gate: Tensor | None = None, *, lo: float = 0.0, hi: float = 1.0) -> BlendStats:
     """Mean, 95th percentile (nearest rank), share of zeros and share clamped of the weights a blend would use."""
     stats = _blend_stats(alpha.detach(), None if gate is None else gate.detach(), lo, hi)
-    return BlendStats(*stats.unbind())
+    mean, p95, sparsity, clamped_fraction = stats.unbind()
+    return BlendStats(mean, p95, sparsity, clamped_fraction)
 
 
-@torch.library.register_fake("esper::confidence_gate")
+@fake("confidence_gate")
 def _confidence_gate_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    torch._check(
-        logits.dim() == 2, lambda: f"logits has shape {list(logits.shape)}, expected [samples, classes]"
-    )
+    if logits.dim() != 2:
+        raise RuntimeError(f"logits has shape {list(logits.shape)}, expected [samples, classes]")
     rows = logits.size(0)
     return (
         logits.new_empty(rows, dtype=torch.float32),
@@ -64,6 +65,6 @@ def _confidence_gate_fake(logits: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tens
     )
 
 
-@torch.library.register_fake("esper::blend_stats")
+@fake("blend_stats")
 def _blend_stats_fake(alpha: Tensor, *_: Any) -> Tensor:
     return alpha.new_empty(4, dtype=torch.float32)

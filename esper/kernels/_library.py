@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,6 +30,15 @@ if torch.version.cuda is not None and importlib.util.find_spec("esper.kernels._C
 
 cpu_isa: Callable[[], str] = _C.cpu_isa
 force_cpu_isa: Callable[[str], None] = _C.force_cpu_isa
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def fake(name: str) -> Callable[[_Function], _Function]:
+    """Registers what `esper::<name>` returns for tensors without data, which is how compilers see it."""
+    register: Callable[[_Function], _Function] = torch.library.register_fake(f"esper::{name}")
+    return register
 
 
 def operator(name: str) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from esper.kernels._library import operator, refuse_gradients
+from esper.kernels._library import fake, operator, refuse_gradients
 
 _seed_metrics = operator("seed_metrics")
 
@@ -28,7 +28,7 @@ def seed_metrics(rows: Tensor, offsets: Tensor) -> SeedMetrics:
     return SeedMetrics(layer_norms, dots, dots.diagonal().sqrt(), shares)
 
 
-@torch.library.register_fake("esper::seed_metrics")
+@fake("seed_metrics")
 def _seed_metrics_fake(rows: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     seeds = rows.size(0)
     return (

@@ -7,16 +7,16 @@ for the device. Sharded rows: sum `gram` over the ranks, then `pcgrad_solve` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from esper.kernels._flatten import present_or_empty
-from esper.kernels._library import operator, refuse_gradients
+from esper.kernels._library import fake, operator, refuse_gradients
 
-_gram = operator("gram")
+_gram: Callable[..., Tensor] = operator("gram")
 _gram_list_ = operator("gram_list_")
 _pcgrad_solve = operator("pcgrad_solve")
 _combine_ = operator("combine_")
@@ -53,7 +53,7 @@ class PCGrad(NamedTuple):
 def gram(rows: Tensor, *, fast: bool = False) -> Tensor:
     """Inner products of the rows of `[K, N]`, float64 `[K, K]`; `fast` sums products in float32 over short blocks."""
     refuse_gradients([rows], "gram")
-    return _tensor(_gram(rows, fast))
+    return _gram(rows, fast)
 
 
 def gram_list(grads: Sequence[Tensor | None], k: int, *, fast: bool = False) -> Tensor:
@@ -145,11 +145,6 @@ def pcgrad_list(
     return PCGrad(out, conflicts[0], conflicts[1], coefficients, status)
 
 
-def _tensor(value: Any) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value
-
-
 def _tensors(grads: Sequence[Tensor | None], name: str) -> list[Tensor]:
     like = next((grad for grad in grads if grad is not None), None)
     if like is None:
@@ -189,7 +184,8 @@ def _checked(rows: Tensor, order: Tensor, weights: Weights, reduction: str) -> t
         raise RuntimeError("weighted aggregation requires non-empty weights")
     if tensor.shape != (k,):
         raise RuntimeError(
-            f"weights and gradients must have matching lengths: weights have shape {list(tensor.shape)}, there are {k} rows"
+            "weights and gradients must have matching lengths: "
+            f"weights have shape {list(tensor.shape)}, there are {k} rows"
         )
     if is_known and not torch.compiler.is_compiling():
         _check_sum(float(tensor.sum()), reduction)
@@ -210,41 +206,40 @@ def _solution_fake(k: Any, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-@torch.library.register_fake("esper::gram")
+@fake("gram")
 def _gram_fake(rows: Tensor, fast: bool = False) -> Tensor:
-    torch._check(rows.dim() == 2, lambda: f"rows has shape {list(rows.shape)}, expected [K, N]")
+    if rows.dim() != 2:
+        raise RuntimeError(f"rows has shape {list(rows.shape)}, expected [K, N]")
     return rows.new_empty((rows.size(0), rows.size(0)), dtype=torch.float64)
 
 
-@torch.library.register_fake("esper::gram_list_")
+@fake("gram_list_")
 def _gram_list_fake(grads: list[Tensor], out: Tensor, fast: bool = False) -> None:
     return None
 
 
-@torch.library.register_fake("esper::pcgrad_solve")
+@fake("pcgrad_solve")
 def _pcgrad_solve_fake(products: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _solution_fake(products.size(0), products)
 
 
-@torch.library.register_fake("esper::combine_")
+@fake("combine_")
 def _combine_fake(rows: Tensor, coefficients: Tensor, status: Tensor, out: Tensor) -> None:
     return None
 
 
-@torch.library.register_fake("esper::combine_list_")
+@fake("combine_list_")
 def _combine_list_fake(
     grads: list[Tensor], sizes: list[int], coefficients: Tensor, status: Tensor, out: Tensor
 ) -> None:
     return None
 
 
-@torch.library.register_fake("esper::pcgrad_")
+@fake("pcgrad_")
 def _pcgrad_fake(rows: Tensor, order: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _solution_fake(rows.size(0), rows)
 
 
-@torch.library.register_fake("esper::pcgrad_list_")
-def _pcgrad_list_fake(
-    grads: list[Tensor], sizes: list[int], order: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+@fake("pcgrad_list_")
+def _pcgrad_list_fake(grads: list[Tensor], sizes: list[int], order: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _solution_fake(order.size(0), order)
