@@ -1,0 +1,157 @@
+"""Faults on demand: a forged command, a replayed one, a useless seed and a slow Tamiyo, injected into a live run.
+
+`--demo-faults` shows what the control plane does about each; every injection and what came of it is an event.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from esper.core.clock import Clock
+from esper.core.errors import EsperError
+from esper.core.keys import Keyring, new_secret
+from esper.core.signing import Signer
+from esper.leyline import (
+    AdaptationCommand,
+    ApplyCommandRequest,
+    BlendConfig,
+    BlendMode,
+    BlendSchedule,
+    SeedOperation,
+    SeedOperationKind,
+    SignedCommand,
+)
+from esper.rpc.clients import KasminaClient
+from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
+
+TIMEOUT_S = 5.0
+USELESS_BLUEPRINT = "control.random_frozen"
+USELESS_SEED = "useless"
+
+
+class FaultInjector:
+    """Observer that injects one fault each at fixed shares of the run."""
+
+    def __init__(
+        self,
+        kasmina: KasminaClient,
+        keyring: Keyring,
+        clock: Clock,
+        *,
+        tamiyo_pid: Callable[[], int | None],
+        freeze_s: float,
+        record: Callable[..., None],
+    ) -> None:
+        self._kasmina = kasmina
+        self._keyring = keyring
+        self._clock = clock
+        self._tamiyo_pid = tamiyo_pid
+        self._freeze_s = freeze_s
+        self._record = record
+        self._started: RunStarted | None = None
+        self._due: list[tuple[float, str, Callable[[Boundary], str]]] = [
+            (0.01, "forged command", self._forge),
+            (0.02, "replayed command", self._replay),
+            (0.03, "useless seed", self._germinate_useless),
+            (0.85, "slow Tamiyo", self._freeze_tamiyo),
+        ]
+
+    def on_start(self, started: RunStarted) -> None:
+        self._started = started
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        total = self._started.total_steps if self._started else 1
+        while self._due and boundary.step >= self._due[0][0] * total:
+            _, name, inject = self._due.pop(0)
+            self._record("fault", step=boundary.step, name=name, detail=inject(boundary))
+
+    def _forge(self, boundary: Boundary) -> str:
+        """A pause order signed with another secret."""
+        forger = Signer(Keyring.from_secret(new_secret()), self._clock)
+        command = self._command(boundary, "forged")
+        command.pause.rationale = "forged"
+        return self._send(self._sealed(forger, command))
+
+    def _replay(self, boundary: Boundary) -> str:
+        """A harmless order that is accepted once, then the same bytes again."""
+        signer = Signer(self._keyring, self._clock)
+        command = self._command(boundary, "replay")
+        command.resume.rationale = "nothing is paused"
+        envelope = self._sealed(signer, command)
+        first, second = self._send(envelope), self._send(envelope)
+        return f"first: {first}; again: {second}"
+
+    def _germinate_useless(self, boundary: Boundary) -> str:
+        """A seed of random frozen weights, commanded by an operator."""
+        slots = boundary.packet.slots
+        if not slots:
+            return "no slot is open"
+        blend = BlendConfig(
+            mode=BlendMode.BLEND_MODE_RESIDUAL,
+            alpha_start=0.0,
+            alpha_target=1.0,
+            schedule=BlendSchedule.BLEND_SCHEDULE_LINEAR,
+            schedule_steps=30,
+        )
+        command = self._command(boundary, USELESS_SEED)
+        command.seed.CopyFrom(
+            SeedOperation(
+                seed_id=USELESS_SEED,
+                operation=SeedOperationKind.SEED_OPERATION_KIND_GERMINATE,
+                slot_id=slots[0].slot_id,
+                blueprint_id=USELESS_BLUEPRINT,
+                initialization_seed=0,
+                blend=blend,
+            )
+        )
+        return self._send(self._sealed(Signer(self._keyring, self._clock), command))
+
+    def _freeze_tamiyo(self, boundary: Boundary) -> str:
+        """Stop Tamiyo's process for longer than the deadline, then let it go on."""
+        pid = self._tamiyo_pid()
+        if pid is None:
+            return "Tamiyo was not started by this run"
+        os.kill(pid, signal.SIGSTOP)
+        timer = threading.Timer(self._freeze_s, os.kill, (pid, signal.SIGCONT))
+        timer.daemon = True
+        timer.start()
+        return f"stopped for {self._freeze_s:g} s"
+
+    def _command(self, boundary: Boundary, name: str) -> AdaptationCommand:
+        packet = boundary.packet
+        return AdaptationCommand(
+            command_id=f"demo-{name}-g{packet.generation}",
+            training_run_id=packet.training_run_id,
+            generation=packet.generation,
+            step=packet.step,
+            issued_by="operator:demo",
+        )
+
+    def _sealed(self, signer: Signer, command: AdaptationCommand) -> SignedCommand:
+        return signer.sign(command, audience=f"kasmina/{command.training_run_id}")
+
+    def _send(self, envelope: SignedCommand) -> str:
+        try:
+            outcome = self._kasmina.apply_command(ApplyCommandRequest(command=envelope), timeout_s=TIMEOUT_S).outcome
+        except EsperError as error:
+            return f"refused: {error}"
+        return "accepted" if outcome.accepted else f"refused: {outcome.detail}"
+
+    def on_step(self, done: StepDone) -> None:
+        """Nothing."""
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        """Nothing."""
+
+    def on_epoch(self, done: EpochDone) -> None:
+        """Nothing."""
+
+    def on_checkpoint(self, written: CheckpointWritten) -> None:
+        """Nothing."""
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        """Nothing."""

@@ -1,0 +1,78 @@
+"""Command-line flags made from `TrainConfig`: one flag a setting, grouped, with its help and choices."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+
+
+class FlagParser(argparse.ArgumentParser):
+    """An argument parser that names the nearest known flag and raises instead of exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError("command line", message, f"see {self.prog} --help")
+
+    def parse(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse strictly. Raises ConfigError with the nearest flag's name."""
+        namespace, unknown = self.parse_known_args(list(argv))
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"see {self.prog} --help"
+            raise ConfigError("command line", unknown[0], f"unknown argument; {hint}")
+        return namespace
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for each setting of TrainConfig; absent flags leave no trace in the namespace."""
+    groups: dict[str, Any] = {}
+    hints = typing.get_type_hints(TrainConfig)
+    for setting in fields(TrainConfig):
+        name = setting.metadata["group"]
+        group = groups.get(name) or groups.setdefault(name, parser.add_argument_group(name))
+        flag = "--" + setting.name.replace("_", "-")
+        group.add_argument(flag, dest=setting.name, default=argparse.SUPPRESS, **_options(setting, hints[setting.name]))
+
+
+def given(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gave."""
+    return {
+        setting.name: getattr(namespace, setting.name) for setting in fields(TrainConfig) if setting.name in namespace
+    }
+
+
+def _options(setting: Field[Any], kind: Any) -> dict[str, Any]:
+    default = "" if setting.default in (None, (), MISSING) else f" (default: {setting.default})"
+    options: dict[str, Any] = {"help": (setting.metadata["help"] + default).replace("%", "%%")}
+    base = _without_none(kind)
+    if base is bool:
+        return options | {"action": argparse.BooleanOptionalAction}
+    if setting.metadata["choices"]:
+        return options | {"choices": setting.metadata["choices"]}
+    if typing.get_origin(base) is tuple:
+        item = typing.get_args(base)[0]
+        return options | {"type": _listing(item), "metavar": "A,B,..."}
+    return options | {"type": base, "metavar": {int: "N", float: "X", Path: "DIR"}.get(base, "TEXT")}
+
+
+def _without_none(kind: Any) -> Any:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return next(part for part in typing.get_args(kind) if part is not type(None))
+    return kind
+
+
+def _listing(item: type) -> Any:
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(item(part) for part in text.split(",") if part)
+
+    parse.__name__ = f"comma-separated {item.__name__}"
+    return parse
