@@ -1,0 +1,52 @@
+"""Bearer tokens: one for each run, made by chance, and one for each service, made from the keyring.
+
+Services store the digest of a run's token, never the token. Comparisons take constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+
+from esper.core.clock import SYSTEM_CLOCK, Clock
+from esper.core.errors import ConfigError
+from esper.core.keys import Keyring
+
+_SERVICE_LABEL = b"ESPER-SERVICE-V1\n"
+
+
+def new_run_token() -> str:
+    """43 characters that hold 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def token_digest(token: str) -> str:
+    """What a service stores of a run token: SHA-256, lower-case hex."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def is_run_token(token: str | None, digest: str) -> bool:
+    """Whether `token` is the one whose digest was stored."""
+    return token is not None and hmac.compare_digest(token_digest(token), digest)
+
+
+def service_token(keyring: Keyring, service: str, clock: Clock = SYSTEM_CLOCK) -> str:
+    """The token of `service` under the active key: "<key id>:<hex>"."""
+    key_id = keyring.active
+    key = keyring.key(key_id, clock.now_ns())
+    if key is None:
+        raise ConfigError("active", key_id, "the active key has ended; make a new one with `esper keys rotate`")
+    return f"{key_id}:{_service_mac(key, service)}"
+
+
+def is_service_token(keyring: Keyring, service: str, token: str, clock: Clock = SYSTEM_CLOCK) -> bool:
+    """Whether `token` was made for `service` by a key that is still accepted."""
+    key_id, _, mac = token.partition(":")
+    key = keyring.key(key_id, clock.now_ns())
+    matches = hmac.compare_digest(_service_mac(key or b"unknown key", service).encode(), mac.encode())
+    return matches and key is not None
+
+
+def _service_mac(key: bytes, service: str) -> str:
+    return hmac.digest(key, _SERVICE_LABEL + service.encode(), hashlib.sha256).hex()
