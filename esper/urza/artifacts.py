@@ -1,0 +1,53 @@
+"""Artefacts by content: the bytes whose SHA-256 is the name, verified at every read.
+
+Built-in recipes are always there; a directory adds files named by digest. Damage is an error that says which
+file, never a missing artefact and never other bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
+from esper.core.files import write_atomically
+from esper.urza.blueprints import BUILTIN
+from esper.urza.catalog import recipe_bytes
+
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class ArtifactStore:
+    """Artefacts of the built-in blueprints and, if given, of a directory."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        if directory is not None and not directory.is_dir():
+            raise ConfigError("artifact_dir", str(directory), "no such directory; create it or leave the setting out")
+        self._directory = directory
+        self._builtin = {hashlib.sha256(raw).hexdigest(): raw for raw in map(recipe_bytes, BUILTIN)}
+
+    def get(self, digest: str) -> bytes:
+        """The artefact. Raises DependencyViolationError if it is missing, CorruptRecord if it is damaged."""
+        if (builtin := self._builtin.get(digest)) is not None:
+            return builtin
+        path = self._path(digest)
+        if path is None or not path.exists():
+            raise DependencyViolationError("urza", "artefact", digest, "is its blueprint in the catalogue?")
+        content = path.read_bytes()
+        if (found := hashlib.sha256(content).hexdigest()) != digest:
+            raise CorruptRecord(f"artefact {path} has SHA-256 {found}; restore it from where it was made")
+        return content
+
+    def put(self, content: bytes) -> str:
+        """Store an artefact durably and return its digest."""
+        if self._directory is None:
+            raise ConfigError("artifact_dir", None, "set a directory to store artefacts in")
+        digest = hashlib.sha256(content).hexdigest()
+        write_atomically(self._directory / digest, content)
+        return digest
+
+    def _path(self, digest: str) -> Path | None:
+        if self._directory is None or not _DIGEST.match(digest):
+            return None
+        return self._directory / digest

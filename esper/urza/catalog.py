@@ -1,0 +1,145 @@
+"""The catalogue: blueprints by id, with bounds, safety sheet and digests.
+
+A blueprint that is not here does not exist: no substitute is made. Parameters are completed and checked in one
+place, so that what is signed, costed and built is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+
+from esper.core.errors import ContractError, DependencyViolationError
+from esper.leyline import (
+    Blueprint,
+    HazardBand,
+    KernelArtifact,
+    ParameterBounds,
+    Provenance,
+    SafetySheet,
+    SeedRecipe,
+    SlotKind,
+    SlotSpec,
+)
+from esper.urza.blueprints import BUILTIN, Row
+
+HAZARD_BANDS: tuple[tuple[float, HazardBand], ...] = (
+    (0.30, HazardBand.HAZARD_BAND_LOW),
+    (0.60, HazardBand.HAZARD_BAND_MEDIUM),
+    (0.85, HazardBand.HAZARD_BAND_HIGH),
+    (math.inf, HazardBand.HAZARD_BAND_CRITICAL),
+)
+SEQUENCE_BLUEPRINTS = frozenset({"attention.self"})
+
+
+class Catalog:
+    """Blueprints in order of their definition; immutable."""
+
+    def __init__(self, blueprints: Iterable[Blueprint]) -> None:
+        self._by_id = {blueprint.blueprint_id: blueprint for blueprint in blueprints}
+
+    @classmethod
+    def builtin(cls) -> Catalog:
+        """The blueprints that come with Esper."""
+        return cls(_blueprint(row) for row in BUILTIN)
+
+    def get(self, blueprint_id: str) -> Blueprint:
+        """The blueprint, or DependencyViolationError."""
+        try:
+            return self._by_id[blueprint_id]
+        except KeyError:
+            remedy = f"name one of {', '.join(self._by_id)}"
+            raise DependencyViolationError("urza", "blueprint", blueprint_id, remedy) from None
+
+    def all(self) -> list[Blueprint]:
+        return list(self._by_id.values())
+
+    def for_slot(self, kind: SlotKind) -> list[Blueprint]:
+        """Blueprints that fit slots of this kind, controls last."""
+        fitting = [blueprint for blueprint in self._by_id.values() if kind in blueprint.slot_kinds]
+        return sorted(fitting, key=lambda blueprint: blueprint.is_control)
+
+
+def misfit(blueprint: Blueprint, slot: SlotSpec) -> str | None:
+    """Why the blueprint can't be built in the slot, or None."""
+    if slot.kind not in blueprint.slot_kinds:
+        return f"{blueprint.blueprint_id} doesn't fit a slot of kind {SlotKind.Name(slot.kind)}"
+    if blueprint.blueprint_id in SEQUENCE_BLUEPRINTS and slot.read_positions < 2:
+        return f"{blueprint.blueprint_id} needs a sequence, {slot.slot_id} has one position"
+    return None
+
+
+def completed(blueprint: Blueprint, given: Mapping[str, float]) -> dict[str, float]:
+    """Every parameter of the blueprint, defaults filled in. Raises ContractError with all violations."""
+    bounds = {bound.name: bound for bound in blueprint.parameters}
+    known = ", ".join(bounds) or "it has no parameters"
+    problems = [f"{name} is no parameter of {blueprint.blueprint_id} ({known})" for name in given if name not in bounds]
+    values = {name: float(given.get(name, bound.default_value)) for name, bound in bounds.items()}
+    problems += [problem for name, bound in bounds.items() if (problem := _out_of_bounds(values[name], bound))]
+    if problems:
+        raise ContractError("SeedOperation.parameters", problems)
+    return values
+
+
+def digest_of(blueprint: Blueprint) -> str:
+    """SHA-256 over the blueprint without its digest."""
+    bare = Blueprint()
+    bare.CopyFrom(blueprint)
+    bare.ClearField("digest")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def recipe_bytes(row: Row) -> bytes:
+    """The artefact of a built-in blueprint: the serialized recipe that the executor's factory is told."""
+    recipe = SeedRecipe(blueprint_id=row.blueprint_id, version=row.version, factory=row.blueprint_id)
+    return recipe.SerializeToString(deterministic=True)
+
+
+def _out_of_bounds(value: float, bound: ParameterBounds) -> str | None:
+    if not bound.min_value <= value <= bound.max_value:  # also refuses NaN
+        return f"{bound.name} is {value:g}, it must lie in {bound.min_value:g}..{bound.max_value:g}"
+    if bound.is_integer and value != int(value):
+        return f"{bound.name} is {value:g}, it must be a whole number"
+    return None
+
+
+def _blueprint(row: Row) -> Blueprint:
+    artifact = recipe_bytes(row)
+    blueprint = Blueprint(
+        blueprint_id=row.blueprint_id,
+        name=row.name,
+        description=row.description,
+        version=row.version,
+        tier=row.tier,
+        slot_kinds=row.slot_kinds,
+        parameters=[
+            ParameterBounds(
+                name=bound.name,
+                min_value=bound.low,
+                max_value=bound.high,
+                default_value=bound.default,
+                is_integer=bound.is_integer,
+                description=bound.meaning,
+            )
+            for bound in row.parameters
+        ],
+        safety=SafetySheet(
+            risk_score=row.risk,
+            hazard=next(band for limit, band in HAZARD_BANDS if row.risk < limit),
+            handling=row.handling,
+            resources=row.resources,
+            provenance=Provenance.PROVENANCE_CURATED,
+            recommendation=row.recommendation,
+        ),
+        artifact=KernelArtifact(
+            digest=hashlib.sha256(artifact).hexdigest(),
+            size_bytes=len(artifact),
+            content_type=SeedRecipe.DESCRIPTOR.full_name,
+        ),
+        is_zero_output=row.is_zero_output,
+        is_foldable=row.is_foldable,
+        is_control=row.is_control,
+    )
+    blueprint.digest = digest_of(blueprint)
+    return blueprint

@@ -1,0 +1,116 @@
+"""What a seed costs: parameters and forward multiply-accumulates for one sample, from shapes alone.
+
+A MAC is one multiplication with its addition in a matrix product or convolution; norms and activations are free.
+The slot's features as last signalled count, not those at the start: earlier seeds may have widened the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from esper.leyline import Blueprint, SlotKind, SlotSignal, SlotSpec
+
+SPAN_KINDS = frozenset(
+    {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
+)
+CONV_KINDS = frozenset(
+    {SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV}
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What one seed adds."""
+
+    parameters: int
+    forward_macs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A slot's present shape; names as in SlotSpec."""
+
+    kind: SlotKind
+    in_features: int
+    out_features: int
+    read_positions: int
+    write_positions: int
+    read_kernel: int
+    write_kernel: int
+
+
+Parameters = Mapping[str, float]
+Formula = Callable[[Shape, Parameters], Cost]
+
+
+def cost(blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, parameters: Parameters) -> Cost:
+    """Cost of the blueprint in the slot; `parameters` are complete. KeyError for a blueprint without a formula."""
+    shape = Shape(
+        kind=slot.kind,
+        in_features=signal.in_features if signal is not None else slot.in_features,
+        out_features=signal.out_features if signal is not None else slot.out_features,
+        read_positions=slot.read_positions,
+        write_positions=slot.write_positions,
+        read_kernel=slot.read_kernel,
+        write_kernel=slot.write_kernel,
+    )
+    return FORMULAS[blueprint.blueprint_id](shape, parameters)
+
+
+def _span(shape: Shape, parameters: Parameters) -> Cost:
+    """Layer k and layer k+1 of `width`: bias in the first, batch norm between convolutions, no output bias."""
+    width = int(parameters["width"])
+    norm = 2 * width if shape.kind in CONV_KINDS else 0
+    first = shape.in_features * shape.read_kernel
+    second = shape.out_features * shape.write_kernel
+    return Cost(
+        parameters=width * (first + 1) + norm + width * second,
+        forward_macs=width * (shape.read_positions * first + shape.write_positions * second),
+    )
+
+
+def _residual(shape: Shape, parameters: Parameters) -> Cost:
+    """Norm, down to `width`, up again; pointwise on features or channels."""
+    width, features = int(parameters["width"]), shape.out_features
+    return Cost(
+        parameters=2 * features + width * (features + 1) + width * features,
+        forward_macs=shape.write_positions * 2 * width * features,
+    )
+
+
+def _low_rank(shape: Shape, parameters: Parameters) -> Cost:
+    rank = int(parameters["rank"])
+    size = rank * (shape.in_features + shape.out_features)
+    return Cost(parameters=size, forward_macs=shape.write_positions * size)
+
+
+def _channel_gate(shape: Shape, _: Parameters) -> Cost:
+    return Cost(parameters=shape.out_features, forward_macs=shape.write_positions * shape.out_features)
+
+
+def _attention(shape: Shape, parameters: Parameters) -> Cost:
+    """Norm, three projections in, one out, and two products over all pairs of positions."""
+    inner = int(parameters["heads"]) * int(parameters["head_size"])
+    projections = 4 * shape.out_features * inner
+    pairs = shape.write_positions * shape.write_positions
+    return Cost(
+        parameters=2 * shape.out_features + projections,
+        forward_macs=shape.write_positions * projections + 2 * pairs * inner,
+    )
+
+
+def _control(shape: Shape, parameters: Parameters) -> Cost:
+    return (_span if shape.kind in SPAN_KINDS else _residual)(shape, parameters)
+
+
+FORMULAS: dict[str, Formula] = {
+    "span.linear": _span,
+    "span.conv": _span,
+    "residual.linear": _residual,
+    "residual.conv": _residual,
+    "adapter.low_rank": _low_rank,
+    "gate.channel": _channel_gate,
+    "attention.self": _attention,
+    "control.random_frozen": _control,
+}

@@ -1,0 +1,94 @@
+"""The catalogue: complete, digested, within its bounds."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper.core.errors import ContractError, DependencyViolationError
+from esper.core.validation import violations
+from esper.leyline import Blueprint, HandlingClass, HazardBand, SeedRecipe, SlotKind, SlotSpec
+from esper.urza.artifacts import ArtifactStore
+from esper.urza.catalog import Catalog, completed, digest_of, misfit
+
+CATALOG = Catalog.builtin()
+BLUEPRINTS = CATALOG.all()
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda b: b.blueprint_id)
+def test_every_blueprint_is_a_valid_message_with_its_own_digest(blueprint: Blueprint) -> None:
+    assert violations(blueprint) == []
+    assert digest_of(blueprint) == blueprint.digest
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda b: b.blueprint_id)
+def test_every_artefact_is_the_recipe_of_its_blueprint(blueprint: Blueprint) -> None:
+    content = ArtifactStore().get(blueprint.artifact.digest)
+    assert hashlib.sha256(content).hexdigest() == blueprint.artifact.digest
+    assert len(content) == blueprint.artifact.size_bytes
+    recipe = SeedRecipe.FromString(content)
+    assert (recipe.blueprint_id, recipe.version) == (blueprint.blueprint_id, blueprint.version)
+
+
+def test_the_catalogue_holds_what_can_be_grown() -> None:
+    assert [b.blueprint_id for b in BLUEPRINTS] == [
+        "span.linear",
+        "span.conv",
+        "residual.linear",
+        "residual.conv",
+        "adapter.low_rank",
+        "gate.channel",
+        "attention.self",
+        "control.random_frozen",
+    ]
+
+
+def test_an_unknown_blueprint_is_an_error_that_names_the_known_ones() -> None:
+    with pytest.raises(DependencyViolationError, match=r"'span\.cubic'.*span\.linear"):
+        CATALOG.get("span.cubic")
+
+
+def test_every_slot_kind_has_a_blueprint_and_its_controls_come_last() -> None:
+    for kind in SlotKind.values():
+        if kind == SlotKind.SLOT_KIND_UNSPECIFIED:
+            continue
+        fitting = CATALOG.for_slot(kind)
+        assert [b.is_control for b in fitting] == sorted(b.is_control for b in fitting)
+        assert not fitting[0].is_control
+
+
+def test_only_the_control_makes_output_when_built_and_is_never_used_unasked() -> None:
+    controls = [b for b in BLUEPRINTS if not b.is_zero_output]
+    assert [b.blueprint_id for b in controls] == ["control.random_frozen"]
+    assert controls[0].is_control
+    assert controls[0].safety.handling == HandlingClass.HANDLING_CLASS_QUARANTINE
+    assert controls[0].safety.hazard == HazardBand.HAZARD_BAND_CRITICAL
+
+
+def test_a_blueprint_that_does_not_fit_says_why() -> None:
+    slot = SlotSpec(slot_id="s", kind=SlotKind.SLOT_KIND_RESIDUAL_LINEAR, read_positions=1)
+    assert "doesn't fit" in (misfit(CATALOG.get("span.linear"), slot) or "")
+    assert "needs a sequence" in (misfit(CATALOG.get("attention.self"), slot) or "")
+    assert misfit(CATALOG.get("residual.linear"), slot) is None
+
+
+@pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda b: b.blueprint_id)
+def test_defaults_are_complete_and_legal(blueprint: Blueprint) -> None:
+    assert completed(blueprint, {}) == {bound.name: bound.default_value for bound in blueprint.parameters}
+
+
+def test_every_bad_parameter_is_named_at_once() -> None:
+    with pytest.raises(ContractError) as caught:
+        completed(CATALOG.get("control.random_frozen"), {"width": 2.5, "scale": float("nan"), "depth": 1})
+    assert len(caught.value.violations) == 3
+
+
+@given(st.floats())
+def test_a_width_is_accepted_exactly_when_it_is_a_whole_number_in_bounds(width: float) -> None:
+    legal = 1 <= width <= 1024 and width == int(width)
+    try:
+        assert completed(CATALOG.get("span.linear"), {"width": width}) == {"width": width}
+        assert legal
+    except ContractError:
+        assert not legal

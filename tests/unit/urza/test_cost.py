@@ -1,0 +1,68 @@
+"""The cost model, against networks counted by hand."""
+
+import pytest
+
+from esper.leyline import Blueprint, SlotKind, SlotSignal, SlotSpec
+from esper.urza.catalog import Catalog, completed
+from esper.urza.cost import FORMULAS, Cost, cost
+
+CATALOG = Catalog.builtin()
+
+
+def slot(kind: SlotKind, **fields: int) -> SlotSpec:
+    ones = dict.fromkeys(("read_positions", "write_positions", "read_kernel", "write_kernel"), 1)
+    return SlotSpec(slot_id="s", kind=kind, **{"in_features": 64, "out_features": 10, **ones, **fields})
+
+
+def test_a_linear_span_costs_what_a_wider_hidden_layer_costs() -> None:
+    spec = slot(SlotKind.SLOT_KIND_SPAN_LINEAR)
+    # 64 -> 8 with bias, 8 -> 10 without
+    assert cost(CATALOG.get("span.linear"), spec, None, {"width": 8}) == Cost(
+        parameters=8 * 64 + 8 + 80, forward_macs=8 * 64 + 80
+    )
+
+
+def test_a_signal_counts_more_than_the_slot_at_the_start() -> None:
+    spec = slot(SlotKind.SLOT_KIND_SPAN_LINEAR)
+    signal = SlotSignal(slot_id="s", in_features=14, out_features=4, width=6, fossils=1)
+    assert cost(CATALOG.get("span.linear"), spec, signal, {"width": 2}) == Cost(parameters=2 * 15 + 8, forward_macs=36)
+
+
+def test_a_convolution_span_owns_its_norm_and_pays_for_every_position() -> None:
+    spec = slot(
+        SlotKind.SLOT_KIND_SPAN_CONV,
+        in_features=3, out_features=5, read_positions=16, write_positions=4, read_kernel=9, write_kernel=9,
+    )  # fmt: skip
+    expected = Cost(parameters=2 * (27 + 1) + 4 + 2 * 45, forward_macs=2 * (16 * 27 + 4 * 45))
+    assert cost(CATALOG.get("span.conv"), spec, None, {"width": 2}) == expected
+
+
+def test_a_span_into_a_flattened_linear_layer_expands_each_channel_to_its_columns() -> None:
+    spec = slot(
+        SlotKind.SLOT_KIND_SPAN_CONV_LINEAR,
+        in_features=3, out_features=10, read_positions=16, read_kernel=9, write_kernel=4,
+    )  # fmt: skip
+    expected = Cost(parameters=(27 + 1) + 2 + 40, forward_macs=16 * 27 + 40)
+    assert cost(CATALOG.get("span.conv"), spec, None, {"width": 1}) == expected
+
+
+def test_attention_grows_with_the_square_of_the_length() -> None:
+    blueprint = CATALOG.get("attention.self")
+    short, long = (
+        slot(SlotKind.SLOT_KIND_RESIDUAL_LINEAR, in_features=8, out_features=8, read_positions=n, write_positions=n)
+        for n in (10, 20)
+    )
+    values = completed(blueprint, {"heads": 1, "head_size": 4})
+    assert cost(blueprint, short, None, values) == Cost(parameters=16 + 128, forward_macs=10 * 128 + 2 * 100 * 4)
+    assert cost(blueprint, long, None, values).forward_macs == 20 * 128 + 2 * 400 * 4
+
+
+@pytest.mark.parametrize("blueprint", CATALOG.all(), ids=lambda b: b.blueprint_id)
+def test_every_blueprint_has_a_positive_cost_in_every_slot_that_it_fits(blueprint: Blueprint) -> None:
+    for kind in blueprint.slot_kinds:
+        price = cost(blueprint, slot(kind, read_positions=2, write_positions=2), None, completed(blueprint, {}))
+        assert min(price.parameters, price.forward_macs) > 0
+
+
+def test_there_is_a_formula_for_every_blueprint_and_no_other() -> None:
+    assert set(FORMULAS) == {blueprint.blueprint_id for blueprint in CATALOG.all()}
