@@ -1,0 +1,5 @@
+"""Rpc: grpc scaffolding for servers and clients, and the only place that imports grpc.
+
+Servers: typed asyncio bases, health, reflection, deadlines, tracing, error mapping, drain, TLS. Clients: one
+synchronous and one asyncio class per service, whose methods all take a deadline.
+"""

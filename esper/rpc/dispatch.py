@@ -1,0 +1,199 @@
+"""From a servicer's methods to grpc handlers.
+
+Around each call: deadline, limit of calls in flight, span, validation, error mapping, drain. Single requests arrive
+validated, unless they are signed envelopes, which their verifier judges; messages of a stream arrive unjudged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError, ServiceUnavailable
+from esper.core.validation import require_valid
+from esper.leyline import SignedCommand
+from esper.rpc import metrics
+from esper.rpc.bases import Servicer
+from esper.rpc.call import Call
+from esper.rpc.contract import Method, methods
+from esper.rpc.status import DETAILS_KEY, code_of, to_status
+from esper.rpc.tracing import record_status, server_span
+
+log = logging.getLogger("esper.rpc")
+RETRY_AFTER_S = 0.1
+Context = grpc.aio.ServicerContext
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True, slots=True)
+class Gate:
+    """What all calls of a server share: how many are in flight, and whether it drains."""
+
+    max_in_flight: int
+    deadline_s: float
+    in_flight: int = 0
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def handler_of(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler[Any, Any]:
+    """All RPCs of a servicer."""
+    table = methods(servicer.service)
+    handlers = {method.name: _handler(method, servicer, gate) for method in table.values()}
+    full_name = next(iter(table.values())).service
+    return grpc.method_handlers_generic_handler(full_name, handlers)
+
+
+def _handler(method: Method, servicer: Servicer, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
+    answer = getattr(servicer, method.attribute)
+    is_endless = method.attribute in servicer.endless
+    wrap = _streaming(method, answer, gate, is_endless) if method.responses_stream else _single(method, answer, gate)
+    make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(
+        grpc,
+        f"{'stream' if method.requests_stream else 'unary'}_{'stream' if method.responses_stream else 'unary'}"
+        "_rpc_method_handler",
+    )
+    return make(
+        wrap,
+        request_deserializer=method.request.FromString,
+        response_serializer=method.response.SerializeToString,
+    )
+
+
+def _single(method: Method, answer: Callable[[Any, Call], Awaitable[Any]], gate: Gate) -> Callable[..., Any]:
+    """One response."""
+
+    async def handle(request: Any, context: Context[Any, Any]) -> Any:
+        async with _answering(method, context, gate) as call:
+            return await answer(_checked(method, request, gate), call)
+
+    return handle
+
+
+def _streaming(
+    method: Method, answer: Callable[[Any, Call], AsyncIterator[Any]], gate: Gate, is_endless: bool
+) -> Callable[..., Any]:
+    """Any number of responses. A drain cuts streams that are endless, or that wait for a request."""
+
+    async def handle(request: Any, context: Context[Any, Any]) -> None:
+        async with _answering(method, context, gate) as call:
+            responses = answer(_checked(method, request, gate), call)
+            if is_endless:
+                responses = until_set(responses, gate.draining)
+            async for response in responses:
+                await context.write(response)
+            if gate.draining.is_set() and (is_endless or method.requests_stream):
+                raise ServiceUnavailable("rpc", "service", method.service, "it is draining; connect again later")
+
+    return handle
+
+
+def _checked(method: Method, request: Any, gate: Gate) -> Any:
+    """The request, proven valid. Streams are judged message by message and signed envelopes by their verifier."""
+    if method.requests_stream:
+        return until_set(request, gate.draining)
+    if not _is_signed(request):
+        require_valid(request)
+    return request
+
+
+def _is_signed(request: Message) -> bool:
+    command = request.DESCRIPTOR.fields_by_name.get("command")
+    return command is not None and command.message_type is SignedCommand.DESCRIPTOR
+
+
+@asynccontextmanager
+async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> AsyncIterator[Call]:
+    """Everything around one call; an error inside becomes its status."""
+    metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    remaining_s = context.time_remaining()
+    limit_s = gate.deadline_s if remaining_s is None else remaining_s
+    call = Call(
+        method=method.full_name,
+        peer=context.peer(),
+        metadata=metadata,
+        deadline_monotonic_s=time.monotonic() + limit_s,
+        draining=gate.draining,
+    )
+    began, code = time.perf_counter(), grpc.StatusCode.CANCELLED
+    failure: Exception | None = None
+    with server_span(method, metadata) as span:
+        try:
+            async with _in_flight(gate, method), asyncio.timeout(limit_s) as limit:
+                yield call
+            code = grpc.StatusCode.OK
+        except TimeoutError as error:
+            failure = AsyncTimeoutError(method.full_name, limit_s) if limit.expired() else error
+        except Exception as error:  # noqa: BLE001 - the edge of the process
+            failure = error
+        finally:
+            code = _code(failure) if failure is not None else code
+            record_status(span, code)
+            metrics.CALL_SECONDS.labels(method.full_name, code.name).observe(time.perf_counter() - began)
+    if failure is not None:
+        await _abort(context, method, failure)
+
+
+def _code(failure: Exception) -> grpc.StatusCode:
+    return code_of(failure) if isinstance(failure, EsperError) else grpc.StatusCode.INTERNAL
+
+
+async def _abort(context: Context[Any, Any], method: Method, failure: Exception) -> None:
+    """End the call with the status of the failure. One from outside the tree is our bug: logged here, silent there."""
+    if isinstance(failure, EsperError):
+        status = to_status(failure)
+        await context.abort(code_of(failure), status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    metrics.UNEXPECTED_ERRORS.labels(method.full_name).inc()
+    log.error("%s failed unexpectedly", method.full_name, exc_info=failure)
+    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has it")
+
+
+@asynccontextmanager
+async def _in_flight(gate: Gate, method: Method) -> AsyncIterator[None]:
+    if gate.in_flight >= gate.max_in_flight:
+        metrics.CALLS_REFUSED.labels(method.full_name).inc()
+        raise BackPressure(f"{gate.in_flight} calls are in flight, as many as this server takes", RETRY_AFTER_S)
+    gate.in_flight += 1
+    metrics.CALLS_IN_FLIGHT.inc()
+    try:
+        yield
+    finally:
+        gate.in_flight -= 1
+        metrics.CALLS_IN_FLIGHT.dec()
+
+
+async def until_set(items: AsyncIterator[T], stop: asyncio.Event) -> AsyncIterator[T]:
+    """The items, until they end or `stop` is set; an item that is being waited for is given up then."""
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        while not stop.is_set():
+            coming = asyncio.ensure_future(_next(items))
+            try:
+                await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait({coming})
+            if coming.cancelled():
+                return
+            for item in coming.result():
+                yield item
+            if not coming.result():
+                return
+    finally:
+        stopping.cancel()
+
+
+async def _next(items: AsyncIterator[T]) -> tuple[T, ...]:
+    """The next item, or nothing at the end: a future can't hold StopAsyncIteration."""
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return ()

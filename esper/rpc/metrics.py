@@ -1,0 +1,18 @@
+"""Metrics of calls and of the event loop, exposed to Prometheus by the process that serves."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CALL_SECONDS = Histogram(
+    "rpc_server_call_duration_seconds",
+    "Time from the request to the status, by method and status.",
+    ["method", "code"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0),
+)
+CALLS_REFUSED = Counter("rpc_server_calls_refused_total", "Calls refused because too many were in flight.", ["method"])
+CALLS_IN_FLIGHT = Gauge("rpc_server_calls_in_flight", "Calls being answered.")
+LOOP_LAG_SECONDS = Gauge("rpc_server_loop_lag_seconds", "How late the event loop woke up from its last short sleep.")
+UNEXPECTED_ERRORS = Counter(
+    "rpc_server_unexpected_errors_total", "Calls that ended with an error outside the error tree.", ["method"]
+)

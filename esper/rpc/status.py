@@ -1,0 +1,175 @@
+"""Errors of the tree <-> grpc status, in one table read in both directions.
+
+A status carries google.rpc.ErrorInfo: domain "esper", reason = the RejectionReason's name or the error's class, and the
+error's own fields, so that a client raises what the servicer raised. What a stranger must not learn stays here:
+a wrong signature reads like an unknown key, and an unexpected exception says nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from esper.core import errors
+from esper.leyline import RejectionReason
+
+DOMAIN = "esper"
+DETAILS_KEY = "grpc-status-details-bin"
+# Trailing metadata may hold 8 KiB in all.
+MAX_TEXT_CHARS = 1024
+Code = grpc.StatusCode
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one error class travels: its status, and the attributes that go along."""
+
+    status: grpc.StatusCode
+    fields: tuple[str, ...] = ()
+
+
+_DEPENDENCY = ("subsystem", "kind", "identifier", "remedy")
+_COMMAND = ("reason", "detail", "command_id")
+
+TABLE: dict[type[errors.EsperError], Row] = {
+    errors.ConfigError: Row(Code.FAILED_PRECONDITION, ("key", "value", "remedy")),
+    errors.ContractError: Row(Code.INVALID_ARGUMENT, ("message_type", "violations")),
+    errors.DependencyViolationError: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
+    errors.KernelsNotBuilt: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
+    errors.ServiceUnavailable: Row(Code.UNAVAILABLE, _DEPENDENCY),
+    errors.AccessDenied: Row(Code.UNAUTHENTICATED),
+    errors.BackPressure: Row(Code.RESOURCE_EXHAUSTED, ("retry_after_s",)),
+    errors.CommandRejected: Row(Code.FAILED_PRECONDITION, _COMMAND),
+    errors.MissingSignature: Row(Code.UNAUTHENTICATED, _COMMAND),
+    errors.InvalidSignature: Row(Code.UNAUTHENTICATED, _COMMAND),
+    errors.NonceReplayed: Row(Code.UNAUTHENTICATED, _COMMAND),
+    errors.StaleCommand: Row(Code.UNAUTHENTICATED, _COMMAND),
+    errors.FutureCommand: Row(Code.UNAUTHENTICATED, _COMMAND),
+    errors.CommandIdReused: Row(Code.ALREADY_EXISTS, _COMMAND),
+    errors.LifecycleConflict: Row(Code.ABORTED),
+    errors.GateFailed: Row(Code.FAILED_PRECONDITION),
+    errors.GraftFailed: Row(Code.ABORTED),
+    errors.StepFailed: Row(Code.ABORTED, ("step",)),
+    errors.NonFiniteLoss: Row(Code.ABORTED, ("step",)),
+    errors.RollbackFailed: Row(Code.FAILED_PRECONDITION),
+    errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
+    errors.StorageError: Row(Code.INTERNAL),
+    errors.TornRecord: Row(Code.DATA_LOSS),
+    errors.CorruptRecord: Row(Code.DATA_LOSS),
+}
+
+# A plain CommandRejected has its status from its reason; a reason that is not here has the class's.
+REASONS: dict[int, grpc.StatusCode] = {
+    RejectionReason.REJECTION_REASON_MISSING_SIGNATURE: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_INVALID_SIGNATURE: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_NONCE_REPLAYED: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_MISSING_TIMESTAMP: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_ISSUED_IN_FUTURE: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_STALE_COMMAND: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_WRONG_AUDIENCE: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_WRONG_PAYLOAD_TYPE: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_VERIFIER_UNAVAILABLE: Code.UNAUTHENTICATED,
+    RejectionReason.REJECTION_REASON_MALFORMED_PAYLOAD: Code.INVALID_ARGUMENT,
+    RejectionReason.REJECTION_REASON_UNKNOWN_FIELD: Code.INVALID_ARGUMENT,
+    RejectionReason.REJECTION_REASON_MISSING_COMMAND_ID: Code.INVALID_ARGUMENT,
+    RejectionReason.REJECTION_REASON_TOO_LARGE: Code.INVALID_ARGUMENT,
+    RejectionReason.REJECTION_REASON_COMMAND_ID_REUSED: Code.ALREADY_EXISTS,
+    RejectionReason.REJECTION_REASON_WRONG_GENERATION: Code.ABORTED,
+    RejectionReason.REJECTION_REASON_LIFECYCLE_CONFLICT: Code.ABORTED,
+}
+_UNTELLING = "unknown key or wrong signature"
+
+_DECODE: dict[str, Callable[[str], object]] = {
+    "violations": lambda text: tuple(text.split("\n")),
+    "retry_after_s": float,
+    "timeout_s": float,
+    "step": int,
+    "reason": RejectionReason.Value,
+}
+
+
+def code_of(error: errors.EsperError) -> grpc.StatusCode:
+    """The status that an error is answered with."""
+    row = TABLE[type(error)]
+    if isinstance(error, errors.CommandRejected):
+        return REASONS.get(error.reason, row.status)
+    return row.status
+
+
+def to_status(error: errors.EsperError) -> Status:
+    """The error as google.rpc.Status: code, message and ErrorInfo."""
+    fields = {name: _encode(name, getattr(error, name)) for name in TABLE[type(error)].fields}
+    reason, message = fields.get("reason", type(error).__name__), str(error)
+    if isinstance(error, errors.InvalidSignature) and reason == "REJECTION_REASON_INVALID_SIGNATURE":
+        message = fields["detail"] = _UNTELLING
+    info = ErrorInfo(domain=DOMAIN, reason=reason, metadata={"error": type(error).__name__, **fields})
+    packed = AnyMessage()
+    packed.Pack(info)
+    return Status(code=code_of(error).value[0], message=message[:MAX_TEXT_CHARS], details=[packed])
+
+
+def _encode(name: str, value: Any) -> str:
+    if name == "violations":
+        return "\n".join(value)[:MAX_TEXT_CHARS]
+    if name == "reason":
+        return RejectionReason.Name(value)
+    return str(value)[:MAX_TEXT_CHARS]
+
+
+def from_rpc_error(error: grpc.RpcError, service: str = "", timeout_s: float = 0.0) -> errors.EsperError:
+    """What the other side raised, or what its silence means."""
+    code, detail = error.code(), error.details() or ""
+    info = _error_info(error)
+    if info is not None:
+        return _rebuild(info, detail)
+    if code is Code.DEADLINE_EXCEEDED:
+        return errors.AsyncTimeoutError(service or "the call", timeout_s)
+    make = _BARE.get(code, _unavailable)
+    return make(service, f"{code.name}: {detail}")
+
+
+def _rebuild(info: ErrorInfo, message: str) -> errors.EsperError:
+    classes = {cls.__name__: cls for cls in TABLE}
+    cls = classes.get(info.metadata.get("error", ""), errors.EsperError)
+    rebuilt = cls.__new__(cls)
+    Exception.__init__(rebuilt, message)
+    for name in TABLE[cls].fields if cls in TABLE else ():
+        setattr(rebuilt, name, _DECODE.get(name, str)(info.metadata[name]))
+    return rebuilt
+
+
+def _error_info(error: grpc.RpcError) -> ErrorInfo | None:
+    pairs: Any = error.trailing_metadata() or ()
+    packed = dict(pairs).get(DETAILS_KEY)
+    if not isinstance(packed, bytes):
+        return None
+    for detail in Status.FromString(packed).details:
+        info = ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            return info
+    return None
+
+
+def _unavailable(service: str, detail: str) -> errors.EsperError:
+    return errors.ServiceUnavailable("rpc", "service", service, f"{detail}; see that it runs and listens there")
+
+
+def _misused(service: str, detail: str) -> errors.EsperError:
+    return errors.DependencyViolationError("rpc", "call", service, f"{detail}; the peers' versions may differ")
+
+
+# Statuses that grpc itself or a proxy gives, without our ErrorInfo.
+_BARE: dict[grpc.StatusCode, Callable[[str, str], errors.EsperError]] = {
+    Code.INVALID_ARGUMENT: lambda service, detail: errors.ContractError(service, [detail]),
+    Code.UNAUTHENTICATED: lambda service, detail: errors.AccessDenied(f"{service}: {detail}"),
+    Code.PERMISSION_DENIED: lambda service, detail: errors.AccessDenied(f"{service}: {detail}"),
+    Code.RESOURCE_EXHAUSTED: lambda service, detail: errors.BackPressure(f"{service}: {detail}", 1.0),
+    Code.UNIMPLEMENTED: _misused,
+    Code.FAILED_PRECONDITION: _misused,
+}
