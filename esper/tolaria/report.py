@@ -71,8 +71,9 @@ def page(summary: Record, events: Sequence[Record]) -> str:
         f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps"
     )
     body = "\n".join(section for section in sections if section)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>'
+        f'<!doctype html><html lang="en"><head>{head}</head>'
         f'<body><h1>{title}</h1><p class="lead">{lead}</p>{body}</body></html>\n'
     )
 
