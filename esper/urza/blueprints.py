@@ -101,8 +101,10 @@ BUILTIN: tuple[Row, ...] = (
         blueprint_id="adapter.low_rank",
         name="Low-rank adapter",
         description="h + a B A h: a linear correction of small rank, cheap and hard to overfit.",
-        slot_kinds=(RESIDUAL_LINEAR,),
-        parameters=(Bounds(name="rank", low=1, high=256, default=4, meaning="rank of the correction"),),
+        slot_kinds=(RESIDUAL_LINEAR, RESIDUAL_CONV),
+        parameters=(
+            Bounds(name="rank", low=1, high=256, default=4, meaning="rank of the correction, at most the features"),
+        ),
         risk=0.20,
         recommendation="For large hosts with a tight budget.",
     ),
@@ -120,7 +122,7 @@ BUILTIN: tuple[Row, ...] = (
         blueprint_id="attention.self",
         name="Self-attention block",
         description="h + a Attention(norm(h)) over the positions of a sequence, output projection zero at first.",
-        slot_kinds=(RESIDUAL_LINEAR,),
+        slot_kinds=(RESIDUAL_LINEAR, RESIDUAL_CONV),
         parameters=(
             Bounds(name="heads", low=1, high=32, default=2, meaning="attention heads"),
             Bounds(name="head_size", low=4, high=128, default=16, meaning="features of one head"),
@@ -138,7 +140,7 @@ BUILTIN: tuple[Row, ...] = (
         parameters=(
             WIDTH,
             Bounds(
-                name="scale", low=0.0, high=10.0, default=1.0, meaning="factor on the output weights", is_integer=False
+                name="scale", low=0.01, high=10.0, default=1.0, meaning="factor on the output weights", is_integer=False
             ),
         ),
         risk=0.90,

@@ -71,11 +71,12 @@ def _span(shape: Shape, parameters: Parameters) -> Cost:
 
 
 def _residual(shape: Shape, parameters: Parameters) -> Cost:
-    """Norm, down to `width`, up again; pointwise on features or channels."""
+    """Norm, down to `width`, up again, biases in both; `read_kernel` taps over feature maps."""
     width, features = int(parameters["width"]), shape.out_features
+    products = 2 * width * features * shape.read_kernel
     return Cost(
-        parameters=2 * features + width * (features + 1) + width * features,
-        forward_macs=shape.write_positions * 2 * width * features,
+        parameters=2 * features + products + width + features,
+        forward_macs=shape.write_positions * products,
     )
 
 

@@ -46,6 +46,15 @@ def test_a_span_into_a_flattened_linear_layer_expands_each_channel_to_its_column
     assert cost(CATALOG.get("span.conv"), spec, None, {"width": 1}) == expected
 
 
+def test_a_residual_convolution_pays_for_its_taps_twice() -> None:
+    spec = slot(
+        SlotKind.SLOT_KIND_RESIDUAL_CONV,
+        in_features=4, out_features=4, read_positions=16, write_positions=16, read_kernel=9, write_kernel=9,
+    )  # fmt: skip
+    expected = Cost(parameters=8 + (4 * 9 * 2 + 2) + (2 * 9 * 4 + 4), forward_macs=16 * 2 * 4 * 9 * 2)
+    assert cost(CATALOG.get("residual.conv"), spec, None, {"width": 2}) == expected
+
+
 def test_attention_grows_with_the_square_of_the_length() -> None:
     blueprint = CATALOG.get("attention.self")
     short, long = (
