@@ -1,0 +1,148 @@
+"""events.jsonl: what is written, and that a cut line doesn't hurt its reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import DependencyViolationError
+from esper.kasmina.executor import Collected
+from esper.leyline import (
+    CommandOutcome,
+    Decision,
+    DecisionMetadata,
+    DecisionReason,
+    GateEvidence,
+    GateVerdict,
+    PolicyMetadata,
+    RejectionReason,
+    SeedGate,
+    SeedStage,
+    StageTransition,
+    SystemStatePacket,
+    TrainingMetrics,
+    TwinTest,
+)
+from esper.tolaria.events import EventLog, incident_kind, short
+from esper.tolaria.observer import Boundary, Notice, StepDone
+from esper.tolaria.packet_result import PacketResult
+from esper.tolaria.report import INCIDENTS, read_events
+
+
+def boundary(result: PacketResult | None, step: int = 10) -> Boundary:
+    return Boundary(
+        step=step,
+        epoch=0,
+        packet=SystemStatePacket(step=step, metrics=TrainingMetrics(smoothed_loss=0.5)),
+        collected=Collected(),
+        result=result,
+        seeds=(),
+        mode="NORMAL",
+        wait_ms=1.0,
+        apply_ms=2.0,
+        hook_ms=3.0,
+    )
+
+
+def step_done(step: int) -> StepDone:
+    return StepDone(
+        step=step,
+        epoch=0,
+        loss=float(step),
+        accuracy=0.5,
+        gradient_norm=None,
+        learning_rate=0.1,
+        conflict_rate=None,
+        step_ms=2.0,
+    )
+
+
+def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step in (1, 2, 3):
+            log.on_step(step_done(step))
+        log.on_boundary(boundary(None))
+    (event,) = read_events(tmp_path)
+    assert event["kind"] == "boundary"
+    assert event["loss"] == 2.0
+    assert event["timings"] == {"step_ms": 2.0, "packet_ms": 1.0, "directives_ms": 2 / 3, "wait_ms": 1 / 3}
+
+
+def test_commands_are_counted_and_refusals_keep_their_reason(tmp_path: Path) -> None:
+    decision = Decision(
+        command_ids=["c1"],
+        metadata=DecisionMetadata(
+            policy=PolicyMetadata(action="germinate"), reasons=[DecisionReason.DECISION_REASON_PLATEAU]
+        ),
+    )
+    refused = CommandOutcome(
+        command_id="c2",
+        accepted=False,
+        rejection=RejectionReason.REJECTION_REASON_NONCE_REPLAYED,
+        detail="used before",
+    )
+    result = PacketResult(
+        packet_index=0, decision=decision, outcomes=(CommandOutcome(command_id="c1", accepted=True), refused)
+    )
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(result))
+    assert (log.issued, log.accepted, dict(log.rejected)) == (2, 1, {"NONCE_REPLAYED": 1})
+    commands = [event for event in read_events(tmp_path) if event["kind"] == "command"]
+    assert commands[0]["reasons"] == ["PLATEAU"]
+    assert commands[1]["rejection"] == "NONCE_REPLAYED"
+
+
+def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
+    gate = GateEvidence(
+        seed_id="s1",
+        gate=SeedGate.SEED_GATE_G4_SYSTEM_IMPACT,
+        verdict=GateVerdict.GATE_VERDICT_PASS,
+        step=300,
+        measured=4.5,
+        threshold=2.33,
+        standard_error=0.01,
+        detail="kept",
+        twin=TwinTest(look=1, gain=0.1, margin=0.01, z=4.5, z_threshold=2.33),
+    )
+    move = StageTransition(
+        seed_id="s1",
+        from_stage=SeedStage.SEED_STAGE_GERMINATED,
+        to_stage=SeedStage.SEED_STAGE_BLENDING,
+        step=10,
+        reason="grafted",
+    )
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, gates=(gate,), transitions=(move,))))
+    transition, judged = read_events(tmp_path)
+    assert transition["to_stage"] == "BLENDING"
+    assert (judged["verdict"], judged["gain"], judged["look"]) == ("PASS", 0.1, 1)
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(json.dumps({"kind": "run", "step": 0}) + '\n{"kind": "bound')
+    assert [event["kind"] for event in read_events(tmp_path)] == ["run"]
+
+
+def test_reading_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DependencyViolationError, match="directory of a run"):
+        read_events(tmp_path)
+
+
+def test_enum_names_lose_their_prefix() -> None:
+    assert short(SeedGate, SeedGate.SEED_GATE_G4_SYSTEM_IMPACT) == "G4_SYSTEM_IMPACT"
+    assert short(SeedStage, SeedStage.SEED_STAGE_FOSSILIZED) == "FOSSILIZED"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("tolaria.tamiyo_timeout", "timeout"), ("conservative_mode_entered", "mode"), ("service_lost", "service")],
+)
+def test_incidents_have_a_kind_that_the_report_shows(tmp_path: Path, name: str, kind: str) -> None:
+    assert incident_kind(name) == kind
+    assert kind in INCIDENTS
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_events([Notice(step=1, name=name, level="WARNING", message="why")])
+    assert read_events(tmp_path)[0]["kind"] == kind
