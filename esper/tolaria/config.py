@@ -13,11 +13,13 @@ from typing import Any
 
 from esper.core.errors import ConfigError
 
-_RUN_DIR = Path("runs/latest")
-
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"group": group, "help": help, "choices": choices})
+    return field(default=default, metadata=_metadata(group, help, choices))
+
+
+def _metadata(group: str, help: str, choices: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"group": group, "help": help, "choices": choices}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +94,7 @@ class TrainConfig:
     weatherlight: str = _setting("control", "spawn", "Weatherlight: spawn, HOST:PORT or unix:PATH")
     otlp_endpoint: str | None = _setting("control", None, "where traces go; default: OTEL_* variables, else nowhere")
 
-    run_dir: Path = _setting("run", _RUN_DIR, "directory of the run's files")
+    run_dir: Path = field(default=Path("runs/latest"), metadata=_metadata("run", "directory of the run's files"))
     run_id: str | None = _setting("run", None, "name of the run; default: its directory's")
     checkpoint_every_epochs: int = _setting("run", 10, "epochs between checkpoints; 0: none but at an interruption")
     keep_checkpoints: int = _setting("run", 2, "checkpoints that are kept")

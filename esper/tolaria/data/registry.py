@@ -1,0 +1,44 @@
+"""From the name on the command line to a data source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.data.digits import Digits
+from esper.tolaria.data.files import Files
+from esper.tolaria.data.mnist1d import Mnist1d
+from esper.tolaria.data.pytext import PyText
+from esper.tolaria.data.source import DataSource
+from esper.tolaria.entry_point import load
+
+SOURCES: dict[str, Callable[[TrainConfig], DataSource]] = {
+    "digits": lambda config: Digits(config.samples),
+    "mnist1d": lambda config: Mnist1d(config.samples),
+    "pytext": lambda config: PyText(config.context, config.samples),
+}
+
+
+def open_source(config: TrainConfig) -> DataSource:
+    """The source that `data` names: a known one, an existing path, or an entry point."""
+    name = config.data
+    if name in SOURCES:
+        return SOURCES[name](config)
+    if ":" in name and not Path(name).exists():
+        return _entry_point(config)
+    if Path(name).exists():
+        return Files(Path(name), config.samples)
+    raise ConfigError("data", name, f"expected {', '.join(SOURCES)}, an existing path, or module:source")
+
+
+def _entry_point(config: TrainConfig) -> DataSource:
+    if config.samples is not None:
+        raise ConfigError("samples", config.samples, f"{config.data} decides itself how many samples it gives")
+    found = load("data", config.data)
+    source = found() if (callable(found) and not hasattr(found, "splits")) or isinstance(found, type) else found
+    if not callable(getattr(source, "splits", None)):
+        raise ConfigError("data", config.data, "expected a DataSource: an object with splits(seed) -> Splits")
+    checked: DataSource = source
+    return checked

@@ -1,0 +1,107 @@
+"""What every data source gives: three disjoint sets of samples, and what kind of task they pose.
+
+Training data is what the network learns from, judging data decides whether a seed is kept, test data is only reported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from esper.core.errors import ConfigError
+from esper.leyline import TaskType
+
+_INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Samples in rows, with their targets."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def take(self, rows: Tensor) -> Split:
+        """The named rows, in that order."""
+        return Split(self.inputs[rows], self.targets[rows])
+
+    def to(self, device: torch.device) -> Split:
+        """The same samples on a device."""
+        return Split(self.inputs.to(device), self.targets.to(device))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Splits:
+    """The three sets of one run, checked when they are made."""
+
+    train: Split
+    judge: Split
+    test: Split
+    task: TaskType
+    outputs: int
+    """Classes, tokens of the vocabulary, or components of a regression target."""
+
+    def __post_init__(self) -> None:
+        for name, split in self.named():
+            _check_rows(name, split)
+            if self.task != TaskType.TASK_TYPE_REGRESSION:
+                _check_labels(name, split.targets, self.outputs)
+
+    def named(self) -> tuple[tuple[str, Split], ...]:
+        """The sets with their names, in order."""
+        return ("train", self.train), ("judge", self.judge), ("test", self.test)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Samples in each set."""
+        return {name: len(split) for name, split in self.named()}
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.train.inputs.shape[1:])
+
+    def to(self, device: torch.device) -> Splits:
+        """The same sets on a device."""
+        moved = {name: split.to(device) for name, split in self.named()}
+        return Splits(**moved, task=self.task, outputs=self.outputs)
+
+    def digest(self) -> str:
+        """SHA-256 over every sample: equal digests mean equal data."""
+        state = hashlib.sha256()
+        for name, split in self.named():
+            for tensor in (split.inputs, split.targets):
+                state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+                state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return state.hexdigest()
+
+
+class DataSource(Protocol):
+    """Anything that can be split by a run's seed."""
+
+    def splits(self, seed: int) -> Splits:
+        """The three sets of the run with that seed; equal seeds give equal sets."""
+
+
+def _check_rows(name: str, split: Split) -> None:
+    if len(split) == 0 or len(split.targets) != len(split):
+        arrived = f"{len(split)} inputs, {len(split.targets)} targets"
+        raise ConfigError("data", arrived, f"the {name} set needs as many targets as inputs, and at least one")
+    for what, values in (("inputs", split.inputs), ("targets", split.targets)):
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise ConfigError("data", f"{name} {what}", "holds NaN or infinite values; clean the data first")
+
+
+def _check_labels(name: str, labels: Tensor, outputs: int) -> None:
+    if labels.dtype not in _INTEGER_TYPES:
+        raise ConfigError("data", str(labels.dtype), f"labels of the {name} set must be whole numbers")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= outputs:
+        raise ConfigError("data", f"{low}..{high}", f"labels of the {name} set must lie in 0..{outputs - 1}")

@@ -1,0 +1,195 @@
+"""One training step of one arm: keyed randomness, forward, backward, clipping, optimiser.
+
+The same call trains the host and its twin, with the same batch and the same draws. Results stay on the device; a
+StepLog reads several of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from esper.tolaria.aggregation import GradientSurgery
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.observer import StepDone
+from esper.tolaria.randomness import seed_all
+from esper.tolaria.schedule import Schedule
+from esper.tolaria.task import SplitTask
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Arm(Protocol):
+    """What a step needs of a training arm."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def scheduler(self) -> Schedule: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """0-d tensors on the device; None where a value was not measured."""
+
+    loss: Tensor
+    accuracy: Tensor | None
+    gradient_norm: Tensor | None
+    conflict_rate: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Groups:
+    """The parameters of an arm by owner: the host's gradient norm leaves its seeds out."""
+
+    host: Sequence[nn.Parameter]
+    seeds: Sequence[nn.Parameter] = ()
+
+
+class Stepper:
+    """Makes steps; holds settings, no state of the run."""
+
+    def __init__(self, task: SplitTask, config: TrainConfig, device: torch.device) -> None:
+        self._task = task
+        self._seed = config.seed
+        self._device = device
+        self._accumulate = config.accumulate
+        self._clip_norm = config.clip_norm
+        self._amp_type = AMP_TYPES.get(config.amp)
+        self._surgery = GradientSurgery(config.seed, config.accumulate) if config.pcgrad else None
+
+    def run(
+        self,
+        arm: Arm,
+        batch: Batch,
+        step: int,
+        groups: Groups,
+        *,
+        measures_norm: bool = False,
+        after_backward: Callable[[], None] | None = None,
+    ) -> StepResult:
+        """Make step `step` (counted from 0) of the arm."""
+        seed_all(self._device, self._seed, "step", step)
+        arm.optimizer.zero_grad(set_to_none=True)
+        loss, accuracy, conflict_rate = self._backward(arm, batch, step)
+        scaler = arm.scheduler.scaler
+        if scaler is not None:
+            scaler.unscale_(arm.optimizer)
+        if after_backward is not None:
+            after_backward()
+        norm = self._clip(groups, measures_norm)
+        if scaler is None:
+            arm.optimizer.step()
+        else:
+            scaler.step(arm.optimizer)
+            scaler.update()
+        return StepResult(loss, accuracy, norm, conflict_rate)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of forward passes."""
+        if self._amp_type is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._amp_type)
+
+    def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self._accumulate == 1:
+            return *self._pass(arm, batch, 1.0), None
+        parts = list(zip(*(tensor.tensor_split(self._accumulate) for tensor in batch), strict=True))
+        parts = [part for part in parts if len(part[0])]
+        if self._surgery is not None:
+            return self._surgery.backward(arm, parts, step, self._pass)
+        shares = [len(part[0]) / len(batch[0]) for part in parts]
+        passes = [self._pass(arm, part, share) for part, share in zip(parts, shares, strict=True)]
+        return *mean_of(passes, shares), None
+
+    def _pass(self, arm: Arm, batch: Batch, share: float) -> tuple[Tensor, Tensor | None]:
+        """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
+        inputs, targets = batch
+        with self.autocast():
+            outputs = arm.model(inputs)
+            loss = self._task.loss(outputs, targets)
+        weighed = loss if share == 1.0 else loss * share
+        scaler = arm.scheduler.scaler
+        (weighed if scaler is None else scaler.scale(weighed)).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            accuracy = self._task.hits(outputs, targets).float().mean() if self._task.counts_hits else None
+        return loss.detach(), accuracy
+
+    def _clip(self, groups: Groups, measures_norm: bool) -> Tensor | None:
+        if self._clip_norm is not None:
+            if groups.seeds:
+                nn.utils.clip_grad_norm_(groups.seeds, self._clip_norm)
+            return nn.utils.clip_grad_norm_(groups.host, self._clip_norm)
+        if not measures_norm:
+            return None
+        gradients = [parameter.grad for parameter in groups.host if parameter.grad is not None]
+        return nn.utils.get_total_norm(gradients) if gradients else None
+
+
+def mean_of(passes: Sequence[tuple[Tensor, Tensor | None]], shares: Sequence[float]) -> tuple[Tensor, Tensor | None]:
+    """Loss and accuracy of a whole batch from those of its parts."""
+    loss = torch.stack([part[0] * share for part, share in zip(passes, shares, strict=True)]).sum()
+    hits = [part[1] * share for part, share in zip(passes, shares, strict=True) if part[1] is not None]
+    return loss, torch.stack(hits).sum() if hits else None
+
+
+@dataclass(slots=True)
+class _Record:
+    step: int
+    epoch: int
+    result: StepResult
+    rate: float
+    step_ms: float
+
+
+class StepLog:
+    """Keeps results on the device until someone wants numbers: one transfer for many steps."""
+
+    def __init__(self) -> None:
+        self._records: list[_Record] = []
+
+    def add(self, step: int, epoch: int, result: StepResult, *, rate: float, step_ms: float) -> None:
+        """Keep a step's result; `step` counts steps done, this one included."""
+        self._records.append(_Record(step, epoch, result, rate, step_ms))
+
+    def flush(self) -> list[StepDone]:
+        """The steps since the last flush as numbers."""
+        records, self._records = self._records, []
+        losses = torch.stack([record.result.loss for record in records]).tolist() if records else []
+        accuracies, norms, rates = (
+            _numbers([getattr(record.result, name) for record in records])
+            for name in ("accuracy", "gradient_norm", "conflict_rate")
+        )
+        done = []
+        for record, loss, accuracy, norm, conflicts in zip(records, losses, accuracies, norms, rates, strict=True):
+            done.append(
+                StepDone(
+                    step=record.step,
+                    epoch=record.epoch,
+                    loss=loss,
+                    accuracy=accuracy,
+                    gradient_norm=norm,
+                    learning_rate=record.rate,
+                    conflict_rate=conflicts,
+                    step_ms=record.step_ms,
+                )
+            )
+        return done
+
+
+def _numbers(values: Sequence[Tensor | None]) -> list[float | None]:
+    """Several 0-d tensors as numbers, with one transfer."""
+    there = [value.float() for value in values if value is not None]
+    numbers = iter(torch.stack(there).tolist() if there else [])
+    return [None if value is None else next(numbers) for value in values]
