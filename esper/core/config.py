@@ -42,9 +42,9 @@ def load(
         given.update({key: ("file", value) for key, value in _flatten(read_toml(file), schema)})
     given.update({key: ("environment", value) for key, value in _from_environment(environ, prefix, schema)})
     given.update({key: ("flag", value) for key, value in flags.items() if value is not None})
-    for key, (origin, _) in given.items():
+    for key, (origin, value) in given.items():
         if key not in schema:
-            raise _unknown_key(key, origin, schema)
+            raise _unknown_key(key, value, origin, schema)
     values = {key: _convert(schema[key], value, key) for key, (_, value) in given.items()}
     origins: dict[str, Origin] = {key: given[key][0] if key in given else "default" for key in schema}
     return Loaded(value=_build(cls, values, ""), origins=origins)
@@ -121,15 +121,15 @@ def _from_environment(
             key = name[len(prefix) :].replace("__", ".").lower()
             if key not in schema:
                 known = {prefix + known.replace(".", "__").upper() for known in schema}
-                raise _unknown_key(name, "environment", known)
+                raise _unknown_key(name, value, "environment", known)
             yield key, value
 
 
-def _unknown_key(key: str, origin: Origin, known: typing.Iterable[str]) -> ConfigError:
+def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable[str]) -> ConfigError:
     names = sorted(known)
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-    return ConfigError(key, f"from {origin}", f"is no known setting; {hint}")
+    return ConfigError(key, value, f"the {origin} names no known setting; {hint}")
 
 
 def _convert(hint: Any, value: object, key: str) -> object:

@@ -1,4 +1,4 @@
-"""The one priority rule: level of the worst event -> priority -> lane. Computed when a packet is built, then carried."""
+"""The one priority rule: level of the worst event -> priority -> lane. Computed once, then carried."""
 
 from __future__ import annotations
 

@@ -1,0 +1,30 @@
+"""TrainingMetrics packed from and unpacked to plain numbers; an unknown number stays absent, never zero.
+
+What a decision may rest on is in `DETERMINISTIC`; `MEASURED` holds what depends on the machine and its load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from esper.leyline import TrainingMetrics
+
+_FIRST_MEASURED_NUMBER = 30
+_NUMERIC = tuple(field for field in TrainingMetrics.DESCRIPTOR.fields if field.name != "optimizer_family")
+
+DETERMINISTIC: tuple[str, ...] = tuple(f.name for f in _NUMERIC if f.number < _FIRST_MEASURED_NUMBER)
+MEASURED: tuple[str, ...] = tuple(f.name for f in _NUMERIC if f.number >= _FIRST_MEASURED_NUMBER)
+
+
+def pack(optimizer_family: str, values: Mapping[str, float | None]) -> TrainingMetrics:
+    """The message with these numbers; None means not measured. An unknown name is a ValueError."""
+    unknown = sorted(values.keys() - set(DETERMINISTIC) - set(MEASURED))
+    if unknown:
+        raise ValueError(f"TrainingMetrics has no field {', '.join(unknown)}")
+    known = {name: value for name, value in values.items() if value is not None}
+    return TrainingMetrics(optimizer_family=optimizer_family, **known)  # type: ignore[arg-type]
+
+
+def unpack(metrics: TrainingMetrics) -> dict[str, float]:
+    """The numbers that are there, by name."""
+    return {field.name: getattr(metrics, field.name) for field in _NUMERIC if metrics.HasField(field.name)}
