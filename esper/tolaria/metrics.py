@@ -1,0 +1,71 @@
+"""Every metric and event that the trainer emits, declared once."""
+
+from __future__ import annotations
+
+from esper.core.telemetry import EventSpec, MetricSpec
+from esper.leyline import TelemetryLevel
+
+_INFO = TelemetryLevel.TELEMETRY_LEVEL_INFO
+_WARNING = TelemetryLevel.TELEMETRY_LEVEL_WARNING
+_ERROR = TelemetryLevel.TELEMETRY_LEVEL_ERROR
+_CRITICAL = TelemetryLevel.TELEMETRY_LEVEL_CRITICAL
+
+TRAINING_LOSS = MetricSpec("tolaria.training.loss", "loss", "smoothed training loss")
+TRAINING_ACCURACY = MetricSpec("tolaria.training.accuracy", "ratio", "accuracy on the judging data after an epoch")
+TRAINING_LATENCY = MetricSpec("tolaria.training.latency_ms", "ms", "mean step time since the last packet")
+HOOK_LATENCY = MetricSpec("tolaria.hook.latency_ms", "ms", "work at one boundary: packet, directives, waiting")
+APPLY_LATENCY = MetricSpec("tolaria.apply.latency_ms", "ms", "directives executed at one boundary")
+WAIT_LATENCY = MetricSpec("tolaria.wait.latency_ms", "ms", "waiting for the control plane at one boundary")
+EPOCHS_TOTAL = MetricSpec("tolaria.epochs.total", "count", "epochs done")
+SEEDS_ACTIVE = MetricSpec("tolaria.seeds.active", "count", "seeds that are neither permanent nor removed")
+SEED_ALPHA = MetricSpec("tolaria.seed.alpha", "ratio", "alpha that a seed's next step uses", ("seed_id", "stage"))
+MODE_CONSERVATIVE = MetricSpec("tolaria.mode.conservative", "bool", "1 in conservative mode")
+PARAMETERS = MetricSpec("tolaria.model.parameters", "count", "trainable parameters, seeds included")
+TRAINING_MACS = MetricSpec("tolaria.training.macs", "count", "training multiply-accumulates so far, growth included")
+TIMEOUT_TOTAL = MetricSpec("tolaria.timeout.total", "count", "packets without an answer in time")
+CHECKPOINT_BYTES = MetricSpec("tolaria.checkpoint.size_bytes", "bytes", "size of the last checkpoint")
+CHECKPOINT_LATENCY = MetricSpec("tolaria.checkpoint.latency_ms", "ms", "time to make the last checkpoint durable")
+
+METRICS = (
+    TRAINING_LOSS,
+    TRAINING_ACCURACY,
+    TRAINING_LATENCY,
+    HOOK_LATENCY,
+    APPLY_LATENCY,
+    WAIT_LATENCY,
+    EPOCHS_TOTAL,
+    SEEDS_ACTIVE,
+    SEED_ALPHA,
+    MODE_CONSERVATIVE,
+    PARAMETERS,
+    TRAINING_MACS,
+    TIMEOUT_TOTAL,
+    CHECKPOINT_BYTES,
+    CHECKPOINT_LATENCY,
+)
+
+RUN_STARTED = EventSpec("tolaria.run_started", _INFO, "a run begins or goes on", ("generation", "total_steps"))
+RUN_FINISHED = EventSpec("tolaria.run_finished", _INFO, "a run is over", ("weights_digest", "kept"))
+SEED_GRAFTED = EventSpec("tolaria.seed_grafted", _INFO, "a seed joined the host", ("seed_id", "max_logit_delta"))
+SEED_FOLDED = EventSpec("tolaria.seed_folded", _INFO, "a seed became part of the host", ("seed_id", "folded"))
+SEED_REMOVED = EventSpec("tolaria.seed_removed", _INFO, "a seed is gone, the twin took over", ("seed_id",))
+DIRECTIVE_FAILED = EventSpec(
+    "tolaria.directive_failed", _ERROR, "a directive failed and was undone", ("seed_id", "directive")
+)
+NOTICE_INFO = EventSpec("tolaria.notice", _INFO, "something out of the ordinary", ("name",))
+NOTICE_WARNING = EventSpec("tolaria.warning", _WARNING, "something that needs a look", ("name",))
+NOTICE_ERROR = EventSpec("tolaria.error", _ERROR, "something failed and was handled", ("name",))
+NOTICE_CRITICAL = EventSpec("tolaria.critical", _CRITICAL, "someone has to act", ("name",))
+
+EVENTS = (
+    RUN_STARTED,
+    RUN_FINISHED,
+    SEED_GRAFTED,
+    SEED_FOLDED,
+    SEED_REMOVED,
+    DIRECTIVE_FAILED,
+    NOTICE_INFO,
+    NOTICE_WARNING,
+    NOTICE_ERROR,
+    NOTICE_CRITICAL,
+)
