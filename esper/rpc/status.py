@@ -1,8 +1,7 @@
 """Errors of the tree <-> grpc status, in one table read in both directions.
 
 A status carries google.rpc.ErrorInfo: domain "esper", reason = the RejectionReason's name or the error's class, and the
-error's own fields, so that a client raises what the servicer raised. What a stranger must not learn stays here:
-a wrong signature reads like an unknown key, and an unexpected exception says nothing at all.
+error's own fields, so that a client raises what the servicer raised.
 """
 
 from __future__ import annotations
@@ -83,7 +82,6 @@ REASONS: dict[int, grpc.StatusCode] = {
     RejectionReason.REJECTION_REASON_WRONG_GENERATION: Code.ABORTED,
     RejectionReason.REJECTION_REASON_LIFECYCLE_CONFLICT: Code.ABORTED,
 }
-_UNTELLING = "unknown key or wrong signature"
 
 _DECODE: dict[str, Callable[[str], object]] = {
     "violations": lambda text: tuple(text.split("\n")),
@@ -105,13 +103,11 @@ def code_of(error: errors.EsperError) -> grpc.StatusCode:
 def to_status(error: errors.EsperError) -> Status:
     """The error as google.rpc.Status: code, message and ErrorInfo."""
     fields = {name: _encode(name, getattr(error, name)) for name in TABLE[type(error)].fields}
-    reason, message = fields.get("reason", type(error).__name__), str(error)
-    if isinstance(error, errors.InvalidSignature) and reason == "REJECTION_REASON_INVALID_SIGNATURE":
-        message = fields["detail"] = _UNTELLING
+    reason = fields.get("reason", type(error).__name__)
     info = ErrorInfo(domain=DOMAIN, reason=reason, metadata={"error": type(error).__name__, **fields})
     packed = AnyMessage()
     packed.Pack(info)
-    return Status(code=code_of(error).value[0], message=message[:MAX_TEXT_CHARS], details=[packed])
+    return Status(code=code_of(error).value[0], message=str(error)[:MAX_TEXT_CHARS], details=[packed])
 
 
 def _encode(name: str, value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from esper.core.errors import ServiceUnavailable
 from esper.rpc.call import RUN_TOKEN
 from esper.rpc.clients.channel import Channel
 from esper.rpc.contract import Method, methods
@@ -40,6 +41,7 @@ class Client:
     def invoke(self, attribute: str, request: Any, timeout_s: float) -> Any:
         """One response, whether the requests stream or not."""
         method = self._methods[attribute]
+        self._require_open(method)
         span, trace_metadata = begin_call(method, self._channel.endpoint)
         code = grpc.StatusCode.OK
         try:
@@ -54,6 +56,7 @@ class Client:
     def stream(self, attribute: str, request: Any, timeout_s: float) -> Iterator[Any]:
         """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
         method = self._methods[attribute]
+        self._require_open(method)
         span, trace_metadata = begin_call(method, self._channel.endpoint)
         call = self._stub(method)(request, timeout=timeout_s, metadata=self._metadata + trace_metadata)
 
@@ -71,6 +74,10 @@ class Client:
                 span.end()
 
         return responses()
+
+    def _require_open(self, method: Method) -> None:
+        if self._channel.is_closed:
+            raise ServiceUnavailable("rpc", "channel", self._place(method), "it was closed; open another one")
 
     def _stub(self, method: Method) -> Any:
         requests = "stream" if method.requests_stream else "unary"

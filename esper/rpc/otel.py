@@ -1,0 +1,112 @@
+"""Traces of a process: OTLP over grpc, and which of them are worth keeping.
+
+Sampling looks at what a trace turned out to be: all spans of one trace in this process wait for their root to end,
+and are kept if one of them names a command, asks to be kept or failed, else one trace in a hundred. Every process
+chooses the same ones of those, and traces of commands are whole because each of their parts names the command.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import StatusCode
+
+from esper.core.errors import ConfigError
+
+COMMAND_ID = "esper.command.id"
+KEEP = "esper.keep"
+KEEP_ONE_IN = 100
+MAX_OPEN_TRACES = 1024
+MAX_SPANS_PER_TRACE = 512
+ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class KeepDecisions(SpanProcessor):
+    """Hands whole traces to the next processor, or drops them, when their local root ends."""
+
+    def __init__(self, following: SpanProcessor, keep_one_in: int = KEEP_ONE_IN) -> None:
+        self._following = following
+        self._keep_one_in = keep_one_in
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[int, list[ReadableSpan]] = OrderedDict()
+        self._kept: OrderedDict[int, None] = OrderedDict()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self._following.on_start(span, parent_context)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        with self._lock:
+            ready = self._settle(span)
+        for each in ready:
+            self._following.on_end(each)
+
+    def shutdown(self) -> None:
+        self._following.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._following.force_flush(timeout_millis)
+
+    def _settle(self, span: ReadableSpan) -> list[ReadableSpan]:
+        """Spans that can go now: none while the root is open, all or none when it ends."""
+        trace_id = span.context.trace_id
+        if trace_id in self._kept:
+            return [span]
+        spans = self._waiting.setdefault(trace_id, [])
+        if len(spans) < MAX_SPANS_PER_TRACE:
+            spans.append(span)
+        if span.parent is not None and not span.parent.is_remote:
+            if len(self._waiting) > MAX_OPEN_TRACES:
+                self._waiting.popitem(last=False)
+            return []
+        del self._waiting[trace_id]
+        if trace_id % self._keep_one_in and not any(_is_worth_keeping(each) for each in spans):
+            return []
+        self._kept[trace_id] = None
+        if len(self._kept) > MAX_OPEN_TRACES:
+            self._kept.popitem(last=False)
+        return spans
+
+
+def _is_worth_keeping(span: ReadableSpan) -> bool:
+    attributes = span.attributes or {}
+    return bool(attributes.get(COMMAND_ID) or attributes.get(KEEP)) or span.status.status_code is StatusCode.ERROR
+
+
+def setup_tracing(
+    service_name: str, endpoint: str | None, environ: Mapping[str, str] = os.environ, *, keep_one_in: int = KEEP_ONE_IN
+) -> Callable[[], None]:
+    """Send this process's spans to `endpoint`, or where OTEL_* says, or nowhere. Call the result at the end."""
+    if endpoint is None and not any(environ.get(name) for name in ENDPOINT_VARIABLES):
+        return _nothing
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return _nothing
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", service_name)})
+    )
+    provider.add_span_processor(KeepDecisions(BatchSpanProcessor(_exporter(endpoint)), keep_one_in))
+    trace.set_tracer_provider(provider)
+    return provider.shutdown
+
+
+def _exporter(endpoint: str | None) -> SpanExporter:
+    # Costs a quarter of a second to import: only processes that trace pay it.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    if endpoint is None:
+        return OTLPSpanExporter()
+    address = endpoint if "://" in endpoint else f"http://{endpoint}"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError("otlp_endpoint", endpoint, "use HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    return OTLPSpanExporter(endpoint=address, insecure=address.startswith("http://"))
+
+
+def _nothing() -> None:
+    return

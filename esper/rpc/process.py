@@ -1,0 +1,204 @@
+"""What the main of every service shares: settings, keys, traces, metrics, telemetry, signals, drain, exit code.
+
+Exit codes: 0 stopped on request, 1 failed, 64 wrong usage, 78 unusable settings; an error is one line, no traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import inspect
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from prometheus_client import start_http_server
+
+from esper.core.clock import SYSTEM_CLOCK, Clock
+from esper.core.errors import ConfigError, EsperError
+from esper.core.keys import Keyring, load_keyring
+from esper.rpc import metrics
+from esper.rpc.bases import Servicer
+from esper.rpc.clients.channel import Tls
+from esper.rpc.contract import SERVICES
+from esper.rpc.endpoint import Endpoint
+from esper.rpc.otel import setup_tracing
+from esper.rpc.server import Server, start
+from esper.rpc.settings import ProcessConfig, read_settings
+from esper.rpc.telemetry import LogReporter, Reporter, TelemetrySender
+
+C = TypeVar("C")
+EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
+HEALTH_PERIOD_S = 1.0
+LAG_PERIOD_S = 0.25
+REPORT_TIMEOUT_S = 2.0
+PR_SET_PDEATHSIG = 1
+log = logging.getLogger("esper.process")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceContext(Generic[C]):
+    """What a service is built from. `weatherlight` is the bus's endpoint; `stop` asks the process to drain and end."""
+
+    name: str
+    config: C
+    keyring: Keyring
+    clock: Clock
+    state_dir: Path
+    reporter: Reporter
+    weatherlight: str | None
+    stop: Callable[[], None]
+
+
+Build = Callable[[ServiceContext[C]], Sequence[Servicer] | Awaitable[Sequence[Servicer]]]
+
+
+def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, config_type: type[C]) -> int:
+    """Run the service `name` until it is told to stop; the result is the process's exit code."""
+    try:
+        process, config = read_settings(name, config_type, sys.argv[1:] if argv is None else argv, os.environ)
+        logging.basicConfig(
+            level=process.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        if process.die_with_parent:
+            _end_with_parent()
+        asyncio.run(_serve(name, build, process, config))
+    except ConfigError as error:
+        return _fail(name, error, EXIT_CONFIG)
+    except EsperError as error:
+        return _fail(name, error, EXIT_FAILED)
+    except Exception as error:
+        log.debug("unexpected", exc_info=True)
+        return _fail(name, f"unexpected {type(error).__name__}: {error} (--log-level debug shows more)", EXIT_FAILED)
+    return EXIT_OK
+
+
+def _fail(name: str, error: object, code: int) -> int:
+    print(f"esper-{name}: {error}", file=sys.stderr, flush=True)
+    return code
+
+
+async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) -> None:
+    stopping = asyncio.Event()
+    _stop_on_signals(stopping)
+    keyring = load_keyring(os.environ, process.keyring)
+    _make_private(process.state_dir)
+    end_tracing = setup_tracing(f"esper-{name}", process.otlp_endpoint)
+    reporter = _reporter(name, keyring, process)
+    try:
+        _serve_metrics(process)
+        context = ServiceContext(
+            name=name,
+            config=config,
+            keyring=keyring,
+            clock=SYSTEM_CLOCK,
+            state_dir=process.state_dir,
+            reporter=reporter,
+            weatherlight=process.weatherlight,
+            stop=stopping.set,
+        )
+        built = build(context)
+        servicers = await built if inspect.isawaitable(built) else built
+        async with _closing(servicers):
+            server = await start(process.server, servicers)
+            print(f"esper-{name} listens on {server.endpoint}", flush=True)
+            await _until_stopped(server, servicers, stopping)
+    finally:
+        reporter.close(REPORT_TIMEOUT_S)
+        end_tracing()
+
+
+async def _until_stopped(server: Server, servicers: Sequence[Servicer], stopping: asyncio.Event) -> None:
+    """Serve and watch until told to stop, then drain."""
+    watchers = [asyncio.create_task(_watch_health(server, servicers)), asyncio.create_task(_watch_loop_lag())]
+    try:
+        await stopping.wait()
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await server.drain()
+
+
+@contextlib.asynccontextmanager
+async def _closing(servicers: Sequence[Servicer]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        for servicer in servicers:
+            await servicer.close()
+
+
+async def _watch_health(server: Server, servicers: Sequence[Servicer]) -> None:
+    """Let the health check say what the servicers say of themselves."""
+    while True:
+        ready = {SERVICES[servicer.service].full_name: servicer.is_ready() for servicer in servicers}
+        for name, is_ready in {**ready, "": all(ready.values())}.items():
+            await server.set_serving(is_ready, name)
+        await asyncio.sleep(HEALTH_PERIOD_S)
+
+
+async def _watch_loop_lag() -> None:
+    """Measure how late the loop wakes up: something that blocks it shows here first."""
+    while True:
+        due = time.monotonic() + LAG_PERIOD_S
+        await asyncio.sleep(LAG_PERIOD_S)
+        metrics.LOOP_LAG_SECONDS.set(max(0.0, time.monotonic() - due))
+
+
+def _stop_on_signals(stopping: asyncio.Event) -> None:
+    """The first signal drains, the second ends at once."""
+
+    def on_signal(number: int) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel for a SIGTERM when the parent dies, so that a killed trainer leaves no orphans."""
+    if not sys.platform.startswith("linux"):
+        raise ConfigError("die_with_parent", sys.platform, "works on Linux only; leave the flag out")
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
+        raise ConfigError("die_with_parent", True, f"prctl failed: {os.strerror(ctypes.get_errno())}")
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError("state_dir", str(directory), f"can't be made: {error.strerror}") from error
+
+
+def _reporter(name: str, keyring: Keyring, process: ProcessConfig) -> Reporter:
+    if process.weatherlight is None:
+        return LogReporter()
+    tls = None if process.weatherlight_ca is None else Tls(ca=process.weatherlight_ca)
+    return TelemetrySender(process.weatherlight, keyring, name, endpoint_served=process.server.listen, tls=tls)
+
+
+def _serve_metrics(process: ProcessConfig) -> None:
+    """Metrics for Prometheus, under the same rule as the service: beyond loopback with TLS only."""
+    if process.metrics_listen is None:
+        return
+    endpoint, server = Endpoint.parse(process.metrics_listen, "metrics_listen"), process.server
+    if endpoint.path is not None:
+        raise ConfigError("metrics_listen", process.metrics_listen, "Prometheus scrapes TCP: use HOST:PORT")
+    if not endpoint.is_local and server.tls_cert is None:
+        raise ConfigError("metrics_listen", process.metrics_listen, "beyond loopback TLS is needed")
+    tls: Mapping[str, Any] = {}
+    if not endpoint.is_local:
+        tls = {"certfile": str(server.tls_cert), "keyfile": str(server.tls_key)}
+    try:
+        start_http_server(endpoint.port, endpoint.host, **tls)
+    except OSError as error:
+        raise ConfigError("metrics_listen", process.metrics_listen, f"can't listen there: {error.strerror}") from error

@@ -1,0 +1,249 @@
+"""A process's line to Weatherlight: it registers, sends heartbeats and telemetry, and hears the plane's mode.
+
+Threads of its own do the work, so `send` never waits, from a training step or an event loop alike. What is sent is
+repeated until it is acknowledged; Weatherlight drops what it has seen.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from esper.core.clock import nanoseconds
+from esper.core.errors import AsyncTimeoutError, EsperError
+from esper.core.keys import Keyring
+from esper.leyline import (
+    HealthStatus,
+    HeartbeatRequest,
+    ModeUpdate,
+    PublishTelemetryRequest,
+    RegisterServiceRequest,
+    SystemMode,
+    TelemetryLevel,
+    TelemetryPacket,
+    WatchModeRequest,
+)
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients.channel import Tls, channel
+from esper.rpc.clients.sync import WeatherlightClient
+from esper.rpc.outbox import CRITICAL, Batch, Outbox
+
+log = logging.getLogger("esper.telemetry")
+WATCH_S = 3600.0
+
+
+class Reporter(Protocol):
+    """Where a component leaves its telemetry."""
+
+    def send(self, packet: TelemetryPacket) -> None:
+        """Take a packet; never waits."""
+
+    @property
+    def mode(self) -> SystemMode:
+        """Mode of the plane as last heard; UNSPECIFIED while Weatherlight can't be heard."""
+
+    @property
+    def dropped(self) -> int:
+        """Packets that had to be dropped."""
+
+    def close(self, timeout_s: float) -> None:
+        """Send what waits, for at most `timeout_s`."""
+
+
+class LogReporter:
+    """For a process without Weatherlight: CRITICAL events go to the log, the rest nowhere."""
+
+    mode: SystemMode = SystemMode.SYSTEM_MODE_UNSPECIFIED
+    dropped: int = 0
+
+    def send(self, packet: TelemetryPacket) -> None:
+        for event in packet.events:
+            if event.level == TelemetryLevel.TELEMETRY_LEVEL_CRITICAL:
+                attributes = {a.key: getattr(a, a.WhichOneof("value") or "text") for a in event.attributes}
+                log.critical("%s: %s %s %s", packet.source, event.name, event.message, attributes)
+
+    def close(self, timeout_s: float) -> None:
+        return
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SenderConfig:
+    """Pace and bounds of a sender."""
+
+    capacity: int = 2048  # packets that may wait, CRITICAL ones not counted
+    max_batch: int = 256  # packets of one batch
+    flush_s: float = 0.5  # a packet waits at most this long, a CRITICAL one not at all
+    timeout_s: float = 5.0  # deadline of each call
+    retry_s: float = 0.5  # pause after a failure; doubles up to max_retry_s
+    max_retry_s: float = 5.0
+
+
+class TelemetrySender:
+    """A reporter whose packets go to Weatherlight. `endpoint_served` is where this process itself can be reached."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        keyring: Keyring,
+        service: str,
+        *,
+        endpoint_served: str | None = None,
+        tls: Tls | None = None,
+        config: SenderConfig | None = None,
+    ) -> None:
+        self._config = config or SenderConfig()
+        self._outbox = Outbox(self._config.capacity, self._config.max_batch)
+        self._channel = channel(endpoint, tls)
+        self._client = WeatherlightClient(self._channel, metadata=service_metadata(keyring, service))
+        self._presence = _Presence(service, f"{socket.gethostname()}:{os.getpid()}", endpoint_served)
+        self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause="not heard yet")
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._publisher = threading.Thread(target=self._publish, name="telemetry", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="mode", daemon=True)
+        self._publisher.start()
+        self._watcher.start()
+
+    @property
+    def mode(self) -> SystemMode:
+        return self._mode.mode
+
+    @property
+    def mode_update(self) -> ModeUpdate:
+        """Mode with its cause."""
+        return self._mode
+
+    @property
+    def dropped(self) -> int:
+        return self._outbox.dropped
+
+    @property
+    def pending(self) -> int:
+        """Packets that wait."""
+        return len(self._outbox)
+
+    def send(self, packet: TelemetryPacket) -> None:
+        self._outbox.put(packet)
+        if packet.priority == CRITICAL:
+            self._wake.set()
+
+    def report_health(self, health: HealthStatus, summary: str = "") -> None:
+        """Health that the next heartbeat tells."""
+        self._presence.health, self._presence.summary = health, summary
+
+    def close(self, timeout_s: float) -> None:
+        self._closing.set()
+        self._wake.set()
+        self._publisher.join(timeout_s)
+        self._channel.close()
+        self._watcher.join(timeout_s)
+
+    def _publish(self) -> None:
+        """Send batches and heartbeats until closed, then once more what waits."""
+        pause_s = 0.0
+        while not self._closing.is_set():
+            if pause_s:
+                self._closing.wait(pause_s)
+            else:
+                self._wake.wait(self._config.flush_s)
+            self._wake.clear()
+            pause_s = self._round(pause_s)
+        if self._outbox:
+            self._round(0.0)
+
+    def _round(self, last_pause_s: float) -> float:
+        """One round of heartbeat and batches; gives the pause that a failure or the receiver asks for."""
+        try:
+            if self._presence.is_due():
+                self._beat()
+            return self._flush_all()
+        except EsperError as error:
+            if not last_pause_s:
+                log.warning("telemetry waits, %d packets: %s", len(self._outbox), error)
+            return min(max(self._config.retry_s, 2 * last_pause_s), self._config.max_retry_s)
+
+    def _beat(self) -> None:
+        presence, timeout_s = self._presence, self._config.timeout_s
+        if presence.is_registered:
+            answer = self._client.heartbeat(presence.heartbeat(), timeout_s=timeout_s)
+            presence.is_registered = not answer.is_unknown
+        if not presence.is_registered:
+            registered = self._client.register_service(presence.registration(), timeout_s=timeout_s)
+            presence.interval_s = nanoseconds(registered.heartbeat_interval) / 1e9
+            presence.is_registered = True
+        presence.last_beat_s = time.monotonic()
+
+    def _flush_all(self) -> float:
+        """Send every batch that waits; gives how long the receiver asks us to hold back."""
+        while (batch := self._outbox.take()) is not None:
+            try:
+                answer = self._client.publish_telemetry(iter([_request(batch)]), timeout_s=self._config.timeout_s)
+            except EsperError:
+                self._outbox.restore(batch)
+                raise
+            if answer.refused:
+                log.error("Weatherlight refused %d packets as invalid", answer.refused)
+            if answer.HasField("back_pressure"):
+                return nanoseconds(answer.back_pressure) / 1e9
+        return 0.0
+
+    def _watch(self) -> None:
+        """Follow the mode; while it can't be heard it is UNSPECIFIED."""
+        while not self._closing.is_set():
+            try:
+                for response in self._modes():
+                    self._mode = response
+            except AsyncTimeoutError:
+                continue
+            except EsperError as error:
+                self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause=str(error))
+            self._closing.wait(self._config.retry_s)
+
+    def _modes(self) -> Iterator[ModeUpdate]:
+        for response in self._client.watch_mode(WatchModeRequest(), timeout_s=WATCH_S):
+            yield response.mode
+
+
+@dataclass(slots=True)
+class _Presence:
+    """What Weatherlight is told about this process, and when it was told."""
+
+    service: str
+    instance: str
+    endpoint: str | None
+    health: HealthStatus = HealthStatus.HEALTH_STATUS_HEALTHY
+    summary: str = ""
+    is_registered: bool = False
+    interval_s: float = 0.0
+    last_beat_s: float = 0.0
+
+    def is_due(self) -> bool:
+        return not self.is_registered or time.monotonic() - self.last_beat_s >= self.interval_s
+
+    def registration(self) -> RegisterServiceRequest:
+        return RegisterServiceRequest(
+            service=self.service, instance=self.instance, endpoint=self.endpoint, version=_version()
+        )
+
+    def heartbeat(self) -> HeartbeatRequest:
+        return HeartbeatRequest(
+            service=self.service, instance=self.instance, health=self.health, summary=self.summary or None
+        )
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("esper")
+    except importlib.metadata.PackageNotFoundError:
+        return "source tree"
+
+
+def _request(batch: Batch) -> PublishTelemetryRequest:
+    return PublishTelemetryRequest(packets=batch.packets, dropped=batch.dropped)
