@@ -1,0 +1,30 @@
+"""What the executor must know of the task that the host learns; the trainer gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from esper.leyline import TaskType
+
+
+class Task(Protocol):
+    """Losses, bounded scores, and data that serve growth alone."""
+
+    @property
+    def type(self) -> TaskType.ValueType:
+        """Kind of task; a language model's seeds must not look ahead."""
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Mean training loss of a batch."""
+
+    def scores(self, outputs: Any, targets: Tensor) -> Tensor:
+        """One bounded score for each independent unit, lower is better: [n]."""
+
+    def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """The judging data in a fixed order, on the model's device."""
+
+    def probe_inputs(self) -> Tensor:
+        """A small batch that shows shapes and checks grafts, on the model's device."""
