@@ -1,0 +1,112 @@
+"""Settings of the policy service: thresholds of the growth trigger, limits of the risk rules, report keeping.
+
+A run's own TriggerSettings win over the thresholds here; nothing else can override them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+from esper.core.errors import ConfigError
+from esper.leyline import TaskType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thresholds:
+    """When the loss of one kind of task counts as flat, and when as saturated."""
+
+    slope: float = 0.45
+    """Relative fall of the smoothed loss per 100 steps below which it is flat."""
+    floor: float = 0.08
+    """Smoothed loss at or below which nothing is left to gain on the training data."""
+    share: float = 0.985
+    """Share of training samples already right, from which on nothing is left to gain; 1 leaves it to the loss."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RiskLimits:
+    """Where the risk rules speak. Losses and gradients first: measured times decide only on request."""
+
+    loss_rise_warning: float = 0.25
+    """Rise of the smoothed loss since the last packet, as a share of it, that is noted."""
+    loss_rise_spike: float = 0.5
+    """Rise that makes a run conservative."""
+    loss_noise: float = 0.2
+    """Standard error of the smoothed loss, as a share of it, that is noted."""
+    gradient_variation: float = 4.0
+    """Variance of the gradient norm, as a share of its square, that is noted."""
+    gradient_conflict: float = 0.5
+    """Share of conflicting gradient pairs that is noted."""
+    blueprint_risk_warning: float = 0.5
+    """Risk score of a blueprint that is noted."""
+    blueprint_risk_hold: float = 0.8
+    """Risk score that holds a germination back, unless the run names the blueprint."""
+    policy_risk_hold: float = 0.85
+    """Expected severity, by the policy's own account, that holds a germination back."""
+    policy_risk_conservative: float = 0.98
+    """Expected severity that makes a run conservative."""
+    coverage_hold: float = 0.3
+    """Share of inputs present below which nothing is grown."""
+    coverage_conservative: float = 0.1
+    """Share of inputs present at or below which a run becomes conservative."""
+    step_latency_ms: float = 120.0
+    """Step time that is too long, milliseconds."""
+    hook_latency_ms: float = 50.0
+    """Boundary work that takes too long, milliseconds."""
+    device_memory_share: float = 0.95
+    """Share of the device's memory in use that is too much."""
+    utilization_share: float = 0.95
+    """Utilisation of a processor that is too high."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TamiyoConfig:
+    """Settings of the service."""
+
+    classification: Thresholds = field(default_factory=Thresholds)
+    """Thresholds for classification, in nats."""
+    language_model: Thresholds = field(default_factory=lambda: Thresholds(slope=0.04, floor=0.1, share=1.0))
+    """Thresholds for language models, in nats per token."""
+    regression: Thresholds = field(default_factory=lambda: Thresholds(slope=0.2, floor=1e-3, share=1.0))
+    """Thresholds for regression, in squared units of the target."""
+    risk: RiskLimits = field(default_factory=RiskLimits)
+    """Limits of the risk rules."""
+    conservative_dwell_steps: int = 50
+    """Shortest stay in conservative mode, steps."""
+    conservative_clean_packets: int = 5
+    """Packets without a finding that it takes to leave conservative mode."""
+    command_deadline_steps: int = 100
+    """Steps after a decision within which its command must be executed; afterwards it may be decided again."""
+    blend_steps_max: int = 50
+    """Longest blend or warm-up, steps; shorter where a quarter of the judging window is shorter."""
+    report_retention_hours: float = 720.0
+    """How long closed field reports are kept, hours."""
+    publish_retry_s: float = 1.0
+    """First wait after a failed publication, seconds; doubled up to a minute."""
+    telemetry_every_packets: int = 10
+    """Packets between telemetry without events."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+    def thresholds(self, task: TaskType) -> Thresholds:
+        """Thresholds of a kind of task."""
+        table = {
+            TaskType.TASK_TYPE_CLASSIFICATION: self.classification,
+            TaskType.TASK_TYPE_LANGUAGE_MODEL: self.language_model,
+            TaskType.TASK_TYPE_REGRESSION: self.regression,
+        }
+        return table[task]
+
+
+def _require_positive(config: Thresholds | RiskLimits | TamiyoConfig) -> None:
+    for name in (item.name for item in fields(config)):
+        value = getattr(config, name)
+        if isinstance(value, int | float) and not value > 0:
+            raise ConfigError(name, value, "give a number above 0")

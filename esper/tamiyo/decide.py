@@ -1,0 +1,176 @@
+"""One evaluation: observe, propose, weigh the risk, number what is left.
+
+`decide` is a function: the same state and packet give the same verdict, bit for bit. It reads no clock, no file and
+no measured time (unless the run asked for latency rules), and leaves the state that it is given untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from esper.leyline import (
+    CoverageSummary,
+    DecisionMetadata,
+    DecisionReason,
+    PolicyMetadata,
+    RiskEffect,
+    RiskFinding,
+    SeedStage,
+    SystemStatePacket,
+    TamiyoRunState,
+)
+from esper.tamiyo import features, mode, risk
+from esper.tamiyo.commands import Issue, issue, settle
+from esper.tamiyo.context import RunContext, command_number
+from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
+from esper.tamiyo.selection import Selection, eligible_slots, evidence_of
+from esper.tamiyo.signals import Signals, as_messages, observe
+
+Select = Callable[[TamiyoRunState, SystemStatePacket, RunContext], Selection]
+_HOLDING = (RiskEffect.RISK_EFFECT_HOLD, RiskEffect.RISK_EFFECT_CONSERVATIVE)
+_CHANGED = (
+    SeedStage.SEED_STAGE_BLENDING,
+    SeedStage.SEED_STAGE_FOSSILIZED,
+    SeedStage.SEED_STAGE_CULLED,
+    SeedStage.SEED_STAGE_EMBARGOED,
+)
+_REPLACED = (SeedStage.SEED_STAGE_CULLED, SeedStage.SEED_STAGE_EMBARGOED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What follows from one packet, with everything that its telemetry and its reports need."""
+
+    state: TamiyoRunState
+    metadata: DecisionMetadata
+    issues: tuple[Issue, ...]
+    replayed_ids: tuple[str, ...]
+    unmatched_ids: tuple[str, ...]
+    """Commands of ours that Kasmina replays for this packet although it wasn't decided again."""
+    expired_ids: tuple[str, ...]
+    findings: tuple[RiskFinding, ...]
+    mode_change: mode.ModeChange | None
+    coverage: CoverageSummary
+    signals: Signals
+
+
+def decide(
+    context: RunContext, state: TamiyoRunState, packet: SystemStatePacket, *, policy: Policy, select: Select
+) -> Verdict:
+    """Answer a packet that follows on the state."""
+    after = TamiyoRunState()
+    after.CopyFrom(state)
+    readings = features.read(packet, context)
+    coverage = features.coverage(readings)
+    expired_ids = settle(after, packet, context)
+    _take_topology(after, packet)
+    signals = observe(after, packet, context)
+    view = View(
+        context=context, packet=packet, state=after, signals=signals, select=lambda: select(after, packet, context)
+    )
+    proposal = policy.propose(view)
+    findings = risk.assess(_risk_view(state, view, proposal, coverage.average))
+    orders, reasons = _restrain(proposal, findings, is_conservative=state.conservative)
+    mode_change = mode.advance(after, findings, packet.step, context.config)
+    metadata = DecisionMetadata(
+        policy=PolicyMetadata(
+            policy_id=policy.policy_id,
+            version=after.policy_version,
+            action=proposal.action,
+            log_probability=proposal.log_probability,
+            value=proposal.value,
+            observation_digest=features.digest(readings, with_measured=context.spec.latency_rules),
+            signals=as_messages(signals, context),
+        ),
+        risk=risk.as_metadata(findings),
+        coverage=coverage,
+        selection=proposal.selection.as_message() if proposal.selection else None,
+        reasons=reasons,
+        conservative=after.conservative,
+    )
+    issues = tuple(issue(order, _of_order(order, metadata), after, packet, context) for order in orders)
+    _remember(after, packet, context, proposal, orders)
+    replayed_ids = tuple(command.command_id for command in context.replayed_at(packet.step))
+    decided = {item.command.command_id for item in issues}
+    return Verdict(
+        state=after,
+        metadata=metadata,
+        issues=issues,
+        replayed_ids=replayed_ids,
+        unmatched_ids=tuple(i for i in replayed_ids if command_number(i) is not None and i not in decided),
+        expired_ids=expired_ids,
+        findings=findings,
+        mode_change=mode_change,
+        coverage=coverage,
+        signals=signals,
+    )
+
+
+def _risk_view(before: TamiyoRunState, view: View, proposal: Proposal, coverage: float) -> risk.RiskView:
+    context = view.context
+    blueprint = next((order.blueprint for order in proposal.orders if order.blueprint is not None), None)
+    return risk.RiskView(
+        packet=view.packet,
+        limits=context.config.risk,
+        previous_loss=before.smoothed_loss if before.HasField("smoothed_loss") else None,
+        loss_floor=context.trigger.saturation_floor,
+        previous_violations=before.isolation_violations,
+        coverage=coverage,
+        blueprint=blueprint,
+        is_named=blueprint is not None and blueprint.blueprint_id in context.trigger.blueprint_ids,
+        severity=proposal.severity,
+        latency_rules=context.spec.latency_rules,
+        is_conservative=before.conservative,
+    )
+
+
+def _restrain(
+    proposal: Proposal, findings: tuple[RiskFinding, ...], *, is_conservative: bool
+) -> tuple[tuple[Order, ...], list[DecisionReason]]:
+    """Drop a germination that a rule holds back; verdicts on living seeds are never held back."""
+    kept = tuple(order for order in proposal.orders if order.operation != GERMINATE)
+    is_held = any(finding.effect in _HOLDING for finding in findings)
+    if len(kept) == len(proposal.orders) or not is_held:
+        return proposal.orders, list(proposal.reasons)
+    conservative = DecisionReason.DECISION_REASON_CONSERVATIVE
+    cause = conservative if is_conservative else DecisionReason.DECISION_REASON_RISK
+    return kept, [cause, *proposal.reasons]
+
+
+def _of_order(order: Order, metadata: DecisionMetadata) -> DecisionMetadata:
+    """The decision as one of its commands carries it."""
+    own = DecisionMetadata()
+    own.CopyFrom(metadata)
+    own.policy.action = order.action
+    del own.reasons[:]
+    own.reasons.extend(dict.fromkeys([order.reason, *metadata.reasons]))
+    return own
+
+
+def _take_topology(state: TamiyoRunState, packet: SystemStatePacket) -> None:
+    """Note the last change of the network; where a twin was installed, the losses before it are another network's."""
+    changes = [seed.stage_step for seed in packet.seeds if seed.stage in _CHANGED]
+    state.last_change_step = max([state.last_change_step, *changes])
+    replaced_step = max((seed.stage_step for seed in packet.seeds if seed.stage in _REPLACED), default=-1)
+    is_replacing = any(seed.stage == SeedStage.SEED_STAGE_CULLED for seed in packet.seeds)
+    kept = [] if is_replacing else [point for point in state.window if point.step >= replaced_step]
+    del state.window[:]
+    state.window.extend(kept)
+    del state.evidence[:]
+    state.evidence.extend(evidence_of(packet))
+
+
+def _remember(
+    state: TamiyoRunState,
+    packet: SystemStatePacket,
+    context: RunContext,
+    proposal: Proposal,
+    orders: tuple[Order, ...],
+) -> None:
+    state.packet_index, state.step = packet.packet_index, packet.step
+    state.isolation_violations = packet.isolation_violations
+    is_germinating = any(order.operation == GERMINATE for order in orders)
+    if is_germinating and proposal.selection is not None and proposal.selection.chosen is not None:
+        count = len(eligible_slots(context.spec.manifest.slots))
+        state.next_slot = (proposal.selection.chosen.position + 1) % count

@@ -1,0 +1,149 @@
+"""Which inputs of the policy are there, and one digest of them all.
+
+An absent input is counted as absent, never read as zero. An input that can't exist for this run (a device's
+memory on a processor, the accuracy of a regression) is not expected and not counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SystemStatePacket, TaskType
+from esper.tamiyo.context import RunContext
+
+PROVENANCE = "packet:v1"
+GROUPS = ("loss", "gradient", "optimizer", "cost", "slots", "seeds", "latency", "hardware")
+_ATTACHED = frozenset(
+    {SeedStage.SEED_STAGE_BLENDING, SeedStage.SEED_STAGE_SHADOWING, SeedStage.SEED_STAGE_PROBATIONARY}
+)
+
+Expectation = Callable[[SystemStatePacket, RunContext], bool]
+
+
+def _always(packet: SystemStatePacket, context: RunContext) -> bool:
+    return True
+
+
+def _classifies(packet: SystemStatePacket, context: RunContext) -> bool:
+    return context.spec.manifest.task == TaskType.TASK_TYPE_CLASSIFICATION
+
+
+def _on_device(packet: SystemStatePacket, context: RunContext) -> bool:
+    return packet.hardware.device_type not in ("", "cpu")
+
+
+def _never(packet: SystemStatePacket, context: RunContext) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One input: its group, where it stands, whether it is measured time, and when it is expected."""
+
+    group: str
+    field: str
+    measured: bool = False
+    expected: Expectation = _always
+
+
+METRICS_FEATURES = (
+    Feature("loss", "loss"),
+    Feature("loss", "smoothed_loss"),
+    Feature("loss", "smoothed_loss_standard_error"),
+    Feature("loss", "training_accuracy", expected=_classifies),
+    Feature("gradient", "gradient_norm"),
+    Feature("gradient", "gradient_norm_variance"),
+    # Surgery may be off and an optimiser may have no momentum: their absence says nothing.
+    Feature("gradient", "gradient_conflict_rate", expected=_never),
+    Feature("optimizer", "learning_rate"),
+    Feature("optimizer", "momentum", expected=_never),
+    Feature("cost", "parameters"),
+    Feature("cost", "forward_macs"),
+    Feature("cost", "training_macs"),
+    Feature("latency", "samples_per_s", measured=True),
+    Feature("latency", "step_latency_ms", measured=True),
+    Feature("latency", "hook_latency_ms", measured=True),
+    Feature("latency", "apply_latency_ms", measured=True),
+    Feature("latency", "finalize_latency_ms", measured=True),
+    Feature("latency", "input_wait_ms", measured=True),
+    Feature("latency", "h2d_copy_ms", measured=True, expected=_on_device),
+    Feature("latency", "tamiyo_latency_ms", measured=True),
+    Feature("latency", "kasmina_latency_ms", measured=True),
+)
+HARDWARE_FEATURES = (
+    Feature("hardware", "memory_total_bytes", expected=_on_device),
+    Feature("hardware", "memory_used_bytes", measured=True, expected=_on_device),
+    Feature("hardware", "utilization", measured=True, expected=_on_device),
+    Feature("hardware", "cpu_cores"),
+)
+SLOT_FEATURES = (
+    Feature("slots", "width"),
+    Feature("slots", "gradient_norm"),
+    Feature("slots", "activation_rms"),
+)
+SEED_FEATURES = (Feature("seeds", "alpha"), Feature("seeds", "gradient_norm"), Feature("seeds", "rms_ratio"))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One expected input: its place and its value, None if absent."""
+
+    name: str
+    group: str
+    measured: bool
+    value: float | None
+
+
+def read(packet: SystemStatePacket, context: RunContext) -> tuple[Reading, ...]:
+    """Every input that is expected or there, in a fixed order."""
+    return tuple(_readings(packet, context))
+
+
+def coverage(readings: tuple[Reading, ...]) -> CoverageSummary:
+    """Present share of all inputs and of each group that is expected at all."""
+    groups = []
+    for group in GROUPS:
+        members = [reading for reading in readings if reading.group == group]
+        if members:
+            present = sum(1 for reading in members if reading.value is not None)
+            groups.append(CoverageGroup(group=group, present=present, expected=len(members)))
+    present, expected = sum(group.present for group in groups), sum(group.expected for group in groups)
+    return CoverageSummary(average=present / max(expected, 1), groups=groups, provenance=PROVENANCE)
+
+
+def digest(readings: tuple[Reading, ...], *, with_measured: bool) -> str:
+    """SHA-256 of the observation: what decisions may read, so measured times only where they may decide."""
+    hashed = hashlib.sha256(PROVENANCE.encode())
+    for reading in readings:
+        if with_measured or not reading.measured:
+            value = b"absent" if reading.value is None else struct.pack(">d", reading.value)
+            hashed.update(reading.name.encode() + b"\0" + value + b"\0")
+    return hashed.hexdigest()
+
+
+def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Reading]:
+    sources: list[tuple[str, Message, tuple[Feature, ...]]] = [
+        ("metrics", packet.metrics, METRICS_FEATURES),
+        ("hardware", packet.hardware, HARDWARE_FEATURES),
+        *((f"slot {slot.slot_id}", slot, SLOT_FEATURES) for slot in packet.slots),
+        *((f"seed {seed.seed_id}", seed, SEED_FEATURES) for seed in packet.seeds if seed.stage in _ATTACHED),
+    ]
+    for place, message, features in sources:
+        for feature in features:
+            value = _value(message, feature.field)
+            if value is not None or feature.expected(packet, context):
+                yield Reading(f"{place}.{feature.field}", feature.group, feature.measured, value)
+
+
+def _value(message: Message, field: str) -> float | None:
+    """The field as a number; a NaN is not a reading."""
+    if not message.HasField(field):
+        return None
+    value = float(getattr(message, field))
+    return None if math.isnan(value) else value

@@ -1,0 +1,178 @@
+"""Where to grow and what: slots in forward order, round-robin, weighed by gain per MAC once seeds were judged.
+
+No cheap signal of a slot predicts its gain, so none is used; a slot that was never tried counts as good as the
+best one. Every candidate is kept with its score or with the reason why it is out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from esper.leyline import (
+    Blueprint,
+    BlueprintTier,
+    HandlingClass,
+    SeedStage,
+    SelectionCandidate,
+    SelectionContext,
+    SlotEvidence,
+    SlotKind,
+    SlotSpec,
+    SystemStatePacket,
+    TamiyoRunState,
+)
+from esper.tamiyo.budget import objection
+from esper.tamiyo.context import LIVE_STAGES, RunContext
+from esper.urza.catalog import Catalog, completed, misfit
+from esper.urza.cost import cost
+
+PREFERRED: Mapping[SlotKind, str] = {
+    SlotKind.SLOT_KIND_SPAN_LINEAR: "span.linear",
+    SlotKind.SLOT_KIND_SPAN_CONV: "span.conv",
+    SlotKind.SLOT_KIND_SPAN_CONV_LINEAR: "span.conv",
+    SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
+    SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
+}
+BUDGET = "budget"
+UNTRIED_SCORE = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A slot with the blueprint that would be grown there."""
+
+    slot: SlotSpec
+    position: int
+    blueprint: Blueprint | None
+    score: float
+    parameters: int = 0
+    forward_macs: int = 0
+    excluded: str = ""
+
+    def as_message(self) -> SelectionCandidate:
+        """The candidate as a decision's metadata carries it."""
+        return SelectionCandidate(
+            slot_id=self.slot.slot_id,
+            blueprint_id=self.blueprint.blueprint_id if self.blueprint else "-",
+            score=self.score,
+            excluded=self.excluded or None,
+            parameters=self.parameters,
+            forward_macs=self.forward_macs,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """Every candidate that was looked at, and the one to grow; None if all are out."""
+
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate | None
+
+    @property
+    def lacks_budget(self) -> bool:
+        """Whether money is what is missing."""
+        return self.chosen is None and any(item.excluded.startswith(BUDGET) for item in self.candidates)
+
+    def as_message(self) -> SelectionContext | None:
+        if self.chosen is None or self.chosen.blueprint is None:
+            return None
+        return SelectionContext(
+            slot_id=self.chosen.slot.slot_id,
+            blueprint_id=self.chosen.blueprint.blueprint_id,
+            candidates=[item.as_message() for item in self.candidates],
+        )
+
+
+def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
+    """Look at every eligible slot, starting after the last one that was used."""
+    slots = eligible_slots(context.spec.manifest.slots)
+    scores = slot_scores(slots, state.evidence)
+    start = state.next_slot % len(slots) if slots else 0
+    order = [*range(start, len(slots)), *range(start)]
+    candidates = tuple(
+        _candidate(slots[i], i, scores[slots[i].slot_id], packet=packet, context=context, catalog=catalog)
+        for i in order
+    )
+    open_ = [item for item in candidates if not item.excluded]
+    return Selection(candidates=candidates, chosen=max(open_, key=lambda item: item.score, default=None))
+
+
+def eligible_slots(slots: Iterable[SlotSpec]) -> tuple[SlotSpec, ...]:
+    """Foldable spans in forward order; where a host has none, all its slots."""
+    ordered = sorted(slots, key=lambda slot: (slot.order, slot.slot_id))
+    return tuple(slot for slot in ordered if slot.is_foldable) or tuple(ordered)
+
+
+def slot_scores(slots: Iterable[SlotSpec], evidence: Sequence[SlotEvidence]) -> dict[str, float]:
+    """Gain per MAC as a share of the best known one, 0..1; untried slots count as the best."""
+    per_mac = {
+        item.slot_id: max(0.0, item.gain_sum / item.forward_macs_sum) for item in evidence if item.forward_macs_sum > 0
+    }
+    best = max(per_mac.values(), default=0.0)
+    shares = {slot_id: value / best if best > 0 else 0.0 for slot_id, value in per_mac.items()}
+    return {slot.slot_id: shares.get(slot.slot_id, UNTRIED_SCORE) for slot in slots}
+
+
+def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
+    """What the judged seeds of a run teach about its slots: a function of the packet alone."""
+    found: dict[str, SlotEvidence] = {}
+    for seed in packet.seeds:
+        if not seed.HasField("gain") or seed.stage in LIVE_STAGES:
+            continue
+        item = found.setdefault(
+            seed.slot_id, SlotEvidence(slot_id=seed.slot_id, judged=0, kept=0, gain_sum=0.0, forward_macs_sum=0.0)
+        )
+        item.judged += 1
+        item.kept += seed.stage == SeedStage.SEED_STAGE_FOSSILIZED
+        item.gain_sum += seed.gain
+        item.forward_macs_sum += seed.forward_macs
+    return [found[slot_id] for slot_id in sorted(found)]
+
+
+def _candidate(
+    slot: SlotSpec, position: int, score: float, *, packet: SystemStatePacket, context: RunContext, catalog: Catalog
+) -> Candidate:
+    blueprint = _blueprint_for(slot, context.trigger.blueprint_ids, catalog)
+    if blueprint is None:
+        return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
+    signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
+    price = cost(blueprint, slot, signal, completed(blueprint, {}))
+    excluded = (
+        _closed_until(slot.slot_id, packet)
+        or _restriction(blueprint, context.trigger.blueprint_ids)
+        or objection(packet, context, parameters=price.parameters, forward_macs=price.forward_macs)
+        or ""
+    )
+    return Candidate(
+        slot=slot,
+        position=position,
+        blueprint=blueprint,
+        score=score,
+        parameters=price.parameters,
+        forward_macs=price.forward_macs,
+        excluded=excluded,
+    )
+
+
+def _blueprint_for(slot: SlotSpec, named: Sequence[str], catalog: Catalog) -> Blueprint | None:
+    """The first named blueprint that fits, or the preferred one of the slot's kind."""
+    wanted = (catalog.get(blueprint_id) for blueprint_id in named or (PREFERRED[slot.kind],))
+    return next((blueprint for blueprint in wanted if misfit(blueprint, slot) is None), None)
+
+
+def _closed_until(slot_id: str, packet: SystemStatePacket) -> str | None:
+    for embargo in packet.growth.embargoes:
+        if embargo.slot_id == slot_id and packet.step < embargo.until_step:
+            return f"closed until step {embargo.until_step}"
+    return None
+
+
+def _restriction(blueprint: Blueprint, named: Sequence[str]) -> str | None:
+    """Why it may not be chosen; a run that names a blueprint answers for it."""
+    restricted = (
+        blueprint.is_control
+        or blueprint.tier == BlueprintTier.BLUEPRINT_TIER_HIGH_RISK
+        or blueprint.safety.handling != HandlingClass.HANDLING_CLASS_STANDARD
+    )
+    return "restricted: a run must name it" if restricted and blueprint.blueprint_id not in named else None

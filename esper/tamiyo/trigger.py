@@ -1,0 +1,78 @@
+"""The growth trigger of one run: its own settings, completed by the defaults of its kind of task.
+
+`resolve` promises numbers that are in range; a run with others is refused when it opens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from esper.core.errors import ContractError
+from esper.leyline import GrowthTrigger, TaskType, TriggerSettings
+from esper.tamiyo.config import TamiyoConfig
+
+_POSITIVE = ("slope_threshold", "saturation_floor", "saturation_share", "slope_window_steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trigger:
+    """When a run may grow, and with what."""
+
+    mode: GrowthTrigger
+    slope_threshold: float
+    """Relative fall of the smoothed loss per 100 steps below which it is flat."""
+    saturation_floor: float
+    """Smoothed loss at or below which the host is saturated."""
+    saturation_share: float
+    """Share of right training samples at or above which the host is saturated; 1 means never."""
+    warmup_steps: int
+    """Steps before the first germination."""
+    window_steps: int
+    """Steps over which the slope is measured."""
+    blueprint_ids: tuple[str, ...]
+    """Blueprints that the run names, in order of preference; empty leaves the choice to the slot's kind."""
+
+
+def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, config: TamiyoConfig) -> Trigger:
+    """Complete a run's settings by the defaults of its task. Raises ContractError for numbers out of range."""
+    found = setting_violations(settings)
+    if found:
+        raise ContractError("TriggerSettings", found)
+    defaults = config.thresholds(task)
+    return Trigger(
+        mode=settings.trigger,
+        slope_threshold=_given(settings, "slope_threshold", defaults.slope),
+        saturation_floor=_given(settings, "saturation_floor", defaults.floor),
+        saturation_share=_given(settings, "saturation_share", defaults.share),
+        warmup_steps=int(_given(settings, "warmup_steps", total_steps // 10)),
+        window_steps=int(_given(settings, "slope_window_steps", max(1, total_steps // 20))),
+        blueprint_ids=tuple(settings.blueprint_ids),
+    )
+
+
+def setting_violations(settings: TriggerSettings) -> list[str]:
+    """What is wrong with the numbers that are given."""
+    found = []
+    for name in _POSITIVE:
+        if settings.HasField(name):
+            value = float(getattr(settings, name))
+            if not (math.isfinite(value) and value > 0):
+                found.append(f"{name} = {value}: a finite number above 0 is needed")
+    if settings.HasField("saturation_share") and settings.saturation_share > 1:
+        found.append(f"saturation_share = {settings.saturation_share}: a share is at most 1")
+    return found
+
+
+def updated(settings: TriggerSettings, change: TriggerSettings) -> TriggerSettings:
+    """Settings with a change laid over them; what the change leaves out stays."""
+    merged = TriggerSettings()
+    merged.CopyFrom(settings)
+    if change.blueprint_ids:
+        del merged.blueprint_ids[:]
+    merged.MergeFrom(change)
+    return merged
+
+
+def _given(settings: TriggerSettings, name: str, default: float) -> float:
+    return float(getattr(settings, name)) if settings.HasField(name) else float(default)
