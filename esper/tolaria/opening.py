@@ -1,0 +1,222 @@
+"""Opening and closing a run at the services: what they are told, in signed messages, and what they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from esper.core.signing import Signer
+from esper.leyline import (
+    Budget,
+    GrowthState,
+    GrowthTrigger,
+    HostManifest,
+    IncubationMode,
+    IssuedCommand,
+    JudgeMode,
+    KasminaRunSpec,
+    KasminaServiceCloseRunRequest,
+    KasminaServiceOpenRunRequest,
+    LifeSettings,
+    ReplayedCommand,
+    RunClosure,
+    SeedState,
+    TamiyoRunSpec,
+    TamiyoServiceCloseRunRequest,
+    TamiyoServiceOpenRunRequest,
+    TaskType,
+    TriggerSettings,
+)
+from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.packet_result import RunStates
+
+TIMEOUT_S = 15.0
+TRIGGERS = {
+    "auto": GrowthTrigger.GROWTH_TRIGGER_AUTO,
+    "always": GrowthTrigger.GROWTH_TRIGGER_ALWAYS,
+    "never": GrowthTrigger.GROWTH_TRIGGER_NEVER,
+}
+JUDGES = {"twin": JudgeMode.JUDGE_MODE_TWIN, "muted": JudgeMode.JUDGE_MODE_MUTED}
+INCUBATIONS = {
+    "none": IncubationMode.INCUBATION_MODE_NONE,
+    "shadow": IncubationMode.INCUBATION_MODE_SHADOW,
+}
+# Smallest gain worth its cost: Brier score for classification, nats for language models, squared error.
+MARGINS = {
+    TaskType.TASK_TYPE_CLASSIFICATION: 0.002,
+    TaskType.TASK_TYPE_LANGUAGE_MODEL: 0.005,
+    TaskType.TASK_TYPE_REGRESSION: 0.0,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunIdentity:
+    """What names a run everywhere."""
+
+    run_id: str
+    seed: int
+    generation: int
+    total_steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenedRun:
+    """The run's clients, with their tokens, and what the services said."""
+
+    kasmina: KasminaClient
+    tamiyo: TamiyoClient
+    accepted_slots: tuple[str, ...]
+    refused_slots: tuple[tuple[str, str], ...]
+    replay: tuple[ReplayedCommand, ...]
+    seeds: tuple[SeedState, ...]
+    growth: GrowthState
+    policy: str
+
+    @property
+    def replay_until_step(self) -> int:
+        """Last step at which Kasmina delivers a replayed command; -1 without any."""
+        return max((row.delivery_step for row in self.replay), default=-1)
+
+
+def growth_end_step(config: TrainConfig, total_steps: int) -> int:
+    """First step of learning-rate decay: no seed's stages may end later."""
+    return round(total_steps * (1.0 - config.decay_fraction))
+
+
+def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> LifeSettings:
+    """Settings of a seed's life in steps of this run."""
+
+    def share(fraction: float) -> int:
+        return max(1, round(total_steps * fraction))
+
+    margin = config.margin_absolute
+    return LifeSettings(
+        judge=JUDGES[config.judge],
+        window_steps=share(config.window_fraction),
+        incubation=INCUBATIONS[config.incubate],
+        incubation_steps=share(config.incubate_fraction),
+        isolate=config.isolate,
+        embargo_steps=share(config.embargo_fraction),
+        margin_relative=config.margin_relative,
+        margin_absolute=MARGINS[task] if margin is None else margin,
+        tau=config.tau,
+        min_samples=config.min_samples,
+        growth_end_step=growth_end_step(config, total_steps),
+        max_culls_in_row=config.max_culls,
+        reaction_steps=config.evaluate_every_steps * max(1, config.packet_lag),
+        fade_steps=share(config.fade_fraction),
+        stability_limit=config.stability_limit,
+    )
+
+
+def trigger_settings(config: TrainConfig) -> TriggerSettings:
+    """When to grow; what the user left open, Tamiyo fills by task."""
+    return TriggerSettings(
+        trigger=TRIGGERS[config.grow],
+        slope_threshold=config.slope_threshold,
+        saturation_floor=config.saturation_floor,
+        saturation_share=config.saturation_share,
+        warmup_steps=config.growth_warmup_steps,
+        slope_window_steps=config.slope_window_steps,
+        blueprint_ids=config.blueprints,
+    )
+
+
+def budget(config: TrainConfig) -> Budget:
+    """What growth may cost."""
+    return Budget(
+        max_parameters=config.max_parameters,
+        max_forward_macs=config.max_forward_macs,
+        max_training_macs=config.max_training_macs,
+        max_memory_bytes=config.max_memory_bytes,
+        max_seeds=config.max_seeds,
+    )
+
+
+def open_run(
+    channels: dict[str, Channel],
+    signer: Signer,
+    config: TrainConfig,
+    run: RunIdentity,
+    manifest: HostManifest,
+    resume: RunStates | None = None,
+) -> OpenedRun:
+    """Open the run at Kasmina, then at Tamiyo with the slots that Kasmina accepted. Raises the error tree."""
+    life = life_settings(config, manifest.task, run.total_steps)
+    opened = KasminaClient(channels["kasmina"]).open_run(
+        KasminaServiceOpenRunRequest(
+            command=signer.sign(
+                KasminaRunSpec(
+                    training_run_id=run.run_id,
+                    seed=run.seed,
+                    generation=run.generation,
+                    total_steps=run.total_steps,
+                    manifest=manifest,
+                    budget=budget(config),
+                    life=life,
+                    resume=resume.kasmina if resume else None,
+                ),
+                audience=f"kasmina/{run.run_id}",
+            )
+        ),
+        timeout_s=TIMEOUT_S,
+    )
+    told = HostManifest()
+    told.CopyFrom(manifest)
+    del told.slots[:]
+    told.slots.extend(slot for slot in manifest.slots if slot.slot_id in opened.accepted_slots)
+    answer = TamiyoClient(channels["tamiyo"]).open_run(
+        TamiyoServiceOpenRunRequest(
+            command=signer.sign(
+                TamiyoRunSpec(
+                    training_run_id=run.run_id,
+                    seed=run.seed,
+                    generation=run.generation,
+                    total_steps=run.total_steps,
+                    manifest=told,
+                    budget=budget(config),
+                    life=life,
+                    trigger=trigger_settings(config),
+                    kasmina_audience=f"kasmina/{run.run_id}",
+                    resume=resume.tamiyo if resume else None,
+                    replay=issued(opened.replay),
+                    latency_rules=config.latency_rules,
+                ),
+                audience=f"tamiyo/{run.run_id}",
+            )
+        ),
+        timeout_s=TIMEOUT_S,
+    )
+    return OpenedRun(
+        kasmina=KasminaClient(channels["kasmina"], token=opened.run_token),
+        tamiyo=TamiyoClient(channels["tamiyo"], token=answer.run_token),
+        accepted_slots=tuple(opened.accepted_slots),
+        refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),
+        replay=tuple(opened.replay),
+        seeds=tuple(opened.seeds),
+        growth=opened.growth,
+        policy=f"{answer.policy_id} {answer.policy_version} {answer.policy_digest}",
+    )
+
+
+def issued(replay: Sequence[ReplayedCommand]) -> list[IssuedCommand]:
+    """Tamiyo's own commands among those that Kasmina replays."""
+    return [
+        IssuedCommand(command_id=row.command_id, decision_step=row.decision_step)
+        for row in replay
+        if row.issued_by == "tamiyo"
+    ]
+
+
+def close_run(opened: OpenedRun, signer: Signer, run: RunIdentity, step: int, reason: str) -> None:
+    """Close the run at both services. Raises the error tree."""
+    closure = RunClosure(training_run_id=run.run_id, generation=run.generation, step=step, reason=reason)
+    opened.tamiyo.close_run(
+        TamiyoServiceCloseRunRequest(command=signer.sign(closure, audience=f"tamiyo/{run.run_id}")),
+        timeout_s=TIMEOUT_S,
+    )
+    opened.kasmina.close_run(
+        KasminaServiceCloseRunRequest(command=signer.sign(closure, audience=f"kasmina/{run.run_id}")),
+        timeout_s=TIMEOUT_S,
+    )
