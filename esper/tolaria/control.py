@@ -10,11 +10,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
+from opentelemetry import context
+
 from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, ServiceUnavailable
+from esper.core.tracing import context_of
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdvanceRequest,
@@ -34,6 +38,7 @@ from esper.leyline import (
     SubmitOutcomeRequest,
     SystemStatePacket,
     TamiyoServiceGetRunStateRequest,
+    TraceContext,
 )
 from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.packet_result import PacketResult, RunStates, merged
@@ -170,8 +175,9 @@ class ServiceControl:
         answer = _Answer()
         decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
         if decision is not None:
-            for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
-                self._apply(command_id, envelope, answer)
+            with continuing(decision.trace):
+                for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
+                    self._apply(command_id, envelope, answer)
         if self._is_due(job.packet):
             self._advance(job.packet, answer)
         self._settle(answer)
@@ -295,6 +301,16 @@ class _Answer:
             cause=self.cause,
             states=states,
         )
+
+
+@contextmanager
+def continuing(trace: TraceContext) -> Iterator[None]:
+    """Calls made inside belong to the trace of a decision."""
+    token = context.attach(context_of(trace))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def unique(directives: Iterable[SeedDirective]) -> tuple[SeedDirective, ...]:
