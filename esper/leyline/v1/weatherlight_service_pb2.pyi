@@ -37,16 +37,18 @@ class RegisterServiceResponse(_message.Message):
     def __init__(self, heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., mode: _Optional[_Union[_emergency_pb2.ModeUpdate, _Mapping]] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("service", "instance", "health", "summary")
+    __slots__ = ("service", "instance", "health", "summary", "is_leaving")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    IS_LEAVING_FIELD_NUMBER: _ClassVar[int]
     service: str
     instance: str
     health: _types_pb2.HealthStatus
     summary: str
-    def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., summary: _Optional[str] = ...) -> None: ...
+    is_leaving: bool
+    def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., summary: _Optional[str] = ..., is_leaving: bool = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
     __slots__ = ("mode", "is_unknown")
