@@ -6,6 +6,8 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -18,7 +20,19 @@ namespace esper::cpu {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-#define ESPER_CHECK(condition, ...) STD_TORCH_CHECK(condition, "esper: ", __VA_ARGS__)
+template <class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream text;
+  text << "esper: ";
+  (text << ... << parts);
+  throw std::runtime_error(text.str());
+}
+
+// Raises RuntimeError with the parts as its text; torch's own check would put a path of the build machine first.
+#define ESPER_CHECK(condition, ...)                    \
+  do {                                                 \
+    if (!(condition)) ::esper::cpu::fail(__VA_ARGS__); \
+  } while (false)
 
 inline std::optional<DType> dtype_or_none(const Tensor& t) {
   switch (t.scalar_type()) {
@@ -71,7 +85,7 @@ OwnedRows rows_of_pool(const Tensor& rows);
 // grads[k * T + t]. `sizes` gives the columns' lengths; when empty, each is that of the longest tensor in it.
 OwnedRows rows_of_list(const std::vector<Tensor>& grads, int64_t k, const std::vector<int64_t>& sizes);
 
-// Refuses `out` if it shares memory with an input other than as a whole.
+// Refuses `out` if it shares memory with an input.
 void check_no_overlap(const Tensor& out, const Tensor& input, const char* name);
 
 }  // namespace esper::cpu
