@@ -58,7 +58,7 @@ class GradientSurgery:
         draws = torch.rand(rows, rows, generator=generator(self._seed, "surgery", step))
         result = pcgrad(pool.rows, draws.argsort(dim=1).to(pool.rows.device))
         is_void = result.status.any()
-        if arm.scheduler.scaler is not None:
+        if arm.scaler is not None:
             pool.assign(result.flat.masked_fill(is_void, float("inf")))
         elif bool(is_void):
             arm.optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,6 @@
 """The learning rate of a step, as a function of the step alone: warm-up, constant, linear decay at the end.
 
-Growth belongs into the constant phase, so the schedule also says where that ends. Under fp16 the schedule carries the
-arm's loss scaler, so that a copied arm goes on with its own.
+Growth belongs into the constant phase, so the schedule also says where that ends.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch.optim import Optimizer
 
 from esper.tolaria.config import TrainConfig
@@ -27,7 +25,6 @@ class Schedule:
     warmup_steps: int
     decay_start: int
     factor: float = 1.0
-    scaler: torch.amp.GradScaler | None = None
 
     def rate(self, step: int) -> float:
         """Rate of the step, counted from 0; the last step's is still positive."""
@@ -47,13 +44,11 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """What isn't in the settings."""
-        return {"factor": self.factor, "scaler": None if self.scaler is None else self.scaler.state_dict()}
+        return {"factor": self.factor}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.factor = float(state["factor"])
-        if self.scaler is not None and state["scaler"] is not None:
-            self.scaler.load_state_dict(state["scaler"])
 
 
 def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
@@ -63,5 +58,4 @@ def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
         total_steps=total_steps,
         warmup_steps=min(config.warmup_steps, total_steps // 10),
         decay_start=total_steps - round(config.decay_fraction * total_steps),
-        scaler=torch.amp.GradScaler("cuda") if config.amp == "fp16" else None,
     )

@@ -18,7 +18,6 @@ from esper.tolaria.aggregation import GradientSurgery
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.observer import StepDone
 from esper.tolaria.randomness import seed_all
-from esper.tolaria.schedule import Schedule
 from esper.tolaria.task import SplitTask
 
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,7 +35,7 @@ class Arm(Protocol):
     def optimizer(self) -> torch.optim.Optimizer: ...
 
     @property
-    def scheduler(self) -> Schedule: ...
+    def scaler(self) -> torch.amp.GradScaler | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Stepper:
         seed_all(self._device, self._seed, "step", step)
         arm.optimizer.zero_grad(set_to_none=True)
         loss, accuracy, conflict_rate = self._backward(arm, batch, step)
-        scaler = arm.scheduler.scaler
+        scaler = arm.scaler
         if scaler is not None:
             scaler.unscale_(arm.optimizer)
         if after_backward is not None:
@@ -120,7 +119,7 @@ class Stepper:
             outputs = arm.model(inputs)
             loss = self._task.loss(outputs, targets)
         weighed = loss if share == 1.0 else loss * share
-        scaler = arm.scheduler.scaler
+        scaler = arm.scaler
         (weighed if scaler is None else scaler.scale(weighed)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             accuracy = self._task.hits(outputs, targets).float().mean() if self._task.counts_hits else None

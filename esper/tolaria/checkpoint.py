@@ -1,0 +1,120 @@
+"""Checkpoints: one file each, whole or absent, verified before a byte of it is used.
+
+A file is a line with format and SHA-256, then what torch wrote; it is read without unpickling code. The generation
+counter stands beside them, so that no two openings of a run ever share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from esper.core.errors import CorruptRecord, DependencyViolationError, StorageError
+from esper.core.files import sync_directory, write_atomically
+
+MAGIC = b"esper-checkpoint 1 "
+_NAME = re.compile(r"step-(\d{12})\.ckpt")
+
+State = dict[str, Any]
+
+
+def encode(state: State) -> bytes:
+    """A state as the bytes of a file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+
+def decode(content: bytes, source: str) -> State:
+    """Verify the bytes of a file and return its state, on the CPU."""
+    header, _, payload = content.partition(b"\n")
+    if not header.startswith(MAGIC):
+        raise CorruptRecord(f"{source} is not a checkpoint of this version")
+    if hashlib.sha256(payload).hexdigest().encode() != header[len(MAGIC) :]:
+        raise CorruptRecord(f"{source} is damaged: its SHA-256 does not match")
+    try:
+        state: State = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise CorruptRecord(f"{source} can't be read: {error}") from error
+    return state
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A checkpoint that was read, and the newer ones that were passed over with their damage."""
+
+    state: State
+    path: Path
+    damaged: tuple[str, ...]
+
+
+class CheckpointStore:
+    """The checkpoints of one run, newest kept."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder = folder
+        self._keep = keep
+
+    @property
+    def final_path(self) -> Path:
+        """State of the finished run."""
+        return self._folder / "final.ckpt"
+
+    def write(self, content: bytes, step: int) -> Path:
+        """Make an encoded state durable and drop what is too old."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"step-{step:012d}.ckpt"
+        write_atomically(path, content)
+        for old in self.paths()[: -self._keep]:
+            old.unlink()
+        sync_directory(self._folder)
+        return path
+
+    def write_final(self, content: bytes) -> Path:
+        """Make the finished run's state durable."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.final_path, content)
+        return self.final_path
+
+    def paths(self) -> list[Path]:
+        """Checkpoints, oldest first."""
+        return sorted(path for path in self._folder.glob("step-*.ckpt") if _NAME.fullmatch(path.name))
+
+    def newest(self, to_step: int | None = None) -> Found:
+        """The newest whole checkpoint, at most at `to_step`."""
+        damaged: list[str] = []
+        for path in reversed(self.paths()):
+            step = int(path.stem.removeprefix("step-"))
+            if to_step is not None and step > to_step:
+                continue
+            try:
+                return Found(state=read(path), path=path, damaged=tuple(damaged))
+            except StorageError as error:
+                damaged.append(str(error))
+        remedy = "; ".join(damaged) or "the run wrote none; start it again without --resume"
+        raise DependencyViolationError("tolaria", "checkpoint", str(self._folder), remedy)
+
+    def next_generation(self, at_least: int) -> int:
+        """Claim a generation that no opening of this run had before."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "generation"
+        used = int(path.read_text()) if path.exists() else 0
+        generation = max(used + 1, at_least)
+        write_atomically(path, f"{generation}\n".encode())
+        return generation
+
+
+def read(path: Path) -> State:
+    """Verify a file and return its state. Raises StorageError."""
+    try:
+        return decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise StorageError(f"{path} can't be read: {error.strerror}") from error

@@ -1,0 +1,36 @@
+"""A control plane that never grows anything, for runs without services: baselines and static networks."""
+
+from __future__ import annotations
+
+from esper.kasmina.executor.collected import Collected
+from esper.leyline import GrowthState, RunStateBlob, SystemStatePacket
+from esper.tolaria.packet_result import PacketResult, RunStates
+
+
+def no_growth() -> GrowthState:
+    """Counters of a run in which nothing has grown yet."""
+    return GrowthState(
+        looks_since_fossil=0,
+        culls_in_row=0,
+        germinated=0,
+        judged=0,
+        kept=0,
+        ended=False,
+        paused=False,
+        added_parameters=0,
+    )
+
+
+class NullControl:
+    """Answers every packet at once, with nothing to do."""
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        """Nothing is sent anywhere."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        empty = RunStateBlob(state_type="", state=b"", digest="", step=0)
+        states = RunStates(kasmina=empty, tamiyo=empty)
+        return PacketResult(packet_index=packet_index, seeds=(), growth=no_growth(), states=states)
+
+    def close(self) -> None:
+        """Nothing is open."""
