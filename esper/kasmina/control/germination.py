@@ -1,0 +1,222 @@
+"""Germination: every condition of a new seed in one table, and what follows when all of them hold.
+
+Each check reads the turn and answers with a refusal or nothing. The first refusal is the outcome; no check has
+an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from esper.core.errors import ContractError, DependencyViolationError
+from esper.kasmina.control.blend import blend_problem, graft_problem
+from esper.kasmina.control.budget import budget_problem
+from esper.kasmina.control.lifecycle import ALIVE, CLOSING, DORMANT, GERMINATED, stage_name
+from esper.kasmina.control.moves import attach
+from esper.kasmina.control.turn import Refusal, Turn
+from esper.leyline import (
+    AdaptationCommand,
+    Blueprint,
+    DirectiveKind,
+    HandlingClass,
+    HealthStatus,
+    ParameterValue,
+    RejectionReason,
+    SeedOperation,
+    SeedRecord,
+    SeedState,
+)
+from esper.urza.catalog import completed, misfit
+from esper.urza.cost import cost
+
+R = RejectionReason
+Check = Callable[[Turn, AdaptationCommand], Refusal | None]
+
+
+def given_parameters(operation: SeedOperation) -> dict[str, float]:
+    return {parameter.name: parameter.value for parameter in operation.parameters}
+
+
+def _no_seed_is_alive(turn: Turn, _: AdaptationCommand) -> Refusal | None:
+    for record in turn.state.seeds:
+        if record.state.stage in ALIVE:
+            detail = (
+                f"seed {record.state.seed_id} is {stage_name(record.state.stage)}; one seed at a time, wait for its end"
+            )
+            return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, detail)
+    return None
+
+
+def _seed_is_new(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    seed_id = command.seed.seed_id
+    if turn.find(seed_id) is None:
+        return None
+    detail = f"seed id {seed_id!r} was used before in this run; name a new one"
+    return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, detail)
+
+
+def _growth_goes_on(turn: Turn, _: AdaptationCommand) -> Refusal | None:
+    if turn.state.growth.ended:
+        return Refusal(R.REJECTION_REASON_GROWTH_ENDED, f"{turn.state.growth.culls_in_row} culls in a row ended growth")
+    if turn.state.growth.paused:
+        return Refusal(R.REJECTION_REASON_PAUSED, "growth is paused; resume it first")
+    return None
+
+
+def _life_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    """No seed's stages may end after learning-rate decay begins."""
+    life = turn.life
+    blueprint = _blueprint(turn, command.seed)
+    incubation = life.incubation_steps if blueprint and turn.incubates(blueprint.is_control) else 0
+    end = turn.step + 4 * life.reaction_steps + incubation + life.window_steps
+    if end <= life.growth_end_step:
+        return None
+    detail = f"the seed would be judged at step {end}, growth ends at step {life.growth_end_step}"
+    return Refusal(R.REJECTION_REASON_GROWTH_ENDED, detail)
+
+
+def _slot_is_open(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    slot_id = command.seed.slot_id
+    if turn.slot(slot_id) is None:
+        known = ", ".join(slot.slot_id for slot in turn.spec.manifest.slots)
+        return Refusal(R.REJECTION_REASON_UNKNOWN_SLOT, f"no slot {slot_id!r}; this run has {known}")
+    until = max((e.until_step for e in turn.state.growth.embargoes if e.slot_id == slot_id), default=0)
+    closing = [r.state.seed_id for r in turn.state.seeds if r.state.slot_id == slot_id and r.state.stage in CLOSING]
+    if turn.step < until or closing:
+        seed = f", seed {closing[0]} is being cleared from it" if closing else ""
+        return Refusal(R.REJECTION_REASON_SLOT_EMBARGOED, f"slot {slot_id} is closed until step {until}{seed}")
+    return None
+
+
+def _blueprint_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    slot = turn.slot(command.seed.slot_id)
+    try:
+        blueprint = turn.catalog.get(command.seed.blueprint_id)
+        completed(blueprint, given_parameters(command.seed))
+    except DependencyViolationError as error:
+        return Refusal(R.REJECTION_REASON_UNKNOWN_BLUEPRINT, str(error))
+    except ContractError as error:
+        return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, str(error))
+    problem = misfit(blueprint, slot) if slot else None
+    return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, problem) if problem else None
+
+
+def _restricted_is_named(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    """A policy may use controls and restricted blueprints only where the user named them; an operator names them."""
+    blueprint = turn.catalog.get(command.seed.blueprint_id)
+    is_free = not blueprint.is_control and blueprint.safety.handling == HandlingClass.HANDLING_CLASS_STANDARD
+    if is_free or command.issued_by != "tamiyo" or blueprint.blueprint_id in turn.spec.named_blueprint_ids:
+        return None
+    detail = f"{blueprint.blueprint_id} may be used only if named_blueprint_ids names it when the run opens"
+    return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, detail)
+
+
+def _blend_is_sound(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    slot, blueprint = turn.slot(command.seed.slot_id), turn.catalog.get(command.seed.blueprint_id)
+    if slot is None:
+        return None
+    is_silent = blueprint.is_zero_output and not turn.incubates(blueprint.is_control)
+    blend = command.seed.blend
+    problem = blend_problem(blend, turn.channels(slot), turn.spec.manifest, turn.life)
+    problem = problem or graft_problem(blend, is_silent=is_silent)
+    return Refusal(R.REJECTION_REASON_INVALID_BLEND, problem) if problem else None
+
+
+def _teacher_is_there(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    if command.seed.include_teacher and not turn.has_teacher:
+        detail = "include_teacher is set, but no teacher is registered for this run; register one first"
+        return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
+    return None
+
+
+def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    slot, blueprint = turn.slot(command.seed.slot_id), turn.catalog.get(command.seed.blueprint_id)
+    if slot is None:
+        return None
+    values = completed(blueprint, given_parameters(command.seed))
+    problem = budget_problem(turn.spec, turn.state, cost(blueprint, slot, turn.signal(slot.slot_id), values))
+    return Refusal(R.REJECTION_REASON_BUDGET_EXCEEDED, problem) if problem else None
+
+
+# In this order; later checks rely on what earlier ones made sure of.
+CHECKS: tuple[Check, ...] = (
+    _no_seed_is_alive,
+    _seed_is_new,
+    _growth_goes_on,
+    _slot_is_open,
+    _blueprint_fits,
+    _restricted_is_named,
+    _life_fits,
+    _blend_is_sound,
+    _teacher_is_there,
+    _budget_holds,
+)
+
+
+def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    """Open a seed's life: GERMINATED, with what the executor needs to build it."""
+    for check in CHECKS:
+        if refusal := check(turn, command):
+            return refusal
+    operation = command.seed
+    blueprint = turn.catalog.get(operation.blueprint_id)
+    record = _new_record(turn, command)
+    turn.move(record, GERMINATED, command.command_id, f"germinated as {blueprint.blueprint_id}")
+    turn.state.growth.germinated += 1
+    incubates = turn.incubates(blueprint.is_control)
+    if not incubates and turn.has_twins:
+        turn.direct(DirectiveKind.DIRECTIVE_KIND_SNAPSHOT_TWIN, command.command_id, record)
+    _build(turn, record, blueprint, command)
+    if incubates:
+        turn.direct(
+            DirectiveKind.DIRECTIVE_KIND_INCUBATE,
+            command.command_id,
+            record,
+            duration_steps=turn.life.incubation_steps,
+            isolate=turn.life.isolate,
+            include_teacher=operation.include_teacher,
+        )
+    else:
+        attach(turn, record, command.command_id)
+    return None
+
+
+def _new_record(turn: Turn, command: AdaptationCommand) -> SeedRecord:
+    operation = command.seed
+    return turn.state.seeds.add(
+        state=SeedState(
+            seed_id=operation.seed_id,
+            stage=DORMANT,
+            slot_id=operation.slot_id,
+            blueprint_id=operation.blueprint_id,
+            alpha=0.0,
+            age_steps=0,
+            health=HealthStatus.HEALTH_STATUS_HEALTHY,
+            stage_step=turn.step,
+            command_id=command.command_id,
+        ),
+        germination=operation,
+        germinated_step=turn.step,
+        extended=False,
+    )
+
+
+def _build(turn: Turn, record: SeedRecord, blueprint: Blueprint, command: AdaptationCommand) -> None:
+    values = completed(blueprint, given_parameters(command.seed))
+    turn.direct(
+        DirectiveKind.DIRECTIVE_KIND_BUILD,
+        command.command_id,
+        record,
+        slot_id=command.seed.slot_id,
+        blueprint_id=blueprint.blueprint_id,
+        parameters=[ParameterValue(name=name, value=value) for name, value in values.items()],
+        artifact_digest=blueprint.artifact.digest,
+        initialization_seed=command.seed.initialization_seed,
+    )
+
+
+def _blueprint(turn: Turn, operation: SeedOperation) -> Blueprint | None:
+    try:
+        return turn.catalog.get(operation.blueprint_id)
+    except DependencyViolationError:
+        return None

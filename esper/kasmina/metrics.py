@@ -1,0 +1,134 @@
+"""Kasmina's metrics and events: declared once; dashboards, alerts and the runbook are checked against them."""
+
+from __future__ import annotations
+
+from esper.core.telemetry import EventSpec, MetricSpec
+from esper.leyline import TelemetryLevel
+
+INFO = TelemetryLevel.TELEMETRY_LEVEL_INFO
+WARNING = TelemetryLevel.TELEMETRY_LEVEL_WARNING
+ERROR = TelemetryLevel.TELEMETRY_LEVEL_ERROR
+CRITICAL = TelemetryLevel.TELEMETRY_LEVEL_CRITICAL
+
+SEED = ("seed_id",)
+
+SEED_STAGE = MetricSpec("kasmina.seed.stage", "state", "Stage of a seed as the number in SeedStage.", SEED)
+SEED_ALPHA = MetricSpec("kasmina.seed.alpha", "ratio", "Share of a seed in its blend, 0..1.", SEED)
+SEED_HEALTH = MetricSpec("kasmina.seed.health", "state", "Health of a seed as the number in HealthStatus.", SEED)
+SEED_ISOLATION_VIOLATIONS = MetricSpec(
+    "kasmina.seed.isolation_violations", "count", "Gradient leaks of a seed in its present stage.", SEED
+)
+SEEDS_ACTIVE = MetricSpec("kasmina.seeds.active", "count", "Seeds in the host or on their way in or out.")
+ISOLATION_VIOLATIONS = MetricSpec("kasmina.isolation.violations", "count", "Gradient leaks of all living seeds.")
+ACCEPTED = MetricSpec("kasmina.command_verifier.accepted_total", "count", "Envelopes believed since the start.")
+REJECTIONS = MetricSpec(
+    "kasmina.command_verifier.rejections_total", "count", "Envelopes not believed since the start.", ("reason",)
+)
+REFUSALS = MetricSpec("kasmina.commands.refused_total", "count", "Believed commands that don't act.", ("reason",))
+VALIDATION_LATENCY = MetricSpec(
+    "kasmina.command_verifier.validation_latency_ms", "ms", "From receipt of the last command to its commit."
+)
+NONCES = MetricSpec("kasmina.nonce_ledger.size", "count", "Live nonces.")
+NONCE_EVICTIONS = MetricSpec("kasmina.nonce_ledger.evictions_total", "count", "Live nonces given up for the fence.")
+NONCE_TTL = MetricSpec("kasmina.nonce_ledger.ttl_seconds", "s", "How long a nonce is remembered at most.")
+PREFETCH_REQUESTS = MetricSpec("kasmina.prefetch.requests_total", "count", "Prefetches since the start.", ("status",))
+PREFETCH_INFLIGHT = MetricSpec("kasmina.prefetch.inflight", "count", "Prefetches going on.")
+PREFETCH_LAST_LATENCY = MetricSpec("kasmina.prefetch.last_latency_ms", "ms", "Request to verified artefact, last one.")
+BREAKER_STATE = MetricSpec("kasmina.breaker.state", "state", "State as the number in CircuitState.", ("breaker",))
+BREAKER_FAILURES = MetricSpec("kasmina.breaker.failures", "count", "Failures in a row.", ("breaker",))
+
+METRICS: tuple[MetricSpec, ...] = (
+    SEED_STAGE,
+    SEED_ALPHA,
+    SEED_HEALTH,
+    SEED_ISOLATION_VIOLATIONS,
+    SEEDS_ACTIVE,
+    ISOLATION_VIOLATIONS,
+    ACCEPTED,
+    REJECTIONS,
+    REFUSALS,
+    VALIDATION_LATENCY,
+    NONCES,
+    NONCE_EVICTIONS,
+    NONCE_TTL,
+    PREFETCH_REQUESTS,
+    PREFETCH_INFLIGHT,
+    PREFETCH_LAST_LATENCY,
+    BREAKER_STATE,
+    BREAKER_FAILURES,
+)
+
+RUN_OPENED = EventSpec("run_opened", INFO, "A run was opened or resumed.", ("generation", "replayed"))
+RUN_CLOSED = EventSpec("run_closed", INFO, "A run was closed.", ("reason",))
+SEED_STAGE_CHANGED = EventSpec(
+    "seed_stage", INFO, "A seed moved from one stage to another.", ("seed_id", "from_stage", "to_stage", "command_id")
+)
+SEED_OPERATION = EventSpec(
+    "seed_operation", INFO, "A command acts on a seed.", ("seed_id", "operation", "command_id", "issued_by")
+)
+COMMAND_REJECTED = EventSpec(
+    "command_rejected",
+    CRITICAL,
+    "A request was not believed: signature, replay, time or form.",
+    ("reason", "command_id"),
+)
+COMMAND_REFUSED = EventSpec(
+    "command_refused", WARNING, "A believed command doesn't act.", ("reason", "command_id", "issued_by")
+)
+GATE_EVENT = EventSpec("gate_event", INFO, "A gate passed, or wants one more window.", ("seed_id", "gate", "verdict"))
+GATE_FAILURE = EventSpec("gate_failure", WARNING, "A gate failed: the seed waits for its cull.", ("seed_id", "gate"))
+DIRECTIVE_FAILED = EventSpec(
+    "directive_failed", ERROR, "The executor could not carry out a directive and undid it.", ("seed_id", "kind")
+)
+RESET_INCOMPLETE = EventSpec(
+    "reset_incomplete", CRITICAL, "Something of a removed seed is left; its slot stays closed.", ("seed_id", "slot_id")
+)
+GROWTH_ENDED = EventSpec("growth_ended", WARNING, "Too many seeds in a row were culled: growth is over.", ("culls",))
+GROWTH_PAUSED = EventSpec("growth_paused", WARNING, "No new seeds until growth is resumed.", ("command_id",))
+GROWTH_RESUMED = EventSpec("growth_resumed", INFO, "New seeds are allowed again.", ("command_id",))
+EMERGENCY_ORDERED = EventSpec("emergency_ordered", CRITICAL, "A command raised an emergency.", ("level", "command_id"))
+ROLLBACK_ORDERED = EventSpec(
+    "rollback_ordered", WARNING, "A command asks for the last good checkpoint.", ("command_id",)
+)
+REPLAY_DIVERGED = EventSpec(
+    "replay_diverged", CRITICAL, "A replayed command came out differently than recorded.", ("command_id",)
+)
+ANSWER_REPEATED = EventSpec(
+    "answer_repeated", WARNING, "The trainer lost an answer; it was given again.", ("lost_step",)
+)
+TEACHER_REGISTERED = EventSpec("teacher_registered", INFO, "A teacher was registered.", ("teacher_id",))
+TEACHER_DEREGISTERED = EventSpec("teacher_deregistered", WARNING, "The teacher was forgotten, the fence raised.")
+REGISTRY_RESET = EventSpec("registry_reset", WARNING, "Every seed is being removed, the fence raised.", ("removed",))
+NONCE_LEDGER_TRUNCATED = EventSpec(
+    "nonce_ledger_truncated", WARNING, "Live nonces were given up; the fence rose.", ("removed", "size")
+)
+PREFETCH_READY = EventSpec("prefetch_ready", INFO, "An artefact is verified and at hand.", ("blueprint_id",))
+PREFETCH_ERROR = EventSpec("prefetch_error", WARNING, "An artefact is missing or damaged.", ("blueprint_id",))
+BREAKER_EVENT = EventSpec("breaker_event", WARNING, "A circuit breaker changed its state.", ("breaker", "state"))
+
+EVENTS: tuple[EventSpec, ...] = (
+    RUN_OPENED,
+    RUN_CLOSED,
+    SEED_STAGE_CHANGED,
+    SEED_OPERATION,
+    COMMAND_REJECTED,
+    COMMAND_REFUSED,
+    GATE_EVENT,
+    GATE_FAILURE,
+    DIRECTIVE_FAILED,
+    RESET_INCOMPLETE,
+    GROWTH_ENDED,
+    GROWTH_PAUSED,
+    GROWTH_RESUMED,
+    EMERGENCY_ORDERED,
+    ROLLBACK_ORDERED,
+    REPLAY_DIVERGED,
+    ANSWER_REPEATED,
+    TEACHER_REGISTERED,
+    TEACHER_DEREGISTERED,
+    REGISTRY_RESET,
+    NONCE_LEDGER_TRUNCATED,
+    PREFETCH_READY,
+    PREFETCH_ERROR,
+    BREAKER_EVENT,
+)
