@@ -1,0 +1,40 @@
+// The three steps of Gram-space gradient surgery as launches on rows; the operators compose them.
+
+#pragma once
+
+#include "lists.h"
+
+namespace esper::cuda {
+
+// How a Gram pass divides its columns; follows from N and K alone.
+struct GramGrid {
+  int64_t warp_columns;
+  int64_t blocks = 0;  // of all launches together
+};
+GramGrid plan_gram(const Rows& rows);
+
+// Adds partial sums [pair][block] into the K x K matrix.
+void launch_reduce(const Tensor& partials, int64_t blocks, int rows, double* gram, const OnDevice& device);
+
+// Writes the K x K inner products, float64.
+void launch_gram(const Rows& rows, double* gram, const OnDevice& device);
+
+// Coefficients float64 [K], conflicts int64 [2], status int64 [2]: see pcgrad_solve in register.cpp.
+struct Solution {
+  Tensor coefficients;
+  Tensor conflicts;
+  Tensor status;
+};
+struct Surgery {
+  const Tensor& order;
+  const std::optional<Tensor>& weights;
+  bool mean;
+  double tau;
+};
+Solution launch_solve(const double* gram, int64_t rows, const Surgery& surgery, const OnDevice& device);
+
+// out = sum_k coefficients[k] * row k, or zeros when a word of status is not zero.
+void launch_combine(
+    const Rows& rows, const double* coefficients, const int64_t* status, const Tensor& out, const OnDevice& device);
+
+}  // namespace esper::cuda
