@@ -164,7 +164,7 @@ class LiveDisplay:
                 f"loss [bold]{boundary.packet.metrics.smoothed_loss:.4f}[/bold]",
                 "" if accuracy is None else f"accuracy [bold]{100 * accuracy:.2f} %[/bold]",
                 f"{boundary.packet.metrics.parameters:,} parameters",
-                f"mode [{'green' if boundary.mode == 'NORMAL' else 'yellow'}]{boundary.mode}[/]",
+                f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
                 f"{self._state.step_ms:.2f} ms/step",
             )
             return Group(self._progress, table, seed_table(boundary.seeds))

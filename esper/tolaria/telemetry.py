@@ -71,7 +71,7 @@ class TelemetryObserver:
             metric(m.APPLY_LATENCY, boundary.apply_ms),
             metric(m.WAIT_LATENCY, boundary.wait_ms),
             metric(m.SEEDS_ACTIVE, len(living(boundary.seeds))),
-            metric(m.MODE_CONSERVATIVE, float(boundary.mode != "NORMAL")),
+            metric(m.MODE_CONSERVATIVE, float(boundary.mode != "normal")),
             metric(m.PARAMETERS, packet.parameters),
             metric(m.TRAINING_MACS, packet.training_macs),
             metric(m.TIMEOUT_TOTAL, self._timeouts),
