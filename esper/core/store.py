@@ -172,9 +172,9 @@ class SqliteStore:
             connection.execute("COMMIT")
         except (sqlite3.Error, StorageError) as error:
             fatal = StorageError(f"{self._path}: commit failed: {error}")
+            self._on_fatal(fatal)
             for work in group:
                 work.future.set_exception(fatal)
-            self._on_fatal(fatal)
             self._refuse_all(fatal)
             return False
         for work in group:

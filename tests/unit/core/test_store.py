@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import ConfigError, StorageError
+from esper.core.store import SqliteStore
+
+
+def create(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS numbers (n INTEGER PRIMARY KEY)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS children (n INTEGER REFERENCES numbers (n) DEFERRABLE INITIALLY DEFERRED)"
+    )
+
+
+def numbers(connection: sqlite3.Connection) -> list[int]:
+    return [n for (n,) in connection.execute("SELECT n FROM numbers ORDER BY n")]
+
+
+def insert(n: int) -> object:
+    return lambda connection: connection.execute("INSERT INTO numbers VALUES (?)", (n,)).lastrowid
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> object:
+    store = SqliteStore(tmp_path / "state" / "a.db", create)
+    yield store
+    store.close()
+
+
+class Barrier:
+    """Holds the writer until it is told to go on, so that a group forms behind it."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._go_on = threading.Event()
+        self._is_held = threading.Event()
+        self.future = store.submit(self._hold)
+        assert self._is_held.wait(10)
+
+    def _hold(self, connection: sqlite3.Connection) -> None:
+        self._is_held.set()
+        assert self._go_on.wait(10)
+
+    def release(self) -> None:
+        self._go_on.set()
+        self.future.result(10)
+
+
+def test_a_write_returns_its_result_and_is_read_by_others(store: SqliteStore) -> None:
+    assert store.submit(insert(3)).result(10) == 3
+    assert store.read(numbers) == [3]
+
+
+def test_an_exception_undoes_only_its_own_piece_of_a_group(store: SqliteStore) -> None:
+    barrier = Barrier(store)
+
+    def write_then_fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO numbers VALUES (2)")
+        raise KeyError("mine")
+
+    futures: list[Future[object]] = [store.submit(fn) for fn in (insert(1), write_then_fail, insert(3))]
+    barrier.release()
+    assert futures[0].result(10) == 1
+    with pytest.raises(KeyError, match="mine"):
+        futures[1].result(10)
+    assert futures[2].result(10) == 3
+    assert store.read(numbers) == [1, 3]
+
+
+def test_work_that_waits_together_is_committed_together_and_in_order(store: SqliteStore) -> None:
+    commits: list[str] = []
+    store.submit(lambda connection: connection.set_trace_callback(commits.append)).result(10)
+    barrier = Barrier(store)
+    futures = [store.submit(insert(n)) for n in range(100)]
+    commits.clear()
+    barrier.release()
+    assert [future.result(10) for future in futures] == list(range(100))
+    assert commits.count("COMMIT") == 2
+
+
+def test_a_future_cancelled_before_its_turn_does_nothing_and_harms_nobody(store: SqliteStore) -> None:
+    barrier = Barrier(store)
+    unwanted, wanted = store.submit(insert(1)), store.submit(insert(2))
+    assert unwanted.cancel()
+    barrier.release()
+    assert wanted.result(10) == 2
+    assert store.read(numbers) == [2]
+
+
+def test_a_reader_cannot_write(store: SqliteStore) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store.read(insert(1))
+
+
+def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> None:
+    first = SqliteStore(tmp_path / "a.db", create)
+    first.submit(insert(7)).result(10)
+    first.close()
+    second = SqliteStore(tmp_path / "a.db", create)
+    assert second.read(numbers) == [7]
+    second.close()
+
+
+def test_closing_finishes_what_was_submitted(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "a.db", create)
+    futures = [store.submit(insert(n)) for n in range(600)]
+    store.close()
+    assert [future.result(0) for future in futures] == list(range(600))
+    with pytest.raises(StorageError, match="closed"):
+        store.submit(insert(1))
+    with pytest.raises(StorageError, match="closed"):
+        store.read(numbers)
+    store.close()
+
+
+def test_a_second_owner_is_refused_by_name(tmp_path: Path, store: SqliteStore) -> None:
+    with pytest.raises(ConfigError, match=r"a\.db is in use by another process"):
+        SqliteStore(store.path, create)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(b"no database, by any means; " * 100)
+    with pytest.raises(StorageError, match=r"a\.db"):
+        SqliteStore(path, create)
+
+
+def test_a_directory_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="state directory"):
+        SqliteStore(tmp_path / "file" / "a.db", create)
+
+
+def test_only_the_owner_can_read_the_files(store: SqliteStore) -> None:
+    for path in store.path.parent.iterdir():
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_a_failed_commit_is_fatal_and_nothing_is_acknowledged(tmp_path: Path) -> None:
+    deaths: list[BaseException] = []
+    store = SqliteStore(tmp_path / "a.db", create, on_fatal=deaths.append)
+    barrier = Barrier(store)
+    orphan = store.submit(lambda connection: connection.execute("INSERT INTO children VALUES (404)").rowcount)
+    innocent = store.submit(insert(1))
+    barrier.release()
+    for future in (orphan, innocent):
+        with pytest.raises(StorageError, match="commit failed"):
+            future.result(10)
+    with pytest.raises(StorageError, match="commit failed"):
+        store.submit(insert(2)).result(10)
+    assert len(deaths) == 1
+    store.close()
+    again = SqliteStore(tmp_path / "a.db", create)
+    assert again.read(numbers) == []
+    again.close()
+
+
+ENDS_IN_A_FAILED_COMMIT = """
+import pathlib, sys
+from esper.core.store import SqliteStore
+def create(connection):
+    connection.execute("CREATE TABLE a (n INTEGER PRIMARY KEY)")
+    connection.execute("CREATE TABLE b (n INTEGER REFERENCES a (n) DEFERRABLE INITIALLY DEFERRED)")
+store = SqliteStore(pathlib.Path(sys.argv[1]), create)
+store.submit(lambda connection: connection.execute("INSERT INTO b VALUES (1)").rowcount).exception()
+sys.exit(99)
+"""
+
+
+def test_the_default_answer_to_a_failed_commit_ends_the_process(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_IN_A_FAILED_COMMIT, str(tmp_path / "a.db")], capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "commit failed" in ended.stderr
