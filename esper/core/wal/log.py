@@ -64,13 +64,7 @@ class Log:
 
     def records(self, after_seq: int = 0) -> Iterator[Record]:
         """Records with a sequence above `after_seq`, oldest first, as of this call."""
-        last_seq = self._last_seq
-        with mapped(self._path) as data:
-            for record in prefix(data, self._log_id):
-                if record.seq > last_seq:
-                    return
-                if record.seq > after_seq:
-                    yield record
+        return self._read(after_seq, self._last_seq)
 
     def close(self) -> None:
         """Make everything durable and let go of the file."""
@@ -82,6 +76,14 @@ class Log:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _read(self, after_seq: int, last_seq: int) -> Iterator[Record]:
+        with mapped(self._path) as data:
+            for record in prefix(data, self._log_id):
+                if record.seq > last_seq:
+                    return
+                if record.seq > after_seq:
+                    yield record
 
     def _open(self, strict: bool) -> None:
         found = inspect(self._path)

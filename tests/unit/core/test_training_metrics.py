@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from esper.core.training_metrics import DETERMINISTIC, MEASURED, pack, unpack
+from esper.leyline import TrainingMetrics
+
+
+def test_what_was_packed_is_unpacked() -> None:
+    values = {"loss": 1.5, "parameters": 100, "step_latency_ms": 0.0}
+    assert unpack(pack("Adam", values)) == values
+
+
+def test_what_was_not_measured_stays_absent_and_is_not_zero() -> None:
+    metrics = pack("SGD", {"loss": 0.0, "momentum": None})
+    assert unpack(metrics) == {"loss": 0.0}
+    assert not metrics.HasField("momentum")
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match="los"):
+        pack("SGD", {"los": 1.0})
+
+
+def test_every_number_is_either_deterministic_or_measured() -> None:
+    numeric = {field.name for field in TrainingMetrics.DESCRIPTOR.fields} - {"optimizer_family"}
+    assert set(DETERMINISTIC) | set(MEASURED) == numeric
+    assert not set(DETERMINISTIC) & set(MEASURED)
