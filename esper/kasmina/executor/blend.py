@@ -3,7 +3,8 @@
     RESIDUAL     h + a s                     CHANNEL      e = clamp(a v, 0, 1) per channel: (1-e) h + e s
     CONVEX       (1-a) h + a s               CONFIDENCE   e = clamp(a g, lo, hi) per sample: (1-e) h + e s
 
-The host's activation is never detached here: a blend that does that starves the host.
+In training the host's activation is never detached: a blend that does that starves the host. Only a shadow pass, from
+which the host learns nothing anyway, sets `is_isolated`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Blend:
             raise GraftFailed(f"blend refused: {problem}")
 
     @property
-    def mode(self) -> BlendMode.ValueType:
+    def mode(self) -> BlendMode:
         return self.config.mode
 
     def alpha_at(self, step: int) -> float:
@@ -80,7 +81,7 @@ def _problem(config: BlendConfig) -> str:
     if config.schedule not in COURSES:
         return f"unknown schedule {config.schedule}"
     for name in ("alpha_target", "alpha_start", "schedule_steps"):
-        if not config.HasField(name):  # type: ignore[arg-type]
+        if not config.HasField(name):
             return f"{name} is missing"
     if not (0.0 <= config.alpha_target <= 1.0 and 0.0 <= config.alpha_start <= 1.0):
         return f"alpha runs from {config.alpha_start} to {config.alpha_target}, expected values in 0..1"
@@ -135,6 +136,7 @@ class JoinState:
     gate: Tensor | None
     channel_dim: int
     bounds: tuple[float, float]
+    is_isolated: bool = False
 
 
 def join_state(config: BlendConfig, *, is_conv: bool, device: torch.device) -> JoinState:
@@ -149,24 +151,24 @@ def join_state(config: BlendConfig, *, is_conv: bool, device: torch.device) -> J
 
 
 def _residual(host: Tensor, seed: Tensor, state: JoinState) -> Tensor:
-    return blend_residual(host, seed, state.alpha)
+    return blend_residual(host, seed, state.alpha, isolate=state.is_isolated)
 
 
 def _convex(host: Tensor, seed: Tensor, state: JoinState) -> Tensor:
-    return blend_convex(host, seed, state.alpha)
+    return blend_convex(host, seed, state.alpha, isolate=state.is_isolated)
 
 
 def _channel(host: Tensor, seed: Tensor, state: JoinState) -> Tensor:
     if state.shares is None:
         raise GraftFailed("a channel blend has no shares")
-    return blend_channel(host, seed, state.shares, state.alpha, dim=state.channel_dim)
+    return blend_channel(host, seed, state.shares, state.alpha, dim=state.channel_dim, isolate=state.is_isolated)
 
 
 def _confidence(host: Tensor, seed: Tensor, state: JoinState) -> Tensor:
     if state.gate is None:
         raise GraftFailed("a confidence blend has no logits for this batch")
     low, high = state.bounds
-    return blend_confidence(host, seed, state.gate, state.alpha, lo=low, hi=high)
+    return blend_confidence(host, seed, state.gate, state.alpha, lo=low, hi=high, isolate=state.is_isolated)
 
 
 JOINS: dict[int, Callable[[Tensor, Tensor, JoinState], Tensor]] = {

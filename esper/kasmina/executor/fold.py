@@ -45,7 +45,9 @@ def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
     if graft.blend.rate_factor_at(step) != 1.0:
         return "its learning-rate warm-up isn't over"
     layers = (slot.read_path, slot.write_path)
-    known = slot.obstacle or next(filter(None, (reshape_obstacle(path, model.get_submodule(path)) for path in layers)), "")
+    known = slot.obstacle or next(
+        filter(None, (reshape_obstacle(path, model.get_submodule(path)) for path in layers)), ""
+    )
     return known or optimizer_obstacle(arm.optimizer) or _other_seed(arm, graft)
 
 
@@ -128,5 +130,7 @@ def _replace_buffer(module: nn.Module, name: str, value: Tensor) -> Undo:
 
 def _join(host: Tensor, seed: Tensor, dim: int) -> Tensor:
     joined = torch.cat([host, seed.to(host.dtype)], dim)
-    is_channels_last = host.dim() == 4 and not host.is_contiguous() and host.is_contiguous(memory_format=torch.channels_last)
+    is_channels_last = (
+        host.dim() == 4 and not host.is_contiguous() and host.is_contiguous(memory_format=torch.channels_last)
+    )
     return joined.contiguous(memory_format=torch.channels_last) if is_channels_last else joined

@@ -48,7 +48,9 @@ def _merge_sgd(host: State, seed: State, options: Options, dim: int) -> State:
 def _merge_adam(host: State, seed: State, options: Options, dim: int) -> State:
     beta1, beta2 = options["betas"]
     host_steps, seed_steps = float(host["step"]), float(seed["step"])
-    first, second = (_correction(float(beta), host_steps) / _correction(float(beta), seed_steps) for beta in (beta1, beta2))
+    first, second = (
+        _correction(float(beta), host_steps) / _correction(float(beta), seed_steps) for beta in (beta1, beta2)
+    )
     scales = {"exp_avg": first, "exp_avg_sq": second, "max_exp_avg_sq": second}
     merged = dict(host)
     for name, scale in scales.items():
@@ -58,7 +60,7 @@ def _merge_adam(host: State, seed: State, options: Options, dim: int) -> State:
 
 
 def _correction(beta: float, steps: float) -> float:
-    return 1.0 - beta**steps
+    return 1.0 - float(beta**steps)
 
 
 def _cat_scaled(host: Tensor, seed: Tensor, scale: float, dim: int) -> Tensor:

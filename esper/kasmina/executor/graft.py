@@ -83,6 +83,11 @@ class Graft:
         self._alpha = alpha
         self._state.alpha.fill_(alpha)
 
+    def set_shadow(self) -> None:
+        """Prepares a shadow pass: the host gets no gradient, neither through the seed nor beside it."""
+        self.is_isolated = True
+        self._state.is_isolated = True
+
     def attach(self, model: nn.Module) -> None:
         """Hangs the taps on the model."""
         write = model.get_submodule(self.slot.write_path)
@@ -109,7 +114,9 @@ class Graft:
         if self.is_muted:
             return host
         if value is None:
-            raise GraftFailed(f"{self.slot.write_path} ran before {self.slot.read_path}: seed {self.seed_id} has no input")
+            raise GraftFailed(
+                f"{self.slot.write_path} ran before {self.slot.read_path}: seed {self.seed_id} has no input"
+            )
         if self.is_isolated:
             value = value.detach()
         seed = self.module(value)
@@ -161,5 +168,6 @@ class ConfidenceTap:
 
 def root_mean_square(value: Tensor) -> Tensor:
     """0-d, without a wait for the device."""
-    return torch.linalg.vector_norm(value.detach(), dtype=torch.float32) / max(1, value.numel()) ** 0.5
-
+    norm: Tensor = torch.linalg.vector_norm(value.detach(), dtype=torch.float32)
+    mean: Tensor = norm / max(1, value.numel()) ** 0.5
+    return mean

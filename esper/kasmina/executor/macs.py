@@ -6,9 +6,9 @@ torch dispatches, so that any module counts as what it does.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.keys import draw_key
 from esper.kasmina.executor.side_pass import side_pass
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MacCount:
@@ -28,24 +30,26 @@ class MacCount:
     training: int
 
 
+NO_MACS = MacCount(forward=0, training=0)
+
+
 def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
     """The arm's work for one sample, seeds included."""
     parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
     with side_pass(arm.modules, key=draw_key("macs"), training=False), torch.enable_grad():
-        with _counter() as forward:
-            outputs = arm.model(inputs)
+        outputs, forward = counted(lambda: arm.model(inputs))
         if not isinstance(outputs, Tensor):
             raise GraftFailed(f"the host returns {type(outputs).__name__}, expected one tensor of outputs")
-        with _counter() as backward:
-            torch.autograd.grad(outputs.float().square().sum(), parameters, allow_unused=True)
-    done = forward.get_total_flops() // 2
-    return MacCount(forward=done // len(inputs), training=(done + backward.get_total_flops() // 2) // len(inputs))
+        loss = outputs.float().square().sum()
+        _, backward = counted(lambda: torch.autograd.grad(loss, parameters, allow_unused=True))
+    return MacCount(forward=forward // len(inputs), training=(forward + backward) // len(inputs))
 
 
-def _counter() -> FlopCounterMode:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return FlopCounterMode(display=False, custom_mapping=_cpu_attention())
+def counted(work: Callable[[], T]) -> tuple[T, int]:
+    """The result of some work, and the multiply-accumulates that it took."""
+    with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
+        result = work()
+    return result, int(counter.get_total_flops()) // 2
 
 
 def _cpu_attention() -> dict[Any, Any]:
@@ -57,8 +61,10 @@ def _cpu_attention() -> dict[Any, Any]:
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
-def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))
+def _attention_backward_flops(
+    grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]

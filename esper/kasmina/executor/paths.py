@@ -162,10 +162,11 @@ class _Walker:
             return isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1
         if node.target in (torch.flatten, "flatten"):
             start = node.kwargs.get("start_dim", node.args[1] if len(node.args) > 1 else 0)
-            return start == 1 and len(node.args) < 3 and "end_dim" not in node.kwargs
+            return bool(start == 1) and len(node.args) < 3 and "end_dim" not in node.kwargs
         if node.target in ("view", "reshape", torch.reshape):
-            sizes = node.args[1:] if len(node.args) == 3 else (node.args[1] if len(node.args) == 2 else ())
-            return isinstance(sizes, (tuple, list)) and len(sizes) == 2 and sizes[1] == -1 and _is_batch_size(sizes[0])
+            sizes: Any = node.args[1:] if len(node.args) == 3 else (node.args[1] if len(node.args) == 2 else ())
+            is_pair = isinstance(sizes, (tuple, list)) and len(sizes) == 2
+            return is_pair and sizes[1] == -1 and _is_batch_size(sizes[0])
         return False
 
     def _averages(self, source: str, node: fx.Node) -> bool:

@@ -15,12 +15,13 @@ from esper.kasmina.executor.keys import forked_generators
 
 
 @contextmanager
-def side_pass(modules: Sequence[nn.Module], *, key: int, training: bool) -> Iterator[None]:
-    """Runs the modules in the given mode, seeded with `key`."""
+def side_pass(modules: Sequence[nn.Module], *, key: int, training: bool | None) -> Iterator[None]:
+    """Runs the modules in the given mode (None: as they are), seeded with `key`."""
     flags = [(module, module.training) for root in modules for module in root.modules()]
     buffers = [(buffer, buffer.detach().clone()) for root in modules for buffer in root.buffers()]
-    for module, _ in flags:
-        module.training = training
+    if training is not None:
+        for module, _ in flags:
+            module.training = training
     try:
         with forked_generators(key, device_of(modules[0])):
             yield

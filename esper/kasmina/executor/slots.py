@@ -35,7 +35,7 @@ class Slot:
     """A pair of taps. `between` and `columns` (positions flattened into features per channel) matter to spans."""
 
     slot_id: str
-    kind: SlotKind.ValueType
+    kind: SlotKind
     read_path: str
     write_path: str
     order: int
@@ -92,7 +92,9 @@ def find_slots(
     candidates = _candidates(model, trace)
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
     if not chosen:
-        raise ConfigError("model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}")
+        raise ConfigError(
+            "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}"
+        )
     return tuple(replace(slot, order=order, is_causal=is_causal) for order, slot in enumerate(chosen))
 
 
@@ -175,8 +177,11 @@ def _takes_residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> bool
     is_block = isinstance(parent, (nn.ModuleList, nn.Sequential)) and any(module.children())
     is_block = is_block and not isinstance(module, nn.Sequential)
     later = any(other.order > visit.order and is_width_layer(model.get_submodule(other.path)) for other in trace)
-    return later and (is_block or isinstance(module, ACTIVATIONS)) and visit.dtype is not None and (
-        visit.dtype.is_floating_point
+    return (
+        later
+        and (is_block or isinstance(module, ACTIVATIONS))
+        and visit.dtype is not None
+        and (visit.dtype.is_floating_point)
     )
 
 
@@ -245,7 +250,7 @@ def _positions(shape: tuple[int, ...], is_conv: bool) -> int:
     return math.prod(shape[2:]) if is_conv else math.prod(shape[1:-1])
 
 
-def _kind_name(kind: SlotKind.ValueType) -> str:
+def _kind_name(kind: SlotKind) -> str:
     return SlotKind.Name(kind).removeprefix("SLOT_KIND_").lower()
 
 

@@ -14,7 +14,7 @@ class Task(Protocol):
     """Losses, bounded scores, and data that serve growth alone."""
 
     @property
-    def type(self) -> TaskType.ValueType:
+    def type(self) -> TaskType:
         """Kind of task; a language model's seeds must not look ahead."""
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:

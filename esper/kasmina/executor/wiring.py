@@ -51,9 +51,7 @@ def remove_seed_groups(optimizer: torch.optim.Optimizer, scheduler: object, seed
                 del values[index]
 
 
-def _host_group(
-    optimizer: torch.optim.Optimizer, name: str, twins_of: Mapping[str, str], host: nn.Module
-) -> int:
+def _host_group(optimizer: torch.optim.Optimizer, name: str, twins_of: Mapping[str, str], host: nn.Module) -> int:
     module_name, _, parameter_name = name.rpartition(".")
     twin_path = twins_of.get(module_name)
     twin = None if twin_path is None else getattr(host.get_submodule(twin_path), parameter_name, None)

@@ -19,7 +19,7 @@ def low_rank(host: nn.Module, slot: Slot, parameters: Mapping[str, float]) -> nn
     if rank > slot.features:
         raise GraftFailed(f"rank {rank} exceeds the {slot.features} features of {slot.slot_id}")
     if slot.is_conv:
-        down = same_convolution(slot, slot.features, rank, 1, place)
-        return nn.Sequential(down, zeroed(same_convolution(slot, rank, slot.features, 1, place)))
+        down = same_convolution(slot, slot.features, rank, taps=1, place=place, bias=False)
+        return nn.Sequential(down, zeroed(same_convolution(slot, rank, slot.features, taps=1, place=place, bias=False)))
     down = nn.Linear(slot.features, rank, bias=False, **place)
     return nn.Sequential(down, zeroed(nn.Linear(rank, slot.features, bias=False, **place)))

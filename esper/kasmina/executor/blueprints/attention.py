@@ -49,7 +49,9 @@ def self_attention(host: nn.Module, slot: Slot, parameters: Mapping[str, float])
     kinds = SlotKind.SLOT_KIND_RESIDUAL_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV
     require_kind(slot, "attention.self", *kinds)
     if slot.dims < 3 or (slot.dims > 3 and not slot.is_conv):
-        raise GraftFailed(f"attention.self needs [batch, positions, features]; {slot.slot_id} has {slot.dims} dimensions")
+        raise GraftFailed(
+            f"attention.self needs [batch, positions, features]; {slot.slot_id} has {slot.dims} dimensions"
+        )
     heads, head_size, place = whole(parameters, "heads"), whole(parameters, "head_size"), placement(host, slot)
     inner = SelfAttention(
         nn.LayerNorm(slot.features, **place),

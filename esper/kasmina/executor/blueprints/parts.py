@@ -38,7 +38,7 @@ def zeroed(layer: M) -> M:
     return layer
 
 
-def require_kind(slot: Slot, factory: str, *kinds: SlotKind.ValueType) -> None:
+def require_kind(slot: Slot, factory: str, *kinds: SlotKind) -> None:
     if slot.kind not in kinds:
         fits = ", ".join(SlotKind.Name(kind) for kind in kinds)
         raise GraftFailed(f"{factory} fits {fits}, but {slot.slot_id} is {SlotKind.Name(slot.kind)}")
@@ -50,9 +50,12 @@ def refuse_looking_ahead(slot: Slot, factory: str) -> None:
         raise GraftFailed(f"{factory} in {slot.slot_id} would read later tokens; a language model can't take it")
 
 
-def same_convolution(slot: Slot, channels_in: int, channels_out: int, taps: int, place: dict[str, Any]) -> nn.Module:
+def same_convolution(
+    slot: Slot, channels_in: int, channels_out: int, *, taps: int, place: dict[str, Any], bias: bool = True
+) -> nn.Module:
     """A convolution over the slot's positions that keeps their number."""
-    kind = CONVOLUTIONS.get(slot.dims - 2)
+    kind: Any = CONVOLUTIONS.get(slot.dims - 2)
     if kind is None:
         raise GraftFailed(f"{slot.slot_id} has {slot.dims - 2} position dimensions, expected 1 to 3")
-    return kind(channels_in, channels_out, taps, padding=taps // 2, **place)
+    convolution: nn.Module = kind(channels_in, channels_out, taps, padding=taps // 2, bias=bias, **place)
+    return convolution

@@ -37,7 +37,7 @@ def residual_conv(host: nn.Module, slot: Slot, parameters: Mapping[str, float]) 
     width, place = whole(parameters, "width"), placement(host, slot)
     return nn.Sequential(
         nn.GroupNorm(1, slot.features, **place),
-        same_convolution(slot, slot.features, width, 3, place),
+        same_convolution(slot, slot.features, width, taps=3, place=place),
         nn.ReLU(),
-        zeroed(same_convolution(slot, width, slot.features, 3, place)),
+        zeroed(same_convolution(slot, width, slot.features, taps=3, place=place)),
     )

@@ -1,0 +1,290 @@
+"""The seed executor: does at step boundaries what Kasmina's directives say, and measures what its gates need.
+
+Order within a step, where `step` counts the steps done before it:
+
+    before_step(step) -> forward, backward -> after_backward() -> optimiser -> shadow_step(...)
+
+and at a boundary: execute(directives, step), at_boundary(step), collect(step). Between these calls nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from opentelemetry import trace
+from torch import Tensor, nn
+
+from esper.core.errors import ConfigError, EsperError
+from esper.kasmina.executor.actions import ACTIONS, RUN_WIDE, Facts, action_of
+from esper.kasmina.executor.arm import TrainingArm
+from esper.kasmina.executor.collected import Collected
+from esper.kasmina.executor.graft import Graft
+from esper.kasmina.executor.isolation import reachable_parameters
+from esper.kasmina.executor.macs import NO_MACS, MacCount
+from esper.kasmina.executor.manifest import describe
+from esper.kasmina.executor.observe import is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.saved import restore, saved
+from esper.kasmina.executor.slots import Slot, find_slots
+from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Life
+from esper.kasmina.executor.task import Task
+from esper.kasmina.executor.trace import trace_forward
+from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
+
+tracer = trace.get_tracer("esper.kasmina.executor")
+
+# Errors of a directive that are reported, not raised: ours, and what torch raises for shapes, types and devices.
+REPORTED = (EsperError, RuntimeError, ValueError, TypeError)
+
+
+class SeedExecutor:
+    """Seeds of one run, in the trainer's process."""
+
+    def __init__(
+        self, arm: TrainingArm, task: Task, *, fetch_artifact: Callable[[str], bytes], config: ExecutorConfig
+    ) -> None:
+        self._no_slots: ConfigError | None = None
+        slots = self._find_slots(arm, task, config)
+        self._state = ExecutorState(
+            arm=arm,
+            task=task,
+            config=config,
+            fetch_artifact=fetch_artifact,
+            slots={slot.slot_id: slot for slot in slots},
+        )
+        self._state.topology_changed()
+        self._reports: list[DirectiveReport] = []
+
+    def _find_slots(self, arm: TrainingArm, task: Task, config: ExecutorConfig) -> tuple[Slot, ...]:
+        is_causal = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
+        try:
+            traced = trace_forward(arm.model, task.probe_inputs())
+            return find_slots(arm.model, traced, named=config.slots, is_causal=is_causal)
+        except ConfigError as error:
+            # A host without slots trains alone; who wants to grow it asks for the manifest.
+            self._no_slots = error
+            return ()
+
+    @property
+    def arm(self) -> TrainingArm:
+        """The arm that the run is about; installing the twin replaces it."""
+        return self._state.arm
+
+    @property
+    def twin(self) -> TrainingArm | None:
+        """The never-grafted copy: the trainer makes the same steps with it."""
+        return self._state.twin
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """Seeds that are built, permanent modules included; folded and removed ones are not."""
+        return tuple(self._state.lives)
+
+    @property
+    def topology(self) -> int:
+        """Rises with every change of parameters, in number or shape: lists of them are to be made anew."""
+        return self._state.topology
+
+    @property
+    def macs(self) -> MacCount:
+        """Work of the main arm for one sample."""
+        return self._state.macs
+
+    @property
+    def twin_macs(self) -> MacCount:
+        """Work of the twin for one sample; 0 without one."""
+        return self._state.twin_macs if self._state.twin is not None else NO_MACS
+
+    @property
+    def side_macs(self) -> int:
+        """Work of all incubation and judging passes so far."""
+        return self._state.side_macs
+
+    @property
+    def has_evidence(self) -> bool:
+        """True if a report, a measurement or the end of a schedule waits to be collected."""
+        if self._reports:
+            return True
+        return any(life.evidence or self._has_finished(life) for life in self._living())
+
+    def manifest(self) -> HostManifest:
+        """The host and its slots; ConfigError if no seed fits anywhere."""
+        if self._no_slots is not None:
+            raise self._no_slots
+        return describe(self.arm, self._state.task, list(self._state.slots.values()))
+
+    def host_parameters(self) -> list[nn.Parameter]:
+        """The host's own trainable parameters: clipping looks at these."""
+        return self.arm.host_parameters()
+
+    def seed_parameters(self) -> list[nn.Parameter]:
+        """Trainable parameters of the seeds in the forward pass."""
+        modules = [graft.module for graft in self.arm.grafts]
+        return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+
+    def alpha_of(self, seed_id: str) -> float:
+        """Alpha of the last step prepared; 0 for a seed that isn't in the forward pass."""
+        graft = self.arm.graft(seed_id)
+        return 0.0 if graft is None else graft.alpha
+
+    def execute(self, directives: Iterable[SeedDirective], step: int) -> tuple[SeedDirective, ...]:
+        """Does directives in order; those for later steps wait. Returns the ones that are the trainer's own to do."""
+        own = []
+        for directive in directives:
+            if directive.directive_id in self._state.done:
+                continue
+            if directive.kind in RUN_WIDE:
+                own.append(directive)
+            elif (due := self._due(directive, step)) > step:
+                waiting = SeedDirective()
+                waiting.CopyFrom(directive)
+                waiting.at_step = due
+                self._state.queue.append(waiting)
+            else:
+                self._do(directive, step)
+        return tuple(own)
+
+    def report(self, directive: SeedDirective, step: int, *, failure: str = "") -> None:
+        """Notes a directive that the trainer did itself."""
+        self._note(directive, step, {}, failure)
+
+    def at_boundary(self, step: int) -> None:
+        """Does what is due: waiting directives, ends of fades and of incubations, probes of isolated seeds."""
+        self._state.boundary_step = step
+        for life in list(self._state.lives.values()):
+            self._end_fade(life, step)
+            self._end_incubation(life, step)
+            self._probe_isolation(life, step)
+        due = [directive for directive in self._state.queue if directive.at_step <= step]
+        for directive in sorted(due, key=lambda waiting: waiting.at_step):
+            if directive in self._state.queue:
+                self._state.queue.remove(directive)
+                self._do(directive, step)
+
+    def before_step(self, step: int) -> None:
+        """Alpha, learning rates and dropout draws of the seeds; call it after the scheduler has set its rates."""
+        state = self._state
+        if state.twin is not None:
+            state.twin.set_step(step, run_seed=state.config.run_seed)
+        if not state.arm.grafts:
+            return
+        state.arm.set_step(step, run_seed=state.config.run_seed)
+        is_measuring = step % state.config.measure_every_steps == 0
+        for graft in state.arm.grafts:
+            graft.is_measuring = is_measuring
+
+    def after_backward(self) -> None:
+        """Notes the gradients of living seeds."""
+        for graft in self._state.arm.grafts:
+            life = self._state.lives[graft.seed_id]
+            if not life.is_permanent:
+                gradients = [parameter.grad for parameter in graft.module.parameters()]
+                life.statistics.add([gradient for gradient in gradients if gradient is not None])
+
+    def shadow_step(self, inputs: Tensor, targets: Tensor, step: int) -> None:
+        """Trains incubating seeds on a quarter of the batch, after the host's own step."""
+        state = self._state
+        for life in state.lives.values():
+            if life.incubation is not None:
+                seed = state.config.run_seed
+                state.side_macs += life.incubation.step(
+                    state.arm, state.task, inputs, targets, step, seed, life.statistics
+                )
+
+    def note_loss(self, smoothed: float, standard_error: float | None) -> None:
+        """The smoothed training loss of now, for the stability gate."""
+        self._state.smoothed_loss, self._state.loss_standard_error = smoothed, standard_error
+
+    def collect(self, step: int) -> Collected:
+        """Evidence and reports since the last call."""
+        reports, self._reports = tuple(self._reports), []
+        observations = tuple(observe(self._state, life, step) for life in self._living())
+        return Collected(observations=observations, reports=reports, slots=slot_signals(self._state))
+
+    def finish(self, step: int) -> bool:
+        """Ends growth: an unjudged seed leaves, by its twin if there is one. True if the arm changed."""
+        before = self.topology
+        living = [life.plan.seed_id for life in self._living()]
+        kind = DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN if self.twin else DirectiveKind.DIRECTIVE_KIND_REMOVE
+        for seed_id in living if self.twin is None else living[:1]:
+            ACTIONS[kind](self._state, SeedDirective(seed_id=seed_id, kind=kind), step)
+        self._state.twin = None
+        self._state.queue.clear()
+        return self.topology != before
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything as tensors and plain containers; tensors are the live ones."""
+        return saved(self._state, self._reports)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores topology, arms, seeds in every phase, and what waits."""
+        self._reports = restore(self._state, state)
+
+    def _living(self) -> list[Life]:
+        return [life for life in self._state.lives.values() if not life.is_permanent]
+
+    def _has_finished(self, life: Life) -> bool:
+        graft = self.arm.graft(life.plan.seed_id)
+        return not life.was_schedule_done and is_schedule_done(graft, self._state.boundary_step)
+
+    def _due(self, directive: SeedDirective, step: int) -> int:
+        """A seed that fades is taken out when it has faded."""
+        due = directive.at_step if directive.HasField("at_step") else step
+        life = self._state.lives.get(directive.seed_id)
+        if (
+            directive.kind == DirectiveKind.DIRECTIVE_KIND_REMOVE
+            and life is not None
+            and life.fade_end_step is not None
+        ):
+            return max(due, life.fade_end_step)
+        return due
+
+    def _do(self, directive: SeedDirective, step: int) -> None:
+        attributes: dict[str, str | int] = {"esper.seed_id": directive.seed_id, "esper.step": step}
+        with tracer.start_as_current_span(_span_name(directive), attributes=attributes) as span:
+            try:
+                facts, failure = action_of(directive)(self._state, directive, step), ""
+            except REPORTED as error:
+                facts, failure = {}, str(error) or type(error).__name__
+                span.set_attribute("esper.failure", failure)
+        self._note(directive, step, facts, failure)
+
+    def _note(self, directive: SeedDirective, step: int, facts: Facts, failure: str) -> None:
+        self._state.done.add(directive.directive_id)
+        report = DirectiveReport(
+            directive_id=directive.directive_id,
+            seed_id=directive.seed_id,
+            kind=directive.kind,
+            step=step,
+            succeeded=not failure,
+            **{"failure": failure, **facts},
+        )
+        self._reports.append(report)
+
+    def _end_fade(self, life: Life, step: int) -> None:
+        if life.fade_end_step is None or step < life.fade_end_step:
+            return
+        kind = DirectiveKind.DIRECTIVE_KIND_REMOVE
+        ACTIONS[kind](self._state, SeedDirective(seed_id=life.plan.seed_id, kind=kind), step)
+
+    def _end_incubation(self, life: Life, step: int) -> None:
+        incubation = life.incubation
+        if incubation is None or incubation.has_score or step < incubation.end_step:
+            return
+        state = self._state
+        key = state.key("incubation score", life.plan.seed_id, step)
+        life.evidence.incubation_score = incubation.held_out(state.arm, state.task, key)
+        state.side_macs += 2 * life.evidence.incubation_score.samples * state.macs.forward
+
+    def _probe_isolation(self, life: Life, step: int) -> None:
+        graft: Graft | None = self.arm.graft(life.plan.seed_id)
+        if graft is None or not graft.is_isolated or life.is_permanent:
+            return
+        key = self._state.key("isolation", life.plan.seed_id, step)
+        life.leaks += reachable_parameters(self.arm, graft, self._state.task.probe_inputs(), key=key)
+
+
+def _span_name(directive: SeedDirective) -> str:
+    if directive.kind == DirectiveKind.DIRECTIVE_KIND_ATTACH:
+        return "executor.graft"
+    return f"executor.{DirectiveKind.Name(directive.kind).removeprefix('DIRECTIVE_KIND_').lower()}"

@@ -1,0 +1,25 @@
+"""The host as the services know it when a run opens."""
+
+from __future__ import annotations
+
+from esper.kasmina.executor.arm import TrainingArm
+from esper.kasmina.executor.macs import count_macs
+from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.task import Task
+from esper.kasmina.executor.trace import submodule_specs, trace_forward
+from esper.leyline import HostManifest
+
+
+def describe(arm: TrainingArm, task: Task, slots: list[Slot]) -> HostManifest:
+    """Submodules, slots, sizes and the digest of the weights of now."""
+    inputs = task.probe_inputs()
+    return HostManifest(
+        model=type(arm.model).__name__,
+        weights_digest=arm.digest(),
+        submodules=submodule_specs(arm.model, trace_forward(arm.model, inputs)),
+        slots=[slot.spec(arm.model) for slot in slots],
+        parameters=sum(parameter.numel() for parameter in arm.host_parameters()),
+        forward_macs=count_macs(arm, inputs).forward,
+        task=task.type,
+        optimizer_family=type(arm.optimizer).__name__,
+    )

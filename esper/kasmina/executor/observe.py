@@ -1,0 +1,91 @@
+"""What the executor tells about seeds and slots: one observation per living seed, one signal per slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from esper.kasmina.executor.graft import Graft
+from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.state import Evidence, ExecutorState, Life
+from esper.leyline import SeedObservation, SlotSignal
+
+
+def observe(state: ExecutorState, life: Life, step: int) -> SeedObservation:
+    """The seed's observation; its one-off evidence is handed out once."""
+    graft = state.arm.graft(life.plan.seed_id)
+    norm, are_finite = life.statistics.read()
+    evidence, life.evidence = life.evidence, Evidence()
+    incubation = life.incubation
+    life.was_schedule_done = is_schedule_done(graft, step)
+    return SeedObservation(
+        seed_id=life.plan.seed_id,
+        step=step,
+        alpha=graft.blend.alpha_at(step) if graft is not None else 0.0,
+        gradient_norm=norm,
+        rms_ratio=_rms_ratio(graft, life),
+        isolation_violations=_leaks(life),
+        smoothed_loss=state.smoothed_loss,
+        smoothed_loss_at_graft=life.loss_at_graft,
+        smoothed_loss_standard_error=state.loss_standard_error,
+        is_schedule_done=life.was_schedule_done,
+        probe=evidence.probe,
+        judgement=evidence.judgement,
+        incubation_score=evidence.incubation_score,
+        incubation_steps=None if incubation is None else incubation.steps_done,
+        gradients_finite=are_finite,  # type: ignore[arg-type]
+    )
+
+
+def is_schedule_done(graft: Graft | None, step: int) -> bool:
+    """True when alpha or the warm-up has reached its end."""
+    return graft is not None and graft.blend.is_done(step)
+
+
+def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
+    """Sizes of now, fossils, and the gradient norm at each slot's layers where the last step left gradients."""
+    specs = [slot.spec(state.arm.model) for slot in state.slots.values()]
+    norms = _gradient_norms(state, state.slots.values())
+    return tuple(
+        SlotSignal(
+            slot_id=spec.slot_id,
+            gradient_norm=norm,
+            width=spec.width,
+            fossils=_fossils(state, spec.slot_id),
+            in_features=spec.in_features,
+            out_features=spec.out_features,
+        )
+        for spec, norm in zip(specs, norms, strict=True)
+    )
+
+
+def _fossils(state: ExecutorState, slot_id: str) -> int:
+    modules = sum(life.is_permanent and life.plan.slot_id == slot_id for life in state.lives.values())
+    return modules + state.folded.get(slot_id, 0)
+
+
+def _gradient_norms(state: ExecutorState, slots: Iterable[Slot]) -> list[float | None]:
+    """One transfer for all slots."""
+    norms: list[Tensor | None] = []
+    for slot in slots:
+        layers = [state.arm.model.get_submodule(path) for path in (slot.read_path, slot.write_path)]
+        gradients = [p.grad for layer in layers for p in layer.parameters(recurse=False) if p.grad is not None]
+        norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else None)
+    there = [norm.float() for norm in norms if norm is not None]
+    values = iter(torch.stack(there).tolist() if there else [])
+    return [None if norm is None else next(values) for norm in norms]
+
+
+def _rms_ratio(graft: Graft | None, life: Life) -> float | None:
+    if graft is None:
+        return None if life.incubation is None else life.incubation.rms_ratio
+    return None if graft.rms is None else float(graft.rms[0]) / max(float(graft.rms[1]), 1e-12)
+
+
+def _leaks(life: Life) -> int:
+    leaks, life.leaks = life.leaks, 0
+    if life.incubation is not None:
+        leaks, life.incubation.leaks = leaks + life.incubation.leaks, 0
+    return leaks

@@ -1,0 +1,44 @@
+"""Changes of the optimiser's settings by command: learning rate, momentum, weight decay; absent ones stay."""
+
+from __future__ import annotations
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.arm import TrainingArm
+from esper.leyline import OptimizerAdjustment
+
+
+def adjust_optimizer(arm: TrainingArm, change: OptimizerAdjustment) -> None:
+    """Applies the change to every group; a setting that the optimiser lacks is refused before anything changes."""
+    groups = arm.optimizer.param_groups
+    name = type(arm.optimizer).__name__
+    if change.HasField("momentum") and not all("momentum" in group or "betas" in group for group in groups):
+        raise GraftFailed(f"{name} has no momentum to change")
+    if change.HasField("weight_decay") and not all("weight_decay" in group for group in groups):
+        raise GraftFailed(f"{name} has no weight decay to change")
+    if change.HasField("learning_rate_factor"):
+        _scale_rate(arm, change.learning_rate_factor)
+    for group in groups:
+        if change.HasField("momentum"):
+            _set_momentum(group, change.momentum)
+        if change.HasField("weight_decay"):
+            group["weight_decay"] = change.weight_decay
+
+
+def _scale_rate(arm: TrainingArm, factor: float) -> None:
+    """A scheduler that sets rates must know of the factor, or it would undo it."""
+    for group in arm.optimizer.param_groups:
+        group["lr"] *= factor
+        if "initial_lr" in group:
+            group["initial_lr"] *= factor
+    if hasattr(arm.scheduler, "factor"):
+        arm.scheduler.factor *= factor
+    elif isinstance(getattr(arm.scheduler, "base_lrs", None), list):
+        arm.scheduler.base_lrs[:] = [rate * factor for rate in arm.scheduler.base_lrs]
+
+
+def _set_momentum(group: dict[str, object], momentum: float) -> None:
+    betas = group.get("betas")
+    if isinstance(betas, (tuple, list)):
+        group["betas"] = (momentum, *betas[1:])
+    else:
+        group["momentum"] = momentum

@@ -1,0 +1,31 @@
+"""Whether anything of a removed seed is left: in hooks, optimiser, twin, lives or the queue."""
+
+from __future__ import annotations
+
+from esper.kasmina.executor.graft import ConfidenceTap, ReadTap, WriteTap
+from esper.kasmina.executor.state import SEED_BOUND, ExecutorState
+from esper.kasmina.executor.wiring import seed_groups
+
+
+def find_remains(state: ExecutorState, seed_id: str) -> list[str]:
+    """What is left, in words; empty means clean."""
+    remains = []
+    for path, module in state.arm.model.named_modules():
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        taps = [hook for hook in hooks if isinstance(hook, (ReadTap, WriteTap, ConfidenceTap))]
+        if any(tap.graft.seed_id == seed_id for tap in taps):
+            remains.append(f"a tap on {path or 'the model'}")
+    if state.arm.graft(seed_id) is not None:
+        remains.append("a graft of the main arm")
+    if seed_groups(state.arm.optimizer, seed_id):
+        remains.append("a parameter group of the optimiser")
+    known = {id(member) for group in state.arm.optimizer.param_groups for member in group["params"]}
+    if any(id(parameter) not in known for parameter in state.arm.optimizer.state):
+        remains.append("optimiser state of a parameter that is in no group")
+    if state.twin is not None:
+        remains.append("a twin")
+    if seed_id in state.lives:
+        remains.append("the seed's record")
+    if any(directive.seed_id == seed_id and directive.kind in SEED_BOUND for directive in state.queue):
+        remains.append("a directive that waits for its step")
+    return remains

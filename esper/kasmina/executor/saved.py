@@ -1,0 +1,176 @@
+"""The executor's state as a checkpoint keeps it: tensors and plain containers, readable with weights_only=True.
+
+Structure is not pickled: seeds are built again from their plans, then their weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import torch
+from google.protobuf.message import Message
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor.arm import TrainingArm
+from esper.kasmina.executor.blend import Blend
+from esper.kasmina.executor.blueprints import build_seed
+from esper.kasmina.executor.graft import Graft, SeedPlan
+from esper.kasmina.executor.incubate import Incubation
+from esper.kasmina.executor.slots import refreshed
+from esper.kasmina.executor.state import Evidence, ExecutorState, Life
+from esper.kasmina.executor.trace import trace_forward
+from esper.leyline import BlendConfig, DirectiveReport, JudgeResult, PairedScore, ProbeResult, SeedDirective
+
+FORMAT = 1
+M = TypeVar("M", bound=Message)
+
+
+def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str, Any]:
+    """Everything that `restore` needs."""
+    return {
+        "format": FORMAT,
+        "arm": state.arm.state_dict(),
+        "arm_seeds": [_graft_record(graft) for graft in state.arm.grafts],
+        "twin": None if state.twin is None else state.twin.state_dict(),
+        "twin_seeds": [] if state.twin is None else [_graft_record(graft) for graft in state.twin.grafts],
+        "lives": [_life_record(state, life) for life in state.lives.values()],
+        "queue": [directive.SerializeToString(deterministic=True) for directive in state.queue],
+        "reports": [report.SerializeToString(deterministic=True) for report in reports],
+        "done": sorted(state.done),
+        "folded": dict(state.folded),
+        "topology": state.topology,
+        "boundary_step": state.boundary_step,
+        "side_macs": state.side_macs,
+        "smoothed_loss": state.smoothed_loss,
+        "loss_standard_error": state.loss_standard_error,
+    }
+
+
+def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveReport]:
+    """Puts a saved state in place of the present one; returns the reports that nobody had collected."""
+    if data.get("format") != FORMAT:
+        raise ConfigError("checkpoint", data.get("format"), f"expected executor state of format {FORMAT}")
+    twin = None if data["twin"] is None else state.arm.clone()
+    _load_arm(state, state.arm, data["arm"], data["arm_seeds"])
+    if twin is not None:
+        _load_arm(state, twin, data["twin"], data["twin_seeds"])
+    state.twin = twin
+    state.lives = {record["plan"]["seed_id"]: _life(state, record) for record in data["lives"]}
+    state.queue = [SeedDirective.FromString(content) for content in data["queue"]]
+    state.done = set(data["done"])
+    state.folded = dict(data["folded"])
+    state.boundary_step, state.side_macs = data["boundary_step"], data["side_macs"]
+    state.smoothed_loss, state.loss_standard_error = data["smoothed_loss"], data["loss_standard_error"]
+    # Whoever holds lists of parameters from before must notice, also where the saved count is the present one.
+    state.topology = max(state.topology, data["topology"])
+    state.topology_changed()
+    return [DirectiveReport.FromString(content) for content in data["reports"]]
+
+
+def _load_arm(
+    state: ExecutorState, arm: TrainingArm, data: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> None:
+    def regraft(reshaped: TrainingArm) -> list[Graft]:
+        trace = trace_forward(reshaped.model, state.task.probe_inputs())
+        state.slots = {slot.slot_id: slot for slot in refreshed(list(state.slots.values()), trace)}
+        return [_graft(state, reshaped, record) for record in records]
+
+    arm.load_state_dict(data, regraft)
+
+
+def _graft_record(graft: Graft) -> dict[str, Any]:
+    return {
+        "plan": _plan_record(graft.plan),
+        "blend": graft.blend.config.SerializeToString(deterministic=True),
+        "start_step": graft.blend.start_step,
+        "alpha": graft.alpha,
+        "is_isolated": graft.is_isolated,
+        "rms": None if graft.rms is None else [part.clone() for part in graft.rms],
+    }
+
+
+def _graft(state: ExecutorState, arm: TrainingArm, record: Mapping[str, Any]) -> Graft:
+    plan = _plan(record["plan"])
+    blend = Blend(config=BlendConfig.FromString(record["blend"]), start_step=record["start_step"])
+    graft = Graft(plan, state.slot(plan.slot_id), _module(state, arm, plan), blend, is_isolated=record["is_isolated"])
+    graft.set_alpha(record["alpha"])
+    graft.rms = None if record["rms"] is None else (record["rms"][0], record["rms"][1])
+    return graft
+
+
+def _module(state: ExecutorState, arm: TrainingArm, plan: SeedPlan) -> torch.nn.Module:
+    slot, seed = state.slot(plan.slot_id), plan.initialization_seed
+    return build_seed(arm.model, slot, plan.factory, dict(plan.parameters), initialization_seed=seed)
+
+
+def _plan_record(plan: SeedPlan) -> dict[str, Any]:
+    return {**asdict(plan), "parameters": [list(pair) for pair in plan.parameters]}
+
+
+def _plan(record: Mapping[str, Any]) -> SeedPlan:
+    parameters = tuple((str(name), float(value)) for name, value in record["parameters"])
+    return SeedPlan(**{**record, "parameters": parameters})
+
+
+def _life_record(state: ExecutorState, life: Life) -> dict[str, Any]:
+    is_grafted = state.arm.graft(life.plan.seed_id) is not None
+    return {
+        "plan": _plan_record(life.plan),
+        "module": None if is_grafted else dict(life.module.state_dict()),
+        "statistics": life.statistics.state_dict(),
+        "incubation": None if life.incubation is None else life.incubation.state_dict(),
+        "evidence": [
+            None if part is None else part.SerializeToString(deterministic=True)
+            for part in (life.evidence.probe, life.evidence.judgement, life.evidence.incubation_score)
+        ],
+        "loss_at_graft": life.loss_at_graft,
+        "leaks": life.leaks,
+        "fade_end_step": life.fade_end_step,
+        "is_permanent": life.is_permanent,
+        "was_schedule_done": life.was_schedule_done,
+    }
+
+
+def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
+    plan = _plan(record["plan"])
+    graft = state.arm.graft(plan.seed_id)
+    module = _module(state, state.arm, plan) if graft is None else graft.module
+    if record["module"] is not None:
+        module.load_state_dict(record["module"])
+    probe, judgement, score = record["evidence"]
+    life = Life(
+        plan=plan,
+        module=module,
+        evidence=Evidence(
+            probe=_message(ProbeResult, probe),
+            judgement=_message(JudgeResult, judgement),
+            incubation_score=_message(PairedScore, score),
+        ),
+        loss_at_graft=record["loss_at_graft"],
+        leaks=record["leaks"],
+        fade_end_step=record["fade_end_step"],
+        is_permanent=record["is_permanent"],
+        was_schedule_done=record["was_schedule_done"],
+    )
+    life.statistics.load_state_dict(record["statistics"])
+    if (incubation := record["incubation"]) is not None:
+        life.incubation = Incubation(
+            state.arm,
+            plan,
+            state.slot(plan.slot_id),
+            module,
+            start_step=incubation["start_step"],
+            duration_steps=incubation["duration_steps"],
+        )
+        life.incubation.load_state_dict(incubation)
+    return life
+
+
+def _message(kind: type[M], content: bytes | None) -> M | None:
+    if content is None:
+        return None
+    message = kind()
+    message.ParseFromString(content)
+    return message

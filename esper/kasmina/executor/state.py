@@ -1,0 +1,140 @@
+"""What the executor holds: the arms, the seeds' lives, and what waits for its step. Actions change it, nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.arm import TrainingArm
+from esper.kasmina.executor.graft import Graft, SeedPlan
+from esper.kasmina.executor.incubate import Incubation
+from esper.kasmina.executor.judge import probe_outputs
+from esper.kasmina.executor.keys import draw_key
+from esper.kasmina.executor.macs import NO_MACS, MacCount, count_macs
+from esper.kasmina.executor.slots import Slot, refreshed
+from esper.kasmina.executor.statistics import GradientStatistics
+from esper.kasmina.executor.task import Task
+from esper.kasmina.executor.trace import trace_forward
+from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective
+
+# Directives that mean nothing once their seed is gone.
+SEED_BOUND = frozenset(
+    {
+        DirectiveKind.DIRECTIVE_KIND_ATTACH,
+        DirectiveKind.DIRECTIVE_KIND_INCUBATE,
+        DirectiveKind.DIRECTIVE_KIND_SET_BLEND,
+        DirectiveKind.DIRECTIVE_KIND_PROBE,
+        DirectiveKind.DIRECTIVE_KIND_JUDGE,
+        DirectiveKind.DIRECTIVE_KIND_MUTE,
+        DirectiveKind.DIRECTIVE_KIND_FOLD,
+        DirectiveKind.DIRECTIVE_KIND_FADE,
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorConfig:
+    """Settings of the executor."""
+
+    run_seed: int
+    slots: tuple[str, ...] | None = None
+    """Slots by name, e.g. "fc1-fc2" or "act1"; None: those that the host offers."""
+    measure_every_steps: int = 10
+    """Steps between two measurements of rms(seed output) / rms(host activation)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Evidence:
+    """Results of one-off measurements that nobody has collected yet."""
+
+    probe: ProbeResult | None = None
+    judgement: JudgeResult | None = None
+    incubation_score: PairedScore | None = None
+
+    def __bool__(self) -> bool:
+        return any(part is not None for part in (self.probe, self.judgement, self.incubation_score))
+
+
+@dataclass(kw_only=True, slots=True)
+class Life:
+    """One seed from its building to its removal or permanence."""
+
+    plan: SeedPlan
+    module: nn.Module
+    statistics: GradientStatistics = field(default_factory=GradientStatistics)
+    evidence: Evidence = field(default_factory=Evidence)
+    incubation: Incubation | None = None
+    loss_at_graft: float | None = None
+    leaks: int = 0
+    fade_end_step: int | None = None
+    is_permanent: bool = False
+    was_schedule_done: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class ExecutorState:
+    """Everything that a checkpoint keeps, beside the collaborators that measure it."""
+
+    arm: TrainingArm
+    task: Task
+    config: ExecutorConfig
+    fetch_artifact: Callable[[str], bytes]
+    slots: dict[str, Slot]
+    twin: TrainingArm | None = None
+    lives: dict[str, Life] = field(default_factory=dict)
+    folded: dict[str, int] = field(default_factory=dict)
+    queue: list[SeedDirective] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    topology: int = 0
+    boundary_step: int = 0
+    side_macs: int = 0
+    smoothed_loss: float = float("nan")
+    loss_standard_error: float | None = None
+    macs: MacCount = NO_MACS
+    twin_macs: MacCount = NO_MACS
+
+    def life(self, seed_id: str) -> Life:
+        """A seed that was built and is still there."""
+        life = self.lives.get(seed_id)
+        if life is None:
+            raise GraftFailed(f"seed {seed_id!r} isn't built here; known are: {', '.join(self.lives) or 'none'}")
+        return life
+
+    def graft(self, seed_id: str) -> Graft:
+        """A seed in the main arm's forward pass."""
+        graft = self.arm.graft(seed_id)
+        if graft is None:
+            raise GraftFailed(f"seed {seed_id!r} isn't in the host's forward pass")
+        return graft
+
+    def slot(self, slot_id: str) -> Slot:
+        slot = self.slots.get(slot_id)
+        if slot is None:
+            raise GraftFailed(f"the host has no slot {slot_id!r}; it has {', '.join(self.slots)}")
+        return slot
+
+    def key(self, purpose: str, *parts: str | int) -> int:
+        """Seed of a side pass."""
+        return draw_key(self.config.run_seed, purpose, *parts)
+
+    def outputs(self) -> Tensor:
+        """The main arm's outputs for the probe batch."""
+        return probe_outputs(self.arm, self.task, key=self.key("probe outputs"))
+
+    def topology_changed(self) -> None:
+        """Sizes and costs are measured anew."""
+        self.topology += 1
+        inputs = self.task.probe_inputs()
+        trace = trace_forward(self.arm.model, inputs)
+        self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
+        self.macs = count_macs(self.arm, inputs)
+        if self.twin is not None:
+            self.twin_macs = count_macs(self.twin, inputs)
+
+
+def all_finite(module: nn.Module) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
