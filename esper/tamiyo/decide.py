@@ -51,6 +51,7 @@ class Verdict:
     expired_ids: tuple[str, ...]
     findings: tuple[RiskFinding, ...]
     mode_change: mode.ModeChange | None
+    selection: Selection | None
     coverage: CoverageSummary
     signals: Signals
 
@@ -74,15 +75,7 @@ def decide(
     orders, reasons = _restrain(proposal, findings, is_conservative=state.conservative)
     mode_change = mode.advance(after, findings, packet.step, context.config)
     metadata = DecisionMetadata(
-        policy=PolicyMetadata(
-            policy_id=policy.policy_id,
-            version=after.policy_version,
-            action=proposal.action,
-            log_probability=proposal.log_probability,
-            value=proposal.value,
-            observation_digest=features.digest(readings, with_measured=context.spec.latency_rules),
-            signals=as_messages(signals, context),
-        ),
+        policy=_policy_metadata(policy, proposal, view, readings),
         risk=risk.as_metadata(findings),
         coverage=coverage,
         selection=proposal.selection.as_message() if proposal.selection else None,
@@ -91,19 +84,32 @@ def decide(
     )
     issues = tuple(issue(order, _of_order(order, metadata), after, packet, context) for order in orders)
     _remember(after, packet, context, proposal, orders)
-    replayed_ids = tuple(command.command_id for command in context.replayed_at(packet.step))
-    decided = {item.command.command_id for item in issues}
     return Verdict(
         state=after,
         metadata=metadata,
         issues=issues,
-        replayed_ids=replayed_ids,
-        unmatched_ids=tuple(i for i in replayed_ids if command_number(i) is not None and i not in decided),
+        replayed_ids=tuple(command.command_id for command in context.replayed_at(packet.step)),
+        unmatched_ids=_unmatched(issues, packet.step, context),
         expired_ids=expired_ids,
         findings=findings,
         mode_change=mode_change,
+        selection=proposal.selection,
         coverage=coverage,
         signals=signals,
+    )
+
+
+def _policy_metadata(
+    policy: Policy, proposal: Proposal, view: View, readings: tuple[features.Reading, ...]
+) -> PolicyMetadata:
+    return PolicyMetadata(
+        policy_id=policy.policy_id,
+        version=view.state.policy_version,
+        action=proposal.action,
+        log_probability=proposal.log_probability,
+        value=proposal.value,
+        observation_digest=features.digest(readings, with_measured=view.context.spec.latency_rules),
+        signals=as_messages(view.signals, view.context),
     )
 
 
@@ -146,6 +152,12 @@ def _of_order(order: Order, metadata: DecisionMetadata) -> DecisionMetadata:
     del own.reasons[:]
     own.reasons.extend(dict.fromkeys([order.reason, *metadata.reasons]))
     return own
+
+
+def _unmatched(issues: tuple[Issue, ...], step: int, context: RunContext) -> tuple[str, ...]:
+    decided = {item.command.command_id for item in issues}
+    replayed = (command.command_id for command in context.replayed_at(step))
+    return tuple(i for i in replayed if command_number(i) is not None and i not in decided)
 
 
 def _take_topology(state: TamiyoRunState, packet: SystemStatePacket) -> None:

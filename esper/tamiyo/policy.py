@@ -22,7 +22,6 @@ from esper.leyline import (
     SeedState,
     SystemStatePacket,
     TamiyoRunState,
-    TriggerSettings,
 )
 from esper.tamiyo.context import BUSY_STAGES, LIVE_STAGES, RunContext
 from esper.tamiyo.selection import Selection
@@ -87,7 +86,7 @@ class Policy(Protocol):
     def propose(self, view: View) -> Proposal:
         """What to do now. Never raises for a valid packet."""
 
-    def digest(self, settings: TriggerSettings, version: str) -> str:
+    def digest(self, context: RunContext, version: str) -> str:
         """SHA-256 over everything but its input that its decisions depend on."""
 
 
@@ -106,9 +105,9 @@ class HeuristicPolicy:
             return Proposal(reasons=(obstacle,))
         return _germination(view)
 
-    def digest(self, settings: TriggerSettings, version: str) -> str:
-        text = f"{self.policy_id}\n{version}\n".encode()
-        return hashlib.sha256(text + settings.SerializeToString(deterministic=True)).hexdigest()
+    def digest(self, context: RunContext, version: str) -> str:
+        text = f"{self.policy_id}\n{version}\n{context.trigger}\n{context.config}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _verdict_orders(view: View) -> list[Order]:

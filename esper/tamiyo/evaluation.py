@@ -1,0 +1,163 @@
+"""From a packet to a signed decision: check, decide, sign, keep, tell.
+
+Nothing leaves before it is durable: first the reports of the commands, then the run's state with the decision. A
+packet that is sent again gets the decision that it got, signed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, get_current_span
+
+from esper.core.clock import Clock, timestamp
+from esper.core.errors import ContractError, LifecycleConflict
+from esper.core.signing import Signer
+from esper.core.tracing import context_of, current_trace, tracer
+from esper.leyline import AdaptationCommand, Decision, FieldReport, SignedCommand, SystemStatePacket, TamiyoRunState
+from esper.tamiyo.commands import Issue
+from esper.tamiyo.context import RunContext
+from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.policy import Policy
+from esper.tamiyo.report_log import ReportLog
+from esper.tamiyo.reports import ABORTED, Moment, closed, is_open, opened, report_id
+from esper.tamiyo.runs import Run, RunBook
+from esper.tamiyo.selection import Selection, select
+from esper.tamiyo.telemetry import Told, conditions
+from esper.urza.catalog import Catalog
+
+_tracer = tracer("esper.tamiyo")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluator:
+    """Evaluates packets of open runs, one at a time for each run."""
+
+    policy: Policy
+    catalog: Catalog
+    runs: RunBook
+    reports: ReportLog
+    signer: Signer
+    clock: Clock
+    tell: Callable[[Told], None]
+
+    async def evaluate(self, run: Run, packet: SystemStatePacket) -> Decision:
+        """The decision on a packet. Raises LifecycleConflict for one that is out of order."""
+        async with run.lock:
+            _require_in_order(run, packet)
+            if run.state.HasField("packet_index") and packet.packet_index == run.state.packet_index:
+                return self._again(run)
+            with _tracer.start_as_current_span(
+                "tamiyo.evaluate",
+                context=Context(),
+                links=_links(packet),
+                attributes={"esper.run.id": run.run_id, "esper.step": packet.step},
+            ):
+                return await self._evaluate(run, packet)
+
+    async def _evaluate(self, run: Run, packet: SystemStatePacket) -> Decision:
+        began_ns, previous_loss = self.clock.monotonic_ns(), _previous_loss(run.state)
+        verdict = decide(run.context, run.state, packet, policy=self.policy, select=self._look_up)
+        decision = self._decision(run, packet, verdict)
+        decision.latency_ms = (self.clock.monotonic_ns() - began_ns) / 1e6
+        await self.reports.put(self._new_reports(verdict, packet, decision.latency_ms))
+        await self.runs.save(run, verdict.state, decision)
+        told = Told(
+            run_id=run.run_id,
+            verdict=verdict,
+            packet_index=packet.packet_index,
+            previous_loss=previous_loss,
+            known=run.conditions,
+            latency_ms=decision.latency_ms,
+            trace=current_trace(),
+        )
+        run.conditions = conditions(verdict)
+        if packet.metrics.HasField("hook_latency_ms"):
+            run.hook_latency_ms = packet.metrics.hook_latency_ms
+        self.tell(told)
+        return decision
+
+    def _decision(self, run: Run, packet: SystemStatePacket, verdict: Verdict) -> Decision:
+        fresh = [issue.command for issue in verdict.issues if not issue.is_replayed]
+        return Decision(
+            packet_index=packet.packet_index,
+            generation=packet.generation,
+            commands=[self._sign(command, run.context) for command in fresh],
+            command_ids=[command.command_id for command in fresh],
+            metadata=verdict.metadata,
+            conservative=verdict.state.conservative,
+            replayed_command_ids=verdict.replayed_ids,
+            trace=current_trace(),
+        )
+
+    def _sign(self, command: AdaptationCommand, context: RunContext) -> SignedCommand:
+        attributes = {"esper.run.id": context.run_id, "esper.command.id": command.command_id}
+        with _tracer.start_as_current_span("tamiyo.sign", attributes=attributes):
+            opened_trace = current_trace()
+            if opened_trace is not None:
+                command.trace.CopyFrom(opened_trace)
+            return self.signer.sign(command, audience=context.spec.kasmina_audience)
+
+    def _look_up(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
+        with _tracer.start_as_current_span("urza.lookup") as span:
+            selection = select(state, packet, context, self.catalog)
+            span.set_attribute("esper.candidates", len(selection.candidates))
+            if selection.chosen is not None and selection.chosen.blueprint is not None:
+                span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)
+            return selection
+
+    def _new_reports(self, verdict: Verdict, packet: SystemStatePacket, latency_ms: float) -> list[FieldReport]:
+        """Reports that the decision opens, and those of commands that it gives up."""
+        now = timestamp(self.clock.now_ns())
+        moment = Moment(
+            time=now,
+            step=packet.step,
+            smoothed_loss=_previous_loss(verdict.state),
+            is_conservative=verdict.state.conservative,
+        )
+        given_up = (self.reports.get(report_id(command_id)) for command_id in verdict.expired_ids)
+        return [
+            *(opened(issue.command, now, latency_ms) for issue in verdict.issues if self._is_unknown(issue)),
+            *(
+                closed(report, ABORTED, moment, note="it had no effect by its deadline")
+                for report in given_up
+                if report is not None and is_open(report)
+            ),
+        ]
+
+    def _is_unknown(self, issue: Issue) -> bool:
+        """Whether the command's report is still to be opened; a replayed command was reported when it was decided."""
+        return not issue.is_replayed or self.reports.get(report_id(issue.command.command_id)) is None
+
+    def _again(self, run: Run) -> Decision:
+        decision = Decision()
+        decision.CopyFrom(run.decision)
+        del decision.commands[:]
+        for envelope in run.decision.commands:
+            command = AdaptationCommand.FromString(envelope.payload)
+            decision.commands.append(self.signer.sign(command, audience=envelope.audience))
+        return decision
+
+
+def _require_in_order(run: Run, packet: SystemStatePacket) -> None:
+    if packet.training_run_id != run.run_id:
+        named = f"training_run_id is {packet.training_run_id!r}, the token is of run {run.run_id!r}"
+        raise ContractError("SystemStatePacket", [named])
+    if packet.generation != run.generation:
+        raise LifecycleConflict(f"packet of generation {packet.generation}, run {run.run_id} is in {run.generation}")
+    if run.state.HasField("packet_index") and packet.packet_index < run.state.packet_index:
+        raise LifecycleConflict(f"packet {packet.packet_index} arrived after {run.state.packet_index} was answered")
+
+
+def _previous_loss(state: TamiyoRunState) -> float | None:
+    return state.smoothed_loss if state.HasField("smoothed_loss") else None
+
+
+def _links(packet: SystemStatePacket) -> Sequence[Link]:
+    """The step that the packet was made in, if it was sampled."""
+    if not packet.HasField("trace"):
+        return ()
+    step = get_current_span(context_of(packet.trace)).get_span_context()
+    return (Link(step),) if step.is_valid else ()

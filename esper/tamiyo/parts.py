@@ -1,0 +1,139 @@
+"""The parts of the service, put together from its settings and its process's context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper.core.clock import Clock
+from esper.core.keys import Keyring
+from esper.core.signing import Signer, Verifier
+from esper.core.telemetry import metric
+from esper.leyline import BusLane, FieldReport, MessagePriority, Metric, PublishRequest
+from esper.oona.envelope import seal
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients.aio import AioChannel, BusClient, aio_channel
+from esper.rpc.telemetry import Reporter
+from esper.tamiyo import metrics
+from esper.tamiyo.admission import Admission
+from esper.tamiyo.config import TamiyoConfig
+from esper.tamiyo.evaluation import Evaluator
+from esper.tamiyo.outcomes import Outcomes
+from esper.tamiyo.policy import HeuristicPolicy, Policy
+from esper.tamiyo.publish import Publisher
+from esper.tamiyo.report_log import ReportLog
+from esper.tamiyo.runs import RunBook
+from esper.tamiyo.telemetry import SOURCE, Teller, Told
+from esper.urza.catalog import Catalog
+
+PUBLISH_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What the process gives: keys, time, a directory, and where telemetry and reports go."""
+
+    keyring: Keyring
+    clock: Clock
+    state_dir: Path
+    reporter: Reporter
+    bus_endpoint: str | None = None
+    """Where closed field reports are published; without it they stay in the log."""
+
+
+class Parts:
+    """Everything that the RPCs use. `start` begins publishing; `close` lets go of files and channels."""
+
+    def __init__(self, config: TamiyoConfig, around: Surroundings) -> None:
+        self.clock = around.clock
+        self.policy: Policy = HeuristicPolicy()
+        self.catalog = Catalog.builtin()
+        self.teller = Teller(around.reporter, around.clock, every_packets=config.telemetry_every_packets)
+        self.reports = ReportLog(
+            around.state_dir / "field_reports.log", around.clock, retention_hours=config.report_retention_hours
+        )
+        self.runs = RunBook(around.state_dir / "tamiyo.db", around.clock, config, policy_version=self.policy.version)
+        self.admission = Admission(Verifier(around.keyring, around.clock), self.runs)
+        self.outcomes = Outcomes(reports=self.reports, clock=around.clock)
+        self.evaluator = Evaluator(
+            policy=self.policy,
+            catalog=self.catalog,
+            runs=self.runs,
+            reports=self.reports,
+            signer=Signer(around.keyring, around.clock),
+            clock=around.clock,
+            tell=self._tell,
+        )
+        self._bus = BusLine(around) if around.bus_endpoint is not None else None
+        self.publisher = (
+            Publisher(self.reports, self._bus.publish, retry_s=config.publish_retry_s, on_retry=self._tell_retry)
+            if self._bus is not None
+            else None
+        )
+
+    def start(self) -> None:
+        """Tell what the log's opening found, and publish what an earlier process left."""
+        if self.reports.repaired:
+            self.teller.event(metrics.LOG_REPAIRED, None)
+        if self.reports.dropped_unpublished:
+            self.teller.event(metrics.REPORT_DROP, None, count=self.reports.dropped_unpublished)
+        if self.publisher is not None:
+            self.publisher.start()
+
+    def wake_publisher(self) -> None:
+        """Say that reports were closed."""
+        if self.publisher is not None:
+            self.publisher.wake()
+
+    async def close(self) -> None:
+        if self.publisher is not None:
+            await self.publisher.close()
+        if self._bus is not None:
+            await self._bus.close()
+        self.reports.close()
+        self.runs.close()
+
+    def _tell(self, told: Told) -> None:
+        self.teller.decision(told, self._gauges())
+
+    def _tell_retry(self, pending: int) -> None:
+        self.teller.event(metrics.REPORT_RETRY, None, pending=pending)
+
+    def _gauges(self) -> list[Metric]:
+        publisher = self.publisher
+        return [
+            metric(metrics.REPORTS_TOTAL, len(self.reports)),
+            metric(metrics.REPORTS_PENDING, len(self.reports.unpublished())),
+            metric(metrics.REPORTS_PUBLISHED, publisher.published if publisher else 0),
+            metric(metrics.REPORTS_RETRIES, publisher.retries if publisher else 0),
+            metric(metrics.REPORTS_DROPPED, self.reports.dropped_unpublished),
+        ]
+
+
+class BusLine:
+    """Sealed field reports to the bus, whose own copy of a report is the one with its id."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._keyring, self._clock = around.keyring, around.clock
+        self._channel: AioChannel = aio_channel(around.bus_endpoint or "")
+        self._client = BusClient(self._channel, metadata=service_metadata(around.keyring, SOURCE))
+
+    async def publish(self, batch: Sequence[FieldReport]) -> None:
+        """Return when the bus has the reports. Raises the error tree."""
+        envelopes = [
+            seal(
+                self._keyring,
+                self._clock,
+                report,
+                source=SOURCE,
+                lane=BusLane.BUS_LANE_NORMAL,
+                priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
+                event_id=report.report_id,
+            )
+            for report in batch
+        ]
+        await self._client.publish(PublishRequest(envelopes=envelopes), timeout_s=PUBLISH_TIMEOUT_S)
+
+    async def close(self) -> None:
+        await self._channel.close()

@@ -1,0 +1,207 @@
+"""Tamiyo's process: translates between RPC and the parts that do the work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from esper.core.clock import timestamp
+from esper.core.errors import AccessDenied, CommandRejected
+from esper.core.validation import require_valid
+from esper.leyline import (
+    ApplyPolicyUpdateRequest,
+    ApplyPolicyUpdateResponse,
+    ControlRequest,
+    ControlResponse,
+    EvaluateRequest,
+    EvaluateResponse,
+    FlushHistoryRequest,
+    FlushHistoryResponse,
+    HealthStatus,
+    ListFieldReportsRequest,
+    ListFieldReportsResponse,
+    PolicyUpdate,
+    PolicyUpdateRejection,
+    RejectionReason,
+    RunClosure,
+    SubmitOutcomeRequest,
+    SubmitOutcomeResponse,
+    TamiyoRunSpec,
+    TamiyoServiceCloseRunRequest,
+    TamiyoServiceCloseRunResponse,
+    TamiyoServiceGetRunStateRequest,
+    TamiyoServiceGetRunStateResponse,
+    TamiyoServiceGetStatusRequest,
+    TamiyoServiceGetStatusResponse,
+    TamiyoServiceOpenRunRequest,
+    TamiyoServiceOpenRunResponse,
+)
+from esper.rpc.bases import TamiyoServicer
+from esper.rpc.call import Call
+from esper.rpc.process import ServiceContext, run_service
+from esper.tamiyo import metrics
+from esper.tamiyo.config import TamiyoConfig
+from esper.tamiyo.parts import Parts, Surroundings
+from esper.tamiyo.runs import blob_of
+from esper.tamiyo.update import Refusal, with_update
+
+PAGE_SIZE, MAX_PAGE_SIZE = 100, 500
+
+
+class TamiyoService(TamiyoServicer):
+    """The RPCs of TamiyoService."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started_at = timestamp(parts.clock.now_ns())
+
+    async def open_run(self, request: TamiyoServiceOpenRunRequest, call: Call) -> TamiyoServiceOpenRunResponse:
+        parts, envelope = self._parts, request.command
+        with self._counting_refusals(call):
+            async with parts.admission.admitted(envelope, TamiyoRunSpec) as (spec, _):
+                for blueprint_id in spec.trigger.blueprint_ids:
+                    parts.catalog.get(blueprint_id)
+                run, token = await parts.runs.open(spec, envelope.security)
+        await parts.outcomes.rewound(run)
+        return TamiyoServiceOpenRunResponse(
+            run_token=token,
+            policy_id=parts.policy.policy_id,
+            policy_version=run.state.policy_version,
+            policy_digest=parts.policy.digest(run.context, run.state.policy_version),
+        )
+
+    async def close_run(self, request: TamiyoServiceCloseRunRequest, call: Call) -> TamiyoServiceCloseRunResponse:
+        parts, envelope = self._parts, request.command
+        with self._counting_refusals(call):
+            async with parts.admission.admitted(envelope, RunClosure) as (closure, run_id):
+                run = parts.runs.by_token(call.run_token)
+                if run.run_id != run_id:
+                    raise AccessDenied(f"the run token is of run {run.run_id}, the request closes run {run_id}")
+                async with run.lock:
+                    await parts.runs.close_run(run, envelope.security)
+        await parts.outcomes.ended(run, closure.step, closure.reason)
+        parts.wake_publisher()
+        return TamiyoServiceCloseRunResponse(reports=len(parts.reports.of_run(run_id)))
+
+    async def evaluate(self, request: EvaluateRequest, call: Call) -> EvaluateResponse:
+        with self._counting_refusals(call):
+            run = self._parts.runs.by_token(call.run_token)
+        return EvaluateResponse(decision=await self._parts.evaluator.evaluate(run, request.packet))
+
+    async def control(self, requests: AsyncIterator[ControlRequest], call: Call) -> AsyncIterator[ControlResponse]:
+        with self._counting_refusals(call):
+            self._parts.runs.by_token(call.run_token)
+        async for request in requests:
+            require_valid(request)
+            # Looked up for each packet: the run may have been closed or opened again since the last one.
+            run = self._parts.runs.by_token(call.run_token)
+            yield ControlResponse(decision=await self._parts.evaluator.evaluate(run, request.packet))
+
+    async def submit_outcome(self, request: SubmitOutcomeRequest, call: Call) -> SubmitOutcomeResponse:
+        with self._counting_refusals(call):
+            run = self._parts.runs.by_token(call.run_token)
+        closed_ids = await self._parts.outcomes.submit(run, request)
+        if closed_ids:
+            self._parts.wake_publisher()
+        return SubmitOutcomeResponse(closed_report_ids=closed_ids)
+
+    async def get_run_state(
+        self, request: TamiyoServiceGetRunStateRequest, call: Call
+    ) -> TamiyoServiceGetRunStateResponse:
+        with self._counting_refusals(call):
+            run = self._parts.runs.by_token(call.run_token)
+        async with run.lock:
+            return TamiyoServiceGetRunStateResponse(state=blob_of(run.state))
+
+    async def list_field_reports(self, request: ListFieldReportsRequest, call: Call) -> ListFieldReportsResponse:
+        with self._counting_refusals(call):
+            run = self._parts.runs.by_token(call.run_token)
+        size = min(request.page_size or PAGE_SIZE, MAX_PAGE_SIZE)
+        reports, next_token = self._parts.reports.page(run.run_id, size=size, after_id=request.page_token)
+        return ListFieldReportsResponse(reports=reports, next_page_token=next_token)
+
+    async def get_status(self, request: TamiyoServiceGetStatusRequest, call: Call) -> TamiyoServiceGetStatusResponse:
+        parts = self._parts
+        healths = HealthStatus.HEALTH_STATUS_HEALTHY, HealthStatus.HEALTH_STATUS_DEGRADED
+        return TamiyoServiceGetStatusResponse(
+            health=healths[parts.runs.is_conservative],
+            open_runs=len(parts.runs),
+            decisions=parts.teller.decisions,
+            commands=parts.teller.commands,
+            reports=len(parts.reports),
+            log_repaired=parts.reports.repaired,
+            policy_version=parts.policy.version,
+            started_at=self._started_at,
+            rejected=parts.teller.rejected,
+        )
+
+    async def flush_history(self, request: FlushHistoryRequest, call: Call) -> FlushHistoryResponse:
+        with self._counting_refusals(call):
+            self._parts.runs.by_token(call.run_token)
+        if self._parts.publisher is not None:
+            await self._parts.publisher.flush()
+        return FlushHistoryResponse(reports=len(self._parts.reports), open=self._parts.reports.open_count)
+
+    async def apply_policy_update(self, request: ApplyPolicyUpdateRequest, call: Call) -> ApplyPolicyUpdateResponse:
+        parts, envelope = self._parts, request.command
+        with self._counting_refusals(call):
+            async with parts.admission.admitted(envelope, PolicyUpdate) as (update, run_id):
+                run = parts.runs.get(run_id)
+                if run is None:
+                    raise CommandRejected(
+                        RejectionReason.REJECTION_REASON_WRONG_RUN, f"run {run_id} is not open here", update.update_id
+                    )
+                async with run.lock:
+                    result = with_update(run.state, update, policy_id=parts.policy.policy_id, catalog=parts.catalog)
+                    if isinstance(result, Refusal):
+                        await parts.runs.spend(envelope.security)
+                        return self._refused(run_id, update, result, run.state.policy_version)
+                    await parts.runs.change(run, result, envelope.security)
+        parts.teller.event(metrics.POLICY_UPDATE_APPLIED, run_id, update_id=update.update_id, version=update.version)
+        return ApplyPolicyUpdateResponse(accepted=True, policy_version=update.version)
+
+    async def close(self) -> None:
+        await self._parts.close()
+
+    def _refused(
+        self, run_id: str, update: PolicyUpdate, refusal: Refusal, version_in_force: str
+    ) -> ApplyPolicyUpdateResponse:
+        reason = PolicyUpdateRejection.Name(refusal.reason).removeprefix("POLICY_UPDATE_REJECTION_").lower()
+        self._parts.teller.event(metrics.POLICY_UPDATE_REJECTED, run_id, update_id=update.update_id, reason=reason)
+        return ApplyPolicyUpdateResponse(
+            accepted=False, rejection=refusal.reason, detail=refusal.detail, policy_version=version_in_force
+        )
+
+    @contextmanager
+    def _counting_refusals(self, call: Call) -> Iterator[None]:
+        """Count and tell what is refused for its signature or token, then let it go on to the caller."""
+        try:
+            yield
+        except (CommandRejected, AccessDenied) as error:
+            reason = RejectionReason.Name(error.reason) if isinstance(error, CommandRejected) else "access_denied"
+            self._parts.teller.refusal(call.method, reason.removeprefix("REJECTION_REASON_").lower(), None)
+            raise
+
+
+def build(context: ServiceContext[TamiyoConfig]) -> Sequence[TamiyoServicer]:
+    """The servicer of one process."""
+    around = Surroundings(
+        keyring=context.keyring,
+        clock=context.clock,
+        state_dir=context.state_dir,
+        reporter=context.reporter,
+        bus_endpoint=context.weatherlight,
+    )
+    parts = Parts(context.config, around)
+    parts.start()
+    return (TamiyoService(parts),)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the service; the result is the process's exit code."""
+    return run_service("tamiyo", build, argv, config_type=TamiyoConfig)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
