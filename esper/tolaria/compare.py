@@ -50,6 +50,7 @@ def row(name: str, runs: Sequence[Summary], grown: Sequence[Summary]) -> dict[st
     return {
         "name": name,
         "runs": len(runs),
+        "first_test_accuracy": accuracies[0],
         "test_accuracy_mean": statistics.mean(accuracies),
         "test_accuracy_sd": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         "grown_minus_this_mean": statistics.mean(differences),

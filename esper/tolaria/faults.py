@@ -38,7 +38,7 @@ class FaultInjector:
 
     def __init__(
         self,
-        kasmina: KasminaClient,
+        kasmina: Callable[[], KasminaClient],
         keyring: Keyring,
         clock: Clock,
         *,
@@ -136,7 +136,7 @@ class FaultInjector:
 
     def _send(self, envelope: SignedCommand) -> str:
         try:
-            outcome = self._kasmina.apply_command(ApplyCommandRequest(command=envelope), timeout_s=TIMEOUT_S).outcome
+            outcome = self._kasmina().apply_command(ApplyCommandRequest(command=envelope), timeout_s=TIMEOUT_S).outcome
         except EsperError as error:
             return f"refused: {error}"
         return "accepted" if outcome.accepted else f"refused: {outcome.detail}"

@@ -30,6 +30,7 @@ from esper.leyline import (
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.packet_result import RunStates
+from esper.tolaria.schedule import make_schedule
 
 TIMEOUT_S = 15.0
 TRIGGERS = {
@@ -81,7 +82,7 @@ class OpenedRun:
 
 def growth_end_step(config: TrainConfig, total_steps: int) -> int:
     """First step of learning-rate decay: no seed's stages may end later."""
-    return round(total_steps * (1.0 - config.decay_fraction))
+    return make_schedule(config, total_steps).decay_start
 
 
 def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> LifeSettings:

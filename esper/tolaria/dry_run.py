@@ -1,0 +1,53 @@
+"""`--dry-run`: everything that a run needs is tried once, and nothing is left behind but a line for each."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.leyline import KasminaServiceGetStatusRequest
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.link import Link
+from esper.tolaria.null_control import NullControl
+from esper.tolaria.observer import Observers
+from esper.tolaria.prepare import prepare
+from esper.tolaria.run import start_services
+from esper.tolaria.trainer import Opening, Trainer
+
+TIMEOUT_S = 5.0
+
+
+def dry_run(config: TrainConfig) -> str:
+    """Check settings, data, model, slots, one epoch's first step, keys and services. Raises the error tree."""
+    run = prepare(config)
+    lines = [
+        f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
+        f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
+    ]
+    once = prepare(replace(config, evaluate_every_steps=1))
+    Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
+    lines.append("one step: done")
+    if config.grow != "never":
+        lines += [f"slot: {slot.slot_id}, width {slot.width}" for slot in run.manifest().slots]
+        lines += _services(config)
+    return "\n".join([*lines, "everything works; nothing was written to the run directory"])
+
+
+def _services(config: TrainConfig) -> list[str]:
+    with tempfile.TemporaryDirectory() as scratch:
+        config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
+        config.run_dir.mkdir()
+        run = prepare(config)
+        with start_services(config, Observers()) as (services, keyring):
+            link = Link(config, run.run_id, services.endpoints, keyring, SYSTEM_CLOCK)
+            opening = Opening(generation=1, step=0, total_steps=run.total_steps, manifest=run.manifest, states=None)
+            control = link.open_control(opening)
+            status = link.opened.kasmina.get_status(KasminaServiceGetStatusRequest(), timeout_s=TIMEOUT_S)
+            control.close()
+            failure = link.finish(0, "stopped")
+            link.close()
+            lines = [f"service: {name} at {endpoint}" for name, endpoint in services.endpoints.items()]
+    accepted = f"run: signed, opened at generation 1, {status.open_runs} open at Kasmina, "
+    return [*lines, accepted + ("closed" if failure is None else f"not closed: {failure}")]

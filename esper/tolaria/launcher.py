@@ -1,0 +1,151 @@
+"""`tolaria-train`: settings from flags, environment and file; one run or a comparison; one line for every error.
+
+Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 78 a setting can't be used,
+130 and 143 stopped by Ctrl-C or SIGTERM after a checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+# The trainer may fork data workers; grpc's own fork handlers hang them. Read once, when grpc is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+from rich.console import Console
+
+from esper.core.config import described, load
+from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
+from esper.rpc.otel import setup_tracing
+from esper.tolaria.compare import compare, table
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.display import LiveDisplay, PlainDisplay
+from esper.tolaria.dry_run import dry_run
+from esper.tolaria.flags import FlagParser, add_settings, given
+from esper.tolaria.observer import Observer
+from esper.tolaria.report import write_report
+from esper.tolaria.run import Interruption, RunOptions, grow, train_static
+from esper.tolaria.summary import write_summary
+
+ENVIRONMENT_PREFIX = "TOLARIA_"
+EXIT_USAGE, EXIT_RETRY, EXIT_CONFIG = 64, 75, 78
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    interruption = Interruption()
+    try:
+        launch(sys.argv[1:] if argv is None else argv, interruption)
+    except ConfigError as error:
+        return _fail(error, EXIT_USAGE if error.key == "command line" else EXIT_CONFIG)
+    except ServiceUnavailable as error:
+        return _fail(error, EXIT_RETRY)
+    except EsperError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0 if interruption.number is None else 128 + interruption.number
+
+
+def _fail(error: EsperError, code: int) -> int:
+    print(f"tolaria-train: {error}", file=sys.stderr)
+    return code
+
+
+def parser() -> FlagParser:
+    """Every flag."""
+    flags = FlagParser(
+        prog="tolaria-train",
+        description="Train a network and let the control plane grow it.",
+        epilog=(__doc__ or "").partition("\n\n")[2],
+        allow_abbrev=False,
+    )
+    flags.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings in TOML; flags and TOLARIA_* override them"
+    )
+    flags.add_argument("--print-config", action="store_true", help="print every setting with its origin, and stop")
+    flags.add_argument("--dry-run", action="store_true", help="check everything, make one step, and stop")
+    flags.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run-dir")
+    flags.add_argument("--overwrite", action="store_true", help="replace the run that --run-dir holds")
+    flags.add_argument("--compare", action="store_true", help="also train the ungrown host and static networks")
+    flags.add_argument("--repeats", type=int, default=1, metavar="N", help="runs per network of --compare (default: 1)")
+    flags.add_argument("--demo-faults", action="store_true", help="inject forged, replayed and useless commands")
+    flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
+    add_settings(flags)
+    return flags
+
+
+def launch(argv: Sequence[str], interruption: Interruption) -> None:
+    """Do what the command line says. Raises the error tree."""
+    options = parser().parse(argv)
+    loaded = load(TrainConfig, file=options.config, environ=os.environ, prefix=ENVIRONMENT_PREFIX, flags=given(options))
+    config = loaded.value
+    if options.repeats < 1:
+        raise ConfigError("command line", f"--repeats {options.repeats}", "must be at least 1")
+    if options.print_config:
+        for key, value, origin in described(loaded):
+            print(f"{key} = {value!r}  # {origin}")
+        return
+    if options.dry_run:
+        print(dry_run(config))
+        return
+    end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
+    try:
+        how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
+        summary = _shown(config, how, options.plain, interruption)
+        if options.compare and summary["finished"]:
+            summary = _compared(config, how, options.repeats, summary, interruption)
+        print(f"summary: {config.run_dir / 'summary.json'}  report: {write_report(config.run_dir)}")
+    finally:
+        end_tracing()
+
+
+def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption) -> dict[str, Any]:
+    """One run with display and TensorBoard scalars."""
+    close: Callable[[], None] = _nothing
+    display: Observer
+    if plain or not sys.stdout.isatty():
+        display = PlainDisplay(sys.stdout)
+    else:
+        display = live = LiveDisplay(Console())
+        close = live.close
+    observers: list[Observer] = [display]
+    if how.tensorboard:
+        from esper.tolaria.scalars import TensorBoardScalars  # costs a second to import
+
+        observers.append(TensorBoardScalars(config.run_dir / "tensorboard"))
+    try:
+        return grow(config, how, observers, interruption)
+    finally:
+        close()
+
+
+def _compared(
+    config: TrainConfig, how: RunOptions, repeats: int, first: dict[str, Any], interruption: Interruption
+) -> dict[str, Any]:
+    """Train the comparison's networks, print its table, and put it into the summary."""
+
+    def grown(arm: TrainConfig) -> dict[str, Any]:
+        if arm.seed == config.seed:
+            return first
+        again = replace(arm, run_dir=config.run_dir / f"repeat-{arm.seed}", run_id=None)
+        return grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
+
+    result = compare(config, repeats, grown, train_static)
+    print(table(result))
+    host = next(entry for entry in result["rows"] if entry["name"] == "host, never grown")
+    summary = {**first, "host_test_accuracy": host["first_test_accuracy"], "comparison": result}
+    write_summary(config.run_dir / "summary.json", summary)
+    return summary
+
+
+def _nothing() -> None:
+    return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""One run from settings to summary: services, link, trainer, observers, and the files that are left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import ConfigError
+from esper.core.keys import Keyring, load_keyring
+from esper.rpc.telemetry import TelemetrySender
+from esper.tolaria.checkpoint import CheckpointStore
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.events import EventLog
+from esper.tolaria.faults import FaultInjector
+from esper.tolaria.link import Link
+from esper.tolaria.null_control import NullControl
+from esper.tolaria.observer import Notice, Observer, Observers
+from esper.tolaria.prepare import Prepared, prepare
+from esper.tolaria.services import SECRET_VARIABLE, Services, ServicesConfig, run_secret
+from esper.tolaria.summary import write_summary
+from esper.tolaria.telemetry import TelemetryObserver
+from esper.tolaria.trainer import Trainer
+
+FAULT_DEADLINE_S = 1.0
+FAULT_FREEZE_S = 3.0
+TELEMETRY_CLOSE_S = 3.0
+RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """What the launcher wants beside the settings."""
+
+    resume: bool = False
+    overwrite: bool = False
+    demo_faults: bool = False
+    tensorboard: bool = True
+
+
+class Interruption:
+    """The first Ctrl-C or SIGTERM lets the step, the checkpoint and the drain finish; the second ends at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def is_set(self) -> bool:
+        """Whether someone asked to stop."""
+        return self.number is not None
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None:
+            os._exit(128 + number)
+        self.number = number
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Catch signals inside."""
+        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def grow(
+    config: TrainConfig, options: RunOptions, observers: Sequence[Observer], interruption: Interruption
+) -> dict[str, Any]:
+    """Train under the control plane; returns the summary, which also stands in the run directory."""
+    claim(config.run_dir, options)
+    if options.demo_faults:
+        config = replace(config, deadline_s=min(config.deadline_s, FAULT_DEADLINE_S))
+    run = prepare(config, lambda digest: link.fetch_artifact(digest))
+    with ExitStack() as stack:
+        log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
+        everyone = Observers(log, *observers)
+        if config.grow == "never":
+            return _trained(run, lambda opening: NullControl(), everyone, options, interruption)
+        run.manifest()  # a host without a usable slot is refused before anything is started
+        services, keyring = stack.enter_context(start_services(config, everyone))
+        link = Link(config, run.run_id, services.endpoints, keyring, SYSTEM_CLOCK)
+        stack.callback(link.close)
+        sender = TelemetrySender(services.endpoints["weatherlight"], keyring, "tolaria")
+        stack.callback(sender.close, TELEMETRY_CLOSE_S)
+        watching: list[Observer] = [everyone, TelemetryObserver(sender, SYSTEM_CLOCK)]
+        if options.demo_faults:
+            watching.append(_injector(link, keyring, services, log))
+        summary = _trained(run, link.open_control, Observers(*watching), options, interruption)
+        reason = "finished" if summary["finished"] else "stopped"
+        if summary["finished"] and (failure := link.finish(summary["steps"], reason)):
+            log.write("failure", step=summary["steps"], name="tolaria.close_failed", detail=failure)
+    return summary
+
+
+def train_static(config: TrainConfig) -> dict[str, Any]:
+    """Train without growth, services or files; returns the summary."""
+    return Trainer(prepare(config), lambda opening: NullControl(), Observers()).train()
+
+
+def _trained(
+    run: Prepared,
+    open_control: Callable[..., Any],
+    observer: Observer,
+    options: RunOptions,
+    interruption: Interruption,
+) -> dict[str, Any]:
+    config = run.config
+    store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
+    trainer = Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set)
+    with interruption.watched():
+        summary = trainer.train(resume=options.resume)
+    write_summary(config.run_dir / "summary.json", summary)
+    return summary
+
+
+@contextmanager
+def start_services(config: TrainConfig, observer: Observer) -> Iterator[tuple[Services, Keyring]]:
+    """The run's services, started or connected to, and the keys to talk to them."""
+    settings = ServicesConfig(
+        weatherlight=config.weatherlight,
+        tamiyo=config.tamiyo,
+        kasmina=config.kasmina,
+        state_dir=config.run_dir / "services",
+        otlp_endpoint=config.otlp_endpoint,
+    )
+    secret = run_secret(config.run_dir / "secret", dict(os.environ), bool(settings.spawned))
+    keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
+
+    def tell(name: str, text: str) -> None:
+        observer.on_events([Notice(step=0, name=name, level="WARNING", message=text)])
+
+    with Services(settings, secret, tell) as services:
+        yield services, keyring
+
+
+def _injector(link: Link, keyring: Keyring, services: Services, log: EventLog) -> FaultInjector:
+    return FaultInjector(
+        lambda: link.opened.kasmina,
+        keyring,
+        SYSTEM_CLOCK,
+        tamiyo_pid=lambda: services.pid("tamiyo"),
+        freeze_s=FAULT_FREEZE_S,
+        record=log.write,
+    )
+
+
+def claim(run_dir: Path, options: RunOptions) -> None:
+    """Make the run directory ready; a run that is there already is neither mixed nor lost by accident."""
+    holds_run = (run_dir / "events.jsonl").exists()
+    if options.resume and not holds_run:
+        raise ConfigError("resume", str(run_dir), "there is no run to go on with; leave --resume out")
+    if holds_run and not options.resume:
+        if not options.overwrite:
+            remedy = "holds a run already: use --resume, --overwrite, or another --run-dir"
+            raise ConfigError("run_dir", str(run_dir), remedy)
+        discard(run_dir)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
+
+
+def discard(run_dir: Path) -> None:
+    """Remove what a run left, and nothing else."""
+    for name in (*RUN_FILES, "secret"):
+        (run_dir / name).unlink(missing_ok=True)
+    for name in ("services", "checkpoints", "tensorboard"):
+        folder = run_dir / name
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        if folder.exists():
+            folder.rmdir()
