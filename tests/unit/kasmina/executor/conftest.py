@@ -1,0 +1,336 @@
+"""A small trainer around the executor: hosts, a task on random data, and steps seeded as the real trainer seeds them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esper.kasmina.executor import Collected, ExecutorConfig, SeedExecutor, TrainingArm
+from esper.leyline import (
+    BlendConfig,
+    BlendMode,
+    BlendSchedule,
+    DirectiveKind,
+    ParameterValue,
+    SeedDirective,
+    SeedRecipe,
+    TaskType,
+)
+
+CLASSES = 5
+ZERO_OUTPUT = BlendConfig(
+    mode=BlendMode.BLEND_MODE_RESIDUAL,
+    alpha_target=1.0,
+    alpha_start=1.0,
+    schedule=BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD,
+    schedule_steps=4,
+)
+
+
+class ToyTask:
+    """Classification of random inputs by a fixed random teacher."""
+
+    type = TaskType.TASK_TYPE_CLASSIFICATION
+
+    def __init__(self, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32) -> None:
+        generator = torch.Generator().manual_seed(11)
+        self.inputs = torch.randn(96, *shape, generator=generator, dtype=dtype)
+        teacher = torch.randn(self.inputs[0].numel(), CLASSES, generator=generator, dtype=dtype)
+        self.targets = (self.inputs.flatten(1) @ teacher).argmax(1)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        probabilities = outputs.softmax(1)
+        return (probabilities - F.one_hot(targets, CLASSES)).square().sum(1)
+
+    def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in (64, 80):
+            yield self.inputs[start : start + 16], self.targets[start : start + 16]
+
+    def probe_inputs(self) -> Tensor:
+        return self.inputs[:8]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        order = torch.randperm(64, generator=torch.Generator().manual_seed(step))[:16]
+        return self.inputs[order], self.targets[order]
+
+
+class TokenTask:
+    """Next-token prediction on random bytes; a sequence is one unit."""
+
+    type = TaskType.TASK_TYPE_LANGUAGE_MODEL
+
+    def __init__(self) -> None:
+        self.tokens = torch.randint(0, 7, (48, 9), generator=torch.Generator().manual_seed(3))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        nats = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
+        return nats.clamp(max=4.0).view_as(targets).mean(1)
+
+    def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield self.tokens[32:, :-1], self.tokens[32:, 1:]
+
+    def probe_inputs(self) -> Tensor:
+        return self.tokens[:4, :-1]
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        rows = self.tokens[(step * 8) % 32 :][:8]
+        return rows[:, :-1], rows[:, 1:]
+
+
+class FlatRate:
+    """The smallest scheduler: one rate for every group."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self.factor = 1.0
+
+    def apply(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate * self.factor
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"factor": self.factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.factor = state["factor"]
+
+
+def mlp(*, dropout: float = 0.0, norm: bool = False, widths: tuple[int, ...] = (6, 7)) -> nn.Module:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    sizes = (12, *widths)
+    for number in range(1, len(sizes)):
+        layers[f"fc{number}"] = nn.Linear(sizes[number - 1], sizes[number])
+        if norm:
+            layers[f"bn{number}"] = nn.BatchNorm1d(sizes[number])
+        layers[f"act{number}"] = nn.ReLU()
+        if dropout:
+            layers[f"drop{number}"] = nn.Dropout(dropout)
+    layers[f"fc{len(sizes)}"] = nn.Linear(sizes[-1], CLASSES)
+    return nn.Sequential(layers)
+
+
+class ConvNet(nn.Module):
+    """conv-BN-ReLU-conv-BN-ReLU-pool-flatten-linear, with functional operations between."""
+
+    def __init__(self, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 6, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6 * 9, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.dropout(x, self.dropout, self.training)
+        x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
+        return self.fc(x.view(x.size(0), -1))
+
+
+def conv1d() -> nn.Module:
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv1d(2, 4, 5, stride=2, padding=1),
+            act1=nn.ReLU(),
+            conv2=nn.Conv1d(4, 5, 3, stride=2, padding=1),
+            act2=nn.ReLU(),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(5 * 5, CLASSES),
+        )
+    )
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.fc1 = nn.Linear(8, 12)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(12, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc2(self.act(self.fc1(self.norm(x))))
+
+
+class Transformer(nn.Module):
+    """Blocks on a residual stream; its own forward slices a parameter by length, which can't be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(7, 8)
+        self.positions = nn.Parameter(torch.zeros(16, 8))
+        self.blocks = nn.Sequential(Block(), Block())
+        self.head = nn.Linear(8, 7, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.blocks(self.tokens(tokens) + self.positions[: tokens.shape[1]]))
+
+
+HOSTS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
+    "mlp": (mlp, lambda: ToyTask((12,))),
+    "noisy mlp": (lambda: mlp(dropout=0.3, norm=True), lambda: ToyTask((12,))),
+    "convnet": (ConvNet, lambda: ToyTask((1, 6, 6))),
+    "noisy convnet": (lambda: ConvNet(dropout=0.2), lambda: ToyTask((1, 6, 6))),
+    "conv1d": (conv1d, lambda: ToyTask((2, 20))),
+    "transformer": (Transformer, TokenTask),
+}
+
+OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.02, amsgrad=True),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01),
+}
+
+
+class Rig:
+    """One run: model, optimiser, executor, and the trainer's loop in small."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Any,
+        *,
+        optimizer: str = "adam",
+        slots: tuple[str, ...] | None = None,
+        double: bool = False,
+    ) -> None:
+        if double:
+            model = model.double()
+        self.task = task
+        self.recipes: dict[str, bytes] = {}
+        arm = TrainingArm(model, OPTIMIZERS[optimizer](model.parameters()), FlatRate(0.05 if optimizer == "sgd" else 0.01))
+        config = ExecutorConfig(run_seed=7, slots=slots, measure_every_steps=2)
+        self.executor = SeedExecutor(arm, task, fetch_artifact=self.recipes.__getitem__, config=config)
+        self.step = 0
+        self._directives = 0
+
+    @property
+    def arm(self) -> TrainingArm:
+        return self.executor.arm
+
+    def directive(self, kind: str, seed_id: str = "s1", **fields: Any) -> SeedDirective:
+        self._directives += 1
+        return SeedDirective(
+            directive_id=f"d{self._directives}",
+            seed_id=seed_id,
+            kind=DirectiveKind.Value(f"DIRECTIVE_KIND_{kind}"),
+            command_id="c1",
+            **fields,
+        )
+
+    def build(self, blueprint: str, slot_id: str, seed_id: str = "s1", **parameters: float) -> SeedDirective:
+        recipe = SeedRecipe(blueprint_id=blueprint, version=1, factory=blueprint).SerializeToString()
+        digest = hashlib.sha256(recipe).hexdigest()
+        self.recipes[digest] = recipe
+        return self.directive(
+            "BUILD",
+            seed_id,
+            slot_id=slot_id,
+            blueprint_id=blueprint,
+            artifact_digest=digest,
+            initialization_seed=5,
+            parameters=[ParameterValue(name=name, value=value) for name, value in parameters.items()],
+        )
+
+    def graft(
+        self,
+        blueprint: str,
+        slot_id: str,
+        seed_id: str = "s1",
+        *,
+        blend: BlendConfig = ZERO_OUTPUT,
+        twin: bool = True,
+        isolate: bool = False,
+        **parameters: float,
+    ) -> Collected:
+        """Twin, build, attach; fails the test if any of them failed."""
+        directives = [self.directive("SNAPSHOT_TWIN", seed_id)] if twin else []
+        directives.append(self.build(blueprint, slot_id, seed_id, **parameters))
+        directives.append(self.directive("ATTACH", seed_id, slot_id=slot_id, blend=blend, isolate=isolate))
+        return self.do(*directives)
+
+    def do(self, *directives: SeedDirective) -> Collected:
+        """Executes at this boundary; every directive must succeed."""
+        self.executor.execute(directives, self.step)
+        self.executor.at_boundary(self.step)
+        collected = self.executor.collect(self.step)
+        assert [report.failure for report in collected.reports if not report.succeeded] == []
+        return collected
+
+    def failure(self, *directives: SeedDirective) -> str:
+        """Executes directives of which the last must fail; returns why."""
+        self.executor.execute(directives, self.step)
+        reports = self.executor.collect(self.step).reports
+        assert not reports[-1].succeeded
+        return reports[-1].failure
+
+    def train(self, steps: int) -> None:
+        for _ in range(steps):
+            self._one_step()
+
+    def _one_step(self) -> None:
+        inputs, targets = self.task.batch(self.step)
+        arms = [self.executor.arm] + ([self.executor.twin] if self.executor.twin is not None else [])
+        for arm in arms:
+            arm.scheduler.apply(arm.optimizer)
+        self.executor.before_step(self.step)
+        for index, arm in enumerate(arms):
+            torch.default_generator.manual_seed(1000 + self.step)
+            arm.model.train()
+            arm.optimizer.zero_grad(set_to_none=True)
+            self.task.loss(arm.model(inputs), targets).backward()
+            if index == 0:
+                self.executor.after_backward()
+            arm.optimizer.step()
+        self.executor.shadow_step(inputs, targets, self.step)
+        self.step += 1
+
+    def outputs(self) -> Tensor:
+        with self.arm.measured(1):
+            return self.arm.model(self.task.probe_inputs())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def rig() -> Callable[..., Rig]:
+    """Makes a run of a named host, always from the same initial weights."""
+
+    def make(host: str = "mlp", **options: Any) -> Rig:
+        build_model, make_task = HOSTS[host]
+        torch.default_generator.manual_seed(2)
+        return Rig(build_model(), make_task(), **options)
+
+    return make
+
+
+@pytest.fixture
+def rig_of() -> Callable[..., Rig]:
+    """Makes a run of a given model."""
+    return Rig
+
+
+@pytest.fixture
+def zero_output() -> BlendConfig:
+    return ZERO_OUTPUT
