@@ -84,6 +84,11 @@ class CheckpointStore:
         write_atomically(self.final_path, content)
         return self.final_path
 
+    def clear(self) -> None:
+        """Forget an earlier run in the same folder."""
+        for path in (*self.paths(), self.final_path, self._folder / "generation"):
+            path.unlink(missing_ok=True)
+
     def paths(self) -> list[Path]:
         """Checkpoints, oldest first."""
         return sorted(path for path in self._folder.glob("step-*.ckpt") if _NAME.fullmatch(path.name))

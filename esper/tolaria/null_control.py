@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper.kasmina.executor.collected import Collected
+from esper.kasmina.executor import Collected
 from esper.leyline import GrowthState, RunStateBlob, SystemStatePacket
 from esper.tolaria.packet_result import PacketResult, RunStates
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from esper.kasmina.executor.collected import Collected
+from esper.kasmina.executor import Collected
 from esper.leyline import SystemStatePacket
 from esper.tolaria.packet_result import PacketResult, RunStates
 

@@ -57,5 +57,5 @@ def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
         base=config.lr,
         total_steps=total_steps,
         warmup_steps=min(config.warmup_steps, total_steps // 10),
-        decay_start=total_steps - round(config.decay_fraction * total_steps),
+        decay_start=round(total_steps * (1.0 - config.decay_fraction)),
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from math import log
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from esper.kasmina.executor.arm import TrainingArm
 from esper.leyline import TaskType
 from esper.tolaria.data.source import Split, Splits
+from esper.tolaria.randomness import key
 
 JUDGE_BATCH = 512
 PROBE_SAMPLES = 64
@@ -106,19 +107,13 @@ def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
 
-def evaluate(model: torch.nn.Module, task: SplitTask, split: Split) -> tuple[float, float | None]:
-    """Mean loss and share right over a set, in evaluation mode; the model is left as it was."""
-    was_training = model.training
-    model.eval()
+def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
+    """Mean loss and share right over a set, seeds included; the arm is left as it was."""
     total_loss = total_hits = 0.0
-    try:
-        with torch.no_grad():
-            for inputs, targets in batches(split):
-                outputs = model(inputs)
-                total_loss += float(task.loss(outputs, targets)) * len(inputs)
-                total_hits += (
-                    float(task.hits(outputs, targets).double().mean()) * len(inputs) if task.counts_hits else 0.0
-                )
-    finally:
-        model.train(was_training)
+    with arm.measured(key(0, "evaluate")):
+        for inputs, targets in batches(split):
+            outputs = arm.model(inputs)
+            total_loss += float(task.loss(outputs, targets)) * len(inputs)
+            if task.counts_hits:
+                total_hits += float(task.hits(outputs, targets).double().mean()) * len(inputs)
     return total_loss / len(split), total_hits / len(split) if task.counts_hits else None

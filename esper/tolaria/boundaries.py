@@ -1,0 +1,155 @@
+"""What is done between two steps: execute what an older packet caused, collect evidence, hand the next packet over.
+
+In lag mode reactions come before the new packet, without lag after it. Everything happens on the training thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from esper.core.errors import NonFiniteLoss
+from esper.core.tracing import tracer
+from esper.kasmina.executor import Collected
+from esper.leyline import DirectiveKind, SystemStatePacket
+from esper.tolaria.observer import Boundary, StepDone
+from esper.tolaria.packet_result import PacketResult
+from esper.tolaria.packets import Position, network_of, training_metrics
+from esper.tolaria.pipeline import Pipeline
+from esper.tolaria.session import Session
+from esper.tolaria.watch import Watch
+
+_TRACER = tracer("esper.tolaria")
+
+
+class Boundaries:
+    """The boundaries of one generation of a run."""
+
+    def __init__(self, session: Session, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.order_to_stop: str | None = None
+        self.order_to_go_back: tuple[str, int | None] | None = None
+        self._session = session
+        self._executor = session.run.executor
+        self._has_lag = session.run.config.packet_lag > 0
+
+    def cross(self, *, want_state: bool) -> None:
+        """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
+        session = self._session
+        watch = Watch(session.clock)
+        steps = self._read_steps()
+        signals = session.progress.signals
+        self._executor.note_loss(signals.loss.mean, signals.loss.standard_error)
+        result = self._react(watch) if self._has_lag and self.pipeline.is_due else None
+        with watch.measure("apply"):
+            self._executor.at_boundary(session.progress.step)
+        packet, collected = self._hand_over(steps, want_state=want_state)
+        if not self._has_lag:
+            result = self._react(watch)
+        self._tell(packet, collected, result, watch)
+
+    def drain(self) -> None:
+        """After the last step: execute what is in flight, end growth, tell the services and hear their last word."""
+        watch, step = Watch(self._session.clock), self._session.progress.step
+        results = []
+        while self.pipeline.in_flight:
+            results.append(self._react(watch))
+            with watch.measure("apply"):
+                self._executor.at_boundary(step)
+        with watch.measure("apply"):
+            self._executor.finish(step)
+        packet, collected = self._hand_over((), want_state=False)
+        with watch.measure("wait"):
+            last = self.pipeline.take()
+        self._note(last)
+        if last.directives:
+            message = f"{len(last.directives)} directives came after the last step and were not executed"
+            self._session.notice("tolaria.directives_late", "WARNING", message)
+        for result in (*results, last):
+            self._tell(packet, collected, result, watch)
+            collected = Collected()
+
+    def _read_steps(self) -> list[StepDone]:
+        """The steps since the last boundary as numbers."""
+        session = self._session
+        steps = session.log.flush()
+        for done in steps:
+            if not isfinite(done.loss):
+                remedy = "lower the learning rate, clip gradients, or use on_nonfinite rollback"
+                raise NonFiniteLoss(done.step - 1, f"the training loss is {done.loss}; {remedy}")
+            session.progress.signals.add(done)
+            session.progress.meter.add(done)
+            session.observer.on_step(done)
+        return steps
+
+    def _react(self, watch: Watch) -> PacketResult:
+        """Take the oldest result and execute what it says."""
+        with watch.measure("wait"):
+            result = self.pipeline.take()
+        self._note(result)
+        step = self._session.progress.step
+        with watch.measure("apply"):
+            for directive in self._executor.execute(result.directives, step):
+                why = directive.rationale or "by command"
+                if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
+                    self.order_to_stop = why
+                else:
+                    to_step = directive.to_step if directive.HasField("to_step") else None
+                    self.order_to_go_back = (f"rollback ordered: {why}", to_step)
+                self._executor.report(directive, step)
+        return result
+
+    def _note(self, result: PacketResult) -> None:
+        session = self._session
+        session.progress.history.note(result)
+        if result.decision is not None:
+            session.measured.tamiyo_ms = result.decision.latency_ms
+        if result.failure is not None:
+            name = "tolaria.control_timeout" if result.cause == "timeout" else "tolaria.service_failure"
+            session.notice(name, "WARNING", result.failure)
+        if changed := session.progress.mode.note(result.failure):
+            session.notice("tolaria.mode_changed", "WARNING", changed)
+
+    def _hand_over(self, steps: Sequence[StepDone], *, want_state: bool) -> tuple[SystemStatePacket, Collected]:
+        session, progress = self._session, self._session.progress
+        with _TRACER.start_as_current_span("tolaria.boundary", attributes={"esper.step": progress.step}):
+            collected = self._executor.collect(progress.step)
+            progress.macs.side = self._executor.side_macs
+            at = Position(
+                generation=progress.generation,
+                packet_index=self.pipeline.next_packet,
+                step=progress.step,
+                epoch=session.epoch,
+                is_epoch_end=session.is_epoch_end,
+            )
+            network = network_of(self._executor, progress.macs.total)
+            metrics = training_metrics(steps, progress.signals, network, session.measured)
+            packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
+            self.pipeline.hand_over(packet, collected, want_state=want_state)
+        return packet, collected
+
+    def _tell(self, packet: SystemStatePacket, collected: Collected, result: PacketResult | None, watch: Watch) -> None:
+        session = self._session
+        total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
+        session.timings.boundary_ms.append(total_ms)
+        session.measured.note(
+            hook_ms=total_ms,
+            apply_ms=apply_ms,
+            finalize_ms=total_ms - wait_ms - apply_ms,
+            recent_ms=session.timings.step_ms[-max(1, len(packet.recent_steps)) :],
+            samples=session.run.config.batch_size,
+        )
+        session.observer.on_boundary(
+            Boundary(
+                step=packet.step,
+                epoch=packet.epoch,
+                packet=packet,
+                collected=collected,
+                result=result,
+                seeds=session.seed_views(),
+                mode=session.progress.mode.name,
+                wait_ms=wait_ms,
+                apply_ms=apply_ms,
+                hook_ms=total_ms - wait_ms - apply_ms,
+            )
+        )
