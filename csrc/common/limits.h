@@ -15,9 +15,6 @@ inline constexpr int64_t kSuperChunk = 65536;
 // Independent float64 accumulators of the CPU's dot products; element i goes to lane i % kLanes.
 inline constexpr int kLanes = 8;
 
-// Elements after which the fast mode moves its float32 sums into float64.
-inline constexpr int64_t kFastBlock = 2048;
-
 // A sum of weights no larger than this cannot normalise a mean.
 inline constexpr double kSmallestWeightSum = 1e-12;
 

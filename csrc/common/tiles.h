@@ -23,6 +23,12 @@ struct BlendWeights {
   T take;  // multiplies the seed
 };
 
+// Memory that will be read next: fetched while the processor multiplies.
+struct Ahead {
+  const void* const* rows = nullptr;  // [k], or null for nothing to fetch
+  int64_t bytes = 0;                  // of each row
+};
+
 struct Tiles {
   const char* name;
   bool (*is_supported)();
@@ -34,11 +40,12 @@ struct Tiles {
 
   // Adds the products of each pair of rows i <= j of tile[k][stride] over n elements (a multiple of the lanes) to
   // sums[pair][lanes]; pairs run (0,0) (0,1) .. (0,k-1) (1,1) ..; 8 lanes in float64, 16 in float32.
-  void (*gram_f64)(const double* tile, int64_t stride, int k, int64_t n, double* sums);
-  void (*gram_f32)(const float* tile, int64_t stride, int k, int64_t n, float* sums);
+  void (*gram_f64)(const double* tile, int64_t stride, int k, int64_t n, Ahead ahead, double* sums);
+  void (*gram_f32)(const float* tile, int64_t stride, int k, int64_t n, Ahead ahead, float* sums);
 
-  // out[i] = sum_r c[r] * tile[r][i], rows in order.
-  void (*combine)(const double* tile, int64_t stride, int k, int64_t n, const double* c, double* out);
+  // out[i] = sum_r c[r] * rows[r][i], rows in order; a null row adds nothing.
+  void (*combine_f64)(const double* const* rows, int k, int64_t n, const double* c, double* out);
+  void (*combine_f32)(const float* const* rows, int k, int64_t n, const double* c, double* out);
 
   // out = keep * host + take * seed, element by element; out may be either input.
   void (*blend_f32)(const float* host, const float* seed, int64_t n, BlendWeights<float> w, float* out);

@@ -40,8 +40,46 @@ constexpr int64_t lanes() {
 
 constexpr int64_t pair_index(int64_t i, int64_t j, int64_t k) { return i * k - i * (i - 1) / 2 + (j - i); }
 
+// Fetches the lines of all rows one after another, a few at each step.
+class Prefetcher {
+ public:
+  Prefetcher(Ahead ahead, int k, int64_t steps) : ahead_(ahead), k_(ahead.rows == nullptr ? 0 : k) {
+    const int64_t lines = k_ * (ahead.bytes / kLine + 1);
+    per_step_ = steps > 0 ? (lines + steps - 1) / steps : 0;
+    start_row();
+  }
+
+  void step() {
+    for (int64_t i = 0; i < per_step_ && row_ < k_; ++i) {
+      __builtin_prefetch(at_, 0, 2);
+      at_ += kLine;
+      if (at_ >= end_) {
+        ++row_;
+        start_row();
+      }
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+
+  void start_row() {
+    if (row_ >= k_) return;
+    at_ = static_cast<const char*>(ahead_.rows[row_]);
+    end_ = at_ == nullptr ? at_ : at_ + ahead_.bytes;
+  }
+
+  Ahead ahead_;
+  int k_;
+  int row_ = 0;
+  int64_t per_step_;
+  const char* at_ = nullptr;
+  const char* end_ = nullptr;
+};
+
 template <class T, int R, int C, bool Diagonal>
-void gram_block(const T* tile, int64_t stride, int k, int64_t n, int i0, int j0, T* sums) {
+void gram_block(const T* tile, int64_t stride, int k, int64_t n, int i0, int j0, Prefetcher& ahead, T* sums) {
+  Prefetcher prefetcher = ahead;  // in registers while the loop runs
   using V = typename Vec<T>::type;
   constexpr int64_t kWidth = ESPER_VECTOR_BYTES / sizeof(T);
   const T* a = tile + i0 * stride;
@@ -54,6 +92,7 @@ void gram_block(const T* tile, int64_t stride, int k, int64_t n, int i0, int j0,
       for (int c = Diagonal ? r : 0; c < C; ++c)
         acc[r][c] = load(sums + pair_index(i0 + r, j0 + c, k) * lanes<T>() + lane);
     for (int64_t i = lane; i < n; i += lanes<T>()) {
+      prefetcher.step();
       V x[R];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) x[r] = load(a + r * stride + i);
@@ -70,40 +109,56 @@ void gram_block(const T* tile, int64_t stride, int k, int64_t n, int i0, int j0,
       for (int c = Diagonal ? r : 0; c < C; ++c)
         store<T>(acc[r][c], sums + pair_index(i0 + r, j0 + c, k) * lanes<T>() + lane);
   }
+  ahead = prefetcher;
 }
 
 template <class T, int R>
-void gram_columns(const T* tile, int64_t stride, int k, int64_t n, int i0, T* sums) {
-  gram_block<T, R, R, true>(tile, stride, k, n, i0, i0, sums);
+void gram_columns(const T* tile, int64_t stride, int k, int64_t n, int i0, Prefetcher& ahead, T* sums) {
+  gram_block<T, R, R, true>(tile, stride, k, n, i0, i0, ahead, sums);
   int j = i0 + R;
-  for (; j + ESPER_BLOCK <= k; j += ESPER_BLOCK) gram_block<T, R, ESPER_BLOCK, false>(tile, stride, k, n, i0, j, sums);
-  for (; j + 2 <= k; j += 2) gram_block<T, R, 2, false>(tile, stride, k, n, i0, j, sums);
-  for (; j < k; ++j) gram_block<T, R, 1, false>(tile, stride, k, n, i0, j, sums);
+  for (; j + ESPER_BLOCK <= k; j += ESPER_BLOCK)
+    gram_block<T, R, ESPER_BLOCK, false>(tile, stride, k, n, i0, j, ahead, sums);
+  for (; j + 2 <= k; j += 2) gram_block<T, R, 2, false>(tile, stride, k, n, i0, j, ahead, sums);
+  for (; j < k; ++j) gram_block<T, R, 1, false>(tile, stride, k, n, i0, j, ahead, sums);
 }
 
 template <class T>
-void gram(const T* tile, int64_t stride, int k, int64_t n, T* sums) {
+void gram(const T* tile, int64_t stride, int k, int64_t n, Ahead ahead, T* sums) {
+  const int64_t groups = (k + ESPER_BLOCK - 1) / ESPER_BLOCK;
+  Prefetcher prefetcher(ahead, k, groups * (groups + 1) / 2 * n * static_cast<int64_t>(sizeof(T)) / ESPER_VECTOR_BYTES);
   int i = 0;
-  for (; i + ESPER_BLOCK <= k; i += ESPER_BLOCK) gram_columns<T, ESPER_BLOCK>(tile, stride, k, n, i, sums);
-  for (; i + 2 <= k; i += 2) gram_columns<T, 2>(tile, stride, k, n, i, sums);
-  for (; i < k; ++i) gram_columns<T, 1>(tile, stride, k, n, i, sums);
+  for (; i + ESPER_BLOCK <= k; i += ESPER_BLOCK) gram_columns<T, ESPER_BLOCK>(tile, stride, k, n, i, prefetcher, sums);
+  for (; i + 2 <= k; i += 2) gram_columns<T, 2>(tile, stride, k, n, i, prefetcher, sums);
+  for (; i < k; ++i) gram_columns<T, 1>(tile, stride, k, n, i, prefetcher, sums);
 }
 
 // A multiply and an add, never fused: coefficient times element is not exact.
-template <int R>
-void combine_rows(const double* tile, int64_t stride, int64_t n, const double* c, bool first, double* out) {
+template <int R, class T>
+void combine_rows(const T* const* rows, int64_t n, const double* c, bool first, double* out) {
   for (int64_t i = 0; i < n; ++i) {
     double sum = first ? 0.0 : out[i];
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) sum += c[r] * tile[r * stride + i];
+    for (int r = 0; r < R; ++r) sum += c[r] * static_cast<double>(rows[r][i]);
     out[i] = sum;
   }
 }
 
-void combine(const double* tile, int64_t stride, int k, int64_t n, const double* c, double* out) {
+template <class T>
+void combine(const T* const* rows, int k, int64_t n, const double* c, double* out) {
+  const T* present[64];
+  double weights[64];
+  int count = 0;
+  for (int r = 0; r < k; ++r) {
+    if (rows[r] == nullptr) continue;
+    weights[count] = c[r];
+    present[count++] = rows[r];
+  }
   int r = 0;
-  for (; r + 4 <= k; r += 4) combine_rows<4>(tile + r * stride, stride, n, c + r, r == 0, out);
-  for (; r < k; ++r) combine_rows<1>(tile + r * stride, stride, n, c + r, r == 0, out);
+  if (count == 0)
+    for (int64_t i = 0; i < n; ++i) out[i] = 0.0;
+  for (; r + 8 <= count; r += 8) combine_rows<8>(present + r, n, weights + r, r == 0, out);
+  for (; r + 2 <= count; r += 2) combine_rows<2>(present + r, n, weights + r, r == 0, out);
+  for (; r < count; ++r) combine_rows<1>(present + r, n, weights + r, r == 0, out);
 }
 
 template <class T>
@@ -279,8 +334,8 @@ RowSummary summarise(const float* x, int64_t n) {
 }  // namespace
 
 const Tiles ESPER_TILES = {
-    ESPER_LABEL,  is_supported, load_as<double>, load_as<float>, store_as<double>, store_as<float>,
-    gram<double>, gram<float>,  combine,         blend<float>,   blend<double>,    summarise,
+    ESPER_LABEL, is_supported,    load_as<double>, load_as<float>, store_as<double>, store_as<float>, gram<double>,
+    gram<float>, combine<double>, combine<float>,  blend<float>,   blend<double>,    summarise,
 };
 
 }  // namespace esper

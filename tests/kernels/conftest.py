@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         needed = {"cpu_only": "cpu", "cuda_only": "cuda"}
         for fixture, device in needed.items():
-            if fixture in getattr(item, "fixturenames", ()) and DEVICE != device:
+            if fixture in getattr(item, "fixturenames", ()) and device != DEVICE:
                 item.add_marker(pytest.mark.skip(reason=f"about the {device}; ESPER_TEST_DEVICE={DEVICE}"))
 
 

@@ -71,9 +71,7 @@ def test_fewer_entries_than_channels_expand_by_groups(device: torch.device, entr
     for shape in ((2, 12, 9, 9), (5, 12)):
         host, seed = _pair(shape, torch.float32, device)
         value = kernels.blend_channel(host, seed, vector, _alpha(1.0, device))
-        expanded = kernels.blend_channel(
-            host, seed, vector.repeat_interleave(12 // entries), _alpha(1.0, device)
-        )
+        expanded = kernels.blend_channel(host, seed, vector.repeat_interleave(12 // entries), _alpha(1.0, device))
         assert torch.equal(value, expanded)
 
 
@@ -147,14 +145,20 @@ def test_a_nan_alpha_or_gate_is_not_hidden(device: torch.device) -> None:
 BLENDS: dict[str, Callable[[torch.device], Blend]] = {
     "residual": lambda device: kernels.blend_residual,
     "convex": lambda device: kernels.blend_convex,
-    "channel": lambda device: lambda h, s, a, **kw: kernels.blend_channel(
-        h, s, torch.tensor([0.2, 0.0, 1.0], dtype=torch.float64, device=device), a, **kw
+    "channel": lambda device: (
+        lambda h, s, a, **kw: kernels.blend_channel(
+            h, s, torch.tensor([0.2, 0.0, 1.0], dtype=torch.float64, device=device), a, **kw
+        )
     ),
-    "channel residual": lambda device: lambda h, s, a, **kw: kernels.blend_channel(
-        h, s, torch.tensor([0.2, 0.0, 0.9], dtype=torch.float64, device=device), a, residual=True, **kw
+    "channel residual": lambda device: (
+        lambda h, s, a, **kw: kernels.blend_channel(
+            h, s, torch.tensor([0.2, 0.0, 0.9], dtype=torch.float64, device=device), a, residual=True, **kw
+        )
     ),
-    "confidence": lambda device: lambda h, s, a, **kw: kernels.blend_confidence(
-        h, s, torch.tensor([0.9, 0.4], dtype=torch.float64, device=device), a, lo=0.05, hi=0.95, **kw
+    "confidence": lambda device: (
+        lambda h, s, a, **kw: kernels.blend_confidence(
+            h, s, torch.tensor([0.9, 0.4], dtype=torch.float64, device=device), a, lo=0.05, hi=0.95, **kw
+        )
     ),
 }
 
@@ -326,9 +330,7 @@ MISUSES: dict[str, tuple[Callable[[torch.device], object], str]] = {
         r"alpha has shape \[2\], expected a 0-d tensor",
     ),
     "alpha dtype": (
-        lambda d: kernels.blend_residual(
-            torch.ones(2, device=d), torch.ones(2, device=d), torch.tensor(1, device=d)
-        ),
+        lambda d: kernels.blend_residual(torch.ones(2, device=d), torch.ones(2, device=d), torch.tensor(1, device=d)),
         "alpha has dtype Long, expected float32 or float64",
     ),
     "gate length": (
@@ -351,7 +353,12 @@ MISUSES: dict[str, tuple[Callable[[torch.device], object], str]] = {
     ),
     "bounds": (
         lambda d: kernels.blend_confidence(
-            torch.ones(4, 2, device=d), torch.ones(4, 2, device=d), torch.ones(4, device=d), _alpha(0.5, d), lo=0.9, hi=0.1
+            torch.ones(4, 2, device=d),
+            torch.ones(4, 2, device=d),
+            torch.ones(4, device=d),
+            _alpha(0.5, d),
+            lo=0.9,
+            hi=0.1,
         ),
         "expected 0 <= lo <= hi <= 1",
     ),

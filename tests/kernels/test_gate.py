@@ -23,9 +23,7 @@ def _reference(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("classes", CLASSES)
-def test_one_pass_gives_margin_log_sum_exp_and_entropy(
-    device: torch.device, classes: int, dtype: torch.dtype
-) -> None:
+def test_one_pass_gives_margin_log_sum_exp_and_entropy(device: torch.device, classes: int, dtype: torch.dtype) -> None:
     logits = (torch.randn(37, classes) * 3).to(dtype).to(device)
     margin, log_sum_exp, entropy = _reference(logits)
     result = kernels.confidence_gate(logits, k=4.0, tau=0.2)
@@ -117,7 +115,11 @@ def test_the_gate_is_detached(device: torch.device) -> None:
 
 
 def test_misuse_says_what_arrived_and_what_was_expected(device: torch.device) -> None:
-    for logits in (torch.randn(5, device=device), torch.randn(5, 0, device=device), torch.randn(2, 3, 4, device=device)):
+    for logits in (
+        torch.randn(5, device=device),
+        torch.randn(5, 0, device=device),
+        torch.randn(2, 3, 4, device=device),
+    ):
         with pytest.raises(RuntimeError, match=r"expected \[samples, classes\]"):
             kernels.confidence_gate(logits)
     with pytest.raises(RuntimeError, match="kind is 'top1', expected 'margin' or 'entropy'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import pytest
@@ -209,7 +210,10 @@ def test_misuse_says_what_arrived_and_what_was_expected(device: torch.device) ->
         (lambda: GradientPool([parameter], mode="alias"), "expected 'copy' or 'view'"),  # type: ignore[arg-type]
         (lambda: GradientPool([parameter, parameter]), "in the pool already"),
         (lambda: pool.extend([parameter]), "in the pool already"),
-        (lambda: pool.extend([nn.Parameter(torch.ones(3, dtype=torch.float64, device=device))]), "share the same device"),
+        (
+            lambda: pool.extend([nn.Parameter(torch.ones(3, dtype=torch.float64, device=device))]),
+            "share the same device",
+        ),
         (lambda: pool.remove([nn.Parameter(torch.ones(3))]), "is not in the pool"),
         (lambda: pool.collect(2), "row 2 of a pool with 2 rows"),
         (lambda: pool.collect(-1), "row -1 of a pool with 2 rows"),
@@ -232,7 +236,7 @@ def test_slots_never_overlap_whatever_is_added_and_removed(changes: list[tuple[b
             plan.add(number)
         spans = sorted((plan.offset(slot), plan.offset(slot) + plan.numel(slot)) for slot in plan.live())
         filled = [span for span in spans if span[0] != span[1]]
-        assert all(a[1] <= b[0] for a, b in zip(filled, filled[1:], strict=False))
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(filled))
         assert all(begin % alignment == 0 for begin, _ in filled)
         assert all(end <= plan.extent for _, end in spans)
 

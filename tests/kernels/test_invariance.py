@@ -45,7 +45,9 @@ def _everything(rows: Tensor) -> list[Tensor]:
         surgery.coefficients,
         *kernels.seed_metrics(rows, torch.tensor([0, n // 3, n])),
         kernels.blend_residual(rows, rows.flip(0), alpha),
-        kernels.blend_channel(rows, rows.flip(0), torch.rand(k, generator=torch.Generator().manual_seed(1)), alpha, dim=0),
+        kernels.blend_channel(
+            rows, rows.flip(0), torch.rand(k, generator=torch.Generator().manual_seed(1)), alpha, dim=0
+        ),
         halves,
     ]
 

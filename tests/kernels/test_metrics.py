@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ def test_metrics_equal_float64_sums(device: torch.device, seeds: int, dtype: tor
     offsets = torch.tensor(BOUNDARIES, device=device)
     metrics = kernels.seed_metrics(rows, offsets)
     wide = rows.double()
-    layers = torch.stack([wide[:, a:b].norm(dim=1) for a, b in zip(BOUNDARIES, BOUNDARIES[1:], strict=False)], dim=1)
+    layers = torch.stack([wide[:, a:b].norm(dim=1) for a, b in itertools.pairwise(BOUNDARIES)], dim=1)
     assert relative_error(metrics.layer_norms, layers) < 1e-12
     assert relative_error(metrics.dots, wide @ wide.T) < 1e-12
     assert relative_error(metrics.norms, wide.norm(dim=1)) < 1e-12

@@ -37,9 +37,7 @@ def test_every_number_of_rows_up_to_64_is_handled(device: torch.device, k: int) 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("n", [1, 9, 65_537])
-def test_the_result_equals_the_textbook_loop_in_every_dtype(
-    device: torch.device, dtype: torch.dtype, n: int
-) -> None:
+def test_the_result_equals_the_textbook_loop_in_every_dtype(device: torch.device, dtype: torch.dtype, n: int) -> None:
     rows = torch.randn(6, n).to(dtype).to(device)
     order = random_order(6, device)
     result = kernels.pcgrad(rows, order)
