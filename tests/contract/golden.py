@@ -1,0 +1,78 @@
+"""Golden bytes: one sample of every message with every field set, and its bytes as they were first recorded.
+
+`python -m tests.contract.golden` records what is new; it refuses to change what was recorded, unless --all is given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+import esper.leyline as leyline
+
+FILE = Path(__file__).with_name("golden_bytes.json")
+MAX_DEPTH = 1
+
+
+def message_classes() -> dict[str, type[Message]]:
+    named = {name: getattr(leyline, name) for name in leyline.__all__}
+    return {name: found for name, found in named.items() if isinstance(found.DESCRIPTOR, Descriptor)}
+
+
+def sample(message_class: type[Message], depth: int = 0) -> Message:
+    """Every field set, from its number and name alone; of an oneof its last member; messages in messages are flat."""
+    message: Any = message_class()
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is not None and depth > MAX_DEPTH:
+            continue
+        value = _value(message, field, depth)
+        if field.is_repeated:
+            getattr(message, field.name).extend([value, value])
+        elif field.message_type is not None:
+            getattr(message, field.name).SetInParent()
+            getattr(message, field.name).CopyFrom(value)
+        else:
+            setattr(message, field.name, value)
+    return message
+
+
+def _value(message: Any, field: FieldDescriptor, depth: int) -> Any:
+    if field.message_type is not None:
+        return sample(field.message_type._concrete_class, depth + 1)
+    if field.enum_type is not None:
+        return field.enum_type.values[-1].number
+    return {
+        FieldDescriptor.CPPTYPE_STRING: field.name if field.type == field.TYPE_STRING else field.name.encode(),
+        FieldDescriptor.CPPTYPE_BOOL: True,
+        FieldDescriptor.CPPTYPE_FLOAT: field.number + 0.5,
+        FieldDescriptor.CPPTYPE_DOUBLE: field.number + 0.25,
+    }.get(field.cpp_type, field.number * 1000)
+
+
+def encoded(message_class: type[Message]) -> str:
+    return sample(message_class).SerializeToString(deterministic=True).hex()
+
+
+def recorded() -> dict[str, str]:
+    found: dict[str, str] = json.loads(FILE.read_text()) if FILE.exists() else {}
+    return found
+
+
+def main() -> int:
+    old = recorded()
+    new = {name: encoded(found) for name, found in sorted(message_classes().items())}
+    changed = [name for name in new if name in old and old[name] != new[name]]
+    if changed and "--all" not in sys.argv:
+        print(f"the bytes of {', '.join(changed)} would change; if that is meant, give --all", file=sys.stderr)
+        return 1
+    FILE.write_text(json.dumps(new, indent=0) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The committed stubs import, and give the recorded bytes, under both supported major versions of protobuf."""
+
+from __future__ import annotations
+
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+READS_ONE_MESSAGE_OF_EACH_FILE = """
+import json, pathlib, google.protobuf, grpc
+import esper.leyline as leyline
+for stub in pathlib.Path("esper/leyline/v1").glob("*_pb2_grpc.py"):
+    __import__(f"esper.leyline.v1.{stub.stem}")
+recorded = json.loads(pathlib.Path("tests/contract/golden_bytes.json").read_text())
+for name, raw in recorded.items():
+    message = getattr(leyline, name).FromString(bytes.fromhex(raw))
+    assert message.SerializeToString(deterministic=True).hex() == raw, name
+print(google.protobuf.__version__, len(recorded))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("protobuf", "grpcio"), [("6.33.5", "1.80.0"), ("7.36.2", "1.85.1")])
+def test_the_stubs_work_under_both_protobufs(protobuf: str, grpcio: str) -> None:
+    home = ROOT / ".cache" / f"stubs-protobuf-{protobuf}"
+    python = home / "bin" / "python"
+    if not (home / "ready").exists():
+        venv.create(home, with_pip=True, clear=True)
+        pins = [f"protobuf=={protobuf}", f"grpcio=={grpcio}"]
+        subprocess.run([python, "-m", "pip", "install", "-q", *pins], check=True)
+        (home / "ready").touch()
+    answer = subprocess.run(
+        [python, "-c", READS_ONE_MESSAGE_OF_EACH_FILE], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    version, count = answer.stdout.split()
+    assert version == protobuf
+    assert int(count) > 100
