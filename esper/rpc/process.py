@@ -45,7 +45,7 @@ log = logging.getLogger("esper.process")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceContext(Generic[C]):
-    """What a service is built from. `weatherlight` is the bus's endpoint; `stop` asks the process to drain and end."""
+    """What a service is built from. `weatherlight` is where the bus is; `stop` drains, with its own grace or not."""
 
     name: str
     config: C
@@ -54,7 +54,19 @@ class ServiceContext(Generic[C]):
     state_dir: Path
     reporter: Reporter
     weatherlight: str | None
-    stop: Callable[[], None]
+    stop: Callable[[float | None], None]
+
+
+class Stopping:
+    """Whether the process was asked to end, and how long it may take."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.grace_s: float | None = None
+
+    def ask(self, grace_s: float | None) -> None:
+        self.grace_s = grace_s
+        self.asked.set()
 
 
 Build = Callable[[ServiceContext[C]], Sequence[Servicer] | Awaitable[Sequence[Servicer]]]
@@ -86,7 +98,7 @@ def _fail(name: str, error: object, code: int) -> int:
 
 
 async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) -> None:
-    stopping = asyncio.Event()
+    stopping = Stopping()
     _stop_on_signals(stopping)
     keyring = load_keyring(os.environ, process.keyring)
     _make_private(process.state_dir)
@@ -101,8 +113,8 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
             clock=SYSTEM_CLOCK,
             state_dir=process.state_dir,
             reporter=reporter,
-            weatherlight=process.weatherlight,
-            stop=stopping.set,
+            weatherlight=process.weatherlight_endpoint,
+            stop=stopping.ask,
         )
         built = build(context)
         servicers = await built if inspect.isawaitable(built) else built
@@ -115,15 +127,15 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         end_tracing()
 
 
-async def _until_stopped(server: Server, servicers: Sequence[Servicer], stopping: asyncio.Event) -> None:
+async def _until_stopped(server: Server, servicers: Sequence[Servicer], stopping: Stopping) -> None:
     """Serve and watch until told to stop, then drain."""
     watchers = [asyncio.create_task(_watch_health(server, servicers)), asyncio.create_task(_watch_loop_lag())]
     try:
-        await stopping.wait()
+        await stopping.asked.wait()
     finally:
         for watcher in watchers:
             watcher.cancel()
-        await server.drain()
+        await server.drain(stopping.grace_s)
 
 
 @contextlib.asynccontextmanager
@@ -152,13 +164,13 @@ async def _watch_loop_lag() -> None:
         metrics.LOOP_LAG_SECONDS.set(max(0.0, time.monotonic() - due))
 
 
-def _stop_on_signals(stopping: asyncio.Event) -> None:
+def _stop_on_signals(stopping: Stopping) -> None:
     """The first signal drains, the second ends at once."""
 
     def on_signal(number: int) -> None:
-        if stopping.is_set():
+        if stopping.asked.is_set():
             os._exit(128 + number)
-        stopping.set()
+        stopping.ask(None)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
@@ -180,10 +192,10 @@ def _make_private(directory: Path) -> None:
 
 
 def _reporter(name: str, keyring: Keyring, process: ProcessConfig) -> Reporter:
-    if process.weatherlight is None:
+    if process.weatherlight_endpoint is None:
         return LogReporter()
     tls = None if process.weatherlight_ca is None else Tls(ca=process.weatherlight_ca)
-    return TelemetrySender(process.weatherlight, keyring, name, endpoint_served=process.server.listen, tls=tls)
+    return TelemetrySender(process.weatherlight_endpoint, keyring, name, endpoint_served=process.server.listen, tls=tls)
 
 
 def _serve_metrics(process: ProcessConfig) -> None:

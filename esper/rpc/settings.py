@@ -35,7 +35,7 @@ class ProcessConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     state_dir: Path = field(default_factory=default_state_dir)  # databases and logs of the service, made 0700
     keyring: Path | None = None  # keyring file; without one ESPER_LEYLINE_SECRET is the key
-    weatherlight: str | None = None  # where telemetry goes; without it CRITICAL events go to the log
+    weatherlight_endpoint: str | None = None  # where telemetry goes; without it CRITICAL events go to the log
     weatherlight_ca: Path | None = None  # PEM authority of Weatherlight's certificate, beyond loopback
     otlp_endpoint: str | None = None  # where traces go: HOST:PORT, http://... or https://...
     metrics_listen: str | None = None  # HOST:PORT where Prometheus scrapes
@@ -48,7 +48,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     "--listen": ("server.listen", "HOST:PORT or unix:PATH to serve"),
     "--state-dir": ("state_dir", "directory of the service's databases"),
     "--keyring": ("keyring", "keyring file; else ESPER_LEYLINE_SECRET is the key"),
-    "--weatherlight": ("weatherlight", "endpoint that telemetry goes to"),
+    "--weatherlight": ("weatherlight_endpoint", "endpoint that telemetry goes to"),
     "--weatherlight-ca": ("weatherlight_ca", "PEM authority of that endpoint's certificate"),
     "--otlp-endpoint": ("otlp_endpoint", "endpoint that traces go to"),
     "--metrics-listen": ("metrics_listen", "HOST:PORT that Prometheus scrapes"),

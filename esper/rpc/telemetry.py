@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from esper.core.clock import nanoseconds
-from esper.core.errors import AsyncTimeoutError, EsperError
+from esper.core.errors import AccessDenied, AsyncTimeoutError, EsperError
 from esper.core.keys import Keyring
 from esper.leyline import (
     HealthStatus,
@@ -101,7 +101,8 @@ class TelemetrySender:
         self._config = config or SenderConfig()
         self._outbox = Outbox(self._config.capacity, self._config.max_batch)
         self._channel = channel(endpoint, tls)
-        self._client = WeatherlightClient(self._channel, metadata=service_metadata(keyring, service))
+        self._keyring = keyring
+        self._client = self._new_client(service)
         self._presence = _Presence(service, f"{socket.gethostname()}:{os.getpid()}", endpoint_served)
         self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause="not heard yet")
         self._wake = threading.Event()
@@ -145,6 +146,10 @@ class TelemetrySender:
         self._channel.close()
         self._watcher.join(timeout_s)
 
+    def _new_client(self, service: str) -> WeatherlightClient:
+        """A client with a token of the key that is active now."""
+        return WeatherlightClient(self._channel, metadata=service_metadata(self._keyring, service))
+
     def _publish(self) -> None:
         """Send batches and heartbeats until closed, then once more what waits."""
         pause_s = 0.0
@@ -155,8 +160,7 @@ class TelemetrySender:
                 self._wake.wait(self._config.flush_s)
             self._wake.clear()
             pause_s = self._round(pause_s)
-        if self._outbox:
-            self._round(0.0)
+        self._leave()
 
     def _round(self, last_pause_s: float) -> float:
         """One round of heartbeat and batches; gives the pause that a failure or the receiver asks for."""
@@ -165,9 +169,20 @@ class TelemetrySender:
                 self._beat()
             return self._flush_all()
         except EsperError as error:
+            if isinstance(error, AccessDenied):
+                self._client = self._new_client(self._presence.service)
             if not last_pause_s:
                 log.warning("telemetry waits, %d packets: %s", len(self._outbox), error)
             return min(max(self._config.retry_s, 2 * last_pause_s), self._config.max_retry_s)
+
+    def _leave(self) -> None:
+        """Send what still waits and take leave, so that nobody counts this process as lost."""
+        try:
+            self._flush_all()
+            if self._presence.is_registered:
+                self._client.heartbeat(self._presence.heartbeat(is_leaving=True), timeout_s=self._config.timeout_s)
+        except EsperError as error:
+            log.warning("%d packets could not be sent: %s", len(self._outbox), error)
 
     def _beat(self) -> None:
         presence, timeout_s = self._presence, self._config.timeout_s
@@ -232,9 +247,13 @@ class _Presence:
             service=self.service, instance=self.instance, endpoint=self.endpoint, version=_version()
         )
 
-    def heartbeat(self) -> HeartbeatRequest:
+    def heartbeat(self, *, is_leaving: bool = False) -> HeartbeatRequest:
         return HeartbeatRequest(
-            service=self.service, instance=self.instance, health=self.health, summary=self.summary or None
+            service=self.service,
+            instance=self.instance,
+            health=self.health,
+            summary=self.summary or None,
+            is_leaving=is_leaving,
         )
 
 

@@ -1,0 +1,4 @@
+"""Nissa: observability.
+
+Takes telemetry and field reports from the bus, shows them to Prometheus, raises and clears alerts.
+"""

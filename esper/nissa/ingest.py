@@ -1,0 +1,139 @@
+"""Ingestion: envelopes from the bus become counters, series and alerts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from google.protobuf.message import DecodeError
+
+from esper.core.clock import Clock
+from esper.core.errors import EsperError
+from esper.core.keys import Keyring
+from esper.core.telemetry import build_packet, event, metric
+from esper.core.tracing import context_of, tracer
+from esper.core.validation import require_valid
+from esper.leyline import (
+    BusEnvelope,
+    BusLane,
+    Event,
+    FieldReport,
+    FieldReportOutcome,
+    MessagePriority,
+    TelemetryLevel,
+    TelemetryPacket,
+)
+from esper.nissa import metrics
+from esper.nissa.alerts import Alerts, Change
+from esper.nissa.series import LatestValues
+from esper.oona.bus import Bus
+from esper.oona.envelope import check, span_attributes
+
+log = logging.getLogger("esper.nissa")
+GROUP = "nissa"
+# CRITICAL packets travel on the emergency lane: they are what should alert.
+LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_NORMAL, BusLane.BUS_LANE_TELEMETRY)
+PAGE = 128
+WAIT_S = 1.0
+_tracer = tracer("esper.nissa")
+
+
+class Ingestor:
+    """Takes what a group of the bus delivers. `tell` is given Nissa's own packets."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        clock: Clock,
+        tell: Callable[[TelemetryPacket], None],
+        series: LatestValues | None = None,
+    ) -> None:
+        self.series = series or LatestValues()
+        self.alerts = Alerts()
+        self._keyring = keyring
+        self._clock = clock
+        self._tell = tell
+        self._takers: dict[str, Callable[[BusEnvelope], None]] = {
+            TelemetryPacket.DESCRIPTOR.full_name: self._take_packet,
+            FieldReport.DESCRIPTOR.full_name: self._take_report,
+        }
+
+    async def run(self, bus: Bus) -> None:
+        """Follow the bus for ever."""
+        while True:
+            envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)
+            for envelope in envelopes:
+                self.take(envelope)
+            if envelopes:
+                await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
+            else:
+                await bus.wait(await bus.last_sequence(), WAIT_S)
+
+    def take(self, envelope: BusEnvelope) -> None:
+        """Take one envelope. One that can't be believed is counted and left: trying again would not help."""
+        taker = self._takers.get(envelope.payload_type)
+        if taker is None:
+            return
+        began = time.perf_counter()
+        try:
+            check(self._keyring, envelope)
+            taker(envelope)
+        except (EsperError, DecodeError) as error:
+            metrics.REFUSED.inc()
+            log.error("envelope %s from %s refused: %s", envelope.event_id, envelope.source, error)
+        kind = envelope.payload_type.rpartition(".")[2]
+        metrics.INGEST_LATENCY.labels(kind).observe((time.perf_counter() - began) * 1e3)
+
+    def _take_packet(self, envelope: BusEnvelope) -> None:
+        packet = TelemetryPacket.FromString(envelope.payload)
+        require_valid(packet)
+        if not envelope.HasField("trace"):
+            return self._count(packet)
+        attributes = span_attributes("process", packet)
+        with _tracer.start_as_current_span("nissa.ingest", context_of(envelope.trace), attributes=attributes):
+            return self._count(packet)
+
+    def _count(self, packet: TelemetryPacket) -> None:
+        priority = MessagePriority.Name(packet.priority).removeprefix("MESSAGE_PRIORITY_").lower()
+        metrics.PACKETS.labels(packet.source, priority).inc()
+        for each in packet.metrics:
+            self.series.put(each, packet.source, packet.training_run_id)
+        for each_event in packet.events:
+            level = TelemetryLevel.Name(each_event.level).removeprefix("TELEMETRY_LEVEL_").lower()
+            metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()
+        changes = self.alerts.judge(packet)
+        if changes:
+            self._announce(changes, packet)
+
+    def _take_report(self, envelope: BusEnvelope) -> None:
+        report = FieldReport.FromString(envelope.payload)
+        require_valid(report)
+        outcome = FieldReportOutcome.Name(report.outcome).removeprefix("FIELD_REPORT_OUTCOME_").lower()
+        metrics.FIELD_REPORTS.labels(outcome).inc()
+
+    def _announce(self, changes: list[Change], packet: TelemetryPacket) -> None:
+        """Tell of alerts, by telemetry of Nissa's own."""
+        run = packet.training_run_id if packet.HasField("training_run_id") else None
+        measured = [
+            metric(metrics.ALERTS_ACTIVE, len(self.alerts.active)),
+            metric(metrics.SERIES_EVICTED, self.series.evicted),
+        ]
+        events = [self._event(change) for change in changes]
+        self._tell(build_packet("nissa", self._clock, metrics=measured, events=events, run=run))
+
+    def _event(self, change: Change) -> Event:
+        rule = change.rule
+        if not change.is_raised:
+            return event(metrics.ALERT_CLEARED, self._clock, rule=rule.name, source=change.source, value=change.value)
+        return event(
+            metrics.ALERT_RAISED,
+            self._clock,
+            rule.help,
+            rule=rule.name,
+            source=change.source,
+            value=change.value,
+            threshold=rule.threshold,
+            severity=rule.severity,
+            routes=",".join(rule.routes),
+        )

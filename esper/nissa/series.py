@@ -1,0 +1,63 @@
+"""The latest value of every metric, as Prometheus scrapes it.
+
+Names keep their words: dots become underscores. Values of metrics named `..._total` are the source's own running
+totals, so they are exposed as counters; everything else is a gauge. The number of series is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from esper.core.telemetry import attribute_value
+from esper.leyline import Metric
+
+MAX_SERIES = 4096
+_SEPARATORS = re.compile(r"[^a-zA-Z0-9_]")
+Labels = tuple[tuple[str, str], ...]
+
+
+def prometheus_name(name: str) -> str:
+    """`kasmina.seed.alpha` -> `kasmina_seed_alpha`."""
+    return _SEPARATORS.sub("_", name)
+
+
+class LatestValues(Collector):
+    """A collector of what was last measured. When full, the series that was silent for longest goes."""
+
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
+        self._max_series = max_series
+        self._lock = threading.Lock()
+        self._series: OrderedDict[tuple[str, Labels], float] = OrderedDict()
+        self.evicted = 0
+
+    def put(self, metric: Metric, source: str, run: str = "") -> None:
+        """Take a measurement."""
+        measured = ((attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes)
+        key = (metric.name, tuple(sorted((*measured, ("source", source), ("run", run)))))
+        with self._lock:
+            self._series[key] = metric.value
+            self._series.move_to_end(key)
+            if len(self._series) > self._max_series:
+                self._series.popitem(last=False)
+                self.evicted += 1
+
+    def collect(self) -> Iterator[Family]:
+        with self._lock:
+            snapshot = list(self._series.items())
+        families: dict[str, list[tuple[dict[str, str], float]]] = {}
+        for (name, labels), value in snapshot:
+            families.setdefault(name, []).append((dict(labels), value))
+        for name, series in families.items():
+            keys = sorted({key for labels, _ in series for key in labels})
+            make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = make(prometheus_name(name), f"Latest value of {name}.", labels=keys)
+            for labels, value in series:
+                family.add_metric([labels.get(key, "") for key in keys], value)
+            yield family

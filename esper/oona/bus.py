@@ -1,0 +1,96 @@
+"""The protocol of the bus, and the settings that every implementation has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from esper.core.errors import ConfigError
+from esper.leyline import BusEnvelope, BusLane, MessagePriority
+
+LANES = (
+    BusLane.BUS_LANE_EMERGENCY,
+    BusLane.BUS_LANE_NORMAL,
+    BusLane.BUS_LANE_POLICY,
+    BusLane.BUS_LANE_TELEMETRY,
+)
+# Within a lane the more urgent goes first.
+PRIORITIES = (
+    MessagePriority.MESSAGE_PRIORITY_CRITICAL,
+    MessagePriority.MESSAGE_PRIORITY_HIGH,
+    MessagePriority.MESSAGE_PRIORITY_NORMAL,
+    MessagePriority.MESSAGE_PRIORITY_LOW,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BusConfig:
+    """Bounds of a bus."""
+
+    max_deliveries: int = 5  # tries before an envelope is put aside
+    lease_s: float = 60.0  # an envelope not acknowledged for this long is delivered again
+    retry_s: float = 1.0  # wait after a rejection; doubles with each try
+    retention_s: float = (
+        86_400.0  # how long an envelope is kept that every group has handled; dead ones seven times that
+    )
+    max_lane_entries: int = 200_000  # a fuller lane refuses more, the emergency lane excepted
+
+    def __post_init__(self) -> None:
+        for key in ("max_deliveries", "lease_s", "retry_s", "retention_s", "max_lane_entries"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(key, getattr(self, key), "give a number above zero")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where an envelope stands, and whether this publication put it there."""
+
+    sequence: int
+    is_new: bool
+
+
+class Bus(Protocol):
+    """A durable log with consumer groups."""
+
+    async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        """Store envelopes that were checked; returns once they are durable. A known id has its first position."""
+
+    async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
+        """Up to `limit` envelopes for a consumer: redeliveries, then new ones, lane by lane, urgent ones first.
+
+        A new group starts at the oldest envelope that is kept.
+        """
+
+    async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
+        """These were handled."""
+
+    async def reject(self, group: str, event_ids: Sequence[str]) -> None:
+        """These could not be handled: deliver them again, or put them aside after too many tries."""
+
+    async def release(self, group: str, consumer: str) -> None:
+        """The consumer is gone: what it held is delivered to another at once."""
+
+    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
+        """Envelopes after a position, in the order of their storage; no group is involved."""
+
+    async def wait(self, after_sequence: int, timeout_s: float) -> None:
+        """Return when there is something after a position, or after a while."""
+
+    async def last_sequence(self) -> int:
+        """Position of the newest envelope."""
+
+    async def depth(self, lane: BusLane) -> int:
+        """Envelopes of a lane that its slowest group has not handled yet."""
+
+    async def dead_letters(self, limit: int) -> list[BusEnvelope]:
+        """Envelopes that were put aside, oldest first."""
+
+    async def dead_letter_count(self) -> int:
+        """How many envelopes were put aside and are still kept."""
+
+    async def trim(self) -> int:
+        """Forget what is old and handled; returns how many."""
+
+    async def close(self) -> None:
+        """Let go of the storage."""

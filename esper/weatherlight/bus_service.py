@@ -1,0 +1,111 @@
+"""The bus over grpc: publications are checked and stored, consumers get what their group has not handled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from esper.core.errors import ContractError
+from esper.core.keys import Keyring
+from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
+from esper.oona.bus import LANES, Bus
+from esper.oona.envelope import check
+from esper.rpc.auth import require_service
+from esper.rpc.bases import BusServicer
+from esper.rpc.call import Call
+from esper.weatherlight.routing import Router
+
+DEFAULT_IN_FLIGHT = 64
+MAX_IN_FLIGHT = 1024
+# A rejected or abandoned envelope is looked for this often.
+REDELIVERY_S = 0.5
+
+
+class BusService(BusServicer):
+    """Serves one bus."""
+
+    def __init__(self, bus: Bus, router: Router, keyring: Keyring) -> None:
+        self._bus = bus
+        self._router = router
+        self._keyring = keyring
+
+    async def publish(self, request: PublishRequest, call: Call) -> PublishResponse:
+        require_service(call, self._keyring)
+        for envelope in request.envelopes:
+            check(self._keyring, envelope)
+        stored = await self._router.publish(request.envelopes)
+        return PublishResponse(sequences=[each.sequence for each in stored])
+
+    async def consume(self, requests: AsyncIterator[ConsumeRequest], call: Call) -> AsyncIterator[ConsumeResponse]:
+        require_service(call, self._keyring)
+        opening = await anext(requests, None)
+        if opening is None:
+            return
+        _require_opening(opening)
+        consumer = _Consumer(self._bus, opening)
+        settling = asyncio.create_task(consumer.settle(requests))
+        try:
+            while not settling.done():
+                for response in await consumer.next_page():
+                    yield response
+                await consumer.pause(settling)
+            await settling
+        finally:
+            settling.cancel()
+            await self._bus.release(opening.group, opening.consumer)
+
+
+class _Consumer:
+    """One consumer of a group: what it was given and has not settled."""
+
+    def __init__(self, bus: Bus, opening: ConsumeRequest) -> None:
+        self._bus = bus
+        self._opening = opening
+        self._limit = min(opening.max_in_flight or DEFAULT_IN_FLIGHT, MAX_IN_FLIGHT)
+        self._held: set[str] = set()
+        self._settled = asyncio.Event()
+        self._seen = 0
+
+    async def next_page(self) -> list[ConsumeResponse]:
+        """What there is now, as far as the consumer has room."""
+        self._settled.clear()
+        self._seen = await self._bus.last_sequence()
+        room = self._limit - len(self._held)
+        if room <= 0:
+            return []
+        found = await self._bus.fetch(self._opening.group, self._opening.consumer, self._opening.lanes, room)
+        self._held.update(envelope.event_id for envelope in found)
+        return [ConsumeResponse(envelope=envelope) for envelope in found]
+
+    async def pause(self, settling: asyncio.Task[None]) -> None:
+        """Wait until something new is stored, something was settled, or a redelivery may be due."""
+        stored = asyncio.create_task(self._bus.wait(self._seen, REDELIVERY_S))
+        settled = asyncio.create_task(self._settled.wait())
+        waits = {settled, settling} if len(self._held) >= self._limit else {settled, settling, stored}
+        try:
+            await asyncio.wait(waits, timeout=REDELIVERY_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stored.cancel()
+            settled.cancel()
+
+    async def settle(self, requests: AsyncIterator[ConsumeRequest]) -> None:
+        """Take acknowledgements and rejections until the consumer ends its stream."""
+        group = self._opening.group
+        async for request in requests:
+            if request.acknowledged_event_ids:
+                await self._bus.acknowledge(group, request.acknowledged_event_ids)
+            if request.rejected_event_ids:
+                await self._bus.reject(group, request.rejected_event_ids)
+            self._held.difference_update(request.acknowledged_event_ids, request.rejected_event_ids)
+            self._settled.set()
+
+
+def _require_opening(request: ConsumeRequest) -> None:
+    missing = [
+        f"{name} is required in the first message" for name in ("group", "consumer") if not getattr(request, name)
+    ]
+    unknown = [lane for lane in request.lanes if lane not in LANES]
+    if not request.lanes or unknown:
+        missing.append(f"lanes must name at least one of {', '.join(BusLane.Name(lane) for lane in LANES)}")
+    if missing:
+        raise ContractError("ConsumeRequest", missing)

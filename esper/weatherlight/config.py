@@ -1,0 +1,45 @@
+"""Settings of Weatherlight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from esper.core.errors import ConfigError
+from esper.leyline import EmergencyLevel
+from esper.oona.bus import BusConfig
+from esper.weatherlight.mode import ModeConfig
+from esper.weatherlight.registry import RegistryConfig
+
+Level = Literal["L1_NOTICE", "L2_ELEVATED", "L3_CONSERVATIVE", "L4_HALT"]
+LEVELS: dict[Level, EmergencyLevel] = {
+    "L1_NOTICE": EmergencyLevel.EMERGENCY_LEVEL_L1_NOTICE,
+    "L2_ELEVATED": EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED,
+    "L3_CONSERVATIVE": EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE,
+    "L4_HALT": EmergencyLevel.EMERGENCY_LEVEL_L4_HALT,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeatherlightConfig:
+    """What the supervisor needs to know."""
+
+    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    mode: ModeConfig = field(default_factory=ModeConfig)
+    bus: BusConfig = field(default_factory=BusConfig)
+    redis_url: str | None = None  # the bus on Redis Streams instead of the embedded log
+    rollback_deadline_level: Level = "L3_CONSERVATIVE"  # emergency that a late rollback raises
+    sweep_s: float = 0.5  # how often lost services are looked for
+    summary_s: float = 10.0  # how often Weatherlight reports on itself
+    trim_s: float = 60.0  # how often the bus forgets what is old
+    max_nonces: int = 10_000  # live nonces that the ledger keeps
+
+    def __post_init__(self) -> None:
+        for key in ("sweep_s", "summary_s", "trim_s", "max_nonces"):
+            if getattr(self, key) <= 0:
+                raise ConfigError(key, getattr(self, key), "give a number above zero")
+
+    @property
+    def rollback_level(self) -> EmergencyLevel:
+        """The level as the enum has it."""
+        return LEVELS[self.rollback_deadline_level]

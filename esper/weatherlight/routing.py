@@ -1,0 +1,126 @@
+"""The way of telemetry: judged, stored on the bus in the lane of its priority, counted, handed to subscribers.
+
+A batch is durable before it is answered, so a sender may forget it then. CRITICAL packets go first and are taken even
+when the ordinary lane is full.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from esper.core.clock import Clock
+from esper.core.errors import BackPressure
+from esper.core.keys import Keyring
+from esper.core.priority import lane_of
+from esper.core.tracing import context_of, current_trace, tracer
+from esper.core.validation import violations
+from esper.leyline import BusEnvelope, BusLane, MessagePriority, SubscribeRequest, TelemetryPacket
+from esper.oona.bus import Bus, Stored
+from esper.oona.envelope import seal, span_attributes
+
+CRITICAL = MessagePriority.MESSAGE_PRIORITY_CRITICAL
+TELEMETRY_LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_TELEMETRY)
+PAGE = 256
+WAIT_S = 5.0
+_tracer = tracer("esper.oona")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What went through since the start."""
+
+    packets: int = 0
+    critical: int = 0
+    refused: int = 0
+    duplicates: int = 0
+    dropped_by_senders: int = 0
+    published: int = 0
+    turned_away: int = 0
+    publish_latency_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one batch."""
+
+    accepted: int
+    refused: int
+    duplicates: int
+
+
+class Router:
+    """Takes packets and envelopes onto the bus."""
+
+    def __init__(self, bus: Bus, keyring: Keyring, clock: Clock) -> None:
+        self.counts = Counts()
+        self._bus = bus
+        self._keyring = keyring
+        self._clock = clock
+
+    async def take(self, packets: Sequence[TelemetryPacket]) -> Taken:
+        """Store a batch of packets; raises BackPressure if the ordinary lane is full, with CRITICAL ones stored."""
+        valid = [packet for packet in packets if not violations(packet)]
+        urgent = [packet for packet in valid if packet.priority == CRITICAL]
+        ordinary = [packet for packet in valid if packet.priority != CRITICAL]
+        self.counts.refused += len(packets) - len(valid)
+        accepted = await self._store(urgent) + await self._store(ordinary)
+        return Taken(accepted, len(packets) - len(valid), len(valid) - accepted)
+
+    async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        """Store checked envelopes and count them."""
+        began = time.perf_counter()
+        try:
+            stored = await self._bus.publish(envelopes)
+        except BackPressure:
+            self.counts.turned_away += len(envelopes)
+            raise
+        self.counts.published += sum(each.is_new for each in stored)
+        self.counts.publish_latency_ms = (time.perf_counter() - began) * 1e3
+        return stored
+
+    async def subscribe(self, request: SubscribeRequest) -> AsyncIterator[tuple[TelemetryPacket, int]]:
+        """Packets from a position of the log on, as they arrive, for ever."""
+        after = request.after_sequence if request.HasField("after_sequence") else await self._bus.last_sequence()
+        while True:
+            envelopes = await self._bus.read(TELEMETRY_LANES, after, PAGE)
+            for envelope in envelopes:
+                after = envelope.sequence
+                if envelope.priority >= request.min_priority and (
+                    not request.sources or envelope.source in request.sources
+                ):
+                    yield TelemetryPacket.FromString(envelope.payload), envelope.sequence
+            if not envelopes:
+                await self._bus.wait(after, WAIT_S)
+
+    async def _store(self, packets: Sequence[TelemetryPacket]) -> int:
+        """How many of the packets were new."""
+        if not packets:
+            return 0
+        stored = await self.publish([self._sealed(packet) for packet in packets])
+        new = [packet for packet, each in zip(packets, stored, strict=True) if each.is_new]
+        self.counts.packets += len(new)
+        self.counts.critical += sum(packet.priority == CRITICAL for packet in new)
+        self.counts.duplicates += len(packets) - len(new)
+        return len(new)
+
+    def _sealed(self, packet: TelemetryPacket) -> BusEnvelope:
+        """The packet's envelope; the packet's own id makes a repeated one known."""
+        if not packet.HasField("trace"):
+            return self._seal(packet)
+        attributes = span_attributes("publish", packet)
+        with _tracer.start_as_current_span("oona.publish", context_of(packet.trace), attributes=attributes):
+            return self._seal(packet)
+
+    def _seal(self, packet: TelemetryPacket) -> BusEnvelope:
+        return seal(
+            self._keyring,
+            self._clock,
+            packet,
+            source=packet.source,
+            lane=lane_of(packet.priority),
+            priority=packet.priority,
+            event_id=packet.packet_id,
+            trace=current_trace() if packet.HasField("trace") else None,
+        )

@@ -1,0 +1,120 @@
+"""The Weatherlight process: stores, bus, supervisor and Nissa put together, and what they do by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import REGISTRY
+
+from esper.core.clock import Clock
+from esper.core.ledger import NonceLedger
+from esper.core.signing import Verifier
+from esper.core.store import SqliteStore
+from esper.leyline import TelemetryPacket
+from esper.nissa.ingest import Ingestor
+from esper.oona.bus import Bus
+from esper.oona.log import SqliteLog
+from esper.rpc.bases import Servicer
+from esper.rpc.process import ServiceContext, run_service
+from esper.weatherlight import emergency, registry
+from esper.weatherlight.actions import Actions
+from esper.weatherlight.bus_service import BusService
+from esper.weatherlight.config import WeatherlightConfig
+from esper.weatherlight.emergency import EmergencyBook
+from esper.weatherlight.mode import ModeMachine
+from esper.weatherlight.registry import Registry
+from esper.weatherlight.routing import Router
+from esper.weatherlight.service import WeatherlightService
+from esper.weatherlight.signed import SignedRequests
+from esper.weatherlight.summary import summarise
+from esper.weatherlight.supervisor import Supervisor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `esper-weatherlight`."""
+    return run_service("weatherlight", build, argv, config_type=WeatherlightConfig)
+
+
+async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Servicer]:
+    """The two servicers of the process, with their background duties running."""
+    config, clock, keyring = context.config, context.clock, context.keyring
+    ledger = NonceLedger(clock, config.max_nonces)
+    store = open_store(context.state_dir / "weatherlight.db", ledger)
+    bus = open_bus(config, context.state_dir, clock)
+    router = Router(bus, keyring, clock)
+    supervisor = Supervisor(
+        clock=clock,
+        store=store,
+        registry=Registry(store, clock, config.registry),
+        book=EmergencyBook(store),
+        mode=ModeMachine(clock, config.mode),
+        router=router,
+    )
+    signed = SignedRequests(Verifier(keyring, clock), ledger, store)
+    service = WeatherlightService(
+        keyring=keyring,
+        clock=clock,
+        bus=bus,
+        supervisor=supervisor,
+        actions=Actions(signed, supervisor, clock, config.rollback_level),
+        stop=context.stop,
+    )
+    outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
+    nissa = Ingestor(keyring, clock, outgoing.put_nowait)
+    REGISTRY.register(nissa.series)
+    service.take_on(nissa.run(bus))
+    service.take_on(_forward(outgoing, router))
+    service.take_on(_sweep(supervisor, config.sweep_s))
+    service.take_on(summarise(supervisor, bus, clock, config.summary_s))
+    service.take_on(_trim(bus, config.trim_s))
+    service.close_with(bus.close)
+    service.close_with(lambda: asyncio.to_thread(store.close))
+    await supervisor.refresh()
+    return [service, BusService(bus, router, keyring)]
+
+
+def open_store(path: Path, ledger: NonceLedger) -> SqliteStore:
+    """Registry, emergencies and nonces: one file, so that a nonce and its effect are one transaction."""
+
+    def create(db: sqlite3.Connection) -> None:
+        ledger.create(db)
+        registry.create(db)
+        emergency.create(db)
+
+    return SqliteStore(path, create)
+
+
+def open_bus(config: WeatherlightConfig, state_dir: Path, clock: Clock) -> Bus:
+    """Redis where a URL is given, else the embedded log."""
+    if config.redis_url is None:
+        return SqliteLog(state_dir / "oona.db", clock, config.bus)
+    # An extra: only who asks for Redis needs its client.
+    from esper.oona.redis import RedisBus
+
+    return RedisBus.connect(config.redis_url, config.bus)
+
+
+async def _forward(outgoing: asyncio.Queue[TelemetryPacket], router: Router) -> None:
+    """Nissa's own packets take the same way as everybody's."""
+    while True:
+        await router.take([await outgoing.get()])
+
+
+async def _sweep(supervisor: Supervisor, period_s: float) -> None:
+    while True:
+        await asyncio.sleep(period_s)
+        await supervisor.sweep()
+
+
+async def _trim(bus: Bus, period_s: float) -> None:
+    while True:
+        await asyncio.sleep(period_s)
+        await bus.trim()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""Weatherlight's RPCs: who may call is judged here, the rest is the supervisor's and the router's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+from esper.core.clock import Clock, duration, timestamp
+from esper.core.errors import AccessDenied
+from esper.core.keys import Keyring
+from esper.leyline import (
+    AcknowledgeEmergencyRequest,
+    AcknowledgeEmergencyResponse,
+    BusLane,
+    DrainRequest,
+    DrainResponse,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    PublishTelemetryRequest,
+    PublishTelemetryResponse,
+    RaiseEmergencyRequest,
+    RaiseEmergencyResponse,
+    RegisterServiceRequest,
+    RegisterServiceResponse,
+    SignalRollbackDeadlineRequest,
+    SignalRollbackDeadlineResponse,
+    SubscribeRequest,
+    SubscribeResponse,
+    WatchModeRequest,
+    WatchModeResponse,
+    WeatherlightServiceGetStatusRequest,
+    WeatherlightServiceGetStatusResponse,
+)
+from esper.oona.bus import Bus
+from esper.rpc.auth import require_service
+from esper.rpc.bases import WeatherlightServicer
+from esper.rpc.call import Call
+from esper.weatherlight.actions import Actions
+from esper.weatherlight.supervisor import Supervisor
+
+# Backlog from which senders are asked to hold back.
+HOLD_BACK_DEPTH = 20_000
+HOLD_BACK_S = 1.0
+
+
+class WeatherlightService(WeatherlightServicer):
+    """One servicer; `stop` drains the process, `duties` are the background tasks that it can't do without."""
+
+    def __init__(
+        self,
+        *,
+        keyring: Keyring,
+        clock: Clock,
+        bus: Bus,
+        supervisor: Supervisor,
+        actions: Actions,
+        stop: Callable[[float | None], None],
+    ) -> None:
+        self._keyring = keyring
+        self._bus = bus
+        self._supervisor = supervisor
+        self._actions = actions
+        self._stop = stop
+        self._started_ns = clock.now_ns()
+        self._duties: list[asyncio.Task[None]] = []
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+
+    def take_on(self, duty: Coroutine[Any, Any, None]) -> None:
+        """Run a background duty for as long as the service lives."""
+        self._duties.append(asyncio.get_running_loop().create_task(duty))
+
+    def close_with(self, closer: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed after the duties have ended."""
+        self._closers.append(closer)
+
+    def is_ready(self) -> bool:
+        return not any(duty.done() for duty in self._duties)
+
+    async def close(self) -> None:
+        for duty in self._duties:
+            duty.cancel()
+        await asyncio.gather(*self._duties, return_exceptions=True)
+        for closer in self._closers:
+            await closer()
+
+    async def register_service(self, request: RegisterServiceRequest, call: Call) -> RegisterServiceResponse:
+        self._require_own(request.service, call)
+        await self._supervisor.register(request)
+        interval = duration(self._supervisor.registry.heartbeat_s)
+        return RegisterServiceResponse(heartbeat_interval=interval, mode=self._supervisor.mode())
+
+    async def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatResponse:
+        self._require_own(request.service, call)
+        is_known = await self._supervisor.heartbeat(request)
+        return HeartbeatResponse(mode=self._supervisor.mode(), is_unknown=not is_known)
+
+    async def publish_telemetry(
+        self, requests: AsyncIterator[PublishTelemetryRequest], call: Call
+    ) -> PublishTelemetryResponse:
+        require_service(call, self._keyring)
+        total = PublishTelemetryResponse(accepted=0, refused=0, duplicates=0)
+        async for request in requests:
+            self._supervisor.router.counts.dropped_by_senders += request.dropped
+            taken = await self._supervisor.router.take(request.packets)
+            total.accepted += taken.accepted
+            total.refused += taken.refused
+            total.duplicates += taken.duplicates
+        if await self._bus.depth(BusLane.BUS_LANE_TELEMETRY) > HOLD_BACK_DEPTH:
+            total.back_pressure.CopyFrom(duration(HOLD_BACK_S))
+        return total
+
+    async def subscribe(self, request: SubscribeRequest, call: Call) -> AsyncIterator[SubscribeResponse]:
+        require_service(call, self._keyring)
+        async for packet, sequence in self._supervisor.router.subscribe(request):
+            yield SubscribeResponse(packet=packet, sequence=sequence)
+
+    async def watch_mode(self, request: WatchModeRequest, call: Call) -> AsyncIterator[WatchModeResponse]:
+        require_service(call, self._keyring)
+        async for update in self._supervisor.modes():
+            yield WatchModeResponse(mode=update)
+
+    async def get_status(
+        self, request: WeatherlightServiceGetStatusRequest, call: Call
+    ) -> WeatherlightServiceGetStatusResponse:
+        require_service(call, self._keyring)
+        counts = self._supervisor.router.counts
+        return WeatherlightServiceGetStatusResponse(
+            mode=self._supervisor.mode(),
+            services=self._supervisor.registry.statuses(),
+            packets=counts.packets,
+            critical=counts.critical,
+            dropped=counts.dropped_by_senders,
+            log_sequence=await self._bus.last_sequence(),
+            started_at=timestamp(self._started_ns),
+        )
+
+    async def raise_emergency(self, request: RaiseEmergencyRequest, call: Call) -> RaiseEmergencyResponse:
+        await self._actions.raise_emergency(request.command)
+        return RaiseEmergencyResponse(mode=self._supervisor.mode())
+
+    async def signal_rollback_deadline(
+        self, request: SignalRollbackDeadlineRequest, call: Call
+    ) -> SignalRollbackDeadlineResponse:
+        await self._actions.signal_late_rollback(request.command)
+        return SignalRollbackDeadlineResponse(mode=self._supervisor.mode())
+
+    async def acknowledge_emergency(
+        self, request: AcknowledgeEmergencyRequest, call: Call
+    ) -> AcknowledgeEmergencyResponse:
+        await self._actions.acknowledge(request.command)
+        return AcknowledgeEmergencyResponse(mode=self._supervisor.mode())
+
+    async def drain(self, request: DrainRequest, call: Call) -> DrainResponse:
+        order = await self._actions.order_drain(request.command)
+        self._stop(order.grace_s if order.HasField("grace_s") else None)
+        # What was acknowledged is stored already: nothing waits in memory.
+        return DrainResponse(pending=0)
+
+    def _require_own(self, service: str, call: Call) -> None:
+        """A service speaks for itself only."""
+        caller = require_service(call, self._keyring)
+        if caller != service:
+            raise AccessDenied(f"{call.method}: the token belongs to {caller!r}, the request is about {service!r}")

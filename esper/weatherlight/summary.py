@@ -1,0 +1,67 @@
+"""What Weatherlight reports of itself and of the bus that it hosts, every so often."""
+
+from __future__ import annotations
+
+import asyncio
+
+from esper.core.clock import NS_PER_S, Clock
+from esper.core.telemetry import build_packet, metric
+from esper.leyline import BusLane, TelemetryPacket
+from esper.oona import metrics as oona_metrics
+from esper.oona.bus import LANES, Bus
+from esper.weatherlight import metrics
+from esper.weatherlight.routing import Router
+from esper.weatherlight.supervisor import Supervisor
+
+
+async def summarise(supervisor: Supervisor, bus: Bus, clock: Clock, period_s: float) -> None:
+    """Report on the service itself and on the bus that it hosts."""
+    started_ns = clock.monotonic_ns()
+    while True:
+        depths = {lane: await bus.depth(lane) for lane in LANES}
+        uptime_s = (clock.monotonic_ns() - started_ns) / NS_PER_S
+        dead = await bus.dead_letter_count()
+        await supervisor.router.take(
+            [own_summary(supervisor, clock, uptime_s), bus_summary(supervisor.router, clock, depths, dead)]
+        )
+        await asyncio.sleep(period_s)
+
+
+def own_summary(supervisor: Supervisor, clock: Clock, uptime_s: float) -> TelemetryPacket:
+    """Every metric of Weatherlight."""
+    counts, services = supervisor.router.counts, supervisor.registry.statuses()
+    emergencies = supervisor.open_emergencies
+    values = {
+        metrics.UPTIME: uptime_s,
+        metrics.SERVICES_REGISTERED: len(services),
+        metrics.SERVICES_LOST: sum(service.is_lost for service in services),
+        metrics.MODE: int(supervisor.mode().mode),
+        metrics.PACKETS: counts.packets,
+        metrics.PACKETS_REFUSED: counts.refused,
+        metrics.PACKETS_DUPLICATE: counts.duplicates,
+        metrics.PACKETS_DROPPED: counts.dropped_by_senders,
+        metrics.CRITICAL_PACKETS: counts.critical,
+        metrics.EMERGENCIES_OPEN: len(emergencies),
+        metrics.EMERGENCY_LEVEL: max((int(signal.level) for signal in emergencies), default=0),
+        metrics.EMERGENCY_LATENCY: supervisor.emergency_latency_ms,
+        metrics.ROLLBACK_LATENCY: supervisor.rollback_latency_ms,
+    }
+    return build_packet("weatherlight", clock, metrics=[metric(spec, value) for spec, value in values.items()])
+
+
+def bus_summary(router: Router, clock: Clock, depths: dict[BusLane, int], dead: int) -> TelemetryPacket:
+    """Every metric of the bus."""
+    counts = router.counts
+    measured = [metric(oona_metrics.QUEUE_DEPTH, depth, lane=lane_name(lane)) for lane, depth in depths.items()]
+    measured += [
+        metric(oona_metrics.PUBLISHED, counts.published),
+        metric(oona_metrics.PUBLISH_DROPPED, counts.turned_away),
+        metric(oona_metrics.DEAD_LETTERS, dead),
+        metric(oona_metrics.PUBLISH_LATENCY, counts.publish_latency_ms),
+    ]
+    return build_packet("oona", clock, metrics=measured)
+
+
+def lane_name(lane: BusLane) -> str:
+    """`normal`, `telemetry`, `emergency` or `policy`."""
+    return BusLane.Name(lane).removeprefix("BUS_LANE_").lower()

@@ -1,0 +1,167 @@
+"""The supervisor: one place that knows services, emergencies and mode, and tells of every change.
+
+Whatever changes a fact calls `refresh`; a background task does so too, because time alone makes services lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+
+from esper.core.clock import NS_PER_S, Clock, nanoseconds
+from esper.core.errors import BackPressure
+from esper.core.store import SqliteStore
+from esper.core.telemetry import AttributeValue, attribute_value, build_packet, event
+from esper.leyline import (
+    EmergencyAcknowledgement,
+    EmergencySignal,
+    Event,
+    HeartbeatRequest,
+    ModeUpdate,
+    RegisterServiceRequest,
+    RollbackDeadlineSignal,
+    SystemMode,
+    TelemetryLevel,
+)
+from esper.weatherlight import metrics
+from esper.weatherlight.emergency import EmergencyBook
+from esper.weatherlight.mode import ModeMachine, conditions
+from esper.weatherlight.registry import Registry
+from esper.weatherlight.routing import Router
+
+log = logging.getLogger("esper.weatherlight")
+LOG_LEVELS: dict[int, int] = {
+    TelemetryLevel.TELEMETRY_LEVEL_DEBUG: logging.DEBUG,
+    TelemetryLevel.TELEMETRY_LEVEL_INFO: logging.INFO,
+    TelemetryLevel.TELEMETRY_LEVEL_WARNING: logging.WARNING,
+    TelemetryLevel.TELEMETRY_LEVEL_ERROR: logging.ERROR,
+    TelemetryLevel.TELEMETRY_LEVEL_CRITICAL: logging.CRITICAL,
+}
+
+
+class Supervisor:
+    """Facts in, mode and events out."""
+
+    def __init__(
+        self,
+        store: SqliteStore,
+        clock: Clock,
+        registry: Registry,
+        book: EmergencyBook,
+        mode: ModeMachine,
+        router: Router,
+    ) -> None:
+        self.registry = registry
+        self.book = book
+        self.router = router
+        self.emergency_latency_ms = 0.0
+        self.rollback_latency_ms = 0.0
+        self._store = store
+        self._clock = clock
+        self._machine = mode
+        self._open = book.unresolved()
+        self._changed = asyncio.Event()
+
+    @property
+    def open_emergencies(self) -> list[EmergencySignal]:
+        return self._open
+
+    def mode(self) -> ModeUpdate:
+        """The mode now."""
+        return self._machine.describe(self._open)
+
+    async def modes(self) -> AsyncIterator[ModeUpdate]:
+        """The mode at once, and after every change, for ever."""
+        while True:
+            changed = self._changed
+            yield self.mode()
+            await changed.wait()
+
+    async def register(self, request: RegisterServiceRequest) -> None:
+        """Enter a service; durable when this returns."""
+        await self._write(self.registry.register(request))
+        place = {"service": request.service, "instance": request.instance}
+        await self.tell(event(metrics.SERVICE_REGISTERED, self._clock, **place))
+        await self.refresh()
+
+    async def heartbeat(self, request: HeartbeatRequest) -> bool:
+        """Note a sign of life; False if the service is unknown here."""
+        found = self.registry.heartbeat(request)
+        if found is None:
+            return request.is_leaving
+        before, write = found
+        await self._write(write)
+        place = {"service": request.service, "instance": request.instance}
+        if request.is_leaving:
+            await self.tell(event(metrics.SERVICE_LEFT, self._clock, **place))
+        elif before.is_lost:
+            await self.tell(event(metrics.SERVICE_RETURNED, self._clock, **place))
+        if request.is_leaving or before.is_lost or before.health != request.health:
+            await self.refresh()
+        return True
+
+    async def emergency_raised(self, signal: EmergencySignal) -> None:
+        """Tell of an emergency that was entered."""
+        self._open = self.book.unresolved()
+        self.emergency_latency_ms = (self._clock.now_ns() - nanoseconds(signal.raised_at)) / 1e6
+        attributes: dict[str, AttributeValue] = {
+            "emergency_id": signal.emergency_id,
+            "level": int(signal.level),
+            "cause": signal.cause,
+            "origin": signal.origin,
+        }
+        await self.tell(event(metrics.EMERGENCY_RECEIVED, self._clock, message=signal.detail, **attributes))
+        await self.refresh()
+
+    async def rollback_late(self, signal: RollbackDeadlineSignal) -> None:
+        """Tell of a rollback that missed its deadline."""
+        self.rollback_latency_ms = signal.elapsed_ms
+        run, step, elapsed_ms = signal.training_run_id, signal.step, signal.elapsed_ms
+        await self.tell(event(metrics.ROLLBACK_LATE, self._clock, run=run, step=step, elapsed_ms=elapsed_ms))
+
+    async def emergency_acknowledged(self, word: EmergencyAcknowledgement) -> None:
+        """Tell that someone has an emergency in hand."""
+        self._open = self.book.unresolved()
+        attributes: dict[str, AttributeValue] = {
+            "emergency_id": word.emergency_id,
+            "by": word.acknowledged_by,
+            "resolved": word.resolved,
+        }
+        await self.tell(event(metrics.EMERGENCY_ACKNOWLEDGED, self._clock, message=word.note or None, **attributes))
+        await self.refresh()
+
+    async def sweep(self) -> None:
+        """Find lost services, and let the mode follow the time."""
+        lost, write = self.registry.sweep()
+        if lost:
+            await self._write(write)
+        for entry in lost:
+            silence_s = (self._clock.now_ns() - entry.seen_ns) / NS_PER_S
+            place = {"service": entry.service, "instance": entry.instance}
+            await self.tell(event(metrics.SERVICE_LOST, self._clock, f"silent for {silence_s:.1f} s", **place))
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Let the mode follow the facts."""
+        if not self._machine.update(*conditions(self.registry.statuses(), self._open)):
+            return
+        self._changed.set()
+        self._changed = asyncio.Event()
+        update = self.mode()
+        attributes = {"mode": SystemMode.Name(update.mode), "cause": update.cause}
+        await self.tell(event(metrics.MODE_CHANGED, self._clock, **attributes))
+
+    async def tell(self, *events: Event) -> None:
+        """Publish events of Weatherlight's own, and log them."""
+        for each in events:
+            attributes = {attribute.key: attribute_value(attribute) for attribute in each.attributes}
+            log.log(LOG_LEVELS[each.level], "%s %s %s", each.name, each.message, attributes)
+        try:
+            await self.router.take([build_packet("weatherlight", self._clock, events=events)])
+        except BackPressure as error:
+            log.error("the log above is the only trace of these events: %s", error)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        await asyncio.wrap_future(self._store.submit(work))
