@@ -1,6 +1,7 @@
 """What the executor does for each directive: one function a kind, each done wholly or not at all.
 
-An action returns the facts for its report; a GraftFailed or torch error means that everything is as before.
+An action returns the facts for its report, or None if it has only begun; a GraftFailed or torch error means that
+everything is as before.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Life, all_fi
 from esper.leyline import BlendConfig, BlendSchedule, DirectiveKind, SeedDirective, SeedRecipe
 
 Facts = dict[str, Any]
-Action = Callable[[ExecutorState, SeedDirective, int], Facts]
+Action = Callable[[ExecutorState, SeedDirective, int], Facts | None]
 
 
 def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
@@ -163,12 +164,11 @@ def mute(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     return {}
 
 
-def fade(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Alpha to zero over some steps; the seed is taken out at the boundary after them."""
-    graft = state.graft(directive.seed_id)
+def fade(state: ExecutorState, directive: SeedDirective, step: int) -> None:
+    """Alpha to zero over some steps; it is done when the seed is taken out, at the boundary after them."""
+    graft, life = state.graft(directive.seed_id), state.life(directive.seed_id)
     _descend(state, directive.seed_id, step, directive.duration_steps, alpha=graft.alpha)
-    state.life(directive.seed_id).fade_end_step = step + directive.duration_steps
-    return {}
+    life.fade, life.fade_end_step = directive, step + directive.duration_steps
 
 
 def _descend(state: ExecutorState, seed_id: str, step: int, steps: int, *, alpha: float) -> None:

@@ -16,7 +16,7 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, EsperError
-from esper.kasmina.executor.actions import ACTIONS, RUN_WIDE, Facts, action_of
+from esper.kasmina.executor.actions import RUN_WIDE, Facts, action_of, install_twin, remove
 from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.collected import Collected
 from esper.kasmina.executor.graft import Graft
@@ -205,9 +205,11 @@ class SeedExecutor:
         """Ends growth: an unjudged seed leaves, by its twin if there is one. True if the arm changed."""
         before = self.topology
         living = [life.plan.seed_id for life in self._living()]
-        kind = DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN if self.twin else DirectiveKind.DIRECTIVE_KIND_REMOVE
-        for seed_id in living if self.twin is None else living[:1]:
-            ACTIONS[kind](self._state, SeedDirective(seed_id=seed_id, kind=kind), step)
+        if self.twin is not None and living:
+            install_twin(self._state, SeedDirective(), step)
+        for seed_id in self.seeds:
+            if seed_id in living:
+                remove(self._state, SeedDirective(seed_id=seed_id), step)
         self._state.twin = None
         self._state.queue.clear()
         return self.topology != before
@@ -231,11 +233,7 @@ class SeedExecutor:
         """A seed that fades is taken out when it has faded."""
         due = directive.at_step if directive.HasField("at_step") else step
         life = self._state.lives.get(directive.seed_id)
-        if (
-            directive.kind == DirectiveKind.DIRECTIVE_KIND_REMOVE
-            and life is not None
-            and life.fade_end_step is not None
-        ):
+        if directive.kind == DirectiveKind.DIRECTIVE_KIND_REMOVE and life is not None and life.fade is not None:
             return max(due, life.fade_end_step)
         return due
 
@@ -244,6 +242,9 @@ class SeedExecutor:
         with tracer.start_as_current_span(_span_name(directive), attributes=attributes) as span:
             try:
                 facts, failure = action_of(directive)(self._state, directive, step), ""
+                if facts is None:
+                    self._state.done.add(directive.directive_id)
+                    return
             except REPORTED as error:
                 facts, failure = {}, str(error) or type(error).__name__
                 span.set_attribute("esper.failure", failure)
@@ -262,10 +263,10 @@ class SeedExecutor:
         self._reports.append(report)
 
     def _end_fade(self, life: Life, step: int) -> None:
-        if life.fade_end_step is None or step < life.fade_end_step:
+        if life.fade is None or step < life.fade_end_step:
             return
-        kind = DirectiveKind.DIRECTIVE_KIND_REMOVE
-        ACTIONS[kind](self._state, SeedDirective(seed_id=life.plan.seed_id, kind=kind), step)
+        remove(self._state, life.fade, step)
+        self._note(life.fade, step, {}, "")
 
     def _end_incubation(self, life: Life, step: int) -> None:
         incubation = life.incubation

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
 import torch
-from torch import Tensor
 
 from esper.kasmina.executor.graft import Graft
-from esper.kasmina.executor.slots import Slot
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
 from esper.leyline import SeedObservation, SlotSignal
 
@@ -46,18 +44,17 @@ def is_schedule_done(graft: Graft | None, step: int) -> bool:
 
 def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
     """Sizes of now, fossils, and the gradient norm at each slot's layers where the last step left gradients."""
-    specs = [slot.spec(state.arm.model) for slot in state.slots.values()]
-    norms = _gradient_norms(state, state.slots.values())
+    norms = _gradient_norms(state)
     return tuple(
         SlotSignal(
             slot_id=spec.slot_id,
-            gradient_norm=norm,
+            gradient_norm=_joint_norm(norms, {spec.read_path, spec.write_path}),
             width=spec.width,
             fossils=_fossils(state, spec.slot_id),
             in_features=spec.in_features,
             out_features=spec.out_features,
         )
-        for spec, norm in zip(specs, norms, strict=True)
+        for spec in state.specs
     )
 
 
@@ -66,16 +63,26 @@ def _fossils(state: ExecutorState, slot_id: str) -> int:
     return modules + state.folded.get(slot_id, 0)
 
 
-def _gradient_norms(state: ExecutorState, slots: Iterable[Slot]) -> list[float | None]:
-    """One transfer for all slots."""
-    norms: list[Tensor | None] = []
-    for slot in slots:
-        layers = [state.arm.model.get_submodule(path) for path in (slot.read_path, slot.write_path)]
-        gradients = [p.grad for layer in layers for p in layer.parameters(recurse=False) if p.grad is not None]
-        norms.append(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else None)
-    there = [norm.float() for norm in norms if norm is not None]
-    values = iter(torch.stack(there).tolist() if there else [])
-    return [None if norm is None else next(values) for norm in norms]
+def _gradient_norms(state: ExecutorState) -> dict[str, list[float]]:
+    """Norms of each layer's gradients, with one transfer for all."""
+    paths = {path for spec in state.specs for path in (spec.read_path, spec.write_path)}
+    there = [
+        (path, parameter.grad)
+        for path in sorted(paths)
+        for parameter in state.arm.model.get_submodule(path).parameters(recurse=False)
+        if parameter.grad is not None
+    ]
+    norms: dict[str, list[float]] = {}
+    if there:
+        values = torch.stack(torch._foreach_norm([gradient for _, gradient in there])).tolist()
+        for (path, _), value in zip(there, values, strict=True):
+            norms.setdefault(path, []).append(value)
+    return norms
+
+
+def _joint_norm(norms: dict[str, list[float]], paths: set[str]) -> float | None:
+    values = [value for path in sorted(paths) for value in norms.get(path, ())]
+    return math.hypot(*values) if values else None
 
 
 def _rms_ratio(graft: Graft | None, life: Life) -> float | None:

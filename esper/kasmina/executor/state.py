@@ -19,7 +19,7 @@ from esper.kasmina.executor.slots import Slot, refreshed
 from esper.kasmina.executor.statistics import GradientStatistics
 from esper.kasmina.executor.task import Task
 from esper.kasmina.executor.trace import trace_forward
-from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective
+from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective, SlotSpec
 
 # Directives that mean nothing once their seed is gone.
 SEED_BOUND = frozenset(
@@ -70,7 +70,8 @@ class Life:
     incubation: Incubation | None = None
     loss_at_graft: float | None = None
     leaks: int = 0
-    fade_end_step: int | None = None
+    fade: SeedDirective | None = None
+    fade_end_step: int = 0
     is_permanent: bool = False
     was_schedule_done: bool = False
 
@@ -84,6 +85,7 @@ class ExecutorState:
     config: ExecutorConfig
     fetch_artifact: Callable[[str], bytes]
     slots: dict[str, Slot]
+    specs: tuple[SlotSpec, ...] = ()
     twin: TrainingArm | None = None
     lives: dict[str, Life] = field(default_factory=dict)
     folded: dict[str, int] = field(default_factory=dict)
@@ -131,6 +133,7 @@ class ExecutorState:
         inputs = self.task.probe_inputs()
         trace = trace_forward(self.arm.model, inputs)
         self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
+        self.specs = tuple(slot.spec(self.arm.model) for slot in self.slots.values())
         self.macs = count_macs(self.arm, inputs)
         if self.twin is not None:
             self.twin_macs = count_macs(self.twin, inputs)
