@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 Record = Mapping[str, Any]
 
 SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
-FATE_STYLE = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
-STYLE = {
+FATE_STYLE: dict[Any, Any] = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
     "axes.spines.top": False,
@@ -158,9 +158,9 @@ def _figure(*, height: float) -> Figure:
 
 def _svg(figure: Figure, title: str) -> str:
     for axes in figure.axes:
-        for side in ("top",):
-            axes.spines[side].set_visible(False)
-        axes.grid(visible=axes is figure.axes[0], alpha=0.25)
+        axes.spines["top"].set_visible(False)
+        if axes is figure.axes[0]:
+            axes.grid(visible=True, alpha=0.25)
     figure.axes[0].set_title(title, loc="left", fontsize=11)
     buffer = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):

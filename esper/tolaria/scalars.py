@@ -15,11 +15,11 @@ class TensorBoardScalars:
     """Observer that writes losses, accuracies, alphas, gains and step times below `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        self._writer = SummaryWriter(str(directory), flush_secs=5)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(directory), flush_secs=5)
 
     def _add(self, name: str, value: float | None, step: int) -> None:
         if value is not None:
-            self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, step)
 
     def on_start(self, started: RunStarted) -> None:
         """Nothing: scalars begin with the first boundary."""
@@ -52,4 +52,4 @@ class TensorBoardScalars:
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._add("accuracy/test", summary.get("test_accuracy"), summary["steps"])
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

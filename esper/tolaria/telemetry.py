@@ -41,8 +41,8 @@ class TelemetryObserver:
 
     def on_start(self, started: RunStarted) -> None:
         self._run = started.run_id
-        facts = {"generation": started.generation, "total_steps": started.total_steps}
-        self._send(started.step, events=[event(m.RUN_STARTED, self._clock, **facts)])
+        begun = event(m.RUN_STARTED, self._clock, generation=started.generation, total_steps=started.total_steps)
+        self._send(started.step, events=[begun])
 
     def on_step(self, done: StepDone) -> None:
         self._step_ms.append(done.step_ms)
@@ -86,7 +86,7 @@ class TelemetryObserver:
             return None
         spec, names = REPORT_EVENTS[report.kind]
         facts: dict[str, AttributeValue] = {name: getattr(report, name) for name in names if report.HasField(name)}
-        return event(spec, self._clock, seed_id=report.seed_id, **facts)
+        return event(spec, self._clock, None, seed_id=report.seed_id, **facts)
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
