@@ -15,7 +15,6 @@ from esper.core.errors import LifecycleConflict
 from esper.kasmina.control.operations import Handler, prune, seed_operation
 from esper.kasmina.control.turn import Refusal, Turn
 from esper.kasmina.metrics import (
-    COMMAND_REFUSED,
     EMERGENCY_ORDERED,
     GROWTH_PAUSED,
     GROWTH_RESUMED,
@@ -71,18 +70,6 @@ def apply(turn: Turn, command: AdaptationCommand, *, is_replay: bool = False) ->
         directives=turn.directives,
         transitions=turn.transitions,
         gates=turn.gates,
-    )
-
-
-def tell_refusal(turn: Turn, command: AdaptationCommand, outcome: CommandOutcome) -> None:
-    """A refused turn has nothing to tell but its refusal."""
-    turn.notices.clear()
-    turn.tell(
-        COMMAND_REFUSED,
-        outcome.detail,
-        reason=RejectionReason.Name(outcome.rejection),
-        command_id=command.command_id,
-        issued_by=command.issued_by,
     )
 
 

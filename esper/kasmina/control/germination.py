@@ -101,6 +101,12 @@ def _blueprint_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, problem) if problem else None
 
 
+def _artifact_is_there(turn: Turn, _: AdaptationCommand) -> Refusal | None:
+    if turn.artifact_problem is None:
+        return None
+    return Refusal(R.REJECTION_REASON_UNKNOWN_BLUEPRINT, turn.artifact_problem)
+
+
 def _restricted_is_named(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     """A policy may use controls and restricted blueprints only where the user named them; an operator names them."""
     blueprint = turn.catalog.get(command.seed.blueprint_id)
@@ -145,6 +151,7 @@ CHECKS: tuple[Check, ...] = (
     _growth_goes_on,
     _slot_is_open,
     _blueprint_fits,
+    _artifact_is_there,
     _restricted_is_named,
     _life_fits,
     _blend_is_sound,

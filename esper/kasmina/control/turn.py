@@ -63,6 +63,7 @@ class Turn:
     step: int
     has_teacher: bool = False
     breakers: tuple[str, ...] = ()
+    artifact_problem: str | None = None
     directives: list[SeedDirective] = field(default_factory=list)
     transitions: list[StageTransition] = field(default_factory=list)
     gates: list[GateEvidence] = field(default_factory=list)

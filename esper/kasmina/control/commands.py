@@ -1,0 +1,196 @@
+"""Commands of a run in its ledger: applied once, answered the same for ever, delivered by whoever relays them.
+
+A policy's directives travel in the outcome that its relay gets. Whoever relays an operator's command is not the
+executor, so its outcome waits for the next Advance; so does what a resume has to replay.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from esper.core.clock import timestamp
+from esper.core.errors import CommandIdReused
+from esper.kasmina.control import database, dispatch, moves
+from esper.kasmina.control.database import CommandRow, RunRow
+from esper.kasmina.control.lifecycle import CULLABLE
+from esper.kasmina.control.turn import Turn
+from esper.kasmina.metrics import REGISTRY_RESET, REPLAY_DIVERGED
+from esper.leyline import (
+    AdaptationCommand,
+    CommandOutcome,
+    KasminaRunState,
+    RegistryReset,
+    RejectionReason,
+    SignedCommand,
+    TraceContext,
+)
+from esper.urza.catalog import Catalog
+
+RESET_ACTION = "registry_reset"
+OPERATOR = "operator:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """A signed request as it came in, with what was found out before its transaction."""
+
+    envelope: SignedCommand
+    received_ns: int
+    trace: TraceContext | None = None
+    artifact_problem: str | None = None
+    breakers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Applied:
+    """A recorded outcome, and the turn that led to it; no turn where the state did not change."""
+
+    outcome: CommandOutcome
+    turn: Turn | None = None
+
+
+def apply_command(
+    connection: sqlite3.Connection, command: AdaptationCommand, receipt: Receipt, catalog: Catalog
+) -> Applied:
+    """Apply and record the command, or find what was recorded of it."""
+    known = database.command_by_id(connection, command.training_run_id, command.command_id)
+    if known is not None:
+        return _known(known, receipt)
+    row = database.run_by_id(connection, command.training_run_id)
+    if row is None or not row.is_open:
+        detail = f"run {command.training_run_id!r} is not open at this service"
+        refused = _refused(command.command_id, RejectionReason.REJECTION_REASON_WRONG_RUN, detail)
+        return Applied(outcome=_record(connection, command, receipt, refused, command.step))
+    turn = _turn(row, catalog, step_of(command, row.state), receipt)
+    outcome = _record(connection, command, receipt, dispatch.apply(turn, command), turn.step)
+    if not outcome.accepted:
+        return Applied(outcome=outcome)
+    if command.HasField("circuit_breaker"):
+        order = command.circuit_breaker
+        database.put_breaker(connection, order.breaker, order.desired_state)
+    turn.state.applied_seq = outcome.ledger_seq
+    database.put_state(connection, turn.state)
+    return Applied(outcome=outcome, turn=turn)
+
+
+def step_of(command: AdaptationCommand, state: KasminaRunState) -> int:
+    """When a command happens: a policy's at its packet, an operator's now."""
+    return max(state.step, command.step) if dispatch.is_from_policy(command) else state.step
+
+
+def reset_registry(
+    connection: sqlite3.Connection, row: RunRow, reset: RegistryReset, receipt: Receipt, catalog: Catalog
+) -> Applied:
+    """Cull every living seed; recorded like a command, so that a resume replays it."""
+    turn = _turn(row, catalog, row.state.step, receipt)
+    command_id = f"{RESET_ACTION}-{receipt.envelope.security.nonce}"
+    _cull_all(turn, command_id, reset.rationale)
+    outcome = CommandOutcome(
+        command_id=command_id, accepted=True, directives=turn.directives, transitions=turn.transitions
+    )
+    _stamp(outcome, receipt)
+    database.insert_command(
+        connection,
+        row.run_id,
+        receipt.envelope,
+        outcome,
+        issued_by=f"{OPERATOR}{RESET_ACTION}",
+        action=RESET_ACTION,
+        step=turn.step,
+        is_due=True,
+    )
+    turn.state.applied_seq = outcome.ledger_seq
+    database.put_state(connection, turn.state)
+    return Applied(outcome=outcome, turn=turn)
+
+
+def deliver_due(connection: sqlite3.Connection, turn: Turn) -> list[CommandOutcome]:
+    """Outcomes that wait for the Advance of this step; rows that a resume rewound are applied again first."""
+    delivered = []
+    for row in database.due_commands(connection, turn.spec.training_run_id, turn.step):
+        if row.is_unapplied:
+            _apply_again(turn, row)
+        row.outcome.delivery_step = turn.step
+        database.put_outcome(connection, row.outcome)
+        database.mark_delivered(connection, row, turn.step)
+        delivered.append(row.outcome)
+    return delivered
+
+
+def _apply_again(turn: Turn, row: CommandRow) -> None:
+    """Bring the rewound state past a recorded row. The recorded outcome counts; a different one is told."""
+    state = KasminaRunState()
+    state.CopyFrom(turn.state)
+    again = Turn(
+        spec=turn.spec, state=state, catalog=turn.catalog, step=0, has_teacher=turn.has_teacher, breakers=turn.breakers
+    )
+    if row.action == RESET_ACTION:
+        again.step = state.step
+        _cull_all(again, row.command_id, RegistryReset.FromString(row.envelope.payload).rationale)
+        outcome = CommandOutcome(accepted=True, directives=again.directives)
+    else:
+        command = AdaptationCommand.FromString(row.envelope.payload)
+        again.step = step_of(command, state)
+        outcome = dispatch.apply(again, command, is_replay=True)
+    if not outcome.accepted or list(outcome.directives) != list(row.outcome.directives):
+        message = f"recorded with {len(row.outcome.directives)} directives, now {outcome.detail or 'others'}"
+        turn.tell(REPLAY_DIVERGED, message, command_id=row.command_id)
+    if outcome.accepted:
+        turn.state.CopyFrom(state)
+        turn.notices += again.notices
+    turn.state.applied_seq = row.seq
+
+
+def _cull_all(turn: Turn, command_id: str, rationale: str) -> None:
+    living = [record for record in turn.state.seeds if record.state.stage in CULLABLE]
+    for record in living:
+        moves.cull(turn, record, command_id, f"registry reset: {rationale}")
+    turn.tell(REGISTRY_RESET, rationale, removed=len(living))
+
+
+def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:
+    return Turn(
+        spec=row.spec,
+        state=row.state,
+        catalog=catalog,
+        step=step,
+        has_teacher=row.teacher is not None,
+        breakers=receipt.breakers,
+        artifact_problem=receipt.artifact_problem,
+    )
+
+
+def _known(row: CommandRow, receipt: Receipt) -> Applied:
+    if row.payload_sha256 != database.payload_digest(receipt.envelope):
+        reason = RejectionReason.REJECTION_REASON_COMMAND_ID_REUSED
+        detail = f"command id {row.command_id!r} is recorded with another payload; a retry must send the same one"
+        raise CommandIdReused(reason, detail, row.command_id)
+    row.outcome.repeated_id = True
+    return Applied(outcome=row.outcome)
+
+
+def _record(
+    connection: sqlite3.Connection, command: AdaptationCommand, receipt: Receipt, outcome: CommandOutcome, step: int
+) -> CommandOutcome:
+    _stamp(outcome, receipt)
+    return database.insert_command(
+        connection,
+        command.training_run_id,
+        receipt.envelope,
+        outcome,
+        issued_by=command.issued_by,
+        action=command.WhichOneof("action") or "",
+        step=step,
+        is_due=outcome.accepted and not dispatch.is_from_policy(command),
+    )
+
+
+def _stamp(outcome: CommandOutcome, receipt: Receipt) -> None:
+    outcome.recorded_at.CopyFrom(timestamp(receipt.received_ns))
+    if receipt.trace is not None:
+        outcome.trace.CopyFrom(receipt.trace)
+
+
+def _refused(command_id: str, reason: RejectionReason, detail: str) -> CommandOutcome:
+    return CommandOutcome(command_id=command_id, accepted=False, rejection=reason, detail=detail)

@@ -1,0 +1,274 @@
+"""Kasmina's tables: runs, the command ledger, refused requests, breakers. SQL stands here and nowhere else.
+
+Every function works on a connection inside its caller's transaction, so that a nonce, its command's row and the
+run's new state are stored together or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from dataclasses import dataclass
+
+from esper.core.errors import CommandRejected
+from esper.leyline import (
+    AdaptationCommand,
+    AdvanceResponse,
+    CircuitState,
+    CommandOutcome,
+    KasminaRunSpec,
+    KasminaRunState,
+    SignedCommand,
+    TeacherRegistration,
+)
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, token_digest TEXT NOT NULL UNIQUE, spec BLOB NOT NULL,"
+    " state BLOB NOT NULL, is_open INTEGER NOT NULL, teacher BLOB, answer_step INTEGER, answer BLOB) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS commands (seq INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL,"
+    " command_id TEXT NOT NULL, payload_sha256 TEXT NOT NULL, envelope BLOB NOT NULL, issued_by TEXT NOT NULL,"
+    " action TEXT NOT NULL, accepted INTEGER NOT NULL, outcome BLOB NOT NULL, decision_step INTEGER NOT NULL,"
+    " delivery_step INTEGER, is_due INTEGER NOT NULL, is_unapplied INTEGER NOT NULL, UNIQUE (run_id, command_id))",
+    "CREATE INDEX IF NOT EXISTS due_commands ON commands (run_id, seq) WHERE is_due",
+    "CREATE TABLE IF NOT EXISTS rejections (seq INTEGER PRIMARY KEY AUTOINCREMENT, received_ns INTEGER NOT NULL,"
+    " reason INTEGER NOT NULL, command_id TEXT NOT NULL, envelope BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS breakers (name TEXT PRIMARY KEY, state INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """A run as stored; its messages are parsed anew each time, so they are the caller's to change."""
+
+    run_id: str
+    token_digest: str
+    spec: KasminaRunSpec
+    state: KasminaRunState
+    is_open: bool
+    teacher: TeacherRegistration | None
+    answer_step: int | None
+    answer: AdvanceResponse | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandRow:
+    """A ledger row. `is_due`: Advance has to deliver it; `is_unapplied`: a resume rewound the state below it."""
+
+    seq: int
+    run_id: str
+    command_id: str
+    payload_sha256: str
+    envelope: SignedCommand
+    issued_by: str
+    action: str
+    outcome: CommandOutcome
+    decision_step: int
+    delivery_step: int | None
+    is_due: bool
+    is_unapplied: bool
+
+    @property
+    def command(self) -> AdaptationCommand:
+        return AdaptationCommand.FromString(self.envelope.payload)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    for statement in SCHEMA:
+        connection.execute(statement)
+
+
+def payload_digest(envelope: SignedCommand) -> str:
+    return hashlib.sha256(envelope.payload).hexdigest()
+
+
+_RUN = "SELECT run_id, token_digest, spec, state, is_open, teacher, answer_step, answer FROM runs"
+
+
+def run_by_id(connection: sqlite3.Connection, run_id: str) -> RunRow | None:
+    return _run(connection.execute(f"{_RUN} WHERE run_id = ?", (run_id,)).fetchone())
+
+
+def run_by_token(connection: sqlite3.Connection, digest: str) -> RunRow | None:
+    return _run(connection.execute(f"{_RUN} WHERE token_digest = ?", (digest,)).fetchone())
+
+
+def _run(row: tuple[str, str, bytes, bytes, int, bytes | None, int | None, bytes | None] | None) -> RunRow | None:
+    if row is None:
+        return None
+    run_id, digest, spec, state, is_open, teacher, answer_step, answer = row
+    return RunRow(
+        run_id=run_id,
+        token_digest=digest,
+        spec=KasminaRunSpec.FromString(spec),
+        state=KasminaRunState.FromString(state),
+        is_open=bool(is_open),
+        teacher=None if teacher is None else TeacherRegistration.FromString(teacher),
+        answer_step=answer_step,
+        answer=None if answer is None else AdvanceResponse.FromString(answer),
+    )
+
+
+def put_run(connection: sqlite3.Connection, token_digest: str, spec: KasminaRunSpec, state: KasminaRunState) -> None:
+    """Open a run, new or again; its teacher stays."""
+    connection.execute(
+        "INSERT INTO runs (run_id, token_digest, spec, state, is_open) VALUES (?, ?, ?, ?, 1) ON CONFLICT (run_id) DO"
+        " UPDATE SET token_digest = excluded.token_digest, spec = excluded.spec, state = excluded.state, is_open = 1,"
+        " answer_step = NULL, answer = NULL",
+        (spec.training_run_id, token_digest, spec.SerializeToString(), state.SerializeToString()),
+    )
+
+
+def put_state(connection: sqlite3.Connection, state: KasminaRunState) -> None:
+    connection.execute("UPDATE runs SET state = ? WHERE run_id = ?", (state.SerializeToString(), state.training_run_id))
+
+
+def put_answer(connection: sqlite3.Connection, run_id: str, answer: AdvanceResponse) -> None:
+    """Keep the last answer: only a later request says whether it arrived."""
+    connection.execute(
+        "UPDATE runs SET answer_step = ?, answer = ? WHERE run_id = ?",
+        (answer.step, answer.SerializeToString(), run_id),
+    )
+
+
+def close_run(connection: sqlite3.Connection, run_id: str) -> None:
+    connection.execute("UPDATE runs SET is_open = 0 WHERE run_id = ?", (run_id,))
+
+
+def put_teacher(connection: sqlite3.Connection, run_id: str, teacher: TeacherRegistration | None) -> None:
+    content = None if teacher is None else teacher.SerializeToString()
+    connection.execute("UPDATE runs SET teacher = ? WHERE run_id = ?", (content, run_id))
+
+
+def count_open_runs(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM runs WHERE is_open").fetchone()[0])
+
+
+_COMMAND = (
+    "SELECT seq, run_id, command_id, payload_sha256, envelope, issued_by, action, outcome, decision_step,"
+    " delivery_step, is_due, is_unapplied FROM commands"
+)
+
+
+def command_by_id(connection: sqlite3.Connection, run_id: str, command_id: str) -> CommandRow | None:
+    where = f"{_COMMAND} WHERE run_id = ? AND command_id = ?"
+    row = connection.execute(where, (run_id, command_id)).fetchone()
+    return None if row is None else _command(row)
+
+
+def due_commands(connection: sqlite3.Connection, run_id: str, step: int) -> list[CommandRow]:
+    """Rows that the Advance of this step delivers, in the order of the ledger."""
+    where = f"{_COMMAND} WHERE run_id = ? AND is_due AND decision_step <= ? ORDER BY seq"
+    return [_command(row) for row in connection.execute(where, (run_id, step))]
+
+
+def all_due_commands(connection: sqlite3.Connection, run_id: str) -> list[CommandRow]:
+    where = f"{_COMMAND} WHERE run_id = ? AND is_due ORDER BY seq"
+    return [_command(row) for row in connection.execute(where, (run_id,))]
+
+
+def _command(row: tuple[int, str, str, str, bytes, str, str, bytes, int, int | None, int, int]) -> CommandRow:
+    seq, run_id, command_id, digest, envelope, issued_by, action, outcome, decided, delivered, due, unapplied = row
+    return CommandRow(
+        seq=seq,
+        run_id=run_id,
+        command_id=command_id,
+        payload_sha256=digest,
+        envelope=SignedCommand.FromString(envelope),
+        issued_by=issued_by,
+        action=action,
+        outcome=CommandOutcome.FromString(outcome),
+        decision_step=decided,
+        delivery_step=delivered,
+        is_due=bool(due),
+        is_unapplied=bool(unapplied),
+    )
+
+
+def insert_command(
+    connection: sqlite3.Connection,
+    run_id: str,
+    envelope: SignedCommand,
+    outcome: CommandOutcome,
+    *,
+    issued_by: str,
+    action: str,
+    step: int,
+    is_due: bool,
+) -> CommandOutcome:
+    """Record a command with its outcome; the outcome comes back with its row number."""
+    delivery_step = None if is_due else step
+    row = (
+        *(run_id, outcome.command_id, payload_digest(envelope), envelope.SerializeToString(), issued_by, action),
+        *(outcome.accepted, b"", step, delivery_step, is_due),
+    )
+    cursor = connection.execute(
+        "INSERT INTO commands (run_id, command_id, payload_sha256, envelope, issued_by, action, accepted, outcome,"
+        " decision_step, delivery_step, is_due, is_unapplied) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        row,
+    )
+    outcome.ledger_seq = int(cursor.lastrowid or 0)
+    if delivery_step is not None:
+        outcome.delivery_step = delivery_step
+    put_outcome(connection, outcome)
+    return outcome
+
+
+def put_outcome(connection: sqlite3.Connection, outcome: CommandOutcome) -> None:
+    connection.execute(
+        "UPDATE commands SET outcome = ? WHERE seq = ?", (outcome.SerializeToString(), outcome.ledger_seq)
+    )
+
+
+def mark_delivered(connection: sqlite3.Connection, row: CommandRow, step: int) -> None:
+    """Delivered now; a row without a policy's packet counts as decided now, for a later replay."""
+    decision_step = row.decision_step if row.delivery_step is not None else step
+    connection.execute(
+        "UPDATE commands SET decision_step = ?, delivery_step = ?, is_due = 0, is_unapplied = 0 WHERE seq = ?",
+        (decision_step, step, row.seq),
+    )
+
+
+def rewind(connection: sqlite3.Connection, run_id: str, *, applied_seq: int, step: int) -> None:
+    """Make due again what a checkpoint at this row and step doesn't hold; a rollback abandons what precedes it."""
+    last_rollback = connection.execute(
+        "SELECT coalesce(max(seq), 0) FROM commands WHERE run_id = ? AND accepted AND action = 'rollback'", (run_id,)
+    ).fetchone()[0]
+    abandon_due(connection, run_id)
+    connection.execute(
+        "UPDATE commands SET is_due = 1, is_unapplied = 1 WHERE run_id = ? AND accepted AND seq > ? AND seq > ?",
+        (run_id, applied_seq, last_rollback),
+    )
+    connection.execute(
+        "UPDATE commands SET is_due = 1 WHERE run_id = ? AND accepted AND seq <= ? AND seq > ?"
+        " AND (delivery_step IS NULL OR delivery_step > ?)",
+        (run_id, applied_seq, last_rollback, step),
+    )
+
+
+def abandon_due(connection: sqlite3.Connection, run_id: str) -> None:
+    """A run that starts from nothing gets nothing delivered of an earlier one."""
+    connection.execute("UPDATE commands SET is_due = 0, is_unapplied = 0 WHERE run_id = ?", (run_id,))
+
+
+def last_seq(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(seq), 0) FROM commands").fetchone()[0])
+
+
+def insert_rejection(
+    connection: sqlite3.Connection, received_ns: int, rejection: CommandRejected, envelope: SignedCommand
+) -> None:
+    """An authenticated request whose content could not be used: kept beside its nonce."""
+    connection.execute(
+        "INSERT INTO rejections (received_ns, reason, command_id, envelope) VALUES (?, ?, ?, ?)",
+        (received_ns, rejection.reason, rejection.command_id, envelope.SerializeToString()),
+    )
+
+
+def breaker_state(connection: sqlite3.Connection, name: str = "artifacts") -> CircuitState:
+    """The stored state; closed where none was ever stored."""
+    row = connection.execute("SELECT state FROM breakers WHERE name = ?", (name,)).fetchone()
+    return row[0] if row else CircuitState.CIRCUIT_STATE_CLOSED
+
+
+def put_breaker(connection: sqlite3.Connection, name: str, state: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO breakers VALUES (?, ?)", (name, state))

@@ -1,0 +1,169 @@
+"""Telemetry of the service: counters since its start, and packets made of what a turn left behind.
+
+Nothing here decides anything, and nothing waits: packets go to a sink that takes them at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from esper.core.clock import Clock
+from esper.core.ledger import LedgerStats
+from esper.core.telemetry import AttributeValue, build_packet, event, metric
+from esper.core.tracing import current_trace
+from esper.kasmina import metrics
+from esper.kasmina.control.artifacts import ArtifactAccess
+from esper.kasmina.control.lifecycle import ALIVE, stage_name
+from esper.kasmina.control.turn import Notice, Turn
+from esper.leyline import (
+    AdaptationCommand,
+    CommandOutcome,
+    Event,
+    GateEvidence,
+    GateVerdict,
+    KasminaRunState,
+    Metric,
+    RejectionReason,
+    SeedGate,
+    StageTransition,
+    TelemetryPacket,
+)
+
+Sink = Callable[[TelemetryPacket], None]
+SOURCE = "kasmina"
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the service started."""
+
+    accepted: int = 0
+    rejected: Counter[int] = field(default_factory=Counter)
+    refused: Counter[int] = field(default_factory=Counter)
+    last_latency_ms: float | None = None
+    evictions: int = 0
+
+
+class Reporting:
+    """Turns what happened into packets."""
+
+    def __init__(self, clock: Clock, sink: Sink, artifacts: ArtifactAccess) -> None:
+        self.counters = Counters()
+        self._clock = clock
+        self._sink = sink
+        self._artifacts = artifacts
+
+    def tell(self, notice: Notice, run_id: str | None = None, step: int | None = None) -> None:
+        """One event on its own."""
+        self._send([], [self._event(notice)], run_id, step)
+
+    def tell_turn(self, turn: Turn, stats: LedgerStats, outcomes: Iterable[CommandOutcome] = ()) -> None:
+        """Everything that a stored turn did, with the figures of now."""
+        delivered = list(outcomes)
+        events = [
+            *(self._event(notice) for notice in turn.notices),
+            *(self._transition(transition) for transition in turn.transitions),
+            *(self._gate(evidence) for evidence in turn.gates),
+            *(self._transition(transition) for outcome in delivered for transition in outcome.transitions),
+            *self._evictions(stats),
+        ]
+        figures = [*seed_metrics(turn.state), *self._service_metrics(stats)]
+        self._send(figures, events, turn.state.training_run_id, turn.state.step)
+
+    def reject(self, reason: int, detail: str, command_id: str) -> None:
+        """Count and tell a request that was not believed."""
+        self.counters.rejected[reason] += 1
+        name = RejectionReason.Name(reason)
+        notice = Notice(metrics.COMMAND_REJECTED, detail, {"reason": name, "command_id": command_id})
+        rejections = metric(metrics.REJECTIONS, self.counters.rejected[reason], reason=name)
+        self._send([rejections], [self._event(notice)], None, None)
+
+    def refuse(self, command: AdaptationCommand, outcome: CommandOutcome) -> None:
+        """Count and tell a believed command that doesn't act."""
+        self.counters.refused[outcome.rejection] += 1
+        attributes: dict[str, AttributeValue] = {
+            "reason": RejectionReason.Name(outcome.rejection),
+            "command_id": command.command_id,
+            "issued_by": command.issued_by,
+        }
+        self.tell(Notice(metrics.COMMAND_REFUSED, outcome.detail, attributes), command.training_run_id, command.step)
+
+    def _send(self, figures: list[Metric], events: list[Event], run_id: str | None, step: int | None) -> None:
+        self._sink(
+            build_packet(
+                SOURCE, self._clock, metrics=figures, events=events, run=run_id, step=step, trace=current_trace()
+            )
+        )
+
+    def _event(self, notice: Notice) -> Event:
+        return event(notice.spec, self._clock, notice.message, **notice.attributes)
+
+    def _transition(self, transition: StageTransition) -> Event:
+        return event(
+            metrics.SEED_STAGE_CHANGED,
+            self._clock,
+            transition.reason,
+            seed_id=transition.seed_id,
+            from_stage=stage_name(transition.from_stage),
+            to_stage=stage_name(transition.to_stage),
+            command_id=transition.command_id,
+        )
+
+    def _gate(self, evidence: GateEvidence) -> Event:
+        gate = SeedGate.Name(evidence.gate).removeprefix("SEED_GATE_")
+        if evidence.verdict == GateVerdict.GATE_VERDICT_FAIL:
+            return event(metrics.GATE_FAILURE, self._clock, evidence.detail, seed_id=evidence.seed_id, gate=gate)
+        verdict = GateVerdict.Name(evidence.verdict).removeprefix("GATE_VERDICT_")
+        return event(
+            metrics.GATE_EVENT, self._clock, evidence.detail, seed_id=evidence.seed_id, gate=gate, verdict=verdict
+        )
+
+    def _evictions(self, stats: LedgerStats) -> list[Event]:
+        removed = stats.evictions - self.counters.evictions
+        self.counters.evictions = stats.evictions
+        if removed <= 0:
+            return []
+        message = f"{removed} live nonces were given up"
+        return [event(metrics.NONCE_LEDGER_TRUNCATED, self._clock, message, removed=removed, size=stats.size)]
+
+    def _service_metrics(self, stats: LedgerStats) -> list[Metric]:
+        counters, figures, breaker = self.counters, self._artifacts.figures, self._artifacts.breaker
+        measured = [
+            metric(metrics.ACCEPTED, counters.accepted),
+            *(metric(metrics.REJECTIONS, n, reason=RejectionReason.Name(r)) for r, n in counters.rejected.items()),
+            *(metric(metrics.REFUSALS, n, reason=RejectionReason.Name(r)) for r, n in counters.refused.items()),
+            metric(metrics.NONCES, stats.size),
+            metric(metrics.NONCE_EVICTIONS, stats.evictions),
+            metric(metrics.NONCE_TTL, stats.ttl_s),
+            *(metric(metrics.PREFETCH_REQUESTS, n, status=status) for status, n in figures.requests.items()),
+            metric(metrics.PREFETCH_INFLIGHT, figures.inflight),
+            metric(metrics.BREAKER_STATE, breaker.state, breaker=breaker.name),
+            metric(metrics.BREAKER_FAILURES, breaker.failures, breaker=breaker.name),
+        ]
+        if counters.last_latency_ms is not None:
+            measured.append(metric(metrics.VALIDATION_LATENCY, counters.last_latency_ms))
+        if figures.last_latency_ms is not None:
+            measured.append(metric(metrics.PREFETCH_LAST_LATENCY, figures.last_latency_ms))
+        return measured
+
+
+def seed_metrics(state: KasminaRunState) -> list[Metric]:
+    """Figures of the living seeds, and of those that just ended."""
+    alive = [record for record in state.seeds if record.state.stage in ALIVE]
+    measured = [
+        metric(metrics.SEEDS_ACTIVE, len(alive)),
+        metric(metrics.ISOLATION_VIOLATIONS, sum(record.observation.isolation_violations for record in alive)),
+    ]
+    for record in state.seeds:
+        if record in alive or record.state.stage_step == state.step:
+            seed_id = record.state.seed_id
+            violations = record.observation.isolation_violations
+            measured += [
+                metric(metrics.SEED_STAGE, record.state.stage, seed_id=seed_id),
+                metric(metrics.SEED_ALPHA, record.state.alpha, seed_id=seed_id),
+                metric(metrics.SEED_HEALTH, record.state.health, seed_id=seed_id),
+                metric(metrics.SEED_ISOLATION_VIOLATIONS, violations, seed_id=seed_id),
+            ]
+    return measured
