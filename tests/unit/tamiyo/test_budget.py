@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper.leyline import Budget
+from esper.tamiyo.budget import forecast_training_macs, objection
+from tests.unit.tamiyo.builders import context, packet, spec
+
+
+def with_budget(**limits: int) -> Budget:
+    return Budget(**limits)
+
+
+def test_without_limits_everything_can_be_afforded() -> None:
+    assert objection(packet(500), context(), parameters=10**12, forward_macs=10**12) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "enough"),
+    [
+        ("max_parameters", 502 + 100),
+        ("max_forward_macs", 480 + 50),
+        ("max_memory_bytes", (502 + 100) * 12),
+        ("max_seeds", 1),
+    ],
+)
+def test_each_limit_is_kept_exactly_and_named(limit: str, enough: int) -> None:
+    exact = context(spec(budget=with_budget(**{limit: enough})))
+    tight = context(spec(budget=with_budget(**{limit: enough - 1})))
+    assert objection(packet(500), exact, parameters=100, forward_macs=50) is None
+    text = objection(packet(500), tight, parameters=100, forward_macs=50)
+    assert text is not None and limit in text and str(enough) in text
+
+
+def test_the_forecast_adds_the_rest_of_the_run_the_seed_and_its_twin() -> None:
+    run, given = context(), packet(1050)
+    spent = given.metrics.training_macs
+    host = spent * 1050 // 1050
+    assert forecast_training_macs(given, run, forward_macs=0) == spent + host + spent * 210 // 1050
+    assert forecast_training_macs(given, run, forward_macs=480) == spent + 2 * host + spent * 210 // 1050
+
+
+@given(st.integers(1, 2100), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_a_bigger_seed_never_costs_less(step: int, small: int, more: int) -> None:
+    run, given = context(), packet(step)
+    less = forecast_training_macs(given, run, forward_macs=small)
+    assert given.metrics.training_macs <= less <= forecast_training_macs(given, run, forward_macs=small + more)
+
+
+def test_the_training_limit_is_held_against_the_forecast() -> None:
+    given = packet(1050)
+    needed = forecast_training_macs(given, context(), forward_macs=100)
+    exact = context(spec(budget=with_budget(max_training_macs=needed)))
+    tight = context(spec(budget=with_budget(max_training_macs=needed - 1)))
+    assert objection(given, exact, parameters=1, forward_macs=100) is None
+    assert "max_training_macs" in (objection(given, tight, parameters=1, forward_macs=100) or "")

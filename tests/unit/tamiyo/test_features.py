@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from esper.leyline import HardwareContext, SeedStage, TaskType
+from esper.tamiyo.features import GROUPS, METRICS_FEATURES, coverage, digest, read
+from tests.unit.tamiyo.builders import context, manifest, packet, seed_state, spec
+
+
+def test_a_complete_packet_is_covered_completely() -> None:
+    summary = coverage(read(packet(500), context()))
+    assert summary.average == 1.0
+    assert {group.group for group in summary.groups} == set(GROUPS) - {"seeds"}
+
+
+def test_an_absent_input_is_counted_as_absent_in_its_group() -> None:
+    given = packet(500)
+    given.metrics.ClearField("gradient_norm")
+    groups = {group.group: group for group in coverage(read(given, context())).groups}
+    assert (groups["gradient"].present, groups["gradient"].expected) == (1, 2)
+    assert groups["loss"].present == groups["loss"].expected
+
+
+def test_a_packet_with_nothing_measured_is_hardly_covered() -> None:
+    given = packet(500, slots=[], hardware=HardwareContext())
+    given.metrics.Clear()
+    assert coverage(read(given, context())).average == 0.0
+
+
+def test_a_nan_is_no_reading() -> None:
+    whole, broken = coverage(read(packet(500), context())), coverage(read(packet(500, loss=math.nan), context()))
+    assert broken.average < whole.average
+
+
+def test_what_cannot_exist_for_a_run_is_not_expected() -> None:
+    host = manifest()
+    host.task = TaskType.TASK_TYPE_REGRESSION
+    given = packet(500)
+    given.metrics.ClearField("training_accuracy")
+    assert coverage(read(given, context(spec(manifest=host)))).average == 1.0
+    assert coverage(read(given, context())).average < 1.0
+
+
+def test_a_device_is_expected_to_tell_its_memory_and_its_copies() -> None:
+    on_cpu = read(packet(500), context())
+    on_cuda = read(packet(500, hardware=HardwareContext(device_type="cuda", cpu_cores=2)), context())
+    absent = {reading.name for reading in on_cuda if reading.value is None}
+    assert absent == {
+        "metrics.h2d_copy_ms",
+        "hardware.memory_total_bytes",
+        "hardware.memory_used_bytes",
+        "hardware.utilization",
+    }
+    assert all(reading.value is not None for reading in on_cpu)
+
+
+def test_only_attached_seeds_are_expected_to_be_measured() -> None:
+    attached = seed_state("s1", SeedStage.SEED_STAGE_BLENDING)
+    attached.ClearField("rms_ratio")
+    dead = seed_state("s2", SeedStage.SEED_STAGE_DORMANT)
+    dead.ClearField("rms_ratio")
+    names = {reading.name for reading in read(packet(500, seeds=[attached, dead]), context()) if reading.value is None}
+    assert names == {"seed s1.rms_ratio"}
+
+
+def test_the_digest_ignores_measured_times_unless_they_may_decide() -> None:
+    fast, slow = packet(500), packet(500)
+    slow.metrics.step_latency_ms = 99.0
+    run = context()
+    assert digest(read(fast, run), with_measured=False) == digest(read(slow, run), with_measured=False)
+    assert digest(read(fast, run), with_measured=True) != digest(read(slow, run), with_measured=True)
+
+
+@pytest.mark.parametrize("feature", [feature for feature in METRICS_FEATURES if not feature.measured])
+def test_the_digest_depends_on_every_deterministic_input(feature: object) -> None:
+    name = feature.field  # type: ignore[attr-defined]
+    plain, changed, absent = packet(500), packet(500), packet(500)
+    setattr(changed.metrics, name, 1 + getattr(changed.metrics, name))
+    absent.metrics.ClearField(name)
+    run = context()
+    digests = {digest(read(given, run), with_measured=False) for given in (plain, changed)}
+    assert len(digests) == 2
+    if plain.metrics.HasField(name):
+        assert digest(read(absent, run), with_measured=False) not in digests
