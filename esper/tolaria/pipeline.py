@@ -23,6 +23,7 @@ class Pipeline:
         self._arrived = {result.packet_index: result for result in arrived}
         self.next_packet = next_packet
         self._next_result = next_packet - len(self._arrived)
+        self._last_taken: PacketResult | None = None
 
     @property
     def in_flight(self) -> int:
@@ -44,6 +45,7 @@ class Pipeline:
         index = self._next_result
         result = self._arrived.pop(index, None) or self._control.take(index)
         self._next_result += 1
+        self._last_taken = result
         return result
 
     def settle(self) -> tuple[tuple[PacketResult, ...], RunStates | None]:
@@ -52,5 +54,5 @@ class Pipeline:
             if index not in self._arrived:
                 self._arrived[index] = self._control.take(index)
         results = tuple(self._arrived[index] for index in range(self._next_result, self.next_packet))
-        newest = self._arrived.get(self.next_packet - 1)
+        newest = results[-1] if results else self._last_taken
         return results, None if newest is None else newest.states

@@ -1,0 +1,306 @@
+"""The training loop over a scripted control plane: reproducible, exact after a kill, exact after a cull."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
+from esper.tolaria.checkpoint import CheckpointStore
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.null_control import NullControl
+from esper.tolaria.observer import Boundary, CheckpointWritten, Notice, Observer, Observers, RunStarted, StepDone
+from esper.tolaria.prepare import prepare
+from esper.tolaria.trainer import Opening, Trainer
+from tests.unit.tolaria.scripted_control import (
+    ScriptedControl,
+    cull,
+    directive,
+    fetch_artifact,
+    germination,
+    judgement,
+    keep,
+)
+
+SLOT = "span_linear:fc1-fc2"
+# Four epochs of six steps with dropout, so that a step that drew other random numbers would show.
+CONFIG = TrainConfig(
+    samples=600,
+    hidden=(5, 5),
+    dropout=0.1,
+    epochs=8,
+    min_samples=50,
+    evaluate_every_steps=4,
+    checkpoint_every_epochs=1,
+    keep_checkpoints=3,
+)
+KEPT = {4: [*germination("s1", SLOT), judgement("s1", 16)], 20: keep("s1"), 24: germination("s2", SLOT), 36: cull("s2")}
+CULLED = {
+    4: [*germination("s1", SLOT), judgement("s1", 16)],
+    20: cull("s1"),
+    24: germination("s2", SLOT),
+    36: cull("s2"),
+}
+
+
+class KilledError(Exception):
+    """Stands for kill -9: nothing after it is done."""
+
+
+class Recorder:
+    """Observer that keeps what it is told and may kill the run."""
+
+    def __init__(self, kill_at: int | None = None) -> None:
+        self.kill_at = kill_at
+        self.started: list[RunStarted] = []
+        self.steps: list[StepDone] = []
+        self.boundaries: list[Boundary] = []
+        self.notices: list[Notice] = []
+        self.epochs: list[Any] = []
+        self.checkpoints: list[CheckpointWritten] = []
+        self.summary: Mapping[str, Any] = {}
+
+    def on_start(self, started: RunStarted) -> None:
+        self.started.append(started)
+
+    def on_step(self, done: StepDone) -> None:
+        if done.step == self.kill_at:
+            raise KilledError
+        self.steps.append(done)
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        self.boundaries.append(boundary)
+
+    def on_events(self, notices: Any) -> None:
+        self.notices.extend(notices)
+
+    def on_epoch(self, done: Any) -> None:
+        self.epochs.append(done)
+
+    def on_checkpoint(self, written: CheckpointWritten) -> None:
+        self.checkpoints.append(written)
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        self.summary = summary
+
+
+def run(
+    config: TrainConfig,
+    control: Any = None,
+    *,
+    observer: Observer | None = None,
+    store: CheckpointStore | None = None,
+    resume: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    chosen = NullControl() if control is None else control
+    trainer = Trainer(
+        prepare(config, fetch_artifact),
+        lambda opening: chosen,
+        observer or Observers(),
+        store=store,
+        should_stop=should_stop,
+    )
+    return trainer.train(resume=resume)
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_others() -> None:
+    digests = [run(replace(CONFIG, seed=seed))["weights_digest"] for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_after_culls_the_weights_are_those_of_the_run_that_never_grew() -> None:
+    culled, never = run(CONFIG, ScriptedControl(CULLED)), run(CONFIG)
+    assert culled["weights_digest"] == never["weights_digest"]
+    assert culled["training_macs"] > never["training_macs"] == never["training_macs_by_use"]["main"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_cull_is_exact_under_every_optimizer_with_clipping_and_microbatches(optimizer: str) -> None:
+    config = replace(CONFIG, optimizer=optimizer, lr=0.01, clip_norm=0.5, accumulate=3, pcgrad=True, epochs=5)
+    assert run(config, ScriptedControl(CULLED))["weights_digest"] == run(config)["weights_digest"]
+
+
+def test_a_kept_seed_is_folded_into_a_wider_plain_network() -> None:
+    control = ScriptedControl(KEPT)
+    summary = run(CONFIG, control)
+    assert summary["final_widths"] == [13, 5]
+    assert summary["final_parameters"] > summary["host_parameters"]
+    reports = [report for collected in control.collected for report in collected.reports]
+    assert all(report.succeeded for report in reports)
+    assert next(report.max_logit_delta for report in reports if report.directive_id == "s1:ATTACH") == 0.0
+
+
+@pytest.mark.parametrize("control_mode", [{"lag": 1}, {"lag": 2}, {"control": "sync"}])
+@pytest.mark.parametrize("kill_at", [9, 18, 23, 30, 45])
+def test_a_killed_run_that_resumes_ends_with_the_same_weights(
+    tmp_path: Path, control_mode: dict[str, Any], kill_at: int
+) -> None:
+    config = replace(CONFIG, **control_mode)
+    whole = run(config, ScriptedControl(KEPT))
+    store = CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run(config, ScriptedControl(KEPT), observer=Recorder(kill_at), store=store)
+    recorder = Recorder()
+    resumed = run(config, ScriptedControl(KEPT), observer=recorder, store=store, resume=True)
+    assert recorder.started[0].is_resumed
+    assert recorder.started[0].generation == 2
+    same = ("weights_digest", "training_macs_by_use", "final_widths", "val_loss", "test_accuracy", "commands", "seeds")
+    assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
+
+
+def test_an_interrupted_run_stops_at_a_boundary_and_goes_on_from_there(tmp_path: Path) -> None:
+    store, recorder = CheckpointStore(tmp_path, keep=2), Recorder()
+    stopped = run(
+        CONFIG, ScriptedControl(KEPT), observer=recorder, store=store, should_stop=lambda: len(recorder.steps) >= 12
+    )
+    assert not stopped["finished"]
+    assert stopped["stop_reason"] == "interrupted"
+    assert stopped["reproducible"]
+    resumed = run(CONFIG, ScriptedControl(KEPT), store=store, resume=True)
+    assert resumed["weights_digest"] == run(CONFIG, ScriptedControl(KEPT))["weights_digest"]
+
+
+def test_a_run_that_was_killed_twice_has_three_generations(tmp_path: Path) -> None:
+    store, recorder = CheckpointStore(tmp_path, keep=2), Recorder()
+    for kill_at, resume in ((15, False), (16, True)):
+        with pytest.raises(KilledError):
+            run(CONFIG, ScriptedControl(KEPT), observer=Recorder(kill_at), store=store, resume=resume)
+    summary = run(CONFIG, ScriptedControl(KEPT), observer=recorder, store=store, resume=True)
+    assert summary["generation"] == 3
+    assert {boundary.packet.generation for boundary in recorder.boundaries} == {3}
+
+
+def test_a_finished_run_cannot_be_resumed(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    run(replace(CONFIG, epochs=2), store=store)
+    with pytest.raises(ConfigError, match="finished"):
+        run(replace(CONFIG, epochs=2), store=store, resume=True)
+
+
+def test_resuming_under_other_settings_is_refused_by_name(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run(CONFIG, observer=Recorder(30), store=store)
+    with pytest.raises(ConfigError, match="lr"):
+        run(replace(CONFIG, lr=0.1), store=store, resume=True)
+
+
+def test_directives_are_executed_lag_packets_after_the_packet_that_caused_them() -> None:
+    executed = {}
+    for name, mode in (("sync", {"control": "sync"}), ("lag 1", {"lag": 1}), ("lag 3", {"lag": 3})):
+        control = ScriptedControl({8: germination("s1", SLOT), 36: cull("s1")})
+        run(replace(CONFIG, evaluate_every_steps=1, **mode), control)
+        reports = [report for collected in control.collected for report in collected.reports]
+        executed[name] = reports[0].step
+    assert executed == {"sync": 8, "lag 1": 9, "lag 3": 11}
+
+
+def test_packets_go_out_every_few_steps_and_at_each_epochs_end() -> None:
+    control = ScriptedControl()
+    run(replace(CONFIG, epochs=2), control)
+    steps_per_epoch = 6
+    assert [packet.step for packet in control.packets] == [4, steps_per_epoch, 8, 2 * steps_per_epoch, 12]
+    assert [packet.is_epoch_end for packet in control.packets] == [False, True, False, True, True]
+    assert [sample.step for packet in control.packets for sample in packet.recent_steps] == list(range(1, 13))
+    assert control.is_closed
+
+
+def test_a_missing_answer_is_counted_named_and_makes_the_run_irreproducible() -> None:
+    recorder = Recorder()
+    summary = run(CONFIG, ScriptedControl(KEPT, failures=[5]), observer=recorder)
+    assert summary["timeouts"] == 1
+    assert not summary["reproducible"]
+    assert "no answer" in summary["reproducible_cause"]
+    modes = [boundary.mode for boundary in recorder.boundaries]
+    assert modes.count("conservative") == 5
+    assert modes[-1] == "normal"
+    assert [notice.name for notice in recorder.notices].count("tolaria.control_timeout") == 1
+
+
+def test_a_checkpoint_without_the_services_states_is_postponed_to_the_next_boundary(tmp_path: Path) -> None:
+    recorder, store = Recorder(), CheckpointStore(tmp_path, keep=9)
+    run(CONFIG, ScriptedControl(has_states=lambda step: step not in (6, 8)), observer=recorder, store=store)
+    assert [written.step for written in recorder.checkpoints][:3] == [12, 18, 24]
+    assert [notice.step for notice in recorder.notices if "postponed" in notice.name] == [6, 8]
+
+
+def test_a_halt_order_stops_the_run_after_a_boundary_and_says_why() -> None:
+    script = {12: [directive("", "HALT", rationale="L4: operator")]}
+    summary = run(CONFIG, ScriptedControl(script))
+    assert summary["stop_reason"] == "halted: L4: operator"
+    assert summary["steps"] < summary["total_steps"]
+    assert not summary["reproducible"]
+
+
+def test_a_rollback_order_restores_the_checkpoint_under_a_new_generation(tmp_path: Path) -> None:
+    openings: list[Opening] = []
+    controls = [ScriptedControl({16: [directive("", "ROLLBACK", rationale="operator")]}), ScriptedControl()]
+
+    def open_control(opening: Opening) -> ScriptedControl:
+        openings.append(opening)
+        return controls[len(openings) - 1]
+
+    recorder = Recorder()
+    store = CheckpointStore(tmp_path, keep=2)
+    summary = Trainer(prepare(CONFIG), open_control, recorder, store=store).train()
+    assert [opening.generation for opening in openings] == [1, 2]
+    assert openings[1].states is not None
+    assert openings[1].step == 18
+    assert summary["rollbacks"] == 1
+    assert summary["training_macs_by_use"]["undone"] == 0  # ordered where the checkpoint was just written
+    assert summary["weights_digest"] == run(CONFIG)["weights_digest"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step() -> None:
+    with pytest.raises(NonFiniteLoss, match=r"step \d+: the training loss is (nan|inf)"):
+        run(replace(CONFIG, optimizer="sgd", lr=1e38))
+
+
+def test_rollback_after_a_loss_that_is_not_finite_goes_on_more_slowly(tmp_path: Path, monkeypatch: Any) -> None:
+    from esper.tolaria.step import Stepper
+
+    whole_run, poisoned = Stepper.run, []
+
+    def poison_once(self: Stepper, arm: Any, batch: Any, step: int, *rest: Any, **options: Any) -> Any:
+        if step == 14 and not poisoned:
+            poisoned.append(step)
+            next(iter(arm.model.parameters())).data.fill_(float("nan"))
+        return whole_run(self, arm, batch, step, *rest, **options)
+
+    monkeypatch.setattr(Stepper, "run", poison_once)
+    recorder = Recorder()
+    config = replace(CONFIG, on_nonfinite="rollback")
+    summary = run(config, observer=recorder, store=CheckpointStore(tmp_path, keep=2))
+    assert summary["finished"]
+    assert summary["rollbacks"] == 1
+    assert summary["training_macs_by_use"]["undone"] > 0
+    before = next(done.learning_rate for done in recorder.steps if done.step == 13)
+    after = [done.learning_rate for done in recorder.steps if done.step == 13][-1]
+    assert after == pytest.approx(before * config.rollback_lr_factor)
+
+
+def test_a_run_that_never_becomes_finite_gives_up_after_its_rollbacks(tmp_path: Path) -> None:
+    config = replace(CONFIG, optimizer="sgd", lr=1e38, on_nonfinite="rollback")
+    with pytest.raises(RollbackFailed, match="nothing to go back to"):
+        run(config, store=CheckpointStore(tmp_path, keep=2))
+
+
+def test_the_summary_holds_what_a_reader_needs() -> None:
+    summary = run(CONFIG, ScriptedControl(KEPT))
+    wanted = {
+        *("run_id", "data", "splits", "epochs", "steps", "seed", "val_accuracy", "val_loss", "test_accuracy"),
+        *("host_parameters", "final_parameters", "training_macs", "growth", "seeds", "commands", "step_ms"),
+        *("control_overhead_ms", "timeouts", "reproducible", "reproducible_cause", "weights_digest"),
+    }
+    assert wanted <= set(summary)
+    assert summary["growth"].keys() == {"germinated", "judged", "kept"}
+    assert summary["step_ms"].keys() == {"p50", "p95"}
+    uses = summary["training_macs_by_use"]
+    assert summary["training_macs"] == sum(uses.values())
+    assert uses["twin"] > 0
+    assert uses["side"] > 0
