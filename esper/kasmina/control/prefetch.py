@@ -27,7 +27,7 @@ class Prefetcher:
     async def updates(self, blueprint_id: str) -> AsyncIterator[PrefetchUpdate]:
         """SCHEDULED, then READY with the artefact or ERROR with the reason."""
         yield self._update(blueprint_id, PrefetchStatus.PREFETCH_STATUS_SCHEDULED)
-        attributes: dict[str, str | float | int | bool] = {"blueprint_id": blueprint_id}
+        attributes = {"blueprint_id": blueprint_id}
         try:
             blueprint = await asyncio.to_thread(self._artifacts.prefetch, blueprint_id)
         except EsperError as error:

@@ -7,6 +7,7 @@ simply dropped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +51,7 @@ class Notice:
 
     spec: EventSpec
     message: str
-    attributes: dict[str, AttributeValue]
+    attributes: Mapping[str, AttributeValue]
 
 
 @dataclass(slots=True, kw_only=True)
