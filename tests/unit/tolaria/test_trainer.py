@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +136,18 @@ def test_a_kept_seed_is_folded_into_a_wider_plain_network() -> None:
     assert next(report.max_logit_delta for report in reports if report.directive_id == "s1:ATTACH") == 0.0
 
 
+@cache
+def unbroken(config: TrainConfig) -> dict[str, Any]:
+    return run(config, ScriptedControl(KEPT))
+
+
 @pytest.mark.parametrize("control_mode", [{"lag": 1}, {"lag": 2}, {"control": "sync"}])
 @pytest.mark.parametrize("kill_at", [9, 18, 23, 30, 45])
 def test_a_killed_run_that_resumes_ends_with_the_same_weights(
     tmp_path: Path, control_mode: dict[str, Any], kill_at: int
 ) -> None:
     config = replace(CONFIG, **control_mode)
-    whole = run(config, ScriptedControl(KEPT))
+    whole = unbroken(config)
     store = CheckpointStore(tmp_path, keep=2)
     with pytest.raises(KilledError):
         run(config, ScriptedControl(KEPT), observer=Recorder(kill_at), store=store)
@@ -162,7 +168,7 @@ def test_an_interrupted_run_stops_at_a_boundary_and_goes_on_from_there(tmp_path:
     assert stopped["stop_reason"] == "interrupted"
     assert stopped["reproducible"]
     resumed = run(CONFIG, ScriptedControl(KEPT), store=store, resume=True)
-    assert resumed["weights_digest"] == run(CONFIG, ScriptedControl(KEPT))["weights_digest"]
+    assert resumed["weights_digest"] == unbroken(CONFIG)["weights_digest"]
 
 
 def test_a_run_that_was_killed_twice_has_three_generations(tmp_path: Path) -> None:
