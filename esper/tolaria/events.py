@@ -7,6 +7,7 @@ that `report.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where it
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -223,3 +224,5 @@ def gate_fields(gate: GateEvidence) -> Fields:
 def _twin_fields(gate: GateEvidence) -> Iterator[tuple[str, Any]]:
     for name in ("look", "gain", "margin", "tau", "z", "z_threshold", "mean_twin_score", "samples", "variance"):
         yield name, getattr(gate.twin, name)
+    twin = gate.twin
+    yield "standard_error", math.sqrt(twin.variance / twin.samples + twin.tau**2)

@@ -104,7 +104,7 @@ def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
         threshold=2.33,
         standard_error=0.01,
         detail="kept",
-        twin=TwinTest(look=1, gain=0.1, margin=0.01, z=4.5, z_threshold=2.33),
+        twin=TwinTest(look=1, gain=0.1, margin=0.01, z=4.5, z_threshold=2.33, variance=0.04, samples=400, tau=0.0),
     )
     move = StageTransition(
         seed_id="s1",
@@ -118,6 +118,7 @@ def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
     transition, judged = read_events(tmp_path)
     assert transition["to_stage"] == "BLENDING"
     assert (judged["verdict"], judged["gain"], judged["look"]) == ("PASS", 0.1, 1)
+    assert judged["standard_error"] == pytest.approx(0.01)
 
 
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
