@@ -1,5 +1,6 @@
 // The inner loops, in one copy per instruction set. Which copy runs changes the speed and never a bit of the result,
-// except in the float32 block mode and in float64 rows, where a fused multiply-add rounds once less.
+// except in the float32 block mode, in float64 rows and in the exponentials of the gate, where a fused multiply-add
+// rounds once less.
 
 #pragma once
 

@@ -238,95 +238,118 @@ void blend(const T* host, const T* seed, int64_t n, BlendWeights<T> w, T* out) {
 
 typedef int32_t VecI32 __attribute__((vector_size(ESPER_VECTOR_BYTES)));
 
-inline VecF32 select(VecI32 mask, VecF32 yes, VecF32 no) {
-  return (VecF32)((mask & (VecI32)yes) | (~mask & (VecI32)no));
-}
+constexpr int64_t kFloats = ESPER_VECTOR_BYTES / sizeof(float);
+constexpr float kLowest = -__builtin_inff();
+
+inline VecF32 spread(float x) { return (VecF32){} + x; }
+inline VecF32 larger(VecF32 a, VecF32 b) { return a > b ? a : b; }
 
 // exp(x) for x <= 0 within 2 ulp: 2^round(x / ln 2) times a polynomial on the remainder; 0 below -87, NaN stays NaN.
 inline VecF32 exp_nonpositive(VecF32 x) {
-  const VecF32 kMagic = (VecF32){} + 12582912.0f;  // 1.5 * 2^23: the sum's low bits are the rounded quotient
+  const VecF32 magic = spread(12582912.0f);  // 1.5 * 2^23: the sum's low bits are the rounded quotient
   const VecI32 is_tiny = x < -87.0f;
-  const VecF32 bounded = select(is_tiny, (VecF32){} - 87.0f, x);
-  const VecF32 shifted = bounded * 1.44269504088896341f + kMagic;
-  const VecF32 quotient = shifted - kMagic;
-  const VecF32 rest = (bounded - quotient * 0.693359375f) + quotient * 2.12194440e-4f;
-  VecF32 p = rest * 1.9875691500e-4f + 1.3981999507e-3f;
-  p = p * rest + 8.3334519073e-3f;
-  p = p * rest + 4.1665795894e-2f;
-  p = p * rest + 1.6666665459e-1f;
-  p = p * rest + 5.0000001201e-1f;
-  p = p * rest * rest + rest + 1.0f;
+  const VecF32 bounded = is_tiny ? spread(-87.0f) : x;
+  const VecF32 shifted = fused(bounded, spread(1.44269504088896341f), magic);
+  const VecF32 quotient = shifted - magic;
+  const VecF32 rest = fused(quotient, spread(2.12194440e-4f), fused(quotient, spread(-0.693359375f), bounded));
+  VecF32 p = fused(rest, spread(1.9875691500e-4f), spread(1.3981999507e-3f));
+  p = fused(p, rest, spread(8.3334519073e-3f));
+  p = fused(p, rest, spread(4.1665795894e-2f));
+  p = fused(p, rest, spread(1.6666665459e-1f));
+  p = fused(p, rest, spread(5.0000001201e-1f));
+  p = fused(p, rest * rest, rest + 1.0f);
   const VecI32 scale = ((VecI32)shifted << 23) + 0x3f800000;
-  return select(is_tiny, (VecF32){}, p * (VecF32)scale);
+  return is_tiny ? (VecF32){} : p * (VecF32)scale;
 }
 
-// The two largest, counted with multiplicity, of 16 lanes and a tail.
+// Halves a vector again and again: `merge` takes two of the same width.
+template <int Bytes>
+struct Lanes {
+  typedef float type __attribute__((vector_size(Bytes)));
+};
+
+template <int Bytes>
+inline float sum_of(typename Lanes<Bytes>::type v) {
+  if constexpr (Bytes == 8) {
+    return v[0] + v[1];
+  } else {
+    typename Lanes<Bytes / 2>::type half[2];
+    __builtin_memcpy(half, &v, Bytes);
+    return sum_of<Bytes / 2>(half[0] + half[1]);
+  }
+}
+
+// The two largest of 2n candidates, counted with multiplicity.
+template <int Bytes>
+inline void two_largest_of(
+    typename Lanes<Bytes>::type high, typename Lanes<Bytes>::type low, float* largest, float* second) {
+  if constexpr (Bytes == 4) {
+    *largest = high[0];
+    *second = low[0];
+  } else {
+    typename Lanes<Bytes / 2>::type h[2], l[2];
+    __builtin_memcpy(h, &high, Bytes);
+    __builtin_memcpy(l, &low, Bytes);
+    const auto best_low = l[0] > l[1] ? l[0] : l[1];
+    const auto loser = h[0] > h[1] ? h[1] : h[0];
+    two_largest_of<Bytes / 2>(h[0] > h[1] ? h[0] : h[1], loser > best_low ? loser : best_low, largest, second);
+  }
+}
+
+// The last, incomplete vector of a row; what is missing cannot be a maximum and has probability zero.
+inline VecF32 load_rest(const float* x, int64_t n) {
+  VecF32 v = spread(kLowest);
+  __builtin_memcpy(&v, x, static_cast<size_t>(n) * sizeof(float));
+  return v;
+}
+
+// NaN is left out: it never compares larger.
 void two_largest(const float* x, int64_t n, float* largest, float* second) {
-  constexpr int64_t kWidth = ESPER_VECTOR_BYTES / sizeof(float);
-  const float lowest = -__builtin_inff();
-  VecF32 high[2] = {(VecF32){} + lowest, (VecF32){} + lowest};
-  VecF32 low[2] = {(VecF32){} + lowest, (VecF32){} + lowest};
-  int64_t i = 0;
-  for (; i + 2 * kWidth <= n; i += 2 * kWidth)
-#pragma GCC unroll 2
-    for (int u = 0; u < 2; ++u) {
-      const VecF32 v = load(x + i + u * kWidth);
-      const VecI32 is_larger = v > high[u];
-      const VecF32 loser = select(is_larger, high[u], v);
-      low[u] = select(loser > low[u], loser, low[u]);
-      high[u] = select(is_larger, v, high[u]);
-    }
-  float first = lowest, next = lowest;
-  const auto offer = [&](float v) {
-    if (v > first) {
-      next = first;
-      first = v;
-    } else if (v > next) {
-      next = v;
-    }
+  VecF32 high[2] = {spread(kLowest), spread(kLowest)};
+  VecF32 low[2] = {spread(kLowest), spread(kLowest)};
+  const auto offer = [&](int u, VecF32 v) {
+    const VecI32 is_larger = v > high[u];
+    const VecF32 loser = is_larger ? high[u] : v;
+    low[u] = larger(loser, low[u]);
+    high[u] = is_larger ? v : high[u];
   };
-  for (int u = 0; u < 2; ++u)
-    for (int64_t l = 0; l < kWidth; ++l) {
-      offer(high[u][l]);
-      offer(low[u][l]);
-    }
-  for (; i < n; ++i) offer(x[i]);
-  *largest = first;
-  *second = next;
+  int64_t i = 0;
+  for (; i + 2 * kFloats <= n; i += 2 * kFloats) {
+    offer(0, load(x + i));
+    offer(1, load(x + i + kFloats));
+  }
+  if (i + kFloats <= n) {
+    offer(0, load(x + i));
+    i += kFloats;
+  }
+  if (i < n) offer(1, load_rest(x + i, n - i));
+  const VecI32 is_first = high[0] > high[1];
+  const VecF32 loser = is_first ? high[1] : high[0];
+  two_largest_of<ESPER_VECTOR_BYTES>(
+      is_first ? high[0] : high[1], larger(loser, larger(low[0], low[1])), largest, second);
 }
 
 constexpr int64_t kExpTile = 1024;  // float32 partial sums stay short
 
 RowSummary summarise(const float* x, int64_t n) {
-  constexpr int64_t kWidth = ESPER_VECTOR_BYTES / sizeof(float);
   RowSummary row{};
   two_largest(x, n, &row.largest, &row.second);
+  const VecF32 largest = spread(row.largest);
   for (int64_t start = 0; start < n; start += kExpTile) {
     const int64_t end = start + kExpTile < n ? start + kExpTile : n;
     VecF32 sum = {}, weighted = {};
-    int64_t i = start;
-    const auto add = [&](VecF32 v, VecI32 valid) {
-      const VecF32 shifted = v - row.largest;
+    const auto add = [&](VecF32 v) {
+      const VecF32 shifted = v - largest;
       const VecF32 e = exp_nonpositive(shifted);
-      sum += select(valid, e, (VecF32){});
+      sum += e;
       // -inf * 0 is a class that cannot occur: it adds nothing.
-      weighted += select(valid & ~(shifted < -87.0f), shifted * e, (VecF32){});
+      weighted += shifted < -87.0f ? (VecF32){} : shifted * e;
     };
-    const VecI32 all = (VecI32){} - 1;
-    for (; i + kWidth <= end; i += kWidth) add(load(x + i), all);
-    if (i < end) {
-      VecF32 v = {};
-      VecI32 valid = {};
-      for (int64_t l = 0; i + l < end; ++l) {
-        v[l] = x[i + l];
-        valid[l] = -1;
-      }
-      add(v, valid);
-    }
-    for (int64_t l = 0; l < kWidth; ++l) {
-      row.exp_sum += sum[l];
-      row.weighted_sum += weighted[l];
-    }
+    int64_t i = start;
+    for (; i + kFloats <= end; i += kFloats) add(load(x + i));
+    if (i < end) add(load_rest(x + i, end - i));
+    row.exp_sum += static_cast<double>(sum_of<ESPER_VECTOR_BYTES>(sum));
+    row.weighted_sum += static_cast<double>(sum_of<ESPER_VECTOR_BYTES>(weighted));
   }
   return row;
 }

@@ -92,10 +92,10 @@ void check_pair(const Tensor& host, const Tensor& seed, const char* seed_name) {
 }
 
 Tensor blend(
-    const Tensor host,
-    const Tensor seed,
-    const Tensor alpha,
-    const std::optional<Tensor> gate,
+    const Tensor& host,
+    const Tensor& seed,
+    const Tensor& alpha,
+    const std::optional<Tensor>& gate,
     int64_t gate_dim,
     double lo,
     double hi,
@@ -111,9 +111,9 @@ Tensor blend(
 }
 
 std::tuple<Tensor, Tensor> blend_backward(
-    const Tensor grad,
-    const Tensor alpha,
-    const std::optional<Tensor> gate,
+    const Tensor& grad,
+    const Tensor& alpha,
+    const std::optional<Tensor>& gate,
     int64_t gate_dim,
     double lo,
     double hi,
@@ -136,11 +136,11 @@ std::tuple<Tensor, Tensor> blend_backward(
 }
 
 Tensor blend_alpha_grad(
-    const Tensor grad,
-    const Tensor host,
-    const Tensor seed,
-    const Tensor alpha,
-    const std::optional<Tensor> gate,
+    const Tensor& grad,
+    const Tensor& host,
+    const Tensor& seed,
+    const Tensor& alpha,
+    const std::optional<Tensor>& gate,
     int64_t gate_dim,
     double lo,
     double hi,
@@ -163,7 +163,7 @@ Tensor blend_alpha_grad(
   return out;
 }
 
-Tensor blend_stats(const Tensor alpha, const std::optional<Tensor> gate, double lo, double hi) {
+Tensor blend_stats(const Tensor& alpha, const std::optional<Tensor>& gate, double lo, double hi) {
   BlendPlan plan;
   plan.alpha = scalar_of(alpha);
   plan.lo = lo;

@@ -7,10 +7,7 @@
 namespace esper::cpu {
 namespace {
 
-Source source_of(const Tensor& grad, int64_t size, int64_t index, DType out_dtype, bool convert) {
-  const int64_t numel = grad.numel();
-  ESPER_CHECK(numel == size || numel == 0, "gradient ", index, " has ", numel, " elements, expected ", size);
-  if (numel == 0) return {nullptr, size, out_dtype, {}, {}};
+Source source_of(const Tensor& grad, int64_t numel, int64_t index, DType out_dtype, bool convert) {
   check_cpu(grad, "a gradient");
   const DType dtype = dtype_of(grad, "a gradient");
   ESPER_CHECK(
@@ -24,21 +21,34 @@ Source source_of(const Tensor& grad, int64_t size, int64_t index, DType out_dtyp
   return source;
 }
 
-void flatten_(const std::vector<Tensor> grads, const std::vector<int64_t> sizes, const Tensor out, bool convert) {
+Span span_of(const Tensor& grad, const Source& source) {
+  if (!source.sizes.empty()) return esper::cpu::span_of(grad);
+  const char* begin = static_cast<const char*>(source.data);
+  return {begin, begin + source.numel * size_bytes(source.dtype)};
+}
+
+void flatten_(const std::vector<Tensor>& grads, const std::vector<int64_t>& sizes, const Tensor& out, bool convert) {
   check_cpu(out, "out");
   const DType out_dtype = dtype_of(out, "out");
   ESPER_CHECK(out.dim() == 1 && out.is_contiguous(), "out has shape ", shape_of(out), ", expected a contiguous vector");
   ESPER_CHECK(
       sizes.empty() || sizes.size() == grads.size(), "sizes has ", sizes.size(), " entries, expected one for each of ",
       grads.size(), " gradients");
+  const Span out_span = esper::cpu::span_of(out);
   std::vector<Source> sources;
   sources.reserve(grads.size());
   int64_t total = 0;
   for (size_t i = 0; i < grads.size(); ++i) {
-    const int64_t size = sizes.empty() ? grads[i].numel() : sizes[i];
-    sources.push_back(source_of(grads[i], size, static_cast<int64_t>(i), out_dtype, convert));
-    check_no_overlap(out, grads[i], "a gradient");
+    const int64_t numel = grads[i].numel();
+    const int64_t size = sizes.empty() ? numel : sizes[i];
+    ESPER_CHECK(numel == size || numel == 0, "gradient ", i, " has ", numel, " elements, expected ", size);
     total += size;
+    if (numel == 0) {
+      sources.push_back({nullptr, size, out_dtype, {}, {}});
+      continue;
+    }
+    sources.push_back(source_of(grads[i], numel, static_cast<int64_t>(i), out_dtype, convert));
+    check_no_overlap(out_span, span_of(grads[i], sources.back()), "a gradient");
   }
   ESPER_CHECK(total == out.numel(), "flat gradient has ", out.numel(), " elements but ", total, " were expected");
   flatten(sources, out_dtype, out.mutable_data_ptr(), parallel_for);

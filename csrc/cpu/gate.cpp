@@ -9,7 +9,7 @@
 namespace esper::cpu {
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor> confidence_gate(const Tensor logits, double k, double tau, bool entropy) {
+std::tuple<Tensor, Tensor, Tensor> confidence_gate(const Tensor& logits, double k, double tau, bool entropy) {
   check_cpu(logits, "logits");
   ESPER_CHECK(
       logits.dim() == 2 && logits.size(1) >= 1, "logits has shape ", shape_of(logits),

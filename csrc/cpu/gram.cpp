@@ -67,7 +67,8 @@ void combine_into(const OwnedRows& rows, const Tensor& coefficients, const Tenso
   ESPER_CHECK(
       out.dim() == 1 && out.is_contiguous() && out.numel() == rows.view.size(), "out has shape ", shape_of(out),
       ", expected a contiguous vector of ", rows.view.size(), " elements");
-  for (const Tensor& input : rows.tensors) check_no_overlap(out, input, "a row");
+  const Span out_span = span_of(out);
+  for (const Tensor& input : rows.tensors) check_no_overlap(out_span, span_of(input), "a row");
   const int64_t* words = static_cast<const int64_t*>(status.const_data_ptr());
   if (words[0] != 0 || words[1] != 0) {
     std::memset(out.mutable_data_ptr(), 0, out.numel() * size_bytes(dtype));
@@ -76,25 +77,26 @@ void combine_into(const OwnedRows& rows, const Tensor& coefficients, const Tenso
   }
 }
 
-Tensor gram(const Tensor rows, bool fast) { return gram_of(rows_of_pool(rows).view, fast); }
+Tensor gram(const Tensor& rows, bool fast) { return gram_of(rows_of_pool(rows).view, fast); }
 
-void gram_list_(const Tensors grads, const Tensor out, bool fast) {
+void gram_list_(const Tensors& grads, const Tensor& out, bool fast) {
   check_cpu(out, "out");
   ESPER_CHECK(out.dim() == 2 && out.size(0) == out.size(1), "out has shape ", shape_of(out), ", expected [K, K]");
   check_vector(out, "out", ScalarType::Double, out.size(0) * out.size(0));
   esper::gram(rows_of_list(grads, out.size(0), {}).view, fast, parallel_for, doubles_of(out));
 }
 
-Solved pcgrad_solve(const Tensor gram, const Tensor order, const std::optional<Tensor> weights, bool mean, double tau) {
+Solved pcgrad_solve(
+    const Tensor& gram, const Tensor& order, const std::optional<Tensor>& weights, bool mean, double tau) {
   return solve_with(gram, order, weights, mean, tau);
 }
 
-void combine_(const Tensor rows, const Tensor coefficients, const Tensor status, const Tensor out) {
+void combine_(const Tensor& rows, const Tensor& coefficients, const Tensor& status, const Tensor& out) {
   combine_into(rows_of_pool(rows), coefficients, status, out);
 }
 
 void combine_list_(
-    const Tensors grads, const Sizes sizes, const Tensor coefficients, const Tensor status, const Tensor out) {
+    const Tensors& grads, const Sizes& sizes, const Tensor& coefficients, const Tensor& status, const Tensor& out) {
   combine_into(rows_of_list(grads, coefficients.numel(), sizes), coefficients, status, out);
 }
 
@@ -112,25 +114,25 @@ Solved pcgrad_rows(
 }
 
 Solved pcgrad_(
-    const Tensor rows,
-    const Tensor order,
-    const std::optional<Tensor> weights,
+    const Tensor& rows,
+    const Tensor& order,
+    const std::optional<Tensor>& weights,
     bool mean,
     double tau,
     bool fast,
-    const Tensor out) {
+    const Tensor& out) {
   return pcgrad_rows(rows_of_pool(rows), order, weights, mean, tau, fast, out);
 }
 
 Solved pcgrad_list_(
-    const Tensors grads,
-    const Sizes sizes,
-    const Tensor order,
-    const std::optional<Tensor> weights,
+    const Tensors& grads,
+    const Sizes& sizes,
+    const Tensor& order,
+    const std::optional<Tensor>& weights,
     bool mean,
     double tau,
     bool fast,
-    const Tensor out) {
+    const Tensor& out) {
   ESPER_CHECK(order.dim() == 2, "order has shape ", shape_of(order), ", expected [K, K]");
   return pcgrad_rows(rows_of_list(grads, order.size(0), sizes), order, weights, mean, tau, fast, out);
 }
@@ -144,7 +146,7 @@ void check_offsets(const Tensor& offsets, int64_t n) {
   ESPER_CHECK(is_ascending, "offsets do not ascend from 0 to the rows' length, ", n);
 }
 
-Solved seed_metrics(const Tensor rows, const Tensor offsets) {
+Solved seed_metrics(const Tensor& rows, const Tensor& offsets) {
   const OwnedRows owned = rows_of_pool(rows);
   check_offsets(offsets, owned.view.size());
   const int64_t k = owned.view.k;

@@ -7,15 +7,6 @@
 namespace esper::cpu {
 namespace {
 
-// First and one-past-last byte that the tensor may touch.
-std::pair<const char*, const char*> span_of(const Tensor& t) {
-  const char* begin = static_cast<const char*>(t.const_data_ptr());
-  if (t.numel() == 0) return {begin, begin};
-  int64_t last = 0;
-  for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
-  return {begin, begin + (last + 1) * static_cast<int64_t>(t.element_size())};
-}
-
 Tensor packed(const Tensor& t) { return t.is_contiguous() ? t : torch::stable::contiguous(t); }
 
 }  // namespace
@@ -145,11 +136,21 @@ OwnedRows rows_of_list(const std::vector<Tensor>& grads, int64_t k, const std::v
   return owned;
 }
 
-void check_no_overlap(const Tensor& out, const Tensor& input, const char* name) {
-  const auto [out_begin, out_end] = span_of(out);
-  const auto [begin, end] = span_of(input);
+Span span_of(const Tensor& t) {
+  const char* begin = static_cast<const char*>(t.const_data_ptr());
+  const int64_t numel = t.numel();
+  if (numel == 0) return {begin, begin};
+  int64_t last = numel - 1;
+  if (!t.is_contiguous()) {
+    last = 0;
+    for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
+  }
+  return {begin, begin + (last + 1) * static_cast<int64_t>(t.element_size())};
+}
+
+void check_no_overlap(const Span& out, const Span& input, const char* name) {
   ESPER_CHECK(
-      end <= out_begin || out_end <= begin || begin == end, name,
+      input.end <= out.begin || out.end <= input.begin || input.begin == input.end, name,
       " shares memory with out, which would be overwritten while it is read");
 }
 

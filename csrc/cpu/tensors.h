@@ -34,19 +34,15 @@ template <class... Parts>
     if (!(condition)) ::esper::cpu::fail(__VA_ARGS__); \
   } while (false)
 
+// Torch's numbers for the dtypes, asked for once: the general translation costs as much as a small kernel.
 inline std::optional<DType> dtype_or_none(const Tensor& t) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double:
-      return DType::kFloat64;
-    case ScalarType::Float:
-      return DType::kFloat32;
-    case ScalarType::BFloat16:
-      return DType::kBFloat16;
-    case ScalarType::Half:
-      return DType::kFloat16;
-    default:
-      return std::nullopt;
-  }
+  static const int32_t kCodes[] = {
+      aoti_torch_dtype_float64(), aoti_torch_dtype_float32(), aoti_torch_dtype_bfloat16(), aoti_torch_dtype_float16()};
+  int32_t code;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &code));
+  for (int i = 0; i < 4; ++i)
+    if (code == kCodes[i]) return static_cast<DType>(i);
+  return std::nullopt;
 }
 
 inline DType dtype_of(const Tensor& t, const char* name) {
@@ -85,7 +81,14 @@ OwnedRows rows_of_pool(const Tensor& rows);
 // grads[k * T + t]. `sizes` gives the columns' lengths; when empty, each is that of the longest tensor in it.
 OwnedRows rows_of_list(const std::vector<Tensor>& grads, int64_t k, const std::vector<int64_t>& sizes);
 
+// The first byte that a tensor may touch and the one after the last.
+struct Span {
+  const char* begin;
+  const char* end;
+};
+Span span_of(const Tensor& t);
+
 // Refuses `out` if it shares memory with an input.
-void check_no_overlap(const Tensor& out, const Tensor& input, const char* name);
+void check_no_overlap(const Span& out, const Span& input, const char* name);
 
 }  // namespace esper::cpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -23,12 +24,13 @@ def flatten_(
     """
     if len(grads) == 0 and out.numel() > 0:
         raise RuntimeError("no gradients available for aggregation")
-    if sizes is None and any(grad is None for grad in grads):
+    tensors = present_or_empty(grads, out)
+    is_complete = tensors is grads
+    if sizes is None and not is_complete:
         raise RuntimeError("a gradient is absent (None): pass sizes, the number of elements of each gradient")
-    present = present_or_empty(grads, out)
-    refuse_gradients(present, "flatten_")
-    _flatten_(present, [] if sizes is None else list(sizes), out, convert)
-    return tuple(grad is not None for grad in grads)
+    refuse_gradients(tensors, "flatten_")
+    _flatten_(tensors, [] if sizes is None else list(sizes), out, convert)
+    return (True,) * len(grads) if is_complete else tuple(grad is not None for grad in grads)
 
 
 def unflatten(flat: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -43,19 +45,13 @@ def unflatten(flat: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     ]
 
 
-def present_or_empty(grads: Sequence[Tensor | None], like: Tensor) -> list[Tensor]:
-    """The operators' way to say that a gradient is absent: an empty tensor."""
-    absent: Tensor | None = None
-    tensors: list[Tensor] = []
-    for grad in grads:
-        if grad is None:
-            absent = like.new_empty(0) if absent is None else absent
-            tensors.append(absent)
-        elif grad.layout != torch.strided:
-            raise RuntimeError(f"a gradient has layout {grad.layout}, expected torch.strided: call .to_dense()")
-        else:
-            tensors.append(grad)
-    return tensors
+def present_or_empty(grads: Sequence[Tensor | None], like: Tensor) -> Sequence[Tensor]:
+    """The operators' way to say that a gradient is absent: an empty tensor. `grads` itself if none is."""
+    present = [grad for grad in grads if grad is not None]
+    if len(present) == len(grads):
+        return cast("Sequence[Tensor]", grads)
+    absent = like.new_empty(0)
+    return [absent if grad is None else grad for grad in grads]
 
 
 def _numel(shape: Sequence[int]) -> int:

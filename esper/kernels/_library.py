@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -47,13 +48,15 @@ def operator(name: str) -> Callable[..., Any]:
     return overload
 
 
-def refuse_gradients(tensors: Iterable[torch.Tensor], name: str) -> None:
+_requires_grad = attrgetter("requires_grad")
+
+
+def refuse_gradients(tensors: Sequence[torch.Tensor], name: str) -> None:
     """An operator without a derivative would cut the graph in silence; it takes detached tensors only."""
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or not any(map(_requires_grad, tensors)):
         return
-    for tensor in tensors:
-        if tensor.requires_grad:
-            raise RuntimeError(
-                f"{name} has no derivative, but an input of shape {list(tensor.shape)} requires one: pass detached "
-                "tensors (a parameter's .grad, not the parameter), or call it under torch.no_grad()"
-            )
+    offender = next(tensor for tensor in tensors if tensor.requires_grad)
+    raise RuntimeError(
+        f"{name} has no derivative, but an input of shape {list(offender.shape)} requires one: pass detached tensors "
+        "(a parameter's .grad, not the parameter), or call it under torch.no_grad()"
+    )

@@ -145,7 +145,7 @@ def pcgrad_list(
     return PCGrad(out, conflicts[0], conflicts[1], coefficients, status)
 
 
-def _tensors(grads: Sequence[Tensor | None], name: str) -> list[Tensor]:
+def _tensors(grads: Sequence[Tensor | None], name: str) -> Sequence[Tensor]:
     like = next((grad for grad in grads if grad is not None), None)
     if like is None:
         raise RuntimeError("no gradients available for aggregation")
