@@ -58,6 +58,6 @@ class LatestValues(Collector):
             keys = sorted({key for labels, _ in series for key in labels})
             make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
             family = make(prometheus_name(name), f"Latest value of {name}.", labels=keys)
-            for labels, value in series:
-                family.add_metric([labels.get(key, "") for key in keys], value)
+            for found, value in series:
+                family.add_metric([found.get(key, "") for key in keys], value)
             yield family

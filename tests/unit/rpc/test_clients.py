@@ -1,0 +1,121 @@
+"""Synchronous clients, their streams, and the health check as they see it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import AsyncTimeoutError, ConfigError, ServiceUnavailable
+from esper.leyline import ConsumeRequest
+from esper.rpc.clients import BusClient, Channel, channel, wait_serving, watch
+from esper.rpc.clients.health import is_serving
+from tests.unit.rpc.conftest import Serve
+from tests.unit.rpc.scripted import ScriptedBus, a_request
+
+
+async def test_a_synchronous_client_calls_and_streams(serve: Serve) -> None:
+    server = await serve(ScriptedBus())
+
+    def work() -> tuple[list[int], list[str]]:
+        with channel(server.endpoint) as link:
+            client = BusClient(link)
+            published = client.publish(a_request(2), timeout_s=5)
+            requests = iter([ConsumeRequest(group="a"), ConsumeRequest(group="b")])
+            echoed = [response.envelope.event_id for response in client.consume(requests, timeout_s=5)]
+            return list(published.sequences), echoed
+
+    assert await asyncio.to_thread(work) == ([1, 2], ["a", "b"])
+
+
+async def test_a_stream_that_is_left_is_cancelled_at_the_server(serve: Serve) -> None:
+    server = await serve(ScriptedBus(hangs=True))
+
+    def work() -> str:
+        with channel(server.endpoint) as link:
+            responses = BusClient(link).consume(iter([ConsumeRequest(group="a")]), timeout_s=30)
+            return next(responses).envelope.event_id
+
+    assert await asyncio.to_thread(work) == "a"
+    async with asyncio.timeout(5):
+        while server.in_flight:
+            await asyncio.sleep(0.01)
+
+
+def test_a_method_without_a_deadline_does_not_exist(socket_dir: Path) -> None:
+    with channel(f"unix:{socket_dir}/none") as link, pytest.raises(TypeError, match="timeout_s"):
+        BusClient(link).publish(a_request())
+
+
+def test_a_service_that_is_not_there_is_unavailable_and_named(socket_dir: Path) -> None:
+    with (
+        channel(f"unix:{socket_dir}/none") as link,
+        pytest.raises(ServiceUnavailable, match=r"BusService/Publish.*none"),
+    ):
+        BusClient(link).publish(a_request(), timeout_s=2)
+
+
+def test_a_closed_channel_says_so(socket_dir: Path) -> None:
+    link = channel(f"unix:{socket_dir}/none")
+    link.close()
+    with pytest.raises(ServiceUnavailable, match="closed"):
+        BusClient(link).publish(a_request(), timeout_s=1)
+
+
+def test_beyond_loopback_a_channel_needs_tls() -> None:
+    with pytest.raises(ConfigError, match="TLS"):
+        channel("192.0.2.1:7700")
+
+
+async def test_waiting_for_a_service_ends_when_it_serves(serve: Serve) -> None:
+    server = await serve(ScriptedBus())
+    await server.set_serving(False, "esper.leyline.v1.BusService")
+
+    def wait() -> None:
+        with channel(server.endpoint) as link:
+            wait_serving(link, "BusService", timeout_s=10)
+
+    waiting = asyncio.create_task(asyncio.to_thread(wait))
+    await server.set_serving(True, "esper.leyline.v1.BusService")
+    await waiting
+
+
+def test_waiting_for_a_service_that_never_comes_says_where(socket_dir: Path) -> None:
+    with channel(f"unix:{socket_dir}/none") as link:
+        assert not is_serving(link, timeout_s=0.1)
+        with pytest.raises(ServiceUnavailable, match=r"not serving after 0\.2 s"):
+            wait_serving(link, "KasminaService", timeout_s=0.2)
+
+
+async def test_a_watcher_hears_of_the_end_and_of_the_return(serve: Serve, socket_dir: Path) -> None:
+    listen = f"unix:{socket_dir}/again"
+    server = await serve(ScriptedBus(), listen=listen)
+    heard: asyncio.Queue[bool] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def follow(link: Channel) -> None:
+        for state in watch(link):
+            loop.call_soon_threadsafe(heard.put_nowait, state)
+
+    link = channel(listen)
+    following = asyncio.create_task(asyncio.to_thread(follow, link))
+    async with asyncio.timeout(15):
+        assert await heard.get() is True
+        await server.drain(0.1)
+        assert await heard.get() is False
+        await serve(ScriptedBus(), listen=listen)
+        assert await heard.get() is True
+        link.close()
+        await following
+
+
+async def test_a_deadline_is_the_callers_error(serve: Serve) -> None:
+    server = await serve(ScriptedBus(lambda request, call: asyncio.sleep(60)))
+
+    def work() -> None:
+        with channel(server.endpoint) as link:
+            BusClient(link).publish(a_request(), timeout_s=0.2)
+
+    with pytest.raises(AsyncTimeoutError, match=r"Publish.*0\.2 s"):
+        await asyncio.to_thread(work)

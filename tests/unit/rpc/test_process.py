@@ -1,0 +1,191 @@
+"""The main of a service: exit codes, one line for an error, and an orderly end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import StorageError
+from esper.leyline import PublishResponse
+from esper.rpc.clients import BusClient, channel, wait_serving
+from esper.rpc.process import ServiceContext, run_service
+from tests.unit.rpc.scripted import SECRET, ScriptedBus, a_request
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nothing:
+    """A service without settings."""
+
+
+def build(context: ServiceContext[Nothing]) -> Sequence[ScriptedBus]:
+    return [ScriptedBus()]
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
+
+
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--listen", "0.0.0.0:0"], "TLS"),
+        (["--listen", "nowhere"], "HOST:PORT"),
+        (["--log-level", "loud"], "log_level"),
+        (["--config", "/no/such/file.toml"], "can't be read"),
+        (["--metrics-listen", "unix:/x"], "Prometheus"),
+        (["--metrics-listen", "192.0.2.1:1"], "TLS"),
+        (["--weatherlight", "192.0.2.1:1"], "TLS"),
+    ],
+)
+def test_unusable_settings_end_with_78_and_one_line(
+    argv: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_service("kasmina", build, ["--state-dir", str(tmp_path), *argv], config_type=Nothing)
+    complaints = capsys.readouterr().err.splitlines()
+    assert code == 78
+    assert len(complaints) == 1
+    assert complaints[0].startswith("esper-kasmina: ")
+    assert complaint in complaints[0]
+
+
+@pytest.mark.parametrize(("value", "complaint"), [(None, "ESPER_LEYLINE_SECRET"), ("short", "too few")])
+def test_without_a_strong_secret_no_service_starts(
+    value: str | None,
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("ESPER_LEYLINE_SECRET", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ESPER_LEYLINE_SECRET", value)
+    assert run_service("kasmina", build, ["--state-dir", str(tmp_path)], config_type=Nothing) == 78
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (StorageError("disk full"), "esper-kasmina: disk full"),
+        (ZeroDivisionError("oh"), "esper-kasmina: unexpected ZeroDivisionError: oh (--log-level debug shows more)"),
+    ],
+)
+def test_a_failing_start_ends_with_1_and_one_line(
+    error: Exception, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(context: ServiceContext[Nothing]) -> Sequence[ScriptedBus]:
+        raise error
+
+    assert run_service("kasmina", fail, ["--state-dir", str(tmp_path)], config_type=Nothing) == 1
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+@pytest.mark.usefixtures("secret")
+def test_a_service_may_stop_itself_and_closes_its_servicers(tmp_path: Path, socket_dir: Path) -> None:
+    made: list[ScriptedBus] = []
+
+    async def stop_at_once(context: ServiceContext[Nothing]) -> Sequence[ScriptedBus]:
+        assert context.name == "kasmina"
+        made.append(ScriptedBus())
+        context.stop(1.0)
+        return made
+
+    argv = ["--state-dir", str(tmp_path / "new"), "--listen", f"unix:{socket_dir}/s"]
+    assert run_service("kasmina", stop_at_once, argv, config_type=Nothing) == 0
+    assert made[0].closed
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+PROGRAM = textwrap.dedent(
+    """
+    import asyncio, sys
+    from tests.unit.rpc.scripted import ScriptedBus
+    from tests.unit.rpc.test_process import Nothing
+    from esper.leyline import PublishResponse
+    from esper.rpc.process import run_service
+
+    async def slowly(request, call):
+        print("working", flush=True)
+        await asyncio.sleep(0.3)
+        return PublishResponse(sequences=[7])
+
+    assert "torch" not in sys.modules
+    sys.exit(run_service("kasmina", lambda context: [ScriptedBus(slowly)], sys.argv[1:], config_type=Nothing))
+    """
+)
+
+
+def started(*argv: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "ESPER_LEYLINE_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", PROGRAM, *argv]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_sigterm_drains_what_is_in_flight_and_ends_with_0(tmp_path: Path, socket_dir: Path) -> None:
+    listen = f"unix:{socket_dir}/s"
+    with started("--listen", listen, "--state-dir", str(tmp_path)) as process, channel(listen) as link:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"esper-kasmina listens on {listen}\n"
+        wait_serving(link, timeout_s=10)
+        answer = link.raw.unary_unary(
+            "/esper.leyline.v1.BusService/Publish",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=PublishResponse.FromString,
+        ).future(a_request(), timeout=10)
+        assert process.stdout.readline() == "working\n"
+        process.send_signal(signal.SIGTERM)
+        assert answer.result().sequences == [7]
+        assert process.wait(10) == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent-death signals are Linux's")
+def test_a_service_ends_with_its_parent(tmp_path: Path, socket_dir: Path) -> None:
+    listen = f"unix:{socket_dir}/s"
+    argv = ["--listen", listen, "--state-dir", str(tmp_path), "--die-with-parent"]
+    parent = textwrap.dedent(
+        f"""
+        import os, subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", {PROGRAM!r}, *{argv!r}], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        print(child.pid, flush=True)
+        sys.stdin.read()
+        """
+    )
+    environment = {**os.environ, "ESPER_LEYLINE_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", parent],
+        env=environment,
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process, channel(listen) as link:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert BusClient(link).publish(a_request(), timeout_s=10).sequences == [7]
+        pidfd = os.pidfd_open(child)
+        process.kill()
+        process.wait()
+        assert ended(pidfd, timeout_s=10)
+        os.close(pidfd)
+
+
+def ended(pidfd: int, timeout_s: float) -> bool:
+    """Whether a process that is nobody's child here has ended in time."""
+    import select
+
+    return bool(select.select([pidfd], [], [], timeout_s)[0])

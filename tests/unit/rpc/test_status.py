@@ -1,0 +1,139 @@
+"""The table of errors and statuses is complete, and reads the same in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+
+from esper.core import errors
+from esper.leyline import RejectionReason
+from esper.rpc.status import DETAILS_KEY, TABLE, code_of, from_rpc_error, to_status
+
+STALE = RejectionReason.REJECTION_REASON_STALE_COMMAND
+ARGUMENTS: dict[type[errors.EsperError], tuple[object, ...]] = {
+    errors.ConfigError: ("key", "value", "remedy"),
+    errors.ContractError: ("Message", ["a is required", "b is 3"]),
+    errors.DependencyViolationError: ("urza", "blueprint", "x", "name another"),
+    errors.KernelsNotBuilt: ("kernels", "extension", "_C", "build it"),
+    errors.ServiceUnavailable: ("rpc", "service", "kasmina", "start it"),
+    errors.BackPressure: ("too much", 1.5),
+    errors.StepFailed: (7, "no good"),
+    errors.NonFiniteLoss: (8, "nan"),
+    errors.AsyncTimeoutError: ("Advance", 2.5),
+}
+
+
+def tree(cls: type[errors.EsperError] = errors.EsperError) -> Iterator[type[errors.EsperError]]:
+    for child in cls.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield child
+            yield from tree(child)
+
+
+def make(cls: type[errors.EsperError]) -> errors.EsperError:
+    if issubclass(cls, errors.CommandRejected):
+        return cls(STALE, "the detail", "c1")
+    return cls(*ARGUMENTS.get(cls, ("the message",)))
+
+
+class FakeRpcError(grpc.RpcError):
+    """What grpc raises at a client."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, object], ...] = ()) -> None:
+        super().__init__()
+        self._parts = (code, details, metadata)
+
+    def code(self) -> grpc.StatusCode:
+        return self._parts[0]
+
+    def details(self) -> str:
+        return self._parts[1]
+
+    def trailing_metadata(self) -> tuple[tuple[str, object], ...]:
+        return self._parts[2]
+
+
+def through_the_wire(error: errors.EsperError) -> errors.EsperError:
+    status = to_status(error)
+    metadata = ((DETAILS_KEY, status.SerializeToString()),)
+    return from_rpc_error(FakeRpcError(code_of(error), status.message, metadata), "svc", 1.0)
+
+
+def test_every_error_of_the_tree_is_mapped() -> None:
+    assert set(tree()) == set(TABLE)
+
+
+@pytest.mark.parametrize("cls", list(tree()), ids=lambda cls: cls.__name__)
+def test_a_client_raises_what_the_servicer_raised(cls: type[errors.EsperError]) -> None:
+    sent = make(cls)
+    received = through_the_wire(sent)
+    assert type(received) is cls
+    assert str(received) == str(sent)
+    for name in TABLE[cls].fields:
+        assert getattr(received, name) == getattr(sent, name), name
+
+
+def test_the_status_names_domain_reason_and_class() -> None:
+    status = to_status(errors.StaleCommand(STALE, "old", "c1"))
+    info = ErrorInfo()
+    assert status.details[0].Unpack(info)
+    assert (info.domain, info.reason) == ("esper", "REJECTION_REASON_STALE_COMMAND")
+    assert dict(info.metadata) == {
+        "error": "StaleCommand",
+        "reason": "REJECTION_REASON_STALE_COMMAND",
+        "detail": "old",
+        "command_id": "c1",
+    }
+
+
+@pytest.mark.parametrize("reason", RejectionReason.values()[1:], ids=lambda value: RejectionReason.Name(value)[17:])
+def test_every_rejection_reason_has_a_status_and_survives(reason: int) -> None:
+    error = errors.CommandRejected(reason, "why")
+    assert through_the_wire(error).reason == reason
+    assert code_of(error) is not grpc.StatusCode.OK
+
+
+def test_security_reasons_are_unauthenticated() -> None:
+    security = ("MISSING_SIGNATURE", "INVALID_SIGNATURE", "NONCE_REPLAYED", "MISSING_TIMESTAMP", "ISSUED_IN_FUTURE")
+    security += ("STALE_COMMAND", "WRONG_AUDIENCE", "WRONG_PAYLOAD_TYPE", "VERIFIER_UNAVAILABLE")
+    for name in security:
+        error = errors.CommandRejected(RejectionReason.Value(f"REJECTION_REASON_{name}"), "why")
+        assert code_of(error) is grpc.StatusCode.UNAUTHENTICATED, name
+
+
+def test_a_status_fits_into_trailing_metadata_whatever_the_error_holds() -> None:
+    error = errors.ContractError("M", [f"field{i} is required" for i in range(10_000)])
+    assert len(to_status(error).SerializeToString()) < 4096
+    assert isinstance(through_the_wire(error), errors.ContractError)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, errors.ServiceUnavailable),
+        (grpc.StatusCode.CANCELLED, errors.ServiceUnavailable),
+        (grpc.StatusCode.INTERNAL, errors.ServiceUnavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, errors.AsyncTimeoutError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.BackPressure),
+        (grpc.StatusCode.UNAUTHENTICATED, errors.AccessDenied),
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.ContractError),
+        (grpc.StatusCode.UNIMPLEMENTED, errors.DependencyViolationError),
+    ],
+)
+def test_a_status_without_our_details_still_means_something(
+    code: grpc.StatusCode, expected: type[errors.EsperError]
+) -> None:
+    error = from_rpc_error(FakeRpcError(code, "said grpc"), "svc at unix:/x", 3.0)
+    assert type(error) is expected
+    assert "svc at unix:/x" in str(error)
+
+
+def test_details_of_another_domain_are_not_ours() -> None:
+    status = to_status(errors.GateFailed("no"))
+    info = ErrorInfo(domain="example.org", reason="X")
+    status.details[0].Pack(info)
+    error = FakeRpcError(grpc.StatusCode.UNAVAILABLE, "gone", ((DETAILS_KEY, status.SerializeToString()),))
+    assert type(from_rpc_error(error)) is errors.ServiceUnavailable

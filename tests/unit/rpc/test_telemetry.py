@@ -1,0 +1,224 @@
+"""A sender against a real server: what it sends arrives, in outages too, and it takes leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from esper.core.clock import SYSTEM_CLOCK, duration, timestamp
+from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
+from esper.leyline import (
+    AcknowledgeEmergencyRequest,
+    AcknowledgeEmergencyResponse,
+    DrainRequest,
+    DrainResponse,
+    HealthStatus,
+    HeartbeatRequest,
+    HeartbeatResponse,
+    ModeUpdate,
+    PublishTelemetryRequest,
+    PublishTelemetryResponse,
+    RaiseEmergencyRequest,
+    RaiseEmergencyResponse,
+    RegisterServiceRequest,
+    RegisterServiceResponse,
+    SignalRollbackDeadlineRequest,
+    SignalRollbackDeadlineResponse,
+    SubscribeRequest,
+    SubscribeResponse,
+    SystemMode,
+    TelemetryLevel,
+    TelemetryPacket,
+    WatchModeRequest,
+    WatchModeResponse,
+    WeatherlightServiceGetStatusRequest,
+    WeatherlightServiceGetStatusResponse,
+)
+from esper.rpc.auth import require_service
+from esper.rpc.bases import WeatherlightServicer
+from esper.rpc.call import Call
+from esper.rpc.telemetry import LogReporter, SenderConfig, TelemetrySender
+from tests.unit.rpc.conftest import Serve
+from tests.unit.rpc.scripted import KEYRING
+
+LOSS = MetricSpec("test.loss", "nats", "A loss.")
+ALARM = EventSpec("test_alarm", TelemetryLevel.TELEMETRY_LEVEL_CRITICAL, "An alarm.", ("seed_id",))
+QUICK = SenderConfig(capacity=8, flush_s=0.01, retry_s=0.05, max_retry_s=0.1, timeout_s=2.0)
+
+
+class Listener(WeatherlightServicer):
+    """A Weatherlight that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[TelemetryPacket] = []
+        self.dropped = 0
+        self.registered: list[RegisterServiceRequest] = []
+        self.beats: list[HeartbeatRequest] = []
+        self.forgets = False
+        self.modes: asyncio.Queue[SystemMode] = asyncio.Queue()
+        self.changed = asyncio.Event()
+
+    def _mode(self, mode: SystemMode = SystemMode.SYSTEM_MODE_NORMAL) -> ModeUpdate:
+        return ModeUpdate(mode=mode, cause="test", since=timestamp(0))
+
+    async def register_service(self, request: RegisterServiceRequest, call: Call) -> RegisterServiceResponse:
+        assert require_service(call, KEYRING) == request.service
+        self.registered.append(request)
+        self.changed.set()
+        return RegisterServiceResponse(heartbeat_interval=duration(0.01), mode=self._mode())
+
+    async def heartbeat(self, request: HeartbeatRequest, call: Call) -> HeartbeatResponse:
+        self.beats.append(request)
+        self.changed.set()
+        return HeartbeatResponse(mode=self._mode(), is_unknown=self.forgets)
+
+    async def publish_telemetry(
+        self, requests: AsyncIterator[PublishTelemetryRequest], call: Call
+    ) -> PublishTelemetryResponse:
+        async for request in requests:
+            self.heard += request.packets
+            self.dropped += request.dropped
+        self.changed.set()
+        return PublishTelemetryResponse(accepted=len(self.heard), refused=0, duplicates=0)
+
+    async def watch_mode(self, request: WatchModeRequest, call: Call) -> AsyncIterator[WatchModeResponse]:
+        while True:
+            yield WatchModeResponse(mode=self._mode(await self.modes.get()))
+
+    async def subscribe(self, request: SubscribeRequest, call: Call) -> AsyncIterator[SubscribeResponse]:
+        for packet in self.heard:
+            yield SubscribeResponse(packet=packet, sequence=1)
+
+    async def get_status(
+        self, request: WeatherlightServiceGetStatusRequest, call: Call
+    ) -> WeatherlightServiceGetStatusResponse:
+        return WeatherlightServiceGetStatusResponse(packets=len(self.heard))
+
+    async def raise_emergency(self, request: RaiseEmergencyRequest, call: Call) -> RaiseEmergencyResponse:
+        return RaiseEmergencyResponse(mode=self._mode())
+
+    async def signal_rollback_deadline(
+        self, request: SignalRollbackDeadlineRequest, call: Call
+    ) -> SignalRollbackDeadlineResponse:
+        return SignalRollbackDeadlineResponse(mode=self._mode())
+
+    async def acknowledge_emergency(
+        self, request: AcknowledgeEmergencyRequest, call: Call
+    ) -> AcknowledgeEmergencyResponse:
+        return AcknowledgeEmergencyResponse(mode=self._mode())
+
+    async def drain(self, request: DrainRequest, call: Call) -> DrainResponse:
+        return DrainResponse(pending=0)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition holds; it is looked at after every call."""
+        async with asyncio.timeout(15):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def ordinary(value: float = 1.0) -> TelemetryPacket:
+    return build_packet("tolaria", SYSTEM_CLOCK, metrics=[metric(LOSS, value)])
+
+
+def critical() -> TelemetryPacket:
+    return build_packet("tolaria", SYSTEM_CLOCK, events=[event(ALARM, SYSTEM_CLOCK, "leak", seed_id="s1")])
+
+
+async def closed(sender: TelemetrySender, timeout_s: float = 5.0) -> None:
+    await asyncio.to_thread(sender.close, timeout_s)
+
+
+async def test_it_registers_beats_publishes_and_takes_leave(serve: Serve) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", endpoint_served="unix:/t", config=QUICK)
+    sender.report_health(HealthStatus.HEALTH_STATUS_DEGRADED, "no Tamiyo")
+    sent = [ordinary(), ordinary(), critical()]
+    for packet in sent:
+        sender.send(packet)
+    await listener.until(lambda: len(listener.heard) == 3 and len(listener.beats) >= 1)
+    await closed(sender)
+    assert {packet.packet_id for packet in listener.heard} == {packet.packet_id for packet in sent}
+    (registration,) = listener.registered
+    assert (registration.service, registration.endpoint) == ("tolaria", "unix:/t")
+    assert listener.beats[0].summary == "no Tamiyo"
+    assert [beat.is_leaving for beat in listener.beats] == [False] * (len(listener.beats) - 1) + [True]
+
+
+async def test_what_waits_is_sent_at_the_close(serve: Serve) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=SenderConfig(flush_s=60.0))
+    for number in range(600):
+        sender.send(ordinary(number))
+    await closed(sender)
+    assert [packet.metrics[0].value for packet in listener.heard] == list(range(600))
+    assert sender.pending == 0
+
+
+async def test_a_critical_packet_does_not_wait_for_its_turn(serve: Serve) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=SenderConfig(flush_s=3600.0))
+    sender.send(critical())
+    await listener.until(lambda: len(listener.heard) == 1)
+    await closed(sender)
+
+
+async def test_an_outage_costs_the_oldest_ordinary_packets_and_no_critical_one(serve: Serve, socket_dir: Path) -> None:
+    listen = f"unix:{socket_dir}/late"
+    sender = TelemetrySender(listen, KEYRING, "tolaria", config=QUICK)
+    alarms = [critical() for _ in range(20)]
+    for alarm in alarms:
+        sender.send(alarm)
+        sender.send(ordinary())
+    listener = Listener()
+    await serve(listener, listen=listen)
+    await listener.until(lambda: len(listener.heard) + listener.dropped >= 40)
+    await closed(sender)
+    assert {alarm.packet_id for alarm in alarms} <= {packet.packet_id for packet in listener.heard}
+    assert listener.dropped == sender.dropped == 12
+
+
+async def test_a_restarted_weatherlight_hears_of_the_service_again(serve: Serve) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    listener.forgets = True
+    await listener.until(lambda: len(listener.registered) >= 2)
+    await closed(sender)
+
+
+async def test_the_mode_is_followed_and_unknown_while_it_cannot_be_heard(serve: Serve) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    assert sender.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED
+    for mode in (SystemMode.SYSTEM_MODE_DEGRADED, SystemMode.SYSTEM_MODE_NORMAL):
+        listener.modes.put_nowait(mode)
+        await reached(lambda mode=mode: sender.mode == mode)
+    await server.drain(0.1)
+    await reached(lambda: sender.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED)
+    await closed(sender)
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    """Wait for another thread: there is nothing here to be woken by."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_without_weatherlight_critical_events_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    reporter = LogReporter()
+    reporter.send(critical())
+    reporter.send(ordinary())
+    (record,) = caplog.records
+    assert "test_alarm" in record.message
+    assert "leak" in record.message
+    assert "s1" in record.message
