@@ -290,7 +290,10 @@ class Simulation:
         kind, seed_id = operation.operation, operation.seed_id  # type: ignore[attr-defined]
         if kind == SeedOperationKind.SEED_OPERATION_KIND_GERMINATE:
             self.seeds[seed_id] = seed_state(
-                seed_id, SeedStage.SEED_STAGE_BLENDING, stage_step=step, slot_id=operation.slot_id  # type: ignore[attr-defined]
+                seed_id,
+                SeedStage.SEED_STAGE_BLENDING,
+                stage_step=step,
+                slot_id=operation.slot_id,  # type: ignore[attr-defined]
             )
             self.growth.germinated += 1
             return

@@ -99,7 +99,9 @@ def test_a_command_of_another_step_or_number_is_not_taken_for_a_replay() -> None
     assert not issue(GROW, METADATA, late, packet(510, generation=2), run).is_replayed
 
 
-@pytest.mark.parametrize(("text", "number"), [("run-g1-c12", 12), ("a-g1-c1-g2-c3", 3), ("operator-1", None), ("c4", None)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("run-g1-c12", 12), ("a-g1-c1-g2-c3", 3), ("operator-1", None), ("c4", None)]
+)
 def test_only_our_own_ids_have_a_number(text: str, number: int | None) -> None:
     assert command_number(text) == number
 
@@ -133,9 +135,7 @@ def test_silent_seeds_start_at_full_alpha_and_loud_ones_rise_from_zero() -> None
     loud = blend_for(CATALOG.get("control.random_frozen"), context())
     assert (silent.alpha_start, silent.schedule) == (1.0, BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD)
     assert (loud.alpha_start, loud.schedule) == (0.0, BlendSchedule.BLEND_SCHEDULE_LINEAR)
-    incubated = context(
-        spec(life=life(incubation=IncubationMode.INCUBATION_MODE_SHADOW, incubation_steps=100))
-    )
+    incubated = context(spec(life=life(incubation=IncubationMode.INCUBATION_MODE_SHADOW, incubation_steps=100)))
     assert blend_for(CATALOG.get("span.linear"), incubated).alpha_start == 0.0
     for blend in (silent, loud):
         assert violations(blend) == []

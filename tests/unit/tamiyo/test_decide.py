@@ -178,8 +178,10 @@ def test_a_command_that_kasmina_replays_although_it_was_not_decided_again_is_tol
     assert [issue.is_replayed for issue in verdict.issues] == [False]
 
 
-@given(checkpoint=st.integers(1, TOTAL_STEPS // EVERY_STEPS - 1), killed_after=st.integers(0, 60), kept=st.integers(0, 3))
-@settings(max_examples=12, deadline=None)
+@given(
+    checkpoint=st.integers(1, TOTAL_STEPS // EVERY_STEPS - 1), killed_after=st.integers(0, 60), kept=st.integers(0, 3)
+)
+@settings(max_examples=8, deadline=None)
 def test_a_run_that_was_killed_and_resumed_decides_like_an_unbroken_one(
     checkpoint: int, killed_after: int, kept: int
 ) -> None:
@@ -202,9 +204,7 @@ def test_a_run_that_was_killed_and_resumed_decides_like_an_unbroken_one(
         for verdict in first.run(at_step + EVERY_STEPS, killed_at)
         for issue in verdict.issues
     ]
-    resumed = new(
-        run_spec=spec(generation=2, replay=lost), state=state_from(blob, RUN), seeds=seeds, growth=growth
-    )
+    resumed = new(run_spec=spec(generation=2, replay=lost), state=state_from(blob, RUN), seeds=seeds, growth=growth)
     verdicts = list(resumed.run(at_step + EVERY_STEPS))
     assert before + actions(iter(verdicts)) == unbroken
     assert [i for verdict in verdicts for i in verdict.replayed_ids] == [command.command_id for command in lost]

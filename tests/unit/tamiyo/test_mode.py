@@ -61,7 +61,9 @@ def test_a_second_alarm_starts_the_dwell_anew_without_a_second_event() -> None:
 
 
 @given(st.lists(st.sampled_from([(), (SPIKE,), (MISSING,), (NOISE,), (STILL_ON,)]), max_size=60))
-def test_entries_and_exits_alternate_and_no_stay_is_shorter_than_the_dwell(packets: list[tuple[RiskFinding, ...]]) -> None:
+def test_entries_and_exits_alternate_and_no_stay_is_shorter_than_the_dwell(
+    packets: list[tuple[RiskFinding, ...]],
+) -> None:
     state, entered_at = first_state(), None
     for place, findings in enumerate(packets):
         step = 10 * place

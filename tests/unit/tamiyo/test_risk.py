@@ -34,9 +34,7 @@ def view(given: SystemStatePacket | None = None, **changes: object) -> RiskView:
 
 def found(given: RiskView) -> dict[str, int]:
     """Effects by reason."""
-    return {
-        RiskReason.Name(finding.reason).removeprefix("RISK_REASON_"): finding.effect for finding in assess(given)
-    }
+    return {RiskReason.Name(finding.reason).removeprefix("RISK_REASON_"): finding.effect for finding in assess(given)}
 
 
 def test_a_quiet_packet_gives_no_finding_and_no_metadata() -> None:

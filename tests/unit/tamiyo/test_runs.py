@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+
+from esper.core.errors import AccessDenied, ContractError, LifecycleConflict, NonceReplayed
+from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
+from esper.tamiyo.parts import Parts
+from esper.tamiyo.runs import blob_of, state_from
+from tests.unit.tamiyo.builders import ALWAYS, RUN, first_state, spec
+from tests.unit.tamiyo.conftest import Home
+
+
+def security(home: Home, run_spec: TamiyoRunSpec | None = None) -> CommandSecurity:
+    return home.signer.sign(run_spec or spec(), audience=f"tamiyo/{RUN}").security
+
+
+def decided_until(index: int) -> TamiyoRunState:
+    state = first_state()
+    state.packet_index, state.step, state.commands_issued = index, 10 * index, 3
+    return state
+
+
+async def test_a_token_opens_its_run_and_nothing_else_does(home: Home, parts: Parts) -> None:
+    run, token = await parts.runs.open(spec(), security(home))
+    assert len(token) == 43 and parts.runs.by_token(token) is run
+    for wrong in (None, "", token[:-1], token + "x"):
+        with pytest.raises(AccessDenied):
+            parts.runs.by_token(wrong)
+
+
+async def test_an_open_run_survives_a_restart_with_its_token_state_and_last_decision(home: Home) -> None:
+    first = home.parts()
+    run, token = await first.runs.open(spec(), security(home))
+    await first.runs.save(run, decided_until(7), Decision(packet_index=7))
+    await first.close()
+    second = home.parts()
+    again = second.runs.by_token(token)
+    assert again.state == decided_until(7)
+    assert again.decision.packet_index == 7
+    assert again.context == run.context
+    await second.close()
+
+
+async def test_a_closed_run_is_gone_also_after_a_restart(home: Home) -> None:
+    first = home.parts()
+    run, token = await first.runs.open(spec(), security(home))
+    await first.runs.close_run(run, security(home))
+    await first.close()
+    second = home.parts()
+    with pytest.raises(AccessDenied):
+        second.runs.by_token(token)
+    assert len(second.runs) == 0
+    await second.close()
+
+
+async def test_a_lost_answer_can_be_asked_for_again_before_the_first_packet(home: Home, parts: Parts) -> None:
+    _, lost = await parts.runs.open(spec(), security(home))
+    run, token = await parts.runs.open(spec(), security(home))
+    assert parts.runs.by_token(token) is run
+    with pytest.raises(AccessDenied):
+        parts.runs.by_token(lost)
+
+
+async def test_a_run_with_decisions_is_not_opened_over_them(home: Home, parts: Parts) -> None:
+    run, _ = await parts.runs.open(spec(), security(home))
+    await parts.runs.save(run, decided_until(1), Decision())
+    with pytest.raises(LifecycleConflict, match="generation 1"):
+        await parts.runs.open(spec(), security(home))
+    later, _ = await parts.runs.open(spec(generation=2), security(home))
+    assert not later.state.HasField("packet_index")
+    with pytest.raises(LifecycleConflict, match="too late"):
+        await parts.runs.open(spec(generation=1), security(home))
+
+
+async def test_a_nonce_opens_one_run(home: Home, parts: Parts) -> None:
+    once = security(home)
+    await parts.runs.open(spec(), once)
+    with pytest.raises(NonceReplayed):
+        await parts.runs.open(spec(generation=2), once)
+    assert len(parts.runs) == 1
+
+
+async def test_a_replay_is_refused_after_a_restart_too(home: Home) -> None:
+    first = home.parts()
+    once = security(home)
+    await first.runs.open(spec(), once)
+    await first.close()
+    second = home.parts()
+    with pytest.raises(NonceReplayed):
+        await second.runs.open(spec(generation=2), once)
+    await second.close()
+
+
+async def test_a_resumed_run_goes_on_from_its_checkpoint(home: Home, parts: Parts) -> None:
+    resumed = spec(generation=2, resume=blob_of(decided_until(40)))
+    run, _ = await parts.runs.open(resumed, security(home))
+    assert run.state == decided_until(40)
+
+
+def damaged(**changes: object) -> RunStateBlob:
+    blob = blob_of(decided_until(40))
+    for name, value in changes.items():
+        setattr(blob, name, value)
+    return blob
+
+
+@pytest.mark.parametrize(
+    ("blob", "complaint"),
+    [
+        (damaged(digest="0" * 64), "digest"),
+        (damaged(state=b"\x00"), "digest"),
+        (damaged(state_type="esper.leyline.v1.KasminaRunState"), "state_type"),
+    ],
+)
+def test_a_damaged_or_foreign_checkpoint_is_refused(blob: RunStateBlob, complaint: str) -> None:
+    with pytest.raises(ContractError, match=complaint):
+        state_from(blob, RUN)
+
+
+def test_a_checkpoint_of_another_run_is_refused() -> None:
+    with pytest.raises(ContractError, match="other"):
+        state_from(blob_of(decided_until(40)), "other")
+
+
+async def test_a_run_whose_settings_are_out_of_range_is_not_opened(home: Home, parts: Parts) -> None:
+    bad = spec(ALWAYS)
+    bad.trigger.slope_threshold = -1.0
+    with pytest.raises(ContractError, match="slope_threshold"):
+        await parts.runs.open(bad, security(home))
+    assert len(parts.runs) == 0
