@@ -1,0 +1,141 @@
+"""`esper audit verify`: check every command in a run's ledger again, offline, from the envelopes that were stored."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper.cli.key_source import add_key_flag, keyring_of
+from esper.cli.usage import Verbs, add_group, add_verb
+from esper.core.clock import SYSTEM_CLOCK, nanoseconds
+from esper.core.decisions import in_words, reasons_in_words
+from esper.core.errors import CommandRejected, ConfigError, StorageError
+from esper.core.keys import Keyring
+from esper.core.signing import Verifier, open_payload
+from esper.leyline import AdaptationCommand, CommandOutcome, SignedCommand
+
+LEDGER_PLACES = ("services/kasmina.db", "kasmina.db", "")
+PAYLOAD_TYPE = AdaptationCommand.DESCRIPTOR.full_name
+_ROWS = "SELECT seq, run_id, command_id, payload_sha256, envelope, outcome FROM commands ORDER BY seq"
+_LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'commands'"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A command as Kasmina's ledger holds it."""
+
+    seq: int
+    run_id: str
+    command_id: str
+    payload_sha256: str
+    envelope: SignedCommand
+    outcome: CommandOutcome
+
+
+def register(verbs: Verbs) -> None:
+    group = add_group(verbs, "audit", "prove what a run was told to do")
+    parser = add_verb(
+        group, "verify", run, "verify every signature and row of a run's ledger; exit code 1 if one fails"
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run's directory, or Kasmina's database")
+    add_key_flag(parser, default="RUN_DIR/secret if it is there, else env")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    ledger = find_ledger(arguments.run_dir)
+    secret = arguments.run_dir / "secret"
+    keyring = keyring_of(str(secret) if arguments.key == "env" and secret.exists() else arguments.key)
+    rows, last_seq = read_rows(ledger)
+    failed = 0
+    for row, faults in verified(rows, keyring):
+        failed += bool(faults)
+        verdict = f"FAILED {'; '.join(faults)}" if faults else f"ok     {_told(row)}"
+        print(f"{row.seq:6} {row.run_id} {row.command_id} {verdict}")
+    missing = missing_rows(rows, last_seq)
+    if missing:
+        print(f"rows missing from the ledger: {', '.join(map(str, missing))}")
+    print(f"{len(rows)} commands, {failed} failed, {len(missing)} missing")
+    return 1 if failed or missing else 0
+
+
+def find_ledger(run_dir: Path) -> Path:
+    """Kasmina's database in or at `run_dir`."""
+    for place in LEDGER_PLACES:
+        if (path := run_dir / place if place else run_dir).is_file():
+            return path
+    raise ConfigError("RUN_DIR", str(run_dir), "holds no ledger: services/kasmina.db isn't there")
+
+
+def read_rows(ledger: Path) -> tuple[list[Row], int]:
+    """Every row, and the highest number that was ever given to one. The database isn't changed."""
+    try:
+        with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = [_row(*columns) for columns in connection.execute(_ROWS)]
+            last = connection.execute(_LAST_SEQ).fetchone()
+    except sqlite3.Error as error:
+        raise StorageError(f"{ledger} can't be read as a ledger: {error}") from error
+    return found, last[0] if last else 0
+
+
+def verified(rows: list[Row], keyring: Keyring) -> Iterator[tuple[Row, list[str]]]:
+    """Each row with everything that is wrong with it."""
+    verifier = Verifier(keyring, SYSTEM_CLOCK)
+    nonces: dict[tuple[str, str], int] = {}
+    for row in rows:
+        security = row.envelope.security
+        faults = list(_faults(row, verifier))
+        first = nonces.setdefault((security.key_id, security.nonce), row.seq)
+        if first != row.seq:
+            faults.append(f"its nonce was used by row {first}")
+        yield row, faults
+
+
+def missing_rows(rows: list[Row], last_seq: int) -> list[int]:
+    """Numbers that were given and are no longer there: rows are never deleted."""
+    return sorted(set(range(1, last_seq + 1)) - {row.seq for row in rows})
+
+
+def _faults(row: Row, verifier: Verifier) -> Iterator[str]:
+    """What doesn't fit together in one row. Age is no fault: the key had to be valid when it signed."""
+    envelope = row.envelope
+    if not verifier.is_authentic(envelope, nanoseconds(envelope.security.issued_at)):
+        yield f"signature by key {envelope.security.key_id!r} doesn't match"
+    if envelope.audience != f"kasmina/{row.run_id}":
+        yield f"signed for {envelope.audience!r}"
+    if envelope.payload_type != PAYLOAD_TYPE:
+        yield f"signed as {envelope.payload_type!r}"
+    if hashlib.sha256(envelope.payload).hexdigest() != row.payload_sha256:
+        yield "the payload isn't the one that was recorded"
+    try:
+        command = open_payload(envelope, AdaptationCommand)
+    except CommandRejected as error:
+        yield error.detail
+        return
+    if (command.command_id, command.training_run_id) != (row.command_id, row.run_id):
+        yield f"the payload is command {command.command_id!r} of run {command.training_run_id!r}"
+    if row.outcome.command_id != row.command_id or row.outcome.ledger_seq != row.seq:
+        yield "its outcome belongs to another row"
+
+
+def _told(row: Row) -> str:
+    command = AdaptationCommand.FromString(row.envelope.payload)
+    reasons = reasons_in_words(command.metadata)
+    refusal = "" if row.outcome.accepted else f" -> refused: {row.outcome.detail}"
+    why = f" ({reasons})" if reasons else ""
+    return f"{in_words(command)} at step {command.step} by {command.issued_by}{why}{refusal}"
+
+
+def _row(seq: int, run_id: str, command_id: str, digest: str, envelope: bytes, outcome: bytes) -> Row:
+    return Row(
+        seq=seq,
+        run_id=run_id,
+        command_id=command_id,
+        payload_sha256=digest,
+        envelope=SignedCommand.FromString(envelope),
+        outcome=CommandOutcome.FromString(outcome),
+    )

@@ -1,0 +1,98 @@
+"""`esper keys`: make, list, rotate and revoke the keys of a keyring file. Secrets are printed by `new` alone."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK
+from esper.core.errors import ConfigError
+from esper.core.keys import Key, KeySet, new_secret, read_keys, write_keys
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_SPAN = re.compile(r"(\d+)([smhd])\Z")
+
+
+def register(verbs: Verbs) -> None:
+    group = add_group(verbs, "keys", "make and keep the keys that sign")
+    new = add_verb(group, "new", run_new, "make a keyring file; without FILE print a secret for ESPER_LEYLINE_SECRET")
+    new.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    new.add_argument("--key-id", default="k1", help="id of the first key (k1)")
+    listing = add_verb(group, "list", run_list, "list ids, algorithms and dates of a keyring file")
+    listing.add_argument("file", type=Path, metavar="FILE")
+    rotate = add_verb(group, "rotate", run_rotate, "add a key and sign with it; the former stays accepted for a while")
+    rotate.add_argument("file", type=Path, metavar="FILE")
+    rotate.add_argument("--key-id", help="id of the new key (the next k<number>)")
+    rotate.add_argument("--grace", type=_seconds, default="24h", metavar="SPAN", help="e.g. 90s, 10m, 24h, 7d (24h)")
+    revoke = add_verb(group, "revoke", run_revoke, "accept a key no longer, from now on")
+    revoke.add_argument("file", type=Path, metavar="FILE")
+    revoke.add_argument("key_id", metavar="KEY_ID")
+
+
+def run_new(arguments: argparse.Namespace) -> int:
+    if arguments.file is None:
+        print(new_secret())
+        return 0
+    if arguments.file.exists():
+        raise ConfigError("keyring", str(arguments.file), "exists already; `esper keys rotate` adds a key to it")
+    _write(arguments.file, KeySet(active=arguments.key_id, keys=(Key(key_id=arguments.key_id, secret=new_secret()),)))
+    print(f"{arguments.file}: key {arguments.key_id}; name the file with --keyring or ESPER_KEYRING")
+    return 0
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    keys, now_ns = read_keys(arguments.file), SYSTEM_CLOCK.now_ns()
+    for key in keys.keys:
+        print(f"{key.key_id:20} {key.algorithm:12} {_state(key, keys.active, now_ns)}")
+    return 0
+
+
+def run_rotate(arguments: argparse.Namespace) -> int:
+    keys = read_keys(arguments.file)
+    key_id = arguments.key_id or _next_id(keys)
+    until_ns = SYSTEM_CLOCK.now_ns() + arguments.grace * NS_PER_S
+    rotated = keys.with_key(Key(key_id=key_id, secret=new_secret())).accepting_until(keys.active, until_ns)
+    _write(arguments.file, rotated)
+    print(f"{key_id} signs from now on; {keys.active} is accepted until {_date(until_ns)}")
+    return 0
+
+
+def run_revoke(arguments: argparse.Namespace) -> int:
+    keys = read_keys(arguments.file)
+    _write(arguments.file, keys.accepting_until(arguments.key_id, SYSTEM_CLOCK.now_ns()))
+    print(f"{arguments.key_id} is accepted no longer")
+    return 0
+
+
+def _write(path: Path, keys: KeySet) -> None:
+    try:
+        write_keys(path, keys)
+    except OSError as error:
+        raise ConfigError("keyring", str(path), f"can't be written ({error.strerror})") from error
+
+
+def _state(key: Key, active: str, now_ns: int) -> str:
+    if key.key_id == active:
+        return "active"
+    if key.accepted_until_ns is None:
+        return "accepted"
+    return f"{'accepted until' if key.is_accepted(now_ns) else 'ended'} {_date(key.accepted_until_ns)}"
+
+
+def _next_id(keys: KeySet) -> str:
+    numbers = [int(key.key_id[1:]) for key in keys.keys if re.fullmatch(r"k\d+", key.key_id)]
+    return f"k{max(numbers, default=0) + 1}"
+
+
+def _date(ns: int) -> str:
+    return datetime.fromtimestamp(ns / NS_PER_S, UTC).isoformat(timespec="seconds")
+
+
+def _seconds(text: str) -> int:
+    match = _SPAN.match(text)
+    if match is None:
+        raise UsageError(f"{text!r} is no span of time; use a number with s, m, h or d, e.g. 24h")
+    return int(match[1]) * _UNITS_S[match[2]]

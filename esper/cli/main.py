@@ -1,0 +1,59 @@
+"""`esper`: look at runs, sign commands, keep keys, inspect logs, check an installation.
+
+Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 78 a setting can't be used.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from esper import __version__
+from esper.cli import audit, doctor, export, keys, sign, status, wal
+from esper.cli.usage import Parser, UsageError
+from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
+
+GROUPS = (sign, keys, doctor, status, wal, export, audit)
+
+# The first class that fits decides, so a special case stands before its parent.
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (UsageError, os.EX_USAGE),
+    (ConfigError, os.EX_CONFIG),
+    (ServiceUnavailable, os.EX_TEMPFAIL),
+    (AsyncTimeoutError, os.EX_TEMPFAIL),
+    (BackPressure, os.EX_TEMPFAIL),
+    (EsperError, 1),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    try:
+        arguments = parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except (UsageError, EsperError) as error:
+        print(f"esper: {error}", file=sys.stderr)
+        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    except BrokenPipeError:
+        # The reader of our output went away, e.g. `| head`; Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def parser() -> Parser:
+    """Every verb with its flags."""
+    root = Parser(prog="esper", description=(__doc__ or "").partition("\n\n")[0], epilog=EPILOG)
+    root.add_argument("--version", action="version", version=f"esper {__version__}")
+    verbs = root.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for group in GROUPS:
+        group.register(verbs)
+    return root
+
+
+EPILOG = (__doc__ or "").partition("\n\n")[2].strip()
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""`esper sign`: turn a message in JSON into the signed request that grpcurl or buf curl sends."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+import esper.leyline as leyline
+from esper.cli.key_source import add_key_flag, keyring_of
+from esper.cli.usage import UsageError, Verbs, add_verb
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import ConfigError
+from esper.core.signing import MAX_FRESHNESS_NS, Signer
+from esper.core.validation import require_valid
+
+SIGNABLE = (
+    "AdaptationCommand",
+    "DrainOrder",
+    "EmergencyAcknowledgement",
+    "EmergencySignal",
+    "KasminaRunSpec",
+    "PolicyUpdate",
+    "RegistryReset",
+    "RollbackDeadlineSignal",
+    "RunClosure",
+    "TamiyoRunSpec",
+    "TeacherRegistration",
+    "TeacherReset",
+)
+SERVICES = ("kasmina", "tamiyo", "weatherlight")
+MAX_FRESHNESS_S = MAX_FRESHNESS_NS / 1e9
+
+
+def register(verbs: Verbs) -> None:
+    parser = add_verb(verbs, "sign", run, "sign a message and print the request as JSON, for grpcurl or buf curl")
+    add_key_flag(parser)
+    parser.add_argument("--type", required=True, choices=SIGNABLE, metavar="TYPE", help=f"one of {', '.join(SIGNABLE)}")
+    parser.add_argument("--audience", required=True, help="SERVICE/RUN, e.g. kasmina/run-1")
+    parser.add_argument("--freshness", type=float, default=60.0, metavar="SECONDS", help="how long it may be used (60)")
+    parser.add_argument("request", nargs="?", default="-", help="file with the message as JSON; - is standard input")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    _require_audience(arguments.audience)
+    if not 0 < arguments.freshness <= MAX_FRESHNESS_S:
+        raise UsageError(f"--freshness {arguments.freshness:g}: services accept up to {MAX_FRESHNESS_S:g} seconds")
+    message = parse(arguments.type, _text(arguments.request))
+    require_valid(message)
+    signer = Signer(keyring_of(arguments.key), SYSTEM_CLOCK)
+    envelope = signer.sign(message, audience=arguments.audience, freshness_s=arguments.freshness)
+    # Every request that takes a signed message has it in a field of this name.
+    print(json_format.MessageToJson(leyline.ApplyCommandRequest(command=envelope), indent=2))
+    return 0
+
+
+def parse(type_name: str, text: str) -> Message:
+    """The message that `text` describes; an unknown field is an error."""
+    message: Message = getattr(leyline, type_name)()
+    try:
+        return json_format.Parse(text, message)
+    except json_format.ParseError as error:
+        raise ConfigError(
+            "request", type_name, f"the JSON doesn't describe one: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _require_audience(audience: str) -> None:
+    service, slash, run_id = audience.partition("/")
+    if service not in SERVICES or not slash or not run_id:
+        raise UsageError(f"--audience {audience!r}: use SERVICE/RUN with a service of {', '.join(SERVICES)}")
+
+
+def _text(name: str) -> str:
+    if name == "-":
+        return sys.stdin.read()
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("request", name, f"can't be read ({error})") from error

@@ -1,0 +1,124 @@
+"""`esper status`: what a run is doing or has done, from the files in its directory alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from esper.cli.usage import Verbs, add_verb
+from esper.core.errors import ConfigError
+from esper.leyline import SeedStage
+
+Event = dict[str, Any]
+
+
+def register(verbs: Verbs) -> None:
+    parser = add_verb(verbs, "status", run, "show a run's progress, seeds and commands")
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    found = read(arguments.run_dir)
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
+    return 0
+
+
+def read(run_dir: Path) -> dict[str, Any]:
+    """The finished run's summary, or what its events say so far."""
+    summary = run_dir / "summary.json"
+    if summary.exists():
+        try:
+            return {"state": "finished", **json.loads(summary.read_text(encoding="utf-8"))}
+        except ValueError as error:
+            raise ConfigError("RUN_DIR", str(run_dir), f"summary.json is damaged: {error}") from error
+    events = run_dir / "events.jsonl"
+    if not events.exists():
+        raise ConfigError("RUN_DIR", str(run_dir), "holds no run: neither summary.json nor events.jsonl is there")
+    return from_events(_events(events))
+
+
+def from_events(events: Iterable[Event]) -> dict[str, Any]:
+    """What a run that is under way, or was killed, has written."""
+    found: dict[str, Any] = {"state": "unfinished", "seeds": [], "commands": {"issued": 0, "accepted": 0}}
+    for event in events:
+        kind = event["kind"]
+        if kind in ("run", "resumed"):
+            found.update({name: event[name] for name in ("run_id", "seed", "total_steps") if name in event})
+        elif kind == "boundary":
+            found.update({name: event.get(name) for name in ("step", "epoch", "smoothed_loss", "accuracy", "mode")})
+            found["seeds"] = [_seed(seed) for seed in event["seeds"]]
+        elif kind == "epoch":
+            found["val_accuracy"] = event.get("val_accuracy")
+        elif kind == "command":
+            found["commands"]["issued"] += 1
+            found["commands"]["accepted"] += bool(event["accepted"])
+        if "time" in event:
+            found["last_event"] = event["time"]
+    return found
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """The same for people."""
+    yield f"run {found.get('run_id', '?')}: {found['state']}"
+    for name in PLAIN:
+        if found.get(name) is not None:
+            yield f"  {name.replace('_', ' '):22} {_value(found[name])}"
+    commands = found["commands"]
+    refused = commands.get("rejected", commands["issued"] - commands["accepted"])
+    yield f"  {'commands':22} {commands['issued']} issued, {commands['accepted']} accepted, refused: {refused or 0}"
+    for seed in found["seeds"]:
+        place = seed.get("slot") or seed.get("slot_id")
+        gain = f", gain {seed['gain']:+.4f} ± {seed['gain_se']:.4f}" if seed.get("gain") is not None else ""
+        yield f"  seed {seed['seed_id']:17} {seed['stage']} in {place}, alpha {seed['alpha']:g}{gain}"
+
+
+PLAIN = (
+    "step",
+    "steps",
+    "total_steps",
+    "epoch",
+    "epochs",
+    "smoothed_loss",
+    "accuracy",
+    "val_accuracy",
+    "test_accuracy",
+    "host_parameters",
+    "final_parameters",
+    "training_macs",
+    "mode",
+    "timeouts",
+    "reproducible",
+    "reproducible_cause",
+    "weights_digest",
+    "last_event",
+)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _seed(seed: Event) -> Event:
+    stage = seed["stage"]
+    named = SeedStage.Name(stage).removeprefix("SEED_STAGE_") if isinstance(stage, int) else stage
+    return {**seed, "stage": named}
+
+
+def _events(path: Path) -> Iterator[Event]:
+    """The events written so far; a last line that is still being written is left out."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):
+                return
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ConfigError("RUN_DIR", str(path), f"line {number} is damaged: {error}") from error

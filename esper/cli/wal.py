@@ -1,0 +1,56 @@
+"""`esper wal`: look at, copy and repair a framed log, such as Tamiyo's field reports."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from esper.cli.usage import Verbs, add_group, add_verb
+from esper.core import wal
+
+REMEDIES = {
+    wal.Condition.CLEAN: "nothing to do",
+    wal.Condition.TORN: "a write was cut off; its log repairs it when it is opened, or `esper wal repair` now",
+    wal.Condition.CORRUPT: "back it up, then `esper wal repair` keeps what precedes the damage",
+}
+
+
+def register(verbs: Verbs) -> None:
+    group = add_group(verbs, "wal", "inspect, back up and repair a log")
+    inspect = add_verb(group, "inspect", run_inspect, "say what state a log is in; exit code 1 unless it is clean")
+    inspect.add_argument("log", type=Path, metavar="LOG")
+    backup = add_verb(group, "backup", run_backup, "copy a log durably; never overwrites")
+    backup.add_argument("log", type=Path, metavar="LOG")
+    backup.add_argument("target", type=Path, metavar="TARGET")
+    repair = add_verb(group, "repair", run_repair, "keep the whole records before the damage, and a copy of everything")
+    repair.add_argument("log", type=Path, metavar="LOG")
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    found = wal.inspect(arguments.log)
+    print(_in_words(found))
+    return 0 if found.condition is wal.Condition.CLEAN else 1
+
+
+def run_backup(arguments: argparse.Namespace) -> int:
+    wal.backup(arguments.log, arguments.target)
+    print(f"{arguments.log} copied to {arguments.target}")
+    return 0
+
+
+def run_repair(arguments: argparse.Namespace) -> int:
+    wal.inspect(arguments.log)
+    # Opening it, not just inspecting it, makes sure that no running service writes to it meanwhile.
+    with wal.Log(arguments.log, strict=False) as log:
+        kept = log.last_seq
+        was_repaired = log.repaired
+    lost = "cut off; the damaged file is kept beside it as .broken" if was_repaired else "nothing was damaged"
+    print(f"{arguments.log}: {kept} records kept; {lost}")
+    return 0
+
+
+def _in_words(found: wal.Inspection) -> str:
+    lines = [f"{found.condition.value}: {found.records} whole records in {found.size_bytes} bytes"]
+    if found.condition is not wal.Condition.CLEAN:
+        lines.append(f"damage at byte {found.end_bytes}; {found.records_after_damage} whole records after it")
+    return "\n".join([*lines, REMEDIES[found.condition]])

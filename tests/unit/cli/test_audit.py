@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from esper.cli.main import main
+from esper.core.clock import SYSTEM_CLOCK, timestamp
+from esper.core.keys import Keyring, new_secret
+from esper.core.signing import Signer
+from esper.kasmina.control import database
+from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
+
+RUN = "run-1"
+Change = Callable[[sqlite3.Connection], object]
+
+
+class Ledger:
+    """A run's directory with the ledger that Kasmina would have written."""
+
+    def __init__(self, run_dir: Path, commands: int = 3) -> None:
+        self.run_dir = run_dir
+        self.path = run_dir / "services" / "kasmina.db"
+        self.path.parent.mkdir()
+        secret = new_secret()
+        (run_dir / "secret").write_text(secret + "\n")
+        (run_dir / "secret").chmod(0o600)
+        self.signer = Signer(Keyring.from_secret(secret), SYSTEM_CLOCK)
+        self.change(database.create)
+        for number in range(1, commands + 1):
+            envelope = self.sign(number)
+            self.change(lambda connection, envelope=envelope, number=number: self.insert(connection, envelope, number))
+
+    def change(self, fn: Change) -> None:
+        with closing(sqlite3.connect(self.path)) as connection:
+            fn(connection)
+            connection.commit()
+
+    def sign(self, number: int, run_id: str = RUN) -> SignedCommand:
+        command = AdaptationCommand(
+            command_id=f"c{number}",
+            training_run_id=run_id,
+            generation=0,
+            step=10 * number,
+            issued_by="operator:me",
+            pause=PauseOrder(rationale="lunch"),
+        )
+        return self.signer.sign(command, audience=f"kasmina/{run_id}")
+
+    @staticmethod
+    def insert(connection: sqlite3.Connection, envelope: SignedCommand, number: int) -> None:
+        outcome = CommandOutcome(command_id=f"c{number}", accepted=True, recorded_at=timestamp(SYSTEM_CLOCK.now_ns()))
+        database.insert_command(
+            connection, RUN, envelope, outcome, issued_by="operator:me", action="pause", step=10 * number, is_due=False
+        )
+
+    def verify(self) -> int:
+        return main(["audit", "verify", str(self.run_dir)])
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path)
+
+
+def stored(seq: int) -> Callable[[sqlite3.Connection], SignedCommand]:
+    def read(connection: sqlite3.Connection) -> SignedCommand:
+        row = connection.execute("SELECT envelope FROM commands WHERE seq = ?", (seq,)).fetchone()
+        return SignedCommand.FromString(row[0])
+
+    return read
+
+
+def replace(seq: int, change: Callable[[SignedCommand], None]) -> Change:
+    def apply(connection: sqlite3.Connection) -> None:
+        envelope = stored(seq)(connection)
+        change(envelope)
+        connection.execute("UPDATE commands SET envelope = ? WHERE seq = ?", (envelope.SerializeToString(), seq))
+
+    return apply
+
+
+def test_an_honest_ledger_is_verified_and_told(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ledger.verify() == 0
+    printed = capsys.readouterr().out
+    assert "1 run-1 c1 ok     pause: lunch at step 10 by operator:me" in printed
+    assert printed.endswith("3 commands, 0 failed, 0 missing\n")
+
+
+def test_the_database_itself_can_be_named(ledger: Ledger) -> None:
+    argv = ["audit", "verify", str(ledger.path), "--key", str(ledger.run_dir / "secret")]
+    assert main(argv) == 0
+
+
+def test_a_changed_payload_is_found(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.change(replace(2, lambda envelope: setattr(envelope, "payload", envelope.payload + b"\x20\x63")))
+    assert ledger.verify() == 1
+    printed = capsys.readouterr().out
+    assert "c2 FAILED signature by key 'k1' doesn't match; the payload isn't the one that was recorded" in printed
+    assert printed.count("FAILED") == 1
+
+
+def test_a_command_of_another_run_is_found(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    other = ledger.sign(2, run_id="run-2")
+    ledger.change(replace(2, lambda envelope: envelope.CopyFrom(other)))
+    assert ledger.verify() == 1
+    assert "signed for 'kasmina/run-2'" in capsys.readouterr().out
+
+
+def test_an_envelope_stored_twice_is_found(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    def copy(connection: sqlite3.Connection) -> None:
+        first = stored(1)(connection)
+        connection.execute("UPDATE commands SET envelope = ? WHERE seq = 3", (first.SerializeToString(),))
+
+    ledger.change(copy)
+    assert ledger.verify() == 1
+    assert "its nonce was used by row 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seq", [1, 2, 3])
+def test_a_deleted_row_is_found_also_at_the_end(ledger: Ledger, capsys: pytest.CaptureFixture[str], seq: int) -> None:
+    ledger.change(lambda connection: connection.execute("DELETE FROM commands WHERE seq = ?", (seq,)))
+    assert ledger.verify() == 1
+    assert f"rows missing from the ledger: {seq}" in capsys.readouterr().out
+
+
+def test_an_exchanged_outcome_is_found(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    swap = "UPDATE commands SET outcome = (SELECT outcome FROM commands WHERE seq = 2) WHERE seq = 1"
+    ledger.change(lambda connection: connection.execute(swap))
+    assert ledger.verify() == 1
+    assert "c1 FAILED its outcome belongs to another row" in capsys.readouterr().out
+
+
+def test_another_secret_verifies_nothing(ledger: Ledger) -> None:
+    (ledger.run_dir / "secret").write_text(new_secret())
+    assert ledger.verify() == 1
+
+
+def test_a_directory_without_a_ledger_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "verify", str(tmp_path)]) == 78
+    assert "holds no ledger" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_ledger_is_one_clear_line(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.path.write_bytes(b"no database" * 100)
+    assert ledger.verify() == 1
+    assert "can't be read as a ledger" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from esper.cli import main as cli
+from esper.cli.main import EXIT_CODES, main
+from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
+    def run(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli.doctor, "run", run)
+    return main(["doctor"])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("key", "value", "do this"), 78),
+        (ServiceUnavailable("esper", "service", "kasmina", "start it"), 75),
+        (AsyncTimeoutError("call", 1.0), 75),
+        (BackPressure("full", 1.0), 75),
+        (EsperError("anything else"), 1),
+    ],
+)
+def test_an_error_is_one_line_with_its_documented_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
+) -> None:
+    assert failing(monkeypatch, error) == code
+    printed = capsys.readouterr()
+    assert printed.err == f"esper: {error}\n"
+    assert printed.out == ""
+
+
+def test_the_last_exit_code_catches_the_whole_tree() -> None:
+    assert EXIT_CODES[-1] == (EsperError, 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"),
+    [
+        ([], "COMMAND"),
+        (["statu", "x"], "did you mean 'status'?"),
+        (["keys", "rotat"], "did you mean 'rotate'?"),
+        (["keys"], "VERB"),
+        (["doctor", "--jsn"], "did you mean '--json'?"),
+        (["doctor", "--j"], "unknown argument '--j'"),
+        (["wal", "inspect", "a", "b"], "unknown argument 'b'"),
+        (["zzzz"], "see esper --help"),
+    ],
+)
+def test_wrong_usage_names_the_nearest_known_word(
+    capsys: pytest.CaptureFixture[str], argv: list[str], hint: str
+) -> None:
+    assert main(argv) == 64
+    error = capsys.readouterr().err
+    assert hint in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], ["sign", "--help"], ["keys", "new", "--help"]])
+def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 0
+    assert "esper" in capsys.readouterr().out
+
+
+def test_the_command_starts_without_torch_and_without_grpc() -> None:
+    check = "import sys, esper.cli.main; sys.exit(bool({'torch', 'grpc', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from esper.cli.main import main
+
+SUMMARY = {
+    "run_id": "run-1",
+    "steps": 2100,
+    "seed": 1,
+    "test_accuracy": 0.9512,
+    "final_parameters": 1234,
+    "commands": {"issued": 3, "accepted": 2, "rejected": {"STALE_COMMAND": 1}},
+    "seeds": [
+        {
+            "seed_id": "s1",
+            "stage": "FOSSILIZED",
+            "slot": "span:fc1-fc2",
+            "alpha": 1.0,
+            "gain": 0.0312,
+            "gain_se": 0.004,
+            "fate": "kept",
+        },
+        {"seed_id": "s2", "stage": "CULLED", "slot": "span:fc1-fc2", "alpha": 0.0, "gain": None, "gain_se": None},
+    ],
+    "reproducible": True,
+    "reproducible_cause": None,
+}
+
+EVENTS = [
+    {"time": "2026-01-01T00:00:00+00:00", "kind": "run", "run_id": "run-1", "seed": 1, "step": 0, "total_steps": 100},
+    {
+        "time": "2026-01-01T00:00:01+00:00",
+        "kind": "boundary",
+        "step": 10,
+        "epoch": 0,
+        "smoothed_loss": 1.25,
+        "accuracy": None,
+        "mode": "NORMAL",
+        "seeds": [{"seed_id": "s1", "stage": 4, "alpha": 0.5, "slot_id": "span:fc1-fc2"}],
+    },
+    {"time": "2026-01-01T00:00:02+00:00", "kind": "command", "step": 10, "command_id": "c1", "accepted": True},
+    {"time": "2026-01-01T00:00:03+00:00", "kind": "command", "step": 10, "command_id": "c2", "accepted": False},
+]
+
+
+def write_events(run_dir: Path, tail: str = "") -> None:
+    (run_dir / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in EVENTS) + tail)
+
+
+def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    assert main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "run run-1: finished" in printed
+    assert "test accuracy          0.9512" in printed
+    assert "3 issued, 2 accepted, refused: {'STALE_COMMAND': 1}" in printed
+    assert "seed s1                FOSSILIZED in span:fc1-fc2, alpha 1, gain +0.0312 ± 0.0040" in printed
+    assert "seed s2                CULLED in span:fc1-fc2, alpha 0\n" in printed
+
+
+def test_a_run_under_way_is_told_from_its_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_events(tmp_path, tail='{"time": "2026-')
+    assert main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "run run-1: unfinished" in printed
+    assert "2 issued, 1 accepted, refused: 1" in printed
+    assert "seed s1                BLENDING in span:fc1-fc2, alpha 0.5" in printed
+    assert "last event             2026-01-01T00:00:03+00:00" in printed
+
+
+def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_events(tmp_path)
+    assert main(["status", "--json", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["step"], found["seeds"][0]["stage"]) == ("unfinished", 10, "BLENDING")
+
+
+def test_a_directory_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == 78
+    assert "holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["summary.json", "events.jsonl"])
+def test_a_damaged_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (tmp_path / name).write_text("{no json}\n")
+    assert main(["status", str(tmp_path)]) == 78
+    assert "is damaged" in capsys.readouterr().err

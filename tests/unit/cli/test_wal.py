@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from esper.cli.main import main
+from esper.core import wal
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "reports.log"
+    with wal.Log(path) as opened:
+        for payload in (b"one", b"two", b"three"):
+            opened.append(1, payload)
+    return path
+
+
+def damage(path: Path, offset: int) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[offset] ^= 1
+    path.write_bytes(raw)
+
+
+def test_a_clean_log_says_so(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["wal", "inspect", str(log)]) == 0
+    assert capsys.readouterr().out.startswith("clean: 3 whole records")
+
+
+def test_damage_is_located_and_its_remedy_named(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(log, 60)
+    assert main(["wal", "inspect", str(log)]) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith("corrupt: 1 whole records")
+    assert "damage at byte 52; 1 whole records after it" in printed
+    assert "esper wal repair" in printed
+
+
+def test_a_backup_is_a_copy_and_overwrites_nothing(log: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    assert main(["wal", "backup", str(log), str(target)]) == 0
+    assert target.read_bytes() == log.read_bytes()
+    assert main(["wal", "backup", str(log), str(target)]) == 1
+
+
+def test_a_repair_keeps_what_precedes_the_damage(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(log, 60)
+    assert main(["wal", "repair", str(log)]) == 0
+    assert "1 records kept" in capsys.readouterr().out
+    assert main(["wal", "inspect", str(log)]) == 0
+    assert log.with_name("reports.log.broken").exists()
+
+
+def test_a_log_that_a_service_has_open_is_not_repaired(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with wal.Log(log):
+        assert main(["wal", "repair", str(log)]) == 1
+    assert "in use by another process" in capsys.readouterr().err
+
+
+def test_a_repair_of_nothing_makes_no_log(tmp_path: Path) -> None:
+    assert main(["wal", "repair", str(tmp_path / "absent.log")]) == 1
+    assert not (tmp_path / "absent.log").exists()
