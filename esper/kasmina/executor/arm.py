@@ -58,7 +58,7 @@ class TrainingArm:
         self._refuse_shared_parameters(graft)
         twins_of = getattr(graft.module, "twins_of", {})
         try:
-            graft.attach(self.model)
+            graft.attach(self.model, self.grafts)
             add_seed_groups(self.optimizer, self.scheduler, graft.seed_id, graft.module, twins_of, self.model)
             self.grafts.append(graft)
         except BaseException:
@@ -69,7 +69,7 @@ class TrainingArm:
         """Takes a seed out of the forward pass and the optimiser."""
         graft.detach()
         remove_seed_groups(self.optimizer, self.scheduler, graft.seed_id)
-        self.grafts = [other for other in self.grafts if other is not graft]
+        self.grafts[:] = [other for other in self.grafts if other is not graft]
 
     def set_step(self, step: int, *, run_seed: int) -> None:
         """Alpha, dropout draws and learning rates of the seeds for the step that follows `step` done ones."""

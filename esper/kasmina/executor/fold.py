@@ -70,7 +70,7 @@ def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor
         for revert in reversed(undo):
             revert()
         graft.detach()
-        graft.attach(arm.model)
+        graft.attach(arm.model, arm.grafts)
         raise
     arm.detach(graft)
     return delta

@@ -88,15 +88,15 @@ class Graft:
         self.is_isolated = True
         self._state.is_isolated = True
 
-    def attach(self, model: nn.Module) -> None:
-        """Hangs the taps on the model."""
+    def attach(self, model: nn.Module, neighbours: list[Graft]) -> None:
+        """Hangs the taps on the model; `neighbours` is the arm's own list of grafts."""
         write = model.get_submodule(self.slot.write_path)
         if self.slot.is_span:
             read = model.get_submodule(self.slot.read_path)
             self._handles.append(read.register_forward_pre_hook(ReadTap(self)))
         self._handles.append(write.register_forward_hook(WriteTap(self)))
         if self.blend.mode == BlendMode.BLEND_MODE_CONFIDENCE:
-            self._handles.append(model.register_forward_pre_hook(ConfidenceTap(self), with_kwargs=True))
+            self._handles.append(model.register_forward_pre_hook(ConfidenceTap(self, neighbours), with_kwargs=True))
 
     def detach(self) -> None:
         """Takes the taps off."""
@@ -151,8 +151,9 @@ class WriteTap:
 class ConfidenceTap:
     """Before each forward pass, asks the host alone for its logits and sets the seed's share of each sample."""
 
-    def __init__(self, graft: Graft) -> None:
+    def __init__(self, graft: Graft, neighbours: list[Graft]) -> None:
         self.graft = graft
+        self._neighbours = neighbours
         self._is_inside = False
 
     def __call__(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -160,7 +161,8 @@ class ConfidenceTap:
             return
         self._is_inside, self.graft.is_muted = True, True
         try:
-            with side_pass([model], key=draw_key("confidence"), training=False), torch.no_grad():
+            modules = [model, *(graft.module for graft in self._neighbours)]
+            with side_pass(modules, key=draw_key("confidence"), training=False), torch.no_grad():
                 self.graft.gate_from(model(*arguments, **keywords))
         finally:
             self._is_inside, self.graft.is_muted = False, False
@@ -168,6 +170,7 @@ class ConfidenceTap:
 
 def root_mean_square(value: Tensor) -> Tensor:
     """0-d, without a wait for the device."""
-    norm: Tensor = torch.linalg.vector_norm(value.detach(), dtype=torch.float32)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(value.detach(), dtype=dtype)
     mean: Tensor = norm / max(1, value.numel()) ** 0.5
     return mean

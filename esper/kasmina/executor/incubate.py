@@ -124,7 +124,7 @@ class Incubation:
 
     @contextmanager
     def _hung(self, arm: TrainingArm) -> Iterator[None]:
-        self._graft.attach(arm.model)
+        self._graft.attach(arm.model, arm.grafts)
         try:
             yield
         finally:

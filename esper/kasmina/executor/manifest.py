@@ -16,7 +16,7 @@ def describe(arm: TrainingArm, task: Task, slots: list[Slot]) -> HostManifest:
     return HostManifest(
         model=type(arm.model).__name__,
         weights_digest=arm.digest(),
-        submodules=submodule_specs(arm.model, trace_forward(arm.model, inputs)),
+        submodules=submodule_specs(arm.model, trace_forward(arm.model, inputs, seeds=arm.modules[1:])),
         slots=[slot.spec(arm.model) for slot in slots],
         parameters=sum(parameter.numel() for parameter in arm.host_parameters()),
         forward_macs=count_macs(arm, inputs).forward,

@@ -131,7 +131,7 @@ class ExecutorState:
         """Sizes and costs are measured anew."""
         self.topology += 1
         inputs = self.task.probe_inputs()
-        trace = trace_forward(self.arm.model, inputs)
+        trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:])
         self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
         self.specs = tuple(slot.spec(self.arm.model) for slot in self.slots.values())
         self.macs = count_macs(self.arm, inputs)

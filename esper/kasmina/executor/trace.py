@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ class ForwardTrace:
         return iter(self.visits.values())
 
 
-def trace_forward(model: nn.Module, inputs: Tensor) -> ForwardTrace:
-    """Runs the model once in eval mode and records every named submodule's call."""
+def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module] = ()) -> ForwardTrace:
+    """Runs the model, with its seeds, once in eval mode and records every named submodule's call."""
     visits: dict[str, Visit] = {}
     repeated: set[str] = set()
 
@@ -58,7 +58,7 @@ def trace_forward(model: nn.Module, inputs: Tensor) -> ForwardTrace:
         if path
     ]
     try:
-        with side_pass([model], key=draw_key("trace"), training=False), torch.no_grad():
+        with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad():
             model(inputs)
     finally:
         for handle in handles:

@@ -1,4 +1,4 @@
-"""A small trainer around the executor: hosts, a task on random data, and steps seeded as the real trainer seeds them."""
+"""A small trainer around the executor: hosts, tasks on random data, and steps seeded as the real trainer does it."""
 
 from __future__ import annotations
 
@@ -211,12 +211,17 @@ class Rig:
     ) -> None:
         if double:
             model = model.double()
+            if task.probe_inputs().is_floating_point():
+                task.inputs = task.inputs.double()
         self.task = task
         self.recipes: dict[str, bytes] = {}
-        arm = TrainingArm(model, OPTIMIZERS[optimizer](model.parameters()), FlatRate(0.05 if optimizer == "sgd" else 0.01))
+        arm = TrainingArm(
+            model, OPTIMIZERS[optimizer](model.parameters()), FlatRate(0.05 if optimizer == "sgd" else 0.01)
+        )
         config = ExecutorConfig(run_seed=7, slots=slots, measure_every_steps=2)
         self.executor = SeedExecutor(arm, task, fetch_artifact=self.recipes.__getitem__, config=config)
         self.step = 0
+        self.prefix = "d"
         self._directives = 0
 
     @property
@@ -226,7 +231,7 @@ class Rig:
     def directive(self, kind: str, seed_id: str = "s1", **fields: Any) -> SeedDirective:
         self._directives += 1
         return SeedDirective(
-            directive_id=f"d{self._directives}",
+            directive_id=f"{self.prefix}{self._directives}",
             seed_id=seed_id,
             kind=DirectiveKind.Value(f"DIRECTIVE_KIND_{kind}"),
             command_id="c1",
@@ -334,3 +339,9 @@ def rig_of() -> Callable[..., Rig]:
 @pytest.fixture
 def zero_output() -> BlendConfig:
     return ZERO_OUTPUT
+
+
+@pytest.fixture
+def toy_task() -> ToyTask:
+    """Twelve random features, five classes."""
+    return ToyTask((12,))

@@ -1,0 +1,131 @@
+"""A checkpoint restores every phase of a seed's life bit for bit, also into an executor that has gone on."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+
+from esper.core.errors import ConfigError
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def folded(run):
+    run.graft("span.linear", "span_linear:fc1-fc2", width=8)
+    run.train(5)
+    run.do(run.directive("FOLD"), run.directive("DROP_TWIN"))
+
+
+def grafted_with_twin(run):
+    folded(run)
+    run.graft("span.linear", "span_linear:fc2-fc3", "s2", width=4)
+    run.train(3)
+    run.executor.execute([run.directive("PROBE", "s2"), run.directive("JUDGE", "s2", look=2, at_step=12)], run.step)
+
+
+def incubating(run):
+    run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4), run.directive("INCUBATE", duration_steps=12))
+    run.train(5)
+
+
+def permanent_module(run):
+    run.graft("residual.linear", "residual_linear:act1-act1", width=4)
+    run.train(6)
+    run.do(run.directive("FOLD"), run.directive("DROP_TWIN"))
+    run.graft("gate.channel", "residual_linear:act2-act2", "s2")
+    run.train(2)
+
+
+def fading(run):
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
+    run.train(5)
+    run.do(run.directive("FADE", duration_steps=6))
+    run.train(2)
+
+
+def built(run):
+    run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
+
+
+PHASES = [folded, grafted_with_twin, incubating, permanent_module, fading, built]
+
+
+def go_on(run):
+    """Eight more steps with boundaries; everything that can be seen of them."""
+    seen = []
+    for _ in range(4):
+        run.train(2)
+        run.executor.at_boundary(run.step)
+        collected = run.executor.collect(run.step)
+        messages = (*collected.observations, *collected.reports)
+        seen.append([message.SerializeToString(deterministic=True) for message in messages])
+    twin = None if run.executor.twin is None else run.executor.twin.digest()
+    return seen, run.arm.digest(), twin, run.executor.side_macs, run.executor.seeds, run.executor.macs
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_restored_run_goes_on_bit_for_bit(rig, phase, optimizer):
+    run = rig("noisy mlp", optimizer=optimizer)
+    run.train(2)
+    phase(run)
+    state = through_a_file(run.executor.state_dict())
+    restored = rig("noisy mlp", optimizer=optimizer)
+    restored.executor.load_state_dict(state)
+    restored.step = run.step
+    assert restored.arm.digest() == run.arm.digest()
+    assert go_on(restored) == go_on(run)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_run_can_go_back_after_it_has_gone_on(rig, phase):
+    run = rig("noisy mlp")
+    run.train(2)
+    state, step = through_a_file(run.executor.state_dict()), run.step
+    topology = run.executor.topology
+    phase(run)
+    reached = through_a_file(run.executor.state_dict()), run.step
+    first = go_on(run)
+    run.executor.load_state_dict(reached[0])
+    run.step = reached[1]
+    assert go_on(run) == first
+    run.executor.load_state_dict(state)
+    run.step = step
+    plain = rig("noisy mlp")
+    plain.train(2)
+    assert run.arm.digest() == plain.arm.digest()
+    assert run.executor.seeds == ()
+    assert run.executor.twin is None
+    assert run.executor.topology > topology
+    run.train(3)
+    plain.train(3)
+    assert run.arm.digest() == plain.arm.digest()
+
+
+def test_a_restored_cull_still_ends_in_the_never_grafted_run(rig):
+    run = rig("noisy convnet")
+    run.train(2)
+    run.graft("span.conv", "span_conv:conv1-conv2", width=3)
+    run.train(3)
+    restored, plain = rig("noisy convnet"), rig("noisy convnet")
+    restored.executor.load_state_dict(through_a_file(run.executor.state_dict()))
+    restored.step = run.step
+    restored.train(2)
+    restored.prefix = "later "
+    restored.do(restored.directive("INSTALL_TWIN"))
+    restored.train(2)
+    plain.train(restored.step)
+    assert restored.arm.digest() == plain.arm.digest()
+
+
+def test_an_unknown_format_is_refused(rig):
+    run = rig("mlp")
+    with pytest.raises(ConfigError, match="expected executor state of format 1"):
+        run.executor.load_state_dict({"format": 99})
