@@ -5,24 +5,23 @@ The training forecast assumes that the rest of the run costs what the past did, 
 
 from __future__ import annotations
 
-from esper.leyline import Budget, SystemStatePacket
+from esper.leyline import Budget, HostManifest, SystemStatePacket
 from esper.tamiyo.context import RunContext
 
-# Bytes for a float32 parameter and its optimiser state.
-_BYTES_PER_PARAMETER = {"Adam": 12, "AdamW": 12, "NAdam": 12, "RAdam": 12, "RMSprop": 8, "Adagrad": 8, "SGD": 8}
-_BYTES_UNKNOWN = 12
+_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+# Values that an optimiser keeps for each parameter; one that isn't listed is taken to keep two.
+_OPTIMIZER_VALUES = {"SGD": 1, "Adam": 2, "AdamW": 2}
 
 
 def objection(packet: SystemStatePacket, context: RunContext, *, parameters: int, forward_macs: int) -> str | None:
     """Why a seed of this size can't be afforded, in words; None if it can."""
     budget, metrics = context.spec.budget, packet.metrics
-    bytes_each = _BYTES_PER_PARAMETER.get(metrics.optimizer_family, _BYTES_UNKNOWN)
     totals = {
         "max_parameters": metrics.parameters + parameters,
         "max_forward_macs": metrics.forward_macs + forward_macs,
         "max_training_macs": forecast_training_macs(packet, context, forward_macs=forward_macs),
         "max_seeds": packet.growth.germinated + 1,
-        "max_memory_bytes": (metrics.parameters + parameters) * bytes_each,
+        "max_memory_bytes": (metrics.parameters + parameters) * bytes_per_parameter(context.spec.manifest),
     }
     for name, total in totals.items():
         limit = _limit(budget, name)
@@ -42,6 +41,12 @@ def forecast_training_macs(packet: SystemStatePacket, context: RunContext, *, fo
     seed = host * forward_macs // metrics.forward_macs
     twin = metrics.training_macs * min(steps_left, context.spec.life.window_steps) // packet.step
     return metrics.training_macs + host + seed + twin
+
+
+def bytes_per_parameter(manifest: HostManifest) -> int:
+    """A parameter, its gradient, and what the optimiser keeps for it."""
+    dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
+    return _BYTES.get(dtype.removeprefix("torch."), 4) * (2 + _OPTIMIZER_VALUES.get(manifest.optimizer_family, 2))
 
 
 def _limit(budget: Budget, name: str) -> int | None:

@@ -21,6 +21,10 @@ LIVE_STAGES = frozenset(
 )
 # A culled seed's twin is still to be installed, so nothing else may be germinated before that.
 BUSY_STAGES = LIVE_STAGES | {SeedStage.SEED_STAGE_CULLED}
+# A slot is closed while one of these is being cleared from it.
+CLOSING_STAGES = frozenset(
+    {SeedStage.SEED_STAGE_CULLED, SeedStage.SEED_STAGE_EMBARGOED, SeedStage.SEED_STAGE_RESETTING}
+)
 _NUMBERED = re.compile(r".+-g\d+-c(\d+)\Z", re.DOTALL)
 
 

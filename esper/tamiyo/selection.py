@@ -23,7 +23,7 @@ from esper.leyline import (
     TamiyoRunState,
 )
 from esper.tamiyo.budget import objection
-from esper.tamiyo.context import LIVE_STAGES, RunContext
+from esper.tamiyo.context import CLOSING_STAGES, LIVE_STAGES, RunContext
 from esper.urza.catalog import Catalog, completed, misfit
 from esper.urza.cost import cost
 
@@ -139,7 +139,7 @@ def _candidate(
     signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
     price = cost(blueprint, slot, signal, completed(blueprint, {}))
     excluded = (
-        _closed_until(slot.slot_id, packet)
+        _closure(slot.slot_id, packet)
         or _restriction(blueprint, context.trigger.blueprint_ids)
         or objection(packet, context, parameters=price.parameters, forward_macs=price.forward_macs)
         or ""
@@ -161,10 +161,14 @@ def _blueprint_for(slot: SlotSpec, named: Sequence[str], catalog: Catalog) -> Bl
     return next((blueprint for blueprint in wanted if misfit(blueprint, slot) is None), None)
 
 
-def _closed_until(slot_id: str, packet: SystemStatePacket) -> str | None:
+def _closure(slot_id: str, packet: SystemStatePacket) -> str | None:
+    """Why the slot is closed: for its embargo, and until the seed that was culled there has left no remains."""
     for embargo in packet.growth.embargoes:
         if embargo.slot_id == slot_id and packet.step < embargo.until_step:
             return f"closed until step {embargo.until_step}"
+    for seed in packet.seeds:
+        if seed.slot_id == slot_id and seed.stage in CLOSING_STAGES:
+            return f"closed until seed {seed.seed_id} is cleared from it"
     return None
 
 

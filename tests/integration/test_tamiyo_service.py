@@ -122,7 +122,8 @@ def test_the_control_stream_answers_every_packet_in_order_and_signs_for_kasmina(
     envelope = decided.commands[0]
     verifier.verify(envelope, audience=f"kasmina/{RUN}", payload_type=AdaptationCommand.DESCRIPTOR.full_name)
     command = open_payload(envelope, AdaptationCommand)
-    assert command.step == 210 and command.command_id == f"{RUN}-g1-c1"
+    assert command.step == 210
+    assert command.command_id == f"{RUN}-g1-c1"
 
 
 def test_two_services_decide_alike_bit_for_bit(tmp_path: Path) -> None:
@@ -245,7 +246,8 @@ def test_reports_are_listed_page_by_page_and_closed_with_the_run(service: Proces
     flushed = client.flush_history(FlushHistoryRequest(), timeout_s=T)
     assert (flushed.reports, flushed.open) == (1, 1)
     page = client.list_field_reports(ListFieldReportsRequest(page_size=1), timeout_s=T)
-    assert len(page.reports) == 1 and page.next_page_token == ""
+    assert len(page.reports) == 1
+    assert page.next_page_token == ""
     with pytest.raises(ContractError, match="page_token"):
         client.list_field_reports(ListFieldReportsRequest(page_token="fr-unknown"), timeout_s=T)
     closure = RunClosure(training_run_id=RUN, generation=1, step=300, reason="finished")
@@ -264,4 +266,5 @@ def test_without_a_secret_the_service_does_not_start_and_says_so_in_one_line(tmp
         [*command, "--state-dir", str(tmp_path)], env=environ, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 78
-    assert len(done.stderr.strip().splitlines()) == 1 and "ESPER_LEYLINE_SECRET" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "ESPER_LEYLINE_SECRET" in done.stderr

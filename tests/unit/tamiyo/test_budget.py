@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.leyline import Budget
-from esper.tamiyo.budget import forecast_training_macs, objection
-from tests.unit.tamiyo.builders import context, packet, spec
+from esper.tamiyo.budget import bytes_per_parameter, forecast_training_macs, objection
+from tests.unit.tamiyo.builders import context, manifest, packet, spec
 
 
 def with_budget(**limits: int) -> Budget:
@@ -22,7 +22,7 @@ def test_without_limits_everything_can_be_afforded() -> None:
     [
         ("max_parameters", 502 + 100),
         ("max_forward_macs", 480 + 50),
-        ("max_memory_bytes", (502 + 100) * 12),
+        ("max_memory_bytes", (502 + 100) * 16),
         ("max_seeds", 1),
     ],
 )
@@ -31,7 +31,16 @@ def test_each_limit_is_kept_exactly_and_named(limit: str, enough: int) -> None:
     tight = context(spec(budget=with_budget(**{limit: enough - 1})))
     assert objection(packet(500), exact, parameters=100, forward_macs=50) is None
     text = objection(packet(500), tight, parameters=100, forward_macs=50)
-    assert text is not None and limit in text and str(enough) in text
+    assert text is not None
+    assert limit in text
+    assert str(enough) in text
+
+
+def test_memory_counts_the_parameter_its_gradient_and_the_optimizer() -> None:
+    host = manifest()
+    assert bytes_per_parameter(host) == 4 * (1 + 1 + 2)
+    host.optimizer_family, host.submodules[0].dtype = "SGD", "torch.bfloat16"
+    assert bytes_per_parameter(host) == 2 * (1 + 1 + 1)
 
 
 def test_the_forecast_adds_the_rest_of_the_run_the_seed_and_its_twin() -> None:

@@ -50,7 +50,8 @@ def test_a_narrow_host_is_grown_judged_and_grown_again_until_the_decay_is_near()
     found = actions(Simulation(curve=narrow).run())
     grown = [step for step, action, _ in found if action == "germinate"]
     assert len(grown) >= 3
-    assert TOTAL_STEPS * 0.1 <= grown[0] and grown[-1] <= TOTAL_STEPS * 0.6
+    assert grown[0] >= TOTAL_STEPS * 0.1
+    assert grown[-1] <= TOTAL_STEPS * 0.6
     assert [action for _, action, _ in found] == ["germinate", "fossilize"] * len(grown)
     assert [seed for _, action, seed in found if action == "fossilize"] == [f"s{n + 1}" for n in range(len(grown))]
 
@@ -107,17 +108,20 @@ def test_deciding_leaves_the_state_it_was_given_alone() -> None:
 
 def test_a_risk_holds_a_germination_back_and_says_so_and_the_next_packet_tries_again() -> None:
     held = decided(packet(500, mode=SystemMode.SYSTEM_MODE_DEGRADED))
-    assert held.issues == () and reasons(held) == ["RISK", "FORCED"]
+    assert held.issues == ()
+    assert reasons(held) == ["RISK", "FORCED"]
     assert held.metadata.policy.action == "germinate"
     assert held.metadata.HasField("selection")
     again = decided(packet(510), held.state)
-    assert len(again.issues) == 1 and again.issues[0].command.command_id == f"{RUN}-g1-c1"
+    assert len(again.issues) == 1
+    assert again.issues[0].command.command_id == f"{RUN}-g1-c1"
     assert again.issues[0].command.seed.slot_id == "span:fc1-fc2"
 
 
 def test_a_non_finite_loss_makes_conservative_and_growth_waits_out_the_dwell() -> None:
     verdict = decided(packet(500, loss=math.nan))
-    assert verdict.state.conservative and verdict.mode_change is not None
+    assert verdict.state.conservative
+    assert verdict.mode_change is not None
     assert verdict.metadata.conservative
     state, held = verdict.state, 0
     for step in range(510, 700, EVERY_STEPS):
@@ -127,14 +131,16 @@ def test_a_non_finite_loss_makes_conservative_and_growth_waits_out_the_dwell() -
             break
         assert reasons(verdict)[0] == "CONSERVATIVE"
         held += 1
-    assert verdict.issues and held == TamiyoConfig().conservative_dwell_steps // EVERY_STEPS
+    assert verdict.issues
+    assert held == TamiyoConfig().conservative_dwell_steps // EVERY_STEPS
 
 
 def test_a_conservative_run_still_keeps_and_culls() -> None:
     simulation = Simulation(curve=lambda step: (0.3 if step < 300 else math.nan, 0.8), run_spec=spec(ALWAYS))
     found = actions(simulation.run())
     assert [action for _, action, _ in found] == ["germinate", "fossilize"]
-    assert simulation.state is not None and simulation.state.conservative
+    assert simulation.state is not None
+    assert simulation.state.conservative
 
 
 def test_losses_from_before_a_twin_was_installed_are_forgotten() -> None:

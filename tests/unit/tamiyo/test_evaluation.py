@@ -70,7 +70,8 @@ async def test_a_restarted_service_goes_on_where_it_was(home: Home) -> None:
             parts = other.parts()
             run = parts.runs.get(RUN) or run
     await parts.close()
-    assert found == expected and any(expected)
+    assert found == expected
+    assert any(expected)
 
 
 async def test_the_same_packet_again_gets_the_same_decision_signed_anew(home: Home, parts: Parts) -> None:
@@ -80,7 +81,8 @@ async def test_the_same_packet_again_gets_the_same_decision_signed_anew(home: Ho
     assert command_of(home, first) == command_of(home, second)
     assert first.commands[0].security.nonce != second.commands[0].security.nonce
     assert first.metadata == second.metadata
-    assert run.state.commands_issued == 1 and len(parts.reports) == 1
+    assert run.state.commands_issued == 1
+    assert len(parts.reports) == 1
 
 
 async def test_packets_out_of_order_of_another_generation_or_run_are_refused(home: Home, parts: Parts) -> None:
@@ -116,7 +118,8 @@ async def test_telemetry_tells_what_begins_once_and_metrics_now_and_then(home: H
     for sent in home.telemetry.packets:
         assert violations(sent) == []
     names = {metric.name: metric.value for metric in home.telemetry.packets[-1].metrics}
-    assert names["tamiyo.coverage.group.gradient"] == 0.0 and names["tamiyo.decisions_total"] == 20
+    assert names["tamiyo.coverage.group.gradient"] == 0.0
+    assert names["tamiyo.decisions_total"] == 20
 
 
 async def test_a_spike_is_told_with_the_mode_it_starts(home: Home, parts: Parts) -> None:
@@ -145,10 +148,12 @@ async def test_each_decision_is_a_trace_of_its_own_linked_to_the_step(
     found = {span.name: span for span in spans.get_finished_spans()}
     root = found["tamiyo.evaluate"]
     assert set(found) == {"tamiyo.evaluate", "urza.lookup", "tamiyo.sign"}
-    assert root.parent is None and root.context.trace_id != int("a" * 32, 16)
+    assert root.parent is None
+    assert root.context.trace_id != int("a" * 32, 16)
     assert [link.context.trace_id for link in root.links] == [int("a" * 32, 16)]
     for child in ("urza.lookup", "tamiyo.sign"):
-        assert found[child].parent is not None and found[child].parent.span_id == root.context.span_id
+        assert found[child].parent is not None
+        assert found[child].parent.span_id == root.context.span_id
     sign = found["tamiyo.sign"].context
     signed_in = f"00-{sign.trace_id:032x}-{sign.span_id:016x}-"
     assert command_of(home, decision).trace.traceparent.startswith(signed_in)

@@ -24,7 +24,8 @@ def test_every_name_is_declared_once() -> None:
 def test_metrics_are_named_for_their_source_and_have_a_unit_and_a_meaning() -> None:
     for spec in METRICS:
         assert re.fullmatch(r"tamiyo\.[a-z0-9_.]+", spec.name), spec.name
-        assert spec.unit and spec.help
+        assert spec.unit
+        assert spec.help
 
 
 def test_the_names_that_dashboards_rely_on_are_there() -> None:

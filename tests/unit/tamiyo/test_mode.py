@@ -19,7 +19,8 @@ STILL_ON = RiskFinding(reason=RiskReason.RISK_REASON_CONSERVATIVE_MODE, effect=H
 def alarmed(step: int = 100) -> TamiyoRunState:
     state = first_state()
     change = advance(state, [SPIKE], step, CONFIG)
-    assert change is not None and change.entered
+    assert change is not None
+    assert change.entered
     return state
 
 
@@ -40,9 +41,11 @@ def test_it_is_left_after_the_dwell_and_enough_clean_packets_and_says_how_long_i
     state = alarmed(100)
     changes = [advance(state, [STILL_ON, NOISE], step, CONFIG) for step in (110, 120, 130, 140, 150)]
     assert changes[:4] == [None] * 4
-    assert changes[4] is not None and not changes[4].entered
+    assert changes[4] is not None
+    assert not changes[4].entered
     assert (changes[4].steps, changes[4].reason) == (50, RiskReason.RISK_REASON_LOSS_SPIKE)
-    assert not state.conservative and not state.conservative_reason
+    assert not state.conservative
+    assert not state.conservative_reason
 
 
 def test_a_hold_starts_the_count_of_clean_packets_anew() -> None:
@@ -72,7 +75,8 @@ def test_entries_and_exits_alternate_and_no_stay_is_shorter_than_the_dwell(
             assert entered_at is None
             entered_at = step
         elif change is not None:
-            assert entered_at is not None and step - entered_at >= CONFIG.conservative_dwell_steps
+            assert entered_at is not None
+            assert step - entered_at >= CONFIG.conservative_dwell_steps
             clean = packets[place - CONFIG.conservative_clean_packets + 1 : place + 1]
             assert all(SPIKE not in found and MISSING not in found for found in clean)
             entered_at = None

@@ -72,7 +72,8 @@ async def test_a_rewind_aborts_what_never_happened_and_keeps_what_is_replayed(ho
     await parts.outcomes.rewound(kept)
     assert outcome_names(parts) == ["UNSPECIFIED"]
     decision = await parts.evaluator.evaluate(kept, packet(500, generation=2))
-    assert list(decision.commands) == [] and list(decision.replayed_command_ids) == [replayed.command_id]
+    assert list(decision.commands) == []
+    assert list(decision.replayed_command_ids) == [replayed.command_id]
     assert outcome_names(parts) == ["UNSPECIFIED"]
     await parts.outcomes.rewound(await opened(home, parts, spec(ALWAYS, generation=3)))
     assert outcome_names(parts) == ["ABORTED"]

@@ -77,7 +77,8 @@ def test_any_failed_gate_of_a_living_seed_culls_it_and_a_dead_one_is_left_alone(
 @pytest.mark.parametrize("verdict", [GateVerdict.GATE_VERDICT_WAIT, GateVerdict.GATE_VERDICT_EXTEND])
 def test_an_open_verdict_waits(verdict: int) -> None:
     found = proposal(packet(500, seeds=[judged(verdict)]))
-    assert found.orders == () and reason(found) == "SEED_ALIVE"
+    assert found.orders == ()
+    assert reason(found) == "SEED_ALIVE"
 
 
 def test_a_pass_of_an_earlier_gate_keeps_nothing() -> None:
@@ -102,7 +103,8 @@ def test_a_narrow_host_is_grown_when_its_loss_has_flattened() -> None:
     assert reason(found) == "PLATEAU"
     (order,) = found.orders
     assert (order.operation, order.slot_id) == (GERMINATE, "span:fc1-fc2")
-    assert order.blueprint is not None and order.blueprint.blueprint_id == "span.linear"
+    assert order.blueprint is not None
+    assert order.blueprint.blueprint_id == "span.linear"
 
 
 def test_a_host_that_still_learns_is_left_alone() -> None:

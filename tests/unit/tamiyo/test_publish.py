@@ -44,7 +44,8 @@ async def test_closed_reports_go_out_in_order_in_batches_and_once(log: ReportLog
     await publisher.flush()
     await publisher.flush()
     assert [len(batch) for batch in bus.batches] == [BATCH, 1]
-    assert bus.batches[0][0] == "fr-0" and bus.batches[1] == [f"fr-{BATCH}"]
+    assert bus.batches[0][0] == "fr-0"
+    assert bus.batches[1] == [f"fr-{BATCH}"]
     assert publisher.published == BATCH + 1
     assert log.unpublished() == []
 
@@ -67,7 +68,8 @@ async def test_a_bus_that_is_down_is_tried_again_and_nothing_is_dropped(log: Rep
     publisher.start()
     await bus.arrived.wait()
     await publisher.close()
-    assert waits == [2, 2, 2] and publisher.retries == 3
+    assert waits == [2, 2, 2]
+    assert publisher.retries == 3
     assert bus.batches == [["fr-1", "fr-2"]]
 
 

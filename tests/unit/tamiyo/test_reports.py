@@ -74,7 +74,8 @@ def after(request: SubmitOutcomeRequest, action: str = "germinate") -> FieldRepo
 
 def test_a_report_opens_with_the_decision_and_without_an_outcome() -> None:
     made = report()
-    assert is_open(made) and violations(made) == []
+    assert is_open(made)
+    assert violations(made) == []
     assert (made.report_id, made.seed_id, made.slot_id) == (f"fr-{GERMINATION.command_id}", "s1", "span:fc1-fc2")
     assert made.decision.policy.signals
     assert made.delta.tamiyo_latency_ms == 1.5
@@ -95,9 +96,11 @@ def test_a_report_opens_with_the_decision_and_without_an_outcome() -> None:
 )
 def test_the_outcome_is_what_was_observed_of_the_seed(action: str, stage: int, outcome: int) -> None:
     done = after(SubmitOutcomeRequest(step=600, transitions=[moved(stage)]), action)
-    assert done is not None and done.outcome == outcome
+    assert done is not None
+    assert done.outcome == outcome
     assert violations(done) == []
-    assert done.closed_step == 600 and done.delta.steps == 600 - done.opened_step
+    assert done.closed_step == 600
+    assert done.delta.steps == 600 - done.opened_step
     assert FATES[stage] in done.follow_ups  # type: ignore[index]
 
 
@@ -111,7 +114,8 @@ def test_a_fate_is_also_read_from_the_seeds_themselves_and_from_an_outcome() -> 
     outcome = CommandOutcome(command_id="x", accepted=True, transitions=[moved(SeedStage.SEED_STAGE_CULLED)])
     for request in (seeds, SubmitOutcomeRequest(step=600, outcomes=[outcome])):
         done = after(request)
-        assert done is not None and done.outcome == REGRESSION
+        assert done is not None
+        assert done.outcome == REGRESSION
 
 
 def test_news_of_another_seed_says_nothing() -> None:
@@ -126,7 +130,8 @@ def test_a_refused_command_is_aborted_with_its_reason() -> None:
         detail="closed until step 700",
     )
     done = after(SubmitOutcomeRequest(step=600, outcomes=[refusal]))
-    assert done is not None and done.outcome == ABORTED
+    assert done is not None
+    assert done.outcome == ABORTED
     assert done.notes == "refused: slot_embargoed: closed until step 700"
 
 
@@ -141,11 +146,13 @@ def test_gates_and_remarks_are_kept_once_while_the_report_stays_open() -> None:
     )
     news = digested(SubmitOutcomeRequest(step=590, gates=[evidence()], reports=[failed]))
     first = absorbed(report(), news, NOW)
-    assert first is not None and is_open(first)
+    assert first is not None
+    assert is_open(first)
     assert (len(first.gates), list(first.follow_ups)) == (1, ["build failed: no memory"])
     assert absorbed(first, news, NOW) is None
     second = absorbed(first, digested(SubmitOutcomeRequest(step=600, gates=[evidence(600)])), NOW)
-    assert second is not None and [gate.step for gate in second.gates] == [590, 600]
+    assert second is not None
+    assert [gate.step for gate in second.gates] == [590, 600]
 
 
 def test_what_changed_is_measured_from_the_decision() -> None:
@@ -161,7 +168,8 @@ def test_what_changed_is_measured_from_the_decision() -> None:
 
 def test_a_culled_seed_costs_the_host_nothing() -> None:
     done = after(SubmitOutcomeRequest(step=600, seeds=[seed_state("s1", SeedStage.SEED_STAGE_CULLED)]))
-    assert done is not None and (done.delta.parameter_delta, done.delta.forward_macs_delta) == (0, 0)
+    assert done is not None
+    assert (done.delta.parameter_delta, done.delta.forward_macs_delta) == (0, 0)
 
 
 def test_the_old_version_is_left_as_it_was() -> None:

@@ -22,7 +22,8 @@ def decided_until(index: int) -> TamiyoRunState:
 
 async def test_a_token_opens_its_run_and_nothing_else_does(home: Home, parts: Parts) -> None:
     run, token = await parts.runs.open(spec(), security(home))
-    assert len(token) == 43 and parts.runs.by_token(token) is run
+    assert len(token) == 43
+    assert parts.runs.by_token(token) is run
     for wrong in (None, "", token[:-1], token + "x"):
         with pytest.raises(AccessDenied):
             parts.runs.by_token(wrong)

@@ -34,7 +34,8 @@ FIRST, SECOND = span_slot(0).slot_id, span_slot(1).slot_id
 
 
 def chosen(selection: Selection) -> tuple[str, str]:
-    assert selection.chosen is not None and selection.chosen.blueprint is not None
+    assert selection.chosen is not None
+    assert selection.chosen.blueprint is not None
     return selection.chosen.slot.slot_id, selection.chosen.blueprint.blueprint_id
 
 
@@ -74,6 +75,14 @@ def test_an_embargoed_slot_is_skipped_until_its_last_step_is_over() -> None:
     assert chosen(selected(growth=growth))[0] == FIRST
 
 
+def test_a_slot_stays_closed_until_what_was_culled_there_is_cleared() -> None:
+    for stage in (SeedStage.SEED_STAGE_EMBARGOED, SeedStage.SEED_STAGE_RESETTING):
+        closing = selected(seeds=[seed_state("s1", stage)])
+        assert chosen(closing)[0] == SECOND
+        assert closing.candidates[0].excluded == "closed until seed s1 is cleared from it"
+    assert chosen(selected(seeds=[seed_state("s1", SeedStage.SEED_STAGE_DORMANT)]))[0] == FIRST
+
+
 def test_a_slot_whose_seed_would_break_the_budget_is_skipped() -> None:
     # Eight units beside fc1-fc2 cost 568 parameters, beside fc2-fc3 only 136.
     limited = spec(budget=Budget(max_parameters=502 + 200))
@@ -82,7 +91,8 @@ def test_a_slot_whose_seed_would_break_the_budget_is_skipped() -> None:
 
 def test_with_nothing_affordable_nothing_is_chosen_and_the_budget_is_blamed() -> None:
     selection = selected(spec(budget=Budget(max_parameters=510)))
-    assert selection.chosen is None and selection.lacks_budget
+    assert selection.chosen is None
+    assert selection.lacks_budget
     assert selection.as_message() is None
 
 
@@ -90,7 +100,8 @@ def test_the_price_follows_the_width_that_the_host_has_now() -> None:
     grown = slot_signal(1)
     grown.in_features += 8
     before, after = selected(next_slot=1), selected(next_slot=1, slots=[slot_signal(0), grown])
-    assert after.chosen is not None and before.chosen is not None
+    assert after.chosen is not None
+    assert before.chosen is not None
     assert after.chosen.parameters == before.chosen.parameters + 8 * 8
 
 
@@ -116,7 +127,8 @@ def test_named_blueprints_are_tried_in_their_order() -> None:
 
 def test_a_name_that_fits_no_slot_leaves_every_slot_out() -> None:
     selection = selected(spec(trigger=TriggerSettings(trigger=ALWAYS, blueprint_ids=["span.conv"])))
-    assert selection.chosen is None and not selection.lacks_budget
+    assert selection.chosen is None
+    assert not selection.lacks_budget
     assert {item.excluded for item in selection.candidates} == {"no blueprint fits"}
 
 
@@ -163,4 +175,5 @@ def test_the_choice_is_always_the_best_open_candidate_and_all_are_listed(start: 
     assert selection.chosen is not None
     assert selection.chosen.score == max(item.score for item in selection.candidates)
     message = selection.as_message()
-    assert message is not None and len(message.candidates) == 2
+    assert message is not None
+    assert len(message.candidates) == 2

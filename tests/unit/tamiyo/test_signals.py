@@ -22,7 +22,8 @@ def test_a_straight_fall_has_its_slope_as_a_share_of_the_mean_loss() -> None:
 def test_a_flat_loss_does_not_fall_and_a_rising_one_falls_negatively() -> None:
     assert relative_fall(points([0.3] * 6), 50) == 0.0
     fall = relative_fall(points([0.3, 0.31, 0.32, 0.33, 0.34, 0.35]), 50)
-    assert fall is not None and fall < 0
+    assert fall is not None
+    assert fall < 0
 
 
 def test_the_slope_is_unknown_until_the_window_is_full() -> None:
@@ -35,7 +36,8 @@ def test_the_slope_is_unknown_until_the_window_is_full() -> None:
 def test_the_slope_does_not_depend_on_the_unit_of_the_loss(scale: float, losses: list[float]) -> None:
     plain = relative_fall(points(losses), 50)
     scaled = relative_fall(points([scale * loss for loss in losses]), 50)
-    assert plain is not None and scaled is not None
+    assert plain is not None
+    assert scaled is not None
     assert scaled == pytest.approx(plain, rel=1e-6, abs=1e-9)
 
 
@@ -43,7 +45,8 @@ def test_one_noisy_packet_moves_the_slope_less_than_two_points_would() -> None:
     spoilt = [0.3] * 11
     spoilt[5] = 0.45
     fall = relative_fall(points(spoilt), 100)
-    assert fall is not None and abs(fall) < 0.01
+    assert fall is not None
+    assert abs(fall) < 0.01
 
 
 def test_the_window_keeps_its_length_and_at_least_enough_points() -> None:

@@ -62,14 +62,16 @@ def test_a_command_is_told_at_once_with_what_it_does_and_why(kept: KeptTelemetry
     values = {metric.name: metric.value for metric in sent.metrics}
     assert values["tamiyo.loss_delta"] == pytest.approx(-0.1)
     assert values["tamiyo.inference.latency_ms"] == values["tamiyo.gnn.inference.latency_ms"] == 1.5
-    assert values["tamiyo.blueprint.risk"] > 0 and values["tamiyo.commands_total"] == 1
+    assert values["tamiyo.blueprint.risk"] > 0
+    assert values["tamiyo.commands_total"] == 1
 
 
 def test_decisions_without_events_are_told_every_tenth_time(kept: KeptTelemetry, teller: Teller) -> None:
     quiet = decided(packet(500, seeds=[seed_state()]))
     for index in range(1, 21):
         teller.decision(told(quiet, index), ())
-    assert len(kept.packets) == 2 and teller.decisions == 20
+    assert len(kept.packets) == 2
+    assert teller.decisions == 20
 
 
 def test_a_finding_has_its_own_level_and_a_critical_one_its_priority(kept: KeptTelemetry, teller: Teller) -> None:

@@ -38,7 +38,8 @@ def test_the_state_that_was_in_force_is_left_alone() -> None:
 
 def test_the_trigger_itself_may_be_changed() -> None:
     after = result(update(trigger=TriggerSettings(trigger=ALWAYS)))
-    assert isinstance(after, TamiyoRunState) and after.trigger.trigger == ALWAYS
+    assert isinstance(after, TamiyoRunState)
+    assert after.trigger.trigger == ALWAYS
 
 
 WEIGHTS = b"weights"
@@ -66,4 +67,5 @@ def test_each_refusal_has_its_reason_and_says_what_is_wrong(changes: dict[str, o
 
 def test_versions_are_compared_as_numbers() -> None:
     assert (version_number("1.10.0") or ()) > (version_number("1.9.9") or ())
-    assert version_number("1.x") is None and version_number("") is None
+    assert version_number("1.x") is None
+    assert version_number("") is None
