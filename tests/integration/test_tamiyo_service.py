@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -25,9 +26,12 @@ from esper.core.signing import Signer, Verifier, open_payload
 from esper.leyline import (
     AdaptationCommand,
     ApplyPolicyUpdateRequest,
+    BusLane,
+    ConsumeRequest,
     ControlRequest,
     Decision,
     EvaluateRequest,
+    FieldReport,
     FieldReportOutcome,
     FlushHistoryRequest,
     HealthStatus,
@@ -45,7 +49,9 @@ from esper.leyline import (
     TamiyoServiceOpenRunRequest,
     TriggerSettings,
 )
-from esper.rpc.clients import TamiyoClient, channel
+from esper.oona.envelope import check
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients import BusClient, TamiyoClient, channel
 from esper.rpc.clients.health import wait_serving
 from tests.unit.tamiyo.builders import ALWAYS, RUN, packet, seed_state, spec
 
@@ -54,14 +60,15 @@ T = 10.0
 
 
 class Process:
-    """One life of the service's process."""
+    """One life of a service's process."""
 
-    def __init__(self, directory: Path) -> None:
-        self.endpoint = f"unix:{directory / 't.sock'}"
+    def __init__(self, directory: Path, *arguments: str, name: str = "tamiyo") -> None:
+        self.endpoint = f"unix:{directory / name}.sock"
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "esper.tamiyo.server"),
+                *(sys.executable, "-m", f"esper.{name}.server"),
                 *("--listen", self.endpoint, "--state-dir", str(directory / "state"), "--die-with-parent"),
+                *arguments,
             ],
             env={**os.environ, "ESPER_LEYLINE_SECRET": SECRET},
             stdout=subprocess.PIPE,
@@ -71,7 +78,7 @@ class Process:
         assert self.process.stdout is not None
         assert "listens on" in self.process.stdout.readline()
         self.channel = channel(self.endpoint)
-        wait_serving(self.channel, "esper.leyline.v1.TamiyoService", timeout_s=T)
+        wait_serving(self.channel, "", timeout_s=T)
 
     def client(self, token: str | None = None) -> TamiyoClient:
         return TamiyoClient(self.channel, token=token)
@@ -257,6 +264,29 @@ def test_reports_are_listed_page_by_page_and_closed_with_the_run(service: Proces
         client.get_run_state(TamiyoServiceGetRunStateRequest(), timeout_s=T)
     status = client.get_status(TamiyoServiceGetStatusRequest(), timeout_s=T)
     assert (status.open_runs, status.health) == (0, HealthStatus.HEALTH_STATUS_HEALTHY)
+
+
+def test_closed_reports_reach_the_bus_also_when_it_comes_up_late(tmp_path: Path) -> None:
+    late = f"unix:{tmp_path / 'weatherlight'}.sock"
+    service = Process(tmp_path, "--weatherlight", late)
+    client = opened(service)
+    decisions(client, range(10, 300, 10))
+    closed = list(client.submit_outcome(kept_at(300), timeout_s=T).closed_report_ids)
+    weatherlight = Process(tmp_path, name="weatherlight")
+    bus = BusClient(weatherlight.channel, metadata=service_metadata(Keyring.from_secret(SECRET), "simic"))
+    lanes = [BusLane.BUS_LANE_NORMAL]
+    requests: queue.SimpleQueue[ConsumeRequest | None] = queue.SimpleQueue()
+    requests.put(ConsumeRequest(group="simic", consumer="test", lanes=lanes))
+    envelope = next(bus.consume(iter(requests.get, None), timeout_s=30.0)).envelope
+    check(Keyring.from_secret(SECRET), envelope)
+    assert (envelope.event_id, envelope.source) == (closed[0], "tamiyo")
+    assert (
+        FieldReport.FromString(envelope.payload)
+        == client.list_field_reports(ListFieldReportsRequest(), timeout_s=T).reports[0]
+    )
+    requests.put(None)
+    weatherlight.end()
+    service.end()
 
 
 def test_without_a_secret_the_service_does_not_start_and_says_so_in_one_line(tmp_path: Path) -> None:
