@@ -12,7 +12,7 @@ from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.leyline import HostManifest
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.data import Splits, open_source
+from esper.tolaria.data import Splits, load_splits
 from esper.tolaria.loader import Loader
 from esper.tolaria.models import build_host, check_outputs
 from esper.tolaria.schedule import make_schedule
@@ -58,7 +58,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
-    host = build_host(config, open_source(config).splits(config.seed))
+    host = build_host(config, load_splits(config))
     splits = host.splits.to(device)
     model = host.model.to(device)
     check_outputs(model, splits.train.inputs[:2], splits.outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 
 from esper.tolaria.observer import StepDone
 
@@ -45,14 +45,14 @@ class Signals:
         self.conflict_rate = Smoothed(weight)
 
     def add(self, done: StepDone) -> None:
-        """Take one more step; what it didn't measure changes nothing."""
+        """Take one more step; what it didn't measure, or what overflowed, changes nothing."""
         self.loss.add(done.loss)
         for smoothed, value in (
             (self.accuracy, done.accuracy),
             (self.gradient_norm, done.gradient_norm),
             (self.conflict_rate, done.conflict_rate),
         ):
-            if value is not None:
+            if value is not None and isfinite(value):
                 smoothed.add(value)
 
     def state_dict(self) -> dict[str, list[float]]:

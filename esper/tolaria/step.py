@@ -80,7 +80,8 @@ class Stepper:
     ) -> StepResult:
         """Make step `step` (counted from 0) of the arm."""
         seed_all(self._device, self._seed, "step", step)
-        arm.optimizer.zero_grad(set_to_none=True)
+        for parameter in (*groups.host, *groups.seeds):
+            parameter.grad = None
         loss, accuracy, conflict_rate = self._backward(arm, batch, step)
         scaler = arm.scaler
         if scaler is not None:

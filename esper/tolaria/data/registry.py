@@ -11,7 +11,7 @@ from esper.tolaria.data.digits import Digits
 from esper.tolaria.data.files import Files
 from esper.tolaria.data.mnist1d import Mnist1d
 from esper.tolaria.data.pytext import PyText
-from esper.tolaria.data.source import DataSource
+from esper.tolaria.data.source import DataSource, Splits
 from esper.tolaria.entry_point import load
 
 SOURCES: dict[str, Callable[[TrainConfig], DataSource]] = {
@@ -33,11 +33,23 @@ def open_source(config: TrainConfig) -> DataSource:
     raise ConfigError("data", name, f"expected {', '.join(SOURCES)}, an existing path, or module:source")
 
 
+def load_splits(config: TrainConfig) -> Splits:
+    """The run's three sets."""
+    splits = open_source(config).splits(config.seed)
+    if not isinstance(splits, Splits):
+        raise ConfigError("data", config.data, f"its splits() gives {type(splits).__name__}, expected Splits")
+    return splits
+
+
 def _entry_point(config: TrainConfig) -> DataSource:
     if config.samples is not None:
         raise ConfigError("samples", config.samples, f"{config.data} decides itself how many samples it gives")
     found = load("data", config.data)
-    source = found() if (callable(found) and not hasattr(found, "splits")) or isinstance(found, type) else found
+    is_factory = isinstance(found, type) or (callable(found) and not hasattr(found, "splits"))
+    try:
+        source = found() if is_factory else found
+    except TypeError as error:
+        raise ConfigError("data", config.data, f"can't be called without arguments: {error}") from error
     if not callable(getattr(source, "splits", None)):
         raise ConfigError("data", config.data, "expected a DataSource: an object with splits(seed) -> Splits")
     checked: DataSource = source

@@ -1,0 +1,45 @@
+"""Training settings: each with its help, and refused at once where a value makes no sense."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+
+
+def test_every_setting_has_help_and_a_group() -> None:
+    for setting in fields(TrainConfig):
+        assert setting.metadata["help"]
+        assert setting.metadata["group"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("batch_size", 0), ("epochs", 0), ("lr", 0.0), ("lr", float("nan")), ("lr", float("inf"))),
+        *(("decay_fraction", 1.5), ("window_fraction", 0.0), ("hidden", (4, 0)), ("seed", -1), ("lag", 0)),
+        *(("grow", "sometimes"), ("judge", "me"), ("amp", "fp8"), ("optimizer", "adamm"), ("control", "async")),
+        *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
+    ],
+)
+def test_a_senseless_value_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(**{name: value})
+    assert caught.value.key == name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"pcgrad": True}, {"accumulate": 65, "batch_size": 64}, {"amp": "fp16", "device": "cpu"}],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        TrainConfig(**settings)
+
+
+def test_synchronous_control_has_no_lag() -> None:
+    assert TrainConfig(control="sync", lag=3).packet_lag == 0
+    assert TrainConfig(lag=3).packet_lag == 3
