@@ -1,0 +1,86 @@
+// Signs an AdaptationCommand and sends it to Kasmina; prints the outcome as JSON.
+//
+//   ESPER_LEYLINE_SECRET=... node apply_command.mjs --endpoint unix:/path/kasmina.sock command.json
+//   ESPER_LEYLINE_SECRET=... node apply_command.mjs --sign-only command.json
+//
+// Exit codes: 0 accepted (or signed), 1 refused, 64 wrong usage, 75 Kasmina can't be reached.
+
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+
+import grpc from "@grpc/grpc-js";
+
+import { PACKAGE, PROTO_ROOT, asJson, encode, loadContracts, serviceClient } from "./contracts.mjs";
+import { sign } from "./signing.mjs";
+
+const TYPE = `${PACKAGE}.AdaptationCommand`;
+const DEADLINE_MS = 10_000;
+const [OK, REFUSED, USAGE, UNREACHABLE] = [0, 1, 64, 75];
+
+function options() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      endpoint: { type: "string" },
+      "sign-only": { type: "boolean", default: false },
+      "key-id": { type: "string", default: "k1" },
+      proto: { type: "string", default: PROTO_ROOT },
+    },
+  });
+  if (positionals.length !== 1) throw new Error("give one file with an AdaptationCommand as JSON");
+  if (!values["sign-only"] && !values.endpoint) throw new Error("give --endpoint HOST:PORT or unix:PATH");
+  if (!process.env.ESPER_LEYLINE_SECRET) throw new Error("set ESPER_LEYLINE_SECRET to the run's secret");
+  return { ...values, file: positionals[0], secret: process.env.ESPER_LEYLINE_SECRET };
+}
+
+function signed(root, { file, secret, "key-id": keyId }) {
+  const command = JSON.parse(readFileSync(file, "utf8"));
+  const payload = encode(root.lookupType(TYPE), command);
+  return sign(secret, { payload, payloadType: TYPE, audience: `kasmina/${command.trainingRunId}`, keyId });
+}
+
+function applied(root, endpoint, envelope) {
+  const client = serviceClient(root, "KasminaService", endpoint);
+  const deadline = new Date(Date.now() + DEADLINE_MS);
+  return new Promise((resolve, reject) => {
+    client.ApplyCommand({ command: envelope }, new grpc.Metadata(), { deadline }, (error, response) => {
+      client.close();
+      if (error) reject(error);
+      else resolve(response.outcome);
+    });
+  });
+}
+
+async function main() {
+  let chosen, root, envelope;
+  try {
+    chosen = options();
+    root = loadContracts(chosen.proto);
+    envelope = signed(root, chosen);
+  } catch (error) {
+    console.error(`apply_command: ${error.message}`);
+    return USAGE;
+  }
+  if (chosen["sign-only"]) {
+    const command = asJson(root.lookupType(`${PACKAGE}.SignedCommand`), envelope);
+    // JSON has times as text; protobufjs writes them as messages.
+    command.security.issuedAt = timestampText(envelope.security.issuedAt);
+    command.security.freshnessWindow = `${envelope.security.freshnessWindow.seconds}s`;
+    console.log(JSON.stringify({ command }));
+    return OK;
+  }
+  try {
+    const outcome = await applied(root, chosen.endpoint, envelope);
+    console.log(JSON.stringify(outcome));
+    return outcome.accepted ? OK : REFUSED;
+  } catch (error) {
+    console.error(`apply_command: ${grpc.status[error.code] ?? "ERROR"}: ${error.details ?? error.message}`);
+    return error.code === grpc.status.UNAVAILABLE ? UNREACHABLE : REFUSED;
+  }
+}
+
+function timestampText({ seconds, nanos }) {
+  return new Date(seconds * 1000 + nanos / 1e6).toISOString();
+}
+
+process.exitCode = await main();
