@@ -1,0 +1,60 @@
+"""A run's past for its summary: counted once, saved whole."""
+
+from __future__ import annotations
+
+from esper.leyline import CommandOutcome, Decision, GrowthState, RejectionReason, SeedStage, SeedState
+from esper.tolaria.history import History
+from esper.tolaria.packet_result import PacketResult
+
+RESULTS = [
+    PacketResult(
+        packet_index=0,
+        decision=Decision(command_ids=["c1", "c2", "c3"]),
+        outcomes=(
+            CommandOutcome(command_id="c1", accepted=True),
+            CommandOutcome(command_id="c2", accepted=False, rejection=RejectionReason.REJECTION_REASON_BUDGET_EXCEEDED),
+        ),
+        seeds=(SeedState(seed_id="s1", stage=SeedStage.SEED_STAGE_BLENDING),),
+        growth=GrowthState(germinated=1),
+    ),
+    PacketResult(packet_index=1, failure="no answer", cause="timeout"),
+    PacketResult(packet_index=2, failure="no answer", cause="timeout"),
+    PacketResult(
+        packet_index=3,
+        outcomes=(CommandOutcome(command_id="c3", accepted=True), CommandOutcome(command_id="op", accepted=True)),
+        seeds=(SeedState(seed_id="s1", stage=SeedStage.SEED_STAGE_FOSSILIZED),),
+    ),
+]
+
+
+def noted() -> History:
+    history = History()
+    for result in RESULTS:
+        history.note(result)
+    return history
+
+
+def test_commands_are_counted_once_by_their_outcome() -> None:
+    assert noted().command_counts() == {"issued": 4, "accepted": 3, "rejected": {"budget_exceeded": 1}}
+
+
+def test_a_command_without_an_outcome_is_issued_and_neither_accepted_nor_rejected() -> None:
+    history = History()
+    history.note(RESULTS[0])
+    assert history.command_counts() == {"issued": 3, "accepted": 1, "rejected": {"budget_exceeded": 1}}
+
+
+def test_failures_are_counted_and_their_cause_is_kept_once() -> None:
+    history = noted()
+    assert (history.timeouts, history.failures, history.causes) == (2, 2, ["no answer"])
+
+
+def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None:
+    history = noted()
+    assert history.seeds["s1"].stage == SeedStage.SEED_STAGE_FOSSILIZED
+    assert history.growth.germinated == 1
+
+
+def test_what_was_saved_is_read_back() -> None:
+    history = noted()
+    assert History.from_state(history.state_dict()) == history
