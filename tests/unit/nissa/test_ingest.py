@@ -1,0 +1,113 @@
+"""Nissa follows the bus: packets become series and counters, alerts become packets."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from esper.core.clock import ManualClock
+from esper.core.keys import Keyring
+from esper.core.priority import lane_of
+from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
+from esper.leyline import BusEnvelope, BusLane, FieldReport, MessagePriority, TelemetryLevel, TelemetryPacket
+from esper.nissa.ingest import GROUP, Ingestor
+from esper.oona.envelope import seal
+from esper.oona.log import SqliteLog
+
+KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
+VIOLATIONS = MetricSpec("kasmina.isolation.violations", "count", "Leaks.")
+REJECTED = EventSpec("command_rejected", TelemetryLevel.TELEMETRY_LEVEL_CRITICAL, "Refused.", ("reason",))
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def told() -> list[TelemetryPacket]:
+    return []
+
+
+@pytest.fixture
+def nissa(clock: ManualClock, told: list[TelemetryPacket]) -> Ingestor:
+    return Ingestor(KEYRING, clock, told.append)
+
+
+def sealed(packet: TelemetryPacket, clock: ManualClock) -> BusEnvelope:
+    lane = lane_of(packet.priority)
+    return seal(KEYRING, clock, packet, source=packet.source, lane=lane, priority=packet.priority)
+
+
+def leaks(clock: ManualClock, count: float) -> TelemetryPacket:
+    return build_packet("kasmina", clock, metrics=[metric(VIOLATIONS, count)], run="r1")
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_critical_packets_are_counted_by_source_and_priority(nissa: Ingestor, clock: ManualClock) -> None:
+    before = sample("esper_telemetry_packets_total", source="kasmina", priority="critical")
+    packet = build_packet("kasmina", clock, events=[event(REJECTED, clock, reason="NONCE_REPLAYED")])
+    nissa.take(sealed(packet, clock))
+    assert sample("esper_telemetry_packets_total", source="kasmina", priority="critical") == before + 1
+    assert sample("esper_telemetry_events_total", source="kasmina", event="command_rejected", level="critical") >= 1
+
+
+def test_an_alert_is_told_when_it_rises_and_when_it_clears(
+    nissa: Ingestor, clock: ManualClock, told: list[TelemetryPacket]
+) -> None:
+    for count in (0.0, 5.0, 5.0, 0.0):
+        nissa.take(sealed(leaks(clock, count), clock))
+    assert [packet.events[0].name for packet in told] == ["alert_raised", "alert_cleared"]
+    risen = {attribute.key: attribute for attribute in told[0].events[0].attributes}
+    assert risen["rule"].text == "kasmina_isolation_violation"
+    assert (risen["value"].real, risen["threshold"].real) == (5.0, 0.0)
+    assert (told[0].source, told[0].training_run_id) == ("nissa", "r1")
+
+
+def test_an_envelope_that_cannot_be_believed_is_counted_and_left(nissa: Ingestor, clock: ManualClock) -> None:
+    before = sample("nissa_envelopes_refused_total")
+    forged = sealed(leaks(clock, 5.0), clock)
+    forged.signature = "0" * 64
+    nissa.take(forged)
+    broken = seal(
+        KEYRING,
+        clock,
+        TelemetryPacket(packet_id="incomplete"),
+        source="kasmina",
+        lane=BusLane.BUS_LANE_TELEMETRY,
+        priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
+    )
+    nissa.take(broken)
+    assert sample("nissa_envelopes_refused_total") == before + 2
+    assert not nissa.alerts.active
+
+
+def test_other_messages_on_the_bus_are_none_of_its_business(nissa: Ingestor, clock: ManualClock) -> None:
+    assert FieldReport.DESCRIPTOR.full_name == "esper.leyline.v1.FieldReport"
+    before = sample("nissa_envelopes_refused_total")
+    envelope = sealed(leaks(clock, 5.0), clock)
+    envelope.payload_type = "esper.leyline.v1.PolicyUpdate"
+    nissa.take(envelope)
+    assert sample("nissa_envelopes_refused_total") == before
+
+
+async def test_it_follows_every_lane_and_acknowledges_what_it_took(
+    nissa: Ingestor, clock: ManualClock, told: list[TelemetryPacket], tmp_path: Path
+) -> None:
+    bus = SqliteLog(tmp_path / "oona.db", clock)
+    following = asyncio.create_task(nissa.run(bus))
+    critical = build_packet("kasmina", clock, events=[event(REJECTED, clock, reason="STALE")])
+    await bus.publish([sealed(critical, clock), sealed(leaks(clock, 5.0), clock)])
+    async with asyncio.timeout(10):
+        while not told or await bus.depth(BusLane.BUS_LANE_TELEMETRY) or await bus.depth(BusLane.BUS_LANE_EMERGENCY):
+            await asyncio.sleep(0.01)
+    assert await bus.fetch(GROUP, GROUP, [BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_TELEMETRY], 10) == []
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    await bus.close()

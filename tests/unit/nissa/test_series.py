@@ -1,0 +1,84 @@
+"""Measurements become series that Prometheus can scrape."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+
+from esper.leyline import Attribute, Metric
+from esper.nissa.series import LatestValues, prometheus_name
+
+
+def measured(name: str, value: float, **attributes: str) -> Metric:
+    return Metric(
+        name=name, value=value, attributes=[Attribute(key=key, text=text) for key, text in attributes.items()]
+    )
+
+
+def scraped(series: LatestValues) -> list[str]:
+    registry = CollectorRegistry()
+    registry.register(series)
+    return [line for line in generate_latest(registry).decode().splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("kasmina.seed.alpha", "kasmina_seed_alpha"),
+        ("tamiyo.gnn.feature_coverage", "tamiyo_gnn_feature_coverage"),
+        ("kasmina.command_verifier.rejections_total", "kasmina_command_verifier_rejections_total"),
+    ],
+)
+def test_names_keep_their_words(name: str, expected: str) -> None:
+    assert prometheus_name(name) == expected
+
+
+def test_the_latest_value_of_each_series_is_shown() -> None:
+    series = LatestValues()
+    series.put(measured("kasmina.seed.alpha", 0.25, seed_id="s1"), "kasmina", "r1")
+    series.put(measured("kasmina.seed.alpha", 0.5, seed_id="s1"), "kasmina", "r1")
+    series.put(measured("kasmina.seed.alpha", 1.0, seed_id="s2"), "kasmina", "r1")
+    assert scraped(series) == [
+        'kasmina_seed_alpha{run="r1",seed_id="s1",source="kasmina"} 0.5',
+        'kasmina_seed_alpha{run="r1",seed_id="s2",source="kasmina"} 1.0',
+    ]
+
+
+def test_a_running_total_is_a_counter() -> None:
+    series = LatestValues()
+    series.put(measured("oona.publish_total", 7.0), "oona")
+    registry = CollectorRegistry()
+    registry.register(series)
+    assert "# TYPE oona_publish_total counter" in generate_latest(registry).decode()
+    assert registry.get_sample_value("oona_publish_total", {"source": "oona", "run": ""}) == 7.0
+
+
+def test_series_of_one_metric_may_have_different_labels() -> None:
+    series = LatestValues()
+    series.put(measured("a.b", 1.0), "x")
+    series.put(measured("a.b", 2.0, lane="normal"), "x")
+    assert scraped(series) == ['a_b{lane="",run="",source="x"} 1.0', 'a_b{lane="normal",run="",source="x"} 2.0']
+
+
+@given(st.lists(st.integers(0, 20), max_size=100))
+def test_the_number_of_series_is_bounded_and_the_most_recent_stay(numbers: list[int]) -> None:
+    series = LatestValues(max_series=5)
+    for number in numbers:
+        series.put(measured(f"m{number}", float(number)), "x")
+    recent = list(dict.fromkeys(reversed(numbers)))[:5]
+    assert sorted(scraped(series)) == sorted(f'm{number}{{run="",source="x"}} {float(number)}' for number in recent)
+    assert series.evicted == len(series_entered(numbers)) - len(recent)
+
+
+def series_entered(numbers: list[int]) -> list[int]:
+    """Every time that a number was new among the five most recent ones."""
+    entered, present = [], []
+    for number in numbers:
+        if number in present:
+            present.remove(number)
+        else:
+            entered.append(number)
+        present = [*present, number][-5:]
+    return entered

@@ -1,0 +1,55 @@
+"""Both buses on a clock that tests own, and envelopes for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import fakeredis
+
+from esper.core.clock import ManualClock
+from esper.core.keys import Keyring
+from esper.leyline import BusEnvelope, BusLane, MessagePriority, RunClosure
+from esper.oona.bus import Bus, BusConfig
+from esper.oona.envelope import seal
+from esper.oona.log import SqliteLog
+from esper.oona.redis import RedisBus
+
+KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
+NORMAL_LANE = BusLane.BUS_LANE_NORMAL
+TELEMETRY_LANE = BusLane.BUS_LANE_TELEMETRY
+EMERGENCY_LANE = BusLane.BUS_LANE_EMERGENCY
+NORMAL, HIGH, CRITICAL = (MessagePriority.Value(f"MESSAGE_PRIORITY_{name}") for name in ("NORMAL", "HIGH", "CRITICAL"))
+
+
+def an_envelope(
+    event_id: str, lane: int = NORMAL_LANE, priority: int = NORMAL, clock: ManualClock | None = None
+) -> BusEnvelope:
+    return seal(
+        KEYRING,
+        clock or ManualClock(),
+        RunClosure(reason=event_id),
+        source="test",
+        lane=lane,
+        priority=priority,
+        event_id=event_id,
+    )
+
+
+@asynccontextmanager
+async def sqlite_bus(directory: Path, clock: ManualClock, config: BusConfig) -> AsyncIterator[Bus]:
+    bus = SqliteLog(directory / "oona.db", clock, config)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@asynccontextmanager
+async def redis_bus(directory: Path, clock: ManualClock, config: BusConfig) -> AsyncIterator[Bus]:
+    bus = RedisBus(fakeredis.FakeAsyncRedis(), config, clock)
+    try:
+        yield bus
+    finally:
+        await bus.close()

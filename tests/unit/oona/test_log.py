@@ -1,0 +1,137 @@
+"""The SQLite log beyond the common promises: restarts, and any order of operations."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+from esper.core.clock import ManualClock
+from esper.oona.bus import BusConfig
+from esper.oona.log import SqliteLog
+from tests.unit.oona.buses import EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE, an_envelope
+
+LANES = (EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE)
+CONFIG = BusConfig(max_deliveries=3, lease_s=10.0, retry_s=1.0, retention_s=50.0)
+
+
+async def test_a_restart_keeps_envelopes_groups_and_what_is_held(tmp_path: Path) -> None:
+    clock = ManualClock()
+    bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    await bus.publish([an_envelope(name) for name in "abc"])
+    await bus.fetch("g", "c1", LANES, 2)
+    await bus.acknowledge("g", ["a"])
+    await bus.close()
+    again = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    assert [envelope.event_id for envelope in await again.fetch("g", "c2", LANES, 10)] == ["c"]
+    clock.advance(11.0)
+    (held,) = await again.fetch("g", "c2", LANES, 1)
+    assert (held.event_id, held.attempt) == ("b", 2)
+    await again.close()
+
+
+async def test_a_position_is_never_given_twice(tmp_path: Path) -> None:
+    clock = ManualClock()
+    bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    (first,) = await bus.publish([an_envelope("a")])
+    clock.advance(51.0)
+    assert await bus.trim() == 1
+    await bus.close()
+    again = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    (second,) = await again.publish([an_envelope("b")])
+    assert second.sequence > first.sequence
+    await again.close()
+
+
+async def test_rejections_wait_longer_each_time(tmp_path: Path) -> None:
+    clock = ManualClock()
+    bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    await bus.publish([an_envelope("a")])
+    await bus.fetch("g", "c1", LANES, 1)
+    for wait_s in (1.0, 2.0):
+        await bus.reject("g", ["a"])
+        clock.advance(wait_s - 0.001)
+        assert await bus.fetch("g", "c1", LANES, 1) == []
+        clock.advance(0.001)
+        assert len(await bus.fetch("g", "c1", LANES, 1)) == 1
+    await bus.close()
+
+
+class LogMachine(RuleBasedStateMachine):
+    """In any order of operations, restarts included: nothing is lost, and nothing handled comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.loop = asyncio.new_event_loop()
+        self.clock = ManualClock()
+        self.published: list[str] = []
+        self.handled: set[str] = set()
+        self.held: set[str] = set()
+        self.open()
+
+    def open(self) -> None:
+        async def make() -> SqliteLog:
+            return SqliteLog(Path(self.directory.name) / "oona.db", self.clock, CONFIG)
+
+        self.bus = self.loop.run_until_complete(make())
+
+    @rule(lane=st.sampled_from(LANES), count=st.integers(1, 3))
+    def publish(self, lane: int, count: int) -> None:
+        names = [f"e{len(self.published) + number}" for number in range(count)]
+        self.loop.run_until_complete(self.bus.publish([an_envelope(name, lane) for name in names]))
+        self.published += names
+
+    @rule(limit=st.integers(0, 4), consumer=st.sampled_from(["c1", "c2"]))
+    def fetch(self, limit: int, consumer: str) -> None:
+        found = self.loop.run_until_complete(self.bus.fetch("g", consumer, LANES, limit))
+        names = [envelope.event_id for envelope in found]
+        assert len(names) == len(set(names)) <= limit
+        assert not self.handled & set(names)
+        self.held |= set(names)
+
+    @rule(share=st.floats(0, 1))
+    def acknowledge(self, share: float) -> None:
+        names = sorted(self.held)[: round(share * len(self.held))]
+        self.loop.run_until_complete(self.bus.acknowledge("g", names))
+        self.handled |= set(names)
+        self.held -= set(names)
+
+    @rule()
+    def reject(self) -> None:
+        self.loop.run_until_complete(self.bus.reject("g", sorted(self.held)))
+        self.held.clear()
+
+    @rule(seconds=st.sampled_from([0.5, 11.0, 16.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def trim(self) -> None:
+        self.loop.run_until_complete(self.bus.trim())
+
+    @rule()
+    def restart(self) -> None:
+        self.loop.run_until_complete(self.bus.close())
+        self.open()
+
+    def teardown(self) -> None:
+        self.clock.advance(30.0)
+        for _ in range(CONFIG.max_deliveries + 1):
+            found = self.loop.run_until_complete(self.bus.fetch("g", "last", LANES, 1000))
+            self.held |= {envelope.event_id for envelope in found}
+            self.clock.advance(30.0)
+        dead = {envelope.event_id for envelope in self.loop.run_until_complete(self.bus.dead_letters(1000))}
+        assert not dead & self.handled
+        assert set(self.published) == self.handled | self.held | dead
+        self.loop.run_until_complete(self.bus.close())
+        self.loop.close()
+        self.directory.cleanup()
+
+
+LogMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestLogMachine = LogMachine.TestCase

@@ -1,0 +1,118 @@
+"""The mode gets worse at once, and better only after dwell and hysteresis."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esper.core.clock import ManualClock, timestamp
+from esper.core.errors import ConfigError
+from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ServiceStatus, SystemMode
+from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL, STEADY, ModeConfig, ModeMachine, conditions
+
+CONFIG = ModeConfig(dwell_s=10.0, clear_s=5.0)
+
+
+def service(
+    name: str = "tamiyo", *, is_lost: bool = False, health: str = "HEALTHY", summary: str = ""
+) -> ServiceStatus:
+    status = HealthStatus.Value(f"HEALTH_STATUS_{health}")
+    return ServiceStatus(service=name, instance="i", is_lost=is_lost, health=status, summary=summary)
+
+
+def emergency(level: str) -> EmergencySignal:
+    value = EmergencyLevel.Value(f"EMERGENCY_LEVEL_{level}")
+    return EmergencySignal(emergency_id="e1", level=value, cause="halt", origin="tolaria", raised_at=timestamp(0))
+
+
+@pytest.mark.parametrize(
+    ("services", "emergencies", "mode", "cause"),
+    [
+        ([], [], NORMAL, STEADY),
+        ([service()], [], NORMAL, STEADY),
+        ([service(health="DEGRADED")], [], NORMAL, STEADY),
+        ([service(is_lost=True)], [], DEGRADED, "tamiyo (i) is lost"),
+        ([service(health="UNHEALTHY", summary="disk full")], [], DEGRADED, "tamiyo is unwell: disk full"),
+        ([], [emergency("L1_NOTICE")], NORMAL, STEADY),
+        ([], [emergency("L2_ELEVATED")], DEGRADED, "halt raised by tolaria"),
+        ([service(is_lost=True)], [emergency("L3_CONSERVATIVE")], EMERGENCY, "halt raised by tolaria (e1)"),
+        ([], [emergency("L4_HALT")], EMERGENCY, "halt raised by tolaria (e1)"),
+    ],
+)
+def test_the_facts_decide_the_mode_and_name_its_cause(
+    services: list[ServiceStatus], emergencies: list[EmergencySignal], mode: SystemMode, cause: str
+) -> None:
+    assert conditions(services, emergencies) == (mode, cause)
+
+
+def test_it_gets_worse_at_once() -> None:
+    machine = ModeMachine(ManualClock(), CONFIG)
+    assert machine.update(DEGRADED, "lost")
+    assert machine.update(EMERGENCY, "halt")
+    assert machine.mode == EMERGENCY
+
+
+def test_it_stays_for_its_dwell_time_even_when_all_is_well() -> None:
+    clock = ManualClock()
+    machine = ModeMachine(clock, CONFIG)
+    machine.update(DEGRADED, "lost")
+    for _ in range(9):
+        assert not machine.update(NORMAL, STEADY)
+        clock.advance(1.0)
+    assert machine.mode == DEGRADED
+    clock.advance(1.0)
+    assert machine.update(NORMAL, STEADY)
+
+
+def test_a_relapse_starts_the_clear_time_again() -> None:
+    clock = ManualClock()
+    machine = ModeMachine(clock, CONFIG)
+    machine.update(DEGRADED, "lost")
+    clock.advance(20.0)
+    machine.update(NORMAL, STEADY)
+    clock.advance(4.0)
+    machine.update(DEGRADED, "lost")
+    clock.advance(4.0)
+    assert not machine.update(NORMAL, STEADY)
+    clock.advance(4.9)
+    assert not machine.update(NORMAL, STEADY)
+    clock.advance(0.1)
+    assert machine.update(NORMAL, STEADY)
+
+
+def test_a_new_cause_is_a_change_though_the_mode_is_not() -> None:
+    machine = ModeMachine(ManualClock(), CONFIG)
+    assert machine.update(DEGRADED, "a")
+    assert not machine.update(DEGRADED, "a")
+    assert machine.update(DEGRADED, "b")
+    assert machine.describe([]).cause == "b"
+
+
+def test_a_step_of_the_wall_clock_changes_nothing() -> None:
+    clock = ManualClock()
+    machine = ModeMachine(clock, CONFIG)
+    machine.update(DEGRADED, "lost")
+    machine.update(NORMAL, STEADY)
+    clock.set(clock.now_ns() + 10**15)
+    assert not machine.update(NORMAL, STEADY)
+
+
+@given(st.lists(st.tuples(st.sampled_from([NORMAL, DEGRADED, EMERGENCY]), st.floats(0.0, 4.0)), max_size=60))
+def test_the_mode_is_never_better_than_the_facts_and_never_flaps(history: list[tuple[SystemMode, float]]) -> None:
+    clock = ManualClock()
+    machine = ModeMachine(clock, CONFIG)
+    entered_ns, mode = clock.monotonic_ns(), machine.mode
+    for wanted, seconds in history:
+        machine.update(wanted, "why")
+        assert machine.mode >= wanted
+        if machine.mode != mode:
+            if machine.mode < mode:
+                assert clock.monotonic_ns() - entered_ns >= 10 * 10**9
+            entered_ns, mode = clock.monotonic_ns(), machine.mode
+        clock.advance(seconds)
+
+
+def test_negative_times_are_refused() -> None:
+    with pytest.raises(ConfigError, match="dwell_s"):
+        ModeConfig(dwell_s=-1.0)
