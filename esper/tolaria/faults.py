@@ -31,6 +31,7 @@ from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notic
 TIMEOUT_S = 5.0
 USELESS_BLUEPRINT = "control.random_frozen"
 USELESS_SEED = "useless"
+USELESS_BLEND_SHARE = 0.06  # long enough for the host to lean on it: muted, it then looks useful
 
 
 class FaultInjector:
@@ -52,7 +53,7 @@ class FaultInjector:
         self._tamiyo_pid = tamiyo_pid
         self._freeze_s = freeze_s
         self._record = record
-        self._started: RunStarted | None = None
+        self._total_steps = 1
         self._due: list[tuple[float, str, Callable[[Boundary], str]]] = [
             (0.01, "forged command", self._forge),
             (0.02, "replayed command", self._replay),
@@ -61,11 +62,10 @@ class FaultInjector:
         ]
 
     def on_start(self, started: RunStarted) -> None:
-        self._started = started
+        self._total_steps = started.total_steps
 
     def on_boundary(self, boundary: Boundary) -> None:
-        total = self._started.total_steps if self._started else 1
-        while self._due and boundary.step >= self._due[0][0] * total:
+        while self._due and boundary.step >= self._due[0][0] * self._total_steps:
             _, name, inject = self._due.pop(0)
             self._record("fault", step=boundary.step, name=name, detail=inject(boundary))
 
@@ -77,10 +77,10 @@ class FaultInjector:
         return self._send(self._sealed(forger, command))
 
     def _replay(self, boundary: Boundary) -> str:
-        """A harmless order that is accepted once, then the same bytes again."""
+        """An order that changes nothing, accepted once, then the same bytes again."""
         signer = Signer(self._keyring, self._clock)
         command = self._command(boundary, "replay")
-        command.resume.rationale = "nothing is paused"
+        command.optimizer.learning_rate_factor = 1.0
         envelope = self._sealed(signer, command)
         first, second = self._send(envelope), self._send(envelope)
         return f"first: {first}; again: {second}"
@@ -95,7 +95,7 @@ class FaultInjector:
             alpha_start=0.0,
             alpha_target=1.0,
             schedule=BlendSchedule.BLEND_SCHEDULE_LINEAR,
-            schedule_steps=30,
+            schedule_steps=round(USELESS_BLEND_SHARE * self._total_steps),
         )
         command = self._command(boundary, USELESS_SEED)
         command.seed.CopyFrom(
