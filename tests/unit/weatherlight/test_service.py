@@ -1,0 +1,221 @@
+"""Weatherlight's and the bus's RPCs at a real server: who may call, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import AccessDenied, BackPressure, ContractError, InvalidSignature
+from esper.core.telemetry import EventSpec, build_packet, event
+from esper.leyline import (
+    BusEnvelope,
+    BusLane,
+    ConsumeRequest,
+    ConsumeResponse,
+    HealthStatus,
+    HeartbeatRequest,
+    MessagePriority,
+    PublishRequest,
+    PublishTelemetryRequest,
+    RegisterServiceRequest,
+    RunClosure,
+    SubscribeRequest,
+    SystemMode,
+    TelemetryLevel,
+    TelemetryPacket,
+    WatchModeRequest,
+    WeatherlightServiceGetStatusRequest,
+)
+from esper.oona.envelope import seal
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients.aio import AioChannel, BusClient, WeatherlightClient, aio_channel
+from esper.rpc.server import Server, ServerConfig, start
+from esper.weatherlight.bus_service import BusService
+from esper.weatherlight.service import WeatherlightService
+from tests.unit.weatherlight.conftest import KEYRING, Plane
+
+HEALTHY = HealthStatus.HEALTH_STATUS_HEALTHY
+ALARM = EventSpec("test_alarm", TelemetryLevel.TELEMETRY_LEVEL_CRITICAL, "An alarm.")
+
+
+@pytest.fixture
+async def server(plane: Plane) -> AsyncIterator[Server]:
+    """Both services on a socket, over the plane's parts."""
+    service = WeatherlightService(
+        keyring=KEYRING,
+        clock=plane.clock,
+        bus=plane.bus,
+        supervisor=plane.supervisor,
+        actions=plane.actions,
+        stop=lambda grace_s: None,
+    )
+    with tempfile.TemporaryDirectory(prefix="esper-") as directory:
+        config = ServerConfig(listen=f"unix:{Path(directory) / 's'}")
+        made = await start(config, [service, BusService(plane.bus, plane.router, KEYRING)])
+        yield made
+        await made.drain(0.1)
+
+
+@pytest.fixture
+async def channel(server: Server) -> AsyncIterator[AioChannel]:
+    async with aio_channel(server.endpoint) as made:
+        yield made
+
+
+def weatherlight(channel: AioChannel, service: str = "tamiyo") -> WeatherlightClient:
+    return WeatherlightClient(channel, metadata=service_metadata(KEYRING, service))
+
+
+def bus(channel: AioChannel) -> BusClient:
+    return BusClient(channel, metadata=service_metadata(KEYRING, "tamiyo"))
+
+
+def an_envelope(event_id: str) -> BusEnvelope:
+    lane, priority = BusLane.BUS_LANE_NORMAL, MessagePriority.MESSAGE_PRIORITY_NORMAL
+    closure = RunClosure(reason=event_id)
+    return seal(KEYRING, SYSTEM_CLOCK, closure, source="tamiyo", lane=lane, priority=priority, event_id=event_id)
+
+
+def register(service: str = "tamiyo") -> RegisterServiceRequest:
+    return RegisterServiceRequest(service=service, instance="h:1", version="1")
+
+
+async def test_nobody_without_a_token_learns_or_changes_anything(channel: AioChannel) -> None:
+    client = WeatherlightClient(channel)
+    with pytest.raises(AccessDenied, match="esper-service-token are required"):
+        await client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
+    with pytest.raises(AccessDenied):
+        await anext(client.watch_mode(WatchModeRequest(), timeout_s=5))
+    with pytest.raises(AccessDenied):
+        await anext(client.subscribe(SubscribeRequest(), timeout_s=5))
+    with pytest.raises(AccessDenied):
+        await BusClient(channel).publish(PublishRequest(envelopes=[an_envelope("a")]), timeout_s=5)
+
+
+async def test_a_token_of_one_service_is_none_of_another(channel: AioChannel) -> None:
+    token = service_metadata(KEYRING, "tamiyo")["esper-service-token"]
+    impostor = WeatherlightClient(channel, metadata={"esper-service": "kasmina", "esper-service-token": token})
+    with pytest.raises(AccessDenied, match="does not belong to service 'kasmina'"):
+        await impostor.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
+
+
+async def test_a_service_registers_and_beats_for_itself_only(channel: AioChannel) -> None:
+    client = weatherlight(channel)
+    answer = await client.register_service(register(), timeout_s=5)
+    assert answer.heartbeat_interval.seconds == 2
+    assert answer.mode.mode == SystemMode.SYSTEM_MODE_NORMAL
+    beat = HeartbeatRequest(service="tamiyo", instance="h:1", health=HEALTHY)
+    assert not (await client.heartbeat(beat, timeout_s=5)).is_unknown
+    with pytest.raises(AccessDenied, match="about 'kasmina'"):
+        await client.register_service(register("kasmina"), timeout_s=5)
+    status = await client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
+    assert [(each.service, each.is_lost) for each in status.services] == [("tamiyo", False)]
+
+
+async def test_telemetry_is_durable_when_it_is_answered(channel: AioChannel, plane: Plane) -> None:
+    packet = build_packet("tamiyo", plane.clock, events=[event(ALARM, plane.clock)])
+
+    async def batches() -> AsyncIterator[PublishTelemetryRequest]:
+        yield PublishTelemetryRequest(packets=[packet, TelemetryPacket(packet_id="broken")], dropped=3)
+        yield PublishTelemetryRequest(packets=[packet], dropped=0)
+
+    answer = await weatherlight(channel).publish_telemetry(batches(), timeout_s=5)
+    assert (answer.accepted, answer.refused, answer.duplicates) == (1, 1, 1)
+    assert await plane.packets() == [packet]
+    status = await weatherlight(channel).get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
+    assert (status.packets, status.critical, status.dropped) == (1, 1, 3)
+
+
+async def test_a_full_lane_is_back_pressure_to_its_sender(channel: AioChannel, plane: Plane) -> None:
+    packets = [build_packet("tamiyo", plane.clock) for _ in range(51)]
+
+    async def batches() -> AsyncIterator[PublishTelemetryRequest]:
+        yield PublishTelemetryRequest(packets=packets, dropped=0)
+
+    with pytest.raises(BackPressure):
+        await weatherlight(channel).publish_telemetry(batches(), timeout_s=5)
+
+
+async def test_a_published_envelope_must_be_sealed(channel: AioChannel) -> None:
+    forged = an_envelope("a")
+    forged.payload = b"other"
+    with pytest.raises(InvalidSignature):
+        await bus(channel).publish(PublishRequest(envelopes=[forged]), timeout_s=5)
+
+
+class Consumer:
+    """One consumer: the test decides what it settles."""
+
+    def __init__(self, channel: AioChannel, name: str, max_in_flight: int = 8) -> None:
+        self._requests: asyncio.Queue[ConsumeRequest | None] = asyncio.Queue()
+        lanes = [BusLane.BUS_LANE_NORMAL]
+        self.say(ConsumeRequest(group="g", consumer=name, lanes=lanes, max_in_flight=max_in_flight))
+        self._responses = bus(channel).consume(self._sent(), timeout_s=30)
+
+    def say(self, request: ConsumeRequest | None) -> None:
+        self._requests.put_nowait(request)
+
+    async def next(self) -> tuple[str, int]:
+        response: ConsumeResponse = await asyncio.wait_for(anext(self._responses), 10)
+        return response.envelope.event_id, response.envelope.attempt
+
+    async def leave(self) -> None:
+        self.say(None)
+        async for _ in self._responses:
+            pass
+
+    async def _sent(self) -> AsyncIterator[ConsumeRequest]:
+        while (request := await self._requests.get()) is not None:
+            yield request
+
+
+async def test_a_consumer_gets_what_is_there_and_what_comes(channel: AioChannel) -> None:
+    await bus(channel).publish(PublishRequest(envelopes=[an_envelope("a")]), timeout_s=5)
+    consumer = Consumer(channel, "c1")
+    assert await consumer.next() == ("a", 1)
+    await bus(channel).publish(PublishRequest(envelopes=[an_envelope("b")]), timeout_s=5)
+    assert await consumer.next() == ("b", 1)
+    consumer.say(ConsumeRequest(acknowledged_event_ids=["a", "b"]))
+    await consumer.leave()
+
+
+async def test_no_more_than_it_can_hold_is_given_to_a_consumer(channel: AioChannel) -> None:
+    await bus(channel).publish(PublishRequest(envelopes=[an_envelope(name) for name in "abc"]), timeout_s=5)
+    consumer = Consumer(channel, "c1", max_in_flight=2)
+    assert [await consumer.next(), await consumer.next()] == [("a", 1), ("b", 1)]
+    consumer.say(ConsumeRequest(acknowledged_event_ids=["b"]))
+    assert await consumer.next() == ("c", 1)
+    await consumer.leave()
+
+
+async def test_what_a_consumer_leaves_behind_goes_to_the_next(channel: AioChannel) -> None:
+    await bus(channel).publish(PublishRequest(envelopes=[an_envelope(name) for name in "ab"]), timeout_s=5)
+    first = Consumer(channel, "c1")
+    assert [await first.next(), await first.next()] == [("a", 1), ("b", 1)]
+    first.say(ConsumeRequest(acknowledged_event_ids=["a"]))
+    await first.leave()
+    second = Consumer(channel, "c2")
+    assert await second.next() == ("b", 2)
+    await second.leave()
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        ConsumeRequest(consumer="c", lanes=[BusLane.BUS_LANE_NORMAL]),
+        ConsumeRequest(group="g", lanes=[BusLane.BUS_LANE_NORMAL]),
+        ConsumeRequest(group="g", consumer="c"),
+        ConsumeRequest(group="g", consumer="c", lanes=[BusLane.BUS_LANE_UNSPECIFIED]),
+    ],
+)
+async def test_a_consumer_must_say_who_it_is_and_what_it_wants(channel: AioChannel, opening: ConsumeRequest) -> None:
+    async def requests() -> AsyncIterator[ConsumeRequest]:
+        yield opening
+
+    with pytest.raises(ContractError, match=r"first message|lanes"):
+        await anext(bus(channel).consume(requests(), timeout_s=5))
