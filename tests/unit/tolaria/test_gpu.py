@@ -1,0 +1,65 @@
+"""The trainer on a CUDA device: the same promises as on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.tolaria.checkpoint import CheckpointStore
+from esper.tolaria.config import TrainConfig
+from tests.unit.tolaria.scripted_control import ScriptedControl
+from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder, run
+
+pytestmark = pytest.mark.gpu
+
+ON_GPU = replace(CONFIG, device="cuda")
+
+
+def test_equal_seeds_give_equal_weights() -> None:
+    assert run(ON_GPU)["weights_digest"] == run(ON_GPU)["weights_digest"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"optimizer": "sgd", "clip_norm": 0.5},
+        {"amp": "bf16"},
+        {"amp": "fp16"},
+        {"accumulate": 8, "pcgrad": True},
+        {"accumulate": 8, "pcgrad": True, "amp": "fp16"},
+        {"accumulate": 4},
+    ],
+    ids=str,
+)
+def test_after_culls_the_weights_are_those_of_the_run_that_never_grew(change: dict[str, Any]) -> None:
+    config = replace(ON_GPU, **change)
+    culled, never = run(config, ScriptedControl(CULLED)), run(config)
+    assert culled["weights_digest"] == never["weights_digest"]
+    assert culled["training_macs"] > never["training_macs"]
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_killed_run_that_resumes_ends_with_the_same_weights(tmp_path: Path, amp: str) -> None:
+    config = replace(ON_GPU, amp=amp)
+    whole = run(config, ScriptedControl(KEPT))
+    store = CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run(config, ScriptedControl(KEPT), observer=Recorder(23), store=store)
+    resumed = run(config, ScriptedControl(KEPT), store=store, resume=True)
+    assert resumed["weights_digest"] == whole["weights_digest"]
+    assert resumed["final_widths"] == [13, 5]
+
+
+def test_the_narrow_host_learns_the_digits() -> None:
+    summary = run(TrainConfig(hidden=(32, 32), epochs=20, grow="never", device="cuda"))
+    assert summary["test_accuracy"] > 0.9
+
+
+@pytest.mark.parametrize(("data", "model"), [("digits", "cnn"), ("mnist1d", "conv1d"), ("pytext", "transformer")])
+def test_every_named_model_trains_reproducibly(data: str, model: str) -> None:
+    config = TrainConfig(data=data, model=model, samples=600, epochs=2, grow="never", device="cuda")
+    assert run(config)["weights_digest"] == run(config)["weights_digest"]
