@@ -80,17 +80,17 @@ def test_a_nested_key_is_named_with_dots_in_flags_and_two_underscores_in_the_env
 
 
 def test_an_unknown_key_of_the_file_names_the_nearest_known_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="worker = 3: the file .* did you mean 'workers'"):
+    with pytest.raises(ConfigError, match=r"worker = 3: the file .* did you mean 'workers'"):
         read(file=toml(tmp_path, "worker = 3"))
 
 
 def test_an_unknown_variable_of_the_environment_names_the_nearest_known_one() -> None:
-    with pytest.raises(ConfigError, match="the environment .* did you mean 'ESPER_T_WORKERS'"):
+    with pytest.raises(ConfigError, match=r"the environment .* did you mean 'ESPER_T_WORKERS'"):
         read(environ={"ESPER_T_WORKER": "3"})
 
 
 def test_an_unknown_flag_names_the_nearest_known_one() -> None:
-    with pytest.raises(ConfigError, match="the flag .* did you mean 'workers'"):
+    with pytest.raises(ConfigError, match=r"the flag .* did you mean 'workers'"):
         read(flags={"listen": "a", "worker": 3})
 
 
