@@ -288,4 +288,6 @@ class SeedExecutor:
 def _span_name(directive: SeedDirective) -> str:
     if directive.kind == DirectiveKind.DIRECTIVE_KIND_ATTACH:
         return "executor.graft"
+    if directive.kind not in DirectiveKind.values():
+        return "executor.unknown"
     return f"executor.{DirectiveKind.Name(directive.kind).removeprefix('DIRECTIVE_KIND_').lower()}"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from esper.core.errors import GraftFailed
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.graft import Graft
 from esper.kasmina.executor.task import Task
@@ -75,7 +75,7 @@ def probe_outputs(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
     with arm.measured(key):
         outputs = arm.model(task.probe_inputs())
     if not isinstance(outputs, Tensor):
-        raise GraftFailed(f"the host returns {type(outputs).__name__}, expected one tensor of outputs")
+        raise ConfigError("model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor")
     return outputs.double().cpu()
 
 

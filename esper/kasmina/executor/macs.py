@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from esper.core.errors import GraftFailed
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.keys import draw_key
 from esper.kasmina.executor.side_pass import side_pass
@@ -39,7 +39,9 @@ def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
     with side_pass(arm.modules, key=draw_key("macs"), training=False), torch.enable_grad():
         outputs, forward = counted(lambda: arm.model(inputs))
         if not isinstance(outputs, Tensor):
-            raise GraftFailed(f"the host returns {type(outputs).__name__}, expected one tensor of outputs")
+            raise ConfigError(
+                "model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor"
+            )
         loss = outputs.float().square().sum()
         _, backward = counted(lambda: torch.autograd.grad(loss, parameters, allow_unused=True))
     return MacCount(forward=forward // len(inputs), training=(forward + backward) // len(inputs))

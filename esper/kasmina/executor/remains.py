@@ -22,7 +22,8 @@ def find_remains(state: ExecutorState, seed_id: str) -> list[str]:
     known = {id(member) for group in state.arm.optimizer.param_groups for member in group["params"]}
     if any(id(parameter) not in known for parameter in state.arm.optimizer.state):
         remains.append("optimiser state of a parameter that is in no group")
-    if state.twin is not None:
+    # There is one twin at a time; with another seed alive it is that seed's.
+    if state.twin is not None and not state.lives.keys() - {seed_id}:
         remains.append("a twin")
     if seed_id in state.lives:
         remains.append("the seed's record")

@@ -1,0 +1,55 @@
+"""Factories: keyed weights, the host's type, zero output, and agreement with the catalogue."""
+
+from __future__ import annotations
+
+import torch
+
+from esper.kasmina.executor.blueprints import FACTORIES, build_seed
+from esper.urza.catalog import Catalog
+
+
+def seed(run, factory, slot_id, **parameters):
+    slot = run.executor._state.slots[slot_id]
+    return build_seed(run.arm.model, slot, factory, parameters, initialization_seed=3)
+
+
+def test_weights_follow_from_the_initialisation_seed_alone(rig):
+    run = rig("convnet")
+    slot = "span_conv:conv1-conv2"
+    generator = torch.default_generator.get_state()
+    first, second = (seed(run, "span.conv", slot, width=3) for _ in range(2))
+    assert torch.equal(torch.default_generator.get_state(), generator)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert first.read.weight.abs().sum() > 0
+    assert not first.write.weight.any()
+    assert first.write.bias is None
+
+
+def test_a_seed_has_the_hosts_type_mode_and_layer_settings(rig):
+    run = rig("convnet", double=True)
+    run.arm.model.eval()
+    built = seed(run, "span.conv", "span_conv:conv1-conv2", width=3)
+    assert {parameter.dtype for parameter in built.parameters()} == {torch.float64}
+    assert not built.training
+    assert built.read.padding == run.arm.model.conv1.padding
+    assert built.read.bias is None
+
+
+def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_fits(rig):
+    catalog = Catalog.builtin()
+    assert {blueprint.blueprint_id for blueprint in catalog.all()} == set(FACTORIES)
+    kinds = set()
+    for host in ("mlp", "conv1d", "transformer"):
+        run = rig(host)
+        for slot in run.executor._state.slots.values():
+            for blueprint in catalog.for_slot(slot.kind):
+                if blueprint.blueprint_id == "residual.conv" and slot.is_causal:
+                    continue
+                if blueprint.blueprint_id == "attention.self" and slot.dims == 2:
+                    continue
+                parameters = {bound.name: bound.default_value for bound in blueprint.parameters}
+                parameters["rank"] = min(parameters.get("rank", 1.0), slot.features)
+                built = seed(run, blueprint.blueprint_id, slot.slot_id, **parameters)
+                assert all(torch.isfinite(parameter).all() for parameter in built.parameters())
+                kinds.add(blueprint.blueprint_id)
+    assert kinds == set(FACTORIES)
