@@ -1,0 +1,144 @@
+"""The whole service in this process, without a network: its database is real, its clock is ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from esper.core.clock import ManualClock
+from esper.core.keys import Keyring
+from esper.core.signing import Signer
+from esper.kasmina.server import KasminaConfig, KasminaService, build_service
+from esper.leyline import (
+    AdaptationCommand,
+    AdvanceRequest,
+    AdvanceResponse,
+    ApplyCommandRequest,
+    CommandOutcome,
+    GetCommandRequest,
+    KasminaRunSpec,
+    KasminaRunState,
+    KasminaServiceGetRunStateRequest,
+    KasminaServiceGetStatusRequest,
+    KasminaServiceGetStatusResponse,
+    KasminaServiceOpenRunRequest,
+    KasminaServiceOpenRunResponse,
+    ListSeedsRequest,
+    RunStateBlob,
+    SeedRecord,
+    SignedCommand,
+    SystemMode,
+    TelemetryPacket,
+)
+from esper.rpc.auth import run_metadata
+from esper.rpc.call import Call
+from esper.rpc.process import ServiceContext
+from tests.unit.kasmina.control.making import RUN
+
+T = TypeVar("T")
+SECRET = "correct horse battery staple 0123456789 abcdef"
+START_NS = 1_800_000_000 * 1_000_000_000
+
+
+class Recorder:
+    """A reporter that keeps what it is told."""
+
+    mode = SystemMode.SYSTEM_MODE_NORMAL
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.packets: list[TelemetryPacket] = []
+
+    def send(self, packet: TelemetryPacket) -> None:
+        self.packets.append(packet)
+
+    def close(self, timeout_s: float) -> None:
+        return
+
+    @property
+    def events(self) -> list[str]:
+        return [event.name for packet in self.packets for event in packet.events]
+
+    @property
+    def metrics(self) -> set[str]:
+        return {metric.name for packet in self.packets for metric in packet.metrics}
+
+
+class Service:
+    """Kasmina over one state directory; `restart` is a crash without losing what was committed."""
+
+    def __init__(self, state_dir: Path, config: KasminaConfig | None = None) -> None:
+        self.clock = ManualClock(now_ns=START_NS)
+        self.keyring = Keyring.from_secret(SECRET)
+        self.signer = Signer(self.keyring, self.clock)
+        self.recorder = Recorder()
+        self.token = ""
+        self.runner = asyncio.Runner()
+        self._state_dir = state_dir
+        self._config = config or KasminaConfig()
+        self.servicer = self._built()
+        self.clock.advance(1)
+
+    def _built(self) -> KasminaService:
+        context = ServiceContext(
+            name="kasmina",
+            config=self._config,
+            keyring=self.keyring,
+            clock=self.clock,
+            state_dir=self._state_dir,
+            reporter=self.recorder,
+            weatherlight=None,
+            stop=lambda: None,
+        )
+        (servicer,) = build_service(context)
+        assert isinstance(servicer, KasminaService)
+        return servicer
+
+    def restart(self) -> None:
+        self.run(self.servicer.close())
+        self.servicer = self._built()
+
+    def close(self) -> None:
+        self.run(self.servicer.close())
+        self.runner.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @property
+    def call(self) -> Call:
+        return Call(method="test", metadata=run_metadata(self.token) if self.token else {})
+
+    def sign(self, message: Any, *, audience: str = f"kasmina/{RUN}", freshness_s: float = 60.0) -> SignedCommand:
+        self.clock.advance(0.001)
+        return self.signer.sign(message, audience=audience, freshness_s=freshness_s)
+
+    def open(self, run: KasminaRunSpec) -> KasminaServiceOpenRunResponse:
+        opened = self.run(self.servicer.open_run(KasminaServiceOpenRunRequest(command=self.sign(run)), self.call))
+        self.token = opened.run_token
+        return opened
+
+    def apply(self, command: AdaptationCommand | SignedCommand) -> CommandOutcome:
+        envelope = command if isinstance(command, SignedCommand) else self.sign(command)
+        return self.run(self.servicer.apply_command(ApplyCommandRequest(command=envelope), self.call)).outcome
+
+    def advance(self, request: AdvanceRequest) -> AdvanceResponse:
+        return self.run(self.servicer.advance(request, self.call))
+
+    def outcome_of(self, command_id: str) -> CommandOutcome | None:
+        found = self.run(self.servicer.get_command(GetCommandRequest(command_id=command_id), self.call))
+        return found.outcome if found.found else None
+
+    def blob(self) -> RunStateBlob:
+        return self.run(self.servicer.get_run_state(KasminaServiceGetRunStateRequest(), self.call)).state
+
+    def state(self) -> KasminaRunState:
+        return KasminaRunState.FromString(self.blob().state)
+
+    def seeds(self) -> list[SeedRecord]:
+        return list(self.run(self.servicer.list_seeds(ListSeedsRequest(), self.call)).seeds)
+
+    def status(self) -> KasminaServiceGetStatusResponse:
+        return self.run(self.servicer.get_status(KasminaServiceGetStatusRequest(), Call(method="test")))

@@ -1,0 +1,480 @@
+"""Requests of the service: believed once, stored before they are answered, answered the same for ever."""
+
+import pytest
+
+from esper.core.errors import (
+    AccessDenied,
+    CommandIdReused,
+    CommandRejected,
+    ContractError,
+    InvalidSignature,
+    LifecycleConflict,
+    MissingSignature,
+    NonceReplayed,
+)
+from esper.core.validation import violations
+from esper.kasmina import metrics
+from esper.leyline import (
+    AdaptationCommand,
+    ApplyCommandRequest,
+    CircuitBreakerOrder,
+    CircuitState,
+    ExportSeedStatesRequest,
+    FetchArtifactRequest,
+    KasminaServiceCloseRunRequest,
+    KasminaServiceOpenRunRequest,
+    PauseOrder,
+    PrefetchKernelRequest,
+    PrefetchStatus,
+    RegisterTeacherRequest,
+    RegistryReset,
+    RejectionReason,
+    ResetRegistryRequest,
+    ResetTeacherRequest,
+    RunClosure,
+    SeedStage,
+    SlotSignal,
+    TeacherRegistration,
+    TeacherReset,
+)
+from tests.unit.kasmina.control.fake_executor import FakeExecutor
+from tests.unit.kasmina.control.making import (
+    CATALOG,
+    RUN,
+    SLOT,
+    command,
+    germinate,
+    judgement,
+    kinds,
+    observation,
+    on_seed,
+    refusal_of,
+    request,
+    slot,
+    spec,
+)
+from tests.unit.kasmina.control.service import Service
+
+OPERATOR = "operator:ada"
+R = RejectionReason
+
+
+def paused(command_id: str = "p1", generation: int = 0) -> AdaptationCommand:
+    return command(command_id, generation=generation, issued_by=OPERATOR, pause=PauseOrder(rationale="look"))
+
+
+def test_a_run_opens_with_the_slots_that_a_seed_can_use(service: Service) -> None:
+    run = spec()
+    run.manifest.slots.append(slot("span_linear:empty", width=0))
+    run.manifest.slots.append(slot())
+    opened = service.open(run)
+    assert len(opened.run_token) == 43
+    assert list(opened.accepted_slots) == [s.slot_id for s in spec().manifest.slots]
+    assert [(s.slot_id, s.reason) for s in opened.refused_slots] == [
+        ("span_linear:empty", "width must not be zero"),
+        (SLOT, "its id is used twice"),
+    ]
+    assert violations(service.state()) == []
+
+
+def test_a_run_without_a_usable_slot_is_an_error_that_lists_them(service: Service) -> None:
+    run = spec()
+    del run.manifest.slots[1:]
+    run.manifest.slots[0].width = 0
+    with pytest.raises(ContractError, match="width must not be zero"):
+        service.open(run)
+
+
+def test_calls_without_the_runs_token_are_denied(service: Service) -> None:
+    service.open(spec())
+    for token in ("", "x" * 43):
+        service.token = token
+        with pytest.raises(AccessDenied):
+            service.advance(request(10))
+        with pytest.raises(AccessDenied):
+            service.blob()
+
+
+def test_a_good_command_acts_and_is_answered_the_same_for_ever(service: Service) -> None:
+    service.open(spec())
+    outcome = service.apply(germinate())
+    assert outcome.accepted
+    assert violations(outcome) == []
+    assert (outcome.ledger_seq, outcome.delivery_step) == (1, 100)
+    again = service.apply(germinate())
+    assert again.repeated_id
+    assert (again.directives, again.ledger_seq) == (outcome.directives, 1)
+    assert len(service.seeds()) == 1
+    settled = service.outcome_of("g-s1")
+    assert settled is not None
+    assert settled.directives == outcome.directives
+    assert service.outcome_of("never sent") is None
+
+
+def test_a_refused_command_is_answered_the_same_for_ever(service: Service) -> None:
+    service.open(spec())
+    service.apply(paused())
+    first = service.apply(germinate())
+    assert (first.accepted, refusal_of(first)) == (False, "PAUSED")
+    assert violations(first) == []
+    assert service.apply(germinate()).repeated_id
+    assert "command_refused" in service.recorder.events
+
+
+def test_a_known_id_with_another_payload_is_refused_loudly(service: Service) -> None:
+    service.open(spec())
+    service.apply(germinate())
+    with pytest.raises(CommandIdReused):
+        service.apply(germinate(step=101))
+    assert len(service.seeds()) == 1
+
+
+def test_the_same_envelope_is_believed_once_also_after_a_restart(service: Service) -> None:
+    service.open(spec())
+    envelope = service.sign(germinate())
+    service.apply(envelope)
+    for _ in range(2):
+        with pytest.raises(NonceReplayed):
+            service.apply(envelope)
+        service.restart()
+
+
+def test_a_payload_that_cannot_be_used_costs_its_nonce(service: Service) -> None:
+    service.open(spec())
+    envelope = service.sign(command())  # no action
+    with pytest.raises(CommandRejected) as caught:
+        service.apply(envelope)
+    assert caught.value.reason == R.REJECTION_REASON_MALFORMED_PAYLOAD
+    with pytest.raises(NonceReplayed):
+        service.apply(envelope)
+
+
+def test_a_command_for_one_run_signed_for_another_is_refused(service: Service) -> None:
+    service.open(spec())
+    with pytest.raises(InvalidSignature) as caught:
+        service.apply(service.sign(germinate(), audience="kasmina/run-2"))
+    assert caught.value.reason == R.REJECTION_REASON_WRONG_AUDIENCE
+    for audience in ("tamiyo/run-1", "kasmina/", ""):
+        with pytest.raises(InvalidSignature):
+            service.apply(service.sign(germinate(), audience=audience))
+
+
+def test_a_command_for_a_run_that_is_not_open_is_refused_and_recorded(service: Service) -> None:
+    outcome = service.apply(germinate())
+    assert refusal_of(outcome) == "WRONG_RUN"
+    assert service.status().ledger_seq == 1
+
+
+def test_every_rejection_is_counted_and_told(service: Service) -> None:
+    service.open(spec())
+    unsigned = service.sign(germinate())
+    unsigned.security.signature = ""
+    with pytest.raises(MissingSignature):
+        service.apply(unsigned)
+    assert service.recorder.events[-1] == "command_rejected"
+    counted = {row.reason: row.count for row in service.status().rejected}
+    assert counted == {R.REJECTION_REASON_MISSING_SIGNATURE: 1}
+
+
+def test_an_operators_directives_wait_for_the_next_advance(service: Service) -> None:
+    service.open(spec())
+    outcome = service.apply(paused())
+    assert not outcome.HasField("delivery_step")
+    answer = service.advance(request(20))
+    assert [o.command_id for o in answer.outcomes] == ["p1"]
+    assert answer.outcomes[0].delivery_step == 20
+    assert kinds(answer.outcomes[0].directives) == ["PAUSE_GROWTH"]
+    assert not answer.directives
+    assert not service.advance(request(30, last_answered_step=20)).outcomes
+
+
+def test_advance_of_another_generation_is_a_conflict(service: Service) -> None:
+    service.open(spec())
+    with pytest.raises(LifecycleConflict, match="generation 1"):
+        service.advance(request(10, generation=1))
+
+
+def test_a_lost_answer_is_repeated_and_nothing_is_given_twice(service: Service) -> None:
+    service.open(spec())
+    executor = FakeExecutor()
+    executor.take(service.apply(germinate()).directives, 100)
+    service.apply(paused())
+    answered = service.advance(executor.evidence_at(110))
+    executor.warmup_steps = 0
+    lost = executor.evidence_at(120)
+    lost.last_answered_step = answered.step
+    gone = service.advance(lost)
+    assert kinds(gone.directives) == ["PROBE"]
+    service.restart()
+    later = executor.evidence_at(130)
+    later.last_answered_step = answered.step
+    repeated = service.advance(later)
+    assert (repeated.directives, repeated.transitions) == (gone.directives, gone.transitions)
+    assert "answer_repeated" in service.recorder.events
+    after = executor.evidence_at(140)
+    after.last_answered_step = repeated.step
+    assert not service.advance(after).directives
+
+
+def test_a_poll_delivers_and_decides_nothing(service: Service) -> None:
+    service.open(spec())
+    executor = FakeExecutor(warmup_steps=0)
+    executor.take(service.apply(germinate()).directives, 100)
+    service.apply(paused())
+    poll = executor.evidence_at(110)
+    poll.delivery_only = True
+    answer = service.advance(poll)
+    assert [o.command_id for o in answer.outcomes] == ["p1"]
+    assert service.seeds()[0].state.stage == SeedStage.SEED_STAGE_GERMINATED
+
+
+def test_a_restart_keeps_runs_tokens_seeds_and_outcomes(service: Service) -> None:
+    service.open(spec())
+    service.apply(germinate())
+    before = service.blob()
+    service.restart()
+    assert service.blob() == before
+    assert service.outcome_of("g-s1") is not None
+
+
+def test_a_run_resumes_and_replays_what_the_checkpoint_does_not_hold(service: Service) -> None:
+    service.open(spec())
+    service.advance(request(90, slots=[SlotSignal(slot_id=SLOT, width=6, fossils=0, in_features=64, out_features=6)]))
+    checkpoint = service.blob()
+    recorded = service.apply(germinate())
+    service.advance(request(110))
+    service.apply(paused())
+    service.advance(request(120))
+    expected = service.state()
+    opened = service.open(spec(1, resume=checkpoint))
+    assert [(r.command_id, r.decision_step, r.delivery_step, r.issued_by) for r in opened.replay] == [
+        ("g-s1", 100, 100, "tamiyo"),
+        ("p1", 120, 120, OPERATOR),
+    ]
+    assert not service.seeds()
+    assert not service.advance(request(90, 1, delivery_only=True)).outcomes
+    (replayed,) = service.advance(request(100, 1, delivery_only=True)).outcomes
+    assert replayed.directives == recorded.directives
+    assert not service.advance(request(110, 1)).outcomes
+    assert [o.command_id for o in service.advance(request(120, 1)).outcomes] == ["p1"]
+    resumed = service.state()
+    assert "replay_diverged" not in service.recorder.events
+    expected.generation = 1
+    assert resumed == expected
+    assert not service.advance(request(130, 1, last_answered_step=120)).outcomes
+
+
+def test_a_run_can_be_resumed_from_the_same_checkpoint_again_and_again(service: Service) -> None:
+    service.open(spec())
+    checkpoint = service.blob()
+    recorded = service.apply(germinate())
+    for generation in (1, 2, 3):
+        opened = service.open(spec(generation, resume=checkpoint))
+        assert [row.command_id for row in opened.replay] == ["g-s1"]
+        if generation > 1:
+            (replayed,) = service.advance(request(100, generation)).outcomes
+            assert replayed.directives == recorded.directives
+
+
+def test_an_operators_command_that_was_never_delivered_is_delivered_after_the_resume(service: Service) -> None:
+    service.open(spec())
+    service.advance(request(50))
+    service.apply(paused())
+    checkpoint = service.blob()
+    service.advance(request(60))
+    opened = service.open(spec(1, resume=checkpoint))
+    assert [row.command_id for row in opened.replay] == ["p1"]
+    assert opened.growth.paused
+    assert [o.command_id for o in service.advance(request(60, 1)).outcomes] == ["p1"]
+
+
+def test_a_rollback_abandons_what_came_before_it(service: Service) -> None:
+    service.open(spec())
+    checkpoint = service.blob()
+    service.apply(germinate())
+    order = command("back", issued_by=OPERATOR)
+    order.rollback.rationale = "worse"
+    service.apply(order)
+    service.advance(request(110))
+    assert not service.open(spec(1, resume=checkpoint)).replay
+
+
+def test_commands_of_an_older_generation_are_refused_after_a_resume(service: Service) -> None:
+    service.open(spec())
+    service.open(spec(1, resume=service.blob()))
+    assert refusal_of(service.apply(germinate())) == "WRONG_GENERATION"
+    assert service.apply(germinate(command_id="new", generation=1)).accepted
+
+
+def test_generations_rise(service: Service) -> None:
+    service.open(spec(3))
+    with pytest.raises(LifecycleConflict, match="open a higher one"):
+        service.open(spec(2))
+
+
+def test_the_same_opening_again_gives_a_new_token_until_something_has_happened(service: Service) -> None:
+    first = service.open(spec()).run_token
+    assert service.open(spec()).run_token != first
+    other = spec()
+    other.seed = 2
+    with pytest.raises(LifecycleConflict):
+        service.open(other)
+    service.advance(request(10))
+    with pytest.raises(LifecycleConflict):
+        service.open(spec())
+
+
+@pytest.mark.parametrize("fault", ["digest", "type", "run", "bytes"])
+def test_a_damaged_checkpoint_does_not_resume(service: Service, fault: str) -> None:
+    service.open(spec())
+    blob = service.blob()
+    if fault == "digest":
+        blob.digest = "0" * 64
+    elif fault == "type":
+        blob.state_type = "esper.leyline.v1.TamiyoRunState"
+    elif fault == "bytes":
+        blob.state = blob.state[:-3]
+    resumed = spec(1, resume=blob)
+    if fault == "run":
+        resumed.training_run_id = "run-2"
+        envelope = service.sign(resumed, audience="kasmina/run-2")
+    else:
+        envelope = service.sign(resumed)
+    with pytest.raises(ContractError):
+        service.run(service.servicer.open_run(KasminaServiceOpenRunRequest(command=envelope), service.call))
+
+
+def test_a_closed_run_takes_nothing_more_and_closing_again_is_the_same(service: Service) -> None:
+    service.open(spec())
+    service.apply(germinate())
+    closure = RunClosure(training_run_id=RUN, generation=0, step=500, reason="finished")
+    for _ in range(2):
+        answer = service.run(
+            service.servicer.close_run(KasminaServiceCloseRunRequest(command=service.sign(closure)), service.call)
+        )
+        assert [s.stage for s in answer.seeds] == [SeedStage.SEED_STAGE_TERMINATED]
+    assert refusal_of(service.apply(paused())) == "WRONG_RUN"
+    with pytest.raises(LifecycleConflict):
+        service.advance(request(510))
+    assert service.status().open_runs == 0
+
+
+def test_closing_needs_the_runs_token(service: Service) -> None:
+    service.open(spec())
+    service.token = "x" * 43
+    closure = RunClosure(training_run_id=RUN, generation=0, step=500, reason="finished")
+    with pytest.raises(AccessDenied):
+        service.run(
+            service.servicer.close_run(KasminaServiceCloseRunRequest(command=service.sign(closure)), service.call)
+        )
+
+
+def test_a_teacher_is_registered_used_and_forgotten_behind_a_fence(service: Service) -> None:
+    service.open(spec())
+    teacher = TeacherRegistration(training_run_id=RUN, teacher_id="t", weights_digest="0" * 64, size_bytes=1)
+    service.run(service.servicer.register_teacher(RegisterTeacherRequest(command=service.sign(teacher)), service.call))
+    early = service.sign(paused())
+    reset = TeacherReset(training_run_id=RUN, rationale="done")
+    assert service.run(
+        service.servicer.reset_teacher(ResetTeacherRequest(command=service.sign(reset)), service.call)
+    ).was_registered
+    with pytest.raises(NonceReplayed):
+        service.apply(early)
+    taught = germinate(operation={"include_teacher": True})
+    assert refusal_of(service.apply(taught)) == "UNSUPPORTED_ACTION"
+
+
+def test_a_registry_reset_culls_every_living_seed_behind_a_fence(service: Service) -> None:
+    service.open(spec())
+    service.advance(request(90))
+    checkpoint = service.blob()
+    service.apply(germinate())
+    early = service.sign(paused())
+    reset = RegistryReset(training_run_id=RUN, rationale="start over")
+    answer = service.run(
+        service.servicer.reset_registry(ResetRegistryRequest(command=service.sign(reset)), service.call)
+    )
+    assert answer.removed == 1
+    with pytest.raises(NonceReplayed):
+        service.apply(early)
+    delivered = service.advance(request(110)).outcomes
+    assert [kinds(o.directives) for o in delivered] == [["INSTALL_TWIN"]]
+    service.open(spec(1, resume=checkpoint))
+    replayed = [o for step in (100, 110) for o in service.advance(request(step, 1)).outcomes]
+    assert [kinds(o.directives) for o in replayed] == [["SNAPSHOT_TWIN", "BUILD", "ATTACH"], ["INSTALL_TWIN"]]
+    assert "replay_diverged" not in service.recorder.events
+
+
+def test_a_forced_breaker_stays_forced_over_a_restart(service: Service) -> None:
+    service.open(spec())
+    order = CircuitBreakerOrder(breaker="artifacts", desired_state=CircuitState.CIRCUIT_STATE_OPEN, rationale="r")
+    assert service.apply(command("b", issued_by=OPERATOR, circuit_breaker=order)).accepted
+    service.restart()
+    assert service.status().breakers[0].state == CircuitState.CIRCUIT_STATE_OPEN
+    assert refusal_of(service.apply(germinate())) == "UNKNOWN_BLUEPRINT"
+
+
+def test_artefacts_are_prefetched_and_fetched(service: Service) -> None:
+    service.open(spec())
+
+    async def everything() -> tuple[list[int], list[int], bytes]:
+        good = [
+            r.update
+            async for r in service.servicer.prefetch_kernel(
+                PrefetchKernelRequest(blueprint_id="span.conv"), service.call
+            )
+        ]
+        bad = [
+            r.update
+            async for r in service.servicer.prefetch_kernel(PrefetchKernelRequest(blueprint_id="none"), service.call)
+        ]
+        assert all(not violations(update) for update in good + bad)
+        digest = good[-1].artifact.digest
+        chunks = [
+            r.chunk async for r in service.servicer.fetch_artifact(FetchArtifactRequest(digest=digest), service.call)
+        ]
+        return [u.status for u in good], [u.status for u in bad], b"".join(chunks)
+
+    good, bad, content = service.run(everything())
+    assert good == [PrefetchStatus.PREFETCH_STATUS_SCHEDULED, PrefetchStatus.PREFETCH_STATUS_READY]
+    assert bad == [PrefetchStatus.PREFETCH_STATUS_SCHEDULED, PrefetchStatus.PREFETCH_STATUS_ERROR]
+    assert len(content) == CATALOG.get("span.conv").artifact.size_bytes
+
+
+def test_watchers_see_the_seeds_now_and_after_every_change(service: Service) -> None:
+    service.open(spec())
+
+    async def watch() -> list[int]:
+        stream = service.servicer.export_seed_states(ExportSeedStatesRequest(), service.call)
+        first = await anext(stream)
+        await service.servicer.apply_command(ApplyCommandRequest(command=service.sign(germinate())), service.call)
+        second = await anext(stream)
+        return [len(first.seeds), len(second.seeds)]
+
+    assert service.run(watch()) == [0, 1]
+
+
+def test_every_declared_metric_and_event_name_is_unique() -> None:
+    for specs in (metrics.METRICS, metrics.EVENTS):
+        names = [s.name for s in specs]
+        assert len(names) == len(set(names))
+
+
+def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None:
+    service.open(spec())
+    unsigned = service.sign(paused("x"))
+    unsigned.security.signature = ""
+    with pytest.raises(MissingSignature):
+        service.apply(unsigned)
+    service.apply(germinate("s9", operation={"slot_id": "nowhere"}))
+
+    async def prefetch() -> None:
+        async for _ in service.servicer.prefetch_kernel(PrefetchKernelRequest(blueprint_id="span.conv"), service.call):
+            pass
+
+    service.run(prefetch())
+    service.apply(germinate())
+    service.advance(request(110, observations=[observation(110, judgement=judgement(0.1))]))
+    assert {s.name for s in metrics.METRICS} == service.recorder.metrics
+    assert all(not violations(packet) for packet in service.recorder.packets)
+    service.apply(on_seed("CULL", step=120))
