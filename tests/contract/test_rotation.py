@@ -19,7 +19,7 @@ TYPE = PauseOrder.DESCRIPTOR.full_name
 ROTATIONS = 20
 
 
-@pytest.fixture()
+@pytest.fixture
 def keyring(tmp_path: Path) -> Path:
     path = tmp_path / "keyring"
     assert main(["keys", "new", str(path)]) == 0
