@@ -85,7 +85,7 @@ def settle(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
 
 
 def blend_for(blueprint: Blueprint, context: RunContext) -> BlendConfig:
-    """Zero-output seeds at full alpha under a warm-up; seeds that already speak rise from zero."""
+    """Zero-output seeds at full alpha under a warm-up; seeds that already speak rise slowly from zero."""
     life = context.spec.life
     incubates = life.incubation == IncubationMode.INCUBATION_MODE_SHADOW
     is_silent = blueprint.is_zero_output and not incubates
@@ -95,7 +95,9 @@ def blend_for(blueprint: Blueprint, context: RunContext) -> BlendConfig:
         alpha_start=1.0 if is_silent else 0.0,
         alpha_target=1.0,
         schedule=schedules[0] if is_silent else schedules[1],
-        schedule_steps=max(1, min(context.config.blend_steps_max, life.window_steps // 4)),
+        schedule_steps=max(1, min(context.config.blend_steps_max, life.window_steps // 4))
+        if is_silent
+        else max(1, life.window_steps // 2),
     )
 
 
