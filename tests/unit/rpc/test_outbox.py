@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -113,6 +113,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert {name for name, priority in self.sent.items() if priority == CRITICAL} <= set(self.delivered)
 
 
+OutboxMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 TestOutboxMachine = OutboxMachine.TestCase
 
 

@@ -1,0 +1,107 @@
+"""TLS on loopback with certificates made for the test."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import ServiceUnavailable
+from esper.rpc.clients import BusClient, Tls, channel
+from esper.rpc.server import Server, ServerConfig, start
+from tests.unit.rpc.scripted import ScriptedBus, a_request
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("openssl") is None, reason="openssl makes the certificates, and is missing"
+)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and certificates of a server and a client from it; a stranger's authority too."""
+    directory = tmp_path_factory.mktemp("tls")
+    for authority in ("ca", "stranger"):
+        _openssl(
+            directory, "req", "-x509", *_new_key(authority), "-out", f"{authority}.pem", "-subj", f"/CN={authority}"
+        )
+    extension = directory / "san.cnf"
+    extension.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    for name in ("server", "client"):
+        _openssl(directory, "req", *_new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        issuing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san.cnf")
+        _openssl(directory, "x509", "-req", "-in", f"{name}.csr", *issuing, "-out", f"{name}.pem", "-days", "2")
+    return directory
+
+
+def _new_key(name: str) -> tuple[str, ...]:
+    return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key")
+
+
+def _openssl(directory: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+
+async def serve(certificates: Path, *, asks_clients: bool) -> AsyncIterator[Server]:
+    config = ServerConfig(
+        listen="127.0.0.1:0",
+        tls_cert=certificates / "server.pem",
+        tls_key=certificates / "server.key",
+        tls_client_ca=certificates / "ca.pem" if asks_clients else None,
+    )
+    server = await start(config, [ScriptedBus()])
+    yield server
+    await server.drain(0.1)
+
+
+@pytest.fixture
+async def server(certificates: Path) -> AsyncIterator[Server]:
+    async for made in serve(certificates, asks_clients=False):
+        yield made
+
+
+@pytest.fixture
+async def asking_server(certificates: Path) -> AsyncIterator[Server]:
+    async for made in serve(certificates, asks_clients=True):
+        yield made
+
+
+async def call(server: Server, tls: Tls | None) -> list[int]:
+    def work() -> list[int]:
+        with channel(server.endpoint, tls) as link:
+            return list(BusClient(link).publish(a_request(), timeout_s=5).sequences)
+
+    return await asyncio.to_thread(work)
+
+
+async def test_a_client_that_trusts_the_authority_is_served(server: Server, certificates: Path) -> None:
+    assert await call(server, Tls(ca=certificates / "ca.pem")) == [1]
+
+
+async def test_a_client_that_trusts_another_authority_does_not_talk(server: Server, certificates: Path) -> None:
+    with pytest.raises(ServiceUnavailable):
+        await call(server, Tls(ca=certificates / "stranger.pem"))
+
+
+async def test_plain_text_is_not_understood(server: Server) -> None:
+    with pytest.raises(ServiceUnavailable):
+        await call(server, None)
+
+
+async def test_a_server_that_asks_for_it_serves_certified_clients_only(
+    asking_server: Server, certificates: Path
+) -> None:
+    own = Tls(ca=certificates / "ca.pem", cert=certificates / "client.pem", key=certificates / "client.key")
+    assert await call(asking_server, own) == [1]
+    with pytest.raises(ServiceUnavailable):
+        await call(asking_server, Tls(ca=certificates / "ca.pem"))
+
+
+async def test_a_certificate_lets_a_server_listen_beyond_loopback(certificates: Path) -> None:
+    config = ServerConfig(listen="0.0.0.0:0", tls_cert=certificates / "server.pem", tls_key=certificates / "server.key")
+    server = await start(config, [ScriptedBus()])
+    assert server.endpoint.port > 0
+    await server.drain(0.1)
