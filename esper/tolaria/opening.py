@@ -157,6 +157,7 @@ def open_run(
                     budget=budget(config),
                     life=life,
                     resume=resume.kasmina if resume else None,
+                    named_blueprint_ids=config.blueprints,
                 ),
                 audience=f"kasmina/{run.run_id}",
             )
