@@ -73,7 +73,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for seed in found["seeds"]:
         place = seed.get("slot") or seed.get("slot_id")
         gain = f", gain {seed['gain']:+.4f} ± {seed['gain_se']:.4f}" if seed.get("gain") is not None else ""
-        yield f"  seed {seed['seed_id']:17} {seed['stage']} in {place}, alpha {seed['alpha']:g}{gain}"
+        fate = f", {seed['fate']}" if seed.get("fate") else ""
+        yield f"  seed {seed['seed_id']:17} {seed['stage']} in {place}, alpha {seed['alpha']:g}{gain}{fate}"
 
 
 PLAIN = (

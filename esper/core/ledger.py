@@ -28,11 +28,12 @@ _SCHEMA = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LedgerStats:
-    """Size now, live nonces ever evicted, fence, and how long a nonce is kept at most."""
+    """Size now, live nonces ever evicted, fence, highest clock seen, and how long a nonce is kept at most."""
 
     size: int
     evictions: int
     fence_ns: int
+    highest_wall_ns: int
     ttl_s: float
 
 
@@ -76,17 +77,21 @@ class NonceLedger:
         _put(connection, "size", _mark(connection, "size") + 1)
 
     def raise_fence(self, connection: sqlite3.Connection, ns: int) -> None:
-        """Accept nothing issued at or before `ns` any more. A fence never falls."""
+        """Accept nothing issued at or before `ns` any more. This never lowers the fence."""
         if ns > _mark(connection, "fence_ns"):
             _put(connection, "fence_ns", ns)
         self._forget(connection, "issued_ns <= ?", _mark(connection, "fence_ns"))
 
     def reset_clock(self, connection: sqlite3.Connection) -> None:
-        """Believe the clock again after it was wrong: an operator's step. Raises the fence to now."""
+        """Believe the clock again after it ran ahead, and accept nothing issued up to now: an operator's step.
+
+        Only here a fence may fall: one from the wrong time would refuse everything until that time comes. Requests
+        that were signed then and are forgotten by now could be replayed when it does, unless their key has ended.
+        """
         now_ns = self._clock.now_ns()
         self._wall_ns, self._steady_ns = now_ns, self._clock.monotonic_ns()
         _put(connection, "highest_wall_ns", now_ns)
-        self.raise_fence(connection, now_ns)
+        _put(connection, "fence_ns", now_ns)
 
     def stats(self, connection: sqlite3.Connection) -> LedgerStats:
         """What telemetry reports."""
@@ -94,6 +99,7 @@ class NonceLedger:
             size=_mark(connection, "size"),
             evictions=_mark(connection, "evictions"),
             fence_ns=_mark(connection, "fence_ns"),
+            highest_wall_ns=_mark(connection, "highest_wall_ns"),
             ttl_s=(MAX_FRESHNESS_NS + MAX_AHEAD_NS) / NS_PER_S,
         )
 

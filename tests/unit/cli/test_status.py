@@ -58,7 +58,7 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     assert "run run-1: finished" in printed
     assert "test accuracy          0.9512" in printed
     assert "3 issued, 2 accepted, refused: {'STALE_COMMAND': 1}" in printed
-    assert "seed s1                FOSSILIZED in span:fc1-fc2, alpha 1, gain +0.0312 ± 0.0040" in printed
+    assert "seed s1                FOSSILIZED in span:fc1-fc2, alpha 1, gain +0.0312 ± 0.0040, kept" in printed
     assert "seed s2                CULLED in span:fc1-fc2, alpha 0\n" in printed
 
 

@@ -143,7 +143,8 @@ def test_a_weekend_between_two_starts_is_no_jump(plant: Plant) -> None:
 def test_an_operator_can_make_the_ledger_believe_a_corrected_clock(plant: Plant) -> None:
     plant.clock.set(plant.clock.now_ns() + 24 * HOUR_S * NS_PER_S)
     plant.restart()
-    plant.register(plant.issue("wrong clock"))
+    from_the_wrong_time = plant.issue("wrong clock")
+    plant.register(from_the_wrong_time)
     plant.clock.set(plant.clock.now_ns() - 24 * HOUR_S * NS_PER_S)
     early = plant.issue("early")
     with pytest.raises(StaleCommand):
@@ -153,6 +154,19 @@ def test_an_operator_can_make_the_ledger_believe_a_corrected_clock(plant: Plant)
         plant.register(early)
     plant.clock.advance(0.001)
     plant.register(plant.issue("right clock"))
+    with pytest.raises(NonceReplayed, match="used before"):
+        plant.register(from_the_wrong_time)
+
+
+def test_a_ledger_made_under_a_wrong_clock_recovers_by_the_operators_reset() -> None:
+    plant = Plant()
+    plant.clock.set(plant.clock.now_ns() - 24 * HOUR_S * NS_PER_S)
+    with pytest.raises(NonceReplayed, match="fence"):
+        plant.register(plant.issue("n1"))
+    plant.ledger.reset_clock(plant.connection)
+    plant.clock.advance(0.001)
+    plant.register(plant.issue("n2"))
+    plant.connection.close()
 
 
 def test_a_full_ledger_evicts_the_oldest_and_never_lets_it_in_again() -> None:
