@@ -128,6 +128,7 @@ class ServiceControl:
         self._kasmina = kasmina
         self._config = config
         self._replay_until_step = replay_until_step
+        self._answered_step: int | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._results: dict[int, PacketResult] = {}
         self._given_up: set[int] = set()
@@ -180,6 +181,8 @@ class ServiceControl:
                     self._apply(command_id, envelope, answer)
         if self._is_due(job.packet):
             self._advance(job.packet, answer)
+        elif job.packet.step <= self._replay_until_step:
+            self._fetch_replayed(job.packet, answer)
         self._settle(answer)
         self._report(job, answer)
         states = answer.guard("states", self._states) if job.want_state else None
@@ -200,7 +203,6 @@ class ServiceControl:
         return (
             packet.is_epoch_end
             or packet.packet_index % self._config.advance_every_packets == 0
-            or packet.step <= self._replay_until_step
             or self._backlog.has_evidence
         )
 
@@ -213,13 +215,33 @@ class ServiceControl:
             slots=self._backlog.slots,
             is_epoch_end=packet.is_epoch_end,
             trace=packet.trace if packet.HasField("trace") else None,
+            last_answered_step=self._answered_step,
         )
-        response = answer.guard("kasmina", lambda: self._kasmina.advance(request, timeout_s=self._config.rpc_timeout_s))
+        response = self._ask_kasmina(request, answer)
         if response is not None:
             answer.reports = list(self._backlog.reports)
             answer.advanced = response
-            answer.outcomes.extend(response.outcomes)
             self._backlog.clear()
+
+    def _fetch_replayed(self, packet: SystemStatePacket, answer: _Answer) -> None:
+        """Only what a resume replays: no gate may be asked at a packet where the first course didn't ask it."""
+        request = AdvanceRequest(
+            generation=packet.generation,
+            step=packet.step,
+            is_epoch_end=False,
+            delivery_only=True,
+            last_answered_step=self._answered_step,
+        )
+        response = self._ask_kasmina(request, answer)
+        if response is not None and (response.directives or response.transitions or response.gates):
+            answer.advanced = response
+
+    def _ask_kasmina(self, request: AdvanceRequest, answer: _Answer) -> AdvanceResponse | None:
+        response = answer.guard("kasmina", lambda: self._kasmina.advance(request, timeout_s=self._config.rpc_timeout_s))
+        if response is not None:
+            self._answered_step = response.step
+            answer.outcomes.extend(response.outcomes)
+        return response
 
     def _settle(self, answer: _Answer) -> None:
         """Find out what became of commands whose answer was lost; one that never arrived is relayed again."""

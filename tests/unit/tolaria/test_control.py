@@ -208,6 +208,20 @@ def test_kasmina_advances_every_fifth_packet_and_at_epoch_ends(control: ServiceC
     assert [request.step for request in kasmina.advanced] == [50, 70]
 
 
+def test_a_replay_is_fetched_where_no_gate_is_due(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(), replay_until_step=30)  # type: ignore[arg-type]
+    seen = SeedObservation(seed_id="s1", alpha=0.5)
+    run(control, 1, Collected(observations=(seen,), reports=(), slots=()))
+    assert run(control, 3).growth is None
+    for index in (4, 5):
+        run(control, index)
+    control.close()
+    asked = kasmina.advanced
+    assert [(request.step, request.delivery_only) for request in asked] == [(10, True), (30, True), (50, False)]
+    assert [len(request.observations) for request in asked] == [0, 0, 1]
+    assert [request.last_answered_step for request in asked[1:]] == [10, 30]
+
+
 def test_a_broken_stream_is_a_failure_at_once_and_opens_again(control: ServiceControl, tamiyo: FakeTamiyo) -> None:
     tamiyo.broken_packets = {1}
     assert run(control, 1).cause == "tamiyo_unavailable"
