@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 
+from opentelemetry.trace import get_current_span
+
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import AccessDenied, LifecycleConflict
 from esper.core.ledger import LedgerStats, NonceLedger
@@ -114,6 +116,8 @@ class Authority:
         began_ns = self._clock.monotonic_ns()
         self._admission.verified(envelope, AdaptationCommand)
         command = await self._admission.opened(envelope, AdaptationCommand)
+        # What names a command is always kept by the traces' sampling.
+        get_current_span().set_attribute("esper.command.id", command.command_id)
         blueprint_id = command.seed.blueprint_id
         receipt = Receipt(
             envelope=envelope,
