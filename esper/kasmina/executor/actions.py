@@ -18,7 +18,7 @@ from esper.kasmina.executor.blend import Blend
 from esper.kasmina.executor.blueprints import build_seed
 from esper.kasmina.executor.fold import fold, fold_obstacle
 from esper.kasmina.executor.graft import Graft, SeedPlan
-from esper.kasmina.executor.incubate import Incubation
+from esper.kasmina.executor.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge import judge, probe
 from esper.kasmina.executor.macs import count_macs
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
@@ -105,6 +105,7 @@ def _keep_incubated_state(state: ExecutorState, life: Life) -> None:
     if life.incubation is not None:
         for parameter, remembered in life.incubation.optimizer.state.items():
             state.arm.optimizer.state[parameter] = remembered
+        state.side_macs += life.incubation.macs
         life.incubation = None
 
 
@@ -113,14 +114,8 @@ def incubate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts
     if directive.include_teacher:
         raise GraftFailed("distillation was asked for, but the executor holds no teacher; incubate without it")
     life = state.life(directive.seed_id)
-    life.incubation = Incubation(
-        state.arm,
-        life.plan,
-        state.slot(life.plan.slot_id),
-        life.module,
-        start_step=step,
-        duration_steps=directive.duration_steps,
-    )
+    graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
+    life.incubation = Incubation(graft, state.arm.optimizer, duration_steps=directive.duration_steps)
     return {}
 
 
@@ -218,7 +213,9 @@ def remove(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
 
 
 def _forget(state: ExecutorState, seed_id: str) -> None:
-    state.lives.pop(seed_id, None)
+    life = state.lives.pop(seed_id, None)
+    if life is not None and life.incubation is not None:
+        state.side_macs += life.incubation.macs
     state.queue = [
         directive for directive in state.queue if directive.seed_id != seed_id or directive.kind not in SEED_BOUND
     ]

@@ -18,7 +18,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft import Graft
 from esper.kasmina.executor.side_pass import device_of, side_pass
 from esper.kasmina.executor.surgery import adopt_shapes
-from esper.kasmina.executor.wiring import HOST_KEY, SEED_KEY, add_seed_groups, remove_seed_groups
+from esper.kasmina.executor.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
 
 
 class TrainingArm:
@@ -56,10 +56,10 @@ class TrainingArm:
     def attach(self, graft: Graft) -> None:
         """Puts a seed into the forward pass and the optimiser; a failure leaves neither."""
         self._refuse_shared_parameters(graft)
-        twins_of = getattr(graft.module, "twins_of", {})
         try:
             graft.attach(self.model, self.grafts)
-            add_seed_groups(self.optimizer, self.scheduler, graft.seed_id, graft.module, twins_of, self.model)
+            by_group = group_by_host(self.optimizer, graft.module, self.model)
+            add_seed_groups(self.optimizer, self.scheduler, graft.seed_id, by_group)
             self.grafts.append(graft)
         except BaseException:
             self.detach(graft)

@@ -98,7 +98,8 @@ class SeedExecutor:
     @property
     def side_macs(self) -> int:
         """Work of all incubation and judging passes so far."""
-        return self._state.side_macs
+        running = [life.incubation.macs for life in self._state.lives.values() if life.incubation is not None]
+        return self._state.side_macs + sum(running)
 
     @property
     def has_evidence(self) -> bool:
@@ -186,10 +187,8 @@ class SeedExecutor:
         state = self._state
         for life in state.lives.values():
             if life.incubation is not None:
-                seed = state.config.run_seed
-                state.side_macs += life.incubation.step(
-                    state.arm, state.task, inputs, targets, step, seed, life.statistics
-                )
+                batch, seed = (inputs, targets), state.config.run_seed
+                life.statistics.add(life.incubation.step(state.arm, state.task, batch, step, seed))
 
     def note_loss(self, smoothed: float, standard_error: float | None) -> None:
         """The smoothed training loss of now, for the stability gate."""

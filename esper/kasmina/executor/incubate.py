@@ -24,10 +24,10 @@ from esper.kasmina.executor.keys import draw_key
 from esper.kasmina.executor.macs import counted
 from esper.kasmina.executor.side_pass import side_pass
 from esper.kasmina.executor.slots import Slot
-from esper.kasmina.executor.statistics import GradientStatistics
 from esper.kasmina.executor.task import Task
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule, PairedScore
 
+Batch = tuple[Tensor, Tensor]
 BATCH_SHARE = 4
 PROBE_EVERY = 25
 HELD_OUT_ALPHA = 0.3
@@ -45,21 +45,19 @@ FULLY_ON = BlendConfig(
 class Incubation:
     """One seed's shadow training: its own optimiser, made like the host's."""
 
-    def __init__(
-        self, arm: TrainingArm, plan: SeedPlan, slot: Slot, module: nn.Module, *, start_step: int, duration_steps: int
-    ) -> None:
-        self.start_step = start_step
+    def __init__(self, graft: Graft, host_optimizer: torch.optim.Optimizer, *, duration_steps: int) -> None:
+        self.start_step = graft.blend.start_step
         self.duration_steps = duration_steps
         self.steps_done = 0
         self.leaks = 0
+        self.macs = 0
         self.has_score = False
-        self._graft = Graft(plan, slot, module, Blend(config=FULLY_ON, start_step=start_step), is_isolated=True)
-        self._graft.set_shadow()
-        self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._graft = graft
+        self._parameters = [parameter for parameter in graft.module.parameters() if parameter.requires_grad]
         if not self._parameters:
-            raise GraftFailed(f"seed {plan.seed_id} has nothing to train: it can't incubate")
-        self.optimizer = optimizer_like(arm.optimizer, self._parameters)
-        self._macs_per_sample: int | None = None
+            raise GraftFailed(f"seed {graft.seed_id} has nothing to train: it can't incubate")
+        self._macs_by_shape: dict[torch.Size, int] = {}
+        self.optimizer = optimizer_like(host_optimizer, self._parameters)
 
     @property
     def end_step(self) -> int:
@@ -70,28 +68,26 @@ class Incubation:
         rms = self._graft.rms
         return None if rms is None else float(rms[0]) / max(float(rms[1]), 1e-12)
 
-    def step(
-        self, arm: TrainingArm, task: Task, inputs: Tensor, targets: Tensor, step: int, run_seed: int,
-        statistics: GradientStatistics,
-    ) -> int:  # fmt: skip
-        """One shadow pass and one step of the seed, after the host's own step; returns its multiply-accumulates."""
+    def step(self, arm: TrainingArm, task: Task, batch: Batch, step: int, run_seed: int) -> list[Tensor]:
+        """One shadow pass and one step of the seed, after the host's own step; returns the seed's gradients."""
         if step >= self.end_step:
-            return 0
-        share = max(1, len(inputs) // BATCH_SHARE)
+            return []
+        inputs, targets = (part[: max(1, len(part) // BATCH_SHARE)] for part in batch)
         self._graft.is_measuring = True
         self._graft.set_step(step, draw=run_seed)
         key = draw_key(run_seed, "shadow", self._graft.seed_id, step)
         with self._hung(arm), side_pass(arm.modules, key=key, training=None):
             self._graft.module.train()
-            gradients = self._gradients(arm, task, inputs[:share], targets[:share])
+            gradients, macs = self._gradients(arm, task, (inputs, targets))
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
-        statistics.add([gradient for gradient in gradients if gradient is not None])
         self._take_step(arm)
         if self.steps_done % PROBE_EVERY == 1:
             with self._hung(arm):
-                self.leaks += reachable_parameters(arm, self._graft, inputs[:share], key=key)
-        return (self._macs_per_sample or 0) * share
+                leaks, probed = counted(lambda: reachable_parameters(arm, self._graft, inputs, key=key))
+            self.leaks, macs = self.leaks + leaks, macs + probed
+        self.macs += macs
+        return [gradient for gradient in gradients if gradient is not None]
 
     def held_out(self, arm: TrainingArm, task: Task, key: int) -> PairedScore:
         """Score without the seed minus score with it at a low alpha, on the judging data."""
@@ -112,13 +108,15 @@ class Incubation:
             "duration_steps": self.duration_steps,
             "steps_done": self.steps_done,
             "leaks": self.leaks,
+            "macs": self.macs,
             "has_score": self.has_score,
             "rms": None if self._graft.rms is None else [part.clone() for part in self._graft.rms],
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps_done, self.leaks, self.has_score = state["steps_done"], state["leaks"], state["has_score"]
+        self.steps_done, self.leaks, self.macs = state["steps_done"], state["leaks"], state["macs"]
+        self.has_score = state["has_score"]
         self._graft.rms = None if state["rms"] is None else (state["rms"][0], state["rms"][1])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -130,16 +128,19 @@ class Incubation:
         finally:
             self._graft.detach()
 
-    def _gradients(self, arm: TrainingArm, task: Task, inputs: Tensor, targets: Tensor) -> tuple[Tensor | None, ...]:
+    def _gradients(self, arm: TrainingArm, task: Task, batch: Batch) -> tuple[tuple[Tensor | None, ...], int]:
+        """The seed's gradients and their work; work of one shape is counted once."""
+        inputs, targets = batch
+
         def run() -> tuple[Tensor | None, ...]:
             loss = task.loss(arm.model(inputs), targets)
             return torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
-        if self._macs_per_sample is not None:
-            return run()
+        if inputs.shape in self._macs_by_shape:
+            return run(), self._macs_by_shape[inputs.shape]
         gradients, macs = counted(run)
-        self._macs_per_sample = macs // len(inputs)
-        return gradients
+        self._macs_by_shape[inputs.shape] = macs
+        return gradients, macs
 
     def _take_step(self, arm: TrainingArm) -> None:
         self.steps_done += 1
@@ -149,6 +150,13 @@ class Incubation:
             group["lr"] = arm.optimizer.param_groups[0]["lr"] * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def shadow_graft(plan: SeedPlan, slot: Slot, module: nn.Module, start_step: int) -> Graft:
+    """The seed fully on, for shadow passes that begin at a step."""
+    graft = Graft(plan, slot, module, Blend(config=FULLY_ON, start_step=start_step), is_isolated=True)
+    graft.set_shadow()
+    return graft
 
 
 def optimizer_like(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

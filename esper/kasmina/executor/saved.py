@@ -17,7 +17,7 @@ from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.blend import Blend
 from esper.kasmina.executor.blueprints import build_seed
 from esper.kasmina.executor.graft import Graft, SeedPlan
-from esper.kasmina.executor.incubate import Incubation
+from esper.kasmina.executor.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.slots import refreshed
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
 from esper.kasmina.executor.trace import trace_forward
@@ -158,14 +158,8 @@ def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
     )
     life.statistics.load_state_dict(record["statistics"])
     if (incubation := record["incubation"]) is not None:
-        life.incubation = Incubation(
-            state.arm,
-            plan,
-            state.slot(plan.slot_id),
-            module,
-            start_step=incubation["start_step"],
-            duration_steps=incubation["duration_steps"],
-        )
+        shadow = shadow_graft(plan, state.slot(plan.slot_id), module, incubation["start_step"])
+        life.incubation = Incubation(shadow, state.arm.optimizer, duration_steps=incubation["duration_steps"])
         life.incubation.load_state_dict(incubation)
     return life
 

@@ -20,16 +20,24 @@ def seed_groups(optimizer: torch.optim.Optimizer, seed_id: str) -> list[dict[str
     return [group for group in optimizer.param_groups if group.get(SEED_KEY) == seed_id]
 
 
-def add_seed_groups(
-    optimizer: torch.optim.Optimizer, scheduler: object, seed_id: str, module: nn.Module, twins_of: Mapping[str, str],
-    host: nn.Module,
-) -> None:  # fmt: skip
-    """One group of seed parameters for each host group that they stand beside."""
-    by_host_group: dict[int, list[nn.Parameter]] = {}
-    for name, parameter in module.named_parameters():
+def group_by_host(optimizer: torch.optim.Optimizer, seed: nn.Module, host: nn.Module) -> dict[int, list[nn.Parameter]]:
+    """The seed's trainable parameters by the host group that they stand beside; a seed names its neighbours."""
+    twins_of: Mapping[str, str] = getattr(seed, "twins_of", {})
+    by_group: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in seed.named_parameters():
         if parameter.requires_grad:
-            by_host_group.setdefault(_host_group(optimizer, name, twins_of, host), []).append(parameter)
-    for index, parameters in sorted(by_host_group.items()):
+            module_name, _, parameter_name = name.rpartition(".")
+            path = twins_of.get(module_name)
+            twin = None if path is None else getattr(host.get_submodule(path), parameter_name, None)
+            by_group.setdefault(_group_of(optimizer, twin), []).append(parameter)
+    return by_group
+
+
+def add_seed_groups(
+    optimizer: torch.optim.Optimizer, scheduler: object, seed_id: str, by_group: Mapping[int, list[nn.Parameter]]
+) -> None:
+    """One group of seed parameters for each host group, with its settings."""
+    for index, parameters in sorted(by_group.items()):
         options = {key: value for key, value in optimizer.param_groups[index].items() if key != "params"}
         optimizer.add_param_group({**options, "params": parameters, SEED_KEY: seed_id, HOST_KEY: index})
         for part in _schedulers(scheduler):
@@ -51,12 +59,9 @@ def remove_seed_groups(optimizer: torch.optim.Optimizer, scheduler: object, seed
                 del values[index]
 
 
-def _host_group(optimizer: torch.optim.Optimizer, name: str, twins_of: Mapping[str, str], host: nn.Module) -> int:
-    module_name, _, parameter_name = name.rpartition(".")
-    twin_path = twins_of.get(module_name)
-    twin = None if twin_path is None else getattr(host.get_submodule(twin_path), parameter_name, None)
+def _group_of(optimizer: torch.optim.Optimizer, twin: object) -> int:
     for index, group in enumerate(optimizer.param_groups):
-        if twin is not None and any(member is twin for member in group["params"]):
+        if any(member is twin for member in group["params"]):
             return index
     return 0
 

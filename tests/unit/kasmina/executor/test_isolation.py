@@ -72,15 +72,19 @@ def test_an_incubating_seed_gives_the_host_no_gradient_and_keeps_its_modes(rig):
 def test_incubation_uses_an_optimiser_like_the_hosts(rig):
     run = rig("mlp", optimizer="adamw")
     run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4), run.directive("INCUBATE", duration_steps=8))
-    run.train(4)
+    costs = []
+    for _ in range(4):
+        run.train(1)
+        costs.append(run.executor.side_macs)
     optimizer = run.executor._state.lives["s1"].incubation.optimizer
     assert type(optimizer) is torch.optim.AdamW
     assert optimizer.param_groups[0]["weight_decay"] == 0.02
     assert optimizer.param_groups[0]["amsgrad"]
-    assert run.executor.side_macs > 0
-    spent = run.executor.side_macs
+    assert costs[3] - costs[2] == costs[2] - costs[1] > 0
     run.train(8)
-    assert run.executor.side_macs == 2 * spent
+    assert run.executor.side_macs == costs[3] + 4 * (costs[3] - costs[2])
+    run.do(run.directive("REMOVE"))
+    assert run.executor.side_macs > costs[3]
 
 
 def test_a_control_has_nothing_to_incubate(rig):
