@@ -125,11 +125,12 @@ class SqliteStore:
                 return
             self._closed = True
             self._work.put(None)
+        # Readers first: the connection that closes last brings the journal into the database, and they can't.
+        for reader in self._readers:
+            reader.close()
         self._writer.join(CLOSE_TIMEOUT_S)
         if self._writer.is_alive():
             raise StorageError(f"{self._path}: writes in flight took longer than {CLOSE_TIMEOUT_S:g} s")
-        for reader in self._readers:
-            reader.close()
         self._lock_file.close()
 
     def _require_open(self) -> None:

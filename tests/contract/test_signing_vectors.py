@@ -62,3 +62,11 @@ def test_openssl_gives_the_vectors_signature(vector: dict[str, Any]) -> None:
     arguments = ["openssl", "dgst", "-sha256", "-mac", "HMAC", "-macopt", f"hexkey:{key}", "-r"]
     answer = subprocess.run(arguments, input=signing_input(envelope(vector)), capture_output=True, check=True)
     assert answer.stdout.decode().split()[0] == vector["signature"]
+
+
+def test_the_client_documentation_shows_the_same_vectors() -> None:
+    documented = (FILE.parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
+    for vector in DOCUMENT["vectors"]:
+        assert vector["signature"] in documented
+        assert str(vector["input_bytes"]) in documented
+    assert DOCUMENT["derived_keys"]["k1"] in documented

@@ -79,6 +79,16 @@ def test_a_runs_secret_file_signs(
     assert main([*ARGUMENTS, "--key", str(path), request(tmp_path, PAUSE)]) == 78
 
 
+def test_a_weak_secret_file_is_named_and_its_content_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "secret"
+    path.write_text("hunter2")
+    path.chmod(0o600)
+    assert main([*ARGUMENTS, "--key", str(path), request(tmp_path, PAUSE)]) == 78
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "hunter2" not in error
+
+
 def test_a_keyring_file_signs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "keyring"
     main(["keys", "new", str(path)])

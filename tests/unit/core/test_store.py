@@ -120,6 +120,14 @@ def test_closing_finishes_what_was_submitted(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_closed_store_is_one_file_with_everything_in_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "a.db", create)
+    store.submit(insert(7)).result(10)
+    store.read(numbers)
+    store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db.lock"]
+
+
 def test_a_second_owner_is_refused_by_name(tmp_path: Path, store: SqliteStore) -> None:
     with pytest.raises(ConfigError, match=r"a\.db is in use by another process"):
         SqliteStore(store.path, create)
