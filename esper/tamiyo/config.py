@@ -15,11 +15,11 @@ from esper.leyline import TaskType
 class Thresholds:
     """When the loss of one kind of task counts as flat, and when as saturated."""
 
-    slope: float = 0.45
+    slope: float = 0.6
     """Relative fall of the smoothed loss per 100 steps below which it is flat."""
-    floor: float = 0.08
+    floor: float = 0.05
     """Smoothed loss at or below which nothing is left to gain on the training data."""
-    share: float = 0.985
+    share: float = 0.99
     """Share of training samples already right, from which on nothing is left to gain; 1 leaves it to the loss."""
 
     def __post_init__(self) -> None:

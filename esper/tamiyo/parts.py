@@ -95,7 +95,7 @@ class Parts:
         self.runs.close()
 
     def _tell(self, told: Told) -> None:
-        self.teller.decision(told, self._gauges())
+        self.teller.decision(told, self._gauges)
 
     def _tell_retry(self, pending: int) -> None:
         self.teller.event(metrics.REPORT_RETRY, None, pending=pending)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from esper.core.clock import Clock
@@ -51,7 +51,7 @@ class Teller:
         self.commands = 0
         self.rejected = 0
 
-    def decision(self, told: Told, gauges: Iterable[Metric]) -> None:
+    def decision(self, told: Told, gauges: Callable[[], Iterable[Metric]]) -> None:
         """A decision was made."""
         verdict = told.verdict
         self.decisions += 1
@@ -64,7 +64,7 @@ class Teller:
             build_packet(
                 SOURCE,
                 self._clock,
-                metrics=[*_metrics(told), *self._counts(), *gauges],
+                metrics=[*_metrics(told), *self._counts(), *gauges()],
                 events=events,
                 run=told.run_id,
                 step=verdict.state.step,

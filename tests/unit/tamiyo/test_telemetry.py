@@ -39,7 +39,7 @@ def teller(kept: KeptTelemetry) -> Teller:
 
 def test_everything_that_is_sent_is_valid_and_declared(kept: KeptTelemetry, teller: Teller) -> None:
     for place, verdict in enumerate(Simulation(run_spec=spec(ALWAYS)).run()):
-        teller.decision(told(verdict, place), ())
+        teller.decision(told(verdict, place), list)
     teller.refusal("m", "r", RUN)
     assert kept.packets
     for sent in kept.packets:
@@ -49,7 +49,7 @@ def test_everything_that_is_sent_is_valid_and_declared(kept: KeptTelemetry, tell
 
 
 def test_a_command_is_told_at_once_with_what_it_does_and_why(kept: KeptTelemetry, teller: Teller) -> None:
-    teller.decision(told(decided(packet(500))), ())
+    teller.decision(told(decided(packet(500))), list)
     (sent,) = kept.packets
     (issued,) = sent.events
     found = {attribute.key: attribute.text for attribute in issued.attributes}
@@ -69,14 +69,14 @@ def test_a_command_is_told_at_once_with_what_it_does_and_why(kept: KeptTelemetry
 def test_decisions_without_events_are_told_every_tenth_time(kept: KeptTelemetry, teller: Teller) -> None:
     quiet = decided(packet(500, seeds=[seed_state()]))
     for index in range(1, 21):
-        teller.decision(told(quiet, index), ())
+        teller.decision(told(quiet, index), list)
     assert len(kept.packets) == 2
     assert teller.decisions == 20
 
 
 def test_a_finding_has_its_own_level_and_a_critical_one_its_priority(kept: KeptTelemetry, teller: Teller) -> None:
     verdict = decided(packet(500, loss=float("nan")))
-    teller.decision(told(verdict), ())
+    teller.decision(told(verdict), list)
     (sent,) = kept.packets
     assert sent.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
     assert sent.health == HealthStatus.HEALTH_STATUS_DEGRADED
@@ -91,12 +91,12 @@ def test_what_lasts_is_told_once(kept: KeptTelemetry, teller: Teller) -> None:
     noisy.metrics.gradient_conflict_rate = 0.9
     verdict = decided(noisy, first.state)
     assert conditions(verdict) == {"gradient_conflict"}
-    teller.decision(told(verdict, known=conditions(verdict)), ())
+    teller.decision(told(verdict, known=conditions(verdict)), list)
     assert "grad_conflict_high" not in kept.events
-    teller.decision(told(verdict), ())
+    teller.decision(told(verdict), list)
     assert "grad_conflict_high" in kept.events
 
 
 def test_a_verdict_on_a_seed_is_told_too(kept: KeptTelemetry, teller: Teller) -> None:
-    teller.decision(told(decided(packet(500, seeds=[judged(GateVerdict.GATE_VERDICT_FAIL)]))), ())
+    teller.decision(told(decided(packet(500, seeds=[judged(GateVerdict.GATE_VERDICT_FAIL)]))), list)
     assert kept.events == ["command_issued"]
