@@ -1,0 +1,3 @@
+from esper.kasmina.server import main
+
+raise SystemExit(main())

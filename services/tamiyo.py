@@ -1,0 +1,3 @@
+from esper.tamiyo.server import main
+
+raise SystemExit(main())

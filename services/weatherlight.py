@@ -1,0 +1,3 @@
+from esper.weatherlight.server import main
+
+raise SystemExit(main())
