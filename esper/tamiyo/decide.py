@@ -56,28 +56,34 @@ class Verdict:
     signals: Signals
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observed:
+    """A packet taken in: the state after it, not yet decided on."""
+
+    state: TamiyoRunState
+    readings: tuple[features.Reading, ...]
+    coverage: CoverageSummary
+    signals: Signals
+    expired_ids: tuple[str, ...]
+
+
 def decide(
     context: RunContext, state: TamiyoRunState, packet: SystemStatePacket, *, policy: Policy, select: Select
 ) -> Verdict:
     """Answer a packet that follows on the state."""
-    after = TamiyoRunState()
-    after.CopyFrom(state)
-    readings = features.read(packet, context)
-    coverage = features.coverage(readings)
-    expired_ids = settle(after, packet, context)
-    _take_topology(after, packet)
-    signals = observe(after, packet, context)
+    seen = _take_in(context, state, packet)
+    after = seen.state
     view = View(
-        context=context, packet=packet, state=after, signals=signals, select=lambda: select(after, packet, context)
+        context=context, packet=packet, state=after, signals=seen.signals, select=lambda: select(after, packet, context)
     )
     proposal = policy.propose(view)
-    findings = risk.assess(_risk_view(state, view, proposal, coverage.average))
+    findings = risk.assess(_risk_view(state, view, proposal, seen.coverage.average))
     orders, reasons = _restrain(proposal, findings, is_conservative=state.conservative)
     mode_change = mode.advance(after, findings, packet.step, context.config)
     metadata = DecisionMetadata(
-        policy=_policy_metadata(policy, proposal, view, readings),
+        policy=_policy_metadata(policy, proposal, context, seen),
         risk=risk.as_metadata(findings),
-        coverage=coverage,
+        coverage=seen.coverage,
         selection=proposal.selection.as_message() if proposal.selection else None,
         reasons=reasons,
         conservative=after.conservative,
@@ -90,26 +96,39 @@ def decide(
         issues=issues,
         replayed_ids=tuple(command.command_id for command in context.replayed_at(packet.step)),
         unmatched_ids=_unmatched(issues, packet.step, context),
-        expired_ids=expired_ids,
+        expired_ids=seen.expired_ids,
         findings=findings,
         mode_change=mode_change,
         selection=proposal.selection,
-        coverage=coverage,
-        signals=signals,
+        coverage=seen.coverage,
+        signals=seen.signals,
     )
 
 
-def _policy_metadata(
-    policy: Policy, proposal: Proposal, view: View, readings: tuple[features.Reading, ...]
-) -> PolicyMetadata:
+def _take_in(context: RunContext, state: TamiyoRunState, packet: SystemStatePacket) -> Observed:
+    after = TamiyoRunState()
+    after.CopyFrom(state)
+    readings = features.read(packet, context)
+    expired_ids = settle(after, packet, context)
+    _take_topology(after, packet)
+    return Observed(
+        state=after,
+        readings=readings,
+        coverage=features.coverage(readings),
+        signals=observe(after, packet, context),
+        expired_ids=expired_ids,
+    )
+
+
+def _policy_metadata(policy: Policy, proposal: Proposal, context: RunContext, seen: Observed) -> PolicyMetadata:
     return PolicyMetadata(
         policy_id=policy.policy_id,
-        version=view.state.policy_version,
+        version=seen.state.policy_version,
         action=proposal.action,
         log_probability=proposal.log_probability,
         value=proposal.value,
-        observation_digest=features.digest(readings, with_measured=view.context.spec.latency_rules),
-        signals=as_messages(view.signals, view.context),
+        observation_digest=features.digest(seen.readings, with_measured=context.spec.latency_rules),
+        signals=as_messages(seen.signals, context),
     )
 
 
