@@ -16,10 +16,13 @@ from esper.core.signing import Verifier
 from esper.core.store import SqliteStore
 from esper.kasmina import metrics
 from esper.kasmina.control import database
+from esper.kasmina.control.admission import Admission
 from esper.kasmina.control.artifacts import BREAKER, ArtifactAccess, Breaker
 from esper.kasmina.control.authority import Authority
+from esper.kasmina.control.interventions import Interventions
 from esper.kasmina.control.prefetch import Prefetcher
 from esper.kasmina.control.reporting import Reporting
+from esper.kasmina.control.resources import Resources
 from esper.kasmina.control.turn import Notice
 from esper.rpc.bases import KasminaServicer, Servicer
 from esper.rpc.call import Call
@@ -47,8 +50,11 @@ class KasminaConfig:
 class KasminaService(KasminaServicer):
     """One method for each RPC."""
 
-    def __init__(self, authority: Authority, prefetcher: Prefetcher, store: SqliteStore) -> None:
+    def __init__(
+        self, authority: Authority, interventions: Interventions, prefetcher: Prefetcher, store: SqliteStore
+    ) -> None:
         self._authority = authority
+        self._interventions = interventions
         self._prefetcher = prefetcher
         self._store = store
 
@@ -89,13 +95,13 @@ class KasminaService(KasminaServicer):
         return self._authority.status()
 
     async def register_teacher(self, request: pb.RegisterTeacherRequest, call: Call) -> pb.RegisterTeacherResponse:
-        return pb.RegisterTeacherResponse(teacher_id=await self._authority.register_teacher(request.command))
+        return pb.RegisterTeacherResponse(teacher_id=await self._interventions.register_teacher(request.command))
 
     async def reset_teacher(self, request: pb.ResetTeacherRequest, call: Call) -> pb.ResetTeacherResponse:
-        return pb.ResetTeacherResponse(was_registered=await self._authority.reset_teacher(request.command))
+        return pb.ResetTeacherResponse(was_registered=await self._interventions.reset_teacher(request.command))
 
     async def reset_registry(self, request: pb.ResetRegistryRequest, call: Call) -> pb.ResetRegistryResponse:
-        return pb.ResetRegistryResponse(removed=await self._authority.reset_registry(request.command))
+        return pb.ResetRegistryResponse(removed=await self._interventions.reset_registry(request.command))
 
     async def prefetch_kernel(
         self, request: pb.PrefetchKernelRequest, call: Call
@@ -130,8 +136,16 @@ def build_service(context: ServiceContext[KasminaConfig]) -> Sequence[Servicer]:
     reporting = Reporting(clock, context.reporter.send, artifacts)
     breaker.on_change = partial(_changed, store, reporting)
     verifier = Verifier(context.keyring, clock, config.max_envelope_bytes)
-    authority = Authority(store, ledger, verifier, artifacts, reporting, clock)
-    return [KasminaService(authority, Prefetcher(artifacts, reporting, clock), store)]
+    resources = Resources(
+        store=store,
+        ledger=ledger,
+        admission=Admission(verifier, ledger, store, clock, reporting),
+        artifacts=artifacts,
+        reporting=reporting,
+        clock=clock,
+    )
+    prefetcher = Prefetcher(artifacts, reporting, clock)
+    return [KasminaService(Authority(resources), Interventions(resources), prefetcher, store)]
 
 
 def _changed(store: SqliteStore, reporting: Reporting, breaker: Breaker) -> None:

@@ -11,25 +11,20 @@ from collections.abc import AsyncIterator
 
 from opentelemetry.trace import get_current_span
 
-from esper.core.clock import Clock, timestamp
+from esper.core.clock import timestamp
 from esper.core.errors import AccessDenied, LifecycleConflict
-from esper.core.ledger import LedgerStats, NonceLedger
-from esper.core.signing import Verifier
-from esper.core.store import SqliteStore
-from esper.core.telemetry import EventSpec
+from esper.core.ledger import LedgerStats
 from esper.core.tokens import is_run_token, token_digest
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
 from esper.kasmina.control import commands, database, runs
-from esper.kasmina.control.admission import Admission, RunBound, committed
+from esper.kasmina.control.admission import committed
 from esper.kasmina.control.advance import advance, terminate
 from esper.kasmina.control.answers import answer_of, joined, lost_answer
-from esper.kasmina.control.artifacts import ArtifactAccess
 from esper.kasmina.control.commands import Applied, Receipt
 from esper.kasmina.control.database import RunRow
-from esper.kasmina.control.feed import Feed
-from esper.kasmina.control.reporting import Counters, Reporting
-from esper.kasmina.control.turn import Notice, Turn
+from esper.kasmina.control.resources import Resources, require_open
+from esper.kasmina.control.turn import Turn
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,
@@ -42,14 +37,11 @@ from esper.leyline import (
     KasminaServiceCloseRunResponse,
     KasminaServiceGetStatusResponse,
     KasminaServiceOpenRunResponse,
-    RegistryReset,
     RejectionCount,
     RunClosure,
     RunStateBlob,
     SeedRecord,
     SignedCommand,
-    TeacherRegistration,
-    TeacherReset,
 )
 
 Told = tuple[Turn, LedgerStats]
@@ -58,37 +50,25 @@ Told = tuple[Turn, LedgerStats]
 class Authority:
     """All of Kasmina's decisions, behind one method for each request."""
 
-    def __init__(
-        self,
-        store: SqliteStore,
-        ledger: NonceLedger,
-        verifier: Verifier,
-        artifacts: ArtifactAccess,
-        reporting: Reporting,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._ledger = ledger
-        self._artifacts = artifacts
-        self._reporting = reporting
-        self._clock = clock
-        self._admission = Admission(verifier, ledger, store, clock, reporting)
-        self._feed = Feed()
-        self._started_ns = clock.now_ns()
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._started_ns = resources.clock.now_ns()
 
     async def open_run(self, envelope: SignedCommand) -> KasminaServiceOpenRunResponse:
-        self._admission.verified(envelope, KasminaRunSpec)
-        spec = await self._admission.opened(envelope, KasminaRunSpec)
+        self._resources.admission.verified(envelope, KasminaRunSpec)
+        spec = await self._resources.admission.opened(envelope, KasminaRunSpec)
 
-        opened = await self._admission.commit(envelope, lambda c: runs.open_run(c, spec, self._artifacts.catalog))
+        opened = await self._resources.admission.commit(
+            envelope, lambda c: runs.open_run(c, spec, self._resources.artifacts.catalog)
+        )
         message = f"run {spec.training_run_id}, generation {spec.generation}"
-        self._tell(metrics.RUN_OPENED, message, spec, generation=spec.generation, replayed=len(opened.replay))
+        self._resources.tell(metrics.RUN_OPENED, message, spec, generation=spec.generation, replayed=len(opened.replay))
         return opened
 
     async def close_run(self, envelope: SignedCommand, token: str | None) -> KasminaServiceCloseRunResponse:
         """End what is not permanent. Closing again answers the same."""
-        self._admission.verified(envelope, RunClosure)
-        closure = await self._admission.opened(envelope, RunClosure)
+        self._resources.admission.verified(envelope, RunClosure)
+        closure = await self._resources.admission.opened(envelope, RunClosure)
 
         def work(connection: sqlite3.Connection) -> Told:
             row = database.run_by_id(connection, closure.training_run_id)
@@ -96,57 +76,57 @@ class Authority:
                 raise AccessDenied(f"the token is not that of run {closure.training_run_id!r}")
             if closure.generation != row.state.generation:
                 raise _generation_conflict(row, closure.generation)
-            turn = self._turn(row, max(row.state.step, closure.step))
+            turn = self._resources.turn(row, max(row.state.step, closure.step))
             if row.is_open:
                 terminate(turn, closure.reason)
                 turn.tell(metrics.RUN_CLOSED, closure.reason, reason=closure.reason)
                 turn.state.step = turn.step
                 database.put_state(connection, turn.state)
                 database.close_run(connection, row.run_id)
-            return turn, self._ledger.stats(connection)
+            return turn, self._resources.ledger.stats(connection)
 
-        turn, stats = await self._admission.commit(envelope, work)
-        await self._published(turn, stats)
+        turn, stats = await self._resources.admission.commit(envelope, work)
+        await self._resources.published(turn, stats)
         return KasminaServiceCloseRunResponse(
             seeds=[record.state for record in turn.state.seeds], growth=turn.state.growth
         )
 
     async def apply_command(self, envelope: SignedCommand) -> CommandOutcome:
         """Apply a command, or find what its id was answered before."""
-        began_ns = self._clock.monotonic_ns()
-        self._admission.verified(envelope, AdaptationCommand)
-        command = await self._admission.opened(envelope, AdaptationCommand)
+        began_ns = self._resources.clock.monotonic_ns()
+        self._resources.admission.verified(envelope, AdaptationCommand)
+        command = await self._resources.admission.opened(envelope, AdaptationCommand)
         # What names a command is always kept by the traces' sampling.
         get_current_span().set_attribute("esper.command.id", command.command_id)
         blueprint_id = command.seed.blueprint_id
         receipt = Receipt(
             envelope=envelope,
-            received_ns=self._clock.now_ns(),
+            received_ns=self._resources.clock.now_ns(),
             trace=current_trace(),
-            artifact_problem=self._artifacts.problem(blueprint_id) if blueprint_id else None,
-            breakers=(self._artifacts.breaker.name,),
+            artifact_problem=self._resources.artifacts.problem(blueprint_id) if blueprint_id else None,
+            breakers=(self._resources.artifacts.breaker.name,),
         )
 
         def work(connection: sqlite3.Connection) -> tuple[Applied, LedgerStats]:
-            applied = commands.apply_command(connection, command, receipt, self._artifacts.catalog)
-            return applied, self._ledger.stats(connection)
+            applied = commands.apply_command(connection, command, receipt, self._resources.artifacts.catalog)
+            return applied, self._resources.ledger.stats(connection)
 
-        applied, stats = await self._admission.commit(envelope, work)
+        applied, stats = await self._resources.admission.commit(envelope, work)
         outcome = applied.outcome
-        outcome.verify_latency_ms = (self._clock.monotonic_ns() - began_ns) / 1e6
-        self._reporting.counters.last_latency_ms = outcome.verify_latency_ms
+        outcome.verify_latency_ms = (self._resources.clock.monotonic_ns() - began_ns) / 1e6
+        self._resources.reporting.counters.last_latency_ms = outcome.verify_latency_ms
         if not outcome.accepted and not outcome.repeated_id:
-            self._reporting.refuse(command, outcome)
+            self._resources.reporting.refuse(command, outcome)
         if applied.turn is not None:
             if command.HasField("circuit_breaker"):
-                self._artifacts.breaker.force(command.circuit_breaker.desired_state)
-            await self._published(applied.turn, stats)
+                self._resources.artifacts.breaker.force(command.circuit_breaker.desired_state)
+            await self._resources.published(applied.turn, stats)
         return outcome
 
     def get_command(self, token: str | None, command_id: str) -> GetCommandResponse:
         """Settle what became of a command."""
         run = self._run(token)
-        row = self._store.read(lambda connection: database.command_by_id(connection, run.run_id, command_id))
+        row = self._resources.store.read(lambda connection: database.command_by_id(connection, run.run_id, command_id))
         return GetCommandResponse(found=row is not None, outcome=row.outcome if row else None)
 
     async def advance(self, token: str | None, request: AdvanceRequest) -> AdvanceResponse:
@@ -154,10 +134,10 @@ class Authority:
         run_id = self._run(token).run_id
 
         def work(connection: sqlite3.Connection) -> tuple[AdvanceResponse, Turn, LedgerStats]:
-            row = self._open(database.run_by_id(connection, run_id))
+            row = require_open(database.run_by_id(connection, run_id))
             if request.generation != row.state.generation:
                 raise _generation_conflict(row, request.generation)
-            turn = self._turn(row, request.step)
+            turn = self._resources.turn(row, request.step)
             lost = lost_answer(row, request)
             if lost is not None:
                 turn.tell(metrics.ANSWER_REPEATED, f"the answer of step {lost.step} was lost", lost_step=lost.step)
@@ -167,10 +147,10 @@ class Authority:
             answer = joined(lost, answer_of(turn, request, outcomes))
             database.put_state(connection, turn.state)
             database.put_answer(connection, run_id, answer)
-            return answer, turn, self._ledger.stats(connection)
+            return answer, turn, self._resources.ledger.stats(connection)
 
-        answer, turn, stats = await committed(self._store.submit(work))
-        await self._published(turn, stats, answer)
+        answer, turn, stats = await committed(self._resources.store.submit(work))
+        await self._resources.published(turn, stats, answer)
         return answer
 
     def run_state(self, token: str | None) -> RunStateBlob:
@@ -181,65 +161,20 @@ class Authority:
 
     async def seed_states(self, token: str | None) -> AsyncIterator[ExportSeedStatesResponse]:
         """The seeds now and after every change, until the watcher goes."""
-        async for _ in self._feed.changes(self._run(token).run_id):
+        async for _ in self._resources.feed.changes(self._run(token).run_id):
             state = self._run(token).state
             yield ExportSeedStatesResponse(step=state.step, seeds=[record.state for record in state.seeds])
 
-    async def register_teacher(self, envelope: SignedCommand) -> str:
-        self._admission.verified(envelope, TeacherRegistration)
-        teacher = await self._admission.opened(envelope, TeacherRegistration)
-
-        def work(connection: sqlite3.Connection) -> str:
-            self._open(database.run_by_id(connection, teacher.training_run_id))
-            database.put_teacher(connection, teacher.training_run_id, teacher)
-            return teacher.teacher_id
-
-        await self._admission.commit(envelope, work)
-        self._tell(metrics.TEACHER_REGISTERED, teacher.teacher_id, teacher, teacher_id=teacher.teacher_id)
-        return teacher.teacher_id
-
-    async def reset_teacher(self, envelope: SignedCommand) -> bool:
-        """Forget the teacher, and whatever was signed until now."""
-        self._admission.verified(envelope, TeacherReset)
-        reset = await self._admission.opened(envelope, TeacherReset)
-
-        def work(connection: sqlite3.Connection) -> bool:
-            row = self._open(database.run_by_id(connection, reset.training_run_id))
-            database.put_teacher(connection, row.run_id, None)
-            self._ledger.raise_fence(connection, self._clock.now_ns())
-            return row.teacher is not None
-
-        was_registered = await self._admission.commit(envelope, work)
-        self._tell(metrics.TEACHER_DEREGISTERED, reset.rationale, reset)
-        return was_registered
-
-    async def reset_registry(self, envelope: SignedCommand) -> int:
-        """Cull every living seed, and forget whatever was signed until now; gives the number of seeds."""
-        self._admission.verified(envelope, RegistryReset)
-        reset = await self._admission.opened(envelope, RegistryReset)
-        receipt = Receipt(envelope=envelope, received_ns=self._clock.now_ns(), trace=current_trace())
-
-        def work(connection: sqlite3.Connection) -> tuple[Applied, LedgerStats]:
-            row = self._open(database.run_by_id(connection, reset.training_run_id))
-            applied = commands.reset_registry(connection, row, reset, receipt, self._artifacts.catalog)
-            self._ledger.raise_fence(connection, self._clock.now_ns())
-            return applied, self._ledger.stats(connection)
-
-        applied, stats = await self._admission.commit(envelope, work)
-        if applied.turn is not None:
-            await self._published(applied.turn, stats)
-        return len(applied.outcome.transitions)
-
     def status(self) -> KasminaServiceGetStatusResponse:
         """Counters; nothing about a run's content."""
-        stats, open_runs, seq = self._store.read(
+        stats, open_runs, seq = self._resources.store.read(
             lambda connection: (
-                self._ledger.stats(connection),
+                self._resources.ledger.stats(connection),
                 database.count_open_runs(connection),
                 database.last_seq(connection),
             )
         )
-        counters: Counters = self._reporting.counters
+        counters = self._resources.reporting.counters
         return KasminaServiceGetStatusResponse(
             health=HealthStatus.HEALTH_STATUS_HEALTHY,
             open_runs=open_runs,
@@ -251,7 +186,7 @@ class Authority:
             nonces=stats.size,
             fence=timestamp(stats.fence_ns),
             ledger_seq=seq,
-            breakers=[self._artifacts.breaker.status()],
+            breakers=[self._resources.artifacts.breaker.status()],
             started_at=timestamp(self._started_ns),
         )
 
@@ -262,31 +197,7 @@ class Authority:
     def _run(self, token: str | None) -> RunRow:
         if not token:
             raise AccessDenied("the run's token is missing; OpenRun gives it, send it as esper-run-token")
-        return self._open(self._store.read(lambda c: database.run_by_token(c, token_digest(token))))
-
-    def _open(self, row: RunRow | None) -> RunRow:
-        if row is None:
-            raise AccessDenied("no run has this token here; open the run first")
-        if not row.is_open:
-            raise LifecycleConflict(f"run {row.run_id} is closed; open it under a higher generation")
-        return row
-
-    def _turn(self, row: RunRow, step: int) -> Turn:
-        return Turn(
-            spec=row.spec,
-            state=row.state,
-            catalog=self._artifacts.catalog,
-            step=step,
-            has_teacher=row.teacher is not None,
-            breakers=(self._artifacts.breaker.name,),
-        )
-
-    async def _published(self, turn: Turn, stats: LedgerStats, answer: AdvanceResponse | None = None) -> None:
-        self._reporting.tell_turn(turn, stats, answer.outcomes if answer else ())
-        await self._feed.publish(turn.spec.training_run_id)
-
-    def _tell(self, spec: EventSpec, message: str, payload: RunBound, **attributes: str | int) -> None:
-        self._reporting.tell(Notice(spec, message, dict(attributes)), payload.training_run_id)
+        return require_open(self._resources.store.read(lambda c: database.run_by_token(c, token_digest(token))))
 
 
 def _generation_conflict(row: RunRow, generation: int) -> LifecycleConflict:
