@@ -29,6 +29,7 @@ from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,
     AdvanceResponse,
+    CircuitState,
     CommandOutcome,
     ExportSeedStatesResponse,
     GetCommandResponse,
@@ -137,6 +138,9 @@ class Authority:
             row = require_open(database.run_by_id(connection, run_id))
             if request.generation != row.state.generation:
                 raise _generation_conflict(row, request.generation)
+            if request.step < row.state.step:
+                detail = f"step {request.step} asks, run {run_id} is at step {row.state.step}"
+                raise LifecycleConflict(f"{detail}; going back takes a resume under a higher generation")
             turn = self._resources.turn(row, request.step)
             lost = lost_answer(row, request)
             if lost is not None:
@@ -175,8 +179,10 @@ class Authority:
             )
         )
         counters = self._resources.reporting.counters
+        breaker = self._resources.artifacts.breaker.status()
+        is_whole = breaker.state == CircuitState.CIRCUIT_STATE_CLOSED
         return KasminaServiceGetStatusResponse(
-            health=HealthStatus.HEALTH_STATUS_HEALTHY,
+            health=HealthStatus.HEALTH_STATUS_HEALTHY if is_whole else HealthStatus.HEALTH_STATUS_DEGRADED,
             open_runs=open_runs,
             accepted=counters.accepted,
             rejected=[
@@ -186,7 +192,7 @@ class Authority:
             nonces=stats.size,
             fence=timestamp(stats.fence_ns),
             ledger_seq=seq,
-            breakers=[self._resources.artifacts.breaker.status()],
+            breakers=[breaker],
             started_at=timestamp(self._started_ns),
         )
 

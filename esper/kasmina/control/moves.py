@@ -107,13 +107,13 @@ def can_fold(turn: Turn, record: SeedRecord) -> bool:
 
 
 def cull(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: SeedGate | None = None) -> None:
-    """Out of the host: by the twin where there is one, else by fading. G4's culls in a row end growth."""
+    """Out of the host: by the twin where there is one, else by fading. Failures of gates in a row end growth."""
     from_stage = record.state.stage
-    failed_judgement = record.state.gate == G4 and record.state.verdict == GateVerdict.GATE_VERDICT_FAIL
+    has_failed = record.state.verdict == GateVerdict.GATE_VERDICT_FAIL
     was_kept = from_stage == FOSSILIZED
     del record.pending[:]
     turn.move(record, CULLED, command_id, reason, gate)
-    if failed_judgement:
+    if has_failed:
         _count_cull(turn)
     if was_kept:
         turn.state.growth.kept -= 1

@@ -21,6 +21,7 @@ from esper.leyline import (
     CircuitState,
     ExportSeedStatesRequest,
     FetchArtifactRequest,
+    HealthStatus,
     KasminaServiceCloseRunRequest,
     KasminaServiceOpenRunRequest,
     PauseOrder,
@@ -192,6 +193,13 @@ def test_advance_of_another_generation_is_a_conflict(service: Service) -> None:
     service.open(spec())
     with pytest.raises(LifecycleConflict, match="generation 1"):
         service.advance(request(10, generation=1))
+
+
+def test_advance_never_goes_back(service: Service) -> None:
+    service.open(spec())
+    service.advance(request(20))
+    with pytest.raises(LifecycleConflict, match="is at step 20"):
+        service.advance(request(10))
 
 
 def test_a_lost_answer_is_repeated_and_nothing_is_given_twice(service: Service) -> None:
@@ -410,7 +418,9 @@ def test_a_forced_breaker_stays_forced_over_a_restart(service: Service) -> None:
     order = CircuitBreakerOrder(breaker="artifacts", desired_state=CircuitState.CIRCUIT_STATE_OPEN, rationale="r")
     assert service.apply(command("b", issued_by=OPERATOR, circuit_breaker=order)).accepted
     service.restart()
-    assert service.status().breakers[0].state == CircuitState.CIRCUIT_STATE_OPEN
+    status = service.status()
+    assert status.breakers[0].state == CircuitState.CIRCUIT_STATE_OPEN
+    assert status.health == HealthStatus.HEALTH_STATUS_DEGRADED
     assert refusal_of(service.apply(germinate())) == "UNKNOWN_BLUEPRINT"
 
 
