@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from esper.kasmina.executor.incubate import Incubation
+from esper.kasmina.executor.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.isolation import reachable_parameters
 
 
@@ -91,3 +91,14 @@ def test_a_control_has_nothing_to_incubate(rig):
     run = rig("mlp")
     run.do(run.build("control.random_frozen", "span_linear:fc1-fc2", width=4, scale=1.0))
     assert "nothing to train" in run.failure(run.directive("INCUBATE", duration_steps=6))
+
+
+def test_a_shadow_graft_gives_the_hosts_activation_no_gradient(rig):
+    run = rig("mlp")
+    run.do(run.build("residual.linear", "residual_linear:act1-act1", width=4))
+    life = run.executor._state.lives["s1"]
+    graft = shadow_graft(life.plan, run.executor._state.slots[life.plan.slot_id], life.module, 0)
+    host = torch.ones(3, 6, requires_grad=True)
+    graft.join(host).sum().backward()
+    assert host.grad is None
+    assert all(parameter.grad is not None for parameter in life.module[-1].parameters())

@@ -80,6 +80,8 @@ def test_a_restored_run_goes_on_bit_for_bit(rig, phase, optimizer):
     restored.executor.load_state_dict(state)
     restored.step = run.step
     assert restored.arm.digest() == run.arm.digest()
+    for seed_id in run.executor.seeds:
+        assert restored.executor.alpha_of(seed_id) == run.executor.alpha_of(seed_id)
     assert go_on(restored) == go_on(run)
 
 
@@ -128,3 +130,20 @@ def test_an_unknown_format_is_refused(rig):
     run = rig("mlp")
     with pytest.raises(ConfigError, match="expected executor state of format 1"):
         run.executor.load_state_dict({"format": 99})
+
+
+def test_a_directive_that_was_done_before_the_checkpoint_is_not_done_again(rig):
+    run, restored = rig("mlp"), rig("mlp")
+    directives = [run.build("span.linear", "span_linear:fc1-fc2", width=4), run.directive("SNAPSHOT_TWIN")]
+    run.do(*directives)
+    restored.executor.load_state_dict(through_a_file(run.executor.state_dict()))
+    assert restored.do(*directives).reports == ()
+    assert restored.executor.seeds == ("s1",)
+
+
+def test_reports_that_nobody_collected_are_kept(rig):
+    run, restored = rig("mlp"), rig("mlp")
+    run.executor.execute([run.directive("SNAPSHOT_TWIN")], 0)
+    restored.executor.load_state_dict(through_a_file(run.executor.state_dict()))
+    assert restored.executor.has_evidence
+    assert restored.executor.collect(0).reports == run.executor.collect(0).reports
