@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pybind11
@@ -22,6 +23,9 @@ STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"  # torch 2.11
 CXX_FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
 CXX_FLAGS += ["-Wall", "-Wextra", "-Wno-unused-parameter"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr"]
+# Torch's build code forbids the conversions of cuda_fp16.h and cuda_bf16.h, which its own headers do not use.
+NVCC_FLAGS += [f"-U__CUDA_NO_{name}__" for name in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS")]
+NVCC_FLAGS += ["-U__CUDA_NO_BFLOAT16_CONVERSIONS__"]
 
 
 def sources(*patterns: str) -> list[str]:
@@ -63,6 +67,19 @@ def cpu_operators() -> Extension:
     )
 
 
+def torch_cuda_directory() -> Path:
+    """Where the linker finds torch's CUDA library. A CPU torch has none: an empty one of that name stands in, so that
+    the operators ask for the real one when they are loaded under a CUDA torch."""
+    directory = Path(torch.__file__).parent / "lib"
+    if (directory / "libtorch_cuda.so").exists():
+        return directory
+    stub = ROOT / "build" / "torch_cuda_stub"
+    stub.mkdir(parents=True, exist_ok=True)
+    compiler = [os.environ.get("CXX", "c++"), "-shared", "-fPIC", "-x", "c++", os.devnull]
+    subprocess.run([*compiler, "-Wl,-soname,libtorch_cuda.so", "-o", str(stub / "libtorch_cuda.so")], check=True)
+    return stub
+
+
 def cuda_operators(home: Path) -> Extension:
     # Torch's build code looks for CUDA only under a CUDA torch; the stable headers do not need one.
     cpp_extension.CUDA_HOME = str(home)
@@ -72,8 +89,9 @@ def cuda_operators(home: Path) -> Extension:
         sources("csrc/cuda/*.cu", "csrc/cuda/*.cpp"),
         include_dirs=[str(ROOT / "csrc"), str(home / "include")],
         depends=headers(),
-        library_dirs=[str(home / "lib64")],
+        library_dirs=[str(home / "lib64"), str(torch_cuda_directory())],
         libraries=["cudart_static", "rt", "dl", "pthread"],
+        extra_link_args=["-Wl,--no-as-needed", "-ltorch_cuda", "-Wl,--as-needed"],
         define_macros=[("USE_CUDA", None)],  # opens the CUDA part of torch's stable headers
         extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI], "nvcc": [*NVCC_FLAGS, STABLE_ABI]},
         py_limited_api=True,

@@ -35,7 +35,7 @@ int64_t Plan::take_gap(int64_t size) {
 int64_t Plan::add(int64_t numel) {
   if (numel < 0) throw std::invalid_argument("a slot of " + std::to_string(numel) + " elements");
   const int64_t size = padded(numel);
-  int64_t offset = size > 0 ? take_gap(size) : extent_;
+  int64_t offset = size > 0 ? take_gap(size) : 0;
   if (offset < 0) {
     offset = extent_;
     extent_ += size;

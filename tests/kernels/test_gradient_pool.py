@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,6 +185,59 @@ def test_training_in_bound_views_equals_training_without_a_pool(device: torch.de
             opt.step()
     for a, b in zip(plain.parameters(), pooled.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_unscaling_works_in_the_rows_memory(device: torch.device) -> None:
+    model = _model(device)
+    parameters = list(model.parameters())
+    expected = _expected(model, parameters, 0, device)
+    pool = GradientPool(parameters, mode="view")
+    optimiser = torch.optim.SGD(parameters, lr=0.0)
+    scaler = torch.amp.GradScaler(device.type, init_scale=1024.0)
+    pool.bind(0)
+    scaler.scale(_loss(model, 0, device)).backward()
+    scaler.unscale_(optimiser)
+    pool.collect(0)
+    for view, grad in zip(pool.views(pool.rows[0]), expected, strict=True):
+        assert torch.allclose(view, grad)
+
+
+DATA_PARALLEL = """
+import itertools, os, sys
+import torch
+from torch import nn
+from esper.kernels import GradientPool
+
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+batches = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(1))
+for mode, bucket_view in itertools.product(("copy", "view"), (False, True)):
+    model = nn.Linear(5, 3)
+    wrapped = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=bucket_view)
+    pool = GradientPool(model.parameters(), mode=mode)
+    for batch in batches:
+        expected = torch.autograd.grad(model(batch).square().sum(), list(model.parameters()))
+        for parameter in model.parameters():
+            parameter.grad = None
+        wrapped(batch).square().sum().backward()
+        pool.collect(0)
+        for view, grad in zip(pool.views(pool.rows[0]), expected, strict=True):
+            assert torch.equal(view, grad), (mode, bucket_view)
+print("equal", flush=True)
+os._exit(0)  # destructors of gloo's process group can wait for each other
+"""
+
+
+def test_gradients_that_data_parallelism_moved_are_still_found(cpu_only: None, tmp_path: Path) -> None:
+    root = Path(kernels.__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-c", DATA_PARALLEL, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert run.stdout.strip() == "equal", run.stderr
 
 
 def test_layer_offsets_serve_seed_metrics(device: torch.device) -> None:
