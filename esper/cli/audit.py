@@ -17,10 +17,12 @@ from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, ConfigError, StorageError
 from esper.core.keys import Keyring
 from esper.core.signing import Verifier, open_payload
-from esper.leyline import AdaptationCommand, CommandOutcome, SignedCommand
+from esper.leyline import AdaptationCommand, CommandOutcome, RegistryReset, SignedCommand
 
 LEDGER_PLACES = ("services/kasmina.db", "kasmina.db", "")
-PAYLOAD_TYPE = AdaptationCommand.DESCRIPTOR.full_name
+PAYLOADS: dict[str, type[AdaptationCommand] | type[RegistryReset]] = {
+    cls.DESCRIPTOR.full_name: cls for cls in (AdaptationCommand, RegistryReset)
+}
 _ROWS = "SELECT seq, run_id, command_id, payload_sha256, envelope, outcome FROM commands ORDER BY seq"
 _LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'commands'"
 
@@ -107,22 +109,28 @@ def _faults(row: Row, verifier: Verifier) -> Iterator[str]:
         yield f"signature by key {envelope.security.key_id!r} doesn't match"
     if envelope.audience != f"kasmina/{row.run_id}":
         yield f"signed for {envelope.audience!r}"
-    if envelope.payload_type != PAYLOAD_TYPE:
-        yield f"signed as {envelope.payload_type!r}"
     if hashlib.sha256(envelope.payload).hexdigest() != row.payload_sha256:
         yield "the payload isn't the one that was recorded"
+    if envelope.payload_type not in PAYLOADS:
+        yield f"signed as {envelope.payload_type!r}"
+        return
     try:
-        command = open_payload(envelope, AdaptationCommand)
+        payload = open_payload(envelope, PAYLOADS[envelope.payload_type])
     except CommandRejected as error:
         yield error.detail
         return
-    if (command.command_id, command.training_run_id) != (row.command_id, row.run_id):
-        yield f"the payload is command {command.command_id!r} of run {command.training_run_id!r}"
+    # A reset has no id of its own; its row is named for its nonce.
+    reset_id = f"registry_reset-{envelope.security.nonce}"
+    command_id = reset_id if isinstance(payload, RegistryReset) else payload.command_id
+    if (command_id, payload.training_run_id) != (row.command_id, row.run_id):
+        yield f"the payload is command {command_id!r} of run {payload.training_run_id!r}"
     if row.outcome.command_id != row.command_id or row.outcome.ledger_seq != row.seq:
         yield "its outcome belongs to another row"
 
 
 def _told(row: Row) -> str:
+    if row.envelope.payload_type == RegistryReset.DESCRIPTOR.full_name:
+        return f"registry reset: {RegistryReset.FromString(row.envelope.payload).rationale}"
     command = AdaptationCommand.FromString(row.envelope.payload)
     reasons = reasons_in_words(command.metadata)
     refusal = "" if row.outcome.accepted else f" -> refused: {row.outcome.detail}"

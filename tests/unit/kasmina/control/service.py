@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from esper.core.clock import ManualClock
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
-from esper.kasmina.server import KasminaConfig, KasminaService, build_service
+from esper.kasmina.server import DATABASE_NAME, KasminaConfig, KasminaService, build_service
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,
@@ -95,6 +95,10 @@ class Service:
         (servicer,) = build_service(context)
         assert isinstance(servicer, KasminaService)
         return servicer
+
+    @property
+    def database(self) -> Path:
+        return self._state_dir / DATABASE_NAME
 
     def restart(self) -> None:
         self.run(self.servicer.close())

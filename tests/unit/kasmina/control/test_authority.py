@@ -2,6 +2,7 @@
 
 import pytest
 
+from esper.cli.audit import missing_rows, read_rows, verified
 from esper.core.errors import (
     AccessDenied,
     CommandIdReused,
@@ -411,6 +412,17 @@ def test_a_registry_reset_culls_every_living_seed_behind_a_fence(service: Servic
     replayed = [o for step in (100, 110) for o in service.advance(request(step, 1)).outcomes]
     assert [kinds(o.directives) for o in replayed] == [["SNAPSHOT_TWIN", "BUILD", "ATTACH"], ["INSTALL_TWIN"]]
     assert "replay_diverged" not in service.recorder.events
+
+
+def test_the_ledger_can_be_audited_offline_row_by_row(service: Service) -> None:
+    service.open(spec())
+    service.apply(germinate())
+    service.apply(germinate("s2", step=110))
+    reset = RegistryReset(training_run_id=RUN, rationale="start over")
+    service.run(service.servicer.reset_registry(ResetRegistryRequest(command=service.sign(reset)), service.call))
+    rows, last_seq = read_rows(service.database)
+    assert [faults for _, faults in verified(rows, service.keyring)] == [[], [], []]
+    assert not missing_rows(rows, last_seq)
 
 
 def test_a_forced_breaker_stays_forced_over_a_restart(service: Service) -> None:
