@@ -62,13 +62,14 @@ class Ingestor:
     async def run(self, bus: Bus) -> None:
         """Follow the bus for ever."""
         while True:
+            seen = await bus.last_sequence()
             envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)
             for envelope in envelopes:
                 self.take(envelope)
             if envelopes:
                 await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
             else:
-                await bus.wait(await bus.last_sequence(), WAIT_S)
+                await bus.wait(seen, WAIT_S)
 
     def take(self, envelope: BusEnvelope) -> None:
         """Take one envelope. One that can't be believed is counted and left: trying again would not help."""

@@ -31,13 +31,12 @@ class BusConfig:
     max_deliveries: int = 5  # tries before an envelope is put aside
     lease_s: float = 60.0  # an envelope not acknowledged for this long is delivered again
     retry_s: float = 1.0  # wait after a rejection; doubles with each try
-    retention_s: float = (
-        86_400.0  # how long an envelope is kept that every group has handled; dead ones seven times that
-    )
+    retention_s: float = 86_400.0  # how long an envelope is kept that was handled; dead ones seven times that
+    max_kept_entries: int = 50_000  # of a lane's handled envelopes, fewer are kept than that, however young
     max_lane_entries: int = 200_000  # a fuller lane refuses more, the emergency lane excepted
 
     def __post_init__(self) -> None:
-        for key in ("max_deliveries", "lease_s", "retry_s", "retention_s", "max_lane_entries"):
+        for key in ("max_deliveries", "lease_s", "retry_s", "retention_s", "max_kept_entries", "max_lane_entries"):
             if getattr(self, key) <= 0:
                 raise ConfigError(key, getattr(self, key), "give a number above zero")
 

@@ -97,21 +97,12 @@ class SqliteLog:
         return self._store.read(lambda db: int(db.execute("SELECT COUNT(*) FROM dead_letters").fetchone()[0]))
 
     async def trim(self) -> int:
-        now_ns = self._clock.now_ns()
-        before_ns = now_ns - round(self._config.retention_s * NS_PER_S)
-        # Only what every group of its lane has been given and none still holds.
-        condition = (
-            "stored_ns < ? AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sequence = envelopes.sequence)"
-            " AND NOT EXISTS (SELECT 1 FROM cursors c WHERE c.lane = envelopes.lane"
-            " AND c.priority = envelopes.priority AND c.sequence < envelopes.sequence)"
-        )
+        now_ns, keep_ns = self._clock.now_ns(), round(self._config.retention_s * NS_PER_S)
 
         def work(db: sqlite3.Connection) -> int:
-            lanes = db.execute(f"SELECT lane, COUNT(*) FROM envelopes WHERE {condition} GROUP BY lane", (before_ns,))
-            for lane, count in lanes.fetchall():
-                db.execute("UPDATE depths SET entries = entries - ? WHERE lane = ?", (count, lane))
-            db.execute("DELETE FROM dead_letters WHERE stored_ns < ?", (before_ns - 6 * (now_ns - before_ns),))
-            return db.execute(f"DELETE FROM envelopes WHERE {condition}", (before_ns,)).rowcount
+            db.execute("DELETE FROM dead_letters WHERE stored_ns < ?", (now_ns - 7 * keep_ns,))
+            lanes = db.execute("SELECT lane, entries FROM depths").fetchall()
+            return sum(self._trim_lane(db, lane, entries, now_ns - keep_ns) for lane, entries in lanes)
 
         return await self._write(work)
 
@@ -136,6 +127,21 @@ class SqliteLog:
         count = "INSERT INTO depths VALUES (?, 1) ON CONFLICT (lane) DO UPDATE SET entries = entries + 1"
         db.execute(count, (envelope.lane,))
         return Stored(int(sequence or 0), is_new=True)
+
+    def _trim_lane(self, db: sqlite3.Connection, lane: int, entries: int, before_ns: int) -> int:
+        """Remove what every group has been given and none still holds: what is old, and the oldest of too many."""
+        surplus = max(0, entries - self._config.max_kept_entries)
+        newest = "SELECT sequence FROM envelopes WHERE lane = ? ORDER BY sequence LIMIT 1 OFFSET ?"
+        first_kept = db.execute(newest, (lane, surplus)).fetchone()
+        delete = (
+            "DELETE FROM envelopes WHERE lane = ? AND (stored_ns < ? OR sequence < ?)"
+            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sequence = envelopes.sequence)"
+            " AND NOT EXISTS (SELECT 1 FROM cursors c WHERE c.lane = envelopes.lane"
+            " AND c.priority = envelopes.priority AND c.sequence < envelopes.sequence)"
+        )
+        gone = db.execute(delete, (lane, before_ns, first_kept[0] if first_kept else 0)).rowcount
+        db.execute("UPDATE depths SET entries = entries - ? WHERE lane = ?", (gone, lane))
+        return gone
 
     def _redeliver(
         self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int

@@ -22,6 +22,7 @@ from esper.oona.bus import LANES, BusConfig, Stored
 COUNTER = "oona.sequence"
 DEAD = "oona.dead"
 MAX_DEAD = 10_000
+MAX_TRIMMED = 10_000
 POLL_S = 0.1
 NS_PER_MS = 1_000_000
 
@@ -201,11 +202,14 @@ class RedisBus:
         return groups
 
     async def _trim(self, key: str, before_ms: int) -> int:
-        """Remove old entries below the first one that some group still has to handle."""
+        """Remove what every group has handled: what is old, and the oldest of too many."""
         handled = [await self._handled(key, group) for group in await self._groups_of(key)]
         limit = min(handled, default=await self.last_sequence())
-        entries = await self._redis.xrange(key, max=f"{limit}-0", count=10_000)
-        old = [entry for entry, fields in entries if int(fields[b"ms"]) < before_ms]
+        surplus = await self._redis.xlen(key) - self._config.max_kept_entries
+        entries = await self._redis.xrange(key, max=f"{limit}-0", count=MAX_TRIMMED)
+        old = [
+            entry for place, (entry, fields) in enumerate(entries) if int(fields[b"ms"]) < before_ms or place < surplus
+        ]
         return int(await self._redis.xdel(key, *old)) if old else 0
 
     async def _handled(self, key: str, group: dict[str, Any]) -> int:

@@ -17,6 +17,9 @@ URGENCY = (
     MessagePriority.MESSAGE_PRIORITY_LOW,
 )
 
+# A server takes 4 MiB at once.
+MAX_BATCH_BYTES = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -29,9 +32,10 @@ class Batch:
 class Outbox:
     """A queue for any number of threads. CRITICAL packets don't count against its capacity."""
 
-    def __init__(self, capacity: int, max_batch: int) -> None:
+    def __init__(self, capacity: int, max_batch: int, max_batch_bytes: int = MAX_BATCH_BYTES) -> None:
         self._capacity = capacity
         self._max_batch = max_batch
+        self._max_batch_bytes = max_batch_bytes
         self._lock = threading.Lock()
         self._lanes: dict[int, deque[TelemetryPacket]] = {priority: deque() for priority in URGENCY}
         self._unreported = 0
@@ -49,6 +53,8 @@ class Outbox:
         """Take a packet; when full, the oldest of the least urgent kind goes."""
         if packet.priority not in self._lanes:
             raise ValueError(f"packet {packet.packet_id!r} has priority {packet.priority}; use build_packet")
+        if (size_bytes := packet.ByteSize()) > self._max_batch_bytes:
+            raise ValueError(f"packet {packet.packet_id!r} has {size_bytes} bytes, at most {self._max_batch_bytes} fit")
         with self._lock:
             self._lanes[packet.priority].append(packet)
             self._make_room()
@@ -57,9 +63,11 @@ class Outbox:
         """The most urgent packets, oldest first within each kind; None if there is nothing to say."""
         with self._lock:
             packets: list[TelemetryPacket] = []
+            room_bytes = self._max_batch_bytes
             for lane in self._lanes.values():
-                while lane and len(packets) < self._max_batch:
+                while lane and len(packets) < self._max_batch and lane[0].ByteSize() <= room_bytes:
                     packets.append(lane.popleft())
+                    room_bytes -= packets[-1].ByteSize()
             if not packets and not self._unreported:
                 return None
             batch = Batch(tuple(packets), self._unreported)

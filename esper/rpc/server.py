@@ -58,6 +58,7 @@ class Server:
         self._gate = gate
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._serving: dict[str, bool] = {}
+        self._socket = _identity(endpoint)
 
     @property
     def in_flight(self) -> int:
@@ -78,7 +79,8 @@ class Server:
             await self._health.enter_graceful_shutdown()
             self._gate.draining.set()
         await self._server.stop(self._config.grace_s if grace_s is None else grace_s)
-        if self.endpoint.path is not None:
+        # A successor may have put its own socket there already.
+        if self.endpoint.path is not None and _identity(self.endpoint) == self._socket is not None:
             self.endpoint.path.unlink(missing_ok=True)
 
     async def wait_closed(self) -> None:
@@ -123,6 +125,15 @@ async def claim(endpoint: Endpoint) -> None:
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
                 raise ConfigError("listen", str(endpoint), f"can't tell whether it is in use: {error}") from error
     raise ConfigError("listen", str(endpoint), "another process serves it; stop that one or choose another path")
+
+
+def _identity(endpoint: Endpoint) -> tuple[int, int] | None:
+    """Which file the endpoint's socket is; None without one."""
+    try:
+        status = endpoint.path.stat() if endpoint.path is not None else None
+    except FileNotFoundError:
+        return None
+    return (status.st_dev, status.st_ino) if status is not None else None
 
 
 def _bind(server: grpc.aio.Server, endpoint: Endpoint, config: ServerConfig) -> Endpoint:

@@ -105,6 +105,7 @@ class TelemetrySender:
         self._client = self._new_client(service)
         self._presence = _Presence(service, f"{socket.gethostname()}:{os.getpid()}", endpoint_served)
         self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause="not heard yet")
+        self._hold_s = 0.0
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._publisher = threading.Thread(target=self._publish, name="telemetry", daemon=True)
@@ -157,17 +158,18 @@ class TelemetrySender:
             if pause_s:
                 self._closing.wait(pause_s)
             else:
-                self._wake.wait(self._config.flush_s)
+                self._wake.wait(max(self._hold_s, self._config.flush_s))
             self._wake.clear()
             pause_s = self._round(pause_s)
         self._leave()
 
     def _round(self, last_pause_s: float) -> float:
-        """One round of heartbeat and batches; gives the pause that a failure or the receiver asks for."""
+        """One round of heartbeat and batches; gives the pause that a failure asks for."""
         try:
             if self._presence.is_due():
                 self._beat()
-            return self._flush_all()
+            self._flush_all()
+            return 0.0
         except EsperError as error:
             if isinstance(error, AccessDenied):
                 self._client = self._new_client(self._presence.service)
@@ -195,8 +197,9 @@ class TelemetrySender:
             presence.is_registered = True
         presence.last_beat_s = time.monotonic()
 
-    def _flush_all(self) -> float:
-        """Send every batch that waits; gives how long the receiver asks us to hold back."""
+    def _flush_all(self) -> None:
+        """Send every batch that waits, until the receiver asks to hold back; only a CRITICAL packet breaks that."""
+        self._hold_s = 0.0
         while (batch := self._outbox.take()) is not None:
             try:
                 answer = self._client.publish_telemetry(iter([_request(batch)]), timeout_s=self._config.timeout_s)
@@ -206,8 +209,8 @@ class TelemetrySender:
             if answer.refused:
                 log.error("Weatherlight refused %d packets as invalid", answer.refused)
             if answer.HasField("back_pressure"):
-                return nanoseconds(answer.back_pressure) / 1e9
-        return 0.0
+                self._hold_s = nanoseconds(answer.back_pressure) / 1e9
+                return
 
     def _watch(self) -> None:
         """Follow the mode; while it can't be heard it is UNSPECIFIED."""

@@ -84,6 +84,7 @@ class Router:
         """Packets from a position of the log on, as they arrive, for ever."""
         after = request.after_sequence if request.HasField("after_sequence") else await self._bus.last_sequence()
         while True:
+            seen = await self._bus.last_sequence()
             envelopes = await self._bus.read(TELEMETRY_LANES, after, PAGE)
             for envelope in envelopes:
                 after = envelope.sequence
@@ -92,7 +93,7 @@ class Router:
                 ):
                     yield TelemetryPacket.FromString(envelope.payload), envelope.sequence
             if not envelopes:
-                await self._bus.wait(after, WAIT_S)
+                await self._bus.wait(seen, WAIT_S)
 
     async def _store(self, packets: Sequence[TelemetryPacket]) -> int:
         """How many of the packets were new."""

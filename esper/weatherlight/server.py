@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -16,6 +17,7 @@ from esper.core.signing import Verifier
 from esper.core.store import SqliteStore
 from esper.leyline import TelemetryPacket
 from esper.nissa.ingest import Ingestor
+from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
 from esper.oona.log import SqliteLog
 from esper.rpc.bases import Servicer
@@ -66,6 +68,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
     nissa = Ingestor(keyring, clock, outgoing.put_nowait)
     REGISTRY.register(nissa.series)
+    service.close_with(partial(_unregister, nissa.series))
     service.take_on(nissa.run(bus))
     service.take_on(_forward(outgoing, router))
     service.take_on(_sweep(supervisor, config.sweep_s))
@@ -96,6 +99,10 @@ def open_bus(config: WeatherlightConfig, state_dir: Path, clock: Clock) -> Bus:
     from esper.oona.redis import RedisBus
 
     return RedisBus.connect(config.redis_url, config.bus)
+
+
+async def _unregister(series: LatestValues) -> None:
+    REGISTRY.unregister(series)
 
 
 async def _forward(outgoing: asyncio.Queue[TelemetryPacket], router: Router) -> None:

@@ -169,6 +169,26 @@ async def test_a_trim_takes_only_what_is_old_and_handled_by_all(bus: Bus, clock:
     assert ids(await bus.read(LANES, 0, 10)) == ["b", "c"]
 
 
+async def test_a_trim_keeps_no_more_of_what_was_handled_than_it_may(tmp_path: Path, clock: ManualClock) -> None:
+    config = BusConfig(max_kept_entries=2)
+    for number, made in enumerate(BUSES.values()):
+        (tmp_path / str(number)).mkdir()
+        async with made(tmp_path / str(number), clock, config) as bus:
+            await bus.publish([an_envelope(name) for name in "abcde"])
+            assert len(await bus.fetch("g", "c1", LANES, 4)) == 4
+            await bus.acknowledge("g", ["b", "c", "d"])
+            await bus.acknowledge("g", ["a"])
+            assert await bus.trim() == 3
+            assert ids(await bus.read(LANES, 0, 10)) == ["d", "e"]
+            assert await bus.trim() == 0
+
+
+async def test_a_trim_takes_nothing_that_somebody_still_needs(bus: Bus) -> None:
+    await bus.publish([an_envelope(name) for name in "abcde"])
+    await bus.fetch("g", "c1", LANES, 3)
+    assert await bus.trim() == 0
+
+
 async def test_a_reader_goes_on_from_any_position(bus: Bus) -> None:
     stored = await bus.publish([an_envelope("a"), an_envelope("b", TELEMETRY_LANE), an_envelope("c")])
     assert ids(await bus.read(LANES, stored[0].sequence, 10)) == ["b", "c"]

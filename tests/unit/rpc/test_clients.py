@@ -117,5 +117,5 @@ async def test_a_deadline_is_the_callers_error(serve: Serve) -> None:
         with channel(server.endpoint) as link:
             BusClient(link).publish(a_request(), timeout_s=0.2)
 
-    with pytest.raises(AsyncTimeoutError, match=r"Publish.*0\.2 s"):
+    with pytest.raises(AsyncTimeoutError, match=r"Publish.*took longer"):
         await asyncio.to_thread(work)

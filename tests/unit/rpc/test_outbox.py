@@ -70,6 +70,15 @@ def test_a_packet_without_a_priority_is_a_mistake_of_its_builder() -> None:
         Outbox(capacity=1, max_batch=1).put(TelemetryPacket(packet_id="x"))
 
 
+def test_a_batch_never_exceeds_what_a_server_takes_at_once() -> None:
+    outbox = Outbox(capacity=10, max_batch=10, max_batch_bytes=100)
+    for number in range(4):
+        outbox.put(TelemetryPacket(packet_id=f"p{number}", priority=NORMAL, health_summary="x" * 40))
+    assert [names(outbox.take()), names(outbox.take())] == [["p0", "p1"], ["p2", "p3"]]
+    with pytest.raises(ValueError, match="at most 100 fit"):
+        outbox.put(TelemetryPacket(packet_id="big", priority=CRITICAL, health_summary="x" * 200))
+
+
 class OutboxMachine(RuleBasedStateMachine):
     """Whatever happens: nothing CRITICAL is lost, everything else is delivered or counted, and the bound holds."""
 

@@ -262,6 +262,32 @@ async def test_a_drain_tells_endless_streams_instead_of_waiting_for_them(serve: 
                 await anext(responses)
 
 
+async def test_a_drain_leaves_the_socket_of_a_successor_alone(serve: Serve) -> None:
+    release = asyncio.Event()
+
+    async def wait(request: PublishRequest, call: Call) -> PublishResponse:
+        await release.wait()
+        return PublishResponse(sequences=[1])
+
+    bus = ScriptedBus(wait)
+    server = await serve(bus, grace_s=10.0)
+    async with aio_channel(server.endpoint) as channel:
+        in_flight = asyncio.create_task(BusClient(channel).publish(a_request(), timeout_s=10))
+        await bus.entered.wait()
+        draining = asyncio.create_task(server.drain())
+        await bus.calls[0].draining.wait()
+        path = server.endpoint.path
+        assert path is not None
+        async with asyncio.timeout(5):
+            while path.exists():
+                await asyncio.sleep(0.01)
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.bind(str(path))
+            release.set()
+            await asyncio.gather(in_flight, draining)
+            assert path.exists()
+
+
 async def test_health_says_not_serving_before_the_server_goes(serve: Serve) -> None:
     release = asyncio.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -17,7 +18,7 @@ from esper.leyline import (
     TelemetryPacket,
     TraceContext,
 )
-from esper.oona.envelope import check
+from esper.oona.envelope import check, seal
 from tests.unit.weatherlight.conftest import KEYRING, Plane
 
 LOSS = MetricSpec("test.loss", "nats", "A loss.")
@@ -80,6 +81,29 @@ async def test_a_subscriber_gets_what_it_asked_for_as_it_arrives(plane: Plane) -
     packet, sequence = await asyncio.wait_for(coming, 10)
     assert packet == warning
     assert sequence == 4
+    await packets.aclose()
+
+
+async def test_a_subscriber_rests_while_other_lanes_are_busy(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = 0
+    read = plane.bus.read
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await read(*arguments)
+
+    monkeypatch.setattr(plane.bus, "read", counted)
+    packets = plane.router.subscribe(SubscribeRequest())
+    coming = asyncio.ensure_future(anext(packets))
+    await asyncio.sleep(0)
+    lane, priority = BusLane.BUS_LANE_NORMAL, MessagePriority.MESSAGE_PRIORITY_NORMAL
+    for _ in range(3):
+        envelope = seal(KEYRING, plane.clock, ordinary(plane), source="tamiyo", lane=lane, priority=priority)
+        await plane.router.publish([envelope])
+    await plane.router.take([ordinary(plane)])
+    await asyncio.wait_for(coming, 10)
+    assert reads <= 6
     await packets.aclose()
 
 
