@@ -16,6 +16,7 @@ DEFAULT_SAMPLES = 5_000
 LENGTH = 40
 DRAW_SEED = 42
 
+_FLATNESS = 6.0
 _PADDING = (36, 60)
 _LONGEST_SHIFT = 48
 _SCALE = 0.4
@@ -50,7 +51,8 @@ class Mnist1d:
     def splits(self, seed: int) -> Splits:
         draw = np.random.default_rng(DRAW_SEED)
         labels = np.arange(self._samples) % len(_STROKES)
-        signals = np.stack([signal(_STROKES[label], draw) for label in labels]).astype(np.float32)
+        drawn = np.stack([signal(_STROKES[label], draw) for label in labels])
+        signals = ((drawn - drawn.mean()) / drawn.std()).astype(np.float32)
         return classification(
             torch.from_numpy(signals).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)), len(_STROKES), seed
         )
@@ -59,14 +61,22 @@ class Mnist1d:
 def signal(stroke: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.float64]:
     """One sample of a digit."""
     padding = int(draw.integers(_PADDING[0], _PADDING[1] + 1))
-    wave = np.concatenate([(stroke - stroke[0]) / stroke.std(), np.zeros(padding)])
+    wave = np.concatenate([(stroke - stroke[0]) / stroke.std() / _FLATNESS, np.zeros(padding)])
+    is_stroke = (np.arange(len(wave)) < len(stroke)).astype(np.float64)
+    longest = len(stroke) + _PADDING[1]
+    shift = int(draw.integers(0, _LONGEST_SHIFT))
+    wave, is_stroke = (np.roll(_resampled(values, longest), shift) for values in (wave, is_stroke))
     wave = wave * (1 + _SCALE * (draw.random() - 0.5))
-    wave = np.roll(wave, int(draw.integers(0, _LONGEST_SHIFT)))
-    noise = _smoothed(draw.standard_normal(len(wave)))
-    wave = wave + _SMOOTH_NOISE * noise / noise.std() + _WHITE_NOISE * draw.standard_normal(len(wave))
-    wave = wave + _SHEAR * (draw.random() - 0.5) * np.linspace(-0.5, 0.5, len(wave))
-    sampled: NDArray[np.float64] = np.interp(np.linspace(0, 1, LENGTH), np.linspace(0, 1, len(wave)), wave)
-    return sampled
+    # Around the stroke, slow noise looks like more strokes.
+    wave = wave + (is_stroke == 0) * _smoothed(_SMOOTH_NOISE * draw.standard_normal(longest))
+    wave = wave + _WHITE_NOISE * draw.standard_normal(longest)
+    wave = wave - _SHEAR * (draw.random() - 0.5) * np.linspace(-0.5, 0.5, longest)
+    return _resampled(wave, LENGTH)
+
+
+def _resampled(wave: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(wave)), wave)
+    return values
 
 
 def _smoothed(noise: NDArray[np.float64]) -> NDArray[np.float64]:
