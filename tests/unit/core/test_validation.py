@@ -21,6 +21,7 @@ from esper.leyline import (
     Event,
     Metric,
     OptimizerAdjustment,
+    ParameterValue,
     PauseOrder,
     PolicyMetadata,
     SeedDirective,
@@ -93,6 +94,12 @@ def test_a_share_outside_its_range_is_refused(value: float) -> None:
 @pytest.mark.parametrize(("factor", "is_valid"), [(0.01, True), (100, True), (0.009, False), (101, False), (-1, False)])
 def test_a_learning_rate_factor_has_its_own_range(factor: float, is_valid: bool) -> None:
     assert (violations(OptimizerAdjustment(learning_rate_factor=factor)) == []) is is_valid
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, -math.inf])
+def test_no_range_holds_what_is_not_finite(value: float) -> None:
+    assert violations(OptimizerAdjustment(weight_decay=value)) != []
+    assert violations(ParameterValue(name="width", value=value)) != []
 
 
 def test_an_absent_optional_number_is_in_range() -> None:

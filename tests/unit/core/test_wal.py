@@ -185,6 +185,7 @@ def test_a_write_that_was_taken_in_part_is_taken_back(path: Path, monkeypatch: p
         with pytest.raises(StorageError, match="can't be written"):
             log.append(1, b"b" * 50)
         monkeypatch.undo()
+        assert wal.inspect(path).condition is wal.Condition.CLEAN
         assert log.append(1, b"c") == 2
     assert payloads(path) == [b"a", b"c"]
 
