@@ -131,6 +131,8 @@ def snapshot_twin(state: ExecutorState, directive: SeedDirective, step: int) -> 
         raise GraftFailed("there is a twin already: only one graft is judged at a time")
     state.twin = state.arm.clone()
     state.twin_macs = state.macs
+    # Whoever makes the steps lists the parameters of both arms anew.
+    state.topology_changed()
     return {}
 
 
