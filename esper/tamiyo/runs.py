@@ -27,7 +27,8 @@ _SCHEMA = (
     " spec BLOB NOT NULL, state BLOB NOT NULL, decision BLOB NOT NULL) WITHOUT ROWID"
 )
 _SAVE_RUN = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)"
-_SAVE_STATE = "UPDATE runs SET state = ?, decision = ? WHERE run_id = ?"
+# By token, not by run: work for a generation that was left meanwhile must not reach its successor's row.
+_SAVE_STATE = "UPDATE runs SET state = ?, decision = ? WHERE token_digest = ? AND is_open"
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -102,15 +103,13 @@ class RunBook:
 
     async def save(self, run: Run, state: TamiyoRunState, decision: Decision) -> None:
         """Keep the state after a decision, with the decision in case it has to be given again."""
-        values = (state.SerializeToString(), decision.SerializeToString(), run.run_id)
-        await asyncio.wrap_future(self._store.submit(lambda connection: connection.execute(_SAVE_STATE, values)))
+        await asyncio.wrap_future(self._store.submit(lambda connection: _update(connection, run, state, decision)))
         run.state, run.decision = state, decision
 
     async def change(self, run: Run, state: TamiyoRunState, security: CommandSecurity) -> None:
         """Replace a run's state on a signed request; its trigger settings may have changed."""
         context = context_of(run.context.spec, state.trigger, self._config)
-        values = (state.SerializeToString(), run.decision.SerializeToString(), run.run_id)
-        await self._commit(security, lambda connection: connection.execute(_SAVE_STATE, values))
+        await self._commit(security, lambda connection: _update(connection, run, state, run.decision))
         run.state, run.context = state, context
 
     async def close_run(self, run: Run, security: CommandSecurity) -> None:
@@ -204,6 +203,12 @@ def _require_successor(known: Run, spec: TamiyoRunSpec) -> None:
 def _row(run: Run, *, is_open: bool) -> tuple[str, str, int, bytes, bytes, bytes]:
     spec, decision = run.context.spec.SerializeToString(), run.decision.SerializeToString()
     return run.run_id, run.token_digest, int(is_open), spec, run.state.SerializeToString(), decision
+
+
+def _update(connection: sqlite3.Connection, run: Run, state: TamiyoRunState, decision: Decision) -> None:
+    values = (state.SerializeToString(), decision.SerializeToString(), run.token_digest)
+    if connection.execute(_SAVE_STATE, values).rowcount != 1:
+        raise LifecycleConflict(f"generation {run.generation} of run {run.run_id} was closed or left meanwhile")
 
 
 def _open_rows(connection: sqlite3.Connection) -> list[tuple[str, bytes, bytes, bytes]]:

@@ -73,6 +73,18 @@ async def test_a_run_with_decisions_is_not_opened_over_them(home: Home, parts: P
         await parts.runs.open(spec(generation=1), security(home))
 
 
+async def test_work_for_a_generation_that_was_left_does_not_reach_its_successor(home: Home) -> None:
+    first = home.parts()
+    old, _ = await first.runs.open(spec(), security(home))
+    new, _ = await first.runs.open(spec(generation=2), security(home))
+    with pytest.raises(LifecycleConflict, match="generation 1"):
+        await first.runs.save(old, decided_until(9), Decision())
+    await first.runs.close_run(new, security(home))
+    with pytest.raises(LifecycleConflict, match="closed"):
+        await first.runs.save(new, decided_until(9), Decision())
+    await first.close()
+
+
 async def test_a_nonce_opens_one_run(home: Home, parts: Parts) -> None:
     once = security(home)
     await parts.runs.open(spec(), once)
