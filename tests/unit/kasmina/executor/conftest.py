@@ -1,8 +1,12 @@
-"""A small trainer around the executor: hosts, tasks on random data, and steps seeded as the real trainer does it."""
+"""A small trainer around the executor: hosts, tasks on random data, and steps seeded as the real trainer does it.
+
+Runs live on ESPER_TEST_DEVICE: cpu (the default) or cuda.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,6 +29,7 @@ from esper.leyline import (
 )
 
 CLASSES = 5
+DEVICE = torch.device(os.environ.get("ESPER_TEST_DEVICE", "cpu"))
 ZERO_OUTPUT = BlendConfig(
     mode=BlendMode.BLEND_MODE_RESIDUAL,
     alpha_target=1.0,
@@ -43,7 +48,8 @@ class ToyTask:
         generator = torch.Generator().manual_seed(11)
         self.inputs = torch.randn(96, *shape, generator=generator, dtype=dtype)
         teacher = torch.randn(self.inputs[0].numel(), CLASSES, generator=generator, dtype=dtype)
-        self.targets = (self.inputs.flatten(1) @ teacher).argmax(1)
+        self.targets = (self.inputs.flatten(1) @ teacher).argmax(1).to(DEVICE)
+        self.inputs = self.inputs.to(DEVICE)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets)
@@ -70,7 +76,7 @@ class TokenTask:
     type = TaskType.TASK_TYPE_LANGUAGE_MODEL
 
     def __init__(self) -> None:
-        self.tokens = torch.randint(0, 7, (48, 9), generator=torch.Generator().manual_seed(3))
+        self.tokens = torch.randint(0, 7, (48, 9), generator=torch.Generator().manual_seed(3)).to(DEVICE)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
@@ -88,6 +94,12 @@ class TokenTask:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         rows = self.tokens[(step * 8) % 32 :][:8]
         return rows[:, :-1], rows[:, 1:]
+
+
+def seed_all(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if DEVICE.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 class FlatRate:
@@ -209,6 +221,7 @@ class Rig:
         slots: tuple[str, ...] | None = None,
         double: bool = False,
     ) -> None:
+        model.to(DEVICE)
         if double:
             model = model.double()
             if task.probe_inputs().is_floating_point():
@@ -295,7 +308,7 @@ class Rig:
             arm.scheduler.apply(arm.optimizer)
         self.executor.before_step(self.step)
         for index, arm in enumerate(arms):
-            torch.default_generator.manual_seed(1000 + self.step)
+            seed_all(1000 + self.step)
             arm.model.train()
             arm.optimizer.zero_grad(set_to_none=True)
             self.task.loss(arm.model(inputs), targets).backward()
@@ -311,10 +324,12 @@ class Rig:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _repeatable() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(DEVICE.type == "cuda")
     yield
+    torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
 
 

@@ -28,7 +28,7 @@ def test_a_seed_without_an_input_fails_closed(rig):
     run = rig("mlp")
     run.graft("span.linear", "span_linear:fc1-fc2", width=4)
     with pytest.raises(GraftFailed, match="fc2 ran before fc1"):
-        run.arm.model.fc2(torch.ones(2, 6))
+        run.arm.model.fc2(run.task.inputs[:2, :6])
 
 
 def test_nothing_of_a_pass_is_kept_between_steps(rig):

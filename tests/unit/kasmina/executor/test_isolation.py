@@ -98,7 +98,7 @@ def test_a_shadow_graft_gives_the_hosts_activation_no_gradient(rig):
     run.do(run.build("residual.linear", "residual_linear:act1-act1", width=4))
     life = run.executor._state.lives["s1"]
     graft = shadow_graft(life.plan, run.executor._state.slots[life.plan.slot_id], life.module, 0)
-    host = torch.ones(3, 6, requires_grad=True)
+    host = torch.ones(3, 6, requires_grad=True, device=run.arm.device)
     graft.join(host).sum().backward()
     assert host.grad is None
     assert all(parameter.grad is not None for parameter in life.module[-1].parameters())
