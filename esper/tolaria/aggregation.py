@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from esper.core.errors import ConfigError
 from esper.kernels import MAX_ROWS, GradientPool, pcgrad
+from esper.tolaria.device_timer import DeviceTimer
 from esper.tolaria.randomness import generator
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ Pass = Callable[["Arm", "Batch", float], tuple[Tensor, Tensor | None]]
 class GradientSurgery:
     """PCGrad over up to `rows` microbatches of one step."""
 
-    def __init__(self, seed: int, rows: int) -> None:
+    def __init__(self, seed: int, rows: int, timer: DeviceTimer) -> None:
         if rows > MAX_ROWS:
             raise ConfigError("accumulate", rows, f"gradient surgery takes at most {MAX_ROWS} microbatches")
         self._seed = seed
+        self._timer = timer
         self._pools: WeakKeyDictionary[Optimizer, GradientPool] = WeakKeyDictionary()
 
     def backward(
@@ -46,8 +48,10 @@ class GradientSurgery:
             losses.append(loss * share)
             if accuracy is not None:
                 hits.append(accuracy * share)
-            was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
-        conflicts = self._assign(arm, pool, was_present, step)
+            with self._timer.measure():
+                was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
+        with self._timer.measure():
+            conflicts = self._assign(arm, pool, was_present, step)
         pairs = len(parts) * (len(parts) - 1) // 2
         conflict_rate = conflicts / max(1, pairs)
         return torch.stack(losses).sum(), torch.stack(hits).sum() if hits else None, conflict_rate

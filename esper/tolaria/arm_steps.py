@@ -15,7 +15,7 @@ class ArmSteps:
         self._executor = run.executor
         self._loader = run.loader
         self._norm_every = run.config.evaluate_every_steps
-        self._stepper = Stepper(run.task, run.config, run.device)
+        self._stepper = Stepper(run.task, run.config, run.device, session.clock)
         self._topology = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
@@ -49,6 +49,11 @@ class ArmSteps:
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // self._loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
+
+    @property
+    def surgery_ms(self) -> float | None:
+        """Time spent on gradient surgery so far; None where it is off."""
+        return self._stepper.surgery_ms
 
     def regroup(self) -> None:
         """Forget what is known of the arms: they were replaced."""

@@ -14,8 +14,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.tolaria.aggregation import GradientSurgery
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.device_timer import DeviceTimer
 from esper.tolaria.observer import StepDone
 from esper.tolaria.randomness import seed_all
 from esper.tolaria.task import SplitTask
@@ -59,14 +61,21 @@ class Groups:
 class Stepper:
     """Makes steps; holds settings, no state of the run."""
 
-    def __init__(self, task: SplitTask, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, task: SplitTask, config: TrainConfig, device: torch.device, clock: Clock = SYSTEM_CLOCK) -> None:
         self._task = task
         self._seed = config.seed
         self._device = device
         self._accumulate = config.accumulate
         self._clip_norm = config.clip_norm
         self._amp_type = AMP_TYPES.get(config.amp)
-        self._surgery = GradientSurgery(config.seed, config.accumulate) if config.pcgrad else None
+        self._surgery_timer = DeviceTimer(device, clock)
+        surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer) if config.pcgrad else None
+        self._surgery = surgery
+
+    @property
+    def surgery_ms(self) -> float | None:
+        """Time spent on gradient surgery so far; None where it is off."""
+        return None if self._surgery is None else self._surgery_timer.total_ms()
 
     def run(
         self,

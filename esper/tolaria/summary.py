@@ -33,9 +33,10 @@ class Timings:
 
     step_ms: array[float] = field(default_factory=lambda: array("d"))
     boundary_ms: array[float] = field(default_factory=lambda: array("d"))
+    surgery_ms: float | None = None
 
     def quantiles(self) -> dict[str, Any]:
-        """Step times, and what the control plane costs: a mean over all steps, the 99th percentile of boundaries."""
+        """Step times, what the control plane costs (a mean over steps, a percentile of boundaries), surgery's share."""
         steps = max(1, len(self.step_ms))
         return {
             "step_ms": {"p50": quantile(self.step_ms, 0.5), "p95": quantile(self.step_ms, 0.95)},
@@ -43,6 +44,7 @@ class Timings:
                 "per_step": sum(self.boundary_ms) / steps,
                 "p99_at_boundaries": quantile(self.boundary_ms, 0.99),
             },
+            "surgery_share": None if self.surgery_ms is None else self.surgery_ms / max(1e-9, sum(self.step_ms)),
         }
 
 

@@ -92,6 +92,7 @@ class Trainer:
                 self._boundaries.drain()
         finally:
             self._control.close()
+        session.timings.surgery_ms = self._steps.surgery_ms
         summary = build_summary(self._run, session.progress, session.timings, self._stop_reason)
         if self._store is not None and self._stop_reason is None:
             self._store.write_final(encode(self._snapshot((), None, is_final=True).to_state()))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from esper.core.clock import ManualClock
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.prepare import prepare
@@ -154,3 +155,14 @@ def test_the_log_reads_many_steps_at_once_and_keeps_what_was_not_measured_apart(
     assert (second.accuracy, second.gradient_norm, second.conflict_rate) == (None, None, None)
     assert [done.learning_rate for done in (first, second)] == [0.1, 0.2]
     assert log.flush() == []
+
+
+def test_the_time_of_surgery_is_told_where_there_is_any() -> None:
+    config, run = setting(accumulate=4, pcgrad=True)
+    clock = ManualClock()
+    stepper = Stepper(run.task, config, CPU, clock)
+    assert stepper.surgery_ms == 0.0
+    with stepper._surgery_timer.measure():
+        clock.advance(0.25)
+    assert stepper.surgery_ms == pytest.approx(250.0)
+    assert Stepper(run.task, setting()[0], CPU).surgery_ms is None

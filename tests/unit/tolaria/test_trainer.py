@@ -142,7 +142,7 @@ def unbroken(config: TrainConfig) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("control_mode", [{"lag": 1}, {"lag": 2}, {"control": "sync"}])
-@pytest.mark.parametrize("kill_at", [9, 18, 23, 30, 45])
+@pytest.mark.parametrize("kill_at", [9, 23, 45])
 def test_a_killed_run_that_resumes_ends_with_the_same_weights(
     tmp_path: Path, control_mode: dict[str, Any], kill_at: int
 ) -> None:
