@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from esper.core.errors import CommandRejected
 from esper.leyline import (
-    AdaptationCommand,
     AdvanceResponse,
     CircuitState,
     CommandOutcome,
@@ -66,10 +65,6 @@ class CommandRow:
     delivery_step: int | None
     is_due: bool
     is_unapplied: bool
-
-    @property
-    def command(self) -> AdaptationCommand:
-        return AdaptationCommand.FromString(self.envelope.payload)
 
 
 def create(connection: sqlite3.Connection) -> None:

@@ -79,6 +79,9 @@ def _precondition(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     if command.generation != turn.state.generation:
         detail = f"decided in generation {command.generation}, the run is in {turn.state.generation}"
         return Refusal(R.REJECTION_REASON_WRONG_GENERATION, detail)
+    if is_from_policy(command) and command.step > turn.spec.total_steps:
+        detail = f"decided at step {command.step}, the run ends at step {turn.spec.total_steps}"
+        return Refusal(R.REJECTION_REASON_MALFORMED_PAYLOAD, detail)
     if command.HasField("deadline_steps") and turn.step > command.step + command.deadline_steps:
         detail = f"to be executed by step {command.step + command.deadline_steps}, the run is at step {turn.step}"
         return Refusal(R.REJECTION_REASON_DEADLINE_PASSED, detail)

@@ -190,6 +190,12 @@ def test_a_command_of_another_generation_or_past_its_deadline_is_refused() -> No
     assert applied(late, turn(step=120)).accepted
 
 
+def test_a_policy_cannot_move_the_run_beyond_its_end() -> None:
+    state = fresh_state()
+    assert refusal_of(applied(germinate(step=2101), turn(state, step=2101))) == "MALFORMED_PAYLOAD"
+    assert state.step == 0
+
+
 def test_an_issuer_without_a_name_is_refused() -> None:
     for issuer in ("operator:", "ada", "Tamiyo"):
         assert refusal_of(applied(germinate(issued_by=issuer))) == "MALFORMED_PAYLOAD"
