@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import SYSTEM_CLOCK, duration, timestamp
+from esper.core.errors import BackPressure
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
@@ -58,6 +59,7 @@ class Listener(WeatherlightServicer):
         self.registered: list[RegisterServiceRequest] = []
         self.beats: list[HeartbeatRequest] = []
         self.forgets = False
+        self.refusals = 0
         self.modes: asyncio.Queue[SystemMode] = asyncio.Queue()
         self.changed = asyncio.Event()
 
@@ -79,6 +81,9 @@ class Listener(WeatherlightServicer):
         self, requests: AsyncIterator[PublishTelemetryRequest], call: Call
     ) -> PublishTelemetryResponse:
         async for request in requests:
+            if self.refusals:
+                self.refusals -= 1
+                raise BackPressure("full", 0.1)
             self.heard += request.packets
             self.dropped += request.dropped
         self.changed.set()
@@ -183,6 +188,19 @@ async def test_an_outage_costs_the_oldest_ordinary_packets_and_no_critical_one(s
     await closed(sender)
     assert {alarm.packet_id for alarm in alarms} <= {packet.packet_id for packet in listener.heard}
     assert listener.dropped == sender.dropped == 12
+
+
+async def test_what_was_not_taken_is_sent_again_in_its_order(serve: Serve) -> None:
+    listener = Listener()
+    listener.refusals = 3
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    for number in range(5):
+        sender.send(ordinary(number))
+    await listener.until(lambda: len(listener.heard) == 5)
+    await closed(sender)
+    assert [packet.metrics[0].value for packet in listener.heard] == [0, 1, 2, 3, 4]
+    assert listener.dropped == 0
 
 
 async def test_a_restarted_weatherlight_hears_of_the_service_again(serve: Serve) -> None:

@@ -153,6 +153,8 @@ async def test_an_emergency_sets_the_mode_until_it_is_resolved(plane: Plane) -> 
     assert plane.supervisor.mode().mode == EMERGENCY
     await plane.actions.acknowledge(plane.signer.sign(resolved(), audience="weatherlight/r1"))
     assert not plane.supervisor.open_emergencies
+    await plane.actions.acknowledge(plane.signer.sign(taken, audience="weatherlight/r1"))
+    assert not plane.supervisor.open_emergencies
     for _ in range(3):
         plane.clock.advance(5.0)
         await plane.supervisor.sweep()
