@@ -5,12 +5,9 @@ The training forecast assumes that the rest of the run costs what the past did, 
 
 from __future__ import annotations
 
-from esper.leyline import Budget, HostManifest, SystemStatePacket
+from esper.leyline import Budget, SystemStatePacket
 from esper.tamiyo.context import RunContext
-
-_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-# Values that an optimiser keeps for each parameter; one that isn't listed is taken to keep two.
-_OPTIMIZER_VALUES = {"SGD": 1, "Adam": 2, "AdamW": 2}
+from esper.urza.cost import bytes_per_parameter
 
 
 def objection(packet: SystemStatePacket, context: RunContext, *, parameters: int, forward_macs: int) -> str | None:
@@ -41,12 +38,6 @@ def forecast_training_macs(packet: SystemStatePacket, context: RunContext, *, fo
     seed = host * forward_macs // metrics.forward_macs
     twin = metrics.training_macs * min(steps_left, context.spec.life.window_steps) // packet.step
     return metrics.training_macs + host + seed + twin
-
-
-def bytes_per_parameter(manifest: HostManifest) -> int:
-    """A parameter, its gradient, and what the optimiser keeps for it."""
-    dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
-    return _BYTES.get(dtype.removeprefix("torch."), 4) * (2 + _OPTIMIZER_VALUES.get(manifest.optimizer_family, 2))
 
 
 def _limit(budget: Budget, name: str) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from esper.leyline import Blueprint, SlotKind, SlotSignal, SlotSpec
+from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec
 
 SPAN_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
@@ -17,6 +17,10 @@ SPAN_KINDS = frozenset(
 CONV_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV}
 )
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+# Values kept for each parameter beside it, by optimiser; one that isn't listed is taken to keep two.
+OPTIMIZER_STATES = {"SGD": 1, "Adam": 2, "AdamW": 2}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,12 @@ def cost(blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, parame
         write_kernel=slot.write_kernel,
     )
     return FORMULAS[blueprint.blueprint_id](shape, parameters)
+
+
+def bytes_per_parameter(manifest: HostManifest) -> int:
+    """A parameter, its gradient, and what the optimiser keeps for it."""
+    dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
+    return BYTES.get(dtype.removeprefix("torch."), 4) * (2 + OPTIMIZER_STATES.get(manifest.optimizer_family, 2))
 
 
 def _span(shape: Shape, parameters: Parameters) -> Cost:

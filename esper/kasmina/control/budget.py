@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from esper.kasmina.control.lifecycle import FOSSILIZED
-from esper.leyline import HostManifest, KasminaRunSpec, KasminaRunState
-from esper.urza.cost import Cost
-
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-# Values kept for each parameter beside it, by optimiser; one that isn't listed is taken to keep two.
-OPTIMIZER_STATES = {"SGD": 1, "Adam": 2, "AdamW": 2}
+from esper.leyline import KasminaRunSpec, KasminaRunState
+from esper.urza.cost import Cost, bytes_per_parameter
 
 
 def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> str | None:
@@ -26,9 +22,3 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> 
         if budget.HasField(name) and value > getattr(budget, name):
             return f"{name} is {getattr(budget, name)}, with this seed it would be {value}"
     return None
-
-
-def bytes_per_parameter(manifest: HostManifest) -> int:
-    """A parameter, its gradient, and what the optimiser keeps for it."""
-    dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
-    return BYTES.get(dtype.removeprefix("torch."), 4) * (2 + OPTIMIZER_STATES.get(manifest.optimizer_family, 2))

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.leyline import Budget
-from esper.tamiyo.budget import bytes_per_parameter, forecast_training_macs, objection
+from esper.tamiyo.budget import forecast_training_macs, objection
+from esper.urza.cost import bytes_per_parameter
 from tests.unit.tamiyo.builders import context, manifest, packet, spec
 
 

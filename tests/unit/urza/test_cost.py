@@ -2,9 +2,9 @@
 
 import pytest
 
-from esper.leyline import Blueprint, SlotKind, SlotSignal, SlotSpec
+from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec, SubmoduleSpec
 from esper.urza.catalog import Catalog, completed
-from esper.urza.cost import FORMULAS, Cost, cost
+from esper.urza.cost import FORMULAS, Cost, bytes_per_parameter, cost
 
 CATALOG = Catalog.builtin()
 
@@ -75,3 +75,11 @@ def test_every_blueprint_has_a_positive_cost_in_every_slot_that_it_fits(blueprin
 
 def test_there_is_a_formula_for_every_blueprint_and_no_other() -> None:
     assert set(FORMULAS) == {blueprint.blueprint_id for blueprint in CATALOG.all()}
+
+
+def test_memory_counts_the_gradient_and_the_optimisers_moments() -> None:
+    manifest = HostManifest(optimizer_family="Adam", submodules=[SubmoduleSpec(path="fc1", dtype="float32")])
+    assert bytes_per_parameter(manifest) == 16
+    manifest.optimizer_family = "SGD"
+    manifest.submodules[0].dtype = "torch.bfloat16"
+    assert bytes_per_parameter(manifest) == 6

@@ -2,7 +2,7 @@
 
 import pytest
 
-from esper.kasmina.control.budget import budget_problem, bytes_per_parameter
+from esper.kasmina.control.budget import budget_problem
 from esper.leyline import Budget, SeedRecord, SeedStage, SeedState
 from esper.urza.cost import Cost
 from tests.unit.kasmina.control.making import fresh_state, spec
@@ -36,11 +36,3 @@ def test_what_was_kept_before_counts() -> None:
     assert budget_problem(spec(budget=Budget(max_parameters=649)), state, SEED) is not None
     assert budget_problem(spec(budget=Budget(max_parameters=650, max_forward_macs=600)), state, SEED) is None
     assert budget_problem(spec(budget=Budget(max_forward_macs=599)), state, SEED) is not None
-
-
-def test_memory_counts_the_gradient_and_the_optimisers_moments() -> None:
-    manifest = spec().manifest
-    assert bytes_per_parameter(manifest) == 16
-    manifest.optimizer_family = "SGD"
-    manifest.submodules[0].dtype = "torch.bfloat16"
-    assert bytes_per_parameter(manifest) == 6
