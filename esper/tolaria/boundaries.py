@@ -32,6 +32,8 @@ class Boundaries:
         self._session = session
         self._executor = session.run.executor
         self._has_lag = session.run.config.packet_lag > 0
+        goes_back = session.run.config.on_nonfinite == "rollback"
+        self._remedy = "" if goes_back else "; lower the learning rate, clip gradients, or use --on-nonfinite rollback"
 
     def cross(self, *, want_state: bool) -> None:
         """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
@@ -75,8 +77,7 @@ class Boundaries:
         steps = session.log.flush()
         for done in steps:
             if not isfinite(done.loss):
-                remedy = "lower the learning rate, clip gradients, or use on_nonfinite rollback"
-                raise NonFiniteLoss(done.step - 1, f"the training loss is {done.loss}; {remedy}")
+                raise NonFiniteLoss(done.step - 1, f"the training loss is {done.loss}{self._remedy}")
             session.progress.signals.add(done)
             session.progress.meter.add(done)
             session.observer.on_step(done)
