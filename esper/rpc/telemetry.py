@@ -6,12 +6,8 @@ repeated until it is acknowledged; Weatherlight drops what it has seen.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import os
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,10 +17,8 @@ from esper.core.errors import AccessDenied, AsyncTimeoutError, EsperError
 from esper.core.keys import Keyring
 from esper.leyline import (
     HealthStatus,
-    HeartbeatRequest,
     ModeUpdate,
     PublishTelemetryRequest,
-    RegisterServiceRequest,
     SystemMode,
     TelemetryLevel,
     TelemetryPacket,
@@ -34,6 +28,7 @@ from esper.rpc.auth import service_metadata
 from esper.rpc.clients.channel import Tls, channel
 from esper.rpc.clients.sync import WeatherlightClient
 from esper.rpc.outbox import CRITICAL, Batch, Outbox
+from esper.rpc.presence import Presence
 
 log = logging.getLogger("esper.telemetry")
 WATCH_S = 3600.0
@@ -103,7 +98,7 @@ class TelemetrySender:
         self._channel = channel(endpoint, tls)
         self._keyring = keyring
         self._client = self._new_client(service)
-        self._presence = _Presence(service, f"{socket.gethostname()}:{os.getpid()}", endpoint_served)
+        self._presence = Presence(service, endpoint_served)
         self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause="not heard yet")
         self._hold_s = 0.0
         self._wake = threading.Event()
@@ -195,7 +190,7 @@ class TelemetrySender:
             registered = self._client.register_service(presence.registration(), timeout_s=timeout_s)
             presence.interval_s = nanoseconds(registered.heartbeat_interval) / 1e9
             presence.is_registered = True
-        presence.last_beat_s = time.monotonic()
+        presence.noted()
 
     def _flush_all(self) -> None:
         """Send every batch that waits, until the receiver asks to hold back; only a CRITICAL packet breaks that."""
@@ -227,44 +222,6 @@ class TelemetrySender:
     def _modes(self) -> Iterator[ModeUpdate]:
         for response in self._client.watch_mode(WatchModeRequest(), timeout_s=WATCH_S):
             yield response.mode
-
-
-@dataclass(slots=True)
-class _Presence:
-    """What Weatherlight is told about this process, and when it was told."""
-
-    service: str
-    instance: str
-    endpoint: str | None
-    health: HealthStatus = HealthStatus.HEALTH_STATUS_HEALTHY
-    summary: str = ""
-    is_registered: bool = False
-    interval_s: float = 0.0
-    last_beat_s: float = 0.0
-
-    def is_due(self) -> bool:
-        return not self.is_registered or time.monotonic() - self.last_beat_s >= self.interval_s
-
-    def registration(self) -> RegisterServiceRequest:
-        return RegisterServiceRequest(
-            service=self.service, instance=self.instance, endpoint=self.endpoint, version=_version()
-        )
-
-    def heartbeat(self, *, is_leaving: bool = False) -> HeartbeatRequest:
-        return HeartbeatRequest(
-            service=self.service,
-            instance=self.instance,
-            health=self.health,
-            summary=self.summary or None,
-            is_leaving=is_leaving,
-        )
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("esper")
-    except importlib.metadata.PackageNotFoundError:
-        return "source tree"
 
 
 def _request(batch: Batch) -> PublishTelemetryRequest:
