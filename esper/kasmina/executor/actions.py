@@ -6,117 +6,19 @@ everything is as before.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from typing import Any
-
-import torch
-from google.protobuf.message import DecodeError
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.blend import Blend
-from esper.kasmina.executor.blueprints import build_seed
+from esper.kasmina.executor.entering import attach, build, incubate
 from esper.kasmina.executor.fold import fold, fold_obstacle
-from esper.kasmina.executor.graft import Graft, SeedPlan
-from esper.kasmina.executor.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge import judge, probe
-from esper.kasmina.executor.macs import count_macs
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
-from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Life, all_finite
-from esper.leyline import BlendConfig, BlendSchedule, DirectiveKind, SeedDirective, SeedRecipe
+from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts
+from esper.leyline import BlendConfig, BlendSchedule, DirectiveKind, SeedDirective
 
-Facts = dict[str, Any]
 Action = Callable[[ExecutorState, SeedDirective, int], Facts | None]
-
-
-def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Fetches the recipe, checks its digest, builds the seed; the host isn't touched."""
-    if directive.seed_id in state.lives:
-        raise GraftFailed(f"seed {directive.seed_id!r} is there already")
-    content = state.fetch_artifact(directive.artifact_digest)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != directive.artifact_digest:
-        raise GraftFailed(f"artefact {directive.artifact_digest!r} has digest {digest!r}: damaged or exchanged")
-    try:
-        recipe = SeedRecipe.FromString(content)
-    except DecodeError as error:
-        raise GraftFailed(f"artefact {digest!r} is no SeedRecipe: {error}") from error
-    if recipe.blueprint_id != directive.blueprint_id:
-        raise GraftFailed(f"artefact {digest!r} is for {recipe.blueprint_id!r}, expected {directive.blueprint_id!r}")
-    values = {value.name: value.value for value in (*recipe.constants, *directive.parameters)}
-    plan = SeedPlan(
-        seed_id=directive.seed_id,
-        slot_id=state.slot(directive.slot_id).slot_id,
-        blueprint_id=directive.blueprint_id,
-        factory=recipe.factory,
-        parameters=tuple(sorted(values.items())),
-        initialization_seed=directive.initialization_seed,
-    )
-    life = Life(plan=plan, module=grow(state, plan))
-    state.lives[plan.seed_id] = life
-    return {
-        "digest_matched": True,
-        "parameters_finite": all_finite(life.module),
-        "added_parameters": sum(parameter.numel() for parameter in life.module.parameters()),
-    }
-
-
-def grow(state: ExecutorState, plan: SeedPlan) -> torch.nn.Module:
-    """A new module for the plan, at the host's present sizes."""
-    return build_seed(
-        state.arm.model,
-        state.slot(plan.slot_id),
-        plan.factory,
-        dict(plan.parameters),
-        initialization_seed=plan.initialization_seed,
-    )
-
-
-def attach(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Puts the seed into the forward pass and the optimiser, and measures what that changes."""
-    life = state.life(directive.seed_id)
-    if state.arm.graft(directive.seed_id) is not None:
-        raise GraftFailed(f"seed {directive.seed_id!r} is in the host's forward pass already")
-    before = state.outputs()
-    blend = Blend(config=directive.blend, start_step=step)
-    graft = Graft(life.plan, state.slot(life.plan.slot_id), life.module, blend, is_isolated=directive.isolate)
-    state.arm.attach(graft)
-    try:
-        after = state.outputs()
-        if after.shape != before.shape or not bool(torch.isfinite(after).all()):
-            raise GraftFailed(f"with seed {graft.seed_id} the host's outputs are {list(after.shape)} or not finite")
-        costs = count_macs(state.arm, state.task.probe_inputs())
-    except BaseException:
-        state.arm.detach(graft)
-        raise
-    added = costs.forward - state.macs.forward
-    _keep_incubated_state(state, life)
-    life.loss_at_graft = state.smoothed_loss
-    state.topology_changed()
-    return {
-        "max_logit_delta": float((after - before).abs().max()),
-        "added_parameters": sum(parameter.numel() for parameter in life.module.parameters()),
-        "added_forward_macs": max(0, added),
-    }
-
-
-def _keep_incubated_state(state: ExecutorState, life: Life) -> None:
-    if life.incubation is not None:
-        for parameter, remembered in life.incubation.optimizer.state.items():
-            state.arm.optimizer.state[parameter] = remembered
-        state.side_macs += life.incubation.macs
-        life.incubation = None
-
-
-def incubate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Begins shadow training; the end is the boundary after its last step."""
-    if directive.include_teacher:
-        raise GraftFailed("distillation was asked for, but the executor holds no teacher; incubate without it")
-    life = state.life(directive.seed_id)
-    graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
-    life.incubation = Incubation(graft, state.arm.optimizer, duration_steps=directive.duration_steps)
-    return {}
 
 
 def set_blend(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:

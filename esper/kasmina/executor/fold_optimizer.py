@@ -39,10 +39,10 @@ def merged_state(optimizer: torch.optim.Optimizer, host: nn.Parameter, seed: nn.
 
 
 def _merge_sgd(host: State, seed: State, options: Options, dim: int) -> State:
-    buffers = host.get("momentum_buffer"), seed.get("momentum_buffer")
-    if buffers[0] is None or buffers[1] is None:
-        return host
-    return {**host, "momentum_buffer": torch.cat([buffers[0], buffers[1]], dim)}
+    buffers = [state["momentum_buffer"] for state in (host, seed) if state.get("momentum_buffer") is not None]
+    if len(buffers) == 1:
+        raise GraftFailed("only one of the parameters has momentum: its optimiser state can't be merged")
+    return {**host, "momentum_buffer": torch.cat(buffers, dim)} if buffers else host
 
 
 def _merge_adam(host: State, seed: State, options: Options, dim: int) -> State:

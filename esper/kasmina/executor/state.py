@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from esper.kasmina.executor.statistics import GradientStatistics
 from esper.kasmina.executor.task import Task
 from esper.kasmina.executor.trace import trace_forward
 from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective, SlotSpec
+
+# What an action tells of itself: fields of its report.
+Facts = dict[str, Any]
 
 # Directives that mean nothing once their seed is gone.
 SEED_BOUND = frozenset(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.slots import Slot, find_slots
+from esper.kasmina.executor.slot_search import find_slots
+from esper.kasmina.executor.slots import Slot
 from esper.kasmina.executor.trace import trace_forward
 from esper.leyline import SlotKind
 
