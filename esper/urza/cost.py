@@ -1,6 +1,6 @@
 """What a seed costs: parameters and forward multiply-accumulates for one sample, from shapes alone.
 
-A MAC is one multiplication with its addition in a matrix product or convolution; norms and activations are free.
+A MAC is one multiplication with its addition in a matrix product or convolution; what works element by element is free.
 The slot's features as last signalled count, not those at the start: earlier seeds may have widened the host.
 """
 
@@ -97,7 +97,7 @@ def _low_rank(shape: Shape, parameters: Parameters) -> Cost:
 
 
 def _channel_gate(shape: Shape, _: Parameters) -> Cost:
-    return Cost(parameters=shape.out_features, forward_macs=shape.write_positions * shape.out_features)
+    return Cost(parameters=shape.out_features, forward_macs=0)
 
 
 def _attention(shape: Shape, parameters: Parameters) -> Cost:
