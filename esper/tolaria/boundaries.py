@@ -5,13 +5,17 @@ In lag mode reactions come before the new packet, without lag after it. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from math import isfinite
 
+from opentelemetry.trace import Link, get_current_span
+
 from esper.core.errors import NonFiniteLoss
-from esper.core.tracing import tracer
+from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected
-from esper.leyline import DirectiveKind, SystemStatePacket
+from esper.leyline import DirectiveKind, SeedDirective, SystemStatePacket, TraceContext
 from esper.tolaria.observer import Boundary, StepDone
 from esper.tolaria.packet_result import PacketResult
 from esper.tolaria.packets import Position, network_of, training_metrics
@@ -29,6 +33,7 @@ class Boundaries:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
         self.order_to_go_back: tuple[str, int | None] | None = None
+        self._last_cause: str | None = None
         self._session = session
         self._executor = session.run.executor
         self._has_lag = session.run.config.packet_lag > 0
@@ -37,6 +42,10 @@ class Boundaries:
 
     def cross(self, *, want_state: bool) -> None:
         """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
+        with _TRACER.start_as_current_span("tolaria.boundary", attributes={"esper.step": self._session.progress.step}):
+            self._cross(want_state)
+
+    def _cross(self, want_state: bool) -> None:
         session = self._session
         watch = Watch(session.clock)
         steps = self._read_steps()
@@ -90,43 +99,51 @@ class Boundaries:
         self._note(result)
         step = self._session.progress.step
         with watch.measure("apply"):
-            for directive in self._executor.execute(result.directives, step):
-                why = directive.rationale or "by command"
-                if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
-                    self.order_to_stop = why
-                else:
-                    to_step = directive.to_step if directive.HasField("to_step") else None
-                    self.order_to_go_back = (f"rollback ordered: {why}", to_step)
-                self._executor.report(directive, step)
+            for trace, directives in by_decision(result):
+                with _continued(trace):
+                    own = self._executor.execute(directives, step)
+                for directive in own:
+                    self._obey(directive)
+                    self._executor.report(directive, step)
         return result
+
+    def _obey(self, directive: SeedDirective) -> None:
+        """Keep an order that concerns the whole run for the trainer."""
+        why = directive.rationale or "by command"
+        if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
+            self.order_to_stop = why
+        else:
+            to_step = directive.to_step if directive.HasField("to_step") else None
+            self.order_to_go_back = (f"rollback ordered: {why}", to_step)
 
     def _note(self, result: PacketResult) -> None:
         session = self._session
         session.progress.history.note(result)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
-        if result.failure is not None:
+        # A lost service fails every packet until it is back: said once. Timeouts are said each.
+        if result.failure is not None and (result.cause == "timeout" or result.cause != self._last_cause):
             name = "tolaria.control_timeout" if result.cause == "timeout" else "tolaria.service_failure"
             session.notice(name, "WARNING", result.failure)
+        self._last_cause = result.cause
         if changed := session.progress.mode.note(result.failure):
             session.notice("tolaria.mode_changed", "WARNING", changed)
 
     def _hand_over(self, steps: Sequence[StepDone], *, want_state: bool) -> tuple[SystemStatePacket, Collected]:
         session, progress = self._session, self._session.progress
-        with _TRACER.start_as_current_span("tolaria.boundary", attributes={"esper.step": progress.step}):
-            collected = self._executor.collect(progress.step)
-            progress.macs.side = self._executor.side_macs
-            at = Position(
-                generation=progress.generation,
-                packet_index=self.pipeline.next_packet,
-                step=progress.step,
-                epoch=session.epoch,
-                is_epoch_end=session.is_epoch_end,
-            )
-            network = network_of(self._executor, progress.macs.total)
-            metrics = training_metrics(steps, progress.signals, network, session.measured)
-            packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
-            self.pipeline.hand_over(packet, collected, want_state=want_state)
+        collected = self._executor.collect(progress.step)
+        progress.macs.side = self._executor.side_macs
+        at = Position(
+            generation=progress.generation,
+            packet_index=self.pipeline.next_packet,
+            step=progress.step,
+            epoch=session.epoch,
+            is_epoch_end=session.is_epoch_end,
+        )
+        network = network_of(self._executor, progress.macs.total)
+        metrics = training_metrics(steps, progress.signals, network, session.measured)
+        packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
+        self.pipeline.hand_over(packet, collected, want_state=want_state)
         return packet, collected
 
     def _tell(self, packet: SystemStatePacket, collected: Collected, result: PacketResult | None, watch: Watch) -> None:
@@ -154,3 +171,26 @@ class Boundaries:
                 hook_ms=total_ms - wait_ms - apply_ms,
             )
         )
+
+
+def by_decision(result: PacketResult) -> Iterator[tuple[TraceContext | None, list[SeedDirective]]]:
+    """The directives in order, in runs that belong to one decision's trace."""
+    traces = {
+        directive.directive_id: outcome.trace
+        for outcome in result.outcomes
+        if outcome.HasField("trace")
+        for directive in outcome.directives
+    }
+    for trace, directives in groupby(result.directives, key=lambda directive: traces.get(directive.directive_id)):
+        yield trace, list(directives)
+
+
+@contextmanager
+def _continued(trace: TraceContext | None) -> Iterator[None]:
+    """Inside the decision's trace, linked to the boundary that executes it."""
+    if trace is None:
+        yield
+        return
+    links = [Link(get_current_span().get_span_context())]
+    with _TRACER.start_as_current_span("tolaria.execute", context=context_of(trace), links=links):
+        yield
