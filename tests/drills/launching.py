@@ -65,3 +65,12 @@ def wait_for_step(process: subprocess.Popen[str], run_dir: Path, step: int) -> N
             return
         time.sleep(0.05)  # polling another process's file
     raise AssertionError(f"the run ended with {process.returncode} before step {step}")
+
+
+def wait_for_event(process: subprocess.Popen[str], run_dir: Path, kind: str, words: str) -> None:
+    """Wait until an event of a kind says certain words."""
+    while process.poll() is None:
+        if any(words in event.get("detail", "") for event in events(run_dir, kind)):
+            return
+        time.sleep(0.2)  # polling another process's file
+    raise AssertionError(f"the run ended with {process.returncode} without {kind} {words!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drills.launching import events, training, wait_for_step
+from tests.drills.launching import events, training, wait_for_event, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,11 +30,13 @@ def pid_of(service: str, run_dir: Path) -> int:
 @pytest.mark.parametrize("service", ["tamiyo", "kasmina"])
 def test_training_goes_on_without_a_service_and_takes_it_back(service: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with training(run_dir, "--epochs", "80") as process:
+    with training(run_dir, "--epochs", "1000", "--grow", "always", "--growth-warmup-steps", "60") as process:
         wait_for_step(process, run_dir, 450)
         os.kill(pid_of(service, run_dir), signal.SIGKILL)
-        output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-2000:]
+        wait_for_event(process, run_dir, "mode", "normal mode")
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, output[-2000:]
     assert f"{service} ended with signal SIGKILL" in output
     assert "conservative mode" in output
     assert f"{service} started again" in output
