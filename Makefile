@@ -11,7 +11,7 @@ $(VENV)/.ready: pyproject.toml setup.py tools/setup tools/constraints.txt $(shel
 	VENV=$(VENV) tools/setup
 
 train: setup ## grow a network on scikit-learn's digits
-	$(VENV)/bin/tolaria-train --data digits --model mlp --hidden 6,6 $(ARGS)
+	$(VENV)/bin/tolaria-train --data digits --model mlp --hidden 6,6 --run-dir runs/digits --overwrite $(ARGS)
 
 test: setup ## the default suite
 	$(PY) -m pytest $(ARGS)
