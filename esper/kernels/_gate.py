@@ -41,7 +41,9 @@ def confidence_gate(
     """
     if kind not in ("margin", "entropy"):
         raise RuntimeError(f"kind is {kind!r}, expected 'margin' or 'entropy'")
-    gate, statistics, events = _confidence_gate(logits.detach(), k, tau, kind == "entropy")
+    gate, statistics, events = _confidence_gate(
+        logits.detach() if logits.requires_grad else logits, k, tau, kind == "entropy"
+    )
     margin, log_sum_exp, entropy = statistics.unbind(1)
     return ConfidenceGate(gate, margin, log_sum_exp, entropy, events)
 
