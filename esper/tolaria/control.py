@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -341,10 +342,12 @@ def unique(directives: Iterable[SeedDirective]) -> tuple[SeedDirective, ...]:
 
 
 class DecisionStream:
-    """Tamiyo's control stream, opened when needed and again after it broke."""
+    """Tamiyo's control stream: opened when needed, again after it broke, and well before its deadline ends it."""
 
-    def __init__(self, tamiyo: TamiyoClient) -> None:
+    def __init__(self, tamiyo: TamiyoClient, lifetime_s: float = STREAM_LIFETIME_S) -> None:
         self._tamiyo = tamiyo
+        self._lifetime_s = lifetime_s
+        self._opened_s = 0.0
         self._requests: queue.SimpleQueue[ControlRequest | None] | None = None
         self._responses: Iterator[ControlResponse] = iter(())
 
@@ -366,9 +369,12 @@ class DecisionStream:
             self._requests = None
 
     def _opened(self) -> queue.SimpleQueue[ControlRequest | None]:
+        if time.monotonic() - self._opened_s > self._lifetime_s / 2:
+            self.close()
         if self._requests is None:
             self._requests = queue.SimpleQueue()
-            self._responses = self._tamiyo.control(iter(self._requests.get, None), timeout_s=STREAM_LIFETIME_S)
+            self._responses = self._tamiyo.control(iter(self._requests.get, None), timeout_s=self._lifetime_s)
+            self._opened_s = time.monotonic()
         return self._requests
 
 

@@ -34,7 +34,7 @@ from esper.leyline import (
     SystemStatePacket,
     TamiyoServiceGetRunStateResponse,
 )
-from esper.tolaria.control import ControlConfig, ServiceControl
+from esper.tolaria.control import ControlConfig, DecisionStream, ServiceControl
 from esper.tolaria.packet_result import PacketResult
 
 
@@ -257,3 +257,21 @@ def test_a_result_survives_the_checkpoint(control: ServiceControl, tamiyo: FakeT
     tamiyo.commands[5] = ["c1"]
     result = run(control, 5)
     assert PacketResult.from_bytes(result.to_bytes()) == result
+
+
+def test_a_stream_is_renewed_before_its_deadline_ends_it(tamiyo: FakeTamiyo) -> None:
+    opened: list[float] = []
+
+    class Counting(FakeTamiyo):
+        def control(self, requests: Iterator[ControlRequest], *, timeout_s: float) -> Iterator[ControlResponse]:
+            opened.append(timeout_s)
+            return super().control(requests, timeout_s=timeout_s)
+
+    old = DecisionStream(Counting(), lifetime_s=0.0)  # type: ignore[arg-type]
+    for index in range(3):
+        assert old.ask(packet(index)).packet_index == index
+    assert len(opened) == 3
+    young = DecisionStream(Counting(), lifetime_s=3600.0)  # type: ignore[arg-type]
+    for index in range(3):
+        assert young.ask(packet(index)).packet_index == index
+    assert len(opened) == 4
