@@ -9,43 +9,34 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from opentelemetry import context
 
-from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, ServiceUnavailable
+from esper.core.errors import AsyncTimeoutError, CommandRejected, ServiceUnavailable
 from esper.core.tracing import context_of
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdvanceRequest,
     AdvanceResponse,
     ApplyCommandRequest,
-    CommandOutcome,
-    ControlRequest,
-    ControlResponse,
-    Decision,
-    DirectiveReport,
     GetCommandRequest,
     KasminaServiceGetRunStateRequest,
-    SeedDirective,
-    SeedObservation,
     SignedCommand,
-    SlotSignal,
     SubmitOutcomeRequest,
     SystemStatePacket,
     TamiyoServiceGetRunStateRequest,
     TraceContext,
 )
 from esper.rpc.clients import KasminaClient, TamiyoClient
+from esper.tolaria.answer import Answer, refusal
+from esper.tolaria.backlog import Backlog
+from esper.tolaria.decision_stream import DecisionStream
 from esper.tolaria.packet_result import PacketResult, RunStates, merged
-
-STREAM_LIFETIME_S = 3600.0
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,45 +62,6 @@ class Control(Protocol):
 
     def close(self) -> None:
         """Stop working; results not taken are dropped."""
-
-
-@dataclass(slots=True)
-class Backlog:
-    """Evidence that Kasmina has not acknowledged yet; nothing is lost when a call fails."""
-
-    observations: dict[str, SeedObservation] = field(default_factory=dict)
-    reports: list[DirectiveReport] = field(default_factory=list)
-    slots: tuple[SlotSignal, ...] = ()
-
-    def add(self, collected: Collected) -> None:
-        for observation in collected.observations:
-            self.observations[observation.seed_id] = _joined(self.observations.get(observation.seed_id), observation)
-        self.reports.extend(collected.reports)
-        self.slots = tuple(collected.slots) or self.slots
-
-    @property
-    def has_evidence(self) -> bool:
-        """Whether Kasmina should hear of it now."""
-        return bool(self.reports) or any(
-            observation.HasField("probe") or observation.HasField("judgement") or observation.is_schedule_done
-            for observation in self.observations.values()
-        )
-
-    def clear(self) -> None:
-        self.observations.clear()
-        self.reports.clear()
-        self.slots = ()
-
-
-def _joined(old: SeedObservation | None, new: SeedObservation) -> SeedObservation:
-    """The newer observation, with evidence that only the older one carries."""
-    joined = SeedObservation()
-    if old is not None:
-        joined.CopyFrom(old)
-    joined.MergeFrom(new)
-    if old is not None:
-        joined.isolation_violations = old.isolation_violations + new.isolation_violations
-    return joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +126,7 @@ class ServiceControl:
     def _handle(self, job: _Job) -> PacketResult:
         """Ask Tamiyo, relay, advance, settle, report back; each part's failure leaves the others' results."""
         self._backlog.add(job.collected)
-        answer = _Answer()
+        answer = Answer()
         decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
         if decision is not None:
             with continuing(decision.trace):
@@ -189,7 +141,7 @@ class ServiceControl:
         states = answer.guard("states", self._states) if job.want_state else None
         return answer.result(job.packet.packet_index, decision, states)
 
-    def _apply(self, command_id: str, envelope: SignedCommand, answer: _Answer) -> None:
+    def _apply(self, command_id: str, envelope: SignedCommand, answer: Answer) -> None:
         request = ApplyCommandRequest(command=envelope)
         try:
             response = self._kasmina.apply_command(request, timeout_s=self._config.rpc_timeout_s)
@@ -207,7 +159,7 @@ class ServiceControl:
             or self._backlog.has_evidence
         )
 
-    def _advance(self, packet: SystemStatePacket, answer: _Answer) -> None:
+    def _advance(self, packet: SystemStatePacket, answer: Answer) -> None:
         request = AdvanceRequest(
             generation=packet.generation,
             step=packet.step,
@@ -224,7 +176,7 @@ class ServiceControl:
             answer.advanced = response
             self._backlog.clear()
 
-    def _fetch_replayed(self, packet: SystemStatePacket, answer: _Answer) -> None:
+    def _fetch_replayed(self, packet: SystemStatePacket, answer: Answer) -> None:
         """Only what a resume replays: no gate may be asked at a packet where the first course didn't ask it."""
         request = AdvanceRequest(
             generation=packet.generation,
@@ -237,14 +189,14 @@ class ServiceControl:
         if response is not None and (response.directives or response.transitions or response.gates):
             answer.advanced = response
 
-    def _ask_kasmina(self, request: AdvanceRequest, answer: _Answer) -> AdvanceResponse | None:
+    def _ask_kasmina(self, request: AdvanceRequest, answer: Answer) -> AdvanceResponse | None:
         response = answer.guard("kasmina", lambda: self._kasmina.advance(request, timeout_s=self._config.rpc_timeout_s))
         if response is not None:
             self._answered_step = response.step
             answer.outcomes.extend(response.outcomes)
         return response
 
-    def _settle(self, answer: _Answer) -> None:
+    def _settle(self, answer: Answer) -> None:
         """Find out what became of commands whose answer was lost; one that never arrived is relayed again."""
         if answer.failed_service == "kasmina":
             return
@@ -260,7 +212,7 @@ class ServiceControl:
             else:
                 self._apply(command_id, envelope, answer)
 
-    def _report(self, job: _Job, answer: _Answer) -> None:
+    def _report(self, job: _Job, answer: Answer) -> None:
         advanced = answer.advanced
         request = SubmitOutcomeRequest(
             step=job.packet.step,
@@ -281,51 +233,6 @@ class ServiceControl:
         )
 
 
-@dataclass(slots=True)
-class _Answer:
-    """What a packet has caused so far."""
-
-    outcomes: list[CommandOutcome] = field(default_factory=list)
-    reports: Sequence[DirectiveReport] = ()
-    advanced: AdvanceResponse | None = None
-    failures: list[str] = field(default_factory=list)
-    failed_service: str | None = None
-    cause: str | None = None
-
-    def guard(self, service: str, call: Callable[[], T]) -> T | None:
-        """Return the call's answer, or None after noting its failure."""
-        try:
-            return call()
-        except EsperError as error:
-            self.fail(service, error)
-            return None
-
-    def fail(self, service: str, error: EsperError) -> None:
-        self.failures.append(f"{service}: {error}")
-        self.failed_service = service
-        self.cause = "timeout" if isinstance(error, AsyncTimeoutError) else f"{service}_unavailable"
-
-    def result(self, packet_index: int, decision: Decision | None, states: RunStates | None) -> PacketResult:
-        advanced = self.advanced
-        outcomes = tuple(self.outcomes)
-        given = advanced.directives if advanced else ()
-        accepted = [outcome for outcome in outcomes if outcome.accepted]
-        return PacketResult(
-            packet_index=packet_index,
-            directives=unique([*(d for o in accepted for d in o.directives), *given]),
-            outcomes=outcomes,
-            transitions=tuple(t for o in accepted for t in o.transitions)
-            + tuple(advanced.transitions if advanced else ()),
-            gates=tuple(g for o in outcomes for g in o.gates) + tuple(advanced.gates if advanced else ()),
-            seeds=tuple(advanced.seeds) if advanced else None,
-            growth=advanced.growth if advanced else None,
-            decision=decision,
-            failure="; ".join(self.failures) or None,
-            cause=self.cause,
-            states=states,
-        )
-
-
 @contextmanager
 def continuing(trace: TraceContext) -> Iterator[None]:
     """Calls made inside belong to the trace of a decision."""
@@ -334,55 +241,3 @@ def continuing(trace: TraceContext) -> Iterator[None]:
         yield
     finally:
         context.detach(token)
-
-
-def unique(directives: Iterable[SeedDirective]) -> tuple[SeedDirective, ...]:
-    """Directives in order, each id once: an outcome and an answer may both carry one."""
-    return tuple({directive.directive_id: directive for directive in directives}.values())
-
-
-class DecisionStream:
-    """Tamiyo's control stream: opened when needed, again after it broke, and well before its deadline ends it."""
-
-    def __init__(self, tamiyo: TamiyoClient, lifetime_s: float = STREAM_LIFETIME_S) -> None:
-        self._tamiyo = tamiyo
-        self._lifetime_s = lifetime_s
-        self._opened_s = 0.0
-        self._requests: queue.SimpleQueue[ControlRequest | None] | None = None
-        self._responses: Iterator[ControlResponse] = iter(())
-
-    def ask(self, packet: SystemStatePacket) -> Decision:
-        """Send one packet and return its decision. Raises the error tree; the next call opens a new stream."""
-        try:
-            self._opened().put(ControlRequest(packet=packet))
-            for response in self._responses:
-                if response.decision.packet_index == packet.packet_index:
-                    return response.decision
-            raise ServiceUnavailable("tolaria", "service", "tamiyo", "its control stream ended; is it being drained?")
-        except EsperError:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        if self._requests is not None:
-            self._requests.put(None)
-            self._requests = None
-
-    def _opened(self) -> queue.SimpleQueue[ControlRequest | None]:
-        if time.monotonic() - self._opened_s > self._lifetime_s / 2:
-            self.close()
-        if self._requests is None:
-            self._requests = queue.SimpleQueue()
-            self._responses = self._tamiyo.control(iter(self._requests.get, None), timeout_s=self._lifetime_s)
-            self._opened_s = time.monotonic()
-        return self._requests
-
-
-def refusal(command_id: str, rejection: CommandRejected) -> CommandOutcome:
-    """The outcome of a command that Kasmina refused before believing it."""
-    return CommandOutcome(
-        command_id=command_id,
-        accepted=False,
-        rejection=rejection.reason,  # type: ignore[arg-type]
-        detail=rejection.detail,
-    )

@@ -34,7 +34,8 @@ from esper.leyline import (
     SystemStatePacket,
     TamiyoServiceGetRunStateResponse,
 )
-from esper.tolaria.control import ControlConfig, DecisionStream, ServiceControl
+from esper.tolaria.control import ControlConfig, ServiceControl
+from esper.tolaria.decision_stream import DecisionStream
 from esper.tolaria.packet_result import PacketResult
 
 

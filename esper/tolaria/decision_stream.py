@@ -1,0 +1,50 @@
+"""Tamiyo's control stream as a call: one packet in, its decision out."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+
+from esper.core.errors import EsperError, ServiceUnavailable
+from esper.leyline import ControlRequest, ControlResponse, Decision, SystemStatePacket
+from esper.rpc.clients import TamiyoClient
+
+STREAM_LIFETIME_S = 3600.0
+
+
+class DecisionStream:
+    """Tamiyo's control stream: opened when needed, again after it broke, and well before its deadline ends it."""
+
+    def __init__(self, tamiyo: TamiyoClient, lifetime_s: float = STREAM_LIFETIME_S) -> None:
+        self._tamiyo = tamiyo
+        self._lifetime_s = lifetime_s
+        self._opened_s = 0.0
+        self._requests: queue.SimpleQueue[ControlRequest | None] | None = None
+        self._responses: Iterator[ControlResponse] = iter(())
+
+    def ask(self, packet: SystemStatePacket) -> Decision:
+        """Send one packet and return its decision. Raises the error tree; the next call opens a new stream."""
+        try:
+            self._opened().put(ControlRequest(packet=packet))
+            for response in self._responses:
+                if response.decision.packet_index == packet.packet_index:
+                    return response.decision
+            raise ServiceUnavailable("tolaria", "service", "tamiyo", "its control stream ended; is it being drained?")
+        except EsperError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._requests is not None:
+            self._requests.put(None)
+            self._requests = None
+
+    def _opened(self) -> queue.SimpleQueue[ControlRequest | None]:
+        if time.monotonic() - self._opened_s > self._lifetime_s / 2:
+            self.close()
+        if self._requests is None:
+            self._requests = queue.SimpleQueue()
+            self._responses = self._tamiyo.control(iter(self._requests.get, None), timeout_s=self._lifetime_s)
+            self._opened_s = time.monotonic()
+        return self._requests
