@@ -14,7 +14,6 @@ namespace esper::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kUnroll = 4;
 constexpr int kSumThreads = 256;
 
 template <typename C>
@@ -22,12 +21,6 @@ struct Pair {
   C keep;
   C take;
 };
-
-template <typename C>
-__device__ inline Pair<C> pair_of(const BlendPlan& plan, double e) {
-  const C take = static_cast<C>(e);
-  return {plan.is_convex ? C(1) - take : C(1), take};
-}
 
 template <typename C>
 __device__ inline C mix(C host, C seed, const Pair<C>& weights) {
@@ -42,44 +35,56 @@ __device__ inline C scale(C grad, C weight) {
   return weight == C(0) ? C(0) : weight * grad;
 }
 
-// The tile of one block: kUnroll packs a thread, `kSize` elements each (1 where an address is not aligned).
+// The weights of a launch: computed once per block where the entries are few, from the gate as they are met otherwise.
+template <typename C>
+class Weights {
+ public:
+  static constexpr int kTable = 128;
+
+  __device__ Weights(const BlendPlan& plan, Pair<C>* table)
+      : plan_(plan), table_(plan.entries <= kTable ? table : nullptr), alpha_(plan.read_alpha()) {
+    if (table_ == nullptr) return;
+    if (threadIdx.x < plan.entries) table[threadIdx.x] = compute(threadIdx.x);
+    __syncthreads();
+  }
+  __device__ Pair<C> operator[](uint32_t entry) const { return table_ != nullptr ? table_[entry] : compute(entry); }
+
+ private:
+  __device__ Pair<C> compute(uint32_t entry) const {
+    const C take = static_cast<C>(plan_.weight(alpha_, entry).e);
+    return {plan_.is_convex ? C(1) - take : C(1), take};
+  }
+
+  const BlendPlan& plan_;
+  const Pair<C>* table_;
+  double alpha_;
+};
+
+// Packs that a thread has in flight: those of two-byte types hold more elements, which have to fit into registers too.
+template <typename T>
+inline constexpr int kPacks = sizeof(T) == 2 ? 2 : 4;
+template <typename T>
+inline constexpr int kLeastBlocks = sizeof(T) == 2 ? 4 : 1;
+
+// The elements of one block: kPacks packs a thread, kSize elements each (1 where an address is not aligned).
 template <typename T, int kSize>
 struct Tile {
-  using C = compute_t<T>;
-  static constexpr int64_t kElements = static_cast<int64_t>(kThreads) * kUnroll * kSize;
+  static constexpr int64_t kElements = static_cast<int64_t>(kThreads) * kPacks<T> * kSize;
 
-  const BlendPlan& plan;
   int64_t base;
   int64_t size;
-  bool is_uniform;  // all elements of a pack share a gate entry
-  double alpha;
-  EntryCursor cursor;
 
-  __device__ Tile(const BlendPlan& given, int64_t elements)
-      : plan(given),
-        base(blockIdx.x * kElements),
-        size(elements),
-        is_uniform(given.entries == 1 || given.inner % kSize == 0),
-        alpha(given.read_alpha()),
-        cursor(given, base) {}
+  __device__ explicit Tile(int64_t elements) : base(blockIdx.x * kElements), size(elements) {}
 
   __device__ uint32_t offset(int u) const { return (u * kThreads + threadIdx.x) * kSize; }
   __device__ bool is_whole(int u) const { return base + offset(u) + kSize <= size; }
   __device__ bool holds(int u, int e) const { return base + offset(u) + e < size; }
-  __device__ Pair<C> weights(uint32_t at) const { return pair_of<C>(plan, plan.weight(alpha, cursor.entry(at)).e); }
-  // Weights of a whole pack; where its elements differ, some that leave no operand unread.
-  __device__ Pair<C> pack_weights(int u) const {
-    return is_uniform ? weights(offset(u)) : Pair<C>{C(1), C(1)};
-  }
-  __device__ Pair<C> element_weights(int u, int e, const Pair<C>& pack) const {
-    return is_uniform ? pack : weights(offset(u) + e);
-  }
   __device__ Pack<T, kSize> load(const T* from, int u) const {
-    Pack<T, kSize> pack = {};
     const T* at = from + base + offset(u);
-    if (is_whole(u)) {
-      if constexpr (sizeof(pack) == 16) return load_last(at);
+    if constexpr (sizeof(Pack<T, kSize>) == 16) {
+      if (is_whole(u)) return load_last<kSize>(at);
     }
+    Pack<T, kSize> pack = {};
 #pragma unroll
     for (int e = 0; e < kSize; ++e) {
       if (holds(u, e)) pack.v[e] = at[e];
@@ -100,57 +105,119 @@ struct Tile {
 };
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads) blend_kernel(
+__device__ Pack<T, kSize> mix_pack(const Pack<T, kSize>& host, const Pack<T, kSize>& seed, Pair<compute_t<T>> weights) {
+  using C = compute_t<T>;
+  if (weights.take == C(0)) return host;
+  if (weights.keep == C(0)) return seed;
+  C h[kSize];
+  C s[kSize];
+  widen(host, h);
+  widen(seed, s);
+#pragma unroll
+  for (int e = 0; e < kSize; ++e) h[e] = weights.keep * h[e] + weights.take * s[e];
+  Pack<T, kSize> out;
+  narrow(h, out);
+  return out;
+}
+
+template <typename T, int kSize>
+__device__ Pack<T, kSize> scale_pack(const Pack<T, kSize>& grad, compute_t<T> weight) {
+  using C = compute_t<T>;
+  if (weight == C(1)) return grad;
+  Pack<T, kSize> out = {};
+  if (weight == C(0)) return out;
+  C g[kSize];
+  widen(grad, g);
+#pragma unroll
+  for (int e = 0; e < kSize; ++e) g[e] *= weight;
+  narrow(g, out);
+  return out;
+}
+
+// kUniform: all elements of a pack share a gate entry. Otherwise no operand is left unread.
+template <typename T, int kSize, bool kUniform>
+__global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) blend_kernel(
     BlendPlan plan, const T* __restrict__ host, const T* __restrict__ seed, T* __restrict__ out, int64_t size) {
   using C = compute_t<T>;
-  const Tile<T, kSize> tile(plan, size);
-  Pair<C> weights[kUnroll];
+  constexpr int kUnroll = kPacks<T>;
+  __shared__ Pair<C> table[Weights<C>::kTable];
+  const Weights<C> weights(plan, table);
+  const Tile<T, kSize> tile(size);
+  EntryCursor cursor(plan, tile.base);
+  Pair<C> pairs[kUnroll];
   Pack<T, kSize> hosts[kUnroll] = {};
   Pack<T, kSize> seeds[kUnroll] = {};
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) weights[u] = tile.pack_weights(u);
-#pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
-    if (weights[u].take == C(0) || weights[u].keep != C(0)) hosts[u] = tile.load(host, u);
-    if (weights[u].take != C(0)) seeds[u] = tile.load(seed, u);
+    cursor.seek(tile.offset(u));
+    pairs[u] = kUniform ? weights[cursor.entry()] : Pair<C>{C(1), C(1)};
   }
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
+    if (pairs[u].take == C(0) || pairs[u].keep != C(0)) hosts[u] = tile.load(host, u);
+    if (pairs[u].take != C(0)) seeds[u] = tile.load(seed, u);
+  }
 #pragma unroll
-    for (int e = 0; e < kSize; ++e) {
-      const Pair<C> own = tile.element_weights(u, e, weights[u]);
-      hosts[u].v[e] = narrow<T>(mix<C>(widen(hosts[u].v[e]), widen(seeds[u].v[e]), own));
+  for (int u = 0; u < kUnroll; ++u) {
+    if constexpr (kUniform) {
+      hosts[u] = mix_pack(hosts[u], seeds[u], pairs[u]);
+    } else {
+      C h[kSize];
+      C s[kSize];
+      widen(hosts[u], h);
+      widen(seeds[u], s);
+      cursor.seek(tile.offset(u));
+#pragma unroll
+      for (int e = 0; e < kSize; ++e, cursor.advance()) h[e] = mix(h[e], s[e], weights[cursor.entry()]);
+      narrow(h, hosts[u]);
     }
     tile.store(out, u, hosts[u]);
   }
 }
 
-template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads) backward_kernel(
+template <typename T, int kSize, bool kUniform>
+__global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) backward_kernel(
     BlendPlan plan, const T* __restrict__ grad, T* __restrict__ grad_host, T* __restrict__ grad_seed, int64_t size) {
   using C = compute_t<T>;
-  const Tile<T, kSize> tile(plan, size);
-  Pair<C> weights[kUnroll];
+  constexpr int kUnroll = kPacks<T>;
+  __shared__ Pair<C> table[Weights<C>::kTable];
+  const Weights<C> weights(plan, table);
+  const Tile<T, kSize> tile(size);
+  EntryCursor cursor(plan, tile.base);
+  Pair<C> pairs[kUnroll];
   Pack<T, kSize> grads[kUnroll] = {};
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) weights[u] = tile.pack_weights(u);
-#pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
-    if (grad_host != nullptr || weights[u].take != C(0)) grads[u] = tile.load(grad, u);
+    cursor.seek(tile.offset(u));
+    pairs[u] = kUniform ? weights[cursor.entry()] : Pair<C>{C(1), C(1)};
   }
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u) {
-    Pack<T, kSize> hosts;
-    Pack<T, kSize> seeds;
+    if (grad_host != nullptr || pairs[u].take != C(0)) grads[u] = tile.load(grad, u);
+  }
 #pragma unroll
-    for (int e = 0; e < kSize; ++e) {
-      const Pair<C> own = tile.element_weights(u, e, weights[u]);
-      const C value = widen(grads[u].v[e]);
-      hosts.v[e] = narrow<T>(scale<C>(value, own.keep));
-      seeds.v[e] = narrow<T>(scale<C>(value, own.take));
+  for (int u = 0; u < kUnroll; ++u) {
+    if constexpr (kUniform) {
+      if (grad_host != nullptr) tile.store(grad_host, u, scale_pack(grads[u], pairs[u].keep));
+      if (grad_seed != nullptr) tile.store(grad_seed, u, scale_pack(grads[u], pairs[u].take));
+    } else {
+      C g[kSize];
+      C hosts[kSize];
+      C seeds[kSize];
+      widen(grads[u], g);
+      cursor.seek(tile.offset(u));
+#pragma unroll
+      for (int e = 0; e < kSize; ++e, cursor.advance()) {
+        const Pair<C> own = weights[cursor.entry()];
+        hosts[e] = scale(g[e], own.keep);
+        seeds[e] = scale(g[e], own.take);
+      }
+      Pack<T, kSize> pack;
+      narrow(hosts, pack);
+      if (grad_host != nullptr) tile.store(grad_host, u, pack);
+      narrow(seeds, pack);
+      if (grad_seed != nullptr) tile.store(grad_seed, u, pack);
     }
-    if (grad_host != nullptr) tile.store(grad_host, u, hosts);
-    if (grad_seed != nullptr) tile.store(grad_seed, u, seeds);
   }
 }
 
@@ -161,11 +228,12 @@ __global__ void __launch_bounds__(kSumThreads) alpha_grad_kernel(
   const int64_t base = blockIdx.x * kSuperChunk;
   const int64_t end = base + kSuperChunk < size ? base + kSuperChunk : size;
   const double alpha = plan.read_alpha();
-  const EntryCursor cursor(plan, base);
+  EntryCursor cursor(plan, base);
   double total = 0;
 #pragma unroll 4
   for (int64_t i = base + threadIdx.x; i < end; i += kSumThreads) {
-    const double slope = plan.weight(alpha, cursor.entry(static_cast<uint32_t>(i - base))).slope;
+    cursor.seek(static_cast<uint32_t>(i - base));
+    const double slope = plan.weight(alpha, cursor.entry()).slope;
     if (slope == 0) continue;
     const double difference = to_double(seed[i]) - (plan.is_convex ? to_double(host[i]) : 0.0);
     total += slope * (to_double(grad[i]) * difference);
@@ -183,11 +251,14 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(const double* partials
   else *static_cast<float*>(out) = static_cast<float>(total);
 }
 
-// Calls body(pack size as a constant): 16 bytes where every address allows it, else element by element.
+// Calls body(size of a pack, whether it shares a gate entry) with constants: 16 bytes where every address allows it.
 template <typename T, typename Body>
-void with_pack_size(bool is_aligned, Body&& body) {
-  if (is_aligned) body(std::integral_constant<int, kPackSize<T>>{});
-  else body(std::integral_constant<int, 1>{});
+void with_pack(const BlendPlan& plan, bool is_aligned, Body&& body) {
+  using One = std::integral_constant<int, 1>;
+  using Whole = std::integral_constant<int, kPackSize<T>>;
+  if (!is_aligned) body(One{}, std::true_type{});
+  else if (plan.entries == 1 || plan.inner % kPackSize<T> == 0) body(Whole{}, std::true_type{});
+  else body(Whole{}, std::false_type{});
 }
 
 Tensor blend(
@@ -208,9 +279,9 @@ Tensor blend(
   const int64_t size = h.numel();
   dispatch_floating(h.scalar_type(), "host", [&](auto type) {
     using T = typename decltype(type)::type;
-    with_pack_size<T>(is_aligned(h.data_ptr()) && is_aligned(s.data_ptr()), [&](auto pack) {
+    with_pack<T>(plan, is_aligned(h.data_ptr()) && is_aligned(s.data_ptr()), [&](auto pack, auto is_uniform) {
       launch(
-          blend_kernel<T, pack()>,
+          blend_kernel<T, pack(), is_uniform()>,
           ceil_div(size, Tile<T, pack()>::kElements),
           kThreads,
           device.stream(),
@@ -245,9 +316,9 @@ std::tuple<Tensor, Tensor> blend_backward(
   const int64_t size = want_host || want_seed ? g.numel() : 0;
   dispatch_floating(g.scalar_type(), "grad", [&](auto type) {
     using T = typename decltype(type)::type;
-    with_pack_size<T>(is_aligned(g.data_ptr()), [&](auto pack) {
+    with_pack<T>(plan, is_aligned(g.data_ptr()), [&](auto pack, auto is_uniform) {
       launch(
-          backward_kernel<T, pack()>,
+          backward_kernel<T, pack(), is_uniform()>,
           ceil_div(size, Tile<T, pack()>::kElements),
           kThreads,
           device.stream(),

@@ -12,12 +12,16 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 
-template <typename T, int kRows, int kUnroll>
+// Elements per load: 16 bytes, or 8 of a two-byte type, whose float64 sums would fill the registers otherwise.
+template <typename T>
+inline constexpr int kLoad = sizeof(T) == 8 ? 2 : 4;
+
+template <typename T, int kUnroll>
 struct Columns {
-  static constexpr int kSize = kPackSize<T>;
+  static constexpr int kSize = kLoad<T>;
   double sum[kUnroll][kSize] = {};
 
-  __device__ void add(const Pack<T> (&packs)[kUnroll], double coefficient) {
+  __device__ void add(const Pack<T, kSize> (&packs)[kUnroll], double coefficient) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
 #pragma unroll
@@ -26,25 +30,25 @@ struct Columns {
   }
 };
 
-// One warp's columns [low, high) of one piece, 16 bytes a lane, kRows rows and kUnroll packs in flight.
+// One warp's columns [low, high) of one piece, kRows rows and kUnroll packs of each in flight.
 template <typename T, int kRows, int kUnroll, typename Table>
 __device__ int64_t combine_packs(
     const Table& table, int piece, int64_t low, int64_t high, const double* coefficients, T* out) {
-  constexpr int kSize = kPackSize<T>;
+  constexpr int kSize = kLoad<T>;
   constexpr int kStep = kWarp * kSize;
   const int lane = threadIdx.x % kWarp;
   int64_t column = low;
   for (; column + kUnroll * kStep <= high; column += kUnroll * kStep) {
     const int64_t first = column + lane * kSize;
-    Columns<T, kRows, kUnroll> columns;
+    Columns<T, kUnroll> columns;
     for (int k = 0; k < table.rows; k += kRows) {
-      Pack<T> packs[kRows][kUnroll] = {};
+      Pack<T, kSize> packs[kRows][kUnroll] = {};
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
         const T* row = k + r < table.rows ? table.template address<T>(piece, k + r) : nullptr;
         if (row == nullptr) continue;
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) packs[r][u] = load_last(row + first + u * kStep);
+        for (int u = 0; u < kUnroll; ++u) packs[r][u] = load_last<kSize>(row + first + u * kStep);
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -53,7 +57,7 @@ __device__ int64_t combine_packs(
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      Pack<T> result;
+      Pack<T, kSize> result;
 #pragma unroll
       for (int e = 0; e < kSize; ++e) result.v[e] = from_double<T>(columns.sum[u][e]);
       store_stream(out + first + u * kStep, result);
@@ -115,7 +119,7 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(
 template <typename T, int kRows, int kUnroll>
 void launch_rows(
     const Rows& rows, const double* coefficients, const int64_t* status, T* out, cudaStream_t stream) {
-  const int64_t warp_columns = std::clamp<int64_t>(ceil_div(rows.columns, 16384 * 512) * 512, 512, 8192);
+  const int64_t warp_columns = kUnroll * kWarp * kLoad<T>;
   for_each_table(rows, [&](const auto& table, int64_t column) {
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
     launch(

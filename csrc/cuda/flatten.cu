@@ -123,7 +123,8 @@ void launch_dtypes(const Rows& rows, const std::vector<int32_t>& dtypes, Out* ou
   }
 }
 
-void check_gradient(const ListedTensor& grad, size_t index, int64_t size, const Tensor& out, bool convert) {
+void check_gradient(
+    const ListedTensor& grad, size_t index, int64_t size, const Tensor& out, int32_t out_dtype, bool convert) {
   ESPER_CHECK(
       grad.size() == size || grad.size() == 0,
       "gradient ",
@@ -134,8 +135,10 @@ void check_gradient(const ListedTensor& grad, size_t index, int64_t size, const 
       size);
   if (grad.size() == 0) return;
   check_listed(grad, index, out.get_device_index());
+  const int32_t dtype = grad.raw_dtype();
+  if (dtype != out_dtype) check_floating(grad.dtype(), "a gradient");
   ESPER_CHECK(
-      convert || grad.dtype() == out.scalar_type(),
+      convert || dtype == out_dtype,
       "gradient tensors must share the same dtype: gradient ",
       index,
       " is ",
@@ -173,13 +176,16 @@ void flatten(TensorList& grads, const std::vector<int64_t>& sizes, const Tensor&
       grads.size(),
       " gradients");
   const OnDevice device(out);
+  int32_t out_dtype = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(out.get(), &out_dtype));
+  check_floating(out.scalar_type(), "out");
   Rows rows;
   rows.count = 1;
   std::vector<int32_t> dtypes;  // of each piece, -1 for an absent one
   std::vector<std::pair<size_t, int64_t>> strided;
   for (size_t i = 0; i < grads.size(); ++i) {
     const int64_t size = sizes.empty() ? grads[i].size() : sizes[i];
-    check_gradient(grads[i], i, size, out, convert);
+    check_gradient(grads[i], i, size, out, out_dtype, convert);
     if (size == 0) continue;
     const bool is_absent = grads[i].size() == 0;
     const bool is_strided = !is_absent && !grads[i].is_contiguous();

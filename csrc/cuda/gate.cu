@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(
   Summary summary;
   const int64_t whole = is_aligned(row) ? classes / kSize * kSize : 0;
 #pragma unroll 2
-  for (int64_t c = thread * kSize; c < whole; c += kRowThreads * kSize) summary.add(load_last(row + c));
+  for (int64_t c = thread * kSize; c < whole; c += kRowThreads * kSize) summary.add(load_last<kSize>(row + c));
   for (int64_t c = whole + thread; c < classes; c += kRowThreads) summary.add(Pack<T, 1>{{row[c]}});
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) summary.merge(shuffle(summary, offset));
@@ -153,7 +153,7 @@ std::tuple<Tensor, Tensor, Tensor> confidence_gate(const Tensor& given, double k
   const Tensor gate = new_tensor(device.index(), ScalarType::Float, {rows});
   const Tensor statistics = new_tensor(device.index(), ScalarType::Float, {rows, 3});
   const Tensor events = new_tensor(device.index(), ScalarType::Long, {});
-  STD_CUDA_CHECK(cudaMemsetAsync(events.data_ptr(), 0, sizeof(int64_t), device.stream()));
+  check_cuda(cudaMemsetAsync(events.data_ptr(), 0, sizeof(int64_t), device.stream()), "clearing the event count");
   dispatch_floating(logits.scalar_type(), "logits", [&](auto type) {
     using T = typename decltype(type)::type;
     const auto run = [&](auto kernel, int64_t blocks) {

@@ -29,14 +29,14 @@ void launch_groups(const Rows& rows, const GramGrid& grid, double* sums, cudaStr
   Partials partials{sums, 0, grid.blocks};
   for_each_table<kGroups <= 2>(rows, [&](const auto& table, int64_t) {
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
-    const int64_t blocks = ceil_div(table.columns, grid.warp_columns * kGramWarps);
+    const int64_t blocks = GramGrid::blocks_for(table.columns);
     launch(
         gram_kernel<T, kGroups, kUnroll, kWords, WholeRows>,
         blocks,
         kGramThreads,
         stream,
         table,
-        grid.warp_columns,
+        GramGrid::kWarpColumns,
         column_groups(rows.count),
         WholeRows{},
         partials);
@@ -46,13 +46,9 @@ void launch_groups(const Rows& rows, const GramGrid& grid, double* sums, cudaStr
 
 }  // namespace
 
-// Many rows have many pairs, each with a partial sum per block: fewer blocks keep those few.
 GramGrid plan_gram(const Rows& rows) {
-  const int64_t most_warps = kGramWarps * (rows.count <= 8 ? 4096 : rows.count <= 16 ? 2048 : 1024);
-  GramGrid grid{ceil_div(std::max<int64_t>(ceil_div(rows.columns, most_warps), 1), 256) * 256};
-  for_each_table(rows, [&](const auto& table, int64_t) {
-    grid.blocks += ceil_div(table.columns, grid.warp_columns * kGramWarps);
-  });
+  GramGrid grid;
+  for_each_table(rows, [&](const auto& table, int64_t) { grid.blocks += GramGrid::blocks_for(table.columns); });
   return grid;
 }
 

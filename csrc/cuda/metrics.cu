@@ -113,7 +113,7 @@ void launch_metrics(
           kGramThreads,
           stream,
           table,
-          grid.warp_columns,
+          GramGrid::kWarpColumns,
           column_groups(rows.count),
           layers,
           Partials{partials, 0, grid.blocks});
@@ -137,9 +137,9 @@ std::tuple<Tensor, Tensor, Tensor> seed_metrics(Tensor& matrix, const Tensor& of
   const Tensor dots = new_tensor(device.index(), ScalarType::Double, {rows.count, rows.count});
   const Tensor shares = new_tensor(device.index(), ScalarType::Double, {rows.count});
   const Tensor partials = new_tensor(device.index(), ScalarType::Double, {pair_count(rows.count), grid.blocks});
-  const Tensor cut = new_tensor(device.index(), ScalarType::Double, {grid.blocks * kGramWarps, 2, rows.count});
+  const Tensor cut = new_tensor(device.index(), ScalarType::Double, {ceil_div(rows.columns, GramGrid::kWarpColumns), 2, rows.count});
   const LayerNorms layers{
-      data<int64_t>(offsets), count, rows.columns, grid.warp_columns, data<double>(norms), data<double>(cut)};
+      data<int64_t>(offsets), count, rows.columns, GramGrid::kWarpColumns, data<double>(norms), data<double>(cut)};
   dispatch_floating(rows.dtype, "rows", [&](auto type) {
     using T = typename decltype(type)::type;
     double* sums = data<double>(partials);

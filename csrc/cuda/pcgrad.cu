@@ -24,7 +24,7 @@ struct SolveInput {
 };
 
 struct Shared {
-  double gram[kMaxRows * kMaxRows];  // transposed; once projected, the rows' coefficients
+  double gram[kMaxRows * kMaxRows];  // once projected, the rows' coefficients
   int8_t order[kMaxRows * kMaxRows];
   unsigned long long non_finite;
   unsigned long long invalid;
@@ -32,75 +32,81 @@ struct Shared {
   int applied;
 };
 
-__device__ inline double sum_lanes(double value, int width) {
-  for (int offset = width / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(~0u, value, offset);
+// Value of entry j of a row spread over the lanes.
+__device__ inline double entry_of(const double (&values)[kSlots], int j) {
+  double value = __shfl_sync(~0u, values[0], j % kWarp);
+#pragma unroll
+  for (int s = 1; s < kSlots; ++s) {
+    const double other = __shfl_sync(~0u, values[s], j % kWarp);
+    if (j / kWarp == s) value = other;
+  }
   return value;
 }
 
 __device__ void load(const SolveInput& in, Shared& shared) {
+  const int k = in.rows;
+  for (int entry = threadIdx.x; entry < k * k; entry += blockDim.x) {
+    shared.gram[entry] = in.gram[entry];
+    const int64_t other = in.order[entry];
+    shared.order[entry] = other >= 0 && other < k ? static_cast<int8_t>(other) : -1;
+  }
   if (threadIdx.x == 0) {
     shared.non_finite = shared.invalid = 0;
     shared.raw = shared.applied = 0;
   }
   __syncthreads();
+}
+
+__device__ void inspect(const SolveInput& in, Shared& shared) {
   const int k = in.rows;
   for (int entry = threadIdx.x; entry < k * k; entry += blockDim.x) {
     const int i = entry / k;
     const int j = entry % k;
-    const double product = in.gram[entry];
-    shared.gram[j * k + i] = product;
-    const int64_t other = in.order[entry];
-    const bool exists = other >= 0 && other < k;
-    shared.order[entry] = exists ? static_cast<int8_t>(other) : -1;
-    if (!exists) atomicOr(&shared.invalid, 1ull << i);
+    const double product = shared.gram[entry];
+    if (shared.order[entry] < 0) atomicOr(&shared.invalid, 1ull << i);
     if (i == j && !isfinite(product)) atomicOr(&shared.non_finite, 1ull << i);
-    if (i < j && is_conflict(product, in.gram[i * k + i], in.gram[j * k + j], in.tau)) atomicAdd(&shared.raw, 1);
+    if (i < j && is_conflict(product, shared.gram[i * k + i], shared.gram[j * k + j], in.tau)) {
+      atomicAdd(&shared.raw, 1);
+    }
   }
-  __syncthreads();
 }
 
-// Row i's coefficients, lane l holding entries l and l + 32; the same steps as project_row, summed across lanes.
+// Row i's coefficients, lane l holding entries l and l + 32. The steps of project_row, but every dot product with an
+// original row is kept up to date instead of being summed anew; coefficients only grow, so magnitudes add up as well.
 __device__ int project(const SolveInput& in, const Shared& shared, int i, double (&c)[kSlots]) {
   const int k = in.rows;
   const int lane = threadIdx.x % kWarp;
-  int width = 1;
-  while (width < k && width < kWarp) width *= 2;
-  for (int s = 0; s < kSlots; ++s) c[s] = lane + s * kWarp == i ? 1.0 : 0.0;
+  double dots[kSlots];
+  double magnitudes[kSlots];
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s) {
+    const int l = lane + s * kWarp;
+    c[s] = l == i ? 1.0 : 0.0;
+    dots[s] = l < k ? shared.gram[i * k + l] : 0.0;
+    magnitudes[s] = fabs(dots[s]);
+  }
+  const double length2_i = shared.gram[i * k + i];
   int applied = 0;
   for (int step = 0; step < k; ++step) {
     const int j = shared.order[i * k + step];
+    if (j < 0 || j == i) continue;
     const double length2 = shared.gram[j * k + j];
-    if (j == i || !(length2 > 0)) continue;
-    double dot = 0;
-    double magnitude = 0;
+    const double dot = entry_of(dots, j);
+    const double magnitude = entry_of(magnitudes, j);
+    if (!(length2 > 0) || -dot <= kDotResolution * magnitude || !is_conflict(dot, length2_i, length2, in.tau)) continue;
+    const double share = -dot / length2;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const int l = lane + s * kWarp;
-      const double term = l < k ? c[s] * shared.gram[j * k + l] : 0.0;
-      dot += term;
-      magnitude += fabs(term);
-    }
-    dot = sum_lanes(dot, width);
-    magnitude = sum_lanes(magnitude, width);
-    dot = __shfl_sync(~0u, dot, 0);
-    magnitude = __shfl_sync(~0u, magnitude, 0);
-    if (-dot <= kDotResolution * magnitude) continue;
-    if (!is_conflict(dot, shared.gram[i * k + i], length2, in.tau)) continue;
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      if (lane + s * kWarp == j) c[s] -= dot / length2;
+      if (l >= k) continue;
+      if (l == j) c[s] += share;
+      const double change = share * shared.gram[j * k + l];
+      dots[s] += change;
+      magnitudes[s] += fabs(change);
     }
     ++applied;
   }
   return applied;
-}
-
-__device__ void write_report(const Shared& shared, int64_t* conflicts, int64_t* status) {
-  if (threadIdx.x > 0) return;
-  conflicts[0] = shared.raw;
-  conflicts[1] = shared.applied;
-  status[0] = static_cast<int64_t>(shared.non_finite);
-  status[1] = static_cast<int64_t>(shared.invalid);
 }
 
 __global__ void __launch_bounds__(kWarps* kWarp) solve_kernel(
@@ -110,24 +116,16 @@ __global__ void __launch_bounds__(kWarps* kWarp) solve_kernel(
   const int k = in.rows;
   const int warp = threadIdx.x / kWarp;
   const int warps = blockDim.x / kWarp;
-  if (shared.non_finite != 0) {
-    if (threadIdx.x < k) coefficients[threadIdx.x] = 0;
-    if (threadIdx.x == 0) shared.invalid = 0;
-    return write_report(shared, conflicts, status);
-  }
-  double total = 0;
-  for (int i = 0; i < k; ++i) total += in.weights == nullptr ? 1.0 : in.weights[i];
-  const bool is_usable = isfinite(total) && !(in.mean && fabs(total) <= kSmallestWeightSum);
+  inspect(in, shared);
   double c[kRowsPerWarp][kSlots] = {};
 #pragma unroll
   for (int r = 0; r < kRowsPerWarp; ++r) {
     const int i = warp + r * warps;
-    if (i >= k || (shared.invalid >> i & 1) != 0) continue;
+    if (i >= k) continue;
     const int applied = project(in, shared, i, c[r]);
     if (threadIdx.x % kWarp == 0) atomicAdd(&shared.applied, applied);
   }
   __syncthreads();
-  if (threadIdx.x == 0 && !is_usable) shared.invalid = ~0ull;
 #pragma unroll
   for (int r = 0; r < kRowsPerWarp; ++r) {
     const int i = warp + r * warps;
@@ -137,14 +135,24 @@ __global__ void __launch_bounds__(kWarps* kWarp) solve_kernel(
     }
   }
   __syncthreads();
-  write_report(shared, conflicts, status);
+  double total = 0;
+  for (int i = 0; i < k; ++i) total += in.weights == nullptr ? 1.0 : in.weights[i];
+  const bool is_usable = isfinite(total) && !(in.mean && fabs(total) <= kSmallestWeightSum);
+  const bool is_finite = shared.non_finite == 0;
+  const unsigned long long invalid = !is_finite ? 0 : is_usable ? shared.invalid : ~0ull;
+  if (threadIdx.x == 0) {
+    conflicts[0] = shared.raw;
+    conflicts[1] = is_finite ? shared.applied : 0;
+    status[0] = static_cast<int64_t>(shared.non_finite);
+    status[1] = static_cast<int64_t>(invalid);
+  }
   if (threadIdx.x >= k) return;
   const double scale = in.mean ? 1.0 / total : 1.0;
   double coefficient = 0;
   for (int i = 0; i < k; ++i) {
     coefficient += (in.weights == nullptr ? 1.0 : in.weights[i]) * scale * shared.gram[i * k + threadIdx.x];
   }
-  coefficients[threadIdx.x] = shared.invalid == 0 ? coefficient : 0.0;
+  coefficients[threadIdx.x] = is_finite && invalid == 0 ? coefficient : 0.0;
 }
 
 void check_vector(const Tensor& tensor, const char* name, ScalarType dtype, int64_t size, const OnDevice& device) {

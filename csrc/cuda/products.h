@@ -8,13 +8,14 @@
 
 #pragma once
 
+#include "gram.h"
 #include "pieces.h"
 #include "vector.h"
 
 namespace esper::cuda {
 
-inline constexpr int kGramThreads = 128;
-inline constexpr int kGramWarps = kGramThreads / kWarp;
+inline constexpr int kGramWarps = GramGrid::kWarps;
+inline constexpr int kGramThreads = kGramWarps * kWarp;
 inline constexpr int kTile = 8;
 
 // Column groups that fit side by side into the eight rows of a tile.
@@ -95,8 +96,8 @@ struct RangeAdder {
   static constexpr int kSize = kLoad<T>;
   static constexpr int kScalars = 8 / kGroups;
 
-  const T* row[kGroups];  // null where the lane's row does not exist or is absent
-  bool is_aligned;        // all lanes' rows
+  const T* row[kGroups];  // null where the row is absent; another row, whose products no one reads, where none exists
+  bool can_vectorise;     // every lane's rows are present and aligned
   int cell;               // the lane's place in a step of `cells` packs or elements
   int cells;
 
@@ -124,15 +125,14 @@ struct RangeAdder {
       low = first < high ? first : high;
     }
     const int step = cells * kSize * kUnroll;
-    const int64_t whole = is_aligned ? low + (high - low) / step * step : low;
+    const int64_t whole = can_vectorise ? low + (high - low) / step * step : low;
     for (int64_t column = low; column < whole; column += step) {
       Pack<T, kSize> packs[kUnroll][kGroups];
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
 #pragma unroll
         for (int p = 0; p < kGroups; ++p) {
-          packs[u][p] = {};
-          if (row[p] != nullptr) packs[u][p] = load_once<kSize>(row[p] + column + (u * cells + cell) * kSize);
+          packs[u][p] = load_ahead<kSize>(row[p] + column + (u * cells + cell) * kSize);
         }
       }
 #pragma unroll
@@ -166,8 +166,10 @@ struct Partials {
   int64_t blocks;
 };
 
+// Blocks stride over the columns together, which keeps what is in flight close together in memory.
+// All of a launch's blocks must fit on the device at once, or the last ones would stride over their columns alone.
 template <typename T, int kGroups, int kUnroll, int kWords, typename Split>
-__global__ void __launch_bounds__(kGramThreads) gram_kernel(
+__global__ void __launch_bounds__(kGramThreads, kGroups <= 2 ? 8 : 1) gram_kernel(
     const __grid_constant__ PieceTable<kWords> table,
     int64_t warp_columns,
     int column_groups,
@@ -176,21 +178,25 @@ __global__ void __launch_bounds__(kGramThreads) gram_kernel(
   const int slots = kTile / column_groups;
   const int slot = threadIdx.x % kWarp / 4;
   Sums<kGroups, Split::kSquares> sums;
-  const int64_t begin = (static_cast<int64_t>(blockIdx.x) * kGramWarps + threadIdx.x / kWarp) * warp_columns;
-  for_each_part(table, begin, begin + warp_columns, [&](int piece, int64_t low, int64_t high) {
-    RangeAdder<T, kGroups, kUnroll, Split::kSquares> adder;
-    bool aligned = true;
+  const int64_t warps = static_cast<int64_t>(gridDim.x) * kGramWarps;
+  for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kGramWarps + threadIdx.x / kWarp) * warp_columns;
+       begin < table.columns;
+       begin += warps * warp_columns) {
+    for_each_part(table, begin, begin + warp_columns, [&](int piece, int64_t low, int64_t high) {
+      RangeAdder<T, kGroups, kUnroll, Split::kSquares> adder;
+      bool can_vectorise = true;
 #pragma unroll
-    for (int p = 0; p < kGroups; ++p) {
-      const int k = p * kTile + slot % slots;
-      adder.row[p] = k < table.rows ? table.template address<T>(piece, k) : nullptr;
-      aligned = aligned && is_aligned(adder.row[p]);
-    }
-    adder.is_aligned = __all_sync(~0u, aligned);
-    adder.cell = slot / slots * 4 + threadIdx.x % 4;
-    adder.cells = column_groups * 4;
-    split.add(adder, low, high, table.rows, sums);
-  });
+      for (int p = 0; p < kGroups; ++p) {
+        const int k = p * kTile + slot % slots;
+        adder.row[p] = table.template address<T>(piece, k < table.rows ? k : 0);
+        can_vectorise = can_vectorise && adder.row[p] != nullptr && is_aligned(adder.row[p]);
+      }
+      adder.can_vectorise = __all_sync(~0u, can_vectorise);
+      adder.cell = slot / slots * 4 + threadIdx.x % 4;
+      adder.cells = column_groups * 4;
+      split.add(adder, low, high, table.rows, sums);
+    });
+  }
   write_partials<kGroups>(
       sums.products, table.rows, column_groups, partials.first_block + blockIdx.x, partials.blocks, partials.sums);
 }

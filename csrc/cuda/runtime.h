@@ -42,13 +42,18 @@ class OnDevice {
   cudaStream_t stream_ = nullptr;
 };
 
+// torch's own check would need a symbol that came after torch 2.11.
+inline void check_cuda(cudaError_t code, const char* what) {
+  ESPER_CHECK(code == cudaSuccess, what, ": ", cudaGetErrorName(code), ", ", cudaGetErrorString(code));
+}
+
 template <typename... Parameters, typename... Arguments>
 void launch(
     void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream, const Arguments&... arguments) {
   ESPER_CHECK(blocks <= INT32_MAX, "a launch of ", blocks, " blocks exceeds the device's grid");
   if (blocks <= 0) return;
   kernel<<<dim3(static_cast<unsigned>(blocks)), dim3(threads), 0, stream>>>(arguments...);
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  check_cuda(cudaGetLastError(), "kernel launch");
 }
 
 inline Tensor new_tensor(int32_t device, ScalarType dtype, std::initializer_list<int64_t> sizes) {
@@ -112,6 +117,17 @@ struct Type {
   using type = T;
 };
 
+inline void check_floating(ScalarType dtype, const char* name) {
+  const bool is_floating = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
+                           dtype == ScalarType::BFloat16;
+  ESPER_CHECK(
+      is_floating,
+      name,
+      " has dtype ",
+      torch::headeronly::toString(dtype),
+      ", expected float64, float32, bfloat16 or float16");
+}
+
 // Calls body(Type<T>{}) with the device type of a floating dtype.
 template <typename Body>
 void dispatch_floating(ScalarType dtype, const char* name, Body&& body) {
@@ -125,12 +141,7 @@ void dispatch_floating(ScalarType dtype, const char* name, Body&& body) {
     case ScalarType::BFloat16:
       return body(Type<__nv_bfloat16>{});
     default:
-      ESPER_CHECK(
-          false,
-          name,
-          " has dtype ",
-          torch::headeronly::toString(dtype),
-          ", expected float64, float32, bfloat16 or float16");
+      check_floating(dtype, name);
   }
 }
 

@@ -68,14 +68,23 @@ class EntryCursor {
     rest_ = base - run * plan.inner;
     first_ = static_cast<uint32_t>(run % plan.entries);
   }
-  __device__ int64_t entry(uint32_t offset) const {
-    if (plan_.entries == 1) return 0;
+  // The entry of the element at `offset` in the tile, and how far into its run that element lies.
+  __device__ void seek(uint32_t offset) {
+    entry_ = 0;
+    if (plan_.entries == 1) return;
     const int64_t at = rest_ + offset;
     const uint32_t runs =
         plan_.inner <= kShortRun ? plan_.by_inner.divide(static_cast<uint32_t>(at)) : (at >= plan_.inner ? 1 : 0);
     const uint32_t entry = first_ + runs;
-    return entry - plan_.by_entries.divide(entry) * plan_.by_entries.value;
+    entry_ = entry - plan_.by_entries.divide(entry) * plan_.by_entries.value;
+    place_ = at - runs * plan_.inner;
   }
+  __device__ void advance() {
+    if (plan_.entries == 1 || ++place_ < plan_.inner) return;
+    place_ = 0;
+    entry_ = entry_ + 1 == plan_.entries ? 0 : entry_ + 1;
+  }
+  __device__ uint32_t entry() const { return entry_; }
 
   // Longer runs change entry at most once in a tile, and their positions may not fit 31 bits.
   static constexpr int64_t kShortRun = int64_t{1} << 30;
@@ -83,7 +92,9 @@ class EntryCursor {
  private:
   const BlendPlan& plan_;
   int64_t rest_ = 0;
+  int64_t place_ = 0;
   uint32_t first_ = 0;
+  uint32_t entry_ = 0;
 };
 
 // Checks alpha and gate and lays the gate along `dim` of dense data with the layout of `like`.

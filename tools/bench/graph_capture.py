@@ -1,4 +1,4 @@
-"""Times the CUDA graph of a tiny training step that blends a seed: first capture and replay, in successive trainers.
+"""Times the CUDA graph of the tiny training step of an isolated seed: first capture and replay, in successive trainers.
 
     python tools/bench/graph_capture.py --trainers 10 --json
 
@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
@@ -21,49 +22,41 @@ from torch import Tensor, nn
 
 from esper.kernels import blend_convex
 
-FEATURES, HIDDEN, CLASSES, BATCH = 32, 64, 10, 64
+WIDTH, BATCH = 32, 32
 WARMUP_STEPS = 3
 
 
-class GrowingNet(nn.Module):
-    """A host layer with one seed whose weight, alpha, is a buffer on the device."""
+class IsolatedSeed(nn.Module):
+    """A seed's first stage: the host's activation is given, the seed alone learns, alpha is on the device."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Linear(FEATURES, HIDDEN)
-        self.seed = nn.Linear(HIDDEN, HIDDEN)
-        self.head = nn.Linear(HIDDEN, CLASSES)
-        self.register_buffer("alpha", torch.zeros(()))
+        self.seed = nn.Linear(WIDTH, WIDTH, bias=False)
 
-    def forward(self, batch: Tensor) -> Tensor:
-        host = torch.relu(self.stem(batch))
-        blended: Tensor = blend_convex(host, self.seed(host.detach()), self.alpha)
-        logits: Tensor = self.head(blended)
-        return logits
+    def forward(self, host: Tensor, alpha: Tensor) -> Tensor:
+        return blend_convex(host, self.seed(host), alpha, isolate=True)
 
 
 class StepTrainer:
-    """One model, its optimiser and the buffers that a captured step reads."""
+    """One model, its optimiser and the one buffer that a captured step reads: batch, targets and alpha."""
 
     def __init__(self, seed: int) -> None:
         torch.manual_seed(seed)
-        self.model = GrowingNet().cuda()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
-        self.batch = torch.zeros(BATCH, FEATURES, device="cuda")
-        self.labels = torch.zeros(BATCH, dtype=torch.int64, device="cuda")
+        self.model = IsolatedSeed().cuda()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, fused=True)
+        self.staged = torch.zeros(2 * BATCH * WIDTH + 1, device="cuda")
         self.loss = torch.zeros((), device="cuda")
 
-    def stage(self, batch: Tensor, labels: Tensor, alpha: Tensor) -> None:
-        self.batch.copy_(batch, non_blocking=True)
-        self.labels.copy_(labels, non_blocking=True)
-        self.model.alpha.copy_(alpha, non_blocking=True)
+    def stage(self, packed: Tensor) -> None:
+        self.staged.copy_(packed, non_blocking=True)
 
     def step(self) -> None:
-        self.optimizer.zero_grad(set_to_none=False)
-        loss = nn.functional.cross_entropy(self.model(self.batch), self.labels)
+        batch, targets = self.staged[:-1].view(2, BATCH, WIDTH)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.mse_loss(self.model(batch, self.staged[-1]), targets)
         loss.backward()
         self.optimizer.step()
-        self.loss.copy_(loss.detach())
+        self.loss = loss.detach()
 
     def warm_up(self) -> None:
         stream = torch.cuda.Stream()
@@ -75,26 +68,13 @@ class StepTrainer:
         torch.cuda.synchronize()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batches:
-    """Pinned batches and the alpha that goes with each: what a loader would hand over."""
-
-    inputs: list[Tensor]
-    labels: list[Tensor]
-    alphas: list[Tensor]
-
-    @classmethod
-    def draw(cls, count: int) -> Batches:
-        generator = torch.Generator().manual_seed(1)
-        return cls(
-            inputs=[torch.randn(BATCH, FEATURES, generator=generator).pin_memory() for _ in range(count)],
-            labels=[torch.randint(CLASSES, (BATCH,), generator=generator).pin_memory() for _ in range(count)],
-            alphas=[torch.tensor(i / count).pin_memory() for i in range(count)],
-        )
-
-    def stage(self, trainer: StepTrainer, index: int) -> None:
-        index %= len(self.inputs)
-        trainer.stage(self.inputs[index], self.labels[index], self.alphas[index])
+def draw_batches(count: int) -> list[Tensor]:
+    """Pinned and packed, one copy each: what a loader would hand over. The last number is alpha."""
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(2 * BATCH * WIDTH + 1, generator=generator) for _ in range(count)]
+    for index, batch in enumerate(batches):
+        batch[-1] = index / count
+    return [batch.pin_memory() for batch in batches]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,28 +95,28 @@ def capture(trainer: StepTrainer) -> tuple[torch.cuda.CUDAGraph, float]:
     return graph, (time.perf_counter() - start) * 1e3
 
 
-def median_us(run: torch.cuda.CUDAGraph | StepTrainer, trainer: StepTrainer, batches: Batches, repeats: int) -> float:
+def median_us(act: Callable[[], None], trainer: StepTrainer, batches: list[Tensor], repeats: int) -> float:
     """Median over blocks of steps, staging included: the rate that a training loop sees."""
-    act = run.replay if isinstance(run, torch.cuda.CUDAGraph) else run.step
-    block, times = 50, []
+    block, times = 100, []
     for _ in range(repeats):
         torch.cuda.synchronize()
         start = time.perf_counter()
         for index in range(block):
-            batches.stage(trainer, index)
+            trainer.stage(batches[index % len(batches)])
             act()
         torch.cuda.synchronize()
         times.append((time.perf_counter() - start) / block * 1e6)
     return statistics.median(times)
 
 
-def check_replay(trainer: StepTrainer, graph: torch.cuda.CUDAGraph, batches: Batches) -> None:
+def check_replay(trainer: StepTrainer, graph: torch.cuda.CUDAGraph, batches: list[Tensor]) -> None:
     """From one state, replays and eager steps must give the same losses, bit for bit."""
     state = [tensor.clone() for tensor in _state(trainer)]
-    replayed = [_loss_after(trainer, graph.replay, batches, index) for index in range(8)]
+    captured = trainer.loss
+    replayed = [_loss_after(graph.replay, trainer, batch, captured) for batch in batches]
     for tensor, saved in zip(_state(trainer), state, strict=True):
         tensor.copy_(saved)
-    stepped = [_loss_after(trainer, trainer.step, batches, index) for index in range(8)]
+    stepped = [_loss_after(trainer.step, trainer, batch, None) for batch in batches]
     if replayed != stepped:
         raise SystemExit(f"graph replay differs from the eager step: {replayed} != {stepped}")
 
@@ -146,32 +126,31 @@ def _state(trainer: StepTrainer) -> list[Tensor]:
     return [*(p.detach() for p in trainer.model.parameters()), *momenta]
 
 
-def _loss_after(trainer: StepTrainer, act: object, batches: Batches, index: int) -> float:
-    batches.stage(trainer, index)
-    assert callable(act)
+def _loss_after(act: Callable[[], None], trainer: StepTrainer, batch: Tensor, loss: Tensor | None) -> float:
+    trainer.stage(batch)
     act()
-    return float(trainer.loss)
+    return float(trainer.loss if loss is None else loss)
 
 
-def measure(seed: int, batches: Batches, repeats: int) -> TrainerFigures:
+def measure(seed: int, batches: list[Tensor], repeats: int) -> TrainerFigures:
     trainer = StepTrainer(seed)
     trainer.warm_up()
     graph, capture_ms = capture(trainer)
     check_replay(trainer, graph, batches)
-    replay_us = median_us(graph, trainer, batches, repeats)
-    eager_us = median_us(trainer, trainer, batches, max(repeats // 4, 1))
+    replay_us = median_us(graph.replay, trainer, batches, repeats)
+    eager_us = median_us(trainer.step, trainer, batches, max(repeats // 4, 1))
     return TrainerFigures(capture_ms=capture_ms, replay_us=replay_us, eager_us=eager_us)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trainers", type=int, default=10, help="models built and captured one after another")
-    parser.add_argument("--repeats", type=int, default=20, help="timed blocks of 50 steps per trainer")
+    parser.add_argument("--repeats", type=int, default=20, help="timed blocks of 100 steps per trainer")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
     if not torch.cuda.is_available():
         raise SystemExit("graph_capture needs a CUDA device; torch sees none")
-    batches = Batches.draw(16)
+    batches = draw_batches(16)
     figures = [measure(seed, batches, options.repeats) for seed in range(options.trainers)]
     if options.json:
         device = torch.cuda.get_device_name()
