@@ -5,6 +5,8 @@ A packet's priority is computed here, once, when the packet is built.
 
 from __future__ import annotations
 
+import itertools
+import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +24,10 @@ from esper.leyline import (
 )
 
 AttributeValue = str | float | int | bool
+
+# Random bytes per packet would be a system call each, in which a busy process loses the interpreter.
+_PROCESS = secrets.token_hex(8)
+_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ def build_packet(
     """A packet ready to send, its priority that of its worst event."""
     events = tuple(events)
     return TelemetryPacket(
-        packet_id=f"{source}-{secrets.token_hex(8)}",
+        packet_id=f"{source}-{_PROCESS}-{os.getpid()}-{next(_NUMBERS)}",
         source=source,
         training_run_id=run,
         time=timestamp(clock.now_ns()),

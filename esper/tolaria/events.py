@@ -1,5 +1,7 @@
 """events.jsonl: everything that happened in a run, one JSON object a line, written as it happens.
 
+Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
+
 Kinds: run, boundary, epoch, decision, command, directive, transition, gate, checkpoint, finished, and the incidents
 that `report.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where it has one, `step`.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,6 +36,8 @@ from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notic
 
 Fields = dict[str, Any]
 
+BOUNDARY_WAIT_S = 0.25
+
 
 def short(enum: Any, value: int) -> str:
     """An enum value's name without its prefix: SEED_STAGE_BLENDING -> BLENDING."""
@@ -52,6 +57,8 @@ class EventLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps: list[StepDone] = []
+        self._waiting: list[str] = []
+        self._written_s = 0.0
         self.issued = 0
         self.accepted = 0
         self.rejected: Counter[str] = Counter()
@@ -62,12 +69,23 @@ class EventLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._write_out()
         self._file.close()
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event."""
+        self._add(kind, fields)
+        self._write_out()
+
+    def _add(self, kind: str, fields: Fields) -> None:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        self._file.write(json.dumps(record, default=str) + "\n")
+        self._waiting.append(json.dumps(record, default=str) + "\n")
+
+    def _write_out(self) -> None:
+        """Whole lines at once: each write hands the interpreter to other threads, and a kill may cut it short."""
+        lines, self._waiting = self._waiting, []
+        self._written_s = time.monotonic()
+        self._file.write("".join(lines))
 
     def on_start(self, started: RunStarted) -> None:
         kind = "resumed" if started.is_resumed else "run"
@@ -88,7 +106,9 @@ class EventLog:
     def on_boundary(self, boundary: Boundary) -> None:
         steps, self._steps = self._steps, []
         if steps:
-            self.write("boundary", **boundary_fields(boundary, steps))
+            self._add("boundary", boundary_fields(boundary, steps))
+            if time.monotonic() - self._written_s >= BOUNDARY_WAIT_S:
+                self._write_out()
         for report in boundary.collected.reports:
             self.write("directive", **directive_fields(report))
         if boundary.result is None:
@@ -119,7 +139,8 @@ class EventLog:
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
-            self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message)
+            cause = {"cause": notice.cause} if notice.cause else {}
+            self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
 
     def on_epoch(self, done: EpochDone) -> None:
         self.write(

@@ -165,7 +165,7 @@ def network_of(executor: SeedExecutor, training_macs: int) -> Network:
         optimizer_family=type(optimizer).__name__,
         momentum=None if momentum is None else float(momentum),
         learning_rate=float(group["lr"]),
-        parameters=executor.arm.parameter_count(),
+        parameters=executor.parameters,
         forward_macs=executor.macs.forward,
         training_macs=training_macs,
     )

@@ -87,6 +87,11 @@ class SeedExecutor:
         return self._state.topology
 
     @property
+    def parameters(self) -> int:
+        """Parameters of the main arm, seeds included."""
+        return self._state.parameters
+
+    @property
     def macs(self) -> MacCount:
         """Work of the main arm for one sample."""
         return self._state.macs
@@ -238,7 +243,11 @@ class SeedExecutor:
         return due
 
     def _do(self, directive: SeedDirective, step: int) -> None:
-        attributes: dict[str, str | int] = {"esper.seed_id": directive.seed_id, "esper.step": step}
+        attributes: dict[str, str | int] = {
+            "esper.command.id": directive.command_id,
+            "esper.seed.id": directive.seed_id,
+            "esper.step": step,
+        }
         with tracer.start_as_current_span(_span_name(directive), attributes=attributes) as span:
             try:
                 facts, failure = action_of(directive)(self._state, directive, step), ""

@@ -65,13 +65,7 @@ def _fossils(state: ExecutorState, slot_id: str) -> int:
 
 def _gradient_norms(state: ExecutorState) -> dict[str, list[float]]:
     """Norms of each layer's gradients, with one transfer for all."""
-    paths = {path for spec in state.specs for path in (spec.read_path, spec.write_path)}
-    there = [
-        (path, parameter.grad)
-        for path in sorted(paths)
-        for parameter in state.arm.model.get_submodule(path).parameters(recurse=False)
-        if parameter.grad is not None
-    ]
+    there = [(path, parameter.grad) for path, parameter in state.slot_parameters if parameter.grad is not None]
     norms: dict[str, list[float]] = {}
     if there:
         values = torch.stack(torch._foreach_norm([gradient for _, gradient in there])).tolist()

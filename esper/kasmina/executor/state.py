@@ -90,6 +90,8 @@ class ExecutorState:
     fetch_artifact: Callable[[str], bytes]
     slots: dict[str, Slot]
     specs: tuple[SlotSpec, ...] = ()
+    slot_parameters: tuple[tuple[str, nn.Parameter], ...] = ()
+    """Parameters of the layers at the slots' ends, by path."""
     twin: TrainingArm | None = None
     lives: dict[str, Life] = field(default_factory=dict)
     folded: dict[str, int] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class ExecutorState:
     side_macs: int = 0
     smoothed_loss: float = float("nan")
     loss_standard_error: float | None = None
+    parameters: int = 0
     macs: MacCount = NO_MACS
     twin_macs: MacCount = NO_MACS
 
@@ -138,6 +141,12 @@ class ExecutorState:
         trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:])
         self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
         self.specs = tuple(slot.spec(self.arm.model) for slot in self.slots.values())
+        self.slot_parameters = tuple(
+            (path, parameter)
+            for path in sorted({path for spec in self.specs for path in (spec.read_path, spec.write_path)})
+            for parameter in self.arm.model.get_submodule(path).parameters(recurse=False)
+        )
+        self.parameters = self.arm.parameter_count()
         self.macs = count_macs(self.arm, inputs)
         if self.twin is not None:
             self.twin_macs = count_macs(self.twin, inputs)

@@ -70,6 +70,28 @@ def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
     assert event["timings"] == {"step_ms": 2.0, "packet_ms": 1.0, "directives_ms": 2 / 3, "wait_ms": 1 / 3}
 
 
+def test_whatever_happens_is_written_at_once_and_after_the_boundaries_before_it(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step in (10, 20, 30):
+            log.on_step(step_done(step))
+            log.on_boundary(boundary(None, step))
+        log.on_events([Notice(step=30, name="tolaria.rollback", level="ERROR", message="back")])
+        assert [(event["kind"], event["step"]) for event in read_events(tmp_path)] == [
+            ("boundary", 10),
+            ("boundary", 20),
+            ("boundary", 30),
+            ("rollback", 30),
+        ]
+
+
+def test_boundaries_that_waited_are_written_at_the_end(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step in (10, 20, 30):
+            log.on_step(step_done(step))
+            log.on_boundary(boundary(None, step))
+    assert [event["step"] for event in read_events(tmp_path)] == [10, 20, 30]
+
+
 def test_commands_are_counted_and_refusals_keep_their_reason(tmp_path: Path) -> None:
     decision = Decision(
         command_ids=["c1"],
