@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError
+from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, ServiceUnavailable
 from esper.leyline import AdvanceResponse, CommandOutcome, Decision, DirectiveReport, SeedDirective
-from esper.tolaria.packet_result import PacketResult, RunStates
+from esper.tolaria.packet_result import TIMEOUT, PacketResult, RunStates
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Answer:
     def fail(self, service: str, error: EsperError) -> None:
         self.failures.append(f"{service}: {error}")
         self.failed_service = service
-        self.cause = "timeout" if isinstance(error, AsyncTimeoutError) else f"{service}_unavailable"
+        self.cause = cause_of(service, error)
 
     def result(self, packet_index: int, decision: Decision | None, states: RunStates | None) -> PacketResult:
         advanced = self.advanced
@@ -56,6 +56,13 @@ class Answer:
             cause=self.cause,
             states=states,
         )
+
+
+def cause_of(service: str, error: EsperError) -> str:
+    """The kind of a failure, in one word for each service."""
+    if isinstance(error, AsyncTimeoutError):
+        return TIMEOUT
+    return f"{service}_{'unavailable' if isinstance(error, ServiceUnavailable) else 'refused'}"
 
 
 def unique(directives: Iterable[SeedDirective]) -> tuple[SeedDirective, ...]:

@@ -17,7 +17,7 @@ from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected
 from esper.leyline import DirectiveKind, SeedDirective, SystemStatePacket, TraceContext
 from esper.tolaria.observer import Boundary, StepDone
-from esper.tolaria.packet_result import PacketResult
+from esper.tolaria.packet_result import TIMEOUT, PacketResult
 from esper.tolaria.packets import Position, network_of, training_metrics
 from esper.tolaria.pipeline import Pipeline
 from esper.tolaria.session import Session
@@ -100,7 +100,7 @@ class Boundaries:
         step = self._session.progress.step
         with watch.measure("apply"):
             for trace, directives in by_decision(result):
-                with _continued(trace):
+                with _continued(trace, directives[0].command_id, self._session.run.run_id):
                     own = self._executor.execute(directives, step)
                 for directive in own:
                     self._obey(directive)
@@ -122,11 +122,11 @@ class Boundaries:
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet until it is back: said once. Timeouts are said each.
-        if result.failure is not None and (result.cause == "timeout" or result.cause != self._last_cause):
-            name = "tolaria.control_timeout" if result.cause == "timeout" else "tolaria.service_failure"
-            session.notice(name, "WARNING", result.failure)
+        if result.failure is not None and (result.cause == TIMEOUT or result.cause != self._last_cause):
+            name = "tolaria.control_timeout" if result.cause == TIMEOUT else "tolaria.service_failure"
+            session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
         self._last_cause = result.cause
-        if changed := session.progress.mode.note(result.failure):
+        if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
 
     def _hand_over(self, steps: Sequence[StepDone], *, want_state: bool) -> tuple[SystemStatePacket, Collected]:
@@ -186,11 +186,12 @@ def by_decision(result: PacketResult) -> Iterator[tuple[TraceContext | None, lis
 
 
 @contextmanager
-def _continued(trace: TraceContext | None) -> Iterator[None]:
+def _continued(trace: TraceContext | None, command_id: str, run_id: str) -> Iterator[None]:
     """Inside the decision's trace, linked to the boundary that executes it."""
     if trace is None:
         yield
         return
     links = [Link(get_current_span().get_span_context())]
-    with _TRACER.start_as_current_span("tolaria.execute", context=context_of(trace), links=links):
+    attributes = {"esper.command.id": command_id, "esper.run.id": run_id}
+    with _TRACER.start_as_current_span("tolaria.execute", context_of(trace), links=links, attributes=attributes):
         yield

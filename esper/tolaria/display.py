@@ -128,7 +128,8 @@ class LiveDisplay:
     def on_boundary(self, boundary: Boundary) -> None:
         self._state.boundary = boundary
         for text in happenings(boundary):
-            self._live.console.print(f"[dim]step {boundary.step}[/dim]  {text}", highlight=False)
+            line = Text.assemble((f"step {boundary.step}  ", "dim"), text)
+            self._live.console.print(line, highlight=False)
         now_s = time.monotonic()
         if now_s - self._last_s >= REFRESH_S:
             self._last_s = now_s

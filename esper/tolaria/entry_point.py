@@ -22,6 +22,6 @@ def load(setting: str, text: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(setting, text, f"can't be imported: {error}") from error
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from esper.leyline import GrowthState, RejectionReason, SeedState
 from esper.tolaria.null_control import no_growth
-from esper.tolaria.packet_result import PacketResult
+from esper.tolaria.packet_result import TIMEOUT, PacketResult
 
 _PENDING = "pending"
 _ACCEPTED = "accepted"
@@ -39,8 +39,8 @@ class History:
             self.growth = result.growth
         if result.failure is not None:
             self.failures += 1
-            self.timeouts += result.cause == "timeout"
-            self.doubt(result.failure)
+            self.timeouts += result.cause == TIMEOUT
+            self.doubt(result.reason or result.failure)
 
     def doubt(self, cause: str) -> None:
         """Note why the run can't be reproduced from its seed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,23 +38,38 @@ EXIT_USAGE, EXIT_RETRY, EXIT_CONFIG = 64, 75, 78
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    given_argv = sys.argv[1:] if argv is None else argv
     interruption = Interruption()
     try:
-        launch(sys.argv[1:] if argv is None else argv, interruption)
+        launch(given_argv, interruption)
     except ConfigError as error:
         return _fail(error, EXIT_USAGE if error.key == "command line" else EXIT_CONFIG)
     except ServiceUnavailable as error:
         return _fail(error, EXIT_RETRY)
-    except EsperError as error:
+    except (EsperError, OSError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        if "--traceback" in given_argv:
+            traceback.print_exc()
+        return _fail(unexpected(error), 1)
     return 0 if interruption.number is None else 128 + interruption.number
 
 
-def _fail(error: EsperError, code: int) -> int:
+def _fail(error: object, code: int) -> int:
     print(f"tolaria-train: {error}", file=sys.stderr)
     return code
+
+
+def unexpected(error: Exception) -> str:
+    """An error that nobody foresaw, such as one in a user's own model, in one line with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    first_line = (str(error).splitlines() or [""])[0]
+    return (
+        f"unexpected {type(error).__name__}: {first_line} "
+        f"({place.filename}:{place.lineno}, in {place.name}; --traceback shows more)"
+    )
 
 
 def parser() -> FlagParser:
@@ -75,6 +91,7 @@ def parser() -> FlagParser:
     flags.add_argument("--repeats", type=int, default=1, metavar="N", help="runs per network of --compare (default: 1)")
     flags.add_argument("--demo-faults", action="store_true", help="inject forged, replayed and useless commands")
     flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
+    flags.add_argument("--traceback", action="store_true", help="print the whole traceback of an unexpected error")
     add_settings(flags)
     return flags
 
@@ -105,7 +122,7 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
 
 
 def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption) -> dict[str, Any]:
-    """One run with display and TensorBoard scalars."""
+    """One run with its display."""
     close: Callable[[], None] = _nothing
     display: Observer
     if plain or not sys.stdout.isatty():
@@ -113,13 +130,8 @@ def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Inte
     else:
         display = live = LiveDisplay(Console())
         close = live.close
-    observers: list[Observer] = [display]
-    if how.tensorboard:
-        from esper.tolaria.scalars import TensorBoardScalars  # costs a second to import
-
-        observers.append(TensorBoardScalars(config.run_dir / "tensorboard"))
     try:
-        return grow(config, how, observers, interruption)
+        return grow(config, how, [display], interruption)
     finally:
         close()
 

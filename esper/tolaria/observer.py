@@ -112,6 +112,8 @@ class Notice:
     name: str
     level: str
     message: str
+    cause: str = ""
+    """What lies behind it, at any length: for the event log."""
 
 
 class Observer(Protocol):

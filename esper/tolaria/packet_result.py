@@ -20,6 +20,10 @@ from esper.leyline import (
     StageTransition,
 )
 
+TIMEOUT = "timeout"
+# The second half of a cause such as "tamiyo_unavailable", in words for people.
+REASONS = {"unavailable": "can't be reached", "refused": "refused a call"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStates:
@@ -44,6 +48,14 @@ class PacketResult:
     failure: str | None = None
     cause: str | None = None
     states: RunStates | None = field(default=None, compare=False)
+
+    @property
+    def reason(self) -> str | None:
+        """The failure in a few words, the same for each failure of its kind; `failure` has the details."""
+        if self.cause == TIMEOUT:
+            return "an answer missed its deadline"
+        service, _, kind = (self.cause or "").rpartition("_")
+        return f"{service} {REASONS[kind]}" if kind in REASONS else self.failure
 
     def to_bytes(self) -> bytes:
         """Serialize everything but the service states, which a checkpoint keeps apart."""

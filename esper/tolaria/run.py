@@ -20,10 +20,11 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.events import EventLog
 from esper.tolaria.faults import FaultInjector
 from esper.tolaria.link import Link
+from esper.tolaria.named_blueprints import check_blueprints
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Notice, Observer, Observers
 from esper.tolaria.prepare import Prepared, prepare
-from esper.tolaria.services import SECRET_VARIABLE, Services, ServicesConfig, run_secret
+from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
 from esper.tolaria.summary import write_summary
 from esper.tolaria.telemetry import TelemetryObserver
 from esper.tolaria.trainer import Trainer
@@ -74,16 +75,18 @@ def grow(
     config: TrainConfig, options: RunOptions, observers: Sequence[Observer], interruption: Interruption
 ) -> dict[str, Any]:
     """Train under the control plane; returns the summary, which also stands in the run directory."""
-    claim(config.run_dir, options)
+    check_free(config.run_dir, options)
     if options.demo_faults:
         config = replace(config, deadline_s=min(config.deadline_s, FAULT_DEADLINE_S))
     run = prepare(config, lambda digest: link.fetch_artifact(digest))
+    if config.grow != "never":
+        check_blueprints(config.blueprints, run.manifest())
+    claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
-        everyone = Observers(log, *observers)
+        everyone = Observers(log, *observers, *_scalars(config, options))
         if config.grow == "never":
             return _trained(run, lambda opening: NullControl(), everyone, options, interruption)
-        run.manifest()  # a host without a usable slot is refused before anything is started
         services, keyring = stack.enter_context(start_services(config, everyone))
         link = Link(config, run.run_id, services.endpoints, keyring, SYSTEM_CLOCK)
         stack.callback(link.close)
@@ -97,6 +100,14 @@ def grow(
         if summary["finished"] and (failure := link.finish(summary["steps"], reason)):
             log.write("failure", step=summary["steps"], name="tolaria.close_failed", detail=failure)
     return summary
+
+
+def _scalars(config: TrainConfig, options: RunOptions) -> list[Observer]:
+    if not options.tensorboard:
+        return []
+    from esper.tolaria.scalars import TensorBoardScalars  # costs a second to import
+
+    return [TensorBoardScalars(config.run_dir / "tensorboard")]
 
 
 def train_static(config: TrainConfig) -> dict[str, Any]:
@@ -130,7 +141,7 @@ def start_services(config: TrainConfig, observer: Observer) -> Iterator[tuple[Se
         state_dir=config.run_dir / "services",
         otlp_endpoint=config.otlp_endpoint,
     )
-    secret = run_secret(config.run_dir / "secret", dict(os.environ), bool(settings.spawned))
+    secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
     keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
 
     def tell(name: str, text: str) -> None:
@@ -151,20 +162,28 @@ def _injector(link: Link, keyring: Keyring, services: Services, log: EventLog) -
     )
 
 
-def claim(run_dir: Path, options: RunOptions) -> None:
-    """Make the run directory ready; a run that is there already is neither mixed nor lost by accident."""
-    holds_run = (run_dir / "events.jsonl").exists()
+def check_free(run_dir: Path, options: RunOptions) -> None:
+    """A run that is there already is neither mixed nor lost by accident; one that never began doesn't count."""
+    events = run_dir / "events.jsonl"
+    holds_run = events.is_file() and events.stat().st_size > 0
     if options.resume and not holds_run:
         raise ConfigError("resume", str(run_dir), "there is no run to go on with; leave --resume out")
-    if holds_run and not options.resume:
-        if not options.overwrite:
-            remedy = "holds a run already: use --resume, --overwrite, or another --run-dir"
-            raise ConfigError("run_dir", str(run_dir), remedy)
+    if holds_run and not options.resume and not options.overwrite:
+        remedy = "holds a run already: use --resume, --overwrite, or another --run-dir"
+        raise ConfigError("run_dir", str(run_dir), remedy)
+
+
+def claim(run_dir: Path, options: RunOptions) -> None:
+    """Make the run directory ready."""
+    check_free(run_dir, options)
+    if not options.resume and (run_dir / "events.jsonl").exists():
         discard(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
+    if not os.access(run_dir, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", str(run_dir), "can't be written to")
 
 
 def discard(run_dir: Path) -> None:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -43,8 +43,10 @@ class ServicesConfig:
     """Where spawned services keep their databases and logs."""
     otlp_endpoint: str | None = None
     """Where spawned services send their traces."""
-    start_timeout_s: float = 20.0
-    """Longest wait for a service to serve, seconds."""
+    start_timeout_s: float = 60.0
+    """Longest wait for a service that is started here to serve, seconds: long, because machines can be loaded."""
+    connect_timeout_s: float = 10.0
+    """Longest wait for a service that should be there already, seconds."""
     stop_timeout_s: float = 10.0
     """Longest wait for a child to drain before it is killed, seconds."""
     restart_limit: int = 5
@@ -73,14 +75,14 @@ class Child:
     restarts: int = 0
 
 
-def run_secret(path: Path, environ: dict[str, str], spawned: bool) -> str | None:
-    """The environment's secret, or for spawned services a fresh one, kept 0600 at `path` and used again."""
+def run_secret(path: Path, environ: Mapping[str, str], *, are_all_spawned: bool) -> str | None:
+    """The environment's secret, or a fresh one, kept 0600 at `path` and used again; a service elsewhere has its own."""
     if given := environ.get(SECRET_VARIABLE):
         return given
+    if not are_all_spawned:
+        return None
     if path.exists():
         return path.read_text().strip()
-    if not spawned:
-        return None
     secret = new_secret()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -160,20 +162,19 @@ class Services:
 
     def _wait_serving(self, name: str) -> None:
         child = self._children.get(name)
-        deadline = time.monotonic() + self._config.start_timeout_s
+        timeout_s = self._config.connect_timeout_s if child is None else self._config.start_timeout_s
+        deadline = time.monotonic() + timeout_s
         link = channel(self.endpoints[name])
         try:
             while True:
                 if child is not None and child.process.poll() is not None:
                     raise self._failed_start(child)
                 try:
-                    wait_serving(link, "", timeout_s=min(1.0, self._config.start_timeout_s))
+                    wait_serving(link, "", timeout_s=min(1.0, timeout_s))
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
-                        remedy = (
-                            f"no answer at {self.endpoints[name]} within {self._config.start_timeout_s:g} s ({error})"
-                        )
+                        remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; does it run there?"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()

@@ -36,9 +36,10 @@ class Session:
         """Whether the last step ended an epoch."""
         return self.progress.step % self.run.loader.steps_per_epoch == 0
 
-    def notice(self, name: str, level: str, message: str) -> None:
+    def notice(self, name: str, level: str, message: str, cause: str = "") -> None:
         """Tell the observer of something out of the ordinary."""
-        self.observer.on_events([Notice(step=self.progress.step, name=name, level=level, message=message)])
+        at = self.progress.step
+        self.observer.on_events([Notice(step=at, name=name, level=level, message=message, cause=cause)])
 
     def seed_views(self) -> list[SeedView]:
         """Every seed as Kasmina last told, with the alpha of now."""

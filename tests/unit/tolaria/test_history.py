@@ -46,7 +46,7 @@ def test_a_command_without_an_outcome_is_issued_and_neither_accepted_nor_rejecte
 
 def test_failures_are_counted_and_their_cause_is_kept_once() -> None:
     history = noted()
-    assert (history.timeouts, history.failures, history.causes) == (2, 2, ["no answer"])
+    assert (history.timeouts, history.failures, history.causes) == (2, 2, ["an answer missed its deadline"])
 
 
 def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None:
