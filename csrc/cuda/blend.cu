@@ -223,8 +223,8 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) backward_kernel(
 
 // One super-chunk a block; the partial sums are added by one block in a fixed order.
 template <typename T>
-__global__ void __launch_bounds__(kSumThreads) alpha_grad_kernel(
-    BlendPlan plan, const T* grad, const T* host, const T* seed, int64_t size, double* partials) {
+__global__ void __launch_bounds__(kSumThreads)
+    alpha_grad_kernel(BlendPlan plan, const T* grad, const T* host, const T* seed, int64_t size, double* partials) {
   const int64_t base = blockIdx.x * kSuperChunk;
   const int64_t end = base + kSuperChunk < size ? base + kSuperChunk : size;
   const double alpha = plan.read_alpha();
@@ -242,13 +242,16 @@ __global__ void __launch_bounds__(kSumThreads) alpha_grad_kernel(
   if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
-__global__ void __launch_bounds__(kSumThreads) sum_kernel(const double* partials, int64_t count, void* out, bool is_double) {
+__global__ void __launch_bounds__(kSumThreads)
+    sum_kernel(const double* partials, int64_t count, void* out, bool is_double) {
   double total = 0;
   for (int64_t i = threadIdx.x; i < count; i += kSumThreads) total += partials[i];
   total = sum_block<kSumThreads>(total);
   if (threadIdx.x > 0) return;
-  if (is_double) *static_cast<double*>(out) = total;
-  else *static_cast<float*>(out) = static_cast<float>(total);
+  if (is_double)
+    *static_cast<double*>(out) = total;
+  else
+    *static_cast<float*>(out) = static_cast<float>(total);
 }
 
 // Calls body(size of a pack, whether it shares a gate entry) with constants: 16 bytes where every address allows it.
@@ -256,9 +259,12 @@ template <typename T, typename Body>
 void with_pack(const BlendPlan& plan, bool is_aligned, Body&& body) {
   using One = std::integral_constant<int, 1>;
   using Whole = std::integral_constant<int, kPackSize<T>>;
-  if (!is_aligned) body(One{}, std::true_type{});
-  else if (plan.entries == 1 || plan.inner % kPackSize<T> == 0) body(Whole{}, std::true_type{});
-  else body(Whole{}, std::false_type{});
+  if (!is_aligned)
+    body(One{}, std::true_type{});
+  else if (plan.entries == 1 || plan.inner % kPackSize<T> == 0)
+    body(Whole{}, std::true_type{});
+  else
+    body(Whole{}, std::false_type{});
 }
 
 Tensor blend(
@@ -281,15 +287,8 @@ Tensor blend(
     using T = typename decltype(type)::type;
     with_pack<T>(plan, is_aligned(h.data_ptr()) && is_aligned(s.data_ptr()), [&](auto pack, auto is_uniform) {
       launch(
-          blend_kernel<T, pack(), is_uniform()>,
-          ceil_div(size, Tile<T, pack()>::kElements),
-          kThreads,
-          device.stream(),
-          plan,
-          data<T>(h),
-          data<T>(s),
-          data<T>(out),
-          size);
+          blend_kernel<T, pack(), is_uniform()>, ceil_div(size, Tile<T, pack()>::kElements), kThreads, device.stream(),
+          plan, data<T>(h), data<T>(s), data<T>(out), size);
     });
   });
   return out;
@@ -318,15 +317,9 @@ std::tuple<Tensor, Tensor> blend_backward(
     using T = typename decltype(type)::type;
     with_pack<T>(plan, is_aligned(g.data_ptr()), [&](auto pack, auto is_uniform) {
       launch(
-          backward_kernel<T, pack(), is_uniform()>,
-          ceil_div(size, Tile<T, pack()>::kElements),
-          kThreads,
-          device.stream(),
-          plan,
-          data<T>(g),
-          want_host ? data<T>(grad_host) : nullptr,
-          want_seed ? data<T>(grad_seed) : nullptr,
-          size);
+          backward_kernel<T, pack(), is_uniform()>, ceil_div(size, Tile<T, pack()>::kElements), kThreads,
+          device.stream(), plan, data<T>(g), want_host ? data<T>(grad_host) : nullptr,
+          want_seed ? data<T>(grad_seed) : nullptr, size);
     });
   });
   return {grad_host, grad_seed};
@@ -356,19 +349,12 @@ Tensor blend_alpha_grad(
   dispatch_floating(h.scalar_type(), "host", [&](auto type) {
     using T = typename decltype(type)::type;
     launch(
-        alpha_grad_kernel<T>,
-        chunks,
-        kSumThreads,
-        device.stream(),
-        plan,
-        data<T>(g),
-        data<T>(h),
-        data<T>(s),
-        size,
+        alpha_grad_kernel<T>, chunks, kSumThreads, device.stream(), plan, data<T>(g), data<T>(h), data<T>(s), size,
         data<double>(partials));
   });
   launch(
-      sum_kernel, 1, kSumThreads, device.stream(), data<double>(partials), chunks, out.data_ptr(), plan.is_alpha_double);
+      sum_kernel, 1, kSumThreads, device.stream(), data<double>(partials), chunks, out.data_ptr(),
+      plan.is_alpha_double);
   return out;
 }
 
@@ -380,11 +366,8 @@ BlendPlan plan_weights(
     check_device(tensor, device.index(), name);
     const ScalarType dtype = tensor.scalar_type();
     ESPER_CHECK(
-        dtype == ScalarType::Float || dtype == ScalarType::Double,
-        name,
-        " has dtype ",
-        torch::headeronly::toString(dtype),
-        ", expected float32 or float64");
+        dtype == ScalarType::Float || dtype == ScalarType::Double, name, " has dtype ",
+        torch::headeronly::toString(dtype), ", expected float32 or float64");
     return dtype == ScalarType::Double;
   };
   BlendPlan plan;
@@ -398,10 +381,7 @@ BlendPlan plan_weights(
   ESPER_CHECK(
       gate->dim() == 1 && gate->is_contiguous(), "gate has shape ", shape_of(*gate), ", expected a contiguous vector");
   ESPER_CHECK(
-      gate->numel() < EntryCursor::kShortRun,
-      "gate has ",
-      gate->numel(),
-      " entries, expected fewer than ",
+      gate->numel() < EntryCursor::kShortRun, "gate has ", gate->numel(), " entries, expected fewer than ",
       EntryCursor::kShortRun);
   plan.gate = gate->data_ptr();
   plan.entries = gate->numel();
@@ -423,15 +403,8 @@ BlendPlan plan_blend(
   ESPER_CHECK(dim >= 0 && dim < like.dim(), "gate_dim is ", dim, ", host has shape ", shape_of(like));
   const int64_t size = like.size(dim);
   ESPER_CHECK(
-      plan.entries > 0 && size % plan.entries == 0,
-      "gate has ",
-      plan.entries,
-      " entries, which do not divide the ",
-      size,
-      " elements of dimension ",
-      dim,
-      " of shape ",
-      shape_of(like));
+      plan.entries > 0 && size % plan.entries == 0, "gate has ", plan.entries, " entries, which do not divide the ",
+      size, " elements of dimension ", dim, " of shape ", shape_of(like));
   if (like.numel() == 0) return plan;
   plan.inner = (size == 1 ? like.numel() : like.stride(dim)) * (size / plan.entries);
   plan.by_entries = Divisor(static_cast<uint32_t>(plan.entries));

@@ -32,8 +32,8 @@ struct Columns {
 
 // One warp's columns [low, high) of one piece, kRows rows and kUnroll packs of each in flight.
 template <typename T, int kRows, int kUnroll, typename Table>
-__device__ int64_t combine_packs(
-    const Table& table, int piece, int64_t low, int64_t high, const double* coefficients, T* out) {
+__device__ int64_t
+combine_packs(const Table& table, int piece, int64_t low, int64_t high, const double* coefficients, T* out) {
   constexpr int kSize = kLoad<T>;
   constexpr int kStep = kWarp * kSize;
   const int lane = threadIdx.x % kWarp;
@@ -117,21 +117,13 @@ __global__ void __launch_bounds__(kThreads) combine_kernel(
 }
 
 template <typename T, int kRows, int kUnroll>
-void launch_rows(
-    const Rows& rows, const double* coefficients, const int64_t* status, T* out, cudaStream_t stream) {
+void launch_rows(const Rows& rows, const double* coefficients, const int64_t* status, T* out, cudaStream_t stream) {
   const int64_t warp_columns = kUnroll * kWarp * kLoad<T>;
   for_each_table(rows, [&](const auto& table, int64_t column) {
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
     launch(
-        combine_kernel<T, kRows, kUnroll, kWords>,
-        ceil_div(table.columns, warp_columns * kWarps),
-        kThreads,
-        stream,
-        table,
-        warp_columns,
-        coefficients,
-        status,
-        out + column);
+        combine_kernel<T, kRows, kUnroll, kWords>, ceil_div(table.columns, warp_columns * kWarps), kThreads, stream,
+        table, warp_columns, coefficients, status, out + column);
   });
 }
 
@@ -142,21 +134,18 @@ void launch_combine(
   check_device(out, device.index(), "out");
   check_dtype(out, rows.dtype, "out");
   ESPER_CHECK(
-      out.dim() == 1 && out.is_contiguous() && out.numel() == rows.columns,
-      "out has ",
-      out.numel(),
-      " elements in ",
-      out.dim(),
-      " dimensions, expected a contiguous vector of ",
-      rows.columns,
-      " elements");
+      out.dim() == 1 && out.is_contiguous() && out.numel() == rows.columns, "out has ", out.numel(), " elements in ",
+      out.dim(), " dimensions, expected a contiguous vector of ", rows.columns, " elements");
   check_disjoint(rows, out);
   dispatch_floating(rows.dtype, "rows", [&](auto type) {
     using T = typename decltype(type)::type;
     T* to = data<T>(out);
-    if (rows.count <= 2) launch_rows<T, 2, 4>(rows, coefficients, status, to, device.stream());
-    else if (rows.count <= 4) launch_rows<T, 4, 2>(rows, coefficients, status, to, device.stream());
-    else launch_rows<T, 8, 1>(rows, coefficients, status, to, device.stream());
+    if (rows.count <= 2)
+      launch_rows<T, 2, 4>(rows, coefficients, status, to, device.stream());
+    else if (rows.count <= 4)
+      launch_rows<T, 4, 2>(rows, coefficients, status, to, device.stream());
+    else
+      launch_rows<T, 8, 1>(rows, coefficients, status, to, device.stream());
   });
 }
 

@@ -65,8 +65,8 @@ __device__ void copy_elements(const In* from, int64_t low, int64_t high, Out* to
 }
 
 template <typename In, typename Out, int kWords>
-__global__ void __launch_bounds__(kThreads) flatten_kernel(
-    const __grid_constant__ PieceTable<kWords> table, int64_t warp_columns, Out* out) {
+__global__ void __launch_bounds__(kThreads)
+    flatten_kernel(const __grid_constant__ PieceTable<kWords> table, int64_t warp_columns, Out* out) {
   const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
   for_each_part(table, warp * warp_columns, (warp + 1) * warp_columns, [&](int piece, int64_t low, int64_t high) {
     const int64_t source = table.words[table.pieces + piece];
@@ -91,13 +91,8 @@ void launch_flatten(const Rows& rows, Out* out, cudaStream_t stream) {
   for_each_table(rows, [&](const auto& table, int64_t column) {
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
     launch(
-        flatten_kernel<In, Out, kWords>,
-        ceil_div(table.columns, warp_columns * kWarps),
-        kThreads,
-        stream,
-        table,
-        warp_columns,
-        out + column);
+        flatten_kernel<In, Out, kWords>, ceil_div(table.columns, warp_columns * kWarps), kThreads, stream, table,
+        warp_columns, out + column);
   });
 }
 
@@ -126,33 +121,20 @@ void launch_dtypes(const Rows& rows, const std::vector<int32_t>& dtypes, Out* ou
 void check_gradient(
     const ListedTensor& grad, size_t index, int64_t size, const Tensor& out, int32_t out_dtype, bool convert) {
   ESPER_CHECK(
-      grad.size() == size || grad.size() == 0,
-      "gradient ",
-      index,
-      " has ",
-      grad.size(),
-      " elements, expected ",
-      size);
+      grad.size() == size || grad.size() == 0, "gradient ", index, " has ", grad.size(), " elements, expected ", size);
   if (grad.size() == 0) return;
   check_listed(grad, index, out.get_device_index());
   const int32_t dtype = grad.raw_dtype();
   if (dtype != out_dtype) check_floating(grad.dtype(), "a gradient");
   ESPER_CHECK(
-      convert || dtype == out_dtype,
-      "gradient tensors must share the same dtype: gradient ",
-      index,
-      " is ",
-      torch::headeronly::toString(grad.dtype()),
-      ", out is ",
-      torch::headeronly::toString(out.scalar_type()),
+      convert || dtype == out_dtype, "gradient tensors must share the same dtype: gradient ", index, " is ",
+      torch::headeronly::toString(grad.dtype()), ", out is ", torch::headeronly::toString(out.scalar_type()),
       "; pass convert=True to convert");
   const char* begin = static_cast<const char*>(grad.address());
   const char* out_begin = static_cast<const char*>(out.data_ptr());
   const char* out_end = out_begin + out.numel() * static_cast<int64_t>(out.element_size());
   ESPER_CHECK(
-      begin + grad.extent_bytes() <= out_begin || out_end <= begin,
-      "gradient ",
-      index,
+      begin + grad.extent_bytes() <= out_begin || out_end <= begin, "gradient ", index,
       " shares memory with out, which would be overwritten while it is read");
 }
 
@@ -166,15 +148,10 @@ void copy_strided(ListedTensor& grad, const Tensor& out, int64_t start) {
 }
 
 void flatten(TensorList& grads, const std::vector<int64_t>& sizes, const Tensor& out, bool convert) {
+  ESPER_CHECK(out.dim() == 1 && out.is_contiguous(), "out has shape ", shape_of(out), ", expected a contiguous vector");
   ESPER_CHECK(
-      out.dim() == 1 && out.is_contiguous(), "out has shape ", shape_of(out), ", expected a contiguous vector");
-  ESPER_CHECK(
-      sizes.empty() || sizes.size() == grads.size(),
-      "sizes has ",
-      sizes.size(),
-      " entries, expected one for each of ",
-      grads.size(),
-      " gradients");
+      sizes.empty() || sizes.size() == grads.size(), "sizes has ", sizes.size(), " entries, expected one for each of ",
+      grads.size(), " gradients");
   const OnDevice device(out);
   int32_t out_dtype = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(out.get(), &out_dtype));

@@ -142,9 +142,7 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(
 
 std::tuple<Tensor, Tensor, Tensor> confidence_gate(const Tensor& given, double k, double tau, bool entropy) {
   ESPER_CHECK(
-      given.dim() == 2 && given.size(1) >= 1,
-      "logits has shape ",
-      shape_of(given),
+      given.dim() == 2 && given.size(1) >= 1, "logits has shape ", shape_of(given),
       ", expected [samples, classes] with at least one class");
   const OnDevice device(given);
   const Tensor logits = given.is_contiguous() ? given : torch::stable::contiguous(given);
@@ -158,20 +156,13 @@ std::tuple<Tensor, Tensor, Tensor> confidence_gate(const Tensor& given, double k
     using T = typename decltype(type)::type;
     const auto run = [&](auto kernel, int64_t blocks) {
       launch(
-          kernel,
-          blocks,
-          kThreads,
-          device.stream(),
-          data<T>(logits),
-          rows,
-          classes,
-          Config{k, tau, entropy},
-          data<float>(gate),
-          data<float>(statistics),
-          data<unsigned long long>(events));
+          kernel, blocks, kThreads, device.stream(), data<T>(logits), rows, classes, Config{k, tau, entropy},
+          data<float>(gate), data<float>(statistics), data<unsigned long long>(events));
     };
-    if (classes > kLongRow) run(gate_kernel<T, kThreads>, rows);
-    else run(gate_kernel<T, kWarp>, ceil_div(rows, kThreads / kWarp));
+    if (classes > kLongRow)
+      run(gate_kernel<T, kThreads>, rows);
+    else
+      run(gate_kernel<T, kWarp>, ceil_div(rows, kThreads / kWarp));
   });
   return {gate, statistics, events};
 }

@@ -11,8 +11,8 @@ namespace {
 constexpr int kReduceThreads = 256;
 
 // One block adds the partial sums of one pair.
-__global__ void __launch_bounds__(kReduceThreads) reduce_kernel(
-    const double* partials, int64_t blocks, int rows, double* gram) {
+__global__ void __launch_bounds__(kReduceThreads)
+    reduce_kernel(const double* partials, int64_t blocks, int rows, double* gram) {
   double total = 0;
 #pragma unroll 4
   for (int64_t b = threadIdx.x; b < blocks; b += kReduceThreads) total += partials[blockIdx.x * blocks + b];
@@ -31,15 +31,8 @@ void launch_groups(const Rows& rows, const GramGrid& grid, double* sums, cudaStr
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
     const int64_t blocks = GramGrid::blocks_for(table.columns);
     launch(
-        gram_kernel<T, kGroups, kUnroll, kWords, WholeRows>,
-        blocks,
-        kGramThreads,
-        stream,
-        table,
-        GramGrid::kWarpColumns,
-        column_groups(rows.count),
-        WholeRows{},
-        partials);
+        gram_kernel<T, kGroups, kUnroll, kWords, WholeRows>, blocks, kGramThreads, stream, table,
+        GramGrid::kWarpColumns, column_groups(rows.count), WholeRows{}, partials);
     partials.first_block += blocks;
   });
 }
@@ -53,8 +46,7 @@ GramGrid plan_gram(const Rows& rows) {
 }
 
 void launch_reduce(const Tensor& partials, int64_t blocks, int rows, double* gram, const OnDevice& device) {
-  launch(
-      reduce_kernel, pair_count(rows), kReduceThreads, device.stream(), data<double>(partials), blocks, rows, gram);
+  launch(reduce_kernel, pair_count(rows), kReduceThreads, device.stream(), data<double>(partials), blocks, rows, gram);
 }
 
 void launch_gram(const Rows& rows, double* gram, const OnDevice& device) {
@@ -63,10 +55,14 @@ void launch_gram(const Rows& rows, double* gram, const OnDevice& device) {
   dispatch_floating(rows.dtype, "rows", [&](auto type) {
     using T = typename decltype(type)::type;
     double* sums = data<double>(partials);
-    if (rows.count <= 8) launch_groups<T, 1, 4>(rows, grid, sums, device.stream());
-    else if (rows.count <= 16) launch_groups<T, 2, 4>(rows, grid, sums, device.stream());
-    else if (rows.count <= 32) launch_groups<T, 4, 2>(rows, grid, sums, device.stream());
-    else launch_groups<T, 8, 1>(rows, grid, sums, device.stream());
+    if (rows.count <= 8)
+      launch_groups<T, 1, 4>(rows, grid, sums, device.stream());
+    else if (rows.count <= 16)
+      launch_groups<T, 2, 4>(rows, grid, sums, device.stream());
+    else if (rows.count <= 32)
+      launch_groups<T, 4, 2>(rows, grid, sums, device.stream());
+    else
+      launch_groups<T, 8, 1>(rows, grid, sums, device.stream());
   });
   launch_reduce(partials, grid.blocks, rows.count, gram, device);
 }

@@ -8,15 +8,13 @@ namespace esper::cuda {
 
 // How a Gram pass divides its columns; follows from the rows' sizes alone.
 struct GramGrid {
-  static constexpr int kWarps = 4;                // of a block
-  static constexpr int64_t kWarpColumns = 256;    // that a warp takes at a time
-  static constexpr int64_t kMostBlocks = 8 * 132;  // of a launch; eight for each multiprocessor of an H100
+  static constexpr int kWarps = 4;                 // of a block
+  static constexpr int64_t kWarpColumns = 256;     // that a warp takes at a time
+  static constexpr int64_t kMostBlocks = 6 * 132;  // of a launch; six for each multiprocessor of an H100
 
   int64_t blocks = 0;  // of all launches together
 
-  static int64_t blocks_for(int64_t columns) {
-    return std::min(ceil_div(columns, kWarpColumns * kWarps), kMostBlocks);
-  }
+  static int64_t blocks_for(int64_t columns) { return std::min(ceil_div(columns, kWarpColumns * kWarps), kMostBlocks); }
 };
 GramGrid plan_gram(const Rows& rows);
 

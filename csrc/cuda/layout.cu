@@ -50,13 +50,8 @@ Tensor new_like(const Tensor& like) {
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      like.dim(),
-      like.sizes().data(),
-      like.strides().data(),
-      dtype,
-      aoti_torch_device_type_cuda(),
-      like.get_device_index(),
-      &handle));
+      like.dim(), like.sizes().data(), like.strides().data(), dtype, aoti_torch_device_type_cuda(),
+      like.get_device_index(), &handle));
   return Tensor(handle);
 }
 
@@ -64,15 +59,10 @@ void check_same(const Tensor& host, const Tensor& other, const char* name, const
   check_device(other, device.index(), name);
   bool is_same = host.dim() == other.dim();
   for (int64_t d = 0; is_same && d < host.dim(); ++d) is_same = host.size(d) == other.size(d);
+  ESPER_CHECK(is_same, name, " has shape ", shape_of(other), ", expected that of host, ", shape_of(host));
   ESPER_CHECK(
-      is_same, name, " has shape ", shape_of(other), ", expected that of host, ", shape_of(host));
-  ESPER_CHECK(
-      host.scalar_type() == other.scalar_type(),
-      name,
-      " has dtype ",
-      torch::headeronly::toString(other.scalar_type()),
-      ", expected that of host, ",
-      torch::headeronly::toString(host.scalar_type()));
+      host.scalar_type() == other.scalar_type(), name, " has dtype ", torch::headeronly::toString(other.scalar_type()),
+      ", expected that of host, ", torch::headeronly::toString(host.scalar_type()));
 }
 
 }  // namespace esper::cuda

@@ -40,22 +40,14 @@ void check_listed(const ListedTensor& tensor, size_t index, int32_t device) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.handle(), &position));
   const bool is_cuda = kind == aoti_torch_device_type_cuda();
   ESPER_CHECK(
-      is_cuda && position == device,
-      "gradient ",
-      index,
-      " is on ",
-      device_name(is_cuda, position),
-      ", expected cuda:",
-      device,
-      ", where the other tensors are");
+      is_cuda && position == device, "gradient ", index, " is on ", device_name(is_cuda, position),
+      ", expected cuda:", device, ", where the other tensors are");
 }
 
 Rows matrix_rows(Tensor& matrix) {
   ESPER_CHECK(matrix.dim() == 2, "rows has shape ", shape_of(matrix), ", expected [K, N]");
-  ESPER_CHECK(
-      matrix.size(0) >= 1, "no gradients available for aggregation: rows has shape ", shape_of(matrix));
-  ESPER_CHECK(
-      matrix.size(0) <= kMaxRows, "rows has ", matrix.size(0), " rows, expected at most ", kMaxRows);
+  ESPER_CHECK(matrix.size(0) >= 1, "no gradients available for aggregation: rows has shape ", shape_of(matrix));
+  ESPER_CHECK(matrix.size(0) <= kMaxRows, "rows has ", matrix.size(0), " rows, expected at most ", kMaxRows);
   Rows rows;
   rows.count = static_cast<int>(matrix.size(0));
   rows.dtype = matrix.scalar_type();
@@ -73,19 +65,12 @@ Rows listed_rows(TensorList& tensors, const std::vector<int64_t>& sizes, int64_t
   ESPER_CHECK(row_count >= 1 && !tensors.empty(), "no gradients available for aggregation");
   ESPER_CHECK(row_count <= kMaxRows, row_count, " rows of gradients, expected at most ", kMaxRows);
   ESPER_CHECK(
-      tensors.size() % row_count == 0,
-      tensors.size(),
-      " gradients do not divide into ",
-      row_count,
+      tensors.size() % row_count == 0, tensors.size(), " gradients do not divide into ", row_count,
       " rows of equal length");
   const size_t pieces = tensors.size() / row_count;
   ESPER_CHECK(
-      sizes.empty() || sizes.size() == pieces,
-      "sizes has ",
-      sizes.size(),
-      " entries, expected one for each of ",
-      pieces,
-      " gradients");
+      sizes.empty() || sizes.size() == pieces, "sizes has ", sizes.size(), " entries, expected one for each of ",
+      pieces, " gradients");
   const int32_t device = like.get_device_index();
   int32_t raw_dtype = -1;
   Rows rows;
@@ -96,16 +81,8 @@ Rows listed_rows(TensorList& tensors, const std::vector<int64_t>& sizes, int64_t
     for (size_t index = piece; index < tensors.size(); index += pieces) {
       ListedTensor& tensor = tensors[index];
       ESPER_CHECK(
-          tensor.size() == size || tensor.size() == 0,
-          "gradient ",
-          piece,
-          " of row ",
-          index / pieces,
-          " has ",
-          tensor.size(),
-          " elements, expected ",
-          size,
-          " as in the other rows");
+          tensor.size() == size || tensor.size() == 0, "gradient ", piece, " of row ", index / pieces, " has ",
+          tensor.size(), " elements, expected ", size, " as in the other rows");
       if (size == 0) continue;
       if (tensor.size() == 0) {
         rows.addresses.push_back(nullptr);
@@ -117,14 +94,8 @@ Rows listed_rows(TensorList& tensors, const std::vector<int64_t>& sizes, int64_t
         rows.dtype = tensor.dtype();
       }
       ESPER_CHECK(
-          tensor.raw_dtype() == raw_dtype,
-          "gradient tensors must share the same dtype: gradient ",
-          piece,
-          " of row ",
-          index / pieces,
-          " is ",
-          torch::headeronly::toString(tensor.dtype()),
-          ", the first is ",
+          tensor.raw_dtype() == raw_dtype, "gradient tensors must share the same dtype: gradient ", piece, " of row ",
+          index / pieces, " is ", torch::headeronly::toString(tensor.dtype()), ", the first is ",
           torch::headeronly::toString(rows.dtype));
       if (!tensor.is_contiguous()) tensor.make_contiguous();
       rows.addresses.push_back(tensor.address());

@@ -29,8 +29,10 @@ struct LayerNorms {
     int64_t high = layers - 1;
     while (low < high) {
       const int64_t middle = (low + high) / 2;
-      if (offsets[middle + 1] > column) high = middle;
-      else low = middle + 1;
+      if (offsets[middle + 1] > column)
+        high = middle;
+      else
+        low = middle + 1;
     }
     return low;
   }
@@ -53,8 +55,10 @@ struct LayerNorms {
       for (int offset = slots * 4; offset < kWarp; offset *= 2) square += __shfl_xor_sync(~0u, square, offset);
       const int k = p * kTile + lane / 4;
       if (lane % 4 != 0 || lane / 4 >= slots || k >= rows) continue;
-      if (is_cut_before || is_cut_after) shares[(warp * 2 + (is_cut_before ? 0 : 1)) * rows + k] = square;
-      else norms[k * layers + layer] = sqrt(square);
+      if (is_cut_before || is_cut_after)
+        shares[(warp * 2 + (is_cut_before ? 0 : 1)) * rows + k] = square;
+      else
+        norms[k * layers + layer] = sqrt(square);
     }
   }
 
@@ -108,15 +112,8 @@ void launch_metrics(
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
     if constexpr (kWords == kSmallTable) {
       launch(
-          gram_kernel<T, kGroups, kUnroll, kWords, LayerNorms>,
-          grid.blocks,
-          kGramThreads,
-          stream,
-          table,
-          GramGrid::kWarpColumns,
-          column_groups(rows.count),
-          layers,
-          Partials{partials, 0, grid.blocks});
+          gram_kernel<T, kGroups, kUnroll, kWords, LayerNorms>, grid.blocks, kGramThreads, stream, table,
+          GramGrid::kWarpColumns, column_groups(rows.count), layers, Partials{partials, 0, grid.blocks});
     }
   });
 }
@@ -126,9 +123,7 @@ std::tuple<Tensor, Tensor, Tensor> seed_metrics(Tensor& matrix, const Tensor& of
   check_device(offsets, device.index(), "offsets");
   check_dtype(offsets, ScalarType::Long, "offsets");
   ESPER_CHECK(
-      offsets.dim() == 1 && offsets.is_contiguous() && offsets.numel() >= 2,
-      "offsets has shape ",
-      shape_of(offsets),
+      offsets.dim() == 1 && offsets.is_contiguous() && offsets.numel() >= 2, "offsets has shape ", shape_of(offsets),
       ", expected a contiguous vector of at least 2 elements");
   const Rows rows = matrix_rows(matrix);
   const int64_t count = offsets.numel() - 1;
@@ -137,14 +132,17 @@ std::tuple<Tensor, Tensor, Tensor> seed_metrics(Tensor& matrix, const Tensor& of
   const Tensor dots = new_tensor(device.index(), ScalarType::Double, {rows.count, rows.count});
   const Tensor shares = new_tensor(device.index(), ScalarType::Double, {rows.count});
   const Tensor partials = new_tensor(device.index(), ScalarType::Double, {pair_count(rows.count), grid.blocks});
-  const Tensor cut = new_tensor(device.index(), ScalarType::Double, {ceil_div(rows.columns, GramGrid::kWarpColumns), 2, rows.count});
-  const LayerNorms layers{
-      data<int64_t>(offsets), count, rows.columns, GramGrid::kWarpColumns, data<double>(norms), data<double>(cut)};
+  const Tensor cut =
+      new_tensor(device.index(), ScalarType::Double, {ceil_div(rows.columns, GramGrid::kWarpColumns), 2, rows.count});
+  const LayerNorms layers{data<int64_t>(offsets), count, rows.columns, GramGrid::kWarpColumns, data<double>(norms),
+                          data<double>(cut)};
   dispatch_floating(rows.dtype, "rows", [&](auto type) {
     using T = typename decltype(type)::type;
     double* sums = data<double>(partials);
-    if (rows.count <= kTile) launch_metrics<T, 1, 4>(rows, grid, layers, sums, device.stream());
-    else launch_metrics<T, 8, 1>(rows, grid, layers, sums, device.stream());
+    if (rows.count <= kTile)
+      launch_metrics<T, 1, 4>(rows, grid, layers, sums, device.stream());
+    else
+      launch_metrics<T, 8, 1>(rows, grid, layers, sums, device.stream());
   });
   launch(norms_kernel, count * rows.count, kThreads, device.stream(), layers, rows.count);
   launch_reduce(partials, grid.blocks, rows.count, data<double>(dots), device);

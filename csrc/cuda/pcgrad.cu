@@ -11,7 +11,7 @@ namespace esper::cuda {
 namespace {
 
 constexpr int kWarps = 32;
-constexpr int kSlots = kMaxRows / kWarp;      // entries of a row that one lane holds
+constexpr int kSlots = kMaxRows / kWarp;  // entries of a row that one lane holds
 constexpr int kRowsPerWarp = kMaxRows / kWarps;
 
 struct SolveInput {
@@ -109,8 +109,8 @@ __device__ int project(const SolveInput& in, const Shared& shared, int i, double
   return applied;
 }
 
-__global__ void __launch_bounds__(kWarps* kWarp) solve_kernel(
-    SolveInput in, double* coefficients, int64_t* conflicts, int64_t* status) {
+__global__ void __launch_bounds__(kWarps* kWarp)
+    solve_kernel(SolveInput in, double* coefficients, int64_t* conflicts, int64_t* status) {
   __shared__ Shared shared;
   load(in, shared);
   const int k = in.rows;
@@ -159,12 +159,7 @@ void check_vector(const Tensor& tensor, const char* name, ScalarType dtype, int6
   check_device(tensor, device.index(), name);
   check_dtype(tensor, dtype, name);
   ESPER_CHECK(
-      tensor.numel() == size && tensor.is_contiguous(),
-      name,
-      " has ",
-      tensor.numel(),
-      " elements, expected ",
-      size,
+      tensor.numel() == size && tensor.is_contiguous(), name, " has ", tensor.numel(), " elements, expected ", size,
       " contiguous ones");
 }
 
@@ -185,8 +180,7 @@ Solved solve_and_combine(const Rows& rows, const Surgery& surgery, const Tensor&
 Solved pcgrad_solve(
     const Tensor& gram, const Tensor& order, const std::optional<Tensor>& weights, bool mean, double tau) {
   const OnDevice device(gram);
-  ESPER_CHECK(
-      gram.dim() == 2 && gram.size(0) == gram.size(1), "gram has ", gram.dim(), " dimensions, expected [K, K]");
+  ESPER_CHECK(gram.dim() == 2 && gram.size(0) == gram.size(1), "gram has ", gram.dim(), " dimensions, expected [K, K]");
   check_vector(gram, "gram", ScalarType::Double, gram.size(0) * gram.size(0), device);
   return as_tuple(launch_solve(data<double>(gram), gram.size(0), {order, weights, mean, tau}, device));
 }
@@ -245,8 +239,7 @@ Solution launch_solve(const double* gram, int64_t rows, const Surgery& surgery, 
   check_vector(surgery.order, "order", ScalarType::Long, rows * rows, device);
   if (surgery.weights) check_vector(*surgery.weights, "weights", ScalarType::Double, rows, device);
   Solution solution{
-      new_tensor(device.index(), ScalarType::Double, {rows}),
-      new_tensor(device.index(), ScalarType::Long, {2}),
+      new_tensor(device.index(), ScalarType::Double, {rows}), new_tensor(device.index(), ScalarType::Long, {2}),
       new_tensor(device.index(), ScalarType::Long, {2})};
   const SolveInput input{
       gram,
@@ -256,14 +249,8 @@ Solution launch_solve(const double* gram, int64_t rows, const Surgery& surgery, 
       surgery.mean,
       surgery.tau};
   launch(
-      solve_kernel,
-      1,
-      static_cast<int>(std::min<int64_t>(rows, kWarps)) * kWarp,
-      device.stream(),
-      input,
-      data<double>(solution.coefficients),
-      data<int64_t>(solution.conflicts),
-      data<int64_t>(solution.status));
+      solve_kernel, 1, static_cast<int>(std::min<int64_t>(rows, kWarps)) * kWarp, device.stream(), input,
+      data<double>(solution.coefficients), data<int64_t>(solution.conflicts), data<int64_t>(solution.status));
   return solution;
 }
 

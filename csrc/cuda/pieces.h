@@ -38,8 +38,10 @@ struct PieceTable {
     int high = pieces - 1;
     while (low < high) {
       const int middle = (low + high) / 2;
-      if (words[middle] > column) high = middle;
-      else low = middle + 1;
+      if (words[middle] > column)
+        high = middle;
+      else
+        low = middle + 1;
     }
     return low;
   }

@@ -62,7 +62,12 @@ __device__ inline void add_products(const T (&value)[kGroups], Sums<kGroups, kSq
 // Adds the tiles of all warps, then the column groups of a tile, and writes this block's share of every pair.
 template <int kGroups>
 __device__ void write_partials(
-    const double (&sums)[pair_count(kGroups)][2], int rows, int column_groups, int64_t block, int64_t blocks, double* partials) {
+    const double (&sums)[pair_count(kGroups)][2],
+    int rows,
+    int column_groups,
+    int64_t block,
+    int64_t blocks,
+    double* partials) {
   __shared__ double tiles[kGramWarps][kTile * kTile];
   const int lane = threadIdx.x % kWarp;
   const int warp = threadIdx.x / kWarp;
@@ -71,7 +76,7 @@ __device__ void write_partials(
   for (int p = 0; p < kGroups; ++p) {
 #pragma unroll
     for (int q = p; q < kGroups; ++q) {
-      const double(&sum)[2] = sums[pair_index(kGroups, p, q)];
+      const double (&sum)[2] = sums[pair_index(kGroups, p, q)];
       tiles[warp][lane * 2] = sum[0];
       tiles[warp][lane * 2 + 1] = sum[1];
       __syncthreads();
@@ -169,7 +174,7 @@ struct Partials {
 // Blocks stride over the columns together, which keeps what is in flight close together in memory.
 // All of a launch's blocks must fit on the device at once, or the last ones would stride over their columns alone.
 template <typename T, int kGroups, int kUnroll, int kWords, typename Split>
-__global__ void __launch_bounds__(kGramThreads, kGroups <= 2 ? 8 : 1) gram_kernel(
+__global__ void __launch_bounds__(kGramThreads, kGroups <= 2 ? 6 : 1) gram_kernel(
     const __grid_constant__ PieceTable<kWords> table,
     int64_t warp_columns,
     int column_groups,
@@ -180,8 +185,7 @@ __global__ void __launch_bounds__(kGramThreads, kGroups <= 2 ? 8 : 1) gram_kerne
   Sums<kGroups, Split::kSquares> sums;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * kGramWarps;
   for (int64_t begin = (static_cast<int64_t>(blockIdx.x) * kGramWarps + threadIdx.x / kWarp) * warp_columns;
-       begin < table.columns;
-       begin += warps * warp_columns) {
+       begin < table.columns; begin += warps * warp_columns) {
     for_each_part(table, begin, begin + warp_columns, [&](int piece, int64_t low, int64_t high) {
       RangeAdder<T, kGroups, kUnroll, Split::kSquares> adder;
       bool can_vectorise = true;

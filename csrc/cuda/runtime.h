@@ -66,13 +66,8 @@ inline Tensor new_tensor(int32_t device, ScalarType dtype, std::initializer_list
   }
   AtenTensorHandle handle = nullptr;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      dims,
-      sizes.begin(),
-      strides,
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-      aoti_torch_device_type_cuda(),
-      device,
-      &handle));
+      dims, sizes.begin(), strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+      aoti_torch_device_type_cuda(), device, &handle));
   return Tensor(handle);
 }
 
@@ -87,12 +82,8 @@ T* data(const Tensor& tensor) {
 
 inline void check_dtype(const Tensor& tensor, ScalarType expected, const char* name) {
   ESPER_CHECK(
-      tensor.scalar_type() == expected,
-      name,
-      " has dtype ",
-      torch::headeronly::toString(tensor.scalar_type()),
-      ", expected ",
-      torch::headeronly::toString(expected));
+      tensor.scalar_type() == expected, name, " has dtype ", torch::headeronly::toString(tensor.scalar_type()),
+      ", expected ", torch::headeronly::toString(expected));
 }
 
 inline std::string device_name(bool is_cuda, int32_t index) {
@@ -101,12 +92,8 @@ inline std::string device_name(bool is_cuda, int32_t index) {
 
 inline void check_device(const Tensor& tensor, int32_t device, const char* name) {
   ESPER_CHECK(
-      tensor.is_cuda() && tensor.get_device_index() == device,
-      name,
-      " is on ",
-      device_name(tensor.is_cuda(), tensor.get_device_index()),
-      ", expected cuda:",
-      device,
+      tensor.is_cuda() && tensor.get_device_index() == device, name, " is on ",
+      device_name(tensor.is_cuda(), tensor.get_device_index()), ", expected cuda:", device,
       ", where the other tensors are");
 }
 
@@ -121,10 +108,7 @@ inline void check_floating(ScalarType dtype, const char* name) {
   const bool is_floating = dtype == ScalarType::Float || dtype == ScalarType::Double || dtype == ScalarType::Half ||
                            dtype == ScalarType::BFloat16;
   ESPER_CHECK(
-      is_floating,
-      name,
-      " has dtype ",
-      torch::headeronly::toString(dtype),
+      is_floating, name, " has dtype ", torch::headeronly::toString(dtype),
       ", expected float64, float32, bfloat16 or float16");
 }
 

@@ -20,7 +20,9 @@ struct alignas(sizeof(T) * kSize < 16 ? sizeof(T) * kSize : 16) Pack {
   T v[kSize];
 };
 
-__host__ __device__ inline bool is_aligned(const void* address) { return (reinterpret_cast<uintptr_t>(address) & 15) == 0; }
+__host__ __device__ inline bool is_aligned(const void* address) {
+  return (reinterpret_cast<uintptr_t>(address) & 15) == 0;
+}
 
 // A read whose neighbours follow shortly: the second-level cache fetches 256 bytes, the first keeps nothing.
 template <int kSize, typename T>
