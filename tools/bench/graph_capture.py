@@ -79,8 +79,12 @@ def draw_batches(count: int) -> list[Tensor]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainerFigures:
+    """Per step: the graph alone, with a batch staged from the device or from pinned memory, and without a graph."""
+
     capture_ms: float
     replay_us: float
+    staged_us: float
+    staged_pinned_us: float
     eager_us: float
 
 
@@ -96,13 +100,14 @@ def capture(trainer: StepTrainer) -> tuple[torch.cuda.CUDAGraph, float]:
 
 
 def median_us(act: Callable[[], None], trainer: StepTrainer, batches: list[Tensor], repeats: int) -> float:
-    """Median over blocks of steps, staging included: the rate that a training loop sees."""
+    """Median over blocks of steps: the rate that a training loop sees. Without batches nothing is staged."""
     block, times = 100, []
     for _ in range(repeats):
         torch.cuda.synchronize()
         start = time.perf_counter()
         for index in range(block):
-            trainer.stage(batches[index % len(batches)])
+            if batches:
+                trainer.stage(batches[index % len(batches)])
             act()
         torch.cuda.synchronize()
         times.append((time.perf_counter() - start) / block * 1e6)
@@ -137,9 +142,14 @@ def measure(seed: int, batches: list[Tensor], repeats: int) -> TrainerFigures:
     trainer.warm_up()
     graph, capture_ms = capture(trainer)
     check_replay(trainer, graph, batches)
-    replay_us = median_us(graph.replay, trainer, batches, repeats)
-    eager_us = median_us(trainer.step, trainer, batches, max(repeats // 4, 1))
-    return TrainerFigures(capture_ms=capture_ms, replay_us=replay_us, eager_us=eager_us)
+    fetched = [batch.cuda() for batch in batches]
+    return TrainerFigures(
+        capture_ms=capture_ms,
+        replay_us=median_us(graph.replay, trainer, [], repeats),
+        staged_us=median_us(graph.replay, trainer, fetched, repeats),
+        staged_pinned_us=median_us(graph.replay, trainer, batches, repeats),
+        eager_us=median_us(trainer.step, trainer, fetched, max(repeats // 4, 1)),
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -157,9 +167,10 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps({"device": device, "torch": torch.__version__, "trainers": [asdict(f) for f in figures]}))
         return 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; step of {BATCH} samples")
-    print("trainer  capture ms  replay us  eager us")
+    print("trainer  capture ms  replay us  staged us  pinned us  eager us")
     for index, row in enumerate(figures):
-        print(f"{index:7d}  {row.capture_ms:10.2f}  {row.replay_us:9.1f}  {row.eager_us:8.1f}")
+        values = f"{row.capture_ms:10.2f}  {row.replay_us:9.1f}  {row.staged_us:9.1f}  {row.staged_pinned_us:9.1f}"
+        print(f"{index:7d}  {values}  {row.eager_us:8.1f}")
     return 0
 
 
