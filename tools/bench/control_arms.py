@@ -1,0 +1,211 @@
+"""The arms of control_overhead.py: training runs with clocks on them, as many as lines are read, in one process.
+
+python tools/bench/control_arms.py ARM FOLDER WIDTH STEPS STEPS_PER_EPOCH    prints JSON for each line read
+python tools/bench/control_arms.py operate ENDPOINT                          the operator: each line a command
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import EsperError
+from esper.core.keys import Keyring, new_secret
+from esper.core.signing import Signer
+from esper.leyline import AdaptationCommand, ApplyCommandRequest, RunStateBlob
+from esper.rpc.clients import KasminaClient, channel
+from esper.tolaria import run as tolaria_run
+from esper.tolaria.boundaries import Boundaries
+from esper.tolaria.checkpoint import CheckpointStore
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.display import PlainDisplay
+from esper.tolaria.null_control import NullControl
+from esper.tolaria.observer import Boundary, Observer, Observers
+from esper.tolaria.packet_result import PacketResult, RunStates
+from esper.tolaria.pipeline import Pipeline
+from esper.tolaria.prepare import prepare
+from esper.tolaria.run import Interruption, RunOptions, grow
+from esper.tolaria.scalars import TensorBoardScalars
+from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
+from esper.tolaria.trainer import Trainer
+
+COMMAND_EVERY_STEPS = 50
+COMMAND_TIMEOUT_S = 10.0
+
+
+Train = Callable[[TrainConfig], dict[str, Any]]
+
+
+class TimedTrainer(Trainer):
+    """Measures whole steps, their boundaries included, and the training from its first step on."""
+
+    def _begin(self, snapshot: Any) -> None:
+        super()._begin(snapshot)
+        self._step_ms: list[float] = []
+        self._boundary_step_ms: list[float] = []
+        self._started = time.perf_counter(), time.process_time()
+
+    def _advance(self) -> None:
+        started = time.perf_counter()
+        super()._advance()
+        step_ms = 1e3 * (time.perf_counter() - started)
+        (self._boundary_step_ms if self._is_boundary else self._step_ms).append(step_ms)
+
+    def train(self, *, resume: bool = False) -> dict[str, Any]:
+        summary = super().train(resume=resume)
+        wall_s, cpu_s = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+        times = {"step_ms": self._step_ms, "boundary_step_ms": self._boundary_step_ms}
+        return {**summary, "measured": {"wall_s": wall_s, "cpu_s": cpu_s, **times}}
+
+
+class BareTrainer(TimedTrainer):
+    """Reads its losses, evaluates and saves as ever, and does nothing else."""
+
+    def _open(self, snapshot: Any) -> None:
+        super()._open(snapshot)
+        self._boundaries = Readings(self._session, NothingInFlight(self._control, 1))
+
+
+class Readings(Boundaries):
+    """Boundaries at which only the losses are read."""
+
+    def cross(self, *, want_state: bool) -> None:
+        self._read_steps()
+
+    def drain(self) -> None:
+        """Nothing is in flight."""
+
+
+class NothingInFlight(Pipeline):
+    """A checkpoint without services has no states to wait for."""
+
+    def settle(self) -> tuple[tuple[PacketResult, ...], RunStates | None]:
+        nothing = RunStateBlob(state_type="", state=b"", digest="", step=0)
+        return (), RunStates(kasmina=nothing, tamiyo=nothing)
+
+
+class Pacer(Observers):
+    """Observer that lets the operator's process command, so many steps apart."""
+
+    def __init__(self, operator: subprocess.Popen[str]) -> None:
+        super().__init__()
+        self._operator = operator
+        self._next_step = COMMAND_EVERY_STEPS
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        if boundary.step >= self._next_step and self._operator.stdin is not None:
+            self._next_step += COMMAND_EVERY_STEPS
+            self._operator.stdin.write(
+                f"{boundary.packet.training_run_id} {boundary.packet.generation} {boundary.step}\n"
+            )
+            self._operator.stdin.flush()
+
+
+def operate(endpoint: str) -> None:
+    """The operator: for each line read, sign a command that changes nothing and have it accepted."""
+    signer, kasmina = (
+        Signer(Keyring.from_secret(os.environ[SECRET_VARIABLE]), SYSTEM_CLOCK),
+        KasminaClient(channel(endpoint)),
+    )
+    print("ready", flush=True)
+    for line in sys.stdin:
+        run_id, generation, step = line.split()
+        command = AdaptationCommand(
+            command_id=f"operator-{step}",
+            training_run_id=run_id,
+            generation=int(generation),
+            step=int(step),
+            issued_by="operator:bench",
+        )
+        command.optimizer.learning_rate_factor = 1.0
+        request = ApplyCommandRequest(command=signer.sign(command, audience=f"kasmina/{run_id}"))
+        outcome = kasmina.apply_command(request, timeout_s=COMMAND_TIMEOUT_S).outcome
+        if not outcome.accepted:
+            sys.exit(f"{command.command_id} was refused: {outcome.detail}")
+
+
+@contextmanager
+def operator_of(endpoint: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, __file__, "operate", endpoint]
+    operator = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        if operator.stdout is None or operator.stdout.readline() != "ready\n":
+            sys.exit("the operator's process didn't start")
+        yield operator
+    finally:
+        operator.kill()
+        operator.wait()
+
+
+def train_bare(config: TrainConfig) -> dict[str, Any]:
+    """The training loop alone."""
+    store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
+    return BareTrainer(prepare(config), lambda opening: NullControl(), Observers(), store=store).train()
+
+
+def train_watched(config: TrainConfig, *further: Observer) -> dict[str, Any]:
+    """A run as the launcher makes it."""
+    tolaria_run.Trainer = TimedTrainer  # type: ignore[misc,attr-defined]
+    with config.run_dir.with_suffix(".txt").open("w") as terminal:
+        watching = [PlainDisplay(terminal), TensorBoardScalars(config.run_dir / "tensorboard")]
+        return grow(config, RunOptions(), [*watching, *further], Interruption())
+
+
+def train_never(config: TrainConfig) -> dict[str, Any]:
+    return train_watched(replace(config, grow="never"))
+
+
+@contextmanager
+def controlled(folder: Path) -> Iterator[Train]:
+    """Runs under services that are started once, and here: the operator must know where Kasmina is."""
+    os.environ[SECRET_VARIABLE] = secret = new_secret()
+    settings = ServicesConfig(state_dir=folder / "services")
+    with (
+        Services(settings, secret, lambda name, text: print(f"{name}: {text}", file=sys.stderr)) as services,
+        operator_of(services.endpoints["kasmina"]) as operator,
+    ):
+        endpoints = {name: services.endpoints[name] for name in START_ORDER}
+        yield lambda config: train_watched(replace(config, **endpoints), Pacer(operator))
+
+
+def config_of(run_dir: Path, width: int, steps: int, steps_per_epoch: int) -> TrainConfig:
+    """The run of every arm: whole epochs, a host of two hidden layers, a trigger that never comes to it."""
+    epochs = math.ceil(steps / steps_per_epoch)
+    return TrainConfig(hidden=(width, width), epochs=epochs, run_dir=run_dir, growth_warmup_steps=2 * steps + 1000)
+
+
+SIMPLE_ARMS: dict[str, Train] = {"bare": train_bare, "never": train_never}
+
+
+def serve(arm: str, folder: Path, width: int, steps: int, steps_per_epoch: int) -> None:
+    """Train once for each line read."""
+    with controlled(folder) if arm == "control" else nullcontext(SIMPLE_ARMS[arm]) as train:
+        print("ready", flush=True)
+        for index, _ in enumerate(sys.stdin):
+            summary = train(config_of(folder / f"run-{index}", width, steps, steps_per_epoch))
+            print(json.dumps(summary), flush=True)
+
+
+def main(verb: str, *arguments: str) -> None:
+    if verb == "operate":
+        operate(*arguments)
+    else:
+        folder, *numbers = arguments
+        serve(verb, Path(folder), *map(int, numbers))
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except EsperError as error:
+        sys.exit(f"control_arms: {error}")
