@@ -33,7 +33,16 @@ def train(out: Path, *flags: str) -> dict[str, Any]:
     summary = out / "summary.json"
     if not summary.exists():
         launcher = Path(sys.executable).with_name("tolaria-train")
-        command = [str(launcher), "--run-dir", str(out), "--plain", "--checkpoint-every-epochs", "0", *flags]
+        command = [
+            str(launcher),
+            "--run-dir",
+            str(out),
+            "--overwrite",
+            "--plain",
+            "--checkpoint-every-epochs",
+            "0",
+            *flags,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
