@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from opentelemetry import context
+from opentelemetry.trace import Span
 
 from esper.core.errors import AsyncTimeoutError, CommandRejected, ServiceUnavailable
-from esper.core.tracing import context_of
+from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdvanceRequest,
@@ -37,6 +36,8 @@ from esper.tolaria.answer import Answer, refusal
 from esper.tolaria.backlog import Backlog
 from esper.tolaria.decision_stream import DecisionStream
 from esper.tolaria.packet_result import PacketResult, RunStates, merged
+
+_TRACER = tracer("esper.tolaria")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,8 +130,8 @@ class ServiceControl:
         answer = Answer()
         decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
         if decision is not None:
-            with continuing(decision.trace):
-                for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
+            for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
+                with relaying(command_id, decision.trace):
                     self._apply(command_id, envelope, answer)
         if self._is_due(job.packet):
             self._advance(job.packet, answer)
@@ -233,11 +234,7 @@ class ServiceControl:
         )
 
 
-@contextmanager
-def continuing(trace: TraceContext) -> Iterator[None]:
-    """Calls made inside belong to the trace of a decision."""
-    token = context.attach(context_of(trace))
-    try:
-        yield
-    finally:
-        context.detach(token)
+def relaying(command_id: str, trace: TraceContext) -> AbstractContextManager[Span]:
+    """A span in the trace of a decision; it names the command, so that the trace is kept with the calls inside."""
+    attributes = {"esper.command.id": command_id}
+    return _TRACER.start_as_current_span("tolaria.relay", context_of(trace), attributes=attributes)

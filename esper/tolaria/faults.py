@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from esper.core.clock import Clock
-from esper.core.errors import EsperError
+from esper.core.errors import CommandRejected, EsperError
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
 from esper.leyline import (
@@ -26,6 +26,8 @@ from esper.leyline import (
     SignedCommand,
 )
 from esper.rpc.clients import KasminaClient
+from esper.tolaria.answer import refusal
+from esper.tolaria.events import outcome_fields
 from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
 
 TIMEOUT_S = 5.0
@@ -74,7 +76,7 @@ class FaultInjector:
         forger = Signer(Keyring.from_secret(new_secret()), self._clock)
         command = self._command(boundary, "forged")
         command.pause.rationale = "forged"
-        return self._send(self._sealed(forger, command))
+        return self._send(self._sealed(forger, command), command)
 
     def _replay(self, boundary: Boundary) -> str:
         """An order that changes nothing, accepted once, then the same bytes again."""
@@ -82,7 +84,7 @@ class FaultInjector:
         command = self._command(boundary, "replay")
         command.optimizer.learning_rate_factor = 1.0
         envelope = self._sealed(signer, command)
-        first, second = self._send(envelope), self._send(envelope)
+        first, second = self._send(envelope, command), self._send(envelope, command)
         return f"first: {first}; again: {second}"
 
     def _germinate_useless(self, boundary: Boundary) -> str:
@@ -108,7 +110,7 @@ class FaultInjector:
                 blend=blend,
             )
         )
-        return self._send(self._sealed(Signer(self._keyring, self._clock), command))
+        return self._send(self._sealed(Signer(self._keyring, self._clock), command), command)
 
     def _freeze_tamiyo(self, boundary: Boundary) -> str:
         """Stop Tamiyo's process for longer than the deadline, then let it go on."""
@@ -134,9 +136,13 @@ class FaultInjector:
     def _sealed(self, signer: Signer, command: AdaptationCommand) -> SignedCommand:
         return signer.sign(command, audience=f"kasmina/{command.training_run_id}")
 
-    def _send(self, envelope: SignedCommand) -> str:
+    def _send(self, envelope: SignedCommand, command: AdaptationCommand) -> str:
+        """Send it; a refusal becomes a command event here, because Kasmina tells it to the sender alone."""
         try:
             outcome = self._kasmina().apply_command(ApplyCommandRequest(command=envelope), timeout_s=TIMEOUT_S).outcome
+        except CommandRejected as error:
+            self._record("command", step=command.step, **outcome_fields(refusal(command.command_id, error)))
+            return f"refused: {error}"
         except EsperError as error:
             return f"refused: {error}"
         return "accepted" if outcome.accepted else f"refused: {outcome.detail}"

@@ -15,6 +15,8 @@ Record = Mapping[str, Any]
 
 SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
 FATE_STYLE: dict[Any, Any] = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
+HEADROOM = 1.16  # room above the curves for the seeds' names
+PEAK_CUT = 4.0  # a bar this many times above nearly all others is cut, or it alone could be seen
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
@@ -45,12 +47,14 @@ def loss_with_seeds(events: Sequence[Record]) -> str:
     axes = figure.add_subplot()
     axes.plot(steps, [event["loss"] for event in boundaries], color="#bbbbbb", linewidth=0.7, label="training loss")
     axes.plot(steps, [event["smoothed_loss"] for event in boundaries], color="#222222", label="smoothed")
-    axes.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    highest = max((event["loss"] for event in boundaries), default=1.0)
+    axes.set(xlabel="step", ylabel="training loss", ylim=(0, HEADROOM * highest if math.isfinite(highest) else None))
     accuracy = [(event["step"], event["val_accuracy"]) for event in of_kind(events, "epoch") if event["val_accuracy"]]
     if accuracy:
         right = axes.twinx()
         right.plot(*zip(*accuracy, strict=True), color="#c0392b", linewidth=1.0, alpha=0.8)
         right.set_ylabel("accuracy on judging data", color="#c0392b")
+        right.set_ylim(0, HEADROOM)
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
     for life in seed_lives(events):
@@ -143,8 +147,17 @@ def step_times(events: Sequence[Record]) -> str | None:
     heights = [[_mean([event["timings"][part] for event in stretch]) for stretch in stretches] for part in parts]
     axes.stackplot(steps, heights, labels=[part.replace("_ms", "").replace("_", " ") for part in parts], alpha=0.85)
     axes.set(xlabel="step", ylabel="milliseconds a step")
+    _cut_peaks(axes, [sum(parts_of) for parts_of in zip(*heights, strict=True)])
     axes.legend(frameon=False, ncols=len(parts), loc="upper right")
     return _svg(figure, "Step time by part")
+
+
+def _cut_peaks(axes: Axes, totals: Sequence[float]) -> None:
+    usual, peak = sorted(totals)[int(0.9 * (len(totals) - 1))], max(totals)
+    if peak > PEAK_CUT * usual > 0:
+        axes.set_ylim(0, 2 * usual)
+        note = f"cut: the highest stretch took {peak:.0f} ms a step"
+        axes.annotate(note, (0.01, 0.93), xycoords="axes fraction", color="#b3261e")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -85,8 +85,9 @@ def _cards(summary: Record) -> str:
         (_percent(summary.get("host_test_accuracy")), "same host, never grown"),
         (f"{summary['host_parameters']:,} → {summary['final_parameters']:,}", "parameters"),
         (f"{growth['germinated']} / {growth['judged']} / {growth['kept']}", "germinated / judged / kept"),
-        (f"{summary['training_macs'] / 1e6:,.0f} M", "training MACs, growth included"),
+        (f"{summary['training_macs'] / 1e6:,.0f} M", f"training MACs, {_growth_share(summary):.0%} of them for growth"),
         (f"{summary['step_ms']['p50']:.2f} ms", f"median step (p95 {summary['step_ms']['p95']:.2f} ms)"),
+        (_percent(summary.get("surgery_share")), "of step time for gradient surgery"),
         ("yes" if summary["reproducible"] else "no", summary.get("reproducible_cause") or "reproducible"),
     ]
     items = "".join(
@@ -95,6 +96,12 @@ def _cards(summary: Record) -> str:
         if value
     )
     return f'<div class="cards">{items}</div>'
+
+
+def _growth_share(summary: Record) -> float:
+    """Share of the work that twins, incubation and judging took."""
+    by_use = summary["training_macs_by_use"]
+    return 1.0 - float(by_use["main"]) / max(1, int(summary["training_macs"]))
 
 
 def _seed_table(summary: Record) -> str:
@@ -188,7 +195,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) 
 def _cell(text: str) -> str:
     if text.startswith("<span"):
         return f"<td>{text}</td>"
-    number = text.replace(",", "").replace(".", "").replace("−", "").replace(" ± ", "").isdigit()
+    number = text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
     kind = ' class="number"' if number else ""
     return f"<td{kind}>{html.escape(text)}</td>"
 

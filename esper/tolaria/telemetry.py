@@ -38,6 +38,7 @@ class TelemetryObserver:
         self._run = ""
         self._step_ms: list[float] = []
         self._timeouts = 0
+        self._traces: dict[str, TraceContext] = {}
 
     def on_start(self, started: RunStarted) -> None:
         self._run = started.run_id
@@ -51,15 +52,23 @@ class TelemetryObserver:
         result = boundary.result
         if result is not None and result.cause == "timeout":
             self._timeouts += 1
-        trace = next((o.trace for o in result.outcomes if o.HasField("trace")), None) if result else None
         happened = [self._report_event(report) for report in boundary.collected.reports]
         self._send(
             boundary.step,
             metrics=self._measurements(boundary),
             events=[found for found in happened if found is not None],
-            trace=trace,
+            trace=self._trace(boundary),
         )
         self._step_ms = []
+
+    def _trace(self, boundary: Boundary) -> TraceContext | None:
+        """The trace of the decision whose directives were done here, else of one that was heard here."""
+        heard = [
+            outcome for outcome in (boundary.result.outcomes if boundary.result else ()) if outcome.HasField("trace")
+        ]
+        self._traces |= {directive.directive_id: o.trace for o in heard for directive in o.directives}
+        done = [self._traces.pop(report.directive_id, None) for report in boundary.collected.reports]
+        return next(filter(None, (*done, *(outcome.trace for outcome in heard))), None)
 
     def _measurements(self, boundary: Boundary) -> list[Metric]:
         packet = boundary.packet.metrics

@@ -25,6 +25,7 @@ class ReceivedSpan:
     parent_id: str
     attributes: dict[str, Any]
     status: int
+    links: tuple[str, ...] = ()
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
@@ -74,6 +75,7 @@ def _received(service: str, span: Any) -> ReceivedSpan:
         parent_id=span.parent_span_id.hex(),
         attributes=_values(span.attributes),
         status=span.status.code,
+        links=tuple(link.span_id.hex() for link in span.links),
     )
 
 
