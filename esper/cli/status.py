@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.cli.usage import Verbs, add_verb
+from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.leyline import SeedStage
 
@@ -109,7 +110,7 @@ def _value(value: object) -> str:
 
 def _seed(seed: Event) -> Event:
     stage = seed["stage"]
-    named = SeedStage.Name(stage).removeprefix("SEED_STAGE_") if isinstance(stage, int) else stage
+    named = short_name(SeedStage, stage) if isinstance(stage, int) else stage
     return {**seed, "stage": named}
 
 

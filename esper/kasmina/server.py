@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from esper import leyline as pb
+from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.core.ledger import NonceLedger
 from esper.core.signing import Verifier
@@ -151,7 +152,7 @@ def build_service(context: ServiceContext[KasminaConfig]) -> Sequence[Servicer]:
 def _changed(store: SqliteStore, reporting: Reporting, breaker: Breaker) -> None:
     """A breaker changed: keep its state across restarts, and tell."""
     store.submit(partial(database.put_breaker, name=breaker.name, state=breaker.state))
-    state = pb.CircuitState.Name(breaker.state).removeprefix("CIRCUIT_STATE_")
+    state = short_name(pb.CircuitState, breaker.state)
     attributes = {"breaker": breaker.name, "state": state}
     reporting.tell(Notice(metrics.BREAKER_EVENT, f"{breaker.name} is {state}", attributes))
 

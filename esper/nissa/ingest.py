@@ -9,6 +9,7 @@ from collections.abc import Callable
 from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock
+from esper.core.enums import short_name
 from esper.core.errors import EsperError
 from esper.core.keys import Keyring
 from esper.core.telemetry import build_packet, event, metric
@@ -96,12 +97,12 @@ class Ingestor:
             return self._count(packet)
 
     def _count(self, packet: TelemetryPacket) -> None:
-        priority = MessagePriority.Name(packet.priority).removeprefix("MESSAGE_PRIORITY_").lower()
+        priority = short_name(MessagePriority, packet.priority).lower()
         metrics.PACKETS.labels(packet.source, priority).inc()
         for each in packet.metrics:
             self.series.put(each, packet.source, packet.training_run_id)
         for each_event in packet.events:
-            level = TelemetryLevel.Name(each_event.level).removeprefix("TELEMETRY_LEVEL_").lower()
+            level = short_name(TelemetryLevel, each_event.level).lower()
             metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()
         changes = self.alerts.judge(packet)
         if changes:
@@ -110,7 +111,7 @@ class Ingestor:
     def _take_report(self, envelope: BusEnvelope) -> None:
         report = FieldReport.FromString(envelope.payload)
         require_valid(report)
-        outcome = FieldReportOutcome.Name(report.outcome).removeprefix("FIELD_REPORT_OUTCOME_").lower()
+        outcome = short_name(FieldReportOutcome, report.outcome).lower()
         metrics.FIELD_REPORTS.labels(outcome).inc()
 
     def _announce(self, changes: list[Change], packet: TelemetryPacket) -> None:

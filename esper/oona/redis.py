@@ -15,6 +15,7 @@ import redis.asyncio as redis
 from redis.exceptions import RedisError, ResponseError
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
+from esper.core.enums import short_name
 from esper.core.errors import BackPressure, ServiceUnavailable
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona.bus import LANES, BusConfig, Stored
@@ -230,7 +231,7 @@ async def _reached(what: str) -> AsyncIterator[None]:
 
 
 def _keys(lane: BusLane) -> tuple[str, str]:
-    name = f"oona.{BusLane.Name(lane).removeprefix('BUS_LANE_').lower()}"
+    name = f"oona.{short_name(BusLane, lane).lower()}"
     return f"{name}.urgent", name
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from esper.core.enums import short_name
 from esper.leyline import (
     AdaptationCommand,
     DirectiveKind,
@@ -194,7 +195,7 @@ def _fates(request: SubmitOutcomeRequest) -> dict[str, str]:
 def _remarks(request: SubmitOutcomeRequest) -> dict[str, list[str]]:
     remarks: dict[str, list[str]] = {}
     for report in request.reports:
-        kind = DirectiveKind.Name(report.kind).removeprefix("DIRECTIVE_KIND_").lower()
+        kind = short_name(DirectiveKind, report.kind).lower()
         if not report.succeeded:
             remarks.setdefault(report.seed_id, []).append(f"{kind} failed: {report.failure}")
         elif report.folded:
@@ -203,7 +204,7 @@ def _remarks(request: SubmitOutcomeRequest) -> dict[str, list[str]]:
 
 
 def _reason(rejection: RejectionReason) -> str:
-    return RejectionReason.Name(rejection).removeprefix("REJECTION_REASON_").lower()
+    return short_name(RejectionReason, rejection).lower()
 
 
 def _copy(report: FieldReport) -> FieldReport:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
 from esper.core.clock import timestamp
+from esper.core.enums import short_name
 from esper.core.errors import AccessDenied, CommandRejected
 from esper.core.validation import require_valid
 from esper.leyline import (
@@ -167,7 +168,7 @@ class TamiyoService(TamiyoServicer):
     def _refused(
         self, run_id: str, update: PolicyUpdate, refusal: Refusal, version_in_force: str
     ) -> ApplyPolicyUpdateResponse:
-        reason = PolicyUpdateRejection.Name(refusal.reason).removeprefix("POLICY_UPDATE_REJECTION_").lower()
+        reason = short_name(PolicyUpdateRejection, refusal.reason).lower()
         self._parts.teller.event(metrics.POLICY_UPDATE_REJECTED, run_id, update_id=update.update_id, reason=reason)
         return ApplyPolicyUpdateResponse(
             accepted=False, rejection=refusal.reason, detail=refusal.detail, policy_version=version_in_force

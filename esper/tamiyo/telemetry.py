@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from esper.core.clock import Clock
+from esper.core.enums import short_name
 from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
 from esper.leyline import (
     CoverageSummary,
@@ -154,7 +155,7 @@ def _absent(coverage: CoverageSummary) -> list[str]:
 def _risk_event(finding: RiskFinding, clock: Clock) -> Event:
     spec: EventSpec = replace(metrics.RISK_EVENTS[finding.reason], level=finding.level)
     numbers = {name: getattr(finding, name) for name in ("measured", "threshold") if finding.HasField(name)}
-    effect = RiskEffect.Name(finding.effect).removeprefix("RISK_EFFECT_").lower()
+    effect = short_name(RiskEffect, finding.effect).lower()
     return event(spec, clock, effect=effect, **numbers)
 
 
@@ -191,4 +192,4 @@ def _issue_event(issue: Issue, clock: Clock) -> Event:
 
 def reason_name(reason: RiskReason) -> str:
     """A risk reason as events name it."""
-    return RiskReason.Name(reason).removeprefix("RISK_REASON_").lower()
+    return short_name(RiskReason, reason).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from esper.core.enums import short_name
 from esper.leyline import GrowthState, RejectionReason, SeedState
 from esper.tolaria.null_control import no_growth
 from esper.tolaria.packet_result import TIMEOUT, PacketResult
@@ -31,7 +32,7 @@ class History:
             for command_id in result.decision.command_ids:
                 self.commands.setdefault(command_id, _PENDING)
         for outcome in result.outcomes:
-            name = RejectionReason.Name(outcome.rejection).removeprefix("REJECTION_REASON_").lower()
+            name = short_name(RejectionReason, outcome.rejection).lower()
             self.commands[outcome.command_id] = _ACCEPTED if outcome.accepted else name
         if result.seeds is not None:
             self.seeds = {seed.seed_id: seed for seed in result.seeds}

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from esper.core.enums import short_name
 from esper.core.files import write_atomically
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.prepare import Prepared
@@ -125,7 +126,7 @@ def seed_entry(seed: SeedState) -> dict[str, Any]:
 
 def name_of_stage(stage: SeedStage) -> str:
     """A stage in one word."""
-    return SeedStage.Name(stage).removeprefix("SEED_STAGE_")
+    return short_name(SeedStage, stage)
 
 
 def hidden_widths(model: nn.Module, run: Prepared) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from esper.core.clock import NS_PER_S, Clock
+from esper.core.enums import short_name
 from esper.core.telemetry import build_packet, metric
 from esper.leyline import BusLane, TelemetryPacket
 from esper.oona import metrics as oona_metrics
@@ -64,4 +65,4 @@ def bus_summary(router: Router, clock: Clock, depths: dict[BusLane, int], dead: 
 
 def lane_name(lane: BusLane) -> str:
     """`normal`, `telemetry`, `emergency` or `policy`."""
-    return BusLane.Name(lane).removeprefix("BUS_LANE_").lower()
+    return short_name(BusLane, lane).lower()

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from esper.core.enums import short_name
 from esper.kasmina.control.twin_test import MUTED_Z, Look, standard_error, take_look, z_score
 from esper.leyline import (
     DirectiveKind,
@@ -206,7 +207,7 @@ def g5_reset(record: SeedRecord, step: int, remains: Sequence[str], failure: str
 
 
 def _kind_name(kind: int) -> str:
-    return DirectiveKind.Name(kind).removeprefix("DIRECTIVE_KIND_")
+    return short_name(DirectiveKind, kind)
 
 
 def _evidence(record: SeedRecord, gate: SeedGate, step: int, measure: Measure, detail: str) -> GateEvidence:

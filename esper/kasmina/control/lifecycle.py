@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from esper.core.enums import short_name
 from esper.core.errors import LifecycleConflict
 from esper.leyline import SeedGate, SeedRecord, SeedStage, StageTransition
 
@@ -50,7 +51,7 @@ CLOSING = frozenset({CULLED, EMBARGOED, RESETTING})
 
 def stage_name(stage: int) -> str:
     """Plain name for people: "BLENDING"."""
-    return SeedStage.Name(stage).removeprefix("SEED_STAGE_")
+    return short_name(SeedStage, stage)
 
 
 def require_stage(record: SeedRecord, allowed: Iterable[SeedStage], action: str) -> None:

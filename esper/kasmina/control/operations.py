@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from esper.core.enums import short_name
 from esper.kasmina.control import moves
 from esper.kasmina.control.blend import blend_problem
 from esper.kasmina.control.germination import germinate
@@ -44,7 +45,7 @@ def seed_operation(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     operation = command.seed
     refusal = HANDLERS[operation.operation](turn, command)
     if refusal is None:
-        name = SeedOperationKind.Name(operation.operation).removeprefix("SEED_OPERATION_KIND_")
+        name = short_name(SeedOperationKind, operation.operation)
         turn.tell(
             SEED_OPERATION,
             f"{name} {operation.seed_id}",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
+from esper.core.enums import short_name
 from esper.core.ledger import LedgerStats
 from esper.core.telemetry import AttributeValue, build_packet, event, metric
 from esper.core.tracing import current_trace
@@ -112,10 +113,10 @@ class Reporting:
         )
 
     def _gate(self, evidence: GateEvidence) -> Event:
-        gate = SeedGate.Name(evidence.gate).removeprefix("SEED_GATE_")
+        gate = short_name(SeedGate, evidence.gate)
         if evidence.verdict == GateVerdict.GATE_VERDICT_FAIL:
             return event(metrics.GATE_FAILURE, self._clock, evidence.detail, seed_id=evidence.seed_id, gate=gate)
-        verdict = GateVerdict.Name(evidence.verdict).removeprefix("GATE_VERDICT_")
+        verdict = short_name(GateVerdict, evidence.verdict)
         return event(
             metrics.GATE_EVENT, self._clock, evidence.detail, seed_id=evidence.seed_id, gate=gate, verdict=verdict
         )

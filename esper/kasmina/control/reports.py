@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
+from esper.core.enums import short_name
 from esper.kasmina.control import gates, moves
 from esper.kasmina.control.lifecycle import CULLED, EMBARGOED, GERMINATED, RESETTING
 from esper.kasmina.control.turn import Turn
@@ -35,7 +36,7 @@ def take_report(turn: Turn, report: DirectiveReport) -> None:
     if record is not None and not _settle(record, report):
         return
     if not report.succeeded:
-        kind = K.Name(report.kind).removeprefix("DIRECTIVE_KIND_")
+        kind = short_name(K, report.kind)
         turn.tell(DIRECTIVE_FAILED, f"{kind}: {report.failure}", seed_id=report.seed_id, kind=kind)
     if record is not None and report.kind in HANDLERS:
         HANDLERS[report.kind](turn, record, report)

@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry import trace
 from torch import Tensor, nn
 
+from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
 from esper.kasmina.executor.arm import TrainingArm
@@ -299,4 +300,4 @@ def _span_name(directive: SeedDirective) -> str:
         return "executor.graft"
     if directive.kind not in DirectiveKind.values():
         return "executor.unknown"
-    return f"executor.{DirectiveKind.Name(directive.kind).removeprefix('DIRECTIVE_KIND_').lower()}"
+    return f"executor.{short_name(DirectiveKind, directive.kind).lower()}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.between import CallStep
 from esper.kasmina.executor.layers import (
@@ -183,7 +184,7 @@ def _positions(shape: tuple[int, ...], is_conv: bool) -> int:
 
 
 def _kind_name(kind: SlotKind) -> str:
-    return SlotKind.Name(kind).removeprefix("SLOT_KIND_").lower()
+    return short_name(SlotKind, kind).lower()
 
 
 def _seen(model: nn.Module, trace: ForwardTrace) -> str:
