@@ -16,7 +16,15 @@ class TensorBoardScalars:
     """Observer that writes losses, accuracies, alphas, gains and step times below `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        self._writer = FileWriter(str(directory), flush_secs=5)
+        self._directory = directory
+        self._opened: FileWriter | None = None
+
+    @property
+    def _writer(self) -> FileWriter:
+        """Opened with the first value: only then is the run's directory this run's own."""
+        if self._opened is None:
+            self._opened = FileWriter(str(self._directory), flush_secs=5)
+        return self._opened
 
     def _add(self, step: int, values: Mapping[str, float | None]) -> None:
         """Write values as one event: each event crosses to the writer's thread, which costs more than its making."""
