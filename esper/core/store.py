@@ -124,10 +124,10 @@ class SqliteStore:
             if self._closed:
                 return
             self._closed = True
-            self._work.put(None)
         # Readers first: the connection that closes last brings the journal into the database, and they can't.
         for reader in self._readers:
             reader.close()
+        self._work.put(None)
         self._writer.join(CLOSE_TIMEOUT_S)
         if self._writer.is_alive():
             raise StorageError(f"{self._path}: writes in flight took longer than {CLOSE_TIMEOUT_S:g} s")

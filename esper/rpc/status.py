@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from esper.core import errors
+from esper.core.enums import short_name
 from esper.leyline import RejectionReason
 
 DOMAIN = "esper"
@@ -107,7 +108,14 @@ def to_status(error: errors.EsperError) -> Status:
     info = ErrorInfo(domain=DOMAIN, reason=reason, metadata={"error": type(error).__name__, **fields})
     packed = AnyMessage()
     packed.Pack(info)
-    return Status(code=code_of(error).value[0], message=str(error)[:MAX_TEXT_CHARS], details=[packed])
+    return Status(code=code_of(error).value[0], message=_message(error)[:MAX_TEXT_CHARS], details=[packed])
+
+
+def _message(error: errors.EsperError) -> str:
+    """What a person reads, whose tool may show ErrorInfo as bytes: a refusal's reason stands in front."""
+    if isinstance(error, errors.CommandRejected):
+        return f"{short_name(RejectionReason, error.reason)}: {error}"
+    return str(error)
 
 
 def _encode(name: str, value: Any) -> str:
@@ -134,7 +142,7 @@ def _rebuild(info: ErrorInfo, message: str) -> errors.EsperError:
     classes = {cls.__name__: cls for cls in TABLE}
     cls = classes.get(info.metadata.get("error", ""), errors.EsperError)
     rebuilt = cls.__new__(cls)
-    Exception.__init__(rebuilt, message)
+    Exception.__init__(rebuilt, info.metadata.get("detail", message))
     for name in TABLE[cls].fields if cls in TABLE else ():
         setattr(rebuilt, name, _DECODE.get(name, str)(info.metadata[name]))
     return rebuilt

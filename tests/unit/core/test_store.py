@@ -128,6 +128,21 @@ def test_a_closed_store_is_one_file_with_everything_in_it(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db.lock"]
 
 
+def test_the_writer_closes_after_every_reader(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "a.db", create)
+    store.read(numbers)
+    is_alive_then: list[bool] = []
+
+    class Slow:
+        def close(self) -> None:
+            store._writer.join(0.2)
+            is_alive_then.append(store._writer.is_alive())
+
+    store._readers.append(Slow())  # type: ignore[arg-type]
+    store.close()
+    assert is_alive_then == [True]
+
+
 def test_a_second_owner_is_refused_by_name(tmp_path: Path, store: SqliteStore) -> None:
     with pytest.raises(ConfigError, match=r"a\.db is in use by another process"):
         SqliteStore(store.path, create)

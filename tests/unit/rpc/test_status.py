@@ -137,3 +137,9 @@ def test_details_of_another_domain_are_not_ours() -> None:
     status.details[0].Pack(info)
     error = FakeRpcError(grpc.StatusCode.UNAVAILABLE, "gone", ((DETAILS_KEY, status.SerializeToString()),))
     assert type(from_rpc_error(error)) is errors.ServiceUnavailable
+
+
+def test_a_refusal_names_its_reason_to_people_and_travels_on_unchanged() -> None:
+    refused = errors.StaleCommand(STALE, "issued too long ago", "c1")
+    assert to_status(refused).message == "STALE_COMMAND: issued too long ago"
+    assert to_status(through_the_wire(refused)) == to_status(refused)
