@@ -33,7 +33,8 @@ def read(run_dir: Path) -> dict[str, Any]:
     summary = run_dir / "summary.json"
     if summary.exists():
         try:
-            return {"state": "finished", **json.loads(summary.read_text(encoding="utf-8"))}
+            found = json.loads(summary.read_text(encoding="utf-8"))
+            return {"state": "finished" if found.get("finished", True) else f"stopped, {found['stop_reason']}", **found}
         except ValueError as error:
             raise ConfigError("RUN_DIR", str(run_dir), f"summary.json is damaged: {error}") from error
     events = run_dir / "events.jsonl"

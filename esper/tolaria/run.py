@@ -176,7 +176,9 @@ def check_free(run_dir: Path, options: RunOptions) -> None:
 def claim(run_dir: Path, options: RunOptions) -> None:
     """Make the run directory ready."""
     check_free(run_dir, options)
-    if not options.resume and (run_dir / "events.jsonl").exists():
+    if options.resume:
+        (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of the interruption; the run goes on
+    elif (run_dir / "events.jsonl").exists():
         discard(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
