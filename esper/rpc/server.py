@@ -83,9 +83,6 @@ class Server:
         if self.endpoint.path is not None and _identity(self.endpoint) == self._socket is not None:
             self.endpoint.path.unlink(missing_ok=True)
 
-    async def wait_closed(self) -> None:
-        await self._server.wait_for_termination()
-
 
 async def start(config: ServerConfig, servicers: Sequence[Servicer]) -> Server:
     """Bind, serve and report SERVING."""

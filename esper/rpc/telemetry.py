@@ -113,11 +113,6 @@ class TelemetrySender:
         return self._mode.mode
 
     @property
-    def mode_update(self) -> ModeUpdate:
-        """Mode with its cause."""
-        return self._mode
-
-    @property
     def dropped(self) -> int:
         return self._outbox.dropped
 
