@@ -41,6 +41,8 @@ ARMS = ("bare", "never", "control")
 WIDTHS = (6, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 TRAINING_MS = 3_000  # training that a run holds where --steps doesn't say otherwise
 ARM_STOP_S = 60
+# Below it others take the CPU; a scheduler then favours whoever sleeps now and then, which the bare loop never does.
+QUIET_SHARE = 0.95
 # Else glibc gives memory back and takes it again as the heap happens to lie, which differs by arm and costs more than
 # what is measured here.
 ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
@@ -136,6 +138,7 @@ def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
     return {
         "wall_ratio": {f"control/{over}": spread(ratios(walls, "control", over)).to_json() for over in ARMS[:2]},
         "trainer_cpu_ratio": {f"control/{over}": spread(ratios(cpus, "control", over)).to_json() for over in ARMS[:2]},
+        "bare_cpu_share": spread(ratios([times["bare"] for times in measured], "cpu_s", "wall_s")).to_json(),
         "wall_s": {arm: spread([wall[arm] for wall in walls]).to_json() for arm in ARMS},
         "quantiles_ms": {
             arm: {name: {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)} for name, times in named.items()}
@@ -150,6 +153,11 @@ def show(result: Mapping[str, Any]) -> None:
     for name in ("wall_ratio", "trainer_cpu_ratio"):
         for arms, found in result[name].items():
             print(f"  {name:18} {arms:14} {found['median']:.3f}  range {found['low']:.3f} to {found['high']:.3f}")
+    share = result["bare_cpu_share"]["median"]
+    if share < QUIET_SHARE:
+        print(
+            f"  the bare loop, which never waits, had a CPU {share:.0%} of its time: too busy a machine for wall ratios"
+        )
     for arm, named in result["quantiles_ms"].items():
         between, at = named["step_ms"], named["boundary_step_ms"]
         print(
