@@ -20,6 +20,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from esper.core.enums import short_name
 from esper.leyline import (
     CommandOutcome,
     DecisionReason,
@@ -37,12 +38,6 @@ from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notic
 Fields = dict[str, Any]
 
 BOUNDARY_WAIT_S = 0.25
-
-
-def short(enum: Any, value: int) -> str:
-    """An enum value's name without its prefix: SEED_STAGE_BLENDING -> BLENDING."""
-    prefix = "".join("_" + letter if letter.isupper() else letter.upper() for letter in enum.DESCRIPTOR.name)[1:] + "_"
-    return str(enum.Name(value)).removeprefix(prefix)
 
 
 def present(message: Message, *names: str) -> Fields:
@@ -115,7 +110,7 @@ class EventLog:
             return
         decision = boundary.result.decision
         if decision is not None and decision.command_ids:
-            reasons = [short(DecisionReason, reason) for reason in decision.metadata.reasons]
+            reasons = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
             self.write("decision", step=boundary.step, commands=list(decision.command_ids), reasons=reasons)
         for outcome in boundary.result.outcomes:
             self._command(boundary, outcome)
@@ -134,7 +129,7 @@ class EventLog:
         decision = boundary.result.decision if boundary.result else None
         if decision is not None and outcome.command_id in decision.command_ids:
             fields["action"] = decision.metadata.policy.action
-            fields["reasons"] = [short(DecisionReason, reason) for reason in decision.metadata.reasons]
+            fields["reasons"] = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
         self.write("command", step=boundary.step, **fields)
 
     def on_events(self, notices: Sequence[Notice]) -> None:
@@ -196,9 +191,9 @@ def outcome_fields(outcome: CommandOutcome) -> Fields:
     """What became of a command."""
     fields: Fields = {"command_id": outcome.command_id, "accepted": outcome.accepted}
     if not outcome.accepted:
-        fields["rejection"] = short(RejectionReason, outcome.rejection)
+        fields["rejection"] = short_name(RejectionReason, outcome.rejection)
     fields |= present(outcome, "detail", "ledger_seq")
-    fields["directives"] = [short(DirectiveKind, directive.kind) for directive in outcome.directives]
+    fields["directives"] = [short_name(DirectiveKind, directive.kind) for directive in outcome.directives]
     return fields
 
 
@@ -206,7 +201,7 @@ def directive_fields(report: DirectiveReport) -> Fields:
     """What the executor did."""
     fields: Fields = {
         "seed_id": report.seed_id,
-        "directive": short(DirectiveKind, report.kind),
+        "directive": short_name(DirectiveKind, report.kind),
         **present(report, "step", "succeeded", "max_logit_delta", "added_parameters", "added_forward_macs", "folded"),
     }
     if report.failure:
@@ -219,8 +214,8 @@ def transition_fields(transition: StageTransition) -> Fields:
     return {
         "step": transition.step,
         "seed_id": transition.seed_id,
-        "from_stage": short(SeedStage, transition.from_stage),
-        "to_stage": short(SeedStage, transition.to_stage),
+        "from_stage": short_name(SeedStage, transition.from_stage),
+        "to_stage": short_name(SeedStage, transition.to_stage),
         "command_id": transition.command_id,
         "reason": transition.reason,
     }
@@ -231,8 +226,8 @@ def gate_fields(gate: GateEvidence) -> Fields:
     fields: Fields = {
         "step": gate.step,
         "seed_id": gate.seed_id,
-        "gate": short(SeedGate, gate.gate),
-        "verdict": short(GateVerdict, gate.verdict),
+        "gate": short_name(SeedGate, gate.gate),
+        "verdict": short_name(GateVerdict, gate.verdict),
         "quantity": gate.quantity,
         "detail": gate.detail,
         **present(gate, "measured", "threshold", "standard_error", "samples"),

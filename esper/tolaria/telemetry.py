@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esper.core.clock import Clock
+from esper.core.enums import short_name
 from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.display import living
-from esper.tolaria.events import short
 from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
 
 SOURCE = "tolaria"
@@ -89,7 +89,7 @@ class TelemetryObserver:
 
     def _report_event(self, report: DirectiveReport) -> Event | None:
         if not report.succeeded:
-            kind = short(DirectiveKind, report.kind)
+            kind = short_name(DirectiveKind, report.kind)
             return event(m.DIRECTIVE_FAILED, self._clock, report.failure, seed_id=report.seed_id, directive=kind)
         if report.kind not in REPORT_EVENTS:
             return None

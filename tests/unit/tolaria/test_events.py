@@ -25,7 +25,7 @@ from esper.leyline import (
     TrainingMetrics,
     TwinTest,
 )
-from esper.tolaria.events import EventLog, incident_kind, short
+from esper.tolaria.events import EventLog, incident_kind
 from esper.tolaria.observer import Boundary, Notice, StepDone
 from esper.tolaria.packet_result import PacketResult
 from esper.tolaria.report import INCIDENTS, read_events
@@ -152,11 +152,6 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
 def test_reading_what_is_no_run_says_so(tmp_path: Path) -> None:
     with pytest.raises(DependencyViolationError, match="directory of a run"):
         read_events(tmp_path)
-
-
-def test_enum_names_lose_their_prefix() -> None:
-    assert short(SeedGate, SeedGate.SEED_GATE_G4_SYSTEM_IMPACT) == "G4_SYSTEM_IMPACT"
-    assert short(SeedStage, SeedStage.SEED_STAGE_FOSSILIZED) == "FOSSILIZED"
 
 
 @pytest.mark.parametrize(

@@ -221,7 +221,7 @@ def test_a_missing_answer_is_counted_named_and_makes_the_run_irreproducible() ->
     summary = run(CONFIG, ScriptedControl(KEPT, failures=[5]), observer=recorder)
     assert summary["timeouts"] == 1
     assert not summary["reproducible"]
-    assert "no answer" in summary["reproducible_cause"]
+    assert "deadline" in summary["reproducible_cause"]
     modes = [boundary.mode for boundary in recorder.boundaries]
     assert modes.count("conservative") == 5
     assert modes[-1] == "normal"
