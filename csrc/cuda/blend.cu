@@ -60,16 +60,13 @@ class Weights {
   double alpha_;
 };
 
-// Packs that a thread has in flight: those of two-byte types hold more elements, which have to fit into registers too.
-template <typename T>
-inline constexpr int kPacks = sizeof(T) == 2 ? 2 : 4;
-template <typename T>
-inline constexpr int kLeastBlocks = sizeof(T) == 2 ? 4 : 1;
+// Packs that a thread has in flight.
+constexpr int kPacks = 2;
 
 // The elements of one block: kPacks packs a thread, kSize elements each (1 where an address is not aligned).
 template <typename T, int kSize>
 struct Tile {
-  static constexpr int64_t kElements = static_cast<int64_t>(kThreads) * kPacks<T> * kSize;
+  static constexpr int64_t kElements = static_cast<int64_t>(kThreads) * kPacks * kSize;
 
   int64_t base;
   int64_t size;
@@ -82,7 +79,7 @@ struct Tile {
   __device__ Pack<T, kSize> load(const T* from, int u) const {
     const T* at = from + base + offset(u);
     if constexpr (sizeof(Pack<T, kSize>) == 16) {
-      if (is_whole(u)) return load_last<kSize>(at);
+      if (is_whole(u)) return cuda::load<kSize>(at);
     }
     Pack<T, kSize> pack = {};
 #pragma unroll
@@ -136,10 +133,10 @@ __device__ Pack<T, kSize> scale_pack(const Pack<T, kSize>& grad, compute_t<T> we
 
 // kUniform: all elements of a pack share a gate entry. Otherwise no operand is left unread.
 template <typename T, int kSize, bool kUniform>
-__global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) blend_kernel(
+__global__ void __launch_bounds__(kThreads) blend_kernel(
     BlendPlan plan, const T* __restrict__ host, const T* __restrict__ seed, T* __restrict__ out, int64_t size) {
   using C = compute_t<T>;
-  constexpr int kUnroll = kPacks<T>;
+  constexpr int kUnroll = kPacks;
   __shared__ Pair<C> table[Weights<C>::kTable];
   const Weights<C> weights(plan, table);
   const Tile<T, kSize> tile(size);
@@ -176,10 +173,10 @@ __global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) blend_kernel(
 }
 
 template <typename T, int kSize, bool kUniform>
-__global__ void __launch_bounds__(kThreads, kLeastBlocks<T>) backward_kernel(
+__global__ void __launch_bounds__(kThreads) backward_kernel(
     BlendPlan plan, const T* __restrict__ grad, T* __restrict__ grad_host, T* __restrict__ grad_seed, int64_t size) {
   using C = compute_t<T>;
-  constexpr int kUnroll = kPacks<T>;
+  constexpr int kUnroll = kPacks;
   __shared__ Pair<C> table[Weights<C>::kTable];
   const Weights<C> weights(plan, table);
   const Tile<T, kSize> tile(size);

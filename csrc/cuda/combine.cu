@@ -48,7 +48,7 @@ combine_packs(const Table& table, int piece, int64_t low, int64_t high, const do
         const T* row = k + r < table.rows ? table.template address<T>(piece, k + r) : nullptr;
         if (row == nullptr) continue;
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) packs[r][u] = load_last<kSize>(row + first + u * kStep);
+        for (int u = 0; u < kUnroll; ++u) packs[r][u] = load<kSize>(row + first + u * kStep);
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {

@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(
   Summary summary;
   const int64_t whole = is_aligned(row) ? classes / kSize * kSize : 0;
 #pragma unroll 2
-  for (int64_t c = thread * kSize; c < whole; c += kRowThreads * kSize) summary.add(load_last<kSize>(row + c));
+  for (int64_t c = thread * kSize; c < whole; c += kRowThreads * kSize) summary.add(load<kSize>(row + c));
   for (int64_t c = whole + thread; c < classes; c += kRowThreads) summary.add(Pack<T, 1>{{row[c]}});
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) summary.merge(shuffle(summary, offset));

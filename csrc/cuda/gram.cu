@@ -29,7 +29,7 @@ void launch_groups(const Rows& rows, const GramGrid& grid, double* sums, cudaStr
   Partials partials{sums, 0, grid.blocks};
   for_each_table<kGroups <= 2>(rows, [&](const auto& table, int64_t) {
     constexpr int kWords = sizeof(table.words) / sizeof(int64_t);
-    const int64_t blocks = GramGrid::blocks_for(table.columns);
+    const int64_t blocks = GramGrid::blocks_for(rows, table.columns);
     launch(
         gram_kernel<T, kGroups, kUnroll, kWords, WholeRows>, blocks, kGramThreads, stream, table,
         GramGrid::kWarpColumns, column_groups(rows.count), WholeRows{}, partials);
@@ -41,7 +41,7 @@ void launch_groups(const Rows& rows, const GramGrid& grid, double* sums, cudaStr
 
 GramGrid plan_gram(const Rows& rows) {
   GramGrid grid;
-  for_each_table(rows, [&](const auto& table, int64_t) { grid.blocks += GramGrid::blocks_for(table.columns); });
+  for_each_table(rows, [&](const auto& table, int64_t) { grid.blocks += GramGrid::blocks_for(rows, table.columns); });
   return grid;
 }
 

@@ -174,12 +174,17 @@ struct Partials {
 // Blocks stride over the columns together, which keeps what is in flight close together in memory.
 // All of a launch's blocks must fit on the device at once, or the last ones would stride over their columns alone.
 template <typename T, int kGroups, int kUnroll, int kWords, typename Split>
-__global__ void __launch_bounds__(kGramThreads, kGroups <= 2 ? 6 : 1) gram_kernel(
-    const __grid_constant__ PieceTable<kWords> table,
-    int64_t warp_columns,
-    int column_groups,
-    Split split,
-    Partials partials) {
+__global__ void __launch_bounds__(
+    kGramThreads,
+    kGroups == 1   ? 8
+    : kGroups == 2 ? 6
+                   : 1)
+    gram_kernel(
+        const __grid_constant__ PieceTable<kWords> table,
+        int64_t warp_columns,
+        int column_groups,
+        Split split,
+        Partials partials) {
   const int slots = kTile / column_groups;
   const int slot = threadIdx.x % kWarp / 4;
   Sums<kGroups, Split::kSquares> sums;

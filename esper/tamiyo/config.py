@@ -17,7 +17,7 @@ class Thresholds:
 
     slope: float = 0.6
     """Relative fall of the smoothed loss per 100 steps below which it is flat."""
-    floor: float = 0.05
+    floor: float = 0.08
     """Smoothed loss at or below which nothing is left to gain on the training data."""
     share: float = 0.99
     """Share of training samples already right, from which on nothing is left to gain; 1 leaves it to the loss."""
