@@ -136,26 +136,25 @@ template <typename T, int kSize, bool kUniform>
 __global__ void __launch_bounds__(kThreads) blend_kernel(
     BlendPlan plan, const T* __restrict__ host, const T* __restrict__ seed, T* __restrict__ out, int64_t size) {
   using C = compute_t<T>;
-  constexpr int kUnroll = kPacks;
   __shared__ Pair<C> table[Weights<C>::kTable];
   const Weights<C> weights(plan, table);
   const Tile<T, kSize> tile(size);
   EntryCursor cursor(plan, tile.base);
-  Pair<C> pairs[kUnroll];
-  Pack<T, kSize> hosts[kUnroll] = {};
-  Pack<T, kSize> seeds[kUnroll] = {};
+  Pair<C> pairs[kPacks];
+  Pack<T, kSize> hosts[kPacks] = {};
+  Pack<T, kSize> seeds[kPacks] = {};
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < kPacks; ++u) {
     cursor.seek(tile.offset(u));
     pairs[u] = kUniform ? weights[cursor.entry()] : Pair<C>{C(1), C(1)};
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < kPacks; ++u) {
     if (pairs[u].take == C(0) || pairs[u].keep != C(0)) hosts[u] = tile.load(host, u);
     if (pairs[u].take != C(0)) seeds[u] = tile.load(seed, u);
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < kPacks; ++u) {
     if constexpr (kUniform) {
       hosts[u] = mix_pack(hosts[u], seeds[u], pairs[u]);
     } else {
@@ -176,24 +175,23 @@ template <typename T, int kSize, bool kUniform>
 __global__ void __launch_bounds__(kThreads) backward_kernel(
     BlendPlan plan, const T* __restrict__ grad, T* __restrict__ grad_host, T* __restrict__ grad_seed, int64_t size) {
   using C = compute_t<T>;
-  constexpr int kUnroll = kPacks;
   __shared__ Pair<C> table[Weights<C>::kTable];
   const Weights<C> weights(plan, table);
   const Tile<T, kSize> tile(size);
   EntryCursor cursor(plan, tile.base);
-  Pair<C> pairs[kUnroll];
-  Pack<T, kSize> grads[kUnroll] = {};
+  Pair<C> pairs[kPacks];
+  Pack<T, kSize> grads[kPacks] = {};
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < kPacks; ++u) {
     cursor.seek(tile.offset(u));
     pairs[u] = kUniform ? weights[cursor.entry()] : Pair<C>{C(1), C(1)};
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < kPacks; ++u) {
     if (grad_host != nullptr || pairs[u].take != C(0)) grads[u] = tile.load(grad, u);
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
+  for (int u = 0; u < kPacks; ++u) {
     if constexpr (kUniform) {
       if (grad_host != nullptr) tile.store(grad_host, u, scale_pack(grads[u], pairs[u].keep));
       if (grad_seed != nullptr) tile.store(grad_seed, u, scale_pack(grads[u], pairs[u].take));

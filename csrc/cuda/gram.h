@@ -8,13 +8,17 @@ namespace esper::cuda {
 
 // How a Gram pass divides its columns; follows from the rows' sizes alone.
 struct GramGrid {
-  static constexpr int kWarps = 4;                 // of a block
-  static constexpr int64_t kWarpColumns = 256;     // that a warp takes at a time
-  static constexpr int64_t kMostBlocks = 6 * 132;  // of a launch; six for each multiprocessor of an H100
+  static constexpr int kWarps = 4;              // of a block
+  static constexpr int64_t kWarpColumns = 256;  // that a warp takes at a time
 
   int64_t blocks = 0;  // of all launches together
 
-  static int64_t blocks_for(int64_t columns) { return std::min(ceil_div(columns, kWarpColumns * kWarps), kMostBlocks); }
+  // Of a launch. More rows have more in flight per block: with more blocks than this the second-level cache gives up
+  // what was fetched ahead before it is read.
+  static int64_t blocks_for(const Rows& rows, int64_t columns) {
+    const int64_t per_multiprocessor = rows.count <= 4 ? 8 : rows.count <= 8 ? 6 : 4;
+    return std::min(ceil_div(columns, kWarpColumns * kWarps), per_multiprocessor * 132);
+  }
 };
 GramGrid plan_gram(const Rows& rows);
 
