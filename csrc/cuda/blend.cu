@@ -7,14 +7,12 @@
 
 #include "../common/limits.h"
 #include "layout.h"
-#include "reduce.h"
 #include "weights.h"
 
 namespace esper::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kSumThreads = 256;
 
 template <typename C>
 struct Pair {
@@ -216,39 +214,6 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
   }
 }
 
-// One super-chunk a block; the partial sums are added by one block in a fixed order.
-template <typename T>
-__global__ void __launch_bounds__(kSumThreads)
-    alpha_grad_kernel(BlendPlan plan, const T* grad, const T* host, const T* seed, int64_t size, double* partials) {
-  const int64_t base = blockIdx.x * kSuperChunk;
-  const int64_t end = base + kSuperChunk < size ? base + kSuperChunk : size;
-  const double alpha = plan.read_alpha();
-  EntryCursor cursor(plan, base);
-  double total = 0;
-#pragma unroll 4
-  for (int64_t i = base + threadIdx.x; i < end; i += kSumThreads) {
-    cursor.seek(static_cast<uint32_t>(i - base));
-    const double slope = plan.weight(alpha, cursor.entry()).slope;
-    if (slope == 0) continue;
-    const double difference = to_double(seed[i]) - (plan.is_convex ? to_double(host[i]) : 0.0);
-    total += slope * (to_double(grad[i]) * difference);
-  }
-  total = sum_block<kSumThreads>(total);
-  if (threadIdx.x == 0) partials[blockIdx.x] = total;
-}
-
-__global__ void __launch_bounds__(kSumThreads)
-    sum_kernel(const double* partials, int64_t count, void* out, bool is_double) {
-  double total = 0;
-  for (int64_t i = threadIdx.x; i < count; i += kSumThreads) total += partials[i];
-  total = sum_block<kSumThreads>(total);
-  if (threadIdx.x > 0) return;
-  if (is_double)
-    *static_cast<double*>(out) = total;
-  else
-    *static_cast<float*>(out) = static_cast<float>(total);
-}
-
 // Calls body(size of a pack, whether it shares a gate entry) with constants: 16 bytes where every address allows it.
 template <typename T, typename Body>
 void with_pack(const BlendPlan& plan, bool is_aligned, Body&& body) {
@@ -320,97 +285,11 @@ std::tuple<Tensor, Tensor> blend_backward(
   return {grad_host, grad_seed};
 }
 
-Tensor blend_alpha_grad(
-    const Tensor& grad,
-    const Tensor& host,
-    const Tensor& seed,
-    const Tensor& alpha,
-    const std::optional<Tensor>& gate,
-    int64_t gate_dim,
-    double lo,
-    double hi,
-    bool convex) {
-  const OnDevice device(host);
-  check_same(host, seed, "seed", device);
-  check_same(host, grad, "grad", device);
-  const Tensor h = as_dense(host);
-  const Tensor s = laid_out_as(seed, h);
-  const Tensor g = laid_out_as(grad, h);
-  const BlendPlan plan = plan_blend(h, alpha, gate, gate_dim, lo, hi, convex, device);
-  const int64_t size = h.numel();
-  const int64_t chunks = ceil_div(size, kSuperChunk);
-  const Tensor partials = new_tensor(device.index(), ScalarType::Double, {chunks});
-  const Tensor out = new_tensor(device.index(), alpha.scalar_type(), {});
-  dispatch_floating(h.scalar_type(), "host", [&](auto type) {
-    using T = typename decltype(type)::type;
-    launch(
-        alpha_grad_kernel<T>, chunks, kSumThreads, device.stream(), plan, data<T>(g), data<T>(h), data<T>(s), size,
-        data<double>(partials));
-  });
-  launch(
-      sum_kernel, 1, kSumThreads, device.stream(), data<double>(partials), chunks, out.data_ptr(),
-      plan.is_alpha_double);
-  return out;
-}
-
 }  // namespace
-
-BlendPlan plan_weights(
-    const Tensor& alpha, const std::optional<Tensor>& gate, double lo, double hi, const OnDevice& device) {
-  const auto is_double = [&](const Tensor& tensor, const char* name) {
-    check_device(tensor, device.index(), name);
-    const ScalarType dtype = tensor.scalar_type();
-    ESPER_CHECK(
-        dtype == ScalarType::Float || dtype == ScalarType::Double, name, " has dtype ",
-        torch::headeronly::toString(dtype), ", expected float32 or float64");
-    return dtype == ScalarType::Double;
-  };
-  BlendPlan plan;
-  plan.is_alpha_double = is_double(alpha, "alpha");
-  ESPER_CHECK(alpha.numel() == 1, "alpha has shape ", shape_of(alpha), ", expected a 0-d tensor");
-  plan.alpha = alpha.data_ptr();
-  plan.lo = lo;
-  plan.hi = hi;
-  if (!gate) return plan;
-  plan.is_gate_double = is_double(*gate, "gate");
-  ESPER_CHECK(
-      gate->dim() == 1 && gate->is_contiguous(), "gate has shape ", shape_of(*gate), ", expected a contiguous vector");
-  ESPER_CHECK(
-      gate->numel() < EntryCursor::kShortRun, "gate has ", gate->numel(), " entries, expected fewer than ",
-      EntryCursor::kShortRun);
-  plan.gate = gate->data_ptr();
-  plan.entries = gate->numel();
-  return plan;
-}
-
-BlendPlan plan_blend(
-    const Tensor& like,
-    const Tensor& alpha,
-    const std::optional<Tensor>& gate,
-    int64_t dim,
-    double lo,
-    double hi,
-    bool is_convex,
-    const OnDevice& device) {
-  BlendPlan plan = plan_weights(alpha, gate, lo, hi, device);
-  plan.is_convex = is_convex;
-  if (!gate) return plan;
-  ESPER_CHECK(dim >= 0 && dim < like.dim(), "gate_dim is ", dim, ", host has shape ", shape_of(like));
-  const int64_t size = like.size(dim);
-  ESPER_CHECK(
-      plan.entries > 0 && size % plan.entries == 0, "gate has ", plan.entries, " entries, which do not divide the ",
-      size, " elements of dimension ", dim, " of shape ", shape_of(like));
-  if (like.numel() == 0) return plan;
-  plan.inner = (size == 1 ? like.numel() : like.stride(dim)) * (size / plan.entries);
-  plan.by_entries = Divisor(static_cast<uint32_t>(plan.entries));
-  if (plan.inner <= EntryCursor::kShortRun) plan.by_inner = Divisor(static_cast<uint32_t>(plan.inner));
-  return plan;
-}
 
 STABLE_TORCH_LIBRARY_IMPL(esper, CUDA, m) {
   m.impl("blend", TORCH_BOX(&blend));
   m.impl("blend_backward", TORCH_BOX(&blend_backward));
-  m.impl("blend_alpha_grad", TORCH_BOX(&blend_alpha_grad));
 }
 
 }  // namespace esper::cuda
