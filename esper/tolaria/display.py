@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from esper.tolaria.events import gate_fields, transition_fields
-from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, SeedView, StepDone
+from esper.tolaria.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
 
 REFRESH_S = 0.25
 LINE_INTERVAL_S = 5.0
@@ -62,7 +62,7 @@ def living(seeds: Sequence[SeedView]) -> list[SeedView]:
     return [seed for seed in seeds if seed.stage in ("GERMINATED", "TRAINING", "BLENDING", "SHADOWING", "PROBATIONARY")]
 
 
-class PlainDisplay:
+class PlainDisplay(Observer):
     """Observer that prints a line every few seconds and one for every event worth knowing."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -96,14 +96,11 @@ class PlainDisplay:
     def on_epoch(self, done: EpochDone) -> None:
         self._state.epoch = done
 
-    def on_checkpoint(self, written: CheckpointWritten) -> None:
-        """Nothing to say: checkpoints are routine."""
-
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._print(closing(summary))
 
 
-class LiveDisplay:
+class LiveDisplay(Observer):
     """Observer that keeps one table on the terminal, with the events scrolling above it."""
 
     def __init__(self, console: Console) -> None:
@@ -144,9 +141,6 @@ class LiveDisplay:
 
     def on_epoch(self, done: EpochDone) -> None:
         self._state.epoch = done
-
-    def on_checkpoint(self, written: CheckpointWritten) -> None:
-        """Nothing to say: checkpoints are routine."""
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._live.stop()

@@ -33,7 +33,7 @@ from esper.leyline import (
     SeedStage,
     StageTransition,
 )
-from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
+from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
 
 Fields = dict[str, Any]
 
@@ -45,7 +45,7 @@ def present(message: Message, *names: str) -> Fields:
     return {name: getattr(message, name) for name in names if message.HasField(name)}
 
 
-class EventLog:
+class EventLog(Observer):
     """Observer that appends to events.jsonl and counts commands for the summary."""
 
     def __init__(self, path: Path) -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, EsperError
@@ -28,7 +27,7 @@ from esper.leyline import (
 from esper.rpc.clients import KasminaClient
 from esper.tolaria.answer import refusal
 from esper.tolaria.events import outcome_fields
-from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
+from esper.tolaria.observer import Boundary, Observer, RunStarted
 
 TIMEOUT_S = 5.0
 USELESS_BLUEPRINT = "control.random_frozen"
@@ -36,7 +35,7 @@ USELESS_SEED = "useless"
 USELESS_BLEND_SHARE = 0.06  # long enough for the host to lean on it: muted, it then looks useful
 
 
-class FaultInjector:
+class FaultInjector(Observer):
     """Observer that injects one fault each at fixed shares of the run."""
 
     def __init__(
@@ -146,18 +145,3 @@ class FaultInjector:
         except EsperError as error:
             return f"refused: {error}"
         return "accepted" if outcome.accepted else f"refused: {outcome.detail}"
-
-    def on_step(self, done: StepDone) -> None:
-        """Nothing."""
-
-    def on_events(self, notices: Sequence[Notice]) -> None:
-        """Nothing."""
-
-    def on_epoch(self, done: EpochDone) -> None:
-        """Nothing."""
-
-    def on_checkpoint(self, written: CheckpointWritten) -> None:
-        """Nothing."""
-
-    def on_finish(self, summary: Mapping[str, Any]) -> None:
-        """Nothing."""

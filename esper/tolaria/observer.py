@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from esper.leyline import SystemStatePacket
 
@@ -116,8 +116,8 @@ class Notice:
     """What lies behind it, at any length: for the event log."""
 
 
-class Observer(Protocol):
-    """Someone who watches a run."""
+class Observer:
+    """Someone who watches a run: each kind overrides what it wants to hear, and the rest passes it by."""
 
     def on_start(self, started: RunStarted) -> None:
         """The run begins or goes on."""
@@ -141,7 +141,7 @@ class Observer(Protocol):
         """The run is over; the summary is what summary.json holds."""
 
 
-class Observers:
+class Observers(Observer):
     """Several observers as one, told in order."""
 
     def __init__(self, *observers: Observer) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import FileWriter
 
-from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
+from esper.tolaria.observer import Boundary, EpochDone, Observer
 
 
-class TensorBoardScalars:
+class TensorBoardScalars(Observer):
     """Observer that writes losses, accuracies, alphas, gains and step times below `directory`."""
 
     def __init__(self, directory: Path) -> None:
@@ -31,12 +31,6 @@ class TensorBoardScalars:
         there = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
         self._writer.add_summary(Summary(value=there), step)
 
-    def on_start(self, started: RunStarted) -> None:
-        """Nothing: scalars begin with the first boundary."""
-
-    def on_step(self, done: StepDone) -> None:
-        """Nothing: one point a boundary is enough."""
-
     def on_boundary(self, boundary: Boundary) -> None:
         metrics = boundary.packet.metrics
         values: dict[str, float | None] = {
@@ -51,9 +45,6 @@ class TensorBoardScalars:
             values |= {f"alpha/{seed.seed_id}": seed.alpha, f"gain/{seed.seed_id}": seed.gain}
         self._add(boundary.step, values)
 
-    def on_events(self, notices: Sequence[Notice]) -> None:
-        """Nothing: events stand in events.jsonl."""
-
     def on_epoch(self, done: EpochDone) -> None:
         values = {
             "loss/judge": done.validation_loss,
@@ -61,9 +52,6 @@ class TensorBoardScalars:
             "accuracy/train": done.train_accuracy,
         }
         self._add(done.step, values)
-
-    def on_checkpoint(self, written: CheckpointWritten) -> None:
-        """Nothing: checkpoints are no scalars."""
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._add(summary["steps"], {"accuracy/test": summary.get("test_accuracy")})

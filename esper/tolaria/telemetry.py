@@ -12,7 +12,7 @@ from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceCo
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.display import living
-from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, RunStarted, StepDone
+from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
 
 SOURCE = "tolaria"
 NOTICE_EVENTS = {
@@ -29,7 +29,7 @@ REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
 }
 
 
-class TelemetryObserver:
+class TelemetryObserver(Observer):
     """Observer that sends one packet a boundary, and one for each thing out of the ordinary."""
 
     def __init__(self, reporter: Reporter, clock: Clock) -> None:

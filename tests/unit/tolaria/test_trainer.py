@@ -52,7 +52,7 @@ class KilledError(Exception):
     """Stands for kill -9: nothing after it is done."""
 
 
-class Recorder:
+class Recorder(Observer):
     """Observer that keeps what it is told and may kill the run."""
 
     def __init__(self, kill_at: int | None = None) -> None:
