@@ -44,6 +44,12 @@ class Method:
         return f"{self.service}/{self.name}"
 
     @property
+    def shape(self) -> str:
+        """unary_unary, stream_unary, unary_stream or stream_stream, as grpc names them."""
+        words = ("stream" if streams else "unary" for streams in (self.requests_stream, self.responses_stream))
+        return "_".join(words)
+
+    @property
     def path(self) -> str:
         return f"/{self.full_name}"
 

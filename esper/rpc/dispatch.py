@@ -55,11 +55,7 @@ def _handler(method: Method, servicer: Servicer, gate: Gate) -> grpc.RpcMethodHa
     answer = getattr(servicer, method.attribute)
     is_endless = method.attribute in servicer.endless
     wrap = _streaming(method, answer, gate, is_endless) if method.responses_stream else _single(method, answer, gate)
-    make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(
-        grpc,
-        f"{'stream' if method.requests_stream else 'unary'}_{'stream' if method.responses_stream else 'unary'}"
-        "_rpc_method_handler",
-    )
+    make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(grpc, f"{method.shape}_rpc_method_handler")
     return make(
         wrap,
         request_deserializer=method.request.FromString,

@@ -76,9 +76,11 @@ class AioChannel:
     def __init__(self, raw: grpc.aio.Channel, endpoint: Endpoint) -> None:
         self.raw = raw
         self.endpoint = endpoint
+        self.is_closed = False
 
     async def close(self) -> None:
         """Calls in flight end with ServiceUnavailable."""
+        self.is_closed = True
         await self.raw.close(None)
 
     async def __aenter__(self) -> AioChannel:

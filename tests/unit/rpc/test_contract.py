@@ -9,14 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from esper.rpc.bases import BASES, Servicer
-from esper.rpc.clients import _aio_calls, _sync_calls, aio, sync
+from esper.rpc.clients import aio, sync
+from esper.rpc.clients._shapes import Rpc
 from esper.rpc.contract import SERVICES, methods, snake_case
 
-CLIENTS = [
-    (module, calls, getattr(module, f"{name.removesuffix('Service')}Client"))
-    for module, calls in ((sync, _sync_calls), (aio, _aio_calls))
-    for name in SERVICES
-]
+CLIENTS = [getattr(module, f"{name.removesuffix('Service')}Client") for module in (sync, aio) for name in SERVICES]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("OpenRun", "open_run"), ("ListFieldReports", "list_field_reports")])
@@ -48,11 +45,11 @@ def test_only_server_streams_are_endless(base: type[Servicer]) -> None:
     assert all(table[name].responses_stream for name in base.endless)
 
 
-@pytest.mark.parametrize(("module", "calls", "client"), CLIENTS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_client_has_one_method_for_each_rpc_with_its_messages(module: object, calls: object, client: type) -> None:
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.__module__}.{client.__name__}")
+def test_a_client_has_one_method_for_each_rpc_with_its_messages(client: type) -> None:
     kinds = {(False, False): "Unary", (True, False): "ClientStream", (False, True): "ServerStream"}
     table = methods(client.service)
-    own = {name: value for name, value in vars(client).items() if isinstance(value, calls._Rpc)}
+    own = {name: value for cls in client.__mro__ for name, value in vars(cls).items() if isinstance(value, Rpc)}
     assert set(own) == set(table)
     for name, method in table.items():
         rpc = own[name]

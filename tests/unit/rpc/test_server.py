@@ -135,7 +135,8 @@ async def test_a_servicer_sees_tokens_peer_and_deadline(serve: Serve) -> None:
     (call,) = bus.calls
     assert (call.run_token, call.service, call.service_token) == ("run-token", "tamiyo", None)
     assert call.method == f"{SERVICE}/Publish"
-    assert 0 < call.remaining_s <= 5
+    # grpc's clock and ours differ by milliseconds; what matters is that it isn't the server's own 30 s.
+    assert 0 < call.remaining_s < 6
     assert "run-token" not in repr(call)
 
 

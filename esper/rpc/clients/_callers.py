@@ -1,0 +1,115 @@
+"""How clients call: each call with its client's token, a deadline and a span; a status becomes the servicer's error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar
+
+import grpc
+from opentelemetry.trace import Span
+
+from esper.core.errors import ServiceUnavailable
+from esper.rpc.call import RUN_TOKEN
+from esper.rpc.clients.channel import AioChannel, Channel
+from esper.rpc.contract import methods
+from esper.rpc.status import from_rpc_error
+from esper.rpc.tracing import begin_call, record_status
+
+AnyChannel = TypeVar("AnyChannel", Channel, AioChannel)
+
+
+class Caller(Generic[AnyChannel]):
+    """A client of one service. Its token and metadata go with every call."""
+
+    service: ClassVar[str]
+
+    def __init__(
+        self, channel: AnyChannel, *, token: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self._channel: AnyChannel = channel
+        own = {**(metadata or {}), **({RUN_TOKEN: token} if token is not None else {})}
+        self._metadata = tuple(own.items())
+        self._methods = methods(self.service)
+
+    def _prepared(
+        self, attribute: str, request: Any, timeout_s: float
+    ) -> tuple[Callable[[], Any], AbstractContextManager[None]]:
+        """What begins the call, and the context to wait for its end in."""
+        method = self._methods[attribute]
+        place = f"{method.full_name} at {self._channel.endpoint}"
+        if self._channel.is_closed:
+            raise ServiceUnavailable("rpc", "channel", place, "it was closed; open another one")
+        stub = getattr(self._channel.raw, method.shape)(
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        span, trace_metadata = begin_call(method, self._channel.endpoint)
+        begin = partial(stub, request, timeout=timeout_s, metadata=self._metadata + trace_metadata)
+        return begin, _ending(span, place, timeout_s)
+
+
+class SyncCaller(Caller[Channel]):
+    """Calls from a thread."""
+
+    def invoke(self, attribute: str, request: Any, *, timeout_s: float) -> Any:
+        """One response, whether the requests stream or not."""
+        begin, ending = self._prepared(attribute, request, timeout_s)
+        with ending:
+            return begin()
+
+    def stream(self, attribute: str, request: Any, *, timeout_s: float) -> Iterator[Any]:
+        """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
+        begin, ending = self._prepared(attribute, request, timeout_s)
+        call = begin()
+
+        def responses() -> Iterator[Any]:
+            with ending:
+                try:
+                    yield from call
+                finally:
+                    call.cancel()
+
+        return responses()
+
+
+class AioCaller(Caller[AioChannel]):
+    """Calls from an event loop."""
+
+    async def invoke(self, attribute: str, request: Any, *, timeout_s: float) -> Any:
+        """One response, whether the requests stream or not."""
+        begin, ending = self._prepared(attribute, request, timeout_s)
+        with ending:
+            return await begin()
+
+    def stream(self, attribute: str, request: Any, *, timeout_s: float) -> AsyncIterator[Any]:
+        """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
+        begin, ending = self._prepared(attribute, request, timeout_s)
+        call = begin()
+
+        async def responses() -> AsyncIterator[Any]:
+            with ending:
+                try:
+                    async for response in call:
+                        yield response
+                finally:
+                    call.cancel()
+
+        return responses()
+
+
+@contextmanager
+def _ending(span: Span, place: str, timeout_s: float) -> Iterator[None]:
+    """End the span with the call's status; a call that is left early counts as cancelled."""
+    code = grpc.StatusCode.CANCELLED
+    try:
+        yield
+        code = grpc.StatusCode.OK
+    except grpc.RpcError as error:
+        code = error.code()
+        raise from_rpc_error(error, place, timeout_s) from error
+    finally:
+        record_status(span, code)
+        span.end()
