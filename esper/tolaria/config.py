@@ -92,6 +92,9 @@ class TrainConfig:
     tamiyo: str = _setting("control", "spawn", "Tamiyo: spawn, HOST:PORT or unix:PATH")
     kasmina: str = _setting("control", "spawn", "Kasmina: spawn, HOST:PORT or unix:PATH")
     weatherlight: str = _setting("control", "spawn", "Weatherlight: spawn, HOST:PORT or unix:PATH")
+    tls_ca: Path | None = field(default=None, metadata=_metadata("control", "PEM authority of connected services"))
+    tls_cert: Path | None = field(default=None, metadata=_metadata("control", "PEM certificate of this client"))
+    tls_key: Path | None = field(default=None, metadata=_metadata("control", "PEM key of that certificate"))
     otlp_endpoint: str | None = _setting("control", None, "where traces go; default: OTEL_* variables, else nowhere")
 
     run_dir: Path = field(default=Path("runs/latest"), metadata=_metadata("run", "directory of the run's files"))
@@ -110,6 +113,10 @@ class TrainConfig:
                 raise ConfigError(setting.name, getattr(self, setting.name), f"choose one of {', '.join(choices)}")
         if self.pcgrad and self.accumulate < 2:
             raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("tls_cert, tls_key", (self.tls_cert, self.tls_key), "give both or neither")
+        if self.tls_cert is not None and self.tls_ca is None:
+            raise ConfigError("tls_ca", None, "give the authority of the services' certificates too")
         if self.batch_size < self.accumulate:
             raise ConfigError(
                 "accumulate", self.accumulate, f"can't cut a batch of {self.batch_size} into as many parts"

@@ -6,14 +6,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from esper.core.clock import SYSTEM_CLOCK
 from esper.leyline import KasminaServiceGetStatusRequest
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.link import Link
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Observers
 from esper.tolaria.prepare import prepare
-from esper.tolaria.run import start_services
+from esper.tolaria.run import connected
 from esper.tolaria.trainer import Opening, Trainer
 
 TIMEOUT_S = 5.0
@@ -40,14 +38,12 @@ def _services(config: TrainConfig) -> list[str]:
         config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
         config.run_dir.mkdir()
         run = prepare(config)
-        with start_services(config, Observers()) as (services, keyring):
-            link = Link(config, run.run_id, services.endpoints, keyring, SYSTEM_CLOCK)
+        with connected(config, run.run_id, lambda name, message: None) as plane:
             opening = Opening(generation=1, step=0, total_steps=run.total_steps, manifest=run.manifest, states=None)
-            control = link.open_control(opening)
-            status = link.opened.kasmina.get_status(KasminaServiceGetStatusRequest(), timeout_s=TIMEOUT_S)
+            control = plane.link.open_control(opening)
+            status = plane.link.opened.kasmina.get_status(KasminaServiceGetStatusRequest(), timeout_s=TIMEOUT_S)
             control.close()
-            failure = link.finish(0, "stopped")
-            link.close()
-            lines = [f"service: {name} at {endpoint}" for name, endpoint in services.endpoints.items()]
+            failure = plane.link.finish(0, "stopped")
+            lines = [f"service: {name} at {endpoint}" for name, endpoint in plane.services.endpoints.items()]
     accepted = f"run: signed, opened at generation 1, {status.open_runs} open at Kasmina, "
     return [*lines, accepted + ("closed" if failure is None else f"not closed: {failure}")]

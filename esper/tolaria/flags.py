@@ -61,7 +61,7 @@ def _options(setting: Field[Any], kind: Any) -> dict[str, Any]:
     if typing.get_origin(base) is tuple:
         item = typing.get_args(base)[0]
         return options | {"type": _listing(item), "metavar": "A,B,..."}
-    return options | {"type": base, "metavar": {int: "N", float: "X", Path: "DIR"}.get(base, "TEXT")}
+    return options | {"type": base, "metavar": {int: "N", float: "X", Path: "PATH"}.get(base, "TEXT")}
 
 
 def _without_none(kind: Any) -> Any:

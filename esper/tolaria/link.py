@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, ServiceUnavailable
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.leyline import FetchArtifactRequest
-from esper.rpc.clients import Channel, channel
+from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.control import ControlConfig, ServiceControl
 from esper.tolaria.opening import OpenedRun, RunIdentity, close_run, open_run
@@ -21,11 +21,13 @@ ARTIFACT_TIMEOUT_S = 10.0
 class Link:
     """One run's connections; opened again, under a new generation, at every resume and rollback."""
 
-    def __init__(self, config: TrainConfig, run_id: str, endpoints: Mapping[str, str], keyring: Keyring, clock: Clock):
+    def __init__(
+        self, config: TrainConfig, run_id: str, open_channel: Callable[[str], Channel], keyring: Keyring, clock: Clock
+    ) -> None:
         self._config = config
         self._run_id = run_id
         self._signer = Signer(keyring, clock)
-        self._channels: dict[str, Channel] = {name: channel(endpoints[name]) for name in ("tamiyo", "kasmina")}
+        self._channels: dict[str, Channel] = {name: open_channel(name) for name in ("tamiyo", "kasmina")}
         self._identity: RunIdentity | None = None
         self._opened: OpenedRun | None = None
 

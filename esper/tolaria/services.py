@@ -21,7 +21,7 @@ from types import TracebackType
 
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
 from esper.core.keys import new_secret
-from esper.rpc.clients import channel
+from esper.rpc.clients import Channel, Tls, channel
 from esper.rpc.clients.health import wait_serving
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
@@ -41,6 +41,8 @@ class ServicesConfig:
     """Endpoint HOST:PORT or unix:PATH, or "spawn"."""
     state_dir: Path
     """Where spawned services keep their databases and logs."""
+    tls: Tls | None = None
+    """How connected services are spoken to; spawned ones have unix sockets."""
     otlp_endpoint: str | None = None
     """Where spawned services send their traces."""
     start_timeout_s: float = 60.0
@@ -137,6 +139,14 @@ class Services:
                     self._end(child)
         shutil.rmtree(self._runtime_dir, ignore_errors=True)
 
+    def tls(self, name: str) -> Tls | None:
+        """How a service is spoken to."""
+        return None if name in self._config.spawned else self._config.tls
+
+    def open_channel(self, name: str) -> Channel:
+        """A connection to a service; the caller closes it."""
+        return channel(self.endpoints[name], self.tls(name))
+
     def pid(self, name: str) -> int | None:
         """Process id of a spawned service."""
         child = self._children.get(name)
@@ -152,6 +162,8 @@ class Services:
         ]
         if name != "weatherlight":
             command += ["--weatherlight", self.endpoints["weatherlight"]]
+            if tls := self.tls("weatherlight"):
+                command += ["--weatherlight-ca", str(tls.ca)]
         if self._config.otlp_endpoint:
             command += ["--otlp-endpoint", self._config.otlp_endpoint]
         command += self._config.extra_arguments.get(name, ())
@@ -164,7 +176,7 @@ class Services:
         child = self._children.get(name)
         timeout_s = self._config.connect_timeout_s if child is None else self._config.start_timeout_s
         deadline = time.monotonic() + timeout_s
-        link = channel(self.endpoints[name])
+        link = self.open_channel(name)
         try:
             while True:
                 if child is not None and child.process.poll() is not None:

@@ -13,6 +13,7 @@ import pytest
 from esper.core.errors import ServiceUnavailable
 from esper.rpc.clients import BusClient, Tls, channel
 from esper.rpc.server import Server, ServerConfig, start
+from esper.tolaria.services import START_ORDER, Services, ServicesConfig
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 
 pytestmark = pytest.mark.skipif(
@@ -105,3 +106,19 @@ async def test_a_certificate_lets_a_server_listen_beyond_loopback(certificates: 
     server = await start(config, [ScriptedBus()])
     assert server.endpoint.port > 0
     await server.drain(0.1)
+
+
+async def test_a_trainer_connects_to_services_that_ask_for_a_certificate(
+    asking_server: Server, certificates: Path, tmp_path: Path
+) -> None:
+    own = Tls(ca=certificates / "ca.pem", cert=certificates / "client.pem", key=certificates / "client.key")
+    places = dict.fromkeys(START_ORDER, str(asking_server.endpoint))
+
+    def connected(tls: Tls | None) -> int:
+        config = ServicesConfig(**places, state_dir=tmp_path, connect_timeout_s=1.0, tls=tls)
+        with Services(config, None, lambda name, text: None) as services, services.open_channel("kasmina") as link:
+            return len(BusClient(link).publish(a_request(), timeout_s=5).sequences)
+
+    assert await asyncio.to_thread(connected, own) == 1
+    with pytest.raises(ServiceUnavailable, match="no answer"):
+        await asyncio.to_thread(connected, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,13 @@ def test_a_senseless_value_is_refused_by_name(name: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"pcgrad": True}, {"accumulate": 65, "batch_size": 64}, {"amp": "fp16", "device": "cpu"}],
+    [
+        {"pcgrad": True},
+        {"accumulate": 65, "batch_size": 64},
+        {"amp": "fp16", "device": "cpu"},
+        {"tls_ca": Path("ca.pem"), "tls_key": Path("own.key")},
+        {"tls_cert": Path("own.pem"), "tls_key": Path("own.key")},
+    ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
