@@ -8,9 +8,10 @@ from operator import gt, lt
 from typing import Literal
 
 Severity = Literal["warning", "critical"]
+SLACK, PAGE, BOTH = ("slack",), ("pagerduty",), ("pagerduty", "slack")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
     """Raised when `metric` was past `threshold` in `packets` packets of one source that have it, one after another."""
 
@@ -24,75 +25,21 @@ class Rule:
     help: str
 
 
+# fmt: off
 RULES: tuple[Rule, ...] = (
-    Rule(
-        name="tamiyo_coverage_low",
-        metric="tamiyo.gnn.feature_coverage",
-        past=lt,
-        threshold=0.7,
-        packets=3,
-        severity="warning",
-        routes=("slack",),
-        help="Tamiyo decides on incomplete inputs.",
-    ),
-    Rule(
-        name="training_latency_high",
-        metric="tolaria.training.latency_ms",
-        past=gt,
-        threshold=350.0,
-        packets=3,
-        severity="warning",
-        routes=("slack",),
-        help="Training steps are slow.",
-    ),
-    Rule(
-        name="training_latency_critical",
-        metric="tolaria.training.latency_ms",
-        past=gt,
-        threshold=800.0,
-        packets=3,
-        severity="critical",
-        routes=("pagerduty", "slack"),
-        help="Training steps are so slow that the run is at risk.",
-    ),
-    Rule(
-        name="kasmina_isolation_violation",
-        metric="kasmina.isolation.violations",
-        past=gt,
-        threshold=0.0,
-        packets=1,
-        severity="critical",
-        routes=("pagerduty",),
-        help="A seed's gradient leaked into the host.",
-    ),
-    Rule(
-        name="oona_queue_depth",
-        metric="oona.queue.depth",
-        past=gt,
-        threshold=4000.0,
-        packets=2,
-        severity="warning",
-        routes=("slack",),
-        help="A consumer of the bus falls behind.",
-    ),
-    Rule(
-        name="services_lost",
-        metric="weatherlight.services.lost",
-        past=gt,
-        threshold=0.0,
-        packets=1,
-        severity="critical",
-        routes=("pagerduty",),
-        help="A registered service is silent.",
-    ),
-    Rule(
-        name="emergency_open",
-        metric="weatherlight.emergency.level",
-        past=gt,
-        threshold=2.0,
-        packets=1,
-        severity="critical",
-        routes=("pagerduty",),
-        help="An emergency of level 3 or above is open.",
-    ),
+    Rule("tamiyo_coverage_low", "tamiyo.gnn.feature_coverage", lt, 0.7, 3, "warning", SLACK,
+         "Tamiyo decides on incomplete inputs."),
+    Rule("training_latency_high", "tolaria.training.latency_ms", gt, 350.0, 3, "warning", SLACK,
+         "Training steps are slow."),
+    Rule("training_latency_critical", "tolaria.training.latency_ms", gt, 800.0, 3, "critical", BOTH,
+         "Training steps are so slow that the run is at risk."),
+    Rule("kasmina_isolation_violation", "kasmina.isolation.violations", gt, 0.0, 1, "critical", PAGE,
+         "A seed's gradient leaked into the host."),
+    Rule("oona_queue_depth", "oona.queue.depth", gt, 4000.0, 2, "warning", SLACK,
+         "A consumer of the bus falls behind."),
+    Rule("services_lost", "weatherlight.services.lost", gt, 0.0, 1, "critical", PAGE,
+         "A registered service is silent."),
+    Rule("emergency_open", "weatherlight.emergency.level", gt, 2.0, 1, "critical", PAGE,
+         "An emergency of level 3 or above is open."),
 )
+# fmt: on
