@@ -14,6 +14,7 @@ from typing import Any
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError
 from esper.core.keys import Keyring, load_keyring
+from esper.rpc.clients import Tls
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
@@ -88,9 +89,11 @@ def grow(
         if config.grow == "never":
             return _trained(run, lambda opening: NullControl(), everyone, options, interruption)
         services, keyring = stack.enter_context(start_services(config, everyone))
-        link = Link(config, run.run_id, services.endpoints, keyring, SYSTEM_CLOCK)
+        link = Link(config, run.run_id, services.open_channel, keyring, SYSTEM_CLOCK)
         stack.callback(link.close)
-        sender = TelemetrySender(services.endpoints["weatherlight"], keyring, "tolaria")
+        sender = TelemetrySender(
+            services.endpoints["weatherlight"], keyring, "tolaria", tls=services.tls("weatherlight")
+        )
         stack.callback(sender.close, TELEMETRY_CLOSE_S)
         watching: list[Observer] = [everyone, TelemetryObserver(sender, SYSTEM_CLOCK)]
         if options.demo_faults:
@@ -139,6 +142,7 @@ def start_services(config: TrainConfig, observer: Observer) -> Iterator[tuple[Se
         tamiyo=config.tamiyo,
         kasmina=config.kasmina,
         state_dir=config.run_dir / "services",
+        tls=Tls(ca=config.tls_ca, cert=config.tls_cert, key=config.tls_key) if config.tls_ca else None,
         otlp_endpoint=config.otlp_endpoint,
     )
     secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
