@@ -17,9 +17,12 @@ from esper.tolaria.packet_result import PacketResult, RunStates
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
-        *("tamiyo", "kasmina", "weatherlight", "on_nonfinite", "max_rollbacks"),
+        *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
     }
 )
+
+
+_PATHS = ("run_dir", "tls_ca", "tls_cert", "tls_key")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +92,7 @@ def config_of(settings: Mapping[str, Any]) -> TrainConfig:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
     }
-    values["run_dir"] = Path(values["run_dir"])
+    values |= {name: Path(values[name]) for name in _PATHS if values.get(name) is not None}
     return TrainConfig(**{name: value for name, value in values.items() if name in known})
 
 
