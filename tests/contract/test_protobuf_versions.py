@@ -1,4 +1,4 @@
-"""The committed stubs import, and give the recorded bytes, under both supported major versions of protobuf."""
+"""The committed message classes give the recorded bytes under both supported major versions of protobuf."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 READS_ONE_MESSAGE_OF_EACH_FILE = """
-import json, pathlib, google.protobuf, grpc
+import json, pathlib, google.protobuf
 import esper.leyline as leyline
-for stub in pathlib.Path("esper/leyline/v1").glob("*_pb2_grpc.py"):
-    __import__(f"esper.leyline.v1.{stub.stem}")
 recorded = json.loads(pathlib.Path("tests/contract/golden_bytes.json").read_text())
 for name, raw in recorded.items():
     message = getattr(leyline, name).FromString(bytes.fromhex(raw))
@@ -25,14 +23,13 @@ print(google.protobuf.__version__, len(recorded))
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("protobuf", "grpcio"), [("6.33.5", "1.80.0"), ("7.36.2", "1.85.1")])
-def test_the_stubs_work_under_both_protobufs(protobuf: str, grpcio: str) -> None:
-    home = ROOT / ".cache" / f"stubs-protobuf-{protobuf}"
+@pytest.mark.parametrize("protobuf", ["6.33.5", "7.36.2"])
+def test_the_messages_work_under_both_protobufs(protobuf: str) -> None:
+    home = ROOT / ".cache" / f"protobuf-{protobuf}"
     python = home / "bin" / "python"
     if not (home / "ready").exists():
         venv.create(home, with_pip=True, clear=True)
-        pins = [f"protobuf=={protobuf}", f"grpcio=={grpcio}"]
-        subprocess.run([python, "-m", "pip", "install", "-q", *pins], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", f"protobuf=={protobuf}"], check=True)
         (home / "ready").touch()
     answer = subprocess.run(
         [python, "-c", READS_ONE_MESSAGE_OF_EACH_FILE], cwd=ROOT, capture_output=True, text=True, check=False
