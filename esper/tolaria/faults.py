@@ -8,26 +8,33 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, EsperError
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
+from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,
     BlendConfig,
     BlendMode,
     BlendSchedule,
+    CommandOutcome,
     SeedOperation,
     SeedOperationKind,
     SignedCommand,
+    SystemStatePacket,
 )
 from esper.rpc.clients import KasminaClient
 from esper.tolaria.answer import refusal
-from esper.tolaria.events import outcome_fields
-from esper.tolaria.observer import Boundary, Observer, RunStarted
+from esper.tolaria.control import Control
+from esper.tolaria.observer import Boundary, Notice, Observer, RunStarted
+from esper.tolaria.packet_result import PacketResult
+from esper.tolaria.trainer import OpenControl
 
 TIMEOUT_S = 5.0
 USELESS_BLUEPRINT = "control.random_frozen"
@@ -46,14 +53,15 @@ class FaultInjector(Observer):
         *,
         tamiyo_pid: Callable[[], int | None],
         freeze_s: float,
-        record: Callable[..., None],
+        tell: Callable[[Sequence[Notice]], None],
     ) -> None:
         self._kasmina = kasmina
         self._keyring = keyring
         self._clock = clock
         self._tamiyo_pid = tamiyo_pid
         self._freeze_s = freeze_s
-        self._record = record
+        self._tell = tell
+        self._refusals: list[CommandOutcome] = []
         self._total_steps = 1
         self._due: list[tuple[float, str, Callable[[Boundary], str]]] = [
             (0.01, "forged command", self._forge),
@@ -62,13 +70,24 @@ class FaultInjector(Observer):
             (0.85, "slow Tamiyo", self._freeze_tamiyo),
         ]
 
+    def around(self, open_control: OpenControl) -> OpenControl:
+        """The same control plane, from which the trainer also hears of the refusals that only the sender is told."""
+        return lambda opening: _WithRefusals(open_control(opening), self._refusals)
+
     def on_start(self, started: RunStarted) -> None:
         self._total_steps = started.total_steps
+        # What is due at the step from which a run goes on was injected before it.
+        self._due = [fault for fault in self._due if not started.is_resumed or not self._is_due(fault[0], started.step)]
 
     def on_boundary(self, boundary: Boundary) -> None:
-        while self._due and boundary.step >= self._due[0][0] * self._total_steps:
+        while self._due and self._is_due(self._due[0][0], boundary.step):
             _, name, inject = self._due.pop(0)
-            self._record("fault", step=boundary.step, name=name, detail=inject(boundary))
+            message = f"{name}: {inject(boundary)}"
+            notice = Notice(step=boundary.step, name="tolaria.fault_injected", level="WARNING", message=message)
+            self._tell([notice])
+
+    def _is_due(self, share: float, step: int) -> bool:
+        return step >= share * self._total_steps
 
     def _forge(self, boundary: Boundary) -> str:
         """A pause order signed with another secret."""
@@ -116,8 +135,8 @@ class FaultInjector(Observer):
         pid = self._tamiyo_pid()
         if pid is None:
             return "Tamiyo was not started by this run"
-        os.kill(pid, signal.SIGSTOP)
-        timer = threading.Timer(self._freeze_s, os.kill, (pid, signal.SIGCONT))
+        _send_signal(pid, signal.SIGSTOP)
+        timer = threading.Timer(self._freeze_s, _send_signal, (pid, signal.SIGCONT))
         timer.daemon = True
         timer.start()
         return f"stopped for {self._freeze_s:g} s"
@@ -136,12 +155,37 @@ class FaultInjector(Observer):
         return signer.sign(command, audience=f"kasmina/{command.training_run_id}")
 
     def _send(self, envelope: SignedCommand, command: AdaptationCommand) -> str:
-        """Send it; a refusal becomes a command event here, because Kasmina tells it to the sender alone."""
+        """Send it, and say what came of it in words."""
         try:
             outcome = self._kasmina().apply_command(ApplyCommandRequest(command=envelope), timeout_s=TIMEOUT_S).outcome
         except CommandRejected as error:
-            self._record("command", step=command.step, **outcome_fields(refusal(command.command_id, error)))
+            self._refusals.append(refusal(command.command_id, error))
             return f"refused: {error}"
         except EsperError as error:
-            return f"refused: {error}"
+            return f"failed: {error}"
         return "accepted" if outcome.accepted else f"refused: {outcome.detail}"
+
+
+class _WithRefusals:
+    """A control plane whose next result begins with what was refused since the last one."""
+
+    def __init__(self, control: Control, refusals: list[CommandOutcome]) -> None:
+        self._control = control
+        self._refusals = refusals
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        self._control.hand_over(packet, collected, want_state=want_state)
+
+    def take(self, packet_index: int) -> PacketResult:
+        result = self._control.take(packet_index)
+        told = tuple(self._refusals)
+        self._refusals.clear()
+        return replace(result, outcomes=(*told, *result.outcomes))
+
+    def close(self) -> None:
+        self._control.close()
+
+
+def _send_signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it may have ended, and been started again, in the meantime
+        os.kill(pid, number)

@@ -10,7 +10,6 @@ from esper.leyline import GrowthState, RejectionReason, SeedState
 from esper.tolaria.null_control import no_growth
 from esper.tolaria.packet_result import TIMEOUT, PacketResult
 
-_PENDING = "pending"
 _ACCEPTED = "accepted"
 
 
@@ -20,7 +19,8 @@ class History:
 
     seeds: dict[str, SeedState] = field(default_factory=dict)
     growth: GrowthState = field(default_factory=no_growth)
-    commands: dict[str, str] = field(default_factory=dict)
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    """By command id, what became of it: nothing yet, one outcome, or several where it was sent more than once."""
     timeouts: int = 0
     failures: int = 0
     causes: list[str] = field(default_factory=list)
@@ -30,10 +30,12 @@ class History:
         """Take one packet's result."""
         if result.decision is not None:
             for command_id in result.decision.command_ids:
-                self.commands.setdefault(command_id, _PENDING)
+                self.commands.setdefault(command_id, [])
         for outcome in result.outcomes:
-            name = short_name(RejectionReason, outcome.rejection).lower()
-            self.commands[outcome.command_id] = _ACCEPTED if outcome.accepted else name
+            name = _ACCEPTED if outcome.accepted else short_name(RejectionReason, outcome.rejection).lower()
+            fates = self.commands.setdefault(outcome.command_id, [])
+            if name not in fates:
+                fates.append(name)
         if result.seeds is not None:
             self.seeds = {seed.seed_id: seed for seed in result.seeds}
         if result.growth is not None:
@@ -50,10 +52,11 @@ class History:
 
     def command_counts(self) -> dict[str, Any]:
         """Commands issued, accepted and rejected by reason."""
-        outcomes = list(self.commands.values())
-        reasons = sorted(set(outcomes) - {_PENDING, _ACCEPTED})
+        outcomes = [name for fates in self.commands.values() for name in fates]
+        pending = sum(not fates for fates in self.commands.values())
+        reasons = sorted(set(outcomes) - {_ACCEPTED})
         return {
-            "issued": len(outcomes),
+            "issued": len(outcomes) + pending,
             "accepted": outcomes.count(_ACCEPTED),
             "rejected": {reason: outcomes.count(reason) for reason in reasons},
         }
@@ -63,7 +66,7 @@ class History:
         return {
             "seeds": [seed.SerializeToString(deterministic=True).hex() for seed in self.seeds.values()],
             "growth": self.growth.SerializeToString(deterministic=True).hex(),
-            "commands": dict(self.commands),
+            "commands": {command_id: list(fates) for command_id, fates in self.commands.items()},
             "timeouts": self.timeouts,
             "failures": self.failures,
             "causes": list(self.causes),
@@ -77,7 +80,7 @@ class History:
         return cls(
             seeds={seed.seed_id: seed for seed in seeds},
             growth=GrowthState.FromString(bytes.fromhex(state["growth"])),
-            commands=dict(state["commands"]),
+            commands={command_id: list(fates) for command_id, fates in state["commands"].items()},
             timeouts=state["timeouts"],
             failures=state["failures"],
             causes=list(state["causes"]),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -22,17 +23,19 @@ from esper.tolaria.events import EventLog
 from esper.tolaria.faults import FaultInjector
 from esper.tolaria.link import Link
 from esper.tolaria.named_blueprints import check_blueprints
+from esper.tolaria.noticeboard import Noticeboard
 from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Notice, Observer, Observers
+from esper.tolaria.observer import Notice, Observer, Observers, RunStarted
 from esper.tolaria.prepare import Prepared, prepare
 from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
 from esper.tolaria.summary import write_summary
 from esper.tolaria.telemetry import TelemetryObserver
-from esper.tolaria.trainer import Trainer
+from esper.tolaria.trainer import OpenControl, Trainer
 
 FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
+SWITCH_INTERVAL_S = 0.0005
 RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
 
 
@@ -79,38 +82,76 @@ def grow(
     check_free(config.run_dir, options)
     if options.demo_faults:
         config = replace(config, deadline_s=min(config.deadline_s, FAULT_DEADLINE_S))
-    run = prepare(config, lambda digest: link.fetch_artifact(digest))
+    run = prepare(config, lambda digest: plane.link.fetch_artifact(digest))
+    # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
         check_blueprints(config.blueprints, run.manifest())
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
-        everyone = Observers(log, *observers, *_scalars(config, options))
+        everyone = Observers(log, *observers, *_scalars(config, options, stack))
+        board = Noticeboard(everyone.on_events)
+        stack.enter_context(_recorded(board, log))
+        watching = Observers(_OldSummary(config.run_dir / "summary.json"), everyone, board)
         if config.grow == "never":
-            return _trained(run, lambda opening: NullControl(), everyone, options, interruption)
-        services, keyring = stack.enter_context(start_services(config, everyone))
-        link = Link(config, run.run_id, services.open_channel, keyring, SYSTEM_CLOCK)
-        stack.callback(link.close)
-        sender = TelemetrySender(
-            services.endpoints["weatherlight"], keyring, "tolaria", tls=services.tls("weatherlight")
-        )
+            return _trained(run, lambda opening: NullControl(), watching, options, interruption)
+        plane = stack.enter_context(connected(config, run.run_id, board.pin))
+        return _grown(run, plane, watching, options, interruption)
+
+
+def _grown(
+    run: Prepared, plane: Plane, watching: Observer, options: RunOptions, interruption: Interruption
+) -> dict[str, Any]:
+    link = plane.link
+    services = plane.services
+    sender = TelemetrySender(
+        services.endpoints["weatherlight"], plane.keyring, "tolaria", tls=services.tls("weatherlight")
+    )
+    with ExitStack() as stack:
         stack.callback(sender.close, TELEMETRY_CLOSE_S)
-        watching: list[Observer] = [everyone, TelemetryObserver(sender, SYSTEM_CLOCK)]
+        told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK))
+        open_control: OpenControl = link.open_control
         if options.demo_faults:
-            watching.append(_injector(link, keyring, services, log))
-        summary = _trained(run, link.open_control, Observers(*watching), options, interruption)
-        reason = "finished" if summary["finished"] else "stopped"
-        if summary["finished"] and (failure := link.finish(summary["steps"], reason)):
-            log.write("failure", step=summary["steps"], name="tolaria.close_failed", detail=failure)
+            injector = _injector(plane, told)
+            told, open_control = Observers(told, injector), injector.around(open_control)
+        summary = _trained(run, open_control, told, options, interruption)
+        step = summary["steps"]
+        if summary["finished"] and (failure := link.finish(step, "finished")):
+            told.on_events([Notice(step=step, name="tolaria.close_failed", level="WARNING", message=failure)])
     return summary
 
 
-def _scalars(config: TrainConfig, options: RunOptions) -> list[Observer]:
+@contextmanager
+def _recorded(board: Noticeboard, log: EventLog) -> Iterator[None]:
+    """What ends a run that had begun is its last event."""
+    try:
+        yield
+    except BaseException as error:
+        if board.step is not None:
+            detail = str(error) or type(error).__name__
+            log.write("failure", step=board.step, name="tolaria.run_failed", detail=detail)
+        raise
+    finally:
+        board.pass_on()
+
+
+class _OldSummary(Observer):
+    """Removes the summary of an interruption as soon as the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_start(self, started: RunStarted) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _scalars(config: TrainConfig, options: RunOptions, stack: ExitStack) -> list[Observer]:
     if not options.tensorboard:
         return []
     from esper.tolaria.scalars import TensorBoardScalars  # costs a second to import
 
-    return [TensorBoardScalars(config.run_dir / "tensorboard")]
+    return [stack.enter_context(closing(TensorBoardScalars(config.run_dir / "tensorboard")))]
 
 
 def train_static(config: TrainConfig) -> dict[str, Any]:
@@ -120,7 +161,7 @@ def train_static(config: TrainConfig) -> dict[str, Any]:
 
 def _trained(
     run: Prepared,
-    open_control: Callable[..., Any],
+    open_control: OpenControl,
     observer: Observer,
     options: RunOptions,
     interruption: Interruption,
@@ -134,9 +175,18 @@ def _trained(
     return summary
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plane:
+    """The control plane of one run."""
+
+    services: Services
+    keyring: Keyring
+    link: Link
+
+
 @contextmanager
-def start_services(config: TrainConfig, observer: Observer) -> Iterator[tuple[Services, Keyring]]:
-    """The run's services, started or connected to, and the keys to talk to them."""
+def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]) -> Iterator[Plane]:
+    """The run's services, started or connected to; `tell` hears of what happens to them, from another thread."""
     settings = ServicesConfig(
         weatherlight=config.weatherlight,
         tamiyo=config.tamiyo,
@@ -147,22 +197,22 @@ def start_services(config: TrainConfig, observer: Observer) -> Iterator[tuple[Se
     )
     secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
     keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
-
-    def tell(name: str, text: str) -> None:
-        observer.on_events([Notice(step=0, name=name, level="WARNING", message=text)])
-
     with Services(settings, secret, tell) as services:
-        yield services, keyring
+        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK)
+        try:
+            yield Plane(services=services, keyring=keyring, link=link)
+        finally:
+            link.close()
 
 
-def _injector(link: Link, keyring: Keyring, services: Services, log: EventLog) -> FaultInjector:
+def _injector(plane: Plane, told: Observer) -> FaultInjector:
     return FaultInjector(
-        lambda: link.opened.kasmina,
-        keyring,
+        lambda: plane.link.opened.kasmina,
+        plane.keyring,
         SYSTEM_CLOCK,
-        tamiyo_pid=lambda: services.pid("tamiyo"),
+        tamiyo_pid=lambda: plane.services.pid("tamiyo"),
         freeze_s=FAULT_FREEZE_S,
-        record=log.write,
+        tell=told.on_events,
     )
 
 
@@ -180,9 +230,7 @@ def check_free(run_dir: Path, options: RunOptions) -> None:
 def claim(run_dir: Path, options: RunOptions) -> None:
     """Make the run directory ready."""
     check_free(run_dir, options)
-    if options.resume:
-        (run_dir / "summary.json").unlink(missing_ok=True)  # it tells of the interruption; the run goes on
-    elif (run_dir / "events.jsonl").exists():
+    if not options.resume and (run_dir / "events.jsonl").exists():
         discard(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
