@@ -1,7 +1,12 @@
-"""TensorBoard scalars of a run."""
+"""TensorBoard scalars of a run.
+
+Events wait for each other, a second at most: each crosses to the writer's thread, which costs a step more when they
+cross one by one.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,8 @@ from torch.utils.tensorboard.writer import FileWriter
 
 from esper.tolaria.observer import Boundary, EpochDone, Observer
 
+WAIT_S = 1.0
+
 
 class TensorBoardScalars(Observer):
     """Observer that writes losses, accuracies, alphas, gains and step times below `directory`."""
@@ -18,6 +25,8 @@ class TensorBoardScalars(Observer):
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._opened: FileWriter | None = None
+        self._waiting: list[tuple[int, float, dict[str, float]]] = []
+        self._written_s = time.monotonic()
 
     @property
     def _writer(self) -> FileWriter:
@@ -27,9 +36,18 @@ class TensorBoardScalars(Observer):
         return self._opened
 
     def _add(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Write values as one event: each event crosses to the writer's thread, which costs more than its making."""
-        there = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
-        self._writer.add_summary(Summary(value=there), step)
+        there = {tag: value for tag, value in values.items() if value is not None}
+        self._waiting.append((step, time.time(), there))
+        if time.monotonic() - self._written_s >= WAIT_S:
+            self._write_out()
+
+    def _write_out(self) -> None:
+        """One event for all values of a step."""
+        waiting, self._waiting = self._waiting, []
+        self._written_s = time.monotonic()
+        for step, time_s, values in waiting:
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+            self._writer.add_summary(summary, step, time_s)
 
     def on_boundary(self, boundary: Boundary) -> None:
         metrics = boundary.packet.metrics
@@ -55,4 +73,11 @@ class TensorBoardScalars(Observer):
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._add(summary["steps"], {"accuracy/test": summary.get("test_accuracy")})
-        self._writer.close()
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits and close the file; a run that failed needs it as well."""
+        self._write_out()
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None

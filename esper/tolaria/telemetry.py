@@ -1,11 +1,14 @@
-"""Telemetry of the trainer: what observers are told, as packets for Weatherlight."""
+"""Telemetry of the trainer: what observers are told, as packets for Weatherlight.
+
+Figures go a few times a second, however short the steps; whatever happened goes at once and takes them along.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from esper.core.clock import Clock
+from esper.core.clock import NS_PER_S, Clock
 from esper.core.enums import short_name
 from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
@@ -15,6 +18,7 @@ from esper.tolaria.display import living
 from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
 
 SOURCE = "tolaria"
+FIGURES_EVERY_NS = NS_PER_S // 4
 NOTICE_EVENTS = {
     "INFO": m.NOTICE_INFO,
     "WARNING": m.NOTICE_WARNING,
@@ -30,14 +34,16 @@ REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
 
 
 class TelemetryObserver(Observer):
-    """Observer that sends one packet a boundary, and one for each thing out of the ordinary."""
+    """Observer that sends figures now and then, and a packet for each thing out of the ordinary."""
 
     def __init__(self, reporter: Reporter, clock: Clock) -> None:
         self._reporter = reporter
         self._clock = clock
         self._run = ""
         self._step_ms: list[float] = []
+        self._figures_due_ns = clock.monotonic_ns()
         self._timeouts = 0
+        self._epoch: EpochDone | None = None
         self._traces: dict[str, TraceContext] = {}
 
     def on_start(self, started: RunStarted) -> None:
@@ -52,13 +58,12 @@ class TelemetryObserver(Observer):
         result = boundary.result
         if result is not None and result.cause == "timeout":
             self._timeouts += 1
-        happened = [self._report_event(report) for report in boundary.collected.reports]
-        self._send(
-            boundary.step,
-            metrics=self._measurements(boundary),
-            events=[found for found in happened if found is not None],
-            trace=self._trace(boundary),
-        )
+        trace = self._trace(boundary)
+        events = [found for found in map(self._report_event, boundary.collected.reports) if found is not None]
+        if not (events or trace) and self._clock.monotonic_ns() < self._figures_due_ns:
+            return
+        self._send(boundary.step, metrics=self._measurements(boundary), events=events, trace=trace)
+        self._figures_due_ns = self._clock.monotonic_ns() + FIGURES_EVERY_NS
         self._step_ms = []
 
     def _trace(self, boundary: Boundary) -> TraceContext | None:
@@ -84,6 +89,7 @@ class TelemetryObserver(Observer):
             metric(m.PARAMETERS, packet.parameters),
             metric(m.TRAINING_MACS, packet.training_macs),
             metric(m.TIMEOUT_TOTAL, self._timeouts),
+            *_epoch_figures(self._epoch),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
         ]
 
@@ -103,10 +109,7 @@ class TelemetryObserver(Observer):
             self._send(notice.step, events=[event(spec, self._clock, notice.message, name=notice.name)])
 
     def on_epoch(self, done: EpochDone) -> None:
-        measured = [metric(m.EPOCHS_TOTAL, done.epoch)]
-        if done.validation_accuracy is not None:
-            measured.append(metric(m.TRAINING_ACCURACY, done.validation_accuracy))
-        self._send(done.step, metrics=measured)
+        self._epoch = done
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         size = metric(m.CHECKPOINT_BYTES, written.size_bytes)
@@ -114,7 +117,8 @@ class TelemetryObserver(Observer):
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         facts = {"weights_digest": summary["weights_digest"], "kept": summary["growth"]["kept"]}
-        self._send(summary["steps"], events=[event(m.RUN_FINISHED, self._clock, **facts)])
+        finished = event(m.RUN_FINISHED, self._clock, **facts)
+        self._send(summary["steps"], metrics=_epoch_figures(self._epoch), events=[finished])
 
     def _send(
         self,
@@ -128,3 +132,12 @@ class TelemetryObserver(Observer):
             SOURCE, self._clock, metrics=metrics, events=events, run=self._run, step=step, trace=trace
         )
         self._reporter.send(packet)
+
+
+def _epoch_figures(done: EpochDone | None) -> list[Metric]:
+    """Those of the last epoch."""
+    if done is None:
+        return []
+    accuracy = done.validation_accuracy
+    told = [] if accuracy is None else [metric(m.TRAINING_ACCURACY, accuracy)]
+    return [metric(m.EPOCHS_TOTAL, done.epoch), *told]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from esper.core.clock import Clock
+from esper.core.clock import NS_PER_S, Clock
 from esper.core.enums import short_name
 from esper.core.ledger import LedgerStats
 from esper.core.telemetry import AttributeValue, build_packet, event, metric
@@ -34,6 +34,8 @@ from esper.leyline import (
 
 Sink = Callable[[TelemetryPacket], None]
 SOURCE = "kasmina"
+# Figures alone go this often, however short a run's steps are.
+FIGURES_EVERY_NS = NS_PER_S // 4
 
 
 @dataclass(slots=True)
@@ -55,13 +57,14 @@ class Reporting:
         self._clock = clock
         self._sink = sink
         self._artifacts = artifacts
+        self._figures_due_ns = clock.monotonic_ns()
 
     def tell(self, notice: Notice, run_id: str | None = None, step: int | None = None) -> None:
         """One event on its own."""
         self._send([], [self._event(notice)], run_id, step)
 
     def tell_turn(self, turn: Turn, stats: LedgerStats, outcomes: Iterable[CommandOutcome] = ()) -> None:
-        """Everything that a stored turn did, with the figures of now."""
+        """Everything that a stored turn did, with the figures of now; a turn that did nothing is told now and then."""
         delivered = list(outcomes)
         events = [
             *(self._event(notice) for notice in turn.notices),
@@ -70,6 +73,10 @@ class Reporting:
             *(self._transition(transition) for outcome in delivered for transition in outcome.transitions),
             *self._evictions(stats),
         ]
+        now_ns = self._clock.monotonic_ns()
+        if not events and now_ns < self._figures_due_ns:
+            return
+        self._figures_due_ns = now_ns + FIGURES_EVERY_NS
         figures = [*seed_metrics(turn.state), *self._service_metrics(stats)]
         self._send(figures, events, turn.state.training_run_id, turn.state.step)
 
