@@ -53,6 +53,12 @@ class Barrier:
         self.future.result(10)
 
 
+def test_every_commit_is_synced_to_the_disk(store: SqliteStore) -> None:
+    pragmas = {"journal_mode": "wal", "synchronous": 2}  # 2: FULL; with less, a power cut takes commits back
+    for name, value in pragmas.items():
+        assert store.submit(lambda c, name=name: c.execute(f"PRAGMA {name}").fetchone()[0]).result(10) == value
+
+
 def test_a_write_returns_its_result_and_is_read_by_others(store: SqliteStore) -> None:
     assert store.submit(insert(3)).result(10) == 3
     assert store.read(numbers) == [3]

@@ -206,6 +206,44 @@ def test_a_failed_fsync_is_fatal(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     log.close()
 
 
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[tuple[int, int]]:
+    """Inode and size of whatever was synced."""
+    found: set[tuple[int, int]] = set()
+    sync = os.fsync
+
+    def note(handle: int) -> None:
+        status = os.fstat(handle)
+        found.add((status.st_ino, status.st_size))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return found
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    return path.stat().st_ino, path.stat().st_size
+
+
+def test_a_repair_is_on_the_disk_when_it_returns(path: Path, synced: set[tuple[int, int]]) -> None:
+    with wal.Log(path) as log:
+        log.append(1, b"a")
+    with path.open("ab") as file:
+        file.write(b"torn")
+    synced.clear()
+    wal.repair(path)
+    written = {state_of(path), state_of(path.with_name(path.name + ".broken")), state_of(path.parent)}
+    assert written <= synced
+
+
+def test_a_sync_reaches_the_logs_own_file(path: Path, synced: set[tuple[int, int]]) -> None:
+    with wal.Log(path) as log:
+        log.append(1, b"a")
+        synced.clear()
+        log.sync()
+        assert state_of(path) in synced
+
+
 def test_a_log_that_is_not_there_cannot_be_inspected(path: Path) -> None:
     with pytest.raises(StorageError, match="can't be read"):
         wal.inspect(path)
