@@ -1,4 +1,4 @@
-"""Golden bytes: one sample of every message with every field set, and its bytes as they were first recorded.
+"""Golden bytes: every message with every field set, once for each member of a oneof, as they were first recorded.
 
 `python -m tests.contract.golden` records what is new; it refuses to change what was recorded, unless --all is given.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,23 @@ def message_classes() -> dict[str, type[Message]]:
     return {name: found for name, found in named.items() if isinstance(found.DESCRIPTOR, Descriptor)}
 
 
-def sample(message_class: type[Message], depth: int = 0) -> Message:
-    """Every field set, from its number and name alone; of an oneof its last member; messages in messages are flat."""
+def samples() -> dict[str, Message]:
+    """Samples by message name, and by "Message.member" for each member of a oneof but the last."""
+    found: dict[str, Message] = {}
+    for name, message_class in sorted(message_classes().items()):
+        found[name] = sample(message_class)
+        for oneof in message_class.DESCRIPTOR.oneofs:
+            members = [field.name for field in oneof.fields]
+            for member in members[:-1]:
+                found[f"{name}.{member}"] = sample(message_class, without={*members} - {member})
+    return found
+
+
+def sample(message_class: type[Message], depth: int = 0, without: Collection[str] = ()) -> Message:
+    """Every field set, from its number and name alone; of a oneof its last member; messages in messages are flat."""
     message: Any = message_class()
     for field in message.DESCRIPTOR.fields:
-        if field.message_type is not None and depth > MAX_DEPTH:
+        if field.name in without or (field.message_type is not None and depth > MAX_DEPTH):
             continue
         value = _value(message, field, depth)
         if field.is_repeated:
@@ -54,8 +67,8 @@ def _value(message: Any, field: FieldDescriptor, depth: int) -> Any:
     }.get(field.cpp_type, field.number * 1000)
 
 
-def encoded(message_class: type[Message]) -> str:
-    return sample(message_class).SerializeToString(deterministic=True).hex()
+def encoded(message: Message) -> str:
+    return message.SerializeToString(deterministic=True).hex()
 
 
 def recorded() -> dict[str, str]:
@@ -65,7 +78,7 @@ def recorded() -> dict[str, str]:
 
 def main() -> int:
     old = recorded()
-    new = {name: encoded(found) for name, found in sorted(message_classes().items())}
+    new = {name: encoded(found) for name, found in samples().items()}
     changed = [name for name in new if name in old and old[name] != new[name]]
     if changed and "--all" not in sys.argv:
         print(f"the bytes of {', '.join(changed)} would change; if that is meant, give --all", file=sys.stderr)

@@ -15,7 +15,7 @@ import json, pathlib, google.protobuf
 import esper.leyline as leyline
 recorded = json.loads(pathlib.Path("tests/contract/golden_bytes.json").read_text())
 for name, raw in recorded.items():
-    message = getattr(leyline, name).FromString(bytes.fromhex(raw))
+    message = getattr(leyline, name.split(".")[0]).FromString(bytes.fromhex(raw))
     assert message.SerializeToString(deterministic=True).hex() == raw, name
 print(google.protobuf.__version__, len(recorded))
 """
