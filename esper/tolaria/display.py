@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -12,11 +12,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.tolaria.events import gate_fields, transition_fields
 from esper.tolaria.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
 
-REFRESH_S = 0.25
-LINE_INTERVAL_S = 5.0
+REFRESH_NS = NS_PER_S // 4
+LINE_INTERVAL_NS = 5 * NS_PER_S
 LEVEL_STYLE = {"INFO": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
@@ -28,11 +29,11 @@ class State:
         self.step: StepDone | None = None
         self.boundary: Boundary | None = None
         self.epoch: EpochDone | None = None
-        self._times_ms: list[float] = []
+        self._times_ms: deque[float] = deque(maxlen=50)
 
     def note_step(self, done: StepDone) -> None:
         self.step = done
-        self._times_ms = [*self._times_ms[-49:], done.step_ms]
+        self._times_ms.append(done.step_ms)
 
     @property
     def step_ms(self) -> float:
@@ -65,10 +66,11 @@ def living(seeds: Sequence[SeedView]) -> list[SeedView]:
 class PlainDisplay(Observer):
     """Observer that prints a line every few seconds and one for every event worth knowing."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, clock: Clock = SYSTEM_CLOCK) -> None:
         self._stream = stream
+        self._clock = clock
         self._state = State()
-        self._last_line_s = 0.0
+        self._line_due_ns = 0
 
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -84,9 +86,9 @@ class PlainDisplay(Observer):
         self._state.boundary = boundary
         for text in happenings(boundary):
             self._print(f"step {boundary.step}  {text}")
-        now_s = time.monotonic()
-        if now_s - self._last_line_s >= LINE_INTERVAL_S:
-            self._last_line_s = now_s
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._line_due_ns:
+            self._line_due_ns = now_ns + LINE_INTERVAL_NS
             self._print(self._state.line())
 
     def on_events(self, notices: Sequence[Notice]) -> None:
@@ -103,21 +105,26 @@ class PlainDisplay(Observer):
 class LiveDisplay(Observer):
     """Observer that keeps one table on the terminal, with the events scrolling above it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Clock = SYSTEM_CLOCK) -> None:
         self._console = console
+        self._clock = clock
         self._state = State()
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=console
+            TextColumn("step {task.completed:,}/{task.total:,}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=console,
         )
-        self._task = self._progress.add_task("training", total=None)
+        self._task = self._progress.add_task("", total=0)
         self._live = Live(self._render(), console=console, auto_refresh=False, transient=True)
-        self._last_s = 0.0
+        self._refresh_due_ns = 0
 
     def on_start(self, started: RunStarted) -> None:
         self._state.started = started
-        self._console.print(opening(started), highlight=False)
+        self._console.print(Text(opening(started)))
         self._progress.update(self._task, total=started.total_steps, completed=started.step)
-        self._live.start()
+        self._live.start(refresh=True)
 
     def on_step(self, done: StepDone) -> None:
         self._state.note_step(done)
@@ -126,10 +133,10 @@ class LiveDisplay(Observer):
         self._state.boundary = boundary
         for text in happenings(boundary):
             line = Text.assemble((f"step {boundary.step}  ", "dim"), text)
-            self._live.console.print(line, highlight=False)
-        now_s = time.monotonic()
-        if now_s - self._last_s >= REFRESH_S:
-            self._last_s = now_s
+            self._live.console.print(line)
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._refresh_due_ns:
+            self._refresh_due_ns = now_ns + REFRESH_NS
             self._progress.update(self._task, completed=boundary.step)
             self._live.update(self._render(), refresh=True)
 
@@ -144,7 +151,7 @@ class LiveDisplay(Observer):
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._live.stop()
-        self._console.print(closing(summary), highlight=False)
+        self._console.print(Text(closing(summary)))
 
     def close(self) -> None:
         """Give the terminal back; also after an error."""
@@ -173,10 +180,10 @@ def seed_table(seeds: Sequence[SeedView]) -> Table:
         table.add_column(name)
     for seed in seeds:
         gain = "" if seed.gain is None else f"{seed.gain:+.4f} ± {seed.gain_standard_error or 0:.4f}"
-        style = {"FOSSILIZED": "green", "CULLED": "dim", "EMBARGOED": "dim"}.get(seed.stage, "")
         bar = "█" * round(8 * seed.alpha)
         row = (seed.seed_id, seed.blueprint_id, seed.slot_id, seed.stage, f"{bar:<8} {seed.alpha:.2f}", gain)
-        table.add_row(*row, style=style)
+        style = "green" if seed.stage == "FOSSILIZED" else "" if seed in living(seeds) else "dim"
+        table.add_row(*map(Text, row), style=style)
     return table
 
 
@@ -207,17 +214,13 @@ def happenings(boundary: Boundary) -> list[str]:
 
 def closing(summary: Mapping[str, Any]) -> str:
     """The last lines of a run."""
-    growth = summary["growth"]
+    growth, accuracy = summary["growth"], summary["test_accuracy"]
+    stopped = f"stopped at step {summary['steps']:,} of {summary['total_steps']:,}; --resume goes on from its newest checkpoint"
     lines = [
-        f"test accuracy {_percent(summary['test_accuracy'])}"
-        + (f" (never grown: {_percent(summary['host_test_accuracy'])})" if summary.get("host_test_accuracy") else ""),
+        f"test loss {summary['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %",
         f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
         f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters",
         f"reproducible: {'yes' if summary['reproducible'] else 'no: ' + str(summary.get('reproducible_cause'))}; "
         f"weights {summary['weights_digest'][:16]}",
     ]
-    return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "n/a" if value is None else f"{100 * value:.2f} %"
+    return "\n".join(lines if summary["finished"] else [stopped, *lines])

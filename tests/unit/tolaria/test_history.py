@@ -38,6 +38,17 @@ def test_commands_are_counted_once_by_their_outcome() -> None:
     assert noted().command_counts() == {"issued": 4, "accepted": 3, "rejected": {"budget_exceeded": 1}}
 
 
+def test_a_command_that_was_sent_again_counts_with_each_of_its_outcomes() -> None:
+    history = noted()
+    replayed = CommandOutcome(
+        command_id="c1", accepted=False, rejection=RejectionReason.REJECTION_REASON_NONCE_REPLAYED
+    )
+    history.note(PacketResult(packet_index=4, outcomes=(replayed, *RESULTS[0].outcomes)))
+    rejected = {"budget_exceeded": 1, "nonce_replayed": 1}
+    assert history.command_counts() == {"issued": 5, "accepted": 3, "rejected": rejected}
+    assert History.from_state(history.state_dict()) == history
+
+
 def test_a_command_without_an_outcome_is_issued_and_neither_accepted_nor_rejected() -> None:
     history = History()
     history.note(RESULTS[0])
