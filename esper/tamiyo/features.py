@@ -85,7 +85,6 @@ HARDWARE_FEATURES = (
 SLOT_FEATURES = (
     Feature("slots", "width"),
     Feature("slots", "gradient_norm"),
-    Feature("slots", "activation_rms"),
 )
 SEED_FEATURES = (Feature("seeds", "alpha"), Feature("seeds", "gradient_norm"), Feature("seeds", "rms_ratio"))
 

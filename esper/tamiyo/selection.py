@@ -133,7 +133,7 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
 def _candidate(
     slot: SlotSpec, position: int, score: float, *, packet: SystemStatePacket, context: RunContext, catalog: Catalog
 ) -> Candidate:
-    blueprint = _blueprint_for(slot, context.trigger.blueprint_ids, catalog)
+    blueprint = _blueprint_for(slot, context, catalog)
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
     signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
@@ -155,10 +155,11 @@ def _candidate(
     )
 
 
-def _blueprint_for(slot: SlotSpec, named: Sequence[str], catalog: Catalog) -> Blueprint | None:
+def _blueprint_for(slot: SlotSpec, context: RunContext, catalog: Catalog) -> Blueprint | None:
     """The first named blueprint that fits, or the preferred one of the slot's kind."""
-    wanted = (catalog.get(blueprint_id) for blueprint_id in named or (PREFERRED[slot.kind],))
-    return next((blueprint for blueprint in wanted if misfit(blueprint, slot) is None), None)
+    wanted = map(catalog.get, context.trigger.blueprint_ids or (PREFERRED[slot.kind],))
+    task = context.spec.manifest.task
+    return next((blueprint for blueprint in wanted if misfit(blueprint, slot, task) is None), None)
 
 
 def _closure(slot_id: str, packet: SystemStatePacket) -> str | None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esper.core.errors import ConfigError, DependencyViolationError
-from esper.leyline import HostManifest
+from esper.leyline import Blueprint, HostManifest
 from esper.urza.catalog import Catalog, misfit
 
 
 def check_blueprints(named: Sequence[str], manifest: HostManifest) -> None:
     """Raise ConfigError for the first blueprint that is unknown or fits nowhere."""
     catalog = Catalog.builtin()
+
+    def fits(blueprint: Blueprint) -> bool:
+        return any(misfit(blueprint, slot, manifest.task) is None for slot in manifest.slots)
+
     for blueprint_id in named:
         try:
             blueprint = catalog.get(blueprint_id)
         except DependencyViolationError as error:
             raise ConfigError("blueprints", blueprint_id, f"there is no such blueprint; {error.remedy}") from error
-        if all(misfit(blueprint, slot) for slot in manifest.slots):
+        if not fits(blueprint):
             slots = ", ".join(slot.slot_id for slot in manifest.slots)
-            fitting = [b.blueprint_id for b in catalog.all() if not all(misfit(b, slot) for slot in manifest.slots)]
+            fitting = [known.blueprint_id for known in catalog.all() if fits(known)]
             remedy = f"fits none of the host's slots ({slots}); these do: {', '.join(fitting)}"
             raise ConfigError("blueprints", blueprint_id, remedy)

@@ -10,7 +10,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
+from esper.core.dependency_guard import require
+from esper.core.errors import ConfigError, CorruptRecord
 from esper.core.files import write_atomically
 from esper.urza.blueprints import BUILTIN
 from esper.urza.catalog import recipe_bytes
@@ -31,9 +32,13 @@ class ArtifactStore:
         """The artefact. Raises DependencyViolationError if it is missing, CorruptRecord if it is damaged."""
         if (builtin := self._builtin.get(digest)) is not None:
             return builtin
-        path = self._path(digest)
-        if path is None or not path.exists():
-            raise DependencyViolationError("urza", "artefact", digest, "is its blueprint in the catalogue?")
+        path = require(
+            self._find(digest),
+            subsystem="urza",
+            kind="artefact",
+            identifier=digest,
+            remedy="is its blueprint in the catalogue?",
+        )
         content = path.read_bytes()
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise CorruptRecord(f"artefact {path} has SHA-256 {found}; restore it from where it was made")
@@ -47,7 +52,8 @@ class ArtifactStore:
         write_atomically(self._directory / digest, content)
         return digest
 
-    def _path(self, digest: str) -> Path | None:
+    def _find(self, digest: str) -> Path | None:
         if self._directory is None or not _DIGEST.match(digest):
             return None
-        return self._directory / digest
+        path = self._directory / digest
+        return path if path.exists() else None

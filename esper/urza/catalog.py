@@ -21,6 +21,7 @@ from esper.leyline import (
     SeedRecipe,
     SlotKind,
     SlotSpec,
+    TaskType,
 )
 from esper.urza.blueprints import BUILTIN, Row
 
@@ -31,6 +32,8 @@ HAZARD_BANDS: tuple[tuple[float, HazardBand], ...] = (
     (math.inf, HazardBand.HAZARD_BAND_CRITICAL),
 )
 SEQUENCE_BLUEPRINTS = frozenset({"attention.self"})
+# Their convolutions over positions would show a language model the tokens that it must predict.
+LOOKING_AHEAD = frozenset({"residual.conv", "control.random_frozen"})
 
 
 class Catalog:
@@ -61,12 +64,15 @@ class Catalog:
         return sorted(fitting, key=lambda blueprint: blueprint.is_control)
 
 
-def misfit(blueprint: Blueprint, slot: SlotSpec) -> str | None:
-    """Why the blueprint can't be built in the slot, or None."""
+def misfit(blueprint: Blueprint, slot: SlotSpec, task: TaskType) -> str | None:
+    """Why the blueprint can't be built in the slot of a host with this task, or None."""
     if slot.kind not in blueprint.slot_kinds:
         return f"{blueprint.blueprint_id} doesn't fit a slot of kind {SlotKind.Name(slot.kind)}"
     if blueprint.blueprint_id in SEQUENCE_BLUEPRINTS and slot.read_positions < 2:
         return f"{blueprint.blueprint_id} needs a sequence, {slot.slot_id} has one position"
+    is_causal = task == TaskType.TASK_TYPE_LANGUAGE_MODEL
+    if is_causal and blueprint.blueprint_id in LOOKING_AHEAD and slot.kind == SlotKind.SLOT_KIND_RESIDUAL_CONV:
+        return f"{blueprint.blueprint_id} would read later tokens in {slot.slot_id}; a language model can't take it"
     return None
 
 

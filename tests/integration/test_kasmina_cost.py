@@ -59,9 +59,10 @@ def test_every_seed_costs_what_the_model_says(host: Callable[[], tuple[nn.Module
     arm = TrainingArm(model, torch.optim.SGD(model.parameters(), lr=0.1), None)
     executor = SeedExecutor(arm, Probe(inputs), fetch_artifact=ArtifactStore().get, config=ExecutorConfig(run_seed=1))
     seen = set()
-    for slot in executor.manifest().slots:
+    manifest = executor.manifest()
+    for slot in manifest.slots:
         for blueprint in Catalog.builtin().for_slot(slot.kind):
-            if misfit(blueprint, slot):
+            if misfit(blueprint, slot, manifest.task):
                 continue
             seed_id = f"{blueprint.blueprint_id} in {slot.slot_id}"
             values = completed(blueprint, {"rank": 2} if blueprint.blueprint_id == "adapter.low_rank" else {})

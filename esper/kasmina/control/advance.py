@@ -50,10 +50,13 @@ def _take_signal(turn: Turn, signal: SlotSignal) -> None:
 
 def take_observation(turn: Turn, observation: SeedObservation) -> SeedRecord:
     """Store an observation; leaks add up and a gradient once not finite stays so for the stage."""
-    record = turn.find(observation.seed_id)
-    if record is None:
-        remedy = "the trainer knows a seed that this run doesn't have; resume the run from its checkpoint"
-        raise DependencyViolationError("kasmina", "seed", observation.seed_id, remedy)
+    record = require(
+        turn.find(observation.seed_id),
+        subsystem="kasmina",
+        kind="seed",
+        identifier=observation.seed_id,
+        remedy="the trainer knows a seed that this run doesn't have; resume the run from its checkpoint",
+    )
     merged = SeedObservation()
     merged.CopyFrom(observation)
     if record.HasField("observation"):

@@ -122,9 +122,7 @@ def _apply_again(turn: Turn, row: CommandRow) -> None:
     """Bring the rewound state past a recorded row. The recorded outcome counts; a different one is told."""
     state = KasminaRunState()
     state.CopyFrom(turn.state)
-    again = Turn(
-        spec=turn.spec, state=state, catalog=turn.catalog, step=0, has_teacher=turn.has_teacher, breakers=turn.breakers
-    )
+    again = Turn(spec=turn.spec, state=state, catalog=turn.catalog, step=0, breakers=turn.breakers)
     if row.action == RESET_ACTION:
         again.step = state.step
         _cull_all(again, row.command_id, RegistryReset.FromString(row.envelope.payload).rationale)
@@ -155,7 +153,6 @@ def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:
         state=row.state,
         catalog=catalog,
         step=step,
-        has_teacher=row.teacher is not None,
         breakers=receipt.breakers,
         artifact_problem=receipt.artifact_problem,
     )

@@ -97,7 +97,7 @@ def _blueprint_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
         return Refusal(R.REJECTION_REASON_UNKNOWN_BLUEPRINT, str(error))
     except ContractError as error:
         return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, str(error))
-    problem = misfit(blueprint, slot) if slot else None
+    problem = misfit(blueprint, slot, turn.spec.manifest.task) if slot else None
     return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, problem) if problem else None
 
 
@@ -128,11 +128,11 @@ def _blend_is_sound(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     return Refusal(R.REJECTION_REASON_INVALID_BLEND, problem) if problem else None
 
 
-def _teacher_is_there(turn: Turn, command: AdaptationCommand) -> Refusal | None:
-    if command.seed.include_teacher and not turn.has_teacher:
-        detail = "include_teacher is set, but no teacher is registered for this run; register one first"
-        return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
-    return None
+def _needs_no_teacher(_: Turn, command: AdaptationCommand) -> Refusal | None:
+    if not command.seed.include_teacher:
+        return None
+    detail = "include_teacher is set, but the executor can't distil; germinate without it"
+    return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
 
 
 def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
@@ -155,7 +155,7 @@ CHECKS: tuple[Check, ...] = (
     _restricted_is_named,
     _life_fits,
     _blend_is_sound,
-    _teacher_is_there,
+    _needs_no_teacher,
     _budget_holds,
 )
 
@@ -181,7 +181,6 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
             record,
             duration_steps=turn.life.incubation_steps,
             isolate=turn.life.isolate,
-            include_teacher=operation.include_teacher,
         )
     else:
         attach(turn, record, command.command_id)

@@ -37,7 +37,6 @@ class Resources:
             state=row.state,
             catalog=self.artifacts.catalog,
             step=step,
-            has_teacher=row.teacher is not None,
             breakers=(self.artifacts.breaker.name,),
         )
 

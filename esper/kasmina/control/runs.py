@@ -27,7 +27,7 @@ from esper.leyline import (
     RunStateBlob,
     SlotSpec,
 )
-from esper.urza.catalog import Catalog
+from esper.urza.catalog import Catalog, misfit
 
 STATE_TYPE = KasminaRunState.DESCRIPTOR.full_name
 
@@ -41,8 +41,9 @@ class SlotChoice:
 
 
 def open_run(connection: sqlite3.Connection, spec: KasminaRunSpec, catalog: Catalog) -> KasminaServiceOpenRunResponse:
-    """Open or resume; the answer holds the only copy of the token. Raises ContractError or LifecycleConflict."""
+    """Open or resume; the answer holds the only copy of the token. Raises the error tree."""
     choice = choose_slots(spec, catalog)
+    require_blueprints(spec, choice, catalog)
     state = _first_state(connection, spec)
     _require_generation(database.run_by_id(connection, spec.training_run_id), spec, choice)
     token = new_run_token()
@@ -76,6 +77,15 @@ def choose_slots(spec: KasminaRunSpec, catalog: Catalog) -> SlotChoice:
         problems = [f"slot {slot.slot_id!r}: {slot.reason}" for slot in refused]
         raise ContractError("HostManifest", problems or ["it has no slot"])
     return SlotChoice(accepted=tuple(accepted), refused=tuple(refused))
+
+
+def require_blueprints(spec: KasminaRunSpec, choice: SlotChoice, catalog: Catalog) -> None:
+    """Every blueprint that the user named is in this catalogue and fits an accepted slot, or the run isn't opened."""
+    for blueprint_id in spec.named_blueprint_ids:
+        blueprint = catalog.get(blueprint_id)
+        misfits = [misfit(blueprint, slot, spec.manifest.task) for slot in choice.accepted]
+        if all(misfits):
+            raise ContractError("KasminaRunSpec.named_blueprint_ids", [problem for problem in misfits if problem])
 
 
 def _slot_problem(slot: SlotSpec, known: set[str], catalog: Catalog) -> str | None:

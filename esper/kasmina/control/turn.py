@@ -62,7 +62,6 @@ class Turn:
     state: KasminaRunState
     catalog: Catalog
     step: int
-    has_teacher: bool = False
     breakers: tuple[str, ...] = ()
     artifact_problem: str | None = None
     directives: list[SeedDirective] = field(default_factory=list)

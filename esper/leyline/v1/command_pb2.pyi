@@ -184,7 +184,7 @@ class CommandOutcome(_message.Message):
     def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateEvidence, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ...) -> None: ...
 
 class SeedDirective(_message.Message):
-    __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "include_teacher", "isolate", "to_step")
+    __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step")
     DIRECTIVE_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -200,7 +200,6 @@ class SeedDirective(_message.Message):
     LOOK_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     RATIONALE_FIELD_NUMBER: _ClassVar[int]
-    INCLUDE_TEACHER_FIELD_NUMBER: _ClassVar[int]
     ISOLATE_FIELD_NUMBER: _ClassVar[int]
     TO_STEP_FIELD_NUMBER: _ClassVar[int]
     directive_id: str
@@ -218,10 +217,9 @@ class SeedDirective(_message.Message):
     look: int
     optimizer: OptimizerAdjustment
     rationale: str
-    include_teacher: bool
     isolate: bool
     to_step: int
-    def __init__(self, directive_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.DirectiveKind, str]] = ..., command_id: _Optional[str] = ..., at_step: _Optional[int] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., artifact_digest: _Optional[str] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., duration_steps: _Optional[int] = ..., look: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerAdjustment, _Mapping]] = ..., rationale: _Optional[str] = ..., include_teacher: bool = ..., isolate: bool = ..., to_step: _Optional[int] = ...) -> None: ...
+    def __init__(self, directive_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.DirectiveKind, str]] = ..., command_id: _Optional[str] = ..., at_step: _Optional[int] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., artifact_digest: _Optional[str] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., duration_steps: _Optional[int] = ..., look: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerAdjustment, _Mapping]] = ..., rationale: _Optional[str] = ..., isolate: bool = ..., to_step: _Optional[int] = ...) -> None: ...
 
 class DirectiveReport(_message.Message):
     __slots__ = ("directive_id", "seed_id", "kind", "step", "succeeded", "failure", "max_logit_delta", "added_parameters", "added_forward_macs", "remains", "digest_matched", "parameters_finite", "folded")

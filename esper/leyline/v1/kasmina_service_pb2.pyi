@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class KasminaRunSpec(_message.Message):
-    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "resume", "named_blueprint_ids")
+    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "resume", "named_blueprint_ids", "gives_up_course")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class KasminaRunSpec(_message.Message):
     LIFE_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
     NAMED_BLUEPRINT_IDS_FIELD_NUMBER: _ClassVar[int]
+    GIVES_UP_COURSE_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     seed: int
     generation: int
@@ -34,7 +35,8 @@ class KasminaRunSpec(_message.Message):
     life: _state_pb2.LifeSettings
     resume: _state_pb2.RunStateBlob
     named_blueprint_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., named_blueprint_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    gives_up_course: bool
+    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., named_blueprint_ids: _Optional[_Iterable[str]] = ..., gives_up_course: bool = ...) -> None: ...
 
 class RunClosure(_message.Message):
     __slots__ = ("training_run_id", "generation", "step", "reason")
@@ -131,7 +133,7 @@ class GetCommandResponse(_message.Message):
     def __init__(self, found: bool = ..., outcome: _Optional[_Union[_command_pb2.CommandOutcome, _Mapping]] = ...) -> None: ...
 
 class AdvanceRequest(_message.Message):
-    __slots__ = ("generation", "step", "observations", "reports", "slots", "is_epoch_end", "trace", "last_answered_step", "delivery_only")
+    __slots__ = ("generation", "step", "observations", "reports", "slots", "is_epoch_end", "trace", "last_answered_step", "delivery_only", "training_macs")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +143,7 @@ class AdvanceRequest(_message.Message):
     TRACE_FIELD_NUMBER: _ClassVar[int]
     LAST_ANSWERED_STEP_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_ONLY_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_MACS_FIELD_NUMBER: _ClassVar[int]
     generation: int
     step: int
     observations: _containers.RepeatedCompositeFieldContainer[_state_pb2.SeedObservation]
@@ -150,7 +153,8 @@ class AdvanceRequest(_message.Message):
     trace: _types_pb2.TraceContext
     last_answered_step: int
     delivery_only: bool
-    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., observations: _Optional[_Iterable[_Union[_state_pb2.SeedObservation, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[_command_pb2.DirectiveReport, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[_state_pb2.SlotSignal, _Mapping]]] = ..., is_epoch_end: bool = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., last_answered_step: _Optional[int] = ..., delivery_only: bool = ...) -> None: ...
+    training_macs: int
+    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., observations: _Optional[_Iterable[_Union[_state_pb2.SeedObservation, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[_command_pb2.DirectiveReport, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[_state_pb2.SlotSignal, _Mapping]]] = ..., is_epoch_end: bool = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., last_answered_step: _Optional[int] = ..., delivery_only: bool = ..., training_macs: _Optional[int] = ...) -> None: ...
 
 class AdvanceResponse(_message.Message):
     __slots__ = ("generation", "step", "directives", "transitions", "gates", "seeds", "growth", "outcomes")

@@ -104,22 +104,20 @@ class TrainingMetrics(_message.Message):
     def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer_family: _Optional[str] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., h2d_copy_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
 
 class SlotSignal(_message.Message):
-    __slots__ = ("slot_id", "gradient_norm", "activation_rms", "width", "fossils", "in_features", "out_features")
+    __slots__ = ("slot_id", "gradient_norm", "width", "fossils", "in_features", "out_features")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
-    ACTIVATION_RMS_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     FOSSILS_FIELD_NUMBER: _ClassVar[int]
     IN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     OUT_FEATURES_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     gradient_norm: float
-    activation_rms: float
     width: int
     fossils: int
     in_features: int
     out_features: int
-    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., activation_rms: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ...) -> None: ...
+    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ...) -> None: ...
 
 class SeedState(_message.Message):
     __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded")
@@ -250,14 +248,16 @@ class SeedObservation(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ...) -> None: ...
 
 class ProbeResult(_message.Message):
-    __slots__ = ("interface_matches", "mismatch", "muted")
+    __slots__ = ("interface_matches", "mismatch", "muted", "interference")
     INTERFACE_MATCHES_FIELD_NUMBER: _ClassVar[int]
     MISMATCH_FIELD_NUMBER: _ClassVar[int]
     MUTED_FIELD_NUMBER: _ClassVar[int]
+    INTERFERENCE_FIELD_NUMBER: _ClassVar[int]
     interface_matches: bool
     mismatch: str
     muted: PairedScore
-    def __init__(self, interface_matches: bool = ..., mismatch: _Optional[str] = ..., muted: _Optional[_Union[PairedScore, _Mapping]] = ...) -> None: ...
+    interference: float
+    def __init__(self, interface_matches: bool = ..., mismatch: _Optional[str] = ..., muted: _Optional[_Union[PairedScore, _Mapping]] = ..., interference: _Optional[float] = ...) -> None: ...
 
 class JudgeResult(_message.Message):
     __slots__ = ("look", "twin", "mean_twin_score", "muted")
@@ -394,7 +394,7 @@ class RunStateBlob(_message.Message):
     def __init__(self, state_type: _Optional[str] = ..., state: _Optional[bytes] = ..., digest: _Optional[str] = ..., step: _Optional[int] = ...) -> None: ...
 
 class KasminaRunState(_message.Message):
-    __slots__ = ("training_run_id", "generation", "step", "applied_seq", "seeds", "growth", "directives_issued", "slots")
+    __slots__ = ("training_run_id", "generation", "step", "applied_seq", "seeds", "growth", "directives_issued", "slots", "training_macs", "training_macs_step")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -403,6 +403,8 @@ class KasminaRunState(_message.Message):
     GROWTH_FIELD_NUMBER: _ClassVar[int]
     DIRECTIVES_ISSUED_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_MACS_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_MACS_STEP_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     generation: int
     step: int
@@ -411,7 +413,9 @@ class KasminaRunState(_message.Message):
     growth: GrowthState
     directives_issued: int
     slots: _containers.RepeatedCompositeFieldContainer[SlotSignal]
-    def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., step: _Optional[int] = ..., applied_seq: _Optional[int] = ..., seeds: _Optional[_Iterable[_Union[SeedRecord, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., directives_issued: _Optional[int] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ...) -> None: ...
+    training_macs: int
+    training_macs_step: int
+    def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., step: _Optional[int] = ..., applied_seq: _Optional[int] = ..., seeds: _Optional[_Iterable[_Union[SeedRecord, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., directives_issued: _Optional[int] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ..., training_macs: _Optional[int] = ..., training_macs_step: _Optional[int] = ...) -> None: ...
 
 class SeedRecord(_message.Message):
     __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look")
@@ -438,7 +442,7 @@ class SeedRecord(_message.Message):
     def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
-    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version")
+    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PACKET_INDEX_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -460,6 +464,7 @@ class TamiyoRunState(_message.Message):
     ISOLATION_VIOLATIONS_FIELD_NUMBER: _ClassVar[int]
     RETRY_STEP_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_LOSS_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     packet_index: int
     step: int
@@ -481,7 +486,8 @@ class TamiyoRunState(_message.Message):
     isolation_violations: int
     retry_step: int
     policy_version: str
-    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ...) -> None: ...
+    first_loss: float
+    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ...) -> None: ...
 
 class OpenCommand(_message.Message):
     __slots__ = ("command_id", "seed_id", "operation", "deadline_step")

@@ -201,7 +201,6 @@ def slot_signal(order: int) -> SlotSignal:
     return SlotSignal(
         slot_id=slot.slot_id,
         gradient_norm=0.5,
-        activation_rms=1.0,
         width=slot.width,
         fossils=0,
         in_features=slot.in_features,

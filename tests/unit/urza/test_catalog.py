@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from esper.core.errors import ContractError, DependencyViolationError
 from esper.core.validation import violations
-from esper.leyline import Blueprint, HandlingClass, HazardBand, SeedRecipe, SlotKind, SlotSpec
+from esper.leyline import Blueprint, HandlingClass, HazardBand, SeedRecipe, SlotKind, SlotSpec, TaskType
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog, completed, digest_of, misfit
 
 CATALOG = Catalog.builtin()
 BLUEPRINTS = CATALOG.all()
+CLASSIFICATION = TaskType.TASK_TYPE_CLASSIFICATION
 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda b: b.blueprint_id)
@@ -68,9 +69,17 @@ def test_only_the_control_makes_output_when_built_and_is_never_used_unasked() ->
 
 def test_a_blueprint_that_does_not_fit_says_why() -> None:
     slot = SlotSpec(slot_id="s", kind=SlotKind.SLOT_KIND_RESIDUAL_LINEAR, read_positions=1)
-    assert "doesn't fit" in (misfit(CATALOG.get("span.linear"), slot) or "")
-    assert "needs a sequence" in (misfit(CATALOG.get("attention.self"), slot) or "")
-    assert misfit(CATALOG.get("residual.linear"), slot) is None
+    assert "doesn't fit" in (misfit(CATALOG.get("span.linear"), slot, CLASSIFICATION) or "")
+    assert "needs a sequence" in (misfit(CATALOG.get("attention.self"), slot, CLASSIFICATION) or "")
+    assert misfit(CATALOG.get("residual.linear"), slot, CLASSIFICATION) is None
+
+
+@pytest.mark.parametrize("blueprint_id", ["residual.conv", "control.random_frozen"])
+def test_a_convolution_over_positions_fits_no_language_model(blueprint_id: str) -> None:
+    slot = SlotSpec(slot_id="s", kind=SlotKind.SLOT_KIND_RESIDUAL_CONV, read_positions=16)
+    assert misfit(CATALOG.get(blueprint_id), slot, CLASSIFICATION) is None
+    assert "later tokens" in (misfit(CATALOG.get(blueprint_id), slot, TaskType.TASK_TYPE_LANGUAGE_MODEL) or "")
+    assert misfit(CATALOG.get("attention.self"), slot, TaskType.TASK_TYPE_LANGUAGE_MODEL) is None
 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda b: b.blueprint_id)

@@ -14,7 +14,10 @@ from esper.leyline import SlotKind
 
 
 class SelfAttention(nn.Module):
-    """Normalise, attend, project; b batch, t positions, d features, h heads, k head size."""
+    """Normalise, attend, project; b batch, t positions, d features, h heads, k head size.
+
+    Several dimensions of positions are attended over as one.
+    """
 
     def __init__(self, norm: nn.Module, inward: nn.Linear, outward: nn.Linear, *, heads: int, is_causal: bool) -> None:
         super().__init__()
@@ -24,12 +27,13 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.is_causal = is_causal
 
-    def forward(self, value_btd: Tensor) -> Tensor:
+    def forward(self, activation: Tensor) -> Tensor:
+        value_btd = activation.flatten(1, -2)
         qkv_3bhtk = self.inward(self.norm(value_btd)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv_3bhtk.unbind(0)
         mixed_bhtk = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
         output: Tensor = self.outward(mixed_bhtk.transpose(1, 2).flatten(2))
-        return output
+        return output.view(activation.shape)
 
 
 class ChannelsLast(nn.Module):
@@ -48,10 +52,8 @@ def self_attention(host: nn.Module, slot: Slot, parameters: Mapping[str, float])
     """Whole heads of a fixed size."""
     kinds = SlotKind.SLOT_KIND_RESIDUAL_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV
     require_kind(slot, "attention.self", *kinds)
-    if slot.dims < 3 or (slot.dims > 3 and not slot.is_conv):
-        raise GraftFailed(
-            f"attention.self needs [batch, positions, features]; {slot.slot_id} has {slot.dims} dimensions"
-        )
+    if slot.dims < 3:
+        raise GraftFailed(f"attention.self needs [batch, positions, features]; {slot.slot_id} has no positions")
     heads, head_size, place = whole(parameters, "heads"), whole(parameters, "head_size"), placement(host, slot)
     inner = SelfAttention(
         nn.LayerNorm(slot.features, **place),

@@ -378,7 +378,7 @@ def test_closing_needs_the_runs_token(service: Service) -> None:
         )
 
 
-def test_a_teacher_is_registered_used_and_forgotten_behind_a_fence(service: Service) -> None:
+def test_a_teacher_is_registered_and_forgotten_behind_a_fence(service: Service) -> None:
     service.open(spec())
     teacher = TeacherRegistration(training_run_id=RUN, teacher_id="t", weights_digest="0" * 64, size_bytes=1)
     service.run(service.servicer.register_teacher(RegisterTeacherRequest(command=service.sign(teacher)), service.call))
@@ -389,8 +389,15 @@ def test_a_teacher_is_registered_used_and_forgotten_behind_a_fence(service: Serv
     ).was_registered
     with pytest.raises(NonceReplayed):
         service.apply(early)
-    taught = germinate(operation={"include_teacher": True})
-    assert refusal_of(service.apply(taught)) == "UNSUPPORTED_ACTION"
+
+
+def test_distillation_is_refused_at_the_command_even_with_a_teacher(service: Service) -> None:
+    service.open(spec())
+    teacher = TeacherRegistration(training_run_id=RUN, teacher_id="t", weights_digest="0" * 64, size_bytes=1)
+    service.run(service.servicer.register_teacher(RegisterTeacherRequest(command=service.sign(teacher)), service.call))
+    outcome = service.apply(germinate(operation={"include_teacher": True}))
+    assert refusal_of(outcome) == "UNSUPPORTED_ACTION"
+    assert "can't distil" in outcome.detail
 
 
 def test_a_registry_reset_culls_every_living_seed_behind_a_fence(service: Service) -> None:

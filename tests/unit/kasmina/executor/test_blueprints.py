@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from esper.kasmina.executor.blueprints import FACTORIES, build_seed
-from esper.urza.catalog import Catalog
+from esper.kasmina.executor.slots import Slot
+from esper.leyline import SlotKind
+from esper.urza.catalog import Catalog, misfit
 
 
 def seed(run, factory, slot_id, **parameters):
@@ -41,11 +44,10 @@ def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_
     kinds = set()
     for host in ("mlp", "conv1d", "transformer"):
         run = rig(host)
+        manifest = run.executor.manifest()
         for slot in run.executor._state.slots.values():
             for blueprint in catalog.for_slot(slot.kind):
-                if blueprint.blueprint_id == "residual.conv" and slot.is_causal:
-                    continue
-                if blueprint.blueprint_id == "attention.self" and slot.dims == 2:
+                if misfit(blueprint, slot.spec(run.arm.model), manifest.task):
                     continue
                 parameters = {bound.name: bound.default_value for bound in blueprint.parameters}
                 parameters["rank"] = min(parameters.get("rank", 1.0), slot.features)
@@ -53,3 +55,22 @@ def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_
                 assert all(torch.isfinite(parameter).all() for parameter in built.parameters())
                 kinds.add(blueprint.blueprint_id)
     assert kinds == set(FACTORIES)
+
+
+def test_attention_runs_over_a_grid_of_positions_as_over_one_sequence():
+    host = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5))
+    slot = Slot(
+        slot_id="residual_linear:1-1",
+        kind=SlotKind.SLOT_KIND_RESIDUAL_LINEAR,
+        read_path="1",
+        write_path="1",
+        order=0,
+        dims=4,
+        features=6,
+        read_positions=6,
+        write_positions=6,
+    )
+    seed = build_seed(host, slot, "attention.self", {"heads": 2, "head_size": 3}, initialization_seed=3)
+    nn.init.normal_(seed.outward.weight)
+    grid = torch.randn(2, 2, 3, 6)
+    torch.testing.assert_close(seed(grid).flatten(1, 2), seed(grid.flatten(1, 2)))
