@@ -9,15 +9,8 @@ from esper.core.errors import DependencyViolationError
 T = TypeVar("T")
 
 
-def require(entry: T | None, *, subsystem: str, kind: str, identifier: str, remedy: str) -> T:
+def require(entry: T | None, subsystem: str, kind: str, identifier: str, remedy: str) -> T:
     """`entry` itself, or DependencyViolationError if it is None: wrap every look-up that must succeed."""
     if entry is None:
         raise DependencyViolationError(subsystem, kind, identifier, remedy)
     return entry
-
-
-def require_id(identifier: str, *, subsystem: str, kind: str) -> str:
-    """`identifier` itself, or DependencyViolationError if it is blank or padded: ids are compared byte for byte."""
-    if not identifier or identifier != identifier.strip():
-        raise DependencyViolationError(subsystem, kind, identifier, "give an id without blanks around it")
-    return identifier

@@ -32,13 +32,7 @@ class ArtifactStore:
         """The artefact. Raises DependencyViolationError if it is missing, CorruptRecord if it is damaged."""
         if (builtin := self._builtin.get(digest)) is not None:
             return builtin
-        path = require(
-            self._find(digest),
-            subsystem="urza",
-            kind="artefact",
-            identifier=digest,
-            remedy="is its blueprint in the catalogue?",
-        )
+        path = require(self._find(digest), "urza", "artefact", digest, "is its blueprint in the catalogue?")
         content = path.read_bytes()
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise CorruptRecord(f"artefact {path} has SHA-256 {found}; restore it from where it was made")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from esper.core.errors import DependencyViolationError
+from esper.core.dependency_guard import require
 from esper.kasmina.control import gates, lifecycle, moves
 from esper.kasmina.control.gates import EXTEND, FAIL, G1, G2, G3, PASS, WAIT
 from esper.kasmina.control.lifecycle import BLENDING, EMBARGOED, PROBATIONARY, SHADOWING, TRAINING
@@ -50,13 +50,8 @@ def _take_signal(turn: Turn, signal: SlotSignal) -> None:
 
 def take_observation(turn: Turn, observation: SeedObservation) -> SeedRecord:
     """Store an observation; leaks add up and a gradient once not finite stays so for the stage."""
-    record = require(
-        turn.find(observation.seed_id),
-        subsystem="kasmina",
-        kind="seed",
-        identifier=observation.seed_id,
-        remedy="the trainer knows a seed that this run doesn't have; resume the run from its checkpoint",
-    )
+    remedy = "the trainer knows a seed that this run doesn't have; resume the run from its checkpoint"
+    record = require(turn.find(observation.seed_id), "kasmina", "seed", observation.seed_id, remedy)
     merged = SeedObservation()
     merged.CopyFrom(observation)
     if record.HasField("observation"):
