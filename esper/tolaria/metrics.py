@@ -48,7 +48,7 @@ RUN_STARTED = EventSpec("tolaria.run_started", _INFO, "a run begins or goes on",
 RUN_FINISHED = EventSpec("tolaria.run_finished", _INFO, "a run is over", ("weights_digest", "kept"))
 SEED_GRAFTED = EventSpec("tolaria.seed_grafted", _INFO, "a seed joined the host", ("seed_id", "max_logit_delta"))
 SEED_FOLDED = EventSpec("tolaria.seed_folded", _INFO, "a seed became part of the host", ("seed_id", "folded"))
-SEED_REMOVED = EventSpec("tolaria.seed_removed", _INFO, "a seed is gone, the twin took over", ("seed_id",))
+SEED_REMOVED = EventSpec("tolaria.seed_removed", _INFO, "a seed is gone from the host", ("seed_id",))
 DIRECTIVE_FAILED = EventSpec(
     "tolaria.directive_failed", _ERROR, "a directive failed and was undone", ("seed_id", "directive")
 )

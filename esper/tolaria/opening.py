@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from esper.core.signing import Signer
 from esper.leyline import (
     Budget,
-    GrowthState,
     GrowthTrigger,
     HostManifest,
     IncubationMode,
@@ -20,7 +19,6 @@ from esper.leyline import (
     LifeSettings,
     ReplayedCommand,
     RunClosure,
-    SeedState,
     TamiyoRunSpec,
     TamiyoServiceCloseRunRequest,
     TamiyoServiceOpenRunRequest,
@@ -70,9 +68,6 @@ class OpenedRun:
     accepted_slots: tuple[str, ...]
     refused_slots: tuple[tuple[str, str], ...]
     replay: tuple[ReplayedCommand, ...]
-    seeds: tuple[SeedState, ...]
-    growth: GrowthState
-    policy: str
 
     @property
     def replay_until_step(self) -> int:
@@ -196,9 +191,6 @@ def open_run(
         accepted_slots=tuple(opened.accepted_slots),
         refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),
         replay=tuple(opened.replay),
-        seeds=tuple(opened.seeds),
-        growth=opened.growth,
-        policy=f"{answer.policy_id} {answer.policy_version} {answer.policy_digest}",
     )
 
 

@@ -19,6 +19,7 @@ from esper.rpc.clients import Tls
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.control import Control
 from esper.tolaria.events import EventLog
 from esper.tolaria.faults import FaultInjector
 from esper.tolaria.link import Link
@@ -30,7 +31,7 @@ from esper.tolaria.prepare import Prepared, prepare
 from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
 from esper.tolaria.summary import write_summary
 from esper.tolaria.telemetry import TelemetryObserver
-from esper.tolaria.trainer import OpenControl, Trainer
+from esper.tolaria.trainer import OpenControl, Opening, Trainer
 
 FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
@@ -111,7 +112,7 @@ def _grown(
     with ExitStack() as stack:
         stack.callback(sender.close, TELEMETRY_CLOSE_S)
         told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK))
-        open_control: OpenControl = link.open_control
+        open_control = _telling_refused_slots(link, told)
         if options.demo_faults:
             injector = _injector(plane, told)
             told, open_control = Observers(told, injector), injector.around(open_control)
@@ -120,6 +121,17 @@ def _grown(
         if summary["finished"] and (failure := link.finish(step, "finished")):
             told.on_events([Notice(step=step, name="tolaria.close_failed", level="WARNING", message=failure)])
     return summary
+
+
+def _telling_refused_slots(link: Link, told: Observer) -> OpenControl:
+    def open_control(opening: Opening) -> Control:
+        control = link.open_control(opening)
+        for slot_id, reason in link.opened.refused_slots:
+            message = f"slot {slot_id} stays closed: {reason}"
+            told.on_events([Notice(step=opening.step, name="tolaria.slot_refused", level="WARNING", message=message)])
+        return control
+
+    return open_control
 
 
 @contextmanager

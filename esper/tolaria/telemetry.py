@@ -29,6 +29,7 @@ REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
     DirectiveKind.DIRECTIVE_KIND_ATTACH: (m.SEED_GRAFTED, ("max_logit_delta",)),
     DirectiveKind.DIRECTIVE_KIND_FOLD: (m.SEED_FOLDED, ("folded",)),
     DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN: (m.SEED_REMOVED, ()),
+    DirectiveKind.DIRECTIVE_KIND_FADE: (m.SEED_REMOVED, ()),
     DirectiveKind.DIRECTIVE_KIND_REMOVE: (m.SEED_REMOVED, ()),
 }
 
