@@ -1,4 +1,4 @@
-"""TrainingMetrics packed from and unpacked to plain numbers; an unknown number stays absent, never zero.
+"""TrainingMetrics made of plain numbers; an unknown number stays absent, never zero.
 
 What a decision may rest on is in `DETERMINISTIC`; `MEASURED` holds what depends on the machine and its load.
 """
@@ -23,8 +23,3 @@ def pack(optimizer_family: str, values: Mapping[str, float | None]) -> TrainingM
         raise ValueError(f"TrainingMetrics has no field {', '.join(unknown)}")
     known = {name: value for name, value in values.items() if value is not None}
     return TrainingMetrics(optimizer_family=optimizer_family, **known)  # type: ignore[arg-type]
-
-
-def unpack(metrics: TrainingMetrics) -> dict[str, float]:
-    """The numbers that are there, by name."""
-    return {field.name: getattr(metrics, field.name) for field in _NUMERIC if metrics.HasField(field.name)}

@@ -5,14 +5,9 @@ from __future__ import annotations
 from esper.core.errors import AccessDenied
 from esper.core.keys import Keyring
 from esper.core.tokens import is_service_token, service_token
-from esper.rpc.call import RUN_TOKEN, SERVICE, SERVICE_TOKEN, Call
+from esper.rpc.call import SERVICE, SERVICE_TOKEN, Call
 
 KNOWN_SERVICES = ("tolaria", "tamiyo", "kasmina", "weatherlight", "oona", "nissa", "urza", "simic", "operator")
-
-
-def run_metadata(token: str) -> dict[str, str]:
-    """Metadata of calls that are bound to a run."""
-    return {RUN_TOKEN: token}
 
 
 def service_metadata(keyring: Keyring, service: str) -> dict[str, str]:

@@ -21,7 +21,7 @@ class Servicer(ABC):
     endless: ClassVar[frozenset[str]] = frozenset()
 
     def is_ready(self) -> bool:
-        """False takes the service out of the health check, e.g. when its store can't be written."""
+        """False, e.g. when a background duty died, makes the health check and the heartbeats say so."""
         return True
 
     async def close(self) -> None:
@@ -196,6 +196,3 @@ class BusServicer(Servicer):
 
     @abstractmethod
     def consume(self, requests: AsyncIterator[pb.ConsumeRequest], call: Call) -> AsyncIterator[pb.ConsumeResponse]: ...
-
-
-BASES: tuple[type[Servicer], ...] = (KasminaServicer, TamiyoServicer, WeatherlightServicer, BusServicer)

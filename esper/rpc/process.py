@@ -24,6 +24,7 @@ from prometheus_client import start_http_server
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring, load_keyring
+from esper.leyline import HealthStatus
 from esper.rpc import metrics
 from esper.rpc.bases import Servicer
 from esper.rpc.clients.channel import Tls
@@ -121,15 +122,15 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         async with _closing(servicers):
             server = await start(process.server, servicers)
             print(f"esper-{name} listens on {server.endpoint}", flush=True)
-            await _until_stopped(server, servicers, stopping)
+            await _until_stopped(server, servicers, reporter, stopping)
     finally:
         reporter.close(REPORT_TIMEOUT_S)
         end_tracing()
 
 
-async def _until_stopped(server: Server, servicers: Sequence[Servicer], stopping: Stopping) -> None:
+async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter: Reporter, stopping: Stopping) -> None:
     """Serve and watch until told to stop, then drain."""
-    watchers = [asyncio.create_task(_watch_health(server, servicers)), asyncio.create_task(_watch_loop_lag())]
+    watchers = [asyncio.create_task(watch_health(server, servicers, reporter)), asyncio.create_task(_watch_loop_lag())]
     try:
         await stopping.asked.wait()
     finally:
@@ -147,12 +148,15 @@ async def _closing(servicers: Sequence[Servicer]) -> AsyncIterator[None]:
             await servicer.close()
 
 
-async def _watch_health(server: Server, servicers: Sequence[Servicer]) -> None:
-    """Let the health check say what the servicers say of themselves."""
+async def watch_health(server: Server, servicers: Sequence[Servicer], reporter: Reporter) -> None:
+    """Let the health check and the heartbeats say what the servicers say of themselves."""
     while True:
         ready = {SERVICES[servicer.service].full_name: servicer.is_ready() for servicer in servicers}
         for name, is_ready in {**ready, "": all(ready.values())}.items():
             await server.set_serving(is_ready, name)
+        unready = ", ".join(name for name, is_ready in ready.items() if not is_ready)
+        health = HealthStatus.HEALTH_STATUS_UNHEALTHY if unready else HealthStatus.HEALTH_STATUS_HEALTHY
+        reporter.report_health(health, unready and f"{unready} can't do its work")
         await asyncio.sleep(HEALTH_PERIOD_S)
 
 

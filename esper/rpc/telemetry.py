@@ -48,6 +48,9 @@ class Reporter(Protocol):
     def dropped(self) -> int:
         """Packets that had to be dropped."""
 
+    def report_health(self, health: HealthStatus, summary: str = "") -> None:
+        """Health that the next heartbeat tells."""
+
     def close(self, timeout_s: float) -> None:
         """Send what waits, for at most `timeout_s`."""
 
@@ -63,6 +66,9 @@ class LogReporter:
             if event.level == TelemetryLevel.TELEMETRY_LEVEL_CRITICAL:
                 attributes = {a.key: getattr(a, a.WhichOneof("value") or "text") for a in event.attributes}
                 log.critical("%s: %s %s %s", packet.source, event.name, event.message, attributes)
+
+    def report_health(self, health: HealthStatus, summary: str = "") -> None:
+        return
 
     def close(self, timeout_s: float) -> None:
         return
@@ -127,7 +133,6 @@ class TelemetrySender:
             self._wake.set()
 
     def report_health(self, health: HealthStatus, summary: str = "") -> None:
-        """Health that the next heartbeat tells."""
         self._presence.health, self._presence.summary = health, summary
 
     def close(self, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -14,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from esper.core.errors import StorageError
-from esper.leyline import PublishResponse
+from esper.leyline import HealthStatus, PublishResponse
+from esper.rpc import process
 from esper.rpc.clients import BusClient, channel, wait_serving
-from esper.rpc.process import ServiceContext, run_service
+from esper.rpc.clients.health import is_serving
+from esper.rpc.process import ServiceContext, run_service, watch_health
+from esper.rpc.telemetry import LogReporter
+from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import SECRET, ScriptedBus, a_request
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -93,6 +98,35 @@ def test_a_failing_start_ends_with_1_and_one_line(
     assert capsys.readouterr().err.splitlines() == [line]
 
 
+class Told(LogReporter):
+    """A reporter that keeps what it is told of the process's health."""
+
+    def __init__(self) -> None:
+        self.healths: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+
+    def report_health(self, health: HealthStatus, summary: str = "") -> None:
+        self.healths.put_nowait((health, summary))
+
+
+async def test_health_check_and_heartbeats_say_what_the_servicers_say(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "HEALTH_PERIOD_S", 0.01)
+    bus, told, is_ready = ScriptedBus(), Told(), True
+    monkeypatch.setattr(bus, "is_ready", lambda: is_ready)
+    server = await serve(bus)
+    watching = asyncio.create_task(watch_health(server, [bus], told))
+    async with asyncio.timeout(15):
+        assert await told.healths.get() == (HealthStatus.HEALTH_STATUS_HEALTHY, "")
+        is_ready = False
+        while (heard := await told.healths.get())[0] == HealthStatus.HEALTH_STATUS_HEALTHY:
+            pass
+        with channel(server.endpoint) as link:
+            assert not await asyncio.to_thread(lambda: is_serving(link, "BusService", timeout_s=5))
+    assert heard == (HealthStatus.HEALTH_STATUS_UNHEALTHY, "esper.leyline.v1.BusService can't do its work")
+    watching.cancel()
+
+
 @pytest.mark.usefixtures("secret")
 def test_a_service_may_stop_itself_and_closes_its_servicers(tmp_path: Path, socket_dir: Path) -> None:
     made: list[ScriptedBus] = []
@@ -114,7 +148,7 @@ PROGRAM = textwrap.dedent(
     import asyncio, sys
     from tests.unit.rpc.scripted import ScriptedBus
     from tests.unit.rpc.test_process import Nothing
-    from esper.leyline import PublishResponse
+    from esper.leyline import HealthStatus, PublishResponse
     from esper.rpc.process import run_service
 
     async def slowly(request, call):

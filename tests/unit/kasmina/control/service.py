@@ -32,8 +32,7 @@ from esper.leyline import (
     SystemMode,
     TelemetryPacket,
 )
-from esper.rpc.auth import run_metadata
-from esper.rpc.call import Call
+from esper.rpc.call import RUN_TOKEN, Call
 from esper.rpc.process import ServiceContext
 from tests.unit.kasmina.control.making import RUN
 
@@ -113,7 +112,7 @@ class Service:
 
     @property
     def call(self) -> Call:
-        return Call(method="test", metadata=run_metadata(self.token) if self.token else {})
+        return Call(method="test", metadata={RUN_TOKEN: self.token} if self.token else {})
 
     def sign(self, message: Any, *, audience: str = f"kasmina/{RUN}", freshness_s: float = 60.0) -> SignedCommand:
         self.clock.advance(0.001)
