@@ -18,6 +18,9 @@ SEED_HEALTH = MetricSpec("kasmina.seed.health", "state", "Health of a seed as th
 SEED_ISOLATION_VIOLATIONS = MetricSpec(
     "kasmina.seed.isolation_violations", "count", "Gradient leaks of a seed in its present stage.", SEED
 )
+SEED_INTERFERENCE = MetricSpec(
+    "kasmina.seed.interference", "ratio", "Cosine of the host's gradients with and without the seed, -1..1.", SEED
+)
 SEEDS_ACTIVE = MetricSpec("kasmina.seeds.active", "count", "Seeds in the host or on their way in or out.")
 ISOLATION_VIOLATIONS = MetricSpec("kasmina.isolation.violations", "count", "Gradient leaks of all living seeds.")
 ACCEPTED = MetricSpec("kasmina.command_verifier.accepted_total", "count", "Envelopes believed since the start.")
@@ -42,6 +45,7 @@ METRICS: tuple[MetricSpec, ...] = (
     SEED_ALPHA,
     SEED_HEALTH,
     SEED_ISOLATION_VIOLATIONS,
+    SEED_INTERFERENCE,
     SEEDS_ACTIVE,
     ISOLATION_VIOLATIONS,
     ACCEPTED,

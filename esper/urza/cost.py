@@ -32,6 +32,17 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """What a run has spent, and how long it and a judging window are."""
+
+    training_macs: int
+    steps_done: int
+    total_steps: int
+    window_steps: int
+    forward_macs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
     """A slot's present shape; names as in SlotSpec."""
 
@@ -66,6 +77,20 @@ def bytes_per_parameter(manifest: HostManifest) -> int:
     """A parameter, its gradient, and what the optimiser keeps for it."""
     dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
     return BYTES.get(dtype.removeprefix("torch."), 4) * (2 + OPTIMIZER_STATES.get(manifest.optimizer_family, 2))
+
+
+def forecast_training_macs(run: Account, *, added_macs: int) -> int:
+    """Training MACs of a whole run if a seed of `added_macs` is germinated now and kept.
+
+    The rest of the run is taken to cost what the past did, plus the seed, plus its twin. Whole numbers only: a
+    forecast must come out alike on every machine.
+    """
+    if run.steps_done == 0 or run.forward_macs == 0:
+        return run.training_macs
+    steps_left = max(0, run.total_steps - run.steps_done)
+    host = run.training_macs * steps_left // run.steps_done
+    twin = run.training_macs * min(steps_left, run.window_steps) // run.steps_done
+    return run.training_macs + host + host * added_macs // run.forward_macs + twin
 
 
 def _span(shape: Shape, parameters: Parameters) -> Cost:

@@ -32,6 +32,8 @@ def advance(turn: Turn, request: AdvanceRequest) -> None:
     """Take in what was seen and done, consult the gates, let time pass."""
     for signal in request.slots:
         _take_signal(turn, signal)
+    if request.HasField("training_macs"):
+        turn.state.training_macs, turn.state.training_macs_step = request.training_macs, request.step
     for report in request.reports:
         take_report(turn, report)
     for observation in request.observations:
@@ -72,6 +74,8 @@ def _show(turn: Turn, record: SeedRecord) -> None:
             setattr(state, name, getattr(observation, name))
     if observation.HasField("probe"):
         state.muted_gain, state.muted_gain_standard_error = gates.gain_of(observation.probe.muted)
+        if observation.probe.HasField("interference"):
+            state.interference = observation.probe.interference
     if observation.HasField("judgement"):
         state.muted_gain, state.muted_gain_standard_error = gates.gain_of(observation.judgement.muted)
     if observation.HasField("judgement") and observation.judgement.HasField("twin"):

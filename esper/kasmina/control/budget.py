@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from esper.kasmina.control.lifecycle import FOSSILIZED
 from esper.leyline import KasminaRunSpec, KasminaRunState
-from esper.urza.cost import Cost, bytes_per_parameter
+from esper.urza.cost import Account, Cost, bytes_per_parameter, forecast_training_macs
 
 
 def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> str | None:
-    """Which limit one more seed of this cost would break, or None. Training MACs are the trainer's to watch."""
+    """Which limit one more seed of this cost would break, or None."""
     budget = spec.budget
     parameters = spec.manifest.parameters + state.growth.added_parameters + cost.parameters
     kept_macs = sum(seed.state.forward_macs for seed in state.seeds if seed.state.stage == FOSSILIZED)
+    forward_macs = spec.manifest.forward_macs + kept_macs
     spent = (
         ("max_seeds", state.growth.germinated + 1),
         ("max_parameters", parameters),
-        ("max_forward_macs", spec.manifest.forward_macs + kept_macs + cost.forward_macs),
+        ("max_forward_macs", forward_macs + cost.forward_macs),
+        ("max_training_macs", _forecast(spec, state, forward_macs, cost)),
         ("max_memory_bytes", parameters * bytes_per_parameter(spec.manifest)),
     )
     for name, value in spent:
         if budget.HasField(name) and value > getattr(budget, name):
             return f"{name} is {getattr(budget, name)}, with this seed it would be {value}"
     return None
+
+
+def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost) -> int:
+    """Training MACs of the whole run, by the trainer's last account of them; 0 before the first."""
+    run = Account(
+        training_macs=state.training_macs,
+        steps_done=state.training_macs_step,
+        total_steps=spec.total_steps,
+        window_steps=spec.life.window_steps,
+        forward_macs=forward_macs,
+    )
+    return forecast_training_macs(run, added_macs=cost.forward_macs)

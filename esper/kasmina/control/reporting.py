@@ -174,4 +174,6 @@ def seed_metrics(state: KasminaRunState) -> list[Metric]:
                 metric(metrics.SEED_HEALTH, record.state.health, seed_id=seed_id),
                 metric(metrics.SEED_ISOLATION_VIOLATIONS, violations, seed_id=seed_id),
             ]
+            if record.state.HasField("interference"):
+                measured.append(metric(metrics.SEED_INTERFERENCE, record.state.interference, seed_id=seed_id))
     return measured

@@ -12,7 +12,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.blend import Blend
 from esper.kasmina.executor.entering import attach, build, incubate
 from esper.kasmina.executor.fold import fold, fold_obstacle
-from esper.kasmina.executor.judge import judge, probe
+from esper.kasmina.executor.judge import GRADIENT_SAMPLES, judge, probe
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts
@@ -42,7 +42,8 @@ def run_probe(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
     """Interface and muting probe; the result is the seed's evidence."""
     graft, life = state.graft(directive.seed_id), state.life(directive.seed_id)
     life.evidence.probe = probe(state.arm, graft, state.task, key=state.key("probe", directive.seed_id, step))
-    state.side_macs += 2 * life.evidence.probe.muted.samples * state.macs.forward
+    samples = life.evidence.probe.muted.samples
+    state.side_macs += 2 * (samples * state.macs.forward + min(GRADIENT_SAMPLES, samples) * state.macs.training)
     return {}
 
 

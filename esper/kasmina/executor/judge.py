@@ -5,6 +5,7 @@ Every pass runs in eval mode without gradients and leaves no trace. Scores are b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,8 +15,11 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.graft import Graft
+from esper.kasmina.executor.side_pass import side_pass
 from esper.kasmina.executor.task import Task
 from esper.leyline import JudgeResult, PairedScore, ProbeResult
+
+GRADIENT_SAMPLES = 64
 
 
 def judge_scores(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
@@ -67,7 +71,32 @@ def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResul
     grown = judge_scores(arm, task, key=key)
     with muted(graft):
         without = judge_scores(arm, task, key=key)
-    return ProbeResult(interface_matches=not mismatch, mismatch=mismatch, muted=paired(without, grown))
+    return ProbeResult(
+        interface_matches=not mismatch,
+        mismatch=mismatch,
+        muted=paired(without, grown),
+        interference=interference(arm, graft, task, key=key),
+    )
+
+
+def interference(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> float | None:
+    """Cosine between the host's gradients with and without the seed, on a few samples; None where one is zero."""
+    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(task.judge_batches())))
+    parameters = arm.host_parameters()
+
+    def gradients() -> list[Tensor]:
+        with side_pass(arm.modules, key=key, training=False), torch.enable_grad():
+            loss = task.loss(arm.model(inputs), targets)
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        pairs = zip(found, parameters, strict=True)
+        return [torch.zeros_like(p).double() if g is None else g.double() for g, p in pairs]
+
+    grown = gradients()
+    with muted(graft):
+        without = gradients()
+    product = sum(float((a * b).sum()) for a, b in zip(grown, without, strict=True))
+    size = math.prod(math.sqrt(sum(float(part.square().sum()) for part in side)) for side in (grown, without))
+    return product / size if 0.0 < size < math.inf else None
 
 
 def probe_outputs(arm: TrainingArm, task: Task, *, key: int) -> Tensor:

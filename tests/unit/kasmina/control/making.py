@@ -220,8 +220,9 @@ def observation(step: int, seed_id: str = "s1", **fields: Any) -> SeedObservatio
     return SeedObservation(seed_id=seed_id, step=step, **{**settings, **fields})
 
 
-def probe(mean: float = 0.01, *, matches: bool = True) -> ProbeResult:
-    return ProbeResult(interface_matches=matches, mismatch="" if matches else "shape", muted=score(mean))
+def probe(mean: float = 0.01, *, matches: bool = True, interference: float | None = 0.9) -> ProbeResult:
+    mismatch = "" if matches else "shape"
+    return ProbeResult(interface_matches=matches, mismatch=mismatch, muted=score(mean), interference=interference)
 
 
 def judgement(gain: float, look: int = 1, *, mean_twin: float = 0.2, muted: float = 0.05, **twin: Any) -> JudgeResult:

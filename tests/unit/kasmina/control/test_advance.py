@@ -9,6 +9,7 @@ import pytest
 from esper.core.errors import DependencyViolationError
 from esper.kasmina.control import dispatch
 from esper.kasmina.control.advance import advance, terminate
+from esper.kasmina.control.reporting import seed_metrics
 from esper.kasmina.control.turn import Turn
 from esper.leyline import (
     AdaptationCommand,
@@ -96,6 +97,16 @@ def begun(run: KasminaRunSpec | None = None, *, operation: dict[str, Any] | None
     course = Course(run=run or spec(), executor=FakeExecutor(**executor))
     course.order(germinate(step=100, operation=operation))
     return course
+
+
+def test_what_a_probe_found_of_interference_stays_told() -> None:
+    course = Course()
+    course.order(germinate())
+    course.until("BLENDING")
+    assert "kasmina.seed.interference" not in {figure.name for figure in seed_metrics(course.state)}
+    assert course.until("PROBATIONARY").state.interference == 0.9
+    told = {figure.name: figure.value for figure in seed_metrics(course.state)}
+    assert told["kasmina.seed.interference"] == 0.9
 
 
 def test_a_useful_seed_is_kept_and_folded() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from esper.kasmina.executor.judge import judge, judge_scores, paired, probe
+from esper.kasmina.executor.judge import interference, judge, judge_scores, paired, probe
 
 
 def grown(rig, host="noisy mlp"):
@@ -59,6 +59,23 @@ def test_measuring_changes_nothing(rig, measure):
     assert run.arm.digest() == other.arm.digest()
     assert run.executor.twin.digest() == other.executor.twin.digest()
     assert not run.arm.grafts[0].is_muted
+
+
+def test_a_fresh_seed_leaves_the_hosts_gradient_and_a_trained_one_turns_it(rig):
+    run = rig("mlp")
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    graft = run.arm.grafts[0]
+    assert interference(run.arm, graft, run.task, key=1) == pytest.approx(1.0)
+    run.train(8)
+    assert -1.0 <= interference(run.arm, graft, run.task, key=1) < 0.9999
+    assert probe(run.arm, graft, run.task, key=1).interference == interference(run.arm, graft, run.task, key=1)
+
+
+def test_interference_is_unknown_where_a_gradient_vanishes(rig, monkeypatch):
+    run = rig("mlp")
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    monkeypatch.setattr(run.task, "loss", lambda outputs, targets: outputs.sum() * 0.0)
+    assert interference(run.arm, run.arm.grafts[0], run.task, key=1) is None
 
 
 def test_a_probe_names_what_does_not_match_the_host(rig):
