@@ -215,7 +215,7 @@ def happenings(boundary: Boundary) -> list[str]:
 def closing(summary: Mapping[str, Any]) -> str:
     """The last lines of a run."""
     growth, accuracy = summary["growth"], summary["test_accuracy"]
-    stopped = f"stopped at step {summary['steps']:,} of {summary['total_steps']:,}; --resume goes on from its newest checkpoint"
+    stopped = f"stopped at step {summary['steps']:,} of {summary['total_steps']:,}; --resume goes on"
     lines = [
         f"test loss {summary['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %",
         f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
