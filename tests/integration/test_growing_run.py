@@ -97,6 +97,15 @@ def test_every_command_gate_and_move_is_an_event_with_its_reason(grown: Grown) -
     assert (grown.run_dir / "report.html").stat().st_size > 10_000
 
 
+def test_the_runs_secret_stands_in_its_own_file_alone(grown: Grown) -> None:
+    secret = (grown.run_dir / "secret").read_bytes().strip()
+    assert len(secret) >= 32
+    files = [path for path in grown.run_dir.rglob("*") if path.is_file()]
+    assert {"events.jsonl", "kasmina.db", "kasmina.log"} <= {path.name for path in files}
+    assert [path.name for path in files if secret in path.read_bytes()] == ["secret"]
+    assert not [span.name for span in grown.spans if secret.decode() in str(span.attributes)]
+
+
 def test_a_host_whose_seeds_were_all_culled_is_the_one_that_never_grew(grown: Grown, ungrown_digest: str) -> None:
     assert grown.summary["weights_digest"] == ungrown_digest
 
