@@ -10,16 +10,17 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from esper.cli.databases import find
 from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds
 from esper.core.decisions import in_words, reasons_in_words
-from esper.core.errors import CommandRejected, ConfigError, StorageError
+from esper.core.errors import CommandRejected, StorageError
 from esper.core.keys import Keyring
 from esper.core.signing import Verifier, open_payload
 from esper.leyline import AdaptationCommand, CommandOutcome, RegistryReset, SignedCommand
 
-LEDGER_PLACES = ("services/kasmina.db", "kasmina.db", "")
+DATABASE = "kasmina.db"
 PAYLOADS: dict[str, type[AdaptationCommand] | type[RegistryReset]] = {
     cls.DESCRIPTOR.full_name: cls for cls in (AdaptationCommand, RegistryReset)
 }
@@ -49,7 +50,7 @@ def register(verbs: Verbs) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    ledger = find_ledger(arguments.run_dir)
+    ledger = find(arguments.run_dir, DATABASE)
     secret = arguments.run_dir / "secret"
     keyring = keyring_of(str(secret) if arguments.key == "env" and secret.exists() else arguments.key)
     rows, last_seq = read_rows(ledger)
@@ -63,14 +64,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"rows missing from the ledger: {', '.join(map(str, missing))}")
     print(f"{len(rows)} commands, {failed} failed, {len(missing)} missing")
     return 1 if failed or missing else 0
-
-
-def find_ledger(run_dir: Path) -> Path:
-    """Kasmina's database in or at `run_dir`."""
-    for place in LEDGER_PLACES:
-        if (path := run_dir / place if place else run_dir).is_file():
-            return path
-    raise ConfigError("RUN_DIR", str(run_dir), "holds no ledger: services/kasmina.db isn't there")
 
 
 def read_rows(ledger: Path) -> tuple[list[Row], int]:

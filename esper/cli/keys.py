@@ -1,4 +1,4 @@
-"""`esper keys`: make, list, rotate and revoke the keys of a keyring file. Secrets are printed by `new` alone."""
+"""`esper keys`: make, list, rotate and revoke the keys of a keyring file; prove by a token who calls a service."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK
 from esper.core.errors import ConfigError
 from esper.core.keys import Key, KeySet, new_secret, read_keys, write_keys
+from esper.core.tokens import service_token
+from esper.rpc.auth import KNOWN_SERVICES
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN = re.compile(r"(\d+)([smhd])\Z")
 
 
 def register(verbs: Verbs) -> None:
-    group = add_group(verbs, "keys", "make and keep the keys that sign")
+    group = add_group(verbs, "keys", "make and keep the keys that sign, and the tokens made from them")
     new = add_verb(group, "new", run_new, "make a keyring file; without FILE print a secret for ESPER_LEYLINE_SECRET")
     new.add_argument("file", nargs="?", type=Path, metavar="FILE")
     new.add_argument("--key-id", default="k1", help="id of the first key (k1)")
@@ -30,6 +33,9 @@ def register(verbs: Verbs) -> None:
     revoke = add_verb(group, "revoke", run_revoke, "accept a key no longer, from now on")
     revoke.add_argument("file", type=Path, metavar="FILE")
     revoke.add_argument("key_id", metavar="KEY_ID")
+    token = add_verb(group, "token", run_token, "print the token of a service, for calls by hand to Weatherlight")
+    token.add_argument("service", choices=KNOWN_SERVICES, metavar="SERVICE", help="operator, for a person's calls")
+    add_key_flag(token)
 
 
 def run_new(arguments: argparse.Namespace) -> int:
@@ -64,6 +70,11 @@ def run_revoke(arguments: argparse.Namespace) -> int:
     keys = read_keys(arguments.file)
     _write(arguments.file, keys.accepting_until(arguments.key_id, SYSTEM_CLOCK.now_ns()))
     print(f"{arguments.key_id} is accepted no longer")
+    return 0
+
+
+def run_token(arguments: argparse.Namespace) -> int:
+    print(service_token(keyring_of(arguments.key), arguments.service))
     return 0
 
 

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.cli import audit, doctor, export, keys, ledger, sign, status, wal
+from esper.cli import audit, bus, doctor, export, keys, ledger, sign, status, wal
 from esper.cli.usage import Parser, UsageError
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
 
-GROUPS = (sign, keys, doctor, status, wal, export, audit, ledger)
+GROUPS = (status, export, sign, keys, audit, ledger, wal, bus, doctor)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -59,6 +59,10 @@ class Key:
     def is_accepted(self, now_ns: int) -> bool:
         return self.accepted_until_ns is None or now_ns <= self.accepted_until_ns
 
+    def derived(self) -> bytes:
+        """What signs in the name of this key."""
+        return derive_key(self.secret.encode(), self.key_id)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeySet:
@@ -91,6 +95,15 @@ class KeySet:
         return KeySet(active=self.active, keys=tuple(ended))
 
 
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """The derived key that signs, and what a message says about it."""
+
+    key_id: str
+    algorithm: str
+    key: bytes = field(repr=False)
+
+
 class Keyring:
     """The keys that a process signs and verifies with."""
 
@@ -98,7 +111,6 @@ class Keyring:
         self._keys = keys
         self._path = path
         self._version = _file_version(path) if path else None
-        self._derived: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -128,9 +140,16 @@ class Keyring:
         found = keys.find(key_id)
         if found is None or not found.is_accepted(now_ns):
             return None
-        if key_id not in self._derived:
-            self._derived[key_id] = derive_key(found.secret.encode(), key_id)
-        return self._derived[key_id]
+        return found.derived()
+
+    def signing_key(self, now_ns: int) -> SigningKey:
+        """What signs now. Raises ConfigError if the file gave even the active key an end, and that has passed."""
+        keys = self._current()
+        active = keys.find(keys.active)
+        if active is None or not active.is_accepted(now_ns):
+            remedy = "the active key has ended; make a new one with `esper keys rotate`"
+            raise ConfigError("active", keys.active, remedy)
+        return SigningKey(active.key_id, active.algorithm, active.derived())
 
     def algorithm(self, key_id: str) -> str | None:
         """The one algorithm that this key signs with; a message never chooses."""
@@ -143,7 +162,7 @@ class Keyring:
         with self._lock:
             version = _file_version(self._path)
             if version != self._version:
-                self._keys, self._derived = read_keys(self._path), {}
+                self._keys = read_keys(self._path)
                 self._version = version
             return self._keys
 

@@ -77,10 +77,8 @@ class Signer:
 
     def sign(self, message: Message, *, audience: str, freshness_s: float = 60.0) -> SignedCommand:
         """Serialise `message` once and sign those bytes for `audience`."""
-        now_ns, key_id = self._clock.now_ns(), self._keyring.active
-        key, algorithm = self._keyring.key(key_id, now_ns), self._keyring.algorithm(key_id)
-        if key is None or algorithm is None:
-            raise ConfigError("active", key_id, "the active key has ended; make a new one with `esper keys rotate`")
+        now_ns = self._clock.now_ns()
+        own = self._keyring.signing_key(now_ns)
         envelope = SignedCommand(
             payload=message.SerializeToString(deterministic=True),
             payload_type=message.DESCRIPTOR.full_name,
@@ -89,11 +87,11 @@ class Signer:
                 nonce=self._nonces(),
                 issued_at=timestamp(now_ns),
                 freshness_window=duration(freshness_s),
-                key_id=key_id,
-                algorithm=algorithm,
+                key_id=own.key_id,
+                algorithm=own.algorithm,
             ),
         )
-        envelope.security.signature = signature_of(key, envelope)
+        envelope.security.signature = signature_of(own.key, envelope)
         return envelope
 
 

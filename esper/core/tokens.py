@@ -10,7 +10,6 @@ import hmac
 import secrets
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import ConfigError
 from esper.core.keys import Keyring
 
 _SERVICE_LABEL = b"ESPER-SERVICE-V1\n"
@@ -33,11 +32,8 @@ def is_run_token(token: str | None, digest: str) -> bool:
 
 def service_token(keyring: Keyring, service: str, clock: Clock = SYSTEM_CLOCK) -> str:
     """The token of `service` under the active key: "<key id>:<hex>"."""
-    key_id = keyring.active
-    key = keyring.key(key_id, clock.now_ns())
-    if key is None:
-        raise ConfigError("active", key_id, "the active key has ended; make a new one with `esper keys rotate`")
-    return f"{key_id}:{_service_mac(key, service)}"
+    own = keyring.signing_key(clock.now_ns())
+    return f"{own.key_id}:{_service_mac(own.key, service)}"
 
 
 def is_service_token(keyring: Keyring, service: str, token: str, clock: Clock = SYSTEM_CLOCK) -> bool:

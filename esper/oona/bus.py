@@ -82,9 +82,6 @@ class Bus(Protocol):
     async def depth(self, lane: BusLane) -> int:
         """Envelopes of a lane that its slowest group has not handled yet."""
 
-    async def dead_letters(self, limit: int) -> list[BusEnvelope]:
-        """Envelopes that were put aside, oldest first."""
-
     async def dead_letter_count(self) -> int:
         """How many envelopes were put aside and are still kept."""
 

@@ -10,7 +10,7 @@ import struct
 from google.protobuf.message import Message
 
 from esper.core.clock import Clock, nanoseconds, timestamp
-from esper.core.errors import ConfigError, InvalidSignature
+from esper.core.errors import InvalidSignature
 from esper.core.keys import Keyring
 from esper.core.telemetry import attribute_value
 from esper.core.validation import require_valid
@@ -31,10 +31,8 @@ def seal(
     trace: TraceContext | None = None,
 ) -> BusEnvelope:
     """A signed envelope around `message`."""
-    now_ns, key_id = clock.now_ns(), keyring.active
-    key = keyring.key(key_id, now_ns)
-    if key is None:
-        raise ConfigError("active", key_id, "the active key has ended; make a new one with `esper keys rotate`")
+    now_ns = clock.now_ns()
+    own = keyring.signing_key(now_ns)
     envelope = BusEnvelope(
         event_id=event_id or f"{source}-{secrets.token_hex(8)}",
         payload_type=message.DESCRIPTOR.full_name,
@@ -44,9 +42,9 @@ def seal(
         priority=priority,
         lane=lane,
         trace=trace,
-        key_id=key_id,
+        key_id=own.key_id,
     )
-    envelope.signature = _signature(key, envelope)
+    envelope.signature = _signature(own.key, envelope)
     return envelope
 
 

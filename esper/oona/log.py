@@ -88,11 +88,6 @@ class SqliteLog:
     async def depth(self, lane: BusLane) -> int:
         return self._store.read(lambda db: _backlog(db, lane))
 
-    async def dead_letters(self, limit: int) -> list[BusEnvelope]:
-        query = "SELECT sequence, envelope FROM dead_letters ORDER BY stored_ns, sequence LIMIT ?"
-        rows = self._store.read(lambda db: db.execute(query, (limit,)).fetchall())
-        return [_envelope(raw, sequence) for sequence, raw in rows]
-
     async def dead_letter_count(self) -> int:
         return self._store.read(lambda db: int(db.execute("SELECT COUNT(*) FROM dead_letters").fetchone()[0]))
 

@@ -107,10 +107,6 @@ class RedisBus:
                     backlogs[name] = backlogs.get(name, 0) + group["pending"] + len(ahead)
             return max(backlogs.values(), default=0)
 
-    async def dead_letters(self, limit: int) -> list[BusEnvelope]:
-        async with _reached("dead letters"):
-            return [BusEnvelope.FromString(fields[b"e"]) for _, fields in await self._redis.xrange(DEAD, count=limit)]
-
     async def dead_letter_count(self) -> int:
         async with _reached("dead letters"):
             return int(await self._redis.xlen(DEAD))

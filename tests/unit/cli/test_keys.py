@@ -7,6 +7,7 @@ import pytest
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.keys import Keyring, read_keys
+from esper.core.tokens import is_service_token
 
 
 @pytest.fixture
@@ -80,3 +81,16 @@ def test_a_grace_that_is_no_span_of_time_is_wrong_usage(keyring: Path, grace: st
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "new", str(tmp_path / "absent" / "keyring")]) == 78
     assert "can't be written" in capsys.readouterr().err
+
+
+def test_a_token_is_the_one_that_services_accept(keyring: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["keys", "token", "operator", "--key", str(keyring)]) == 0
+    assert is_service_token(Keyring.load(keyring), "operator", capsys.readouterr().out.strip())
+
+
+def test_nobody_gets_a_token_for_a_service_that_does_not_exist(
+    keyring: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "token", "operatr", "--key", str(keyring)]) == 64
+    assert "'operator'" in capsys.readouterr().err

@@ -135,7 +135,7 @@ async def test_after_too_many_deliveries_an_envelope_is_put_aside(bus: Bus, cloc
         while not await bus.dead_letter_count():
             assert "poison" not in ids(await bus.fetch("g", "c1", LANES, 10))
             await asyncio.sleep(0.01)
-    assert ids(await bus.dead_letters(10)) == ["poison"]
+    assert await bus.dead_letter_count() == 1
 
 
 async def test_a_full_lane_refuses_more_but_emergencies_always_fit(bus: Bus) -> None:

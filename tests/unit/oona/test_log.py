@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from esper.core.clock import ManualClock
+from esper.oona import dead_letters
 from esper.oona.bus import BusConfig
 from esper.oona.log import SqliteLog
 from tests.unit.oona.buses import EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE, an_envelope
@@ -67,6 +68,7 @@ class LogMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "oona.db"
         self.loop = asyncio.new_event_loop()
         self.clock = ManualClock()
         self.published: list[str] = []
@@ -78,7 +80,7 @@ class LogMachine(RuleBasedStateMachine):
 
     def open(self) -> None:
         async def make() -> SqliteLog:
-            return SqliteLog(Path(self.directory.name) / "oona.db", self.clock, CONFIG)
+            return SqliteLog(self.path, self.clock, CONFIG)
 
         self.bus = self.loop.run_until_complete(make())
 
@@ -127,7 +129,7 @@ class LogMachine(RuleBasedStateMachine):
             found = self.loop.run_until_complete(self.bus.fetch("g", "last", LANES, 1000))
             self.held |= {envelope.event_id for envelope in found}
             self.clock.advance(30.0)
-        dead = {envelope.event_id for envelope in self.loop.run_until_complete(self.bus.dead_letters(1000))}
+        dead = {letter.envelope.event_id for letter in dead_letters.read(self.path)}
         assert not dead & self.handled
         assert set(self.published) == self.handled | self.held | dead
         self.loop.run_until_complete(self.bus.close())

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from esper.cli.main import main
+from esper.core.clock import ManualClock
+from esper.core.keys import Keyring
+from esper.leyline import BusEnvelope, BusLane, MessagePriority, RunClosure
+from esper.oona.bus import BusConfig
+from esper.oona.envelope import seal
+from esper.oona.log import SqliteLog
+
+NORMAL = BusLane.BUS_LANE_NORMAL
+
+
+def sealed(clock: ManualClock) -> BusEnvelope:
+    return seal(
+        Keyring.from_secret("test-secret-0123456789-abcdefghijklm"),
+        clock,
+        RunClosure(reason="poison"),
+        source="tolaria",
+        lane=NORMAL,
+        priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
+        event_id="e1",
+    )
+
+
+async def refused_by_nissa(path: Path, envelope: BusEnvelope, clock: ManualClock) -> SqliteLog:
+    """A bus on which the envelope was delivered as often as it may be, and rejected each time."""
+    bus = SqliteLog(path, clock, BusConfig(max_deliveries=1))
+    await bus.publish([envelope])
+    await bus.fetch("nissa", "c1", [NORMAL], 1)
+    await bus.reject("nissa", ["e1"])
+    clock.advance(60.0)
+    assert await bus.fetch("nissa", "c1", [NORMAL], 1) == []
+    return bus
+
+
+def test_a_dead_letter_is_named_with_its_group_also_while_a_service_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "services").mkdir()
+    clock = ManualClock()
+
+    async def look() -> int:
+        bus = await refused_by_nissa(tmp_path / "services" / "oona.db", sealed(clock), clock)
+        try:
+            return await asyncio.to_thread(main, ["bus", "dead-letters", str(tmp_path), "--payload"])
+        finally:
+            await bus.close()
+
+    assert asyncio.run(look()) == 0
+    printed = capsys.readouterr().out
+    assert "NORMAL e1: esper.leyline.v1.RunClosure from tolaria, refused by nissa" in printed
+    assert '"reason": "poison"' in printed
+    assert printed.endswith("1 dead letters\n")
+
+
+def test_what_is_no_bus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bus", "dead-letters", str(tmp_path)]) == 78
+    assert "services/oona.db isn't there" in capsys.readouterr().err
+    other = tmp_path / "other.db"
+    other.write_bytes(b"not a database, whatever its name says")
+    assert main(["bus", "dead-letters", str(other)]) == 1
+    assert "can't be read as a bus" in capsys.readouterr().err
