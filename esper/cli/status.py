@@ -12,8 +12,7 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.leyline import SeedStage
-
-Event = dict[str, Any]
+from esper.tolaria.reading import Record, standing
 
 
 def register(verbs: Verbs) -> None:
@@ -40,19 +39,22 @@ def read(run_dir: Path) -> dict[str, Any]:
     events = run_dir / "events.jsonl"
     if not events.exists():
         raise ConfigError("RUN_DIR", str(run_dir), "holds no run: neither summary.json nor events.jsonl is there")
-    return from_events(_events(events))
+    return from_events(standing(_events(events)))
 
 
-def from_events(events: Iterable[Event]) -> dict[str, Any]:
+def from_events(events: Iterable[Record]) -> dict[str, Any]:
     """What a run that is under way, or was killed, has written."""
     found: dict[str, Any] = {"state": "unfinished", "seeds": [], "commands": {"issued": 0, "accepted": 0}}
     for event in events:
         kind = event["kind"]
         if kind in ("run", "resumed"):
+            found["state"] = "unfinished"
             found.update({name: event[name] for name in ("run_id", "seed", "total_steps") if name in event})
         elif kind == "boundary":
             found.update({name: event.get(name) for name in ("step", "epoch", "smoothed_loss", "accuracy", "mode")})
             found["seeds"] = [_seed(seed) for seed in event["seeds"]]
+        elif (kind, event.get("name")) == ("failure", "tolaria.run_failed"):
+            found["state"] = f"failed, {event['detail']}"
         elif kind == "epoch":
             found["val_accuracy"] = event.get("val_accuracy")
         elif kind == "command":
@@ -70,8 +72,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         if found.get(name) is not None:
             yield f"  {name.replace('_', ' '):22} {_value(found[name])}"
     commands = found["commands"]
-    refused = commands.get("rejected", commands["issued"] - commands["accepted"])
-    yield f"  {'commands':22} {commands['issued']} issued, {commands['accepted']} accepted, refused: {refused or 0}"
+    counts = f"{commands['issued']} issued, {commands['accepted']} accepted, {_refused(commands)} refused"
+    yield f"  {'commands':22} {counts}"
     for seed in found["seeds"]:
         place = seed.get("slot") or seed.get("slot_id")
         gain = f", gain {seed['gain']:+.4f} ± {seed['gain_se']:.4f}" if seed.get("gain") is not None else ""
@@ -101,6 +103,15 @@ PLAIN = (
 )
 
 
+def _refused(commands: dict[str, Any]) -> str:
+    """How many, and why where the summary says it."""
+    reasons = commands.get("rejected")
+    if reasons is None:
+        return str(commands["issued"] - commands["accepted"])
+    words = ", ".join(f"{count} {reason.lower().replace('_', ' ')}" for reason, count in reasons.items())
+    return f"{sum(reasons.values())} ({words})" if words else "0"
+
+
 def _value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -109,13 +120,13 @@ def _value(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _seed(seed: Event) -> Event:
+def _seed(seed: Record) -> Record:
     stage = seed["stage"]
     named = short_name(SeedStage, stage) if isinstance(stage, int) else stage
     return {**seed, "stage": named}
 
 
-def _events(path: Path) -> Iterator[Event]:
+def _events(path: Path) -> Iterator[Record]:
     """The events written so far; a last line that is still being written is left out."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):

@@ -3,7 +3,7 @@
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
 Kinds: run, boundary, epoch, decision, command, directive, transition, gate, checkpoint, finished, and the incidents
-that `report.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where it has one, `step`.
+that `reading.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where it has one, `step`.
 """
 
 from __future__ import annotations

@@ -11,44 +11,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from esper.core.errors import DependencyViolationError
 from esper.tolaria import plots
+from esper.tolaria.reading import INCIDENTS, read_events, standing
 
 Record = Mapping[str, Any]
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.lead { color: #555; margin-top: .3rem; } svg { width: 100%; height: auto; }
+p.lead { color: #555; margin-top: .3rem; } svg { width: 100%; height: auto; margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
-th { color: #555; font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+th { color: #555; font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; }
 .good { color: #137333; } .bad { color: #b3261e; } .quiet { color: #777; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .card { border: 1px solid #ddd; border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
 .card span { color: #666; font-size: .8rem; }
 """  # noqa: E501
-INCIDENTS = ("timeout", "mode", "service", "fault", "rollback", "failure", "resumed", "stopped")
-
-
-def read_events(run_dir: Path) -> list[Record]:
-    """Every whole line of events.jsonl; a line that was cut off by a kill is left out."""
-    path = run_dir / "events.jsonl"
-    if not path.exists():
-        raise DependencyViolationError("tolaria", "file", str(path), "is this the directory of a run?")
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+WORD_LENGTH = 40  # a name up to this long stands in one line
 
 
 def write_report(run_dir: Path) -> Path:
     """Draw report.html from summary.json and events.jsonl of `run_dir`; return its path."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     path = run_dir / "report.html"
-    path.write_text(page(summary, read_events(run_dir)), encoding="utf-8")
+    path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
     return path
 
 
@@ -88,7 +74,9 @@ def _cards(summary: Record) -> str:
         (f"{summary['training_macs'] / 1e6:,.0f} M", f"training MACs, {_growth_share(summary):.0%} of them for growth"),
         (f"{summary['step_ms']['p50']:.2f} ms", f"median step (p95 {summary['step_ms']['p95']:.2f} ms)"),
         (_percent(summary.get("surgery_share")), "of step time for gradient surgery"),
-        ("yes" if summary["reproducible"] else "no", summary.get("reproducible_cause") or "reproducible"),
+        ("yes", "reproducible")
+        if summary["reproducible"]
+        else ("no", f"reproducible: {summary['reproducible_cause']}"),
     ]
     items = "".join(
         f'<div class="card"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
@@ -195,9 +183,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) 
 def _cell(text: str) -> str:
     if text.startswith("<span"):
         return f"<td>{text}</td>"
-    number = text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
-    kind = ' class="number"' if number else ""
-    return f"<td{kind}>{html.escape(text)}</td>"
+    is_number = text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
+    kind = "number" if is_number else "word" if len(text) <= WORD_LENGTH and " " not in text else ""
+    attribute = f' class="{kind}"' if kind else ""
+    return f"<td{attribute}>{html.escape(text)}</td>"
 
 
 def _fate(fate: str) -> str:

@@ -28,6 +28,7 @@ from esper.tolaria.noticeboard import Noticeboard
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Notice, Observer, Observers, RunStarted
 from esper.tolaria.prepare import Prepared, prepare
+from esper.tolaria.reading import cut_torn_line
 from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
 from esper.tolaria.summary import write_summary
 from esper.tolaria.telemetry import TelemetryObserver
@@ -242,7 +243,9 @@ def check_free(run_dir: Path, options: RunOptions) -> None:
 def claim(run_dir: Path, options: RunOptions) -> None:
     """Make the run directory ready."""
     check_free(run_dir, options)
-    if not options.resume and (run_dir / "events.jsonl").exists():
+    if options.resume:
+        cut_torn_line(run_dir / "events.jsonl")
+    elif (run_dir / "events.jsonl").exists():
         discard(run_dir)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

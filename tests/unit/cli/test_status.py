@@ -57,7 +57,7 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "run run-1: finished" in printed
     assert "test accuracy          0.9512" in printed
-    assert "3 issued, 2 accepted, refused: {'STALE_COMMAND': 1}" in printed
+    assert "3 issued, 2 accepted, 1 (1 stale command) refused" in printed
     assert "seed s1                FOSSILIZED in span:fc1-fc2, alpha 1, gain +0.0312 ± 0.0040, kept" in printed
     assert "seed s2                CULLED in span:fc1-fc2, alpha 0\n" in printed
 
@@ -67,9 +67,29 @@ def test_a_run_under_way_is_told_from_its_events(tmp_path: Path, capsys: pytest.
     assert main(["status", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "run run-1: unfinished" in printed
-    assert "2 issued, 1 accepted, refused: 1" in printed
+    assert "2 issued, 1 accepted, 1 refused" in printed
     assert "seed s1                BLENDING in span:fc1-fc2, alpha 0.5" in printed
     assert "last event             2026-01-01T00:00:03+00:00" in printed
+
+
+def test_what_a_resume_undid_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    times = {"time": "2026-01-01T00:00:04+00:00"}
+    back = [
+        {"kind": "checkpoint", "step": 10},
+        {"kind": "command", "step": 20, "command_id": "c3", "accepted": True},
+        {"kind": "failure", "name": "tolaria.run_failed", "step": 20, "detail": "no space left"},
+    ]
+    write_events(tmp_path, "".join(json.dumps({**times, **event}) + "\n" for event in back))
+    assert main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "run run-1: failed, no space left" in printed
+    assert "3 issued, 2 accepted, 1 refused" in printed
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(json.dumps({**times, "kind": "resumed", "run_id": "run-1", "step": 10}) + "\n")
+    assert main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "run run-1: unfinished" in printed
+    assert "2 issued, 1 accepted, 1 refused" in printed
 
 
 def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ from esper.leyline import (
 from esper.tolaria.events import EventLog, incident_kind
 from esper.tolaria.observer import Boundary, Notice, StepDone
 from esper.tolaria.packet_result import PacketResult
-from esper.tolaria.report import INCIDENTS, read_events
+from esper.tolaria.reading import INCIDENTS, read_events
 
 
 def boundary(result: PacketResult | None, step: int = 10) -> Boundary:

@@ -1,0 +1,57 @@
+"""Reading a run's events: whole lines only, and the run as it stands, without what a resume or a rollback undid."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from esper.core.errors import DependencyViolationError
+
+Record = Mapping[str, Any]
+
+# What happened to a run, as opposed to what it did: it stays true when the run goes back.
+INCIDENTS = ("timeout", "mode", "service", "fault", "rollback", "failure", "resumed", "stopped")
+GOES_BACK = ("resumed", "rollback")
+
+
+def read_events(run_dir: Path) -> list[Record]:
+    """Every whole line of events.jsonl; a line that was cut off by a kill is left out."""
+    path = run_dir / "events.jsonl"
+    if not path.exists():
+        raise DependencyViolationError("tolaria", "file", str(path), "is this the directory of a run?")
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def standing(events: Iterable[Record]) -> list[Record]:
+    """The events without those between a checkpoint and the moment when the run went back to it."""
+    kept: list[Record] = []
+    for event in events:
+        if event["kind"] in GOES_BACK:
+            kept = _back_to(event["step"], kept)
+        kept.append(event)
+    return kept
+
+
+def _back_to(step: int, events: list[Record]) -> list[Record]:
+    """A checkpoint is the last word of its boundary, so what follows it is undone; incidents are not."""
+    written = [
+        place for place, event in enumerate(events) if (event["kind"], event.get("step")) == ("checkpoint", step)
+    ]
+    end = written[-1] + 1 if written else 0
+    return events[:end] + [event for event in events[end:] if event["kind"] in INCIDENTS or not written]
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off a last line that was not written to its end, so that the next one stands alone."""
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
