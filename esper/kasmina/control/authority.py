@@ -60,7 +60,7 @@ class Authority:
         spec = await self._resources.admission.opened(envelope, KasminaRunSpec)
 
         opened = await self._resources.admission.commit(
-            envelope, lambda c: runs.open_run(c, spec, self._resources.artifacts.catalog)
+            envelope, lambda c: runs.open_run(c, spec, envelope, self._resources.artifacts.catalog)
         )
         message = f"run {spec.training_run_id}, generation {spec.generation}"
         self._resources.tell(metrics.RUN_OPENED, message, spec, generation=spec.generation, replayed=len(opened.replay))

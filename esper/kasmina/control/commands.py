@@ -119,7 +119,7 @@ def deliver_due(connection: sqlite3.Connection, turn: Turn) -> list[CommandOutco
 
 
 def _apply_again(turn: Turn, row: CommandRow) -> None:
-    """Bring the rewound state past a recorded row. The recorded outcome counts; a different one is told."""
+    """Bring the rewound state past a recorded row. Should it come out differently, what happens now counts, loudly."""
     state = KasminaRunState()
     state.CopyFrom(turn.state)
     again = Turn(spec=turn.spec, state=state, catalog=turn.catalog, step=0, breakers=turn.breakers)
@@ -134,10 +134,27 @@ def _apply_again(turn: Turn, row: CommandRow) -> None:
     if not outcome.accepted or list(outcome.directives) != list(row.outcome.directives):
         message = f"recorded with {len(row.outcome.directives)} directives, now {outcome.detail or 'others'}"
         turn.tell(REPLAY_DIVERGED, message, command_id=row.command_id)
+        _correct(row.outcome, outcome)
     if outcome.accepted:
         turn.state.CopyFrom(state)
         turn.notices += again.notices
-    turn.state.applied_seq = row.seq
+    turn.state.applied_seq = max(turn.state.applied_seq, row.seq)
+
+
+def _correct(recorded: CommandOutcome, outcome: CommandOutcome) -> None:
+    """A recorded outcome that the state no longer bears out must not be delivered: the executor would act on it."""
+    for name in ("rejection", "detail", "directives", "transitions", "gates"):
+        recorded.ClearField(name)
+    recorded.MergeFrom(
+        CommandOutcome(
+            accepted=outcome.accepted,
+            rejection=outcome.rejection,
+            detail=outcome.detail if outcome.HasField("detail") else None,
+            directives=outcome.directives,
+            transitions=outcome.transitions,
+            gates=outcome.gates,
+        )
+    )
 
 
 def _cull_all(turn: Turn, command_id: str, rationale: str) -> None:

@@ -34,6 +34,8 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS breakers (name TEXT PRIMARY KEY, state INTEGER NOT NULL) WITHOUT ROWID",
 )
 
+GIVEN_UP = "course_given_up"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRow:
@@ -224,13 +226,18 @@ def mark_delivered(connection: sqlite3.Connection, row: CommandRow, step: int) -
 
 
 def rewind(connection: sqlite3.Connection, run_id: str, *, applied_seq: int, step: int) -> None:
-    """Make due again what a checkpoint at this row and step doesn't hold; a rollback abandons what precedes it."""
-    last_rollback = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM commands WHERE run_id = ? AND accepted AND action = 'rollback'", (run_id,)
-    ).fetchone()[0]
+    """Make due again what a checkpoint at this row and step doesn't hold.
+
+    A rollback abandons what precedes it. Where a course was given up since the checkpoint, the policy decides anew;
+    operators' orders hold in every course.
+    """
     abandon_due(connection, run_id)
+    last_rollback = _last_of(connection, run_id, "rollback")
+    is_given_up = _last_of(connection, run_id, GIVEN_UP) > applied_seq
+    issuers = " AND issued_by LIKE 'operator:%'" if is_given_up else ""
     connection.execute(
-        "UPDATE commands SET is_due = 1, is_unapplied = 1 WHERE run_id = ? AND accepted AND seq > ? AND seq > ?",
+        "UPDATE commands SET is_due = 1, is_unapplied = 1 WHERE run_id = ? AND accepted AND seq > ? AND seq > ?"
+        f"{issuers}",
         (run_id, applied_seq, last_rollback),
     )
     connection.execute(
@@ -238,6 +245,34 @@ def rewind(connection: sqlite3.Connection, run_id: str, *, applied_seq: int, ste
         " AND (delivery_step IS NULL OR delivery_step > ?)",
         (run_id, applied_seq, last_rollback, step),
     )
+
+
+def _last_of(connection: sqlite3.Connection, run_id: str, action: str) -> int:
+    where = "WHERE run_id = ? AND accepted AND action = ?"
+    return int(
+        connection.execute(f"SELECT coalesce(max(seq), 0) FROM commands {where}", (run_id, action)).fetchone()[0]
+    )
+
+
+def give_up_course(
+    connection: sqlite3.Connection, run_id: str, envelope: SignedCommand, *, applied_seq: int, step: int
+) -> int:
+    """Record that a run goes on otherwise from a checkpoint at this row and step; returns the record's own row.
+
+    What operators ordered since then is due at once.
+    """
+    command_id = f"{GIVEN_UP}-{payload_digest(envelope)}"
+    known = command_by_id(connection, run_id, command_id)
+    if known is not None:
+        return known.seq
+    outcome = CommandOutcome(command_id=command_id, accepted=True)
+    insert_command(connection, run_id, envelope, outcome, issued_by="tolaria", action=GIVEN_UP, step=step, is_due=False)
+    rewind(connection, run_id, applied_seq=applied_seq, step=step)
+    connection.execute(
+        "UPDATE commands SET decision_step = ? WHERE run_id = ? AND is_unapplied AND decision_step > ?",
+        (step, run_id, step),
+    )
+    return outcome.ledger_seq
 
 
 def abandon_due(connection: sqlite3.Connection, run_id: str) -> None:

@@ -1,7 +1,7 @@
 """Opening a run: which slots it may use, from which state it starts, what is delivered to it again.
 
 A run opens new, or resumes from a checkpoint's state under a higher generation; what its ledger holds beyond that
-state is replayed. The same opening twice, as after a lost answer, is one opening.
+state is replayed; of a course that the trainer gives up, only what operators ordered. The same opening twice, as after a lost answer, is one opening.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from esper.leyline import (
     RefusedSlot,
     ReplayedCommand,
     RunStateBlob,
+    SignedCommand,
     SlotSpec,
 )
 from esper.urza.catalog import Catalog, misfit
@@ -40,14 +41,20 @@ class SlotChoice:
     refused: tuple[RefusedSlot, ...]
 
 
-def open_run(connection: sqlite3.Connection, spec: KasminaRunSpec, catalog: Catalog) -> KasminaServiceOpenRunResponse:
+def open_run(
+    connection: sqlite3.Connection, spec: KasminaRunSpec, envelope: SignedCommand, catalog: Catalog
+) -> KasminaServiceOpenRunResponse:
     """Open or resume; the answer holds the only copy of the token. Raises the error tree."""
     choice = choose_slots(spec, catalog)
     require_blueprints(spec, choice, catalog)
     state = _first_state(connection, spec)
     _require_generation(database.run_by_id(connection, spec.training_run_id), spec, choice)
     token = new_run_token()
-    if spec.HasField("resume"):
+    if spec.HasField("resume") and spec.gives_up_course:
+        state.applied_seq = database.give_up_course(
+            connection, spec.training_run_id, envelope, applied_seq=state.applied_seq, step=state.step
+        )
+    elif spec.HasField("resume"):
         database.rewind(connection, spec.training_run_id, applied_seq=state.applied_seq, step=state.step)
     else:
         database.abandon_due(connection, spec.training_run_id)

@@ -1,5 +1,7 @@
 """Requests of the service: believed once, stored before they are answered, answered the same for ever."""
 
+import hashlib
+
 import pytest
 
 from esper.cli.audit import missing_rows, read_rows, verified
@@ -23,6 +25,7 @@ from esper.leyline import (
     ExportSeedStatesRequest,
     FetchArtifactRequest,
     HealthStatus,
+    KasminaRunState,
     KasminaServiceCloseRunRequest,
     KasminaServiceOpenRunRequest,
     PauseOrder,
@@ -306,6 +309,69 @@ def test_a_rollback_abandons_what_came_before_it(service: Service) -> None:
     service.apply(order)
     service.advance(request(110))
     assert not service.open(spec(1, resume=checkpoint)).replay
+
+
+def test_of_a_course_given_up_only_what_operators_ordered_is_replayed_and_at_once(service: Service) -> None:
+    service.open(spec())
+    service.advance(request(90))
+    checkpoint = service.blob()
+    service.apply(germinate())
+    service.advance(request(110))
+    service.apply(paused())
+    service.advance(request(120))
+    opened = service.open(spec(1, resume=checkpoint, gives_up_course=True))
+    assert [row.command_id for row in opened.replay] == ["p1"]
+    (replayed,) = service.advance(request(100, 1)).outcomes
+    assert (replayed.command_id, kinds(replayed.directives)) == ("p1", ["PAUSE_GROWTH"])
+    assert not service.seeds()
+    assert service.state().growth.paused
+    assert not service.advance(request(130, 1)).outcomes
+
+
+def test_after_a_course_was_given_up_a_resume_replays_the_new_course_alone(service: Service) -> None:
+    service.open(spec())
+    service.advance(request(90))
+    before = service.blob()
+    service.apply(germinate())
+    service.advance(request(110))
+    service.open(spec(1, resume=before, gives_up_course=True))
+    service.advance(request(100, 1))
+    after = service.blob()
+    recorded = service.apply(germinate("s2", step=110, generation=1))
+    service.advance(request(120, 1))
+    assert [row.command_id for row in service.open(spec(2, resume=after)).replay] == ["g-s2"]
+    (replayed,) = service.advance(request(110, 2)).outcomes
+    assert replayed.directives == recorded.directives
+    # A checkpoint from before it holds the beginning of both courses: neither one's decisions are replayed.
+    assert not service.open(spec(3, resume=before)).replay
+    assert "replay_diverged" not in service.recorder.events
+
+
+def test_opening_twice_after_a_lost_answer_gives_up_once(service: Service) -> None:
+    service.open(spec())
+    checkpoint = service.blob()
+    service.apply(paused())
+    service.advance(request(10))
+    given_up = spec(1, resume=checkpoint, gives_up_course=True)
+    assert service.open(given_up).replay == service.open(given_up).replay
+    (replayed,) = service.advance(request(20, 1)).outcomes
+    assert replayed.command_id == "p1"
+
+
+def test_a_replayed_command_that_can_no_longer_be_is_delivered_as_refused(service: Service) -> None:
+    service.open(spec())
+    checkpoint = service.blob()
+    service.apply(germinate())
+    state = KasminaRunState.FromString(checkpoint.state)
+    state.growth.ended = True
+    checkpoint.state = state.SerializeToString(deterministic=True)
+    checkpoint.digest = hashlib.sha256(checkpoint.state).hexdigest()
+    service.open(spec(1, resume=checkpoint))
+    (replayed,) = service.advance(request(100, 1)).outcomes
+    assert (replayed.accepted, refusal_of(replayed)) == (False, "GROWTH_ENDED")
+    assert not replayed.directives
+    assert not service.seeds()
+    assert "replay_diverged" in service.recorder.events
 
 
 def test_commands_of_an_older_generation_are_refused_after_a_resume(service: Service) -> None:
