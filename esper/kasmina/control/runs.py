@@ -1,7 +1,8 @@
 """Opening a run: which slots it may use, from which state it starts, what is delivered to it again.
 
 A run opens new, or resumes from a checkpoint's state under a higher generation; what its ledger holds beyond that
-state is replayed; of a course that the trainer gives up, only what operators ordered. The same opening twice, as after a lost answer, is one opening.
+state is replayed; of a course that the trainer gives up, only what operators ordered. The same opening twice, as
+after a lost answer, is one opening.
 """
 
 from __future__ import annotations

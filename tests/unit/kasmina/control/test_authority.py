@@ -53,6 +53,7 @@ from tests.unit.kasmina.control.making import (
     kinds,
     observation,
     on_seed,
+    probe,
     refusal_of,
     request,
     slot,
@@ -569,7 +570,7 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None
 
     service.run(prefetch())
     service.apply(germinate())
-    service.advance(request(110, observations=[observation(110, judgement=judgement(0.1))]))
+    service.advance(request(110, observations=[observation(110, probe=probe(), judgement=judgement(0.1))]))
     assert {s.name for s in metrics.METRICS} == service.recorder.metrics
     assert all(not violations(packet) for packet in service.recorder.packets)
     service.apply(on_seed("CULL", step=120))
