@@ -110,6 +110,8 @@ async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> 
     """Everything around one call; an error inside becomes its status."""
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     remaining_s = context.time_remaining()
+    if remaining_s is None:
+        metrics.CALLS_WITHOUT_DEADLINE.labels(method.full_name).inc()
     limit_s = gate.deadline_s if remaining_s is None else remaining_s
     call = Call(
         method=method.full_name,

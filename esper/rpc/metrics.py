@@ -11,6 +11,9 @@ CALL_SECONDS = Histogram(
     buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0),
 )
 CALLS_REFUSED = Counter("rpc_server_calls_refused_total", "Calls refused because too many were in flight.", ["method"])
+CALLS_WITHOUT_DEADLINE = Counter(
+    "rpc_server_calls_without_deadline_total", "Calls that brought no deadline and got the server's own.", ["method"]
+)
 CALLS_IN_FLIGHT = Gauge("rpc_server_calls_in_flight", "Calls being answered.")
 LOOP_LAG_SECONDS = Gauge("rpc_server_loop_lag_seconds", "How late the event loop woke up from its last short sleep.")
 UNEXPECTED_ERRORS = Counter(

@@ -21,6 +21,7 @@ from esper.core.errors import (
     ServiceUnavailable,
 )
 from esper.leyline import ConsumeRequest, PublishRequest, PublishResponse
+from esper.rpc import metrics
 from esper.rpc.call import Call
 from esper.rpc.clients.aio import BusClient, aio_channel
 from esper.rpc.server import MIB, Server, ServerConfig, start
@@ -140,7 +141,9 @@ async def test_a_servicer_sees_tokens_peer_and_deadline(serve: Serve) -> None:
     assert "run-token" not in repr(call)
 
 
-async def test_a_call_without_a_deadline_gets_the_servers(serve: Serve) -> None:
+async def test_a_call_without_a_deadline_gets_the_servers_and_is_counted(serve: Serve) -> None:
+    counted = metrics.CALLS_WITHOUT_DEADLINE.labels(f"{SERVICE}/Publish")
+    before = counted._value.get()
     bus = ScriptedBus(lambda request, call: asyncio.sleep(60))
     server = await serve(bus, deadline_s=0.05)
     async with grpc.aio.insecure_channel(str(server.endpoint)) as raw:
@@ -149,6 +152,7 @@ async def test_a_call_without_a_deadline_gets_the_servers(serve: Serve) -> None:
             await publish(a_request())
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "longer than 0.05 s" in (caught.value.details() or "")
+    assert counted._value.get() == before + 1
     assert bus.cancelled.is_set()
 
 
