@@ -15,7 +15,9 @@ Record = Mapping[str, Any]
 
 SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
 FATE_STYLE: dict[Any, Any] = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
+REMOVED = ("CULLED", "EMBARGOED", "RESETTING", "DORMANT")
 HEADROOM = 1.16  # room above the curves for the seeds' names
+LEGEND_ROOM = 1.2  # room above the curves for the legend
 PEAK_CUT = 4.0  # a bar this many times above nearly all others is cut, or it alone could be seen
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -40,16 +42,15 @@ def seed_color(seed_id: str) -> str:
 
 
 def loss_with_seeds(events: Sequence[Record]) -> str:
-    """Training loss and accuracy over steps, every seed's life shaded from graft to fate."""
+    """Losses and accuracy over steps, every seed's life shaded from graft to fate."""
     boundaries = of_kind(events, "boundary")
     steps = [event["step"] for event in boundaries]
     figure = _figure(height=4.2)
     axes = figure.add_subplot()
     axes.plot(steps, [event["loss"] for event in boundaries], color="#bbbbbb", linewidth=0.7, label="training loss")
     axes.plot(steps, [event["smoothed_loss"] for event in boundaries], color="#222222", label="smoothed")
-    highest = max((event["loss"] for event in boundaries), default=1.0)
-    axes.set(xlabel="step", ylabel="training loss", ylim=(0, HEADROOM * highest if math.isfinite(highest) else None))
-    accuracy = [(event["step"], event["val_accuracy"]) for event in of_kind(events, "epoch") if event["val_accuracy"]]
+    _scale_losses(axes, events, [event["loss"] for event in boundaries])
+    accuracy = _of_epochs(events, "val_accuracy")
     if accuracy:
         right = axes.twinx()
         right.plot(*zip(*accuracy, strict=True), color="#c0392b", linewidth=1.0, alpha=0.8)
@@ -60,12 +61,26 @@ def loss_with_seeds(events: Sequence[Record]) -> str:
     for life in seed_lives(events):
         _shade(axes, life)
     axes.legend(loc="center right", frameon=False)
-    return _svg(figure, "Training loss with the seeds' lives")
+    return _svg(figure, "Loss with the seeds' lives")
+
+
+def _scale_losses(axes: Axes, events: Sequence[Record], losses: Sequence[float]) -> None:
+    """Add the judging loss, and room above for the seeds' names; a judging loss that soars may leave the picture."""
+    judged = _of_epochs(events, "val_loss")
+    if judged:
+        axes.plot(*zip(*judged, strict=True), color="#2c7fb8", linewidth=1.0, label="judging loss")
+    highest = max(filter(math.isfinite, (*losses, *(loss for _, loss in judged[:1]))), default=0.0) or 1.0
+    axes.set(xlabel="step", ylabel="loss", xlim=_span(events), ylim=(0, HEADROOM * highest))
+
+
+def _of_epochs(events: Sequence[Record], name: str) -> list[tuple[int, float]]:
+    """What was measured after each epoch, by step."""
+    return [(event["step"], event[name]) for event in of_kind(events, "epoch") if event.get(name) is not None]
 
 
 def seed_lives(events: Sequence[Record]) -> list[dict[str, Any]]:
     """One record for each grafted seed: first and last step in the forward pass, and its fate."""
-    last_step = events[-1].get("step") or 0
+    _, last_step = _span(events)
     lives: dict[str, dict[str, Any]] = {}
     for event in of_kind(events, "transition"):
         if event["to_stage"] == "BLENDING":
@@ -95,15 +110,19 @@ def alphas(events: Sequence[Record]) -> str | None:
     series: dict[str, list[tuple[int, float]]] = {}
     for event in of_kind(events, "boundary"):
         for seed in event["seeds"]:
-            series.setdefault(seed["seed_id"], []).append((event["step"], seed["alpha"]))
+            points = series.setdefault(seed["seed_id"], [])
+            # A removed seed has no alpha: its line ends where it reaches the ground.
+            if seed["stage"] not in REMOVED or (points and points[-1][1] > 0):
+                points.append((event["step"], seed["alpha"]))
+    series = {seed_id: points for seed_id, points in series.items() if points}
     if not series:
         return None
     figure = _figure(height=2.6)
     axes = figure.add_subplot()
     for seed_id, points in series.items():
         axes.plot(*zip(*points, strict=True), color=seed_color(seed_id), label=seed_id, drawstyle="steps-post")
-    axes.set(xlabel="step", ylabel="alpha", ylim=(-0.05, 1.08))
-    axes.legend(frameon=False, ncols=8)
+    axes.set(xlabel="step", ylabel="alpha", xlim=_span(events), ylim=(-0.05, 1.3))
+    axes.legend(frameon=False, ncols=8, loc="upper left")
     return _svg(figure, "Alpha of each seed")
 
 
@@ -146,8 +165,9 @@ def step_times(events: Sequence[Record]) -> str | None:
     axes = figure.add_subplot()
     heights = [[_mean([event["timings"][part] for event in stretch]) for stretch in stretches] for part in parts]
     axes.stackplot(steps, heights, labels=[part.replace("_ms", "").replace("_", " ") for part in parts], alpha=0.85)
-    axes.set(xlabel="step", ylabel="milliseconds a step")
-    _cut_peaks(axes, [sum(parts_of) for parts_of in zip(*heights, strict=True)])
+    totals = [sum(parts_of) for parts_of in zip(*heights, strict=True)]
+    axes.set(xlabel="step", ylabel="milliseconds a step", xlim=_span(events), ylim=(0, LEGEND_ROOM * max(totals)))
+    _cut_peaks(axes, totals)
     axes.legend(frameon=False, ncols=len(parts), loc="upper right")
     return _svg(figure, "Step time by part")
 
@@ -157,7 +177,12 @@ def _cut_peaks(axes: Axes, totals: Sequence[float]) -> None:
     if peak > PEAK_CUT * usual > 0:
         axes.set_ylim(0, 2 * usual)
         note = f"cut: the highest stretch took {peak:.0f} ms a step"
-        axes.annotate(note, (0.01, 0.93), xycoords="axes fraction", color="#b3261e")
+        axes.annotate(note, (0.01, 0.92), xycoords="axes fraction", color="#b3261e")
+
+
+def _span(events: Sequence[Record]) -> tuple[int, int]:
+    """The run's steps: every plot over steps shows the same ones."""
+    return 0, max((event["step"] for event in of_kind(events, "boundary")), default=1)
 
 
 def _mean(values: Sequence[float]) -> float:
