@@ -570,6 +570,7 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None
 
     service.run(prefetch())
     service.apply(germinate())
+    service.clock.advance(60)
     service.advance(request(110, observations=[observation(110, probe=probe(), judgement=judgement(0.1))]))
     assert {s.name for s in metrics.METRICS} == service.recorder.metrics
     assert all(not violations(packet) for packet in service.recorder.packets)
