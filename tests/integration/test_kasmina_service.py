@@ -211,6 +211,8 @@ def test_what_cannot_be_believed_is_refused_with_its_reason_and_a_good_command_a
     assert kinds(outcome.directives) == ["SNAPSHOT_TWIN", "BUILD", "ATTACH"]
     status = kasmina.client.get_status(KasminaServiceGetStatusRequest(), timeout_s=T)
     assert sum(row.count for row in status.rejected) == len(REFUSED)
+    used = {"UNKNOWN_FIELD", "MALFORMED_PAYLOAD", "MISSING_COMMAND_ID", "the opening", "the good command"}
+    assert status.nonces == len(used)
 
 
 def test_to_a_stranger_an_unknown_key_a_wrong_secret_and_a_changed_payload_look_alike(kasmina: Kasmina) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
@@ -58,22 +59,18 @@ class Admission:
         """Raise the CommandRejected that says why the envelope isn't believed."""
         run_id = envelope.audience.removeprefix(AUDIENCE_PREFIX)
         audience = f"{AUDIENCE_PREFIX}{run_id or '<training run id>'}"
-        with _TRACER.start_as_current_span("kasmina.verify"):
-            try:
-                self._verifier.verify(envelope, audience=audience, payload_type=payload_class.DESCRIPTOR.full_name)
-            except CommandRejected as rejection:
-                self._reject(rejection)
-                raise
+        with _TRACER.start_as_current_span("kasmina.verify"), self._told():
+            self._verifier.verify(envelope, audience=audience, payload_type=payload_class.DESCRIPTOR.full_name)
 
     async def opened(self, envelope: SignedCommand, payload_class: type[P]) -> P:
         """The payload of a verified envelope; one that can't be used is recorded with its nonce."""
-        try:
-            payload = open_payload(envelope, payload_class)
-            _require_run(envelope, payload)
-        except CommandRejected as rejection:
-            await self._record(envelope, rejection)
-            self._reject(rejection)
-            raise
+        with self._told():
+            try:
+                payload = open_payload(envelope, payload_class)
+                _require_run(envelope, payload)
+            except CommandRejected as rejection:
+                await self._record(envelope, rejection)
+                raise
         return payload
 
     async def commit(self, envelope: SignedCommand, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -90,14 +87,11 @@ class Admission:
             finally:
                 connection.execute("RELEASE work")
 
-        try:
+        with self._told():
             with _TRACER.start_as_current_span("kasmina.ledger_commit"):
                 result = await committed(self._store.submit(piece))
             if isinstance(result, EsperError):
                 raise result
-        except CommandRejected as rejection:
-            self._reject(rejection)
-            raise
         self._reporting.counters.accepted += 1
         return result
 
@@ -108,8 +102,14 @@ class Admission:
 
         await committed(self._store.submit(piece))
 
-    def _reject(self, rejection: CommandRejected) -> None:
-        self._reporting.reject(rejection.reason, rejection.detail, rejection.command_id)
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Count and tell the refusal that ends what is inside."""
+        try:
+            yield
+        except CommandRejected as rejection:
+            self._reporting.reject(rejection.reason, rejection.detail, rejection.command_id)
+            raise
 
 
 def _require_run(envelope: SignedCommand, payload: Message) -> None:
