@@ -12,8 +12,8 @@ from esper.leyline import FetchArtifactRequest
 from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.control import ControlConfig, ServiceControl
+from esper.tolaria.generation import Opening
 from esper.tolaria.opening import OpenedRun, RunIdentity, close_run, open_run
-from esper.tolaria.trainer import Opening
 
 ARTIFACT_TIMEOUT_S = 10.0
 
@@ -45,6 +45,7 @@ class Link:
             seed=self._config.seed,
             generation=opening.generation,
             total_steps=opening.total_steps,
+            gives_up_course=opening.gives_up_course,
         )
         self._opened = open_run(
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states

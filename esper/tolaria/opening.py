@@ -51,12 +51,14 @@ MARGINS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunIdentity:
-    """What names a run everywhere."""
+    """What names a run everywhere, and one generation of it."""
 
     run_id: str
     seed: int
     generation: int
     total_steps: int
+    gives_up_course: bool = False
+    """Whether this generation goes on otherwise than the one before it: then only operators' orders are replayed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +155,7 @@ def open_run(
                     life=life,
                     resume=resume.kasmina if resume else None,
                     named_blueprint_ids=config.blueprints,
+                    gives_up_course=run.gives_up_course or None,
                 ),
                 audience=f"kasmina/{run.run_id}",
             )

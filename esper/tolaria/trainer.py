@@ -1,4 +1,4 @@
-"""The training loop: steps, boundaries, epochs, checkpoints, and going back when a step can't be used.
+"""The training loop: steps, boundaries, epochs, to the end of the run or until it is told to stop.
 
 No call leaves the process in a step; the control plane is heard at boundaries only. After a kill or a rollback a run
 goes on from a checkpoint under a new generation, as if nothing had happened.
@@ -6,47 +6,25 @@ goes on from a checkpoint under a new generation, as if nothing had happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
-from esper.leyline import HostManifest
+from esper.core.errors import NonFiniteLoss
 from esper.tolaria.arm_steps import ArmSteps
-from esper.tolaria.boundaries import Boundaries
-from esper.tolaria.checkpoint import CheckpointStore, encode
-from esper.tolaria.observer import CheckpointWritten, EpochDone, Observer, RunStarted
-from esper.tolaria.packet_result import PacketResult, RunStates
+from esper.tolaria.checkpoint import CheckpointStore
+from esper.tolaria.generation import Generation, OpenControl, open_generation
+from esper.tolaria.going_back import GoingBack
+from esper.tolaria.observer import EpochDone, Observer, RunStarted
 from esper.tolaria.packets import PacketBuilder
-from esper.tolaria.pipeline import Pipeline
 from esper.tolaria.prepare import Prepared
 from esper.tolaria.progress import EpochMeter, Progress
-from esper.tolaria.rollback import Rollback
+from esper.tolaria.saves import Saves
 from esper.tolaria.session import Session
 from esper.tolaria.signals import Signals
-from esper.tolaria.snapshot import Snapshot, settings_of
+from esper.tolaria.snapshot import Snapshot
 from esper.tolaria.summary import build_summary
 from esper.tolaria.task import evaluate
-
-if TYPE_CHECKING:
-    from esper.tolaria.control import Control
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opening:
-    """What opens a run at the control plane, or goes on with one under a new generation."""
-
-    generation: int
-    step: int
-    total_steps: int
-    manifest: Callable[[], HostManifest]
-    """The host as it was before any growth. Raises ConfigError where it has no usable slot."""
-    states: RunStates | None
-    """State of both services at the checkpoint from which the run goes on; None for a new run."""
-
-
-OpenControl = Callable[[Opening], "Control"]
 
 
 class Trainer:
@@ -75,53 +53,40 @@ class Trainer:
             clock=clock,
         )
         self._steps = ArmSteps(self._session)
-        self._rollback = Rollback(store, clock)
-        self._owes_checkpoint = False
-        self._slower = 0
+        self._saves = Saves(self._session, self._steps, store)
+        self._going_back = GoingBack(self._session, self._saves)
         self._stop_reason: str | None = None
         self._epoch_started_ns = clock.monotonic_ns()
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, or until told to stop; returns the summary. Raises StepFailed, RollbackFailed."""
-        self._begin(self._saved() if resume else None)
+        self._generation = self._begin(self._saves.newest() if resume else None)
         session = self._session
         try:
             while session.progress.step < self._run.total_steps and self._stop_reason is None:
                 self._advance()
             if self._stop_reason is None:
-                self._boundaries.drain()
+                self._generation.boundaries.drain()
         finally:
-            self._control.close()
+            self._generation.control.close()
         session.timings.surgery_ms = self._steps.surgery_ms
         summary = build_summary(self._run, session.progress, session.timings, self._stop_reason)
-        if self._store is not None and self._stop_reason is None:
-            self._store.write_final(encode(self._snapshot((), None, is_final=True).to_state()))
+        if self._stop_reason is None:
+            self._saves.write_final(self._generation.boundaries.pipeline)
         session.observer.on_finish(summary)
         return summary
 
-    def _saved(self) -> Snapshot:
-        """The newest checkpoint, checked against the settings."""
-        if self._store is None:
-            raise ConfigError("resume", True, "this run keeps no checkpoints")
-        if self._store.final_path.exists():
-            raise ConfigError("resume", True, f"the run is finished: {self._store.final_path} is there")
-        found = self._store.newest()
-        for damage in found.damaged:
-            self._session.notice("tolaria.checkpoint_damaged", "ERROR", f"passed over: {damage}")
-        snapshot = Snapshot.from_state(found.state)
-        snapshot.check_continues(self._config, self._run.run_id)
-        return snapshot
-
-    def _begin(self, snapshot: Snapshot | None) -> None:
+    def _begin(self, snapshot: Snapshot | None) -> Generation:
+        """Open the run from its start, or from where a snapshot left it."""
         run, progress = self._run, self._session.progress
         if self._config.grow != "never":
             # Taken before anything is restored: the services know the host as it was at first.
             run.manifest()
         if snapshot is not None:
-            self._restore(snapshot)
+            self._saves.restore(snapshot)
         elif self._store is not None:
             self._store.clear()
-        self._open(snapshot)
+        generation = open_generation(self._session, self._open_control, self._store, snapshot)
         self._session.observer.on_start(
             RunStarted(
                 run_id=run.run_id,
@@ -136,29 +101,7 @@ class Trainer:
                 is_resumed=snapshot is not None,
             )
         )
-
-    def _open(self, snapshot: Snapshot | None) -> None:
-        """Open the control plane under a generation that the run never had."""
-        progress = self._session.progress
-        least = progress.generation + (snapshot is not None)
-        progress.generation = least if self._store is None else self._store.next_generation(least)
-        self._control = self._open_control(
-            Opening(
-                generation=progress.generation,
-                step=progress.step,
-                total_steps=self._run.total_steps,
-                manifest=self._run.manifest,
-                states=None if snapshot is None else snapshot.states,
-            )
-        )
-        position = (0, ()) if snapshot is None else (snapshot.next_packet, snapshot.in_flight)
-        self._boundaries = Boundaries(self._session, Pipeline(self._control, self._config.packet_lag, *position))
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        self._run.executor.load_state_dict(snapshot.executor)
-        self._session.progress.load_state_dict(snapshot.progress)
-        self._session.packets.load_state_dict(snapshot.violations)
-        self._steps.regroup()
+        return generation
 
     def _advance(self) -> None:
         """One step, and the boundary after it if there is one."""
@@ -171,8 +114,8 @@ class Trainer:
                 raise
             self._go_back(str(error), slower=True)
             return
-        if self._boundaries.order_to_go_back is not None:
-            why, to_step = self._boundaries.order_to_go_back
+        if self._generation.boundaries.order_to_go_back is not None:
+            why, to_step = self._generation.boundaries.order_to_go_back
             self._go_back(why, to_step)
 
     @property
@@ -181,15 +124,16 @@ class Trainer:
 
     def _cross(self) -> None:
         """A boundary, then what an epoch's end and a checkpoint ask for."""
+        boundaries = self._generation.boundaries
         stop_reason = "interrupted" if self._should_stop() else None
-        wants_state = self._is_checkpoint_due or stop_reason is not None
-        self._boundaries.cross(want_state=wants_state)
+        wants_state = self._saves.is_due or stop_reason is not None
+        boundaries.cross(want_state=wants_state)
         if self._session.is_epoch_end:
             self._end_epoch()
-        if wants_state:
-            self._checkpoint()
-        if self._boundaries.order_to_stop is not None:
-            stop_reason = f"halted: {self._boundaries.order_to_stop}"
+        if wants_state and self._saves.write(boundaries.pipeline):
+            self._going_back.note_save()
+        if boundaries.order_to_stop is not None:
+            stop_reason = f"halted: {boundaries.order_to_stop}"
             self._session.progress.history.doubt(stop_reason)
         self._stop_reason = stop_reason
         if stop_reason is not None:
@@ -215,68 +159,9 @@ class Trainer:
         session.progress.meter = EpochMeter()
         self._epoch_started_ns = now_ns
 
-    @property
-    def _is_checkpoint_due(self) -> bool:
-        every, session = self._config.checkpoint_every_epochs, self._session
-        is_last = session.progress.step == self._run.total_steps
-        is_due = every > 0 and session.is_epoch_end and session.epoch % every == 0 and not is_last
-        return is_due or self._owes_checkpoint
-
-    def _checkpoint(self) -> None:
-        """Save this moment; without both services' states it would not be one, so it is tried again later."""
-        session = self._session
-        started_ns = session.clock.monotonic_ns()
-        in_flight, states = self._boundaries.pipeline.settle()
-        self._owes_checkpoint = states is None
-        if states is None:
-            session.notice("tolaria.checkpoint_postponed", "WARNING", "the services' states could not be had")
-            return
-        content = encode(self._snapshot(in_flight, states, is_final=False).to_state())
-        self._rollback.remember(session.progress.step, content)
-        self._slower = 0
-        if self._store is None:
-            return
-        path = self._store.write(content, session.progress.step)
-        duration_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
-        session.observer.on_checkpoint(
-            CheckpointWritten(path=path, step=session.progress.step, size_bytes=len(content), duration_ms=duration_ms)
-        )
-
-    def _snapshot(self, in_flight: Sequence[PacketResult], states: RunStates | None, *, is_final: bool) -> Snapshot:
-        return Snapshot(
-            settings=settings_of(self._config),
-            run_id=self._run.run_id,
-            executor=self._run.executor.state_dict(),
-            progress=self._session.progress.state_dict(),
-            violations=self._session.packets.state_dict(),
-            next_packet=self._boundaries.pipeline.next_packet,
-            in_flight=in_flight,
-            states=states,
-            is_final=is_final,
-        )
-
     def _go_back(self, why: str, to_step: int | None = None, *, slower: bool = False) -> None:
-        """Restore the last good state under a new generation; what is in flight is dropped with the old one."""
-        session, progress = self._session, self._session.progress
-        rollbacks, costs, generation = progress.history.rollbacks + 1, progress.macs.total, progress.generation
-        if rollbacks > self._config.max_rollbacks:
-            raise RollbackFailed(f"{why}; {rollbacks - 1} rollbacks were made already, which is max_rollbacks")
-        restored = self._rollback.restore(to_step)
-        self._control.close()
-        session.log.flush()
-        snapshot = Snapshot.from_state(restored.state)
-        self._restore(snapshot)
-        progress.generation = generation
-        progress.history.rollbacks = rollbacks
-        progress.macs.undone += costs - progress.macs.total
-        if slower:
-            self._slow_down()
-        message = f"{why}; back to step {progress.step} from {restored.tier} in {restored.latency_ms:.1f} ms"
-        session.notice("tolaria.rollback", "ERROR", message)
-        self._open(snapshot)
-
-    def _slow_down(self) -> None:
-        """The same steps at the same rate would end the same way, so each further try is slower."""
-        self._slower += 1
-        for arm in filter(None, (self._run.executor.arm, self._run.executor.twin)):
-            arm.scheduler.factor *= self._config.rollback_lr_factor**self._slower
+        """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
+        restored = self._going_back.find(why, to_step)
+        self._generation.control.close()
+        snapshot = self._going_back.apply(restored, why, slower=slower)
+        self._generation = open_generation(self._session, self._open_control, self._store, snapshot)
