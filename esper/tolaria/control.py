@@ -168,6 +168,7 @@ class ServiceControl:
             reports=self._backlog.reports,
             slots=self._backlog.slots,
             is_epoch_end=packet.is_epoch_end,
+            training_macs=packet.metrics.training_macs,
             trace=packet.trace if packet.HasField("trace") else None,
             last_answered_step=self._answered_step,
         )
