@@ -7,6 +7,7 @@ value knows where it came from. An unknown key is an error that names the neares
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -60,13 +61,25 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError("config file", str(path), f"is not TOML: {error}") from error
 
 
-def described(loaded: Loaded[Any]) -> Iterator[tuple[str, object, Origin]]:
-    """Key, value and origin of every setting, for --print-config."""
+def described(loaded: Loaded[Any]) -> Iterator[str]:
+    """Every setting as a line of TOML with its origin, for --print-config; one without a value is a comment."""
     for key, origin in loaded.origins.items():
         value = loaded.value
         for name in key.split("."):
             value = getattr(value, name)
-        yield key, value, origin
+        yield f"# {key} is not set" if value is None else f"{key} = {_in_toml(value)}  # {origin}"
+
+
+def _in_toml(value: object) -> str:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(_in_toml, value))}]"
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _leaves(cls: type, path: str = "") -> Iterator[tuple[str, Any]]:

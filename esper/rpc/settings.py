@@ -96,8 +96,7 @@ def read_settings(
     flags["die_with_parent"] = True if arguments.die_with_parent else None
     loaded = load(schema, file=arguments.config, environ=environ, prefix=f"ESPER_{name.upper()}_", flags=flags)
     if arguments.print_config:
-        for key, value, origin in described(loaded):
-            print(f"{key} = {value}  ({origin})")
+        print(*described(loaded), sep="\n")
         raise SystemExit(0)
     return loaded.value, getattr(loaded.value, name)
 

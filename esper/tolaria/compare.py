@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.models import host_widths
 
 SWEEP_WIDTHS = (8, 16, 32)
 
@@ -18,14 +19,13 @@ Summary = Mapping[str, Any]
 
 
 def arms(config: TrainConfig, final_widths: Sequence[int]) -> dict[str, TrainConfig]:
-    """The static networks to train beside the grown one; widths only where the model takes `hidden`."""
+    """The static networks to train beside the grown one; other widths only where the model takes `hidden`."""
     never = replace(config, grow="never")
     listed = {"host, never grown": never}
-    if config.hidden:
-        depth = len(config.hidden)
-        if tuple(final_widths) != config.hidden and final_widths:
+    if widths := host_widths(config):
+        if tuple(final_widths) != widths and final_widths:
             listed["static, the grown one's final size"] = replace(never, hidden=tuple(final_widths))
-        listed |= {f"static, {width} wide": replace(never, hidden=(width,) * depth) for width in SWEEP_WIDTHS}
+        listed |= {f"static, {width} wide": replace(never, hidden=(width,) * len(widths)) for width in SWEEP_WIDTHS}
     return listed
 
 

@@ -8,18 +8,23 @@ from pathlib import Path
 
 from esper.leyline import KasminaServiceGetStatusRequest
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.generation import Opening
+from esper.tolaria.named_blueprints import check_blueprints
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Observers
 from esper.tolaria.prepare import prepare
-from esper.tolaria.run import connected
-from esper.tolaria.trainer import Opening, Trainer
+from esper.tolaria.run import RunOptions, check_free, connected
+from esper.tolaria.trainer import Trainer
 
 TIMEOUT_S = 5.0
 
 
-def dry_run(config: TrainConfig) -> str:
-    """Check settings, data, model, slots, one epoch's first step, keys and services. Raises the error tree."""
+def dry_run(config: TrainConfig, options: RunOptions) -> str:
+    """Check the run's directory, data, model, slots, a first step, keys and services. Raises the error tree."""
+    check_free(config.run_dir, options)
     run = prepare(config)
+    if config.grow != "never":
+        check_blueprints(config.blueprints, run.manifest())
     lines = [
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
         f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",

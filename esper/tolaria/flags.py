@@ -51,7 +51,8 @@ def given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 
 def _options(setting: Field[Any], kind: Any) -> dict[str, Any]:
-    default = "" if setting.default in (None, (), MISSING) else f" (default: {setting.default})"
+    has_default = setting.default is not False and setting.default not in (None, (), MISSING)
+    default = f" (default: {setting.default})" if has_default else ""
     options: dict[str, Any] = {"help": (setting.metadata["help"] + default).replace("%", "%%")}
     base = _without_none(kind)
     if base is bool:

@@ -6,7 +6,9 @@ Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try
 
 from __future__ import annotations
 
+import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.display import LiveDisplay, PlainDisplay
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
+from esper.tolaria.models import host_widths
 from esper.tolaria.observer import Observer
 from esper.tolaria.report import write_report
 from esper.tolaria.run import Interruption, RunOptions, grow, train_static
@@ -49,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EsperError, OSError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
-        return 130
+        return 128 + (interruption.number or signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if "--traceback" in given_argv:
             traceback.print_exc()
@@ -88,8 +91,12 @@ def parser() -> FlagParser:
     flags.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run-dir")
     flags.add_argument("--overwrite", action="store_true", help="replace the run that --run-dir holds")
     flags.add_argument("--compare", action="store_true", help="also train the ungrown host and static networks")
-    flags.add_argument("--repeats", type=int, default=1, metavar="N", help="runs per network of --compare (default: 1)")
-    flags.add_argument("--demo-faults", action="store_true", help="inject forged, replayed and useless commands")
+    flags.add_argument("--repeats", type=int, metavar="N", help="runs per network of --compare (default: 1)")
+    flags.add_argument(
+        "--demo-faults",
+        action="store_true",
+        help="inject a forged and a replayed command, a useless seed, and a slow Tamiyo",
+    )
     flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
     flags.add_argument("--traceback", action="store_true", help="print the whole traceback of an unexpected error")
     add_settings(flags)
@@ -101,24 +108,37 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     options = parser().parse(argv)
     loaded = load(TrainConfig, file=options.config, environ=os.environ, prefix=ENVIRONMENT_PREFIX, flags=given(options))
     config = loaded.value
-    if options.repeats < 1:
-        raise ConfigError("command line", f"--repeats {options.repeats}", "must be at least 1")
+    check_modes(options, config)
+    how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
     if options.print_config:
-        for key, value, origin in described(loaded):
-            print(f"{key} = {value!r}  # {origin}")
+        print(*described(loaded), sep="\n")
         return
     if options.dry_run:
-        print(dry_run(config))
+        print(dry_run(config, how))
         return
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
-        how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
         summary = _shown(config, how, options.plain, interruption)
         if options.compare and summary["finished"]:
-            summary = _compared(config, how, options.repeats, summary, interruption)
+            _compare(config, how, options.repeats or 1, summary, interruption)
         print(f"summary: {config.run_dir / 'summary.json'}  report: {write_report(config.run_dir)}")
     finally:
         end_tracing()
+
+
+def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
+    """Refuse flags that exclude each other or would have no effect."""
+    grows = config.grow != "never"
+    checks = [
+        (options.repeats is None or options.repeats >= 1, f"--repeats {options.repeats}", "must be at least 1"),
+        (options.repeats is None or options.compare, "--repeats", "counts the runs of --compare; give both"),
+        (not (options.resume and options.overwrite), "--resume --overwrite", "choose one"),
+        (grows or not options.compare, "--compare", "compares a grown network; leave --grow never out"),
+        (grows or not options.demo_faults, "--demo-faults", "is for a run that may grow; leave --grow never out"),
+    ]
+    for holds, flags, remedy in checks:
+        if not holds:
+            raise ConfigError("command line", flags, remedy)
 
 
 def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption) -> dict[str, Any]:
@@ -136,23 +156,31 @@ def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Inte
         close()
 
 
-def _compared(
+def _compare(
     config: TrainConfig, how: RunOptions, repeats: int, first: dict[str, Any], interruption: Interruption
-) -> dict[str, Any]:
+) -> None:
     """Train the comparison's networks, print its table, and put it into the summary."""
 
     def grown(arm: TrainConfig) -> dict[str, Any]:
         if arm.seed == config.seed:
             return first
+        print(f"comparison: growing from seed {arm.seed}", flush=True)
         again = replace(arm, run_dir=config.run_dir / f"repeat-{arm.seed}", run_id=None)
-        return grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
+        summary = grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
+        if not summary["finished"]:
+            raise KeyboardInterrupt
+        return summary
 
-    result = compare(config, repeats, grown, train_static)
+    def static(arm: TrainConfig) -> dict[str, Any]:
+        widths = ",".join(map(str, host_widths(arm))) or "its own"
+        print(f"comparison: static network from seed {arm.seed}, widths {widths}", flush=True)
+        return train_static(arm)
+
+    result = compare(config, repeats, grown, static)
     print(table(result))
     host = next(entry for entry in result["rows"] if entry["name"] == "host, never grown")
     summary = {**first, "host_test_accuracy": host["first_test_accuracy"], "comparison": result}
     write_summary(config.run_dir / "summary.json", summary)
-    return summary
 
 
 def _nothing() -> None:

@@ -105,6 +105,11 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def host_widths(config: TrainConfig) -> tuple[int, ...]:
+    """Widths of the hidden layers, given or the named model's own; empty for a model that decides its own."""
+    return config.hidden or (RECIPES[config.model].widths if config.model in RECIPES else ())
+
+
 def build_host(config: TrainConfig, splits: Splits) -> Host:
     """The host that `model` names, its weights drawn from the run's seed, beside data in its layout."""
     with torch.random.fork_rng(devices=[]):
@@ -115,8 +120,7 @@ def build_host(config: TrainConfig, splits: Splits) -> Host:
         if recipe is None:
             raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
         fitted = in_layout(splits, recipe.layout, config)
-        widths = config.hidden or recipe.widths
-        model = recipe.build(fitted.sample_shape, fitted.outputs, widths, config.dropout)
+        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config.dropout)
     return Host(name=config.model, model=model, splits=fitted)
 
 

@@ -22,6 +22,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.control import Control
 from esper.tolaria.events import EventLog
 from esper.tolaria.faults import FaultInjector
+from esper.tolaria.generation import OpenControl, Opening
 from esper.tolaria.link import Link
 from esper.tolaria.named_blueprints import check_blueprints
 from esper.tolaria.noticeboard import Noticeboard
@@ -32,7 +33,7 @@ from esper.tolaria.reading import cut_torn_line
 from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
 from esper.tolaria.summary import write_summary
 from esper.tolaria.telemetry import TelemetryObserver
-from esper.tolaria.trainer import OpenControl, Opening, Trainer
+from esper.tolaria.trainer import Trainer
 
 FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
@@ -238,6 +239,11 @@ def check_free(run_dir: Path, options: RunOptions) -> None:
     if holds_run and not options.resume and not options.overwrite:
         remedy = "holds a run already: use --resume, --overwrite, or another --run-dir"
         raise ConfigError("run_dir", str(run_dir), remedy)
+    place = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ConfigError("run_dir", str(run_dir), f"can't be made: {place} is no directory")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", str(run_dir), f"{place} can't be written to")
 
 
 def claim(run_dir: Path, options: RunOptions) -> None:
@@ -247,12 +253,7 @@ def claim(run_dir: Path, options: RunOptions) -> None:
         cut_torn_line(run_dir / "events.jsonl")
     elif (run_dir / "events.jsonl").exists():
         discard(run_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
-    if not os.access(run_dir, os.W_OK | os.X_OK):
-        raise ConfigError("run_dir", str(run_dir), "can't be written to")
+    run_dir.mkdir(parents=True, exist_ok=True)
 
 
 def discard(run_dir: Path) -> None:

@@ -56,6 +56,6 @@ def test_the_settings_can_be_shown_with_their_origins(capsys: pytest.CaptureFixt
         read("--print-config", "--log-level", "debug", environ={"ESPER_KASMINA_KASMINA__PATIENCE_S": "4"})
     assert caught.value.code == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "log_level = debug  (flag)" in shown
-    assert "kasmina.patience_s = 4.0  (environment)" in shown
-    assert "server.grace_s = 10.0  (default)" in shown
+    assert 'log_level = "debug"  # flag' in shown
+    assert "kasmina.patience_s = 4.0  # environment" in shown
+    assert "server.grace_s = 10.0  # default" in shown

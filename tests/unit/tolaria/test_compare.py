@@ -35,7 +35,12 @@ def test_an_ungrown_result_is_not_listed_twice() -> None:
 
 
 def test_a_model_without_widths_is_compared_with_its_host_alone() -> None:
-    assert list(arms(TrainConfig(model="cnn"), ())) == ["host, never grown"]
+    assert list(arms(TrainConfig(model="module:factory"), ())) == ["host, never grown"]
+
+
+def test_a_named_models_own_widths_are_compared_as_well() -> None:
+    assert [arm.hidden for arm in arms(TrainConfig(model="mlp"), (14, 6)).values()][1:3] == [(14, 6), (8, 8)]
+    assert "static, the grown one's final size" not in arms(TrainConfig(model="mlp"), (6, 6))
 
 
 def test_differences_are_paired_by_seed() -> None:
