@@ -32,9 +32,9 @@ from esper.leyline import (
 from esper.rpc.clients import KasminaClient
 from esper.tolaria.answer import refusal
 from esper.tolaria.control import Control
+from esper.tolaria.generation import OpenControl
 from esper.tolaria.observer import Boundary, Notice, Observer, RunStarted
 from esper.tolaria.packet_result import PacketResult
-from esper.tolaria.trainer import OpenControl
 
 TIMEOUT_S = 5.0
 USELESS_BLUEPRINT = "control.random_frozen"

@@ -164,4 +164,6 @@ class Trainer:
         restored = self._going_back.find(why, to_step)
         self._generation.control.close()
         snapshot = self._going_back.apply(restored, why, slower=slower)
-        self._generation = open_generation(self._session, self._open_control, self._store, snapshot)
+        self._generation = open_generation(
+            self._session, self._open_control, self._store, snapshot, gives_up_course=slower
+        )

@@ -13,10 +13,11 @@ import pytest
 from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
 from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.generation import Opening
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Boundary, CheckpointWritten, Notice, Observer, Observers, RunStarted, StepDone
 from esper.tolaria.prepare import prepare
-from esper.tolaria.trainer import Opening, Trainer
+from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,
     cull,

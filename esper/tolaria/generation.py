@@ -1,0 +1,70 @@
+"""A generation: one opening of the run at its control plane, with boundaries of its own. No run ever has one twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esper.leyline import HostManifest
+from esper.tolaria.boundaries import Boundaries
+from esper.tolaria.checkpoint import CheckpointStore
+from esper.tolaria.packet_result import RunStates
+from esper.tolaria.pipeline import Pipeline
+from esper.tolaria.session import Session
+from esper.tolaria.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from esper.tolaria.control import Control
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opening:
+    """What opens a run at the control plane, or goes on with one under a new generation."""
+
+    generation: int
+    step: int
+    total_steps: int
+    manifest: Callable[[], HostManifest]
+    """The host as it was before any growth. Raises ConfigError where it has no usable slot."""
+    states: RunStates | None
+    """State of both services at the checkpoint from which the run goes on; None for a new run."""
+    gives_up_course: bool = False
+    """Whether the run goes on otherwise than it did after that checkpoint; a mere resume takes the same course."""
+
+
+OpenControl = Callable[[Opening], "Control"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The control plane of a run, from one opening to the next."""
+
+    control: Control
+    boundaries: Boundaries
+
+
+def open_generation(
+    session: Session,
+    open_control: OpenControl,
+    store: CheckpointStore | None,
+    snapshot: Snapshot | None,
+    *,
+    gives_up_course: bool = False,
+) -> Generation:
+    """Open the run where its progress stands; a snapshot says what was in flight there."""
+    run, progress = session.run, session.progress
+    least = progress.generation + (snapshot is not None)
+    progress.generation = least if store is None else store.next_generation(least)
+    control = open_control(
+        Opening(
+            generation=progress.generation,
+            step=progress.step,
+            total_steps=run.total_steps,
+            manifest=run.manifest,
+            states=None if snapshot is None else snapshot.states,
+            gives_up_course=gives_up_course,
+        )
+    )
+    position = (0, ()) if snapshot is None else (snapshot.next_packet, snapshot.in_flight)
+    return Generation(control, Boundaries(session, Pipeline(control, run.config.packet_lag, *position)))
