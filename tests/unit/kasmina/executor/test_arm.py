@@ -43,6 +43,14 @@ def test_the_digest_depends_on_every_bit_name_and_shape():
     assert TrainingArm(other, arm.optimizer).digest() != arm.digest()
 
 
+def test_the_digest_covers_buffers():
+    model = nn.BatchNorm1d(3)
+    arm = TrainingArm(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    digest = arm.digest()
+    model.running_mean[1] += 1.0
+    assert arm.digest() != digest
+
+
 def test_a_seed_that_shares_a_parameter_with_the_host_is_refused(rig, zero_output):
     run = rig("mlp")
     run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
