@@ -109,10 +109,7 @@ def _is_signed(request: Message) -> bool:
 async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> AsyncIterator[Call]:
     """Everything around one call; an error inside becomes its status."""
     metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    remaining_s = context.time_remaining()
-    if remaining_s is None:
-        metrics.CALLS_WITHOUT_DEADLINE.labels(method.full_name).inc()
-    limit_s = gate.deadline_s if remaining_s is None else remaining_s
+    limit_s = _limit_s(method, context.time_remaining(), gate)
     call = Call(
         method=method.full_name,
         peer=context.peer(),
@@ -137,6 +134,14 @@ async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> 
             metrics.CALL_SECONDS.labels(method.full_name, code.name).observe(time.perf_counter() - began)
     if failure is not None:
         await _abort(context, method, failure)
+
+
+def _limit_s(method: Method, brought_s: float | None, gate: Gate) -> float:
+    """The deadline that the call brought, else the server's own."""
+    if brought_s is not None:
+        return brought_s
+    metrics.CALLS_WITHOUT_DEADLINE.labels(method.full_name).inc()
+    return gate.deadline_s
 
 
 def _code(failure: Exception) -> grpc.StatusCode:

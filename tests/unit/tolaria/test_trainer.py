@@ -280,15 +280,24 @@ def test_rollback_after_a_loss_that_is_not_finite_goes_on_more_slowly(tmp_path: 
         return whole_run(self, arm, batch, step, *rest, **options)
 
     monkeypatch.setattr(Stepper, "run", poison_once)
-    recorder = Recorder()
+    recorder, openings = Recorder(), []
+
+    def open_control(opening: Opening) -> NullControl:
+        openings.append(opening)
+        return NullControl()
+
     config = replace(CONFIG, on_nonfinite="rollback")
-    summary = run(config, observer=recorder, store=CheckpointStore(tmp_path, keep=2))
+    trainer = Trainer(prepare(config), open_control, recorder, store=CheckpointStore(tmp_path, keep=2))
+    summary = trainer.train()
     assert summary["finished"]
     assert summary["rollbacks"] == 1
     assert summary["training_macs_by_use"]["undone"] > 0
     before = next(done.learning_rate for done in recorder.steps if done.step == 13)
     after = [done.learning_rate for done in recorder.steps if done.step == 13][-1]
     assert after == pytest.approx(before * config.rollback_lr_factor)
+    assert [opening.gives_up_course for opening in openings] == [False, True]
+    saved = [written.step for written in recorder.checkpoints]
+    assert saved[:3] == [6, 12, 16]  # the ends of two epochs, and the boundary after the return to step 12
 
 
 def test_a_run_that_never_becomes_finite_gives_up_after_its_rollbacks(tmp_path: Path) -> None:
