@@ -10,7 +10,8 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
-from esper.core.errors import ContractError, DependencyViolationError
+from esper.core.dependency_guard import require
+from esper.core.errors import ContractError
 from esper.leyline import (
     Blueprint,
     HazardBand,
@@ -49,11 +50,8 @@ class Catalog:
 
     def get(self, blueprint_id: str) -> Blueprint:
         """The blueprint, or DependencyViolationError."""
-        try:
-            return self._by_id[blueprint_id]
-        except KeyError:
-            remedy = f"name one of {', '.join(self._by_id)}"
-            raise DependencyViolationError("urza", "blueprint", blueprint_id, remedy) from None
+        remedy = f"name one of {', '.join(self._by_id)}"
+        return require(self._by_id.get(blueprint_id), "urza", "blueprint", blueprint_id, remedy)
 
     def all(self) -> list[Blueprint]:
         return list(self._by_id.values())
