@@ -73,11 +73,14 @@ SEED_OPERATION = EventSpec(
 COMMAND_REJECTED = EventSpec(
     "command_rejected",
     CRITICAL,
-    "A request was not believed: signature, replay, time or form.",
-    ("reason", "command_id"),
+    "A request was not believed: signature, replay, time or form; `count` where one event tells of many.",
+    ("reason", "command_id", "count"),
 )
 COMMAND_REFUSED = EventSpec(
-    "command_refused", WARNING, "A believed command doesn't act.", ("reason", "command_id", "issued_by")
+    "command_refused",
+    WARNING,
+    "A believed command doesn't act; `count` where one event tells of many.",
+    ("reason", "command_id", "issued_by", "count"),
 )
 GATE_EVENT = EventSpec("gate_event", INFO, "A gate passed, or wants one more window.", ("seed_id", "gate", "verdict"))
 GATE_FAILURE = EventSpec("gate_failure", WARNING, "A gate failed: the seed waits for its cull.", ("seed_id", "gate"))

@@ -131,7 +131,10 @@ COMMAND_ISSUED = EventSpec(
 )
 COMMAND_EXPIRED = EventSpec("command_expired", WARNING, "A command had no effect by its deadline", ("command_id",))
 COMMAND_REJECTED = EventSpec(
-    "command_rejected", CRITICAL, "A request was refused for its signature or token", ("method", "reason")
+    "command_rejected",
+    CRITICAL,
+    "A request was refused for its signature or token; `count` where one event tells of many",
+    ("method", "reason", "count"),
 )
 REPLAY_MISMATCH = EventSpec(
     "replay_mismatch", ERROR, "A command is replayed that wasn't decided again", ("command_id",)

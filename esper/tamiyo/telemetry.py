@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from esper.core.clock import Clock
 from esper.core.enums import short_name
+from esper.core.flood import Flood
 from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
 from esper.leyline import (
     CoverageSummary,
@@ -51,6 +52,7 @@ class Teller:
         self.decisions = 0
         self.commands = 0
         self.rejected = 0
+        self._refusals = Flood[tuple[str, str]](clock, self._tell_held)
 
     def decision(self, told: Told, gauges: Callable[[], Iterable[Metric]]) -> None:
         """A decision was made."""
@@ -77,7 +79,12 @@ class Teller:
     def refusal(self, method: str, reason: str, run_id: str | None) -> None:
         """A request was refused for its signature or token."""
         self.rejected += 1
-        self.event(metrics.COMMAND_REJECTED, run_id, method=method, reason=reason)
+        if self._refusals.admits((method, reason)):
+            self.event(metrics.COMMAND_REJECTED, run_id, method=method, reason=reason)
+
+    def _tell_held(self, kind: tuple[str, str], count: int) -> None:
+        """Of a flood of refusals, those that were not told singly."""
+        self.event(metrics.COMMAND_REJECTED, None, method=kind[0], reason=kind[1], count=count)
 
     def event(self, spec: EventSpec, run_id: str | None, **attributes: AttributeValue) -> None:
         """Something else happened."""

@@ -155,7 +155,7 @@ def open_run(
                     life=life,
                     resume=resume.kasmina if resume else None,
                     named_blueprint_ids=config.blueprints,
-                    gives_up_course=run.gives_up_course or None,
+                    gives_up_course=run.gives_up_course,
                 ),
                 audience=f"kasmina/{run.run_id}",
             )

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.enums import short_name
+from esper.core.flood import WINDOW_S, Flood
 from esper.core.ledger import LedgerStats
-from esper.core.telemetry import AttributeValue, build_packet, event, metric
+from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
 from esper.kasmina.control.artifacts import ArtifactAccess
@@ -58,6 +60,8 @@ class Reporting:
         self._sink = sink
         self._artifacts = artifacts
         self._figures_due_ns = clock.monotonic_ns()
+        self._rejections = Flood[int](clock, partial(self._tell_held, metrics.COMMAND_REJECTED))
+        self._refusals = Flood[int](clock, partial(self._tell_held, metrics.COMMAND_REFUSED))
 
     def tell(self, notice: Notice, run_id: str | None = None, step: int | None = None) -> None:
         """One event on its own."""
@@ -83,20 +87,37 @@ class Reporting:
     def reject(self, reason: int, detail: str, command_id: str) -> None:
         """Count and tell a request that was not believed."""
         self.counters.rejected[reason] += 1
-        name = RejectionReason.Name(reason)
-        notice = Notice(metrics.COMMAND_REJECTED, detail, {"reason": name, "command_id": command_id})
-        rejections = metric(metrics.REJECTIONS, self.counters.rejected[reason], reason=name)
-        self._send([rejections], [self._event(notice)], None, None)
+        if not self._rejections.admits(reason):
+            return
+        attributes = {"reason": RejectionReason.Name(reason), "command_id": command_id}
+        notice = Notice(metrics.COMMAND_REJECTED, detail, attributes)
+        self._send(self._refused_figures(), [self._event(notice)], None, None)
 
     def refuse(self, command: AdaptationCommand, outcome: CommandOutcome) -> None:
         """Count and tell a believed command that doesn't act."""
         self.counters.refused[outcome.rejection] += 1
+        if not self._refusals.admits(outcome.rejection):
+            return
         attributes: dict[str, AttributeValue] = {
             "reason": RejectionReason.Name(outcome.rejection),
             "command_id": command.command_id,
             "issued_by": command.issued_by,
         }
         self.tell(Notice(metrics.COMMAND_REFUSED, outcome.detail, attributes), command.training_run_id, command.step)
+
+    def _tell_held(self, spec: EventSpec, reason: int, count: int) -> None:
+        """Of a flood of refusals, those that were not told singly."""
+        name = RejectionReason.Name(reason)
+        notice = Notice(spec, f"{count} more within {WINDOW_S:g} s", {"reason": name, "count": count})
+        self._send(self._refused_figures(), [self._event(notice)], None, None)
+
+    def _refused_figures(self) -> list[Metric]:
+        counts = (metrics.REJECTIONS, self.counters.rejected), (metrics.REFUSALS, self.counters.refused)
+        return [
+            metric(spec, count, reason=RejectionReason.Name(reason))
+            for spec, reasons in counts
+            for reason, count in reasons.items()
+        ]
 
     def _send(self, figures: list[Metric], events: list[Event], run_id: str | None, step: int | None) -> None:
         self._sink(
@@ -140,8 +161,7 @@ class Reporting:
         counters, figures, breaker = self.counters, self._artifacts.figures, self._artifacts.breaker
         measured = [
             metric(metrics.ACCEPTED, counters.accepted),
-            *(metric(metrics.REJECTIONS, n, reason=RejectionReason.Name(r)) for r, n in counters.rejected.items()),
-            *(metric(metrics.REFUSALS, n, reason=RejectionReason.Name(r)) for r, n in counters.refused.items()),
+            *self._refused_figures(),
             metric(metrics.NONCES, stats.size),
             metric(metrics.NONCE_EVICTIONS, stats.evictions),
             metric(metrics.NONCE_TTL, stats.ttl_s),

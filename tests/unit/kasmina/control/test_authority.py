@@ -1,6 +1,7 @@
 """Requests of the service: believed once, stored before they are answered, answered the same for ever."""
 
 import hashlib
+from collections import Counter
 
 import pytest
 
@@ -554,6 +555,32 @@ def test_every_declared_metric_and_event_name_is_unique() -> None:
     for specs in (metrics.METRICS, metrics.EVENTS):
         names = [s.name for s in specs]
         assert len(names) == len(set(names))
+
+
+def test_a_flood_of_refusals_is_told_in_few_packets_and_counted_to_the_last(service: Service) -> None:
+    service.open(spec())
+    forged = service.sign(paused("x"))
+    forged.security.signature = "0" * 64
+    before = len(service.recorder.packets)
+    for number in range(40):
+        with pytest.raises(InvalidSignature):
+            service.apply(forged)
+        service.apply(germinate(f"s{number}", operation={"slot_id": "nowhere"}))
+    service.clock.advance(5)
+    with pytest.raises(InvalidSignature):
+        service.apply(forged)
+    service.apply(germinate("last", operation={"slot_id": "nowhere"}))
+    packets = service.recorder.packets[before:]
+    assert len(packets) <= 16
+    told = Counter[str]()
+    for event in (event for packet in packets for event in packet.events):
+        counts = [attribute.integer for attribute in event.attributes if attribute.key == "count"]
+        told[event.name] += counts[0] if counts else 1
+    assert told == {"command_rejected": 41, "command_refused": 41}
+    assert {row.reason: row.count for row in service.status().rejected} == {
+        RejectionReason.REJECTION_REASON_INVALID_SIGNATURE: 41,
+        RejectionReason.REJECTION_REASON_UNKNOWN_SLOT: 41,
+    }
 
 
 def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None:
