@@ -41,6 +41,7 @@ class ArmSteps:
             measures_norm=(step + 1) % self._norm_every == 0,
             after_backward=executor.after_backward if arm.grafts else None,
         )
+        executor.note_norms(result.parameter_norms)
         if twin is not None:
             self._stepper.run(twin, batch, step, self._twin_groups)
         executor.shadow_step(*batch, step)

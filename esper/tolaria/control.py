@@ -24,13 +24,13 @@ from esper.leyline import (
     AdvanceResponse,
     ApplyCommandRequest,
     GetCommandRequest,
-    KasminaServiceGetRunStateRequest,
     SignedCommand,
     SubmitOutcomeRequest,
     SystemStatePacket,
-    TamiyoServiceGetRunStateRequest,
     TraceContext,
 )
+from esper.leyline import KasminaServiceGetRunStateRequest as KasminaStateRequest
+from esper.leyline import TamiyoServiceGetRunStateRequest as TamiyoStateRequest
 from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.answer import Answer, refusal
 from esper.tolaria.backlog import Backlog
@@ -139,7 +139,7 @@ class ServiceControl:
             self._fetch_replayed(job.packet, answer)
         self._settle(answer)
         self._report(job, answer)
-        states = answer.guard("states", self._states) if job.want_state else None
+        states = self._states(answer) if job.want_state else None
         return answer.result(job.packet.packet_index, decision, states)
 
     def _apply(self, command_id: str, envelope: SignedCommand, answer: Answer) -> None:
@@ -227,12 +227,12 @@ class ServiceControl:
         if answer.outcomes or request.gates or request.transitions:
             answer.guard("tamiyo", lambda: self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s))
 
-    def _states(self) -> RunStates:
-        timeout_s = self._config.rpc_timeout_s
-        return RunStates(
-            kasmina=self._kasmina.get_run_state(KasminaServiceGetRunStateRequest(), timeout_s=timeout_s).state,
-            tamiyo=self._tamiyo.get_run_state(TamiyoServiceGetRunStateRequest(), timeout_s=timeout_s).state,
-        )
+    def _states(self, answer: Answer) -> RunStates | None:
+        """Both services' states; one of them alone is of no use."""
+        timeout_s, of_kasmina, of_tamiyo = self._config.rpc_timeout_s, KasminaStateRequest(), TamiyoStateRequest()
+        kasmina = answer.guard("kasmina", lambda: self._kasmina.get_run_state(of_kasmina, timeout_s=timeout_s))
+        tamiyo = answer.guard("tamiyo", lambda: self._tamiyo.get_run_state(of_tamiyo, timeout_s=timeout_s))
+        return RunStates(kasmina=kasmina.state, tamiyo=tamiyo.state) if kasmina and tamiyo else None
 
 
 def relaying(command_id: str, trace: TraceContext) -> AbstractContextManager[Span]:

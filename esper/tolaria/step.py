@@ -6,9 +6,9 @@ StepLog reads several of them at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -48,6 +48,8 @@ class StepResult:
     accuracy: Tensor | None
     gradient_norm: Tensor | None
     conflict_rate: Tensor | None
+    parameter_norms: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """Norms of the gradients that the step leaves behind, where `gradient_norm` was made of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,13 +99,13 @@ class Stepper:
             scaler.unscale_(arm.optimizer)
         if after_backward is not None:
             after_backward()
-        norm = self._clip(groups, measures_norm)
+        norm, norms = self._clip(groups, measures_norm)
         if scaler is None:
             arm.optimizer.step()
         else:
             scaler.step(arm.optimizer)
             scaler.update()
-        return StepResult(loss, accuracy, norm, conflict_rate)
+        return StepResult(loss, accuracy, norm, conflict_rate, norms)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The precision of forward passes."""
@@ -135,15 +137,18 @@ class Stepper:
             accuracy = self._task.hits(outputs, targets).float().mean() if self._task.counts_hits else None
         return loss.detach(), accuracy
 
-    def _clip(self, groups: Groups, measures_norm: bool) -> Tensor | None:
+    def _clip(self, groups: Groups, measures_norm: bool) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
+        """The host's gradient norm before any clipping, and the norms of what is not clipped."""
         if self._clip_norm is not None:
             if groups.seeds:
                 nn.utils.clip_grad_norm_(groups.seeds, self._clip_norm)
-            return nn.utils.clip_grad_norm_(groups.host, self._clip_norm)
-        if not measures_norm:
-            return None
-        gradients = [parameter.grad for parameter in groups.host if parameter.grad is not None]
-        return nn.utils.get_total_norm(gradients) if gradients else None
+            return nn.utils.clip_grad_norm_(groups.host, self._clip_norm), {}
+        there = [(parameter, parameter.grad) for parameter in groups.host if measures_norm]
+        gradients = {parameter: gradient for parameter, gradient in there if gradient is not None}
+        if not gradients:
+            return None, {}
+        norms = torch._foreach_norm(list(gradients.values()))
+        return torch.linalg.vector_norm(torch.stack(norms)), dict(zip(gradients, norms, strict=True))
 
 
 def mean_of(passes: Sequence[tuple[Tensor, Tensor | None]], shares: Sequence[float]) -> tuple[Tensor, Tensor | None]:

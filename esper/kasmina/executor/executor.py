@@ -9,7 +9,7 @@ and at a boundary: execute(directives, step), at_boundary(step), collect(step). 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from opentelemetry import trace
@@ -196,6 +196,10 @@ class SeedExecutor:
             if life.incubation is not None:
                 batch, seed = (inputs, targets), state.config.run_seed
                 life.statistics.add(life.incubation.step(state.arm, state.task, batch, step, seed))
+
+    def note_norms(self, norms: Mapping[nn.Parameter, Tensor]) -> None:
+        """Gradient norms that the last step measured anyway; those of slots that aren't among them are measured."""
+        self._state.measured_norms = norms
 
     def note_loss(self, smoothed: float, standard_error: float | None) -> None:
         """The smoothed training loss of now, for the stability gate."""

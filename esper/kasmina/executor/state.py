@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +92,8 @@ class ExecutorState:
     specs: tuple[SlotSpec, ...] = ()
     slot_parameters: tuple[tuple[str, nn.Parameter], ...] = ()
     """Parameters of the layers at the slots' ends, by path."""
+    measured_norms: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """Norms of the gradients of now, as far as the step measured them."""
     twin: TrainingArm | None = None
     lives: dict[str, Life] = field(default_factory=dict)
     folded: dict[str, int] = field(default_factory=dict)

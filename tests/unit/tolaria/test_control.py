@@ -254,6 +254,17 @@ def test_states_are_those_after_the_packet(control: ServiceControl) -> None:
     assert (states.kasmina.state_type, states.tamiyo.state_type) == ("kasmina", "tamiyo")
 
 
+def test_a_state_that_cannot_be_had_is_a_failure_of_its_service(control: ServiceControl, kasmina: FakeKasmina) -> None:
+    def lost(request: object, *, timeout_s: float) -> object:
+        raise ServiceUnavailable("rpc", "service", "kasmina", "it is away")
+
+    kasmina.get_run_state = lost  # type: ignore[method-assign,assignment]
+    control.hand_over(packet(3), NOTHING, want_state=True)
+    result = control.take(3)
+    assert (result.states, result.cause) == (None, "kasmina_unavailable")
+    assert "kasmina" in str(result.reason)
+
+
 def test_a_result_survives_the_checkpoint(control: ServiceControl, tamiyo: FakeTamiyo) -> None:
     tamiyo.commands[5] = ["c1"]
     result = run(control, 5)

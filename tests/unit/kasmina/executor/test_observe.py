@@ -45,3 +45,16 @@ def test_slot_signals_carry_the_gradient_norm_of_the_slots_layers(rig):
     expected = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
     assert signals["span_linear:fc1-fc2"].gradient_norm == pytest.approx(expected, rel=1e-5)
     assert not signals["residual_linear:act1-act1"].HasField("gradient_norm")
+
+
+def test_norms_that_the_step_measured_are_not_measured_again(rig):
+    run = rig("mlp")
+    run.train(1)
+    model, before = run.arm.model, {signal.slot_id: signal.gradient_norm for signal in run.do().slots}
+    weight, others = model.fc1.weight, [model.fc1.bias, *model.fc2.parameters()]
+    run.executor.note_norms({weight: 2 * weight.grad.norm()})
+    weighed = {signal.slot_id: signal.gradient_norm for signal in run.do().slots}["span_linear:fc1-fc2"]
+    expected = math.hypot(2 * float(weight.grad.norm()), *(float(other.grad.norm()) for other in others))
+    assert weighed == pytest.approx(expected, rel=1e-5)
+    run.executor.note_norms({})
+    assert {signal.slot_id: signal.gradient_norm for signal in run.do().slots} == before
