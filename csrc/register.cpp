@@ -15,6 +15,12 @@ STABLE_TORCH_LIBRARY(esper, m) {
   // permits a dtype other than that of `out`.
   m.def("flatten_(Tensor[] grads, int[] sizes, Tensor(a!) out, bool convert=False) -> ()");
 
+  // The same tensors again and again: the plan holds them, knows what flatten_ would find out about each, and serves
+  // vectors of the dtype and device of `like`. flatten_planned_ returns false, and writes nothing, if a tensor was
+  // moved, resized or freed since. A plan is a tensor of one byte that stands for it.
+  m.def("flatten_plan(Tensor[] grads, int[] sizes, Tensor like, bool convert=False) -> Tensor");
+  m.def("flatten_planned_(Tensor plan, Tensor(a!) out) -> bool");
+
   // Inner products of the K rows of [K, N] (any strides) as float64 [K, K]; `fast` accumulates float32 blocks.
   m.def("gram(Tensor rows, bool fast=False) -> Tensor");
 

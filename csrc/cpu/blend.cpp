@@ -125,7 +125,7 @@ std::tuple<Tensor, Tensor> blend_backward(
   const Tensor g = dense(grad);
   const BlendPlan plan = plan_of(g, alpha, gate, gate_dim, lo, hi, convex);
   const auto result = [&](bool is_wanted) {
-    return is_wanted ? new_tensor_strided(g, g.strides().data()) : new_tensor({0}, grad.scalar_type());
+    return is_wanted ? new_tensor_strided(g, g.strides().data()) : new_empty(g);
   };
   Tensor grad_host = result(want_host);
   Tensor grad_seed = result(want_seed);

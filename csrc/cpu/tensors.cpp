@@ -21,6 +21,8 @@ std::string shape_of(const Tensor& t) {
 
 void check_cpu(const Tensor& t, const char* name) {
   ESPER_CHECK(t.is_cpu(), name, " is not on the CPU, where the other tensors are");
+  const std::string complaint = memory_complaint(t.get());
+  ESPER_CHECK(complaint.empty(), name, complaint);
 }
 
 void check_same_shape(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name) {
@@ -48,13 +50,27 @@ Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType dtype) {
   return Tensor(handle);
 }
 
-Tensor new_tensor_strided(const Tensor& like, const int64_t* strides) {
+namespace {
+
+Tensor new_of_dtype(const Tensor& like, int64_t dims, const int64_t* sizes, const int64_t* strides) {
   int32_t dtype;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      like.dim(), like.sizes().data(), strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(dims, sizes, strides, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
+}
+
+}  // namespace
+
+Tensor new_tensor_strided(const Tensor& like, const int64_t* strides) {
+  return new_of_dtype(like, like.dim(), like.sizes().data(), strides);
+}
+
+Tensor new_empty(const Tensor& like) {
+  static const int64_t kSize = 0;
+  static const int64_t kStride = 1;
+  return new_of_dtype(like, 1, &kSize, &kStride);
 }
 
 bool is_dense(const Tensor& t) {
@@ -138,14 +154,7 @@ OwnedRows rows_of_list(const std::vector<Tensor>& grads, int64_t k, const std::v
 
 Span span_of(const Tensor& t) {
   const char* begin = static_cast<const char*>(t.const_data_ptr());
-  const int64_t numel = t.numel();
-  if (numel == 0) return {begin, begin};
-  int64_t last = numel - 1;
-  if (!t.is_contiguous()) {
-    last = 0;
-    for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
-  }
-  return {begin, begin + (last + 1) * static_cast<int64_t>(t.element_size())};
+  return {begin, begin + extent_of(t.get(), t.numel()) * static_cast<int64_t>(t.element_size())};
 }
 
 void check_no_overlap(const Span& out, const Span& input, const char* name) {

@@ -14,6 +14,7 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "storage.h"
 
 namespace esper::cpu {
 
@@ -54,6 +55,7 @@ inline DType dtype_of(const Tensor& t, const char* name) {
 }
 
 std::string shape_of(const Tensor& t);
+// On the CPU, and its memory is there.
 void check_cpu(const Tensor& t, const char* name);
 void check_same_shape(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name);
 void check_vector(const Tensor& t, const char* name, ScalarType dtype, int64_t numel);
@@ -62,6 +64,9 @@ Tensor new_tensor(const std::vector<int64_t>& sizes, ScalarType dtype);
 
 // Uninitialised, of the shape and dtype of `like`.
 Tensor new_tensor_strided(const Tensor& like, const int64_t* strides);
+
+// Without elements, of the dtype of `like`.
+Tensor new_empty(const Tensor& like);
 
 // Each element has an address of its own and no address between the first and the last is unused.
 bool is_dense(const Tensor& t);

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "../opaque.h"
 #include "lists.h"
 #include "vector.h"
 
@@ -104,6 +105,11 @@ void launch_dtypes(const Rows& rows, const std::vector<int32_t>& dtypes, Out* ou
     if (dtype >= 0 && std::find(distinct.begin(), distinct.end(), dtype) == distinct.end()) distinct.push_back(dtype);
   }
   if (distinct.empty()) return launch_flatten<Out, Out>(rows, out, device.stream());
+  if (distinct.size() == 1) {
+    return dispatch_floating(to_scalar_type(distinct.front()), "a gradient", [&](auto type) {
+      launch_flatten<typename decltype(type)::type>(rows, out, device.stream());
+    });
+  }
   for (size_t turn = 0; turn < distinct.size(); ++turn) {
     Rows own = rows;
     for (size_t piece = 0; piece < dtypes.size(); ++piece) {
@@ -118,69 +124,148 @@ void launch_dtypes(const Rows& rows, const std::vector<int32_t>& dtypes, Out* ou
   }
 }
 
-void check_gradient(
-    const ListedTensor& grad, size_t index, int64_t size, const Tensor& out, int32_t out_dtype, bool convert) {
-  ESPER_CHECK(
-      grad.size() == size || grad.size() == 0, "gradient ", index, " has ", grad.size(), " elements, expected ", size);
-  if (grad.size() == 0) return;
-  check_listed(grad, index, out.get_device_index());
-  const int32_t dtype = grad.raw_dtype();
-  if (dtype != out_dtype) check_floating(grad.dtype(), "a gradient");
-  ESPER_CHECK(
-      convert || dtype == out_dtype, "gradient tensors must share the same dtype: gradient ", index, " is ",
-      torch::headeronly::toString(grad.dtype()), ", out is ", torch::headeronly::toString(out.scalar_type()),
-      "; pass convert=True to convert");
-  const char* begin = static_cast<const char*>(grad.address());
-  const char* out_begin = static_cast<const char*>(out.data_ptr());
-  const char* out_end = out_begin + out.numel() * static_cast<int64_t>(out.element_size());
-  ESPER_CHECK(
-      begin + grad.extent_bytes() <= out_begin || out_end <= begin, "gradient ", index,
-      " shares memory with out, which would be overwritten while it is read");
-}
+// What was found out about a gradient.
+struct Found {
+  int32_t dtype = -1;  // -1: absent
+  bool is_contiguous = true;
+  int64_t extent_bytes = 0;
+};
 
 // torch's own kernel knows every layout: it writes a strided gradient into its place.
-void copy_strided(ListedTensor& grad, const Tensor& out, int64_t start) {
-  Tensor all = out;
-  Tensor place = torch::stable::narrow(all, 0, start, grad.size());
-  const Tensor from = grad.release();
-  place = torch::stable::view(place, from.sizes());
-  torch::stable::copy_(place, from);
+struct Strided {
+  Tensor grad;
+  int64_t start;
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> strides;
+};
+
+// What is known of the tensors before anything is copied. A plan keeps it, and with it the tensors' memory.
+struct Flattening {
+  int32_t device = 0;
+  int32_t out_dtype = 0;
+  TensorList grads;
+  std::vector<Found> found;     // of each gradient
+  Rows rows;                    // one, its pieces are the gradients that are not empty
+  std::vector<int32_t> dtypes;  // of each piece, -1 for an absent one
+  std::vector<Strided> strided;
+  std::vector<Footprint> footprints;  // of each gradient, in a plan only
+};
+
+std::vector<int64_t> copied(const torch::headeronly::IntHeaderOnlyArrayRef& values) {
+  return std::vector<int64_t>(values.begin(), values.end());
 }
 
-void flatten(TensorList& grads, const std::vector<int64_t>& sizes, const Tensor& out, bool convert) {
-  ESPER_CHECK(out.dim() == 1 && out.is_contiguous(), "out has shape ", shape_of(out), ", expected a contiguous vector");
+Found examine_gradient(const ListedTensor& grad, size_t index, int64_t size, const Flattening& known, bool convert) {
+  ESPER_CHECK(
+      grad.size() == size || grad.size() == 0, "gradient ", index, " has ", grad.size(), " elements, expected ", size);
+  if (grad.size() == 0) return {};
+  check_listed(grad, index, known.device);
+  const int32_t dtype = grad.raw_dtype();
+  if (dtype != known.out_dtype) check_floating(grad.dtype(), "a gradient");
+  ESPER_CHECK(
+      convert || dtype == known.out_dtype, "gradient tensors must share the same dtype: gradient ", index, " is ",
+      torch::headeronly::toString(grad.dtype()), ", out is ",
+      torch::headeronly::toString(to_scalar_type(known.out_dtype)), "; pass convert=True to convert");
+  return {dtype, grad.is_contiguous(), grad.extent_bytes()};
+}
+
+void add_piece(Flattening& known, size_t index, int64_t size) {
+  if (size == 0) return;
+  const ListedTensor& grad = known.grads[index];
+  const Found& found = known.found[index];
+  if (!found.is_contiguous) {
+    const Tensor tensor = grad.share();
+    known.strided.push_back({tensor, known.rows.columns, copied(tensor.sizes()), copied(tensor.strides())});
+  }
+  known.rows.addresses.push_back(found.is_contiguous ? grad.address() : reinterpret_cast<const void*>(kElsewhere));
+  known.dtypes.push_back(found.dtype);
+  known.rows.add_piece(size);
+}
+
+Flattening examine(TensorList grads, const std::vector<int64_t>& sizes, const Tensor& like, bool convert) {
   ESPER_CHECK(
       sizes.empty() || sizes.size() == grads.size(), "sizes has ", sizes.size(), " entries, expected one for each of ",
       grads.size(), " gradients");
-  const OnDevice device(out);
-  int32_t out_dtype = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(out.get(), &out_dtype));
-  check_floating(out.scalar_type(), "out");
-  Rows rows;
-  rows.count = 1;
-  std::vector<int32_t> dtypes;  // of each piece, -1 for an absent one
-  std::vector<std::pair<size_t, int64_t>> strided;
-  for (size_t i = 0; i < grads.size(); ++i) {
-    const int64_t size = sizes.empty() ? grads[i].size() : sizes[i];
-    check_gradient(grads[i], i, size, out, out_dtype, convert);
-    if (size == 0) continue;
-    const bool is_absent = grads[i].size() == 0;
-    const bool is_strided = !is_absent && !grads[i].is_contiguous();
-    if (is_strided) strided.emplace_back(i, rows.columns);
-    rows.addresses.push_back(is_strided ? reinterpret_cast<const void*>(kElsewhere) : grads[i].address());
-    dtypes.push_back(is_absent ? -1 : grads[i].raw_dtype());
-    rows.add_piece(size);
+  Flattening known;
+  known.device = like.get_device_index();
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &known.out_dtype));
+  check_floating(like.scalar_type(), "out");
+  known.grads = std::move(grads);
+  known.rows.count = 1;
+  for (size_t i = 0; i < known.grads.size(); ++i) {
+    const int64_t size = sizes.empty() ? known.grads[i].size() : sizes[i];
+    known.found.push_back(examine_gradient(known.grads[i], i, size, known, convert));
+    add_piece(known, i, size);
   }
+  return known;
+}
+
+void check_apart(const Flattening& known, const Tensor& out) {
+  const char* out_begin = static_cast<const char*>(out.data_ptr());
+  const char* out_end = out_begin + out.numel() * static_cast<int64_t>(out.element_size());
+  for (size_t i = 0; i < known.grads.size(); ++i) {
+    const char* begin = static_cast<const char*>(known.grads[i].address());
+    ESPER_CHECK(
+        begin + known.found[i].extent_bytes <= out_begin || out_end <= begin, "gradient ", i,
+        " shares memory with out, which would be overwritten while it is read");
+  }
+}
+
+void copy_into(const Flattening& known, const Tensor& out, const OnDevice& device) {
+  ESPER_CHECK(out.dim() == 1 && out.is_contiguous(), "out has shape ", shape_of(out), ", expected a contiguous vector");
   ESPER_CHECK(
-      rows.columns == out.numel(), "flat gradient has ", out.numel(), " elements but ", rows.columns, " were expected");
+      known.rows.columns == out.numel(), "flat gradient has ", out.numel(), " elements but ", known.rows.columns,
+      " were expected");
+  check_apart(known, out);
   dispatch_floating(out.scalar_type(), "out", [&](auto type) {
-    launch_dtypes(rows, dtypes, data<typename decltype(type)::type>(out), device);
+    launch_dtypes(known.rows, known.dtypes, data<typename decltype(type)::type>(out), device);
   });
-  for (const auto& [index, start] : strided) copy_strided(grads[index], out, start);
+  for (const Strided& strided : known.strided) {
+    Tensor all = out;
+    Tensor place = torch::stable::narrow(all, 0, strided.start, strided.grad.numel());
+    place = torch::stable::view(place, strided.grad.sizes());
+    torch::stable::copy_(place, strided.grad);
+  }
+}
+
+bool is_as_found(const Flattening& known) {
+  for (size_t i = 0; i < known.grads.size(); ++i) {
+    if (!(footprint_of(known.grads[i].handle()) == known.footprints[i])) return false;
+  }
+  return std::all_of(known.strided.begin(), known.strided.end(), [](const Strided& strided) {
+    return copied(strided.grad.sizes()) == strided.sizes && copied(strided.grad.strides()) == strided.strides;
+  });
+}
+
+void flatten(TensorList& grads, const std::vector<int64_t>& sizes, const Tensor& out, bool convert) {
+  const OnDevice device(out);
+  copy_into(examine(std::move(grads), sizes, out, convert), out, device);
+}
+
+Tensor flatten_plan(TensorList& grads, const std::vector<int64_t>& sizes, const Tensor& like, bool convert) {
+  const OnDevice device(like);
+  auto known = std::make_shared<Flattening>(examine(std::move(grads), sizes, like, convert));
+  for (const ListedTensor& grad : known->grads) known->footprints.push_back(footprint_of(grad.handle()));
+  return Opaque<Flattening>::give(std::move(known));
+}
+
+bool flatten_planned(const Tensor& plan, const Tensor& out) {
+  const std::shared_ptr<const Flattening> known = Opaque<Flattening>::find(plan);
+  ESPER_CHECK(known != nullptr, "plan is not one that flatten_plan made for a tensor on a GPU");
+  const OnDevice device(out);
+  check_device(out, known->device, "out");
+  check_dtype(out, to_scalar_type(known->out_dtype), "out");
+  if (!is_as_found(*known)) return false;
+  copy_into(*known, out, device);
+  return true;
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(esper, CUDA, m) { m.impl("flatten_", TORCH_BOX(&flatten)); }
+STABLE_TORCH_LIBRARY_IMPL(esper, CUDA, m) {
+  m.impl("flatten_", TORCH_BOX(&flatten));
+  m.impl("flatten_plan", TORCH_BOX(&flatten_plan));
+  m.impl("flatten_planned_", TORCH_BOX(&flatten_planned));
+}
 
 }  // namespace esper::cuda

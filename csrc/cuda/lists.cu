@@ -15,21 +15,6 @@ int64_t piece_size(const TensorList& tensors, const std::vector<int64_t>& sizes,
 
 }  // namespace
 
-int64_t ListedTensor::extent_bytes() const {
-  int64_t elements = size_;
-  if (!is_contiguous()) {
-    int64_t dims = 0;
-    int64_t* sizes = nullptr;
-    int64_t* strides = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle(), &dims));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle(), &sizes));
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle(), &strides));
-    elements = 1;
-    for (int64_t d = 0; d < dims; ++d) elements += (sizes[d] - 1) * strides[d];
-  }
-  return elements * static_cast<int64_t>(aoti_torch_dtype_element_size(raw_dtype()));
-}
-
 void check_listed(const ListedTensor& tensor, size_t index, int32_t device) {
   int32_t layout = 0;
   int32_t kind = 0;
@@ -42,6 +27,8 @@ void check_listed(const ListedTensor& tensor, size_t index, int32_t device) {
   ESPER_CHECK(
       is_cuda && position == device, "gradient ", index, " is on ", device_name(is_cuda, position),
       ", expected cuda:", device, ", where the other tensors are");
+  const std::string complaint = memory_complaint(tensor.handle());
+  ESPER_CHECK(complaint.empty(), "gradient ", index, complaint);
 }
 
 Rows matrix_rows(Tensor& matrix) {

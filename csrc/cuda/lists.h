@@ -33,17 +33,19 @@ class ListedTensor {
   }
   ScalarType dtype() const { return to_scalar_type(raw_dtype()); }
   // From the first byte that the tensor may touch to the last.
-  int64_t extent_bytes() const;
+  int64_t extent_bytes() const {
+    return extent_of(handle(), size_) * static_cast<int64_t>(aoti_torch_dtype_element_size(raw_dtype()));
+  }
   // Replaces a strided tensor by a contiguous copy.
-  void make_contiguous() { *this = ListedTensor(torch::stable::contiguous(release()), size_); }
-  // Gives the handle away: size() and address() stay, nothing else does.
-  Tensor release() { return Tensor(handle_.release()); }
+  void make_contiguous() { *this = ListedTensor(new_handle(torch::stable::contiguous(share()).get())); }
+  // The same tensor under a handle of its own.
+  Tensor share() const { return Tensor(new_handle(handle())); }
 
  private:
-  ListedTensor(const Tensor& tensor, int64_t size) : size_(size), address_(tensor.data_ptr()) {
+  static AtenTensorHandle new_handle(AtenTensorHandle tensor) {
     AtenTensorHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(tensor.get(), &handle));
-    handle_.reset(handle);
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(tensor, &handle));
+    return handle;
   }
   struct Delete {
     void operator()(AtenTensorHandle handle) const { aoti_torch_delete_tensor_object(handle); }
@@ -55,7 +57,7 @@ class ListedTensor {
 
 using TensorList = std::vector<ListedTensor>;
 
-// Raises unless the element is a strided tensor on the device.
+// Raises unless the element is a strided tensor on the device whose memory is there.
 void check_listed(const ListedTensor& tensor, size_t index, int32_t device);
 
 // The K rows of a [K, N] matrix; `rows` is replaced by a copy if its columns do not lie next to each other.

@@ -18,6 +18,8 @@
 #include <initializer_list>
 #include <string>
 
+#include "../storage.h"
+
 #define ESPER_CHECK(condition, ...) STD_TORCH_CHECK(condition, "esper: ", __VA_ARGS__)
 
 namespace esper::cuda {
@@ -29,6 +31,8 @@ using torch::stable::Tensor;
 class OnDevice {
  public:
   explicit OnDevice(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {
+    const std::string complaint = memory_complaint(tensor.get());
+    ESPER_CHECK(complaint.empty(), "a tensor", complaint);
     void* stream = nullptr;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
@@ -95,6 +99,8 @@ inline void check_device(const Tensor& tensor, int32_t device, const char* name)
       tensor.is_cuda() && tensor.get_device_index() == device, name, " is on ",
       device_name(tensor.is_cuda(), tensor.get_device_index()), ", expected cuda:", device,
       ", where the other tensors are");
+  const std::string complaint = memory_complaint(tensor.get());
+  ESPER_CHECK(complaint.empty(), name, complaint);
 }
 
 std::string shape_of(const Tensor& tensor);

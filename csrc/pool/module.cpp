@@ -3,12 +3,24 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "plan.h"
 
 namespace py = pybind11;
 
+namespace {
+
+bool is_same(const py::list& left, const py::list& right) {
+  return left.size() == right.size() &&
+         std::equal(left.begin(), left.end(), right.begin(), [](py::handle a, py::handle b) { return a.is(b); });
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_pool, m) {
   m.doc() = "Where each gradient lies in a pool, by addresses and sizes.";
+  m.def("is_same", &is_same, py::arg("left"), py::arg("right"), "Whether two lists hold the same objects in order.");
   py::class_<esper::Plan>(m, "Plan")
       .def(
           py::init<int64_t, int64_t, int64_t>(), py::kw_only(), py::arg("rows"), py::arg("item_bytes"),

@@ -10,7 +10,7 @@ KernelsNotBuilt, which is an ImportError.
 """
 
 from esper.kernels._blend import blend_channel, blend_confidence, blend_convex, blend_residual
-from esper.kernels._flatten import flatten_, unflatten
+from esper.kernels._flatten import FlattenPlan, flatten_, unflatten
 from esper.kernels._gate import BlendStats, ConfidenceGate, blend_stats, confidence_gate
 from esper.kernels._gradient_pool import GradientPool
 from esper.kernels._library import cpu_isa, force_cpu_isa
@@ -32,6 +32,7 @@ __all__ = [
     "MAX_ROWS",
     "BlendStats",
     "ConfidenceGate",
+    "FlattenPlan",
     "GradientPool",
     "PCGrad",
     "PCGradSolution",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esper.kernels._library import fake, operator
+from esper.kernels._library import check_one_device, fake, operator, refuse_tangents
 
 _blend: Callable[..., Tensor] = operator("blend")
 _blend_backward = operator("blend_backward")
@@ -20,7 +20,7 @@ _blend_alpha_grad = operator("blend_alpha_grad")
 
 # gate, its dimension, lower and upper bound of the weight, convex
 _Options = tuple[Tensor | None, int, float, float, bool]
-_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None, None, None]
+_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def blend_residual(host: Tensor, seed: Tensor, alpha: Tensor, *, isolate: bool = False) -> Tensor:
@@ -80,20 +80,30 @@ def _call(host: Tensor, seed: Tensor, alpha: Tensor, options: _Options, isolate:
         host = host.detach()
     if torch.compiler.is_compiling():
         return _blend(host, seed, alpha, *options)
+    refuse_tangents((host, seed, alpha), "the blend")
+    if torch._C._are_functorch_transforms_active():
+        return _transformed(host, seed, alpha, options)
     if torch.is_grad_enabled():
         if options[0] is not None and options[0].requires_grad:
             raise RuntimeError("the blend has no derivative for its gate: pass it detached")
         if host.requires_grad or seed.requires_grad or alpha.requires_grad:
-            return _recorded(host, seed, alpha, *options)
+            return _recorded(host, seed, alpha, options)
     with torch._C._AutoDispatchBelowAutograd():
         return _blend(host, seed, alpha, *options)
 
 
+def _transformed(host: Tensor, seed: Tensor, alpha: Tensor, options: _Options) -> Tensor:
+    """Inside torch.func: vmap maps the operator, derivatives are autograd's alone."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (host, seed, alpha)):
+        raise RuntimeError("the blend has no derivative under torch.func: use torch.autograd.grad or backward instead")
+    return _blend(host, seed, alpha, *options)
+
+
 def _gradients(ctx: Any, grad: Tensor) -> _Gradients:
     """The derivative of the blend, differentiable itself where the dispatcher still records."""
-    alpha, gate, host, seed = ctx.saved_tensors
-    gate_dim, lo, hi, convex = ctx.options
+    alpha, gate, host, seed = (*ctx.saved_tensors, None, None, None)[:4]
     need_host, need_seed, need_alpha = ctx.needs_input_grad[:3]
+    gate_dim, lo, hi, convex = ctx.options
     grad_host: Tensor | None = grad if need_host else None
     grad_seed: Tensor | None = None
     grad_alpha: Tensor | None = None
@@ -104,38 +114,47 @@ def _gradients(ctx: Any, grad: Tensor) -> _Gradients:
         grad_seed = scaled[1] if need_seed else None
     if need_alpha:
         grad_alpha = _blend_alpha_grad(grad, host, seed, alpha, gate, gate_dim, lo, hi, convex)
-    return grad_host, grad_seed, grad_alpha, None, None, None, None, None
+    return grad_host, grad_seed, grad_alpha
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...]) -> None:
-    host, seed, alpha, gate, *options = inputs
-    pair = (host, seed) if alpha.requires_grad else (None, None)
-    ctx.save_for_backward(alpha, gate, *pair)
-    ctx.options = tuple(options)
+def _save(ctx: Any, host: Tensor, seed: Tensor, alpha: Tensor, options: _Options) -> None:
+    if alpha.requires_grad:
+        ctx.save_for_backward(alpha, options[0], host, seed)
+    elif options[0] is not None:
+        ctx.save_for_backward(alpha, options[0])
+    else:
+        ctx.save_for_backward(alpha)
+    ctx.options = options[1:]
 
 
 class _Blend(torch.autograd.Function):
     """The eager path: a quarter of the cost of a registered derivative on tensors of a small model."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        _save(ctx, inputs)
+    def forward(ctx: Any, host: Tensor, seed: Tensor, alpha: Tensor, options: _Options) -> Tensor:
+        _save(ctx, host, seed, alpha, options)
         with torch._C._AutoDispatchBelowAutograd():
-            return _blend(*inputs)
+            return _blend(host, seed, alpha, *options)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> _Gradients:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            return _gradients(ctx, grads[0])
+            return (*_gradients(ctx, grads[0]), None)
         with torch._C._AutoDispatchBelowAutograd():
-            return _gradients(ctx, grads[0])
+            return (*_gradients(ctx, grads[0]), None)
 
 
-_recorded: Callable[..., Tensor] = _Blend.apply
+# The base class's apply: Function's own looks at every argument for transforms, which _call has sent elsewhere.
+_recorded: Callable[..., Tensor] = super(torch.autograd.Function, _Blend).apply
 
 
 def _blend_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _save(ctx, inputs)
+    host, seed, alpha, *options = inputs
+    _save(ctx, host, seed, alpha, tuple(options))
+
+
+def _registered_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (*_gradients(ctx, grad), None, None, None, None, None)
 
 
 def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -175,7 +194,8 @@ def _dense_like(tensor: Tensor) -> Tensor:
 
 
 @fake("blend")
-def _blend_fake(host: Tensor, seed: Tensor, *_: Any) -> Tensor:
+def _blend_fake(host: Tensor, seed: Tensor, alpha: Tensor, gate: Tensor | None, *_: Any) -> Tensor:
+    check_one_device("blend", host, seed, alpha, gate)
     if host.shape != seed.shape:
         raise RuntimeError(f"seed has shape {list(seed.shape)}, expected that of host, {list(host.shape)}")
     if host.dtype != seed.dtype:
@@ -197,6 +217,6 @@ def _blend_alpha_grad_fake(grad: Tensor, host: Tensor, seed: Tensor, alpha: Tens
     return alpha.new_empty(())
 
 
-torch.library.register_autograd("esper::blend", _gradients, setup_context=_blend_setup)
+torch.library.register_autograd("esper::blend", _registered_gradients, setup_context=_blend_setup)
 torch.library.register_autograd("esper::blend_backward", _second_derivative, setup_context=_backward_setup)
 torch.library.register_autograd("esper::blend_alpha_grad", _no_derivative)

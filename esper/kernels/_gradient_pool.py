@@ -39,6 +39,7 @@ class GradientPool:
         self._slots: dict[Tensor, int] = {}
         self._storage = self._like.new_zeros((rows, capacity)).detach()
         self._bound: int | None = None
+        self._pieces: tuple[list[int], list[int]] | None = None
         self.extend(initial)
 
     @property
@@ -114,6 +115,7 @@ class GradientPool:
             self._check(parameter, added[:position])
         for parameter in added:
             self._slots[parameter] = self._plan.add(parameter.numel())
+        self._pieces = None
         if self._plan.extent > self._storage.size(1):
             self._grow(self._plan.extent)
         if self._bound is not None:
@@ -123,6 +125,7 @@ class GradientPool:
 
     def remove(self, parameters: Iterable[Tensor]) -> None:
         """Gives up the slots of these parameters, leaving zeros; their bound gradients become None."""
+        self._pieces = None
         for parameter in parameters:
             slot = self._slots.pop(parameter, None)
             if slot is None:
@@ -139,8 +142,12 @@ class GradientPool:
         return self._storage[row, : self._plan.extent]
 
     def _view(self, flat: Tensor, parameter: Tensor) -> Tensor:
-        begin = self._plan.offset(self._slots[parameter])
-        return flat[begin : begin + parameter.numel()].view(parameter.shape)
+        return self._place(flat, parameter).view(parameter.shape)
+
+    def _place(self, flat: Tensor, parameter: Tensor) -> Tensor:
+        slot = self._slots[parameter]
+        begin = self._plan.offset(slot)
+        return flat[begin : begin + self._plan.numel(slot)]
 
     def _check(self, parameter: Tensor, before: Sequence[Tensor]) -> None:
         if parameter in self._slots or any(parameter is other for other in before):
@@ -155,32 +162,36 @@ class GradientPool:
         parameters = self.parameters if elsewhere else []
         for position in elsewhere:
             parameter, grad = parameters[position], grads[position]
-            view = self._view(memory, parameter)
-            if grad is None:
-                view.zero_()
-            else:
-                view.copy_(grad.detach())
-            parameter.grad = view
+            place = self._place(memory, parameter)
+            with torch.no_grad():
+                flatten_([grad], place, sizes=[place.numel()])
+            parameter.grad = place.view(parameter.shape)
 
     def _copy(self, memory: Tensor, grads: Sequence[Tensor | None]) -> None:
         """One call for the whole row; what lies between slots is written as absent, that is, as zeros."""
-        pieces: list[Tensor | None] = []
+        if self._pieces is None:
+            self._pieces = self._arrange()
+        sources, sizes = self._pieces
+        choices = [*grads, None]
+        with torch.no_grad():  # a gradient may have a graph of its own (create_graph); the row takes its values
+            flatten_([choices[source] for source in sources], memory, sizes=sizes)
+
+    def _arrange(self) -> tuple[list[int], list[int]]:
+        """The row from end to end: whose gradient each piece is, -1 for what lies between slots, and its elements."""
+        sources: list[int] = []
         sizes: list[int] = []
         end = 0
-        by_offset = sorted(
-            zip(map(self._plan.offset, self._slots.values()), self._slots, grads, strict=True), key=_first
-        )
-        for offset, parameter, grad in by_offset:
+        slots = sorted((self._plan.offset(slot), index) for index, slot in enumerate(self._slots.values()))
+        widths = [self._plan.numel(slot) for slot in self._slots.values()]
+        for offset, index in [*slots, (self._plan.extent, -1)]:
             if offset > end:
-                pieces.append(None)
+                sources.append(-1)
                 sizes.append(offset - end)
-            pieces.append(None if grad is None else grad.detach())
-            sizes.append(parameter.numel())
-            end = offset + parameter.numel()
-        if self._plan.extent > end:
-            pieces.append(None)
-            sizes.append(self._plan.extent - end)
-        flatten_(pieces, memory, sizes=sizes)
+            if index >= 0:
+                sources.append(index)
+                sizes.append(widths[index])
+                end = offset + widths[index]
+        return sources, sizes
 
     def _grow(self, extent: int) -> None:
         old = self._storage
@@ -194,7 +205,3 @@ class GradientPool:
             expected = base + self._plan.offset(slot) * old.element_size()
             if parameter.grad is not None and parameter.grad.data_ptr() == expected:
                 parameter.grad = self._view(memory, parameter)
-
-
-def _first(item: tuple[int, Tensor, Tensor | None]) -> int:
-    return item[0]

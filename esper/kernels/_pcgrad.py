@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from esper.kernels._flatten import present_or_empty
-from esper.kernels._library import fake, operator, refuse_gradients
+from esper.kernels._library import check_one_device, fake, operator, refuse_gradients
 
 _gram: Callable[..., Tensor] = operator("gram")
 _gram_list_ = operator("gram_list_")
@@ -76,8 +76,9 @@ def pcgrad_solve(
 
 def combine(rows: Tensor, coefficients: Tensor, status: Tensor, *, out: Tensor | None = None) -> Tensor:
     """`sum_k coefficients[k] * rows[k]`, or zeros where `status` names a row."""
+    _check_matrix(rows)
     refuse_gradients([rows], "combine")
-    out = rows.new_empty(rows.size(1)) if out is None else out
+    out = _output(out, rows, rows.size(1), "combine")
     _combine_(rows, coefficients, status, out)
     return out
 
@@ -93,7 +94,7 @@ def combine_list(
     """`combine` for lists laid end to end, into one vector."""
     tensors = _tensors(grads, "combine_list")
     widths = _widths(grads, coefficients.numel(), sizes)
-    out = tensors[0].new_empty(sum(widths)) if out is None else out
+    out = _output(out, tensors[0], sum(widths), "combine_list")
     _combine_list_(tensors, widths, coefficients, status, out)
     return out
 
@@ -113,9 +114,10 @@ def pcgrad(
     `order` is int64 `[K, K]`, row i the sequence in which i meets the others (i itself is skipped). `weights` multiply
     the projected rows; "mean" divides by their sum. Two rows conflict when their cosine is below -tau.
     """
+    _check_matrix(rows)
     refuse_gradients([rows], "pcgrad")
     mean, weight_tensor = _checked(rows, order, weights, reduction)
-    out = rows.new_empty(rows.size(1)) if out is None else out
+    out = _output(out, rows, rows.size(1), "pcgrad")
     coefficients, conflicts, status = _pcgrad_(rows, order, weight_tensor, mean, tau, fast, out)
     return PCGrad(out, conflicts[0], conflicts[1], coefficients, status)
 
@@ -138,9 +140,7 @@ def pcgrad_list(
     tensors = _tensors(grads, "pcgrad_list")
     mean, weight_tensor = _checked(order, order, weights, reduction)
     widths = _widths(grads, order.size(0), sizes)
-    if out is None:
-        dtype_of = next(grad for grad in grads if grad is not None)
-        out = dtype_of.new_empty(sum(widths))
+    out = _output(out, next(grad for grad in grads if grad is not None), sum(widths), "pcgrad_list")
     coefficients, conflicts, status = _pcgrad_list_(tensors, widths, order, weight_tensor, mean, tau, fast, out)
     return PCGrad(out, conflicts[0], conflicts[1], coefficients, status)
 
@@ -152,6 +152,19 @@ def _tensors(grads: Sequence[Tensor | None], name: str) -> Sequence[Tensor]:
     tensors = present_or_empty(grads, like)
     refuse_gradients(tensors, name)
     return tensors
+
+
+def _check_matrix(rows: Tensor) -> None:
+    if rows.dim() != 2:
+        raise RuntimeError(f"rows has shape {list(rows.shape)}, expected [K, N]")
+
+
+def _output(out: Tensor | None, like: Tensor, numel: int, name: str) -> Tensor:
+    """A new vector, or the caller's, which must not be waiting for a gradient of its own."""
+    if out is None:
+        return like.new_empty(numel)
+    refuse_gradients([out], name)
+    return out
 
 
 def _widths(grads: Sequence[Tensor | None], k: int, sizes: Sequence[int] | None) -> list[int]:
@@ -215,7 +228,7 @@ def _gram_fake(rows: Tensor, fast: bool = False) -> Tensor:
 
 @fake("gram_list_")
 def _gram_list_fake(grads: list[Tensor], out: Tensor, fast: bool = False) -> None:
-    return None
+    check_one_device("gram_list", *grads, out)
 
 
 @fake("pcgrad_solve")
@@ -225,21 +238,25 @@ def _pcgrad_solve_fake(products: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tenso
 
 @fake("combine_")
 def _combine_fake(rows: Tensor, coefficients: Tensor, status: Tensor, out: Tensor) -> None:
-    return None
+    check_one_device("combine", rows, coefficients, status, out)
 
 
 @fake("combine_list_")
 def _combine_list_fake(
     grads: list[Tensor], sizes: list[int], coefficients: Tensor, status: Tensor, out: Tensor
 ) -> None:
-    return None
+    check_one_device("combine_list", *grads, coefficients, status, out)
 
 
 @fake("pcgrad_")
-def _pcgrad_fake(rows: Tensor, order: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _pcgrad_fake(rows: Tensor, order: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    check_one_device("pcgrad", rows, order, rest[0], rest[-1])
     return _solution_fake(rows.size(0), rows)
 
 
 @fake("pcgrad_list_")
-def _pcgrad_list_fake(grads: list[Tensor], sizes: list[int], order: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _pcgrad_list_fake(
+    grads: list[Tensor], sizes: list[int], order: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    check_one_device("pcgrad_list", *grads, order, rest[0], rest[-1])
     return _solution_fake(order.size(0), order)

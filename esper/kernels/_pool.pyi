@@ -1,3 +1,7 @@
+from typing import Any
+
+def is_same(left: list[Any], right: list[Any]) -> bool: ...
+
 class Plan:
     """Where each gradient lies in a pool, by addresses and sizes."""
 

@@ -399,3 +399,18 @@ def test_a_blend_of_more_than_2_to_the_31_elements_reaches_its_end(cuda_only: No
 def test_tensors_on_different_devices_are_refused(cuda_only: None, device: torch.device) -> None:
     with pytest.raises(RuntimeError):
         kernels.blend_residual(torch.ones(3, device=device), torch.ones(3), _alpha(0.5, device))
+
+
+@pytest.mark.gpu
+def test_derivatives_of_more_than_2_to_the_31_elements_reach_their_end(cuda_only: None, device: torch.device) -> None:
+    shape = (1, 2, 2**30 + 9)
+    host, seed = (torch.ones(shape, dtype=torch.bfloat16, device=device).requires_grad_() for _ in range(2))
+    alpha = _alpha(0.5, device).requires_grad_()
+    vector = torch.tensor([0.5, 1.0], device=device)
+    value = kernels.blend_channel(host, seed, vector, alpha, residual=True)
+    assert value[0, :, -1].tolist() == [1.25, 1.5]
+    arriving = torch.full_like(value, 2.0)
+    for_host, for_seed, for_alpha = torch.autograd.grad(value, (host, seed, alpha), arriving)
+    assert for_host[0, 1, -1] == 2.0
+    assert for_seed[0, :, -1].tolist() == [0.5, 1.0]
+    assert float(for_alpha) == pytest.approx(2 * 1.5 * (2**30 + 9), rel=1e-6)

@@ -126,3 +126,13 @@ def test_misuse_says_what_arrived_and_what_was_expected(device: torch.device) ->
         kernels.confidence_gate(torch.randn(2, 3, device=device), kind="top1")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="has dtype"):
         kernels.confidence_gate(torch.ones(2, 3, dtype=torch.int32, device=device))
+
+
+@pytest.mark.gpu
+def test_more_than_2_to_the_31_logits_are_all_seen(cuda_only: None, device: torch.device) -> None:
+    logits = torch.zeros(3, 2**30, dtype=torch.bfloat16, device=device)
+    logits[:, -1] = 20.0
+    result = kernels.confidence_gate(logits)
+    total = math.exp(20.0) + 2**30 - 1
+    assert result.margin.tolist() == pytest.approx([(math.exp(20.0) - 1) / total] * 3, rel=1e-5)
+    assert result.log_sum_exp.tolist() == pytest.approx([math.log(total)] * 3, rel=1e-6)

@@ -50,3 +50,24 @@ def test_offsets_that_do_not_cover_the_rows_are_refused(cpu_only: None) -> None:
     for offsets in ([0, 5], [1, 10], [0, 7, 5, 10], [0]):
         with pytest.raises(RuntimeError, match="offsets do not ascend from 0 to the rows' length, 10"):
             kernels.seed_metrics(rows, torch.tensor(offsets))
+
+
+@pytest.mark.gpu
+def test_layers_beyond_2_to_the_31_elements_are_measured(cuda_only: None, device: torch.device) -> None:
+    n = 2**31 + 77
+    rows = torch.zeros(2, n, dtype=torch.bfloat16, device=device)
+    rows[0, -2:] = 3.0
+    rows[1, -1] = -4.0
+    metrics = kernels.seed_metrics(rows, torch.tensor([0, n - 40, n], device=device))
+    assert metrics.layer_norms.tolist() == [[0.0, pytest.approx(18**0.5)], [0.0, 4.0]]
+    assert metrics.dots.tolist() == [[18.0, -12.0], [-12.0, 16.0]]
+
+
+@pytest.mark.gpu
+def test_layers_that_do_not_cover_the_rows_have_no_length(cuda_only: None, device: torch.device) -> None:
+    """Bounds on the device are not read by the host: what cannot be measured is NaN, and nothing else is read."""
+    rows = torch.ones(2, 100, device=device)
+    for bounds in ([1, 100], [0, 99], [0, 60, 40, 100], [0, 10**12, 100], [-5, 100]):
+        norms = kernels.seed_metrics(rows, torch.tensor(bounds, device=device)).layer_norms
+        assert norms.isnan().any()
+    torch.cuda.synchronize()

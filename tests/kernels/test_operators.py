@@ -10,63 +10,19 @@ from torch import Tensor
 
 import esper.kernels as kernels
 from tests.kernels.reference import random_order
-
-# The third tuple member says whether the operator has a derivative.
-Sample = tuple[str, tuple[Any, ...]]
-
-
-def _samples(device: torch.device) -> list[Sample]:
-    def randn(*shape: int, grad: bool = False) -> Tensor:
-        return torch.randn(*shape, device=device, requires_grad=grad)
-
-    alpha = torch.tensor(0.4, device=device)
-    vector = torch.rand(3, device=device)
-    order = random_order(3, device)
-    weights = torch.ones(3, dtype=torch.float64, device=device)
-    coefficients = torch.ones(3, dtype=torch.float64, device=device)
-    status = torch.zeros(2, dtype=torch.int64, device=device)
-    lists = [randn(4, 2), randn(5), randn(0), randn(4, 2), randn(5), randn(0), randn(4, 2), randn(0), randn(0)]
-    last = randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    options = (0, 0.0, 1.0)
-    return [
-        ("flatten_", ([randn(3, 2), randn(4)], [], torch.empty(10, device=device), False)),
-        ("flatten_", ([randn(3, 2).double(), randn(0)], [6, 4], torch.empty(10, device=device), True)),
-        ("gram", (randn(3, 100), False)),
-        ("gram", (randn(100, 3).T, True)),
-        ("gram_list_", (lists, torch.empty(3, 3, dtype=torch.float64, device=device), False)),
-        ("pcgrad_solve", (kernels.gram(randn(3, 9)), order, None, False, 0.0)),
-        ("pcgrad_solve", (kernels.gram(randn(3, 9)), order, weights, True, 0.1)),
-        ("combine_", (randn(3, 9), coefficients, status, torch.empty(9, device=device))),
-        ("combine_list_", (lists, [8, 5, 2], coefficients, status, torch.empty(15, device=device))),
-        ("pcgrad_", (randn(3, 9), order, None, False, 0.0, False, torch.empty(9, device=device))),
-        ("pcgrad_list_", (lists, [8, 5, 0], order, weights, True, 0.0, False, torch.empty(13, device=device))),
-        ("blend", (randn(2, 3, grad=True), randn(2, 3, grad=True), alpha, None, *options, False)),
-        ("blend", (last, randn(2, 3, 4, 5, grad=True), alpha, vector, 1, 0.0, 1.0, True)),
-        ("blend", (randn(6, 4)[::2], randn(3, 4), alpha.double(), vector.double(), 0, 0.1, 0.9, True)),
-        ("blend", (randn(2, 3), randn(2, 3, grad=True), alpha.clone().requires_grad_(), None, *options, True)),
-        ("blend_backward", (randn(2, 3, grad=True), alpha, None, *options, True, True, True)),
-        ("blend_backward", (randn(2, 3, 4, grad=True), alpha, vector, 1, 0.0, 1.0, True, False, True)),
-        ("blend_backward", (last, alpha, vector, 1, 0.0, 1.0, True, True, False)),
-        ("blend_alpha_grad", (randn(2, 3), randn(2, 3), randn(2, 3), alpha, None, *options, True)),
-        ("confidence_gate", (randn(5, 7), 4.0, 0.2, False)),
-        ("blend_stats", (alpha, vector, 0.0, 1.0)),
-        ("blend_stats", (alpha, None, 0.0, 1.0)),
-        ("seed_metrics", (randn(3, 20), torch.tensor([0, 5, 20], device=device))),
-    ]
-
-
-SAMPLE_IDS = [f"{index}-{name}" for index, (name, _) in enumerate(_samples(torch.device("cpu")))]
+from tests.kernels.samples import SAMPLE_IDS, samples
 
 
 @pytest.mark.parametrize("index", range(len(SAMPLE_IDS)), ids=SAMPLE_IDS)
 def test_every_operator_passes_opcheck(device: torch.device, index: int) -> None:
-    name, arguments = _samples(device)[index]
+    name, arguments = samples(device)[index]
     torch.library.opcheck(getattr(torch.ops.esper, name).default, arguments)
 
 
 def test_every_registered_operator_is_sampled() -> None:
     registered = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("esper::")}
-    assert registered == {name for name, _ in _samples(torch.device("cpu"))}
+    # A plan holds tensors that no fake one can stand for; tests/kernels/test_flatten_plan.py has it.
+    assert registered == {name for name, _ in samples(torch.device("cpu"))} | {"flatten_plan", "flatten_planned_"}
 
 
 def test_a_compiled_training_step_has_no_graph_break_and_equals_eager(device: torch.device) -> None:
@@ -106,10 +62,11 @@ def test_compiled_surgery_has_no_graph_break_and_equals_eager(device: torch.devi
         return result.flat, result.conflicts_applied, listed.flat, flat, *kernels.seed_metrics(rows, offsets)
 
     rows = torch.randn(3, 101, device=device)
-    with torch.no_grad():
-        compiled = torch.compile(surgery, fullgraph=True, backend="aot_eager")(rows)
-        for a, b in zip(compiled, surgery(rows), strict=True):
-            assert torch.equal(a, b)
+    compiled = torch.compile(surgery, fullgraph=True, backend="aot_eager")
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            for a, b in zip(compiled(rows), surgery(rows), strict=True):
+                assert torch.equal(a, b)
 
 
 @pytest.mark.slow

@@ -304,3 +304,20 @@ def test_more_than_2_to_the_31_elements_are_counted_in_64_bits(cuda_only: None, 
     flat = kernels.pcgrad(rows, random_order(2, device)).flat
     assert flat[-1] != 0
     assert flat[0] != 0
+
+
+@pytest.mark.gpu
+def test_lists_of_more_than_2_to_the_31_elements_are_combined_to_their_end(
+    cuda_only: None, device: torch.device
+) -> None:
+    n = 2**31 + 5
+    grads = []
+    for sign in (1.0, -1.0):
+        big = torch.zeros(n, dtype=torch.bfloat16, device=device)
+        big[-1], big[0] = sign, 1.0
+        grads += [big, torch.full((7,), sign, dtype=torch.bfloat16, device=device)]
+    result = kernels.pcgrad_list(grads, random_order(2, device))
+    assert kernels.gram_list(grads, 2).tolist() == [[9.0, -7.0], [-7.0, 9.0]]
+    # Each row gives up 7/9 of the other: (1 + 7/9) where both agree, nothing where they oppose.
+    assert float(result.flat[0]) == pytest.approx(2 * (1 + 7 / 9), rel=1e-2)
+    assert not result.flat[-8:].any()
