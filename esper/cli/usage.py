@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
+
+from esper.core.nearest import nearest
 
 Run = Callable[[argparse.Namespace], int]
 Verbs = Any  # argparse's own type for a set of subcommands is private
@@ -30,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_args(list(argv))
         if unknown:
             flags = [flag for parser in _chosen(self, argv) for flag in parser._option_string_actions]
-            raise UsageError(f"unknown argument {unknown[0]!r}; {_nearest(unknown[0].split('=')[0], flags, self.prog)}")
+            raise UsageError(f"unknown argument {unknown[0]!r}; {_hint(unknown[0].split('=')[0], flags, self.prog)}")
         return namespace
 
     def _require_known_verb(self, argv: Sequence[str]) -> None:
@@ -40,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("-") or not verbs:
                 return
             if word not in verbs:
-                raise UsageError(f"unknown command {word!r}; {_nearest(word, verbs, parser.prog)}")
+                raise UsageError(f"unknown command {word!r}; {_hint(word, verbs, parser.prog)}")
             parser = verbs[word]
 
 
@@ -72,6 +73,6 @@ def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser
     return {}
 
 
-def _nearest(word: str, known: Iterable[str], program: str) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f"did you mean {near[0]!r}?" if near else f"see {program} --help"
+def _hint(word: str, known: Iterable[str], program: str) -> str:
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else f"see {program} --help"

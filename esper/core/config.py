@@ -6,7 +6,6 @@ value knows where it came from. An unknown key is an error that names the neares
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 import types
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from esper.core.errors import ConfigError
+from esper.core.nearest import nearest
 
 T = TypeVar("T")
 Origin = Literal["default", "file", "environment", "flag"]
@@ -140,8 +140,8 @@ def _from_environment(
 
 def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable[str]) -> ConfigError:
     names = sorted(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+    near = nearest(key, names)
+    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(names)}"
     return ConfigError(key, value, f"the {origin} names no known setting; {hint}")
 
 

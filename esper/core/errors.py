@@ -12,13 +12,13 @@ EsperError
     MissingSignature  InvalidSignature  NonceReplayed  StaleCommand  FutureCommand
     CommandIdReused
   LifecycleConflict              a stage, slot or generation doesn't allow it
-  GateFailed                     a gate's evidence is missing or negative
   GraftFailed                    a graft, fold or removal was undone
   StepFailed                     a training step can't be used
     NonFiniteLoss
   RollbackFailed
   AsyncTimeoutError              also a TimeoutError
-  StorageError                   TornRecord, CorruptRecord
+  StorageError                   a file or database can't be used
+    CorruptRecord                what was stored is damaged
 """
 
 from __future__ import annotations
@@ -118,10 +118,6 @@ class LifecycleConflict(EsperError):
     """A stage, slot or generation doesn't allow it."""
 
 
-class GateFailed(EsperError):
-    """A gate's evidence is missing or negative."""
-
-
 class GraftFailed(EsperError):
     """A graft, fold or removal failed and was undone: the host is as before."""
 
@@ -155,9 +151,5 @@ class StorageError(EsperError):
     """A file or database can't be used."""
 
 
-class TornRecord(StorageError):
-    """The log's last record was cut off while it was written."""
-
-
 class CorruptRecord(StorageError):
-    """A record is damaged although later ones are whole."""
+    """What was stored is damaged, and not just cut off at its end."""

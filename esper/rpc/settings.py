@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 from esper.core.config import described, load
+from esper.core.nearest import nearest
 from esper.rpc.server import ServerConfig
 
 C = TypeVar("C")
@@ -66,8 +66,8 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.4)
-            self.error(f"unknown argument {unknown[0]!r}" + (f", did you mean {near[0]}?" if near else ""))
+            near = nearest(unknown[0].partition("=")[0], flags)
+            self.error(f"unknown argument {unknown[0]!r}" + (f", did you mean {near}?" if near else ""))
         return known
 
     def error(self, message: str) -> NoReturn:

@@ -53,14 +53,12 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.FutureCommand: Row(Code.UNAUTHENTICATED, _COMMAND),
     errors.CommandIdReused: Row(Code.ALREADY_EXISTS, _COMMAND),
     errors.LifecycleConflict: Row(Code.ABORTED),
-    errors.GateFailed: Row(Code.FAILED_PRECONDITION),
     errors.GraftFailed: Row(Code.ABORTED),
     errors.StepFailed: Row(Code.ABORTED, ("step",)),
     errors.NonFiniteLoss: Row(Code.ABORTED, ("step",)),
     errors.RollbackFailed: Row(Code.FAILED_PRECONDITION),
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
     errors.StorageError: Row(Code.INTERNAL),
-    errors.TornRecord: Row(Code.DATA_LOSS),
     errors.CorruptRecord: Row(Code.DATA_LOSS),
 }
 

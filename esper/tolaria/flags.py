@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import types
 import typing
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from esper.core.errors import ConfigError
+from esper.core.nearest import nearest
 from esper.tolaria.config import TrainConfig
 
 
@@ -26,8 +26,8 @@ class FlagParser(argparse.ArgumentParser):
         namespace, unknown = self.parse_known_args(list(argv))
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
-            nearest = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"see {self.prog} --help"
+            near = nearest(unknown[0].split("=")[0], known)
+            hint = f"did you mean {near}?" if near else f"see {self.prog} --help"
             raise ConfigError("command line", unknown[0], f"unknown argument; {hint}")
         return namespace
 

@@ -132,7 +132,7 @@ def test_a_status_without_our_details_still_means_something(
 
 
 def test_details_of_another_domain_are_not_ours() -> None:
-    status = to_status(errors.GateFailed("no"))
+    status = to_status(errors.LifecycleConflict("no"))
     info = ErrorInfo(domain="example.org", reason="X")
     status.details[0].Pack(info)
     error = FakeRpcError(grpc.StatusCode.UNAVAILABLE, "gone", ((DETAILS_KEY, status.SerializeToString()),))
