@@ -12,8 +12,9 @@ from esper.tolaria.generation import Opening
 from esper.tolaria.named_blueprints import check_blueprints
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Observers
+from esper.tolaria.plane import connected
 from esper.tolaria.prepare import prepare
-from esper.tolaria.run import RunOptions, check_free, connected
+from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.trainer import Trainer
 
 TIMEOUT_S = 5.0

@@ -32,7 +32,8 @@ from esper.tolaria.flags import FlagParser, add_settings, given
 from esper.tolaria.models import host_widths
 from esper.tolaria.observer import Observer
 from esper.tolaria.report import write_report
-from esper.tolaria.run import Interruption, RunOptions, grow, train_static
+from esper.tolaria.run import Interruption, grow, train_static
+from esper.tolaria.run_dir import RunOptions
 from esper.tolaria.summary import write_summary
 
 ENVIRONMENT_PREFIX = "TOLARIA_"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import ConfigError
-from esper.core.keys import Keyring, load_keyring
-from esper.rpc.clients import Tls
+from esper.core.errors import StepFailed
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
@@ -27,10 +24,10 @@ from esper.tolaria.link import Link
 from esper.tolaria.named_blueprints import check_blueprints
 from esper.tolaria.noticeboard import Noticeboard
 from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Notice, Observer, Observers, RunStarted
+from esper.tolaria.observer import Notice, Observer, Observers
+from esper.tolaria.plane import Plane, connected
 from esper.tolaria.prepare import Prepared, prepare
-from esper.tolaria.reading import cut_torn_line
-from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
+from esper.tolaria.run_dir import OldSummary, RunOptions, check_free, claim
 from esper.tolaria.summary import write_summary
 from esper.tolaria.telemetry import TelemetryObserver
 from esper.tolaria.trainer import Trainer
@@ -39,17 +36,6 @@ FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
 SWITCH_INTERVAL_S = 0.0005
-RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """What the launcher wants beside the settings."""
-
-    resume: bool = False
-    overwrite: bool = False
-    demo_faults: bool = False
-    tensorboard: bool = True
 
 
 class Interruption:
@@ -96,7 +82,7 @@ def grow(
         everyone = Observers(log, *observers, *_scalars(config, options, stack))
         board = Noticeboard(everyone.on_events)
         stack.enter_context(_recorded(board, log))
-        watching = Observers(_OldSummary(config.run_dir / "summary.json"), everyone, board)
+        watching = Observers(OldSummary(config.run_dir), everyone, board)
         if config.grow == "never":
             return _trained(run, lambda opening: NullControl(), watching, options, interruption)
         plane = stack.enter_context(connected(config, run.run_id, board.pin))
@@ -143,21 +129,11 @@ def _recorded(board: Noticeboard, log: EventLog) -> Iterator[None]:
         yield
     except BaseException as error:
         if board.step is not None:
-            detail = str(error) or type(error).__name__
-            log.write("failure", step=board.step, name="tolaria.run_failed", detail=detail)
+            step = error.step if isinstance(error, StepFailed) else board.step
+            log.write("failure", step=step, name="tolaria.run_failed", detail=str(error) or type(error).__name__)
         raise
     finally:
         board.pass_on()
-
-
-class _OldSummary(Observer):
-    """Removes the summary of an interruption as soon as the run goes on."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def on_start(self, started: RunStarted) -> None:
-        self._path.unlink(missing_ok=True)
 
 
 def _scalars(config: TrainConfig, options: RunOptions, stack: ExitStack) -> list[Observer]:
@@ -189,36 +165,6 @@ def _trained(
     return summary
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plane:
-    """The control plane of one run."""
-
-    services: Services
-    keyring: Keyring
-    link: Link
-
-
-@contextmanager
-def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]) -> Iterator[Plane]:
-    """The run's services, started or connected to; `tell` hears of what happens to them, from another thread."""
-    settings = ServicesConfig(
-        weatherlight=config.weatherlight,
-        tamiyo=config.tamiyo,
-        kasmina=config.kasmina,
-        state_dir=config.run_dir / "services",
-        tls=Tls(ca=config.tls_ca, cert=config.tls_cert, key=config.tls_key) if config.tls_ca else None,
-        otlp_endpoint=config.otlp_endpoint,
-    )
-    secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
-    keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
-    with Services(settings, secret, tell) as services:
-        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK)
-        try:
-            yield Plane(services=services, keyring=keyring, link=link)
-        finally:
-            link.close()
-
-
 def _injector(plane: Plane, told: Observer) -> FaultInjector:
     return FaultInjector(
         lambda: plane.link.opened.kasmina,
@@ -228,41 +174,3 @@ def _injector(plane: Plane, told: Observer) -> FaultInjector:
         freeze_s=FAULT_FREEZE_S,
         tell=told.on_events,
     )
-
-
-def check_free(run_dir: Path, options: RunOptions) -> None:
-    """A run that is there already is neither mixed nor lost by accident; one that never began doesn't count."""
-    events = run_dir / "events.jsonl"
-    holds_run = events.is_file() and events.stat().st_size > 0
-    if options.resume and not holds_run:
-        raise ConfigError("resume", str(run_dir), "there is no run to go on with; leave --resume out")
-    if holds_run and not options.resume and not options.overwrite:
-        remedy = "holds a run already: use --resume, --overwrite, or another --run-dir"
-        raise ConfigError("run_dir", str(run_dir), remedy)
-    place = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
-    if not place.is_dir():
-        raise ConfigError("run_dir", str(run_dir), f"can't be made: {place} is no directory")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise ConfigError("run_dir", str(run_dir), f"{place} can't be written to")
-
-
-def claim(run_dir: Path, options: RunOptions) -> None:
-    """Make the run directory ready."""
-    check_free(run_dir, options)
-    if options.resume:
-        cut_torn_line(run_dir / "events.jsonl")
-    elif (run_dir / "events.jsonl").exists():
-        discard(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-
-
-def discard(run_dir: Path) -> None:
-    """Remove what a run left, and nothing else."""
-    for name in (*RUN_FILES, "secret"):
-        (run_dir / name).unlink(missing_ok=True)
-    for name in ("services", "checkpoints", "tensorboard"):
-        folder = run_dir / name
-        for path in sorted(folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        if folder.exists():
-            folder.rmdir()

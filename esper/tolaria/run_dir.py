@@ -1,0 +1,71 @@
+"""A run's directory: never mixed with another run's, claimed before the first file, cleared of its own files alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper.core.errors import ConfigError
+from esper.tolaria.observer import Observer, RunStarted
+from esper.tolaria.reading import cut_torn_line
+
+RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """What the launcher wants beside the settings."""
+
+    resume: bool = False
+    overwrite: bool = False
+    demo_faults: bool = False
+    tensorboard: bool = True
+
+
+def check_free(run_dir: Path, options: RunOptions) -> None:
+    """A run that is there already is neither mixed nor lost by accident; one that never began doesn't count."""
+    events = run_dir / "events.jsonl"
+    holds_run = events.is_file() and events.stat().st_size > 0
+    if options.resume and not holds_run:
+        raise ConfigError("resume", str(run_dir), "there is no run to go on with; leave --resume out")
+    if holds_run and not options.resume and not options.overwrite:
+        remedy = "holds a run already: use --resume, --overwrite, or another --run-dir"
+        raise ConfigError("run_dir", str(run_dir), remedy)
+    place = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ConfigError("run_dir", str(run_dir), f"can't be made: {place} is no directory")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError("run_dir", str(run_dir), f"{place} can't be written to")
+
+
+def claim(run_dir: Path, options: RunOptions) -> None:
+    """Make the run directory ready."""
+    check_free(run_dir, options)
+    if options.resume:
+        cut_torn_line(run_dir / "events.jsonl")
+    elif (run_dir / "events.jsonl").exists():
+        discard(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def discard(run_dir: Path) -> None:
+    """Remove what a run left, and nothing else."""
+    for name in (*RUN_FILES, "secret"):
+        (run_dir / name).unlink(missing_ok=True)
+    for name in ("services", "checkpoints", "tensorboard"):
+        folder = run_dir / name
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        if folder.exists():
+            folder.rmdir()
+
+
+class OldSummary(Observer):
+    """Removes the summary of an interruption as soon as the run goes on."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "summary.json"
+
+    def on_start(self, started: RunStarted) -> None:
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""A dry run tries everything that a run needs and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.dry_run import dry_run
+from esper.tolaria.run_dir import RunOptions
+
+OPTIONS = RunOptions()
+
+
+@pytest.fixture(autouse=True)
+def _without_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ESPER_LEYLINE_SECRET", "ESPER_KEYRING"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def config(tmp_path: Path, **fields: Any) -> TrainConfig:
+    return TrainConfig(run_dir=tmp_path / "run", samples=600, min_samples=50, epochs=3, **fields)
+
+
+def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> None:
+    lines = dry_run(config(tmp_path, grow="never"), OPTIONS).splitlines()
+    assert lines == [
+        "data: digits, 384 train, 119 judge, 97 test",
+        "model: mlp, 502 parameters, 18 steps on cpu",
+        "one step: done",
+        "everything works; nothing was written to the run directory",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
+    lines = dry_run(config(tmp_path), OPTIONS).splitlines()
+    assert "slot: span_linear:fc1-fc2, width 6" in lines
+    for name in ("weatherlight", "tamiyo", "kasmina"):
+        assert any(line.startswith(f"service: {name} at unix:") for line in lines)
+    assert "run: signed, opened at generation 1, 1 open at Kasmina, closed" in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"blueprints": ("span.conv",)}, "fits none of the host's slots"),
+        ({"blueprints": ("absent",)}, "there is no such blueprint"),
+        ({"slots": ("absent",)}, "the host calls no submodule 'absent'"),
+        ({"data": "absent"}, "expected digits"),
+        ({"kasmina": "127.0.0.1:1"}, "ESPER_LEYLINE_SECRET"),
+    ],
+)
+def test_what_doesnt_fit_is_said_before_anything_starts(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        dry_run(config(tmp_path, **fields), OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_holds_a_run_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
+    there = config(tmp_path, grow="never")
+    there.run_dir.mkdir()
+    (there.run_dir / "events.jsonl").write_text('{"kind": "run"}\n')
+    with pytest.raises(ConfigError, match="holds a run already"):
+        dry_run(there, OPTIONS)
+    assert "everything works" in dry_run(there, RunOptions(overwrite=True))
+    assert (there.run_dir / "events.jsonl").read_text() == '{"kind": "run"}\n'

@@ -1,0 +1,179 @@
+"""One run in its directory: what it leaves after an end, a crash and an interruption, and what it never touches."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from esper.core.errors import ConfigError, NonFiniteLoss
+from esper.tolaria import run as module
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.observer import Boundary, Notice, Observer
+from esper.tolaria.reading import read_events
+from esper.tolaria.run import Interruption, grow
+from esper.tolaria.run_dir import RunOptions
+from tests.unit.tolaria.scripted_control import ScriptedControl
+
+PLAIN = RunOptions(tensorboard=False)
+RESUME = RunOptions(resume=True, tensorboard=False)
+
+
+def config(run_dir: Path, **fields: Any) -> TrainConfig:
+    settings: dict[str, Any] = {"samples": 600, "hidden": (5, 5), "epochs": 3, "grow": "never", "lr": 0.01}
+    return TrainConfig(run_dir=run_dir, min_samples=50, evaluate_every_steps=3, **settings | fields)
+
+
+def summary_of(run_dir: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
+    return found
+
+
+class At(Observer):
+    """Does something at the first boundary at or after a step."""
+
+    def __init__(self, step: int, act: Callable[[], None]) -> None:
+        self._step = step
+        self._act: Callable[[], None] | None = act
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        if self._act is not None and boundary.step >= self._step:
+            act, self._act = self._act, None
+            act()
+
+
+class Silent:
+    """Stands for whatever is only told things."""
+
+    def send(self, packet: Any) -> None:
+        pass
+
+    def close(self, timeout_s: float) -> None:
+        pass
+
+
+def plane(refused: tuple[tuple[str, str], ...]) -> Any:
+    """A control plane that never grows anything, as a context."""
+    link = SimpleNamespace(
+        open_control=lambda opening: ScriptedControl(),
+        opened=SimpleNamespace(refused_slots=refused),
+        finish=lambda step, reason: None,
+    )
+    services = SimpleNamespace(endpoints={"weatherlight": "unix:/x"}, tls=lambda name: None)
+    return nullcontext(SimpleNamespace(services=services, keyring=None, link=link))
+
+
+def interrupted(run_dir: Path, step: int = 6) -> dict[str, Any]:
+    interruption = Interruption()
+    return grow(config(run_dir), PLAIN, [At(step, lambda: signal.raise_signal(signal.SIGTERM))], interruption)
+
+
+def test_a_finished_run_leaves_summary_events_and_its_last_state(tmp_path: Path) -> None:
+    summary = grow(config(tmp_path / "run"), PLAIN, (), Interruption())
+    assert summary["finished"]
+    assert summary_of(tmp_path / "run") == json.loads(json.dumps(summary))
+    assert [event["kind"] for event in read_events(tmp_path / "run")][-1] == "finished"
+    assert not (tmp_path / "run" / "secret").exists()
+
+
+def test_a_crash_leaves_its_events_and_the_reason_last(tmp_path: Path) -> None:
+    def crash() -> None:
+        raise NonFiniteLoss(6, "the training loss is nan")
+
+    with pytest.raises(NonFiniteLoss):
+        grow(config(tmp_path), PLAIN, [At(6, crash)], Interruption())
+    last = read_events(tmp_path)[-1]
+    assert (last["kind"], last["name"], last["step"]) == ("failure", "tolaria.run_failed", 6)
+    assert last["detail"] == "step 6: the training loss is nan"
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_an_interruption_leaves_a_checkpoint_from_which_the_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    stopped = interrupted(tmp_path / "run")
+    assert (stopped["finished"], stopped["stop_reason"]) == (False, "interrupted")
+    assert 6 <= stopped["steps"] < stopped["total_steps"]
+    resumed = grow(config(tmp_path / "run"), RESUME, (), Interruption())
+    unbroken = grow(config(tmp_path / "other"), PLAIN, (), Interruption())
+    assert resumed["weights_digest"] == unbroken["weights_digest"] != stopped["weights_digest"]
+    kinds = [event["kind"] for event in read_events(tmp_path / "run")]
+    assert (kinds.count("run"), kinds.count("resumed"), kinds.count("finished")) == (1, 1, 2)
+
+
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="the checkpoint's run has"):
+        grow(config(tmp_path, lr=0.02), RESUME, (), Interruption())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_keeps_its_summary_when_someone_resumes_it(tmp_path: Path) -> None:
+    grow(config(tmp_path), PLAIN, (), Interruption())
+    with pytest.raises(ConfigError, match="finished"):
+        grow(config(tmp_path), RESUME, (), Interruption())
+    assert summary_of(tmp_path)["finished"]
+
+
+def test_a_resumed_run_has_no_summary_of_its_interruption_while_it_goes_on(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    seen: list[bool] = []
+    grow(config(tmp_path), RESUME, [At(0, lambda: seen.append((tmp_path / "summary.json").exists()))], Interruption())
+    assert seen == [False]
+
+
+def test_the_first_signal_is_noted_and_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    interruption = Interruption()
+    with interruption.watched():
+        assert not interruption.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.is_set()
+    assert interruption.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "_exit", sys.exit)
+    with Interruption().watched():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGINT)
+    assert ended.value.code == 130
+
+
+def test_what_services_say_from_their_thread_stands_in_the_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pins: list[Callable[[str, str], None]] = []
+
+    def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]) -> Any:
+        pins.append(tell)
+        return plane(refused=())
+
+    monkeypatch.setattr(module, "connected", connected)
+    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    lose = At(6, lambda: pins[0]("service_lost", "tamiyo ended with signal SIGKILL"))
+    grow(config(tmp_path, grow="auto"), PLAIN, [lose], Interruption())
+    (lost,) = [event for event in read_events(tmp_path) if event["kind"] == "service"]
+    assert (lost["name"], lost["detail"]) == ("service_lost", "tamiyo ended with signal SIGKILL")
+    assert lost["step"] >= 6
+
+
+def test_slots_that_kasmina_refuses_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Notice] = []
+
+    class Listener(Observer):
+        def on_events(self, notices: Any) -> None:
+            told.extend(notices)
+
+    monkeypatch.setattr(module, "connected", lambda *given: plane(refused=(("a", "nothing fits"),)))
+    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    grow(config(tmp_path, grow="auto"), PLAIN, [Listener()], Interruption())
+    assert [(notice.step, notice.message) for notice in told] == [(0, "slot a stays closed: nothing fits")]

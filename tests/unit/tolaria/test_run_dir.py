@@ -1,0 +1,54 @@
+"""A run's directory: claimed for one run, refused where it can't be, cleared of its own files alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import ConfigError
+from esper.tolaria.run_dir import RunOptions, check_free, claim, discard
+
+
+def test_overwriting_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None:
+    own = ("events.jsonl", "summary.json", "report.html", "secret", "services/tamiyo.db", "checkpoints/a/b.ckpt")
+    for name in (*own, "tensorboard/events.out", "notes.txt", "mine/data.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    discard(tmp_path)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        "mine",
+        "mine/data.pt",
+        "notes.txt",
+    ]
+
+
+def test_a_run_that_is_there_is_neither_mixed_nor_lost_by_accident(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"kind": "run"}\n')
+    with pytest.raises(ConfigError, match="holds a run already"):
+        claim(tmp_path, RunOptions())
+    assert (tmp_path / "events.jsonl").read_text() == '{"kind": "run"}\n'
+    claim(tmp_path, RunOptions(overwrite=True))
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="there is no run to go on with"):
+        claim(tmp_path, RunOptions(resume=True))
+
+
+def test_a_run_that_goes_on_begins_with_a_whole_line(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"kind": "run"}\n{"ki')
+    claim(tmp_path, RunOptions(resume=True))
+    assert (tmp_path / "events.jsonl").read_text() == '{"kind": "run"}\n'
+
+
+def test_a_directory_that_cant_be_written_to_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"can't be made: .*file is no directory"):
+        check_free(tmp_path / "file" / "run", RunOptions())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_a_read_only_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigError, match=f"{tmp_path} can't be written to"):
+        check_free(tmp_path / "deep" / "run", RunOptions())
