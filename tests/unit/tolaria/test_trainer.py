@@ -90,6 +90,14 @@ class Recorder(Observer):
         self.summary = summary
 
 
+class KilledAfterRollback(Recorder):
+    """Dies at a step of the course that follows a rollback."""
+
+    def on_step(self, done: StepDone) -> None:
+        if any(notice.name == "tolaria.rollback" for notice in self.notices):
+            super().on_step(done)
+
+
 def run(
     config: TrainConfig,
     control: Any = None,
@@ -298,6 +306,42 @@ def test_rollback_after_a_loss_that_is_not_finite_goes_on_more_slowly(tmp_path: 
     assert [opening.gives_up_course for opening in openings] == [False, True]
     saved = [written.step for written in recorder.checkpoints]
     assert saved[:3] == [6, 12, 16]  # the ends of two epochs, and the boundary after the return to step 12
+
+
+@pytest.mark.parametrize("kill_at", [13, 17, 25])
+def test_a_run_killed_after_such_a_rollback_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: Any, kill_at: int
+) -> None:
+    """Killed before the next boundary it goes back once more, after it the checkpoint knows of the slower course."""
+    from esper.tolaria.step import Stepper
+
+    whole_run = Stepper.run
+
+    def diverge(self: Stepper, arm: Any, batch: Any, step: int, *rest: Any, **options: Any) -> Any:
+        if step == 14 and arm.scheduler.factor == 1.0:
+            next(iter(arm.model.parameters())).data.fill_(float("nan"))
+        return whole_run(self, arm, batch, step, *rest, **options)
+
+    monkeypatch.setattr(Stepper, "run", diverge)
+    config = replace(CONFIG, on_nonfinite="rollback")
+    openings: list[Opening] = []
+
+    def open_control(opening: Opening) -> ScriptedControl:
+        openings.append(opening)
+        return ScriptedControl(KEPT)
+
+    def course(observer: Recorder, store: CheckpointStore, *, resume: bool = False) -> dict[str, Any]:
+        return Trainer(prepare(config, fetch_artifact), open_control, observer, store=store).train(resume=resume)
+
+    whole = course(Recorder(), CheckpointStore(tmp_path / "whole", keep=2))
+    assert [opening.gives_up_course for opening in openings] == [False, True]
+    openings.clear()
+    store = CheckpointStore(tmp_path / "killed", keep=2)
+    with pytest.raises(KilledError):
+        course(KilledAfterRollback(kill_at), store)
+    resumed = course(Recorder(), store, resume=True)
+    same = ("weights_digest", "final_widths", "val_loss", "rollbacks", "seeds")
+    assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
 
 
 def test_a_run_that_never_becomes_finite_gives_up_after_its_rollbacks(tmp_path: Path) -> None:
