@@ -1,0 +1,36 @@
+"""The page about one's own data and model shows code that works as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.launcher import main
+from esper.tolaria.prepare import prepare
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "your_own.md"
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The page's modules, importable, as the settings that name them."""
+    blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    assert [name for name, _ in blocks] == ["mydata", "mynet"]
+    for name, code in blocks:
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return {"data": "mydata:source", "model": "mynet:build"}
+
+
+def test_the_documented_data_and_model_train(documented: dict[str, str]) -> None:
+    flags = [part for name, value in documented.items() for part in (f"--{name}", value)]
+    assert main([*flags, "--plain", "--epochs", "1", "--grow", "never", "--run-dir", "run"]) == 0
+
+
+def test_the_documented_model_has_slots_for_seeds(documented: dict[str, str]) -> None:
+    slots = [slot.slot_id for slot in prepare(TrainConfig(**documented)).manifest().slots]
+    assert "span_linear:0-2" in slots
