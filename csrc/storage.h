@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <string>
@@ -12,14 +13,14 @@ namespace esper {
 // Elements from the first that the tensor may touch to the last.
 inline int64_t extent_of(AtenTensorHandle tensor, int64_t numel) {
   bool is_contiguous = false;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &is_contiguous));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &is_contiguous));
   if (is_contiguous || numel == 0) return numel;
   int64_t dims = 0;
   int64_t* sizes = nullptr;
   int64_t* strides = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dims));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dims));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides));
   int64_t last = 0;
   for (int64_t d = 0; d < dims; ++d) last += (sizes[d] - 1) * strides[d];
   return last + 1;
@@ -31,11 +32,11 @@ inline std::string memory_complaint(AtenTensorHandle tensor) {
   int64_t held_bytes = 0;
   int64_t offset = 0;
   int32_t dtype = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &numel));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &numel));
   if (numel == 0) return {};
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor, &held_bytes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor, &offset));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor, &held_bytes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor, &offset));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &dtype));
   const int64_t item_bytes = static_cast<int64_t>(aoti_torch_dtype_element_size(dtype));
   const int64_t needed_bytes = (offset + extent_of(tensor, numel)) * item_bytes;
   if (needed_bytes <= held_bytes) return {};
@@ -60,13 +61,13 @@ struct Footprint {
 
 inline Footprint footprint_of(AtenTensorHandle tensor) {
   Footprint found;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &found.numel));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &found.numel));
   if (found.numel == 0) return found;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &found.address));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor, &found.held_bytes));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor, &found.offset));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &found.dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &found.is_contiguous));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &found.address));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor, &found.held_bytes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor, &found.offset));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &found.dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &found.is_contiguous));
   return found;
 }
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from esper.kernels import (
+    FlattenPlan,
     blend_channel,
     blend_confidence,
     blend_convex,
@@ -72,9 +73,12 @@ def _flatten(dtype: torch.dtype) -> Case:
         return [torch.randn(n, device=DEVICE).to(dtype) for n in sizes] + [torch.randn(64, 9, device=DEVICE).t()]
 
     def act(inputs: Inputs) -> list[Tensor]:
-        out = inputs[-1].new_full((sum(grad.numel() for grad in inputs),), float("nan"))
-        flatten_(inputs, out, convert=True)
-        return [out]
+        outs = inputs[-1].new_full((3, sum(grad.numel() for grad in inputs)), float("nan"))
+        flatten_(inputs, outs[0], convert=True)
+        plan = FlattenPlan()
+        for out in outs[1:]:
+            flatten_(inputs, out, convert=True, plan=plan)
+        return [outs]
 
     return draw, act
 

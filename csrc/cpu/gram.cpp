@@ -6,6 +6,7 @@
 
 #include "common/metrics.h"
 #include "common/pcgrad.h"
+#include "pages.h"
 #include "tensors.h"
 
 namespace esper::cpu {
@@ -69,6 +70,7 @@ void combine_into(const OwnedRows& rows, const Tensor& coefficients, const Tenso
       ", expected a contiguous vector of ", rows.view.size(), " elements");
   const Span out_span = span_of(out);
   for (const Tensor& input : rows.tensors) check_no_overlap(out_span, span_of(input), "a row");
+  prefer_large_pages(out.mutable_data_ptr(), out.numel() * size_bytes(dtype));
   const int64_t* words = static_cast<const int64_t*>(status.const_data_ptr());
   if (words[0] != 0 || words[1] != 0) {
     std::memset(out.mutable_data_ptr(), 0, out.numel() * size_bytes(dtype));

@@ -31,7 +31,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`floor_bytes` 0: no floor is claimed. `target` is (candidate, "floor" or "ms", largest allowed ratio of `ours`)."""
+    """`floor_bytes` 0: no floor is claimed. `target`: (candidate, "floor" or "ms", largest allowed ratio of `ours`)."""
 
     name: str
     candidates: dict[str, Work]
