@@ -10,6 +10,7 @@ from esper.leyline import GrowthState, RejectionReason, SeedState
 from esper.tolaria.null_control import no_growth
 from esper.tolaria.packet_result import TIMEOUT, PacketResult
 
+OPERATOR = "operator:"
 _ACCEPTED = "accepted"
 
 
@@ -36,6 +37,8 @@ class History:
             fates = self.commands.setdefault(outcome.command_id, [])
             if name not in fates:
                 fates.append(name)
+            if outcome.accepted and outcome.issued_by.startswith(OPERATOR):
+                self.doubt(f"{outcome.issued_by} gave command {outcome.command_id}")
         if result.seeds is not None:
             self.seeds = {seed.seed_id: seed for seed in result.seeds}
         if result.growth is not None:

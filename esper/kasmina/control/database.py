@@ -204,6 +204,7 @@ def insert_command(
         row,
     )
     outcome.ledger_seq = int(cursor.lastrowid or 0)
+    outcome.issued_by = issued_by
     if delivery_step is not None:
         outcome.delivery_step = delivery_step
     put_outcome(connection, outcome)

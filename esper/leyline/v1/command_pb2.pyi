@@ -154,7 +154,7 @@ class PruneOrder(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., rationale: _Optional[str] = ...) -> None: ...
 
 class CommandOutcome(_message.Message):
-    __slots__ = ("command_id", "accepted", "rejection", "detail", "directives", "transitions", "gates", "ledger_seq", "delivery_step", "recorded_at", "verify_latency_ms", "trace", "repeated_id")
+    __slots__ = ("command_id", "accepted", "rejection", "detail", "directives", "transitions", "gates", "ledger_seq", "delivery_step", "recorded_at", "verify_latency_ms", "trace", "repeated_id", "issued_by")
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REJECTION_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +168,7 @@ class CommandOutcome(_message.Message):
     VERIFY_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     REPEATED_ID_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_BY_FIELD_NUMBER: _ClassVar[int]
     command_id: str
     accepted: bool
     rejection: _types_pb2.RejectionReason
@@ -181,7 +182,8 @@ class CommandOutcome(_message.Message):
     verify_latency_ms: float
     trace: _types_pb2.TraceContext
     repeated_id: bool
-    def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateEvidence, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ...) -> None: ...
+    issued_by: str
+    def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateEvidence, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ..., issued_by: _Optional[str] = ...) -> None: ...
 
 class SeedDirective(_message.Message):
     __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step")

@@ -60,6 +60,18 @@ def test_failures_are_counted_and_their_cause_is_kept_once() -> None:
     assert (history.timeouts, history.failures, history.causes) == (2, 2, ["an answer missed its deadline"])
 
 
+def test_an_operators_command_that_acts_makes_the_run_irreproducible_and_a_policys_does_not() -> None:
+    history = History()
+    policys = CommandOutcome(command_id="c1", accepted=True, issued_by="tamiyo")
+    refused = CommandOutcome(command_id="p1", accepted=False, issued_by="operator:ada")
+    history.note(PacketResult(packet_index=0, outcomes=(policys, refused)))
+    assert history.causes == []
+    acted = CommandOutcome(command_id="p2", accepted=True, issued_by="operator:ada")
+    for index in (1, 2):
+        history.note(PacketResult(packet_index=index, outcomes=(acted,)))
+    assert history.causes == ["operator:ada gave command p2"]
+
+
 def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None:
     history = noted()
     assert history.seeds["s1"].stage == SeedStage.SEED_STAGE_FOSSILIZED

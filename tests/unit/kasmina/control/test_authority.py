@@ -190,6 +190,7 @@ def test_an_operators_directives_wait_for_the_next_advance(service: Service) -> 
     answer = service.advance(request(20))
     assert [o.command_id for o in answer.outcomes] == ["p1"]
     assert answer.outcomes[0].delivery_step == 20
+    assert answer.outcomes[0].issued_by == OPERATOR
     assert kinds(answer.outcomes[0].directives) == ["PAUSE_GROWTH"]
     assert not answer.directives
     assert not service.advance(request(30, last_answered_step=20)).outcomes
