@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -11,7 +10,7 @@ from google.protobuf import json_format
 import esper.leyline as leyline
 from esper.cli.databases import find
 from esper.cli.usage import Verbs, add_group, add_verb
-from esper.core.clock import NS_PER_S
+from esper.core.clock import utc_text
 from esper.core.enums import short_name
 from esper.leyline import BusEnvelope, BusLane
 from esper.oona.dead_letters import DeadLetter, read
@@ -37,9 +36,8 @@ def run_dead_letters(arguments: argparse.Namespace) -> int:
 
 
 def _line(letter: DeadLetter) -> str:
-    when = datetime.fromtimestamp(letter.stored_ns / NS_PER_S, UTC).isoformat(timespec="seconds")
     envelope = letter.envelope
-    place = f"{envelope.sequence:6} {when} {short_name(BusLane, envelope.lane)}"
+    place = f"{envelope.sequence:6} {utc_text(letter.stored_ns)} {short_name(BusLane, envelope.lane)}"
     return f"{place} {envelope.event_id}: {envelope.payload_type} from {envelope.source}, refused by {letter.group}"
 
 

@@ -11,16 +11,15 @@ import socket
 import sqlite3
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
 
 import esper
 from esper.cli.usage import Verbs, add_verb
+from esper.core.clock import SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError
 from esper.core.keys import load_keyring
 
@@ -111,11 +110,11 @@ def sqlite() -> Iterator[Finding]:
 
 def clock() -> Iterator[Finding]:
     """Signed commands are refused if clocks differ; a clock before this installation is certainly wrong."""
-    installed = Path(esper.__file__).stat().st_mtime
-    now = time.time()
-    level = Level.OK if now >= installed else Level.PROBLEM
+    installed_ns = Path(esper.__file__).stat().st_mtime_ns
+    now_ns = SYSTEM_CLOCK.now_ns()
+    level = Level.OK if now_ns >= installed_ns else Level.PROBLEM
     remedy = "" if level is Level.OK else "; it is behind the date of this installation: set it"
-    yield Finding(level, "clock", datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds") + remedy)
+    yield Finding(level, "clock", utc_text(now_ns) + remedy)
 
 
 def keys() -> Iterator[Finding]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
-from esper.core.clock import NS_PER_S, SYSTEM_CLOCK
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError
 from esper.core.keys import Key, KeySet, new_secret, read_keys, write_keys
 from esper.core.tokens import service_token
@@ -62,7 +61,7 @@ def run_rotate(arguments: argparse.Namespace) -> int:
     until_ns = SYSTEM_CLOCK.now_ns() + arguments.grace * NS_PER_S
     rotated = keys.with_key(Key(key_id=key_id, secret=new_secret())).accepting_until(keys.active, until_ns)
     _write(arguments.file, rotated)
-    print(f"{key_id} signs from now on; {keys.active} is accepted until {_date(until_ns)}")
+    print(f"{key_id} signs from now on; {keys.active} is accepted until {utc_text(until_ns)}")
     return 0
 
 
@@ -90,16 +89,12 @@ def _state(key: Key, active: str, now_ns: int) -> str:
         return "active"
     if key.accepted_until_ns is None:
         return "accepted"
-    return f"{'accepted until' if key.is_accepted(now_ns) else 'ended'} {_date(key.accepted_until_ns)}"
+    return f"{'accepted until' if key.is_accepted(now_ns) else 'ended'} {utc_text(key.accepted_until_ns)}"
 
 
 def _next_id(keys: KeySet) -> str:
     numbers = [int(key.key_id[1:]) for key in keys.keys if re.fullmatch(r"k\d+", key.key_id)]
     return f"k{max(numbers, default=0) + 1}"
-
-
-def _date(ns: int) -> str:
-    return datetime.fromtimestamp(ns / NS_PER_S, UTC).isoformat(timespec="seconds")
 
 
 def _seconds(text: str) -> int:

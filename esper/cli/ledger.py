@@ -6,12 +6,11 @@ import argparse
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from esper.cli.usage import Verbs, add_group, add_verb
-from esper.core.clock import NS_PER_S, SYSTEM_CLOCK
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError, StorageError
 from esper.core.ledger import NonceLedger
 from esper.core.store import SqliteStore
@@ -33,8 +32,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     ahead_s = (stats.highest_wall_ns - SYSTEM_CLOCK.now_ns()) / NS_PER_S
     remedy = f", {ahead_s:.0f} s ahead of this machine; see reset-clock" if ahead_s > 0 else ""
     print(f"nonces       {stats.size}, {stats.evictions} evicted so far")
-    print(f"fence        nothing issued up to {_date(stats.fence_ns)} is accepted")
-    print(f"latest time  {_date(stats.highest_wall_ns)}{remedy}")
+    print(f"fence        nothing issued up to {utc_text(stats.fence_ns)} is accepted")
+    print(f"latest time  {utc_text(stats.highest_wall_ns)}{remedy}")
     return 0
 
 
@@ -65,7 +64,3 @@ def _done(store: SqliteStore, work: Callable[[sqlite3.Connection], T]) -> T:
         return store.submit(work).result()
     except sqlite3.Error as error:
         raise StorageError(f"{store.path} holds no nonce ledger: {error}") from error
-
-
-def _date(ns: int) -> str:
-    return datetime.fromtimestamp(ns / NS_PER_S, UTC).isoformat(timespec="seconds")

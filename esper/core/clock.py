@@ -6,6 +6,7 @@ Components are given a Clock and never ask the system themselves, so that tests 
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
@@ -73,6 +74,11 @@ SYSTEM_CLOCK = SystemClock()
 def timestamp(ns: int) -> Timestamp:
     """Unix nanoseconds as a Timestamp."""
     return Timestamp(seconds=ns // NS_PER_S, nanos=ns % NS_PER_S)
+
+
+def utc_text(ns: int) -> str:
+    """Unix nanoseconds as people and logs read them, e.g. 2026-01-31T12:00:00+00:00."""
+    return datetime.fromtimestamp(ns // NS_PER_S, UTC).isoformat(timespec="seconds")
 
 
 def duration(seconds: float) -> Duration:

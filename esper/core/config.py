@@ -7,6 +7,7 @@ value knows where it came from. An unknown key is an error that names the neares
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 import types
 import typing
@@ -59,6 +60,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError("config file", str(path), f"can't be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config file", str(path), f"is not TOML: {error}") from error
+
+
+def require_positive(config: object, *keys: str) -> None:
+    """Raise ConfigError for the first of these settings that isn't a number above zero."""
+    for key in keys:
+        value = getattr(config, key)
+        if not 0 < value < math.inf:
+            raise ConfigError(key, value, "give a number above zero")
 
 
 def described(loaded: Loaded[Any]) -> Iterator[str]:

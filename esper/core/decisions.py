@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+from esper.core.enums import short_name
 from esper.leyline import (
     AdaptationCommand,
     DecisionMetadata,
@@ -35,19 +38,19 @@ def in_words(command: AdaptationCommand) -> str:
 
 def reasons_in_words(metadata: DecisionMetadata) -> str:
     """Why, e.g. "plateau; held back by loss spike"; empty if no reason was given."""
-    reasons = ", ".join(_words(DecisionReason.Name(reason), "DECISION_REASON_") for reason in metadata.reasons)
-    risks = ", ".join(_words(RiskReason.Name(found.reason), "RISK_REASON_") for found in metadata.risk.findings)
+    reasons = ", ".join(_words(DecisionReason, reason) for reason in metadata.reasons)
+    risks = ", ".join(_words(RiskReason, found.reason) for found in metadata.risk.findings)
     return "; ".join(part for part in (reasons, f"risk: {risks}" if risks else "") if part)
 
 
 def _operation_in_words(operation: SeedOperation) -> str:
-    verb = _words(SeedOperationKind.Name(operation.operation), "SEED_OPERATION_KIND_")
+    verb = _words(SeedOperationKind, operation.operation)
     if operation.operation == SeedOperationKind.SEED_OPERATION_KIND_GERMINATE:
         return f"{verb} {operation.seed_id} in {operation.slot_id} from {operation.blueprint_id}"
     if operation.operation == SeedOperationKind.SEED_OPERATION_KIND_ADVANCE_TO:
-        return f"advance {operation.seed_id} to {_words(SeedStage.Name(operation.target_stage), 'SEED_STAGE_')}"
+        return f"advance {operation.seed_id} to {_words(SeedStage, operation.target_stage)}"
     return f"{verb} {operation.seed_id}"
 
 
-def _words(name: str, prefix: str) -> str:
-    return name.removeprefix(prefix).replace("_", " ").lower()
+def _words(enum: EnumTypeWrapper, value: int) -> str:
+    return short_name(enum, value).replace("_", " ").lower()

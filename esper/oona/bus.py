@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from esper.core.errors import ConfigError
+from esper.core.config import require_positive
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 
 LANES = (
@@ -36,9 +36,8 @@ class BusConfig:
     max_lane_entries: int = 200_000  # a fuller lane refuses more, the emergency lane excepted
 
     def __post_init__(self) -> None:
-        for key in ("max_deliveries", "lease_s", "retry_s", "retention_s", "max_kept_entries", "max_lane_entries"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(key, getattr(self, key), "give a number above zero")
+        require_positive(self, "max_deliveries", "lease_s", "retry_s", "retention_s")
+        require_positive(self, "max_kept_entries", "max_lane_entries")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from esper.core.config import require_positive
 from esper.core.errors import ConfigError
 from esper.rpc.bases import Servicer
 from esper.rpc.contract import SERVICES
@@ -39,9 +40,7 @@ class ServerConfig:
     tls_client_ca: Path | None = None  # PEM authorities; set, clients must show a certificate
 
     def __post_init__(self) -> None:
-        for key in ("grace_s", "deadline_s", "max_message_bytes", "max_in_flight"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(key, getattr(self, key), "give a number above zero")
+        require_positive(self, "grace_s", "deadline_s", "max_message_bytes", "max_in_flight")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert, tls_key", (self.tls_cert, self.tls_key), "give both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:

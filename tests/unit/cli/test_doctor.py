@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from esper.cli import doctor
 from esper.cli.doctor import Finding, Level
 from esper.cli.main import main
+from esper.core.clock import ManualClock
 from esper.core.keys import new_secret
 
 
@@ -45,7 +45,7 @@ def test_kernels_are_loaded_not_guessed() -> None:
 
 def test_a_clock_behind_the_installation_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     assert only(doctor.clock()).level is Level.OK
-    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(doctor, "SYSTEM_CLOCK", ManualClock(now_ns=0))
     assert only(doctor.clock()).level is Level.PROBLEM
 
 

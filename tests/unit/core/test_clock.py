@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.core.clock import ManualClock, SystemClock, duration, nanoseconds, timestamp
+from esper.core.clock import ManualClock, SystemClock, duration, nanoseconds, timestamp, utc_text
 
 LAST_NS = 253_402_300_799_999_999_999
 
@@ -44,3 +44,7 @@ def test_the_system_clock_never_steps_back() -> None:
     clock = SystemClock()
     readings = [clock.monotonic_ns() for _ in range(100)]
     assert readings == sorted(readings)
+
+
+def test_a_moment_is_written_in_utc_to_the_second() -> None:
+    assert utc_text(1_760_000_000_999_999_999) == "2025-10-09T08:53:20+00:00"

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from esper.core.config import described, load
+from esper.core.config import described, load, require_positive
 from esper.core.errors import ConfigError
 
 
@@ -168,3 +168,15 @@ def test_what_is_described_is_a_settings_file(tmp_path: Path) -> None:
     flags = {"listen": 'a "b"', "state_dir": "/x", "widths": (1, 2), "is_verbose": True, "shape": "flat"}
     loaded = load(Config, file=None, environ={}, prefix="ESPER_T_", flags=flags)
     assert read(file=toml(tmp_path, "\n".join(described(loaded))), flags={}) == loaded.value
+
+
+@pytest.mark.parametrize("slope", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_is_no_number_above_zero_is_refused_by_its_name(slope: float) -> None:
+    @dataclass(frozen=True)
+    class Given:
+        floor: float = 1.0
+        slope: float = 1.0
+
+    require_positive(Given(), "floor", "slope")
+    with pytest.raises(ConfigError, match=r"slope = .*: give a number above zero"):
+        require_positive(Given(slope=slope), "floor", "slope")
