@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esper.core.enums import short_name
-from esper.leyline import GrowthState, RejectionReason, SeedState
+from esper.leyline import GrowthState, PolicyMetadata, RejectionReason, SeedState
 from esper.tolaria.null_control import no_growth
 from esper.tolaria.packet_result import TIMEOUT, PacketResult
 
@@ -26,10 +26,13 @@ class History:
     failures: int = 0
     causes: list[str] = field(default_factory=list)
     rollbacks: int = 0
+    policy: str | None = None
+    """Id and version of the policy that decides."""
 
     def note(self, result: PacketResult) -> None:
         """Take one packet's result."""
         if result.decision is not None:
+            self._note_policy(result.decision.metadata.policy)
             for command_id in result.decision.command_ids:
                 self.commands.setdefault(command_id, [])
         for outcome in result.outcomes:
@@ -47,6 +50,12 @@ class History:
             self.failures += 1
             self.timeouts += result.cause == TIMEOUT
             self.doubt(result.reason or result.failure)
+
+    def _note_policy(self, policy: PolicyMetadata) -> None:
+        now = f"{policy.policy_id} {policy.version}"
+        if self.policy not in (None, now):
+            self.doubt(f"policy {self.policy} gave way to {now}")
+        self.policy = now
 
     def doubt(self, cause: str) -> None:
         """Note why the run can't be reproduced from its seed."""
@@ -74,6 +83,7 @@ class History:
             "failures": self.failures,
             "causes": list(self.causes),
             "rollbacks": self.rollbacks,
+            "policy": self.policy,
         }
 
     @classmethod
@@ -88,4 +98,5 @@ class History:
             failures=state["failures"],
             causes=list(state["causes"]),
             rollbacks=state["rollbacks"],
+            policy=state["policy"],
         )

@@ -66,6 +66,9 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
     val_loss, val_accuracy = evaluate(arm, run.task, run.splits.judge)
     test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
     growth = history.growth
+    causes = list(history.causes)
+    if run.config.latency_rules and run.config.grow != "never":
+        causes.append("measured time may decide (latency_rules)")
     return {
         "run_id": run.run_id,
         "data": run.config.data,
@@ -94,8 +97,9 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
         "timeouts": history.timeouts,
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,
-        "reproducible": not history.causes,
-        "reproducible_cause": "; ".join(history.causes) or None,
+        "policy": history.policy,
+        "reproducible": not causes,
+        "reproducible_cause": "; ".join(causes) or None,
         "generation": progress.generation,
         "device": str(run.device),
         "threads": run.config.threads,

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from esper.leyline import CommandOutcome, Decision, GrowthState, RejectionReason, SeedStage, SeedState
+from esper.leyline import (
+    CommandOutcome,
+    Decision,
+    DecisionMetadata,
+    GrowthState,
+    PolicyMetadata,
+    RejectionReason,
+    SeedStage,
+    SeedState,
+)
 from esper.tolaria.history import History
 from esper.tolaria.packet_result import PacketResult
 
@@ -70,6 +79,20 @@ def test_an_operators_command_that_acts_makes_the_run_irreproducible_and_a_polic
     for index in (1, 2):
         history.note(PacketResult(packet_index=index, outcomes=(acted,)))
     assert history.causes == ["operator:ada gave command p2"]
+
+
+def test_another_policy_in_the_middle_of_a_run_makes_it_irreproducible() -> None:
+    history = History()
+    for version, causes in (
+        ("1.0.0", []),
+        ("1.0.0", []),
+        ("1.1.0", ["policy heuristic 1.0.0 gave way to heuristic 1.1.0"]),
+    ):
+        policy = PolicyMetadata(policy_id="heuristic", version=version)
+        history.note(PacketResult(packet_index=0, decision=Decision(metadata=DecisionMetadata(policy=policy))))
+        assert history.causes == causes
+    assert history.policy == "heuristic 1.1.0"
+    assert History.from_state(history.state_dict()) == history
 
 
 def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None:

@@ -350,6 +350,14 @@ def test_a_run_that_never_becomes_finite_gives_up_after_its_rollbacks(tmp_path: 
         run(config, store=CheckpointStore(tmp_path, keep=2))
 
 
+def test_a_run_where_measured_time_may_decide_is_not_reproducible() -> None:
+    summary = run(replace(CONFIG, epochs=1, latency_rules=True))
+    assert (summary["reproducible"], summary["reproducible_cause"]) == (
+        False,
+        "measured time may decide (latency_rules)",
+    )
+
+
 def test_the_summary_holds_what_a_reader_needs() -> None:
     summary = run(CONFIG, ScriptedControl(KEPT))
     wanted = {
