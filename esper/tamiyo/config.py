@@ -19,6 +19,8 @@ class Thresholds:
     """Relative fall of the smoothed loss per 100 steps below which it is flat."""
     floor: float = 0.08
     """Smoothed loss at or below which nothing is left to gain on the training data."""
+    is_floor_relative: bool = False
+    """Whether the floor is a share of the run's first smoothed loss: for losses without a natural unit."""
     share: float = 0.99
     """Share of training samples already right, from which on nothing is left to gain; 1 leaves it to the loss."""
 
@@ -73,8 +75,10 @@ class TamiyoConfig:
     """Thresholds for classification, in nats."""
     language_model: Thresholds = field(default_factory=lambda: Thresholds(slope=0.04, floor=0.1, share=1.0))
     """Thresholds for language models, in nats per token."""
-    regression: Thresholds = field(default_factory=lambda: Thresholds(slope=0.2, floor=1e-3, share=1.0))
-    """Thresholds for regression, in squared units of the target."""
+    regression: Thresholds = field(
+        default_factory=lambda: Thresholds(slope=0.2, floor=0.01, is_floor_relative=True, share=1.0)
+    )
+    """Thresholds for regression: saturated where 99 % of the targets' variance is explained, whatever their unit."""
     risk: RiskLimits = field(default_factory=RiskLimits)
     """Limits of the risk rules."""
     conservative_dwell_steps: int = 50
@@ -108,5 +112,5 @@ class TamiyoConfig:
 def _require_positive(config: Thresholds | RiskLimits | TamiyoConfig) -> None:
     for name in (item.name for item in fields(config)):
         value = getattr(config, name)
-        if isinstance(value, int | float) and not value > 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
             raise ConfigError(name, value, "give a number above 0")

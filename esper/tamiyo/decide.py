@@ -139,7 +139,7 @@ def _risk_view(before: TamiyoRunState, view: View, proposal: Proposal, coverage:
         packet=view.packet,
         limits=context.config.risk,
         previous_loss=before.smoothed_loss if before.HasField("smoothed_loss") else None,
-        loss_floor=context.trigger.saturation_floor,
+        loss_floor=view.signals.saturation_floor,
         previous_violations=before.isolation_violations,
         coverage=coverage,
         blueprint=blueprint,

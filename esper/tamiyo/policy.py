@@ -160,7 +160,7 @@ def _is_saturated(view: View) -> bool:
     fits = (
         signals.accuracy is not None and trigger.saturation_share < 1 and signals.accuracy >= trigger.saturation_share
     )
-    return fits or (signals.smoothed_loss is not None and signals.smoothed_loss <= trigger.saturation_floor)
+    return fits or (signals.smoothed_loss is not None and signals.smoothed_loss <= signals.saturation_floor)
 
 
 def _is_improving(view: View) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from esper.leyline import LossPoint, PolicySignal, PolicySignalId, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import RunContext
+from esper.tamiyo.trigger import Trigger
 
 MIN_POINTS = 4
 _FULL_SHARE = 0.8
@@ -22,6 +23,7 @@ class Signals:
     """What the growth trigger looks at. None means not known yet."""
 
     smoothed_loss: float | None
+    saturation_floor: float
     slope: float | None
     accuracy: float | None
     loss_standard_error: float | None
@@ -37,6 +39,8 @@ def observe(state: TamiyoRunState, packet: SystemStatePacket, context: RunContex
     if math.isfinite(metrics.smoothed_loss):
         state.window.append(LossPoint(step=packet.step, loss=metrics.smoothed_loss))
         state.smoothed_loss = metrics.smoothed_loss
+        if not state.HasField("first_loss"):
+            state.first_loss = metrics.smoothed_loss
     for name, field in (("gradient_norm", "smoothed_gradient_norm"), ("training_accuracy", "smoothed_accuracy")):
         if metrics.HasField(name):
             setattr(state, field, getattr(metrics, name))
@@ -63,7 +67,7 @@ def as_messages(signals: Signals, context: RunContext) -> list[PolicySignal]:
         PolicySignalId.POLICY_SIGNAL_ID_SMOOTHED_LOSS: signals.smoothed_loss,
         PolicySignalId.POLICY_SIGNAL_ID_LOSS_SLOPE: signals.slope,
         PolicySignalId.POLICY_SIGNAL_ID_SLOPE_THRESHOLD: trigger.slope_threshold,
-        PolicySignalId.POLICY_SIGNAL_ID_SATURATION_FLOOR: trigger.saturation_floor,
+        PolicySignalId.POLICY_SIGNAL_ID_SATURATION_FLOOR: signals.saturation_floor,
         PolicySignalId.POLICY_SIGNAL_ID_LOSS_STANDARD_ERROR: signals.loss_standard_error,
         PolicySignalId.POLICY_SIGNAL_ID_GRADIENT_NORM: signals.gradient_norm,
         PolicySignalId.POLICY_SIGNAL_ID_STEPS_SINCE_CHANGE: signals.steps_since_change,
@@ -86,10 +90,11 @@ def _trim(state: TamiyoRunState, oldest_step: int) -> None:
 
 def _signals(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Signals:
     metrics, budget = packet.metrics, context.spec.budget
-    limited = budget.HasField("max_parameters")
+    limited, trigger = budget.HasField("max_parameters"), context.trigger
     return Signals(
         smoothed_loss=state.smoothed_loss if state.HasField("smoothed_loss") else None,
-        slope=relative_fall(state.window, context.trigger.window_steps),
+        saturation_floor=_floor(trigger, state),
+        slope=relative_fall(state.window, trigger.window_steps),
         accuracy=state.smoothed_accuracy if state.HasField("smoothed_accuracy") else None,
         loss_standard_error=(
             metrics.smoothed_loss_standard_error if metrics.HasField("smoothed_loss_standard_error") else None
@@ -99,3 +104,9 @@ def _signals(state: TamiyoRunState, packet: SystemStatePacket, context: RunConte
         steps_left=max(0, context.spec.life.growth_end_step - packet.step - context.life_steps),
         parameters_left=max(0, budget.max_parameters - metrics.parameters) if limited else None,
     )
+
+
+def _floor(trigger: Trigger, state: TamiyoRunState) -> float:
+    """The floor in units of the loss; a little above zero, so that a loss can be held against it."""
+    unit = abs(state.first_loss) if trigger.is_floor_relative else 1.0
+    return max(trigger.saturation_floor * unit, 1e-12)

@@ -24,6 +24,8 @@ class Trigger:
     """Relative fall of the smoothed loss per 100 steps below which it is flat."""
     saturation_floor: float
     """Smoothed loss at or below which the host is saturated."""
+    is_floor_relative: bool
+    """Whether that is a share of the run's first smoothed loss; a floor that a run names is a loss."""
     saturation_share: float
     """Share of right training samples at or above which the host is saturated; 1 means never."""
     warmup_steps: int
@@ -44,6 +46,7 @@ def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, conf
         mode=settings.trigger,
         slope_threshold=_given(settings, "slope_threshold", defaults.slope),
         saturation_floor=_given(settings, "saturation_floor", defaults.floor),
+        is_floor_relative=defaults.is_floor_relative and not settings.HasField("saturation_floor"),
         saturation_share=_given(settings, "saturation_share", defaults.share),
         warmup_steps=int(_given(settings, "warmup_steps", total_steps // 10)),
         window_steps=int(_given(settings, "slope_window_steps", max(1, total_steps // 20))),

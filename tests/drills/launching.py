@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("ESPER_", "TOLARIA_"))}
 
 
-def train(run_dir: Path, *flags: str) -> dict[str, Any]:
+def train(run_dir: Path, *flags: str, launcher: Sequence[str] = LAUNCHER) -> dict[str, Any]:
     """Run to the end and return the summary."""
-    command = [*LAUNCHER, *NARROW, "--run-dir", str(run_dir), *flags]
+    command = [*launcher, *NARROW, "--run-dir", str(run_dir), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S, env=environment())
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
@@ -32,9 +32,9 @@ def train(run_dir: Path, *flags: str) -> dict[str, Any]:
 
 
 @contextmanager
-def training(run_dir: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+def training(run_dir: Path, *flags: str, launcher: Sequence[str] = LAUNCHER) -> Iterator[subprocess.Popen[str]]:
     """A run in the background; killed at the end if it is still there."""
-    command = [*LAUNCHER, *NARROW, "--run-dir", str(run_dir), *flags]
+    command = [*launcher, *NARROW, "--run-dir", str(run_dir), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
     try:
         yield process

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.leyline import Budget, LossPoint, PolicySignalId
+from esper.leyline import Budget, LossPoint, PolicySignalId, TaskType, TriggerSettings
 from esper.tamiyo.signals import MIN_POINTS, as_messages, observe, relative_fall, value_of
-from tests.unit.tamiyo.builders import context, first_state, packet, spec
+from tests.unit.tamiyo.builders import AUTO, context, first_state, packet, spec
 
 
 def points(losses: list[float], every: int = 10) -> list[LossPoint]:
@@ -94,3 +94,25 @@ def test_the_parameters_left_are_those_of_the_budget() -> None:
     assert signals.parameters_left == 600 - packet(10).metrics.parameters
     assert value_of(as_messages(signals, limited), PolicySignalId.POLICY_SIGNAL_ID_PARAMETERS_LEFT) == 98
     assert observe(first_state(), packet(10), context()).parameters_left is None
+
+
+def test_a_regressions_floor_is_a_share_of_its_first_loss_whatever_the_targets_unit() -> None:
+    for unit in (1e-4, 1.0, 1e4):
+        run_spec = spec()
+        run_spec.manifest.task = TaskType.TASK_TYPE_REGRESSION
+        run, state = context(run_spec), first_state(run_spec)
+        first = observe(state, packet(10, loss=2.0 * unit), run)
+        later = observe(state, packet(20, loss=0.5 * unit), run)
+        assert first.saturation_floor == later.saturation_floor == pytest.approx(0.02 * unit)
+
+
+def test_a_floor_that_a_run_names_is_a_loss() -> None:
+    run_spec = spec(trigger=TriggerSettings(trigger=AUTO, saturation_floor=0.3))
+    run_spec.manifest.task = TaskType.TASK_TYPE_REGRESSION
+    assert observe(first_state(run_spec), packet(10, loss=2.0), context(run_spec)).saturation_floor == 0.3
+
+
+def test_a_first_loss_of_zero_still_leaves_something_to_divide_by() -> None:
+    run_spec = spec()
+    run_spec.manifest.task = TaskType.TASK_TYPE_REGRESSION
+    assert observe(first_state(run_spec), packet(10, loss=0.0), context(run_spec)).saturation_floor > 0.0
