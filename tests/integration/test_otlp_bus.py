@@ -67,3 +67,15 @@ def test_a_refused_call_is_kept_with_its_status_under_the_callers_span(tmp_path:
     assert (span.trace_id, span.parent_id) == (TRACE_ID, SPAN_ID)
     assert span.attributes["rpc.response.status_code"] == "UNAUTHENTICATED"
     assert span.attributes["rpc.system.name"] == "grpc"
+
+
+def test_the_standard_variables_name_a_receiver_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{receiver.endpoint}")
+        with ServiceProcess("weatherlight", tmp_path) as service:
+            with pytest.raises(AccessDenied):
+                WeatherlightClient(service.channel).get_status(
+                    WeatherlightServiceGetStatusRequest(), timeout_s=TIMEOUT_S
+                )
+            (span,) = receiver.until(lambda found: len(found) == 1)
+    assert span.service == "esper-weatherlight"
