@@ -104,7 +104,7 @@ class CheckpointStore:
                 return Found(state=read(path), path=path, damaged=tuple(damaged))
             except StorageError as error:
                 damaged.append(str(error))
-        remedy = "; ".join(damaged) or "the run wrote none; start it again without --resume"
+        remedy = "; ".join(damaged) or "none was written yet; --overwrite starts the run anew"
         raise DependencyViolationError("tolaria", "checkpoint", str(self._folder), remedy)
 
     def next_generation(self, at_least: int) -> int:

@@ -22,7 +22,10 @@ class GoingBack:
         made, allowed = self._session.progress.history.rollbacks, self._session.run.config.max_rollbacks
         if made >= allowed:
             raise RollbackFailed(f"{why}; {made} rollbacks were made already, which is max_rollbacks")
-        return self._saves.last_good(to_step)
+        try:
+            return self._saves.last_good(to_step)
+        except RollbackFailed as error:
+            raise RollbackFailed(f"{why}; {error}") from error
 
     def apply(self, restored: Restored, why: str, *, slower: bool) -> Snapshot:
         """Put the state in place. Generation, count and cost go on: what was undone was spent all the same."""

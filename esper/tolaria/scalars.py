@@ -7,14 +7,15 @@ cross one by one.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import FileWriter
 
-from esper.tolaria.observer import Boundary, EpochDone, Observer
+from esper.tolaria.observer import Boundary, EpochDone, Notice, Observer, RunStarted
 
 WAIT_S = 1.0
 
@@ -27,6 +28,7 @@ class TensorBoardScalars(Observer):
         self._opened: FileWriter | None = None
         self._waiting: list[tuple[int, float, dict[str, float]]] = []
         self._written_s = time.monotonic()
+        self._last_step = -1
 
     @property
     def _writer(self) -> FileWriter:
@@ -49,7 +51,25 @@ class TensorBoardScalars(Observer):
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
             self._writer.add_summary(summary, step, time_s)
 
+    def on_start(self, started: RunStarted) -> None:
+        if started.is_resumed:
+            self._go_back(started.step)
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            if notice.name == "tolaria.rollback":
+                self._go_back(notice.step)
+
+    def _go_back(self, step: int) -> None:
+        """Make readers drop what was written of later steps: they are made again."""
+        self._write_out()
+        self._writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
+        self._last_step = step
+
     def on_boundary(self, boundary: Boundary) -> None:
+        if boundary.step == self._last_step:
+            return  # the end of a run is told in several parts
+        self._last_step = boundary.step
         metrics = boundary.packet.metrics
         values: dict[str, float | None] = {
             "loss/train": metrics.loss,

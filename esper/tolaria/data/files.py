@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def _read(file: Path) -> Mapping[str, Tensor] | Tensor:
         raise ConfigError("data", str(file), f"unknown type; known: {', '.join(_READERS)}")
     try:
         content = reader(file)
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError("data", str(file), f"can't be read: {reason}") from error
     values = content.values() if isinstance(content, Mapping) else [content]
@@ -128,6 +129,8 @@ def _read(file: Path) -> Mapping[str, Tensor] | Tensor:
 def _read_torch(file: Path) -> Mapping[str, Tensor] | Tensor:
     from pickle import UnpicklingError
 
+    if not is_zipfile(file):
+        raise ValueError("it is no file that torch.save wrote")
     try:
         content: Mapping[str, Tensor] | Tensor = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path) -> None:
 
 def test_without_a_whole_checkpoint_the_reader_says_why(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=3)
-    with pytest.raises(DependencyViolationError, match="wrote none"):
+    with pytest.raises(DependencyViolationError, match="none was written yet"):
         store.newest()
     store.write(b"garbage", 1)
     with pytest.raises(DependencyViolationError, match="not a checkpoint"):

@@ -136,7 +136,10 @@ def test_class_folders_of_images_are_read_in_order_of_their_names(tmp_path: Path
     ("name", "content", "says"),
     [
         ("broken.npz", b"no archive", "can't be read"),
-        ("broken.pt", b"no tensors", "can't be read"),
+        ("broken.pt", b"no tensors", "no file that torch.save wrote"),
+        ("broken.pt", b"\x80\x02.", "no file that torch.save wrote"),
+        ("broken.pt", b"PK\x05\x06" + bytes(18), "can't be read"),
+        ("broken.npy", b"\x93NUMPY", "can't be read"),
         ("data.csv", b"1,2,3", "unknown type"),
     ],
 )

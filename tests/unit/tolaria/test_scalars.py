@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from esper.tolaria.observer import EpochDone
+from esper.tolaria.observer import EpochDone, Notice
 from esper.tolaria.scalars import TensorBoardScalars
+from tests.unit.tolaria.observed import boundary, started
 
 
 def test_values_can_be_read_back(tmp_path: Path) -> None:
@@ -31,3 +32,33 @@ def test_values_can_be_read_back(tmp_path: Path) -> None:
     assert read.Scalars("loss/judge")[0].value == 1.25
     assert read.Scalars("accuracy/test")[0].step == 18
     assert "accuracy/judge" not in read.Tags()["scalars"]
+
+
+def steps(directory: Path) -> list[int]:
+    read = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    read.Reload()
+    return [value.step for value in read.Scalars("loss/train_smoothed")]
+
+
+def test_a_resumed_run_shows_every_step_once(tmp_path: Path) -> None:
+    killed, resumed = TensorBoardScalars(tmp_path), TensorBoardScalars(tmp_path)
+    killed.on_start(started())
+    for step in (10, 20, 30, 40):
+        killed.on_boundary(boundary(step))
+    killed.close()
+    resumed.on_start(started(step=20, is_resumed=True))
+    for step in (28, 30, 40, 40, 40):
+        resumed.on_boundary(boundary(step))
+    resumed.close()
+    assert steps(tmp_path) == [10, 20, 28, 30, 40]
+
+
+def test_a_rollback_takes_the_undone_steps_with_it(tmp_path: Path) -> None:
+    scalars = TensorBoardScalars(tmp_path)
+    for step in (10, 20, 30):
+        scalars.on_boundary(boundary(step))
+    scalars.on_events([Notice(step=10, name="tolaria.rollback", level="ERROR", message="back to step 10")])
+    for step in (30, 40):
+        scalars.on_boundary(boundary(step))
+    scalars.close()
+    assert steps(tmp_path) == [10, 30, 40]
