@@ -132,7 +132,7 @@ def _blended(turn: Turn, record: SeedRecord, observation: SeedObservation) -> No
 def _probed(turn: Turn, record: SeedRecord, observation: SeedObservation) -> None:
     if not observation.HasField("probe"):
         return
-    evidence = gates.g3_interface(record, observation)
+    evidence = gates.g3_interface(record, observation, turn.life)
     turn.note(record, evidence)
     if evidence.verdict == PASS:
         moves.put_on_probation(turn, record, record.state.command_id, "its interface fits", G3)

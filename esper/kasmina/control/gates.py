@@ -137,10 +137,13 @@ def g2_stability(record: SeedRecord, observation: SeedObservation, life: LifeSet
     return evidence
 
 
-def g3_interface(record: SeedRecord, observation: SeedObservation) -> GateEvidence:
-    """The seed's output fits its write tap, and muting it doesn't help."""
+def g3_interface(record: SeedRecord, observation: SeedObservation, life: LifeSettings) -> GateEvidence:
+    """The seed's output fits its write tap, and muting it doesn't help by more than runs differ anyway.
+
+    Without the calibrated `tau` only the samples' noise counts; many long samples make that so small that any harm shows.
+    """
     probe = observation.probe
-    z = z_score(probe.muted)
+    z = z_score(probe.muted, life.tau)
     quantity = "z of the score without the seed minus the score with it"
     measure = Measure(quantity=quantity, value=z, threshold=HARM_Z, samples=probe.muted.samples)
     evidence = _evidence(record, G3, observation.step, measure, "fits, and muting it doesn't help")

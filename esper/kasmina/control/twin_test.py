@@ -26,9 +26,9 @@ def look_threshold(look: int) -> float:
     return NormalDist().inv_cdf(1.0 - ERROR_RATE / (look * (look + 1)))
 
 
-def z_score(score: PairedScore) -> float:
+def z_score(score: PairedScore, tau: float = 0.0) -> float:
     """Mean over its standard error; NaN unless both are finite and there is something to divide by."""
-    error = standard_error(score)
+    error = standard_error(score, tau)
     if error == 0.0 and score.mean == 0.0:
         return 0.0
     return score.mean / error if error > 0.0 and math.isfinite(score.mean) else math.nan

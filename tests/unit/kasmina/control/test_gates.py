@@ -104,7 +104,19 @@ def test_g2_allows_a_rise_of_a_few_standard_errors(record: SeedRecord, seen: See
     ],
 )
 def test_g3_refuses_a_seed_whose_muting_helps(record: SeedRecord, seen: SeedObservation, verdict: int) -> None:
-    assert gates.g3_interface(record, seen).verdict == verdict
+    assert gates.g3_interface(record, seen, life()).verdict == verdict
+
+
+def test_g3_takes_no_harm_for_one_that_is_within_the_calibrated_noise(record: SeedRecord) -> None:
+    slight = observation(
+        150, probe=ProbeResult(interface_matches=True, muted=score(-0.0002, variance=1e-6, samples=900))
+    )
+    assert gates.g3_interface(record, slight, life()).verdict == FAIL
+    assert gates.g3_interface(record, slight, life(tau=0.01)).verdict == PASS
+    harmful = observation(
+        150, probe=ProbeResult(interface_matches=True, muted=score(-0.05, variance=1e-6, samples=900))
+    )
+    assert gates.g3_interface(record, harmful, life(tau=0.01)).verdict == FAIL
 
 
 @pytest.mark.parametrize(
