@@ -66,7 +66,9 @@ class TrainConfig:
     incubate_fraction: float = _setting("growth", 0.08, "incubation as a share of the run's steps")
     embargo_fraction: float = _setting("growth", 0.05, "closure of a slot after a cull, as a share of the run's steps")
     fade_fraction: float = _setting("growth", 0.05, "fade of a seed without a twin, as a share of the run's steps")
-    margin_relative: float = _setting("growth", 0.03, "smallest gain worth its cost, as a share of the twin's score")
+    margin_relative: float | None = _setting(
+        "growth", None, "smallest gain worth its cost, as a share of the twin's score; default: by task"
+    )
     margin_absolute: float | None = _setting("growth", None, "smallest gain worth its cost; default: by task")
     tau: float | None = _setting("growth", None, "run-to-run deviation of the gain; default: 0.02 of the twin's score")
     min_samples: int = _setting("growth", 300, "smallest number of judging samples")

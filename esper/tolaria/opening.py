@@ -41,11 +41,23 @@ INCUBATIONS = {
     "none": IncubationMode.INCUBATION_MODE_NONE,
     "shadow": IncubationMode.INCUBATION_MODE_SHADOW,
 }
-# Smallest gain worth its cost: Brier score for classification, nats for language models, squared error.
-MARGINS = {
-    TaskType.TASK_TYPE_CLASSIFICATION: 0.002,
-    TaskType.TASK_TYPE_LANGUAGE_MODEL: 0.005,
-    TaskType.TASK_TYPE_REGRESSION: 0.0,
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judging:
+    """What a gain must exceed: in Brier score for classes, nats for language models, squared error for a regression."""
+
+    margin_absolute: float
+    margin_relative: float
+    tau: float | None
+    """Run-to-run deviation of the gain; None leaves it to Kasmina, as a share of the twin's score."""
+
+
+# A language model's tau is measured: pairs of runs without a graft differ by 0.01 nats; the margin is three times that.
+JUDGING = {
+    TaskType.TASK_TYPE_CLASSIFICATION: Judging(margin_absolute=0.002, margin_relative=0.03, tau=None),
+    TaskType.TASK_TYPE_LANGUAGE_MODEL: Judging(margin_absolute=0.03, margin_relative=0.0, tau=0.01),
+    TaskType.TASK_TYPE_REGRESSION: Judging(margin_absolute=0.0, margin_relative=0.03, tau=None),
 }
 
 
@@ -88,7 +100,11 @@ def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> Life
     def share(fraction: float) -> int:
         return max(1, round(total_steps * fraction))
 
-    margin = config.margin_absolute
+    def chosen(name: str) -> float | None:
+        given: float | None = getattr(config, name)
+        default: float | None = getattr(JUDGING[task], name)
+        return default if given is None else given
+
     return LifeSettings(
         judge=JUDGES[config.judge],
         window_steps=share(config.window_fraction),
@@ -96,9 +112,9 @@ def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> Life
         incubation_steps=share(config.incubate_fraction),
         isolate=config.isolate,
         embargo_steps=share(config.embargo_fraction),
-        margin_relative=config.margin_relative,
-        margin_absolute=MARGINS[task] if margin is None else margin,
-        tau=config.tau,
+        margin_relative=chosen("margin_relative"),
+        margin_absolute=chosen("margin_absolute"),
+        tau=chosen("tau"),
         min_samples=config.min_samples,
         growth_end_step=growth_end_step(config, total_steps),
         max_culls_in_row=config.max_culls,

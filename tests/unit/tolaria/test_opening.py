@@ -174,13 +174,23 @@ def test_a_reaction_takes_as_long_as_the_packets_in_flight(config: TrainConfig, 
     ("task", "margin"),
     [
         (TaskType.TASK_TYPE_CLASSIFICATION, 0.002),
-        (TaskType.TASK_TYPE_LANGUAGE_MODEL, 0.005),
+        (TaskType.TASK_TYPE_LANGUAGE_MODEL, 0.03),
         (TaskType.TASK_TYPE_REGRESSION, 0.0),
     ],
 )
 def test_the_margin_depends_on_the_task_unless_it_is_given(task: TaskType, margin: float) -> None:
     assert life_settings(TrainConfig(), task, 1000).margin_absolute == margin
     assert life_settings(TrainConfig(margin_absolute=0.5), task, 1000).margin_absolute == 0.5
+
+
+def test_a_language_models_noise_is_measured_and_counts_unless_it_is_given() -> None:
+    task = TaskType.TASK_TYPE_LANGUAGE_MODEL
+    life = life_settings(TrainConfig(), task, 1000)
+    assert (life.margin_relative, life.tau) == (0.0, 0.01)
+    assert life.margin_absolute == pytest.approx(3 * life.tau)
+    assert life_settings(TrainConfig(tau=0.0, margin_relative=0.1), task, 1000).tau == 0.0
+    assert life_settings(TrainConfig(tau=0.0, margin_relative=0.1), task, 1000).margin_relative == 0.1
+    assert not life_settings(TrainConfig(), TaskType.TASK_TYPE_CLASSIFICATION, 1000).HasField("tau")
 
 
 def test_words_of_the_settings_become_values_of_the_contracts() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from esper.kasmina.control import gates
 from esper.kasmina.control.gates import EXTEND, FAIL, PASS, WAIT, SeedTraits
-from esper.leyline import DirectiveKind, DirectiveReport, JudgeMode, SeedObservation, SeedRecord, SeedState
+from esper.leyline import DirectiveKind, DirectiveReport, JudgeMode, ProbeResult, SeedObservation, SeedRecord, SeedState
 from tests.unit.kasmina.control.making import judgement, life, observation, probe, score, warm_blend
 
 K = DirectiveKind
