@@ -179,7 +179,7 @@ class TelemetrySender:
             if self._presence.is_registered:
                 self._client.heartbeat(self._presence.heartbeat(is_leaving=True), timeout_s=self._config.timeout_s)
         except EsperError as error:
-            log.warning("%d packets could not be sent: %s", len(self._outbox), error)
+            log.warning("left without notice, %d packets unsent: %s", len(self._outbox), error)
 
     def _beat(self) -> None:
         presence, timeout_s = self._presence, self._config.timeout_s

@@ -1,7 +1,11 @@
-"""What signed requests make Weatherlight do. A refusal is counted and told as CRITICAL before it is raised."""
+"""What signed requests make Weatherlight do. A refusal is counted and told as CRITICAL before it is raised.
+
+Of a flood of refusals the first are told one by one, the rest as a count.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sqlite3
 from collections import Counter
@@ -10,12 +14,14 @@ from typing import TypeVar
 
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import CommandRejected
+from esper.core.flood import WINDOW_S, Flood
 from esper.core.telemetry import event
 from esper.leyline import (
     DrainOrder,
     EmergencyAcknowledgement,
     EmergencyLevel,
     EmergencySignal,
+    Event,
     RejectionReason,
     RollbackDeadlineSignal,
     SignedCommand,
@@ -38,6 +44,8 @@ class Actions:
         self._supervisor = supervisor
         self._clock = clock
         self._rollback_level = rollback_level
+        self._refusals = Flood[int](clock, self._tell_held)
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def raise_emergency(self, envelope: SignedCommand) -> None:
         """Open the emergency; a known id changes nothing."""
@@ -84,10 +92,32 @@ class Actions:
             return await work
         except CommandRejected as error:
             self.rejections[error.reason] += 1
-            reason = RejectionReason.Name(error.reason)
-            what = {"method": envelope.payload_type, "reason": reason, "key_id": envelope.security.key_id}
-            await self._supervisor.tell(event(metrics.COMMAND_REJECTED, self._clock, error.detail, **what))
+            if self._refusals.admits(error.reason):
+                await self._supervisor.tell(self._refusal(error, envelope))
             raise
+
+    def _refusal(self, error: CommandRejected, envelope: SignedCommand) -> Event:
+        return event(
+            metrics.COMMAND_REJECTED,
+            self._clock,
+            error.detail,
+            method=envelope.payload_type,
+            reason=RejectionReason.Name(error.reason),
+            key_id=envelope.security.key_id,
+        )
+
+    def _tell_held(self, reason: int, count: int) -> None:
+        """Of a flood of refusals, those that were not told singly."""
+        held = event(
+            metrics.COMMAND_REJECTED,
+            self._clock,
+            f"{count} more within {WINDOW_S:g} s",
+            reason=RejectionReason.Name(reason),
+            count=count,
+        )
+        task = asyncio.get_running_loop().create_task(self._supervisor.tell(held))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     def _emergency_of(self, late: RollbackDeadlineSignal) -> EmergencySignal:
         return EmergencySignal(

@@ -61,7 +61,10 @@ ROLLBACK_LATE = EventSpec(
     "rollback_deadline_triggered", _CRITICAL, "A rollback missed its deadline.", ("run", "step", "elapsed_ms")
 )
 COMMAND_REJECTED = EventSpec(
-    "command_rejected", _CRITICAL, "A signed request was refused.", ("method", "reason", "key_id")
+    "command_rejected",
+    _CRITICAL,
+    "A signed request was refused; `count` where one event tells of many.",
+    ("method", "reason", "key_id", "count"),
 )
 
 EVENTS = (
