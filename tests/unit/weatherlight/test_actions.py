@@ -1,4 +1,4 @@
-"""Refusals are told as CRITICAL, one by one at first; a flood of them is counted to the last and told in few packets."""
+"""Refusals are told as CRITICAL, one by one at first; a flood is counted to the last and told in few packets."""
 
 from __future__ import annotations
 
