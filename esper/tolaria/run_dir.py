@@ -46,7 +46,10 @@ def claim(run_dir: Path, options: RunOptions) -> None:
         cut_torn_line(run_dir / "events.jsonl")
     elif (run_dir / "events.jsonl").exists():
         discard(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
 
 
 def discard(run_dir: Path) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from esper.tolaria import launcher
+from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main, unexpected
+from esper.tolaria.run import Interruption
+from esper.tolaria.run_dir import RunOptions
 
+FIRST: dict[str, object] = {"seed": 1, "test_accuracy": 0.5, "final_parameters": 1, "training_macs": 1}
 HOSTS = """
 import torch
 from torch import nn
@@ -39,6 +45,7 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     Path("esper_test_hosts.py").write_text(HOSTS)
     Path("a_file").write_text("")
+    Path("junk.pt").write_bytes(b"\x80\x02junk")
     Path("misspelt.toml").write_text("epoch = 3\n")
 
 
@@ -58,10 +65,25 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--blueprints", "absent"], 78, "there is no such blueprint; name one of span.linear"),
         (["--blueprints", "span.conv"], 78, "fits none of the host's slots"),
         (["--kasmina", "127.0.0.1:1"], 78, "ESPER_LEYLINE_SECRET"),
+        (["--run-dir", "/proc/absent/run", "--grow", "never"], 78, "can't be made: No such file"),
+        (["--data", "junk.pt"], 78, "no file that torch.save wrote"),
+        (["--seed", "-1"], 78, "must be at least 0"),
+        (["--hidden", "0"], 78, "every width must be at least 1"),
+        (["--repeats", "2"], 64, "counts the runs of --compare"),
+        (["--compare", "--repeats", "0"], 64, "must be at least 1"),
+        (["--compare", "--grow", "never"], 64, "compares a grown network"),
+        (["--demo-faults", "--grow", "never"], 64, "is for a run that may grow"),
+        (["--resume", "--overwrite"], 64, "choose one"),
+        (["--dry-run", "--blueprints", "span.conv"], 78, "fits none of the host's slots"),
         (["--run-dir", "a_file"], 78, "can't be made"),
         (["--run-dir", "a_file/run"], 78, "can't be made"),
         (["--resume"], 78, "there is no run to go on with"),
         (["--model", "esper_test_hosts:Poisoned", "--grow", "never"], 1, "the training loss is nan"),
+        (
+            ["--model", "esper_test_hosts:Poisoned", "--grow", "never", "--on-nonfinite", "rollback"],
+            1,
+            "the training loss is nan; nothing to go back to",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_a_documented_code(
@@ -111,3 +133,30 @@ def test_an_unexpected_error_names_its_place() -> None:
 def test_print_config_gives_every_setting_with_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--print-config", "--epochs", "7"]) == 0
     assert "epochs = 7  # flag" in capsys.readouterr().out
+
+
+def test_a_comparison_says_what_it_trains_and_stands_in_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["--plain", "--epochs", "1", "--hidden", "4,4", "--samples", "600", "--min-samples", "50", "--run-dir", "run"]
+    assert main([*run, "--compare"]) == 0
+    printed = capsys.readouterr().out
+    assert "comparison: static network from seed 1, widths 16,16" in printed
+    assert "static, 32 wide" in printed
+    summary = json.loads(Path("run/summary.json").read_text())
+    assert [row["name"] for row in summary["comparison"]["rows"]][:2] == ["grown", "host, never grown"]
+    assert summary["host_test_accuracy"] == summary["test_accuracy"]
+    assert "Comparison" in Path("run/report.html").read_text()
+
+
+def test_a_stopped_comparison_ends_without_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*given: object) -> dict[str, object]:
+        return {"seed": 2, "finished": False}
+
+    config = TrainConfig(run_dir=Path("run"), hidden=(4, 4), epochs=1, samples=600, min_samples=50)
+    monkeypatch.setattr(launcher, "grow", stopped)
+    monkeypatch.setattr(launcher, "train_static", lambda arm: {**FIRST, "seed": arm.seed})
+    with pytest.raises(KeyboardInterrupt):
+        launcher._compare(config, RunOptions(), 2, FIRST, Interruption())
+    assert "test accuracy" not in capsys.readouterr().out
+    assert not Path("run/summary.json").exists()
