@@ -17,7 +17,7 @@ from esper.core.ledger import LedgerStats
 from esper.core.tokens import is_run_token, token_digest
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
-from esper.kasmina.control import commands, database, runs
+from esper.kasmina.control import command_rows, commands, database, runs
 from esper.kasmina.control.admission import committed
 from esper.kasmina.control.advance import advance, terminate
 from esper.kasmina.control.answers import answer_of, joined, lost_answer
@@ -127,7 +127,9 @@ class Authority:
     def get_command(self, token: str | None, command_id: str) -> GetCommandResponse:
         """Settle what became of a command."""
         run = self._run(token)
-        row = self._resources.store.read(lambda connection: database.command_by_id(connection, run.run_id, command_id))
+        row = self._resources.store.read(
+            lambda connection: command_rows.command_by_id(connection, run.run_id, command_id)
+        )
         return GetCommandResponse(found=row is not None, outcome=row.outcome if row else None)
 
     async def advance(self, token: str | None, request: AdvanceRequest) -> AdvanceResponse:
@@ -175,7 +177,7 @@ class Authority:
             lambda connection: (
                 self._resources.ledger.stats(connection),
                 database.count_open_runs(connection),
-                database.last_seq(connection),
+                command_rows.last_seq(connection),
             )
         )
         counters = self._resources.reporting.counters

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from esper.core.clock import timestamp
 from esper.core.errors import CommandIdReused
-from esper.kasmina.control import database, dispatch, moves
-from esper.kasmina.control.database import CommandRow, RunRow
+from esper.kasmina.control import command_rows, database, dispatch, moves
+from esper.kasmina.control.command_rows import CommandRow
+from esper.kasmina.control.database import RunRow
 from esper.kasmina.control.lifecycle import CULLABLE
 from esper.kasmina.control.turn import Turn
 from esper.kasmina.metrics import REGISTRY_RESET, REPLAY_DIVERGED
@@ -54,7 +55,7 @@ def apply_command(
     connection: sqlite3.Connection, command: AdaptationCommand, receipt: Receipt, catalog: Catalog
 ) -> Applied:
     """Apply and record the command, or find what was recorded of it."""
-    known = database.command_by_id(connection, command.training_run_id, command.command_id)
+    known = command_rows.command_by_id(connection, command.training_run_id, command.command_id)
     if known is not None:
         return _known(known, receipt)
     row = database.run_by_id(connection, command.training_run_id)
@@ -90,7 +91,7 @@ def reset_registry(
         command_id=command_id, accepted=True, directives=turn.directives, transitions=turn.transitions
     )
     _stamp(outcome, receipt)
-    database.insert_command(
+    command_rows.insert_command(
         connection,
         row.run_id,
         receipt.envelope,
@@ -108,12 +109,12 @@ def reset_registry(
 def deliver_due(connection: sqlite3.Connection, turn: Turn) -> list[CommandOutcome]:
     """Outcomes that wait for the Advance of this step; rows that a resume rewound are applied again first."""
     delivered = []
-    for row in database.due_commands(connection, turn.spec.training_run_id, turn.step):
+    for row in command_rows.due_commands(connection, turn.spec.training_run_id, turn.step):
         if row.is_unapplied:
             _apply_again(turn, row)
         row.outcome.delivery_step = turn.step
-        database.put_outcome(connection, row.outcome)
-        database.mark_delivered(connection, row, turn.step)
+        command_rows.put_outcome(connection, row.outcome)
+        command_rows.mark_delivered(connection, row, turn.step)
         delivered.append(row.outcome)
     return delivered
 
@@ -176,7 +177,7 @@ def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:
 
 
 def _known(row: CommandRow, receipt: Receipt) -> Applied:
-    if row.payload_sha256 != database.payload_digest(receipt.envelope):
+    if row.payload_sha256 != command_rows.payload_digest(receipt.envelope):
         reason = RejectionReason.REJECTION_REASON_COMMAND_ID_REUSED
         detail = f"command id {row.command_id!r} is recorded with another payload; a retry must send the same one"
         raise CommandIdReused(reason, detail, row.command_id)
@@ -188,7 +189,7 @@ def _record(
     connection: sqlite3.Connection, command: AdaptationCommand, receipt: Receipt, outcome: CommandOutcome, step: int
 ) -> CommandOutcome:
     _stamp(outcome, receipt)
-    return database.insert_command(
+    return command_rows.insert_command(
         connection,
         command.training_run_id,
         receipt.envelope,

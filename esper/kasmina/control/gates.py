@@ -140,7 +140,7 @@ def g2_stability(record: SeedRecord, observation: SeedObservation, life: LifeSet
 def g3_interface(record: SeedRecord, observation: SeedObservation, life: LifeSettings) -> GateEvidence:
     """The seed's output fits its write tap, and muting it doesn't help by more than runs differ anyway.
 
-    Without the calibrated `tau` only the samples' noise counts; many long samples make that so small that any harm shows.
+    Without a calibrated `tau` only the noise of the samples counts; with many of them any harm shows, however small.
     """
     probe = observation.probe
     z = z_score(probe.muted, life.tau)

@@ -16,8 +16,9 @@ from google.protobuf.message import DecodeError
 from esper.core.errors import ContractError, LifecycleConflict
 from esper.core.tokens import new_run_token, token_digest
 from esper.core.validation import violations
-from esper.kasmina.control import database
-from esper.kasmina.control.database import CommandRow, RunRow
+from esper.kasmina.control import command_rows, database
+from esper.kasmina.control.command_rows import CommandRow
+from esper.kasmina.control.database import RunRow
 from esper.leyline import (
     GrowthState,
     KasminaRunSpec,
@@ -52,15 +53,15 @@ def open_run(
     _require_generation(database.run_by_id(connection, spec.training_run_id), spec, choice)
     token = new_run_token()
     if spec.HasField("resume") and spec.gives_up_course:
-        state.applied_seq = database.give_up_course(
+        state.applied_seq = command_rows.give_up_course(
             connection, spec.training_run_id, envelope, applied_seq=state.applied_seq, step=state.step
         )
     elif spec.HasField("resume"):
-        database.rewind(connection, spec.training_run_id, applied_seq=state.applied_seq, step=state.step)
+        command_rows.rewind(connection, spec.training_run_id, applied_seq=state.applied_seq, step=state.step)
     else:
-        database.abandon_due(connection, spec.training_run_id)
+        command_rows.abandon_due(connection, spec.training_run_id)
     database.put_run(connection, token_digest(token), _kept(spec, choice), state)
-    due = database.all_due_commands(connection, spec.training_run_id)
+    due = command_rows.all_due_commands(connection, spec.training_run_id)
     return KasminaServiceOpenRunResponse(
         run_token=token,
         accepted_slots=[slot.slot_id for slot in choice.accepted],
@@ -115,7 +116,7 @@ def _first_state(connection: sqlite3.Connection, spec: KasminaRunSpec) -> Kasmin
         training_run_id=spec.training_run_id,
         generation=spec.generation,
         step=0,
-        applied_seq=database.last_seq(connection),
+        applied_seq=command_rows.last_seq(connection),
         growth=GrowthState(
             looks_since_fossil=0,
             culls_in_row=0,

@@ -11,7 +11,7 @@ from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK, timestamp
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
-from esper.kasmina.control import database
+from esper.kasmina.control import command_rows, database
 from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
 
 RUN = "run-1"
@@ -53,7 +53,7 @@ class Ledger:
     @staticmethod
     def insert(connection: sqlite3.Connection, envelope: SignedCommand, number: int) -> None:
         outcome = CommandOutcome(command_id=f"c{number}", accepted=True, recorded_at=timestamp(SYSTEM_CLOCK.now_ns()))
-        database.insert_command(
+        command_rows.insert_command(
             connection, RUN, envelope, outcome, issued_by="operator:me", action="pause", step=10 * number, is_due=False
         )
 
