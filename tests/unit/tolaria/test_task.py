@@ -13,16 +13,17 @@ from esper.tolaria.task import JUDGE_BATCH, make_task
 
 
 def splits(kind: str, samples: int = 20) -> Splits:
+    """Three sets that have nothing in common."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(samples, 6, generator=generator)
-    targets = {
-        "CLASSIFICATION": torch.randint(0, 3, (samples,), generator=generator),
-        "LANGUAGE_MODEL": torch.randint(0, 3, (samples, 6), generator=generator),
-        "REGRESSION": torch.randn(samples, 2, generator=generator),
+    draw_targets = {
+        "CLASSIFICATION": lambda: torch.randint(0, 3, (samples,), generator=generator),
+        "LANGUAGE_MODEL": lambda: torch.randint(0, 3, (samples, 6), generator=generator),
+        "REGRESSION": lambda: torch.randn(samples, 2, generator=generator),
     }[kind]
-    part = Split(inputs, targets)
-    outputs = 2 if kind == "REGRESSION" else 3
-    return Splits(train=part, judge=part, test=part, task=TaskType.Value(f"TASK_TYPE_{kind}"), outputs=outputs)
+    sets = {
+        name: Split(torch.randn(samples, 6, generator=generator), draw_targets()) for name in ("train", "judge", "test")
+    }
+    return Splits(**sets, task=TaskType.Value(f"TASK_TYPE_{kind}"), outputs=2 if kind == "REGRESSION" else 3)
 
 
 @pytest.mark.parametrize(("kind", "worst"), [("CLASSIFICATION", 2.0), ("LANGUAGE_MODEL", 2 * log(3))])
@@ -57,3 +58,9 @@ def test_judge_batches_cover_the_judging_data_in_order() -> None:
     parts = [inputs for inputs, _ in make_task(data).judge_batches()]
     assert torch.equal(torch.cat(parts), data.judge.inputs)
     assert len(parts) == 2
+
+
+def test_probes_are_of_the_training_data() -> None:
+    data = splits("CLASSIFICATION")
+    probed = make_task(data).probe_inputs()
+    assert torch.equal(probed, data.train.inputs[: len(probed)])
