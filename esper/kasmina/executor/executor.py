@@ -20,8 +20,7 @@ from esper.core.errors import ConfigError, EsperError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
 from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.collected import Collected
-from esper.kasmina.executor.graft import Graft
-from esper.kasmina.executor.isolation import reachable_parameters
+from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.observe import is_schedule_done, observe, slot_signals
@@ -143,7 +142,7 @@ class SeedExecutor:
                 continue
             if directive.kind in RUN_WIDE:
                 own.append(directive)
-            elif (due := self._due(directive, step)) > step:
+            elif (due := due_step(self._state, directive, step)) > step:
                 waiting = SeedDirective()
                 waiting.CopyFrom(directive)
                 waiting.at_step = due
@@ -161,8 +160,8 @@ class SeedExecutor:
         self._state.boundary_step = step
         for life in list(self._state.lives.values()):
             self._end_fade(life, step)
-            self._end_incubation(life, step)
-            self._probe_isolation(life, step)
+            end_incubation(self._state, life, step)
+            probe_isolation(self._state, life, step)
         due = [directive for directive in self._state.queue if directive.at_step <= step]
         for directive in sorted(due, key=lambda waiting: waiting.at_step):
             if directive in self._state.queue:
@@ -239,14 +238,6 @@ class SeedExecutor:
         graft = self.arm.graft(life.plan.seed_id)
         return not life.was_schedule_done and is_schedule_done(graft, self._state.boundary_step)
 
-    def _due(self, directive: SeedDirective, step: int) -> int:
-        """A seed that fades is taken out when it has faded."""
-        due = directive.at_step if directive.HasField("at_step") else step
-        life = self._state.lives.get(directive.seed_id)
-        if directive.kind == DirectiveKind.DIRECTIVE_KIND_REMOVE and life is not None and life.fade is not None:
-            return max(due, life.fade_end_step)
-        return due
-
     def _do(self, directive: SeedDirective, step: int) -> None:
         attributes: dict[str, str | int] = {
             "esper.command.id": directive.command_id,
@@ -281,22 +272,6 @@ class SeedExecutor:
             return
         remove(self._state, life.fade, step)
         self._note(life.fade, step, {}, "")
-
-    def _end_incubation(self, life: Life, step: int) -> None:
-        incubation = life.incubation
-        if incubation is None or incubation.has_score or step < incubation.end_step:
-            return
-        state = self._state
-        key = state.key("incubation score", life.plan.seed_id, step)
-        life.evidence.incubation_score = incubation.held_out(state.arm, state.task, key)
-        state.side_macs += 2 * life.evidence.incubation_score.samples * state.macs.forward
-
-    def _probe_isolation(self, life: Life, step: int) -> None:
-        graft: Graft | None = self.arm.graft(life.plan.seed_id)
-        if graft is None or not graft.is_isolated or life.is_permanent:
-            return
-        key = self._state.key("isolation", life.plan.seed_id, step)
-        life.leaks += reachable_parameters(self.arm, graft, self._state.task.probe_inputs(), key=key)
 
 
 def _span_name(directive: SeedDirective) -> str:
