@@ -36,8 +36,8 @@ def blend_problem(blend: BlendConfig, channels: int, manifest: HostManifest, lif
             return problem
     if blend.alpha_vec and channels % len(blend.alpha_vec):
         return f"{len(blend.alpha_vec)} entries of alpha_vec don't divide {channels} channels"
-    if blend.mode == CONFIDENCE and manifest.task == TaskType.TASK_TYPE_REGRESSION:
-        return "CONFIDENCE needs logits, a regression has none"
+    if blend.mode == CONFIDENCE and manifest.task != TaskType.TASK_TYPE_CLASSIFICATION:
+        return "CONFIDENCE needs one row of logits for each sample, which only a classification has"
     if blend.schedule_steps > life.window_steps:
         return f"schedule_steps {blend.schedule_steps} exceed the judging window of {life.window_steps} steps"
     return None

@@ -22,8 +22,17 @@ Action = Callable[[ExecutorState, SeedDirective, int], Facts | None]
 
 
 def set_blend(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """A new blend, whose schedule begins now."""
-    state.graft(directive.seed_id).set_blend(Blend(config=directive.blend, start_step=step))
+    """A new blend, whose schedule begins now; one that the host can't feed leaves the old one in place."""
+    graft, arm = state.graft(directive.seed_id), state.arm
+    before = graft.blend
+    try:
+        graft.set_blend(Blend(config=directive.blend, start_step=step))
+        graft.watch_logits(arm.model, arm.grafts)
+        state.outputs()
+    except BaseException:
+        graft.set_blend(before)
+        graft.watch_logits(arm.model, arm.grafts)
+        raise
     return {}
 
 

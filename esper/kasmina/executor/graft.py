@@ -47,6 +47,7 @@ class Graft:
         self.leaks = 0
         self.rms: tuple[Tensor, Tensor] | None = None
         self._handles: list[RemovableHandle] = []
+        self._logits_handle: RemovableHandle | None = None
         self._input: Tensor | None = None
         self._dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
         self.set_blend(blend)
@@ -95,14 +96,28 @@ class Graft:
             read = model.get_submodule(self.slot.read_path)
             self._handles.append(read.register_forward_pre_hook(ReadTap(self)))
         self._handles.append(write.register_forward_hook(WriteTap(self)))
-        if self.blend.mode == BlendMode.BLEND_MODE_CONFIDENCE:
-            self._handles.append(model.register_forward_pre_hook(ConfidenceTap(self, neighbours), with_kwargs=True))
+        self.watch_logits(model, neighbours)
+
+    def watch_logits(self, model: nn.Module, neighbours: list[Graft]) -> None:
+        """Asks the host for its logits exactly as long as the blend needs them."""
+        needs_logits = self.blend.mode == BlendMode.BLEND_MODE_CONFIDENCE
+        if needs_logits and self._logits_handle is None:
+            tap = ConfidenceTap(self, neighbours)
+            self._logits_handle = model.register_forward_pre_hook(tap, with_kwargs=True)
+        elif not needs_logits:
+            self._forget_logits()
+
+    def _forget_logits(self) -> None:
+        if self._logits_handle is not None:
+            self._logits_handle.remove()
+            self._logits_handle = None
 
     def detach(self) -> None:
         """Takes the taps off."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._forget_logits()
         self._input = None
 
     def read(self, value: Tensor) -> None:

@@ -52,10 +52,11 @@ def test_a_malformed_blend_is_refused_with_what_is_wrong(blend: BlendConfig, pro
 
 
 def test_a_confidence_gate_needs_logits() -> None:
-    regression = type(MANIFEST)()
-    regression.CopyFrom(MANIFEST)
-    regression.task = TaskType.TASK_TYPE_REGRESSION
-    assert "logits" in (blend_problem(rising_blend(**CONFIDENCE), 6, regression, life()) or "")
+    for task in (TaskType.TASK_TYPE_REGRESSION, TaskType.TASK_TYPE_LANGUAGE_MODEL):
+        manifest = type(MANIFEST)()
+        manifest.CopyFrom(MANIFEST)
+        manifest.task = task
+        assert "logits" in (blend_problem(rising_blend(**CONFIDENCE), 6, manifest, life()) or "")
 
 
 @pytest.mark.parametrize("mode", [CHANNEL, BlendMode.BLEND_MODE_CONVEX, BlendMode.BLEND_MODE_CONFIDENCE])

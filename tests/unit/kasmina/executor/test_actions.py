@@ -173,20 +173,22 @@ def test_a_setting_that_the_optimiser_lacks_is_refused_before_anything_changes(r
     assert run.arm.optimizer.param_groups[0]["lr"] == 0.1
 
 
+BY_ENTROPY = BlendConfig(
+    mode=BlendMode.BLEND_MODE_CONFIDENCE,
+    alpha_start=0.0,
+    alpha_target=1.0,
+    schedule=BlendSchedule.BLEND_SCHEDULE_LINEAR,
+    schedule_steps=2,
+    confidence=ConfidenceKind.CONFIDENCE_KIND_ENTROPY,
+    gate_slope=4.0,
+    gate_threshold=0.2,
+)
+
+
 def test_a_confidence_blend_gates_each_sample_by_the_hosts_own_logits(rig):
     run, plain = rig("noisy mlp"), rig("noisy mlp")
-    blend = BlendConfig(
-        mode=BlendMode.BLEND_MODE_CONFIDENCE,
-        alpha_start=0.0,
-        alpha_target=1.0,
-        schedule=BlendSchedule.BLEND_SCHEDULE_LINEAR,
-        schedule_steps=2,
-        confidence=ConfidenceKind.CONFIDENCE_KIND_ENTROPY,
-        gate_slope=4.0,
-        gate_threshold=0.2,
-    )
     run.train(2)
-    report = run.graft("residual.linear", "residual_linear:act1-act1", blend=blend, width=4).reports[-1]
+    report = run.graft("residual.linear", "residual_linear:act1-act1", blend=BY_ENTROPY, width=4).reports[-1]
     assert report.max_logit_delta == 0.0
     plain.train(7)
     run.train(5)
@@ -194,6 +196,29 @@ def test_a_confidence_blend_gates_each_sample_by_the_hosts_own_logits(rig):
     gate = run.arm.grafts[0]._state.gate
     assert gate.shape == (16,)
     assert gate.unique().numel() > 1
+
+
+def test_a_blend_changed_to_confidence_and_back_asks_for_logits_only_in_between(rig, zero_output):
+    run = rig("noisy mlp")
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    run.train(2)
+    run.do(run.directive("SET_BLEND", blend=BY_ENTROPY))
+    run.train(2)
+    graft = run.arm.grafts[0]
+    assert graft._state.gate.shape == (16,)
+    assert len(run.arm.model._forward_pre_hooks) == 1
+    run.do(run.directive("SET_BLEND", blend=zero_output))
+    run.train(1)
+    assert not run.arm.model._forward_pre_hooks
+
+
+def test_a_blend_that_the_host_cannot_feed_is_refused_and_the_old_one_stays(rig):
+    run = rig("transformer")
+    run.graft("span.linear", "span_linear:blocks.0.fc1-blocks.0.fc2", width=4)
+    before = run.arm.grafts[0].blend
+    assert "logits" in run.failure(run.directive("SET_BLEND", blend=BY_ENTROPY))
+    assert run.arm.grafts[0].blend is before
+    run.train(1)
 
 
 def test_a_host_without_class_logits_refuses_a_confidence_blend(rig):
