@@ -198,6 +198,7 @@ def _svg(figure: Figure, title: str) -> str:
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)
         if axes is figure.axes[0]:
+            axes.spines["right"].set_visible(False)
             axes.grid(visible=True, alpha=0.25)
     figure.axes[0].set_title(title, loc="left", fontsize=11)
     buffer = io.StringIO()

@@ -21,7 +21,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p.lead { color: #555; margin-top: .3rem; } svg { width: 100%; height: auto; margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
-th { color: #555; font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; }
+th { color: #555; font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td:first-child, th:first-child { width: 4rem; }
 .good { color: #137333; } .bad { color: #b3261e; } .quiet { color: #777; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .card { border: 1px solid #ddd; border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
