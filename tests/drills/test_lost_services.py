@@ -5,26 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.drills.launching import events, training, wait_for_event, wait_for_step
+from tests.drills.launching import events, pids_of, training, wait_for_event, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-
-def pid_of(service: str, run_dir: Path) -> int:
-    """Process id of a child service that works in the run's directory."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            if f"esper.{service}.server" in command and str(run_dir / "services") in command:
-                return int(entry.name)
-    raise AssertionError(f"no process of {service} for {run_dir}")
+PATIENCE_S = 30.0
 
 
 @pytest.mark.parametrize("service", ["tamiyo", "kasmina"])
@@ -32,7 +21,7 @@ def test_training_goes_on_without_a_service_and_takes_it_back(service: str, tmp_
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "1000", "--grow", "always", "--growth-warmup-steps", "60") as process:
         wait_for_step(process, run_dir, 450)
-        os.kill(pid_of(service, run_dir), signal.SIGKILL)
+        os.kill(pids_of(run_dir)[service], signal.SIGKILL)
         wait_for_event(process, run_dir, "mode", "normal mode")
         process.terminate()
         output, _ = process.communicate(timeout=120)
@@ -53,8 +42,21 @@ def test_losing_weatherlight_costs_telemetry_alone(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "40") as process:
         wait_for_step(process, run_dir, 200)
-        os.kill(pid_of("weatherlight", run_dir), signal.SIGKILL)
+        os.kill(pids_of(run_dir)["weatherlight"], signal.SIGKILL)
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-2000:]
     assert "weatherlight ended with signal SIGKILL" in output
     assert "reproducible: yes" in output
+
+
+def test_a_killed_trainer_leaves_no_service_behind(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with training(run_dir, "--epochs", "1000") as process:
+        wait_for_step(process, run_dir, 20)
+        assert set(pids_of(run_dir)) == {"weatherlight", "tamiyo", "kasmina"}
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + PATIENCE_S
+    while left := pids_of(run_dir):
+        assert time.monotonic() < deadline, f"{left} outlived the trainer"
+        time.sleep(0.1)  # polling other processes
