@@ -29,11 +29,21 @@ class State:
         self.step: StepDone | None = None
         self.boundary: Boundary | None = None
         self.epoch: EpochDone | None = None
+        self._has_growth_ended = False
         self._times_ms: deque[float] = deque(maxlen=50)
 
     def note_step(self, done: StepDone) -> None:
         self.step = done
         self._times_ms.append(done.step_ms)
+
+    def note_boundary(self, boundary: Boundary) -> list[str]:
+        """Take a boundary; returns what happened there, in words."""
+        self.boundary = boundary
+        growth = boundary.result.growth if boundary.result else None
+        if growth is None or not growth.ended or self._has_growth_ended:
+            return happenings(boundary)
+        self._has_growth_ended = True
+        return [*happenings(boundary), f"growth has ended: {growth.culls_in_row} culls in a row"]
 
     @property
     def step_ms(self) -> float:
@@ -83,8 +93,7 @@ class PlainDisplay(Observer):
         self._state.note_step(done)
 
     def on_boundary(self, boundary: Boundary) -> None:
-        self._state.boundary = boundary
-        for text in happenings(boundary):
+        for text in self._state.note_boundary(boundary):
             self._print(f"step {boundary.step}  {text}")
         now_ns = self._clock.monotonic_ns()
         if now_ns >= self._line_due_ns:
@@ -130,8 +139,7 @@ class LiveDisplay(Observer):
         self._state.note_step(done)
 
     def on_boundary(self, boundary: Boundary) -> None:
-        self._state.boundary = boundary
-        for text in happenings(boundary):
+        for text in self._state.note_boundary(boundary):
             line = Text.assemble((f"step {boundary.step}  ", "dim"), text)
             self._live.console.print(line)
         now_ns = self._clock.monotonic_ns()

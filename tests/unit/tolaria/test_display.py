@@ -13,6 +13,7 @@ from esper.leyline import (
     CommandOutcome,
     GateEvidence,
     GateVerdict,
+    GrowthState,
     RejectionReason,
     SeedGate,
     SeedStage,
@@ -124,6 +125,17 @@ def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None
     lines = stream.getvalue().splitlines()[1:]
     assert [line.partition("/")[0] for line in lines] == ["step 10", "step 60", "step 110"]
     assert "accuracy 75.00 %" in lines[1]
+
+
+def test_the_end_of_growth_is_told_once() -> None:
+    display, stream = plain()
+    display.on_start(started())
+    for step in (10, 20, 30):
+        growth = GrowthState(ended=step > 10, culls_in_row=2)
+        display.on_boundary(boundary(step, result=PacketResult(packet_index=1, growth=growth)))
+    assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
+        "step 20  growth has ended: 2 culls in a row"
+    ]
 
 
 def test_the_step_time_is_the_median_of_the_last_fifty() -> None:
