@@ -37,6 +37,22 @@ def teller(kept: KeptTelemetry) -> Teller:
     return Teller(kept, ManualClock(), every_packets=10)
 
 
+async def test_a_flood_of_refusals_is_told_in_few_packets_and_counted_to_the_last(kept: KeptTelemetry) -> None:
+    clock = ManualClock()
+    teller = Teller(kept, clock, every_packets=10)
+    for _ in range(50):
+        teller.refusal("OpenRun", "invalid_signature", None)
+    clock.advance(2)
+    teller.refusal("OpenRun", "invalid_signature", None)
+    counts = [
+        next((attribute.integer for attribute in item.attributes if attribute.key == "count"), 1)
+        for sent in kept.packets
+        for item in sent.events
+    ]
+    assert sorted(counts) == [1, 1, 1, 1, 1, 1, 45]
+    assert teller.rejected == sum(counts)
+
+
 def test_everything_that_is_sent_is_valid_and_declared(kept: KeptTelemetry, teller: Teller) -> None:
     for place, verdict in enumerate(Simulation(run_spec=spec(ALWAYS)).run()):
         teller.decision(told(verdict, place), list)
