@@ -26,6 +26,7 @@ from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.compare import compare, table
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.continuing import continued
 from esper.tolaria.display import LiveDisplay, PlainDisplay
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
@@ -33,7 +34,7 @@ from esper.tolaria.models import host_widths
 from esper.tolaria.observer import Observer
 from esper.tolaria.report import write_report
 from esper.tolaria.run import Interruption, grow, train_static
-from esper.tolaria.run_dir import RunOptions
+from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.summary import write_summary
 
 ENVIRONMENT_PREFIX = "TOLARIA_"
@@ -89,7 +90,9 @@ def parser() -> FlagParser:
     )
     flags.add_argument("--print-config", action="store_true", help="print every setting with its origin, and stop")
     flags.add_argument("--dry-run", action="store_true", help="check everything, make one step, and stop")
-    flags.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of --run-dir")
+    flags.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint of --run-dir, with its settings"
+    )
     flags.add_argument("--overwrite", action="store_true", help="replace the run that --run-dir holds")
     flags.add_argument("--compare", action="store_true", help="also train the ungrown host and static networks")
     flags.add_argument("--repeats", type=int, metavar="N", help="runs per network of --compare (default: 1)")
@@ -108,12 +111,13 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     """Do what the command line says. Raises the error tree."""
     options = parser().parse(argv)
     loaded = load(TrainConfig, file=options.config, environ=os.environ, prefix=ENVIRONMENT_PREFIX, flags=given(options))
-    config = loaded.value
-    check_modes(options, config)
-    how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
+    check_modes(options, loaded.value)
     if options.print_config:
         print(*described(loaded), sep="\n")
         return
+    how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
+    check_free(loaded.value.run_dir, how)
+    config = continued(loaded) if options.resume else loaded.value
     if options.dry_run:
         print(dry_run(config, how))
         return
