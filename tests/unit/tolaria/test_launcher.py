@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from esper.core.errors import ConfigError, ServiceUnavailable, StorageError
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main, unexpected
@@ -118,6 +120,28 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr("esper.tolaria.run.write_summary", full)
     assert main(["--plain", "--epochs", "1", "--run-dir", "run", "--grow", "never"]) == 1
     assert capsys.readouterr().err == "tolaria-train: [Errno 28] No space left on device: 'run/summary.json'\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("command line", "--x", "see --help"), 64),
+        (ServiceUnavailable("tolaria", "service", "kasmina", "start it"), 75),
+        (ConfigError("lr", 0, "must be positive"), 78),
+        (StorageError("damaged"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_kind_of_end_has_the_exit_code_of_the_readme(
+    error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("esper.tolaria.launcher.launch", fail)
+    assert main([]) == code
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+    assert re.search(rf"^\| (\d+, )?{code}(, \d+)? \|", readme, flags=re.MULTILINE)
 
 
 def test_an_unexpected_error_names_its_place() -> None:

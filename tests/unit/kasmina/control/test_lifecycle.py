@@ -37,6 +37,15 @@ def test_every_stage_has_a_row_and_only_the_end_of_a_run_is_final() -> None:
     assert [stage for stage in STAGES if not NEXT[stage]] == [SeedStage.SEED_STAGE_TERMINATED]
 
 
+def test_a_life_goes_forward_skips_nothing_but_incubation_and_begins_anew_only_after_a_reset() -> None:
+    words = "DORMANT GERMINATED TRAINING BLENDING SHADOWING PROBATIONARY FOSSILIZED"
+    life = [SeedStage.Value(f"SEED_STAGE_{word}") for word in words.split()]
+    way_out = [SeedStage.Value(f"SEED_STAGE_{word}") for word in ["CULLED", "EMBARGOED", "RESETTING", "DORMANT"]]
+    steps = {*itertools.pairwise(life), (life[1], life[3]), *itertools.pairwise(way_out)}
+    ends = {(stage, out) for stage in STAGES for out in (SeedStage.SEED_STAGE_CULLED, SeedStage.SEED_STAGE_TERMINATED)}
+    assert {(before, after) for before in STAGES for after in NEXT[before]} - ends == steps
+
+
 def test_every_living_seed_can_be_culled_or_is_on_its_way_out() -> None:
     assert {SeedStage.SEED_STAGE_CULLED} == ALIVE - CULLABLE
     assert all(SeedStage.SEED_STAGE_CULLED in NEXT[stage] for stage in CULLABLE)
