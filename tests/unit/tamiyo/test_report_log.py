@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -49,6 +50,19 @@ async def test_the_newest_version_of_a_report_counts_also_after_a_restart(tmp_pa
     assert again.get("fr-1") == done(report(1))
     assert (len(again), again.open_count) == (2, 1)
     again.close()
+
+
+async def test_what_was_put_is_synced_to_the_disk_before_it_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, synced = log_at(tmp_path), []
+    file = tmp_path / "field_reports.log"
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append((os.fstat(handle).st_ino, os.fstat(handle).st_size)))
+    await log.put([report(1)])
+    assert synced[-1:] == [(file.stat().st_ino, file.stat().st_size)]
+    await log.mark_published(["fr-1"])
+    assert synced[-1:] == [(file.stat().st_ino, file.stat().st_size)]
+    log.close()
 
 
 async def test_reports_of_another_run_are_not_shown(tmp_path: Path) -> None:
