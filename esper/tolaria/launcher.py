@@ -23,10 +23,12 @@ from rich.console import Console
 
 from esper.core.config import described, load
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
+from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.compare import compare, table
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.continuing import continued
+from esper.tolaria.data import load_splits
 from esper.tolaria.display import LiveDisplay, PlainDisplay
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
@@ -118,6 +120,8 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
     check_free(loaded.value.run_dir, how)
     config = continued(loaded) if options.resume else loaded.value
+    if options.compare and load_splits(config).task == TaskType.TASK_TYPE_REGRESSION:
+        raise ConfigError("command line", "--compare", f"compares accuracies; {config.data} is a regression")
     if options.dry_run:
         print(dry_run(config, how))
         return

@@ -21,7 +21,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 p.lead { color: #555; margin-top: .3rem; } svg { width: 100%; height: auto; margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
-th { color: #555; font-weight: 600; } td.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td:first-child, th:first-child { width: 4rem; }
+th { color: #555; font-weight: 600; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td.number:first-child { width: 4rem; }
 .good { color: #137333; } .bad { color: #b3261e; } .quiet { color: #777; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
 .card { border: 1px solid #ddd; border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
@@ -158,13 +158,20 @@ def _comparison_table(summary: Record) -> str:
         (
             row["name"],
             f"{100 * row['test_accuracy_mean']:.2f} ± {100 * row['test_accuracy_sd']:.2f}",
+            ""
+            if row["name"] == "grown"
+            else f"{100 * row['grown_minus_this_mean']:.2f} ± {100 * row['grown_minus_this_sd']:.2f}",
             f"{row['parameters']:,.0f}",
             f"{row['training_macs'] / 1e6:,.0f}",
         )
         for row in summary["comparison"]["rows"]
     ]
-    note = f'<p class="quiet">{summary["comparison"]["repeats"]} repeats; mean ± standard deviation.</p>'
-    return _table(("network", "test accuracy, %", "parameters", "training MMACs"), rows, empty="") + note
+    words = f"{summary['comparison']['repeats']} repeats; mean ± standard deviation; paired differences."
+    note = f'<p class="quiet">{words}</p>'
+    return (
+        _table(("network", "test accuracy, %", "grown - this, points", "parameters", "training MMACs"), rows, empty="")
+        + note
+    )
 
 
 def _section(title: str, body: str) -> str:
@@ -175,7 +182,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) 
     """Cells that begin with "<" are markup made here; all others are escaped."""
     if not rows:
         return f'<p class="quiet">{empty}</p>'
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    columns = zip(header, zip(*rows, strict=True), strict=True)
+    head = "".join(f"<th{_kind(cells)}>{html.escape(name)}</th>" for name, cells in columns)
     lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{lines}</table>"
 
@@ -183,10 +191,20 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) 
 def _cell(text: str) -> str:
     if text.startswith("<span"):
         return f"<td>{text}</td>"
-    is_number = text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
-    kind = "number" if is_number else "word" if len(text) <= WORD_LENGTH and " " not in text else ""
-    attribute = f' class="{kind}"' if kind else ""
-    return f"<td{attribute}>{html.escape(text)}</td>"
+    return f"<td{_kind([text])}>{html.escape(text)}</td>"
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """The class of a cell, or of the head of several: numbers stand on the right, names in one line."""
+    there = [text for text in cells if text]
+    if there and all(map(_is_number, there)):
+        return ' class="number"'
+    is_word = all(len(text) <= WORD_LENGTH and " " not in text for text in there)
+    return ' class="word"' if is_word else ""
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
 
 
 def _fate(fate: str) -> str:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from esper.core.errors import ConfigError, ServiceUnavailable, StorageError
 from esper.tolaria import launcher
@@ -47,6 +48,7 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     Path("esper_test_hosts.py").write_text(HOSTS)
     Path("a_file").write_text("")
+    torch.save({"inputs": torch.randn(400, 4), "targets": torch.randn(400)}, "values.pt")
     Path("junk.pt").write_bytes(b"\x80\x02junk")
     Path("misspelt.toml").write_text("epoch = 3\n")
 
@@ -75,6 +77,7 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--compare", "--repeats", "0"], 64, "must be at least 1"),
         (["--compare", "--grow", "never"], 64, "compares a grown network"),
         (["--demo-faults", "--grow", "never"], 64, "is for a run that may grow"),
+        (["--compare", "--data", "values.pt"], 64, "compares accuracies; values.pt is a regression"),
         (["--resume", "--overwrite"], 64, "choose one"),
         (["--dry-run", "--blueprints", "span.conv"], 78, "fits none of the host's slots"),
         (["--run-dir", "a_file"], 78, "can't be made"),

@@ -53,3 +53,14 @@ def test_one_long_wait_does_not_hide_the_other_steps() -> None:
 def test_negative_numbers_are_aligned_as_numbers() -> None:
     gate = {"kind": "gate", "step": 10, "seed_id": "s1", "gate": "G2", "verdict": "PASS", "measured": -0.5}
     assert '<td class="number">-0.5</td>' in page(SUMMARY, [boundary(10), gate])
+
+
+def test_a_comparison_gives_paired_differences_under_aligned_heads() -> None:
+    same = {"parameters": 502, "training_macs": 24e6, "test_accuracy_sd": 0.0}
+    grown = {**same, "name": "grown", "test_accuracy_mean": 0.9, "grown_minus_this_mean": 0.0, "grown_minus_this_sd": 0}
+    host = {**same, "name": "host", "test_accuracy_mean": 0.8, "grown_minus_this_mean": 0.1, "grown_minus_this_sd": 0}
+    text = page({**SUMMARY, "comparison": {"repeats": 2, "rows": [grown, host]}}, [boundary(10)])
+    assert '<td class="number">10.00 ± 0.00</td>' in text
+    assert "0.00 ± 0.00</td>" in text
+    for head in ("test accuracy, %", "grown - this, points", "training MMACs"):
+        assert f'<th class="number">{head}</th>' in text
