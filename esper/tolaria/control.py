@@ -55,6 +55,10 @@ class ControlConfig:
 class Control(Protocol):
     """What the trainer needs of the control plane."""
 
+    @property
+    def policy_digest(self) -> str | None:
+        """What pins the policy that decides; None where nothing does."""
+
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         """Start work on a packet; `want_state` asks for both services' state after it."""
 
@@ -76,8 +80,15 @@ class ServiceControl:
     """`Control` over Tamiyo's stream and Kasmina's calls, on one worker thread."""
 
     def __init__(
-        self, tamiyo: TamiyoClient, kasmina: KasminaClient, config: ControlConfig, *, replay_until_step: int = -1
+        self,
+        tamiyo: TamiyoClient,
+        kasmina: KasminaClient,
+        config: ControlConfig,
+        *,
+        replay_until_step: int = -1,
+        policy_digest: str | None = None,
     ) -> None:
+        self.policy_digest = policy_digest
         self._tamiyo = tamiyo
         self._kasmina = kasmina
         self._config = config

@@ -170,6 +170,7 @@ class _WithRefusals:
     """A control plane whose next result begins with what was refused since the last one."""
 
     def __init__(self, control: Control, refusals: list[CommandOutcome]) -> None:
+        self.policy_digest = control.policy_digest
         self._control = control
         self._refusals = refusals
 

@@ -66,5 +66,6 @@ def open_generation(
             gives_up_course=gives_up_course,
         )
     )
+    progress.history.pin_policy(control.policy_digest)
     position = (0, ()) if snapshot is None else (snapshot.next_packet, snapshot.in_flight)
     return Generation(control, Boundaries(session, Pipeline(control, run.config.packet_lag, *position)))

@@ -28,6 +28,8 @@ class History:
     rollbacks: int = 0
     policy: str | None = None
     """Id and version of the policy that decides."""
+    policy_digest: str | None = None
+    """What pins it: equal digests decide alike."""
 
     def note(self, result: PacketResult) -> None:
         """Take one packet's result."""
@@ -57,6 +59,12 @@ class History:
             self.doubt(f"policy {self.policy} gave way to {now}")
         self.policy = now
 
+    def pin_policy(self, digest: str | None) -> None:
+        """The run is opened, or opened again, under this policy."""
+        if self.policy_digest not in (None, digest):
+            self.doubt(f"the policy changed: its digest was {self.policy_digest}, now it is {digest}")
+        self.policy_digest = digest
+
     def doubt(self, cause: str) -> None:
         """Note why the run can't be reproduced from its seed."""
         if cause not in self.causes:
@@ -84,6 +92,7 @@ class History:
             "causes": list(self.causes),
             "rollbacks": self.rollbacks,
             "policy": self.policy,
+            "policy_digest": self.policy_digest,
         }
 
     @classmethod
@@ -99,4 +108,5 @@ class History:
             causes=list(state["causes"]),
             rollbacks=state["rollbacks"],
             policy=state["policy"],
+            policy_digest=state["policy_digest"],
         )

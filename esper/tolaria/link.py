@@ -50,9 +50,12 @@ class Link:
         self._opened = open_run(
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states
         )
-        settings = ControlConfig(deadline_s=self._config.deadline_s)
         return ServiceControl(
-            self._opened.tamiyo, self._opened.kasmina, settings, replay_until_step=self._opened.replay_until_step
+            self._opened.tamiyo,
+            self._opened.kasmina,
+            ControlConfig(deadline_s=self._config.deadline_s),
+            replay_until_step=self._opened.replay_until_step,
+            policy_digest=self._opened.policy_digest,
         )
 
     def fetch_artifact(self, digest: str) -> bytes:

@@ -24,6 +24,8 @@ def no_growth() -> GrowthState:
 class NullControl:
     """Answers every packet at once, with nothing to do."""
 
+    policy_digest: str | None = None
+
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         """Nothing is sent anywhere."""
 

@@ -82,6 +82,8 @@ class OpenedRun:
     accepted_slots: tuple[str, ...]
     refused_slots: tuple[tuple[str, str], ...]
     replay: tuple[ReplayedCommand, ...]
+    policy_digest: str
+    """SHA-256 of everything that Tamiyo's decisions depend on beside the run's own course."""
 
     @property
     def replay_until_step(self) -> int:
@@ -210,6 +212,7 @@ def open_run(
         accepted_slots=tuple(opened.accepted_slots),
         refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),
         replay=tuple(opened.replay),
+        policy_digest=answer.policy_digest,
     )
 
 

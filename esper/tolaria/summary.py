@@ -98,6 +98,7 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,
         "policy": history.policy,
+        "policy_digest": history.policy_digest,
         "reproducible": not causes,
         "reproducible_cause": "; ".join(causes) or None,
         "generation": progress.generation,

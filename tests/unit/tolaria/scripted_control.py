@@ -86,6 +86,7 @@ class ScriptedControl:
     collected: list[Collected] = field(default_factory=list)
     results: dict[int, PacketResult] = field(default_factory=dict)
     is_closed: bool = False
+    policy_digest: str | None = None
 
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         assert packet.packet_index not in self.results

@@ -95,6 +95,16 @@ def test_another_policy_in_the_middle_of_a_run_makes_it_irreproducible() -> None
     assert History.from_state(history.state_dict()) == history
 
 
+def test_a_run_that_goes_on_under_another_policy_is_not_reproducible() -> None:
+    history = History()
+    for digest, causes in (("a", 0), ("a", 0), ("b", 1), ("b", 1)):
+        history.pin_policy(digest)
+        assert len(history.causes) == causes
+        history = History.from_state(history.state_dict())
+    assert history.policy_digest == "b"
+    assert "its digest was a, now it is b" in history.causes[0]
+
+
 def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None:
     history = noted()
     assert history.seeds["s1"].stage == SeedStage.SEED_STAGE_FOSSILIZED
