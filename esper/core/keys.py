@@ -175,7 +175,9 @@ def load_keyring(environ: Mapping[str, str], path: Path | None) -> Keyring:
         return Keyring.load(Path(environ[KEYRING_VARIABLE]))
     if SECRET_VARIABLE in environ:
         return Keyring.from_secret(environ[SECRET_VARIABLE])
-    remedy = f"set it, or name a keyring file with --keyring or {KEYRING_VARIABLE}; `esper keys new` makes one"
+    remedy = (
+        f"set it, or name a keyring file in {KEYRING_VARIABLE} (services: also --keyring); `esper keys new` makes one"
+    )
     raise ConfigError(SECRET_VARIABLE, None, remedy)
 
 

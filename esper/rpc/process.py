@@ -55,6 +55,7 @@ class ServiceContext(Generic[C]):
     state_dir: Path
     reporter: Reporter
     weatherlight: str | None
+    weatherlight_tls: Tls | None
     stop: Callable[[float | None], None]
 
 
@@ -115,6 +116,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
             state_dir=process.state_dir,
             reporter=reporter,
             weatherlight=process.weatherlight_endpoint,
+            weatherlight_tls=_weatherlight_tls(process),
             stop=stopping.ask,
         )
         built = build(context)
@@ -198,8 +200,12 @@ def _make_private(directory: Path) -> None:
 def _reporter(name: str, keyring: Keyring, process: ProcessConfig) -> Reporter:
     if process.weatherlight_endpoint is None:
         return LogReporter()
-    tls = None if process.weatherlight_ca is None else Tls(ca=process.weatherlight_ca)
+    tls = _weatherlight_tls(process)
     return TelemetrySender(process.weatherlight_endpoint, keyring, name, endpoint_served=process.server.listen, tls=tls)
+
+
+def _weatherlight_tls(process: ProcessConfig) -> Tls | None:
+    return None if process.weatherlight_ca is None else Tls(ca=process.weatherlight_ca)
 
 
 def _serve_metrics(process: ProcessConfig) -> None:

@@ -13,6 +13,7 @@ from esper.core.telemetry import metric
 from esper.leyline import BusLane, FieldReport, MessagePriority, Metric, PublishRequest
 from esper.oona.envelope import seal
 from esper.rpc.auth import service_metadata
+from esper.rpc.clients import Tls
 from esper.rpc.clients.aio import AioChannel, BusClient, aio_channel
 from esper.rpc.telemetry import Reporter
 from esper.tamiyo import metrics
@@ -40,6 +41,8 @@ class Surroundings:
     reporter: Reporter
     bus_endpoint: str | None = None
     """Where closed field reports are published; without it they stay in the log."""
+    bus_tls: Tls | None = None
+    """What the bus is believed by; needed beyond loopback."""
 
 
 class Parts:
@@ -116,7 +119,7 @@ class BusLine:
 
     def __init__(self, around: Surroundings) -> None:
         self._keyring, self._clock = around.keyring, around.clock
-        self._channel: AioChannel = aio_channel(around.bus_endpoint or "")
+        self._channel: AioChannel = aio_channel(around.bus_endpoint or "", around.bus_tls)
         self._client = BusClient(self._channel, metadata=service_metadata(around.keyring, SOURCE))
 
     async def publish(self, batch: Sequence[FieldReport]) -> None:

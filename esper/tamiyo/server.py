@@ -193,6 +193,7 @@ def build(context: ServiceContext[TamiyoConfig]) -> Sequence[TamiyoServicer]:
         state_dir=context.state_dir,
         reporter=context.reporter,
         bus_endpoint=context.weatherlight,
+        bus_tls=context.weatherlight_tls,
     )
     parts = Parts(context.config, around)
     parts.start()

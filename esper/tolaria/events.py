@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,9 +53,6 @@ class EventLog(Observer):
         self._steps: list[StepDone] = []
         self._waiting: list[str] = []
         self._written_s = 0.0
-        self.issued = 0
-        self.accepted = 0
-        self.rejected: Counter[str] = Counter()
 
     def __enter__(self) -> EventLog:
         return self
@@ -120,12 +116,7 @@ class EventLog(Observer):
             self.write("gate", **gate_fields(gate))
 
     def _command(self, boundary: Boundary, outcome: CommandOutcome) -> None:
-        self.issued += 1
         fields = outcome_fields(outcome)
-        if outcome.accepted:
-            self.accepted += 1
-        else:
-            self.rejected[fields["rejection"]] += 1
         decision = boundary.result.decision if boundary.result else None
         if decision is not None and outcome.command_id in decision.command_ids:
             fields["action"] = decision.metadata.policy.action

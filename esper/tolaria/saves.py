@@ -39,9 +39,11 @@ class Saves:
         session = self._session
         started_ns = session.clock.monotonic_ns()
         in_flight, states = pipeline.settle()
-        self._owes_one = states is None
+        was_owed, self._owes_one = self._owes_one, states is None
         if states is None:
-            session.notice("tolaria.checkpoint_postponed", "WARNING", "the services' states could not be had")
+            if not was_owed:
+                message = "the services' states could not be had; it is tried again at every boundary"
+                session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False
         content = encode(self._snapshot(pipeline, in_flight, states).to_state())
         self._rollback.remember(session.progress.step, content)

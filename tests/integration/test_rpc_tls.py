@@ -6,13 +6,19 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ServiceUnavailable
+from esper.core.keys import Keyring
+from esper.leyline import FieldReport
 from esper.rpc.clients import BusClient, Tls, channel
 from esper.rpc.server import Server, ServerConfig, start
+from esper.rpc.telemetry import LogReporter
+from esper.tamiyo.parts import BusLine, Surroundings
 from esper.tolaria.services import START_ORDER, Services, ServicesConfig
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 
@@ -106,6 +112,24 @@ async def test_a_certificate_lets_a_server_listen_beyond_loopback(certificates: 
     server = await start(config, [ScriptedBus()])
     assert server.endpoint.port > 0
     await server.drain(0.1)
+
+
+async def test_tamiyo_publishes_its_reports_to_a_bus_that_asks_for_tls(server: Server, certificates: Path) -> None:
+    around = Surroundings(
+        keyring=Keyring.from_secret("test-secret-0123456789-abcdefghijklm"),
+        clock=SYSTEM_CLOCK,
+        state_dir=certificates,
+        reporter=LogReporter(),
+        bus_endpoint=str(server.endpoint),
+    )
+    report = FieldReport(report_id="r1", command_id="c1")
+    trusting = BusLine(replace(around, bus_tls=Tls(ca=certificates / "ca.pem")))
+    await trusting.publish([report])
+    await trusting.close()
+    plain = BusLine(around)
+    with pytest.raises(ServiceUnavailable):
+        await plain.publish([report])
+    await plain.close()
 
 
 async def test_a_trainer_connects_to_services_that_ask_for_a_certificate(

@@ -88,6 +88,7 @@ class Service:
             clock=self.clock,
             state_dir=self._state_dir,
             reporter=self.recorder,
+            weatherlight_tls=None,
             weatherlight=None,
             stop=lambda: None,
         )
