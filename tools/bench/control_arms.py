@@ -29,6 +29,7 @@ from esper.tolaria.boundaries import Boundaries
 from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.display import PlainDisplay
+from esper.tolaria.generation import Generation
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Boundary, Observer, Observers
 from esper.tolaria.packet_result import PacketResult, RunStates
@@ -37,6 +38,7 @@ from esper.tolaria.prepare import prepare
 from esper.tolaria.run import Interruption, RunOptions, grow
 from esper.tolaria.scalars import TensorBoardScalars
 from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
+from esper.tolaria.snapshot import Snapshot
 from esper.tolaria.trainer import Trainer
 
 COMMAND_EVERY_STEPS = 50
@@ -49,11 +51,12 @@ Train = Callable[[TrainConfig], dict[str, Any]]
 class TimedTrainer(Trainer):
     """Measures whole steps, their boundaries included, and the training from its first step on."""
 
-    def _begin(self, snapshot: Any) -> None:
-        super()._begin(snapshot)
+    def _begin(self, snapshot: Snapshot | None) -> Generation:
+        generation = super()._begin(snapshot)
         self._step_ms: list[float] = []
         self._boundary_step_ms: list[float] = []
         self._started = time.perf_counter(), time.process_time()
+        return generation
 
     def _advance(self) -> None:
         started = time.perf_counter()
@@ -71,9 +74,9 @@ class TimedTrainer(Trainer):
 class BareTrainer(TimedTrainer):
     """Reads its losses, evaluates and saves as ever, and does nothing else."""
 
-    def _open(self, snapshot: Any) -> None:
-        super()._open(snapshot)
-        self._boundaries = Readings(self._session, NothingInFlight(self._control, 1))
+    def _begin(self, snapshot: Snapshot | None) -> Generation:
+        control = super()._begin(snapshot).control
+        return Generation(control, Readings(self._session, NothingInFlight(control, 1)))
 
 
 class Readings(Boundaries):
