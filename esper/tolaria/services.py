@@ -169,8 +169,9 @@ class Services:
         command += self._config.extra_arguments.get(name, ())
         environment = {**os.environ, **({SECRET_VARIABLE: self._secret} if self._secret else {})}
         with (self._config.state_dir / f"{name}.log").open("ab") as log:
-            # A session of its own: a Ctrl-C at the terminal stops the trainer, which then drains its services.
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+            # A group of its own: a Ctrl-C at the terminal stops the trainer, which then drains its services. Not a
+            # session: Linux shares the processors out by session, and would take a service's share from the training.
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
 
     def _wait_serving(self, name: str) -> None:
         child = self._children.get(name)
