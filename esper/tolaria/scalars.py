@@ -18,6 +18,8 @@ from torch.utils.tensorboard.writer import FileWriter
 from esper.tolaria.observer import Boundary, EpochDone, Notice, Observer, RunStarted
 
 WAIT_S = 1.0
+# More than a second's events: a step that finds the queue full waits for the writer.
+MAX_QUEUE = 10_000
 
 
 class TensorBoardScalars(Observer):
@@ -34,7 +36,7 @@ class TensorBoardScalars(Observer):
     def _writer(self) -> FileWriter:
         """Opened with the first value: only then is the run's directory this run's own."""
         if self._opened is None:
-            self._opened = FileWriter(str(self._directory), flush_secs=5)
+            self._opened = FileWriter(str(self._directory), max_queue=MAX_QUEUE, flush_secs=5)
         return self._opened
 
     def _add(self, step: int, values: Mapping[str, float | None]) -> None:
