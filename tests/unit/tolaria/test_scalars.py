@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from esper.tolaria.observer import EpochDone, Notice
 from esper.tolaria.scalars import TensorBoardScalars
@@ -40,7 +42,9 @@ def steps(directory: Path) -> list[int]:
     return [value.step for value in read.Scalars("loss/train_smoothed")]
 
 
-def test_a_resumed_run_shows_every_step_once(tmp_path: Path) -> None:
+def test_a_resumed_run_shows_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Files are read in the order of their names; within one second those end with this counter, where 10 is before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
     killed, resumed = TensorBoardScalars(tmp_path), TensorBoardScalars(tmp_path)
     killed.on_start(started())
     for step in (10, 20, 30, 40):
