@@ -11,12 +11,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from esper.core.clock import Clock
+from esper.core.clock import NS_PER_S, Clock
 
 K = TypeVar("K", bound=Hashable)
 WINDOW_S = 1.0
 TOLD_SINGLY = 5
-NS_PER_S = 1_000_000_000
 
 
 @dataclass(slots=True)

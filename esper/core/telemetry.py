@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from esper.core.clock import Clock, timestamp
+from esper.core.clock import NS_PER_S, Clock, timestamp
 from esper.core.priority import priority_of
 from esper.leyline import (
     Attribute,
@@ -28,6 +28,7 @@ AttributeValue = str | float | int | bool
 # Random bytes per packet would be a system call each, in which a busy process loses the interpreter.
 _PROCESS = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
+FIGURES_EVERY_NS = NS_PER_S // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,22 @@ def build_packet(
         trace=trace,
         step=step,
     )
+
+
+class Pace:
+    """When figures are sent: with whatever happened, else a few times a second, however short a run's steps are."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due_ns = clock.monotonic_ns()
+
+    def admits(self, *, has_news: bool) -> bool:
+        """Whether to send now; the next figures alone are then due a quarter of a second later."""
+        now_ns = self._clock.monotonic_ns()
+        if not has_news and now_ns < self._due_ns:
+            return False
+        self._due_ns = now_ns + FIGURES_EVERY_NS
+        return True
 
 
 def attribute_value(attribute: Attribute) -> AttributeValue:

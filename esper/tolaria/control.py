@@ -35,7 +35,7 @@ from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.answer import Answer, refusal
 from esper.tolaria.backlog import Backlog
 from esper.tolaria.decision_stream import DecisionStream
-from esper.tolaria.packet_result import PacketResult, RunStates, merged
+from esper.tolaria.packet_result import TIMEOUT, PacketResult, RunStates, merged
 
 _TRACER = tracer("esper.tolaria")
 
@@ -115,7 +115,7 @@ class ServiceControl:
                 return PacketResult(
                     packet_index=packet_index,
                     failure=f"no answer to packet {packet_index} within {self._config.deadline_s:g} s",
-                    cause="timeout",
+                    cause=TIMEOUT,
                 )
             result = self._results.pop(packet_index)
             for index in sorted(index for index in self._given_up if index in self._results):

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from esper.core.clock import NS_PER_S, Clock
+from esper.core.clock import Clock
 from esper.core.enums import short_name
-from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
+from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.display import living
 from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
+from esper.tolaria.packet_result import TIMEOUT
 
 SOURCE = "tolaria"
-FIGURES_EVERY_NS = NS_PER_S // 4
 NOTICE_EVENTS = {
     "INFO": m.NOTICE_INFO,
     "WARNING": m.NOTICE_WARNING,
@@ -42,7 +42,7 @@ class TelemetryObserver(Observer):
         self._clock = clock
         self._run = ""
         self._step_ms: list[float] = []
-        self._figures_due_ns = clock.monotonic_ns()
+        self._pace = Pace(clock)
         self._timeouts = 0
         self._epoch: EpochDone | None = None
         self._traces: dict[str, TraceContext] = {}
@@ -57,14 +57,13 @@ class TelemetryObserver(Observer):
 
     def on_boundary(self, boundary: Boundary) -> None:
         result = boundary.result
-        if result is not None and result.cause == "timeout":
+        if result is not None and result.cause == TIMEOUT:
             self._timeouts += 1
         trace = self._trace(boundary)
         events = [found for found in map(self._report_event, boundary.collected.reports) if found is not None]
-        if not (events or trace) and self._clock.monotonic_ns() < self._figures_due_ns:
+        if not self._pace.admits(has_news=bool(events) or trace is not None):
             return
         self._send(boundary.step, metrics=self._measurements(boundary), events=events, trace=trace)
-        self._figures_due_ns = self._clock.monotonic_ns() + FIGURES_EVERY_NS
         self._step_ms = []
 
     def _trace(self, boundary: Boundary) -> TraceContext | None:

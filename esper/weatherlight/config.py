@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from esper.core.errors import ConfigError
+from esper.core.config import require_positive
 from esper.leyline import EmergencyLevel
 from esper.oona.bus import BusConfig
 from esper.weatherlight.mode import ModeConfig
@@ -35,9 +35,7 @@ class WeatherlightConfig:
     max_nonces: int = 10_000  # live nonces that the ledger keeps
 
     def __post_init__(self) -> None:
-        for key in ("sweep_s", "summary_s", "trim_s", "max_nonces"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(key, getattr(self, key), "give a number above zero")
+        require_positive(self, "sweep_s", "summary_s", "trim_s", "max_nonces")
 
     @property
     def rollback_level(self) -> EmergencyLevel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from esper.core.errors import DependencyViolationError
+from esper.core.dependency_guard import require
 from esper.core.store import SqliteStore
 from esper.leyline import EmergencyAcknowledgement, EmergencySignal
 
@@ -38,10 +38,8 @@ class EmergencyBook:
     def run_of(self, db: sqlite3.Connection, emergency_id: str) -> str | None:
         """The run that an emergency is about; None for the whole plane."""
         row = db.execute("SELECT signal FROM emergencies WHERE emergency_id = ?", (emergency_id,)).fetchone()
-        if row is None:
-            remedy = "GetStatus lists the open ones"
-            raise DependencyViolationError("weatherlight", "emergency", emergency_id, remedy)
-        signal = EmergencySignal.FromString(row[0])
+        found = require(row, "weatherlight", "emergency", emergency_id, "GetStatus lists the open ones")
+        signal = EmergencySignal.FromString(found[0])
         return signal.training_run_id if signal.HasField("training_run_id") else None
 
     def acknowledge_in(self, db: sqlite3.Connection, word: EmergencyAcknowledgement) -> None:

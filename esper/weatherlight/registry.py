@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from esper.core.clock import NS_PER_S, Clock, timestamp
-from esper.core.errors import ConfigError
+from esper.core.config import require_positive
 from esper.core.store import SqliteStore
 from esper.leyline import HealthStatus, HeartbeatRequest, RegisterServiceRequest, ServiceStatus
 
@@ -26,9 +26,7 @@ class RegistryConfig:
     forget_s: float = 3600.0  # a lost service is forgotten after this long
 
     def __post_init__(self) -> None:
-        for key in ("heartbeat_s", "missed_until_lost", "forget_s"):
-            if getattr(self, key) <= 0:
-                raise ConfigError(key, getattr(self, key), "give a number above zero")
+        require_positive(self, "heartbeat_s", "missed_until_lost", "forget_s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

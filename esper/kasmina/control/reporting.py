@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from esper.core.clock import NS_PER_S, Clock
+from esper.core.clock import Clock
 from esper.core.enums import short_name
 from esper.core.flood import WINDOW_S, Flood
 from esper.core.ledger import LedgerStats
-from esper.core.telemetry import AttributeValue, EventSpec, build_packet, event, metric
+from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
 from esper.kasmina.control.artifacts import ArtifactAccess
@@ -36,8 +36,6 @@ from esper.leyline import (
 
 Sink = Callable[[TelemetryPacket], None]
 SOURCE = "kasmina"
-# Figures alone go this often, however short a run's steps are.
-FIGURES_EVERY_NS = NS_PER_S // 4
 
 
 @dataclass(slots=True)
@@ -59,7 +57,7 @@ class Reporting:
         self._clock = clock
         self._sink = sink
         self._artifacts = artifacts
-        self._figures_due_ns = clock.monotonic_ns()
+        self._pace = Pace(clock)
         self._rejections = Flood[int](clock, partial(self._tell_held, metrics.COMMAND_REJECTED))
         self._refusals = Flood[int](clock, partial(self._tell_held, metrics.COMMAND_REFUSED))
 
@@ -77,10 +75,8 @@ class Reporting:
             *(self._transition(transition) for outcome in delivered for transition in outcome.transitions),
             *self._evictions(stats),
         ]
-        now_ns = self._clock.monotonic_ns()
-        if not events and now_ns < self._figures_due_ns:
+        if not self._pace.admits(has_news=bool(events)):
             return
-        self._figures_due_ns = now_ns + FIGURES_EVERY_NS
         figures = [*seed_metrics(turn.state), *self._service_metrics(stats)]
         self._send(figures, events, turn.state.training_run_id, turn.state.step)
 
