@@ -24,6 +24,7 @@ class Saves:
         self._store = store
         self._rollback = Rollback(store, session.clock)
         self._owes_one = False
+        self._is_postponed = False
 
     @property
     def is_due(self) -> bool:
@@ -39,9 +40,10 @@ class Saves:
         session = self._session
         started_ns = session.clock.monotonic_ns()
         in_flight, states = pipeline.settle()
-        was_owed, self._owes_one = self._owes_one, states is None
+        was_postponed, self._is_postponed = self._is_postponed, states is None
+        self._owes_one = states is None
         if states is None:
-            if not was_owed:
+            if not was_postponed:
                 message = "the services' states could not be had; it is tried again at every boundary"
                 session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.going_back import GoingBack
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Notice, Observer
+from esper.tolaria.packet_result import PacketResult
 from esper.tolaria.packets import PacketBuilder
 from esper.tolaria.pipeline import Pipeline
 from esper.tolaria.prepare import prepare
@@ -36,6 +38,13 @@ class Heard(Observer):
 
     def on_events(self, notices: Any) -> None:
         self.notices.extend(notices)
+
+
+class Stateless(NullControl):
+    """Services that answer, but can't give their states."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        return replace(super().take(packet_index), states=None)
 
 
 class Moments:
@@ -72,6 +81,18 @@ class Moments:
 @pytest.fixture
 def moments() -> Moments:
     return Moments()
+
+
+def test_a_save_that_is_owed_already_is_told_when_it_is_postponed_and_once(moments: Moments) -> None:
+    moments.make(1)
+    moments.pipeline = Pipeline(Stateless(), lag=1)
+    moments.saves.owe()
+    for _ in range(2):
+        assert not moments.save()
+    assert [notice.name for notice in moments.heard.notices] == ["tolaria.checkpoint_postponed"]
+    moments.pipeline = Pipeline(NullControl(), lag=1)
+    assert moments.save()
+    assert not moments.saves.is_due
 
 
 def test_going_back_restores_the_weights_and_books_what_is_undone(moments: Moments) -> None:
