@@ -241,25 +241,31 @@ typedef int32_t VecI32 __attribute__((vector_size(ESPER_VECTOR_BYTES)));
 constexpr int64_t kFloats = ESPER_VECTOR_BYTES / sizeof(float);
 constexpr float kLowest = -__builtin_inff();
 
+// 0, 1, 2, ...
+inline VecI32 lanes() {
+  VecI32 lane;
+  for (int32_t i = 0; i < kFloats; ++i) lane[i] = i;
+  return lane;
+}
+
 inline VecF32 spread(float x) { return (VecF32){} + x; }
 inline VecF32 larger(VecF32 a, VecF32 b) { return a > b ? a : b; }
 
-// exp(x) for x <= 0 within 2 ulp: 2^round(x / ln 2) times a polynomial on the remainder; 0 below -87, NaN stays NaN.
+constexpr float kTiniest = -87.0f;  // below it, exp has no normal float32: what is smaller weighs as much as this
+
+// exp(x) for kTiniest <= x <= 0 within 2 ulp: 2^round(x / ln 2) times a polynomial on the remainder, whose coefficients
+// make the largest relative error least (3e-9). NaN stays NaN.
 inline VecF32 exp_nonpositive(VecF32 x) {
   const VecF32 magic = spread(12582912.0f);  // 1.5 * 2^23: the sum's low bits are the rounded quotient
-  const VecI32 is_tiny = x < -87.0f;
-  const VecF32 bounded = is_tiny ? spread(-87.0f) : x;
-  const VecF32 shifted = fused(bounded, spread(1.44269504088896341f), magic);
-  const VecF32 quotient = shifted - magic;
-  const VecF32 rest = fused(quotient, spread(2.12194440e-4f), fused(quotient, spread(-0.693359375f), bounded));
-  VecF32 p = fused(rest, spread(1.9875691500e-4f), spread(1.3981999507e-3f));
-  p = fused(p, rest, spread(8.3334519073e-3f));
-  p = fused(p, rest, spread(4.1665795894e-2f));
-  p = fused(p, rest, spread(1.6666665459e-1f));
-  p = fused(p, rest, spread(5.0000001201e-1f));
-  p = fused(p, rest * rest, rest + 1.0f);
-  const VecI32 scale = ((VecI32)shifted << 23) + 0x3f800000;
-  return is_tiny ? (VecF32){} : p * (VecF32)scale;
+  const VecF32 shifted = fused(x, spread(1.44269504088896341f), magic);
+  const VecF32 rest = fused(shifted - magic, spread(-0.693147180559945309f), x);
+  VecF32 p = fused(rest, spread(1.38145e-3f), spread(8.36875e-3f));
+  p = fused(p, rest, spread(4.166839e-2f));
+  p = fused(p, rest, spread(0.1666652f));
+  p = fused(p, rest, spread(0.49999993f));
+  p = fused(p, rest, spread(1.0f));
+  p = fused(p, rest, spread(1.0f));
+  return p * (VecF32)(((VecI32)shifted << 23) + 0x3f800000);
 }
 
 // Halves a vector again and again: `merge` takes two of the same width.
@@ -296,10 +302,16 @@ inline void two_largest_of(
   }
 }
 
-// The last, incomplete vector of a row; what is missing cannot be a maximum and has probability zero.
-inline VecF32 load_rest(const float* x, int64_t n) {
+// The last, incomplete vector of a row; what is missing cannot be a maximum and weighs nothing beside one.
+inline VecF32 load_rest(const float* row, int64_t begin, int64_t end) {
+  const int64_t n = end - begin;
+  if (end >= kFloats) {
+    // The vector that ends with the row, without what was read before: a copy of n bytes would wait for its own
+    // store.
+    return lanes() >= static_cast<int32_t>(kFloats - n) ? load(row + end - kFloats) : spread(kLowest);
+  }
   VecF32 v = spread(kLowest);
-  __builtin_memcpy(&v, x, static_cast<size_t>(n) * sizeof(float));
+  __builtin_memcpy(&v, row + begin, static_cast<size_t>(n) * sizeof(float));
   return v;
 }
 
@@ -322,7 +334,7 @@ void two_largest(const float* x, int64_t n, float* largest, float* second) {
     offer(0, load(x + i));
     i += kFloats;
   }
-  if (i < n) offer(1, load_rest(x + i, n - i));
+  if (i < n) offer(1, load_rest(x, i, n));
   const VecI32 is_first = high[0] > high[1];
   const VecF32 loser = is_first ? high[1] : high[0];
   two_largest_of<ESPER_VECTOR_BYTES>(
@@ -340,14 +352,14 @@ RowSummary summarise(const float* x, int64_t n) {
     VecF32 sum = {}, weighted = {};
     const auto add = [&](VecF32 v) {
       const VecF32 shifted = v - largest;
-      const VecF32 e = exp_nonpositive(shifted);
+      const VecF32 bounded = shifted < kTiniest ? spread(kTiniest) : shifted;
+      const VecF32 e = exp_nonpositive(bounded);
       sum += e;
-      // -inf * 0 is a class that cannot occur: it adds nothing.
-      weighted += shifted < -87.0f ? (VecF32){} : shifted * e;
+      weighted = fused(bounded, e, weighted);
     };
     int64_t i = start;
     for (; i + kFloats <= end; i += kFloats) add(load(x + i));
-    if (i < end) add(load_rest(x + i, end - i));
+    if (i < end) add(load_rest(x, i, end));
     row.exp_sum += static_cast<double>(sum_of<ESPER_VECTOR_BYTES>(sum));
     row.weighted_sum += static_cast<double>(sum_of<ESPER_VECTOR_BYTES>(weighted));
   }

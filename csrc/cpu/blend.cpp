@@ -4,10 +4,17 @@
 
 #include <tuple>
 
+#include "pages.h"
 #include "tensors.h"
 
 namespace esper::cpu {
 namespace {
+
+Tensor result_like(const Tensor& t, DType dtype) {
+  Tensor result = new_tensor_strided(t, t.strides().data());
+  prefer_large_pages(result.mutable_data_ptr(), result.numel() * size_bytes(dtype));
+  return result;
+}
 
 double scalar_of(const Tensor& alpha) {
   check_cpu(alpha, "alpha");
@@ -105,7 +112,7 @@ Tensor blend(
   const Tensor h = dense(host);
   const Tensor s = laid_out_as(seed, h);
   const BlendPlan plan = plan_of(h, alpha, gate, gate_dim, lo, hi, convex);
-  Tensor out = new_tensor_strided(h, h.strides().data());
+  Tensor out = result_like(h, dtype);
   esper::blend(plan, dtype, h.const_data_ptr(), s.const_data_ptr(), out.mutable_data_ptr(), parallel_for);
   return out;
 }
@@ -124,9 +131,7 @@ std::tuple<Tensor, Tensor> blend_backward(
   const DType dtype = dtype_of(grad, "grad");
   const Tensor g = dense(grad);
   const BlendPlan plan = plan_of(g, alpha, gate, gate_dim, lo, hi, convex);
-  const auto result = [&](bool is_wanted) {
-    return is_wanted ? new_tensor_strided(g, g.strides().data()) : new_empty(g);
-  };
+  const auto result = [&](bool is_wanted) { return is_wanted ? result_like(g, dtype) : new_empty(g); };
   Tensor grad_host = result(want_host);
   Tensor grad_seed = result(want_seed);
   esper::blend_backward(
