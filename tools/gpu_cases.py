@@ -123,7 +123,6 @@ def _observations(samples: int, classes: int) -> Case:
 
 def cases() -> dict[str, Case]:
     dtypes = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-    channels_last = torch.channels_last
     return {
         **{
             f"rows {k}x{n} {dtype}": _rows(k, n, dtype)
@@ -132,8 +131,12 @@ def cases() -> dict[str, Case]:
         },
         **{f"lists {k}": _lists(k) for k in (2, 8, 17)},
         **{f"flatten {dtype}": _flatten(dtype) for dtype in dtypes},
-        **{f"blends {dtype}": _blends((3, 8, 5, 7), dtype, torch.contiguous_format) for dtype in dtypes},
-        "blends channels last": _blends((3, 8, 5, 7), torch.float32, channels_last),
+        **{
+            f"blends {width} {dtype} {layout}": _blends((3, 8, 5, width), dtype, layout)
+            for dtype in dtypes
+            for width in (7, 201)
+            for layout in (torch.contiguous_format, torch.channels_last)
+        },
         "blends large": _blends((4, 64, 33, 31), torch.float32, torch.contiguous_format),
         "short rows": _observations(37, 10),
         "long rows": _observations(3, 5001),

@@ -1,7 +1,7 @@
 // Weighting a host's activation with a seed's and the gradients of that: one pass, 16 bytes an access.
 //
 // Alpha and the gate stay on the device, so a new alpha neither recompiles nor re-captures. Weights of exactly 0 and 1
-// leave an operand unread: a NaN behind them does not show.
+// leave an operand out, and where bandwidth counts unread: a NaN behind them does not show.
 
 #include <tuple>
 
@@ -14,11 +14,21 @@ namespace {
 
 constexpr int kThreads = 256;
 
+// Up to here a launch waits for one read after the other and for its instructions, not for bandwidth: one element a
+// thread, all of its operands read at once, whether alpha will ask for them or not, and little code.
+constexpr int64_t kSmall = 64 * kThreads;
+
 template <typename C>
 struct Pair {
   C keep;
   C take;
 };
+
+template <typename C>
+__device__ inline Pair<C> pair_of(const BlendPlan& plan, double alpha, uint32_t entry) {
+  const C take = static_cast<C>(plan.weight(alpha, entry).e);
+  return {plan.is_convex ? C(1) - take : C(1), take};
+}
 
 template <typename C>
 __device__ inline C mix(C host, C seed, const Pair<C>& weights) {
@@ -42,17 +52,14 @@ class Weights {
   __device__ Weights(const BlendPlan& plan, Pair<C>* table)
       : plan_(plan), table_(plan.entries <= kTable ? table : nullptr), alpha_(plan.read_alpha()) {
     if (table_ == nullptr) return;
-    if (threadIdx.x < plan.entries) table[threadIdx.x] = compute(threadIdx.x);
+    if (threadIdx.x < plan.entries) table[threadIdx.x] = pair_of<C>(plan, alpha_, threadIdx.x);
     __syncthreads();
   }
-  __device__ Pair<C> operator[](uint32_t entry) const { return table_ != nullptr ? table_[entry] : compute(entry); }
-
- private:
-  __device__ Pair<C> compute(uint32_t entry) const {
-    const C take = static_cast<C>(plan_.weight(alpha_, entry).e);
-    return {plan_.is_convex ? C(1) - take : C(1), take};
+  __device__ Pair<C> operator[](uint32_t entry) const {
+    return table_ != nullptr ? table_[entry] : pair_of<C>(plan_, alpha_, entry);
   }
 
+ private:
   const BlendPlan& plan_;
   const Pair<C>* table_;
   double alpha_;
@@ -214,6 +221,29 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
   }
 }
 
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    small_blend_kernel(BlendPlan plan, const T* host, const T* seed, T* out, uint32_t size) {
+  using C = compute_t<T>;
+  const uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= size) return;
+  const C from_host = widen(host[i]);
+  const C from_seed = widen(seed[i]);
+  out[i] = narrow<T>(mix(from_host, from_seed, pair_of<C>(plan, plan.read_alpha(), plan.entry_at(i))));
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    small_backward_kernel(BlendPlan plan, const T* grad, T* grad_host, T* grad_seed, uint32_t size) {
+  using C = compute_t<T>;
+  const uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= size) return;
+  const C g = widen(grad[i]);
+  const Pair<C> weights = pair_of<C>(plan, plan.read_alpha(), plan.entry_at(i));
+  if (grad_host != nullptr) grad_host[i] = narrow<T>(scale(g, weights.keep));
+  if (grad_seed != nullptr) grad_seed[i] = narrow<T>(scale(g, weights.take));
+}
+
 // Calls body(size of a pack, whether it shares a gate entry) with constants: 16 bytes where every address allows it.
 template <typename T, typename Body>
 void with_pack(const BlendPlan& plan, bool is_aligned, Body&& body) {
@@ -245,6 +275,12 @@ Tensor blend(
   const int64_t size = h.numel();
   dispatch_floating(h.scalar_type(), "host", [&](auto type) {
     using T = typename decltype(type)::type;
+    if (size <= kSmall) {
+      launch(
+          small_blend_kernel<T>, ceil_div(size, kThreads), kThreads, device.stream(), plan, data<T>(h), data<T>(s),
+          data<T>(out), static_cast<uint32_t>(size));
+      return;
+    }
     with_pack<T>(plan, is_aligned(h.data_ptr()) && is_aligned(s.data_ptr()), [&](auto pack, auto is_uniform) {
       launch(
           blend_kernel<T, pack(), is_uniform()>, ceil_div(size, Tile<T, pack()>::kElements), kThreads, device.stream(),
@@ -275,11 +311,18 @@ std::tuple<Tensor, Tensor> blend_backward(
   const int64_t size = want_host || want_seed ? g.numel() : 0;
   dispatch_floating(g.scalar_type(), "grad", [&](auto type) {
     using T = typename decltype(type)::type;
+    T* to_host = want_host ? data<T>(grad_host) : nullptr;
+    T* to_seed = want_seed ? data<T>(grad_seed) : nullptr;
+    if (size <= kSmall) {
+      launch(
+          small_backward_kernel<T>, ceil_div(size, kThreads), kThreads, device.stream(), plan, data<T>(g), to_host,
+          to_seed, static_cast<uint32_t>(size));
+      return;
+    }
     with_pack<T>(plan, is_aligned(g.data_ptr()), [&](auto pack, auto is_uniform) {
       launch(
           backward_kernel<T, pack(), is_uniform()>, ceil_div(size, Tile<T, pack()>::kElements), kThreads,
-          device.stream(), plan, data<T>(g), want_host ? data<T>(grad_host) : nullptr,
-          want_seed ? data<T>(grad_seed) : nullptr, size);
+          device.stream(), plan, data<T>(g), to_host, to_seed, size);
     });
   });
   return {grad_host, grad_seed};

@@ -57,6 +57,12 @@ struct BlendPlan {
     return {e, is_inside && e == raw ? factor : 0.0, !is_inside || (e != raw && raw == raw)};
   }
   __device__ double read_alpha() const { return read(alpha, 0, is_alpha_double); }
+  // Of an element among fewer than 2^30.
+  __device__ uint32_t entry_at(uint32_t element) const {
+    if (entries == 1) return 0;
+    const uint32_t run = by_inner.divide(element);
+    return run - by_entries.divide(run) * by_entries.value;
+  }
 };
 
 // Finds the gate entries of the elements of one block's tile, which begins at `base`.

@@ -16,6 +16,9 @@ from tests.kernels.reference import DTYPES, TOLERANCE, relative_error
 
 Blend = Callable[..., Tensor]
 SHAPES = [(), (0,), (1,), (7,), (64, 10), (3, 8, 5, 7), (2, 65_537), (4, 0, 3)]
+# Few elements and many take different kernels on a GPU.
+IMAGES = [(2, 12, 5, 6), (7, 12, 15, 18)]
+ROWS = [(5, 333), (5, 3333)]
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda t: t,
     "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
@@ -52,10 +55,11 @@ def test_a_blend_equals_its_formula(
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", IMAGES, ids=str)
 def test_channel_weights_follow_the_channel_in_every_layout(
-    device: torch.device, dtype: torch.dtype, layout: str, residual: bool
+    device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, layout: str, residual: bool
 ) -> None:
-    host, seed = (LAYOUTS[layout](t) for t in _pair((2, 12, 5, 6), dtype, device))
+    host, seed = (LAYOUTS[layout](t) for t in _pair(shape, dtype, device))
     vector = torch.rand(12, dtype=torch.float64, device=device) * 1.5
     vector[3], vector[5] = 0.0, 5.0
     value = kernels.blend_channel(host, seed, vector, _alpha(0.5, device), residual=residual)
@@ -68,31 +72,33 @@ def test_channel_weights_follow_the_channel_in_every_layout(
 @pytest.mark.parametrize("entries", [1, 2, 3, 4, 6, 12])
 def test_fewer_entries_than_channels_expand_by_groups(device: torch.device, entries: int) -> None:
     vector = torch.rand(entries, device=device)
-    for shape in ((2, 12, 9, 9), (5, 12)):
+    for shape in ((2, 12, 9, 9), (5, 12), (25, 12, 9, 9), (2000, 12)):
         host, seed = _pair(shape, torch.float32, device)
         value = kernels.blend_channel(host, seed, vector, _alpha(1.0, device))
         expanded = kernels.blend_channel(host, seed, vector.repeat_interleave(12 // entries), _alpha(1.0, device))
         assert torch.equal(value, expanded)
 
 
-def test_channels_may_be_the_last_dimension(device: torch.device) -> None:
-    host, seed = _pair((2, 9, 6), torch.float32, device)
+@pytest.mark.parametrize("rows", [9, 2000])
+def test_channels_may_be_the_last_dimension(device: torch.device, rows: int) -> None:
+    host, seed = _pair((2, rows, 6), torch.float32, device)
     vector = torch.rand(6, device=device)
     value = kernels.blend_channel(host, seed, vector, _alpha(1.0, device), dim=-1)
     assert relative_error(value, reference.blend(host, seed, vector, convex=True)) < 1e-6
 
 
-@pytest.mark.parametrize("shape", [(33, 10), (33, 4, 3, 3), (33,), (33, 700)])
+@pytest.mark.parametrize("shape", [(33, 10), (33, 4, 3, 3), (33,), (33, 700), (300, 77), (20_000,)])
 def test_each_sample_is_weighted_by_its_own_gate(device: torch.device, shape: tuple[int, ...]) -> None:
     host, seed = _pair(shape, torch.float32, device)
-    gate = torch.rand(33, device=device)
+    gate = torch.rand(shape[0], device=device)
     value = kernels.blend_confidence(host, seed, gate, _alpha(0.8, device), lo=0.1, hi=0.5)
     e = (0.8 * gate.double()).clamp(0.1, 0.5).view(-1, *[1] * (len(shape) - 1))
     assert relative_error(value, reference.blend(host, seed, e, convex=True)) < 1e-6
 
 
-def test_alpha_zero_returns_the_host_whatever_the_lower_bound_says(device: torch.device) -> None:
-    host, seed = _pair((8, 16), torch.float32, device)
+@pytest.mark.parametrize("width", [16, 4000])
+def test_alpha_zero_returns_the_host_whatever_the_lower_bound_says(device: torch.device, width: int) -> None:
+    host, seed = _pair((8, width), torch.float32, device)
     gate = torch.rand(8, device=device)
     value = kernels.blend_confidence(host, torch.full_like(seed, torch.nan), gate, _alpha(0.0, device), lo=0.3)
     assert torch.equal(value, host)
@@ -101,10 +107,11 @@ def test_alpha_zero_returns_the_host_whatever_the_lower_bound_says(device: torch
 @pytest.mark.parametrize("alpha", [0.0, -0.0, -2.0])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_alpha_zero_returns_the_host_even_where_the_seed_is_not_finite(
-    device: torch.device, dtype: torch.dtype, bad: float, alpha: float
+    device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, bad: float, alpha: float
 ) -> None:
-    host, seed = _pair((5, 333), dtype, device)
+    host, seed = _pair(shape, dtype, device)
     seed[2] = bad
     a = _alpha(alpha, device)
     vector = torch.ones(3, device=device)
@@ -115,8 +122,9 @@ def test_alpha_zero_returns_the_host_even_where_the_seed_is_not_finite(
 
 @pytest.mark.parametrize("alpha", [1.0, 7.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_alpha_one_is_exact(device: torch.device, dtype: torch.dtype, alpha: float) -> None:
-    host, seed = _pair((5, 333), dtype, device)
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_alpha_one_is_exact(device: torch.device, shape: tuple[int, ...], dtype: torch.dtype, alpha: float) -> None:
+    host, seed = _pair(shape, dtype, device)
     assert torch.equal(kernels.blend_residual(host, seed, _alpha(alpha, device)), host + seed)
     host[1] = float("nan")
     assert torch.equal(kernels.blend_convex(host, seed, _alpha(alpha, device)), seed)
@@ -124,7 +132,7 @@ def test_alpha_one_is_exact(device: torch.device, dtype: torch.dtype, alpha: flo
 
 def test_a_channel_with_weight_zero_or_one_is_exact_beside_others(device: torch.device) -> None:
     vector = torch.tensor([0.0, 1.0, 0.5], device=device)
-    for shape in ((4, 3, 50), (4, 3)):
+    for shape in ((4, 3, 50), (4, 3), (400, 3, 50), (9000, 3)):
         host, seed = _pair(shape, torch.float32, device)
         host[:, 1] = float("nan")
         seed[:, 0] = float("inf")
@@ -134,8 +142,9 @@ def test_a_channel_with_weight_zero_or_one_is_exact_beside_others(device: torch.
         assert torch.isfinite(value[:, 2]).all()
 
 
-def test_a_nan_alpha_or_gate_is_not_hidden(device: torch.device) -> None:
-    host, seed = _pair((4, 6), torch.float32, device)
+@pytest.mark.parametrize("width", [6, 5000])
+def test_a_nan_alpha_or_gate_is_not_hidden(device: torch.device, width: int) -> None:
+    host, seed = _pair((4, width), torch.float32, device)
     assert torch.isnan(kernels.blend_residual(host, seed, _alpha(float("nan"), device))).all()
     gate = torch.tensor([0.5, float("nan"), 0.5, 0.5], device=device)
     value = kernels.blend_confidence(host, seed, gate, _alpha(1.0, device))
@@ -211,11 +220,12 @@ def test_an_isolated_host_still_learns_through_its_other_uses(device: torch.devi
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_gradients_at_the_ends_are_exact_even_where_the_arriving_one_is_not_finite(
-    device: torch.device, dtype: torch.dtype
+    device: torch.device, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
-    host, seed = (t.requires_grad_() for t in _pair((3, 5), dtype, device))
-    arriving = torch.randn(3, 5).to(dtype).to(device)
+    host, seed = (t.requires_grad_() for t in _pair(shape, dtype, device))
+    arriving = torch.randn(shape).to(dtype).to(device)
     arriving[1, 1] = float("nan")
     at_zero = torch.autograd.grad(kernels.blend_convex(host, seed, _alpha(0.0, device)), (host, seed), arriving)
     assert torch.equal(at_zero[0], arriving) or torch.equal(at_zero[0].isnan(), arriving.isnan())
@@ -225,10 +235,13 @@ def test_gradients_at_the_ends_are_exact_even_where_the_arriving_one_is_not_fini
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_follow_the_channel_in_every_layout(device: torch.device, layout: str) -> None:
-    host, seed = (LAYOUTS[layout](t).detach().requires_grad_() for t in _pair((2, 12, 5, 6), torch.float32, device))
+@pytest.mark.parametrize("shape", IMAGES, ids=str)
+def test_gradients_follow_the_channel_in_every_layout(
+    device: torch.device, shape: tuple[int, ...], layout: str
+) -> None:
+    host, seed = (LAYOUTS[layout](t).detach().requires_grad_() for t in _pair(shape, torch.float32, device))
     vector = torch.rand(12, device=device)
-    arriving = LAYOUTS[layout](torch.randn(2, 12, 5, 6, device=device))
+    arriving = LAYOUTS[layout](torch.randn(shape, device=device))
     value = kernels.blend_channel(host, seed, vector, _alpha(0.5, device))
     host_gradient, seed_gradient = torch.autograd.grad(value, (host, seed), arriving)
     e = 0.5 * vector.view(1, 12, 1, 1)
