@@ -44,18 +44,17 @@ inline std::string memory_complaint(AtenTensorHandle tensor) {
          std::to_string(held_bytes) + ": it was freed or resized";
 }
 
-// Where a tensor's elements are and how much memory is there. Strides are left to who needs them.
+// Where a tensor's elements are. Strides are left to who needs them, and so is how much memory there is: a storage that
+// is resized or freed moves, since the old memory is still held while the new one is allocated.
 struct Footprint {
   void* address = nullptr;
   int64_t numel = 0;
-  int64_t held_bytes = 0;
-  int64_t offset = 0;
   int32_t dtype = 0;
   bool is_contiguous = true;
 
   bool operator==(const Footprint& other) const {
-    return address == other.address && numel == other.numel && held_bytes == other.held_bytes &&
-           offset == other.offset && dtype == other.dtype && is_contiguous == other.is_contiguous;
+    return address == other.address && numel == other.numel && dtype == other.dtype &&
+           is_contiguous == other.is_contiguous;
   }
 };
 
@@ -64,8 +63,6 @@ inline Footprint footprint_of(AtenTensorHandle tensor) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &found.numel));
   if (found.numel == 0) return found;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &found.address));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(tensor, &found.held_bytes));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(tensor, &found.offset));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &found.dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor, &found.is_contiguous));
   return found;

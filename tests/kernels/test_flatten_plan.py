@@ -140,19 +140,29 @@ def test_no_sequence_of_changes_leaves_a_stale_result(names: list[str]) -> None:
         assert torch.equal(out, _expected(grads, [12, 15, 12], torch.float32, device))
 
 
-def test_freed_memory_is_an_error_and_the_plan_recovers(device: torch.device) -> None:
-    grads = [torch.randn(12, device=device), torch.randn(3, device=device)]
+@pytest.mark.parametrize("left_bytes", [0, 4, 59])
+def test_freed_memory_is_an_error_and_the_plan_recovers(device: torch.device, left_bytes: int) -> None:
+    grads = [torch.randn(15, device=device)[3:], torch.randn(3, device=device)]
     out, plan = torch.zeros(15, device=device), FlattenPlan()
     kernels.flatten_(grads, out, plan=plan)
     before = out.clone()
-    grads[0].untyped_storage().resize_(0)
-    with pytest.raises(RuntimeError, match="its storage holds 0: it was freed or resized"):
+    grads[0].untyped_storage().resize_(left_bytes)
+    with pytest.raises(RuntimeError, match=f"its storage holds {left_bytes}: it was freed or resized"):
         kernels.flatten_(grads, out, plan=plan)
     assert torch.equal(out, before)
-    grads[0].untyped_storage().resize_(48)
+    grads[0].untyped_storage().resize_(60)
     grads[0].fill_(7.0)
     kernels.flatten_(grads, out, plan=plan)
     assert out[:12].tolist() == [7.0] * 12
+
+
+def test_another_type_at_the_same_address_is_noticed(device: torch.device) -> None:
+    grads = [torch.randn(12, device=device)]
+    out, plan = torch.zeros(12, device=device), FlattenPlan()
+    kernels.flatten_(grads, out, plan=plan)
+    grads[0].data = grads[0].data.view(torch.int32)
+    with pytest.raises(RuntimeError, match="Int"):
+        kernels.flatten_(grads, out, plan=plan)
 
 
 def test_one_plan_serves_several_outputs_and_types_in_turn(device: torch.device) -> None:
