@@ -15,10 +15,12 @@ _NUMERIC = tuple(field for field in TrainingMetrics.DESCRIPTOR.fields if field.n
 DETERMINISTIC: tuple[str, ...] = tuple(f.name for f in _NUMERIC if f.number < _FIRST_MEASURED_NUMBER)
 MEASURED: tuple[str, ...] = tuple(f.name for f in _NUMERIC if f.number >= _FIRST_MEASURED_NUMBER)
 
+_NAMES = frozenset(DETERMINISTIC) | frozenset(MEASURED)
+
 
 def pack(optimizer_family: str, values: Mapping[str, float | None]) -> TrainingMetrics:
     """The message with these numbers; None means not measured. An unknown name is a ValueError."""
-    unknown = sorted(values.keys() - set(DETERMINISTIC) - set(MEASURED))
+    unknown = sorted(values.keys() - _NAMES)
     if unknown:
         raise ValueError(f"TrainingMetrics has no field {', '.join(unknown)}")
     known = {name: value for name, value in values.items() if value is not None}

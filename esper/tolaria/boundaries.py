@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, takewhile
 from math import isfinite
 
 from opentelemetry.trace import Link, get_current_span
@@ -54,10 +54,14 @@ class Boundaries:
         result = self._react(watch) if self._has_lag and self.pipeline.is_due else None
         with watch.measure("apply"):
             self._executor.at_boundary(session.progress.step)
-        packet, collected = self._hand_over(steps, want_state=want_state)
+        packet, collected = self._evidence(steps)
         if not self._has_lag:
+            self.pipeline.hand_over(packet, collected, want_state=want_state)
             result = self._react(watch)
         self._tell(packet, collected, result, watch)
+        if self._has_lag:
+            # Last, because the thread that takes it wants the interpreter too: it has it while the next step computes.
+            self.pipeline.hand_over(packet, collected, want_state=want_state)
 
     def drain(self) -> None:
         """After the last step: execute what is in flight, end growth, tell the services and hear their last word."""
@@ -69,7 +73,8 @@ class Boundaries:
                 self._executor.at_boundary(step)
         with watch.measure("apply"):
             self._executor.finish(step)
-        packet, collected = self._hand_over((), want_state=False)
+        packet, collected = self._evidence(())
+        self.pipeline.hand_over(packet, collected, want_state=False)
         with watch.measure("wait"):
             last = self.pipeline.take()
         self._note(last)
@@ -81,16 +86,18 @@ class Boundaries:
             collected = Collected()
 
     def _read_steps(self) -> list[StepDone]:
-        """The steps since the last boundary as numbers."""
+        """The steps since the last boundary as numbers; those before an unusable one are told as well."""
         session = self._session
         steps = session.log.flush()
-        for done in steps:
-            if not isfinite(done.loss):
-                raise NonFiniteLoss(done.step - 1, f"the training loss is {done.loss}{self._remedy}")
+        usable = list(takewhile(lambda done: isfinite(done.loss), steps))
+        for done in usable:
             session.progress.signals.add(done)
             session.progress.meter.add(done)
-            session.observer.on_step(done)
-        return steps
+        session.observer.on_steps(usable)
+        if len(usable) < len(steps):
+            bad = steps[len(usable)]
+            raise NonFiniteLoss(bad.step - 1, f"the training loss is {bad.loss}{self._remedy}")
+        return usable
 
     def _react(self, watch: Watch) -> PacketResult:
         """Take the oldest result and execute what it says."""
@@ -129,7 +136,8 @@ class Boundaries:
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
 
-    def _hand_over(self, steps: Sequence[StepDone], *, want_state: bool) -> tuple[SystemStatePacket, Collected]:
+    def _evidence(self, steps: Sequence[StepDone]) -> tuple[SystemStatePacket, Collected]:
+        """The next packet, and what the executor measured for it."""
         session, progress = self._session, self._session.progress
         collected = self._executor.collect(progress.step)
         progress.macs.side = self._executor.side_macs
@@ -143,7 +151,6 @@ class Boundaries:
         network = network_of(self._executor, progress.macs.total)
         metrics = training_metrics(steps, progress.signals, network, session.measured)
         packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
-        self.pipeline.hand_over(packet, collected, want_state=want_state)
         return packet, collected
 
     def _tell(self, packet: SystemStatePacket, collected: Collected, result: PacketResult | None, watch: Watch) -> None:

@@ -32,9 +32,9 @@ class State:
         self._has_growth_ended = False
         self._times_ms: deque[float] = deque(maxlen=50)
 
-    def note_step(self, done: StepDone) -> None:
-        self.step = done
-        self._times_ms.append(done.step_ms)
+    def note_steps(self, steps: Sequence[StepDone]) -> None:
+        self.step = steps[-1] if steps else self.step
+        self._times_ms.extend(done.step_ms for done in steps)
 
     def note_boundary(self, boundary: Boundary) -> list[str]:
         """Take a boundary; returns what happened there, in words."""
@@ -89,8 +89,8 @@ class PlainDisplay(Observer):
         self._state.started = started
         self._print(opening(started))
 
-    def on_step(self, done: StepDone) -> None:
-        self._state.note_step(done)
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._state.note_steps(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         for text in self._state.note_boundary(boundary):
@@ -135,8 +135,8 @@ class LiveDisplay(Observer):
         self._progress.update(self._task, total=started.total_steps, completed=started.step)
         self._live.start(refresh=True)
 
-    def on_step(self, done: StepDone) -> None:
-        self._state.note_step(done)
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._state.note_steps(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         for text in self._state.note_boundary(boundary):

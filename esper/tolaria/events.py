@@ -36,7 +36,7 @@ from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notic
 
 Fields = dict[str, Any]
 
-BOUNDARY_WAIT_S = 0.25
+BOUNDARY_WAIT_S = 1.0
 
 
 def present(message: Message, *names: str) -> Fields:
@@ -51,7 +51,7 @@ class EventLog(Observer):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps: list[StepDone] = []
-        self._waiting: list[str] = []
+        self._waiting: list[tuple[float, str, Fields]] = []
         self._written_s = 0.0
 
     def __enter__(self) -> EventLog:
@@ -69,14 +69,13 @@ class EventLog(Observer):
         self._write_out()
 
     def _add(self, kind: str, fields: Fields) -> None:
-        record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        self._waiting.append(json.dumps(record, default=str) + "\n")
+        self._waiting.append((time.time(), kind, fields))
 
     def _write_out(self) -> None:
         """Whole lines at once: each write hands the interpreter to other threads, and a kill may cut it short."""
-        lines, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []
         self._written_s = time.monotonic()
-        self._file.write("".join(lines))
+        self._file.write("".join(line(*event) for event in waiting))
 
     def on_start(self, started: RunStarted) -> None:
         kind = "resumed" if started.is_resumed else "run"
@@ -91,8 +90,8 @@ class EventLog(Observer):
             parameters=started.parameters,
         )
 
-    def on_step(self, done: StepDone) -> None:
-        self._steps.append(done)
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._steps.extend(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         steps, self._steps = self._steps, []
@@ -145,6 +144,12 @@ class EventLog(Observer):
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self.write("finished", step=summary.get("steps"), weights_digest=summary.get("weights_digest"))
+
+
+def line(time_s: float, kind: str, fields: Fields) -> str:
+    """An event as it stands in the file."""
+    stamp = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": stamp, "kind": kind, **fields}, default=str) + "\n"
 
 
 def incident_kind(name: str) -> str:

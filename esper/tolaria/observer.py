@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +123,8 @@ class Observer:
     def on_start(self, started: RunStarted) -> None:
         """The run begins or goes on."""
 
-    def on_step(self, done: StepDone) -> None:
-        """A step was made; called at the boundary after it."""
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        """Steps were made; called at the boundary after them."""
 
     def on_boundary(self, boundary: Boundary) -> None:
         """A packet was handed over and an older one's consequences were executed."""
@@ -145,15 +146,16 @@ class Observers(Observer):
     """Several observers as one, told in order."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        groups = (observer._observers if type(observer) is Observers else (observer,) for observer in observers)
+        self._observers: tuple[Observer, ...] = tuple(chain.from_iterable(groups))
 
     def on_start(self, started: RunStarted) -> None:
         for observer in self._observers:
             observer.on_start(started)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
         for observer in self._observers:
-            observer.on_step(done)
+            observer.on_steps(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         for observer in self._observers:

@@ -52,8 +52,8 @@ class TelemetryObserver(Observer):
         begun = event(m.RUN_STARTED, self._clock, generation=started.generation, total_steps=started.total_steps)
         self._send(started.step, events=[begun])
 
-    def on_step(self, done: StepDone) -> None:
-        self._step_ms.append(done.step_ms)
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._step_ms.extend(done.step_ms for done in steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         result = boundary.result

@@ -1,7 +1,7 @@
-"""The arms of control_overhead.py: training runs with clocks on them, as many as lines are read, in one process.
+"""The arms of control_overhead.py: training runs with clocks on them, all in one process.
 
-python tools/bench/control_arms.py ARM FOLDER WIDTH STEPS STEPS_PER_EPOCH    prints JSON for each line read
-python tools/bench/control_arms.py operate ENDPOINT                          the operator: each line a command
+python tools/bench/control_arms.py serve FOLDER WIDTH STEPS STEPS_PER_EPOCH    JSON for each arm's name read
+python tools/bench/control_arms.py operate ENDPOINT                            the operator: each line a command
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from esper.tolaria.packet_result import PacketResult, RunStates
 from esper.tolaria.pipeline import Pipeline
 from esper.tolaria.prepare import prepare
 from esper.tolaria.run import Interruption, RunOptions, grow
-from esper.tolaria.scalars import TensorBoardScalars
 from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
 from esper.tolaria.snapshot import Snapshot
 from esper.tolaria.trainer import Trainer
@@ -160,8 +159,7 @@ def train_watched(config: TrainConfig, *further: Observer) -> dict[str, Any]:
     """A run as the launcher makes it."""
     tolaria_run.Trainer = TimedTrainer  # type: ignore[misc,attr-defined]
     with config.run_dir.with_suffix(".txt").open("w") as terminal:
-        watching = [PlainDisplay(terminal), TensorBoardScalars(config.run_dir / "tensorboard")]
-        return grow(config, RunOptions(), [*watching, *further], Interruption())
+        return grow(config, RunOptions(), [PlainDisplay(terminal), *further], Interruption())
 
 
 def train_never(config: TrainConfig) -> dict[str, Any]:
@@ -187,15 +185,13 @@ def config_of(run_dir: Path, width: int, steps: int, steps_per_epoch: int) -> Tr
     return TrainConfig(hidden=(width, width), epochs=epochs, run_dir=run_dir, growth_warmup_steps=2 * steps + 1000)
 
 
-SIMPLE_ARMS: dict[str, Train] = {"bare": train_bare, "never": train_never}
-
-
-def serve(arm: str, folder: Path, width: int, steps: int, steps_per_epoch: int) -> None:
-    """Train once for each line read."""
-    with controlled(folder) if arm == "control" else nullcontext(SIMPLE_ARMS[arm]) as train:
+def serve(folder: Path, width: int, steps: int, steps_per_epoch: int) -> None:
+    """Train once for each arm's name read; the services idle while an arm runs that doesn't know them."""
+    with controlled(folder) as train_controlled:
+        arms: dict[str, Train] = {"bare": train_bare, "never": train_never, "control": train_controlled}
         print("ready", flush=True)
-        for index, _ in enumerate(sys.stdin):
-            summary = train(config_of(folder / f"run-{index}", width, steps, steps_per_epoch))
+        for index, line in enumerate(sys.stdin):
+            summary = arms[line.strip()](config_of(folder / f"run-{index}", width, steps, steps_per_epoch))
             print(json.dumps(summary), flush=True)
 
 
@@ -204,7 +200,7 @@ def main(verb: str, *arguments: str) -> None:
         operate(*arguments)
     else:
         folder, *numbers = arguments
-        serve(verb, Path(folder), *map(int, numbers))
+        serve(Path(folder), *map(int, numbers))
 
 
 if __name__ == "__main__":

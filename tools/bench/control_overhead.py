@@ -3,14 +3,16 @@
 
     python tools/bench/control_overhead.py [--pairs 9] [--step-ms 10 1] [--steps N] [--json [FILE]]
 
-Arms, each a process that makes one run a round, with the same steps, epoch evaluations and checkpoints:
+Arms, each a run a round with the same steps, epoch evaluations and checkpoints:
 
   bare     the training loop alone: no packets, nobody watching, no services
   never    --grow never: packets, events.jsonl, TensorBoard and display, but no services
   control  the default: three services, telemetry, and an operator's process whose signed commands are accepted and
            executed all the while; the trigger germinates nothing, so that all arms do the same work
 
-Times count from the first step to the end of training; start-up comes before. All arms must end with equal weights.
+One process trains all arms, because two processes of one arm can differ by 5 % for as long as they live: by where their
+memory lies. Times count from the first step to the end of training; start-up comes before. All arms must end with equal
+weights.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +66,24 @@ def calibrate(step_ms: float) -> tuple[int, float, int]:
 
 
 @contextmanager
-def arm_process(arm: str, *numbers: int) -> Iterator[Callable[[], dict[str, Any]]]:
-    """A process of an arm; each call of what is given makes one run and returns its summary."""
+def trainer_process(*numbers: int) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """The process that trains; each call of what is given makes one run of an arm and returns its summary."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-        command = [sys.executable, str(Path(__file__).with_name("control_arms.py")), arm, folder, *map(str, numbers)]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("control_arms.py")),
+            "serve",
+            folder,
+            *map(str, numbers),
+        ]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
         def answer() -> str:
             line = process.stdout.readline() if process.stdout else ""
-            return line or sys.exit(f"arm {arm} ended with {process.wait()}")
+            return line or sys.exit(f"the training process ended with {process.wait()}")
 
-        def make_run() -> dict[str, Any]:
-            print(file=process.stdin, flush=True)
+        def make_run(arm: str) -> dict[str, Any]:
+            print(arm, file=process.stdin, flush=True)
             summary: dict[str, Any] = json.loads(answer())
             return summary
 
@@ -104,12 +112,11 @@ def compare(step_ms: float, pairs: int, steps: int | None) -> dict[str, Any]:
     width, measured_ms, steps_per_epoch = calibrate(step_ms)
     steps = steps or max(200, round(TRAINING_MS / measured_ms))
     rounds = []
-    with ExitStack() as stack:
-        make = {arm: stack.enter_context(arm_process(arm, width, steps, steps_per_epoch)) for arm in ARMS}
-        # The first run of a process loads libraries and grows memory: it is not counted.
-        check_round({arm: make[arm]() for arm in ARMS})
+    with trainer_process(width, steps, steps_per_epoch) as make_run:
+        # The first run of each arm loads libraries and grows memory: it is not counted.
+        check_round({arm: make_run(arm) for arm in ARMS})
         for index in range(pairs):
-            summaries = {arm: make[arm]() for arm in order(ARMS, index)}
+            summaries = {arm: make_run(arm) for arm in order(ARMS, index)}
             check_round(summaries)
             rounds.append(summaries)
             walls = {arm: f"{summaries[arm]['measured']['wall_s']:.2f} s" for arm in ARMS}

@@ -76,7 +76,7 @@ GROWTH = PacketResult(
 
 def tell_a_run(display: Observer) -> None:
     display.on_start(started())
-    display.on_step(step_done(10, step_ms=1.5))
+    display.on_steps([step_done(10, step_ms=1.5)])
     display.on_boundary(boundary(10, seeds=[seed_view(), seed_view("s0", stage="DORMANT", alpha=0.0)]))
     display.on_boundary(boundary(20, result=GROWTH))
     display.on_events([Notice(step=25, name="tolaria.rollback", level="ERROR", message="back to step 20")])
@@ -117,7 +117,7 @@ def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None
     display, stream = plain(clock)
     display.on_start(started())
     for step in range(10, 130, 10):
-        display.on_step(step_done(step))
+        display.on_steps([step_done(step)])
         display.on_boundary(boundary(step))
         clock.advance(1.0)
         if step == 50:
@@ -143,7 +143,7 @@ def test_the_step_time_is_the_median_of_the_last_fifty() -> None:
     display, stream = plain(clock)
     display.on_start(started())
     for step, step_ms in enumerate([100.0] * 60 + [1.0] * 26 + [9.0] * 24):
-        display.on_step(step_done(step, step_ms=step_ms))
+        display.on_steps([step_done(step, step_ms=step_ms)])
     display.on_boundary(boundary(110))
     assert "1.00 ms/step" in stream.getvalue()
 

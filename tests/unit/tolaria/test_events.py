@@ -62,7 +62,7 @@ def step_done(step: int) -> StepDone:
 def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
     with EventLog(tmp_path / "events.jsonl") as log:
         for step in (1, 2, 3):
-            log.on_step(step_done(step))
+            log.on_steps([step_done(step)])
         log.on_boundary(boundary(None))
     (event,) = read_events(tmp_path)
     assert event["kind"] == "boundary"
@@ -73,7 +73,7 @@ def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
 def test_whatever_happens_is_written_at_once_and_after_the_boundaries_before_it(tmp_path: Path) -> None:
     with EventLog(tmp_path / "events.jsonl") as log:
         for step in (10, 20, 30):
-            log.on_step(step_done(step))
+            log.on_steps([step_done(step)])
             log.on_boundary(boundary(None, step))
         log.on_events([Notice(step=30, name="tolaria.rollback", level="ERROR", message="back")])
         assert [(event["kind"], event["step"]) for event in read_events(tmp_path)] == [
@@ -87,7 +87,7 @@ def test_whatever_happens_is_written_at_once_and_after_the_boundaries_before_it(
 def test_boundaries_that_waited_are_written_at_the_end(tmp_path: Path) -> None:
     with EventLog(tmp_path / "events.jsonl") as log:
         for step in (10, 20, 30):
-            log.on_step(step_done(step))
+            log.on_steps([step_done(step)])
             log.on_boundary(boundary(None, step))
     assert [event["step"] for event in read_events(tmp_path)] == [10, 20, 30]
 

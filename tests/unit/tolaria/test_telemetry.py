@@ -93,7 +93,7 @@ def test_a_run_is_announced_with_its_generation_and_length(sent: Sent) -> None:
 def test_figures_are_those_of_the_boundary_and_of_the_steps_since_the_last_ones(sent: Sent) -> None:
     sent.cross(10)
     for step, step_ms in ((11, 2.0), (12, 4.0)):
-        sent.observer.on_step(step_done(step, step_ms=step_ms))
+        sent.observer.on_steps([step_done(step, step_ms=step_ms)])
     seeds = [seed_view(alpha=0.5), seed_view("s0", stage="FOSSILIZED", alpha=1.0)]
     sent.cross(20, seeds=seeds, mode="conservative")
     found = values(sent.last)

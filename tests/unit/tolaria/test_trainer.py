@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -69,10 +69,11 @@ class Recorder(Observer):
     def on_start(self, started: RunStarted) -> None:
         self.started.append(started)
 
-    def on_step(self, done: StepDone) -> None:
-        if done.step == self.kill_at:
-            raise KilledError
-        self.steps.append(done)
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        for done in steps:
+            if done.step == self.kill_at:
+                raise KilledError
+            self.steps.append(done)
 
     def on_boundary(self, boundary: Boundary) -> None:
         self.boundaries.append(boundary)
@@ -93,9 +94,9 @@ class Recorder(Observer):
 class KilledAfterRollback(Recorder):
     """Dies at a step of the course that follows a rollback."""
 
-    def on_step(self, done: StepDone) -> None:
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
         if any(notice.name == "tolaria.rollback" for notice in self.notices):
-            super().on_step(done)
+            super().on_steps(steps)
 
 
 def run(
