@@ -40,7 +40,7 @@ from esper.tolaria.prepare import prepare
 from esper.tolaria.summary import quantile
 
 ARMS = ("bare", "never", "control")
-WIDTHS = (6, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+WIDTHS = (6, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048)
 TRAINING_MS = 3_000  # training that a run holds where --steps doesn't say otherwise
 ARM_STOP_S = 60
 # Below it others take the CPU; a scheduler then favours whoever sleeps now and then, which the bare loop never does.
@@ -58,7 +58,7 @@ def calibrate(step_ms: float) -> tuple[int, float, int]:
             run = prepare(config_of(Path(folder), width, 1, 1))
             trainer = BareTrainer(run, lambda opening: NullControl(), Observers())
             times = trainer.train()["measured"]["step_ms"]
-        found.append((abs(math.log(quantile(times, 0.1) / step_ms)), width, quantile(times, 0.1)))
+        found.append((abs(math.log(quantile(times, 0.5) / step_ms)), width, quantile(times, 0.5)))
         if found[-1][2] > 2 * step_ms:
             break
     _, width, measured_ms = min(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
 
 from esper.kasmina.executor.graft import Graft
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
@@ -65,26 +64,19 @@ def _fossils(state: ExecutorState, slot_id: str) -> int:
 
 
 def _gradient_norms(state: ExecutorState) -> dict[str, list[float]]:
-    """Norms of each layer's gradients, with one transfer for all."""
+    """Norms of each layer's gradients, with one transfer for all; the step has measured most of them."""
     there = [(path, parameter) for path, parameter in state.slot_parameters if parameter.grad is not None]
     if not there:
         return {}
-    known = {**_unmeasured(state), **state.measured_norms}
+    known = state.measured_norms
+    missing = {p: p.grad for _, p in there if p.grad is not None and p not in known}
+    if missing:
+        known = {**known, **dict(zip(missing, torch._foreach_norm(list(missing.values())), strict=True))}
     norms: dict[str, list[float]] = {}
     values = torch.stack([known[parameter] for _, parameter in there]).tolist()
     for (path, _), value in zip(there, values, strict=True):
         norms.setdefault(path, []).append(value)
     return norms
-
-
-def _unmeasured(state: ExecutorState) -> dict[nn.Parameter, Tensor]:
-    """Norms that the step didn't measure."""
-    gradients = {
-        parameter: parameter.grad
-        for _, parameter in state.slot_parameters
-        if parameter.grad is not None and parameter not in state.measured_norms
-    }
-    return dict(zip(gradients, torch._foreach_norm(list(gradients.values())), strict=True)) if gradients else {}
 
 
 def _joint_norm(norms: dict[str, list[float]], paths: set[str]) -> float | None:
