@@ -36,7 +36,8 @@ from esper.tolaria.observer import Boundary, CheckpointWritten, EpochDone, Notic
 
 Fields = dict[str, Any]
 
-BOUNDARY_WAIT_S = 1.0
+# What happens all the time may stand in the file so much later; everything else is written at once.
+LONGEST_WAIT_S = 1.0
 
 
 def present(message: Message, *names: str) -> Fields:
@@ -77,6 +78,10 @@ class EventLog(Observer):
         self._written_s = time.monotonic()
         self._file.write("".join(line(*event) for event in waiting))
 
+    def _write_out_if_due(self) -> None:
+        if time.monotonic() - self._written_s >= LONGEST_WAIT_S:
+            self._write_out()
+
     def on_start(self, started: RunStarted) -> None:
         kind = "resumed" if started.is_resumed else "run"
         self.write(
@@ -97,8 +102,7 @@ class EventLog(Observer):
         steps, self._steps = self._steps, []
         if steps:
             self._add("boundary", boundary_fields(boundary, steps))
-            if time.monotonic() - self._written_s >= BOUNDARY_WAIT_S:
-                self._write_out()
+            self._write_out_if_due()
         for report in boundary.collected.reports:
             self.write("directive", **directive_fields(report))
         if boundary.result is None:
@@ -128,16 +132,17 @@ class EventLog(Observer):
             self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
 
     def on_epoch(self, done: EpochDone) -> None:
-        self.write(
-            "epoch",
-            step=done.step,
-            epoch=done.epoch,
-            train_loss=done.train_loss,
-            train_accuracy=done.train_accuracy,
-            val_loss=done.validation_loss,
-            val_accuracy=done.validation_accuracy,
-            duration_s=done.duration_s,
-        )
+        fields = {
+            "step": done.step,
+            "epoch": done.epoch,
+            "train_loss": done.train_loss,
+            "train_accuracy": done.train_accuracy,
+            "val_loss": done.validation_loss,
+            "val_accuracy": done.validation_accuracy,
+            "duration_s": done.duration_s,
+        }
+        self._add("epoch", fields)
+        self._write_out_if_due()
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         self.write("checkpoint", step=written.step, path=written.path.name, size_bytes=written.size_bytes)

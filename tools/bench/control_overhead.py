@@ -10,9 +10,9 @@ Arms, each a run a round with the same steps, epoch evaluations and checkpoints:
   control  the default: three services, telemetry, and an operator's process whose signed commands are accepted and
            executed all the while; the trigger germinates nothing, so that all arms do the same work
 
-One process trains all arms, because two processes of one arm can differ by 5 % for as long as they live: by where their
-memory lies. Times count from the first step to the end of training; start-up comes before. All arms must end with equal
-weights.
+Two processes of one arm can differ by 5 % for as long as they live, by where their memory lies: so one process trains
+all arms, and every third round has a new one. Times count from the first step to the end of training; start-up comes
+before. All arms must end with equal weights.
 """
 
 from __future__ import annotations
@@ -42,12 +42,17 @@ from esper.tolaria.summary import quantile
 ARMS = ("bare", "never", "control")
 WIDTHS = (6, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048)
 TRAINING_MS = 3_000  # training that a run holds where --steps doesn't say otherwise
+ROUNDS_PER_PROCESS = 3
 ARM_STOP_S = 60
 # Below it others take the CPU; a scheduler then favours whoever sleeps now and then, which the bare loop never does.
 QUIET_SHARE = 0.95
-# Else glibc gives memory back and takes it again as the heap happens to lie, which differs by arm and costs more than
-# what is measured here.
-ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
+# Else glibc gives memory back and takes it again as the heap happens to lie, and small pages make steps differ by where
+# they are: either costs more than what is measured here.
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 def calibrate(step_ms: float) -> tuple[int, float, int]:
@@ -112,15 +117,16 @@ def compare(step_ms: float, pairs: int, steps: int | None) -> dict[str, Any]:
     width, measured_ms, steps_per_epoch = calibrate(step_ms)
     steps = steps or max(200, round(TRAINING_MS / measured_ms))
     rounds = []
-    with trainer_process(width, steps, steps_per_epoch) as make_run:
-        # The first run of each arm loads libraries and grows memory: it is not counted.
-        check_round({arm: make_run(arm) for arm in ARMS})
-        for index in range(pairs):
-            summaries = {arm: make_run(arm) for arm in order(ARMS, index)}
-            check_round(summaries)
-            rounds.append(summaries)
-            walls = {arm: f"{summaries[arm]['measured']['wall_s']:.2f} s" for arm in ARMS}
-            print(f"{step_ms:g} ms, round {index + 1} of {pairs}: {walls}", file=sys.stderr, flush=True)
+    for first in range(0, pairs, ROUNDS_PER_PROCESS):
+        with trainer_process(width, steps, steps_per_epoch) as make_run:
+            # The first run of each arm loads libraries and grows memory: it is not counted.
+            check_round({arm: make_run(arm) for arm in ARMS})
+            for index in range(first, min(pairs, first + ROUNDS_PER_PROCESS)):
+                summaries = {arm: make_run(arm) for arm in order(ARMS, index)}
+                check_round(summaries)
+                rounds.append(summaries)
+                walls = {arm: f"{summaries[arm]['measured']['wall_s']:.2f} s" for arm in ARMS}
+                print(f"{step_ms:g} ms, round {index + 1} of {pairs}: {walls}", file=sys.stderr, flush=True)
     return {
         "step_ms": {"asked": step_ms, "calibrated": measured_ms},
         "hidden": [width, width],
@@ -137,6 +143,11 @@ def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
     """Ratios of totals, and what a step takes, at a boundary and between two."""
     measured = [{arm: summaries[arm]["measured"] for arm in ARMS} for summaries in rounds]
     walls = [{arm: times[arm]["wall_s"] for arm in ARMS} for times in measured]
+    # In units of the run's own step between boundaries: what a neighbour takes from one run and not from the next falls
+    # out, and so would a cost that all steps share.
+    in_steps = [
+        {arm: 1e3 * times[arm]["wall_s"] / quantile(times[arm]["step_ms"], 0.5) for arm in ARMS} for times in measured
+    ]
     cpus = [{arm: times[arm]["cpu_s"] for arm in ARMS} for times in measured]
     pooled = {
         arm: {name: [t for times in measured for t in times[arm][name]] for name in ("step_ms", "boundary_step_ms")}
@@ -144,6 +155,9 @@ def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
     }
     return {
         "wall_ratio": {f"control/{over}": spread(ratios(walls, "control", over)).to_json() for over in ARMS[:2]},
+        "ratio_in_own_steps": {
+            f"control/{over}": spread(ratios(in_steps, "control", over)).to_json() for over in ARMS[:2]
+        },
         "trainer_cpu_ratio": {f"control/{over}": spread(ratios(cpus, "control", over)).to_json() for over in ARMS[:2]},
         "bare_cpu_share": spread(ratios([times["bare"] for times in measured], "cpu_s", "wall_s")).to_json(),
         "wall_s": {arm: spread([wall[arm] for wall in walls]).to_json() for arm in ARMS},
@@ -157,7 +171,7 @@ def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
 def show(result: Mapping[str, Any]) -> None:
     """One comparison for a person."""
     print(f"\n{result['step_ms']['calibrated']:.2f} ms a step, hidden {result['hidden']}, {result['steps']} steps")
-    for name in ("wall_ratio", "trainer_cpu_ratio"):
+    for name in ("wall_ratio", "ratio_in_own_steps", "trainer_cpu_ratio"):
         for arms, found in result[name].items():
             print(f"  {name:18} {arms:14} {found['median']:.3f}  range {found['low']:.3f} to {found['high']:.3f}")
     share = result["bare_cpu_share"]["median"]
