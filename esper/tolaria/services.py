@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -171,7 +172,9 @@ class Services:
         with (self._config.state_dir / f"{name}.log").open("ab") as log:
             # A group of its own: a Ctrl-C at the terminal stops the trainer, which then drains its services. Not a
             # session: Linux shares the processors out by session, and would take a service's share from the training.
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
+            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
+        _yield_to_training(child.pid)
+        return child
 
     def _wait_serving(self, name: str) -> None:
         child = self._children.get(name)
@@ -233,3 +236,10 @@ class Services:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+
+
+def _yield_to_training(pid: int) -> None:
+    """Have a process that wakes wait for a processor, not take the training thread's; where the system can."""
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):
+            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))

@@ -1,7 +1,8 @@
-"""Secrets of services, and what is said of services that don't come up."""
+"""Secrets of services, what is said of services that don't come up, and how those that do share the machine."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -42,3 +43,16 @@ def test_a_child_that_refuses_its_settings_says_why(tmp_path: Path) -> None:
     config = ServicesConfig(state_dir=tmp_path, extra_arguments={"weatherlight": ("--listen", "nowhere")})
     with pytest.raises(ConfigError, match="listen"), Services(config, new_secret(), lambda name, text: None):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the scheduling class is Linux's")
+def test_spawned_services_leave_the_processor_to_the_training(tmp_path: Path) -> None:
+    with Services(ServicesConfig(state_dir=tmp_path / "services"), new_secret(), lambda name, text: None) as services:
+        for name in ("weatherlight", "tamiyo", "kasmina"):
+            pid = services.pid(name)
+            assert pid is not None
+            policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
+            assert policies == {os.SCHED_BATCH}
+            assert os.getsid(pid) == os.getsid(0)
+            assert os.getpgid(pid) == pid
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
