@@ -7,22 +7,23 @@ numbers in range and its times are times, and if the same holds for every messag
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from math import isfinite
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from esper.core.errors import ContractError
 from esper.core.field_rules import MAX_ALPHA_ENTRIES, RANGES, RULES, Rule
 from esper.core.required_fields import REQUIRED
 
-_NANOS = {
-    "google.protobuf.Timestamp": range(1_000_000_000),
-    "google.protobuf.Duration": range(-999_999_999, 1_000_000_000),
-}
+_SECOND_NS = 1_000_000_000
+
+_Check = Callable[[Any], bool]
+_Look = Callable[[Any, str, list[str]], None]
 
 
 def require_valid(message: Message) -> None:
@@ -34,7 +35,9 @@ def require_valid(message: Message) -> None:
 
 def violations(message: Message) -> list[str]:
     """What is wrong with a message, each with its path; empty if nothing is."""
-    return list(_violations(message, ""))
+    found: list[str] = []
+    _look(message, "", found)
+    return found
 
 
 def submessages(message: Message) -> Iterator[tuple[str, Message]]:
@@ -50,46 +53,71 @@ def submessages(message: Message) -> Iterator[tuple[str, Message]]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What to look at in messages of one type, worked out once."""
+    """What to look at in messages of one type, worked out once: every packet is checked, so it must cost little."""
 
-    required: tuple[str, ...]
+    required: tuple[tuple[str, _Check], ...]
     rules: tuple[Rule, ...]
-    ranges: tuple[tuple[str, tuple[float, float]], ...]
-    enums: tuple[FieldDescriptor, ...]
+    ranges: tuple[tuple[str, bool, float, float], ...]
+    enums: tuple[tuple[str, bool, frozenset[int]], ...]
+    children: tuple[tuple[str, bool], ...]
+    check: _Look | None
 
 
 @cache
 def _plan(descriptor: Descriptor) -> _Plan:
-    name = descriptor.name
+    name, fields = descriptor.name, descriptor.fields
     return _Plan(
-        required=tuple(REQUIRED.get(name, "").split()),
+        required=tuple((path, _presence(descriptor, path)) for path in REQUIRED.get(name, "").split()),
         rules=tuple(rule for rule in RULES if rule.message == name),
-        ranges=tuple((f.name, RANGES[f"{name}.{f.name}"]) for f in descriptor.fields if f"{name}.{f.name}" in RANGES),
-        enums=tuple(field for field in descriptor.fields if field.enum_type is not None),
+        ranges=tuple(
+            (f.name, f.is_repeated, *RANGES[f"{name}.{f.name}"]) for f in fields if f"{name}.{f.name}" in RANGES
+        ),
+        enums=tuple(
+            (f.name, f.is_repeated, frozenset(f.enum_type.values_by_number)) for f in fields if f.enum_type is not None
+        ),
+        children=tuple((f.name, f.is_repeated) for f in fields if f.message_type is not None),
+        check=_CHECKS.get(descriptor.full_name),
     )
 
 
-def _violations(message: Message, path: str) -> Iterator[str]:
-    if message.DESCRIPTOR.file.package == "google.protobuf":
-        yield from _time_violations(message, path)
-        return
-    prefix = f"{path}." if path else ""
+def _look(message: Any, path: str, found: list[str]) -> None:
+    """Add what is wrong with `message`; `path` is empty or ends with a dot."""
     plan = _plan(message.DESCRIPTOR)
-    yield from (f"{prefix}{name} is required" for name in plan.required if not is_present(message, name))
+    for name, is_there in plan.required:
+        if not is_there(message):
+            found.append(f"{path}{name} is required")
     for rule in plan.rules:
         if rule.when(message):
             missing = (name for name in rule.fields.split() if not is_present(message, name))
-            yield from (f"{prefix}{name} is required {rule.condition}" for name in missing)
-    for name, (low, high) in plan.ranges:
-        for value in _numbers(message, name):
-            if not (low <= value <= high and math.isfinite(value)):
-                yield f"{prefix}{name} is {value:g}, expected {_range_in_words(low, high)}"
-    for field in plan.enums:
-        yield from (f"{prefix}{field.name} has the unknown value {number}" for number in _unknown(message, field))
-    if message.DESCRIPTOR.name == "BlendConfig":
-        yield from _blend_violations(message, prefix)
-    for name, child in submessages(message):
-        yield from _violations(child, prefix + name)
+            found.extend(f"{path}{name} is required {rule.condition}" for name in missing)
+    for name, is_repeated, low, high in plan.ranges:
+        if is_repeated or message.HasField(name):
+            for value in getattr(message, name) if is_repeated else (getattr(message, name),):
+                if not (low <= value <= high and isfinite(value)):
+                    found.append(f"{path}{name} is {value:g}, expected {_range_in_words(low, high)}")
+    for name, is_repeated, known in plan.enums:
+        for number in getattr(message, name) if is_repeated else (getattr(message, name),):
+            if number not in known:
+                found.append(f"{path}{name} has the unknown value {number}")
+    if plan.check is not None:
+        plan.check(message, path, found)
+    for name, is_repeated in plan.children:
+        if is_repeated:
+            for index, child in enumerate(getattr(message, name)):
+                _look(child, f"{path}{name}[{index}].", found)
+        elif message.HasField(name):
+            _look(getattr(message, name), f"{path}{name}.", found)
+
+
+def _presence(descriptor: Descriptor, path: str) -> _Check:
+    """`is_present` for one path, its questions to the descriptor answered beforehand."""
+    if "." in path:
+        return lambda message: is_present(message, path)
+    if path in descriptor.oneofs_by_name:
+        return lambda message: message.WhichOneof(path) is not None
+    if descriptor.fields_by_name[path].has_presence:
+        return lambda message: bool(message.HasField(path))
+    return lambda message: bool(getattr(message, path))
 
 
 def is_present(message: Any, path: str) -> bool:
@@ -106,30 +134,28 @@ def is_present(message: Any, path: str) -> bool:
     return field.has_presence or bool(value)
 
 
-def _numbers(message: Any, name: str) -> tuple[float, ...]:
-    field = message.DESCRIPTOR.fields_by_name[name]
-    if field.is_repeated:
-        return tuple(getattr(message, name))
-    return (getattr(message, name),) if message.HasField(name) else ()
-
-
-def _unknown(message: Any, field: FieldDescriptor) -> list[int]:
-    value = getattr(message, field.name)
-    numbers = list(value) if field.is_repeated else [value]
-    known = field.enum_type.values_by_number if field.enum_type is not None else {}
-    return [number for number in numbers if number not in known]
-
-
-def _blend_violations(blend: Any, prefix: str) -> Iterator[str]:
+def _look_at_blend(blend: Any, path: str, found: list[str]) -> None:
     if len(blend.alpha_vec) > MAX_ALPHA_ENTRIES:
-        yield f"{prefix}alpha_vec has {len(blend.alpha_vec)} entries, at most {MAX_ALPHA_ENTRIES} are allowed"
+        found.append(f"{path}alpha_vec has {len(blend.alpha_vec)} entries, at most {MAX_ALPHA_ENTRIES} are allowed")
     if blend.HasField("share_min") and blend.HasField("share_max") and blend.share_min > blend.share_max:
-        yield f"{prefix}share_min is {blend.share_min:g}, above share_max {blend.share_max:g}"
+        found.append(f"{path}share_min is {blend.share_min:g}, above share_max {blend.share_max:g}")
 
 
-def _time_violations(moment: Any, path: str) -> Iterator[str]:
-    if moment.nanos not in _NANOS[moment.DESCRIPTOR.full_name]:
-        yield f"{path}.nanos is {moment.nanos}, expected less than a second"
+def _look_at_timestamp(moment: Any, path: str, found: list[str]) -> None:
+    if not 0 <= moment.nanos < _SECOND_NS:
+        found.append(f"{path}nanos is {moment.nanos}, expected less than a second")
+
+
+def _look_at_duration(moment: Any, path: str, found: list[str]) -> None:
+    if not -_SECOND_NS < moment.nanos < _SECOND_NS:
+        found.append(f"{path}nanos is {moment.nanos}, expected less than a second")
+
+
+_CHECKS: Mapping[str, _Look] = {
+    "esper.leyline.v1.BlendConfig": _look_at_blend,
+    "google.protobuf.Timestamp": _look_at_timestamp,
+    "google.protobuf.Duration": _look_at_duration,
+}
 
 
 def _range_in_words(low: float, high: float) -> str:

@@ -80,7 +80,7 @@ class SenderConfig:
 
     capacity: int = 2048  # packets that may wait, CRITICAL ones not counted
     max_batch: int = 256  # packets of one batch
-    flush_s: float = 0.5  # a packet waits at most this long, a CRITICAL one not at all
+    flush_s: float = 1.0  # a packet waits at most this long, a CRITICAL one not at all
     timeout_s: float = 5.0  # deadline of each call
     retry_s: float = 0.5  # pause after a failure; doubles up to max_retry_s
     max_retry_s: float = 5.0

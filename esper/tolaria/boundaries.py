@@ -1,16 +1,16 @@
-"""What is done between two steps: execute what an older packet caused, collect evidence, hand the next packet over.
+"""What is done between steps: execute what an older packet caused, collect evidence, hand the next packet over.
 
 In lag mode reactions come before the new packet, without lag after it. Everything happens on the training thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby, takewhile
 from math import isfinite
 
-from opentelemetry.trace import Link, get_current_span
+from opentelemetry.trace import Link, Span, get_current_span
 
 from esper.core.errors import NonFiniteLoss
 from esper.core.tracing import context_of, tracer
@@ -34,6 +34,8 @@ class Boundaries:
         self.order_to_stop: str | None = None
         self.order_to_go_back: tuple[str, int | None] | None = None
         self._last_cause: str | None = None
+        self._unsent: list[StepDone] = []
+        self._epochs_told = session.epoch
         self._session = session
         self._executor = session.run.executor
         self._has_lag = session.run.config.packet_lag > 0
@@ -42,19 +44,19 @@ class Boundaries:
 
     def cross(self, *, want_state: bool) -> None:
         """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
-        with _TRACER.start_as_current_span("tolaria.boundary", attributes={"esper.step": self._session.progress.step}):
+        with self._span():
             self._cross(want_state)
 
     def _cross(self, want_state: bool) -> None:
         session = self._session
         watch = Watch(session.clock)
-        steps = self._read_steps()
+        self.read_steps()
         signals = session.progress.signals
         self._executor.note_loss(signals.loss.mean, signals.loss.standard_error)
         result = self._react(watch) if self._has_lag and self.pipeline.is_due else None
         with watch.measure("apply"):
             self._executor.at_boundary(session.progress.step)
-        packet, collected = self._evidence(steps)
+        packet, collected = self._evidence()
         if not self._has_lag:
             self.pipeline.hand_over(packet, collected, want_state=want_state)
             result = self._react(watch)
@@ -65,7 +67,12 @@ class Boundaries:
 
     def drain(self) -> None:
         """After the last step: execute what is in flight, end growth, tell the services and hear their last word."""
+        with self._span():
+            self._drain()
+
+    def _drain(self) -> None:
         watch, step = Watch(self._session.clock), self._session.progress.step
+        self.read_steps()
         results = []
         while self.pipeline.in_flight:
             results.append(self._react(watch))
@@ -73,7 +80,7 @@ class Boundaries:
                 self._executor.at_boundary(step)
         with watch.measure("apply"):
             self._executor.finish(step)
-        packet, collected = self._evidence(())
+        packet, collected = self._evidence()
         self.pipeline.hand_over(packet, collected, want_state=False)
         with watch.measure("wait"):
             last = self.pipeline.take()
@@ -85,8 +92,12 @@ class Boundaries:
             self._tell(packet, collected, result, watch)
             collected = Collected()
 
-    def _read_steps(self) -> list[StepDone]:
-        """The steps since the last boundary as numbers; those before an unusable one are told as well."""
+    def _span(self) -> AbstractContextManager[Span]:
+        attributes = {"esper.step": self._session.progress.step}
+        return _TRACER.start_as_current_span("tolaria.boundary", attributes=attributes)
+
+    def read_steps(self) -> None:
+        """Take the steps since the last call as numbers. Raises NonFiniteLoss; the steps before that one are told."""
         session = self._session
         steps = session.log.flush()
         usable = list(takewhile(lambda done: isfinite(done.loss), steps))
@@ -94,10 +105,10 @@ class Boundaries:
             session.progress.signals.add(done)
             session.progress.meter.add(done)
         session.observer.on_steps(usable)
+        self._unsent.extend(usable)
         if len(usable) < len(steps):
             bad = steps[len(usable)]
             raise NonFiniteLoss(bad.step - 1, f"the training loss is {bad.loss}{self._remedy}")
-        return usable
 
     def _react(self, watch: Watch) -> PacketResult:
         """Take the oldest result and execute what it says."""
@@ -136,9 +147,11 @@ class Boundaries:
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
 
-    def _evidence(self, steps: Sequence[StepDone]) -> tuple[SystemStatePacket, Collected]:
+    def _evidence(self) -> tuple[SystemStatePacket, Collected]:
         """The next packet, and what the executor measured for it."""
         session, progress = self._session, self._session.progress
+        steps, self._unsent = self._unsent, []
+        epochs_told, self._epochs_told = self._epochs_told, session.epoch
         collected = self._executor.collect(progress.step)
         progress.macs.side = self._executor.side_macs
         at = Position(
@@ -146,7 +159,7 @@ class Boundaries:
             packet_index=self.pipeline.next_packet,
             step=progress.step,
             epoch=session.epoch,
-            is_epoch_end=session.is_epoch_end,
+            is_epoch_end=session.epoch > epochs_told or progress.step == session.run.total_steps,
         )
         network = network_of(self._executor, progress.macs.total)
         metrics = training_metrics(steps, progress.signals, network, session.measured)

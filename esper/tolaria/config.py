@@ -101,7 +101,9 @@ class TrainConfig:
 
     run_dir: Path = field(default=Path("runs/latest"), metadata=_metadata("run", "directory of the run's files"))
     run_id: str | None = _setting("run", None, "name of the run; default: its directory's")
-    checkpoint_every_epochs: int = _setting("run", 10, "epochs between checkpoints; 0: none but at an interruption")
+    checkpoint_every_epochs: int = _setting(
+        "run", 10, "epochs between checkpoints, each with the next packet; 0: none but at an interruption"
+    )
     keep_checkpoints: int = _setting("run", 2, "checkpoints that are kept")
 
     def __post_init__(self) -> None:

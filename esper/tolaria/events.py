@@ -128,6 +128,8 @@ class EventLog(Observer):
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
+            if notice.name == "tolaria.rollback":
+                self._steps.clear()
             cause = {"cause": notice.cause} if notice.cause else {}
             self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
 

@@ -28,12 +28,12 @@ class Saves:
 
     @property
     def is_due(self) -> bool:
-        """Whether the coming boundary is to be saved."""
-        session = self._session
-        every = session.run.config.checkpoint_every_epochs
-        is_last = session.progress.step == session.run.total_steps
-        is_due = every > 0 and session.is_epoch_end and session.epoch % every == 0 and not is_last
-        return is_due or self._owes_one
+        """Whether the boundary of now is to be saved: it is the first since an epoch after which one is wanted."""
+        config, step = self._session.run.config, self._session.progress.step
+        every_steps = config.checkpoint_every_epochs * self._session.run.loader.steps_per_epoch
+        if self._owes_one or not every_steps or step == self._session.run.total_steps:
+            return self._owes_one
+        return step // every_steps > max(0, step - config.evaluate_every_steps) // every_steps
 
     def write(self, pipeline: Pipeline) -> bool:
         """Save this moment; without both services' states it would not be one, so it is tried again later."""

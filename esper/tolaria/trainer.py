@@ -107,8 +107,7 @@ class Trainer:
         """One step, and the boundary after it if there is one."""
         try:
             self._steps.make()
-            if self._is_boundary:
-                self._cross()
+            self._after_step()
         except NonFiniteLoss as error:
             if self._config.on_nonfinite != "rollback":
                 raise
@@ -120,15 +119,18 @@ class Trainer:
 
     @property
     def _is_boundary(self) -> bool:
-        return self._session.progress.step % self._config.evaluate_every_steps == 0 or self._session.is_epoch_end
+        return self._session.progress.step % self._config.evaluate_every_steps == 0
 
-    def _cross(self) -> None:
-        """A boundary, then what an epoch's end and a checkpoint ask for."""
+    def _after_step(self) -> None:
+        """A boundary, an epoch's end, a checkpoint: whichever is due, in this order."""
         boundaries = self._generation.boundaries
-        stop_reason = "interrupted" if self._should_stop() else None
-        wants_state = self._saves.is_due or stop_reason is not None
-        boundaries.cross(want_state=wants_state)
+        is_boundary = self._is_boundary
+        stop_reason = "interrupted" if is_boundary and self._should_stop() else None
+        wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
+        if is_boundary:
+            boundaries.cross(want_state=wants_state)
         if self._session.is_epoch_end:
+            boundaries.read_steps()
             self._end_epoch()
         if wants_state and self._saves.write(boundaries.pipeline):
             self._going_back.note_save()

@@ -1,6 +1,6 @@
-"""The arms of control_overhead.py: training runs with clocks on them, all in one process.
+"""The arms of control_overhead.py: training runs with clocks on them, in turns, all in one process.
 
-python tools/bench/control_arms.py serve FOLDER WIDTH STEPS STEPS_PER_EPOCH    JSON for each arm's name read
+python tools/bench/control_arms.py serve FOLDER WIDTH STEPS STEPS_PER_EPOCH TURN_STEPS    a round for each line read
 python tools/bench/control_arms.py operate ENDPOINT                            the operator: each line a command
 """
 
@@ -12,11 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from turns import Turn, take_turns
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError
@@ -44,30 +47,43 @@ COMMAND_EVERY_STEPS = 50
 COMMAND_TIMEOUT_S = 10.0
 
 
-Train = Callable[[TrainConfig], dict[str, Any]]
+QUIET_STEPS = 4  # after a boundary, before a turn may end: what the boundary set off belongs to its own arm
+
+Train = Callable[[TrainConfig, Turn], dict[str, Any]]
 
 
 class TimedTrainer(Trainer):
-    """Measures whole steps, their boundaries included, and the training from its first step on."""
+    """Measures steps with their boundaries, and the training from its first step on; now and then it hands over."""
+
+    def __init__(self, turn: Turn, turn_steps: int, *rest: Any, **named: Any) -> None:
+        super().__init__(*rest, **named)
+        self._turn, self._turn_steps = turn, turn_steps
+        self._steps_in_turn = self._steps_since_boundary = 0
+        self._step_ms: list[float] = []
+        self._boundary_step_ms: list[float] = []
 
     def _begin(self, snapshot: Snapshot | None) -> Generation:
         generation = super()._begin(snapshot)
-        self._step_ms: list[float] = []
-        self._boundary_step_ms: list[float] = []
-        self._started = time.perf_counter(), time.process_time()
+        self._turn.hand_over()
+        self._turn.start_clock()
         return generation
 
     def _advance(self) -> None:
+        if self._steps_in_turn >= self._turn_steps and self._steps_since_boundary >= QUIET_STEPS:
+            self._turn.hand_over()
+            self._steps_in_turn = 0
         started = time.perf_counter()
         super()._advance()
         step_ms = 1e3 * (time.perf_counter() - started)
         (self._boundary_step_ms if self._is_boundary else self._step_ms).append(step_ms)
+        self._steps_in_turn += 1
+        self._steps_since_boundary = 0 if self._is_boundary else self._steps_since_boundary + 1
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         summary = super().train(resume=resume)
-        wall_s, cpu_s = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+        self._turn.stop_clock()
         times = {"step_ms": self._step_ms, "boundary_step_ms": self._boundary_step_ms}
-        return {**summary, "measured": {"wall_s": wall_s, "cpu_s": cpu_s, **times}}
+        return {**summary, "measured": {**asdict(self._turn.spent), **times}}
 
 
 class BareTrainer(TimedTrainer):
@@ -82,7 +98,7 @@ class Readings(Boundaries):
     """Boundaries at which only the losses are read."""
 
     def cross(self, *, want_state: bool) -> None:
-        self._read_steps()
+        self.read_steps()
 
     def drain(self) -> None:
         """Nothing is in flight."""
@@ -149,34 +165,52 @@ def operator_of(endpoint: str) -> Iterator[subprocess.Popen[str]]:
         operator.wait()
 
 
-def train_bare(config: TrainConfig) -> dict[str, Any]:
-    """The training loop alone."""
-    store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
-    return BareTrainer(prepare(config), lambda opening: NullControl(), Observers(), store=store).train()
+class Uninterrupted(Interruption):
+    """Signals are the main thread's, and no arm runs there."""
+
+    def watched(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
-def train_watched(config: TrainConfig, *further: Observer) -> dict[str, Any]:
-    """A run as the launcher makes it."""
-    tolaria_run.Trainer = TimedTrainer  # type: ignore[misc,attr-defined]
-    with config.run_dir.with_suffix(".txt").open("w") as terminal:
-        return grow(config, RunOptions(), [PlainDisplay(terminal), *further], Interruption())
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Every arm as a run in turns; the controlled one also has its services and the operator."""
 
+    turn_steps: int
+    endpoints: Mapping[str, str]
+    operator: subprocess.Popen[str]
 
-def train_never(config: TrainConfig) -> dict[str, Any]:
-    return train_watched(replace(config, grow="never"))
+    def bare(self, config: TrainConfig, turn: Turn) -> dict[str, Any]:
+        """The training loop alone."""
+        store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
+        run = prepare(config)
+        return BareTrainer(turn, self.turn_steps, run, lambda opening: NullControl(), Observers(), store=store).train()
+
+    def never(self, config: TrainConfig, turn: Turn) -> dict[str, Any]:
+        """A run as the launcher makes it, without services."""
+        return self._watched(replace(config, grow="never"), turn)
+
+    def control(self, config: TrainConfig, turn: Turn) -> dict[str, Any]:
+        """A run as the launcher makes it, under services that were started before."""
+        return self._watched(replace(config, **self.endpoints), turn, Pacer(self.operator))
+
+    def _watched(self, config: TrainConfig, turn: Turn, *further: Observer) -> dict[str, Any]:
+        # Looked up when the run is opened, which is in this turn.
+        tolaria_run.Trainer = partial(TimedTrainer, turn, self.turn_steps)  # type: ignore[misc,assignment,attr-defined]
+        with config.run_dir.with_suffix(".txt").open("w") as terminal:
+            return grow(config, RunOptions(), [PlainDisplay(terminal), *further], Uninterrupted())
 
 
 @contextmanager
-def controlled(folder: Path) -> Iterator[Train]:
-    """Runs under services that are started once, and here: the operator must know where Kasmina is."""
+def prepared_arms(folder: Path, turn_steps: int) -> Iterator[Arms]:
+    """Services are started once, and here: the operator must know where Kasmina is."""
     os.environ[SECRET_VARIABLE] = secret = new_secret()
     settings = ServicesConfig(state_dir=folder / "services")
     with (
         Services(settings, secret, lambda name, text: print(f"{name}: {text}", file=sys.stderr)) as services,
         operator_of(services.endpoints["kasmina"]) as operator,
     ):
-        endpoints = {name: services.endpoints[name] for name in START_ORDER}
-        yield lambda config: train_watched(replace(config, **endpoints), Pacer(operator))
+        yield Arms(turn_steps, {name: services.endpoints[name] for name in START_ORDER}, operator)
 
 
 def config_of(run_dir: Path, width: int, steps: int, steps_per_epoch: int) -> TrainConfig:
@@ -185,14 +219,16 @@ def config_of(run_dir: Path, width: int, steps: int, steps_per_epoch: int) -> Tr
     return TrainConfig(hidden=(width, width), epochs=epochs, run_dir=run_dir, growth_warmup_steps=2 * steps + 1000)
 
 
-def serve(folder: Path, width: int, steps: int, steps_per_epoch: int) -> None:
-    """Train once for each arm's name read; the services idle while an arm runs that doesn't know them."""
-    with controlled(folder) as train_controlled:
-        arms: dict[str, Train] = {"bare": train_bare, "never": train_never, "control": train_controlled}
+def serve(folder: Path, width: int, steps: int, steps_per_epoch: int, turn_steps: int) -> None:
+    """A run of each arm, in turns, for each line of arms' names; what each run left is printed as JSON."""
+    with prepared_arms(folder, turn_steps) as arms:
         print("ready", flush=True)
         for index, line in enumerate(sys.stdin):
-            summary = arms[line.strip()](config_of(folder / f"run-{index}", width, steps, steps_per_epoch))
-            print(json.dumps(summary), flush=True)
+            config = {
+                name: config_of(folder / f"{index}-{name}", width, steps, steps_per_epoch) for name in line.split()
+            }
+            tasks = {name: partial(getattr(arms, name), config[name]) for name in config}
+            print(json.dumps(take_turns(tasks)), flush=True)
 
 
 def main(verb: str, *arguments: str) -> None:

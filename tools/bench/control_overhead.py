@@ -10,9 +10,11 @@ Arms, each a run a round with the same steps, epoch evaluations and checkpoints:
   control  the default: three services, telemetry, and an operator's process whose signed commands are accepted and
            executed all the while; the trigger germinates nothing, so that all arms do the same work
 
-Two processes of one arm can differ by 5 % for as long as they live, by where their memory lies: so one process trains
-all arms, and every third round has a new one. Times count from the first step to the end of training; start-up comes
-before. All arms must end with equal weights.
+The arms of a round train in turns of a tenth of a second, so that a machine whose speed drifts is the same one for
+all. Two processes of one arm can differ by 5 % for as long as they live, by where their memory lies: so one process
+trains all arms, and every third round has a new one. Times count from the first step to the end of training; start-up
+comes before. All arms must end with equal weights. Rounds in which the host of a virtual machine gave its processors
+to others are told apart from quiet ones, and up to twice as many are made to have enough of these.
 """
 
 from __future__ import annotations
@@ -27,25 +29,32 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from control_arms import BareTrainer, config_of
 from paired import order, ratios, spread
+from turns import Turn, take_turns
 
 from esper.core.errors import EsperError
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Observers
-from esper.tolaria.prepare import prepare
+from esper.tolaria.prepare import Prepared, prepare
 from esper.tolaria.summary import quantile
 
 ARMS = ("bare", "never", "control")
 WIDTHS = (6, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048)
-TRAINING_MS = 3_000  # training that a run holds where --steps doesn't say otherwise
+Round = Mapping[str, Mapping[str, Any]]  # of every arm, the summary of its run
+
+TRAINING_MS = 5_000  # training that a run holds where --steps doesn't say otherwise
+TURN_MS = 100
 ROUNDS_PER_PROCESS = 3
 ARM_STOP_S = 60
-# Below it others take the CPU; a scheduler then favours whoever sleeps now and then, which the bare loop never does.
-QUIET_SHARE = 0.95
+# A host that gives more of a processor than this to others moves wall times by more than what is measured. Judged by
+# the bare arm alone, because the others' own work may be what the host withholds a processor for.
+QUIET_SHARE = 0.02
+MOST_ROUNDS = 2  # as many times what was asked for are made at most, to have that many quiet ones
 # Else glibc gives memory back and takes it again as the heap happens to lie, and small pages make steps differ by where
 # they are: either costs more than what is measured here.
 ALLOCATOR = {
@@ -61,8 +70,7 @@ def calibrate(step_ms: float) -> tuple[int, float, int]:
     for width in WIDTHS:
         with tempfile.TemporaryDirectory() as folder:
             run = prepare(config_of(Path(folder), width, 1, 1))
-            trainer = BareTrainer(run, lambda opening: NullControl(), Observers())
-            times = trainer.train()["measured"]["step_ms"]
+            times = take_turns({"bare": partial(alone, run)})["bare"]["measured"]["step_ms"]
         found.append((abs(math.log(quantile(times, 0.5) / step_ms)), width, quantile(times, 0.5)))
         if found[-1][2] > 2 * step_ms:
             break
@@ -70,9 +78,14 @@ def calibrate(step_ms: float) -> tuple[int, float, int]:
     return width, measured_ms, run.loader.steps_per_epoch
 
 
+def alone(run: Prepared, turn: Turn) -> dict[str, Any]:
+    """The bare loop, never interrupted."""
+    return BareTrainer(turn, run.total_steps, run, lambda opening: NullControl(), Observers()).train()
+
+
 @contextmanager
-def trainer_process(*numbers: int) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """The process that trains; each call of what is given makes one run of an arm and returns its summary."""
+def trainer_process(*numbers: int) -> Iterator[Callable[[Sequence[str]], Round]]:
+    """The process that trains; each call of what is given makes a run of each arm, in turns, the named first."""
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         command = [
             sys.executable,
@@ -87,21 +100,21 @@ def trainer_process(*numbers: int) -> Iterator[Callable[[str], dict[str, Any]]]:
             line = process.stdout.readline() if process.stdout else ""
             return line or sys.exit(f"the training process ended with {process.wait()}")
 
-        def make_run(arm: str) -> dict[str, Any]:
-            print(arm, file=process.stdin, flush=True)
-            summary: dict[str, Any] = json.loads(answer())
-            return summary
+        def make_round(arms: Sequence[str]) -> Round:
+            print(*arms, file=process.stdin, flush=True)
+            summaries: Round = json.loads(answer())
+            return summaries
 
         answer()  # it says that it is ready
         try:
-            yield make_run
+            yield make_round
         finally:
             if process.stdin:
                 process.stdin.close()
             process.wait(ARM_STOP_S)
 
 
-def check_round(summaries: Mapping[str, Mapping[str, Any]]) -> None:
+def check_round(summaries: Round) -> None:
     """All arms did the same work, and the control plane did its own."""
     digests = {arm: summary["weights_digest"] for arm, summary in summaries.items()}
     if len(set(digests.values())) > 1:
@@ -113,41 +126,51 @@ def check_round(summaries: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def compare(step_ms: float, pairs: int, steps: int | None) -> dict[str, Any]:
-    """Every arm once a round, `pairs` rounds, at one step time."""
+    """Every arm once a round, until there are `pairs` quiet rounds, at one step time."""
     width, measured_ms, steps_per_epoch = calibrate(step_ms)
     steps = steps or max(200, round(TRAINING_MS / measured_ms))
-    rounds = []
-    for first in range(0, pairs, ROUNDS_PER_PROCESS):
-        with trainer_process(width, steps, steps_per_epoch) as make_run:
+    turn_steps = max(1, round(TURN_MS / measured_ms))
+    rounds: list[Round] = []
+    while len(rounds) < MOST_ROUNDS * pairs and sum(map(is_quiet, rounds)) < pairs:
+        with trainer_process(width, steps, steps_per_epoch, turn_steps) as make_round:
             # The first run of each arm loads libraries and grows memory: it is not counted.
-            check_round({arm: make_run(arm) for arm in ARMS})
-            for index in range(first, min(pairs, first + ROUNDS_PER_PROCESS)):
-                summaries = {arm: make_run(arm) for arm in order(ARMS, index)}
+            check_round(make_round(ARMS))
+            for _ in range(ROUNDS_PER_PROCESS):
+                summaries = make_round(order(ARMS, len(rounds)))
                 check_round(summaries)
                 rounds.append(summaries)
-                walls = {arm: f"{summaries[arm]['measured']['wall_s']:.2f} s" for arm in ARMS}
-                print(f"{step_ms:g} ms, round {index + 1} of {pairs}: {walls}", file=sys.stderr, flush=True)
+                walls = ", ".join(f"{arm} {summaries[arm]['measured']['wall_s']:.2f} s" for arm in ARMS)
+                state = "" if is_quiet(summaries) else f"; {stolen_share(summaries, 'bare'):.0%} of a processor stolen"
+                print(f"{step_ms:g} ms, round {len(rounds)}: {walls}{state}", file=sys.stderr, flush=True)
+    quiet = [summaries for summaries in rounds if is_quiet(summaries)]
     return {
         "step_ms": {"asked": step_ms, "calibrated": measured_ms},
         "hidden": [width, width],
         "steps": rounds[0]["bare"]["steps"],
-        "pairs": pairs,
         "commands_accepted": [summaries["control"]["commands"]["accepted"] for summaries in rounds],
-        **figures(rounds),
+        "all_rounds": figures(rounds),
+        "quiet_rounds": figures(quiet) if quiet else None,
+        "stolen_share": {arm: spread([stolen_share(each, arm) for each in rounds]).to_json() for arm in ARMS},
         "weights_digest": rounds[0]["bare"]["weights_digest"],
         "load_average": os.getloadavg(),
     }
 
 
-def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]:
+def stolen_share(summaries: Round, arm: str) -> float:
+    """What the host took from the machine while an arm ran, in processors."""
+    measured = summaries[arm]["measured"]
+    return float(measured["stolen_s"] / measured["wall_s"])
+
+
+def is_quiet(summaries: Round) -> bool:
+    """Whether the bare arm had a processor for itself."""
+    return stolen_share(summaries, "bare") <= QUIET_SHARE
+
+
+def figures(rounds: Sequence[Round]) -> dict[str, Any]:
     """Ratios of totals, and what a step takes, at a boundary and between two."""
     measured = [{arm: summaries[arm]["measured"] for arm in ARMS} for summaries in rounds]
     walls = [{arm: times[arm]["wall_s"] for arm in ARMS} for times in measured]
-    # In units of the run's own step between boundaries: what a neighbour takes from one run and not from the next falls
-    # out, and so would a cost that all steps share.
-    in_steps = [
-        {arm: 1e3 * times[arm]["wall_s"] / quantile(times[arm]["step_ms"], 0.5) for arm in ARMS} for times in measured
-    ]
     cpus = [{arm: times[arm]["cpu_s"] for arm in ARMS} for times in measured]
     pooled = {
         arm: {name: [t for times in measured for t in times[arm][name]] for name in ("step_ms", "boundary_step_ms")}
@@ -155,11 +178,7 @@ def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
     }
     return {
         "wall_ratio": {f"control/{over}": spread(ratios(walls, "control", over)).to_json() for over in ARMS[:2]},
-        "ratio_in_own_steps": {
-            f"control/{over}": spread(ratios(in_steps, "control", over)).to_json() for over in ARMS[:2]
-        },
         "trainer_cpu_ratio": {f"control/{over}": spread(ratios(cpus, "control", over)).to_json() for over in ARMS[:2]},
-        "bare_cpu_share": spread(ratios([times["bare"] for times in measured], "cpu_s", "wall_s")).to_json(),
         "wall_s": {arm: spread([wall[arm] for wall in walls]).to_json() for arm in ARMS},
         "quantiles_ms": {
             arm: {name: {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)} for name, times in named.items()}
@@ -171,15 +190,22 @@ def figures(rounds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Any]
 def show(result: Mapping[str, Any]) -> None:
     """One comparison for a person."""
     print(f"\n{result['step_ms']['calibrated']:.2f} ms a step, hidden {result['hidden']}, {result['steps']} steps")
-    for name in ("wall_ratio", "ratio_in_own_steps", "trainer_cpu_ratio"):
-        for arms, found in result[name].items():
-            print(f"  {name:18} {arms:14} {found['median']:.3f}  range {found['low']:.3f} to {found['high']:.3f}")
-    share = result["bare_cpu_share"]["median"]
-    if share < QUIET_SHARE:
-        print(
-            f"  the bare loop, which never waits, had a CPU {share:.0%} of its time: too busy a machine for wall ratios"
-        )
-    for arm, named in result["quantiles_ms"].items():
+    for which in ("all_rounds", "quiet_rounds"):
+        if result[which] is not None and (which == "all_rounds" or result[which] != result["all_rounds"]):
+            show_rounds(which.replace("_", " "), result[which])
+
+
+def show_rounds(which: str, found: Mapping[str, Any]) -> None:
+    """The figures of some rounds."""
+    print(f"{which}, {found['wall_ratio']['control/bare']['count']}:")
+    for name in ("wall_ratio", "trainer_cpu_ratio"):
+        for arms, ratio in found[name].items():
+            interval = ratio["interval"]
+            surely = "" if interval is None else f", 90 % sure {interval[0]:.3f} to {interval[1]:.3f}"
+            print(
+                f"  {name:18} {arms:14} {ratio['median']:.3f}{surely}; range {ratio['low']:.3f} to {ratio['high']:.3f}"
+            )
+    for arm, named in found["quantiles_ms"].items():
         between, at = named["step_ms"], named["boundary_step_ms"]
         print(
             f"  {arm:8} steps p50 {between['p50']:.2f} p99 {between['p99']:.2f} ms; "
@@ -189,9 +215,9 @@ def show(result: Mapping[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9, help="rounds of every arm (default: 9)")
+    parser.add_argument("--pairs", type=int, default=9, help="quiet rounds of every arm (default: 9)")
     parser.add_argument("--step-ms", type=float, nargs="+", default=[10.0, 1.0], help="steps to find a host for")
-    parser.add_argument("--steps", type=int, help="steps of a run, rounded up to epochs (default: about three seconds)")
+    parser.add_argument("--steps", type=int, help="steps of a run, rounded up to epochs (default: about five seconds)")
     parser.add_argument("--json", type=Path, nargs="?", const=Path("-"), help="write JSON here, - for the terminal")
     options = parser.parse_args(argv)
     if options.pairs < 1 or min(options.step_ms) <= 0 or (options.steps is not None and options.steps < 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
     assert event["kind"] == "boundary"
     assert event["loss"] == 2.0
     assert event["timings"] == {"step_ms": 2.0, "packet_ms": 1.0, "directives_ms": 2 / 3, "wait_ms": 1 / 3}
+
+
+def test_steps_that_a_rollback_undoes_are_in_no_mean(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_steps([replace(step_done(4), loss=1e9)])
+        log.on_events([Notice(step=3, name="tolaria.rollback", level="ERROR", message="back to step 3")])
+        log.on_steps([replace(step_done(4), loss=0.5)])
+        log.on_boundary(boundary(None))
+    (line,) = (event for event in read_events(tmp_path) if event["kind"] == "boundary")
+    assert line["loss"] == 0.5
 
 
 def test_whatever_happens_is_written_at_once_and_after_the_boundaries_before_it(tmp_path: Path) -> None:

@@ -216,14 +216,32 @@ def test_directives_are_executed_lag_packets_after_the_packet_that_caused_them()
     assert executed == {"sync": 8, "lag 1": 9, "lag 3": 11}
 
 
-def test_packets_go_out_every_few_steps_and_at_each_epochs_end() -> None:
+def test_packets_go_out_every_few_steps_and_after_the_last() -> None:
     control = ScriptedControl()
-    run(replace(CONFIG, epochs=2), control)
-    steps_per_epoch = 6
-    assert [packet.step for packet in control.packets] == [4, steps_per_epoch, 8, 2 * steps_per_epoch, 12]
-    assert [packet.is_epoch_end for packet in control.packets] == [False, True, False, True, True]
-    assert [sample.step for packet in control.packets for sample in packet.recent_steps] == list(range(1, 13))
+    run(replace(CONFIG, epochs=3, checkpoint_every_epochs=0), control)
+    assert [packet.step for packet in control.packets] == [4, 8, 12, 16, 18]
+    # Epochs end after steps 6, 12 and 18.
+    assert [packet.is_epoch_end for packet in control.packets] == [False, True, True, False, True]
+    assert [sample.step for packet in control.packets for sample in packet.recent_steps] == list(range(1, 19))
     assert control.is_closed
+
+
+def test_a_checkpoint_comes_with_the_first_packet_after_its_epoch(tmp_path: Path) -> None:
+    control, recorder, store = ScriptedControl(), Recorder(), CheckpointStore(tmp_path, keep=2)
+    run(replace(CONFIG, epochs=5, checkpoint_every_epochs=2), control, observer=recorder, store=store)
+    # Epochs 2 and 4 end after steps 12 and 24.
+    assert [written.step for written in recorder.checkpoints] == [12, 24]
+    run(replace(CONFIG, epochs=5, checkpoint_every_epochs=1), control, observer=recorder, store=store)
+    assert [written.step for written in recorder.checkpoints][2:] == [8, 12, 20, 24]
+
+
+def test_every_epochs_mean_loss_is_that_of_its_own_steps() -> None:
+    recorder = Recorder()
+    run(replace(CONFIG, epochs=3, evaluate_every_steps=7), observer=recorder)
+    for done in recorder.epochs:
+        own = [step.loss for step in recorder.steps if done.step - 6 < step.step <= done.step]
+        assert len(own) == 6
+        assert done.train_loss == pytest.approx(sum(own) / 6)
 
 
 def test_a_missing_answer_is_counted_named_and_makes_the_run_irreproducible() -> None:
@@ -240,9 +258,9 @@ def test_a_missing_answer_is_counted_named_and_makes_the_run_irreproducible() ->
 
 def test_a_checkpoint_without_the_services_states_is_postponed_and_told_once(tmp_path: Path) -> None:
     recorder, store = Recorder(), CheckpointStore(tmp_path, keep=9)
-    run(CONFIG, ScriptedControl(has_states=lambda step: step not in (6, 8)), observer=recorder, store=store)
-    assert [written.step for written in recorder.checkpoints][:3] == [12, 18, 24]
-    assert [notice.step for notice in recorder.notices if "postponed" in notice.name] == [6]
+    run(CONFIG, ScriptedControl(has_states=lambda step: step not in (8, 12)), observer=recorder, store=store)
+    assert [written.step for written in recorder.checkpoints][:3] == [16, 20, 24]
+    assert [notice.step for notice in recorder.notices if "postponed" in notice.name] == [8]
 
 
 def test_a_halt_order_stops_the_run_after_a_boundary_and_says_why() -> None:
@@ -266,7 +284,7 @@ def test_a_rollback_order_restores_the_checkpoint_under_a_new_generation(tmp_pat
     summary = Trainer(prepare(CONFIG), open_control, recorder, store=store).train()
     assert [opening.generation for opening in openings] == [1, 2]
     assert openings[1].states is not None
-    assert openings[1].step == 18
+    assert openings[1].step == 20
     assert summary["rollbacks"] == 1
     assert summary["training_macs_by_use"]["undone"] == 0  # ordered where the checkpoint was just written
     assert summary["weights_digest"] == run(CONFIG)["weights_digest"]
@@ -306,7 +324,7 @@ def test_rollback_after_a_loss_that_is_not_finite_goes_on_more_slowly(tmp_path: 
     assert after == pytest.approx(before * config.rollback_lr_factor)
     assert [opening.gives_up_course for opening in openings] == [False, True]
     saved = [written.step for written in recorder.checkpoints]
-    assert saved[:3] == [6, 12, 16]  # the ends of two epochs, and the boundary after the return to step 12
+    assert saved[:3] == [8, 12, 16]  # the first boundaries of two epochs, and the one after the return to step 12
 
 
 @pytest.mark.parametrize("kill_at", [13, 17, 25])
