@@ -38,7 +38,7 @@ from esper.rpc.telemetry import LogReporter, Reporter, TelemetrySender
 C = TypeVar("C")
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
 HEALTH_PERIOD_S = 1.0
-LAG_PERIOD_S = 0.25
+LAG_PERIOD_S = 1.0
 REPORT_TIMEOUT_S = 2.0
 PR_SET_PDEATHSIG = 1
 log = logging.getLogger("esper.process")
