@@ -49,7 +49,7 @@ class ControlConfig:
     rpc_timeout_s: float = 10.0
     """Deadline of each unary call, seconds."""
     advance_every_packets: int = 5
-    """Kasmina advances at least this often; also with the first packet after an epoch's end, and where there is evidence."""
+    """Kasmina advances at least this often; also after each epoch's end, and where there is evidence."""
 
 
 class Control(Protocol):
