@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from math import isfinite
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor
@@ -19,8 +18,6 @@ from google.protobuf.message import Message
 from esper.core.errors import ContractError
 from esper.core.field_rules import MAX_ALPHA_ENTRIES, RANGES, RULES, Rule
 from esper.core.required_fields import REQUIRED
-
-_SECOND_NS = 1_000_000_000
 
 _Check = Callable[[Any], bool]
 _Look = Callable[[Any, str, list[str]], None]
@@ -93,7 +90,7 @@ def _look(message: Any, path: str, found: list[str]) -> None:
     for name, is_repeated, low, high in plan.ranges:
         if is_repeated or message.HasField(name):
             for value in getattr(message, name) if is_repeated else (getattr(message, name),):
-                if not (low <= value <= high and isfinite(value)):
+                if not (low <= value <= high and math.isfinite(value)):
                     found.append(f"{path}{name} is {value:g}, expected {_range_in_words(low, high)}")
     for name, is_repeated, known in plan.enums:
         for number in getattr(message, name) if is_repeated else (getattr(message, name),):
@@ -109,29 +106,24 @@ def _look(message: Any, path: str, found: list[str]) -> None:
             _look(getattr(message, name), f"{path}{name}.", found)
 
 
-def _presence(descriptor: Descriptor, path: str) -> _Check:
-    """`is_present` for one path, its questions to the descriptor answered beforehand."""
-    if "." in path:
-        return lambda message: is_present(message, path)
-    if path in descriptor.oneofs_by_name:
-        return lambda message: message.WhichOneof(path) is not None
-    if descriptor.fields_by_name[path].has_presence:
-        return lambda message: bool(message.HasField(path))
-    return lambda message: bool(getattr(message, path))
-
-
 def is_present(message: Any, path: str) -> bool:
     """Whether a field, an oneof or a dotted path holds something: a zero enum or an empty text is nothing."""
+    return _presence(message.DESCRIPTOR, path)(message)
+
+
+@cache
+def _presence(descriptor: Descriptor, path: str) -> _Check:
+    """`is_present` for one path in messages of one type, its questions to the descriptor answered beforehand."""
     name, _, rest = path.partition(".")
-    if name in message.DESCRIPTOR.oneofs_by_name:
-        return message.WhichOneof(name) is not None
-    field = message.DESCRIPTOR.fields_by_name[name]
-    if field.has_presence and not message.HasField(name):
-        return False
-    value = getattr(message, name)
+    if name in descriptor.oneofs_by_name:
+        return lambda message: message.WhichOneof(name) is not None
+    field = descriptor.fields_by_name[name]
     if rest:
-        return is_present(value, rest)
-    return field.has_presence or bool(value)
+        of_rest = _presence(field.message_type, rest)
+        return lambda message: message.HasField(name) and of_rest(getattr(message, name))
+    if field.has_presence:
+        return lambda message: bool(message.HasField(name))
+    return lambda message: bool(getattr(message, name))
 
 
 def _look_at_blend(blend: Any, path: str, found: list[str]) -> None:
@@ -141,20 +133,18 @@ def _look_at_blend(blend: Any, path: str, found: list[str]) -> None:
         found.append(f"{path}share_min is {blend.share_min:g}, above share_max {blend.share_max:g}")
 
 
-def _look_at_timestamp(moment: Any, path: str, found: list[str]) -> None:
-    if not 0 <= moment.nanos < _SECOND_NS:
-        found.append(f"{path}nanos is {moment.nanos}, expected less than a second")
+def _nanos_within(allowed: range) -> _Look:
+    def look(moment: Any, path: str, found: list[str]) -> None:
+        if moment.nanos not in allowed:
+            found.append(f"{path}nanos is {moment.nanos}, expected less than a second")
 
-
-def _look_at_duration(moment: Any, path: str, found: list[str]) -> None:
-    if not -_SECOND_NS < moment.nanos < _SECOND_NS:
-        found.append(f"{path}nanos is {moment.nanos}, expected less than a second")
+    return look
 
 
 _CHECKS: Mapping[str, _Look] = {
     "esper.leyline.v1.BlendConfig": _look_at_blend,
-    "google.protobuf.Timestamp": _look_at_timestamp,
-    "google.protobuf.Duration": _look_at_duration,
+    "google.protobuf.Timestamp": _nanos_within(range(1_000_000_000)),
+    "google.protobuf.Duration": _nanos_within(range(-999_999_999, 1_000_000_000)),
 }
 
 

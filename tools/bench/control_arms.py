@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -45,11 +45,7 @@ from esper.tolaria.trainer import Trainer
 
 COMMAND_EVERY_STEPS = 50
 COMMAND_TIMEOUT_S = 10.0
-
-
 QUIET_STEPS = 4  # after a boundary, before a turn may end: what the boundary set off belongs to its own arm
-
-Train = Callable[[TrainConfig, Turn], dict[str, Any]]
 
 
 class TimedTrainer(Trainer):

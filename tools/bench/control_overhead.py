@@ -131,11 +131,12 @@ def compare(step_ms: float, pairs: int, steps: int | None) -> dict[str, Any]:
     steps = steps or max(200, round(TRAINING_MS / measured_ms))
     turn_steps = max(1, round(TURN_MS / measured_ms))
     rounds: list[Round] = []
-    while len(rounds) < MOST_ROUNDS * pairs and sum(map(is_quiet, rounds)) < pairs:
+    while not are_enough(rounds, pairs):
         with trainer_process(width, steps, steps_per_epoch, turn_steps) as make_round:
             # The first run of each arm loads libraries and grows memory: it is not counted.
             check_round(make_round(ARMS))
-            for _ in range(ROUNDS_PER_PROCESS):
+            last = len(rounds) + ROUNDS_PER_PROCESS
+            while len(rounds) < last and not are_enough(rounds, pairs):
                 summaries = make_round(order(ARMS, len(rounds)))
                 check_round(summaries)
                 rounds.append(summaries)
@@ -165,6 +166,11 @@ def stolen_share(summaries: Round, arm: str) -> float:
 def is_quiet(summaries: Round) -> bool:
     """Whether the bare arm had a processor for itself."""
     return stolen_share(summaries, "bare") <= QUIET_SHARE
+
+
+def are_enough(rounds: Sequence[Round], pairs: int) -> bool:
+    """Whether so many rounds were quiet, or the most that are made were made."""
+    return len(rounds) >= MOST_ROUNDS * pairs or sum(map(is_quiet, rounds)) >= pairs
 
 
 def figures(rounds: Sequence[Round]) -> dict[str, Any]:

@@ -238,6 +238,7 @@ def test_a_checkpoint_comes_with_the_first_packet_after_its_epoch(tmp_path: Path
 def test_every_epochs_mean_loss_is_that_of_its_own_steps() -> None:
     recorder = Recorder()
     run(replace(CONFIG, epochs=3, evaluate_every_steps=7), observer=recorder)
+    assert [done.step for done in recorder.epochs] == [6, 12, 18]
     for done in recorder.epochs:
         own = [step.loss for step in recorder.steps if done.step - 6 < step.step <= done.step]
         assert len(own) == 6

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-PATH = Path(__file__).parents[3] / "tools" / "bench" / "paired.py"
+from tests.unit.tools.benches import load
 
-
-def load() -> ModuleType:
-    spec = spec_from_file_location("paired", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    # A dataclass with slots looks its module up.
-    sys.modules["paired"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-paired = load()
+paired = load("paired")
 positive = st.floats(min_value=1e-3, max_value=1e3)
 
 

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-PATH = Path(__file__).parents[3] / "tools" / "bench" / "turns.py"
+from tests.unit.tools.benches import load
 
-
-def load() -> ModuleType:
-    spec = spec_from_file_location("turns", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    # A dataclass with slots looks its module up.
-    sys.modules["turns"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-turns = load()
+turns = load("turns")
 
 
 def test_turns_go_forth_and_back_and_whoever_is_done_is_left_out() -> None:
@@ -46,31 +29,46 @@ def test_turns_go_forth_and_back_and_whoever_is_done_is_left_out() -> None:
     assert went == ["a", "b", "c", "b", "a", "a", "b"]
 
 
-def test_a_clock_stands_while_others_have_their_turn() -> None:
-    def quick(turn: Any) -> Any:
-        turn.hand_over()
-        turn.stop_clock()
-        return turn.spent
-
-    def slow(turn: Any) -> Any:
-        time.sleep(0.5)
-        turn.stop_clock()
-        return turn.spent
-
-    spent = turns.take_turns({"quick": quick, "slow": slow})
-    assert spent["slow"].wall_s >= 0.5
-    assert spent["quick"].wall_s < 0.4
-    assert spent["quick"].stolen_s >= 0
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What all clocks of turns show; a task moves it on by hand."""
+    shown = turns.Spent()
+    monkeypatch.setattr(turns.Spent, "now", lambda: turns.Spent(shown.wall_s, shown.wall_s / 2, shown.wall_s / 4))
+    return shown
 
 
-def test_what_came_before_the_clock_started_is_not_counted() -> None:
-    def task(turn: Any) -> float:
-        time.sleep(0.5)
+def test_a_clock_stands_while_others_have_their_turn(clock: Any) -> None:
+    def task(before_s: float, after_s: float) -> Any:
+        def run(turn: Any) -> Any:
+            clock.wall_s += before_s
+            turn.hand_over()
+            clock.wall_s += after_s
+            turn.stop_clock()
+            return turn.spent
+
+        return run
+
+    spent = turns.take_turns({"quick": task(1.0, 2.0), "slow": task(100.0, 200.0)})
+    assert spent == {"quick": turns.Spent(3.0, 1.5, 0.75), "slow": turns.Spent(300.0, 150.0, 75.0)}
+
+
+def test_what_came_before_the_clock_started_is_not_counted(clock: Any) -> None:
+    def task(turn: Any) -> Any:
+        clock.wall_s += 5.0
         turn.start_clock()
+        clock.wall_s += 1.0
         turn.stop_clock()
-        return float(turn.spent.wall_s)
+        return turn.spent
 
-    assert turns.take_turns({"only": task})["only"] < 0.4
+    assert turns.take_turns({"only": task})["only"] == turns.Spent(1.0, 0.5, 0.25)
+
+
+def test_clocks_go_forward() -> None:
+    first = turns.Spent.now()
+    later = turns.Spent.now()
+    assert later.wall_s >= first.wall_s > 0
+    assert later.cpu_s >= first.cpu_s > 0
+    assert later.stolen_s >= first.stolen_s >= 0
 
 
 def test_a_task_that_fails_lets_the_others_end_and_is_heard() -> None:
