@@ -139,13 +139,14 @@ class Boundaries:
         session.progress.history.note(result)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
-        # A lost service fails every packet until it is back: said once. Timeouts are said each.
+        # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
         if result.failure is not None and (result.cause == TIMEOUT or result.cause != self._last_cause):
             name = "tolaria.control_timeout" if result.cause == TIMEOUT else "tolaria.service_failure"
             session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
-        self._last_cause = result.cause
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
+        if result.cause is not None or session.progress.mode.name == "normal":
+            self._last_cause = result.cause
 
     def _evidence(self) -> tuple[SystemStatePacket, Collected]:
         """The next packet, and what the executor measured for it."""

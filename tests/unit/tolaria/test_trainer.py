@@ -16,6 +16,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.generation import Opening
 from esper.tolaria.null_control import NullControl
 from esper.tolaria.observer import Boundary, CheckpointWritten, Notice, Observer, Observers, RunStarted, StepDone
+from esper.tolaria.packet_result import PacketResult
 from esper.tolaria.prepare import prepare
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import (
@@ -255,6 +256,26 @@ def test_a_missing_answer_is_counted_named_and_makes_the_run_irreproducible() ->
     assert modes.count("conservative") == 5
     assert modes[-1] == "normal"
     assert [notice.name for notice in recorder.notices].count("tolaria.control_timeout") == 1
+
+
+class Losing(ScriptedControl):
+    """Every second of some packets needs a service that is lost."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        result = super().take(packet_index)
+        return (
+            replace(result, failure="lost", cause="kasmina can't be reached") if packet_index in (2, 4, 6) else result
+        )
+
+
+def test_a_lost_service_is_told_once_though_not_every_packet_needs_it() -> None:
+    recorder = Recorder()
+    run(replace(CONFIG, epochs=12), Losing(), observer=recorder)
+    assert [notice.name for notice in recorder.notices if notice.level == "WARNING"] == [
+        "tolaria.service_failure",
+        "tolaria.mode_changed",
+        "tolaria.mode_changed",
+    ]
 
 
 def test_a_checkpoint_without_the_services_states_is_postponed_and_told_once(tmp_path: Path) -> None:
