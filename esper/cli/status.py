@@ -12,7 +12,7 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.leyline import SeedStage
-from esper.tolaria.reading import Record, standing
+from esper.tolaria.record.reading import Record, standing
 
 
 def register(verbs: Verbs) -> None:

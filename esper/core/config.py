@@ -11,7 +11,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -169,23 +169,23 @@ def _converted(hint: Any, value: object, key: str) -> object:
     if origin is Literal:
         return _member(arguments, value)
     if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, (list, tuple)):
-            raise TypeError("not a list")
-        return tuple(_converted(arguments[0], item, key) for item in items if item != "")
+        return tuple(_converted(arguments[0], item, key) for item in _items(value))
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
-    if hint is bool and isinstance(value, str):
-        return _truth(value)
-    if hint in (int, float) and isinstance(value, str):
-        return hint(value)
+    if isinstance(value, str) and hint in _PARSERS:
+        return _PARSERS[hint](value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is Path and isinstance(value, (str, Path)):
-        return Path(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise TypeError(f"{type(value).__name__} doesn't fit")
+
+
+def _items(value: object) -> Sequence[object]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)):
+        raise TypeError("not a list")
+    return [item for item in items if item != ""]
 
 
 def _converted_union(choices: tuple[Any, ...], value: object, key: str) -> object:
@@ -210,6 +210,9 @@ def _truth(text: str) -> bool:
     if text.lower() not in _TRUTHS:
         raise ValueError("not a truth value")
     return _TRUTHS[text.lower()]
+
+
+_PARSERS: Mapping[object, Callable[[str], object]] = {bool: _truth, int: int, float: float, Path: Path}
 
 
 def _in_words(hint: Any) -> str:

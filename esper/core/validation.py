@@ -80,6 +80,19 @@ def _plan(descriptor: Descriptor) -> _Plan:
 def _look(message: Any, path: str, found: list[str]) -> None:
     """Add what is wrong with `message`; `path` is empty or ends with a dot."""
     plan = _plan(message.DESCRIPTOR)
+    _look_at_presence(plan, message, path, found)
+    _look_at_values(plan, message, path, found)
+    if plan.check is not None:
+        plan.check(message, path, found)
+    for name, is_repeated in plan.children:
+        if is_repeated:
+            for index, child in enumerate(getattr(message, name)):
+                _look(child, f"{path}{name}[{index}].", found)
+        elif message.HasField(name):
+            _look(getattr(message, name), f"{path}{name}.", found)
+
+
+def _look_at_presence(plan: _Plan, message: Any, path: str, found: list[str]) -> None:
     for name, is_there in plan.required:
         if not is_there(message):
             found.append(f"{path}{name} is required")
@@ -87,6 +100,9 @@ def _look(message: Any, path: str, found: list[str]) -> None:
         if rule.when(message):
             missing = (name for name in rule.fields.split() if not is_present(message, name))
             found.extend(f"{path}{name} is required {rule.condition}" for name in missing)
+
+
+def _look_at_values(plan: _Plan, message: Any, path: str, found: list[str]) -> None:
     for name, is_repeated, low, high in plan.ranges:
         if is_repeated or message.HasField(name):
             for value in getattr(message, name) if is_repeated else (getattr(message, name),):
@@ -96,14 +112,6 @@ def _look(message: Any, path: str, found: list[str]) -> None:
         for number in getattr(message, name) if is_repeated else (getattr(message, name),):
             if number not in known:
                 found.append(f"{path}{name} has the unknown value {number}")
-    if plan.check is not None:
-        plan.check(message, path, found)
-    for name, is_repeated in plan.children:
-        if is_repeated:
-            for index, child in enumerate(getattr(message, name)):
-                _look(child, f"{path}{name}[{index}].", found)
-        elif message.HasField(name):
-            _look(getattr(message, name), f"{path}{name}.", found)
 
 
 def is_present(message: Any, path: str) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from esper.leyline import KasminaServiceGetStatusRequest
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.generation import Opening
-from esper.tolaria.named_blueprints import check_blueprints
-from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Observers
-from esper.tolaria.plane import connected
-from esper.tolaria.prepare import prepare
+from esper.tolaria.plane.named_blueprints import check_blueprints
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.plane.open_control import Opening
+from esper.tolaria.plane.plane import connected
+from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
+from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
 
 TIMEOUT_S = 5.0

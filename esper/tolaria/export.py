@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from esper.core.errors import ConfigError, DependencyViolationError
-from esper.kasmina.executor.export import plain
-from esper.tolaria.checkpoint import CheckpointStore, read
-from esper.tolaria.prepare import Prepared, prepare
-from esper.tolaria.snapshot import Snapshot, config_of
+from esper.kasmina.executor.fold.export import plain
+from esper.tolaria.recovery.checkpoint import CheckpointStore, read
+from esper.tolaria.recovery.snapshot import Snapshot, config_of
+from esper.tolaria.task.prepare import Prepared, prepare
 
 SUFFIX = ".pt2"
 

@@ -25,19 +25,19 @@ from esper.core.config import described, load
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
-from esper.tolaria.compare import compare, table
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.continuing import continued
-from esper.tolaria.data import load_splits
-from esper.tolaria.display import LiveDisplay, PlainDisplay
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
-from esper.tolaria.models import host_widths
-from esper.tolaria.observer import Observer
-from esper.tolaria.report import write_report
+from esper.tolaria.record.compare import compare, table
+from esper.tolaria.record.display import LiveDisplay, PlainDisplay
+from esper.tolaria.record.observer import Observer
+from esper.tolaria.record.page.report import write_report
+from esper.tolaria.record.summary import write_summary
+from esper.tolaria.recovery.continuing import continued
 from esper.tolaria.run import Interruption, grow, train_static
 from esper.tolaria.run_dir import RunOptions, check_free
-from esper.tolaria.summary import write_summary
+from esper.tolaria.task.data import load_splits
+from esper.tolaria.task.models import host_widths
 
 ENVIRONMENT_PREFIX = "TOLARIA_"
 EXIT_USAGE, EXIT_RETRY, EXIT_CONFIG = 64, 75, 78

@@ -14,22 +14,22 @@ from typing import Any
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import StepFailed
 from esper.rpc.telemetry import TelemetrySender
-from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.control import Control
-from esper.tolaria.events import EventLog
-from esper.tolaria.faults import FaultInjector
-from esper.tolaria.generation import OpenControl, Opening
-from esper.tolaria.link import Link
-from esper.tolaria.named_blueprints import check_blueprints
-from esper.tolaria.noticeboard import Noticeboard
-from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Notice, Observer, Observers
-from esper.tolaria.plane import Plane, connected
-from esper.tolaria.prepare import Prepared, prepare
+from esper.tolaria.plane.control import Control
+from esper.tolaria.plane.faults import FaultInjector
+from esper.tolaria.plane.link import Link
+from esper.tolaria.plane.named_blueprints import check_blueprints
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.plane.open_control import OpenControl, Opening
+from esper.tolaria.plane.plane import Plane, connected
+from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.noticeboard import Noticeboard
+from esper.tolaria.record.observer import Notice, Observer, Observers
+from esper.tolaria.record.summary import write_summary
+from esper.tolaria.record.telemetry import TelemetryObserver
+from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.run_dir import OldSummary, RunOptions, check_free, claim
-from esper.tolaria.summary import write_summary
-from esper.tolaria.telemetry import TelemetryObserver
+from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
 
 FAULT_DEADLINE_S = 1.0
@@ -139,7 +139,7 @@ def _recorded(board: Noticeboard, log: EventLog) -> Iterator[None]:
 def _scalars(config: TrainConfig, options: RunOptions, stack: ExitStack) -> list[Observer]:
     if not options.tensorboard:
         return []
-    from esper.tolaria.scalars import TensorBoardScalars  # costs a second to import
+    from esper.tolaria.record.scalars import TensorBoardScalars  # costs a second to import
 
     return [stack.enter_context(closing(TensorBoardScalars(config.run_dir / "tensorboard")))]
 

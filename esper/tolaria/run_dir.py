@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.tolaria.observer import Observer, RunStarted
-from esper.tolaria.reading import cut_torn_line
+from esper.tolaria.record.observer import Observer, RunStarted
+from esper.tolaria.record.reading import cut_torn_line
 
 RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
 

@@ -11,20 +11,21 @@ from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import NonFiniteLoss
-from esper.tolaria.arm_steps import ArmSteps
-from esper.tolaria.checkpoint import CheckpointStore
-from esper.tolaria.generation import Generation, OpenControl, open_generation
-from esper.tolaria.going_back import GoingBack
-from esper.tolaria.observer import EpochDone, Observer, RunStarted
-from esper.tolaria.packets import PacketBuilder
-from esper.tolaria.prepare import Prepared
-from esper.tolaria.progress import EpochMeter, Progress
-from esper.tolaria.saves import Saves
-from esper.tolaria.session import Session
-from esper.tolaria.signals import Signals
-from esper.tolaria.snapshot import Snapshot
-from esper.tolaria.summary import build_summary
-from esper.tolaria.task import evaluate
+from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.open_control import OpenControl
+from esper.tolaria.plane.packets import PacketBuilder
+from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
+from esper.tolaria.record.progress import EpochMeter, Progress
+from esper.tolaria.record.signals import Signals
+from esper.tolaria.record.summary import build_summary
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.generation import Generation, open_generation
+from esper.tolaria.recovery.going_back import GoingBack
+from esper.tolaria.recovery.saves import Saves
+from esper.tolaria.recovery.snapshot import Snapshot
+from esper.tolaria.task.prepare import Prepared
+from esper.tolaria.task.task import evaluate
 
 
 class Trainer:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from esper.tolaria.launcher import main
-from esper.tolaria.step import Stepper
+from esper.tolaria.loop.step import Stepper
 
 DIVERGES_AT = 500
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor import arm
+from esper.kasmina.executor.graft import arm
 from esper.tolaria.launcher import main
 from tests.drills.launching import NARROW, events, train
 from tests.integration.otlp_receiver import ReceivedSpan, Receiver

@@ -19,7 +19,7 @@ from esper.rpc.clients import BusClient, Tls, channel
 from esper.rpc.server import Server, ServerConfig, start
 from esper.rpc.telemetry import LogReporter
 from esper.tamiyo.parts import BusLine, Surroundings
-from esper.tolaria.services import START_ORDER, Services, ServicesConfig
+from esper.tolaria.plane.services import START_ORDER, Services, ServicesConfig
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 
 pytestmark = pytest.mark.skipif(

@@ -28,19 +28,19 @@ from esper.core.signing import Signer
 from esper.leyline import AdaptationCommand, ApplyCommandRequest, RunStateBlob
 from esper.rpc.clients import KasminaClient, channel
 from esper.tolaria import run as tolaria_run
-from esper.tolaria.boundaries import Boundaries
-from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.display import PlainDisplay
-from esper.tolaria.generation import Generation
-from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Boundary, Observer, Observers
-from esper.tolaria.packet_result import PacketResult, RunStates
-from esper.tolaria.pipeline import Pipeline
-from esper.tolaria.prepare import prepare
+from esper.tolaria.loop.boundaries import Boundaries
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.plane.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
+from esper.tolaria.record.display import PlainDisplay
+from esper.tolaria.record.observer import Boundary, Observer, Observers
+from esper.tolaria.record.packet_result import PacketResult, RunStates
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.generation import Generation
+from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.run import Interruption, RunOptions, grow
-from esper.tolaria.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
-from esper.tolaria.snapshot import Snapshot
+from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
 
 COMMAND_EVERY_STEPS = 50

@@ -38,10 +38,10 @@ from paired import order, ratios, spread
 from turns import Turn, take_turns
 
 from esper.core.errors import EsperError
-from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Observers
-from esper.tolaria.prepare import Prepared, prepare
-from esper.tolaria.summary import quantile
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.record.observer import Observers
+from esper.tolaria.record.summary import quantile
+from esper.tolaria.task.prepare import Prepared, prepare
 
 ARMS = ("bare", "never", "control")
 WIDTHS = (6, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048)

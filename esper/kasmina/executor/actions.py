@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.blend import Blend
 from esper.kasmina.executor.entering import attach, build, incubate
-from esper.kasmina.executor.fold import fold, fold_obstacle
-from esper.kasmina.executor.judge import GRADIENT_SAMPLES, judge, probe
+from esper.kasmina.executor.fold.fold import fold, fold_obstacle
+from esper.kasmina.executor.graft.blend import Blend
+from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, judge, probe
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper.kasmina.executor.isolation import reachable_parameters
+from esper.kasmina.executor.judge.isolation import reachable_parameters
 from esper.kasmina.executor.state import ExecutorState, Life
 from esper.leyline import DirectiveKind, SeedDirective
 

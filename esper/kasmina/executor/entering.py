@@ -11,11 +11,11 @@ import torch
 from google.protobuf.message import DecodeError
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.blend import Blend
 from esper.kasmina.executor.blueprints import build_seed
-from esper.kasmina.executor.graft import Graft, SeedPlan
-from esper.kasmina.executor.incubate import Incubation, shadow_graft
-from esper.kasmina.executor.macs import count_macs
+from esper.kasmina.executor.graft.blend import Blend
+from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
+from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.state import ExecutorState, Facts, Life, all_finite
 from esper.leyline import SeedDirective, SeedRecipe
 

@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
-from esper.kasmina.executor.arm import TrainingArm
 from esper.kasmina.executor.collected import Collected
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
-from esper.kasmina.executor.macs import NO_MACS, MacCount
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.observe import is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.passes.task import Task
+from esper.kasmina.executor.passes.trace import trace_forward
 from esper.kasmina.executor.saved import restore, saved
-from esper.kasmina.executor.slot_search import find_slots
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.search import find_slots
+from esper.kasmina.executor.slots.slot import Slot
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
-from esper.kasmina.executor.task import Task
-from esper.kasmina.executor.trace import trace_forward
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")

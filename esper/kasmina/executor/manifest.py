@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from esper.kasmina.executor.arm import TrainingArm
-from esper.kasmina.executor.macs import count_macs
-from esper.kasmina.executor.slots import Slot
-from esper.kasmina.executor.task import Task
-from esper.kasmina.executor.trace import submodule_specs, trace_forward
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.passes.task import Task
+from esper.kasmina.executor.passes.trace import submodule_specs, trace_forward
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import HostManifest
 
 

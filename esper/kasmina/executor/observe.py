@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from esper.kasmina.executor.graft import Graft
+from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
 from esper.leyline import SeedObservation, SlotSignal
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.arm import TrainingArm
+from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.leyline import OptimizerAdjustment
 
 

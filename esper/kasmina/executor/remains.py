@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from esper.kasmina.executor.graft import ConfidenceTap, ReadTap, WriteTap
+from esper.kasmina.executor.graft.graft import ConfidenceTap, ReadTap, WriteTap
+from esper.kasmina.executor.graft.wiring import seed_groups
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState
-from esper.kasmina.executor.wiring import seed_groups
 
 
 def find_remains(state: ExecutorState, seed_id: str) -> list[str]:

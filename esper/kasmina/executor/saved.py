@@ -13,14 +13,14 @@ import torch
 from google.protobuf.message import Message
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.arm import TrainingArm
-from esper.kasmina.executor.blend import Blend
 from esper.kasmina.executor.blueprints import build_seed
-from esper.kasmina.executor.graft import Graft, SeedPlan
-from esper.kasmina.executor.incubate import Incubation, shadow_graft
-from esper.kasmina.executor.slots import refreshed
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.graft.blend import Blend
+from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
+from esper.kasmina.executor.passes.trace import trace_forward
+from esper.kasmina.executor.slots.slot import refreshed
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
-from esper.kasmina.executor.trace import trace_forward
 from esper.leyline import BlendConfig, DirectiveReport, JudgeResult, PairedScore, ProbeResult, SeedDirective
 
 FORMAT = 1

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.arm import TrainingArm
-from esper.kasmina.executor.graft import Graft, SeedPlan
-from esper.kasmina.executor.incubate import Incubation
-from esper.kasmina.executor.judge import probe_outputs
-from esper.kasmina.executor.keys import draw_key
-from esper.kasmina.executor.macs import NO_MACS, MacCount, count_macs
-from esper.kasmina.executor.slots import Slot, refreshed
-from esper.kasmina.executor.statistics import GradientStatistics
-from esper.kasmina.executor.task import Task
-from esper.kasmina.executor.trace import trace_forward
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.judge.incubate import Incubation
+from esper.kasmina.executor.judge.macs import NO_MACS, MacCount, count_macs
+from esper.kasmina.executor.judge.scores import probe_outputs
+from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.statistics import GradientStatistics
+from esper.kasmina.executor.passes.task import Task
+from esper.kasmina.executor.passes.trace import trace_forward
+from esper.kasmina.executor.slots.slot import Slot, refreshed
 from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective, SlotSpec
 
 # What an action tells of itself: fields of its report.

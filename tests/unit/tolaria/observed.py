@@ -6,7 +6,7 @@ from typing import Any
 
 from esper.kasmina.executor import Collected
 from esper.leyline import SystemStatePacket, TrainingMetrics
-from esper.tolaria.observer import Boundary, EpochDone, RunStarted, SeedView, StepDone
+from esper.tolaria.record.observer import Boundary, EpochDone, RunStarted, SeedView, StepDone
 
 
 def started(**fields: Any) -> RunStarted:

@@ -16,8 +16,8 @@ from esper.leyline import (
     SeedDirective,
     SystemStatePacket,
 )
-from esper.tolaria.null_control import no_growth
-from esper.tolaria.packet_result import PacketResult, RunStates
+from esper.tolaria.plane.null_control import no_growth
+from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 

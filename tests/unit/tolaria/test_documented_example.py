@@ -9,7 +9,7 @@ import pytest
 
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
-from esper.tolaria.prepare import prepare
+from esper.tolaria.task.prepare import prepare
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "your_own.md"
 

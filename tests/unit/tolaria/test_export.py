@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from esper.core.errors import ConfigError, DependencyViolationError
-from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.export import export, load_run
+from esper.tolaria.recovery.checkpoint import CheckpointStore
 from tests.unit.tolaria.scripted_control import ScriptedControl
 from tests.unit.tolaria.test_trainer import CONFIG, KEPT, run
 

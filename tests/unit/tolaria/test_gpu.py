@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.recovery.checkpoint import CheckpointStore
 from tests.unit.tolaria.scripted_control import ScriptedControl
 from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder, run
 

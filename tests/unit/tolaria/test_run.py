@@ -16,8 +16,8 @@ import pytest
 from esper.core.errors import ConfigError, NonFiniteLoss
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.observer import Boundary, Notice, Observer
-from esper.tolaria.reading import read_events
+from esper.tolaria.record.observer import Boundary, Notice, Observer
+from esper.tolaria.record.reading import read_events
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
 from tests.unit.tolaria.scripted_control import ScriptedControl

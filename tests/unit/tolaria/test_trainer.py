@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
-from esper.tolaria.checkpoint import CheckpointStore
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.generation import Opening
-from esper.tolaria.null_control import NullControl
-from esper.tolaria.observer import Boundary, CheckpointWritten, Notice, Observer, Observers, RunStarted, StepDone
-from esper.tolaria.packet_result import PacketResult
-from esper.tolaria.prepare import prepare
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.plane.open_control import Opening
+from esper.tolaria.record.observer import Boundary, CheckpointWritten, Notice, Observer, Observers, RunStarted, StepDone
+from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,
@@ -318,7 +318,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step() -> None:
 
 
 def test_rollback_after_a_loss_that_is_not_finite_goes_on_more_slowly(tmp_path: Path, monkeypatch: Any) -> None:
-    from esper.tolaria.step import Stepper
+    from esper.tolaria.loop.step import Stepper
 
     whole_run, poisoned = Stepper.run, []
 
@@ -354,7 +354,7 @@ def test_a_run_killed_after_such_a_rollback_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: Any, kill_at: int
 ) -> None:
     """Killed before the next boundary it goes back once more, after it the checkpoint knows of the slower course."""
-    from esper.tolaria.step import Stepper
+    from esper.tolaria.loop.step import Stepper
 
     whole_run = Stepper.run
 

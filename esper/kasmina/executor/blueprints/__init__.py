@@ -17,9 +17,9 @@ from esper.kasmina.executor.blueprints.control import random_frozen
 from esper.kasmina.executor.blueprints.gate import channel_gate
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import span_conv, span_linear
-from esper.kasmina.executor.keys import draw_key, forked_generators
-from esper.kasmina.executor.side_pass import device_of
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.passes.keys import draw_key, forked_generators
+from esper.kasmina.executor.passes.side_pass import device_of
+from esper.kasmina.executor.slots.slot import Slot
 
 Factory = Callable[[nn.Module, Slot, Mapping[str, float]], nn.Module]
 

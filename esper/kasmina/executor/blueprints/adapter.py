@@ -8,7 +8,7 @@ from torch import nn
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.blueprints.parts import placement, require_kind, same_convolution, whole, zeroed
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 

@@ -11,7 +11,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.blueprints.parts import refuse_looking_ahead, whole
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import SpanSeed, build_span
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.slot import Slot
 
 
 class FrozenBranch(nn.Module):

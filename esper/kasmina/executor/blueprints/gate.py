@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.kasmina.executor.blueprints.parts import placement, require_kind
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 

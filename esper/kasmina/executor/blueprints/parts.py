@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.layers import CONVOLUTIONS
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.layers import CONVOLUTIONS
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 M = TypeVar("M", bound=nn.Module)

@@ -14,7 +14,7 @@ from esper.kasmina.executor.blueprints.parts import (
     whole,
     zeroed,
 )
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from esper.kasmina.executor.between import ModuleStep, copy_between
 from esper.kasmina.executor.blueprints.parts import placement, require_kind, whole, zeroed
-from esper.kasmina.executor.layers import is_batch_norm
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.between import ModuleStep, copy_between
+from esper.kasmina.executor.slots.layers import is_batch_norm
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 

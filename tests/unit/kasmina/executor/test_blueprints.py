@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from esper.kasmina.executor.blueprints import FACTORIES, build_seed
-from esper.kasmina.executor.slots import Slot
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 from esper.urza.catalog import Catalog, misfit
 

@@ -1,0 +1,94 @@
+"""A grown network as plain PyTorch: no hooks, no Esper code, the same outputs.
+
+Folded seeds are ordinary layers already. Permanent modules are written into the graph by torch.export, which keeps
+the batch size open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.graft.graft import Graft
+from esper.leyline import BlendMode
+
+
+def plain(arm: TrainingArm, example: Tensor) -> nn.Module:
+    """An independent module in eval mode; `example` shows the inputs' shape and type."""
+    copied = arm.clone()
+    grafts = list(copied.grafts)
+    for graft in grafts:
+        graft.detach()
+    if not grafts:
+        return copied.model.eval()
+    return torch.export.export(
+        Grown(copied.model, grafts).eval(), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
+    ).module()
+
+
+class Grown(nn.Module):
+    """Host and permanent seeds as one module with the blends written in torch's own operators."""
+
+    def __init__(self, host: nn.Module, grafts: list[Graft]) -> None:
+        super().__init__()
+        self.host = host
+        self.seeds = nn.ModuleList(graft.module for graft in grafts)
+        for graft in grafts:
+            if graft.blend.mode not in PLAIN_JOINS:
+                mode = BlendMode.Name(graft.blend.mode)
+                raise GraftFailed(f"seed {graft.seed_id} blends by {mode}, which needs the host's logits: can't export")
+            _PlainTaps(graft).attach(host)
+
+    def forward(self, value: Tensor) -> Any:
+        return self.host(value)
+
+
+class _PlainTaps:
+    def __init__(self, graft: Graft) -> None:
+        self._graft = graft
+        self._join = PLAIN_JOINS[graft.blend.mode]
+        self._input: Tensor | None = None
+
+    def attach(self, host: nn.Module) -> None:
+        slot = self._graft.slot
+        if slot.is_span:
+            host.get_submodule(slot.read_path).register_forward_pre_hook(self._read)
+        host.get_submodule(slot.write_path).register_forward_hook(self._write)
+
+    def _read(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._input = arguments[0]
+
+    def _write(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        value = self._input if self._graft.slot.is_span else output
+        return self._join(output, self._graft.module(value), self._graft)
+
+
+def _residual(host: Tensor, seed: Tensor, graft: Graft) -> Tensor:
+    return host + graft.alpha * seed
+
+
+def _convex(host: Tensor, seed: Tensor, graft: Graft) -> Tensor:
+    return (1.0 - graft.alpha) * host + graft.alpha * seed
+
+
+def _channel(host: Tensor, seed: Tensor, graft: Graft) -> Tensor:
+    dim = 1 if graft.slot.is_conv else host.dim() - 1
+    shares = torch.tensor(list(graft.blend.config.alpha_vec), dtype=host.dtype, device=host.device)
+    channels = host.shape[dim]
+    expanded = shares.repeat_interleave(channels // len(shares)) if channels != len(shares) else shares
+    shape = [1] * host.dim()
+    shape[dim] = channels
+    weight = (graft.alpha * expanded).clamp(0.0, 1.0).view(shape)
+    return (1.0 - weight) * host + weight * seed
+
+
+PLAIN_JOINS: dict[int, Callable[[Tensor, Tensor, Graft], Tensor]] = {
+    BlendMode.BLEND_MODE_RESIDUAL: _residual,
+    BlendMode.BLEND_MODE_CONVEX: _convex,
+    BlendMode.BLEND_MODE_CHANNEL: _channel,
+}

@@ -1,0 +1,136 @@
+"""Folding: a span seed's weights become part of the host's layers, so that the next seed reads the widened layer.
+
+Layer k gains the seed's rows, BatchNorms between gain its channels, layer k+1 gains its columns; names stay. Outputs
+are compared on the probe batch, and a fold that changes them is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.blueprints.span import SpanSeed
+from esper.kasmina.executor.fold.optimizer import merged_state, optimizer_obstacle
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.graft.surgery import Undo, replace_parameter, set_sizes
+from esper.kasmina.executor.slots.between import ModuleStep
+from esper.kasmina.executor.slots.layers import is_batch_norm, reshape_obstacle
+from esper.leyline import BlendMode
+
+RELATIVE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+COARSE_TOLERANCE = 5e-2
+
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """One host module, the seed's module that joins it, and the dimension that grows."""
+
+    host: nn.Module
+    seed: nn.Module
+    dim: int
+
+
+def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
+    """Why the seed can't be folded now; empty if it can."""
+    slot, model = graft.slot, arm.model
+    if not slot.is_span or not isinstance(graft.module, SpanSeed):
+        return f"{graft.plan.blueprint_id} in {slot.slot_id} is not a span of its own weights"
+    if graft.blend.mode not in (BlendMode.BLEND_MODE_RESIDUAL,) or graft.alpha != 1.0:
+        return f"alpha is {graft.alpha:g} in mode {BlendMode.Name(graft.blend.mode)}, expected exactly 1 in RESIDUAL"
+    if graft.blend.rate_factor_at(step) != 1.0:
+        return "its learning-rate warm-up isn't over"
+    layers = (slot.read_path, slot.write_path)
+    known = slot.obstacle or next(
+        filter(None, (reshape_obstacle(path, model.get_submodule(path)) for path in layers)), ""
+    )
+    return known or optimizer_obstacle(arm.optimizer) or _other_seed(arm, graft)
+
+
+def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor]) -> float:
+    """Folds the seed and returns the largest change of any output; GraftFailed means that nothing was changed."""
+    if obstacle := fold_obstacle(arm, graft, step):
+        raise GraftFailed(f"seed {graft.seed_id} can't be folded: {obstacle}")
+    before = outputs()
+    undo: list[Undo] = []
+    try:
+        for merge in _merges(arm, graft):
+            undo += _apply(arm, merge)
+        graft.detach()
+        after = outputs()
+        delta = float((after - before).abs().max())
+        limit = tolerance(next(arm.model.parameters()).dtype) * max(1.0, float(before.abs().max()))
+        if not delta <= limit:
+            raise GraftFailed(f"folding seed {graft.seed_id} changed an output by {delta:g}, allowed is {limit:g}")
+    except BaseException:
+        for revert in reversed(undo):
+            revert()
+        graft.detach()
+        graft.attach(arm.model, arm.grafts)
+        raise
+    arm.detach(graft)
+    return delta
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Largest change of an output that rounding explains, relative to the largest output."""
+    return RELATIVE_TOLERANCE.get(dtype, COARSE_TOLERANCE)
+
+
+def _other_seed(arm: TrainingArm, graft: Graft) -> str:
+    """A permanent seed of fixed width on the activation that would grow."""
+    between = {step.path for step in graft.slot.between if isinstance(step, ModuleStep)}
+    for other in arm.grafts:
+        slot = other.slot
+        if other is graft:
+            continue
+        reads = slot.read_path == graft.slot.write_path if slot.is_span else slot.read_path in between
+        if reads or slot.write_path == graft.slot.read_path or slot.write_path in between:
+            return f"seed {other.seed_id} has a fixed width on the activation that would grow"
+    return ""
+
+
+def _merges(arm: TrainingArm, graft: Graft) -> Iterator[_Merge]:
+    seed, model = graft.module, arm.model
+    if not isinstance(seed, SpanSeed):
+        return
+    yield _Merge(model.get_submodule(graft.slot.read_path), seed.read, 0)
+    for part, step in zip(seed.between, graft.slot.between, strict=True):
+        if is_batch_norm(part) and isinstance(step, ModuleStep):
+            yield _Merge(model.get_submodule(step.path), part, 0)
+    yield _Merge(model.get_submodule(graft.slot.write_path), seed.write, 1)
+
+
+def _apply(arm: TrainingArm, merge: _Merge) -> list[Undo]:
+    undo: list[Undo] = []
+    seed_parameters = dict(merge.seed.named_parameters(recurse=False))
+    for name, old in list(merge.host.named_parameters(recurse=False)):
+        if name not in seed_parameters:
+            continue
+        new = seed_parameters[name]
+        state = merged_state(arm.optimizer, old, new, merge.dim)
+        undo.append(replace_parameter(merge.host, name, _join(old.data, new.data, merge.dim), arm.optimizer, state))
+    for name, buffer in list(merge.host.named_buffers(recurse=False)):
+        if buffer.dim() > 0:
+            undo.append(_replace_buffer(merge.host, name, _join(buffer, merge.seed.get_buffer(name), 0)))
+    set_sizes(merge.host)
+    undo.insert(0, lambda: set_sizes(merge.host))
+    return undo
+
+
+def _replace_buffer(module: nn.Module, name: str, value: Tensor) -> Undo:
+    old = module.get_buffer(name)
+    setattr(module, name, value)
+    return lambda: setattr(module, name, old)
+
+
+def _join(host: Tensor, seed: Tensor, dim: int) -> Tensor:
+    joined = torch.cat([host, seed.to(host.dtype)], dim)
+    is_channels_last = (
+        host.dim() == 4 and not host.is_contiguous() and host.is_contiguous(memory_format=torch.channels_last)
+    )
+    return joined.contiguous(memory_format=torch.channels_last) if is_channels_last else joined

@@ -1,0 +1,142 @@
+"""A training arm: model, optimiser, scheduler and grafted seeds, copied, saved and compared as one state.
+
+The main arm and its never-grafted twin are two arms that see the same batches.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.graft.surgery import adopt_shapes
+from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
+from esper.kasmina.executor.passes.side_pass import device_of, side_pass
+
+
+class TrainingArm:
+    """One whole training state. `scheduler` and `scaler` may be None; both need state_dict and load_state_dict."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, scaler: Any = None
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.scaler = scaler
+        self.grafts: list[Graft] = []
+
+    @property
+    def device(self) -> torch.device:
+        return device_of(self.model)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The host and its seeds."""
+        return [self.model, *(graft.module for graft in self.grafts)]
+
+    def host_parameters(self) -> list[nn.Parameter]:
+        """The host's trainable parameters, folded ones included; a seed's are not among them."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def parameter_count(self) -> int:
+        """Parameters of the network, seeds included."""
+        return sum(parameter.numel() for module in self.modules for parameter in module.parameters())
+
+    def graft(self, seed_id: str) -> Graft | None:
+        return next((graft for graft in self.grafts if graft.seed_id == seed_id), None)
+
+    def attach(self, graft: Graft) -> None:
+        """Puts a seed into the forward pass and the optimiser; a failure leaves neither."""
+        self._refuse_shared_parameters(graft)
+        try:
+            graft.attach(self.model, self.grafts)
+            by_group = group_by_host(self.optimizer, graft.module, self.model)
+            add_seed_groups(self.optimizer, self.scheduler, graft.seed_id, by_group)
+            self.grafts.append(graft)
+        except BaseException:
+            self.detach(graft)
+            raise
+
+    def detach(self, graft: Graft) -> None:
+        """Takes a seed out of the forward pass and the optimiser."""
+        graft.detach()
+        remove_seed_groups(self.optimizer, self.scheduler, graft.seed_id)
+        self.grafts[:] = [other for other in self.grafts if other is not graft]
+
+    def set_step(self, step: int, *, run_seed: int) -> None:
+        """Alpha, dropout draws and learning rates of the seeds for the step that follows `step` done ones."""
+        if not self.grafts:
+            return
+        factors = {}
+        for graft in self.grafts:
+            graft.set_step(step, draw=run_seed)
+            factors[graft.seed_id] = graft.blend.rate_factor_at(step)
+        groups = self.optimizer.param_groups
+        for group in groups:
+            if SEED_KEY in group:
+                group["lr"] = groups[group[HOST_KEY]]["lr"] * factors[group[SEED_KEY]]
+
+    def clone(self) -> TrainingArm:
+        """An independent copy of the whole state, seeds and their taps included."""
+        return copy.deepcopy(self)
+
+    @contextmanager
+    def measured(self, key: int) -> Iterator[None]:
+        """Eval mode without gradients, and without a trace."""
+        with side_pass(self.modules, key=key, training=False), torch.no_grad():
+            yield
+
+    def digest(self) -> str:
+        """SHA-256 over names, dtypes, shapes and bytes of all weights and buffers, lower-case hex."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._tensors().items()):
+            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as tensors and plain containers; tensors are the live ones."""
+        return {
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "seeds": [dict(graft.module.state_dict()) for graft in self.grafts],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], regraft: Callable[[TrainingArm], list[Graft]]) -> None:
+        """Restores a saved state, topology included; `regraft` builds its grafts on the reshaped host."""
+        for graft in list(self.grafts):
+            self.detach(graft)
+        adopt_shapes(self.model, state["model"], self.optimizer)
+        self.model.load_state_dict(state["model"])
+        for graft, tensors in zip(regraft(self), state["seeds"], strict=True):
+            graft.module.load_state_dict(tensors)
+            self.attach(graft)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for part, saved in ((self.scheduler, state["scheduler"]), (self.scaler, state["scaler"])):
+            if part is not None and saved is not None:
+                part.load_state_dict(saved)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        states = [("", self.model), *((f"seed:{graft.seed_id}:", graft.module) for graft in self.grafts)]
+        return {
+            prefix + name: value
+            for prefix, module in states
+            for name, value in module.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+
+    def _refuse_shared_parameters(self, graft: Graft) -> None:
+        owned = {id(parameter) for module in self.modules for parameter in module.parameters()}
+        shared = [name for name, parameter in graft.module.named_parameters() if id(parameter) in owned]
+        if shared:
+            raise GraftFailed(f"seed {graft.seed_id} shares parameters with the network: {', '.join(shared)}")

@@ -1,0 +1,191 @@
+"""A seed in an arm's forward pass: two taps on named submodules, one blend, its own place in the optimiser.
+
+Taps are objects that hold the graft, so a deep copy of an arm has taps of its own. The seed's input is attached
+unless the graft is isolated; the host's own activation always keeps its gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
+from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.side_pass import device_of, side_pass
+from esper.kasmina.executor.slots.between import KeyedDropout
+from esper.kasmina.executor.slots.slot import Slot
+from esper.leyline import BlendMode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedPlan:
+    """Everything from which a seed's structure follows."""
+
+    seed_id: str
+    slot_id: str
+    blueprint_id: str
+    factory: str
+    parameters: tuple[tuple[str, float], ...]
+    initialization_seed: int
+
+
+class Graft:
+    """One seed of one arm: grown, blended, measured, permanent."""
+
+    def __init__(self, plan: SeedPlan, slot: Slot, module: nn.Module, blend: Blend, *, is_isolated: bool) -> None:
+        self.plan = plan
+        self.slot = slot
+        self.module = module
+        self.is_isolated = is_isolated
+        self.is_muted = False
+        self.is_measuring = False
+        self.leaks = 0
+        self.rms: tuple[Tensor, Tensor] | None = None
+        self._handles: list[RemovableHandle] = []
+        self._logits_handle: RemovableHandle | None = None
+        self._input: Tensor | None = None
+        self._dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
+        self.set_blend(blend)
+
+    @property
+    def seed_id(self) -> str:
+        return self.plan.seed_id
+
+    @property
+    def alpha(self) -> float:
+        """Alpha of the step in progress or of the last one."""
+        return self._alpha
+
+    def set_blend(self, blend: Blend) -> None:
+        """Replaces the blend; its schedule begins at its own start step."""
+        self.blend = blend
+        self._join = JOINS[blend.mode]
+        device = device_of(self.module)
+        self._state = join_state(blend.config, is_conv=self.slot.is_conv, device=device)
+        self._alpha = blend.config.alpha_start
+        self.set_step(blend.start_step, draw=0)
+
+    def set_step(self, step: int, *, draw: int) -> None:
+        """Prepares the step that follows `step` done ones."""
+        alpha = self.blend.alpha_at(step)
+        if alpha != self._alpha:
+            self._alpha = alpha
+            self._state.alpha.fill_(alpha)
+        for index, dropout in enumerate(self._dropouts):
+            dropout.draw = draw_key(draw, self.seed_id, step, index)
+
+    def set_alpha(self, alpha: float) -> None:
+        """Fixes alpha for a side pass; `set_step` puts it back on its course."""
+        self._alpha = alpha
+        self._state.alpha.fill_(alpha)
+
+    def set_shadow(self) -> None:
+        """Prepares a shadow pass: the host gets no gradient, neither through the seed nor beside it."""
+        self.is_isolated = True
+        self._state.is_isolated = True
+
+    def attach(self, model: nn.Module, neighbours: list[Graft]) -> None:
+        """Hangs the taps on the model; `neighbours` is the arm's own list of grafts."""
+        write = model.get_submodule(self.slot.write_path)
+        if self.slot.is_span:
+            read = model.get_submodule(self.slot.read_path)
+            self._handles.append(read.register_forward_pre_hook(ReadTap(self)))
+        self._handles.append(write.register_forward_hook(WriteTap(self)))
+        self.watch_logits(model, neighbours)
+
+    def watch_logits(self, model: nn.Module, neighbours: list[Graft]) -> None:
+        """Asks the host for its logits exactly as long as the blend needs them."""
+        needs_logits = self.blend.mode == BlendMode.BLEND_MODE_CONFIDENCE
+        if needs_logits and self._logits_handle is None:
+            tap = ConfidenceTap(self, neighbours)
+            self._logits_handle = model.register_forward_pre_hook(tap, with_kwargs=True)
+        elif not needs_logits:
+            self._forget_logits()
+
+    def _forget_logits(self) -> None:
+        if self._logits_handle is not None:
+            self._logits_handle.remove()
+            self._logits_handle = None
+
+    def detach(self) -> None:
+        """Takes the taps off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._forget_logits()
+        self._input = None
+
+    def read(self, value: Tensor) -> None:
+        self._input = value
+
+    def join(self, host: Tensor) -> Tensor:
+        """The host's value with the seed's blended in."""
+        value, self._input = self._input if self.slot.is_span else host, None
+        if self.is_muted:
+            return host
+        if value is None:
+            raise GraftFailed(
+                f"{self.slot.write_path} ran before {self.slot.read_path}: seed {self.seed_id} has no input"
+            )
+        if self.is_isolated:
+            value = value.detach()
+        seed = self.module(value)
+        if self.is_measuring:
+            self.rms = (root_mean_square(seed), root_mean_square(host))
+        return self._join(host, seed, self._state)
+
+    def gate_from(self, logits: Any) -> None:
+        self._state.gate = gate_from_logits(self.blend.config, logits)
+
+
+class ReadTap:
+    """Keeps the input of layer k for the seed."""
+
+    def __init__(self, graft: Graft) -> None:
+        self.graft = graft
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self.graft.read(arguments[0])
+
+
+class WriteTap:
+    """Adds the seed's output to the submodule's."""
+
+    def __init__(self, graft: Graft) -> None:
+        self.graft = graft
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        return self.graft.join(output)
+
+
+class ConfidenceTap:
+    """Before each forward pass, asks the host alone for its logits and sets the seed's share of each sample."""
+
+    def __init__(self, graft: Graft, neighbours: list[Graft]) -> None:
+        self.graft = graft
+        self._neighbours = neighbours
+        self._is_inside = False
+
+    def __call__(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        if self._is_inside or self.graft.is_muted:
+            return
+        self._is_inside, self.graft.is_muted = True, True
+        try:
+            modules = [model, *(graft.module for graft in self._neighbours)]
+            with side_pass(modules, key=draw_key("confidence"), training=False), torch.no_grad():
+                self.graft.gate_from(model(*arguments, **keywords))
+        finally:
+            self._is_inside, self.graft.is_muted = False, False
+
+
+def root_mean_square(value: Tensor) -> Tensor:
+    """0-d, without a wait for the device."""
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    norm: Tensor = torch.linalg.vector_norm(value.detach(), dtype=dtype)
+    mean: Tensor = norm / max(1, value.numel()) ** 0.5
+    return mean

@@ -1,0 +1,131 @@
+"""Scores on the judging data: the grown arm against its twin, and against itself with the seed muted.
+
+Every pass runs in eval mode without gradients and leaves no trace. Scores are bounded and paired unit by unit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kasmina.executor.passes.task import Task
+from esper.leyline import JudgeResult, PairedScore, ProbeResult
+
+GRADIENT_SAMPLES = 64
+
+
+def judge_scores(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
+    """One score for each unit of the judging data: float64 [n] on the CPU."""
+    with arm.measured(key):
+        parts = [task.scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
+    return torch.cat(parts).double().cpu()
+
+
+def paired(reference: Tensor, grown: Tensor) -> PairedScore:
+    """Mean and variance (ddof 1) of `reference - grown`; positive favours the grown network."""
+    difference = reference - grown
+    return PairedScore(
+        mean=float(difference.mean()),
+        variance=float(difference.var(unbiased=True)) if difference.numel() > 1 else float("nan"),
+        samples=difference.numel(),
+    )
+
+
+@contextmanager
+def muted(graft: Graft) -> Iterator[None]:
+    """The host's value passes the seed by."""
+    before, graft.is_muted = graft.is_muted, True
+    try:
+        yield
+    finally:
+        graft.is_muted = before
+
+
+def judge(arm: TrainingArm, twin: TrainingArm | None, graft: Graft, task: Task, *, look: int, key: int) -> JudgeResult:
+    """One look of the sequential test."""
+    grown = judge_scores(arm, task, key=key)
+    with muted(graft):
+        without = judge_scores(arm, task, key=key)
+    if twin is None:
+        return JudgeResult(look=look, muted=paired(without, grown))
+    twin_scores = judge_scores(twin, task, key=key)
+    return JudgeResult(
+        look=look,
+        twin=paired(twin_scores, grown),
+        mean_twin_score=float(twin_scores.mean()),
+        muted=paired(without, grown),
+    )
+
+
+def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResult:
+    """Whether the seed's output has the host's shape, type and device at the write tap, and what muting it does."""
+    mismatch = _mismatch(arm, graft, task, key)
+    grown = judge_scores(arm, task, key=key)
+    with muted(graft):
+        without = judge_scores(arm, task, key=key)
+    return ProbeResult(
+        interface_matches=not mismatch,
+        mismatch=mismatch,
+        muted=paired(without, grown),
+        interference=interference(arm, graft, task, key=key),
+    )
+
+
+def interference(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> float | None:
+    """Cosine between the host's gradients with and without the seed, on a few samples; None where one is zero."""
+    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(task.judge_batches())))
+    parameters = arm.host_parameters()
+
+    def gradients() -> list[Tensor]:
+        with side_pass(arm.modules, key=key, training=False), torch.enable_grad():
+            loss = task.loss(arm.model(inputs), targets)
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        pairs = zip(found, parameters, strict=True)
+        return [torch.zeros_like(p).double() if g is None else g.double() for g, p in pairs]
+
+    grown = gradients()
+    with muted(graft):
+        without = gradients()
+    product = sum(float((a * b).sum()) for a, b in zip(grown, without, strict=True))
+    size = math.prod(math.sqrt(sum(float(part.square().sum()) for part in side)) for side in (grown, without))
+    return product / size if 0.0 < size < math.inf else None
+
+
+def probe_outputs(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
+    """The network's outputs for the probe batch, in eval mode; float64 on the CPU."""
+    with arm.measured(key):
+        outputs = arm.model(task.probe_inputs())
+    if not isinstance(outputs, Tensor):
+        raise ConfigError("model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor")
+    return outputs.double().cpu()
+
+
+def _mismatch(arm: TrainingArm, graft: Graft, task: Task, key: int) -> str:
+    seen: list[tuple[Tensor, Tensor]] = []
+    join = graft.join
+
+    def watched(host: Tensor) -> Tensor:
+        joined = join(host)
+        seen.append((host, joined))
+        return joined
+
+    graft.join = watched  # type: ignore[method-assign]
+    try:
+        probe_outputs(arm, task, key=key)
+    finally:
+        del graft.join
+    if not seen:
+        return f"{graft.slot.write_path} did not run in a forward pass"
+    host, joined = seen[-1]
+    facts = [("shape", tuple(host.shape), tuple(joined.shape)), ("type", host.dtype, joined.dtype)]
+    facts.append(("device", host.device, joined.device))
+    wrong = [f"{name} is {got}, the host's is {want}" for name, want, got in facts if want != got]
+    return "; ".join(wrong) or ("" if bool(torch.isfinite(joined).all()) else "the blended value is not finite")

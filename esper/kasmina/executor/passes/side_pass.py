@@ -1,0 +1,39 @@
+"""Side passes: forward passes that measure or incubate and leave no trace in the host.
+
+Generators, train and eval flags and buffers (BatchNorm's running statistics) are as before afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from esper.kasmina.executor.passes.keys import forked_generators
+
+
+@contextmanager
+def side_pass(modules: Sequence[nn.Module], *, key: int, training: bool | None) -> Iterator[None]:
+    """Runs the modules in the given mode (None: as they are), seeded with `key`."""
+    flags = [(module, module.training) for root in modules for module in root.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for root in modules for buffer in root.buffers()]
+    if training is not None:
+        for module, _ in flags:
+            module.training = training
+    try:
+        with forked_generators(key, device_of(modules[0])):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for module, flag in flags:
+            module.training = flag
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Device of the module's first parameter."""
+    parameter = next(module.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,0 +1,196 @@
+"""Finding slots: by one probe batch and the model's graph, or by the names that a user gives.
+
+Spans come from proven paths between neighbouring layers, residual slots from activations and from the blocks of a list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from esper.core.enums import short_name
+from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.trace import ForwardTrace, Visit
+from esper.kasmina.executor.slots.between import CallStep
+from esper.kasmina.executor.slots.layers import (
+    ACTIVATIONS,
+    features_in,
+    features_out,
+    is_convolution,
+    is_width_layer,
+    reshape_obstacle,
+)
+from esper.kasmina.executor.slots.paths import SpanPath, span_paths
+from esper.kasmina.executor.slots.slot import Slot
+from esper.leyline import SlotKind
+
+
+def find_slots(
+    model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool
+) -> tuple[Slot, ...]:
+    """The slots that the host offers, in forward order; or the named ones. None usable is an error."""
+    candidates = _candidates(model, trace)
+    chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
+    if not chosen:
+        raise ConfigError(
+            "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}"
+        )
+    return tuple(replace(slot, order=order, is_causal=is_causal) for order, slot in enumerate(chosen))
+
+
+def _candidates(model: nn.Module, trace: ForwardTrace) -> list[Slot]:
+    dims = {
+        visit.path: len(visit.output_shape)
+        for visit in trace
+        if visit.output_shape is not None and visit.path not in trace.repeated
+    }
+    spans = [_span(model, trace, path) for path in span_paths(model, dims)]
+    residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
+    found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
+    return sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
+
+
+def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
+    visits = [trace.visits.get(place) for place in (path.read_path, path.write_path)]
+    if None in visits or trace.repeated & {path.read_path, path.write_path}:
+        return None
+    shapes = [visit.output_shape for visit in visits if visit is not None]
+    read, write = model.get_submodule(path.read_path), model.get_submodule(path.write_path)
+    if shapes[0] is None or shapes[1] is None or features_in(write) % features_out(read):
+        return None
+    columns = features_in(write) // features_out(read) if path.flattens else 1
+    if not path.flattens and features_in(write) != features_out(read):
+        return None
+    kind = SlotKind.SLOT_KIND_SPAN_LINEAR
+    if is_convolution(read):
+        kind = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR if path.flattens else SlotKind.SLOT_KIND_SPAN_CONV
+    return Slot(
+        slot_id=f"{_kind_name(kind)}:{path.read_path}-{path.write_path}",
+        kind=kind,
+        read_path=path.read_path,
+        write_path=path.write_path,
+        order=0,
+        dims=len(shapes[1]),
+        features=features_out(write),
+        read_positions=_positions(shapes[0], is_convolution(read)),
+        write_positions=_positions(shapes[1], is_convolution(write)),
+        between=path.steps,
+        columns=columns,
+        obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
+    )
+
+
+def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | None:
+    shape = visit.output_shape
+    if shape is None or len(shape) < 2 or visit.path in trace.repeated:
+        return None
+    is_conv = _last_layer_is_convolution(model, trace, visit) and len(shape) > 2
+    kind = SlotKind.SLOT_KIND_RESIDUAL_CONV if is_conv else SlotKind.SLOT_KIND_RESIDUAL_LINEAR
+    positions = _positions(shape, is_conv)
+    return Slot(
+        slot_id=f"{_kind_name(kind)}:{visit.path}-{visit.path}",
+        kind=kind,
+        read_path=visit.path,
+        write_path=visit.path,
+        order=0,
+        dims=len(shape),
+        features=shape[1] if is_conv else shape[-1],
+        read_positions=positions,
+        write_positions=positions,
+    )
+
+
+def _takes_residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> bool:
+    """Activations, and the blocks of a list, that a later layer reads."""
+    module = model.get_submodule(visit.path)
+    parent = model.get_submodule(visit.path.rpartition(".")[0])
+    is_block = isinstance(parent, (nn.ModuleList, nn.Sequential)) and any(module.children())
+    is_block = is_block and not isinstance(module, nn.Sequential)
+    later = any(other.order > visit.order and is_width_layer(model.get_submodule(other.path)) for other in trace)
+    return (
+        later
+        and (is_block or isinstance(module, ACTIVATIONS))
+        and visit.dtype is not None
+        and (visit.dtype.is_floating_point)
+    )
+
+
+def _last_layer_is_convolution(model: nn.Module, trace: ForwardTrace, visit: Visit) -> bool:
+    earlier = [other.path for other in trace if other.order <= visit.order]
+    layers = [model.get_submodule(path) for path in earlier]
+    return next((is_convolution(layer) for layer in reversed(layers) if is_width_layer(layer)), False)
+
+
+def _named(model: nn.Module, trace: ForwardTrace, candidates: Sequence[Slot], name: str) -> Slot:
+    """A user's slot: a full id, "read-write" for a span, or one path for a residual slot."""
+    wanted = name.partition(":")[2] or name
+    pair = wanted if "-" in wanted else f"{wanted}-{wanted}"
+    for slot in candidates:
+        if name == slot.slot_id or (":" not in name and pair == f"{slot.read_path}-{slot.write_path}"):
+            return slot
+    read_path, _, write_path = pair.partition("-")
+    for path in (read_path, write_path):
+        if path not in trace.visits:
+            raise ConfigError("slots", name, f"the host calls no submodule {path!r}; it has {_seen(model, trace)}")
+        if path in trace.repeated:
+            raise ConfigError("slots", name, f"{path!r} runs more than once in a forward pass; name another slot")
+    found = _named_span(model, trace, read_path, write_path) if read_path != write_path else None
+    if read_path == write_path:
+        found = _residual(model, trace, trace.visits[read_path])
+    if found is None or (":" in name and found.slot_id != name):
+        known = ", ".join(slot.slot_id for slot in candidates) or "none"
+        raise ConfigError("slots", name, f"is no place where a seed fits; the host's own slots are: {known}")
+    return found
+
+
+def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_path: str) -> Slot | None:
+    """Two linear layers whose connection can't be proven: usable, never foldable."""
+    read, write = model.get_submodule(read_path), model.get_submodule(write_path)
+    if not isinstance(read, nn.Linear) or not isinstance(write, nn.Linear):
+        return None
+    shapes = trace.visits[read_path].output_shape, trace.visits[write_path].output_shape
+    in_order = trace.visits[read_path].order < trace.visits[write_path].order
+    if shapes[0] is None or shapes[1] is None or shapes[0][:-1] != shapes[1][:-1] or not in_order:
+        return None
+    return Slot(
+        slot_id=f"{_kind_name(SlotKind.SLOT_KIND_SPAN_LINEAR)}:{read_path}-{write_path}",
+        kind=SlotKind.SLOT_KIND_SPAN_LINEAR,
+        read_path=read_path,
+        write_path=write_path,
+        order=0,
+        dims=len(shapes[1]),
+        features=write.out_features,
+        read_positions=_positions(shapes[0], False),
+        write_positions=_positions(shapes[1], False),
+        between=(CallStep(nn.functional.relu),),
+        obstacle=f"what lies between {read_path} and {write_path} could not be proven to be per channel",
+    )
+
+
+def _layer_obstacle(model: nn.Module, path: str) -> str:
+    layer = model.get_submodule(path)
+    if obstacle := reshape_obstacle(path, layer):
+        return obstacle
+    own = {id(parameter) for parameter in layer.parameters(recurse=False)}
+    names = [name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in own]
+    return f"{path} shares its weight with another layer" if len(names) > len(own) else ""
+
+
+def _positions(shape: tuple[int, ...], is_conv: bool) -> int:
+    return math.prod(shape[2:]) if is_conv else math.prod(shape[1:-1])
+
+
+def _kind_name(kind: SlotKind) -> str:
+    return short_name(SlotKind, kind).lower()
+
+
+def _seen(model: nn.Module, trace: ForwardTrace) -> str:
+    seen = [
+        f"{visit.path} ({type(model.get_submodule(visit.path)).__name__}"
+        f"{', called more than once' if visit.path in trace.repeated else ''})"
+        for visit in trace
+    ]
+    return ", ".join(seen) or "no submodule at all"

@@ -1,0 +1,84 @@
+"""Slots: the places in a host where a seed reads and writes.
+
+A span slot reads the input of layer k and adds to the output of layer k+1: exactly a wider layer k. A residual slot
+reads and adds to one activation. Sizes are read from the live model, so that a slot knows of earlier folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from esper.kasmina.executor.passes.trace import ForwardTrace
+from esper.kasmina.executor.slots.between import Step
+from esper.kasmina.executor.slots.layers import features_in, features_out, kernel_taps
+from esper.leyline import SlotKind, SlotSpec
+
+RESIDUAL_KINDS = (SlotKind.SLOT_KIND_RESIDUAL_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """A pair of taps. `between` and `columns` (positions flattened into features per channel) matter to spans."""
+
+    slot_id: str
+    kind: SlotKind
+    read_path: str
+    write_path: str
+    order: int
+    dims: int
+    features: int
+    read_positions: int
+    write_positions: int
+    between: tuple[Step, ...] = ()
+    columns: int = 1
+    obstacle: str = ""
+    is_causal: bool = False
+
+    @property
+    def is_span(self) -> bool:
+        return self.kind not in RESIDUAL_KINDS
+
+    @property
+    def is_conv(self) -> bool:
+        """True if channels are dimension 1 of what the seed writes."""
+        return self.kind in (SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_RESIDUAL_CONV)
+
+    def channels(self, model: nn.Module) -> int:
+        """Channels or features of what the seed writes, now."""
+        return features_out(model.get_submodule(self.write_path)) if self.is_span else self.features
+
+    def spec(self, model: nn.Module) -> SlotSpec:
+        """The slot as the services know it, with the sizes of now."""
+        read, write = model.get_submodule(self.read_path), model.get_submodule(self.write_path)
+        return SlotSpec(
+            slot_id=self.slot_id,
+            kind=self.kind,
+            read_path=self.read_path,
+            write_path=self.write_path,
+            in_features=features_in(read) if self.is_span else self.features,
+            out_features=self.channels(model),
+            width=features_out(read) if self.is_span else self.features,
+            read_positions=self.read_positions,
+            write_positions=self.write_positions,
+            read_kernel=kernel_taps(read) if self.is_span else self._residual_taps(),
+            write_kernel=kernel_taps(write) * self.columns if self.is_span else self._residual_taps(),
+            is_foldable=self.is_span and not self.obstacle,
+            fold_obstacle=self.obstacle if self.is_span else "a residual seed has no layer to be merged into",
+            order=self.order,
+        )
+
+    def _residual_taps(self) -> int:
+        return 3 ** (self.dims - 2) if self.is_conv else 1
+
+
+def refreshed(slots: Sequence[Slot], trace: ForwardTrace) -> tuple[Slot, ...]:
+    """The slots with the activation sizes of a new trace: a fold widens what residual slots read."""
+    return tuple(slot if slot.is_span else replace(slot, features=_features(slot, trace)) for slot in slots)
+
+
+def _features(slot: Slot, trace: ForwardTrace) -> int:
+    shape = trace.visits[slot.read_path].output_shape
+    return slot.features if shape is None else shape[1 if slot.is_conv else -1]

@@ -1,6 +1,0 @@
-"""Data that a run learns from, is judged on and is reported on: three disjoint sets, no download."""
-
-from esper.tolaria.data.registry import load_splits, open_source
-from esper.tolaria.data.source import DataSource, Split, Splits
-
-__all__ = ["DataSource", "Split", "Splits", "load_splits", "open_source"]

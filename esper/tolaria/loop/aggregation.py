@@ -1,0 +1,83 @@
+"""Gradient surgery over the microbatches of a step: each one's gradient is a row, conflicts are projected out.
+
+Rows are weighed by their share of the batch, so that without a conflict the result is the batch's own gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from esper.core.errors import ConfigError
+from esper.kernels import MAX_ROWS, GradientPool, pcgrad
+from esper.tolaria.loop.arm import Arm, Batch
+from esper.tolaria.loop.device_timer import DeviceTimer
+from esper.tolaria.task.randomness import generator
+
+Pass = Callable[[Arm, Batch, float], tuple[Tensor, Tensor | None]]
+
+
+class GradientSurgery:
+    """PCGrad over up to `rows` microbatches of one step."""
+
+    def __init__(self, seed: int, rows: int, timer: DeviceTimer) -> None:
+        if rows > MAX_ROWS:
+            raise ConfigError("accumulate", rows, f"gradient surgery takes at most {MAX_ROWS} microbatches")
+        self._seed = seed
+        self._timer = timer
+        self._pools: WeakKeyDictionary[Optimizer, GradientPool] = WeakKeyDictionary()
+
+    def backward(
+        self, arm: Arm, parts: Sequence[Batch], step: int, one_pass: Pass
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Leave the de-conflicted gradient in the arm; returns loss, accuracy and the share of pairs in conflict."""
+        pool = self._pool(arm.optimizer, len(parts))
+        samples = sum(len(part[0]) for part in parts)
+        losses, hits, was_present = [], [], [False] * len(pool.parameters)
+        for row, part in enumerate(parts):
+            share = len(part[0]) / samples
+            arm.optimizer.zero_grad(set_to_none=True)
+            loss, accuracy = one_pass(arm, part, share)
+            losses.append(loss * share)
+            if accuracy is not None:
+                hits.append(accuracy * share)
+            with self._timer.measure():
+                was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
+        with self._timer.measure():
+            conflicts = self._assign(arm, pool, was_present, step)
+        pairs = len(parts) * (len(parts) - 1) // 2
+        conflict_rate = conflicts / max(1, pairs)
+        return torch.stack(losses).sum(), torch.stack(hits).sum() if hits else None, conflict_rate
+
+    def _assign(self, arm: Arm, pool: GradientPool, was_present: Sequence[bool], step: int) -> Tensor:
+        """Give the parameters the projected gradient; one that is not finite makes the step void."""
+        rows = pool.row_count
+        draws = torch.rand(rows, rows, generator=generator(self._seed, "surgery", step))
+        result = pcgrad(pool.rows, draws.argsort(dim=1).to(pool.rows.device))
+        is_void = result.status.any()
+        if arm.scaler is not None:
+            pool.assign(result.flat.masked_fill(is_void, float("inf")))
+        elif bool(is_void):
+            arm.optimizer.zero_grad(set_to_none=True)
+        else:
+            pool.assign(result.flat)
+        for parameter, present in zip(pool.parameters, was_present, strict=True):
+            if not present:
+                parameter.grad = None
+        return result.conflicts_raw
+
+    def _pool(self, optimizer: Optimizer, rows: int) -> GradientPool:
+        """The arm's pool; laid out anew when its parameters changed, so that a resumed run has the same layout."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        pool = self._pools.get(optimizer)
+        if pool is None or pool.row_count != rows or not _same(pool.parameters, parameters):
+            pool = self._pools[optimizer] = GradientPool(parameters, rows=rows)
+        return pool
+
+
+def _same(left: Sequence[Tensor], right: Sequence[nn.Parameter]) -> bool:
+    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))

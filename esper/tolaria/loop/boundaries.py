@@ -1,0 +1,218 @@
+"""What is done between steps: execute what an older packet caused, collect evidence, hand the next packet over.
+
+In lag mode reactions come before the new packet, without lag after it. Everything happens on the training thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby, takewhile
+from math import isfinite
+
+from opentelemetry.trace import Link, Span, get_current_span
+
+from esper.core.errors import NonFiniteLoss
+from esper.core.tracing import context_of, tracer
+from esper.kasmina.executor import Collected
+from esper.leyline import DirectiveKind, SeedDirective, SystemStatePacket, TraceContext
+from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.watch import Watch
+from esper.tolaria.plane.packets import Position, network_of, training_metrics
+from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.record.observer import Boundary, StepDone
+from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
+
+_TRACER = tracer("esper.tolaria")
+
+
+class Boundaries:
+    """The boundaries of one generation of a run."""
+
+    def __init__(self, session: Session, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.order_to_stop: str | None = None
+        self.order_to_go_back: tuple[str, int | None] | None = None
+        self._last_cause: str | None = None
+        self._unsent: list[StepDone] = []
+        self._epochs_told = session.epoch
+        self._session = session
+        self._executor = session.run.executor
+        self._has_lag = session.run.config.packet_lag > 0
+        goes_back = session.run.config.on_nonfinite == "rollback"
+        self._remedy = "" if goes_back else "; lower the learning rate, clip gradients, or use --on-nonfinite rollback"
+
+    def cross(self, *, want_state: bool) -> None:
+        """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
+        with self._span():
+            self._cross(want_state)
+
+    def _cross(self, want_state: bool) -> None:
+        session = self._session
+        watch = Watch(session.clock)
+        self.read_steps()
+        signals = session.progress.signals
+        self._executor.note_loss(signals.loss.mean, signals.loss.standard_error)
+        result = self._react(watch) if self._has_lag and self.pipeline.is_due else None
+        with watch.measure("apply"):
+            self._executor.at_boundary(session.progress.step)
+        packet, collected = self._evidence()
+        if not self._has_lag:
+            self.pipeline.hand_over(packet, collected, want_state=want_state)
+            result = self._react(watch)
+        self._tell(packet, collected, result, watch)
+        if self._has_lag:
+            # Last, because the thread that takes it wants the interpreter too: it has it while the next step computes.
+            self.pipeline.hand_over(packet, collected, want_state=want_state)
+
+    def drain(self) -> None:
+        """After the last step: execute what is in flight, end growth, tell the services and hear their last word."""
+        with self._span():
+            self._drain()
+
+    def _drain(self) -> None:
+        watch, step = Watch(self._session.clock), self._session.progress.step
+        self.read_steps()
+        results = []
+        while self.pipeline.in_flight:
+            results.append(self._react(watch))
+            with watch.measure("apply"):
+                self._executor.at_boundary(step)
+        with watch.measure("apply"):
+            self._executor.finish(step)
+        packet, collected = self._evidence()
+        self.pipeline.hand_over(packet, collected, want_state=False)
+        with watch.measure("wait"):
+            last = self.pipeline.take()
+        self._note(last)
+        if last.directives:
+            message = f"{len(last.directives)} directives came after the last step and were not executed"
+            self._session.notice("tolaria.directives_late", "WARNING", message)
+        for result in (*results, last):
+            self._tell(packet, collected, result, watch)
+            collected = Collected()
+
+    def _span(self) -> AbstractContextManager[Span]:
+        attributes = {"esper.step": self._session.progress.step}
+        return _TRACER.start_as_current_span("tolaria.boundary", attributes=attributes)
+
+    def read_steps(self) -> None:
+        """Take the steps since the last call as numbers. Raises NonFiniteLoss; the steps before that one are told."""
+        session = self._session
+        steps = session.log.flush()
+        usable = list(takewhile(lambda done: isfinite(done.loss), steps))
+        for done in usable:
+            session.progress.signals.add(done)
+            session.progress.meter.add(done)
+        session.observer.on_steps(usable)
+        self._unsent.extend(usable)
+        if len(usable) < len(steps):
+            bad = steps[len(usable)]
+            raise NonFiniteLoss(bad.step - 1, f"the training loss is {bad.loss}{self._remedy}")
+
+    def _react(self, watch: Watch) -> PacketResult:
+        """Take the oldest result and execute what it says."""
+        with watch.measure("wait"):
+            result = self.pipeline.take()
+        self._note(result)
+        step = self._session.progress.step
+        with watch.measure("apply"):
+            for trace, directives in by_decision(result):
+                with _continued(trace, directives[0].command_id, self._session.run.run_id):
+                    own = self._executor.execute(directives, step)
+                for directive in own:
+                    self._obey(directive)
+                    self._executor.report(directive, step)
+        return result
+
+    def _obey(self, directive: SeedDirective) -> None:
+        """Keep an order that concerns the whole run for the trainer."""
+        why = directive.rationale or "by command"
+        if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
+            self.order_to_stop = why
+        else:
+            to_step = directive.to_step if directive.HasField("to_step") else None
+            self.order_to_go_back = (f"rollback ordered: {why}", to_step)
+
+    def _note(self, result: PacketResult) -> None:
+        session = self._session
+        session.progress.history.note(result)
+        if result.decision is not None:
+            session.measured.tamiyo_ms = result.decision.latency_ms
+        # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
+        if result.failure is not None and (result.cause == TIMEOUT or result.cause != self._last_cause):
+            name = "tolaria.control_timeout" if result.cause == TIMEOUT else "tolaria.service_failure"
+            session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
+        if changed := session.progress.mode.note(result.reason):
+            session.notice("tolaria.mode_changed", "WARNING", changed)
+        if result.cause is not None or session.progress.mode.name == "normal":
+            self._last_cause = result.cause
+
+    def _evidence(self) -> tuple[SystemStatePacket, Collected]:
+        """The next packet, and what the executor measured for it."""
+        session, progress = self._session, self._session.progress
+        steps, self._unsent = self._unsent, []
+        epochs_told, self._epochs_told = self._epochs_told, session.epoch
+        collected = self._executor.collect(progress.step)
+        progress.macs.side = self._executor.side_macs
+        at = Position(
+            generation=progress.generation,
+            packet_index=self.pipeline.next_packet,
+            step=progress.step,
+            epoch=session.epoch,
+            is_epoch_end=session.epoch > epochs_told or progress.step == session.run.total_steps,
+        )
+        network = network_of(self._executor, progress.macs.total)
+        metrics = training_metrics(steps, progress.signals, network, session.measured)
+        packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
+        return packet, collected
+
+    def _tell(self, packet: SystemStatePacket, collected: Collected, result: PacketResult | None, watch: Watch) -> None:
+        session = self._session
+        total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
+        session.timings.boundary_ms.append(total_ms)
+        session.measured.note(
+            hook_ms=total_ms,
+            apply_ms=apply_ms,
+            finalize_ms=total_ms - wait_ms - apply_ms,
+            recent_ms=session.timings.step_ms[-max(1, len(packet.recent_steps)) :],
+            samples=session.run.config.batch_size,
+        )
+        session.observer.on_boundary(
+            Boundary(
+                step=packet.step,
+                epoch=packet.epoch,
+                packet=packet,
+                collected=collected,
+                result=result,
+                seeds=session.seed_views(),
+                mode=session.progress.mode.name,
+                wait_ms=wait_ms,
+                apply_ms=apply_ms,
+                hook_ms=total_ms - wait_ms - apply_ms,
+            )
+        )
+
+
+def by_decision(result: PacketResult) -> Iterator[tuple[TraceContext | None, list[SeedDirective]]]:
+    """The directives in order, in runs that belong to one decision's trace."""
+    traces = {
+        directive.directive_id: outcome.trace
+        for outcome in result.outcomes
+        if outcome.HasField("trace")
+        for directive in outcome.directives
+    }
+    for trace, directives in groupby(result.directives, key=lambda directive: traces.get(directive.directive_id)):
+        yield trace, list(directives)
+
+
+@contextmanager
+def _continued(trace: TraceContext | None, command_id: str, run_id: str) -> Iterator[None]:
+    """Inside the decision's trace, linked to the boundary that executes it."""
+    if trace is None:
+        yield
+        return
+    links = [Link(get_current_span().get_span_context())]
+    attributes = {"esper.command.id": command_id, "esper.run.id": run_id}
+    with _TRACER.start_as_current_span("tolaria.execute", context_of(trace), links=links, attributes=attributes):
+        yield

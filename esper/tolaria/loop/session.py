@@ -1,0 +1,59 @@
+"""What the parts of the trainer share: the prepared run, its progress, its clock, and who watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from esper.core.clock import Clock
+from esper.tolaria.loop.step_log import StepLog
+from esper.tolaria.plane.packets import Measured, PacketBuilder
+from esper.tolaria.record.observer import Notice, Observer, SeedView
+from esper.tolaria.record.progress import Progress
+from esper.tolaria.record.summary import Timings, name_of_stage
+from esper.tolaria.task.prepare import Prepared
+
+
+@dataclass(kw_only=True, slots=True)
+class Session:
+    """One process's work on one run."""
+
+    run: Prepared
+    progress: Progress
+    packets: PacketBuilder
+    observer: Observer
+    clock: Clock
+    log: StepLog = field(default_factory=StepLog)
+    timings: Timings = field(default_factory=Timings)
+    measured: Measured = field(default_factory=Measured)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.progress.step // self.run.loader.steps_per_epoch
+
+    @property
+    def is_epoch_end(self) -> bool:
+        """Whether the last step ended an epoch."""
+        return self.progress.step % self.run.loader.steps_per_epoch == 0
+
+    def notice(self, name: str, level: str, message: str, cause: str = "") -> None:
+        """Tell the observer of something out of the ordinary."""
+        at = self.progress.step
+        self.observer.on_events([Notice(step=at, name=name, level=level, message=message, cause=cause)])
+
+    def seed_views(self) -> list[SeedView]:
+        """Every seed as Kasmina last told, with the alpha of now."""
+        executor = self.run.executor
+        alive = set(executor.seeds)
+        return [
+            SeedView(
+                seed_id=seed.seed_id,
+                slot_id=seed.slot_id,
+                blueprint_id=seed.blueprint_id,
+                stage=name_of_stage(seed.stage),
+                alpha=executor.alpha_of(seed.seed_id) if seed.seed_id in alive else seed.alpha,
+                gain=seed.gain if seed.HasField("gain") else None,
+                gain_standard_error=seed.gain_standard_error if seed.HasField("gain_standard_error") else None,
+            )
+            for seed in self.progress.history.seeds.values()
+        ]

@@ -1,0 +1,130 @@
+"""One training step of one arm: keyed randomness, forward, backward, clipping, optimiser.
+
+The same call trains the host and its twin, with the same batch and the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.clock import SYSTEM_CLOCK, Clock
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.aggregation import GradientSurgery
+from esper.tolaria.loop.arm import Arm, Batch
+from esper.tolaria.loop.device_timer import DeviceTimer
+from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.task.randomness import seed_all
+from esper.tolaria.task.task import SplitTask
+
+AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Groups:
+    """The parameters of an arm by owner: the host's gradient norm leaves its seeds out."""
+
+    host: Sequence[nn.Parameter]
+    seeds: Sequence[nn.Parameter] = ()
+
+
+class Stepper:
+    """Makes steps; holds settings, no state of the run."""
+
+    def __init__(self, task: SplitTask, config: TrainConfig, device: torch.device, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._task = task
+        self._seed = config.seed
+        self._device = device
+        self._accumulate = config.accumulate
+        self._clip_norm = config.clip_norm
+        self._amp_type = AMP_TYPES.get(config.amp)
+        self._surgery_timer = DeviceTimer(device, clock)
+        surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer) if config.pcgrad else None
+        self._surgery = surgery
+
+    @property
+    def surgery_ms(self) -> float | None:
+        """Time spent on gradient surgery so far; None where it is off."""
+        return None if self._surgery is None else self._surgery_timer.total_ms()
+
+    def run(
+        self,
+        arm: Arm,
+        batch: Batch,
+        step: int,
+        groups: Groups,
+        *,
+        measures_norm: bool = False,
+        after_backward: Callable[[], None] | None = None,
+    ) -> StepResult:
+        """Make step `step` (counted from 0) of the arm."""
+        seed_all(self._device, self._seed, "step", step)
+        for parameter in (*groups.host, *groups.seeds):
+            parameter.grad = None
+        loss, accuracy, conflict_rate = self._backward(arm, batch, step)
+        scaler = arm.scaler
+        if scaler is not None:
+            scaler.unscale_(arm.optimizer)
+        if after_backward is not None:
+            after_backward()
+        norm, norms = self._clip(groups, measures_norm)
+        if scaler is None:
+            arm.optimizer.step()
+        else:
+            scaler.step(arm.optimizer)
+            scaler.update()
+        return StepResult(loss, accuracy, norm, conflict_rate, norms)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of forward passes."""
+        if self._amp_type is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._amp_type)
+
+    def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self._accumulate == 1:
+            return *self._pass(arm, batch, 1.0), None
+        parts = list(zip(*(tensor.tensor_split(self._accumulate) for tensor in batch), strict=True))
+        parts = [part for part in parts if len(part[0])]
+        if self._surgery is not None:
+            return self._surgery.backward(arm, parts, step, self._pass)
+        shares = [len(part[0]) / len(batch[0]) for part in parts]
+        passes = [self._pass(arm, part, share) for part, share in zip(parts, shares, strict=True)]
+        return *mean_of(passes, shares), None
+
+    def _pass(self, arm: Arm, batch: Batch, share: float) -> tuple[Tensor, Tensor | None]:
+        """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
+        inputs, targets = batch
+        with self.autocast():
+            outputs = arm.model(inputs)
+            loss = self._task.loss(outputs, targets)
+        weighed = loss if share == 1.0 else loss * share
+        scaler = arm.scaler
+        (weighed if scaler is None else scaler.scale(weighed)).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            accuracy = self._task.hits(outputs, targets).float().mean() if self._task.counts_hits else None
+        return loss.detach(), accuracy
+
+    def _clip(self, groups: Groups, measures_norm: bool) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
+        """The host's gradient norm before any clipping, and the norms of what is not clipped."""
+        if self._clip_norm is not None:
+            if groups.seeds:
+                nn.utils.clip_grad_norm_(groups.seeds, self._clip_norm)
+            return nn.utils.clip_grad_norm_(groups.host, self._clip_norm), {}
+        there = [(parameter, parameter.grad) for parameter in groups.host if measures_norm]
+        gradients = {parameter: gradient for parameter, gradient in there if gradient is not None}
+        if not gradients:
+            return None, {}
+        norms = torch._foreach_norm(list(gradients.values()))
+        return torch.linalg.vector_norm(torch.stack(norms)), dict(zip(gradients, norms, strict=True))
+
+
+def mean_of(passes: Sequence[tuple[Tensor, Tensor | None]], shares: Sequence[float]) -> tuple[Tensor, Tensor | None]:
+    """Loss and accuracy of a whole batch from those of its parts."""
+    loss = torch.stack([part[0] * share for part, share in zip(passes, shares, strict=True)]).sum()
+    hits = [part[1] * share for part, share in zip(passes, shares, strict=True) if part[1] is not None]
+    return loss, torch.stack(hits).sum() if hits else None

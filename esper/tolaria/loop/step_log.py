@@ -1,0 +1,74 @@
+"""What steps came to: results stay on the device until someone wants numbers, then one transfer serves many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from esper.tolaria.record.observer import StepDone
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """0-d tensors on the device; None where a value was not measured."""
+
+    loss: Tensor
+    accuracy: Tensor | None
+    gradient_norm: Tensor | None
+    conflict_rate: Tensor | None
+    parameter_norms: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
+    """Norms of the gradients that the step leaves behind, where `gradient_norm` was made of them."""
+
+
+@dataclass(slots=True)
+class _Record:
+    step: int
+    epoch: int
+    result: StepResult
+    rate: float
+    step_ms: float
+
+
+class StepLog:
+    """Keeps results on the device until someone wants numbers: one transfer for many steps."""
+
+    def __init__(self) -> None:
+        self._records: list[_Record] = []
+
+    def add(self, step: int, epoch: int, result: StepResult, *, rate: float, step_ms: float) -> None:
+        """Keep a step's result; `step` counts steps done, this one included."""
+        self._records.append(_Record(step, epoch, result, rate, step_ms))
+
+    def flush(self) -> list[StepDone]:
+        """The steps since the last flush as numbers."""
+        records, self._records = self._records, []
+        losses = torch.stack([record.result.loss for record in records]).tolist() if records else []
+        accuracies, norms, rates = (
+            _numbers([getattr(record.result, name) for record in records])
+            for name in ("accuracy", "gradient_norm", "conflict_rate")
+        )
+        done = []
+        for record, loss, accuracy, norm, conflicts in zip(records, losses, accuracies, norms, rates, strict=True):
+            done.append(
+                StepDone(
+                    step=record.step,
+                    epoch=record.epoch,
+                    loss=loss,
+                    accuracy=accuracy,
+                    gradient_norm=norm,
+                    learning_rate=record.rate,
+                    conflict_rate=conflicts,
+                    step_ms=record.step_ms,
+                )
+            )
+        return done
+
+
+def _numbers(values: Sequence[Tensor | None]) -> list[float | None]:
+    """Several 0-d tensors as numbers, with one transfer."""
+    there = [value.float() for value in values if value is not None]
+    numbers = iter(torch.stack(there).tolist() if there else [])
+    return [None if value is None else next(numbers) for value in values]

@@ -1,0 +1,252 @@
+"""The trainer's side of the control loop: packets out, consequences in, never an RPC in the step.
+
+The training thread hands a packet over and later takes its result; a worker thread asks Tamiyo, relays the
+signed commands to Kasmina untouched, and lets Kasmina advance. Packets are handled strictly in order, so a run's
+decisions depend on its packets alone. A missing answer is a result that says so, never an exception.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from opentelemetry.trace import Span
+
+from esper.core.errors import AsyncTimeoutError, CommandRejected, ServiceUnavailable
+from esper.core.tracing import context_of, tracer
+from esper.kasmina.executor import Collected
+from esper.leyline import (
+    AdvanceRequest,
+    AdvanceResponse,
+    ApplyCommandRequest,
+    GetCommandRequest,
+    SignedCommand,
+    SubmitOutcomeRequest,
+    SystemStatePacket,
+    TraceContext,
+)
+from esper.leyline import KasminaServiceGetRunStateRequest as KasminaStateRequest
+from esper.leyline import TamiyoServiceGetRunStateRequest as TamiyoStateRequest
+from esper.rpc.clients import KasminaClient, TamiyoClient
+from esper.tolaria.plane.answer import Answer, refusal
+from esper.tolaria.plane.backlog import Backlog
+from esper.tolaria.plane.decision_stream import DecisionStream
+from esper.tolaria.record.packet_result import TIMEOUT, PacketResult, RunStates, merged
+
+_TRACER = tracer("esper.tolaria")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlConfig:
+    """How long to wait for whom."""
+
+    deadline_s: float = 30.0
+    """Longest wait of the training thread for one packet's result, seconds."""
+    rpc_timeout_s: float = 10.0
+    """Deadline of each unary call, seconds."""
+    advance_every_packets: int = 5
+    """Kasmina advances at least this often; also after each epoch's end, and where there is evidence."""
+
+
+class Control(Protocol):
+    """What the trainer needs of the control plane."""
+
+    @property
+    def policy_digest(self) -> str | None:
+        """What pins the policy that decides; None where nothing does."""
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        """Start work on a packet; `want_state` asks for both services' state after it."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        """Wait for a packet's result, up to the deadline; a failure is part of the result."""
+
+    def close(self) -> None:
+        """Stop working; results not taken are dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    packet: SystemStatePacket
+    collected: Collected
+    want_state: bool
+
+
+class ServiceControl:
+    """`Control` over Tamiyo's stream and Kasmina's calls, on one worker thread."""
+
+    def __init__(
+        self,
+        tamiyo: TamiyoClient,
+        kasmina: KasminaClient,
+        config: ControlConfig,
+        *,
+        replay_until_step: int = -1,
+        policy_digest: str | None = None,
+    ) -> None:
+        self.policy_digest = policy_digest
+        self._tamiyo = tamiyo
+        self._kasmina = kasmina
+        self._config = config
+        self._replay_until_step = replay_until_step
+        self._answered_step: int | None = None
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._results: dict[int, PacketResult] = {}
+        self._given_up: set[int] = set()
+        self._arrived = threading.Condition()
+        self._backlog = Backlog()
+        self._unsettled: dict[str, SignedCommand] = {}
+        self._stream = DecisionStream(tamiyo)
+        self._thread = threading.Thread(target=self._work, name="control", daemon=True)
+        self._thread.start()
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        self._jobs.put(_Job(packet, collected, want_state))
+
+    def take(self, packet_index: int) -> PacketResult:
+        with self._arrived:
+            there = self._arrived.wait_for(lambda: packet_index in self._results, timeout=self._config.deadline_s)
+            if not there:
+                self._given_up.add(packet_index)
+                return PacketResult(
+                    packet_index=packet_index,
+                    failure=f"no answer to packet {packet_index} within {self._config.deadline_s:g} s",
+                    cause=TIMEOUT,
+                )
+            result = self._results.pop(packet_index)
+            for index in sorted(index for index in self._given_up if index in self._results):
+                self._given_up.discard(index)
+                result = merged(self._results.pop(index), result)
+            return result
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._stream.close()
+        self._thread.join(timeout=self._config.rpc_timeout_s)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            result = self._handle(job)
+            with self._arrived:
+                self._results[result.packet_index] = result
+                self._arrived.notify_all()
+
+    def _handle(self, job: _Job) -> PacketResult:
+        """Ask Tamiyo, relay, advance, settle, report back; each part's failure leaves the others' results."""
+        self._backlog.add(job.collected)
+        answer = Answer()
+        decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
+        if decision is not None:
+            for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
+                with relaying(command_id, decision.trace):
+                    self._apply(command_id, envelope, answer)
+        if self._is_due(job.packet):
+            self._advance(job.packet, answer)
+        elif job.packet.step <= self._replay_until_step:
+            self._fetch_replayed(job.packet, answer)
+        self._settle(answer)
+        self._report(job, answer)
+        states = self._states(answer) if job.want_state else None
+        return answer.result(job.packet.packet_index, decision, states)
+
+    def _apply(self, command_id: str, envelope: SignedCommand, answer: Answer) -> None:
+        request = ApplyCommandRequest(command=envelope)
+        try:
+            response = self._kasmina.apply_command(request, timeout_s=self._config.rpc_timeout_s)
+            answer.outcomes.append(response.outcome)
+        except CommandRejected as rejection:
+            answer.outcomes.append(refusal(command_id, rejection))
+        except (ServiceUnavailable, AsyncTimeoutError) as error:
+            self._unsettled[command_id] = envelope
+            answer.fail("kasmina", error)
+
+    def _is_due(self, packet: SystemStatePacket) -> bool:
+        return (
+            packet.is_epoch_end
+            or packet.packet_index % self._config.advance_every_packets == 0
+            or self._backlog.has_evidence
+        )
+
+    def _advance(self, packet: SystemStatePacket, answer: Answer) -> None:
+        request = AdvanceRequest(
+            generation=packet.generation,
+            step=packet.step,
+            observations=self._backlog.observations.values(),
+            reports=self._backlog.reports,
+            slots=self._backlog.slots,
+            is_epoch_end=packet.is_epoch_end,
+            training_macs=packet.metrics.training_macs,
+            trace=packet.trace if packet.HasField("trace") else None,
+            last_answered_step=self._answered_step,
+        )
+        response = self._ask_kasmina(request, answer)
+        if response is not None:
+            answer.reports = list(self._backlog.reports)
+            answer.advanced = response
+            self._backlog.clear()
+
+    def _fetch_replayed(self, packet: SystemStatePacket, answer: Answer) -> None:
+        """Only what a resume replays: no gate may be asked at a packet where the first course didn't ask it."""
+        request = AdvanceRequest(
+            generation=packet.generation,
+            step=packet.step,
+            is_epoch_end=False,
+            delivery_only=True,
+            last_answered_step=self._answered_step,
+        )
+        response = self._ask_kasmina(request, answer)
+        if response is not None and (response.directives or response.transitions or response.gates):
+            answer.advanced = response
+
+    def _ask_kasmina(self, request: AdvanceRequest, answer: Answer) -> AdvanceResponse | None:
+        response = answer.guard("kasmina", lambda: self._kasmina.advance(request, timeout_s=self._config.rpc_timeout_s))
+        if response is not None:
+            self._answered_step = response.step
+            answer.outcomes.extend(response.outcomes)
+        return response
+
+    def _settle(self, answer: Answer) -> None:
+        """Find out what became of commands whose answer was lost; one that never arrived is relayed again."""
+        if answer.failed_service == "kasmina":
+            return
+        timeout_s = self._config.rpc_timeout_s
+        for command_id, envelope in list(self._unsettled.items()):
+            request = GetCommandRequest(command_id=command_id)
+            response = answer.guard("kasmina", partial(self._kasmina.get_command, request, timeout_s=timeout_s))
+            if response is None:
+                return
+            del self._unsettled[command_id]
+            if response.found:
+                answer.outcomes.append(response.outcome)
+            else:
+                self._apply(command_id, envelope, answer)
+
+    def _report(self, job: _Job, answer: Answer) -> None:
+        advanced = answer.advanced
+        request = SubmitOutcomeRequest(
+            step=job.packet.step,
+            outcomes=answer.outcomes,
+            gates=advanced.gates if advanced else (),
+            transitions=advanced.transitions if advanced else (),
+            reports=answer.reports,
+            seeds=advanced.seeds if advanced else (),
+        )
+        if answer.outcomes or request.gates or request.transitions:
+            answer.guard("tamiyo", lambda: self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s))
+
+    def _states(self, answer: Answer) -> RunStates | None:
+        """Both services' states; one of them alone is of no use."""
+        timeout_s, of_kasmina, of_tamiyo = self._config.rpc_timeout_s, KasminaStateRequest(), TamiyoStateRequest()
+        kasmina = answer.guard("kasmina", lambda: self._kasmina.get_run_state(of_kasmina, timeout_s=timeout_s))
+        tamiyo = answer.guard("tamiyo", lambda: self._tamiyo.get_run_state(of_tamiyo, timeout_s=timeout_s))
+        return RunStates(kasmina=kasmina.state, tamiyo=tamiyo.state) if kasmina and tamiyo else None
+
+
+def relaying(command_id: str, trace: TraceContext) -> AbstractContextManager[Span]:
+    """A span in the trace of a decision; it names the command, so that the trace is kept with the calls inside."""
+    attributes = {"esper.command.id": command_id}
+    return _TRACER.start_as_current_span("tolaria.relay", context_of(trace), attributes=attributes)

@@ -1,0 +1,80 @@
+"""The trainer's line to its control plane: channels, keys, open runs, artefacts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from esper.core.clock import Clock
+from esper.core.errors import EsperError, ServiceUnavailable
+from esper.core.keys import Keyring
+from esper.core.signing import Signer
+from esper.leyline import FetchArtifactRequest
+from esper.rpc.clients import Channel
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.control import ControlConfig, ServiceControl
+from esper.tolaria.plane.open_control import Opening
+from esper.tolaria.plane.opening import OpenedRun, RunIdentity, close_run, open_run
+
+ARTIFACT_TIMEOUT_S = 10.0
+
+
+class Link:
+    """One run's connections; opened again, under a new generation, at every resume and rollback."""
+
+    def __init__(
+        self, config: TrainConfig, run_id: str, open_channel: Callable[[str], Channel], keyring: Keyring, clock: Clock
+    ) -> None:
+        self._config = config
+        self._run_id = run_id
+        self._signer = Signer(keyring, clock)
+        self._channels: dict[str, Channel] = {name: open_channel(name) for name in ("tamiyo", "kasmina")}
+        self._identity: RunIdentity | None = None
+        self._opened: OpenedRun | None = None
+
+    @property
+    def opened(self) -> OpenedRun:
+        """The run as it is open now. Raises ServiceUnavailable before it was opened."""
+        if self._opened is None:
+            raise ServiceUnavailable("tolaria", "run", self._run_id, "it has not been opened yet")
+        return self._opened
+
+    def open_control(self, opening: Opening) -> ServiceControl:
+        """Open the run at both services and start the control worker."""
+        self._identity = RunIdentity(
+            run_id=self._run_id,
+            seed=self._config.seed,
+            generation=opening.generation,
+            total_steps=opening.total_steps,
+            gives_up_course=opening.gives_up_course,
+        )
+        self._opened = open_run(
+            self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states
+        )
+        return ServiceControl(
+            self._opened.tamiyo,
+            self._opened.kasmina,
+            ControlConfig(deadline_s=self._config.deadline_s),
+            replay_until_step=self._opened.replay_until_step,
+            policy_digest=self._opened.policy_digest,
+        )
+
+    def fetch_artifact(self, digest: str) -> bytes:
+        """Bytes of an artefact, from Kasmina; the executor verifies them against the digest."""
+        request = FetchArtifactRequest(digest=digest)
+        chunks = self.opened.kasmina.fetch_artifact(request, timeout_s=ARTIFACT_TIMEOUT_S)
+        return b"".join(response.chunk for response in chunks)
+
+    def finish(self, step: int, reason: str) -> str | None:
+        """Close the run at the services; returns why that failed, if it did."""
+        if self._opened is None or self._identity is None:
+            return None
+        try:
+            close_run(self._opened, self._signer, self._identity, step, reason)
+        except EsperError as error:
+            return str(error)
+        return None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        for link in self._channels.values():
+            link.close()

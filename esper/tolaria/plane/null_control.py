@@ -1,0 +1,25 @@
+"""A control plane that never grows anything, for runs without services: baselines and static networks."""
+
+from __future__ import annotations
+
+from esper.kasmina.executor import Collected
+from esper.leyline import RunStateBlob, SystemStatePacket
+from esper.tolaria.record.history import no_growth
+from esper.tolaria.record.packet_result import PacketResult, RunStates
+
+
+class NullControl:
+    """Answers every packet at once, with nothing to do."""
+
+    policy_digest: str | None = None
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+        """Nothing is sent anywhere."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        empty = RunStateBlob(state_type="", state=b"", digest="", step=0)
+        states = RunStates(kasmina=empty, tamiyo=empty)
+        return PacketResult(packet_index=packet_index, seeds=(), growth=no_growth(), states=states)
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,58 @@
+"""Packets in flight: what packet p caused is executed where packet p + lag is handed over, never earlier or later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from esper.kasmina.executor import Collected
+from esper.leyline import SystemStatePacket
+from esper.tolaria.record.packet_result import PacketResult, RunStates
+
+if TYPE_CHECKING:
+    from esper.tolaria.plane.control import Control
+
+
+class Pipeline:
+    """Numbers packets and gives their results in order."""
+
+    def __init__(self, control: Control, lag: int, next_packet: int = 0, arrived: Iterable[PacketResult] = ()) -> None:
+        self._control = control
+        # Without lag a packet's own result is due as soon as it was handed over.
+        self._depth = max(1, lag)
+        self._arrived = {result.packet_index: result for result in arrived}
+        self.next_packet = next_packet
+        self._next_result = next_packet - len(self._arrived)
+        self._last_taken: PacketResult | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Packets whose results were not executed yet."""
+        return self.next_packet - self._next_result
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the oldest result is to be executed now."""
+        return self.in_flight >= self._depth
+
+    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool) -> None:
+        """Send the next packet."""
+        self._control.hand_over(packet, collected, want_state=want_state)
+        self.next_packet += 1
+
+    def take(self) -> PacketResult:
+        """The oldest result; waits for it up to the deadline."""
+        index = self._next_result
+        result = self._arrived.pop(index, None) or self._control.take(index)
+        self._next_result += 1
+        self._last_taken = result
+        return result
+
+    def settle(self) -> tuple[tuple[PacketResult, ...], RunStates | None]:
+        """Wait for everything in flight without executing it; the states are those after the newest packet."""
+        for index in range(self._next_result, self.next_packet):
+            if index not in self._arrived:
+                self._arrived[index] = self._control.take(index)
+        results = tuple(self._arrived[index] for index in range(self._next_result, self.next_packet))
+        newest = results[-1] if results else self._last_taken
+        return results, None if newest is None else newest.states

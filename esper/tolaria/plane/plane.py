@@ -1,0 +1,45 @@
+"""The control plane of one run: its services, started or connected to, its keys, and the trainer's line to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.keys import Keyring, load_keyring
+from esper.rpc.clients import Tls
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.link import Link
+from esper.tolaria.plane.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plane:
+    """The control plane of one run."""
+
+    services: Services
+    keyring: Keyring
+    link: Link
+
+
+@contextmanager
+def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]) -> Iterator[Plane]:
+    """The run's services, started or connected to; `tell` hears of what happens to them, from another thread."""
+    settings = ServicesConfig(
+        weatherlight=config.weatherlight,
+        tamiyo=config.tamiyo,
+        kasmina=config.kasmina,
+        state_dir=config.run_dir / "services",
+        tls=Tls(ca=config.tls_ca, cert=config.tls_cert, key=config.tls_key) if config.tls_ca else None,
+        otlp_endpoint=config.otlp_endpoint,
+    )
+    secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
+    keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
+    with Services(settings, secret, tell) as services:
+        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK)
+        try:
+            yield Plane(services=services, keyring=keyring, link=link)
+        finally:
+            link.close()

@@ -1,0 +1,234 @@
+"""What a person sees while a run trains: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from esper.tolaria.record.events import gate_fields, transition_fields
+from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
+
+REFRESH_NS = NS_PER_S // 4
+LINE_INTERVAL_NS = 5 * NS_PER_S
+LEVEL_STYLE = {"INFO": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
+
+
+class State:
+    """The newest figures, shared by both displays."""
+
+    def __init__(self) -> None:
+        self.started: RunStarted | None = None
+        self.step: StepDone | None = None
+        self.boundary: Boundary | None = None
+        self.epoch: EpochDone | None = None
+        self._has_growth_ended = False
+        self._times_ms: deque[float] = deque(maxlen=50)
+
+    def note_steps(self, steps: Sequence[StepDone]) -> None:
+        self.step = steps[-1] if steps else self.step
+        self._times_ms.extend(done.step_ms for done in steps)
+
+    def note_boundary(self, boundary: Boundary) -> list[str]:
+        """Take a boundary; returns what happened there, in words."""
+        self.boundary = boundary
+        growth = boundary.result.growth if boundary.result else None
+        if growth is None or not growth.ended or self._has_growth_ended:
+            return happenings(boundary)
+        self._has_growth_ended = True
+        return [*happenings(boundary), f"growth has ended: {growth.culls_in_row} culls in a row"]
+
+    @property
+    def step_ms(self) -> float:
+        """Median of the last fifty steps."""
+        times = sorted(self._times_ms)
+        return times[len(times) // 2] if times else 0.0
+
+    def line(self) -> str:
+        """The run in one line."""
+        parts = []
+        if self.started and self.step:
+            parts.append(f"step {self.step.step}/{self.started.total_steps}")
+        if self.boundary:
+            parts.append(f"loss {self.boundary.packet.metrics.smoothed_loss:.4f}")
+        if self.epoch and self.epoch.validation_accuracy is not None:
+            parts.append(f"accuracy {100 * self.epoch.validation_accuracy:.2f} %")
+        if self.boundary:
+            parts.append(f"{self.boundary.packet.metrics.parameters:,} parameters")
+            parts += [f"{seed.seed_id} {seed.stage} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
+            parts.append(f"mode {self.boundary.mode}")
+        parts.append(f"{self.step_ms:.2f} ms/step")
+        return "  ".join(parts)
+
+
+def living(seeds: Sequence[SeedView]) -> list[SeedView]:
+    """The seeds that are neither removed nor permanent."""
+    return [seed for seed in seeds if seed.stage in ("GERMINATED", "TRAINING", "BLENDING", "SHADOWING", "PROBATIONARY")]
+
+
+class PlainDisplay(Observer):
+    """Observer that prints a line every few seconds and one for every event worth knowing."""
+
+    def __init__(self, stream: TextIO, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._state = State()
+        self._line_due_ns = 0
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def on_start(self, started: RunStarted) -> None:
+        self._state.started = started
+        self._print(opening(started))
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._state.note_steps(steps)
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        for text in self._state.note_boundary(boundary):
+            self._print(f"step {boundary.step}  {text}")
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._line_due_ns:
+            self._line_due_ns = now_ns + LINE_INTERVAL_NS
+            self._print(self._state.line())
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            self._print(f"step {notice.step}  {notice.level.lower()}: {notice.message}")
+
+    def on_epoch(self, done: EpochDone) -> None:
+        self._state.epoch = done
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        self._print(closing(summary))
+
+
+class LiveDisplay(Observer):
+    """Observer that keeps one table on the terminal, with the events scrolling above it."""
+
+    def __init__(self, console: Console, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._console = console
+        self._clock = clock
+        self._state = State()
+        self._progress = Progress(
+            TextColumn("step {task.completed:,}/{task.total:,}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("", total=0)
+        self._live = Live(self._render(), console=console, auto_refresh=False, transient=True)
+        self._refresh_due_ns = 0
+
+    def on_start(self, started: RunStarted) -> None:
+        self._state.started = started
+        self._console.print(Text(opening(started)))
+        self._progress.update(self._task, total=started.total_steps, completed=started.step)
+        self._live.start(refresh=True)
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._state.note_steps(steps)
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        for text in self._state.note_boundary(boundary):
+            line = Text.assemble((f"step {boundary.step}  ", "dim"), text)
+            self._live.console.print(line)
+        now_ns = self._clock.monotonic_ns()
+        if now_ns >= self._refresh_due_ns:
+            self._refresh_due_ns = now_ns + REFRESH_NS
+            self._progress.update(self._task, completed=boundary.step)
+            self._live.update(self._render(), refresh=True)
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            style = LEVEL_STYLE.get(notice.level, "white")
+            text = Text(f"step {notice.step}  {notice.message}", style=style)
+            self._live.console.print(text)
+
+    def on_epoch(self, done: EpochDone) -> None:
+        self._state.epoch = done
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        self._live.stop()
+        self._console.print(Text(closing(summary)))
+
+    def close(self) -> None:
+        """Give the terminal back; also after an error."""
+        self._live.stop()
+
+    def _render(self) -> Group:
+        table = Table.grid(padding=(0, 3))
+        boundary, epoch = self._state.boundary, self._state.epoch
+        if boundary is not None:
+            accuracy = epoch.validation_accuracy if epoch else None
+            table.add_row(
+                f"loss [bold]{boundary.packet.metrics.smoothed_loss:.4f}[/bold]",
+                "" if accuracy is None else f"accuracy [bold]{100 * accuracy:.2f} %[/bold]",
+                f"{boundary.packet.metrics.parameters:,} parameters",
+                f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
+                f"{self._state.step_ms:.2f} ms/step",
+            )
+            return Group(self._progress, table, seed_table(boundary.seeds))
+        return Group(self._progress)
+
+
+def seed_table(seeds: Sequence[SeedView]) -> Table:
+    """The seeds with stage, alpha and gain."""
+    table = Table(box=None, padding=(0, 2), show_header=bool(seeds), header_style="dim")
+    for name in ("seed", "blueprint", "slot", "stage", "alpha", "gain"):
+        table.add_column(name)
+    for seed in seeds:
+        gain = "" if seed.gain is None else f"{seed.gain:+.4f} ± {seed.gain_standard_error or 0:.4f}"
+        bar = "█" * round(8 * seed.alpha)
+        row = (seed.seed_id, seed.blueprint_id, seed.slot_id, seed.stage, f"{bar:<8} {seed.alpha:.2f}", gain)
+        style = "green" if seed.stage == "FOSSILIZED" else "" if seed in living(seeds) else "dim"
+        table.add_row(*map(Text, row), style=style)
+    return table
+
+
+def opening(started: RunStarted) -> str:
+    """The first line of a run."""
+    splits = ", ".join(f"{count:,} {name}" for name, count in started.splits.items())
+    verb = f"resumes at step {started.step:,}" if started.is_resumed else "starts"
+    return f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}"
+
+
+def happenings(boundary: Boundary) -> list[str]:
+    """What growth did at this boundary, in words."""
+    if boundary.result is None:
+        return []
+    texts = []
+    for fields in map(transition_fields, boundary.result.transitions):
+        texts.append(f"{fields['seed_id']} {fields['from_stage']} -> {fields['to_stage']}: {fields['reason']}")
+    for fields in map(gate_fields, boundary.result.gates):
+        if fields["gate"] == "G4_SYSTEM_IMPACT" or fields["verdict"] == "FAIL":
+            texts.append(f"{fields['seed_id']} {fields['gate']} {fields['verdict'].lower()}: {fields['detail']}")
+    texts += [
+        f"command {outcome.command_id} refused: {outcome.detail}"
+        for outcome in boundary.result.outcomes
+        if not outcome.accepted
+    ]
+    return texts
+
+
+def closing(summary: Mapping[str, Any]) -> str:
+    """The last lines of a run."""
+    growth, accuracy = summary["growth"], summary["test_accuracy"]
+    stopped = f"stopped at step {summary['steps']:,} of {summary['total_steps']:,}; --resume goes on"
+    lines = [
+        f"test loss {summary['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %",
+        f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
+        f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters",
+        f"reproducible: {'yes' if summary['reproducible'] else 'no: ' + str(summary.get('reproducible_cause'))}; "
+        f"weights {summary['weights_digest'][:16]}",
+    ]
+    return "\n".join(lines if summary["finished"] else [stopped, *lines])

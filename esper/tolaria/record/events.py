@@ -1,0 +1,247 @@
+"""events.jsonl: everything that happened in a run, one JSON object a line, written as it happens.
+
+Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
+
+Kinds: run, boundary, epoch, decision, command, directive, transition, gate, checkpoint, finished, and the incidents
+that `reading.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where it has one, `step`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from google.protobuf.message import Message
+
+from esper.core.enums import short_name
+from esper.leyline import (
+    CommandOutcome,
+    DecisionReason,
+    DirectiveKind,
+    DirectiveReport,
+    GateEvidence,
+    GateVerdict,
+    RejectionReason,
+    SeedGate,
+    SeedStage,
+    StageTransition,
+)
+from esper.tolaria.record.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
+
+Fields = dict[str, Any]
+
+# What happens all the time may stand in the file so much later; everything else is written at once.
+LONGEST_WAIT_S = 1.0
+
+
+def present(message: Message, *names: str) -> Fields:
+    """The named fields that are set."""
+    return {name: getattr(message, name) for name in names if message.HasField(name)}
+
+
+class EventLog(Observer):
+    """Observer that appends to events.jsonl and counts commands for the summary."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._steps: list[StepDone] = []
+        self._waiting: list[tuple[float, str, Fields]] = []
+        self._written_s = 0.0
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write_out()
+        self._file.close()
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Append one event."""
+        self._add(kind, fields)
+        self._write_out()
+
+    def _add(self, kind: str, fields: Fields) -> None:
+        self._waiting.append((time.time(), kind, fields))
+
+    def _write_out(self) -> None:
+        """Whole lines at once: each write hands the interpreter to other threads, and a kill may cut it short."""
+        waiting, self._waiting = self._waiting, []
+        self._written_s = time.monotonic()
+        self._file.write("".join(line(*event) for event in waiting))
+
+    def _write_out_if_due(self) -> None:
+        if time.monotonic() - self._written_s >= LONGEST_WAIT_S:
+            self._write_out()
+
+    def on_start(self, started: RunStarted) -> None:
+        kind = "resumed" if started.is_resumed else "run"
+        self.write(
+            kind,
+            name=f"generation {started.generation}",
+            run_id=started.run_id,
+            seed=started.seed,
+            step=started.step,
+            total_steps=started.total_steps,
+            splits=dict(started.splits),
+            parameters=started.parameters,
+        )
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._steps.extend(steps)
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        steps, self._steps = self._steps, []
+        if steps:
+            self._add("boundary", boundary_fields(boundary, steps))
+            self._write_out_if_due()
+        for report in boundary.collected.reports:
+            self.write("directive", **directive_fields(report))
+        if boundary.result is None:
+            return
+        decision = boundary.result.decision
+        if decision is not None and decision.command_ids:
+            reasons = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
+            self.write("decision", step=boundary.step, commands=list(decision.command_ids), reasons=reasons)
+        for outcome in boundary.result.outcomes:
+            self._command(boundary, outcome)
+        for transition in boundary.result.transitions:
+            self.write("transition", **transition_fields(transition))
+        for gate in boundary.result.gates:
+            self.write("gate", **gate_fields(gate))
+
+    def _command(self, boundary: Boundary, outcome: CommandOutcome) -> None:
+        fields = outcome_fields(outcome)
+        decision = boundary.result.decision if boundary.result else None
+        if decision is not None and outcome.command_id in decision.command_ids:
+            fields["action"] = decision.metadata.policy.action
+            fields["reasons"] = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
+        self.write("command", step=boundary.step, **fields)
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            if notice.name == "tolaria.rollback":
+                self._steps.clear()
+            cause = {"cause": notice.cause} if notice.cause else {}
+            self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
+
+    def on_epoch(self, done: EpochDone) -> None:
+        fields = {
+            "step": done.step,
+            "epoch": done.epoch,
+            "train_loss": done.train_loss,
+            "train_accuracy": done.train_accuracy,
+            "val_loss": done.validation_loss,
+            "val_accuracy": done.validation_accuracy,
+            "duration_s": done.duration_s,
+        }
+        self._add("epoch", fields)
+        self._write_out_if_due()
+
+    def on_checkpoint(self, written: CheckpointWritten) -> None:
+        self.write("checkpoint", step=written.step, path=written.path.name, size_bytes=written.size_bytes)
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        self.write("finished", step=summary.get("steps"), weights_digest=summary.get("weights_digest"))
+
+
+def line(time_s: float, kind: str, fields: Fields) -> str:
+    """An event as it stands in the file."""
+    stamp = datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"time": stamp, "kind": kind, **fields}, default=str) + "\n"
+
+
+def incident_kind(name: str) -> str:
+    """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
+    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped")
+    return next((word for word in words if word in name), "failure")
+
+
+def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
+    """One boundary and the steps before it, in means."""
+    count = len(steps)
+    accuracies = [done.accuracy for done in steps if done.accuracy is not None]
+    return {
+        "step": boundary.step,
+        "epoch": boundary.epoch,
+        "loss": sum(done.loss for done in steps) / count,
+        "smoothed_loss": boundary.packet.metrics.smoothed_loss,
+        "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
+        "learning_rate": steps[-1].learning_rate,
+        "mode": boundary.mode,
+        "seeds": [
+            {"seed_id": seed.seed_id, "stage": seed.stage, "alpha": seed.alpha, "slot_id": seed.slot_id}
+            for seed in boundary.seeds
+        ],
+        "timings": {
+            "step_ms": sum(done.step_ms for done in steps) / count,
+            "packet_ms": boundary.hook_ms / count,
+            "directives_ms": boundary.apply_ms / count,
+            "wait_ms": boundary.wait_ms / count,
+        },
+    }
+
+
+def outcome_fields(outcome: CommandOutcome) -> Fields:
+    """What became of a command."""
+    fields: Fields = {"command_id": outcome.command_id, "accepted": outcome.accepted}
+    if not outcome.accepted:
+        fields["rejection"] = short_name(RejectionReason, outcome.rejection)
+    fields |= present(outcome, "detail", "ledger_seq")
+    fields["directives"] = [short_name(DirectiveKind, directive.kind) for directive in outcome.directives]
+    return fields
+
+
+def directive_fields(report: DirectiveReport) -> Fields:
+    """What the executor did."""
+    fields: Fields = {
+        "seed_id": report.seed_id,
+        "directive": short_name(DirectiveKind, report.kind),
+        **present(report, "step", "succeeded", "max_logit_delta", "added_parameters", "added_forward_macs", "folded"),
+    }
+    if report.failure:
+        fields["failure"] = report.failure
+    return fields
+
+
+def transition_fields(transition: StageTransition) -> Fields:
+    """A move between stages."""
+    return {
+        "step": transition.step,
+        "seed_id": transition.seed_id,
+        "from_stage": short_name(SeedStage, transition.from_stage),
+        "to_stage": short_name(SeedStage, transition.to_stage),
+        "command_id": transition.command_id,
+        "reason": transition.reason,
+    }
+
+
+def gate_fields(gate: GateEvidence) -> Fields:
+    """What a gate measured and said."""
+    fields: Fields = {
+        "step": gate.step,
+        "seed_id": gate.seed_id,
+        "gate": short_name(SeedGate, gate.gate),
+        "verdict": short_name(GateVerdict, gate.verdict),
+        "quantity": gate.quantity,
+        "detail": gate.detail,
+        **present(gate, "measured", "threshold", "standard_error", "samples"),
+    }
+    if gate.HasField("twin"):
+        fields |= dict(_twin_fields(gate))
+    return fields
+
+
+def _twin_fields(gate: GateEvidence) -> Iterator[tuple[str, Any]]:
+    for name in ("look", "gain", "margin", "tau", "z", "z_threshold", "mean_twin_score", "samples", "variance"):
+        yield name, getattr(gate.twin, name)
+    twin = gate.twin
+    yield "standard_error", math.sqrt(twin.variance / twin.samples + twin.tau**2)

@@ -1,0 +1,125 @@
+"""What a run's summary needs of its past: seeds, commands, failures. Part of every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from esper.core.enums import short_name
+from esper.leyline import GrowthState, PolicyMetadata, RejectionReason, SeedState
+from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
+
+OPERATOR = "operator:"
+_ACCEPTED = "accepted"
+
+
+def no_growth() -> GrowthState:
+    """Counters of a run in which nothing has grown yet."""
+    return GrowthState(
+        looks_since_fossil=0,
+        culls_in_row=0,
+        germinated=0,
+        judged=0,
+        kept=0,
+        ended=False,
+        paused=False,
+        added_parameters=0,
+    )
+
+
+@dataclass(slots=True)
+class History:
+    """Seeds and growth as Kasmina last told, every command with its outcome, every cause of doubt."""
+
+    seeds: dict[str, SeedState] = field(default_factory=dict)
+    growth: GrowthState = field(default_factory=no_growth)
+    commands: dict[str, list[str]] = field(default_factory=dict)
+    """By command id, what became of it: nothing yet, one outcome, or several where it was sent more than once."""
+    timeouts: int = 0
+    failures: int = 0
+    causes: list[str] = field(default_factory=list)
+    rollbacks: int = 0
+    policy: str | None = None
+    """Id and version of the policy that decides."""
+    policy_digest: str | None = None
+    """What pins it: equal digests decide alike."""
+
+    def note(self, result: PacketResult) -> None:
+        """Take one packet's result."""
+        if result.decision is not None:
+            self._note_policy(result.decision.metadata.policy)
+            for command_id in result.decision.command_ids:
+                self.commands.setdefault(command_id, [])
+        for outcome in result.outcomes:
+            name = _ACCEPTED if outcome.accepted else short_name(RejectionReason, outcome.rejection).lower()
+            fates = self.commands.setdefault(outcome.command_id, [])
+            if name not in fates:
+                fates.append(name)
+            if outcome.accepted and outcome.issued_by.startswith(OPERATOR):
+                self.doubt(f"{outcome.issued_by} gave command {outcome.command_id}")
+        if result.seeds is not None:
+            self.seeds = {seed.seed_id: seed for seed in result.seeds}
+        if result.growth is not None:
+            self.growth = result.growth
+        if result.failure is not None:
+            self.failures += 1
+            self.timeouts += result.cause == TIMEOUT
+            self.doubt(result.reason or result.failure)
+
+    def _note_policy(self, policy: PolicyMetadata) -> None:
+        now = f"{policy.policy_id} {policy.version}"
+        if self.policy not in (None, now):
+            self.doubt(f"policy {self.policy} gave way to {now}")
+        self.policy = now
+
+    def pin_policy(self, digest: str | None) -> None:
+        """The run is opened, or opened again, under this policy."""
+        if self.policy_digest not in (None, digest):
+            self.doubt(f"the policy changed: its digest was {self.policy_digest}, now it is {digest}")
+        self.policy_digest = digest
+
+    def doubt(self, cause: str) -> None:
+        """Note why the run can't be reproduced from its seed."""
+        if cause not in self.causes:
+            self.causes.append(cause)
+
+    def command_counts(self) -> dict[str, Any]:
+        """Commands issued, accepted and rejected by reason."""
+        outcomes = [name for fates in self.commands.values() for name in fates]
+        pending = sum(not fates for fates in self.commands.values())
+        reasons = sorted(set(outcomes) - {_ACCEPTED})
+        return {
+            "issued": len(outcomes) + pending,
+            "accepted": outcomes.count(_ACCEPTED),
+            "rejected": {reason: outcomes.count(reason) for reason in reasons},
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "seeds": [seed.SerializeToString(deterministic=True).hex() for seed in self.seeds.values()],
+            "growth": self.growth.SerializeToString(deterministic=True).hex(),
+            "commands": {command_id: list(fates) for command_id, fates in self.commands.items()},
+            "timeouts": self.timeouts,
+            "failures": self.failures,
+            "causes": list(self.causes),
+            "rollbacks": self.rollbacks,
+            "policy": self.policy,
+            "policy_digest": self.policy_digest,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> History:
+        """Read back what `state_dict` gave."""
+        seeds = [SeedState.FromString(bytes.fromhex(text)) for text in state["seeds"]]
+        return cls(
+            seeds={seed.seed_id: seed for seed in seeds},
+            growth=GrowthState.FromString(bytes.fromhex(state["growth"])),
+            commands={command_id: list(fates) for command_id, fates in state["commands"].items()},
+            timeouts=state["timeouts"],
+            failures=state["failures"],
+            causes=list(state["causes"]),
+            rollbacks=state["rollbacks"],
+            policy=state["policy"],
+            policy_digest=state["policy_digest"],
+        )

@@ -1,0 +1,178 @@
+"""What the trainer tells about a run while it runs: values only, so that displays and logs can't disturb it.
+
+Every call comes from the training thread. Steps are told at the boundary that follows them, because reading a loss
+earlier would make an accelerator wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper.leyline import SystemStatePacket
+
+if TYPE_CHECKING:
+    from esper.kasmina.executor import Collected
+    from esper.tolaria.record.packet_result import PacketResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunStarted:
+    """A run begins, or goes on in a new generation."""
+
+    run_id: str
+    generation: int
+    seed: int
+    step: int
+    total_steps: int
+    epochs: int
+    steps_per_epoch: int
+    splits: Mapping[str, int]
+    parameters: int
+    is_resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepDone:
+    """One training step of the main arm."""
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float | None
+    gradient_norm: float | None
+    learning_rate: float
+    conflict_rate: float | None
+    step_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeedView:
+    """A seed as a display shows it; alpha is the one that the next step uses."""
+
+    seed_id: str
+    slot_id: str
+    blueprint_id: str
+    stage: str
+    alpha: float
+    gain: float | None
+    gain_standard_error: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Boundary:
+    """What was done between two steps, and how long it took.
+
+    `result` is what was executed here (of packet `packet.packet_index - lag`), `collected` the executor's evidence
+    that went out with `packet`.
+    """
+
+    step: int
+    epoch: int
+    packet: SystemStatePacket
+    collected: Collected
+    result: PacketResult | None
+    seeds: Sequence[SeedView]
+    mode: str
+    wait_ms: float
+    apply_ms: float
+    hook_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochDone:
+    """An epoch is over; `validation_loss` and `validation_accuracy` were measured on the judging data."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_accuracy: float | None
+    validation_loss: float
+    validation_accuracy: float | None
+    duration_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointWritten:
+    """A checkpoint is durable."""
+
+    path: Path
+    step: int
+    size_bytes: int
+    duration_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """Something that the run's reader must know: a timeout, a changed mode, a rollback, a skipped checkpoint."""
+
+    step: int
+    name: str
+    level: str
+    message: str
+    cause: str = ""
+    """What lies behind it, at any length: for the event log."""
+
+
+class Observer:
+    """Someone who watches a run: each kind overrides what it wants to hear, and the rest passes it by."""
+
+    def on_start(self, started: RunStarted) -> None:
+        """The run begins or goes on."""
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        """Steps were made; called at the boundary after them."""
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        """A packet was handed over and an older one's consequences were executed."""
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        """Something out of the ordinary happened."""
+
+    def on_epoch(self, done: EpochDone) -> None:
+        """An epoch is over."""
+
+    def on_checkpoint(self, written: CheckpointWritten) -> None:
+        """A checkpoint is durable."""
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        """The run is over; the summary is what summary.json holds."""
+
+
+class Observers(Observer):
+    """Several observers as one, told in order."""
+
+    def __init__(self, *observers: Observer) -> None:
+        groups = (observer._observers if type(observer) is Observers else (observer,) for observer in observers)
+        self._observers: tuple[Observer, ...] = tuple(chain.from_iterable(groups))
+
+    def on_start(self, started: RunStarted) -> None:
+        for observer in self._observers:
+            observer.on_start(started)
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        for observer in self._observers:
+            observer.on_steps(steps)
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        for observer in self._observers:
+            observer.on_boundary(boundary)
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        for observer in self._observers:
+            observer.on_events(notices)
+
+    def on_epoch(self, done: EpochDone) -> None:
+        for observer in self._observers:
+            observer.on_epoch(done)
+
+    def on_checkpoint(self, written: CheckpointWritten) -> None:
+        for observer in self._observers:
+            observer.on_checkpoint(written)
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        for observer in self._observers:
+            observer.on_finish(summary)

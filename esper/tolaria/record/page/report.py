@@ -1,0 +1,230 @@
+"""report.html: one page that shows what a run did, drawn from its summary and events.
+
+The page stands alone (no script, no network) and can be drawn again at any time from the run's files.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from esper.tolaria.record.page import plots
+from esper.tolaria.record.reading import INCIDENTS, read_events, standing
+
+Record = Mapping[str, Any]
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+p.lead { color: #555; margin-top: .3rem; } svg { width: 100%; height: auto; margin-top: 1rem; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
+th { color: #555; font-weight: 600; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td.number:first-child { width: 4rem; }
+.good { color: #137333; } .bad { color: #b3261e; } .quiet { color: #777; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
+.card { border: 1px solid #ddd; border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
+.card span { color: #666; font-size: .8rem; }
+"""  # noqa: E501
+WORD_LENGTH = 40  # a name up to this long stands in one line
+
+
+def write_report(run_dir: Path) -> Path:
+    """Draw report.html from summary.json and events.jsonl of `run_dir`; return its path."""
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    path = run_dir / "report.html"
+    path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
+    return path
+
+
+def page(summary: Record, events: Sequence[Record]) -> str:
+    """The whole page."""
+    sections = [
+        _cards(summary),
+        plots.loss_with_seeds(events),
+        _section("Seeds", _seed_table(summary)),
+        plots.twin_gains(events),
+        plots.alphas(events),
+        _section("Comparison", _comparison_table(summary)) if summary.get("comparison") else None,
+        plots.step_times(events),
+        _section("Gates", _gate_table(events)),
+        _section("Commands", _command_table(events)),
+        _section("Incidents", _incident_table(events)),
+    ]
+    title = html.escape(f"Run {summary['run_id']}")
+    lead = html.escape(
+        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps"
+    )
+    body = "\n".join(section for section in sections if section)
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    return (
+        f'<!doctype html><html lang="en"><head>{head}</head>'
+        f'<body><h1>{title}</h1><p class="lead">{lead}</p>{body}</body></html>\n'
+    )
+
+
+def _cards(summary: Record) -> str:
+    growth = summary["growth"]
+    cards = [
+        (_percent(summary["test_accuracy"]), "test accuracy"),
+        (_percent(summary.get("host_test_accuracy")), "same host, never grown"),
+        (f"{summary['host_parameters']:,} → {summary['final_parameters']:,}", "parameters"),
+        (f"{growth['germinated']} / {growth['judged']} / {growth['kept']}", "germinated / judged / kept"),
+        (f"{summary['training_macs'] / 1e6:,.0f} M", f"training MACs, {_growth_share(summary):.0%} of them for growth"),
+        (f"{summary['step_ms']['p50']:.2f} ms", f"median step (p95 {summary['step_ms']['p95']:.2f} ms)"),
+        (_percent(summary.get("surgery_share")), "of step time for gradient surgery"),
+        ("yes", "reproducible")
+        if summary["reproducible"]
+        else ("no", f"reproducible: {summary['reproducible_cause']}"),
+    ]
+    items = "".join(
+        f'<div class="card"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
+        for value, label in cards
+        if value
+    )
+    return f'<div class="cards">{items}</div>'
+
+
+def _growth_share(summary: Record) -> float:
+    """Share of the work that twins, incubation and judging took."""
+    by_use = summary["training_macs_by_use"]
+    return 1.0 - float(by_use["main"]) / max(1, int(summary["training_macs"]))
+
+
+def _seed_table(summary: Record) -> str:
+    rows = [
+        (
+            seed["seed_id"],
+            seed["blueprint_id"],
+            seed["slot"],
+            seed["stage"],
+            _number(seed.get("alpha")),
+            _with_error(seed.get("gain"), seed.get("gain_se")),
+            _with_error(seed.get("muted_gain"), seed.get("muted_gain_se")),
+            _fate(seed["fate"]),
+        )
+        for seed in summary["seeds"]
+    ]
+    header = ("seed", "blueprint", "slot", "stage", "alpha", "gain ± SE", "muted gain ± SE", "fate")
+    return _table(header, rows, empty="No seed was germinated.")
+
+
+def _gate_table(events: Sequence[Record]) -> str:
+    rows = [
+        (
+            str(gate["step"]),
+            gate["seed_id"],
+            gate["gate"],
+            _verdict(gate["verdict"]),
+            _number(gate.get("measured")),
+            _number(gate.get("threshold")),
+            gate.get("detail", ""),
+        )
+        for gate in plots.of_kind(events, "gate")
+        if gate["verdict"] != "WAIT"
+    ]
+    header = ("step", "seed", "gate", "verdict", "measured", "threshold", "why")
+    return _table(header, rows, empty="No gate was consulted.")
+
+
+def _command_table(events: Sequence[Record]) -> str:
+    rows = [
+        (
+            str(command["step"]),
+            command["command_id"],
+            command.get("action", ""),
+            '<span class="good">accepted</span>'
+            if command["accepted"]
+            else f'<span class="bad">{html.escape(command["rejection"])}</span>',
+            command.get("detail") or ", ".join(command.get("reasons", ())),
+        )
+        for command in plots.of_kind(events, "command")
+    ]
+    return _table(("step", "command", "action", "outcome", "why"), rows, empty="No command was issued.")
+
+
+def _incident_table(events: Sequence[Record]) -> str:
+    rows = [
+        (str(event.get("step", "")), event["kind"], event.get("name", ""), event.get("detail", ""))
+        for event in events
+        if event["kind"] in INCIDENTS
+    ]
+    return _table(("step", "kind", "what", "detail"), rows, empty="None.")
+
+
+def _comparison_table(summary: Record) -> str:
+    rows = [
+        (
+            row["name"],
+            f"{100 * row['test_accuracy_mean']:.2f} ± {100 * row['test_accuracy_sd']:.2f}",
+            ""
+            if row["name"] == "grown"
+            else f"{100 * row['grown_minus_this_mean']:.2f} ± {100 * row['grown_minus_this_sd']:.2f}",
+            f"{row['parameters']:,.0f}",
+            f"{row['training_macs'] / 1e6:,.0f}",
+        )
+        for row in summary["comparison"]["rows"]
+    ]
+    words = f"{summary['comparison']['repeats']} repeats; mean ± standard deviation; paired differences."
+    note = f'<p class="quiet">{words}</p>'
+    return (
+        _table(("network", "test accuracy, %", "grown - this, points", "parameters", "training MMACs"), rows, empty="")
+        + note
+    )
+
+
+def _section(title: str, body: str) -> str:
+    return f"<h2>{title}</h2>{body}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> str:
+    """Cells that begin with "<" are markup made here; all others are escaped."""
+    if not rows:
+        return f'<p class="quiet">{empty}</p>'
+    columns = zip(header, zip(*rows, strict=True), strict=True)
+    head = "".join(f"<th{_kind(cells)}>{html.escape(name)}</th>" for name, cells in columns)
+    lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{lines}</table>"
+
+
+def _cell(text: str) -> str:
+    if text.startswith("<span"):
+        return f"<td>{text}</td>"
+    return f"<td{_kind([text])}>{html.escape(text)}</td>"
+
+
+def _kind(cells: Sequence[str]) -> str:
+    """The class of a cell, or of the head of several: numbers stand on the right, names in one line."""
+    there = [text for text in cells if text]
+    if there and all(map(_is_number, there)):
+        return ' class="number"'
+    is_word = all(len(text) <= WORD_LENGTH and " " not in text for text in there)
+    return ' class="word"' if is_word else ""
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
+
+
+def _fate(fate: str) -> str:
+    return f'<span class="{"good" if fate == "kept" else "quiet"}">{html.escape(fate)}</span>'
+
+
+def _verdict(verdict: str) -> str:
+    kind = {"PASS": "good", "FAIL": "bad"}.get(verdict, "quiet")
+    return f'<span class="{kind}">{html.escape(verdict.lower())}</span>'
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if error is None else f"{value:.4f} ± {error:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"

@@ -1,0 +1,62 @@
+"""What changes while a run trains, apart from weights: position, signals, costs, history. Saved as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from esper.tolaria.record.history import History
+from esper.tolaria.record.macs_book import MacsBook
+from esper.tolaria.record.mode import RunMode
+from esper.tolaria.record.observer import StepDone
+from esper.tolaria.record.signals import Signals
+
+
+@dataclass(slots=True)
+class EpochMeter:
+    """Mean loss and accuracy of an epoch's steps."""
+
+    steps: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+
+    def add(self, done: StepDone) -> None:
+        """Take one more step."""
+        self.steps += 1
+        self.loss += done.loss
+        self.accuracy += done.accuracy or 0.0
+
+
+@dataclass(slots=True)
+class Progress:
+    """The run's mutable state beside the executor's."""
+
+    signals: Signals
+    step: int = 0
+    generation: int = 1
+    macs: MacsBook = field(default_factory=MacsBook)
+    history: History = field(default_factory=History)
+    mode: RunMode = field(default_factory=RunMode)
+    meter: EpochMeter = field(default_factory=EpochMeter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "step": self.step,
+            "generation": self.generation,
+            "signals": self.signals.state_dict(),
+            "macs": self.macs.state_dict(),
+            "history": self.history.state_dict(),
+            "mode": self.mode.state_dict(),
+            "meter": [self.meter.steps, self.meter.loss, self.meter.accuracy],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; the generation is for the opener to choose."""
+        self.step = int(state["step"])
+        self.signals.load_state_dict(state["signals"])
+        self.macs.load_state_dict(state["macs"])
+        self.history = History.from_state(state["history"])
+        self.mode.load_state_dict(state["mode"])
+        steps, loss, accuracy = state["meter"]
+        self.meter = EpochMeter(int(steps), loss, accuracy)

@@ -1,0 +1,150 @@
+"""summary.json: what a finished run was, did, cost and reached."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from esper.core.enums import short_name
+from esper.core.files import write_atomically
+from esper.leyline import SeedStage, SeedState
+from esper.tolaria.record.progress import Progress
+from esper.tolaria.task.prepare import Prepared
+from esper.tolaria.task.task import evaluate
+
+FATES = {
+    SeedStage.SEED_STAGE_FOSSILIZED: "kept",
+    SeedStage.SEED_STAGE_CULLED: "culled",
+    SeedStage.SEED_STAGE_EMBARGOED: "culled",
+    SeedStage.SEED_STAGE_RESETTING: "culled",
+    SeedStage.SEED_STAGE_DORMANT: "culled",
+}
+UNFINISHED = "unfinished"
+
+
+@dataclass(slots=True)
+class Timings:
+    """Measured times of this process, in milliseconds."""
+
+    step_ms: array[float] = field(default_factory=lambda: array("d"))
+    boundary_ms: array[float] = field(default_factory=lambda: array("d"))
+    surgery_ms: float | None = None
+
+    def quantiles(self) -> dict[str, Any]:
+        """Step times, what the control plane costs (a mean over steps, a percentile of boundaries), surgery's share."""
+        steps = max(1, len(self.step_ms))
+        return {
+            "step_ms": {"p50": quantile(self.step_ms, 0.5), "p95": quantile(self.step_ms, 0.95)},
+            "control_overhead_ms": {
+                "per_step": sum(self.boundary_ms) / steps,
+                "p99_at_boundaries": quantile(self.boundary_ms, 0.99),
+            },
+            "surgery_share": None if self.surgery_ms is None else self.surgery_ms / max(1e-9, sum(self.step_ms)),
+        }
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Linear between neighbours; 0 without values."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
+
+
+def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reason: str | None) -> dict[str, Any]:
+    """Evaluate the network and put everything together."""
+    arm, history = run.executor.arm, progress.history
+    val_loss, val_accuracy = evaluate(arm, run.task, run.splits.judge)
+    test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
+    growth = history.growth
+    causes = list(history.causes)
+    if run.config.latency_rules and run.config.grow != "never":
+        causes.append("measured time may decide (latency_rules)")
+    return {
+        "run_id": run.run_id,
+        "data": run.config.data,
+        "data_digest": run.splits.digest(),
+        "splits": run.splits.sizes,
+        "model": run.config.model,
+        "seed": run.config.seed,
+        "epochs": progress.step // run.loader.steps_per_epoch,
+        "steps": progress.step,
+        "total_steps": run.total_steps,
+        "finished": stop_reason is None,
+        "stop_reason": stop_reason,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "host_parameters": run.host_parameters,
+        "final_parameters": arm.parameter_count(),
+        "final_widths": hidden_widths(arm.model, run),
+        "training_macs": progress.macs.total,
+        "training_macs_by_use": progress.macs.state_dict(),
+        "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
+        "seeds": [seed_entry(seed) for seed in history.seeds.values()],
+        "commands": history.command_counts(),
+        **timings.quantiles(),
+        "timeouts": history.timeouts,
+        "control_failures": history.failures,
+        "rollbacks": history.rollbacks,
+        "policy": history.policy,
+        "policy_digest": history.policy_digest,
+        "reproducible": not causes,
+        "reproducible_cause": "; ".join(causes) or None,
+        "generation": progress.generation,
+        "device": str(run.device),
+        "threads": run.config.threads,
+        "weights_digest": arm.digest(),
+    }
+
+
+def seed_entry(seed: SeedState) -> dict[str, Any]:
+    """One seed of the summary; what was not measured is null."""
+
+    def measured(name: str) -> float | None:
+        return getattr(seed, name) if seed.HasField(name) else None
+
+    return {
+        "seed_id": seed.seed_id,
+        "blueprint_id": seed.blueprint_id,
+        "slot": seed.slot_id,
+        "stage": name_of_stage(seed.stage),
+        "alpha": seed.alpha,
+        "gain": measured("gain"),
+        "gain_se": measured("gain_standard_error"),
+        "muted_gain": measured("muted_gain"),
+        "muted_gain_se": measured("muted_gain_standard_error"),
+        "is_folded": seed.is_folded,
+        "fate": FATES.get(seed.stage, UNFINISHED),
+    }
+
+
+def name_of_stage(stage: SeedStage) -> str:
+    """A stage in one word."""
+    return short_name(SeedStage, stage)
+
+
+def hidden_widths(model: nn.Module, run: Prepared) -> list[int]:
+    """Output widths of a named model's hidden layers, in the words of `hidden`; empty for other models."""
+    prefix = {"mlp": "fc", "conv1d": "conv", "cnn": "conv"}.get(run.config.model)
+    if prefix is None:
+        return []
+    layers = [module for name, module in model.named_children() if name.startswith(prefix)]
+    widths = [int(layer.weight.shape[0]) for layer in layers if isinstance(layer.weight, nn.Parameter)]
+    # The last fc layer of an mlp gives the outputs.
+    return widths[:-1] if prefix == "fc" else widths
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Make summary.json durable."""
+    write_atomically(path, (json.dumps(summary, indent=2) + "\n").encode())

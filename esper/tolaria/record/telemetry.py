@@ -1,0 +1,143 @@
+"""Telemetry of the trainer: what observers are told, as packets for Weatherlight.
+
+Figures go a few times a second, however short the steps; whatever happened goes at once and takes them along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from esper.core.clock import Clock
+from esper.core.enums import short_name
+from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
+from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
+from esper.rpc.telemetry import Reporter
+from esper.tolaria import metrics as m
+from esper.tolaria.record.display import living
+from esper.tolaria.record.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
+from esper.tolaria.record.packet_result import TIMEOUT
+
+SOURCE = "tolaria"
+NOTICE_EVENTS = {
+    "INFO": m.NOTICE_INFO,
+    "WARNING": m.NOTICE_WARNING,
+    "ERROR": m.NOTICE_ERROR,
+    "CRITICAL": m.NOTICE_CRITICAL,
+}
+REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
+    DirectiveKind.DIRECTIVE_KIND_ATTACH: (m.SEED_GRAFTED, ("max_logit_delta",)),
+    DirectiveKind.DIRECTIVE_KIND_FOLD: (m.SEED_FOLDED, ("folded",)),
+    DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN: (m.SEED_REMOVED, ()),
+    DirectiveKind.DIRECTIVE_KIND_FADE: (m.SEED_REMOVED, ()),
+    DirectiveKind.DIRECTIVE_KIND_REMOVE: (m.SEED_REMOVED, ()),
+}
+
+
+class TelemetryObserver(Observer):
+    """Observer that sends figures now and then, and a packet for each thing out of the ordinary."""
+
+    def __init__(self, reporter: Reporter, clock: Clock) -> None:
+        self._reporter = reporter
+        self._clock = clock
+        self._run = ""
+        self._step_ms: list[float] = []
+        self._pace = Pace(clock)
+        self._timeouts = 0
+        self._epoch: EpochDone | None = None
+        self._traces: dict[str, TraceContext] = {}
+
+    def on_start(self, started: RunStarted) -> None:
+        self._run = started.run_id
+        begun = event(m.RUN_STARTED, self._clock, generation=started.generation, total_steps=started.total_steps)
+        self._send(started.step, events=[begun])
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._step_ms.extend(done.step_ms for done in steps)
+
+    def on_boundary(self, boundary: Boundary) -> None:
+        result = boundary.result
+        if result is not None and result.cause == TIMEOUT:
+            self._timeouts += 1
+        trace = self._trace(boundary)
+        events = [found for found in map(self._report_event, boundary.collected.reports) if found is not None]
+        if not self._pace.admits(has_news=bool(events) or trace is not None):
+            return
+        self._send(boundary.step, metrics=self._measurements(boundary), events=events, trace=trace)
+        self._step_ms = []
+
+    def _trace(self, boundary: Boundary) -> TraceContext | None:
+        """The trace of the decision whose directives were done here, else of one that was heard here."""
+        heard = [
+            outcome for outcome in (boundary.result.outcomes if boundary.result else ()) if outcome.HasField("trace")
+        ]
+        self._traces |= {directive.directive_id: o.trace for o in heard for directive in o.directives}
+        done = [self._traces.pop(report.directive_id, None) for report in boundary.collected.reports]
+        return next(filter(None, (*done, *(outcome.trace for outcome in heard))), None)
+
+    def _measurements(self, boundary: Boundary) -> list[Metric]:
+        packet = boundary.packet.metrics
+        step_ms = sum(self._step_ms) / len(self._step_ms) if self._step_ms else 0.0
+        return [
+            metric(m.TRAINING_LOSS, packet.smoothed_loss),
+            metric(m.TRAINING_LATENCY, step_ms),
+            metric(m.HOOK_LATENCY, boundary.hook_ms),
+            metric(m.APPLY_LATENCY, boundary.apply_ms),
+            metric(m.WAIT_LATENCY, boundary.wait_ms),
+            metric(m.SEEDS_ACTIVE, len(living(boundary.seeds))),
+            metric(m.MODE_CONSERVATIVE, float(boundary.mode != "normal")),
+            metric(m.PARAMETERS, packet.parameters),
+            metric(m.TRAINING_MACS, packet.training_macs),
+            metric(m.TIMEOUT_TOTAL, self._timeouts),
+            *_epoch_figures(self._epoch),
+            *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
+        ]
+
+    def _report_event(self, report: DirectiveReport) -> Event | None:
+        if not report.succeeded:
+            kind = short_name(DirectiveKind, report.kind)
+            return event(m.DIRECTIVE_FAILED, self._clock, report.failure, seed_id=report.seed_id, directive=kind)
+        if report.kind not in REPORT_EVENTS:
+            return None
+        spec, names = REPORT_EVENTS[report.kind]
+        facts: dict[str, AttributeValue] = {name: getattr(report, name) for name in names if report.HasField(name)}
+        return event(spec, self._clock, None, seed_id=report.seed_id, **facts)
+
+    def on_events(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            spec = NOTICE_EVENTS[notice.level]
+            self._send(notice.step, events=[event(spec, self._clock, notice.message, name=notice.name)])
+
+    def on_epoch(self, done: EpochDone) -> None:
+        self._epoch = done
+
+    def on_checkpoint(self, written: CheckpointWritten) -> None:
+        size = metric(m.CHECKPOINT_BYTES, written.size_bytes)
+        self._send(written.step, metrics=[size, metric(m.CHECKPOINT_LATENCY, written.duration_ms)])
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        facts = {"weights_digest": summary["weights_digest"], "kept": summary["growth"]["kept"]}
+        finished = event(m.RUN_FINISHED, self._clock, **facts)
+        self._send(summary["steps"], metrics=_epoch_figures(self._epoch), events=[finished])
+
+    def _send(
+        self,
+        step: int,
+        *,
+        metrics: Sequence[Metric] = (),
+        events: Sequence[Event] = (),
+        trace: TraceContext | None = None,
+    ) -> None:
+        packet = build_packet(
+            SOURCE, self._clock, metrics=metrics, events=events, run=self._run, step=step, trace=trace
+        )
+        self._reporter.send(packet)
+
+
+def _epoch_figures(done: EpochDone | None) -> list[Metric]:
+    """Those of the last epoch."""
+    if done is None:
+        return []
+    accuracy = done.validation_accuracy
+    told = [] if accuracy is None else [metric(m.TRAINING_ACCURACY, accuracy)]
+    return [metric(m.EPOCHS_TOTAL, done.epoch), *told]

@@ -1,0 +1,107 @@
+"""A run's whole state, written when it is due and put back when it is asked for; on the training thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from esper.core.errors import ConfigError
+from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.record.observer import CheckpointWritten
+from esper.tolaria.record.packet_result import PacketResult, RunStates
+from esper.tolaria.recovery.checkpoint import CheckpointStore, encode
+from esper.tolaria.recovery.rollback import Restored, Rollback
+from esper.tolaria.recovery.snapshot import Snapshot, settings_of
+
+
+class Saves:
+    """The checkpoints of a session: the newest in memory, and on the disk where there is a store."""
+
+    def __init__(self, session: Session, steps: ArmSteps, store: CheckpointStore | None) -> None:
+        self._session = session
+        self._steps = steps
+        self._store = store
+        self._rollback = Rollback(store, session.clock)
+        self._owes_one = False
+        self._is_postponed = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the boundary of now is to be saved: it is the first since an epoch after which one is wanted."""
+        config, step = self._session.run.config, self._session.progress.step
+        every_steps = config.checkpoint_every_epochs * self._session.run.loader.steps_per_epoch
+        if self._owes_one or not every_steps or step == self._session.run.total_steps:
+            return self._owes_one
+        return step // every_steps > max(0, step - config.evaluate_every_steps) // every_steps
+
+    def write(self, pipeline: Pipeline) -> bool:
+        """Save this moment; without both services' states it would not be one, so it is tried again later."""
+        session = self._session
+        started_ns = session.clock.monotonic_ns()
+        in_flight, states = pipeline.settle()
+        was_postponed, self._is_postponed = self._is_postponed, states is None
+        self._owes_one = states is None
+        if states is None:
+            if not was_postponed:
+                message = "the services' states could not be had; it is tried again at every boundary"
+                session.notice("tolaria.checkpoint_postponed", "WARNING", message)
+            return False
+        content = encode(self._snapshot(pipeline, in_flight, states).to_state())
+        self._rollback.remember(session.progress.step, content)
+        if self._store is None:
+            return True
+        path = self._store.write(content, session.progress.step)
+        duration_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
+        session.observer.on_checkpoint(
+            CheckpointWritten(path=path, step=session.progress.step, size_bytes=len(content), duration_ms=duration_ms)
+        )
+        return True
+
+    def write_final(self, pipeline: Pipeline) -> None:
+        """Keep the finished run."""
+        if self._store is not None:
+            self._store.write_final(encode(self._snapshot(pipeline, (), None).to_state()))
+
+    def newest(self) -> Snapshot:
+        """The newest checkpoint on the disk, checked against the settings."""
+        if self._store is None:
+            raise ConfigError("resume", True, "this run keeps no checkpoints")
+        if self._store.final_path.exists():
+            raise ConfigError("resume", True, f"the run is finished: {self._store.final_path} is there")
+        found = self._store.newest()
+        for damage in found.damaged:
+            self._session.notice("tolaria.checkpoint_damaged", "ERROR", f"passed over: {damage}")
+        snapshot = Snapshot.from_state(found.state)
+        snapshot.check_continues(self._session.run.config, self._session.run.run_id)
+        return snapshot
+
+    def owe(self) -> None:
+        """Have the next boundary saved."""
+        self._owes_one = True
+
+    def last_good(self, to_step: int | None) -> Restored:
+        """The newest state, at most at `to_step`, from wherever it is at hand. Raises RollbackFailed."""
+        return self._rollback.restore(to_step)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put a saved state in place of the present one."""
+        self._session.run.executor.load_state_dict(snapshot.executor)
+        self._session.progress.load_state_dict(snapshot.progress)
+        self._session.packets.load_state_dict(snapshot.violations)
+        self._steps.regroup()
+
+    def _snapshot(self, pipeline: Pipeline, in_flight: Sequence[PacketResult], states: RunStates | None) -> Snapshot:
+        """This moment; without the services' states it is the finished run."""
+        session = self._session
+        return Snapshot(
+            settings=settings_of(session.run.config),
+            run_id=session.run.run_id,
+            executor=session.run.executor.state_dict(),
+            progress=session.progress.state_dict(),
+            violations=session.packets.state_dict(),
+            next_packet=pipeline.next_packet,
+            in_flight=in_flight,
+            states=states,
+            is_final=states is None,
+        )

@@ -1,0 +1,106 @@
+"""The whole of a run as one saved state, and back: weights, topology, progress, answers in flight, services' states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from esper.core.errors import ConfigError
+from esper.leyline import RunStateBlob
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.packet_result import PacketResult, RunStates
+from esper.tolaria.recovery.checkpoint import State
+
+# Settings that may differ between a run and its continuation: where things are, and how long to wait for them.
+FREE_SETTINGS = frozenset(
+    {
+        *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
+        *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
+    }
+)
+
+
+_PATHS = ("run_dir", "tls_ca", "tls_cert", "tls_key")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """One saved moment of a run."""
+
+    settings: Mapping[str, Any]
+    run_id: str
+    executor: State
+    progress: State
+    violations: int
+    next_packet: int
+    in_flight: Sequence[PacketResult]
+    states: RunStates | None
+    is_final: bool
+
+    def to_state(self) -> State:
+        """Tensors and plain containers."""
+        states = self.states
+        return {
+            "settings": dict(self.settings),
+            "run_id": self.run_id,
+            "executor": self.executor,
+            "progress": self.progress,
+            "violations": self.violations,
+            "next_packet": self.next_packet,
+            "in_flight": [result.to_bytes().decode() for result in self.in_flight],
+            "kasmina": None if states is None else states.kasmina.SerializeToString(deterministic=True).hex(),
+            "tamiyo": None if states is None else states.tamiyo.SerializeToString(deterministic=True).hex(),
+            "is_final": self.is_final,
+        }
+
+    @classmethod
+    def from_state(cls, state: State) -> Snapshot:
+        """Read back what `to_state` gave."""
+        has_states = state["kasmina"] is not None
+        return cls(
+            settings=state["settings"],
+            run_id=state["run_id"],
+            executor=state["executor"],
+            progress=state["progress"],
+            violations=state["violations"],
+            next_packet=state["next_packet"],
+            in_flight=[PacketResult.from_bytes(text.encode()) for text in state["in_flight"]],
+            states=RunStates(kasmina=_blob(state["kasmina"]), tamiyo=_blob(state["tamiyo"])) if has_states else None,
+            is_final=state["is_final"],
+        )
+
+    def check_continues(self, config: TrainConfig, run_id: str) -> None:
+        """Refuse to go on under other settings: the continuation would not be the same run."""
+        if self.run_id != run_id:
+            raise ConfigError("run_id", run_id, f"the checkpoint belongs to run {self.run_id}")
+        for name, value in settings_of(config).items():
+            if name not in FREE_SETTINGS and self.settings.get(name) != value:
+                raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; give the same")
+
+
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """Every setting as a plain value."""
+    values = {setting.name: getattr(config, setting.name) for setting in fields(config)}
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def config_of(settings: Mapping[str, Any]) -> TrainConfig:
+    """The settings of a saved run."""
+    known = {setting.name for setting in fields(TrainConfig)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    values |= {name: Path(values[name]) for name in _PATHS if values.get(name) is not None}
+    return TrainConfig(**{name: value for name, value in values.items() if name in known})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _blob(text: str) -> RunStateBlob:
+    return RunStateBlob.FromString(bytes.fromhex(text))

@@ -1,0 +1,182 @@
+"""Host networks: small ones by name, any other by entry point.
+
+A model states the layout in which it wants its samples; the data is brought into it once, before the first step.
+Layers have names of their own, because slots are named after them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.task.data import Splits
+from esper.tolaria.task.data.source import Split
+from esper.tolaria.task.entry_point import load
+from esper.tolaria.task.randomness import key
+from esper.tolaria.task.transformer import CausalTransformer
+
+Layout = Literal["vector", "sequence", "image", "tokens", "as given"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a named model is built: (sample shape, outputs, widths, dropout) -> module."""
+
+    build: Callable[[tuple[int, ...], int, tuple[int, ...], float], nn.Module]
+    layout: Layout
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """A model with the data in its layout."""
+
+    name: str
+    model: nn.Module
+    splits: Splits
+
+
+def mlp(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+    """Linear layers `fc1`, `fc2`, ... with ReLU between."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    sizes = (*shape, *widths)
+    for number, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
+        layers[f"fc{number}"] = nn.Linear(fan_in, fan_out)
+        layers[f"act{number}"] = nn.ReLU()
+        _add_dropout(layers, number, dropout)
+    layers[f"fc{len(sizes)}"] = nn.Linear(sizes[-1], outputs)
+    return nn.Sequential(layers)
+
+
+def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+    """Strided convolutions `conv1` (kernel 5), `conv2`, ... (kernel 3) with ReLU between, then `fc`."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels, length = shape
+    for number, width in enumerate(widths, start=1):
+        kernel = 5 if number == 1 else 3
+        layers[f"conv{number}"] = nn.Conv1d(channels, width, kernel, stride=2, padding=1)
+        layers[f"act{number}"] = nn.ReLU()
+        _add_dropout(layers, number, dropout)
+        channels, length = width, (length + 2 - kernel) // 2 + 1
+        if length < 1:
+            raise ConfigError("hidden", widths, f"{number} strided convolutions leave nothing of {shape[1]} positions")
+    layers["flatten"] = nn.Flatten()
+    layers["fc"] = nn.Linear(channels * length, outputs)
+    return nn.Sequential(layers)
+
+
+def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+    """Convolution, BatchNorm, ReLU for each width, pooled by two after every second one, then `fc`."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    channels, height, width = shape
+    for number, filters in enumerate(widths, start=1):
+        layers[f"conv{number}"] = nn.Conv2d(channels, filters, 3, padding=1, bias=False)
+        layers[f"bn{number}"] = nn.BatchNorm2d(filters)
+        layers[f"act{number}"] = nn.ReLU()
+        if number % 2 == 0 and min(height, width) >= 2:
+            layers[f"pool{number}"] = nn.MaxPool2d(2)
+            height, width = height // 2, width // 2
+        _add_dropout(layers, number, dropout)
+        channels = filters
+    layers["flatten"] = nn.Flatten()
+    layers["fc"] = nn.Linear(channels * height * width, outputs)
+    return nn.Sequential(layers)
+
+
+def transformer(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+    """A causal language model with one block for each width; the widths are those of the blocks' MLPs."""
+    return CausalTransformer(vocabulary=outputs, context=shape[0], widths=widths, dropout=dropout)
+
+
+RECIPES: dict[str, Recipe] = {
+    "mlp": Recipe(mlp, "vector", (6, 6)),
+    "conv1d": Recipe(conv1d, "sequence", (20, 20, 20)),
+    "cnn": Recipe(cnn, "image", (4, 8)),
+    "transformer": Recipe(transformer, "tokens", (32, 32)),
+}
+
+
+def host_widths(config: TrainConfig) -> tuple[int, ...]:
+    """Widths of the hidden layers, given or the named model's own; empty for a model that decides its own."""
+    return config.hidden or (RECIPES[config.model].widths if config.model in RECIPES else ())
+
+
+def build_host(config: TrainConfig, splits: Splits) -> Host:
+    """The host that `model` names, its weights drawn from the run's seed, beside data in its layout."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key(config.seed, "weights"))
+        if ":" in config.model:
+            return Host(name=config.model, model=_from_entry_point(config, splits), splits=splits)
+        recipe = RECIPES.get(config.model)
+        if recipe is None:
+            raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
+        fitted = in_layout(splits, recipe.layout, config)
+        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config.dropout)
+    return Host(name=config.model, model=model, splits=fitted)
+
+
+def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
+    """The same samples in the shape that a model wants."""
+    shape, is_tokens = splits.sample_shape, not splits.train.inputs.is_floating_point()
+    shapes = {
+        "vector": None if is_tokens else (prod(shape),),
+        "sequence": None if is_tokens else (shape if len(shape) == 2 else (1, prod(shape))),
+        "image": shape if len(shape) == 3 and not is_tokens else None,
+        "tokens": shape if len(shape) == 1 and is_tokens else None,
+    }
+    wanted = shapes[layout]
+    if wanted is None:
+        what = "tokens" if is_tokens else "numbers"
+        raise ConfigError("model", config.model, f"wants {layout} samples; {config.data} gives {what} of shape {shape}")
+    reshaped = {
+        name: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets)
+        for name, split in splits.named()
+    }
+    return Splits(**reshaped, task=splits.task, outputs=splits.outputs)
+
+
+def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: float) -> None:
+    if dropout > 0:
+        layers[f"drop{number}"] = nn.Dropout(dropout)
+
+
+def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
+    if config.hidden:
+        raise ConfigError("hidden", config.hidden, f"{config.model} decides its own widths")
+    if config.dropout:
+        raise ConfigError("dropout", config.dropout, f"{config.model} decides its own dropout")
+    factory = load("model", config.model)
+    if not callable(factory):
+        raise ConfigError("model", config.model, "expected a factory (sample_shape, outputs) -> torch.nn.Module")
+    model = factory(splits.sample_shape, splits.outputs)
+    if not isinstance(model, nn.Module):
+        raise ConfigError("model", config.model, f"expected a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def check_outputs(model: nn.Module, example: Tensor, outputs: int) -> None:
+    """Refuse a model that can't take the data or gives something else than `outputs` values."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            result = model(example)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            "model", type(model).__name__, f"can't take samples of {tuple(example.shape)}: {reason}"
+        ) from error
+    finally:
+        model.train(was_training)
+    if not isinstance(result, Tensor) or result.shape[-1] != outputs:
+        arrived = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise ConfigError("model", type(model).__name__, f"gives {arrived}, expected [..., {outputs}]")

@@ -1,0 +1,119 @@
+"""What is to be learned: the loss that trains, the bounded score that judges, and the share that is right.
+
+A score belongs to one independent unit (a sample, a sequence) and is bounded, so that no single mistake can decide a
+judgement: the Brier score for classes, the clipped loss otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import log
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.leyline import TaskType
+from esper.tolaria.task.data.source import Split, Splits
+from esper.tolaria.task.randomness import key
+
+JUDGE_BATCH = 512
+PROBE_SAMPLES = 64
+# A byte as unlikely as the square of a uniform guess counts no worse.
+CLIP_IN_UNIFORM_GUESSES = 2.0
+# Squared errors are clipped at so many variances of the training targets.
+CLIP_IN_VARIANCES = 4.0
+
+
+class SplitTask:
+    """A task over the splits of a run; the executor judges with it, the stepper trains with it."""
+
+    def __init__(self, splits: Splits, loss: Callable[[Tensor, Tensor], Tensor], *, counts_hits: bool) -> None:
+        self.type = splits.task
+        self.loss = loss
+        self.counts_hits = counts_hits
+        self._splits = splits
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Bounded score of each sample, lower is better."""
+        raise NotImplementedError
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Which predictions are right."""
+        return outputs.argmax(-1) == targets
+
+    def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All judging samples, in order."""
+        return batches(self._splits.judge)
+
+    def probe_inputs(self) -> Tensor:
+        """A few training inputs, always the same."""
+        return self._splits.train.inputs[:PROBE_SAMPLES]
+
+
+class Classification(SplitTask):
+    """One label for each sample; cross-entropy trains, the Brier score judges."""
+
+    def __init__(self, splits: Splits) -> None:
+        super().__init__(splits, F.cross_entropy, counts_hits=True)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        probabilities = outputs.float().softmax(-1)
+        return (probabilities - F.one_hot(targets, probabilities.shape[-1])).square().sum(-1)
+
+
+class LanguageModel(SplitTask):
+    """The next token at each position; a sequence is one unit."""
+
+    def __init__(self, splits: Splits) -> None:
+        super().__init__(splits, _token_loss, counts_hits=True)
+        self._clip = CLIP_IN_UNIFORM_GUESSES * log(splits.outputs)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        nats = F.cross_entropy(outputs.float().flatten(0, 1), targets.flatten(), reduction="none")
+        return nats.clamp(max=self._clip).view_as(targets).mean(-1)
+
+
+class Regression(SplitTask):
+    """Numbers; the squared error trains, its clipped value judges."""
+
+    def __init__(self, splits: Splits) -> None:
+        super().__init__(splits, F.mse_loss, counts_hits=False)
+        self._clip = CLIP_IN_VARIANCES * float(splits.train.targets.var(dim=0, correction=0).mean())
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs.float() - targets).square().clamp(max=self._clip).flatten(1).mean(-1)
+
+
+TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {
+    TaskType.TASK_TYPE_CLASSIFICATION: Classification,
+    TaskType.TASK_TYPE_LANGUAGE_MODEL: LanguageModel,
+    TaskType.TASK_TYPE_REGRESSION: Regression,
+}
+
+
+def make_task(splits: Splits) -> SplitTask:
+    """The task that the data poses."""
+    return TASKS[splits.task](splits)
+
+
+def batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """All samples of a set in order, in batches for evaluation."""
+    for start in range(0, len(split), JUDGE_BATCH):
+        yield split.inputs[start : start + JUDGE_BATCH], split.targets[start : start + JUDGE_BATCH]
+
+
+def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
+    """Mean loss and share right over a set, seeds included; the arm is left as it was."""
+    total_loss = total_hits = 0.0
+    with arm.measured(key(0, "evaluate")):
+        for inputs, targets in batches(split):
+            outputs = arm.model(inputs)
+            total_loss += float(task.loss(outputs, targets)) * len(inputs)
+            if task.counts_hits:
+                total_hits += float(task.hits(outputs, targets).double().mean()) * len(inputs)
+    return total_loss / len(split), total_hits / len(split) if task.counts_hits else None

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from esper.kasmina.executor.passes.trace import submodule_specs, trace_forward
+
+
+class Repeating(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x))
+
+
+def test_visits_name_order_shapes_and_repetitions():
+    model = Repeating()
+    trace = trace_forward(model, torch.randn(2, 4))
+    assert trace.repeated == {"layer"}
+    assert [visit.path for visit in trace] == ["layer"]
+    assert trace.visits["layer"].output_shape == (2, 4)
+    assert not model.layer._forward_hooks
+
+
+def test_specs_list_modules_with_parameters_in_forward_order():
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2, bias=False))
+    specs = submodule_specs(model, trace_forward(model, torch.randn(7, 3)))
+    assert [(spec.path, spec.class_name, spec.parameters) for spec in specs] == [
+        ("0", "Linear", 20),
+        ("2", "Linear", 10),
+    ]
+    assert list(specs[0].output_shape) == [5]
+    assert specs[0].dtype == "float32"

@@ -1,0 +1,126 @@
+"""Slots are found by themselves or named by the user; a wrong name is told what there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.trace import trace_forward
+from esper.kasmina.executor.slots.search import find_slots
+from esper.kasmina.executor.slots.slot import Slot
+from esper.leyline import SlotKind
+
+
+def slots_of(model: nn.Module, inputs: Tensor, named: tuple[str, ...] | None = None) -> dict[str, Slot]:
+    found = find_slots(model, trace_forward(model, inputs), named=named, is_causal=False)
+    return {slot.slot_id: slot for slot in found}
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(7, 6)
+        self.fc = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 7, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.fc(self.tokens(x))))
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(4, 4)
+        self.fc2 = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(torch.relu(self.fc1(torch.relu(self.fc1(x)))))
+
+
+def test_an_mlp_offers_spans_and_activations_in_forward_order(rig):
+    run = rig("mlp")
+    manifest = run.executor.manifest()
+    names = ["span_linear:fc1-fc2", "residual_linear:act1-act1", "span_linear:fc2-fc3", "residual_linear:act2-act2"]
+    assert [slot.slot_id for slot in manifest.slots] == names
+    assert [slot.order for slot in manifest.slots] == [0, 1, 2, 3]
+    assert [slot.is_foldable for slot in manifest.slots] == [True, False, True, False]
+    span = manifest.slots[0]
+    assert (span.in_features, span.width, span.out_features, span.read_positions) == (12, 6, 7, 1)
+
+
+def test_a_convolutional_net_offers_spans_over_kernels_and_flattened_positions(rig):
+    spans = {slot.slot_id: slot for slot in rig("convnet").executor.manifest().slots}
+    conv = spans["span_conv:conv1-conv2"]
+    assert (conv.read_kernel, conv.write_kernel, conv.read_positions, conv.write_positions) == (9, 9, 36, 36)
+    flat = spans["span_conv_linear:conv2-fc"]
+    assert flat.is_foldable
+    assert (flat.in_features, flat.width, flat.out_features, flat.write_kernel, flat.write_positions) == (4, 6, 5, 9, 1)
+
+
+def test_a_transformer_offers_mlp_widths_and_its_residual_stream(rig):
+    slots = {slot.slot_id: slot for slot in rig("transformer").executor.manifest().slots}
+    assert slots["span_linear:blocks.0.fc1-blocks.0.fc2"].is_foldable
+    assert slots["span_linear:blocks.0.fc1-blocks.0.fc2"].read_positions == 8
+    assert slots["residual_linear:blocks.1-blocks.1"].kind == SlotKind.SLOT_KIND_RESIDUAL_LINEAR
+
+
+def test_activations_after_a_convolution_are_feature_maps(rig):
+    slots = {slot.slot_id: slot for slot in rig("conv1d").executor.manifest().slots}
+    feature_map = slots["residual_conv:act1-act1"]
+    assert (feature_map.out_features, feature_map.write_positions, feature_map.read_kernel) == (4, 9, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "slot_id"),
+    [
+        ("fc1-fc2", "span_linear:fc1-fc2"),
+        ("span_linear:fc1-fc2", "span_linear:fc1-fc2"),
+        ("act1", "residual_linear:act1-act1"),
+        ("residual_linear:act1-act1", "residual_linear:act1-act1"),
+        ("fc2", "residual_linear:fc2-fc2"),
+    ],
+)
+def test_a_user_names_slots_in_short_or_in_full(rig, name, slot_id):
+    assert [slot.slot_id for slot in rig("mlp", slots=(name,)).executor.manifest().slots] == [slot_id]
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("fc1-fc9", "calls no submodule 'fc9'; it has fc1 "),
+        ("nowhere", "calls no submodule 'nowhere'"),
+        ("fc3-fc1", "is no place where a seed fits; the host's own slots are: span_linear:fc1-fc2"),
+        ("span_conv:fc1-fc2", "is no place where a seed fits"),
+    ],
+)
+def test_a_wrong_name_is_told_what_there_is(rig, name, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        rig("mlp", slots=(name,)).executor.manifest()
+
+
+def test_a_named_span_that_cannot_be_proven_is_usable_but_never_folded():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Softmax(-1), nn.Linear(6, 2))
+    (slot,) = slots_of(model, torch.randn(3, 4), named=("0-2",)).values()
+    assert "could not be proven" in slot.obstacle
+    assert not slot.spec(model).is_foldable
+
+
+def test_layers_that_run_twice_are_no_slots():
+    with pytest.raises(ConfigError, match="called more than once"):
+        slots_of(Shared(), torch.randn(3, 4))
+    with pytest.raises(ConfigError, match="more than once"):
+        slots_of(Shared(), torch.randn(3, 4), named=("fc1-fc2",))
+
+
+def test_tied_grouped_parametrised_and_frozen_layers_say_why_they_cannot_fold():
+    tied = slots_of(Tied(), torch.randint(0, 7, (3, 5)))["span_linear:fc-head"]
+    assert tied.obstacle == "head shares its weight with another layer"
+    grouped = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.Conv1d(4, 4, 3, groups=2))
+    assert "grouped convolution" in slots_of(grouped, torch.randn(2, 2, 9))["span_conv:0-2"].obstacle
+    normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), nn.ReLU(), nn.Linear(6, 2))
+    assert "parametrised" in slots_of(normed, torch.randn(3, 4))["span_linear:0-2"].obstacle
+    frozen = nn.Sequential(nn.Linear(4, 6).requires_grad_(False), nn.ReLU(), nn.Linear(6, 2))
+    assert "frozen" in slots_of(frozen, torch.randn(3, 4))["span_linear:0-2"].obstacle

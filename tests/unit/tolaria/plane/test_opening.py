@@ -1,0 +1,210 @@
+"""Opening a run: what both services are told, signed for each of them, for new and for resumed runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any, TypeVar
+
+import pytest
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.keys import Keyring, new_secret
+from esper.core.signing import Signer, Verifier, open_payload
+from esper.leyline import (
+    GrowthTrigger,
+    HostManifest,
+    IncubationMode,
+    JudgeMode,
+    KasminaRunSpec,
+    KasminaServiceOpenRunResponse,
+    RefusedSlot,
+    ReplayedCommand,
+    RunClosure,
+    RunStateBlob,
+    SignedCommand,
+    TamiyoRunSpec,
+    TamiyoServiceOpenRunResponse,
+    TaskType,
+)
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane import opening
+from esper.tolaria.plane.opening import RunIdentity, close_run, life_settings, open_run, trigger_settings
+from esper.tolaria.record.packet_result import RunStates
+from esper.tolaria.task.prepare import prepare
+
+M = TypeVar("M", KasminaRunSpec, TamiyoRunSpec, RunClosure)
+
+KEYRING = Keyring.from_secret(new_secret())
+SIGNER = Signer(KEYRING, SYSTEM_CLOCK)
+RUN = RunIdentity(run_id="r", seed=7, generation=1, total_steps=1000)
+REPLAY = [
+    ReplayedCommand(command_id="r-g1-c1", decision_step=100, delivery_step=110, issued_by="tamiyo"),
+    ReplayedCommand(command_id="op-1", decision_step=120, delivery_step=125, issued_by="operator:me"),
+]
+
+
+FIRST, SECOND = "span_linear:fc1-fc2", "span_linear:fc2-fc3"
+
+
+@cache
+def manifest() -> HostManifest:
+    return prepare(TrainConfig(samples=600, min_samples=50)).manifest()
+
+
+class Services:
+    """Both services as one: verifies and keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.tokens: dict[str, str | None] = {}
+        self.kasmina = KasminaRunSpec()
+        self.tamiyo = TamiyoRunSpec()
+        self.closures: list[RunClosure] = []
+        self.replay: list[ReplayedCommand] = []
+
+    def client(self, name: str) -> Any:
+        def made(channel: str, *, token: str | None = None) -> FakeClient:
+            assert channel == f"{name}-channel"
+            return FakeClient(self, name, token)
+
+        return made
+
+
+class FakeClient:
+    def __init__(self, services: Services, name: str, token: str | None) -> None:
+        self._services = services
+        self._name = name
+        self.token = token
+
+    def open_run(self, request: Any, *, timeout_s: float) -> Any:
+        services = self._services
+        services.calls.append(self._name)
+        if self._name == "kasmina":
+            services.kasmina = opened(request.command, KasminaRunSpec, "kasmina/r")
+            accepted, refused = [SECOND], [RefusedSlot(slot_id=FIRST, reason="too wide")]
+            return KasminaServiceOpenRunResponse(
+                run_token="K", accepted_slots=accepted, refused_slots=refused, replay=services.replay
+            )
+        services.tamiyo = opened(request.command, TamiyoRunSpec, "tamiyo/r")
+        return TamiyoServiceOpenRunResponse(run_token="T", policy_id="heuristic")
+
+    def close_run(self, request: Any, *, timeout_s: float) -> None:
+        self._services.calls.append(self._name)
+        self._services.closures.append(opened(request.command, RunClosure, f"{self._name}/r"))
+
+
+def opened(envelope: SignedCommand, kind: type[M], audience: str) -> M:
+    """The payload, if it is valid and signed for this audience."""
+    Verifier(KEYRING, SYSTEM_CLOCK).verify(envelope, audience=audience, payload_type=kind.DESCRIPTOR.full_name)
+    return open_payload(envelope, kind)
+
+
+@pytest.fixture
+def services(monkeypatch: pytest.MonkeyPatch) -> Services:
+    services = Services()
+    monkeypatch.setattr(opening, "KasminaClient", services.client("kasmina"))
+    monkeypatch.setattr(opening, "TamiyoClient", services.client("tamiyo"))
+    return services
+
+
+def opened_run(config: TrainConfig, run: RunIdentity = RUN, resume: RunStates | None = None) -> opening.OpenedRun:
+    channels: Any = {name: f"{name}-channel" for name in ("kasmina", "tamiyo")}
+    return open_run(channels, SIGNER, config, run, manifest(), resume)
+
+
+def test_a_new_run_is_opened_at_kasmina_and_then_at_tamiyo_with_the_slots_left(services: Services) -> None:
+    found = opened_run(TrainConfig(blueprints=("span.linear",), max_seeds=3, latency_rules=True))
+    assert services.calls == ["kasmina", "tamiyo"]
+    kasmina, tamiyo = services.kasmina, services.tamiyo
+    for told in (kasmina, tamiyo):
+        assert (told.training_run_id, told.seed, told.generation, told.total_steps) == ("r", 7, 1, 1000)
+        assert told.budget.max_seeds == 3
+        assert not told.HasField("resume")
+    assert kasmina.manifest == manifest()
+    assert {FIRST, SECOND} < {slot.slot_id for slot in manifest().slots}
+    assert [slot.slot_id for slot in tamiyo.manifest.slots] == [SECOND]
+    assert list(kasmina.named_blueprint_ids) == list(tamiyo.trigger.blueprint_ids) == ["span.linear"]
+    assert kasmina.life == tamiyo.life
+    assert (tamiyo.kasmina_audience, tamiyo.latency_rules) == ("kasmina/r", True)
+    assert (found.accepted_slots, found.refused_slots) == ((SECOND,), ((FIRST, "too wide"),))
+    assert (found.kasmina.token, found.tamiyo.token) == ("K", "T")  # type: ignore[attr-defined]
+    assert found.replay_until_step == -1
+
+
+def test_a_resumed_run_brings_both_states_and_tells_tamiyo_of_its_own_replayed_commands(services: Services) -> None:
+    services.replay = REPLAY
+    states = RunStates(
+        kasmina=RunStateBlob(state_type="kasmina", state=b"k", digest="0" * 64, step=90),
+        tamiyo=RunStateBlob(state_type="tamiyo", state=b"t", digest="1" * 64, step=90),
+    )
+    found = opened_run(TrainConfig(), replace(RUN, generation=2), states)
+    assert services.kasmina.resume == states.kasmina
+    assert services.tamiyo.resume == states.tamiyo
+    assert services.kasmina.generation == services.tamiyo.generation == 2
+    assert [(row.command_id, row.decision_step) for row in services.tamiyo.replay] == [("r-g1-c1", 100)]
+    assert found.replay_until_step == 125
+
+
+def test_a_run_is_closed_at_both_services_with_its_step_and_reason(services: Services) -> None:
+    found = opened_run(TrainConfig())
+    services.calls.clear()
+    close_run(found, SIGNER, replace(RUN, generation=3), 710, "stopped")
+    assert services.calls == ["tamiyo", "kasmina"]
+    assert {(c.training_run_id, c.generation, c.step, c.reason) for c in services.closures} == {
+        ("r", 3, 710, "stopped")
+    }
+
+
+def test_shares_of_the_run_become_steps_and_never_less_than_one() -> None:
+    config = TrainConfig(window_fraction=0.1, embargo_fraction=0.0, decay_fraction=0.3, evaluate_every_steps=10)
+    life = life_settings(config, TaskType.TASK_TYPE_CLASSIFICATION, 1000)
+    assert (life.window_steps, life.embargo_steps, life.growth_end_step) == (100, 1, 700)
+
+
+@pytest.mark.parametrize(
+    ("config", "reaction_steps"),
+    [(TrainConfig(), 10), (TrainConfig(lag=3), 30), (TrainConfig(control="sync", lag=3), 10)],
+)
+def test_a_reaction_takes_as_long_as_the_packets_in_flight(config: TrainConfig, reaction_steps: int) -> None:
+    assert life_settings(config, TaskType.TASK_TYPE_CLASSIFICATION, 1000).reaction_steps == reaction_steps
+
+
+@pytest.mark.parametrize(
+    ("task", "margin"),
+    [
+        (TaskType.TASK_TYPE_CLASSIFICATION, 0.002),
+        (TaskType.TASK_TYPE_LANGUAGE_MODEL, 0.03),
+        (TaskType.TASK_TYPE_REGRESSION, 0.0),
+    ],
+)
+def test_the_margin_depends_on_the_task_unless_it_is_given(task: TaskType, margin: float) -> None:
+    assert life_settings(TrainConfig(), task, 1000).margin_absolute == margin
+    assert life_settings(TrainConfig(margin_absolute=0.5), task, 1000).margin_absolute == 0.5
+
+
+def test_a_language_models_noise_is_measured_and_counts_unless_it_is_given() -> None:
+    task = TaskType.TASK_TYPE_LANGUAGE_MODEL
+    life = life_settings(TrainConfig(), task, 1000)
+    assert (life.margin_relative, life.tau) == (0.0, 0.01)
+    assert life.margin_absolute == pytest.approx(3 * life.tau)
+    assert life_settings(TrainConfig(tau=0.0, margin_relative=0.1), task, 1000).tau == 0.0
+    assert life_settings(TrainConfig(tau=0.0, margin_relative=0.1), task, 1000).margin_relative == 0.1
+    assert not life_settings(TrainConfig(), TaskType.TASK_TYPE_CLASSIFICATION, 1000).HasField("tau")
+
+
+def test_words_of_the_settings_become_values_of_the_contracts() -> None:
+    config = TrainConfig(judge="muted", incubate="shadow", grow="always", isolate=True)
+    life = life_settings(config, TaskType.TASK_TYPE_CLASSIFICATION, 1000)
+    assert (life.judge, life.incubation, life.isolate) == (
+        JudgeMode.JUDGE_MODE_MUTED,
+        IncubationMode.INCUBATION_MODE_SHADOW,
+        True,
+    )
+    assert trigger_settings(config).trigger == GrowthTrigger.GROWTH_TRIGGER_ALWAYS
+
+
+def test_what_the_user_left_open_is_left_to_the_services() -> None:
+    trigger = trigger_settings(TrainConfig())
+    assert [name for name in ("slope_threshold", "saturation_floor", "warmup_steps") if trigger.HasField(name)] == []
+    assert not life_settings(TrainConfig(), TaskType.TASK_TYPE_CLASSIFICATION, 1000).HasField("tau")

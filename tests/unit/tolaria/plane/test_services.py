@@ -1,0 +1,58 @@
+"""Secrets of services, what is said of services that don't come up, and how those that do share the machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import ConfigError, ServiceUnavailable
+from esper.core.keys import new_secret
+from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig, run_secret
+
+
+def test_a_fresh_secret_is_private_and_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    secret = run_secret(path, {}, are_all_spawned=True)
+    assert secret is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert run_secret(path, {}, are_all_spawned=True) == secret
+
+
+def test_a_service_elsewhere_has_its_own_secret(tmp_path: Path) -> None:
+    run_secret(tmp_path / "secret", {}, are_all_spawned=True)
+    assert run_secret(tmp_path / "secret", {}, are_all_spawned=False) is None
+    assert run_secret(tmp_path / "secret", {SECRET_VARIABLE: "given"}, are_all_spawned=False) == "given"
+
+
+def test_a_service_that_is_not_there_is_named_with_its_place(tmp_path: Path) -> None:
+    absent = f"unix:{tmp_path}/absent.sock"
+    config = ServicesConfig(
+        weatherlight=absent, tamiyo=absent, kasmina=absent, state_dir=tmp_path, connect_timeout_s=0.3
+    )
+    with (
+        pytest.raises(ServiceUnavailable, match=r"'weatherlight'.*no answer at unix:.*absent.sock within 0.3 s"),
+        Services(config, None, lambda name, text: None),
+    ):
+        pass
+
+
+def test_a_child_that_refuses_its_settings_says_why(tmp_path: Path) -> None:
+    config = ServicesConfig(state_dir=tmp_path, extra_arguments={"weatherlight": ("--listen", "nowhere")})
+    with pytest.raises(ConfigError, match="listen"), Services(config, new_secret(), lambda name, text: None):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the scheduling class is Linux's")
+def test_spawned_services_leave_the_processor_to_the_training(tmp_path: Path) -> None:
+    with Services(ServicesConfig(state_dir=tmp_path / "services"), new_secret(), lambda name, text: None) as services:
+        for name in ("weatherlight", "tamiyo", "kasmina"):
+            pid = services.pid(name)
+            assert pid is not None
+            policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
+            assert policies == {os.SCHED_BATCH}
+            assert os.getsid(pid) == os.getsid(0)
+            assert os.getpgid(pid) == pid
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

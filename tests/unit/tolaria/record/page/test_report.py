@@ -1,0 +1,66 @@
+"""The report's page from a summary and events that were made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esper.tolaria.record.page.report import page
+
+SUMMARY: dict[str, Any] = {
+    "run_id": "r",
+    "data": "digits",
+    "seed": 1,
+    "epochs": 1,
+    "steps": 20,
+    "test_accuracy": 0.9,
+    "host_parameters": 502,
+    "final_parameters": 502,
+    "growth": {"germinated": 0, "judged": 0, "kept": 0},
+    "training_macs": 100_000_000,
+    "training_macs_by_use": {"main": 75_000_000, "twin": 25_000_000, "side": 0, "undone": 0},
+    "step_ms": {"p50": 1.0, "p95": 2.0},
+    "reproducible": True,
+    "seeds": [],
+}
+
+
+def boundary(step: int, wait_ms: float = 0.1) -> dict[str, Any]:
+    timings = {"step_ms": 1.0, "wait_ms": wait_ms}
+    return {"kind": "boundary", "step": step, "loss": 1.0, "smoothed_loss": 1.0, "seeds": [], "timings": timings}
+
+
+def test_the_cards_tell_what_growth_and_surgery_cost() -> None:
+    text = page({**SUMMARY, "surgery_share": 0.125}, [boundary(10)])
+    assert "25% of them for growth" in text
+    assert "12.50 %" in text
+    assert "gradient surgery" in text
+    assert "gradient surgery" not in page({**SUMMARY, "surgery_share": None}, [boundary(10)])
+
+
+def test_a_refused_command_stands_among_the_commands_with_its_reason() -> None:
+    refused = {"kind": "command", "step": 10, "command_id": "demo-forged", "accepted": False}
+    text = page(SUMMARY, [boundary(10), {**refused, "rejection": "INVALID_SIGNATURE", "detail": "<forged>"}])
+    assert '<span class="bad">INVALID_SIGNATURE</span>' in text
+    assert "&lt;forged&gt;" in text
+
+
+def test_one_long_wait_does_not_hide_the_other_steps() -> None:
+    usual = [boundary(step) for step in range(10, 300, 10)]
+    assert "cut: the highest stretch" in page(SUMMARY, [*usual, boundary(300, wait_ms=900.0)])
+    assert "cut: the highest stretch" not in page(SUMMARY, usual)
+
+
+def test_negative_numbers_are_aligned_as_numbers() -> None:
+    gate = {"kind": "gate", "step": 10, "seed_id": "s1", "gate": "G2", "verdict": "PASS", "measured": -0.5}
+    assert '<td class="number">-0.5</td>' in page(SUMMARY, [boundary(10), gate])
+
+
+def test_a_comparison_gives_paired_differences_under_aligned_heads() -> None:
+    same = {"parameters": 502, "training_macs": 24e6, "test_accuracy_sd": 0.0}
+    grown = {**same, "name": "grown", "test_accuracy_mean": 0.9, "grown_minus_this_mean": 0.0, "grown_minus_this_sd": 0}
+    host = {**same, "name": "host", "test_accuracy_mean": 0.8, "grown_minus_this_mean": 0.1, "grown_minus_this_sd": 0}
+    text = page({**SUMMARY, "comparison": {"repeats": 2, "rows": [grown, host]}}, [boundary(10)])
+    assert '<td class="number">10.00 ± 0.00</td>' in text
+    assert "0.00 ± 0.00</td>" in text
+    for head in ("test accuracy, %", "grown - this, points", "training MMACs"):
+        assert f'<th class="number">{head}</th>' in text

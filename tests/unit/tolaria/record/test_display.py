@@ -1,0 +1,225 @@
+"""Both displays: what they say, when, and in which order; and that the terminal is given back."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from esper.core.clock import ManualClock
+from esper.leyline import (
+    CommandOutcome,
+    GateEvidence,
+    GateVerdict,
+    GrowthState,
+    RejectionReason,
+    SeedGate,
+    SeedStage,
+    StageTransition,
+)
+from esper.tolaria.record.display import LiveDisplay, PlainDisplay, closing, living, seed_table
+from esper.tolaria.record.observer import Notice, Observer
+from esper.tolaria.record.packet_result import PacketResult
+from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
+
+HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+SUMMARY: dict[str, Any] = {
+    "finished": True,
+    "steps": 1000,
+    "total_steps": 1000,
+    "test_accuracy": 0.95625,
+    "test_loss": 0.125,
+    "growth": {"germinated": 3, "judged": 2, "kept": 1},
+    "host_parameters": 502,
+    "final_parameters": 1270,
+    "reproducible": True,
+    "reproducible_cause": None,
+    "weights_digest": "0123456789abcdef0123",
+}
+GROWTH = PacketResult(
+    packet_index=1,
+    outcomes=(
+        CommandOutcome(command_id="c1", accepted=True),
+        CommandOutcome(
+            command_id="c2",
+            accepted=False,
+            rejection=RejectionReason.REJECTION_REASON_BUDGET_EXCEEDED,
+            detail="over the budget",
+        ),
+    ),
+    transitions=(
+        StageTransition(
+            seed_id="s1",
+            from_stage=SeedStage.SEED_STAGE_DORMANT,
+            to_stage=SeedStage.SEED_STAGE_GERMINATED,
+            reason="germinated as span.linear",
+        ),
+    ),
+    gates=(
+        GateEvidence(
+            seed_id="s1", gate=SeedGate.SEED_GATE_G0_SANITY, verdict=GateVerdict.GATE_VERDICT_PASS, detail="sound"
+        ),
+        GateEvidence(
+            seed_id="s1", gate=SeedGate.SEED_GATE_G2_STABILITY, verdict=GateVerdict.GATE_VERDICT_FAIL, detail="rises"
+        ),
+        GateEvidence(
+            seed_id="s1",
+            gate=SeedGate.SEED_GATE_G4_SYSTEM_IMPACT,
+            verdict=GateVerdict.GATE_VERDICT_EXTEND,
+            detail="undecided",
+        ),
+    ),
+)
+
+
+def tell_a_run(display: Observer) -> None:
+    display.on_start(started())
+    display.on_steps([step_done(10, step_ms=1.5)])
+    display.on_boundary(boundary(10, seeds=[seed_view(), seed_view("s0", stage="DORMANT", alpha=0.0)]))
+    display.on_boundary(boundary(20, result=GROWTH))
+    display.on_events([Notice(step=25, name="tolaria.rollback", level="ERROR", message="back to step 20")])
+    display.on_epoch(epoch_done(1, 100))
+    display.on_finish(SUMMARY)
+
+
+def plain(clock: ManualClock | None = None) -> tuple[PlainDisplay, io.StringIO]:
+    stream = io.StringIO()
+    return PlainDisplay(stream, clock or ManualClock()), stream
+
+
+def live(clock: ManualClock | None = None) -> tuple[LiveDisplay, io.StringIO]:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=120, height=40, color_system=None, legacy_windows=False)
+    return LiveDisplay(console, clock or ManualClock()), stream
+
+
+def test_a_plain_run_reads_from_top_to_bottom() -> None:
+    display, stream = plain()
+    tell_a_run(display)
+    assert stream.getvalue().splitlines() == [
+        "run r starts: 1,000 steps, 502 parameters, 1,150 train, 356 judge, 291 test",
+        "step 10/1000  loss 0.2500  1,234 parameters  s1 BLENDING alpha 0.50  mode normal  1.50 ms/step",
+        "step 20  s1 DORMANT -> GERMINATED: germinated as span.linear",
+        "step 20  s1 G2_STABILITY fail: rises",
+        "step 20  s1 G4_SYSTEM_IMPACT extend: undecided",
+        "step 20  command c2 refused: over the budget",
+        "step 25  error: back to step 20",
+        "test accuracy 95.62 %",
+        "seeds: 3 germinated, 2 judged, 1 kept; 502 -> 1,270 parameters",
+        "reproducible: yes; weights 0123456789abcdef",
+    ]
+
+
+def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None:
+    clock = ManualClock()
+    display, stream = plain(clock)
+    display.on_start(started())
+    for step in range(10, 130, 10):
+        display.on_steps([step_done(step)])
+        display.on_boundary(boundary(step))
+        clock.advance(1.0)
+        if step == 50:
+            display.on_epoch(epoch_done(1, 50))
+    lines = stream.getvalue().splitlines()[1:]
+    assert [line.partition("/")[0] for line in lines] == ["step 10", "step 60", "step 110"]
+    assert "accuracy 75.00 %" in lines[1]
+
+
+def test_the_end_of_growth_is_told_once() -> None:
+    display, stream = plain()
+    display.on_start(started())
+    for step in (10, 20, 30):
+        growth = GrowthState(ended=step > 10, culls_in_row=2)
+        display.on_boundary(boundary(step, result=PacketResult(packet_index=1, growth=growth)))
+    assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
+        "step 20  growth has ended: 2 culls in a row"
+    ]
+
+
+def test_the_step_time_is_the_median_of_the_last_fifty() -> None:
+    clock = ManualClock()
+    display, stream = plain(clock)
+    display.on_start(started())
+    for step, step_ms in enumerate([100.0] * 60 + [1.0] * 26 + [9.0] * 24):
+        display.on_steps([step_done(step, step_ms=step_ms)])
+    display.on_boundary(boundary(110))
+    assert "1.00 ms/step" in stream.getvalue()
+
+
+def test_the_live_display_scrolls_what_happened_above_its_table() -> None:
+    display, stream = live()
+    tell_a_run(display)
+    text = stream.getvalue()
+    for words in ("step 20  s1 G2_STABILITY fail: rises", "command c2 refused", "step 25  back to step 20"):
+        assert words in text
+    assert "s1      span.linear    span_linear:fc1-fc2    BLENDING    ████     0.50" in text
+    assert text.index("run r starts") < text.index("step 10/1,000") < text.index("test accuracy 95.62 %")
+
+
+def test_the_live_display_is_drawn_a_few_times_a_second_however_short_the_steps() -> None:
+    clock = ManualClock()
+    display, stream = live(clock)
+    display.on_start(started())
+    for step in range(10, 110, 10):
+        display.on_boundary(boundary(step))
+        clock.advance(0.1)
+    assert [step for step in range(10, 110, 10) if f"step {step}/1,000" in stream.getvalue()] == [10, 40, 70, 100]
+    display.close()
+
+
+def test_a_resumed_run_starts_its_progress_where_it_goes_on() -> None:
+    display, stream = live()
+    display.on_start(started(step=500, is_resumed=True))
+    assert "run r resumes at step 500" in stream.getvalue()
+    assert "step 500/1,000" in stream.getvalue()
+    assert "50%" in stream.getvalue()
+    display.close()
+
+
+@pytest.mark.parametrize("has_started", [False, True])
+def test_the_terminal_is_given_back_after_an_error(has_started: bool) -> None:
+    display, stream = live()
+    if has_started:
+        display.on_start(started())
+        assert stream.getvalue().rfind(HIDE_CURSOR) > stream.getvalue().rfind(SHOW_CURSOR)
+    display.close()
+    assert stream.getvalue().rfind(SHOW_CURSOR) >= stream.getvalue().rfind(HIDE_CURSOR)
+
+
+def test_names_are_shown_as_they_are_and_never_taken_for_markup() -> None:
+    display, stream = live()
+    display.on_start(started(run_id="[red]a:fire:"))
+    display.on_boundary(boundary(10, seeds=[seed_view(slot_id="[bold]x[/bold]")]))
+    display.on_events([Notice(step=10, name="n", level="WARNING", message="[blink]lost")])
+    display.close()
+    for words in ("[red]a:fire:", "[bold]x[/bold]", "[blink]lost"):
+        assert words in stream.getvalue()
+
+
+def test_seeds_on_their_way_are_living_and_others_not() -> None:
+    stages = ["DORMANT", "GERMINATED", "TRAINING", "BLENDING", "SHADOWING", "PROBATIONARY", "FOSSILIZED", "CULLED"]
+    assert [seed.stage for seed in living([seed_view(stage=stage) for stage in stages])] == stages[1:6]
+
+
+def test_the_table_gives_a_gain_with_its_error_once_it_was_measured() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    seeds = [seed_view("s1", stage="FOSSILIZED", gain=0.05, gain_standard_error=0.01), seed_view("s2")]
+    console.print(seed_table(seeds))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "+0.0500 ± 0.0100" in text
+    assert text.count("±") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"test_accuracy": None}, "test loss 0.1250"),
+        ({"reproducible": False, "reproducible_cause": "an answer missed its deadline"}, "no: an answer missed"),
+        ({"finished": False, "steps": 710}, "stopped at step 710 of 1,000; --resume goes on"),
+    ],
+)
+def test_the_last_lines_say_how_it_ended(change: dict[str, Any], words: str) -> None:
+    assert words not in closing(SUMMARY)
+    assert words in closing({**SUMMARY, **change})

@@ -1,0 +1,176 @@
+"""events.jsonl: what is written, and that a cut line doesn't hurt its reader."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import DependencyViolationError
+from esper.kasmina.executor import Collected
+from esper.leyline import (
+    CommandOutcome,
+    Decision,
+    DecisionMetadata,
+    DecisionReason,
+    GateEvidence,
+    GateVerdict,
+    PolicyMetadata,
+    RejectionReason,
+    SeedGate,
+    SeedStage,
+    StageTransition,
+    SystemStatePacket,
+    TrainingMetrics,
+    TwinTest,
+)
+from esper.tolaria.record.events import EventLog, incident_kind
+from esper.tolaria.record.observer import Boundary, Notice, StepDone
+from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.reading import INCIDENTS, read_events
+
+
+def boundary(result: PacketResult | None, step: int = 10) -> Boundary:
+    return Boundary(
+        step=step,
+        epoch=0,
+        packet=SystemStatePacket(step=step, metrics=TrainingMetrics(smoothed_loss=0.5)),
+        collected=Collected(),
+        result=result,
+        seeds=(),
+        mode="NORMAL",
+        wait_ms=1.0,
+        apply_ms=2.0,
+        hook_ms=3.0,
+    )
+
+
+def step_done(step: int) -> StepDone:
+    return StepDone(
+        step=step,
+        epoch=0,
+        loss=float(step),
+        accuracy=0.5,
+        gradient_norm=None,
+        learning_rate=0.1,
+        conflict_rate=None,
+        step_ms=2.0,
+    )
+
+
+def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step in (1, 2, 3):
+            log.on_steps([step_done(step)])
+        log.on_boundary(boundary(None))
+    (event,) = read_events(tmp_path)
+    assert event["kind"] == "boundary"
+    assert event["loss"] == 2.0
+    assert event["timings"] == {"step_ms": 2.0, "packet_ms": 1.0, "directives_ms": 2 / 3, "wait_ms": 1 / 3}
+
+
+def test_steps_that_a_rollback_undoes_are_in_no_mean(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_steps([replace(step_done(4), loss=1e9)])
+        log.on_events([Notice(step=3, name="tolaria.rollback", level="ERROR", message="back to step 3")])
+        log.on_steps([replace(step_done(4), loss=0.5)])
+        log.on_boundary(boundary(None))
+    (line,) = (event for event in read_events(tmp_path) if event["kind"] == "boundary")
+    assert line["loss"] == 0.5
+
+
+def test_whatever_happens_is_written_at_once_and_after_the_boundaries_before_it(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step in (10, 20, 30):
+            log.on_steps([step_done(step)])
+            log.on_boundary(boundary(None, step))
+        log.on_events([Notice(step=30, name="tolaria.rollback", level="ERROR", message="back")])
+        assert [(event["kind"], event["step"]) for event in read_events(tmp_path)] == [
+            ("boundary", 10),
+            ("boundary", 20),
+            ("boundary", 30),
+            ("rollback", 30),
+        ]
+
+
+def test_boundaries_that_waited_are_written_at_the_end(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step in (10, 20, 30):
+            log.on_steps([step_done(step)])
+            log.on_boundary(boundary(None, step))
+    assert [event["step"] for event in read_events(tmp_path)] == [10, 20, 30]
+
+
+def test_commands_are_counted_and_refusals_keep_their_reason(tmp_path: Path) -> None:
+    decision = Decision(
+        command_ids=["c1"],
+        metadata=DecisionMetadata(
+            policy=PolicyMetadata(action="germinate"), reasons=[DecisionReason.DECISION_REASON_PLATEAU]
+        ),
+    )
+    refused = CommandOutcome(
+        command_id="c2",
+        accepted=False,
+        rejection=RejectionReason.REJECTION_REASON_NONCE_REPLAYED,
+        detail="used before",
+    )
+    result = PacketResult(
+        packet_index=0, decision=decision, outcomes=(CommandOutcome(command_id="c1", accepted=True), refused)
+    )
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(result))
+    commands = [event for event in read_events(tmp_path) if event["kind"] == "command"]
+    assert commands[0]["reasons"] == ["PLATEAU"]
+    assert commands[1]["rejection"] == "NONCE_REPLAYED"
+
+
+def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
+    gate = GateEvidence(
+        seed_id="s1",
+        gate=SeedGate.SEED_GATE_G4_SYSTEM_IMPACT,
+        verdict=GateVerdict.GATE_VERDICT_PASS,
+        step=300,
+        measured=4.5,
+        threshold=2.33,
+        standard_error=0.01,
+        detail="kept",
+        twin=TwinTest(look=1, gain=0.1, margin=0.01, z=4.5, z_threshold=2.33, variance=0.04, samples=400, tau=0.0),
+    )
+    move = StageTransition(
+        seed_id="s1",
+        from_stage=SeedStage.SEED_STAGE_GERMINATED,
+        to_stage=SeedStage.SEED_STAGE_BLENDING,
+        step=10,
+        reason="grafted",
+    )
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, gates=(gate,), transitions=(move,))))
+    transition, judged = read_events(tmp_path)
+    assert transition["to_stage"] == "BLENDING"
+    assert (judged["verdict"], judged["gain"], judged["look"]) == ("PASS", 0.1, 1)
+    assert judged["standard_error"] == pytest.approx(0.01)
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(json.dumps({"kind": "run", "step": 0}) + '\n{"kind": "bound')
+    assert [event["kind"] for event in read_events(tmp_path)] == ["run"]
+
+
+def test_reading_what_is_no_run_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DependencyViolationError, match="directory of a run"):
+        read_events(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("tolaria.tamiyo_timeout", "timeout"), ("conservative_mode_entered", "mode"), ("service_lost", "service")],
+)
+def test_incidents_have_a_kind_that_the_report_shows(tmp_path: Path, name: str, kind: str) -> None:
+    assert incident_kind(name) == kind
+    assert kind in INCIDENTS
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_events([Notice(step=1, name=name, level="WARNING", message="why")])
+    assert read_events(tmp_path)[0]["kind"] == kind

@@ -1,0 +1,116 @@
+"""A run's past for its summary: counted once, saved whole."""
+
+from __future__ import annotations
+
+from esper.leyline import (
+    CommandOutcome,
+    Decision,
+    DecisionMetadata,
+    GrowthState,
+    PolicyMetadata,
+    RejectionReason,
+    SeedStage,
+    SeedState,
+)
+from esper.tolaria.record.history import History
+from esper.tolaria.record.packet_result import PacketResult
+
+RESULTS = [
+    PacketResult(
+        packet_index=0,
+        decision=Decision(command_ids=["c1", "c2", "c3"]),
+        outcomes=(
+            CommandOutcome(command_id="c1", accepted=True),
+            CommandOutcome(command_id="c2", accepted=False, rejection=RejectionReason.REJECTION_REASON_BUDGET_EXCEEDED),
+        ),
+        seeds=(SeedState(seed_id="s1", stage=SeedStage.SEED_STAGE_BLENDING),),
+        growth=GrowthState(germinated=1),
+    ),
+    PacketResult(packet_index=1, failure="no answer", cause="timeout"),
+    PacketResult(packet_index=2, failure="no answer", cause="timeout"),
+    PacketResult(
+        packet_index=3,
+        outcomes=(CommandOutcome(command_id="c3", accepted=True), CommandOutcome(command_id="op", accepted=True)),
+        seeds=(SeedState(seed_id="s1", stage=SeedStage.SEED_STAGE_FOSSILIZED),),
+    ),
+]
+
+
+def noted() -> History:
+    history = History()
+    for result in RESULTS:
+        history.note(result)
+    return history
+
+
+def test_commands_are_counted_once_by_their_outcome() -> None:
+    assert noted().command_counts() == {"issued": 4, "accepted": 3, "rejected": {"budget_exceeded": 1}}
+
+
+def test_a_command_that_was_sent_again_counts_with_each_of_its_outcomes() -> None:
+    history = noted()
+    replayed = CommandOutcome(
+        command_id="c1", accepted=False, rejection=RejectionReason.REJECTION_REASON_NONCE_REPLAYED
+    )
+    history.note(PacketResult(packet_index=4, outcomes=(replayed, *RESULTS[0].outcomes)))
+    rejected = {"budget_exceeded": 1, "nonce_replayed": 1}
+    assert history.command_counts() == {"issued": 5, "accepted": 3, "rejected": rejected}
+    assert History.from_state(history.state_dict()) == history
+
+
+def test_a_command_without_an_outcome_is_issued_and_neither_accepted_nor_rejected() -> None:
+    history = History()
+    history.note(RESULTS[0])
+    assert history.command_counts() == {"issued": 3, "accepted": 1, "rejected": {"budget_exceeded": 1}}
+
+
+def test_failures_are_counted_and_their_cause_is_kept_once() -> None:
+    history = noted()
+    assert (history.timeouts, history.failures, history.causes) == (2, 2, ["an answer missed its deadline"])
+
+
+def test_an_operators_command_that_acts_makes_the_run_irreproducible_and_a_policys_does_not() -> None:
+    history = History()
+    policys = CommandOutcome(command_id="c1", accepted=True, issued_by="tamiyo")
+    refused = CommandOutcome(command_id="p1", accepted=False, issued_by="operator:ada")
+    history.note(PacketResult(packet_index=0, outcomes=(policys, refused)))
+    assert history.causes == []
+    acted = CommandOutcome(command_id="p2", accepted=True, issued_by="operator:ada")
+    for index in (1, 2):
+        history.note(PacketResult(packet_index=index, outcomes=(acted,)))
+    assert history.causes == ["operator:ada gave command p2"]
+
+
+def test_another_policy_in_the_middle_of_a_run_makes_it_irreproducible() -> None:
+    history = History()
+    for version, causes in (
+        ("1.0.0", []),
+        ("1.0.0", []),
+        ("1.1.0", ["policy heuristic 1.0.0 gave way to heuristic 1.1.0"]),
+    ):
+        policy = PolicyMetadata(policy_id="heuristic", version=version)
+        history.note(PacketResult(packet_index=0, decision=Decision(metadata=DecisionMetadata(policy=policy))))
+        assert history.causes == causes
+    assert history.policy == "heuristic 1.1.0"
+    assert History.from_state(history.state_dict()) == history
+
+
+def test_a_run_that_goes_on_under_another_policy_is_not_reproducible() -> None:
+    history = History()
+    for digest, causes in (("a", 0), ("a", 0), ("b", 1), ("b", 1)):
+        history.pin_policy(digest)
+        assert len(history.causes) == causes
+        history = History.from_state(history.state_dict())
+    assert history.policy_digest == "b"
+    assert "its digest was a, now it is b" in history.causes[0]
+
+
+def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None:
+    history = noted()
+    assert history.seeds["s1"].stage == SeedStage.SEED_STAGE_FOSSILIZED
+    assert history.growth.germinated == 1
+
+
+def test_what_was_saved_is_read_back() -> None:
+    history = noted()
+    assert History.from_state(history.state_dict()) == history

@@ -1,0 +1,68 @@
+"""TensorBoard scalars: nothing is opened before the run has its directory, and values can be read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
+
+from esper.tolaria.record.observer import EpochDone, Notice
+from esper.tolaria.record.scalars import TensorBoardScalars
+from tests.unit.tolaria.observed import boundary, started
+
+
+def test_values_can_be_read_back(tmp_path: Path) -> None:
+    directory = tmp_path / "tensorboard"
+    scalars = TensorBoardScalars(directory)
+    assert not directory.exists()
+    scalars.on_epoch(
+        EpochDone(
+            epoch=1,
+            step=18,
+            train_loss=1.0,
+            train_accuracy=0.5,
+            validation_loss=1.25,
+            validation_accuracy=None,
+            duration_s=1.0,
+        )
+    )
+    scalars.on_finish({"steps": 18, "test_accuracy": 0.75})
+    read = EventAccumulator(str(directory))
+    read.Reload()
+    assert read.Scalars("loss/judge")[0].value == 1.25
+    assert read.Scalars("accuracy/test")[0].step == 18
+    assert "accuracy/judge" not in read.Tags()["scalars"]
+
+
+def steps(directory: Path) -> list[int]:
+    read = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    read.Reload()
+    return [value.step for value in read.Scalars("loss/train_smoothed")]
+
+
+def test_a_resumed_run_shows_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Files are read in the order of their names; within one second those end with this counter, where 10 is before 9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+    killed, resumed = TensorBoardScalars(tmp_path), TensorBoardScalars(tmp_path)
+    killed.on_start(started())
+    for step in (10, 20, 30, 40):
+        killed.on_boundary(boundary(step))
+    killed.close()
+    resumed.on_start(started(step=20, is_resumed=True))
+    for step in (28, 30, 40, 40, 40):
+        resumed.on_boundary(boundary(step))
+    resumed.close()
+    assert steps(tmp_path) == [10, 20, 28, 30, 40]
+
+
+def test_a_rollback_takes_the_undone_steps_with_it(tmp_path: Path) -> None:
+    scalars = TensorBoardScalars(tmp_path)
+    for step in (10, 20, 30):
+        scalars.on_boundary(boundary(step))
+    scalars.on_events([Notice(step=10, name="tolaria.rollback", level="ERROR", message="back to step 10")])
+    for step in (30, 40):
+        scalars.on_boundary(boundary(step))
+    scalars.close()
+    assert steps(tmp_path) == [10, 30, 40]

@@ -1,0 +1,212 @@
+"""The trainer's telemetry: which packets follow from what observers are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.core.clock import ManualClock
+from esper.core.telemetry import attribute_value
+from esper.core.validation import violations
+from esper.kasmina.executor import Collected
+from esper.leyline import (
+    CommandOutcome,
+    DirectiveKind,
+    DirectiveReport,
+    Event,
+    MessagePriority,
+    Metric,
+    SeedDirective,
+    TelemetryLevel,
+    TelemetryPacket,
+    TraceContext,
+)
+from esper.tolaria.metrics import EVENTS, METRICS
+from esper.tolaria.record.observer import CheckpointWritten, Notice
+from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.telemetry import TelemetryObserver
+from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
+
+SUMMARY = {"steps": 1000, "weights_digest": "abc", "growth": {"kept": 2}}
+
+
+class Sent:
+    """A reporter that keeps what it is given, on a clock that stands still."""
+
+    def __init__(self) -> None:
+        self.packets: list[TelemetryPacket] = []
+        self.clock = ManualClock()
+        self.observer = TelemetryObserver(self, self.clock)
+
+    def send(self, packet: TelemetryPacket) -> None:
+        assert violations(packet) == []
+        self.packets.append(packet)
+
+    @property
+    def last(self) -> TelemetryPacket:
+        return self.packets[-1]
+
+    def cross(self, step: int, **fields: Any) -> None:
+        """A boundary whose figures are due."""
+        self.clock.advance(1.0)
+        self.observer.on_boundary(boundary(step, **fields))
+
+
+@pytest.fixture
+def sent() -> Sent:
+    sent = Sent()
+    sent.observer.on_start(started())
+    return sent
+
+
+def values(packet: TelemetryPacket) -> dict[str, float]:
+    return {found.name: found.value for found in packet.metrics}
+
+
+def attributes(found: Metric | Event) -> dict[str, Any]:
+    return {attribute.key: attribute_value(attribute) for attribute in found.attributes}
+
+
+def report(kind: int, **fields: Any) -> DirectiveReport:
+    told: dict[str, Any] = {"directive_id": "d1", "seed_id": "s1", "kind": kind, "step": 10, "succeeded": True}
+    return DirectiveReport(**told | fields)
+
+
+def outcome(command_id: str, *directive_ids: str, trace: str | None = None) -> CommandOutcome:
+    directives = [SeedDirective(directive_id=directive_id) for directive_id in directive_ids]
+    context = None if trace is None else TraceContext(traceparent=trace)
+    return CommandOutcome(command_id=command_id, accepted=True, directives=directives, trace=context)
+
+
+def heard(*outcomes: CommandOutcome, **fields: Any) -> PacketResult:
+    return PacketResult(packet_index=1, outcomes=outcomes, **fields)
+
+
+def test_a_run_is_announced_with_its_generation_and_length(sent: Sent) -> None:
+    assert (sent.last.training_run_id, sent.last.step, sent.last.source) == ("r", 0, "tolaria")
+    assert sent.last.events[0].name == "tolaria.run_started"
+    assert attributes(sent.last.events[0]) == {"generation": 1, "total_steps": 1000}
+
+
+def test_figures_are_those_of_the_boundary_and_of_the_steps_since_the_last_ones(sent: Sent) -> None:
+    sent.cross(10)
+    for step, step_ms in ((11, 2.0), (12, 4.0)):
+        sent.observer.on_steps([step_done(step, step_ms=step_ms)])
+    seeds = [seed_view(alpha=0.5), seed_view("s0", stage="FOSSILIZED", alpha=1.0)]
+    sent.cross(20, seeds=seeds, mode="conservative")
+    found = values(sent.last)
+    assert found["tolaria.training.loss"] == 0.25
+    assert found["tolaria.training.latency_ms"] == 3.0
+    assert (found["tolaria.wait.latency_ms"], found["tolaria.apply.latency_ms"]) == (1.0, 2.0)
+    assert (found["tolaria.model.parameters"], found["tolaria.training.macs"]) == (1234.0, 1e6)
+    assert (found["tolaria.seeds.active"], found["tolaria.mode.conservative"]) == (1.0, 1.0)
+    alphas = [metric for metric in sent.last.metrics if metric.name == "tolaria.seed.alpha"]
+    assert [(metric.value, attributes(metric)) for metric in alphas] == [(0.5, {"seed_id": "s1", "stage": "BLENDING"})]
+
+
+def test_figures_go_a_few_times_a_second_however_short_the_steps(sent: Sent) -> None:
+    for step in range(1, 101):
+        sent.clock.advance(0.05)
+        sent.observer.on_boundary(boundary(step))
+    steps = [packet.step for packet in sent.packets[1:]]
+    assert 10 <= len(steps) <= 25
+    assert sent.last.priority == MessagePriority.MESSAGE_PRIORITY_NORMAL
+
+
+def test_whatever_happens_goes_at_once(sent: Sent) -> None:
+    sent.cross(10)
+    count = len(sent.packets)
+    done = Collected(reports=(report(DirectiveKind.DIRECTIVE_KIND_ATTACH, max_logit_delta=0.0),))
+    sent.observer.on_boundary(boundary(20, collected=done))
+    assert len(sent.packets) == count + 1
+    assert sent.last.step == 20
+
+
+def test_timeouts_are_counted_over_the_run(sent: Sent) -> None:
+    for step in (10, 20):
+        sent.cross(step, result=heard(failure="no answer", cause="timeout"))
+    sent.cross(30, result=heard(failure="away", cause="tamiyo_unavailable"))
+    assert values(sent.last)["tolaria.timeout.total"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "facts"),
+    [
+        (report(DirectiveKind.DIRECTIVE_KIND_ATTACH, max_logit_delta=0.0), "seed_grafted", {"max_logit_delta": 0.0}),
+        (report(DirectiveKind.DIRECTIVE_KIND_FOLD, folded=True), "seed_folded", {"folded": True}),
+        (report(DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN), "seed_removed", {}),
+        (report(DirectiveKind.DIRECTIVE_KIND_FADE), "seed_removed", {}),
+        (report(DirectiveKind.DIRECTIVE_KIND_REMOVE), "seed_removed", {}),
+        (
+            report(DirectiveKind.DIRECTIVE_KIND_FOLD, succeeded=False, failure="odd"),
+            "directive_failed",
+            {"directive": "FOLD"},
+        ),
+    ],
+)
+def test_what_the_executor_did_to_a_seed_is_an_event(
+    sent: Sent, made: DirectiveReport, name: str, facts: dict[str, Any]
+) -> None:
+    sent.cross(10, collected=Collected(reports=(made,)))
+    assert [found.name for found in sent.last.events] == [f"tolaria.{name}"]
+    assert attributes(sent.last.events[0]) == {"seed_id": "s1", **facts}
+    assert sent.last.events[0].message == made.failure
+
+
+def test_what_only_prepares_a_seed_is_no_event(sent: Sent) -> None:
+    sent.cross(10, collected=Collected(reports=(report(DirectiveKind.DIRECTIVE_KIND_BUILD),)))
+    assert list(sent.last.events) == []
+
+
+def test_a_packet_belongs_to_the_decision_whose_directive_was_done(sent: Sent) -> None:
+    first, second = outcome("c1", "d1", trace="00-a-1-01"), outcome("c2", "d2", trace="00-b-2-01")
+    sent.cross(10, result=heard(first))
+    assert sent.last.trace.traceparent == "00-a-1-01"
+    made = report(DirectiveKind.DIRECTIVE_KIND_ATTACH, directive_id="d1")
+    sent.cross(20, result=heard(second), collected=Collected(reports=(made,)))
+    assert sent.last.trace.traceparent == "00-a-1-01"
+    sent.cross(30, collected=Collected(reports=(made,)))
+    assert not sent.last.HasField("trace")
+
+
+def test_an_untraced_command_gives_no_trace(sent: Sent) -> None:
+    sent.cross(10, result=heard(outcome("c1", "d1")))
+    assert not sent.last.HasField("trace")
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARNING", "ERROR", "CRITICAL"])
+def test_a_notice_keeps_its_level_and_its_words(sent: Sent, level: str) -> None:
+    sent.observer.on_events([Notice(step=30, name="tolaria.rollback", level=level, message="back to step 20")])
+    told = sent.last.events[0]
+    assert (told.level, told.message) == (TelemetryLevel.Value(f"TELEMETRY_LEVEL_{level}"), "back to step 20")
+    assert attributes(told) == {"name": "tolaria.rollback"}
+    is_critical = sent.last.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
+    assert is_critical == (level == "CRITICAL")
+
+
+@pytest.mark.parametrize("accuracy", [0.75, None])
+def test_an_epoch_goes_with_the_next_figures_or_with_the_end(sent: Sent, accuracy: float | None) -> None:
+    sent.observer.on_epoch(epoch_done(3, 300, validation_accuracy=accuracy))
+    sent.cross(310)
+    assert values(sent.last)["tolaria.epochs.total"] == 3.0
+    assert values(sent.last).get("tolaria.training.accuracy") == accuracy
+    sent.observer.on_epoch(epoch_done(4, 400))
+    sent.observer.on_finish(SUMMARY)
+    assert values(sent.last)["tolaria.epochs.total"] == 4.0
+    assert attributes(sent.last.events[0]) == {"weights_digest": "abc", "kept": 2}
+
+
+def test_a_checkpoint_is_told_with_size_and_time(sent: Sent) -> None:
+    sent.observer.on_checkpoint(CheckpointWritten(path=Path("c"), step=40, size_bytes=1000, duration_ms=5.0))
+    assert values(sent.last) == {"tolaria.checkpoint.size_bytes": 1000.0, "tolaria.checkpoint.latency_ms": 5.0}
+
+
+def test_nothing_is_sent_that_was_not_declared(sent: Sent) -> None:
+    sent.cross(10, seeds=[seed_view()], collected=Collected(reports=(report(DirectiveKind.DIRECTIVE_KIND_FOLD),)))
+    sent.observer.on_epoch(epoch_done(1, 100))
+    sent.observer.on_finish(SUMMARY)
+    declared = {spec.name for spec in (*METRICS, *EVENTS)}
+    told = {found.name for packet in sent.packets for found in (*packet.metrics, *packet.events)}
+    assert told <= declared

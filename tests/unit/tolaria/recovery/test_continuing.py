@@ -1,0 +1,65 @@
+"""A run that goes on keeps its settings without being told them again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from esper.core.config import Loaded, load
+from esper.core.errors import ConfigError, DependencyViolationError
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.observer import Boundary, Observer
+from esper.tolaria.recovery.continuing import continued
+from esper.tolaria.run import Interruption, grow
+from esper.tolaria.run_dir import RunOptions
+
+
+class StopAtOnce(Observer):
+    def on_boundary(self, boundary: Boundary) -> None:
+        if boundary.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def given(run_dir: Path, **flags: object) -> Loaded[TrainConfig]:
+    return load(TrainConfig, file=None, environ={}, prefix="T_", flags={"run_dir": run_dir, **flags})
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    flags: Mapping[str, object] = {
+        "samples": 600,
+        "hidden": (5, 5),
+        "epochs": 3,
+        "grow": "never",
+        "evaluate_every_steps": 3,
+        "run_id": "named",
+        "deadline_s": 1.0,
+    }
+    config = given(tmp_path / "run", **flags).value
+    grow(config, RunOptions(tensorboard=False), [StopAtOnce()], Interruption())
+    (tmp_path / "run").rename(tmp_path / "moved")
+    return tmp_path / "moved"
+
+
+def test_what_has_to_be_the_same_is_taken_from_the_checkpoint(stopped: Path) -> None:
+    config = continued(given(stopped))
+    assert (config.hidden, config.samples, config.epochs, config.grow) == ((5, 5), 600, 3, "never")
+    assert (config.run_dir, config.run_id) == (stopped, "named")
+    assert config.deadline_s == TrainConfig().deadline_s  # how long to wait is for each start to say
+    resume = RunOptions(resume=True, tensorboard=False)
+    assert grow(config, resume, (), Interruption())["finished"]
+
+
+def test_what_the_user_gives_anew_is_kept_and_refused_by_the_run_itself(stopped: Path) -> None:
+    config = continued(given(stopped, hidden=(6, 6)))
+    assert (config.hidden, config.epochs) == ((6, 6), 3)
+    with pytest.raises(ConfigError, match=r"the checkpoint's run has \[5, 5\]"):
+        grow(config, RunOptions(resume=True, tensorboard=False), (), Interruption())
+
+
+def test_a_run_without_a_checkpoint_cant_go_on(tmp_path: Path) -> None:
+    with pytest.raises(DependencyViolationError, match="--overwrite starts the run anew"):
+        continued(given(tmp_path))

@@ -1,0 +1,160 @@
+"""Saving a moment and going back to it: what is put back, what goes on, and when it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper.core.clock import ManualClock
+from esper.core.errors import ConfigError, RollbackFailed
+from esper.kasmina.executor import Collected
+from esper.leyline import SystemStatePacket
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.plane.packets import PacketBuilder
+from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.record.observer import Notice, Observer
+from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.progress import Progress
+from esper.tolaria.record.signals import Signals
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.going_back import GoingBack
+from esper.tolaria.recovery.saves import Saves
+from esper.tolaria.task.prepare import prepare
+
+CONFIG = TrainConfig(samples=300, hidden=(4,), epochs=2, min_samples=20, checkpoint_every_epochs=1, max_rollbacks=2)
+
+
+class Heard(Observer):
+    """Keeps what it is told out of the ordinary."""
+
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+
+    def on_events(self, notices: Any) -> None:
+        self.notices.extend(notices)
+
+
+class Stateless(NullControl):
+    """Services that answer, but can't give their states."""
+
+    def take(self, packet_index: int) -> PacketResult:
+        return replace(super().take(packet_index), states=None)
+
+
+class Moments:
+    """A session whose steps a test makes, and what saves and restores it."""
+
+    def __init__(self, store: CheckpointStore | None = None) -> None:
+        run = prepare(CONFIG)
+        self.heard = Heard()
+        self.session = Session(
+            run=run,
+            progress=Progress(signals=Signals(CONFIG.smoothing)),
+            packets=PacketBuilder(run.run_id, run.device, run.config.threads),
+            observer=self.heard,
+            clock=ManualClock(),
+        )
+        self.steps = ArmSteps(self.session)
+        self.saves = Saves(self.session, self.steps, store)
+        self.going_back = GoingBack(self.session, self.saves)
+        self.pipeline = Pipeline(NullControl(), lag=1)
+
+    def make(self, steps: int) -> None:
+        for _ in range(steps):
+            self.steps.make()
+
+    def save(self) -> bool:
+        """Save what stands, with one packet in flight, as at a boundary."""
+        self.pipeline.hand_over(SystemStatePacket(), Collected(), want_state=True)
+        return self.saves.write(self.pipeline)
+
+    def digest(self) -> str:
+        return self.session.run.executor.arm.digest()
+
+
+@pytest.fixture
+def moments() -> Moments:
+    return Moments()
+
+
+def test_a_save_that_is_owed_already_is_told_when_it_is_postponed_and_once(moments: Moments) -> None:
+    moments.make(1)
+    moments.pipeline = Pipeline(Stateless(), lag=1)
+    moments.saves.owe()
+    for _ in range(2):
+        assert not moments.save()
+    assert [notice.name for notice in moments.heard.notices] == ["tolaria.checkpoint_postponed"]
+    moments.pipeline = Pipeline(NullControl(), lag=1)
+    assert moments.save()
+    assert not moments.saves.is_due
+
+
+def test_going_back_restores_the_weights_and_books_what_is_undone(moments: Moments) -> None:
+    moments.make(2)
+    assert moments.save()
+    saved, spent = moments.digest(), moments.session.progress.macs.total
+    moments.make(2)
+    moments.session.progress.generation = 5
+    wasted = moments.session.progress.macs.total - spent
+    restored = moments.going_back.find("the loss is nan", None)
+    snapshot = moments.going_back.apply(restored, "the loss is nan", slower=False)
+    progress = moments.session.progress
+    assert (moments.digest(), progress.step, snapshot.next_packet) == (saved, 2, 1)
+    assert (progress.generation, progress.history.rollbacks, progress.macs.undone) == (5, 1, wasted)
+    assert not moments.saves.is_due
+    (told,) = moments.heard.notices
+    assert told.message.startswith("the loss is nan; back to step 2 from memory")
+
+
+def test_each_return_to_the_same_moment_is_slower_until_a_later_one_is_saved(moments: Moments) -> None:
+    moments.make(1)
+    moments.save()
+    factors = []
+    for _ in range(2):
+        moments.going_back.apply(moments.going_back.find("why", None), "why", slower=True)
+        factors.append(moments.session.run.executor.arm.scheduler.factor)
+    assert factors == [pytest.approx(CONFIG.rollback_lr_factor ** (n + 1)) for n in range(2)]
+    assert moments.saves.is_due
+    moments.save()
+    moments.going_back.note_save()
+    assert not moments.saves.is_due
+    moments.session.progress.history.rollbacks = 0
+    moments.going_back.apply(moments.going_back.find("why", None), "why", slower=True)
+    assert moments.session.run.executor.arm.scheduler.factor == pytest.approx(CONFIG.rollback_lr_factor**3)
+
+
+def test_once_too_often_is_refused_and_so_is_going_back_to_nothing(moments: Moments) -> None:
+    with pytest.raises(RollbackFailed, match="nothing to go back to"):
+        moments.going_back.find("why", None)
+    moments.make(1)
+    moments.save()
+    moments.session.progress.history.rollbacks = CONFIG.max_rollbacks
+    with pytest.raises(RollbackFailed, match="why; 2 rollbacks were made already, which is max_rollbacks"):
+        moments.going_back.find("why", None)
+
+
+def test_a_moment_without_the_services_states_is_owed(moments: Moments) -> None:
+    moments.make(1)
+    assert not moments.saves.write(Pipeline(NullControl(), lag=1))
+    assert moments.saves.is_due
+    assert [notice.name for notice in moments.heard.notices] == ["tolaria.checkpoint_postponed"]
+    assert moments.save()
+    assert not moments.saves.is_due
+
+
+def test_only_a_run_that_keeps_checkpoints_and_is_not_finished_goes_on(moments: Moments, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="keeps no checkpoints"):
+        moments.saves.newest()
+    kept = Moments(CheckpointStore(tmp_path, keep=2))
+    kept.make(2)
+    kept.save()
+    assert kept.saves.newest().progress["step"] == 2
+    kept.saves.write_final(kept.pipeline)
+    with pytest.raises(ConfigError, match="the run is finished"):
+        kept.saves.newest()

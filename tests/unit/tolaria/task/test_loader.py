@@ -1,0 +1,35 @@
+"""Batches by step: every sample once an epoch, in an order of (seed, epoch) alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from esper.core.errors import ConfigError
+from esper.tolaria.task.data import Split
+from esper.tolaria.task.loader import Loader
+
+SPLIT = Split(torch.arange(23.0).unsqueeze(1), torch.arange(23))
+
+
+def test_an_epoch_holds_every_sample_once_and_its_last_batch_is_short() -> None:
+    loader = Loader(SPLIT, 5, seed=1)
+    assert loader.steps_per_epoch == 5
+    epoch = [loader.batch(step)[1] for step in range(5)]
+    assert [len(targets) for targets in epoch] == [5, 5, 5, 5, 3]
+    assert sorted(torch.cat(epoch).tolist()) == list(range(23))
+
+
+def test_a_batch_depends_on_seed_and_step_alone_not_on_what_was_asked_before() -> None:
+    in_order = Loader(SPLIT, 5, seed=1)
+    batches = [in_order.batch(step)[1] for step in range(20)]
+    fresh = Loader(SPLIT, 5, seed=1)
+    for step in (17, 3, 12):
+        assert torch.equal(fresh.batch(step)[1], batches[step])
+    assert not torch.equal(Loader(SPLIT, 5, seed=2).batch(0)[1], batches[0])
+    assert not torch.equal(batches[0], batches[5])
+
+
+def test_a_batch_larger_than_the_training_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match="batch_size"):
+        Loader(SPLIT, 24, seed=1)

@@ -1,0 +1,67 @@
+"""From settings to a run: what can't be used is refused in one line before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from esper.core.errors import ConfigError, DependencyViolationError
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.task.prepare import no_artifacts, prepare
+
+CONFIG = TrainConfig(samples=600, hidden=(5, 5), min_samples=50)
+
+
+def test_the_standard_run_has_at_least_two_thousand_steps() -> None:
+    run = prepare(TrainConfig(hidden=(6, 6)))
+    assert run.total_steps == 120 * 18
+    assert run.growth_end_step == pytest.approx(0.7 * run.total_steps, abs=1)
+    assert run.host_parameters == 64 * 6 + 6 + 6 * 6 + 6 + 6 * 10 + 10
+
+
+def test_the_manifest_names_the_model_and_its_slots() -> None:
+    manifest = prepare(CONFIG).manifest()
+    assert manifest.model == "mlp"
+    assert "span_linear:fc1-fc2" in [slot.slot_id for slot in manifest.slots]
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_the_optimizer_is_the_one_asked_for(optimizer: str) -> None:
+    arm = prepare(replace(CONFIG, optimizer=optimizer, momentum=0.8, weight_decay=0.01)).executor.arm
+    assert type(arm.optimizer).__name__.lower() == optimizer
+    group = arm.optimizer.param_groups[0]
+    assert group["weight_decay"] == 0.01
+    assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.8
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"min_samples": 300}, "judging set has only"),
+        ({"device": "gpu"}, "expected cpu, cuda"),
+        ({"device": "meta"}, "expected cpu, cuda"),
+        ({"slots": ("fc9-fc10",)}, "fc9"),
+        ({"batch_size": 1000}, "larger than the training set"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(change: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        prepare(replace(CONFIG, **change)).manifest()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_cuda_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match="torch sees 0 CUDA devices"):
+        prepare(replace(CONFIG, device="cuda"))
+
+
+def test_a_small_judging_set_is_no_matter_where_nothing_grows() -> None:
+    assert prepare(replace(CONFIG, min_samples=300, grow="never")).total_steps > 0
+
+
+def test_a_run_without_a_control_plane_has_no_artefacts() -> None:
+    with pytest.raises(DependencyViolationError, match="no control plane"):
+        no_artifacts("0" * 64)

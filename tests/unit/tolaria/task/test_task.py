@@ -1,0 +1,66 @@
+"""Tasks: bounded scores of independent units, lower is better."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+
+from esper.leyline import TaskType
+from esper.tolaria.task.data import Split, Splits
+from esper.tolaria.task.task import JUDGE_BATCH, make_task
+
+
+def splits(kind: str, samples: int = 20) -> Splits:
+    """Three sets that have nothing in common."""
+    generator = torch.Generator().manual_seed(0)
+    draw_targets = {
+        "CLASSIFICATION": lambda: torch.randint(0, 3, (samples,), generator=generator),
+        "LANGUAGE_MODEL": lambda: torch.randint(0, 3, (samples, 6), generator=generator),
+        "REGRESSION": lambda: torch.randn(samples, 2, generator=generator),
+    }[kind]
+    sets = {
+        name: Split(torch.randn(samples, 6, generator=generator), draw_targets()) for name in ("train", "judge", "test")
+    }
+    return Splits(**sets, task=TaskType.Value(f"TASK_TYPE_{kind}"), outputs=2 if kind == "REGRESSION" else 3)
+
+
+@pytest.mark.parametrize(("kind", "worst"), [("CLASSIFICATION", 2.0), ("LANGUAGE_MODEL", 2 * log(3))])
+def test_scores_are_bounded_however_wrong_a_prediction_is(kind: str, worst: float) -> None:
+    data = splits(kind)
+    targets = data.judge.targets
+    wrong = torch.full((*targets.shape, 3), 0.0).scatter(-1, ((targets + 1) % 3).unsqueeze(-1), 1e6)
+    right = torch.full((*targets.shape, 3), 0.0).scatter(-1, targets.unsqueeze(-1), 1e6)
+    scores = make_task(data).scores(wrong, targets)
+    assert scores.shape == (20,)
+    assert torch.allclose(scores, torch.full((20,), worst))
+    assert torch.allclose(make_task(data).scores(right, targets), torch.zeros(20))
+
+
+def test_a_regression_score_is_clipped_at_a_constant_of_the_training_data() -> None:
+    data = splits("REGRESSION")
+    task = make_task(data)
+    variance = float(data.train.targets.var(dim=0, correction=0).mean())
+    far = task.scores(data.judge.targets + 1e6, data.judge.targets)
+    assert torch.allclose(far, torch.full((20,), 4 * variance))
+    assert not task.counts_hits
+
+
+def test_the_brier_score_is_the_squared_distance_to_the_label() -> None:
+    data = splits("CLASSIFICATION")
+    score = make_task(data).scores(torch.zeros(1, 3), torch.tensor([2]))
+    assert float(score) == pytest.approx(2 / 9 + 4 / 9)
+
+
+def test_judge_batches_cover_the_judging_data_in_order() -> None:
+    data = splits("CLASSIFICATION", samples=JUDGE_BATCH + 5)
+    parts = [inputs for inputs, _ in make_task(data).judge_batches()]
+    assert torch.equal(torch.cat(parts), data.judge.inputs)
+    assert len(parts) == 2
+
+
+def test_probes_are_of_the_training_data() -> None:
+    data = splits("CLASSIFICATION")
+    probed = make_task(data).probe_inputs()
+    assert torch.equal(probed, data.train.inputs[: len(probed)])
