@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
+from esper.kasmina.executor.stacks.repeat import repeat, take_out
+from esper.kasmina.executor.stacks.run import Run
 
 
 class TrainingArm:
@@ -32,6 +34,8 @@ class TrainingArm:
         self.scheduler = scheduler
         self.scaler = scaler
         self.grafts: list[Graft] = []
+        self.stacks: list[Run] = []
+        """Runs that were repeated, in order, each as it was before."""
 
     @property
     def device(self) -> torch.device:
@@ -71,6 +75,17 @@ class TrainingArm:
         remove_seed_groups(self.optimizer, self.scheduler, graft.seed_id)
         self.grafts[:] = [other for other in self.grafts if other is not graft]
 
+    def repeat(self, run: Run) -> list[tuple[str, nn.Module]]:
+        """Makes the network deeper by copies of a run of blocks; returns them with their paths."""
+        copies = repeat(self.model, self.optimizer, run)
+        self.stacks.append(run)
+        return copies
+
+    def take_out_copies(self) -> None:
+        """Undoes the last repetition."""
+        take_out(self.model, self.optimizer, self.stacks[-1])
+        del self.stacks[-1]
+
     def set_step(self, step: int, *, run_seed: int) -> None:
         """Alpha, dropout draws and learning rates of the seeds for the step that follows `step` done ones."""
         if not self.grafts:
@@ -109,6 +124,7 @@ class TrainingArm:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "stacks": [[run.path, run.start, run.stop] for run in self.stacks],
             "seeds": [dict(graft.module.state_dict()) for graft in self.grafts],
         }
 
@@ -116,6 +132,7 @@ class TrainingArm:
         """Restores a saved state, topology included; `regraft` builds its grafts on the reshaped host."""
         for graft in list(self.grafts):
             self.detach(graft)
+        self._restack([Run(*record) for record in state["stacks"]])
         adopt_shapes(self.model, state["model"], self.optimizer)
         self.model.load_state_dict(state["model"])
         for graft, tensors in zip(regraft(self), state["seeds"], strict=True):
@@ -125,6 +142,13 @@ class TrainingArm:
         for part, saved in ((self.scheduler, state["scheduler"]), (self.scaler, state["scaler"])):
             if part is not None and saved is not None:
                 part.load_state_dict(saved)
+
+    def _restack(self, wanted: Sequence[Run]) -> None:
+        """Undoes the repetitions that aren't wanted and makes those that are missing."""
+        while self.stacks != list(wanted[: len(self.stacks)]):
+            self.take_out_copies()
+        for run in wanted[len(self.stacks) :]:
+            self.repeat(run)
 
     def _tensors(self) -> dict[str, Tensor]:
         states = [("", self.model), *((f"seed:{graft.seed_id}:", graft.module) for graft in self.grafts)]

@@ -1,0 +1,91 @@
+"""Whether two blocks are of one kind: class, public attributes, and the shapes of parameters and buffers, throughout.
+
+What a block knows of its own place may differ: it is rewritten in a copy (POSITIONS) or goes with the copy (PATTERNS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Attributes that hold a block's index in its container.
+POSITIONS = frozenset({"layer_idx", "layer_id", "layer_index", "layer_number", "block_idx", "block_id"})
+# Attributes that follow a pattern along the blocks; a run repeated in order repeats the pattern.
+PATTERNS = frozenset(
+    {
+        "drop_prob",
+        "drop_path",
+        "layer_type",
+        "attention_type",
+        "is_sliding",
+        "sliding_window",
+        "window_size",
+        "shift_size",
+    }
+)
+PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
+
+
+def difference(left: nn.Module, right: nn.Module) -> str:
+    """The first thing that sets two blocks apart, in words; empty if they are of one kind."""
+    modules = dict(left.named_modules()), dict(right.named_modules())
+    if list(modules[0]) != list(modules[1]):
+        return f"submodules {_odd(list(modules[0]), list(modules[1]))}"
+    for path, module in modules[0].items():
+        if found := _module_difference(module, modules[1][path]):
+            return f"{path}.{found}" if path else found
+    return ""
+
+
+def _module_difference(left: nn.Module, right: nn.Module) -> str:
+    if type(left) is not type(right):
+        return f"class {type(left).__name__} and {type(right).__name__}"
+    for kind in ("_parameters", "_buffers"):
+        tensors = getattr(left, kind), getattr(right, kind)
+        if list(tensors[0]) != list(tensors[1]):
+            return f"{kind[1:]} {_odd(list(tensors[0]), list(tensors[1]))}"
+        for name, tensor in tensors[0].items():
+            if _facts(tensor) != _facts(tensors[1][name]):
+                return f"{name}: {_facts(tensor)} and {_facts(tensors[1][name])}"
+    attributes = _public(left), _public(right)
+    for name in sorted(attributes[0].keys() | attributes[1].keys()):
+        values = attributes[0].get(name), attributes[1].get(name)
+        if name not in POSITIONS | PATTERNS and not _alike(*values):
+            return f"{name}: {values[0]!r} and {values[1]!r}"
+    return ""
+
+
+def _public(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+
+
+def _alike(left: Any, right: Any) -> bool:
+    """Plain values are equal, containers element by element; of other objects only the type can be asked."""
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, PLAIN):
+        return bool(left == right)
+    if isinstance(left, Tensor):
+        return _facts(left) == _facts(right)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(_alike, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(_alike(value, right[key]) for key, value in left.items())
+    return True
+
+
+def _facts(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "none"
+    trained = ", trained" if tensor.requires_grad else ""
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}{trained}"
+
+
+def _odd(left: Sequence[str], right: Sequence[str]) -> str:
+    odd = [name for name in left if name not in right] + [name for name in right if name not in left]
+    return f"{', '.join(map(repr, odd[:3]))} in one of them only" if odd else "in another order"

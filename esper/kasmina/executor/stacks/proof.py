@@ -1,0 +1,42 @@
+"""The proof of a repeated run: every copied block ran once, and the loss reaches each of its parameters.
+
+Some models silently ignore blocks beyond a count of their own; such a copy would be dead weight for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.passes.side_pass import side_pass
+
+
+def prove(model: nn.Module, copies: Sequence[tuple[str, nn.Module]], loss: Callable[[], Tensor], *, key: int) -> None:
+    """Run `loss` (forward pass and scalar loss of a few samples) once. Raises GraftFailed for a block that is idle."""
+    calls = dict.fromkeys((path for path, _ in copies), 0)
+
+    def count(path: str) -> Callable[..., None]:
+        def note(*_: object) -> None:
+            calls[path] += 1
+
+        return note
+
+    handles = [block.register_forward_hook(count(path)) for path, block in copies]
+    named = [(f"{path}.{name}", p) for path, block in copies for name, p in block.named_parameters() if p.requires_grad]
+    try:
+        with side_pass([model], key=key, training=False), torch.enable_grad():
+            gradients = torch.autograd.grad(loss(), [parameter for _, parameter in named], allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for path, times in calls.items():
+        if times != 1:
+            raise GraftFailed(f"the copied block {path} ran {times} times in a forward pass, expected once")
+    for (name, _), gradient in zip(named, gradients, strict=True):
+        if gradient is None:
+            raise GraftFailed(f"the loss doesn't reach {name} of a copied block")
+        if not bool(torch.isfinite(gradient).all()):
+            raise GraftFailed(f"the gradient of {name} of a copied block is not finite")

@@ -1,0 +1,164 @@
+"""Runs of equal blocks: neighbours in a ModuleList or Sequential, each reading what the one before it gave.
+
+Experts beside each other are equal blocks too, but none reads its neighbour: such a list is no run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kasmina.executor.stacks.equal import difference
+
+CONTAINERS = (nn.ModuleList, nn.Sequential)
+PREFIX = "stack:"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Blocks `start` to `stop` (not included) of the container at `path`."""
+
+    path: str
+    start: int
+    stop: int
+
+    @property
+    def slot_id(self) -> str:
+        return f"{PREFIX}{self.path}"
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the run."""
+        return self.stop - self.start
+
+    def blocks(self, model: nn.Module) -> list[nn.Module]:
+        """The run's blocks in the model, in order."""
+        return blocks_of(model, self.path)[self.start : self.stop]
+
+
+def blocks_of(model: nn.Module, path: str) -> list[nn.Module]:
+    """The blocks of a container in order, one that stands there twice twice."""
+    return [block for block in model.get_submodule(path)._modules.values() if block is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A list of blocks that can't be repeated, and why."""
+
+    path: str
+    reason: str
+
+
+def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal]]:
+    """The longest run of each container that has one, in the model's order, and the lists that are none.
+
+    One pass over `inputs` in eval mode shows which block reads which; it leaves no trace.
+    """
+    containers = {
+        path: blocks_of(model, path) for path, module in model.named_modules() if path and _is_list_of_blocks(module)
+    }
+    quietly = side_pass([model], key=draw_key("stacks"), training=False)
+    with _watched(containers) as passed, quietly, torch.no_grad():
+        model(inputs)
+    found = [_longest(path, blocks, passed) for path, blocks in containers.items()]
+    runs = [run for run in found if isinstance(run, Run)]
+    outer = [run for run in runs if not any(run.path.startswith(f"{other.path}.") for other in runs)]
+    return outer, [refusal for refusal in found if isinstance(refusal, Refusal)]
+
+
+def named_run(model: nn.Module, inputs: Tensor, name: str) -> Run:
+    """The run that a user names, `stack:PATH`. Raises ConfigError with the reason where it is none."""
+    path = name.removeprefix(PREFIX)
+    runs, refusals = find_runs(model, inputs)
+    for run in runs:
+        if run.path == path:
+            return run
+    for refusal in refusals:
+        if refusal.path == path:
+            raise ConfigError("slots", name, f"can't be repeated: {refusal.reason}")
+    known = ", ".join(run.slot_id for run in runs) or "none"
+    raise ConfigError("slots", name, f"is no list of blocks; runs of equal blocks in this model: {known}")
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What went into a block and what came out of it, as the identities of the leading tensors."""
+
+    calls: int = 0
+    order: int = 0
+    read: int = 0
+    gave: int = 0
+
+
+@contextmanager
+def _watched(containers: dict[str, list[nn.Module]]) -> Iterator[dict[nn.Module, _Passage]]:
+    passed: dict[nn.Module, _Passage] = {}
+    kept: list[Any] = []  # an identity is good only while its object lives
+
+    def note(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+        passage = passed.setdefault(module, _Passage())
+        kept.extend((arguments, options, output))
+        passage.calls += 1
+        passage.order = len(kept)
+        passage.read, passage.gave = id(_leading((*arguments, *options.values()))), id(_leading(output))
+
+    blocks = {block for children in containers.values() for block in children}
+    handles = [block.register_forward_hook(note, with_kwargs=True) for block in blocks]
+    try:
+        yield passed
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _leading(value: Any) -> Any:
+    """The first tensor of arguments or results."""
+    if isinstance(value, Tensor):
+        return value
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return next((found for item in items if isinstance(found := _leading(item), Tensor)), None)
+
+
+def _longest(path: str, blocks: list[nn.Module], passed: dict[nn.Module, _Passage]) -> Run | Refusal:
+    """The longest run of neighbours; of equal ones the last, since the first blocks often differ."""
+    joints = [_joint(left, right, passed) for left, right in pairwise(blocks)]
+    best, start = Run(path, 0, 0), 0
+    for index, obstacle in enumerate([*joints, "the end"]):
+        if obstacle:
+            if index + 1 - start >= best.depth:
+                best = Run(path, start, index + 1)
+            start = index + 1
+    if best.depth >= 2:
+        return best
+    reason = f"blocks 0 and 1 {joints[0]}" if joints else "it has one block, a run needs two"
+    return Refusal(path, reason)
+
+
+def _joint(left: nn.Module, right: nn.Module, passed: dict[nn.Module, _Passage]) -> str:
+    """Why two neighbours are no run, or nothing."""
+    if left is right or {id(p) for p in left.parameters()} & {id(p) for p in right.parameters()}:
+        return "share parameters"
+    if found := difference(left, right):
+        return f"differ in {found}"
+    before, after = passed.get(left), passed.get(right)
+    if before is None or after is None or before.calls != 1 or after.calls != 1:
+        return "don't each run once in a forward pass"
+    return "" if before.gave == after.read else "don't follow each other: the second doesn't read what the first gives"
+
+
+def _is_list_of_blocks(module: nn.Module) -> bool:
+    """A container whose children are named by their places and are more than single layers."""
+    if not isinstance(module, CONTAINERS):
+        return False
+    names = list(module._modules)
+    has_blocks = any(next(child.children(), None) is not None for child in module.children())
+    return has_blocks and names == [str(index) for index in range(len(names))]

@@ -1,0 +1,77 @@
+"""A run is found where equal blocks follow each other, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor.stacks.run import Run, find_runs, named_run
+from tests.unit.kasmina.executor.stacks.hosts import Block, Config, Decoder, Experts, ResNet, decoder
+
+TOKENS = torch.randn(2, 5, 8)
+IMAGES = torch.randn(2, 3, 6, 6)
+
+
+def test_the_blocks_of_a_decoder_are_a_run() -> None:
+    runs, refusals = find_runs(decoder(), TOKENS)
+    assert runs == [Run("layers", 0, 3)]
+    assert refusals == []
+
+
+def test_the_equal_tail_of_a_stage_is_a_run() -> None:
+    assert find_runs(ResNet(), IMAGES)[0] == [Run("layer1", 1, 3)]
+
+
+def test_experts_beside_each_other_are_no_run() -> None:
+    runs, refusals = find_runs(Experts(), TOKENS)
+    assert runs == []
+    assert "doesn't read what the first gives" in refusals[0].reason
+
+
+def test_blocks_inside_a_run_are_not_offered_beside_it() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList([decoder_body() for _ in range(2)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for stage in self.stages:
+                x = stage(x)
+            return x
+
+    def decoder_body() -> nn.Module:
+        return nn.Sequential(*[nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)])
+
+    runs, _ = find_runs(Outer(), TOKENS)
+    assert [run.path for run in runs] == ["stages"]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (decoder(1), "it has one block, a run needs two"),
+        (Decoder([Block(c := Config(2), 0), Block(c, 1, width=4)], c), r"differ in mlp.0.weight: \[16, 8\] .* and \[4"),
+        (Decoder([b := Block(c2 := Config(2), 0), b], c2), "share parameters"),
+    ],
+    ids=["one block", "unequal widths", "one block twice"],
+)
+def test_a_named_list_that_is_no_run_is_refused_with_its_reason(model: nn.Module, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        named_run(model, TOKENS, "stack:layers")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_list_is_refused_with_the_runs_that_are_there() -> None:
+    with pytest.raises(ConfigError, match="runs of equal blocks in this model: stack:layers"):
+        named_run(decoder(), TOKENS, "stack:blocks")
+
+
+def test_looking_for_runs_leaves_no_trace() -> None:
+    model = ResNet()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    find_runs(model, IMAGES)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
