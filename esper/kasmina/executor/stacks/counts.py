@@ -17,6 +17,8 @@ from esper.kasmina.executor.stacks.run import blocks_of
 
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth")
 LISTS = ("layer_types", "attention_layers")
+STAGES = ("depths",)
+"""Counts of several containers in one list, each at the index that its path holds: `stages.1.layers`."""
 
 Undo = Callable[[], None]
 Change = tuple[Any, str, Any, Any]
@@ -40,6 +42,11 @@ def _counts(model: nn.Module, path: str, order: Sequence[int], count: int) -> It
             values = getattr(holder, name, None)
             if isinstance(values, list) and len(values) == count:
                 yield holder, name, values, [values[index] for index in order]
+        for name in STAGES:
+            depths = getattr(holder, name, None)
+            for stage in (int(part) for part in path.split(".") if part.isdigit()):
+                if isinstance(depths, list) and stage < len(depths) and depths[stage] == count:
+                    yield holder, name, depths, [*depths[:stage], len(order), *depths[stage + 1 :]]
 
 
 def _positions(model: nn.Module, path: str, order: Sequence[int]) -> Iterator[Change]:
@@ -73,6 +80,8 @@ def _apply(changes: Sequence[Change]) -> Undo:
         try:
             setattr(holder, name, new)
         except (AttributeError, TypeError, ValueError) as error:
+            if getattr(holder, name) == new:
+                continue  # it follows from a count that was set before
             undo()
             raise GraftFailed(f"{type(holder).__name__}.{name} is {old} and can't be set to {new}: {error}") from error
         done.append((holder, name, old, new))

@@ -17,6 +17,19 @@ from tests.unit.kasmina.executor.stacks.hosts import Decoder, ResNet, decoder
 X = torch.randn(6, 5, 8)
 
 
+class Depths:
+    def __init__(self) -> None:
+        self.depths = [2, 3]
+
+
+class Derived:
+    num_hidden_layers = 3
+
+    @property
+    def layer_types(self) -> list[str]:
+        return ["mamba"] * self.num_hidden_layers
+
+
 def trained(model: nn.Module, inputs: Tensor = X, steps: int = 3) -> torch.optim.Optimizer:
     norms = [p for name, p in model.named_parameters() if "norm" in name]
     others = [p for name, p in model.named_parameters() if "norm" not in name]
@@ -76,6 +89,23 @@ def test_what_the_model_says_of_its_depth_agrees() -> None:
     assert model.config.layer_types == ["sliding", "full", "sliding"] * 2
     assert [block.layer_idx for block in model.layers] == list(range(6))
     assert all(block.config is model.config for block in model.layers)
+
+
+def test_a_list_of_depths_changes_at_the_stage_that_grew() -> None:
+    model = nn.Module()
+    model.config = Depths()  # type: ignore[assignment]
+    model.stages = nn.ModuleList([decoder(2), decoder(3)])
+    repeat(model, torch.optim.SGD(model.parameters(), 0.1), Run("stages.1.layers", 0, 3))
+    assert model.config.depths == [2, 6]
+
+
+def test_a_list_that_follows_from_a_count_needs_no_setting() -> None:
+    model = decoder()
+    model.config = Derived()  # type: ignore[assignment]
+    for block in model.layers:
+        block.config = model.config
+    repeat(model, trained(model), Run("layers", 0, 3))
+    assert model.config.layer_types == ["mamba"] * 6
 
 
 def test_blocks_behind_a_part_move_up() -> None:
