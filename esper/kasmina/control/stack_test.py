@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, median
 
 from esper.kasmina.control.stack_plan import PlannedLook, StackSettings
 from esper.kasmina.control.student import student_quantile
@@ -144,8 +144,9 @@ def document_error(scored: Sequence[Evaluation]) -> float:
 def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple[float, int]:
     """Standard error that the gain's wander between evaluations gives to its mean, and its degrees of freedom.
 
-    A rising gain is a graft still recovering, and its slope is no scatter; a falling gain's slope is. Expectations of
-    the squares are taken under the assumed correlation, so that they are not understated for being correlated.
+    A rising gain is a graft still recovering, and its slope is no scatter; a falling gain's slope is. Squares are
+    divided by what they are expected to be under the assumed correlation, which makes them small. The median variance
+    stands for the documents, because one document can blow up at one evaluation.
     """
     gains, steps = [evaluation.gain for evaluation in scored], [evaluation.step for evaluation in scored]
     count, mean, middle = len(gains), fmean(gains), fmean(steps)
@@ -158,7 +159,7 @@ def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple
         squares -= slope * slope * spread
         expected -= _quadratic(offsets, steps, settings) / spread
         freedom -= 1
-    known = settings.wander_share**2 * fmean(evaluation.variance for evaluation in scored)
+    known = settings.wander_share**2 * median(evaluation.variance for evaluation in scored)
     weight = settings.wander_weight
     variance = (weight * known + freedom * max(0.0, squares) / expected) / (weight + freedom)
     return math.sqrt(variance * inflation / count), weight + freedom

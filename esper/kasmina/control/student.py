@@ -7,6 +7,7 @@ heavier tail: at four degrees of freedom the one-sided 1 % point is 3.75 and not
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 BISECTIONS = 200
 
@@ -27,6 +28,7 @@ def student_tail(t: float, freedom: int) -> float:
     return max(0.0, 0.5 * (1.0 - within))
 
 
+@lru_cache(maxsize=256)
 def student_quantile(error: float, freedom: int) -> float:
     """The t that is exceeded with probability `error`, 0 < error <= 0.5."""
     if not 0.0 < error <= 0.5:
