@@ -51,15 +51,16 @@ class StackSettings:
     """Steps after which the wander's correlation has fallen to 1/e."""
 
     def __post_init__(self) -> None:
-        positive = ("min_evaluations", "min_samples", "window_recoveries", "wander_share")
         for key, holds, remedy in (
-            *((key, getattr(self, key) > 0, "give a number above 0") for key in positive),
             ("margin", 0.0 <= self.margin < math.inf, "give a finite number of nats, 0 or more"),
-            ("early_error_share", 0.0 <= self.early_error_share < 1.0, "give a share of 0 or more, below 1"),
             ("error_rate", 0.0 < self.error_rate <= 0.5, "give a probability above 0 and at most 0.5"),
+            ("early_error_share", 0.0 <= self.early_error_share < 1.0, "give a share of 0 or more, below 1"),
             ("min_evaluations", self.min_evaluations >= 3, "give at least 3: scatter about a line needs them"),
+            ("min_samples", self.min_samples >= 2, "give at least 2"),
             ("max_clipped_share", 0.0 <= self.max_clipped_share <= 1.0, "give a share from 0 to 1"),
+            ("window_recoveries", 1.0 <= self.window_recoveries < math.inf, "give at least 1 time of recovery"),
             ("window_fraction", 0.0 < self.window_fraction <= 1.0, "give a share above 0 and at most 1"),
+            ("wander_share", 0.0 < self.wander_share < math.inf, "give a finite share above 0"),
             ("wander_weight", self.wander_weight >= 0, "give 0 or more degrees of freedom"),
             ("memory_steps", 0.0 <= self.memory_steps <= 1e4, "give a number of steps from 0 to 10000"),
         ):
