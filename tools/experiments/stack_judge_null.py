@@ -51,6 +51,8 @@ SCENARIOS: dict[str, Truth] = {
     "the same, heavy tails (t, 3)": Truth(heavy_tails=True),
     "the same, recovering from 0.2": Truth(jump=0.2),
     "no gain at all": Truth(gain=0.0),
+    "no gain at all, wander doubled": Truth(gain=0.0, wander_share=SETTINGS.wander_share * 2),
+    "no gain at all, memory of 60 steps": Truth(gain=0.0, memory_steps=60.0),
     "gain 0.006": Truth(gain=0.006),
     "gain 0.008": Truth(gain=0.008),
     "gain 0.010": Truth(gain=0.010),

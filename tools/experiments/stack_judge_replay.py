@@ -231,6 +231,7 @@ def study() -> dict[str, Any]:
     outcomes, fits = left_out(all_series)
     rows = [described(series) for series in all_series]
     misses = [row["forecast_error"] for row in rows if row["forecast_error"] is not None]
+    told = [row for row in rows if row["paid"] in ("yes", "no")]
     return {
         "settings": asdict(SETTINGS),
         "sequences": SEQUENCES,
@@ -250,6 +251,8 @@ def study() -> dict[str, Any]:
             "count": len(misses),
             "median_error": median(misses),
             "median_absolute_error": median(map(abs, misses)),
+            "told": len(told),
+            "sign_agrees": sum((row["forecast_at_equal_flops"] > 0) == (row["paid"] == "yes") for row in told),
         },
         "sensitivity": sensitivity(all_series),
     }
@@ -321,6 +324,8 @@ def fits(found: dict[str, Any]) -> str:
         f"{ranges['memory_steps'][0]:g} to {ranges['memory_steps'][1]:g} steps.",
         f"Forecast of the grown network against its own curve, {ahead['count']} series: median error "
         f"{ahead['median_error']:+.3f}, median absolute error {ahead['median_absolute_error']:.3f} nats.",
+        f"Sign of the forecast gain at equal FLOPs: as what paid and what didn't in {ahead['sign_agrees']} of "
+        f"{ahead['told']}.",
         "",
         count_table(found["sensitivity"]),
     ]

@@ -1,4 +1,4 @@
-"""The replay of judges on recorded grafts: what each keeps, what the fit finds, and that the page says what it prints."""
+"""The replay of judges on recorded grafts: what each keeps, what is fitted, and that the page says what it prints."""
 
 from __future__ import annotations
 
