@@ -55,6 +55,11 @@ def test_one_lucky_evaluation_ends_no_recovery() -> None:
     assert recovery_steps([evaluation(500 + step, grown=1 - gain) for step, gain in gains.items()], 500) == 80
 
 
+def test_what_was_ahead_and_lost_it_again_recovers_the_second_time() -> None:
+    gains = {20: 0.25, 40: -0.25, 60: 0.5}
+    assert recovery_steps([evaluation(500 + step, grown=1 - gain) for step, gain in gains.items()], 500) == 60
+
+
 def test_what_never_came_back_has_no_recovery() -> None:
     assert recovery_steps([evaluation(520, grown=1.1), evaluation(540, grown=1.01)], 500) is None
     assert recovery_steps([], 500) is None

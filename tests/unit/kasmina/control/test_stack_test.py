@@ -62,6 +62,15 @@ def test_correlated_evaluations_are_worth_fewer() -> None:
     assert error == pytest.approx(math.sqrt(one_variance * (3 + 4 * r + 2 * r * r) / 9))
 
 
+def test_a_line_takes_more_of_correlated_scatter_with_it_and_the_error_says_so() -> None:
+    settings = replace(ALONE, memory_steps=10.0)
+    r = math.exp(-1.0)
+    inflation = (3 + 4 * r + 2 * r * r) / 3
+    one_variance = 1e-4 / 6 / (3 - inflation - (1 - r * r))
+    error, _ = wander_error(evaluations([0.01, 0.02, 0.04]), settings)
+    assert error == pytest.approx(math.sqrt(one_variance * inflation / 3))
+
+
 def test_evaluating_the_same_stretch_four_times_as_often_does_not_halve_the_error() -> None:
     known = replace(StackSettings(), wander_weight=10_000)
     often = evaluations([0.03 + 0.001 * (index % 3) for index in range(32)], steps=range(201, 281, 1))
