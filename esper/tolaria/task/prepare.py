@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.leyline import HostManifest
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, load_splits
+from esper.tolaria.task.device import open_device
 from esper.tolaria.task.loader import Loader
 from esper.tolaria.task.models import build_host, check_outputs
 from esper.tolaria.task.schedule import make_schedule
@@ -82,26 +82,6 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         growth_end_step=schedule.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
-
-
-def open_device(name: str) -> torch.device:
-    """The device, made to compute the same results every time."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError("device", name, "expected cpu, cuda or cuda:INDEX") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError("device", name, "expected cpu, cuda or cuda:INDEX")
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ConfigError("device", name, f"torch sees {count} CUDA devices")
-        # cuBLAS reads it when it is first used; without it, it may not compute the same sums twice.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-        device = torch.device("cuda", device.index or 0)
-    return device
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
