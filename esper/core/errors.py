@@ -16,6 +16,7 @@ EsperError
   StepFailed                     a training step can't be used
     NonFiniteLoss
   RollbackFailed
+  RunContradicted                the network at a run's end is not the one that was told of
   AsyncTimeoutError              also a TimeoutError
   StorageError                   a file or database can't be used
     CorruptRecord                what was stored is damaged
@@ -136,6 +137,10 @@ class NonFiniteLoss(StepFailed):
 
 class RollbackFailed(EsperError):
     """No checkpoint could be restored."""
+
+
+class RunContradicted(EsperError):
+    """The network at the end of a run is not the one that was judged or told of."""
 
 
 class AsyncTimeoutError(EsperError, TimeoutError):

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import StepFailed
+from esper.core.errors import RunContradicted, StepFailed
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.control import Control
@@ -84,9 +84,16 @@ def grow(
         stack.enter_context(_recorded(board, log))
         watching = Observers(OldSummary(config.run_dir), everyone, board)
         if config.grow == "never":
-            return _trained(run, lambda opening: NullControl(), watching, options, interruption)
+            return _agreed(_trained(run, lambda opening: NullControl(), watching, options, interruption))
         plane = stack.enter_context(connected(config, run.run_id, board.pin))
-        return _grown(run, plane, watching, options, interruption)
+        return _agreed(_grown(run, plane, watching, options, interruption))
+
+
+def _agreed(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a run that ends as it was told; all files are written by now. Raises RunContradicted."""
+    if summary["contradictions"]:
+        raise RunContradicted("; ".join(summary["contradictions"]))
+    return summary
 
 
 def _grown(

@@ -16,14 +16,14 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from esper.core.enums import short_name
-from esper.core.errors import ConfigError, EsperError
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
 from esper.kasmina.executor.collected import Collected
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
-from esper.kasmina.executor.observe import is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import trace_forward
 from esper.kasmina.executor.saved import restore, saved
@@ -33,9 +33,6 @@ from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, L
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
-
-# Errors of a directive that are reported, not raised: ours, and what torch raises for shapes, types and devices.
-REPORTED = (EsperError, RuntimeError, ValueError, TypeError)
 
 
 class SeedExecutor:
@@ -80,6 +77,16 @@ class SeedExecutor:
     def seeds(self) -> tuple[str, ...]:
         """Seeds that are built, permanent modules included; folded and removed ones are not."""
         return tuple(self._state.lives)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a seed is built that is neither permanent nor gone."""
+        return bool(self._living())
+
+    @property
+    def fossils(self) -> dict[str, int]:
+        """Seeds that are permanent, folded or as modules, by slot."""
+        return {slot_id: count for slot_id in self._state.slots if (count := fossils_in(self._state, slot_id))}
 
     @property
     def topology(self) -> int:
@@ -210,18 +217,24 @@ class SeedExecutor:
         observations = tuple(observe(self._state, life, step) for life in self._living())
         return Collected(observations=observations, reports=reports, slots=slot_signals(self._state))
 
-    def finish(self, step: int) -> bool:
-        """Ends growth: an unjudged seed leaves, by its twin if there is one. True if the arm changed."""
-        before = self.topology
-        living = [life.plan.seed_id for life in self._living()]
-        if self.twin is not None and living:
+    def finish(self, step: int) -> tuple[str, ...]:
+        """Ends growth: an unsettled seed leaves by its twin. Returns those that stay because there is none.
+
+        A host that has learnt around a seed for good is no network that anybody judged, so nothing is torn out of it
+        but what was ordered out.
+        """
+        if self.twin is not None and self.is_unsettled:
             install_twin(self._state, SeedDirective(), step)
-        for seed_id in self.seeds:
-            if seed_id in living:
-                remove(self._state, SeedDirective(seed_id=seed_id), step)
         self._state.twin = None
+        staying = []
+        for seed_id, life in list(self._state.lives.items()):
+            if life.fade is not None or (not life.is_permanent and self.alpha_of(seed_id) == 0.0):
+                remove(self._state, SeedDirective(seed_id=seed_id), step)
+            elif not life.is_permanent:
+                life.is_permanent = True
+                staying.append(seed_id)
         self._state.queue.clear()
-        return self.topology != before
+        return tuple(staying)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain containers; tensors are the live ones."""
@@ -250,7 +263,7 @@ class SeedExecutor:
                 if facts is None:
                     self._state.done.add(directive.directive_id)
                     return
-            except REPORTED as error:
+            except Exception as error:  # noqa: BLE001 - hosts, hooks and optimisers of users raise anything; it is told
                 facts, failure = {}, str(error) or type(error).__name__
                 span.set_attribute("esper.failure", failure)
         self._note(directive, step, facts, failure)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from esper.core.errors import ConfigError, NonFiniteLoss
+from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.observer import Boundary, Notice, Observer
@@ -177,3 +177,20 @@ def test_slots_that_kasmina_refuses_are_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
     grow(config(tmp_path, grow="auto"), PLAIN, [Listener()], Interruption())
     assert [(notice.step, notice.message) for notice in told] == [(0, "slot a stays closed: nothing fits")]
+
+
+def test_a_run_whose_network_is_not_the_one_it_tells_of_fails_after_its_files_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esper.tolaria.record import summary as summaries
+
+    evaluate, figures = summaries.evaluate, iter([1.0, 0.0])
+    monkeypatch.setattr(
+        summaries, "evaluate", lambda *given: (evaluate(*given)[0] + next(figures), evaluate(*given)[1])
+    )
+    with pytest.raises(RunContradicted, match="the last validation gave loss"):
+        grow(config(tmp_path), PLAIN, [], Interruption())
+    assert summary_of(tmp_path)["finished"]
+    assert not summary_of(tmp_path)["reproducible"]
+    assert (tmp_path / "checkpoints" / "final.ckpt").exists()
+    assert [event["name"] for event in read_events(tmp_path) if event["kind"] == "failure"][-1] == "tolaria.run_failed"

@@ -6,7 +6,6 @@ seed's input is detached, and a sampled probe asserts that no host parameter can
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.graft.wiring import HOST_KEY, group_by_host, optimizer_like
 from esper.kasmina.executor.judge.isolation import reachable_parameters
 from esper.kasmina.executor.judge.macs import counted
 from esper.kasmina.executor.judge.scores import judge_scores, paired
@@ -53,11 +53,12 @@ class Incubation:
         self.macs = 0
         self.has_score = False
         self._graft = graft
+        by_group = group_by_host(host_optimizer, graft.module)
         self._parameters = [parameter for parameter in graft.module.parameters() if parameter.requires_grad]
         if not self._parameters:
             raise GraftFailed(f"seed {graft.seed_id} has nothing to train: it can't incubate")
         self._macs_by_shape: dict[torch.Size, int] = {}
-        self.optimizer = optimizer_like(host_optimizer, self._parameters)
+        self.optimizer = optimizer_like(host_optimizer, by_group)
 
     @property
     def end_step(self) -> int:
@@ -147,7 +148,7 @@ class Incubation:
         warmup = min(LONGEST_WARMUP, self.duration_steps // 4)
         factor = min(1.0, self.steps_done / (warmup + 1))
         for group in self.optimizer.param_groups:
-            group["lr"] = arm.optimizer.param_groups[0]["lr"] * factor
+            group["lr"] = arm.optimizer.param_groups[group[HOST_KEY]]["lr"] * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -157,17 +158,3 @@ def shadow_graft(plan: SeedPlan, slot: Slot, module: nn.Module, start_step: int)
     graft = Graft(plan, slot, module, Blend(config=FULLY_ON, start_step=start_step), is_isolated=True)
     graft.set_shadow()
     return graft
-
-
-def optimizer_like(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """A new optimiser of the same class and settings for other parameters."""
-    accepted = inspect.signature(type(optimizer).__init__).parameters
-    options = {
-        name: value for name, value in optimizer.param_groups[0].items() if name in accepted and name != "params"
-    }
-    try:
-        return type(optimizer)(parameters, **options)
-    except TypeError as error:
-        raise GraftFailed(
-            f"no second {type(optimizer).__name__} can be made for an incubating seed: {error}"
-        ) from error

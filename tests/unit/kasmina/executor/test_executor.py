@@ -189,19 +189,48 @@ def test_an_unjudged_seed_leaves_by_its_twin_at_the_end(rig):
     run.graft("span.linear", "span_linear:fc1-fc2", width=4)
     run.train(5)
     plain.train(5)
-    assert run.executor.finish(run.step)
+    assert run.executor.finish(run.step) == ()
     assert run.arm.digest() == plain.arm.digest()
     assert run.executor.twin is None
-    assert not run.executor.finish(run.step)
+    assert run.executor.seeds == ()
 
 
-def test_without_a_twin_an_unjudged_seed_is_taken_out_at_the_end(rig):
+def test_without_a_twin_an_unjudged_seed_stays_in_the_host_that_learnt_around_it_and_is_named(rig):
     run = rig("mlp")
     run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
     run.train(5)
-    assert run.executor.finish(run.step)
-    assert run.arm.grafts == []
+    outputs = run.outputs()
+    assert run.executor.finish(run.step) == ("s1",)
+    assert torch.equal(run.outputs(), outputs)
+    assert run.executor.fossils == {"span_linear:fc1-fc2": 1}
+    assert run.executor.finish(run.step) == ()
+
+
+@pytest.mark.parametrize("is_permanent", [False, True])
+def test_a_seed_that_was_ordered_out_leaves_at_the_end_though_its_fade_is_not_over(rig, is_permanent):
+    run = rig("mlp")
+    run.graft("residual.linear", "residual_linear:act1-act1", width=4, twin=False)
+    run.train(5)
+    if is_permanent:
+        run.do(run.directive("DROP_TWIN"))
+    run.do(run.directive("FADE", duration_steps=10))
+    run.train(2)
+    assert run.executor.finish(run.step) == ()
     assert run.executor.seeds == ()
+    assert run.executor.fossils == {}
+
+
+@pytest.mark.parametrize("in_host", [False, True])
+def test_a_seed_that_gives_the_host_nothing_leaves_at_the_end(rig, zero_output, in_host):
+    run = rig("mlp")
+    run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
+    if in_host:
+        run.do(run.directive("ATTACH", slot_id="x", blend=zero_output), run.directive("MUTE"))
+        run.train(1)
+    outputs = run.outputs()
+    assert run.executor.finish(run.step) == ()
+    assert run.executor.seeds == ()
+    assert torch.equal(run.outputs(), outputs)
 
 
 def test_the_work_of_twin_and_side_passes_is_counted(rig):
