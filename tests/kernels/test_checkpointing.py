@@ -1,4 +1,4 @@
-"""Blends inside activation checkpoints: a forward pass that backward runs again gives the gradients of one that was kept."""
+"""Blends inside activation checkpoints: a forward pass that is run again gives the gradients of one that was kept."""
 
 from __future__ import annotations
 
