@@ -120,11 +120,9 @@ class SeedExecutor:
         return any(life.evidence or self._has_finished(life) for life in self._living())
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a user should know of the host, a line each: why it offers no slot, why its work isn't counted."""
-        no_slots = () if self._no_slots is None else (str(self._no_slots),)
-        uncounted = self._state.uncounted
-        return (*no_slots, *((f"multiply-accumulates are not counted: {uncounted}",) if uncounted else ()))
+    def uncounted(self) -> str:
+        """Why the host's multiply-accumulates are not counted; empty if they are."""
+        return self._state.uncounted
 
     @property
     def unseen(self) -> tuple[str, ...]:

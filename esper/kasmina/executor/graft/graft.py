@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
+from esper.kasmina.executor.passes.compiled import is_one_graph
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.between import KeyedDropout
@@ -106,6 +108,10 @@ class Graft:
         """Asks the host for its logits exactly as long as the blend needs them."""
         needs_logits = self.blend.mode == BlendMode.BLEND_MODE_CONFIDENCE
         if needs_logits and self._logits_handle is None:
+            if is_one_graph(model):
+                raise GraftFailed(
+                    "a confidence blend asks for logits first: not in a host compiled with fullgraph=True"
+                )
             tap = ConfidenceTap(self, neighbours)
             self._logits_handle = model.register_forward_pre_hook(tap, with_kwargs=True)
         elif not needs_logits:
@@ -198,6 +204,7 @@ class ConfidenceTap:
         self._neighbours = neighbours
         self._is_inside = False
 
+    @_disable_dynamo
     def __call__(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if self._is_inside or self.graft.is_muted:
             return

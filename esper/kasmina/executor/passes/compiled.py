@@ -75,6 +75,12 @@ def compiled_parts(model: nn.Module) -> tuple[str, ...]:
     )
 
 
+def is_one_graph(module: nn.Module) -> bool:
+    """True if the module is compiled so that nothing in it may run as plain Python."""
+    compiled = vars(module).get("_compiled_call_impl")
+    return compiled is not None and bool(getattr(_context(module, compiled), "fullgraph", False))
+
+
 def compile_copy(source: nn.Module, copy: nn.Module) -> None:
     """Compiles in a deep copy what is compiled in its source; equal code shares its graphs."""
     copies = dict(zip(source.modules(), copy.modules(), strict=True))

@@ -262,14 +262,13 @@ def test_a_host_that_cannot_be_looked_into_trains_and_says_why_it_has_no_slot(ri
     run = rig_of(Shy(at), toy_task)
     with pytest.raises(ConfigError, match=r"model = 'Shy'.*Refusal: no .*, please; it trains with --grow never"):
         run.executor.manifest()
-    assert "Refusal: no" in run.executor.remarks[0]
     run.train(2)
     assert run.executor.collect(2).slots == ()
 
 
 def test_work_that_cannot_be_counted_is_said(rig_of, toy_task):
     run = rig_of(Shy("counters"), toy_task)
-    assert run.executor.remarks[-1] == "multiply-accumulates are not counted: Refusal: no counting, please"
+    assert run.executor.uncounted == "Refusal: no counting, please"
     assert run.executor.macs.training == 0
 
 

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.checkpoint import checkpoint
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.compiled import compile_copy, compiled_in_place, compiled_parts
+from esper.leyline import BlendConfig, BlendMode, BlendSchedule, ConfidenceKind
 
 # torch's own tracer looks at .grad of what it is given, and still imports the old script compiler.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning"),
 ]
 CLASSES = 5
 
@@ -237,6 +240,84 @@ def test_a_muted_seed_and_a_moving_alpha_need_no_new_graph(rig_of, toy_task, zer
     run.do(run.directive("PROBE"))
     run.train(4)
     assert backend.made == made
+
+
+CONFIDENCE = BlendConfig(
+    mode=BlendMode.BLEND_MODE_CONFIDENCE,
+    alpha_target=1.0,
+    alpha_start=0.0,
+    schedule=BlendSchedule.BLEND_SCHEDULE_LINEAR,
+    schedule_steps=4,
+    confidence=ConfidenceKind.CONFIDENCE_KIND_MARGIN,
+    gate_slope=4.0,
+    gate_threshold=0.2,
+)
+
+
+@pytest.mark.parametrize("kind", [wrapped, by_blocks])
+def test_a_confidence_blend_asks_a_compiled_host_for_its_logits(kind, rig_of, toy_task):
+    backend = Counting()
+    compiled, eager = rig_of(kind(backend), toy_task), rig_of(plain(), toy_task)
+    for run in (compiled, eager):
+        run.graft("residual.linear", "residual_linear:1-1", blend=CONFIDENCE, width=3)
+        run.train(4)
+    assert backend.run > 0
+    assert compiled.arm.digest() == eager.arm.digest()
+
+
+def test_a_confidence_blend_is_refused_where_the_whole_host_must_be_one_graph(rig_of, toy_task):
+    host = plain()
+    host.compile(backend=Counting(), fullgraph=True)
+    run = rig_of(host, toy_task)
+    slot = "residual_linear:1-1"
+    built = run.build("residual.linear", slot, width=3)
+    why = run.failure(built, run.directive("ATTACH", slot_id=slot, blend=CONFIDENCE))
+    assert why == "a confidence blend asks for logits first: not in a host compiled with fullgraph=True"
+    run.train(2)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpoints_inside_compiled_code_grow_as_eager_ones(use_reentrant, rig_of, toy_task):
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = plain()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + self.net[0].fc2(torch.relu(self.net[0].fc1(x)))
+            return self.net[2](checkpoint(self.net[1], x, use_reentrant=use_reentrant))
+
+    backend = Counting()
+    host = Checkpointed()
+    host.compile(backend=backend)
+    compiled, eager = rig_of(host, toy_task), rig_of(Checkpointed(), toy_task)
+    for run in (compiled, eager):
+        run.train(2)
+        run.graft("span.linear", "span_linear:net.1.fc1-net.1.fc2", width=4)
+        run.train(4)
+    assert backend.run > 0
+    assert compiled.arm.digest() == eager.arm.digest()
+    assert compiled.executor.twin.digest() == eager.executor.twin.digest()
+
+
+@pytest.mark.slow
+def test_the_default_compiler_grows_a_host_and_its_twin_as_two_runs_agree(rig_of, toy_task):
+    runs = []
+    for _ in range(2):
+        torch._dynamo.reset()
+        host = plain()
+        host.compile()
+        run = rig_of(host, toy_task)
+        run.train(2)
+        run.graft("span.linear", "span_linear:0.fc1-0.fc2", width=4)
+        run.train(6)
+        runs.append(run)
+    eager = rig_of(plain(), toy_task)
+    eager.train(8)
+    assert runs[0].arm.digest() == runs[1].arm.digest()
+    assert runs[0].executor.twin.digest() == runs[1].executor.twin.digest()
+    pairs = zip(runs[0].executor.twin.model.parameters(), eager.arm.model.parameters(), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
 
 
 def test_what_is_compiled_is_told_by_path():
