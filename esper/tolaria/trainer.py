@@ -109,6 +109,8 @@ class Trainer:
                 is_resumed=snapshot is not None,
             )
         )
+        if uncounted := run.executor.uncounted:
+            self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")
         return generation
 
     def _advance(self) -> None:

@@ -25,10 +25,9 @@ from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.task import Task
-from esper.kasmina.executor.passes.trace import trace_forward
+from esper.kasmina.executor.passes.trace import in_words, trace_forward
 from esper.kasmina.executor.saved import restore, saved
-from esper.kasmina.executor.slots.search import find_slots
-from esper.kasmina.executor.slots.slot import Slot
+from esper.kasmina.executor.slots.search import Search, find_slots
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
@@ -42,26 +41,32 @@ class SeedExecutor:
         self, arm: TrainingArm, task: Task, *, fetch_artifact: Callable[[str], bytes], config: ExecutorConfig
     ) -> None:
         self._no_slots: ConfigError | None = None
-        slots = self._find_slots(arm, task, config)
-        self._state = ExecutorState(
-            arm=arm,
-            task=task,
-            config=config,
-            fetch_artifact=fetch_artifact,
-            slots={slot.slot_id: slot for slot in slots},
-        )
-        self._state.topology_changed()
+        self._unseen: tuple[str, ...] = ()
+        self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
+        self._measure_host()
         self._reports: list[DirectiveReport] = []
 
-    def _find_slots(self, arm: TrainingArm, task: Task, config: ExecutorConfig) -> tuple[Slot, ...]:
-        is_causal = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
+    def _measure_host(self) -> None:
+        """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
+        state = self._state
         try:
-            traced = trace_forward(arm.model, task.probe_inputs())
-            return find_slots(arm.model, traced, named=config.slots, is_causal=is_causal)
+            found = self._find_slots()
+            state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
+            state.topology_changed()
         except ConfigError as error:
-            # A host without slots trains alone; who wants to grow it asks for the manifest.
             self._no_slots = error
-            return ()
+        except Exception as error:  # noqa: BLE001 - foreign code, run under hooks and counters, may raise anything
+            what = f"can't be grown: looking for slots ended in {in_words(error)}; it trains with --grow never"
+            self._no_slots = ConfigError("model", type(state.arm.model).__name__, what)
+        if self._no_slots is not None:
+            state.slots = {}
+            state.topology_changed()
+
+    def _find_slots(self) -> Search:
+        state = self._state
+        is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
+        traced = trace_forward(state.arm.model, state.task.probe_inputs())
+        return find_slots(state.arm.model, traced, named=state.config.slots, is_causal=is_causal)
 
     @property
     def arm(self) -> TrainingArm:
@@ -120,6 +125,16 @@ class SeedExecutor:
         if self._reports:
             return True
         return any(life.evidence or self._has_finished(life) for life in self._living())
+
+    @property
+    def uncounted(self) -> str:
+        """Why the host's multiply-accumulates are not counted; empty if they are."""
+        return self._state.uncounted
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Parts of the host that the search for slots could not look into as a whole, a line each."""
+        return self._unseen
 
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""
@@ -190,6 +205,7 @@ class SeedExecutor:
     def after_backward(self) -> None:
         """Notes the gradients of living seeds."""
         for graft in self._state.arm.grafts:
+            graft.forget()
             life = self._state.lives[graft.seed_id]
             if not life.is_permanent:
                 gradients = [parameter.grad for parameter in graft.module.parameters()]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.compiled import eagerly
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import Split
@@ -168,7 +169,8 @@ def check_outputs(model: nn.Module, example: Tensor, outputs: int) -> None:
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        # Eagerly: a graph for this odd batch would make those of all later batches general ones.
+        with torch.no_grad(), eagerly():
             result = model(example)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = str(error).splitlines()[0]

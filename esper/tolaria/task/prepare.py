@@ -71,12 +71,14 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     arm = TrainingArm(model, make_optimizer(config, model), schedule, scaler)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
+    check_isolable(config, executor)
     return Prepared(
         config=config,
         splits=splits,
         task=task,
         loader=loader,
-        executor=SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings),
+        executor=executor,
         device=device,
         total_steps=total_steps,
         growth_end_step=schedule.decay_start,
@@ -103,3 +105,12 @@ def check_judging_data(config: TrainConfig, splits: Splits) -> None:
     if config.grow != "never" and samples < config.min_samples:
         remedy = f"the judging set has only {samples}; give more data, lower min_samples, or --grow never"
         raise ConfigError("min_samples", config.min_samples, remedy)
+
+
+def check_isolable(config: TrainConfig, executor: SeedExecutor) -> None:
+    """Isolation is proven by gradients, which re-entrant checkpoints don't record."""
+    wishes = {"isolate": config.isolate, "incubate": config.incubate != "none"}
+    for key, is_wished in wishes.items():
+        if is_wished and config.grow != "never" and executor.macs.is_reentrant:
+            remedy = f"can't be had with the re-entrant checkpoints of {config.model}: give them use_reentrant=False"
+            raise ConfigError(key, getattr(config, key), remedy)

@@ -18,6 +18,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
+from esper.kasmina.executor.passes.compiled import compile_copy, compiled_in_place
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 
 
@@ -27,7 +28,7 @@ class TrainingArm:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, scaler: Any = None
     ) -> None:
-        self.model = model
+        self.model = compiled_in_place(model)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = scaler
@@ -85,8 +86,10 @@ class TrainingArm:
                 group["lr"] = groups[group[HOST_KEY]]["lr"] * factors[group[SEED_KEY]]
 
     def clone(self) -> TrainingArm:
-        """An independent copy of the whole state, seeds and their taps included."""
-        return copy.deepcopy(self)
+        """An independent copy of the whole state, seeds and their taps included; compiled where this one is."""
+        copied = copy.deepcopy(self)
+        compile_copy(self.model, copied.model)
+        return copied
 
     @contextmanager
     def measured(self, key: int) -> Iterator[None]:

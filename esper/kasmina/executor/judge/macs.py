@@ -1,7 +1,7 @@
 """Multiply-accumulates as needed work: forward, weight gradients, input gradients; none for a first layer's input.
 
 Counted by running the probe batch once and adding up the matrix products, convolutions and attention products that
-torch dispatches, so that any module counts as what it does.
+torch dispatches, so that any module counts as what it does. What an activation checkpoint runs again is no needed work.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 
@@ -24,10 +25,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MacCount:
-    """Multiply-accumulates for one sample."""
+    """Multiply-accumulates for one sample, and whether re-entrant activation checkpoints were met on the way."""
 
     forward: int
     training: int
+    is_reentrant: bool = False
 
 
 NO_MACS = MacCount(forward=0, training=0)
@@ -43,15 +45,29 @@ def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
                 "model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor"
             )
         loss = outputs.float().square().sum()
-        _, backward = counted(lambda: torch.autograd.grad(loss, parameters, allow_unused=True))
-    return MacCount(forward=forward // len(inputs), training=(forward + backward) // len(inputs))
+        is_checkpointed = is_reentrant(loss)
+        _, backward = counted(lambda: gradients(loss, parameters, arm.modules))
+    return MacCount(
+        forward=forward // len(inputs),
+        training=(forward + backward) // len(inputs),
+        is_reentrant=is_checkpointed,
+    )
 
 
 def counted(work: Callable[[], T]) -> tuple[T, int]:
     """The result of some work, and the multiply-accumulates that it took."""
-    with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
+    with _NeededWork(display=False, custom_mapping=_cpu_attention()) as counter:
         result = work()
     return result, int(counter.get_total_flops()) // 2
+
+
+class _NeededWork(FlopCounterMode):
+    """Leaves out forward passes inside backward: they alone record gradients there."""
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1:
+            return out
+        return super()._count_flops(func_packet, out, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 def _cpu_attention() -> dict[Any, Any]:

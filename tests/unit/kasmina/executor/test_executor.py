@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from esper.core.errors import ConfigError
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule
@@ -261,3 +262,50 @@ def test_a_host_without_a_slot_trains_but_has_no_manifest(rig_of, toy_task):
     run.train(2)
     with pytest.raises(ConfigError, match=r"no slot where a seed fits; looked at 0 \(Linear\)"):
         run.executor.manifest()
+
+
+class Refusal(Exception):
+    """An error of the host's own."""
+
+
+class Shy(nn.Module):
+    """Trains as it is, and raises its own error as soon as someone looks: at hooks, or at counters of operators."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+        self.fc1, self.act, self.fc2 = nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.at == "hooks" and self.fc1._forward_hooks:
+            raise Refusal("no hooks, please")
+        if self.at == "counters" and _get_current_dispatch_mode() is not None:
+            raise Refusal("no counting, please")
+        return self.fc2(self.act(self.fc1(x)))
+
+
+@pytest.mark.parametrize("at", ["hooks", "counters"])
+def test_a_host_that_cannot_be_looked_into_trains_and_says_why_it_has_no_slot(rig_of, toy_task, at):
+    run = rig_of(Shy(at), toy_task)
+    with pytest.raises(ConfigError, match=r"model = 'Shy'.*Refusal: no .*, please; it trains with --grow never"):
+        run.executor.manifest()
+    run.train(2)
+    assert run.executor.collect(2).slots == ()
+
+
+def test_work_that_cannot_be_counted_is_said(rig_of, toy_task):
+    run = rig_of(Shy("counters"), toy_task)
+    assert run.executor.uncounted == "Refusal: no counting, please"
+    assert run.executor.macs.training == 0
+
+
+def test_wiring_up_moves_no_counter_of_the_host(rig_of, toy_task):
+    host = Shy("nothing")
+    run = rig_of(host, toy_task)
+    run.graft("span.linear", "span_linear:fc1-fc2", width=3)
+    run.executor.manifest()
+    assert (run.arm.model.calls, run.executor.twin.model.calls) == (0, 0)
+    run.train(1)
+    assert (run.arm.model.calls, run.executor.twin.model.calls) == (1, 1)
