@@ -21,7 +21,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from rich.console import Console
 
-from esper.core.config import described, load
+from esper.core.config import Loaded, described, load
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
@@ -35,7 +35,7 @@ from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.summary import write_summary
 from esper.tolaria.recovery.continuing import continued
 from esper.tolaria.run import Interruption, grow, train_static
-from esper.tolaria.run_dir import RunOptions, check_free
+from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.data import load_splits
 from esper.tolaria.task.models import host_widths
 
@@ -119,12 +119,23 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
         return
     how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
     check_free(loaded.value.run_dir, how)
+    if options.dry_run:
+        print(dry_run(_settings(loaded, options), how))
+        return
+    with occupied(loaded.value.run_dir):
+        _train(_settings(loaded, options), how, options, interruption)
+
+
+def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace) -> TrainConfig:
+    """The settings of the run, which are its own where it goes on."""
     config = continued(loaded) if options.resume else loaded.value
     if options.compare and load_splits(config).task == TaskType.TASK_TYPE_REGRESSION:
         raise ConfigError("command line", "--compare", f"compares accuracies; {config.data} is a regression")
-    if options.dry_run:
-        print(dry_run(config, how))
-        return
+    return config
+
+
+def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, interruption: Interruption) -> None:
+    """One run or a comparison, and its report."""
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
         summary = _shown(config, how, options.plain, interruption)
@@ -175,7 +186,8 @@ def _compare(
             return first
         print(f"comparison: growing from seed {arm.seed}", flush=True)
         again = replace(arm, run_dir=config.run_dir / f"repeat-{arm.seed}", run_id=None)
-        summary = grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
+        with occupied(again.run_dir):
+            summary = grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
         if not summary["finished"]:
             raise KeyboardInterrupt
         return summary

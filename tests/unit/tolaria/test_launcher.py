@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from esper.cli.main import main as cli
 from esper.core.errors import ConfigError, ServiceUnavailable, StorageError
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main, unexpected
 from esper.tolaria.run import Interruption
-from esper.tolaria.run_dir import RunOptions
+from esper.tolaria.run_dir import RunOptions, occupied
 
 FIRST: dict[str, object] = {"seed": 1, "test_accuracy": 0.5, "final_parameters": 1, "training_macs": 1}
 HOSTS = """
@@ -187,3 +190,70 @@ def test_a_stopped_comparison_ends_without_a_table(
         launcher._compare(config, RunOptions(), 2, FIRST, Interruption())
     assert "test accuracy" not in capsys.readouterr().out
     assert not Path("run/summary.json").exists()
+
+
+class Live:
+    """A run of the real launcher in another process, stopped at a boundary while it trains."""
+
+    def __init__(self, run_dir: str) -> None:
+        command = [sys.executable, "-c", LIVE, "--run-dir", run_dir, *SHORT]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        while self.process.stdout.readline() != "waiting\n":
+            assert self.process.poll() is None
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate("go on\n", timeout=60)
+
+
+SHORT = ("--plain", "--epochs", "9", "--grow", "never", "--samples", "400", "--min-samples", "50")
+LIVE = """
+import sys
+from esper.tolaria.launcher import main
+from esper.tolaria.record.display import PlainDisplay
+
+def wait(self, boundary):
+    if boundary.step == 10:
+        print("waiting", flush=True)
+        sys.stdin.readline()
+
+PlainDisplay.on_boundary = wait
+sys.exit(main())
+"""
+
+
+def test_a_run_that_is_training_is_neither_overwritten_nor_resumed_by_another_process(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Live("run") as live:
+        before = contents(Path("run"))
+        for flag in ("--overwrite", "--resume"):
+            assert main(["--run-dir", "run", *SHORT, flag]) == 78
+            refusal = capsys.readouterr().err
+            assert refusal.count("\n") == 1
+            assert f"in use by another process (pid {live.process.pid} on " in refusal
+        assert contents(Path("run")) == before
+        assert cli(["status", "run"]) == 0
+        assert "unfinished" in capsys.readouterr().out
+        assert cli(["export", "run", "out.pt2"]) == 1
+        assert "only a finished run" in capsys.readouterr().err
+    assert live.process.returncode == 0
+    assert json.loads(Path("run/summary.json").read_text())["finished"]
+    assert not Path("run/run.lock").exists()
+    assert main(["--run-dir", "run", *SHORT, "--overwrite"]) == 0
+
+
+def test_a_comparison_holds_the_directories_of_its_repeats(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launcher, "train_static", lambda arm: {**FIRST, "seed": arm.seed})
+    config = TrainConfig(run_dir=Path("run"), hidden=(4, 4), epochs=1, samples=600, min_samples=50)
+    with occupied(Path("run/repeat-2")), pytest.raises(ConfigError, match=r"repeat-2.*in use by another process"):
+        launcher._compare(config, RunOptions(), 2, FIRST, Interruption())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
