@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import inspect
 import logging
 import os
@@ -40,7 +39,6 @@ EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
 HEALTH_PERIOD_S = 1.0
 LAG_PERIOD_S = 1.0
 REPORT_TIMEOUT_S = 2.0
-PR_SET_PDEATHSIG = 1
 log = logging.getLogger("esper.process")
 
 
@@ -81,8 +79,6 @@ def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, confi
         logging.basicConfig(
             level=process.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        if process.die_with_parent:
-            _end_with_parent()
         asyncio.run(_serve(name, build, process, config))
     except ConfigError as error:
         return _fail(name, error, EXIT_CONFIG)
@@ -180,14 +176,6 @@ def _stop_on_signals(stopping: Stopping) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel for a SIGTERM when the parent dies, so that a killed trainer leaves no orphans."""
-    if not sys.platform.startswith("linux"):
-        raise ConfigError("die_with_parent", sys.platform, "works on Linux only; leave the flag out")
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
-        raise ConfigError("die_with_parent", True, f"prctl failed: {os.strerror(ctypes.get_errno())}")
 
 
 def _make_private(directory: Path) -> None:
