@@ -20,9 +20,11 @@ from typing import Any, Generic, TypeVar
 
 from prometheus_client import start_http_server
 
+from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring, load_keyring
+from esper.core.streams import say
 from esper.leyline import HealthStatus
 from esper.rpc import metrics
 from esper.rpc.bases import Servicer
@@ -74,6 +76,14 @@ Build = Callable[[ServiceContext[C]], Sequence[Servicer] | Awaitable[Sequence[Se
 
 def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, config_type: type[C]) -> int:
     """Run the service `name` until it is told to stop; the result is the process's exit code."""
+    streams.secure()
+    try:
+        return _exit_code(name, build, argv, config_type)
+    finally:
+        streams.settle()
+
+
+def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_type: type[C]) -> int:
     try:
         process, config = read_settings(name, config_type, sys.argv[1:] if argv is None else argv, os.environ)
         logging.basicConfig(
@@ -91,7 +101,7 @@ def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, confi
 
 
 def _fail(name: str, error: object, code: int) -> int:
-    print(f"esper-{name}: {error}", file=sys.stderr, flush=True)
+    say(f"esper-{name}: {error}", sys.stderr)
     return code
 
 
@@ -119,7 +129,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         servicers = await built if inspect.isawaitable(built) else built
         async with _closing(servicers):
             server = await start(process.server, servicers)
-            print(f"esper-{name} listens on {server.endpoint}", flush=True)
+            say(f"esper-{name} listens on {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
     finally:
         reporter.close(REPORT_TIMEOUT_S)
@@ -167,14 +177,16 @@ async def _watch_loop_lag() -> None:
 
 
 def _stop_on_signals(stopping: Stopping) -> None:
-    """The first signal drains, the second ends at once."""
+    """The first signal drains, the second ends at once; a terminal that hangs up may say so twice."""
 
     def on_signal(number: int) -> None:
-        if stopping.asked.is_set():
+        if stopping.asked.is_set() and number != signal.SIGHUP:
             os._exit(128 + number)
         stopping.ask(None)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:  # as under nohup
+            continue
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from esper.core.errors import ConfigError
 from esper.core.file_lock import holder, try_hold
 from esper.tolaria.record.observer import Observer, RunStarted
 from esper.tolaria.record.reading import cut_torn_line
+from esper.tolaria.record.summary import write_summary
 
 RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
 LOCK = "run.lock"
@@ -91,11 +93,14 @@ def discard(run_dir: Path) -> None:
             folder.rmdir()
 
 
-class OldSummary(Observer):
-    """Removes the summary of an interruption as soon as the run goes on."""
+class SummaryFile(Observer):
+    """Writes the summary before anybody is told of it; removes that of an interruption as soon as the run goes on."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / "summary.json"
 
     def on_start(self, started: RunStarted) -> None:
         self._path.unlink(missing_ok=True)
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        write_summary(self._path, summary)
