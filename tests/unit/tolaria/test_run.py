@@ -148,6 +148,53 @@ def test_the_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPa
     assert ended.value.code == 130
 
 
+def test_a_hang_up_is_heard_as_often_as_it_is_told_and_never_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "_exit", sys.exit)
+    interruption = Interruption()
+    with interruption.watched():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert interruption.number == signal.SIGHUP
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+
+
+def test_a_hang_up_that_is_ignored_already_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with (interruption := Interruption()).watched():
+            signal.raise_signal(signal.SIGHUP)
+        assert not interruption.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_summary_is_written_before_anybody_is_told_of_the_end(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Last(Observer):
+        def on_finish(self, summary: Any) -> None:
+            seen.append(summary_of(tmp_path)["finished"])
+
+    grow(config(tmp_path), PLAIN, [Last()], Interruption())
+    assert seen == [True]
+
+
+def test_scalars_that_cant_be_written_are_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Observer):
+        def on_boundary(self, boundary: Boundary) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_scalars", lambda *given: Full())
+    assert grow(config(tmp_path), PLAIN, (), Interruption())["finished"]
+    (lost,) = [event for event in read_events(tmp_path) if event.get("name") == "tolaria.scalars_lost"]
+    assert lost["detail"] == "no more scalars: [Errno 28] No space left on device"
+
+
 def test_what_services_say_from_their_thread_stands_in_the_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
