@@ -5,7 +5,6 @@ The main arm and its never-grafted twin are two arms that see the same batches.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
+from esper.kasmina.executor.passes.clone import independent_copy
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 
 
@@ -85,8 +85,8 @@ class TrainingArm:
                 group["lr"] = groups[group[HOST_KEY]]["lr"] * factors[group[SEED_KEY]]
 
     def clone(self) -> TrainingArm:
-        """An independent copy of the whole state, seeds and their taps included."""
-        return copy.deepcopy(self)
+        """An independent copy of the whole state, seeds and their taps included. Raises ConfigError by attribute."""
+        return independent_copy(self)
 
     @contextmanager
     def measured(self, key: int) -> Iterator[None]:
