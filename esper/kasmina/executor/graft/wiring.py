@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from esper.kasmina.executor.graft.surgery import stored_parameter
+
 SEED_KEY = "seed_id"
 HOST_KEY = "host_group"
 GROUP_LISTS = ("base_lrs", "lr_lambdas", "_last_lr", "min_lrs", "max_lrs")
@@ -28,7 +30,7 @@ def group_by_host(optimizer: torch.optim.Optimizer, seed: nn.Module, host: nn.Mo
         if parameter.requires_grad:
             module_name, _, parameter_name = name.rpartition(".")
             path = twins_of.get(module_name)
-            twin = None if path is None else getattr(host.get_submodule(path), parameter_name, None)
+            twin = None if path is None else stored_parameter(host.get_submodule(path), parameter_name)
             by_group.setdefault(_group_of(optimizer, twin), []).append(parameter)
     return by_group
 
