@@ -30,9 +30,9 @@ class Held:
     tree: Tree
     marks: Mapping[str, Any]
 
-    def losses(self, start: Held) -> list[str]:
-        """Paths of what can't be given to a network that holds what `start` did."""
-        return [path for path, mark in self.marks.items() if not _is_same(mark, start.marks.get(path, ABSENT))]
+    def losses(self, start: Mapping[str, Any]) -> list[str]:
+        """Paths of what can't be given to a network with the marks of `start`."""
+        return [path for path, mark in self.marks.items() if not _is_same(mark, start.get(path, ABSENT))]
 
 
 def held(model: nn.Module) -> Held:

@@ -33,7 +33,7 @@ def built(build: Callable[[], nn.Module]) -> nn.Module:
 @pytest.mark.parametrize("build", HOSTS)
 def test_a_network_that_is_built_anew_goes_on_as_the_saved_one(build: Callable[[], nn.Module]) -> None:
     model = built(build)
-    start = held(model)
+    start = held(model).marks
     step(model)
     step(model)
     now = held(model)
@@ -69,7 +69,7 @@ class Stats:
 def test_an_object_of_ones_own_is_kept_where_it_stands_and_lost_where_it_is_new() -> None:
     host = Host()
     host.stats = Stats()
-    start = held(host)
+    start = held(host).marks
     host.stats.count = 4
     assert held(host).losses(start) == []
     other = Host()
@@ -84,7 +84,7 @@ def test_an_object_of_ones_own_is_kept_where_it_stands_and_lost_where_it_is_new(
 def test_what_has_no_plain_form_is_named_once_it_has_changed(make: Callable[[], object]) -> None:
     host = Host()
     host.fc2.source = make()
-    start = held(host)
+    start = held(host).marks
     assert held(host).losses(start) == []
     host.fc2.source = make()
     assert held(host).losses(start) == ["fc2.source"]
@@ -93,7 +93,7 @@ def test_what_has_no_plain_form_is_named_once_it_has_changed(make: Callable[[], 
 def test_a_counting_iterator_is_named_once_it_has_counted() -> None:
     host = Host()
     host.counter = itertools.count()
-    start = held(host)
+    start = held(host).marks
     next(host.counter)
     assert held(host).losses(start) == ["counter"]
 
