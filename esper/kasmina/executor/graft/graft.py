@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
 from esper.kasmina.executor.passes.compiled import is_one_graph
+from esper.kasmina.executor.passes.forms import GoesBy
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.between import KeyedDropout
@@ -176,7 +177,7 @@ class Graft:
         self._state.gate = gate_from_logits(self.blend.config, logits)
 
 
-class ReadTap:
+class ReadTap(GoesBy):
     """Keeps the input of layer k for the seed."""
 
     def __init__(self, graft: Graft) -> None:
@@ -186,7 +187,7 @@ class ReadTap:
         self.graft.read(arguments[0])
 
 
-class WriteTap:
+class WriteTap(GoesBy):
     """Adds the seed's output to the submodule's."""
 
     def __init__(self, graft: Graft) -> None:
@@ -196,7 +197,7 @@ class WriteTap:
         return self.graft.join(output)
 
 
-class ConfidenceTap:
+class ConfidenceTap(GoesBy):
     """Before each forward pass, asks the host alone for its logits and sets the seed's share of each sample."""
 
     def __init__(self, graft: Graft, neighbours: list[Graft]) -> None:

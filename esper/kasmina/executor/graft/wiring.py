@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.surgery import stored_parameter
 
 SEED_KEY = "seed_id"
 HOST_KEY = "host_group"
@@ -43,7 +44,7 @@ def group_by_host(
         if parameter.requires_grad:
             module_name, _, parameter_name = name.rpartition(".")
             path = twins_of.get(module_name)
-            twin = None if path is None or host is None else getattr(host.get_submodule(path), parameter_name, None)
+            twin = None if path is None or host is None else stored_parameter(host.get_submodule(path), parameter_name)
             index = _group_of(optimizer, twin, parameter)
             if index is None:
                 parameter.requires_grad_(False)

@@ -79,7 +79,7 @@ class Splits:
         for name, split in self.named():
             for tensor in (split.inputs, split.targets):
                 state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-                state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+                state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return state.hexdigest()
 
 

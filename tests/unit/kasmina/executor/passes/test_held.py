@@ -1,110 +1,133 @@
-"""Whatever foreign code does to a module's attributes inside is undone: counters, caches, generators, containers."""
+"""What a network holds beside its weights goes into a file and comes back, or it is named."""
 
 from __future__ import annotations
 
-from collections import deque
-from types import SimpleNamespace
+import io
+import itertools
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim import SGD
 
-from esper.kasmina.executor.passes.held import held
-from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.passes.held import held, put_back, remembered
+from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, cached_activation, step
 
 
-class Busy(nn.Module):
-    """Changes something of every kind in each forward pass."""
+def through_a_file(tree: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(tree, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
+
+def built(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return build()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("build", HOSTS)
+def test_a_network_that_is_built_anew_goes_on_as_the_saved_one(build: Callable[[], nn.Module]) -> None:
+    model = built(build)
+    start = held(model).marks
+    step(model)
+    step(model)
+    now = held(model)
+    assert now.losses(start) == (["seen[1]['pair']"] if build is cached_activation else [])
+    saved = through_a_file(TrainingArm(model, SGD(model.parameters())).state_dict())
+    again, third = built(build), built(build)
+    for each in (again, third):
+        TrainingArm(each, SGD(each.parameters())).load_state_dict(saved, lambda arm: [])
+    for _ in range(2):
+        assert torch.equal(step(again), step(model))
+    TrainingArm(model, SGD(model.parameters())).load_state_dict(saved, lambda arm: [])
+    assert torch.equal(step(third), step(model))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("build", HOSTS)
+def test_what_a_pass_moved_is_put_back_into_the_same_network(build: Callable[[], nn.Module]) -> None:
+    model, plain = built(build), built(build)
+    step(model)
+    step(plain)
+    tree, weights = remembered(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(model)
+    put_back(model, tree)
+    model.load_state_dict(weights)
+    assert torch.equal(step(model), step(plain))
+
+
+class Stats:
     def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(3, 3)
-        self.calls = 0
-        self.history: list[int] = []
-        self.recent: deque[int] = deque([7, 8], maxlen=2)
-        self.nested = {"sizes": [1, 2], "seen": {1}}
-        self.draws = torch.Generator().manual_seed(3)
-        self.average = torch.zeros(3)
-        self.register_buffer("steps", torch.zeros(()), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        self.history.append(self.calls)
-        self.recent.append(self.calls)
-        self.nested["sizes"][0] += 1
-        self.nested["seen"].add(self.calls + 10)
-        self.nested[f"call {self.calls}"] = []
-        self.last = x
-        self.average.add_(1.0)
-        self.steps = self.steps + 1
-        self.made = nn.Linear(3, 3)
-        self.register_forward_hook(lambda *_: None)
-        return self.fc(x) + torch.rand(3, generator=self.draws)
+        self.count = 0
 
 
-def state_of(model: Busy) -> dict[str, object]:
-    return {
-        "names": sorted(vars(model)),
-        "modules": list(model._modules),
-        "buffers": {name: (id(buffer), buffer.tolist()) for name, buffer in model.named_buffers()},
-        "hooks": len(model._forward_hooks),
-        "average": (id(model.average), model.average.tolist()),
-        "draws": (id(model.draws), model.draws.get_state().tolist()),
-        "containers": [id(model.history), id(model.recent), id(model.nested), id(model.nested["sizes"])],
-        "content": repr((model.calls, model.history, model.recent, model.nested)),
-    }
+def test_an_object_of_ones_own_is_kept_where_it_stands_and_lost_where_it_is_new() -> None:
+    host = Host()
+    host.stats = Stats()
+    start = held(host).marks
+    host.stats.count = 4
+    assert held(host).losses(start) == []
+    other = Host()
+    other.stats = Stats()
+    put_back(other, through_a_file(held(host).tree))
+    assert other.stats.count == 4
+    host.fc1.history = [Stats()]
+    assert held(host).losses(start) == ["fc1.history[0]"]
 
 
-def test_attributes_containers_generators_and_plain_tensors_are_as_before():
-    model = Busy()
-    before = state_of(model)
-    with side_pass([model], key=1, training=False):
-        model(torch.randn(2, 3))
-        model(torch.randn(2, 3))
-    assert state_of(model) == before
+@pytest.mark.parametrize("make", [lambda: iter([1]), lambda: (number for number in range(3)), lambda: io.StringIO()])
+def test_what_has_no_plain_form_is_named_once_it_has_changed(make: Callable[[], object]) -> None:
+    host = Host()
+    host.fc2.source = make()
+    start = held(host).marks
+    assert held(host).losses(start) == []
+    host.fc2.source = make()
+    assert held(host).losses(start) == ["fc2.source"]
 
 
-def test_a_pass_inside_a_pass_gives_back_what_the_outer_one_had():
-    model = Busy()
-    with side_pass([model], key=1, training=False):
-        model(torch.randn(2, 3))
-        with side_pass([model], key=2, training=False):
-            model(torch.randn(2, 3))
-        assert model.calls == 1
-        assert model.nested["sizes"] == [2, 2]
-    assert model.calls == 0
+def test_a_counting_iterator_is_named_once_it_has_counted() -> None:
+    host = Host()
+    host.counter = itertools.count()
+    start = held(host).marks
+    next(host.counter)
+    assert held(host).losses(start) == ["counter"]
 
 
-def test_a_cached_activation_of_the_last_step_keeps_its_graph():
-    model = nn.Linear(3, 3)
-    x = torch.randn(2, 3, requires_grad=True)
-    model.cached = torch.exp(x)
-    with held([model]):
-        model.cached = None
-    model.cached.sum().backward()
-    assert x.grad is not None
+def test_attributes_that_came_later_go_and_those_that_went_come_back() -> None:
+    host = Host()
+    host.first = 1
+    tree = held(host).tree
+    host.second = 2
+    del host.first
+    put_back(host, tree)
+    assert host.first == 1
+    assert not hasattr(host, "second")
 
 
-def test_a_container_that_holds_itself_is_put_back():
-    model = nn.Linear(2, 2)
-    model.ring = [1]
-    model.ring.append(model.ring)
-    with held([model]):
-        model.ring.clear()
-    assert model.ring[0] == 1
-    assert model.ring[1] is model.ring
+def test_what_two_modules_share_stays_shared() -> None:
+    host, other = Host(), Host()
+    for each in (host, other):
+        each.fc1.shared = each.fc2.shared = {"calls": [0]}
+        each.mine, each.weights = each.fc1, [each.fc1.weight]
+    host.fc1.shared["calls"].append(1)
+    host.fc1.late = host.fc2.late = [host.fc1.shared]
+    put_back(other, through_a_file(held(host).tree))
+    assert other.fc1.shared is other.fc2.shared is other.fc1.late[0]
+    assert other.fc1.late is other.fc2.late
+    assert other.fc1.shared == {"calls": [0, 1]}
+    assert other.mine is other.fc1
+    assert other.weights[0] is other.fc1.weight
 
 
-def test_a_lazy_module_that_learnt_its_sizes_inside_keeps_them():
-    model = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d())
-    with side_pass([model], key=1, training=False):
-        model(torch.randn(2, 3))
-    assert model[0].weight.shape == (4, 3)
-    assert model(torch.randn(5, 3)).shape == (5, 4)
-
-
-def test_what_hides_in_other_objects_is_not_seen():
-    model = nn.Linear(2, 2)
-    model.state = SimpleNamespace(steps=0)
-    with held([model]):
-        model.state.steps = 5
-    assert model.state.steps == 5
+def test_a_saved_view_doesnt_bring_the_data_set_along() -> None:
+    host = Host()
+    host.probe = torch.zeros(100_000, 4)[:5]
+    file = io.BytesIO()
+    torch.save(held(host).tree, file)
+    assert len(file.getvalue()) < 100_000
+    assert INPUTS.shape == (5, 4)
