@@ -23,6 +23,9 @@ MODE_CONSERVATIVE = MetricSpec("tolaria.mode.conservative", "bool", "1 in conser
 PARAMETERS = MetricSpec("tolaria.model.parameters", "count", "trainable parameters, seeds included")
 TRAINING_MACS = MetricSpec("tolaria.training.macs", "count", "training multiply-accumulates so far, growth included")
 TIMEOUT_TOTAL = MetricSpec("tolaria.timeout.total", "count", "packets without an answer in time")
+ANSWERS_REFUSED = MetricSpec(
+    "tolaria.answers.refused_total", "count", "packets whose answer couldn't be used, of any service"
+)
 CHECKPOINT_BYTES = MetricSpec("tolaria.checkpoint.size_bytes", "bytes", "size of the last checkpoint")
 CHECKPOINT_LATENCY = MetricSpec("tolaria.checkpoint.latency_ms", "ms", "time to make the last checkpoint durable")
 
@@ -40,6 +43,7 @@ METRICS = (
     PARAMETERS,
     TRAINING_MACS,
     TIMEOUT_TOTAL,
+    ANSWERS_REFUSED,
     CHECKPOINT_BYTES,
     CHECKPOINT_LATENCY,
 )

@@ -244,4 +244,6 @@ def _twin_fields(gate: GateEvidence) -> Iterator[tuple[str, Any]]:
     for name in ("look", "gain", "margin", "tau", "z", "z_threshold", "mean_twin_score", "samples", "variance"):
         yield name, getattr(gate.twin, name)
     twin = gate.twin
-    yield "standard_error", math.sqrt(twin.variance / twin.samples + twin.tau**2)
+    # A judgement without usable scores is evidence too: that it failed.
+    is_usable = twin.samples > 0 and twin.variance >= 0.0
+    yield "standard_error", math.sqrt(twin.variance / twin.samples + twin.tau**2) if is_usable else math.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,6 +152,19 @@ def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
     assert transition["to_stage"] == "BLENDING"
     assert (judged["verdict"], judged["gain"], judged["look"]) == ("PASS", 0.1, 1)
     assert judged["standard_error"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("samples", "variance"), [(0, 0.0), (0, 0.1), (10, -1.0), (10, float("nan"))])
+def test_a_judgement_without_usable_scores_is_written_all_the_same(
+    tmp_path: Path, samples: int, variance: float
+) -> None:
+    twin = TwinTest(look=1, variance=variance, samples=samples, tau=0.0)
+    gate = GateEvidence(seed_id="s1", verdict=GateVerdict.GATE_VERDICT_FAIL, step=300, detail="no scores", twin=twin)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, gates=(gate,))))
+    (judged,) = read_events(tmp_path)
+    assert judged["detail"] == "no scores"
+    assert math.isnan(judged["standard_error"])
 
 
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
