@@ -13,7 +13,9 @@ _CRITICAL = TelemetryLevel.TELEMETRY_LEVEL_CRITICAL
 TRAINING_LOSS = MetricSpec("tolaria.training.loss", "loss", "smoothed training loss")
 TRAINING_ACCURACY = MetricSpec("tolaria.training.accuracy", "ratio", "accuracy on the judging data after an epoch")
 TRAINING_LATENCY = MetricSpec("tolaria.training.latency_ms", "ms", "mean step time since the last packet")
-HOOK_LATENCY = MetricSpec("tolaria.hook.latency_ms", "ms", "work at one boundary: packet, directives, waiting")
+HOOK_LATENCY = MetricSpec(
+    "tolaria.hook.latency_ms", "ms", "own work at one boundary: packet and directives, without waiting"
+)
 APPLY_LATENCY = MetricSpec("tolaria.apply.latency_ms", "ms", "directives executed at one boundary")
 WAIT_LATENCY = MetricSpec("tolaria.wait.latency_ms", "ms", "waiting for the control plane at one boundary")
 EPOCHS_TOTAL = MetricSpec("tolaria.epochs.total", "count", "epochs done")

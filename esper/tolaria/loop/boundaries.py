@@ -172,7 +172,7 @@ class Boundaries:
         total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
         session.timings.boundary_ms.append(total_ms)
         session.measured.note(
-            hook_ms=total_ms,
+            hook_ms=total_ms - wait_ms,
             apply_ms=apply_ms,
             finalize_ms=total_ms - wait_ms - apply_ms,
             recent_ms=session.timings.step_ms[-max(1, len(packet.recent_steps)) :],

@@ -67,7 +67,8 @@ class Boundary:
     """What was done between two steps, and how long it took.
 
     `result` is what was executed here (of packet `packet.packet_index - lag`), `collected` the executor's evidence
-    that went out with `packet`.
+    that went out with `packet`. Times are in milliseconds: waiting for the answer, executing directives, and the rest
+    of the boundary's own work.
     """
 
     step: int

@@ -83,7 +83,7 @@ class TelemetryObserver(Observer):
         return [
             metric(m.TRAINING_LOSS, packet.smoothed_loss),
             metric(m.TRAINING_LATENCY, step_ms),
-            metric(m.HOOK_LATENCY, boundary.hook_ms),
+            metric(m.HOOK_LATENCY, boundary.hook_ms + boundary.apply_ms),
             metric(m.APPLY_LATENCY, boundary.apply_ms),
             metric(m.WAIT_LATENCY, boundary.wait_ms),
             metric(m.SEEDS_ACTIVE, len(living(boundary.seeds))),
