@@ -24,7 +24,7 @@ from esper.tamiyo import features, mode, risk
 from esper.tamiyo.commands import Issue, issue, settle
 from esper.tamiyo.context import RunContext, command_number
 from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
-from esper.tamiyo.selection import Selection, eligible_slots, evidence_of
+from esper.tamiyo.selection import Selection, evidence_of
 from esper.tamiyo.signals import Signals, as_messages, observe
 
 Select = Callable[[TamiyoRunState, SystemStatePacket, RunContext], Selection]
@@ -203,5 +203,4 @@ def _remember(
     state.isolation_violations = packet.isolation_violations
     is_germinating = any(order.operation == GERMINATE for order in orders)
     if is_germinating and proposal.selection is not None and proposal.selection.chosen is not None:
-        count = len(eligible_slots(context.spec.manifest.slots))
-        state.next_slot = (proposal.selection.chosen.position + 1) % count
+        state.next_slot = (proposal.selection.chosen.position + 1) % len(proposal.selection.candidates)

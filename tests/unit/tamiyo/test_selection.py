@@ -125,6 +125,21 @@ def test_named_blueprints_are_tried_in_their_order() -> None:
     assert chosen(selected(spec(trigger=trigger)))[1] == "control.random_frozen"
 
 
+@pytest.mark.parametrize("names", [["residual.linear"], ["residual.linear", "span.linear"]])
+def test_a_blueprint_that_is_named_is_used_though_other_slots_fold(names: list[str]) -> None:
+    host = host_with(residual_slot(0), span_slot(1))
+    trigger = TriggerSettings(trigger=ALWAYS, blueprint_ids=names)
+    grown = [chosen(selected(spec(manifest=host, trigger=trigger), next_slot=turn))[1] for turn in range(2)]
+    assert set(grown) == set(names)
+
+
+def test_a_named_blueprint_takes_foldable_slots_where_it_fits_some() -> None:
+    host = host_with(residual_slot(0), span_slot(1))
+    trigger = TriggerSettings(trigger=ALWAYS, blueprint_ids=["control.random_frozen"])
+    selection = selected(spec(manifest=host, trigger=trigger))
+    assert [item.slot.slot_id for item in selection.candidates] == [SECOND]
+
+
 def test_a_name_that_fits_no_slot_leaves_every_slot_out() -> None:
     selection = selected(spec(trigger=TriggerSettings(trigger=ALWAYS, blueprint_ids=["span.conv"])))
     assert selection.chosen is None
