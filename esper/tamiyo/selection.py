@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from esper.leyline import (
     Blueprint,
     BlueprintTier,
+    DecisionReason,
     HandlingClass,
     SeedStage,
     SelectionCandidate,
@@ -35,7 +36,14 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
 }
-BUDGET = "budget"
+BUDGET, CLOSED = "budget", "closed"
+LACKS: Sequence[tuple[DecisionReason, str]] = (
+    (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
+    (DecisionReason.DECISION_REASON_EMBARGO, CLOSED),
+    (DecisionReason.DECISION_REASON_NO_SLOT, ""),
+)
+"""By how the exclusion of a candidate begins; what a person could change comes first."""
+TOLD_SLOTS = 3
 UNTRIED_SCORE = 1.0
 
 Choice = tuple[SlotSpec, Blueprint | None]
@@ -74,9 +82,13 @@ class Selection:
     chosen: Candidate | None
 
     @property
-    def lacks_budget(self) -> bool:
-        """Whether money is what is missing."""
-        return self.chosen is None and any(item.excluded.startswith(BUDGET) for item in self.candidates)
+    def lack(self) -> tuple[DecisionReason, str]:
+        """What is missing where nothing could be chosen: money, an open slot, or any slot at all; and the words."""
+        for reason, prefix in LACKS:
+            found = [item for item in self.candidates if item.excluded.startswith(prefix)]
+            if found:
+                return reason, _exclusions(found)
+        return DecisionReason.DECISION_REASON_NO_SLOT, "the host has no slot"
 
     def as_message(self) -> SelectionContext | None:
         if self.chosen is None or self.chosen.blueprint is None:
@@ -86,6 +98,12 @@ class Selection:
             blueprint_id=self.chosen.blueprint.blueprint_id,
             candidates=[item.as_message() for item in self.candidates],
         )
+
+
+def _exclusions(candidates: Sequence[Candidate]) -> str:
+    told = [f"{item.slot.slot_id}: {item.excluded}" for item in candidates[:TOLD_SLOTS]]
+    more = len(candidates) - len(told)
+    return "; ".join([*told, f"and {more} more slots"] if more else told)
 
 
 def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
@@ -180,10 +198,10 @@ def _closure(slot_id: str, packet: SystemStatePacket) -> str | None:
     """Why the slot is closed: for its embargo, and until the seed that was culled there has left no remains."""
     for embargo in packet.growth.embargoes:
         if embargo.slot_id == slot_id and packet.step < embargo.until_step:
-            return f"closed until step {embargo.until_step}"
+            return f"{CLOSED} until step {embargo.until_step}"
     for seed in packet.seeds:
         if seed.slot_id == slot_id and seed.stage in CLOSING_STAGES:
-            return f"closed until seed {seed.seed_id} is cleared from it"
+            return f"{CLOSED} until seed {seed.seed_id} is cleared from it"
     return None
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from esper.core.errors import DependencyViolationError
 from esper.leyline import (
     Budget,
+    DecisionReason,
     Embargo,
     HostManifest,
     SeedStage,
@@ -92,7 +93,9 @@ def test_a_slot_whose_seed_would_break_the_budget_is_skipped() -> None:
 def test_with_nothing_affordable_nothing_is_chosen_and_the_budget_is_blamed() -> None:
     selection = selected(spec(budget=Budget(max_parameters=510)))
     assert selection.chosen is None
-    assert selection.lacks_budget
+    reason, words = selection.lack
+    assert reason == DecisionReason.DECISION_REASON_BUDGET
+    assert "budget: max_parameters is" in words
     assert selection.as_message() is None
 
 
@@ -143,7 +146,8 @@ def test_a_named_blueprint_takes_foldable_slots_where_it_fits_some() -> None:
 def test_a_name_that_fits_no_slot_leaves_every_slot_out() -> None:
     selection = selected(spec(trigger=TriggerSettings(trigger=ALWAYS, blueprint_ids=["span.conv"])))
     assert selection.chosen is None
-    assert not selection.lacks_budget
+    assert selection.lack[0] == DecisionReason.DECISION_REASON_NO_SLOT
+    assert "no blueprint fits" in selection.lack[1]
     assert {item.excluded for item in selection.candidates} == {"no blueprint fits"}
 
 
