@@ -137,6 +137,7 @@ class Boundaries:
     def _note(self, result: PacketResult) -> None:
         session = self._session
         session.progress.history.note(result)
+        session.progress.reason.note(result, session.progress.step)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
@@ -190,6 +191,7 @@ class Boundaries:
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
+                reason=session.progress.reason.now,
             )
         )
 

@@ -16,6 +16,7 @@ from esper.leyline import SystemStatePacket
 
 if TYPE_CHECKING:
     from esper.kasmina.executor import Collected
+    from esper.tolaria.record.growth_reason import Reason
     from esper.tolaria.record.packet_result import PacketResult
 
 
@@ -81,6 +82,8 @@ class Boundary:
     wait_ms: float
     apply_ms: float
     hook_ms: float
+    reason: Reason | None = None
+    """Why the run grows or waits now; None before the first answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,10 +16,12 @@ from esper.leyline import (
     Decision,
     DecisionMetadata,
     DecisionReason,
+    DirectiveKind,
     GateEvidence,
     GateVerdict,
     PolicyMetadata,
     RejectionReason,
+    SeedDirective,
     SeedGate,
     SeedStage,
     StageTransition,
@@ -28,6 +30,7 @@ from esper.leyline import (
     TwinTest,
 )
 from esper.tolaria.record.events import EventLog, incident_kind
+from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.observer import Boundary, Notice, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.reading import INCIDENTS, read_events
@@ -125,6 +128,29 @@ def test_commands_are_counted_and_refusals_keep_their_reason(tmp_path: Path) -> 
     commands = [event for event in read_events(tmp_path) if event["kind"] == "command"]
     assert commands[0]["reasons"] == ["PLATEAU"]
     assert commands[1]["rejection"] == "NONCE_REPLAYED"
+
+
+def test_why_a_run_waits_is_written_at_each_change_only(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step, name in ((10, "WARMING_UP"), (20, "WARMING_UP"), (30, "SATURATED"), (40, "WARMING_UP")):
+            why = Reason(name=name, detail=f"at {step}", since_step=step)
+            log.on_boundary(replace(boundary(PacketResult(packet_index=0), step), reason=why))
+    told = [event for event in read_events(tmp_path) if event["kind"] == "growth"]
+    assert [(event["step"], event["reason"], event["detail"]) for event in told] == [
+        (10, "WARMING_UP", "at 10"),
+        (30, "SATURATED", "at 30"),
+        (40, "WARMING_UP", "at 40"),
+    ]
+
+
+def test_an_operators_order_is_written_with_its_issuer_and_rationale(tmp_path: Path) -> None:
+    pause = SeedDirective(directive_id="d", kind=DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH, rationale="new data")
+    order = CommandOutcome(command_id="op-1", accepted=True, issued_by="operator:ada", directives=[pause])
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, outcomes=(order,))))
+    (command,) = (event for event in read_events(tmp_path) if event["kind"] == "command")
+    assert (command["issued_by"], command["rationale"]) == ("operator:ada", "new data")
+    assert command["directives"] == ["PAUSE_GROWTH"]
 
 
 def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
