@@ -3,6 +3,7 @@
 EsperError
   ConfigError                    names the key, the value, and what to do
   ContractError                  a message lacks or misuses a field; carries every violation
+    InvalidAnswer                it came from a peer, as the answer to a call
   DependencyViolationError       an id, blueprint, artefact or run is missing: no substitute is made
     KernelsNotBuilt              the compiled operators are absent
     ServiceUnavailable           a peer can't be reached
@@ -48,6 +49,10 @@ class ContractError(EsperError):
         super().__init__(f"{message_type}: {'; '.join(violations)}")
         self.message_type = message_type
         self.violations = tuple(violations)
+
+
+class InvalidAnswer(ContractError):
+    """A peer answered with a message that can't be used, or that answers something else."""
 
 
 class DependencyViolationError(EsperError):

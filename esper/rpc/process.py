@@ -137,13 +137,16 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
 
 
 async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter: Reporter, stopping: Stopping) -> None:
-    """Serve and watch until told to stop, then drain."""
+    """Serve and watch until told to stop, then drain. A watcher that fails ends the process with its cause."""
     watchers = [asyncio.create_task(watch_health(server, servicers, reporter)), asyncio.create_task(_watch_loop_lag())]
+    stopped = asyncio.create_task(stopping.asked.wait())
     try:
-        await stopping.asked.wait()
+        done, _ = await asyncio.wait([stopped, *watchers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        for watcher in watchers:
-            watcher.cancel()
+        for task in (stopped, *watchers):
+            task.cancel()
         await server.drain(stopping.grace_s)
 
 

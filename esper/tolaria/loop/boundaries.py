@@ -161,6 +161,7 @@ class Boundaries:
     def _note(self, result: PacketResult) -> None:
         session = self._session
         session.progress.history.note(result)
+        session.progress.reason.note(result, session.progress.step)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
@@ -196,7 +197,7 @@ class Boundaries:
         total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
         session.timings.boundary_ms.append(total_ms)
         session.measured.note(
-            hook_ms=total_ms,
+            hook_ms=total_ms - wait_ms,
             apply_ms=apply_ms,
             finalize_ms=total_ms - wait_ms - apply_ms,
             recent_ms=session.timings.step_ms[-max(1, len(packet.recent_steps)) :],
@@ -214,6 +215,7 @@ class Boundaries:
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
+                reason=session.progress.reason.now,
             )
         )
 

@@ -102,6 +102,7 @@ def build_summary(
         "training_macs": progress.macs.total,
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
+        "growth_reason": None if progress.reason.now is None else progress.reason.now.as_fields(),
         "seeds": [seed_entry(seed, history.unjudged) for seed in history.seeds.values()],
         "commands": history.command_counts(),
         **timings.quantiles(),

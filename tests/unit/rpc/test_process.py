@@ -143,6 +143,19 @@ def test_a_service_may_stop_itself_and_closes_its_servicers(tmp_path: Path, sock
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.usefixtures("secret")
+def test_a_watcher_that_fails_ends_the_process_with_its_cause(
+    tmp_path: Path, socket_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Torn(ScriptedBus):
+        def is_ready(self) -> bool:
+            raise RuntimeError("nobody knows how it feels")
+
+    argv = ["--state-dir", str(tmp_path / "new"), "--listen", f"unix:{socket_dir}/s"]
+    assert run_service("kasmina", lambda context: [Torn()], argv, config_type=Nothing) == 1
+    assert "nobody knows how it feels" in capsys.readouterr().err
+
+
 PROGRAM = textwrap.dedent(
     """
     import asyncio, sys

@@ -50,6 +50,10 @@ def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     [
         ({"blueprints": ("span.conv",)}, "fits none of the host's slots"),
         ({"blueprints": ("absent",)}, "there is no such blueprint"),
+        (
+            {"blueprints": ("span.linear", "control.random_frozen", "residual.linear")},
+            "blueprints = 'control.random_frozen': gets no slot: residual.linear, span.linear take all that it fits",
+        ),
         ({"slots": ("absent",)}, "the host calls no submodule 'absent'"),
         ({"data": "absent"}, "expected digits"),
         ({"kasmina": "127.0.0.1:1"}, "ESPER_LEYLINE_SECRET"),
