@@ -26,9 +26,16 @@ def _metadata(group: str, help: str, choices: tuple[str, ...] = ()) -> dict[str,
 class TrainConfig:
     """One training run."""
 
-    data: str = _setting("data", "digits", "digits, mnist1d, pytext, a PATH, or module:source")
+    data: str = _setting("data", "digits", "digits, mnist1d, pytext, text:PATH, tokens:FILE, a PATH, or module:source")
     samples: int | None = _setting("data", None, "samples to take or to generate; default: the source's own number")
-    context: int = _setting("data", 128, "bytes in one pytext sequence")
+    context: int = _setting("data", 128, "tokens (of pytext and text:, bytes) in one sequence")
+    vocabulary: int | None = _setting("data", None, "tokens known to tokens:FILE; default: its largest plus one")
+    token_type: str | None = _setting(
+        "data", None, "type of a token in tokens:FILE; default: its header's, else uint16", ("uint16", "uint32")
+    )
+    document_mark: str | None = _setting(
+        "data", None, "what divides documents: words of a text, the number of a token; default: none"
+    )
     batch_size: int = _setting("data", 64, "samples in one step")
 
     model: str = _setting("model", "mlp", "mlp, conv1d, cnn, transformer, or module:factory")
@@ -45,6 +52,10 @@ class TrainConfig:
     tied: bool = _setting("model", False, "one weight for the transformer's token embedding and its output")
 
     epochs: int = _setting("training", 120, "passes over the training data")
+    steps: int | None = _setting("training", None, "steps of the run; default: those of its epochs")
+    steps_per_epoch: int | None = _setting(
+        "training", None, "steps between evaluations where data is drawn from a stream; default: 100"
+    )
     seed: int = _setting("training", 1, "seed of every random draw of the run")
     optimizer: str = _setting("training", "adam", "optimiser", ("adam", "adamw", "sgd"))
     lr: float = _setting("training", 3e-3, "learning rate after warm-up")
@@ -158,6 +169,7 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
+    *("vocabulary", "steps", "steps_per_epoch"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
