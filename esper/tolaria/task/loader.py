@@ -51,8 +51,13 @@ class StreamLoader:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step, counted from 0."""
-        drawn = self._stream.draw(self._batch_size, generator(self._seed, "batch", step)).to(self._device)
-        return drawn.inputs, drawn.targets
+        drawn = self._stream.draw(self._batch_size, generator(self._seed, "batch", step))
+        return self._moved(drawn.inputs), self._moved(drawn.targets)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        # From pinned memory the copy waits for nothing that the device still does.
+        is_cuda = self._device.type == "cuda"
+        return tensor.pin_memory().to(self._device, non_blocking=True) if is_cuda else tensor
 
 
 def make_loader(config: TrainConfig, splits: Splits, device: torch.device) -> Loader | StreamLoader:

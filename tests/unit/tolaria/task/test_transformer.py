@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from esper.kasmina.executor import TrainingArm, count_macs
 from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle, Rotary
 
 STYLES = [
@@ -92,6 +93,17 @@ def test_rotary_positions_leave_products_that_depend_on_the_distance_alone() -> 
 
 def test_a_rotary_pass_keeps_the_type_of_what_it_turns() -> None:
     assert Rotary(4, 2)(torch.randn(1, 1, 3, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("mlp", ["plain", "gated"])
+def test_its_work_is_a_product_for_each_weight_and_token_and_half_of_the_pairs_of_tokens(mlp: str) -> None:
+    depth, context, size = 3, 8, 16
+    model = decoder(DecoderStyle(size=size, heads=2, positions="rotary", mlp=mlp), depth)
+    work = count_macs(TrainingArm(model, torch.optim.SGD(model.parameters(), lr=0.1)), tokens())
+    matrices = sum(part.weight.numel() for part in model.modules() if isinstance(part, nn.Linear))
+    # Two products over all pairs, of which half are needed.
+    assert work.forward == context * matrices + depth * context * context * size
+    assert work.training == 3 * work.forward
 
 
 def test_tied_weights_are_one_parameter_and_start_near_a_uniform_guess() -> None:
