@@ -66,6 +66,6 @@ def make_loader(config: TrainConfig, splits: Splits, device: torch.device) -> Lo
         steps = config.steps_per_epoch or STEPS_PER_EPOCH
         return StreamLoader(splits.stream, config.batch_size, config.seed, steps, device)
     if config.steps_per_epoch is not None:
-        remedy = f"only text: and tokens: have no epochs of their own; leave it out for {config.data}"
+        remedy = f"is for data drawn from a stream; {config.data} has epochs of its own: leave it out"
         raise ConfigError("steps_per_epoch", config.steps_per_epoch, remedy)
     return Loader(splits.train, config.batch_size, config.seed)

@@ -130,5 +130,6 @@ def _whole_documents(lengths: NDArray[np.int64], wanted: int, most: int) -> NDAr
 
 def _too_short(corpus: Corpus, lengths: NDArray[np.int64], context: int) -> ConfigError:
     arrived = f"{len(corpus.tokens):,} tokens in {len(lengths):,} documents, the longest of {int(lengths.max()):,}"
-    remedy = f"{arrived}: too short to hold whole documents out for sequences of {context}; give more or shorter ones"
-    return ConfigError("data", corpus.name, f"{remedy}, or a smaller --context")
+    sets = f"too little for sequences of {context} in three sets of whole documents"
+    remedy = "give more text, more and shorter documents (--document-mark divides a file), or a smaller --context"
+    return ConfigError("data", corpus.name, f"{arrived}: {sets}; {remedy}")

@@ -47,7 +47,10 @@ class Text:
             remedy = "holds a zero byte, so it is no text; leave it out by a pattern, such as text:'FOLDER/**/*.py'"
             raise ConfigError("data", str(culprit), remedy)
         if self._mark is not None:
-            starts = np.union1d(starts, list(_after_marks(content, self._mark, name)))
+            inner = np.fromiter(_after_marks(content, self._mark), dtype=np.int64)
+            if not len(inner):
+                raise ConfigError("document_mark", self._mark, f"divides nothing: it stands nowhere inside {name}")
+            starts = np.union1d(starts, inner)
         starts = with_stretches(starts, len(content), self._context)
         return Corpus(name=name, tokens=np.frombuffer(content, np.uint8), starts=starts, vocabulary=VOCABULARY)
 
@@ -102,11 +105,9 @@ def _unreadable(error: OSError) -> ConfigError:
     return ConfigError("data", str(where), f"can't be read or packed: {error.strerror}")
 
 
-def _after_marks(content: mmap.mmap, mark: str, name: str) -> Iterator[int]:
+def _after_marks(content: mmap.mmap, mark: str) -> Iterator[int]:
     """Where documents begin that follow a mark."""
     pattern, position = mark.encode(), 0
-    if content.find(pattern) < 0:
-        raise ConfigError("document_mark", mark, f"stands nowhere in {name}")
     while (found := content.find(pattern, position)) >= 0:
         position = found + len(pattern)
         if position < len(content):

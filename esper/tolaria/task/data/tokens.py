@@ -128,7 +128,8 @@ def _document_starts(tokens: NDArray[Any], mark: str, path: Path) -> NDArray[np.
     number = int(mark)
     chunks = range(0, len(tokens), CHUNK)
     marks = np.concatenate([np.flatnonzero(tokens[start : start + CHUNK] == number) + start for start in chunks])
-    if not len(marks):
-        raise ConfigError("document_mark", mark, f"stands nowhere in {path}")
-    starts = marks if marks[0] == 0 else np.concatenate(([0], marks + 1))
-    return starts[starts < len(tokens)].astype(np.int64)
+    starts = marks if 0 in marks[:1] else np.concatenate(([0], marks + 1))
+    starts = starts[starts < len(tokens)].astype(np.int64)
+    if len(starts) < 2:
+        raise ConfigError("document_mark", mark, f"divides nothing: it stands nowhere inside {path}")
+    return starts

@@ -74,5 +74,5 @@ def test_the_loader_is_made_for_what_the_data_is() -> None:
     drawn = replace(sets, stream=Counting())
     assert make_loader(TrainConfig(batch_size=5, steps_per_epoch=7), drawn, device).steps_per_epoch == 7
     assert make_loader(TrainConfig(batch_size=5), drawn, device).steps_per_epoch == 100
-    with pytest.raises(ConfigError, match="no epochs of their own"):
+    with pytest.raises(ConfigError, match="has epochs of its own"):
         make_loader(TrainConfig(batch_size=5, steps_per_epoch=7), sets, device)

@@ -124,7 +124,7 @@ def test_a_token_that_differs_anywhere_in_the_stream_changes_the_digest() -> Non
 
 @pytest.mark.parametrize(("lengths", "context"), [([40] * 3, 8), ([3] * 10, 8), ([1], 1), ([30] * 200, 2000)])
 def test_a_text_too_short_for_its_sets_is_one_clear_line(lengths: list[int], context: int) -> None:
-    with pytest.raises(ConfigError, match="too short to hold whole documents out") as caught:
+    with pytest.raises(ConfigError, match="too little for sequences") as caught:
         split_by_document(corpus(lengths), context, held_out=20, seed=1)
     assert "\n" not in str(caught.value)
 

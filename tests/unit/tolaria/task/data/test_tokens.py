@@ -92,9 +92,11 @@ def test_a_mark_ends_documents_or_begins_them(tmp_path: Path, is_at_the_end: boo
         (TOKENS.astype("<u4").tobytes(), {}, "looks like uint32"),
         (TOKENS.astype("<u2").tobytes(), {"vocabulary": 50}, "vocabulary = 50.*too small.*largest token is 99"),
         (TOKENS.astype("<u2").tobytes(), {"token_type": "uint32"}, "largest token is .*--token-type"),
-        (TOKENS.astype("<u2").tobytes(), {"document_mark": "5000"}, "stands nowhere"),
+        (TOKENS.astype("<u2").tobytes(), {"document_mark": "5000"}, "divides nothing"),
+        (np.append(TOKENS, 5000).astype("<u2").tobytes(), {"document_mark": "5000"}, "divides nothing"),
+        (np.insert(TOKENS, 0, 5000).astype("<u2").tobytes(), {"document_mark": "5000"}, "divides nothing"),
         (TOKENS.astype("<u2").tobytes(), {"document_mark": "<end>"}, "number of the token"),
-        (TOKENS[:40].astype("<u2").tobytes(), {}, "too short"),
+        (TOKENS[:40].astype("<u2").tobytes(), {}, "too little"),
     ],
 )
 def test_what_is_no_file_of_such_tokens_is_one_clear_line(
