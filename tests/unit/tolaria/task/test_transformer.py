@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import product
 from math import log
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from esper.kasmina.executor import TrainingArm, count_macs
@@ -62,6 +65,26 @@ def test_blocks_are_equal_modules_and_repeated_they_are_a_deeper_decoder(style: 
     assert list(model.state_dict()) == list(deeper.state_dict())
     deeper.load_state_dict(model.state_dict())
     assert torch.equal(model(tokens()), deeper(tokens()))
+
+
+# Dynamo looks at the gradients of values between blocks.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("style", [STYLES[0], STYLES[-1]], ids=str)
+def test_blocks_compiled_one_by_one_share_one_graph_at_any_depth(style: DecoderStyle) -> None:
+    graphs: list[GraphModule] = []
+
+    def keep(graph: GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = decoder(style, depth=2).train()
+    for _ in range(2):
+        for block in model.blocks:
+            block.compile(backend=keep)
+        model(tokens()).sum().backward()
+        model.blocks.extend([copy.deepcopy(block) for block in model.blocks])
+    assert len(graphs) == 1
 
 
 def test_the_default_styles_state_has_the_names_that_checkpoints_hold() -> None:

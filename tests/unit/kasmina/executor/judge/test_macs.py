@@ -64,13 +64,14 @@ def test_causal_attention_counts_as_half_forward_and_backward(is_causal, key_hea
     ("operator", "before_dropout"),
     [("flash_attention", ()), ("efficient_attention", (None, True)), ("cudnn_attention", (None, True))],
 )
-def test_every_fused_operator_of_cuda_counts_alike(operator, before_dropout):
-    heads_BHTS = torch.empty(3, 2, 6, 4, device="meta")
+@pytest.mark.parametrize(("is_causal", "share"), [(False, 2), (True, 1)])
+def test_every_fused_operator_of_cuda_counts_alike(operator, before_dropout, is_causal, share):
+    heads_BHTS = torch.empty(3, 2, 6, 4, device="meta", requires_grad=True)
     attend = getattr(torch.ops.aten, f"_scaled_dot_product_{operator}")
-    arguments = (*[heads_BHTS] * 3, *before_dropout, 0.0)
-    pairs = 3 * 2 * 6 * 6
-    assert counted(lambda: attend(*arguments))[1] == 2 * pairs * 4
-    assert counted(lambda: attend(*arguments, True))[1] == pairs * 4
+    product = 3 * 2 * 6 * 6 * 4
+    mixed, forward = counted(lambda: attend(*[heads_BHTS] * 3, *before_dropout, 0.0, is_causal)[0])
+    _, backward = counted(lambda: torch.autograd.grad(mixed.sum(), heads_BHTS))
+    assert (forward, backward) == (share * product, 2 * share * product)
 
 
 @pytest.mark.parametrize(
