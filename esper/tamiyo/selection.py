@@ -170,7 +170,7 @@ def _candidate(
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
     signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
-    price = cost(blueprint, slot, signal, completed(blueprint, {}))
+    price = cost(blueprint, slot, signal, completed(blueprint, {}), context.spec.manifest.task)
     excluded = (
         _closure(slot.slot_id, packet)
         or _restriction(blueprint, context.trigger.blueprint_ids)

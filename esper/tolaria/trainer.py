@@ -102,7 +102,7 @@ class Trainer:
                 seed=self._config.seed,
                 step=progress.step,
                 total_steps=run.total_steps,
-                epochs=self._config.epochs,
+                epochs=-(-run.total_steps // run.loader.steps_per_epoch),
                 steps_per_epoch=run.loader.steps_per_epoch,
                 splits=run.splits.sizes,
                 parameters=run.executor.arm.parameter_count(),

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.compiled import eagerly
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.task import decoder
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import Split
 from esper.tolaria.task.entry_point import load
@@ -30,11 +31,11 @@ Layout = Literal["vector", "sequence", "image", "tokens", "as given"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a named model is built: (sample shape, outputs, widths, dropout) -> module."""
+    """How a named model is built: (sample shape, outputs, widths, settings) -> module."""
 
-    build: Callable[[tuple[int, ...], int, tuple[int, ...], float], nn.Module]
+    build: Callable[[tuple[int, ...], int, tuple[int, ...], TrainConfig], nn.Module]
     layout: Layout
-    widths: tuple[int, ...]
+    widths: Callable[[TrainConfig], tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,19 +47,19 @@ class Host:
     splits: Splits
 
 
-def mlp(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def mlp(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """Linear layers `fc1`, `fc2`, ... with ReLU between."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     sizes = (*shape, *widths)
     for number, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
         layers[f"fc{number}"] = nn.Linear(fan_in, fan_out)
         layers[f"act{number}"] = nn.ReLU()
-        _add_dropout(layers, number, dropout)
+        _add_dropout(layers, number, config.dropout)
     layers[f"fc{len(sizes)}"] = nn.Linear(sizes[-1], outputs)
     return nn.Sequential(layers)
 
 
-def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """Strided convolutions `conv1` (kernel 5), `conv2`, ... (kernel 3) with ReLU between, then `fc`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, length = shape
@@ -66,7 +67,7 @@ def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropou
         kernel = 5 if number == 1 else 3
         layers[f"conv{number}"] = nn.Conv1d(channels, width, kernel, stride=2, padding=1)
         layers[f"act{number}"] = nn.ReLU()
-        _add_dropout(layers, number, dropout)
+        _add_dropout(layers, number, config.dropout)
         channels, length = width, (length + 2 - kernel) // 2 + 1
         if length < 1:
             raise ConfigError("hidden", widths, f"{number} strided convolutions leave nothing of {shape[1]} positions")
@@ -75,7 +76,7 @@ def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropou
     return nn.Sequential(layers)
 
 
-def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """Convolution, BatchNorm, ReLU for each width, pooled by two after every second one, then `fc`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, height, width = shape
@@ -86,33 +87,36 @@ def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: 
         if number % 2 == 0 and min(height, width) >= 2:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
             height, width = height // 2, width // 2
-        _add_dropout(layers, number, dropout)
+        _add_dropout(layers, number, config.dropout)
         channels = filters
     layers["flatten"] = nn.Flatten()
     layers["fc"] = nn.Linear(channels * height * width, outputs)
     return nn.Sequential(layers)
 
 
-def transformer(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def transformer(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """A causal language model with one block for each width; the widths are those of the blocks' MLPs."""
-    return CausalTransformer(vocabulary=outputs, context=shape[0], widths=widths, dropout=dropout)
+    style = decoder.style_of(config)
+    return CausalTransformer(vocabulary=outputs, context=shape[0], widths=widths, dropout=config.dropout, style=style)
 
 
 RECIPES: dict[str, Recipe] = {
-    "mlp": Recipe(mlp, "vector", (6, 6)),
-    "conv1d": Recipe(conv1d, "sequence", (20, 20, 20)),
-    "cnn": Recipe(cnn, "image", (4, 8)),
-    "transformer": Recipe(transformer, "tokens", (32, 32)),
+    "mlp": Recipe(mlp, "vector", lambda config: config.hidden or (6, 6)),
+    "conv1d": Recipe(conv1d, "sequence", lambda config: config.hidden or (20, 20, 20)),
+    "cnn": Recipe(cnn, "image", lambda config: config.hidden or (4, 8)),
+    "transformer": Recipe(transformer, "tokens", decoder.widths_of),
 }
 
 
 def host_widths(config: TrainConfig) -> tuple[int, ...]:
     """Widths of the hidden layers, given or the named model's own; empty for a model that decides its own."""
-    return config.hidden or (RECIPES[config.model].widths if config.model in RECIPES else ())
+    return RECIPES[config.model].widths(config) if config.model in RECIPES else config.hidden
 
 
 def build_host(config: TrainConfig, splits: Splits) -> Host:
     """The host that `model` names, its weights drawn from the run's seed, beside data in its layout."""
+    if config.model != "transformer":
+        decoder.refuse_settings(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(config.seed, "weights"))
         if ":" in config.model:
@@ -121,7 +125,7 @@ def build_host(config: TrainConfig, splits: Splits) -> Host:
         if recipe is None:
             raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
         fitted = in_layout(splits, recipe.layout, config)
-        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config.dropout)
+        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config)
     return Host(name=config.model, model=model, splits=fitted)
 
 
@@ -138,11 +142,7 @@ def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
     if wanted is None:
         what = "tokens" if is_tokens else "numbers"
         raise ConfigError("model", config.model, f"wants {layout} samples; {config.data} gives {what} of shape {shape}")
-    reshaped = {
-        name: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets)
-        for name, split in splits.named()
-    }
-    return Splits(**reshaped, task=splits.task, outputs=splits.outputs)
+    return splits.mapped(lambda split: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets))
 
 
 def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: float) -> None:

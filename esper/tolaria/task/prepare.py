@@ -14,7 +14,7 @@ from esper.leyline import HostManifest
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.device import open_device
-from esper.tolaria.task.loader import Loader
+from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.models import build_host, check_outputs
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
@@ -29,7 +29,7 @@ class Prepared:
     config: TrainConfig
     splits: Splits
     task: SplitTask
-    loader: Loader
+    loader: Loader | StreamLoader
     executor: SeedExecutor
     device: torch.device
     total_steps: int
@@ -65,8 +65,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     check_outputs(model, splits.train.inputs[:2], splits.outputs)
     check_judging_data(config, splits)
     task = make_task(splits)
-    loader = Loader(splits.train, config.batch_size, config.seed)
-    total_steps = config.epochs * loader.steps_per_epoch
+    loader = make_loader(config, splits, device)
+    total_steps = config.steps or config.epochs * loader.steps_per_epoch
     schedule = make_schedule(config, total_steps)
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     arm = TrainingArm(model, make_optimizer(config, model), schedule, scaler)

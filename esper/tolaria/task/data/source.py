@@ -6,7 +6,9 @@ Training data is what the network learns from, judging data decides whether a se
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Protocol
 
 import torch
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
+
+# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32.
+VALUES_AT_ONCE = 2**27
 
 _INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -37,6 +42,19 @@ class Split:
         return Split(self.inputs.to(device), self.targets.to(device))
 
 
+class Stream(Protocol):
+    """A training set too large to be held: sequences are drawn from it."""
+
+    def __len__(self) -> int:
+        """Sequences that have nothing in common."""
+
+    def draw(self, count: int, draw: torch.Generator) -> Split:
+        """So many sequences, on the CPU; equal generators give equal ones."""
+
+    def digest(self) -> str:
+        """SHA-256 over everything that can be drawn."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Splits:
     """The three sets of one run, checked when they are made."""
@@ -47,6 +65,8 @@ class Splits:
     task: TaskType
     outputs: int
     """Classes, tokens of the vocabulary, or components of a regression target."""
+    stream: Stream | None = None
+    """Where training batches are drawn from, if not from `train`, which then holds the few samples that probes need."""
 
     def __post_init__(self) -> None:
         for name, split in self.named():
@@ -61,7 +81,8 @@ class Splits:
     @property
     def sizes(self) -> dict[str, int]:
         """Samples in each set."""
-        return {name: len(split) for name, split in self.named()}
+        sizes = {name: len(split) for name, split in self.named()}
+        return sizes if self.stream is None else sizes | {"train": len(self.stream)}
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -70,8 +91,16 @@ class Splits:
 
     def to(self, device: torch.device) -> Splits:
         """The same sets on a device."""
-        moved = {name: split.to(device) for name, split in self.named()}
-        return Splits(**moved, task=self.task, outputs=self.outputs)
+        return self.mapped(lambda split: split.to(device))
+
+    def mapped(self, change: Callable[[Split], Split]) -> Splits:
+        """The same with every set changed."""
+        return replace(self, train=change(self.train), judge=change(self.judge), test=change(self.test))
+
+    def rows_at_once(self, most: int) -> int:
+        """So many samples, or fewer where their outputs would fill the memory."""
+        positions = prod(self.sample_shape) if self.task == TaskType.TASK_TYPE_LANGUAGE_MODEL else 1
+        return max(1, min(most, VALUES_AT_ONCE // (positions * self.outputs)))
 
     def digest(self) -> str:
         """SHA-256 over every sample: equal digests mean equal data."""
@@ -80,6 +109,8 @@ class Splits:
             for tensor in (split.inputs, split.targets):
                 state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
                 state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if self.stream is not None:
+            state.update(f"stream:{self.stream.digest()};".encode())
         return state.hexdigest()
 
 

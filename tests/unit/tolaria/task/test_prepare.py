@@ -27,6 +27,11 @@ def test_the_manifest_names_the_model_and_its_slots() -> None:
     assert "span_linear:fc1-fc2" in [slot.slot_id for slot in manifest.slots]
 
 
+def test_the_steps_of_a_run_are_those_given_or_those_of_its_epochs() -> None:
+    assert prepare(replace(CONFIG, steps=77)).total_steps == 77
+    assert prepare(replace(CONFIG, epochs=3)).total_steps == 3 * prepare(CONFIG).loader.steps_per_epoch
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_the_optimizer_is_the_one_asked_for(optimizer: str) -> None:
     arm = prepare(replace(CONFIG, optimizer=optimizer, momentum=0.8, weight_decay=0.01)).executor.arm

@@ -64,3 +64,15 @@ def test_probes_are_of_the_training_data() -> None:
     data = splits("CLASSIFICATION")
     probed = make_task(data).probe_inputs()
     assert torch.equal(probed, data.train.inputs[: len(probed)])
+
+
+def test_sets_are_evaluated_in_batches_whose_outputs_fit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = splits("LANGUAGE_MODEL", samples=20)
+    whole = [len(inputs) for inputs, _ in make_task(data).judge_batches()]
+    assert whole == [20]
+    # A sequence of six positions has eighteen outputs.
+    monkeypatch.setattr("esper.tolaria.task.data.source.VALUES_AT_ONCE", 7 * 18 + 17)
+    parts = [inputs for inputs, _ in make_task(data).judge_batches()]
+    assert [len(part) for part in parts] == [7, 7, 6]
+    assert torch.equal(torch.cat(parts), data.judge.inputs)
+    assert len(make_task(data).probe_inputs()) == 7
