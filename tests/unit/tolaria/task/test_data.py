@@ -15,7 +15,7 @@ from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Split, Splits, open_source
-from esper.tolaria.task.data.mnist1d import LENGTH
+from esper.tolaria.task.data.mnist1d import LENGTH, smoothed
 from esper.tolaria.task.data.splitting import set_sizes, stratified_rows
 
 
@@ -80,6 +80,18 @@ def test_mnist1d_classes_can_be_told_apart_by_their_nearest_mean() -> None:
     means = torch.stack([spectra[0][splits.train.targets == label].mean(0) for label in range(10)])
     guesses = torch.cdist(spectra[1], means).argmin(1)
     assert float((guesses == splits.test.targets).float().mean()) > 0.2
+
+
+def test_the_slow_noise_of_mnist1d_is_reflected_at_its_ends_as_published() -> None:
+    draw = np.random.default_rng(0)
+    noise = np.stack([smoothed(draw.standard_normal(72)) for _ in range(4000)])
+    deviation = noise.std(axis=0)
+    middle = deviation[20:52].mean()
+    # A Gaussian window w of width 2: the middle has the variance sum w(k)^2, about 1 / (4 sqrt(pi)). At an end, a
+    # reflected window meets each draw twice, as w(k) + w(k + 1): the variance is greater by exp(-1 / 16).
+    assert middle == pytest.approx((1 / (4 * np.pi**0.5)) ** 0.5, rel=0.02)
+    for end in (deviation[0], deviation[-1]):
+        assert end / middle == pytest.approx((1 + np.exp(-1 / 16)) ** 0.5, rel=0.03)
 
 
 def test_pytext_gives_bytes_and_the_bytes_that_follow_from_disjoint_files() -> None:
