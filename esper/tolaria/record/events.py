@@ -93,6 +93,7 @@ class EventLog(Observer):
             total_steps=started.total_steps,
             splits=dict(started.splits),
             parameters=started.parameters,
+            task=started.task,
         )
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:

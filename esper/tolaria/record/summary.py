@@ -74,6 +74,7 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
         "data": run.config.data,
         "data_digest": run.splits.digest(),
         "splits": run.splits.sizes,
+        "task": run.task_line,
         "model": run.config.model,
         "seed": run.config.seed,
         "epochs": progress.step // run.loader.steps_per_epoch,

@@ -53,6 +53,17 @@ def test_the_brier_score_is_the_squared_distance_to_the_label() -> None:
     assert float(score) == pytest.approx(2 / 9 + 4 / 9)
 
 
+def test_a_sample_with_a_label_at_each_position_has_one_score_the_mean_of_theirs() -> None:
+    generator = torch.Generator().manual_seed(3)
+    part = Split(torch.randn(8, 1, 4, 5), torch.randint(0, 3, (8, 4, 5), generator=generator))
+    task = make_task(Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=3))
+    outputs, targets = torch.randn(8, 3, 4, 5, generator=generator), part.targets
+    each = make_task(splits("CLASSIFICATION")).scores(outputs.movedim(1, -1).reshape(-1, 3), targets.flatten())
+    assert torch.allclose(task.scores(outputs, targets), each.reshape(8, 20).mean(1))
+    assert torch.equal(task.hits(outputs, targets), outputs.argmax(1) == targets)
+    assert torch.equal(task.loss(outputs, targets), torch.nn.functional.cross_entropy(outputs, targets))
+
+
 def test_judge_batches_cover_the_judging_data_in_order() -> None:
     data = splits("CLASSIFICATION", samples=JUDGE_BATCH + 5)
     parts = [inputs for inputs, _ in make_task(data).judge_batches()]
