@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +21,24 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.posing import name_of
 from esper.tolaria.task.data.source import Split, Splits
-from esper.tolaria.task.loader import Loader
+from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import key
-from esper.tolaria.task.task import SplitTask, batches
+from esper.tolaria.task.task import SplitTask
 
 EXAMPLES = 2
 # What a network or a loss raises for what it can't take.
 MISFITS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError)
 
 Shape = tuple[int, ...]
+
+
+class Batches(Protocol):
+    """Training batches by step."""
+
+    steps_per_epoch: int
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,23 +81,41 @@ def agreed(model: nn.Module, splits: Splits) -> Splits:
         raise _difference(model, splits, outputs)
     if wanted == given:
         return splits
-    reshaped = {name: Split(split.inputs, split.targets.reshape(len(split), *wanted)) for name, split in splits.named()}
-    return Splits(**reshaped, task=splits.task, outputs=splits.outputs)
+    return splits.mapped(lambda split: Split(split.inputs, split.targets.reshape(len(split), *wanted)))
 
 
-def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Loader, splits: Splits) -> None:
+def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, splits: Splits) -> None:
     """Make every kind of pass once: the largest and the smallest in training, and those of the evaluations.
 
     Leaves the model as it was. Raises ConfigError for a size that it can't take, and for a loss that can't be used.
     """
     sample = tuple(splits.train.targets.shape[1:])
-    of_task = FORMS[splits.task].outputs(sample, splits.outputs)
-    sizes = training_sizes(config, loader)
+    expected = FORMS[splits.task].outputs(sample, splits.outputs)
     with side_pass([model], key=key(0, "passes"), training=None), torch.enable_grad():
-        for samples in (max(sizes), min(sizes)):
-            inputs, targets = (part[:samples] for part in loader.batch(0))
+        _check_training(config, model, task, loader, expected)
+    sizes = {len(batch[0]): batch[0] for split in (splits.judge, splits.test) for batch in task.batches(split)}
+    with side_pass([model], key=key(0, "passes"), training=False), torch.no_grad():
+        for inputs in sizes.values():
+            _forward(model, inputs, expected)
+
+
+def training_sizes(config: TrainConfig, loader: Batches) -> set[int]:
+    """Samples in a training pass: a batch or its microbatches, and an incubating seed's share."""
+    batches = {len(loader.batch(step)[0]) for step in (0, loader.steps_per_epoch - 1)}
+    sizes = {-(-size // config.accumulate) for size in batches}
+    sizes |= {size // config.accumulate for size in batches if size >= config.accumulate}
+    if config.grow != "never" and config.incubate == "shadow":
+        sizes |= {share_of(size) for size in batches}
+    return sizes
+
+
+def _check_training(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, expected: Shape) -> None:
+    sizes = training_sizes(config, loader)
+    for samples in sorted({min(sizes), max(sizes)}, reverse=True):
+        inputs, targets = (part[:samples] for part in loader.batch(0))
+        with autocast(config.amp, inputs.device):
             try:
-                outputs = _forward(model, inputs, expected=of_task)
+                outputs = _forward(model, inputs, expected)
             except ConfigError as error:
                 if samples == max(sizes):
                     raise
@@ -95,22 +123,10 @@ def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader:
                 remedy = f"{cut}leaves passes of {samples} in training, where the model {error.remedy}; choose another"
                 raise ConfigError("batch_size", config.batch_size, remedy) from error
             _check_loss(model, task, outputs, targets)
-    kinds = {len(batch[0]): batch[0] for split in (splits.judge, splits.test) for batch in batches(split)}
-    with side_pass([model], key=key(0, "passes"), training=False), torch.no_grad():
-        for inputs in kinds.values():
-            _forward(model, inputs, expected=of_task)
-
-
-def training_sizes(config: TrainConfig, loader: Loader) -> set[int]:
-    """Samples in a training pass: a batch or its microbatches, and an incubating seed's share."""
-    parts = {-(-size // config.accumulate) for size in loader.sizes}
-    parts |= {size // config.accumulate for size in loader.sizes if size >= config.accumulate}
-    incubates = config.grow != "never" and config.incubate == "shadow"
-    return parts | ({share_of(size) for size in loader.sizes} if incubates else set())
 
 
 def _forward(model: nn.Module, inputs: Tensor, expected: Shape | None = None) -> Tensor:
-    """The outputs for some samples: one floating-point tensor with a row for each."""
+    """The outputs for some samples: one floating-point tensor, a row for each; `expected` is the shape of a row."""
     name = type(model).__name__
     arrived = f"samples of {tuple(inputs.shape)} ({_type(inputs)})"
     try:

@@ -28,12 +28,6 @@ class Loader:
         whole, left_over = divmod(len(split), batch_size)
         self.steps_per_epoch = whole + (left_over > 1)
 
-    @property
-    def sizes(self) -> set[int]:
-        """Samples in a batch: those of a whole one and of an epoch's last."""
-        last = len(self._split) - (self.steps_per_epoch - 1) * self._batch_size
-        return {self._batch_size, last} if self.steps_per_epoch > 1 else {last}
-
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step, counted from 0."""
         epoch, number = divmod(step, self.steps_per_epoch)

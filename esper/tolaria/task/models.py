@@ -137,11 +137,7 @@ def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
     if wanted is None:
         what = "tokens" if is_tokens else "numbers"
         raise ConfigError("model", config.model, f"wants {layout} samples; {config.data} gives {what} of shape {shape}")
-    reshaped = {
-        name: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets)
-        for name, split in splits.named()
-    }
-    return Splits(**reshaped, task=splits.task, outputs=splits.outputs)
+    return splits.mapped(lambda split: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets))
 
 
 def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: float) -> None:

@@ -44,11 +44,17 @@ class SplitTask:
 
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All judging samples, in order."""
-        return batches(self._splits.judge)
+        return self.batches(self._splits.judge)
+
+    def batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples of a set in order, in batches for evaluation."""
+        rows = self._splits.rows_at_once(JUDGE_BATCH)
+        for start in range(0, len(split), rows):
+            yield split.inputs[start : start + rows], split.targets[start : start + rows]
 
     def probe_inputs(self) -> Tensor:
         """A few training inputs, always the same."""
-        return self._splits.train.inputs[:PROBE_SAMPLES]
+        return self._splits.train.inputs[: self._splits.rows_at_once(PROBE_SAMPLES)]
 
 
 class Classification(SplitTask):
@@ -105,12 +111,6 @@ def make_task(splits: Splits) -> SplitTask:
     return TASKS[splits.task](splits)
 
 
-def batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples of a set in order, in batches for evaluation."""
-    for start in range(0, len(split), JUDGE_BATCH):
-        yield split.inputs[start : start + JUDGE_BATCH], split.targets[start : start + JUDGE_BATCH]
-
-
 def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
 
@@ -119,7 +119,7 @@ def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, fl
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
     total_loss = total_hits = 0.0
     with arm.measured(key(0, "evaluate")):
-        for inputs, targets in batches(split):
+        for inputs, targets in task.batches(split):
             outputs = arm.model(inputs)
             total_loss += float(task.loss(outputs, targets)) * len(inputs)
             if task.counts_hits:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from esper.core.enums import short_name
@@ -35,13 +36,11 @@ def posed(splits: Splits, setting: str) -> Splits:
     task = task_named(setting)
     if task is None or task == splits.task:
         return splits
-    sets = dict(splits.named())
-    return Splits(**sets, task=task, outputs=outputs_of(task, sets.values()))
+    return replace(splits, task=task, outputs=outputs_of(task, [split for _, split in splits.named()]))
 
 
-def outputs_of(task: TaskType, sets: Iterable[Split]) -> int:
+def outputs_of(task: TaskType, sets: Sequence[Split]) -> int:
     """Classes up to the largest label, tokens up to the largest one, or components of a target."""
-    sets = list(sets)
     if task == TaskType.TASK_TYPE_REGRESSION:
         return prod(sets[0].targets.shape[1:])
     seen = [whole_numbers("targets", split.targets) for split in sets]

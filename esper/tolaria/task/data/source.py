@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
 from typing import Any, Protocol, SupportsIndex
 
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
+
+# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32.
+VALUES_AT_ONCE = 2**27
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,16 @@ class Splits:
 
     def to(self, device: torch.device) -> Splits:
         """The same sets on a device."""
-        moved = {name: split.to(device) for name, split in self.named()}
-        return Splits(**moved, task=self.task, outputs=self.outputs)
+        return self.mapped(lambda split: split.to(device))
+
+    def mapped(self, change: Callable[[Split], Split]) -> Splits:
+        """The same with every set changed."""
+        return replace(self, train=change(self.train), judge=change(self.judge), test=change(self.test))
+
+    def rows_at_once(self, most: int) -> int:
+        """So many samples, or fewer where their outputs would fill the memory."""
+        positions = 1 if self.task == TaskType.TASK_TYPE_REGRESSION else self.train.targets[0].numel()
+        return max(1, min(most, VALUES_AT_ONCE // (positions * self.outputs)))
 
     def digest(self) -> str:
         """SHA-256 over every sample: equal digests mean equal data."""

@@ -169,6 +169,18 @@ def test_parts_too_small_for_batchnorm_are_named_with_the_settings_that_cut_them
         check(model, data, accumulate=2)
 
 
+def test_the_loss_is_computed_in_the_precision_of_training() -> None:
+    seen = []
+
+    def watched(inputs: Tensor, weight: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu") if torch.is_grad_enabled() else None)
+        return inputs * weight
+
+    check(Gives(watched), splits(LABELS, CLASSIFICATION, 3), amp="bf16", batch_size=5)
+    assert True in seen
+    assert False not in seen
+
+
 def test_a_model_that_gives_something_else_in_training_is_refused() -> None:
     class Auxiliary(nn.Linear):
         def forward(self, inputs: Tensor) -> object:

@@ -64,6 +64,20 @@ def test_a_sample_with_a_label_at_each_position_has_one_score_the_mean_of_theirs
     assert torch.equal(task.loss(outputs, targets), torch.nn.functional.cross_entropy(outputs, targets))
 
 
+@pytest.mark.parametrize(("targets", "outputs"), [((), 18), ((6,), 3), ((3, 2), 3)])
+def test_sets_are_evaluated_in_batches_whose_outputs_fit_in_memory(
+    monkeypatch: pytest.MonkeyPatch, targets: tuple[int, ...], outputs: int
+) -> None:
+    part = Split(torch.randn(20, 6), torch.zeros(20, *targets))
+    data = Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=outputs)
+    # A sample has eighteen outputs.
+    monkeypatch.setattr("esper.tolaria.task.data.source.VALUES_AT_ONCE", 7 * 18 + 17)
+    parts = [inputs for inputs, _ in make_task(data).judge_batches()]
+    assert [len(inputs) for inputs in parts] == [7, 7, 6]
+    assert torch.equal(torch.cat(parts), part.inputs)
+    assert len(make_task(data).probe_inputs()) == 7
+
+
 def test_judge_batches_cover_the_judging_data_in_order() -> None:
     data = splits("CLASSIFICATION", samples=JUDGE_BATCH + 5)
     parts = [inputs for inputs, _ in make_task(data).judge_batches()]
