@@ -64,7 +64,7 @@ FORMS: dict[TaskType, Form] = {
     TaskType.TASK_TYPE_REGRESSION: Form(
         outputs=lambda targets, values: targets,
         targets=lambda outputs: outputs,
-        where="a value for each of the targets'",
+        where="as many values as its targets have",
     ),
 }
 
@@ -132,7 +132,9 @@ def _forward(model: nn.Module, inputs: Tensor, expected: Shape | None = None) ->
     try:
         outputs = model(inputs)
     except MISFITS as error:
-        raise ConfigError("model", name, f"can't take {arrived}: {_reason(error)}") from error
+        raise ConfigError(
+            "model", name, f"can't take {arrived}: {_reason(error)}{_other_type(model, inputs)}"
+        ) from error
     if not isinstance(outputs, Tensor):
         raise ConfigError("model", name, f"gives {_kind(outputs)}, expected one tensor; wrap it and return that alone")
     if outputs.ndim == 0 or not outputs.is_floating_point():
@@ -173,11 +175,19 @@ def _check_loss(model: nn.Module, task: SplitTask, outputs: Tensor, targets: Ten
         )
         raise ConfigError("model", name, remedy)
     if not loss.requires_grad:
-        raise ConfigError("model", name, "its outputs have no gradient: look for detach() or no_grad() in its forward")
+        raise ConfigError("model", name, "its loss has no gradient: look for detach(), no_grad() or frozen weights")
 
 
 def _without_ones(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
+
+
+def _other_type(model: nn.Module, inputs: Tensor) -> str:
+    """What to do where inputs and weights are numbers of different types."""
+    weights = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), inputs)
+    if not inputs.is_floating_point() or weights.dtype == inputs.dtype:
+        return ""
+    return f"; its weights are {_type(weights)}: give inputs of that type, or change theirs"
 
 
 def _type(values: Tensor) -> str:

@@ -172,6 +172,10 @@ def _tokens(name: str, split: Split, outputs: int) -> Split:
 
 def _numbers(name: str, split: Split, outputs: int) -> Split:
     """Numbers to predict; halves would overflow where errors are squared."""
+    components = split.targets[0].numel()
+    if components != outputs:
+        remedy = f"each has {components} values, but the source says outputs = {outputs}"
+        raise ConfigError("data", f"{name} targets of shape {tuple(split.targets.shape)}", remedy)
     keeps_type = split.targets.dtype in (torch.float32, torch.float64)
     return Split(split.inputs, split.targets if keeps_type else split.targets.to(torch.float32))
 

@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused_with_what_arrived_and_what_was_expected(
     ("function", "says"),
     [
         (lambda x, w: w * x / 0.0, "its loss is nan before any step"),
-        (lambda x, w: (w * x).detach(), "no gradient"),
+        (lambda x, w: (w * x).detach(), r"no gradient: look for detach\(\), no_grad\(\) or frozen weights"),
         (lambda x, w: w * x if len(x) != 10 else w * x[:9], r"gives \(9, 3\) for samples of \(10, 3\)"),
         (lambda x, w: (w * x).squeeze(), r"gives \(3,\) for samples of \(1, 3\)"),
     ],
@@ -160,6 +160,14 @@ def test_every_size_of_pass_is_tried_before_the_first_step(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         check(Gives(function), splits(LABELS, CLASSIFICATION, 3), accumulate=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_inputs_of_another_type_than_the_weights_are_named_with_both(dtype: torch.dtype) -> None:
+    data = splits(LABELS, CLASSIFICATION, 3, torch.randn(10, 3).to(dtype))
+    with pytest.raises(ConfigError, match=r"\(float..\): .*; its weights are float32: give inputs of that type"):
+        check(nn.Linear(3, 3), data)
+    assert check(nn.Linear(3, 3, dtype=torch.float64), splits(LABELS, CLASSIFICATION, 3, torch.randn(10, 3).double()))
 
 
 def test_parts_too_small_for_batchnorm_are_named_with_the_settings_that_cut_them() -> None:

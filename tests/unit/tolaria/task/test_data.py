@@ -296,3 +296,9 @@ def test_an_unknown_task_or_no_outputs_are_refused(task: int, outputs: Any, says
     part = Split(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ConfigError, match=says):
         Splits(train=part, judge=part, test=part, task=task, outputs=outputs)
+
+
+def test_a_source_that_miscounts_the_values_of_its_targets_is_refused() -> None:
+    part = Split(torch.zeros(3, 2), torch.rand(3, 2))
+    with pytest.raises(ConfigError, match=r"each has 2 values, but the source says outputs = 1"):
+        Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_REGRESSION, outputs=1)
