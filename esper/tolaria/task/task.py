@@ -65,7 +65,10 @@ class Classification(SplitTask):
     """
 
     def __init__(self, splits: Splits) -> None:
-        super().__init__(splits, F.cross_entropy, counts_hits=True)
+        is_dense = splits.train.targets.ndim > 1
+        is_cuda = splits.train.targets.is_cuda
+        # CUDA has no deterministic cross-entropy of positions, but one of rows.
+        super().__init__(splits, by_rows if is_dense and is_cuda else F.cross_entropy, counts_hits=True)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         probabilities = outputs.float().softmax(1)
@@ -109,6 +112,11 @@ TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {
 def make_task(splits: Splits) -> SplitTask:
     """The task that the data poses."""
     return TASKS[splits.task](splits)
+
+
+def by_rows(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of positions [N, C, ...], each as a row of its own."""
+    return F.cross_entropy(outputs.movedim(1, -1).flatten(0, -2), targets.flatten())
 
 
 def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data import Split, Splits
-from esper.tolaria.task.task import JUDGE_BATCH, make_task
+from esper.tolaria.task.task import JUDGE_BATCH, by_rows, make_task
 
 
 def splits(kind: str, samples: int = 20) -> Splits:
@@ -51,6 +51,12 @@ def test_the_brier_score_is_the_squared_distance_to_the_label() -> None:
     data = splits("CLASSIFICATION")
     score = make_task(data).scores(torch.zeros(1, 3), torch.tensor([2]))
     assert float(score) == pytest.approx(2 / 9 + 4 / 9)
+
+
+def test_cross_entropy_by_rows_is_that_of_positions() -> None:
+    generator = torch.Generator().manual_seed(4)
+    outputs, targets = torch.randn(3, 5, 4, 2, generator=generator), torch.randint(0, 5, (3, 4, 2), generator=generator)
+    assert torch.allclose(by_rows(outputs, targets), torch.nn.functional.cross_entropy(outputs, targets))
 
 
 def test_a_sample_with_a_label_at_each_position_has_one_score_the_mean_of_theirs() -> None:
