@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data.posing import name_of
-from esper.tolaria.task.data.source import Splits
+from esper.tolaria.task.data.source import Splits, are_one_hot
 
 # Networks start from weights for inputs of about 1; root mean squares beyond these rarely mean well.
 TAMEST_SCALE = 1e-3
@@ -47,10 +47,11 @@ def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:
     if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
         hint = "; --task regression if targets are amounts" if is_guessed else ""
         found += [f"{text}{hint}" for text in _of_classes(splits)]
-    if is_regression and is_guessed and (values := _classes_in_disguise(splits.train.targets)):
-        found.append(
-            f"targets are {values} different whole numbers, learned as amounts; --task classification if classes"
-        )
+    if is_regression and is_guessed:
+        found += [
+            f"targets are learned as amounts but look like {looks}"
+            for looks in _classes_in_disguise(splits.train.targets)
+        ]
     return found
 
 
@@ -91,12 +92,14 @@ def _class_sizes(splits: Splits) -> Tensor:
     return counts
 
 
-def _classes_in_disguise(targets: Tensor) -> int:
-    """How many different values there are, where they look like labels; else 0."""
-    if targets[0].numel() != 1 or not bool((targets == targets.round()).all()):
-        return 0
-    values = len(torch.unique(targets))
-    return values if 1 < values <= MOST_CLASSES_IN_DISGUISE and 2 * values <= len(targets) else 0
+def _classes_in_disguise(targets: Tensor) -> Iterator[str]:
+    """What numbers look like that were classes once."""
+    if are_one_hot(targets):
+        yield "one-hot rows; give labels, targets.argmax(1), if they are classes"
+    elif targets[0].numel() == 1 and bool((targets == targets.round()).all()):
+        values = len(torch.unique(targets))
+        if 1 < values <= MOST_CLASSES_IN_DISGUISE and 2 * values <= len(targets):
+            yield f"{values} different whole numbers; --task classification if they are classes"
 
 
 def _scale(values: Tensor) -> float:

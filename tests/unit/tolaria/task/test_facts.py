@@ -59,7 +59,8 @@ def test_data_that_gives_no_cause_raises_no_doubt() -> None:
         (splits(torch.arange(30) % 3, CLASSIFICATION, 3, scale=0.0), "all inputs are the same"),
         (splits(torch.tensor([1e5, -1e5, 0.5]), REGRESSION, 1), "targets are of the order of 8.2e+04"),
         (splits(torch.full((30,), 0.5), REGRESSION, 1), "all targets are the same"),
-        (splits((torch.arange(30) % 3).float(), REGRESSION, 1), "targets are 3 different whole numbers"),
+        (splits((torch.arange(30) % 3).float(), REGRESSION, 1), "look like 3 different whole numbers; --task"),
+        (splits(torch.eye(3).repeat(10, 1), REGRESSION, 3), "look like one-hot rows; give labels"),
     ],
 )
 def test_each_cause_for_doubt_is_a_line(data: Splits, says: str) -> None:
