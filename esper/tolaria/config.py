@@ -13,6 +13,8 @@ from typing import Any
 
 from esper.core.errors import ConfigError
 
+AUTO_TASK = "auto"
+
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata=_metadata(group, help, choices))
@@ -27,6 +29,12 @@ class TrainConfig:
     """One training run."""
 
     data: str = _setting("data", "digits", "digits, mnist1d, pytext, text:PATH, tokens:FILE, a PATH, or module:source")
+    task: str = _setting(
+        "data",
+        AUTO_TASK,
+        "what is learned from the data; auto: what the source says, or labels where targets are whole numbers",
+        (AUTO_TASK, "classification", "regression", "language_model"),
+    )
     samples: int | None = _setting("data", None, "samples to take or to generate; default: the source's own number")
     context: int = _setting("data", 128, "tokens (of pytext and text:, bytes) in one sequence")
     vocabulary: int | None = _setting("data", None, "tokens known to tokens:FILE; default: its largest plus one")

@@ -29,6 +29,8 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         check_blueprints(config.blueprints, run.manifest())
     lines = [
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
+        f"task: {run.task_line}",
+        *(f"warning: {doubt}" for doubt in run.doubts),
         f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
     ]
     once = prepare(replace(config, evaluate_every_steps=1))

@@ -106,11 +106,14 @@ class Trainer:
                 steps_per_epoch=run.loader.steps_per_epoch,
                 splits=run.splits.sizes,
                 parameters=run.executor.arm.parameter_count(),
+                task=run.task_line,
                 is_resumed=snapshot is not None,
             )
         )
         if uncounted := run.executor.uncounted:
             self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")
+        for doubt in run.doubts:
+            self._session.notice("tolaria.data_doubt", "WARNING", doubt)
         return generation
 
     def _advance(self) -> None:

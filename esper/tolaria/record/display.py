@@ -202,10 +202,13 @@ def seed_table(seeds: Sequence[SeedView]) -> Table:
 
 
 def opening(started: RunStarted) -> str:
-    """The first line of a run."""
+    """The first lines of a run."""
     splits = ", ".join(f"{count:,} {name}" for name, count in started.splits.items())
     verb = f"resumes at step {started.step:,}" if started.is_resumed else "starts"
-    return f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}"
+    return (
+        f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}\n"
+        f"task: {started.task}"
+    )
 
 
 def happenings(boundary: Boundary) -> list[str]:

@@ -95,6 +95,7 @@ class EventLog(Observer):
             total_steps=started.total_steps,
             splits=dict(started.splits),
             parameters=started.parameters,
+            task=started.task,
         )
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
@@ -168,7 +169,7 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
-    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped")
+    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt")
     return next((word for word in words if word in name), "failure")
 
 

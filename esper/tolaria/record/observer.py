@@ -33,6 +33,7 @@ class RunStarted:
     steps_per_epoch: int
     splits: Mapping[str, int]
     parameters: int
+    task: str
     is_resumed: bool
 
 

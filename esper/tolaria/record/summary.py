@@ -85,6 +85,7 @@ def build_summary(
         "data": run.config.data,
         "data_digest": run.splits.digest(),
         "splits": run.splits.sizes,
+        "task": run.task_line,
         "model": run.config.model,
         "seed": run.config.seed,
         "epochs": progress.step // run.loader.steps_per_epoch,

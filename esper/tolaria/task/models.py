@@ -14,15 +14,14 @@ from math import prod
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.compiled import eagerly
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task import decoder
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import Split
-from esper.tolaria.task.entry_point import load
+from esper.tolaria.task.entry_point import called, load
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.transformer import CausalTransformer
 
@@ -158,27 +157,10 @@ def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
     factory = load("model", config.model)
     if not callable(factory):
         raise ConfigError("model", config.model, "expected a factory (sample_shape, outputs) -> torch.nn.Module")
-    model = factory(splits.sample_shape, splits.outputs)
+    expected = "(sample_shape, outputs) -> torch.nn.Module"
+    if isinstance(factory, nn.Module):
+        raise ConfigError("model", config.model, f"is a network; expected a function or class {expected}")
+    model = called("model", config.model, factory, splits.sample_shape, splits.outputs, expected=expected)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", config.model, f"expected a torch.nn.Module, got {type(model).__name__}")
     return model
-
-
-def check_outputs(model: nn.Module, example: Tensor, outputs: int) -> None:
-    """Refuse a model that can't take the data or gives something else than `outputs` values."""
-    was_training = model.training
-    model.eval()
-    try:
-        # Eagerly: a graph for this odd batch would make those of all later batches general ones.
-        with torch.no_grad(), eagerly():
-            result = model(example)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            "model", type(model).__name__, f"can't take samples of {tuple(example.shape)}: {reason}"
-        ) from error
-    finally:
-        model.train(was_training)
-    if not isinstance(result, Tensor) or result.shape[-1] != outputs:
-        arrived = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ConfigError("model", type(model).__name__, f"gives {arrived}, expected [..., {outputs}]")

@@ -11,11 +11,13 @@ from torch import nn
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.leyline import HostManifest
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import AUTO_TASK, TrainConfig
+from esper.tolaria.task.agreement import agreed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
+from esper.tolaria.task.data.facts import described, doubts
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
-from esper.tolaria.task.models import build_host, check_outputs
+from esper.tolaria.task.models import build_host
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -35,6 +37,10 @@ class Prepared:
     total_steps: int
     growth_end_step: int
     host_parameters: int
+    task_line: str
+    """What is learned, in a few words."""
+    doubts: list[str]
+    """What a person should look at before the run, a line each."""
     _manifest: HostManifest | None = field(default=None, init=False)
 
     @property
@@ -60,12 +66,13 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
     host = build_host(config, load_splits(config))
-    splits = host.splits.to(device)
     model = host.model.to(device)
-    check_outputs(model, splits.train.inputs[:2], splits.outputs)
+    told = _in_training_mode(model)
+    splits = agreed(model, host.splits.to(device))
     check_judging_data(config, splits)
     task = make_task(splits)
     loader = make_loader(config, splits, device)
+    check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
     schedule = make_schedule(config, total_steps)
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
@@ -83,7 +90,17 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         total_steps=total_steps,
         growth_end_step=schedule.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task_line=described(splits),
+        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK)],
     )
+
+
+def _in_training_mode(model: nn.Module) -> list[str]:
+    """A network is trained in training mode; parts of one that are in eval mode stay so. Returns what to tell."""
+    if model.training:
+        return []
+    model.train()
+    return ["the model was handed over in eval mode; it trains in training mode"]
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

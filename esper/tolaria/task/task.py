@@ -58,14 +58,25 @@ class SplitTask:
 
 
 class Classification(SplitTask):
-    """One label for each sample; cross-entropy trains, the Brier score judges."""
+    """A label for each sample, or for each of its positions; cross-entropy trains, the Brier score judges.
+
+    Classes are in dimension 1: outputs [N, C] for targets [N], [N, C, ...] for [N, ...]. A sample is one unit: its
+    score is the mean over its positions.
+    """
 
     def __init__(self, splits: Splits) -> None:
-        super().__init__(splits, F.cross_entropy, counts_hits=True)
+        is_dense = splits.train.targets.ndim > 1
+        is_cuda = splits.train.targets.is_cuda
+        # CUDA has no deterministic cross-entropy of positions, but one of rows.
+        super().__init__(splits, by_rows if is_dense and is_cuda else F.cross_entropy, counts_hits=True)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        probabilities = outputs.float().softmax(-1)
-        return (probabilities - F.one_hot(targets, probabilities.shape[-1])).square().sum(-1)
+        probabilities = outputs.float().softmax(1)
+        truth = F.one_hot(targets, probabilities.shape[1]).movedim(-1, 1)
+        return (probabilities - truth).square().sum(1).reshape(len(targets), -1).mean(1)
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.argmax(1) == targets
 
 
 class LanguageModel(SplitTask):
@@ -88,7 +99,7 @@ class Regression(SplitTask):
         self._clip = CLIP_IN_VARIANCES * float(splits.train.targets.var(dim=0, correction=0).mean())
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs.float() - targets).square().clamp(max=self._clip).flatten(1).mean(-1)
+        return (outputs.float() - targets).square().clamp(max=self._clip).reshape(len(targets), -1).mean(1)
 
 
 TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {
@@ -101,6 +112,11 @@ TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {
 def make_task(splits: Splits) -> SplitTask:
     """The task that the data poses."""
     return TASKS[splits.task](splits)
+
+
+def by_rows(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of positions [N, C, ...], each as a row of its own."""
+    return F.cross_entropy(outputs.movedim(1, -1).flatten(0, -2), targets.flatten())
 
 
 def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -29,11 +29,19 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
     lines = dry_run(config(tmp_path, grow="never"), OPTIONS).splitlines()
     assert lines == [
         "data: digits, 384 train, 119 judge, 97 test",
+        "task: classification, 10 classes, smallest 37",
         "model: mlp, 502 parameters, 18 steps on cpu",
         "one step: done",
         "everything works; nothing was written to the run directory",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
+    few = TrainConfig(run_dir=tmp_path / "run", samples=30, batch_size=8, grow="never")
+    warnings = [line for line in dry_run(few, OPTIONS).splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "a single training sample" in warnings[0]
 
 
 def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:

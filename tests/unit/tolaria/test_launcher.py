@@ -35,9 +35,18 @@ class Flat(nn.Sequential):
 class Poisoned(nn.Sequential):
     def __init__(self, shape, outputs):
         super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, outputs))
+        self.before = self[1].bias.detach().clone()
 
     def forward(self, inputs):
-        return super().forward(inputs) * (float("nan") if self.training else 1.0)
+        return super().forward(inputs) * (1.0 if torch.equal(self[1].bias, self.before) else float("nan"))
+
+
+class Void(nn.Sequential):
+    def __init__(self, shape, outputs):
+        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, outputs))
+
+    def forward(self, inputs):
+        return super().forward(inputs) / 0.0
 
 
 def raises(shape, outputs):
@@ -69,6 +78,10 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data", "absent_module:source"], 78, "can't be imported"),
         (["--model", "absent_module:factory"], 78, "can't be imported"),
         (["--model", "esper_test_hosts:Flat"], 78, "has no slot where a seed fits"),
+        (["--model", "esper_test_hosts:Void", "--grow", "never"], 78, "its loss is nan before any step"),
+        (["--task", "regressoin"], 64, "invalid choice: 'regressoin'"),
+        (["--task", "language_model"], 78, "labels and tokens must be whole numbers"),
+        (["--compare", "--task", "regression"], 64, "digits is a regression"),
         (["--model", "esper_test_hosts:raises"], 1, "unexpected KeyError: 'x'"),
         (["--slots", "absent"], 78, "the host calls no submodule 'absent'"),
         (["--blueprints", "absent"], 78, "there is no such blueprint; name one of span.linear"),

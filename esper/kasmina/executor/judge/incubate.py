@@ -29,6 +29,8 @@ from esper.leyline import BlendConfig, BlendMode, BlendSchedule, PairedScore
 
 Batch = tuple[Tensor, Tensor]
 BATCH_SHARE = 4
+# BatchNorm has no statistics of a single sample.
+LEAST_SAMPLES = 2
 PROBE_EVERY = 25
 HELD_OUT_ALPHA = 0.3
 LONGEST_WARMUP = 50
@@ -73,7 +75,7 @@ class Incubation:
         """One shadow pass and one step of the seed, after the host's own step; returns the seed's gradients."""
         if step >= self.end_step:
             return []
-        inputs, targets = (part[: max(1, len(part) // BATCH_SHARE)] for part in batch)
+        inputs, targets = (part[: share_of(len(part))] for part in batch)
         self._graft.is_measuring = True
         self._graft.set_step(step, draw=run_seed)
         key = draw_key(run_seed, "shadow", self._graft.seed_id, step)
@@ -151,6 +153,11 @@ class Incubation:
             group["lr"] = arm.optimizer.param_groups[group[HOST_KEY]]["lr"] * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def share_of(samples: int) -> int:
+    """How many of a batch's samples an incubating seed learns from."""
+    return min(samples, max(LEAST_SAMPLES, samples // BATCH_SHARE))
 
 
 def shadow_graft(plan: SeedPlan, slot: Slot, module: nn.Module, start_step: int) -> Graft:

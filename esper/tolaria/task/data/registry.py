@@ -10,11 +10,12 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.digits import Digits
 from esper.tolaria.task.data.files import Files
 from esper.tolaria.task.data.mnist1d import Mnist1d
+from esper.tolaria.task.data.posing import posed, task_named
 from esper.tolaria.task.data.pytext import PyText
 from esper.tolaria.task.data.source import DataSource, Splits
 from esper.tolaria.task.data.text import Text
 from esper.tolaria.task.data.tokens import Tokens
-from esper.tolaria.task.entry_point import load
+from esper.tolaria.task.entry_point import called, load
 
 SOURCES: dict[str, Callable[[TrainConfig], DataSource]] = {
     "digits": lambda config: Digits(config.samples),
@@ -41,17 +42,17 @@ def open_source(config: TrainConfig) -> DataSource:
     if ":" in name and not Path(name).exists():
         return _entry_point(config)
     if Path(name).exists():
-        return Files(Path(name), config.samples)
+        return Files(Path(name), config.samples, task_named(config.task))
     known = ", ".join((*SOURCES, *(f"{kind}:PATH" for kind in STREAMS)))
     raise ConfigError("data", name, f"expected {known}, an existing path, or module:source")
 
 
 def load_splits(config: TrainConfig) -> Splits:
     """The run's three sets."""
-    splits = open_source(config).splits(config.seed)
+    splits = called("data", config.data, open_source(config).splits, config.seed, expected="splits(seed) -> Splits")
     if not isinstance(splits, Splits):
         raise ConfigError("data", config.data, f"its splits() gives {type(splits).__name__}, expected Splits")
-    return splits
+    return posed(splits, config.task)
 
 
 def _entry_point(config: TrainConfig) -> DataSource:
@@ -59,10 +60,9 @@ def _entry_point(config: TrainConfig) -> DataSource:
         raise ConfigError("samples", config.samples, f"{config.data} decides itself how many samples it gives")
     found = load("data", config.data)
     is_factory = isinstance(found, type) or (callable(found) and not hasattr(found, "splits"))
-    try:
-        source = found() if is_factory else found
-    except TypeError as error:
-        raise ConfigError("data", config.data, f"can't be called without arguments: {error}") from error
+    source = (
+        called("data", config.data, found, expected="a function or class without arguments") if is_factory else found
+    )
     if not callable(getattr(source, "splits", None)):
         raise ConfigError("data", config.data, "expected a DataSource: an object with splits(seed) -> Splits")
     checked: DataSource = source

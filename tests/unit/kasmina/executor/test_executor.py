@@ -103,6 +103,18 @@ def test_an_incubating_seed_leaves_no_trace_in_the_host(rig, host):
     assert incubating.arm.digest() == plain.arm.digest()
 
 
+def test_incubation_leaves_batchnorm_two_samples_of_a_small_batch(rig):
+    incubating = rig("noisy mlp")
+    batch = incubating.task.batch
+    incubating.task.batch = lambda step: tuple(part[:6] for part in batch(step))
+    incubating.do(
+        incubating.build("span.linear", "span_linear:fc1-fc2", width=4),
+        incubating.directive("INCUBATE", duration_steps=3),
+    )
+    incubating.train(4)
+    assert incubating.do().observations[0].incubation_steps == 3
+
+
 def test_an_incubated_seed_has_learned_and_enters_with_its_optimiser_state(rig):
     run = rig("mlp")
     run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4), run.directive("INCUBATE", duration_steps=6))

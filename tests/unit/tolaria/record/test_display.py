@@ -102,6 +102,7 @@ def test_a_plain_run_reads_from_top_to_bottom() -> None:
     tell_a_run(display)
     assert stream.getvalue().splitlines() == [
         "run r starts: 1,000 steps, 502 parameters, 1,150 train, 356 judge, 291 test",
+        "task: classification, 10 classes, smallest 111",
         "step 10/1000  loss 0.2500  1,234 parameters  s1 BLENDING alpha 0.50  mode normal  1.50 ms/step",
         "step 20  s1 DORMANT -> GERMINATED: germinated as span.linear",
         "step 20  s1 G2_STABILITY fail: rises",
@@ -124,7 +125,7 @@ def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None
         clock.advance(1.0)
         if step == 50:
             display.on_epoch(epoch_done(1, 50))
-    lines = stream.getvalue().splitlines()[1:]
+    lines = stream.getvalue().splitlines()[2:]
     assert [line.partition("/")[0] for line in lines] == ["step 10", "step 60", "step 110"]
     assert "accuracy 75.00 %" in lines[1]
 

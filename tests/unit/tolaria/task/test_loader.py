@@ -34,6 +34,16 @@ def test_a_batch_depends_on_seed_and_step_alone_not_on_what_was_asked_before() -
     assert not torch.equal(batches[0], batches[5])
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(22, [23]), (11, [11, 12]), (21, [21, 2]), (1, [1] * 23), (23, [23])]
+)
+def test_a_single_sample_that_is_left_over_joins_the_batch_before_it(batch_size: int, sizes: list[int]) -> None:
+    loader = Loader(SPLIT, batch_size, seed=1)
+    epoch = [loader.batch(step)[1] for step in range(loader.steps_per_epoch)]
+    assert [len(targets) for targets in epoch] == sizes
+    assert sorted(torch.cat(epoch).tolist()) == list(range(23))
+
+
 def test_a_batch_larger_than_the_training_set_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size"):
         Loader(SPLIT, 24, seed=1)
