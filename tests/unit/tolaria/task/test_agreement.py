@@ -189,7 +189,7 @@ def test_the_loss_is_computed_in_the_precision_of_training() -> None:
 
     check(Gives(watched), splits(LABELS, CLASSIFICATION, 3), amp="bf16", batch_size=5)
     assert True in SEEN
-    assert False not in seen
+    assert False not in SEEN
 
 
 def test_a_model_that_gives_something_else_in_training_is_refused() -> None:
