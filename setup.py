@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pybind11
@@ -27,6 +28,10 @@ NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr"]
 # Torch's build code forbids the conversions of cuda_fp16.h and cuda_bf16.h, which its own headers do not use.
 NVCC_FLAGS += [f"-U__CUDA_NO_{name}__" for name in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS")]
 NVCC_FLAGS += ["-U__CUDA_NO_BFLOAT16_CONVERSIONS__"]
+
+# Some compilers link their C++ runtime statically; a second one beside torch's mixes up locales and ends the process in
+# the first error message that holds a number. Named here, the shared one comes before what the compiler adds.
+LINK_FLAGS = ["-l:libstdc++.so.6"] if sys.platform == "linux" else []
 
 
 def sources(*patterns: str) -> list[str]:
@@ -70,6 +75,7 @@ def cpu_operators() -> Extension:
         include_dirs=[str(ROOT / "csrc")],
         depends=headers(),
         extra_compile_args={"cxx": [*CXX_FLAGS, STABLE_ABI]},
+        extra_link_args=LINK_FLAGS,
         py_limited_api=True,
     )
 
@@ -98,7 +104,7 @@ def cuda_operators(home: Path) -> Extension:
         depends=headers(),
         library_dirs=[str(home / "lib64"), str(torch_cuda_directory())],
         libraries=["cudart_static", "rt", "dl", "pthread"],
-        extra_link_args=["-Wl,--no-as-needed", "-ltorch_cuda", "-Wl,--as-needed"],
+        extra_link_args=["-Wl,--no-as-needed", "-ltorch_cuda", "-Wl,--as-needed", *LINK_FLAGS],
         define_macros=[("USE_CUDA", None)],  # opens the CUDA part of torch's stable headers
         extra_compile_args={
             "cxx": [*CXX_FLAGS, STABLE_ABI],
@@ -115,6 +121,7 @@ def gradient_pool() -> Extension:
         include_dirs=[pybind11.get_include()],
         depends=headers(),
         extra_compile_args={"cxx": CXX_FLAGS},
+        extra_link_args=LINK_FLAGS,
         language="c++",
     )
 

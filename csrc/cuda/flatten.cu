@@ -188,7 +188,7 @@ Flattening examine(TensorList grads, const std::vector<int64_t>& sizes, const Te
       grads.size(), " gradients");
   Flattening known;
   known.device = like.get_device_index();
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &known.out_dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &known.out_dtype));
   check_floating(like.scalar_type(), "out");
   known.grads = std::move(grads);
   known.rows.count = 1;

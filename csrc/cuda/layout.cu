@@ -48,8 +48,8 @@ Tensor laid_out_as(const Tensor& tensor, const Tensor& like) {
 Tensor new_like(const Tensor& like) {
   int32_t dtype = 0;
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       like.dim(), like.sizes().data(), like.strides().data(), dtype, aoti_torch_device_type_cuda(),
       like.get_device_index(), &handle));
   return Tensor(handle);

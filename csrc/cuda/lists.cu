@@ -19,10 +19,10 @@ void check_listed(const ListedTensor& tensor, size_t index, int32_t device) {
   int32_t layout = 0;
   int32_t kind = 0;
   int32_t position = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.handle(), &layout));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.handle(), &layout));
   ESPER_CHECK(layout == aoti_torch_layout_strided(), "gradient ", index, " is sparse, expected a strided tensor");
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.handle(), &kind));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.handle(), &position));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor.handle(), &kind));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor.handle(), &position));
   const bool is_cuda = kind == aoti_torch_device_type_cuda();
   ESPER_CHECK(
       is_cuda && position == device, "gradient ", index, " is on ", device_name(is_cuda, position),

@@ -14,8 +14,8 @@ namespace esper::cuda {
 class ListedTensor {
  public:
   explicit ListedTensor(AtenTensorHandle handle) : handle_(handle) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(handle, &size_));
-    if (size_ > 0) STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &address_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(handle, &size_));
+    if (size_ > 0) TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &address_));
   }
   int64_t size() const { return size_; }
   const void* address() const { return address_; }
@@ -23,12 +23,12 @@ class ListedTensor {
 
   bool is_contiguous() const {
     bool contiguous = false;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(handle(), &contiguous));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(handle(), &contiguous));
     return contiguous;
   }
   int32_t raw_dtype() const {
     int32_t dtype = 0;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle(), &dtype));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle(), &dtype));
     return dtype;
   }
   ScalarType dtype() const { return to_scalar_type(raw_dtype()); }
@@ -44,7 +44,7 @@ class ListedTensor {
  private:
   static AtenTensorHandle new_handle(AtenTensorHandle tensor) {
     AtenTensorHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(tensor, &handle));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(tensor, &handle));
     return handle;
   }
   struct Delete {

@@ -34,7 +34,7 @@ class OnDevice {
     const std::string complaint = memory_complaint(tensor.get());
     ESPER_CHECK(complaint.empty(), "a tensor", complaint);
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
   int32_t index() const { return index_; }
@@ -69,7 +69,7 @@ inline Tensor new_tensor(int32_t device, ScalarType dtype, std::initializer_list
     stride *= sizes.begin()[d];
   }
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       dims, sizes.begin(), strides, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
       aoti_torch_device_type_cuda(), device, &handle));
   return Tensor(handle);

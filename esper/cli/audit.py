@@ -128,7 +128,14 @@ def _told(row: Row) -> str:
     reasons = reasons_in_words(command.metadata)
     refusal = "" if row.outcome.accepted else f" -> refused: {row.outcome.detail}"
     why = f" ({reasons})" if reasons else ""
-    return f"{in_words(command)} at step {command.step} by {command.issued_by}{why}{refusal}"
+    return f"{in_words(command)} {_when(row, command)} by {command.issued_by}{why}{refusal}"
+
+
+def _when(row: Row, command: AdaptationCommand) -> str:
+    """The step at which it acted: an operator, who doesn't know the run's step, may have named any."""
+    if row.outcome.HasField("delivery_step"):
+        return f"at step {row.outcome.delivery_step}"
+    return f"for step {command.step}, not delivered" if row.outcome.accepted else f"at step {command.step}"
 
 
 def _row(seq: int, run_id: str, command_id: str, digest: str, envelope: bytes, outcome: bytes) -> Row:

@@ -89,7 +89,7 @@ def kernels() -> Iterator[Finding]:
     try:
         import torch
 
-        import esper.kernels  # noqa: F401 - the import is the check
+        import esper.kernels
     except ImportError as error:
         yield Finding(Level.PROBLEM, "kernels", str(error))
         return
@@ -98,6 +98,12 @@ def kernels() -> Iterator[Finding]:
         f"{torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.version.cuda else "a CPU build of torch"
     )
     yield Finding(Level.OK if torch.cuda.is_available() else Level.NOTE, "cuda", cuda)
+    if torch.version.cuda:
+        try:
+            esper.kernels.require_cuda()
+            yield Finding(Level.OK, "cuda kernels", "load")
+        except ImportError as error:
+            yield Finding(Level.PROBLEM, "cuda kernels", str(error))
     compiler = shutil.which("nvcc")
     yield Finding(Level.NOTE, "nvcc", compiler or "not found: the CUDA operators can't be built here")
 

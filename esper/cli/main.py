@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from esper import __version__
 from esper.cli import audit, bus, doctor, export, keys, ledger, sign, status, wal
 from esper.cli.usage import Parser, UsageError
+from esper.core import streams
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
 
 GROUPS = (status, export, sign, keys, audit, ledger, wal, bus, doctor)
@@ -29,16 +30,25 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
+    streams.secure()
+    try:
+        code = _exit_code(argv)
+    finally:
+        is_lost = streams.settle()
+    return code or int(is_lost)
+
+
+def _exit_code(argv: Sequence[str] | None) -> int:
     try:
         arguments = parser().parse_strictly(sys.argv[1:] if argv is None else argv)
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
     except (UsageError, EsperError) as error:
-        print(f"esper: {error}", file=sys.stderr)
+        streams.say(f"esper: {error}", sys.stderr)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except BrokenPipeError:
-        # The reader of our output went away, e.g. `| head`; Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1  # the reader of our output went away, e.g. `| head`
+    except OSError as error:
+        streams.say(f"esper: {error}", sys.stderr)
         return 1
     return code
 

@@ -12,6 +12,7 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.leyline import SeedStage
+from esper.tolaria.record.growth_reason import in_words
 from esper.tolaria.record.reading import Record, standing
 
 
@@ -55,6 +56,12 @@ def from_events(events: Iterable[Record]) -> dict[str, Any]:
             found["seeds"] = [_seed(seed) for seed in event["seeds"]]
         elif (kind, event.get("name")) == ("failure", "tolaria.run_failed"):
             found["state"] = f"failed, {event['detail']}"
+        elif kind == "growth":
+            found["growth_reason"] = {
+                "reason": event["reason"],
+                "detail": event["detail"],
+                "since_step": event["step"],
+            }
         elif kind == "epoch":
             found["val_accuracy"] = event.get("val_accuracy")
         elif kind == "command":
@@ -71,6 +78,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name in PLAIN:
         if found.get(name) is not None:
             yield f"  {name.replace('_', ' '):22} {_value(found[name])}"
+    if reason := found.get("growth_reason"):
+        words = in_words(reason["reason"], reason["detail"])
+        yield f"  {'growth':22} {words} (since step {reason['since_step']:,})"
     commands = found["commands"]
     counts = f"{commands['issued']} issued, {commands['accepted']} accepted, {_refused(commands)} refused"
     yield f"  {'commands':22} {counts}"

@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from esper.core.errors import ConfigError
 from esper.core.nearest import nearest
+from esper.core.retired_variables import refuse_retired
 
 T = TypeVar("T")
 Origin = Literal["default", "file", "environment", "flag"]
@@ -39,6 +40,7 @@ def load(
 ) -> Loaded[T]:
     """Build `cls`. Environment names are `prefix` + KEY, nested ones PREFIX + TABLE__KEY; a None flag is not given."""
     schema = dict(_leaves(cls))
+    refuse_retired(environ, prefix, _variables(prefix, schema))
     given: dict[str, tuple[Origin, object]] = {}
     if file is not None:
         given.update({key: ("file", value) for key, value in _flatten(read_toml(file), schema)})
@@ -142,9 +144,13 @@ def _from_environment(
         if prefix and name.startswith(prefix):
             key = name[len(prefix) :].replace("__", ".").lower()
             if key not in schema:
-                known = {prefix + known.replace(".", "__").upper() for known in schema}
-                raise _unknown_key(name, value, "environment", known)
+                raise _unknown_key(name, value, "environment", _variables(prefix, schema))
             yield key, value
+
+
+def _variables(prefix: str, schema: typing.Iterable[str]) -> frozenset[str]:
+    """Names of the environment variables that are settings."""
+    return frozenset(prefix + key.replace(".", "__").upper() for key in schema)
 
 
 def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable[str]) -> ConfigError:

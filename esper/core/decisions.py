@@ -37,8 +37,9 @@ def in_words(command: AdaptationCommand) -> str:
 
 
 def reasons_in_words(metadata: DecisionMetadata) -> str:
-    """Why, e.g. "plateau; held back by loss spike"; empty if no reason was given."""
+    """Why, e.g. "plateau: the loss falls by 12% in 100 steps; risk: loss spike"; empty if no reason was given."""
     reasons = ", ".join(_words(DecisionReason, reason) for reason in metadata.reasons)
+    reasons += f": {metadata.detail}" if reasons and metadata.detail else ""
     risks = ", ".join(_words(RiskReason, found.reason) for found in metadata.risk.findings)
     return "; ".join(part for part in (reasons, f"risk: {risks}" if risks else "") if part)
 

@@ -3,6 +3,7 @@
 EsperError
   ConfigError                    names the key, the value, and what to do
   ContractError                  a message lacks or misuses a field; carries every violation
+    InvalidAnswer                it came from a peer, as the answer to a call
   DependencyViolationError       an id, blueprint, artefact or run is missing: no substitute is made
     KernelsNotBuilt              the compiled operators are absent
     ServiceUnavailable           a peer can't be reached
@@ -16,6 +17,7 @@ EsperError
   StepFailed                     a training step can't be used
     NonFiniteLoss
   RollbackFailed
+  RunContradicted                the network at a run's end is not the one that was told of
   AsyncTimeoutError              also a TimeoutError
   StorageError                   a file or database can't be used
     CorruptRecord                what was stored is damaged
@@ -47,6 +49,10 @@ class ContractError(EsperError):
         super().__init__(f"{message_type}: {'; '.join(violations)}")
         self.message_type = message_type
         self.violations = tuple(violations)
+
+
+class InvalidAnswer(ContractError):
+    """A peer answered with a message that can't be used, or that answers something else."""
 
 
 class DependencyViolationError(EsperError):
@@ -136,6 +142,10 @@ class NonFiniteLoss(StepFailed):
 
 class RollbackFailed(EsperError):
     """No checkpoint could be restored."""
+
+
+class RunContradicted(EsperError):
+    """The network at the end of a run is not the one that was judged or told of."""
 
 
 class AsyncTimeoutError(EsperError, TimeoutError):

@@ -8,7 +8,6 @@ and the process ends.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import queue
 import sqlite3
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
 from esper.core.errors import ConfigError, StorageError
+from esper.core.file_lock import holder, try_hold
 
 T = TypeVar("T")
 
@@ -197,14 +197,12 @@ def _own(path: Path) -> TextIO:
     lock_path = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock_file = open(lock_path, "a", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+        lock_file = try_hold(lock_path)
     except OSError as error:
         raise ConfigError("state directory", str(path.parent), f"can't be used ({error.strerror})") from error
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock_file.close()
-        raise ConfigError("state directory", str(path.parent), f"{path.name} is in use by another process") from error
+    if lock_file is None:
+        remedy = f"{path.name} is in use by {holder(lock_path)}; stop it, or give another directory"
+        raise ConfigError("state directory", str(path.parent), remedy)
     return lock_file
 
 

@@ -13,7 +13,7 @@ from esper.kernels._blend import blend_channel, blend_confidence, blend_convex, 
 from esper.kernels._flatten import FlattenPlan, flatten_, unflatten
 from esper.kernels._gate import BlendStats, ConfidenceGate, blend_stats, confidence_gate
 from esper.kernels._gradient_pool import GradientPool
-from esper.kernels._library import cpu_isa, force_cpu_isa
+from esper.kernels._library import cpu_isa, force_cpu_isa, require_cuda
 from esper.kernels._metrics import SeedMetrics, seed_metrics
 from esper.kernels._pcgrad import (
     MAX_ROWS,
@@ -53,6 +53,7 @@ __all__ = [
     "pcgrad",
     "pcgrad_list",
     "pcgrad_solve",
+    "require_cuda",
     "seed_metrics",
     "unflatten",
 ]

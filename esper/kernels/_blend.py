@@ -99,9 +99,9 @@ def _transformed(host: Tensor, seed: Tensor, alpha: Tensor, options: _Options) -
     return _blend(host, seed, alpha, *options)
 
 
-def _gradients(ctx: Any, grad: Tensor) -> _Gradients:
+def _gradients(ctx: Any, grad: Tensor, saved: tuple[Tensor | None, ...]) -> _Gradients:
     """The derivative of the blend, differentiable itself where the dispatcher still records."""
-    alpha, gate, host, seed = (*ctx.saved_tensors, None, None, None)[:4]
+    alpha, gate, host, seed = (*saved, None, None, None)[:4]
     need_host, need_seed, need_alpha = ctx.needs_input_grad[:3]
     gate_dim, lo, hi, convex = ctx.options
     grad_host: Tensor | None = grad if need_host else None
@@ -138,10 +138,12 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # Read outside the guard: under activation checkpointing this runs a forward pass again, which must record.
+        saved = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return (*_gradients(ctx, grads[0]), None)
+            return (*_gradients(ctx, grads[0], saved), None)
         with torch._C._AutoDispatchBelowAutograd():
-            return (*_gradients(ctx, grads[0]), None)
+            return (*_gradients(ctx, grads[0], saved), None)
 
 
 # The base class's apply: Function's own looks at every argument for transforms, which _call has sent elsewhere.
@@ -154,7 +156,7 @@ def _blend_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _registered_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_gradients(ctx, grad), None, None, None, None, None)
+    return (*_gradients(ctx, grad, ctx.saved_tensors), None, None, None, None, None)
 
 
 def _backward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from esper.core.errors import KernelsNotBuilt
 
 BUILD_COMMAND = "python -m pip install --no-build-isolation -e ."
+CUDA_BUILD_COMMAND = f"ESPER_CUDA=1 {BUILD_COMMAND}"
 
 try:
     from esper.kernels import _C
@@ -26,9 +27,26 @@ except ImportError as error:
         "kernels", "compiled extension", "esper.kernels._C", f"build it with `{BUILD_COMMAND}` ({error})"
     ) from error
 
+_cuda_complaint: str | None = None
+
 # The library of CUDA kernels needs torch's own CUDA libraries in the process, so a CPU torch leaves it alone.
-if torch.version.cuda is not None and importlib.util.find_spec("esper.kernels._C_cuda") is not None:
-    importlib.import_module("esper.kernels._C_cuda")
+if torch.version.cuda is None:
+    _cuda_complaint = f"torch {torch.__version__} is a CPU build"
+elif importlib.util.find_spec("esper.kernels._C_cuda") is None:
+    _cuda_complaint = "it was not built"
+else:
+    try:
+        importlib.import_module("esper.kernels._C_cuda")
+    except ImportError as error:  # a CPU-only run is not to suffer from it
+        _cuda_complaint = f"it does not load under torch {torch.__version__}: {error}"
+
+
+def require_cuda() -> None:
+    """Raise KernelsNotBuilt, with the command that builds them, where the CUDA kernels are not loaded."""
+    if _cuda_complaint is not None:
+        remedy = f"{_cuda_complaint}; where nvcc and a CUDA torch are, build it with `{CUDA_BUILD_COMMAND}`"
+        raise KernelsNotBuilt("kernels", "library of CUDA kernels", "esper.kernels._C_cuda", remedy)
+
 
 cpu_isa: Callable[[], str] = _C.cpu_isa
 force_cpu_isa: Callable[[str], None] = _C.force_cpu_isa

@@ -15,6 +15,9 @@ CALLS_WITHOUT_DEADLINE = Counter(
     "rpc_server_calls_without_deadline_total", "Calls that brought no deadline and got the server's own.", ["method"]
 )
 CALLS_IN_FLIGHT = Gauge("rpc_server_calls_in_flight", "Calls being answered.")
+ANSWERS_REFUSED = Counter(
+    "rpc_client_answers_refused_total", "Answers to own calls that couldn't be used, by method.", ["method"]
+)
 LOOP_LAG_SECONDS = Gauge("rpc_server_loop_lag_seconds", "How late the event loop woke up from its last short sleep.")
 UNEXPECTED_ERRORS = Counter(
     "rpc_server_unexpected_errors_total", "Calls that ended with an error outside the error tree.", ["method"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
 
 from esper.leyline import MessagePriority, TelemetryPacket
 
+log = logging.getLogger("esper.telemetry")
 CRITICAL = MessagePriority.MESSAGE_PRIORITY_CRITICAL
 # Order of sending; dropping starts at the other end and stops before the first.
 URGENCY = (
@@ -50,11 +52,15 @@ class Outbox:
         return sum(len(lane) for lane in self._lanes.values())
 
     def put(self, packet: TelemetryPacket) -> None:
-        """Take a packet; when full, the oldest of the least urgent kind goes."""
+        """Take a packet; when full, the oldest of the least urgent kind goes. One that fits in no batch is dropped."""
         if packet.priority not in self._lanes:
             raise ValueError(f"packet {packet.packet_id!r} has priority {packet.priority}; use build_packet")
         if (size_bytes := packet.ByteSize()) > self._max_batch_bytes:
-            raise ValueError(f"packet {packet.packet_id!r} has {size_bytes} bytes, at most {self._max_batch_bytes} fit")
+            log.error("packet %r has %d bytes, at most %d fit", packet.packet_id, size_bytes, self._max_batch_bytes)
+            with self._lock:
+                self._dropped += 1
+                self._unreported += 1
+            return
         with self._lock:
             self._lanes[packet.priority].append(packet)
             self._make_room()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import inspect
 import logging
 import os
@@ -21,9 +20,11 @@ from typing import Any, Generic, TypeVar
 
 from prometheus_client import start_http_server
 
+from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring, load_keyring
+from esper.core.streams import say
 from esper.leyline import HealthStatus
 from esper.rpc import metrics
 from esper.rpc.bases import Servicer
@@ -40,7 +41,6 @@ EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
 HEALTH_PERIOD_S = 1.0
 LAG_PERIOD_S = 1.0
 REPORT_TIMEOUT_S = 2.0
-PR_SET_PDEATHSIG = 1
 log = logging.getLogger("esper.process")
 
 
@@ -76,13 +76,19 @@ Build = Callable[[ServiceContext[C]], Sequence[Servicer] | Awaitable[Sequence[Se
 
 def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, config_type: type[C]) -> int:
     """Run the service `name` until it is told to stop; the result is the process's exit code."""
+    streams.secure()
+    try:
+        return _exit_code(name, build, argv, config_type)
+    finally:
+        streams.settle()
+
+
+def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_type: type[C]) -> int:
     try:
         process, config = read_settings(name, config_type, sys.argv[1:] if argv is None else argv, os.environ)
         logging.basicConfig(
             level=process.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        if process.die_with_parent:
-            _end_with_parent()
         asyncio.run(_serve(name, build, process, config))
     except ConfigError as error:
         return _fail(name, error, EXIT_CONFIG)
@@ -95,7 +101,7 @@ def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, confi
 
 
 def _fail(name: str, error: object, code: int) -> int:
-    print(f"esper-{name}: {error}", file=sys.stderr, flush=True)
+    say(f"esper-{name}: {error}", sys.stderr)
     return code
 
 
@@ -123,7 +129,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         servicers = await built if inspect.isawaitable(built) else built
         async with _closing(servicers):
             server = await start(process.server, servicers)
-            print(f"esper-{name} listens on {server.endpoint}", flush=True)
+            say(f"esper-{name} listens on {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
     finally:
         reporter.close(REPORT_TIMEOUT_S)
@@ -131,13 +137,16 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
 
 
 async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter: Reporter, stopping: Stopping) -> None:
-    """Serve and watch until told to stop, then drain."""
+    """Serve and watch until told to stop, then drain. A watcher that fails ends the process with its cause."""
     watchers = [asyncio.create_task(watch_health(server, servicers, reporter)), asyncio.create_task(_watch_loop_lag())]
+    stopped = asyncio.create_task(stopping.asked.wait())
     try:
-        await stopping.asked.wait()
+        done, _ = await asyncio.wait([stopped, *watchers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        for watcher in watchers:
-            watcher.cancel()
+        for task in (stopped, *watchers):
+            task.cancel()
         await server.drain(stopping.grace_s)
 
 
@@ -171,23 +180,17 @@ async def _watch_loop_lag() -> None:
 
 
 def _stop_on_signals(stopping: Stopping) -> None:
-    """The first signal drains, the second ends at once."""
+    """The first signal drains, the second ends at once; a terminal that hangs up may say so twice."""
 
     def on_signal(number: int) -> None:
-        if stopping.asked.is_set():
+        if stopping.asked.is_set() and number != signal.SIGHUP:
             os._exit(128 + number)
         stopping.ask(None)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:  # as under nohup
+            continue
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel for a SIGTERM when the parent dies, so that a killed trainer leaves no orphans."""
-    if not sys.platform.startswith("linux"):
-        raise ConfigError("die_with_parent", sys.platform, "works on Linux only; leave the flag out")
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0:
-        raise ConfigError("die_with_parent", True, f"prctl failed: {os.strerror(ctypes.get_errno())}")
 
 
 def _make_private(directory: Path) -> None:

@@ -40,7 +40,6 @@ class ProcessConfig:
     otlp_endpoint: str | None = None  # where traces go: HOST:PORT, http://... or https://...
     metrics_listen: str | None = None  # HOST:PORT where Prometheus scrapes
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
-    die_with_parent: bool = False  # end when the parent process does
 
 
 # Flag -> setting, and what it is.
@@ -93,7 +92,6 @@ def read_settings(
         slots=True,
     )
     flags: dict[str, object] = {key: getattr(arguments, key) for key, _ in FLAGS.values()}
-    flags["die_with_parent"] = True if arguments.die_with_parent else None
     loaded = load(schema, file=arguments.config, environ=environ, prefix=f"ESPER_{name.upper()}_", flags=flags)
     if arguments.print_config:
         print(*described(loaded), sep="\n")
@@ -106,6 +104,5 @@ def _parser(name: str) -> Parser:
     for flag, (key, meaning) in FLAGS.items():
         parser.add_argument(flag, dest=key, metavar="VALUE", help=meaning)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings as TOML")
-    parser.add_argument("--die-with-parent", action="store_true", help="end when the parent process does")
     parser.add_argument("--print-config", action="store_true", help="show every setting with its origin, and end")
     return parser

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -40,6 +41,7 @@ _COMMAND = ("reason", "detail", "command_id")
 TABLE: dict[type[errors.EsperError], Row] = {
     errors.ConfigError: Row(Code.FAILED_PRECONDITION, ("key", "value", "remedy")),
     errors.ContractError: Row(Code.INVALID_ARGUMENT, ("message_type", "violations")),
+    errors.InvalidAnswer: Row(Code.INTERNAL, ("message_type", "violations")),
     errors.DependencyViolationError: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
     errors.KernelsNotBuilt: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
     errors.ServiceUnavailable: Row(Code.UNAVAILABLE, _DEPENDENCY),
@@ -57,6 +59,7 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.StepFailed: Row(Code.ABORTED, ("step",)),
     errors.NonFiniteLoss: Row(Code.ABORTED, ("step",)),
     errors.RollbackFailed: Row(Code.FAILED_PRECONDITION),
+    errors.RunContradicted: Row(Code.DATA_LOSS),
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
     errors.StorageError: Row(Code.INTERNAL),
     errors.CorruptRecord: Row(Code.DATA_LOSS),
@@ -127,13 +130,22 @@ def _encode(name: str, value: Any) -> str:
 def from_rpc_error(error: grpc.RpcError, service: str = "", timeout_s: float = 0.0) -> errors.EsperError:
     """What the other side raised, or what its silence means."""
     code, detail = error.code(), error.details() or ""
-    info = _error_info(error)
-    if info is not None:
-        return _rebuild(info, detail)
+    rebuilt = _rebuilt(error, detail)
+    if rebuilt is not None:
+        return rebuilt
     if code is Code.DEADLINE_EXCEEDED:
         return errors.AsyncTimeoutError(service or "the call", timeout_s)
     make = _BARE.get(code, _unavailable)
     return make(service, f"{code.name}: {detail}")
+
+
+def _rebuilt(error: grpc.RpcError, message: str) -> errors.EsperError | None:
+    """What the other side raised; None where it doesn't say, or says it so that nobody can read it."""
+    try:
+        info = _error_info(error)
+        return None if info is None else _rebuild(info, message)
+    except (ValueError, DecodeError):
+        return None
 
 
 def _rebuild(info: ErrorInfo, message: str) -> errors.EsperError:

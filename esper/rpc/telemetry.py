@@ -1,7 +1,7 @@
 """A process's line to Weatherlight: it registers, sends heartbeats and telemetry, and hears the plane's mode.
 
 Threads of its own do the work, so `send` never waits, from a training step or an event loop alike. What is sent is
-repeated until it is acknowledged; Weatherlight drops what it has seen.
+repeated until it is acknowledged; Weatherlight drops what it has seen. No answer of Weatherlight's ends a thread.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class SenderConfig:
     timeout_s: float = 5.0  # deadline of each call
     retry_s: float = 0.5  # pause after a failure; doubles up to max_retry_s
     max_retry_s: float = 5.0
+    max_hold_s: float = 30.0  # longest pause that back-pressure may ask for; heartbeats wait as long
 
 
 class TelemetrySender:
@@ -165,11 +166,12 @@ class TelemetrySender:
                 self._beat()
             self._flush_all()
             return 0.0
-        except EsperError as error:
+        except Exception as error:  # the edge of the thread: without it nobody would be told any more
             if isinstance(error, AccessDenied):
                 self._client = self._new_client(self._presence.service)
             if not last_pause_s:
-                log.warning("telemetry waits, %d packets: %s", len(self._outbox), error)
+                unexpected = None if isinstance(error, EsperError) else error
+                log.warning("telemetry waits, %d packets: %s", len(self._outbox), error, exc_info=unexpected)
             return min(max(self._config.retry_s, 2 * last_pause_s), self._config.max_retry_s)
 
     def _leave(self) -> None:
@@ -178,7 +180,7 @@ class TelemetrySender:
             self._flush_all()
             if self._presence.is_registered:
                 self._client.heartbeat(self._presence.heartbeat(is_leaving=True), timeout_s=self._config.timeout_s)
-        except EsperError as error:
+        except Exception as error:  # noqa: BLE001 - the edge of the thread
             log.warning("left without notice, %d packets unsent: %s", len(self._outbox), error)
 
     def _beat(self) -> None:
@@ -198,13 +200,13 @@ class TelemetrySender:
         while (batch := self._outbox.take()) is not None:
             try:
                 answer = self._client.publish_telemetry(iter([_request(batch)]), timeout_s=self._config.timeout_s)
-            except EsperError:
+            except BaseException:
                 self._outbox.restore(batch)
                 raise
             if answer.refused:
                 log.error("Weatherlight refused %d packets as invalid", answer.refused)
             if answer.HasField("back_pressure"):
-                self._hold_s = nanoseconds(answer.back_pressure) / 1e9
+                self._hold_s = min(nanoseconds(answer.back_pressure) / 1e9, self._config.max_hold_s)
                 return
 
     def _watch(self) -> None:
@@ -215,7 +217,9 @@ class TelemetrySender:
                     self._mode = response
             except AsyncTimeoutError:
                 continue
-            except EsperError as error:
+            except Exception as error:  # the edge of the thread: a mode that nobody follows looks normal
+                if not isinstance(error, EsperError):
+                    log.warning("the mode can't be heard: %s", error, exc_info=error)
                 self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause=str(error))
             self._closing.wait(self._config.retry_s)
 

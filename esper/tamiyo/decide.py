@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from esper.core.enums import short_name
 from esper.leyline import (
     CoverageSummary,
     DecisionMetadata,
@@ -16,6 +17,7 @@ from esper.leyline import (
     PolicyMetadata,
     RiskEffect,
     RiskFinding,
+    RiskReason,
     SeedStage,
     SystemStatePacket,
     TamiyoRunState,
@@ -24,7 +26,7 @@ from esper.tamiyo import features, mode, risk
 from esper.tamiyo.commands import Issue, issue, settle
 from esper.tamiyo.context import RunContext, command_number
 from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
-from esper.tamiyo.selection import Selection, eligible_slots, evidence_of
+from esper.tamiyo.selection import Selection, evidence_of
 from esper.tamiyo.signals import Signals, as_messages, observe
 
 Select = Callable[[TamiyoRunState, SystemStatePacket, RunContext], Selection]
@@ -78,7 +80,7 @@ def decide(
     )
     proposal = policy.propose(view)
     findings = risk.assess(_risk_view(state, view, proposal, seen.coverage.average))
-    orders, reasons = _restrain(proposal, findings, is_conservative=state.conservative)
+    orders, reasons, detail = _restrain(proposal, findings, state)
     mode_change = mode.advance(after, findings, packet.step, context.config)
     metadata = DecisionMetadata(
         policy=_policy_metadata(policy, proposal, context, seen),
@@ -87,6 +89,7 @@ def decide(
         selection=proposal.selection.as_message() if proposal.selection else None,
         reasons=reasons,
         conservative=after.conservative,
+        detail=detail,
     )
     issues = tuple(issue(order, _of_order(order, metadata), after, packet, context) for order in orders)
     _remember(after, packet, context, proposal, orders)
@@ -151,16 +154,27 @@ def _risk_view(before: TamiyoRunState, view: View, proposal: Proposal, coverage:
 
 
 def _restrain(
-    proposal: Proposal, findings: tuple[RiskFinding, ...], *, is_conservative: bool
-) -> tuple[tuple[Order, ...], list[DecisionReason]]:
-    """Drop a germination that a rule holds back; verdicts on living seeds are never held back."""
+    proposal: Proposal, findings: tuple[RiskFinding, ...], before: TamiyoRunState
+) -> tuple[tuple[Order, ...], list[DecisionReason], str]:
+    """Drop a germination that a rule holds back, and say which; verdicts on living seeds are never held back."""
     kept = tuple(order for order in proposal.orders if order.operation != GERMINATE)
-    is_held = any(finding.effect in _HOLDING for finding in findings)
-    if len(kept) == len(proposal.orders) or not is_held:
-        return proposal.orders, list(proposal.reasons)
-    conservative = DecisionReason.DECISION_REASON_CONSERVATIVE
-    cause = conservative if is_conservative else DecisionReason.DECISION_REASON_RISK
-    return kept, [cause, *proposal.reasons]
+    holding = [finding for finding in findings if finding.effect in _HOLDING]
+    if len(kept) == len(proposal.orders) or not holding:
+        return proposal.orders, list(proposal.reasons), proposal.detail
+    mode_holds = any(found.reason == RiskReason.RISK_REASON_CONSERVATIVE_MODE for found in holding)
+    cause = DecisionReason.DECISION_REASON_CONSERVATIVE if mode_holds else DecisionReason.DECISION_REASON_RISK
+    return kept, [cause, *proposal.reasons], "; ".join(_held_in_words(finding, before) for finding in holding)
+
+
+def _held_in_words(finding: RiskFinding, before: TamiyoRunState) -> str:
+    if finding.reason == RiskReason.RISK_REASON_CONSERVATIVE_MODE:
+        if not before.conservative:
+            return "the run or the plane is in conservative mode"
+        why = short_name(RiskReason, before.conservative_reason).replace("_", " ").lower()
+        return f"conservative mode since step {before.conservative_since_step}: {why}"
+    words = short_name(RiskReason, finding.reason).replace("_", " ").lower()
+    measured = f" {finding.measured:.4g}" if finding.HasField("measured") else ""
+    return words + measured + (f", limit {finding.threshold:.4g}" if finding.HasField("threshold") else "")
 
 
 def _of_order(order: Order, metadata: DecisionMetadata) -> DecisionMetadata:
@@ -203,5 +217,4 @@ def _remember(
     state.isolation_violations = packet.isolation_violations
     is_germinating = any(order.operation == GERMINATE for order in orders)
     if is_germinating and proposal.selection is not None and proposal.selection.chosen is not None:
-        count = len(eligible_slots(context.spec.manifest.slots))
-        state.next_slot = (proposal.selection.chosen.position + 1) % count
+        state.next_slot = (proposal.selection.chosen.position + 1) % len(proposal.selection.candidates)

@@ -1,7 +1,8 @@
 """Which inputs of the policy are there, and one digest of them all.
 
-An absent input is counted as absent, never read as zero. An input that can't exist for this run (a device's
-memory on a processor, the accuracy of a regression) is not expected and not counted.
+An absent input is counted as absent, never read as zero. An input that can't exist (a device's memory on a processor,
+the accuracy of a regression, a boundary's time before the first boundary, what no trainer fills) is not expected and
+not counted: in a healthy run coverage is 1, and what it lacks is missing.
 """
 
 from __future__ import annotations
@@ -10,17 +11,23 @@ import hashlib
 import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
-from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SystemStatePacket, TaskType
+from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SlotKind, SystemStatePacket, TaskType
 from esper.tamiyo.context import RunContext
 
 PROVENANCE = "packet:v1"
 GROUPS = ("loss", "gradient", "optimizer", "cost", "slots", "seeds", "latency", "hardware")
 _ATTACHED = frozenset(
     {SeedStage.SEED_STAGE_BLENDING, SeedStage.SEED_STAGE_SHADOWING, SeedStage.SEED_STAGE_PROBATIONARY}
+)
+# The gates that end the blending have seen a seed's measurements; before, Kasmina may not have told of any.
+_MEASURED = _ATTACHED - {SeedStage.SEED_STAGE_BLENDING}
+# A residual slot reads and writes an activation, which has no parameters and so no gradient of its own.
+_WITH_LAYERS = frozenset(
+    {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
 )
 
 Expectation = Callable[[SystemStatePacket, RunContext], bool]
@@ -36,6 +43,13 @@ def _classifies(packet: SystemStatePacket, context: RunContext) -> bool:
 
 def _on_device(packet: SystemStatePacket, context: RunContext) -> bool:
     return packet.hardware.device_type not in ("", "cpu")
+
+
+def _once_under_way(packet: SystemStatePacket, context: RunContext) -> bool:
+    """A process that begins, also after a resume, has measured no boundary and heard no answer yet."""
+    spec = context.spec
+    began_step = spec.resume.step if spec.HasField("resume") else 0
+    return packet.step > began_step + spec.life.reaction_steps
 
 
 def _never(packet: SystemStatePacket, context: RunContext) -> bool:
@@ -55,7 +69,7 @@ class Feature:
 METRICS_FEATURES = (
     Feature("loss", "loss"),
     Feature("loss", "smoothed_loss"),
-    Feature("loss", "smoothed_loss_standard_error"),
+    Feature("loss", "smoothed_loss_standard_error", expected=_once_under_way),
     Feature("loss", "training_accuracy", expected=_classifies),
     Feature("gradient", "gradient_norm"),
     Feature("gradient", "gradient_norm_variance"),
@@ -66,27 +80,39 @@ METRICS_FEATURES = (
     Feature("cost", "parameters"),
     Feature("cost", "forward_macs"),
     Feature("cost", "training_macs"),
-    Feature("latency", "samples_per_s", measured=True),
-    Feature("latency", "step_latency_ms", measured=True),
-    Feature("latency", "hook_latency_ms", measured=True),
-    Feature("latency", "apply_latency_ms", measured=True),
-    Feature("latency", "finalize_latency_ms", measured=True),
-    Feature("latency", "input_wait_ms", measured=True),
-    Feature("latency", "h2d_copy_ms", measured=True, expected=_on_device),
-    Feature("latency", "tamiyo_latency_ms", measured=True),
-    Feature("latency", "kasmina_latency_ms", measured=True),
+    *(
+        Feature("latency", field, measured=True, expected=_once_under_way)
+        for field in (
+            "samples_per_s",
+            "step_latency_ms",
+            "hook_latency_ms",
+            "apply_latency_ms",
+            "finalize_latency_ms",
+            "tamiyo_latency_ms",
+        )
+    ),
+    # The trainer doesn't measure these; another one may.
+    *(
+        Feature("latency", field, measured=True, expected=_never)
+        for field in ("input_wait_ms", "h2d_copy_ms", "kasmina_latency_ms")
+    ),
 )
 HARDWARE_FEATURES = (
     Feature("hardware", "memory_total_bytes", expected=_on_device),
-    Feature("hardware", "memory_used_bytes", measured=True, expected=_on_device),
-    Feature("hardware", "utilization", measured=True, expected=_on_device),
+    Feature("hardware", "memory_used_bytes", measured=True, expected=_never),
+    Feature("hardware", "utilization", measured=True, expected=_never),
     Feature("hardware", "cpu_cores"),
 )
-SLOT_FEATURES = (
-    Feature("slots", "width"),
-    Feature("slots", "gradient_norm"),
-)
+SLOT_FEATURES = (Feature("slots", "width"), Feature("slots", "gradient_norm"))
 SEED_FEATURES = (Feature("seeds", "alpha"), Feature("seeds", "gradient_norm"), Feature("seeds", "rms_ratio"))
+
+
+def _not_expected(feature: Feature, *fields: str) -> Feature:
+    return replace(feature, expected=_never) if feature.field in fields else feature
+
+
+_BARE_SLOT_FEATURES = tuple(_not_expected(feature, "gradient_norm") for feature in SLOT_FEATURES)
+_NEW_SEED_FEATURES = tuple(_not_expected(feature, "gradient_norm", "rms_ratio") for feature in SEED_FEATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +153,19 @@ def digest(readings: tuple[Reading, ...], *, with_measured: bool) -> str:
 
 
 def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Reading]:
+    layered = {slot.slot_id for slot in context.spec.manifest.slots if slot.kind in _WITH_LAYERS}
     sources: list[tuple[str, Message, tuple[Feature, ...]]] = [
         ("metrics", packet.metrics, METRICS_FEATURES),
         ("hardware", packet.hardware, HARDWARE_FEATURES),
-        *((f"slot {slot.slot_id}", slot, SLOT_FEATURES) for slot in packet.slots),
-        *((f"seed {seed.seed_id}", seed, SEED_FEATURES) for seed in packet.seeds if seed.stage in _ATTACHED),
+        *(
+            (f"slot {slot.slot_id}", slot, SLOT_FEATURES if slot.slot_id in layered else _BARE_SLOT_FEATURES)
+            for slot in packet.slots
+        ),
+        *(
+            (f"seed {seed.seed_id}", seed, SEED_FEATURES if seed.stage in _MEASURED else _NEW_SEED_FEATURES)
+            for seed in packet.seeds
+            if seed.stage in _ATTACHED
+        ),
     ]
     for place, message, features in sources:
         for feature in features:

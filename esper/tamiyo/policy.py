@@ -7,25 +7,23 @@ learned policy can take the heuristic's place without anything else noticing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from esper.core.enums import short_name
 from esper.leyline import (
     Blueprint,
     DecisionReason,
     GateVerdict,
-    GrowthTrigger,
     SeedGate,
     SeedOperationKind,
     SeedStage,
     SeedState,
-    SystemStatePacket,
-    TamiyoRunState,
 )
-from esper.tamiyo.context import BUSY_STAGES, LIVE_STAGES, RunContext
+from esper.tamiyo.context import LIVE_STAGES, RunContext
+from esper.tamiyo.obstacles import Scene, first_obstacle
 from esper.tamiyo.selection import Selection
-from esper.tamiyo.signals import Signals
 
 WAIT = "wait"
 GERMINATE = SeedOperationKind.SEED_OPERATION_KIND_GERMINATE
@@ -35,13 +33,9 @@ ACTIONS = {GERMINATE: "germinate", FOSSILIZE: "fossilize", CULL: "cull"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class View:
+class View(Scene):
     """What a policy sees. `select` looks at the slots; it is called only where a slot is wanted."""
 
-    context: RunContext
-    packet: SystemStatePacket
-    state: TamiyoRunState
-    signals: Signals
     select: Callable[[], Selection]
 
 
@@ -66,6 +60,8 @@ class Proposal:
 
     orders: tuple[Order, ...] = ()
     reasons: tuple[DecisionReason, ...]
+    detail: str
+    """The first reason in words, with its numbers."""
     selection: Selection | None = None
     log_probability: float = 0.0
     value: float | None = None
@@ -99,10 +95,11 @@ class HeuristicPolicy:
     def propose(self, view: View) -> Proposal:
         verdicts = tuple(_verdict_orders(view))
         if verdicts:
-            return Proposal(orders=verdicts, reasons=_distinct(order.reason for order in verdicts))
-        obstacle = next((reason for reason, holds in OBSTACLES if holds(view)), None)
+            reasons = _distinct(order.reason for order in verdicts)
+            return Proposal(orders=verdicts, reasons=reasons, detail="; ".join(map(_verdict_in_words, verdicts)))
+        obstacle = first_obstacle(view)
         if obstacle is not None:
-            return Proposal(reasons=(obstacle,))
+            return Proposal(reasons=obstacle[:1], detail=obstacle[1])
         return _germination(view)
 
     def digest(self, context: RunContext, version: str) -> str:
@@ -126,71 +123,27 @@ def _verdict_order(seed: SeedState) -> Order | None:
     return None
 
 
-def _is_off(view: View) -> bool:
-    return view.context.trigger.mode == GrowthTrigger.GROWTH_TRIGGER_NEVER
-
-
-def _is_paused(view: View) -> bool:
-    return view.packet.growth.paused
-
-
-def _is_over(view: View) -> bool:
-    """No seed's stages could end before the decay begins, or the gates ended growth."""
-    end_step = view.context.spec.life.growth_end_step
-    return view.packet.growth.ended or view.packet.step + view.context.life_steps > end_step
-
-
-def _is_occupied(view: View) -> bool:
-    return any(seed.stage in BUSY_STAGES for seed in view.packet.seeds) or bool(view.state.open_commands)
-
-
-def _is_forced(view: View) -> bool:
-    return view.context.trigger.mode == GrowthTrigger.GROWTH_TRIGGER_ALWAYS
-
-
-def _is_warming_up(view: View) -> bool:
-    too_early = view.packet.step < max(view.context.trigger.warmup_steps, view.state.retry_step)
-    return too_early or (view.signals.slope is None and not _is_forced(view))
-
-
-def _is_saturated(view: View) -> bool:
-    if _is_forced(view):
-        return False
-    trigger, signals = view.context.trigger, view.signals
-    fits = (
-        signals.accuracy is not None and trigger.saturation_share < 1 and signals.accuracy >= trigger.saturation_share
-    )
-    return fits or (signals.smoothed_loss is not None and signals.smoothed_loss <= signals.saturation_floor)
-
-
-def _is_improving(view: View) -> bool:
-    slope = view.signals.slope
-    return not _is_forced(view) and slope is not None and slope >= view.context.trigger.slope_threshold
-
-
-OBSTACLES: Sequence[tuple[DecisionReason, Callable[[View], bool]]] = (
-    (DecisionReason.DECISION_REASON_GROWTH_OFF, _is_off),
-    (DecisionReason.DECISION_REASON_SEED_ALIVE, _is_occupied),
-    (DecisionReason.DECISION_REASON_PAUSED, _is_paused),
-    (DecisionReason.DECISION_REASON_GROWTH_ENDED, _is_over),
-    (DecisionReason.DECISION_REASON_WARMING_UP, _is_warming_up),
-    (DecisionReason.DECISION_REASON_SATURATED, _is_saturated),
-    (DecisionReason.DECISION_REASON_STILL_IMPROVING, _is_improving),
-)
+def _verdict_in_words(order: Order) -> str:
+    seed = order.seed or SeedState()
+    gate, verdict = short_name(SeedGate, seed.gate), short_name(GateVerdict, seed.verdict)
+    return f"{order.action} seed {seed.seed_id}: {gate} {verdict}"
 
 
 def _germination(view: View) -> Proposal:
     selection = view.select()
     chosen = selection.chosen
     if chosen is None:
-        lack = (
-            DecisionReason.DECISION_REASON_BUDGET if selection.lacks_budget else DecisionReason.DECISION_REASON_NO_SLOT
-        )
-        return Proposal(reasons=(lack,), selection=selection)
-    forced = DecisionReason.DECISION_REASON_FORCED
-    reason = forced if _is_forced(view) else DecisionReason.DECISION_REASON_PLATEAU
+        lack, words = selection.lack
+        return Proposal(reasons=(lack,), detail=words, selection=selection)
+    forced, plateau = DecisionReason.DECISION_REASON_FORCED, DecisionReason.DECISION_REASON_PLATEAU
+    reason, words = (forced, "the run's trigger is ALWAYS") if view.is_forced else (plateau, _plateau_in_words(view))
     order = Order(operation=GERMINATE, reason=reason, blueprint=chosen.blueprint, slot_id=chosen.slot.slot_id)
-    return Proposal(orders=(order,), reasons=(reason,), selection=selection)
+    return Proposal(orders=(order,), reasons=(reason,), detail=words, selection=selection)
+
+
+def _plateau_in_words(view: View) -> str:
+    slope, threshold = view.signals.slope, view.context.trigger.slope_threshold
+    return f"the loss falls by {slope or 0.0:.2%} in 100 steps, flat below {threshold:.2%}"
 
 
 def _distinct(reasons: Iterable[DecisionReason]) -> tuple[DecisionReason, ...]:

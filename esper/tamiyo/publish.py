@@ -69,11 +69,13 @@ class Publisher:
             try:
                 await self.flush()
                 pause_s = 0.0
-            except EsperError as error:
+            except Exception as error:  # the edge of the task: without it no report would ever leave
                 self.retries += 1
                 pause_s = min(max(self._retry_s, 2 * pause_s), MAX_PAUSE_S)
                 pending = len(self._reports.unpublished())
-                log.warning("%d field reports wait for the bus, next try in %.0f s: %s", pending, pause_s, error)
+                unexpected = None if isinstance(error, EsperError) else error
+                words = "%d field reports wait for the bus, next try in %.0f s: %s"
+                log.warning(words, pending, pause_s, error, exc_info=unexpected)
                 self._on_retry(pending)
                 self._wake.set()
                 await asyncio.sleep(pause_s)

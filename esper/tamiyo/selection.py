@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from esper.leyline import (
     Blueprint,
     BlueprintTier,
+    DecisionReason,
     HandlingClass,
     SeedStage,
     SelectionCandidate,
@@ -21,10 +22,11 @@ from esper.leyline import (
     SlotSpec,
     SystemStatePacket,
     TamiyoRunState,
+    TaskType,
 )
 from esper.tamiyo.budget import objection
 from esper.tamiyo.context import CLOSING_STAGES, LIVE_STAGES, RunContext
-from esper.urza.catalog import Catalog, completed, misfit
+from esper.urza.catalog import Catalog, assigned, completed, misfit
 from esper.urza.cost import cost
 
 PREFERRED: Mapping[SlotKind, str] = {
@@ -34,8 +36,18 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
 }
-BUDGET = "budget"
+BUDGET, CLOSED = "budget", "closed"
+LACKS: Sequence[tuple[DecisionReason, str]] = (
+    (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
+    (DecisionReason.DECISION_REASON_EMBARGO, CLOSED),
+    (DecisionReason.DECISION_REASON_NO_SLOT, ""),
+)
+"""By how the exclusion of a candidate begins; what a person could change comes first."""
+TOLD_SLOTS = 3
 UNTRIED_SCORE = 1.0
+
+Choice = tuple[SlotSpec, Blueprint | None]
+"""A slot, and what would be grown there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +82,13 @@ class Selection:
     chosen: Candidate | None
 
     @property
-    def lacks_budget(self) -> bool:
-        """Whether money is what is missing."""
-        return self.chosen is None and any(item.excluded.startswith(BUDGET) for item in self.candidates)
+    def lack(self) -> tuple[DecisionReason, str]:
+        """What is missing where nothing could be chosen: money, an open slot, or any slot at all; and the words."""
+        for reason, prefix in LACKS:
+            found = [item for item in self.candidates if item.excluded.startswith(prefix)]
+            if found:
+                return reason, _exclusions(found)
+        return DecisionReason.DECISION_REASON_NO_SLOT, "the host has no slot"
 
     def as_message(self) -> SelectionContext | None:
         if self.chosen is None or self.chosen.blueprint is None:
@@ -84,18 +100,35 @@ class Selection:
         )
 
 
+def _exclusions(candidates: Sequence[Candidate]) -> str:
+    told = [f"{item.slot.slot_id}: {item.excluded}" for item in candidates[:TOLD_SLOTS]]
+    more = len(candidates) - len(told)
+    return "; ".join([*told, f"and {more} more slots"] if more else told)
+
+
 def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
     """Look at every eligible slot, starting after the last one that was used."""
-    slots = eligible_slots(context.spec.manifest.slots)
+    choice = choice_of(context, catalog)
+    slots = [slot for slot, _ in choice]
     scores = slot_scores(slots, state.evidence)
     start = state.next_slot % len(slots) if slots else 0
     order = [*range(start, len(slots)), *range(start)]
     candidates = tuple(
-        _candidate(slots[i], i, scores[slots[i].slot_id], packet=packet, context=context, catalog=catalog)
-        for i in order
+        _candidate(choice[i], i, scores[slots[i].slot_id], packet=packet, context=context) for i in order
     )
     open_ = [item for item in candidates if not item.excluded]
     return Selection(candidates=candidates, chosen=max(open_, key=lambda item: item.score, default=None))
+
+
+def choice_of(context: RunContext, catalog: Catalog) -> tuple[Choice, ...]:
+    """Slots in forward order, each with what would be grown there: what the run names, or what the slots prefer."""
+    slots, task = context.spec.manifest.slots, context.spec.manifest.task
+    ordered = sorted(slots, key=lambda slot: (slot.order, slot.slot_id))
+    named = [catalog.get(blueprint_id) for blueprint_id in context.trigger.blueprint_ids]
+    if named:
+        takers = assigned(named, ordered, task)
+        return tuple((slot, takers.get(slot.slot_id)) for slot in ordered if slot.slot_id in takers or not takers)
+    return tuple((slot, _preferred(slot, task, catalog)) for slot in eligible_slots(ordered))
 
 
 def eligible_slots(slots: Iterable[SlotSpec]) -> tuple[SlotSpec, ...]:
@@ -131,13 +164,13 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
 
 
 def _candidate(
-    slot: SlotSpec, position: int, score: float, *, packet: SystemStatePacket, context: RunContext, catalog: Catalog
+    choice: Choice, position: int, score: float, *, packet: SystemStatePacket, context: RunContext
 ) -> Candidate:
-    blueprint = _blueprint_for(slot, context, catalog)
+    slot, blueprint = choice
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
     signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
-    price = cost(blueprint, slot, signal, completed(blueprint, {}))
+    price = cost(blueprint, slot, signal, completed(blueprint, {}), context.spec.manifest.task)
     excluded = (
         _closure(slot.slot_id, packet)
         or _restriction(blueprint, context.trigger.blueprint_ids)
@@ -155,21 +188,20 @@ def _candidate(
     )
 
 
-def _blueprint_for(slot: SlotSpec, context: RunContext, catalog: Catalog) -> Blueprint | None:
-    """The first named blueprint that fits, or the preferred one of the slot's kind."""
-    wanted = map(catalog.get, context.trigger.blueprint_ids or (PREFERRED[slot.kind],))
-    task = context.spec.manifest.task
-    return next((blueprint for blueprint in wanted if misfit(blueprint, slot, task) is None), None)
+def _preferred(slot: SlotSpec, task: TaskType, catalog: Catalog) -> Blueprint | None:
+    """The blueprint that a slot of this kind gets where the run names none."""
+    blueprint = catalog.get(PREFERRED[slot.kind])
+    return blueprint if misfit(blueprint, slot, task) is None else None
 
 
 def _closure(slot_id: str, packet: SystemStatePacket) -> str | None:
     """Why the slot is closed: for its embargo, and until the seed that was culled there has left no remains."""
     for embargo in packet.growth.embargoes:
         if embargo.slot_id == slot_id and packet.step < embargo.until_step:
-            return f"closed until step {embargo.until_step}"
+            return f"{CLOSED} until step {embargo.until_step}"
     for seed in packet.seeds:
         if seed.slot_id == slot_id and seed.stage in CLOSING_STAGES:
-            return f"closed until seed {seed.seed_id} is cleared from it"
+            return f"{CLOSED} until seed {seed.seed_id} is cleared from it"
     return None
 
 

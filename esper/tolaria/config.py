@@ -13,6 +13,8 @@ from typing import Any
 
 from esper.core.errors import ConfigError
 
+AUTO_TASK = "auto"
+
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata=_metadata(group, help, choices))
@@ -26,16 +28,42 @@ def _metadata(group: str, help: str, choices: tuple[str, ...] = ()) -> dict[str,
 class TrainConfig:
     """One training run."""
 
-    data: str = _setting("data", "digits", "digits, mnist1d, pytext, a PATH, or module:source")
+    data: str = _setting("data", "digits", "digits, mnist1d, pytext, text:PATH, tokens:FILE, a PATH, or module:source")
+    task: str = _setting(
+        "data",
+        AUTO_TASK,
+        "what is learned from the data; auto: what the source says, or labels where targets are whole numbers",
+        (AUTO_TASK, "classification", "regression", "language_model"),
+    )
     samples: int | None = _setting("data", None, "samples to take or to generate; default: the source's own number")
-    context: int = _setting("data", 128, "bytes in one pytext sequence")
+    context: int = _setting("data", 128, "tokens (of pytext and text:, bytes) in one sequence")
+    vocabulary: int | None = _setting("data", None, "tokens known to tokens:FILE; default: its largest plus one")
+    token_type: str | None = _setting(
+        "data", None, "type of a token in tokens:FILE; default: its header's, else uint16", ("uint16", "uint32")
+    )
+    document_mark: str | None = _setting(
+        "data", None, "what divides documents: words of a text, the number of a token; default: none"
+    )
     batch_size: int = _setting("data", 64, "samples in one step")
 
     model: str = _setting("model", "mlp", "mlp, conv1d, cnn, transformer, or module:factory")
     hidden: tuple[int, ...] = _setting("model", (), "widths of the hidden layers; default: the model's own")
     dropout: float = _setting("model", 0.0, "share of hidden values dropped in training")
+    depth: int | None = _setting("model", None, "blocks of the transformer; default: 2")
+    width: int | None = _setting("model", None, "values of the transformer's residual stream; default: 64")
+    heads: int | None = _setting("model", None, "attention heads in each block of the transformer; default: 4")
+    positions: str | None = _setting(
+        "model", None, "how the transformer knows positions; default: learnt", ("learnt", "rotary")
+    )
+    norm: str | None = _setting("model", None, "norms of the transformer; default: layer", ("layer", "rms"))
+    mlp: str | None = _setting("model", None, "MLPs of the transformer; default: plain", ("plain", "gated"))
+    tied: bool = _setting("model", False, "one weight for the transformer's token embedding and its output")
 
     epochs: int = _setting("training", 120, "passes over the training data")
+    steps: int | None = _setting("training", None, "steps of the run; default: those of its epochs")
+    steps_per_epoch: int | None = _setting(
+        "training", None, "steps between evaluations where data is drawn from a stream; default: 100"
+    )
     seed: int = _setting("training", 1, "seed of every random draw of the run")
     optimizer: str = _setting("training", "adam", "optimiser", ("adam", "adamw", "sgd"))
     lr: float = _setting("training", 3e-3, "learning rate after warm-up")
@@ -112,9 +140,9 @@ class TrainConfig:
             if value is not None and not is_good(value):
                 raise ConfigError(key, value, remedy)
         for setting in fields(self):
-            choices = setting.metadata["choices"]
-            if choices and getattr(self, setting.name) not in choices:
-                raise ConfigError(setting.name, getattr(self, setting.name), f"choose one of {', '.join(choices)}")
+            choices, value = setting.metadata["choices"], getattr(self, setting.name)
+            if choices and value is not None and value not in choices:
+                raise ConfigError(setting.name, value, f"choose one of {', '.join(choices)}")
         if self.pcgrad and self.accumulate < 2:
             raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -148,7 +176,8 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
-    *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps"),
+    *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
+    *("vocabulary", "steps", "steps_per_epoch"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),

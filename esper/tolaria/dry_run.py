@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import KasminaServiceGetStatusRequest
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.named_blueprints import check_blueprints
@@ -28,12 +29,16 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         check_blueprints(config.blueprints, run.manifest())
     lines = [
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
+        f"task: {run.task_line}",
+        *(f"warning: {doubt}" for doubt in run.doubts),
         f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
     ]
     once = prepare(replace(config, evaluate_every_steps=1))
     Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
     lines.append("one step: done")
+    lines += [f"compiled: {path or 'the whole host'}" for path in compiled_parts(run.executor.arm.model)]
     if config.grow != "never":
+        lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]
         lines += [f"slot: {slot.slot_id}, width {slot.width}" for slot in run.manifest().slots]
         lines += _services(config)
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])

@@ -1,7 +1,8 @@
 """`tolaria-train`: settings from flags, environment and file; one run or a comparison; one line for every error.
 
 Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 78 a setting can't be used,
-130 and 143 stopped by Ctrl-C or SIGTERM after a checkpoint.
+129, 130 and 143 stopped by a terminal that hung up, Ctrl-C or SIGTERM after a checkpoint. Whether anybody takes what is
+printed changes nothing: the run goes on, its files say all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from rich.console import Console
 
-from esper.core.config import described, load
+from esper.core import streams
+from esper.core.config import Loaded, described, load
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
+from esper.core.streams import say
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
@@ -32,10 +36,11 @@ from esper.tolaria.record.compare import compare, table
 from esper.tolaria.record.display import LiveDisplay, PlainDisplay
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
+from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.summary import write_summary
 from esper.tolaria.recovery.continuing import continued
 from esper.tolaria.run import Interruption, grow, train_static
-from esper.tolaria.run_dir import RunOptions, check_free
+from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.data import load_splits
 from esper.tolaria.task.models import host_widths
 
@@ -47,6 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     given_argv = sys.argv[1:] if argv is None else argv
     interruption = Interruption()
+    streams.secure()
+    try:
+        return _exit_code(given_argv, interruption)
+    finally:
+        streams.settle()
+
+
+def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
     try:
         launch(given_argv, interruption)
     except ConfigError as error:
@@ -59,13 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + (interruption.number or signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if "--traceback" in given_argv:
-            traceback.print_exc()
+            say(traceback.format_exc(), sys.stderr)
         return _fail(unexpected(error), 1)
     return 0 if interruption.number is None else 128 + interruption.number
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"tolaria-train: {error}", file=sys.stderr)
+    say(f"tolaria-train: {error}", sys.stderr)
     return code
 
 
@@ -115,22 +128,35 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     loaded = load(TrainConfig, file=options.config, environ=os.environ, prefix=ENVIRONMENT_PREFIX, flags=given(options))
     check_modes(options, loaded.value)
     if options.print_config:
-        print(*described(loaded), sep="\n")
+        say("\n".join(described(loaded)))
         return
     how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
     check_free(loaded.value.run_dir, how)
+    if options.dry_run:
+        say(dry_run(_settings(loaded, options), how))
+        return
+    with occupied(loaded.value.run_dir):
+        _train(_settings(loaded, options), how, options, interruption)
+
+
+def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace) -> TrainConfig:
+    """The settings of the run, which are its own where it goes on."""
     config = continued(loaded) if options.resume else loaded.value
     if options.compare and load_splits(config).task == TaskType.TASK_TYPE_REGRESSION:
         raise ConfigError("command line", "--compare", f"compares accuracies; {config.data} is a regression")
-    if options.dry_run:
-        print(dry_run(config, how))
-        return
+    return config
+
+
+def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, interruption: Interruption) -> None:
+    """One run or a comparison, and its report."""
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
         summary = _shown(config, how, options.plain, interruption)
+        report = write_report(config.run_dir)
         if options.compare and summary["finished"]:
             _compare(config, how, options.repeats or 1, summary, interruption)
-        print(f"summary: {config.run_dir / 'summary.json'}  report: {write_report(config.run_dir)}")
+            report = write_report(config.run_dir)
+        say(f"summary: {config.run_dir / 'summary.json'}  report: {report}")
     finally:
         end_tracing()
 
@@ -160,36 +186,46 @@ def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Inte
         display = live = LiveDisplay(Console())
         close = live.close
     try:
-        return grow(config, how, [display], interruption)
+        return grow(config, how, [Shielded(display, _lost)], interruption)
     finally:
-        close()
+        with suppress(Exception, SystemExit):  # the terminal may be gone
+            close()
+
+
+def _lost(error: BaseException) -> None:
+    """Say that the display failed, where that isn't its reader's going away."""
+    if isinstance(error, OSError):
+        streams.lose(sys.stdout, error)
+    elif not isinstance(error, SystemExit):
+        say(f"tolaria-train: the display failed, the run goes on: {type(error).__name__}: {error}", sys.stderr)
 
 
 def _compare(
     config: TrainConfig, how: RunOptions, repeats: int, first: dict[str, Any], interruption: Interruption
 ) -> None:
-    """Train the comparison's networks, print its table, and put it into the summary."""
+    """Train the comparison's networks, put its table into the summary, and print it."""
 
     def grown(arm: TrainConfig) -> dict[str, Any]:
         if arm.seed == config.seed:
             return first
-        print(f"comparison: growing from seed {arm.seed}", flush=True)
+        say(f"comparison: growing from seed {arm.seed}")
         again = replace(arm, run_dir=config.run_dir / f"repeat-{arm.seed}", run_id=None)
-        summary = grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
+        with occupied(again.run_dir):
+            summary = grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
         if not summary["finished"]:
             raise KeyboardInterrupt
         return summary
 
     def static(arm: TrainConfig) -> dict[str, Any]:
         widths = ",".join(map(str, host_widths(arm))) or "its own"
-        print(f"comparison: static network from seed {arm.seed}, widths {widths}", flush=True)
+        say(f"comparison: static network from seed {arm.seed}, widths {widths}")
         return train_static(arm)
 
     result = compare(config, repeats, grown, static)
-    print(table(result))
     host = next(entry for entry in result["rows"] if entry["name"] == "host, never grown")
     summary = {**first, "host_test_accuracy": host["first_test_accuracy"], "comparison": result}
     write_summary(config.run_dir / "summary.json", summary)
+    say(table(result))
 
 
 def _nothing() -> None:

@@ -13,7 +13,9 @@ _CRITICAL = TelemetryLevel.TELEMETRY_LEVEL_CRITICAL
 TRAINING_LOSS = MetricSpec("tolaria.training.loss", "loss", "smoothed training loss")
 TRAINING_ACCURACY = MetricSpec("tolaria.training.accuracy", "ratio", "accuracy on the judging data after an epoch")
 TRAINING_LATENCY = MetricSpec("tolaria.training.latency_ms", "ms", "mean step time since the last packet")
-HOOK_LATENCY = MetricSpec("tolaria.hook.latency_ms", "ms", "work at one boundary: packet, directives, waiting")
+HOOK_LATENCY = MetricSpec(
+    "tolaria.hook.latency_ms", "ms", "own work at one boundary: packet and directives, without waiting"
+)
 APPLY_LATENCY = MetricSpec("tolaria.apply.latency_ms", "ms", "directives executed at one boundary")
 WAIT_LATENCY = MetricSpec("tolaria.wait.latency_ms", "ms", "waiting for the control plane at one boundary")
 EPOCHS_TOTAL = MetricSpec("tolaria.epochs.total", "count", "epochs done")
@@ -23,6 +25,9 @@ MODE_CONSERVATIVE = MetricSpec("tolaria.mode.conservative", "bool", "1 in conser
 PARAMETERS = MetricSpec("tolaria.model.parameters", "count", "trainable parameters, seeds included")
 TRAINING_MACS = MetricSpec("tolaria.training.macs", "count", "training multiply-accumulates so far, growth included")
 TIMEOUT_TOTAL = MetricSpec("tolaria.timeout.total", "count", "packets without an answer in time")
+ANSWERS_REFUSED = MetricSpec(
+    "tolaria.answers.refused_total", "count", "packets whose answer couldn't be used, of any service"
+)
 CHECKPOINT_BYTES = MetricSpec("tolaria.checkpoint.size_bytes", "bytes", "size of the last checkpoint")
 CHECKPOINT_LATENCY = MetricSpec("tolaria.checkpoint.latency_ms", "ms", "time to make the last checkpoint durable")
 
@@ -40,6 +45,7 @@ METRICS = (
     PARAMETERS,
     TRAINING_MACS,
     TIMEOUT_TOTAL,
+    ANSWERS_REFUSED,
     CHECKPOINT_BYTES,
     CHECKPOINT_LATENCY,
 )

@@ -6,13 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import StepFailed
+from esper.core.errors import RunContradicted, StepFailed
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.control import Control
@@ -25,38 +25,49 @@ from esper.tolaria.plane.plane import Plane, connected
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
 from esper.tolaria.record.observer import Notice, Observer, Observers
-from esper.tolaria.record.summary import write_summary
+from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from esper.tolaria.run_dir import OldSummary, RunOptions, check_free, claim
+from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
+
+if TYPE_CHECKING:
+    from esper.tolaria.record.scalars import TensorBoardScalars
 
 FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
 SWITCH_INTERVAL_S = 0.0005
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """The first Ctrl-C or SIGTERM lets the step, the checkpoint and the drain finish; the second ends at once."""
+    """The first Ctrl-C or SIGTERM lets the step, the checkpoint and the drain finish; the second ends at once.
+
+    So does a terminal that hangs up, which tells it more than once: that never ends at once.
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._was_asked = False
 
     def is_set(self) -> bool:
         """Whether someone asked to stop."""
         return self.number is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
-            os._exit(128 + number)
-        self.number = number
+        if number != signal.SIGHUP:
+            if self._was_asked:
+                os._exit(128 + number)
+            self._was_asked = True
+        self.number = self.number or number
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Catch signals inside."""
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Catch signals inside, but for those that are ignored already, as under nohup."""
+        caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in caught}
         try:
             yield
         finally:
@@ -79,14 +90,23 @@ def grow(
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
-        everyone = Observers(log, *observers, *_scalars(config, options, stack))
+        scalars = _scalars(config, options, stack)
+        shielded = Shielded(scalars, lambda error: board.pin("tolaria.scalars_lost", f"no more scalars: {error}"))
+        everyone = Observers(log, *observers, shielded)
         board = Noticeboard(everyone.on_events)
         stack.enter_context(_recorded(board, log))
-        watching = Observers(OldSummary(config.run_dir), everyone, board)
+        watching = Observers(SummaryFile(config.run_dir), everyone, board)
         if config.grow == "never":
-            return _trained(run, lambda opening: NullControl(), watching, options, interruption)
+            return _agreed(_trained(run, lambda opening: NullControl(), watching, options, interruption))
         plane = stack.enter_context(connected(config, run.run_id, board.pin))
-        return _grown(run, plane, watching, options, interruption)
+        return _agreed(_grown(run, plane, watching, options, interruption))
+
+
+def _agreed(summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a run that ends as it was told; all files are written by now. Raises RunContradicted."""
+    if summary["contradictions"]:
+        raise RunContradicted("; ".join(summary["contradictions"]))
+    return summary
 
 
 def _grown(
@@ -136,12 +156,19 @@ def _recorded(board: Noticeboard, log: EventLog) -> Iterator[None]:
         board.pass_on()
 
 
-def _scalars(config: TrainConfig, options: RunOptions, stack: ExitStack) -> list[Observer]:
+def _scalars(config: TrainConfig, options: RunOptions, stack: ExitStack) -> Observer:
     if not options.tensorboard:
-        return []
+        return Observer()
     from esper.tolaria.record.scalars import TensorBoardScalars  # costs a second to import
 
-    return [stack.enter_context(closing(TensorBoardScalars(config.run_dir / "tensorboard")))]
+    scalars = TensorBoardScalars(config.run_dir / "tensorboard")
+    stack.callback(_close, scalars)
+    return scalars
+
+
+def _close(scalars: TensorBoardScalars) -> None:
+    with suppress(OSError):  # a full disk was told when it filled
+        scalars.close()
 
 
 def train_static(config: TrainConfig) -> dict[str, Any]:
@@ -160,9 +187,7 @@ def _trained(
     store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
     trainer = Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set)
     with interruption.watched():
-        summary = trainer.train(resume=options.resume)
-    write_summary(config.run_dir / "summary.json", summary)
-    return summary
+        return trainer.train(resume=options.resume)
 
 
 def _injector(plane: Plane, told: Observer) -> FaultInjector:

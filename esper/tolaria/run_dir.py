@@ -1,16 +1,22 @@
-"""A run's directory: never mixed with another run's, claimed before the first file, cleared of its own files alone."""
+"""A run's directory: one process's at a time, never mixed with another run's, cleared of its own files alone."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from esper.core.errors import ConfigError
+from esper.core.file_lock import holder, try_hold
 from esper.tolaria.record.observer import Observer, RunStarted
 from esper.tolaria.record.reading import cut_torn_line
+from esper.tolaria.record.summary import write_summary
 
 RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
+LOCK = "run.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +45,31 @@ def check_free(run_dir: Path, options: RunOptions) -> None:
         raise ConfigError("run_dir", str(run_dir), f"{place} can't be written to")
 
 
+@contextmanager
+def occupied(run_dir: Path) -> Iterator[None]:
+    """Hold the directory for this process, and make it if need be; it is left as it was if nothing comes into it."""
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    path = run_dir / LOCK
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        held = try_hold(path)
+    except OSError as error:
+        raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
+    if held is None:
+        remedy = f"is in use by {holder(path)}; stop that run, wait for its end, or give another --run-dir"
+        raise ConfigError("run_dir", str(run_dir), remedy)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        held.close()
+        for folder in made:
+            with suppress(OSError):  # something is in it
+                folder.rmdir()
+
+
 def claim(run_dir: Path, options: RunOptions) -> None:
-    """Make the run directory ready."""
+    """Make the run directory, which this process holds, ready."""
     check_free(run_dir, options)
     if options.resume:
         cut_torn_line(run_dir / "events.jsonl")
@@ -64,11 +93,14 @@ def discard(run_dir: Path) -> None:
             folder.rmdir()
 
 
-class OldSummary(Observer):
-    """Removes the summary of an interruption as soon as the run goes on."""
+class SummaryFile(Observer):
+    """Writes the summary before anybody is told of it; removes that of an interruption as soon as the run goes on."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / "summary.json"
 
     def on_start(self, started: RunStarted) -> None:
         self._path.unlink(missing_ok=True)
+
+    def on_finish(self, summary: Mapping[str, Any]) -> None:
+        write_summary(self._path, summary)

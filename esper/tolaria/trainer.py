@@ -58,6 +58,7 @@ class Trainer:
         self._going_back = GoingBack(self._session, self._saves)
         self._stop_reason: str | None = None
         self._epoch_started_ns = clock.monotonic_ns()
+        self._validation: tuple[float, float | None] | None = None
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, or until told to stop; returns the summary. Raises StepFailed, RollbackFailed."""
@@ -68,10 +69,16 @@ class Trainer:
                 self._advance()
             if self._stop_reason is None:
                 self._generation.boundaries.drain()
+                # Not before: the end of growth may change the network, and the last figures are to be its own.
+                self._end_epoch()
         finally:
             self._generation.control.close()
         session.timings.surgery_ms = self._steps.surgery_ms
-        summary = build_summary(self._run, session.progress, session.timings, self._stop_reason)
+        summary = build_summary(
+            self._run, session.progress, session.timings, self._stop_reason, validation=self._validation
+        )
+        for contradiction in summary["contradictions"]:
+            session.notice("tolaria.contradiction", "ERROR", contradiction)
         if self._stop_reason is None:
             self._saves.write_final(self._generation.boundaries.pipeline)
         session.observer.on_finish(summary)
@@ -95,13 +102,18 @@ class Trainer:
                 seed=self._config.seed,
                 step=progress.step,
                 total_steps=run.total_steps,
-                epochs=self._config.epochs,
+                epochs=-(-run.total_steps // run.loader.steps_per_epoch),
                 steps_per_epoch=run.loader.steps_per_epoch,
                 splits=run.splits.sizes,
                 parameters=run.executor.arm.parameter_count(),
+                task=run.task_line,
                 is_resumed=snapshot is not None,
             )
         )
+        if uncounted := run.executor.uncounted:
+            self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")
+        for doubt in run.doubts:
+            self._session.notice("tolaria.data_doubt", "WARNING", doubt)
         return generation
 
     def _advance(self) -> None:
@@ -123,30 +135,29 @@ class Trainer:
         return self._session.progress.step % self._config.evaluate_every_steps == 0
 
     def _after_step(self) -> None:
-        """A boundary, an epoch's end, a checkpoint: whichever is due, in this order."""
-        boundaries = self._generation.boundaries
+        """A boundary, an epoch's end, a checkpoint: whichever is due, in this order. A run ends its last epoch."""
+        session, boundaries = self._session, self._generation.boundaries
         is_boundary = self._is_boundary
         stop_reason = "interrupted" if is_boundary and self._should_stop() else None
         wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
         if is_boundary:
             boundaries.cross(want_state=wants_state)
-        if self._session.is_epoch_end:
+        if session.is_epoch_end:
             boundaries.read_steps()
-            self._end_epoch()
+            if session.progress.step < self._run.total_steps:
+                self._end_epoch()
         if wants_state and self._saves.write(boundaries.pipeline):
             self._going_back.note_save()
         if boundaries.order_to_stop is not None:
             stop_reason = f"halted: {boundaries.order_to_stop}"
-            self._session.progress.history.doubt(stop_reason)
+            session.progress.history.doubt(stop_reason)
         self._stop_reason = stop_reason
         if stop_reason is not None:
-            self._session.notice(
-                "tolaria.stopped", "WARNING", f"{stop_reason} after step {self._session.progress.step}"
-            )
+            session.notice("tolaria.stopped", "WARNING", f"{stop_reason} after step {session.progress.step}")
 
     def _end_epoch(self) -> None:
         session, meter = self._session, self._session.progress.meter
-        loss, accuracy = evaluate(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        loss, accuracy = self._validation = evaluate(self._run.executor.arm, self._run.task, self._run.splits.judge)
         now_ns = session.clock.monotonic_ns()
         session.observer.on_epoch(
             EpochDone(

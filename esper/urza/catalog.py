@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from esper.core.dependency_guard import require
 from esper.core.errors import ContractError
@@ -72,6 +72,19 @@ def misfit(blueprint: Blueprint, slot: SlotSpec, task: TaskType) -> str | None:
     if is_causal and blueprint.blueprint_id in LOOKING_AHEAD and slot.kind == SlotKind.SLOT_KIND_RESIDUAL_CONV:
         return f"{blueprint.blueprint_id} would read later tokens in {slot.slot_id}; a language model can't take it"
     return None
+
+
+def assigned(named: Sequence[Blueprint], slots: Sequence[SlotSpec], task: TaskType) -> dict[str, Blueprint]:
+    """Which named blueprint each slot gets, by slot id: those named first choose first.
+
+    A blueprint takes the foldable slots that it fits, and where there is none, every slot that it fits.
+    """
+    found: dict[str, Blueprint] = {}
+    for blueprint in named:
+        fitting = [slot for slot in slots if misfit(blueprint, slot, task) is None]
+        for slot in [slot for slot in fitting if slot.is_foldable] or fitting:
+            found.setdefault(slot.slot_id, blueprint)
+    return found
 
 
 def completed(blueprint: Blueprint, given: Mapping[str, float]) -> dict[str, float]:

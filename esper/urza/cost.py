@@ -1,6 +1,7 @@
 """What a seed costs: parameters and forward multiply-accumulates for one sample, from shapes alone.
 
 A MAC is one multiplication with its addition in a matrix product or convolution; what works element by element is free.
+Attention counts every pair of positions, causal attention half of them.
 The slot's features as last signalled count, not those at the start: earlier seeds may have widened the host.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec
+from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec, TaskType
 
 SPAN_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
@@ -53,14 +54,20 @@ class Shape:
     write_positions: int
     read_kernel: int
     write_kernel: int
+    is_causal: bool
 
 
 Parameters = Mapping[str, float]
 Formula = Callable[[Shape, Parameters], Cost]
 
 
-def cost(blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, parameters: Parameters) -> Cost:
-    """Cost of the blueprint in the slot; `parameters` are complete. KeyError for a blueprint without a formula."""
+def cost(
+    blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, parameters: Parameters, task: TaskType
+) -> Cost:
+    """Cost of the blueprint in the slot of a host with this task; `parameters` are complete.
+
+    KeyError for a blueprint without a formula.
+    """
     shape = Shape(
         kind=slot.kind,
         in_features=signal.in_features if signal is not None else slot.in_features,
@@ -69,6 +76,7 @@ def cost(blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, parame
         write_positions=slot.write_positions,
         read_kernel=slot.read_kernel,
         write_kernel=slot.write_kernel,
+        is_causal=task == TaskType.TASK_TYPE_LANGUAGE_MODEL,
     )
     return FORMULAS[blueprint.blueprint_id](shape, parameters)
 
@@ -126,13 +134,13 @@ def _channel_gate(shape: Shape, _: Parameters) -> Cost:
 
 
 def _attention(shape: Shape, parameters: Parameters) -> Cost:
-    """Norm, three projections in, one out, and two products over all pairs of positions."""
+    """Norm, three projections in, one out, and two products over all pairs of positions, or half of them."""
     inner = int(parameters["heads"]) * int(parameters["head_size"])
     projections = 4 * shape.out_features * inner
-    pairs = shape.write_positions * shape.write_positions
+    products = 2 * shape.write_positions * shape.write_positions * inner
     return Cost(
         parameters=2 * shape.out_features + projections,
-        forward_macs=shape.write_positions * projections + 2 * pairs * inner,
+        forward_macs=shape.write_positions * projections + products // (2 if shape.is_causal else 1),
     )
 
 

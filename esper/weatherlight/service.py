@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from esper.core.clock import Clock, duration, timestamp
 from esper.core.errors import AccessDenied
@@ -37,6 +35,7 @@ from esper.rpc.auth import require_service
 from esper.rpc.bases import WeatherlightServicer
 from esper.rpc.call import Call
 from esper.weatherlight.actions import Actions
+from esper.weatherlight.duties import Duties
 from esper.weatherlight.supervisor import Supervisor
 
 # Backlog from which senders are asked to hold back.
@@ -63,24 +62,18 @@ class WeatherlightService(WeatherlightServicer):
         self._actions = actions
         self._stop = stop
         self._started_ns = clock.now_ns()
-        self._duties: list[asyncio.Task[None]] = []
+        self.duties = Duties()
         self._closers: list[Callable[[], Awaitable[None]]] = []
-
-    def take_on(self, duty: Coroutine[Any, Any, None]) -> None:
-        """Run a background duty for as long as the service lives."""
-        self._duties.append(asyncio.get_running_loop().create_task(duty))
 
     def close_with(self, closer: Callable[[], Awaitable[None]]) -> None:
         """Have something closed after the duties have ended."""
         self._closers.append(closer)
 
     def is_ready(self) -> bool:
-        return not any(duty.done() for duty in self._duties)
+        return self.duties.are_well
 
     async def close(self) -> None:
-        for duty in self._duties:
-            duty.cancel()
-        await asyncio.gather(*self._duties, return_exceptions=True)
+        await self.duties.close()
         for closer in self._closers:
             await closer()
 

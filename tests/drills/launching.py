@@ -6,14 +6,15 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-LAUNCHER = (sys.executable, "-m", "esper.tolaria.launcher")
+from esper.core.child import child_command
+
+LAUNCHER = tuple(child_command("esper.tolaria.launcher"))
 NARROW = ("--data", "digits", "--model", "mlp", "--hidden", "4,4", "--plain")
 TIMEOUT_S = 300
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from esper.core.child import child_command
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
@@ -30,7 +30,7 @@ class ServiceProcess:
         self.name = name
         self.endpoint = endpoint or f"unix:{self._directory.name}/{name}"
         self._command = [
-            *(sys.executable, "-m", f"esper.{name}.server", "--die-with-parent"),
+            *child_command(f"esper.{name}.server"),
             *("--listen", self.endpoint, "--state-dir", str(state_dir), *arguments),
         ]
         self._log_path = Path(self._directory.name) / "log"

@@ -81,7 +81,7 @@ def test_every_seed_costs_what_the_model_says(host: Callable[[], tuple[nn.Module
             remove = SeedDirective(seed_id=seed_id, kind=K.DIRECTIVE_KIND_REMOVE)
             report = done(executor, [build, attach, remove])
             paid = Cost(parameters=report.added_parameters, forward_macs=report.added_forward_macs)
-            assert paid == cost(blueprint, slot, None, values), seed_id
+            assert paid == cost(blueprint, slot, None, values, manifest.task), seed_id
             seen.add(blueprint.blueprint_id)
     assert len(seen) >= 3
 

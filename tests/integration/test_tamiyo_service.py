@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from esper.core.child import child_command
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import (
     AccessDenied,
@@ -66,8 +67,8 @@ class Process:
         self.endpoint = f"unix:{directory / name}.sock"
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", f"esper.{name}.server"),
-                *("--listen", self.endpoint, "--state-dir", str(directory / "state"), "--die-with-parent"),
+                *child_command(f"esper.{name}.server"),
+                *("--listen", self.endpoint, "--state-dir", str(directory / "state")),
                 *arguments,
             ],
             env={**os.environ, "ESPER_LEYLINE_SECRET": SECRET},

@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from esper.core.child import child_command
+
 ARMS: dict[str, tuple[str, ...]] = {
     "narrow4": ("--hidden", "4,4"),
     "narrow6": ("--hidden", "6,6"),
@@ -32,9 +34,8 @@ def train(out: Path, *flags: str) -> dict[str, Any]:
     """Run the launcher once and return its summary."""
     summary = out / "summary.json"
     if not summary.exists():
-        launcher = Path(sys.executable).with_name("tolaria-train")
         command = [
-            str(launcher),
+            *child_command("esper.tolaria.launcher"),
             "--run-dir",
             str(out),
             "--overwrite",

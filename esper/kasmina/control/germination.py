@@ -140,7 +140,8 @@ def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     if slot is None:
         return None
     values = completed(blueprint, given_parameters(command.seed))
-    problem = budget_problem(turn.spec, turn.state, cost(blueprint, slot, turn.signal(slot.slot_id), values))
+    price = cost(blueprint, slot, turn.signal(slot.slot_id), values, turn.spec.manifest.task)
+    problem = budget_problem(turn.spec, turn.state, price)
     return Refusal(R.REJECTION_REASON_BUDGET_EXCEEDED, problem) if problem else None
 
 

@@ -93,8 +93,8 @@ def fossilize(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate
     record.state.is_folded = False
     if can_fold(turn, record):
         turn.direct(DirectiveKind.DIRECTIVE_KIND_FOLD, command_id, record)
-    if turn.has_twins:
-        turn.direct(DirectiveKind.DIRECTIVE_KIND_DROP_TWIN, command_id, record)
+    # Also where there is no twin: it is what makes a seed that stays a module permanent.
+    turn.direct(DirectiveKind.DIRECTIVE_KIND_DROP_TWIN, command_id, record)
 
 
 def can_fold(turn: Turn, record: SeedRecord) -> bool:

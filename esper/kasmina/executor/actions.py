@@ -11,7 +11,9 @@ from collections.abc import Callable
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.entering import attach, build, incubate
 from esper.kasmina.executor.fold.fold import fold, fold_obstacle
+from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
+from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, judge, probe
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
@@ -81,20 +83,26 @@ def fade(state: ExecutorState, directive: SeedDirective, step: int) -> None:
 
 
 def _descend(state: ExecutorState, seed_id: str, step: int, steps: int, *, alpha: float) -> None:
-    graft = state.graft(seed_id)
     config = BlendConfig()
-    config.CopyFrom(graft.blend.config)
+    config.CopyFrom(state.graft(seed_id).blend.config)
     config.alpha_start, config.alpha_target, config.schedule_steps = alpha, 0.0, steps
     config.schedule = BlendSchedule.BLEND_SCHEDULE_LINEAR
-    graft.set_blend(Blend(config=config, start_step=step))
+    for _, graft in _in_both_arms(state, seed_id):
+        graft.set_blend(Blend(config=config, start_step=step))
+
+
+def _in_both_arms(state: ExecutorState, seed_id: str) -> list[tuple[TrainingArm, Graft]]:
+    """An earlier seed is in the twin too, and leaves it as it leaves the main arm."""
+    arms = [state.arm] if state.twin is None else [state.arm, state.twin]
+    return [(arm, graft) for arm in arms if (graft := arm.graft(seed_id)) is not None]
 
 
 def fold_seed(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Makes the seed permanent: folded where that is possible, otherwise as the module that it is."""
+    """Makes the seed permanent: folded where that is possible, otherwise, or if it fails, as the module that it is."""
     graft, life = state.graft(directive.seed_id), state.life(directive.seed_id)
+    life.is_permanent = True
     obstacle = fold_obstacle(state.arm, graft, step)
     if obstacle:
-        life.is_permanent = True
         return {"folded": False, "failure": f"kept as a module: {obstacle}"}
     delta = fold(state.arm, graft, step, state.outputs)
     del state.lives[directive.seed_id]
@@ -118,10 +126,11 @@ def install_twin(state: ExecutorState, directive: SeedDirective, step: int) -> F
 
 def remove(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """Takes the seed out of host, optimiser and hooks; one that is gone already is no failure."""
-    graft = state.arm.graft(directive.seed_id)
     _forget(state, directive.seed_id)
-    if graft is not None:
-        state.arm.detach(graft)
+    hanging = _in_both_arms(state, directive.seed_id)
+    for arm, graft in hanging:
+        arm.detach(graft)
+    if hanging:
         state.topology_changed()
     return {}
 

@@ -68,6 +68,8 @@ def attach(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     life = state.life(directive.seed_id)
     if state.arm.graft(directive.seed_id) is not None:
         raise GraftFailed(f"seed {directive.seed_id!r} is in the host's forward pass already")
+    if directive.isolate:
+        _check_isolable(state)
     before = state.outputs()
     blend = Blend(config=directive.blend, start_step=step)
     graft = Graft(life.plan, state.slot(life.plan.slot_id), life.module, blend, is_isolated=directive.isolate)
@@ -102,6 +104,15 @@ def _keep_incubated_state(state: ExecutorState, life: Life) -> None:
 def incubate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """Begins shadow training; the end is the boundary after its last step."""
     life = state.life(directive.seed_id)
+    _check_isolable(state)
     graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
     life.incubation = Incubation(graft, state.arm.optimizer, duration_steps=directive.duration_steps)
     return {}
+
+
+def _check_isolable(state: ExecutorState) -> None:
+    if state.macs.is_reentrant:
+        raise GraftFailed(
+            "a seed's isolation can't be proven in a host with re-entrant checkpoints, whose forward pass records "
+            "nothing: use checkpoint(..., use_reentrant=False)"
+        )

@@ -16,26 +16,22 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from esper.core.enums import short_name
-from esper.core.errors import ConfigError, EsperError
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
 from esper.kasmina.executor.collected import Collected
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
-from esper.kasmina.executor.observe import is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.task import Task
-from esper.kasmina.executor.passes.trace import trace_forward
+from esper.kasmina.executor.passes.trace import in_words, trace_forward
 from esper.kasmina.executor.saved import restore, saved
-from esper.kasmina.executor.slots.search import find_slots
-from esper.kasmina.executor.slots.slot import Slot
+from esper.kasmina.executor.slots.search import Search, find_slots
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
-
-# Errors of a directive that are reported, not raised: ours, and what torch raises for shapes, types and devices.
-REPORTED = (EsperError, RuntimeError, ValueError, TypeError)
 
 
 class SeedExecutor:
@@ -45,26 +41,32 @@ class SeedExecutor:
         self, arm: TrainingArm, task: Task, *, fetch_artifact: Callable[[str], bytes], config: ExecutorConfig
     ) -> None:
         self._no_slots: ConfigError | None = None
-        slots = self._find_slots(arm, task, config)
-        self._state = ExecutorState(
-            arm=arm,
-            task=task,
-            config=config,
-            fetch_artifact=fetch_artifact,
-            slots={slot.slot_id: slot for slot in slots},
-        )
-        self._state.topology_changed()
+        self._unseen: tuple[str, ...] = ()
+        self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
+        self._measure_host()
         self._reports: list[DirectiveReport] = []
 
-    def _find_slots(self, arm: TrainingArm, task: Task, config: ExecutorConfig) -> tuple[Slot, ...]:
-        is_causal = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
+    def _measure_host(self) -> None:
+        """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
+        state = self._state
         try:
-            traced = trace_forward(arm.model, task.probe_inputs())
-            return find_slots(arm.model, traced, named=config.slots, is_causal=is_causal)
+            found = self._find_slots()
+            state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
+            state.topology_changed()
         except ConfigError as error:
-            # A host without slots trains alone; who wants to grow it asks for the manifest.
             self._no_slots = error
-            return ()
+        except Exception as error:  # noqa: BLE001 - foreign code, run under hooks and counters, may raise anything
+            what = f"can't be grown: looking for slots ended in {in_words(error)}; it trains with --grow never"
+            self._no_slots = ConfigError("model", type(state.arm.model).__name__, what)
+        if self._no_slots is not None:
+            state.slots = {}
+            state.topology_changed()
+
+    def _find_slots(self) -> Search:
+        state = self._state
+        is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
+        traced = trace_forward(state.arm.model, state.task.probe_inputs())
+        return find_slots(state.arm.model, traced, named=state.config.slots, is_causal=is_causal)
 
     @property
     def arm(self) -> TrainingArm:
@@ -80,6 +82,16 @@ class SeedExecutor:
     def seeds(self) -> tuple[str, ...]:
         """Seeds that are built, permanent modules included; folded and removed ones are not."""
         return tuple(self._state.lives)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether a seed is built that is neither permanent nor gone."""
+        return bool(self._living())
+
+    @property
+    def fossils(self) -> dict[str, int]:
+        """Seeds that are permanent, folded or as modules, by slot."""
+        return {slot_id: count for slot_id in self._state.slots if (count := fossils_in(self._state, slot_id))}
 
     @property
     def topology(self) -> int:
@@ -113,6 +125,16 @@ class SeedExecutor:
         if self._reports:
             return True
         return any(life.evidence or self._has_finished(life) for life in self._living())
+
+    @property
+    def uncounted(self) -> str:
+        """Why the host's multiply-accumulates are not counted; empty if they are."""
+        return self._state.uncounted
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Parts of the host that the search for slots could not look into as a whole, a line each."""
+        return self._unseen
 
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""
@@ -183,6 +205,7 @@ class SeedExecutor:
     def after_backward(self) -> None:
         """Notes the gradients of living seeds."""
         for graft in self._state.arm.grafts:
+            graft.forget()
             life = self._state.lives[graft.seed_id]
             if not life.is_permanent:
                 gradients = [parameter.grad for parameter in graft.module.parameters()]
@@ -210,18 +233,24 @@ class SeedExecutor:
         observations = tuple(observe(self._state, life, step) for life in self._living())
         return Collected(observations=observations, reports=reports, slots=slot_signals(self._state))
 
-    def finish(self, step: int) -> bool:
-        """Ends growth: an unjudged seed leaves, by its twin if there is one. True if the arm changed."""
-        before = self.topology
-        living = [life.plan.seed_id for life in self._living()]
-        if self.twin is not None and living:
+    def finish(self, step: int) -> tuple[str, ...]:
+        """Ends growth: an unsettled seed leaves by its twin. Returns those that stay because there is none.
+
+        A host that has learnt around a seed for good is no network that anybody judged, so nothing is torn out of it
+        but what was ordered out.
+        """
+        if self.twin is not None and self.is_unsettled:
             install_twin(self._state, SeedDirective(), step)
-        for seed_id in self.seeds:
-            if seed_id in living:
-                remove(self._state, SeedDirective(seed_id=seed_id), step)
         self._state.twin = None
+        staying = []
+        for seed_id, life in list(self._state.lives.items()):
+            if life.fade is not None or (not life.is_permanent and self.alpha_of(seed_id) == 0.0):
+                remove(self._state, SeedDirective(seed_id=seed_id), step)
+            elif not life.is_permanent:
+                life.is_permanent = True
+                staying.append(seed_id)
         self._state.queue.clear()
-        return self.topology != before
+        return tuple(staying)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain containers; tensors are the live ones."""
@@ -250,7 +279,7 @@ class SeedExecutor:
                 if facts is None:
                     self._state.done.add(directive.directive_id)
                     return
-            except REPORTED as error:
+            except Exception as error:  # noqa: BLE001 - hosts, hooks and optimisers of users raise anything; it is told
                 facts, failure = {}, str(error) or type(error).__name__
                 span.set_attribute("esper.failure", failure)
         self._note(directive, step, facts, failure)

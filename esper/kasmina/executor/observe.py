@@ -50,7 +50,7 @@ def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
             slot_id=spec.slot_id,
             gradient_norm=_joint_norm(norms, {spec.read_path, spec.write_path}),
             width=spec.width,
-            fossils=_fossils(state, spec.slot_id),
+            fossils=fossils_in(state, spec.slot_id),
             in_features=spec.in_features,
             out_features=spec.out_features,
         )
@@ -58,7 +58,8 @@ def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
     )
 
 
-def _fossils(state: ExecutorState, slot_id: str) -> int:
+def fossils_in(state: ExecutorState, slot_id: str) -> int:
+    """Permanent seeds of a slot, folded ones included."""
     modules = sum(life.is_permanent and life.plan.slot_id == slot_id for life in state.lives.values())
     return modules + state.folded.get(slot_id, 0)
 

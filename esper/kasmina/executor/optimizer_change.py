@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from torch.optim.lr_scheduler import LRScheduler
+
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.graft.wiring import schedulers
 from esper.leyline import OptimizerAdjustment
+
+RATES = frozenset({"lr", "initial_lr", "min_lr", "max_lr"})
+RATE_LISTS = ("base_lrs", "min_lrs", "max_lrs")
 
 
 def adjust_optimizer(arm: TrainingArm, change: OptimizerAdjustment) -> None:
@@ -27,13 +33,15 @@ def adjust_optimizer(arm: TrainingArm, change: OptimizerAdjustment) -> None:
 def _scale_rate(arm: TrainingArm, factor: float) -> None:
     """A scheduler that sets rates must know of the factor, or it would undo it."""
     for group in arm.optimizer.param_groups:
-        group["lr"] *= factor
-        if "initial_lr" in group:
-            group["initial_lr"] *= factor
-    if hasattr(arm.scheduler, "factor"):
+        for name in RATES & group.keys():
+            group[name] *= factor
+    # Torch's own have a `factor` too, which is their decay.
+    if isinstance(arm.scheduler, LRScheduler):
+        for rates in (getattr(part, name, None) for part in schedulers(arm.scheduler) for name in RATE_LISTS):
+            if isinstance(rates, list):
+                rates[:] = [rate * factor for rate in rates]
+    elif hasattr(arm.scheduler, "factor"):
         arm.scheduler.factor *= factor
-    elif isinstance(getattr(arm.scheduler, "base_lrs", None), list):
-        arm.scheduler.base_lrs[:] = [rate * factor for rate in arm.scheduler.base_lrs]
 
 
 def _set_momentum(group: dict[str, object], momentum: float) -> None:

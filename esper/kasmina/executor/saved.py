@@ -23,7 +23,7 @@ from esper.kasmina.executor.slots.slot import refreshed
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
 from esper.leyline import BlendConfig, DirectiveReport, JudgeResult, PairedScore, ProbeResult, SeedDirective
 
-FORMAT = 1
+FORMAT = 2
 M = TypeVar("M", bound=Message)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper.core.errors import GraftFailed
+from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation
@@ -18,7 +18,7 @@ from esper.kasmina.executor.judge.scores import probe_outputs
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.statistics import GradientStatistics
 from esper.kasmina.executor.passes.task import Task
-from esper.kasmina.executor.passes.trace import trace_forward
+from esper.kasmina.executor.passes.trace import in_words, trace_forward
 from esper.kasmina.executor.slots.slot import Slot, refreshed
 from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective, SlotSpec
 
@@ -107,6 +107,8 @@ class ExecutorState:
     parameters: int = 0
     macs: MacCount = NO_MACS
     twin_macs: MacCount = NO_MACS
+    uncounted: str = ""
+    """Why the host's work can't be counted; empty if it can. Such a host has no slots."""
 
     def life(self, seed_id: str) -> Life:
         """A seed that was built and is still there."""
@@ -140,8 +142,9 @@ class ExecutorState:
         """Sizes and costs are measured anew."""
         self.topology += 1
         inputs = self.task.probe_inputs()
-        trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:])
-        self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
+        if self.slots:
+            trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:])
+            self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
         self.specs = tuple(slot.spec(self.arm.model) for slot in self.slots.values())
         self.slot_parameters = tuple(
             (path, parameter)
@@ -149,9 +152,21 @@ class ExecutorState:
             for parameter in self.arm.model.get_submodule(path).parameters(recurse=False)
         )
         self.parameters = self.arm.parameter_count()
-        self.macs = count_macs(self.arm, inputs)
+        self.macs = self._counted(self.arm, inputs)
         if self.twin is not None:
-            self.twin_macs = count_macs(self.twin, inputs)
+            self.twin_macs = self._counted(self.twin, inputs)
+
+    def _counted(self, arm: TrainingArm, inputs: Tensor) -> MacCount:
+        """The arm's work; a host that can't be grown trains also where its work can't be counted."""
+        try:
+            return count_macs(arm, inputs)
+        except ConfigError:
+            raise
+        except Exception as error:
+            if self.slots:
+                raise
+            self.uncounted = in_words(error)
+            return NO_MACS
 
 
 def all_finite(module: nn.Module) -> bool:

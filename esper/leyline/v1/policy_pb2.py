@@ -26,37 +26,37 @@ from esper.leyline.v1 import types_pb2 as esper_dot_leyline_dot_v1_dot_types__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65sper/leyline/v1/policy.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x02\n\x10\x44\x65\x63isionMetadata\x12\x30\n\x06policy\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.PolicyMetadata\x12,\n\x04risk\x18\x02 \x01(\x0b\x32\x1e.esper.leyline.v1.RiskMetadata\x12\x33\n\x08\x63overage\x18\x03 \x01(\x0b\x32!.esper.leyline.v1.CoverageSummary\x12\x35\n\tselection\x18\x04 \x01(\x0b\x32\".esper.leyline.v1.SelectionContext\x12\x31\n\x07reasons\x18\x05 \x03(\x0e\x32 .esper.leyline.v1.DecisionReason\x12\x19\n\x0c\x63onservative\x18\x06 \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_conservative\"\xe1\x01\n\x0ePolicyMetadata\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x1c\n\x0flog_probability\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\x12observation_digest\x18\x06 \x01(\t\x12/\n\x07signals\x18\x07 \x03(\x0b\x32\x1e.esper.leyline.v1.PolicySignalB\x12\n\x10_log_probabilityB\x08\n\x06_value\"Z\n\x0cPolicySignal\x12,\n\x02id\x18\x01 \x01(\x0e\x32 .esper.leyline.v1.PolicySignalId\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"]\n\x0cRiskMetadata\x12\x12\n\x05score\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12/\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1d.esper.leyline.v1.RiskFindingB\x08\n\x06_score\"\xe4\x01\n\x0bRiskFinding\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.RiskReason\x12,\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1c.esper.leyline.v1.RiskEffect\x12/\n\x05level\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.TelemetryLevel\x12\x15\n\x08measured\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_measuredB\x0c\n\n_threshold\"x\n\x0f\x43overageSummary\x12\x14\n\x07\x61verage\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12/\n\x06groups\x18\x02 \x03(\x0b\x32\x1f.esper.leyline.v1.CoverageGroup\x12\x12\n\nprovenance\x18\x03 \x01(\tB\n\n\x08_average\"d\n\rCoverageGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x14\n\x07present\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08\x65xpected\x18\x03 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_presentB\x0b\n\t_expected\"s\n\x10SelectionContext\x12\x0f\n\x07slot_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x38\n\ncandidates\x18\x03 \x03(\x0b\x32$.esper.leyline.v1.SelectionCandidate\"\xd1\x01\n\x12SelectionCandidate\x12\x0f\n\x07slot_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x65xcluded\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nparameters\x18\x05 \x01(\x04H\x02\x88\x01\x01\x12\x19\n\x0c\x66orward_macs\x18\x06 \x01(\x04H\x03\x88\x01\x01\x42\x08\n\x06_scoreB\x0b\n\t_excludedB\r\n\x0b_parametersB\x0f\n\r_forward_macs\"\xe2\x01\n\x0cPolicyUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12-\n\tissued_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07trigger\x18\x05 \x01(\x0b\x32!.esper.leyline.v1.TriggerSettings\x12\x14\n\x07weights\x18\x06 \x01(\x0cH\x00\x88\x01\x01\x12\x16\n\x0eweights_digest\x18\x07 \x01(\tB\n\n\x08_weights\"\xd8\x02\n\x0fTriggerSettings\x12\x30\n\x07trigger\x18\x01 \x01(\x0e\x32\x1f.esper.leyline.v1.GrowthTrigger\x12\x1c\n\x0fslope_threshold\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10saturation_floor\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cwarmup_steps\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x1f\n\x12slope_window_steps\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\rblueprint_ids\x18\x06 \x03(\t\x12\x1d\n\x10saturation_share\x18\x07 \x01(\x01H\x04\x88\x01\x01\x42\x12\n\x10_slope_thresholdB\x13\n\x11_saturation_floorB\x0f\n\r_warmup_stepsB\x15\n\x13_slope_window_stepsB\x13\n\x11_saturation_share*\xa3\x03\n\x0ePolicySignalId\x12 \n\x1cPOLICY_SIGNAL_ID_UNSPECIFIED\x10\x00\x12\"\n\x1ePOLICY_SIGNAL_ID_SMOOTHED_LOSS\x10\x01\x12\x1f\n\x1bPOLICY_SIGNAL_ID_LOSS_SLOPE\x10\x02\x12$\n POLICY_SIGNAL_ID_SLOPE_THRESHOLD\x10\x03\x12%\n!POLICY_SIGNAL_ID_SATURATION_FLOOR\x10\x04\x12(\n$POLICY_SIGNAL_ID_LOSS_STANDARD_ERROR\x10\x05\x12\"\n\x1ePOLICY_SIGNAL_ID_GRADIENT_NORM\x10\x06\x12\'\n#POLICY_SIGNAL_ID_STEPS_SINCE_CHANGE\x10\x07\x12$\n POLICY_SIGNAL_ID_PARAMETERS_LEFT\x10\x08\x12\x1f\n\x1bPOLICY_SIGNAL_ID_STEPS_LEFT\x10\t\x12\x1f\n\x1bPOLICY_SIGNAL_ID_SATURATION\x10\n*s\n\nRiskEffect\x12\x1b\n\x17RISK_EFFECT_UNSPECIFIED\x10\x00\x12\x14\n\x10RISK_EFFECT_NOTE\x10\x01\x12\x14\n\x10RISK_EFFECT_HOLD\x10\x02\x12\x1c\n\x18RISK_EFFECT_CONSERVATIVE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65sper/leyline/v1/policy.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x02\n\x10\x44\x65\x63isionMetadata\x12\x30\n\x06policy\x18\x01 \x01(\x0b\x32 .esper.leyline.v1.PolicyMetadata\x12,\n\x04risk\x18\x02 \x01(\x0b\x32\x1e.esper.leyline.v1.RiskMetadata\x12\x33\n\x08\x63overage\x18\x03 \x01(\x0b\x32!.esper.leyline.v1.CoverageSummary\x12\x35\n\tselection\x18\x04 \x01(\x0b\x32\".esper.leyline.v1.SelectionContext\x12\x31\n\x07reasons\x18\x05 \x03(\x0e\x32 .esper.leyline.v1.DecisionReason\x12\x19\n\x0c\x63onservative\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06\x64\x65tail\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_conservativeB\t\n\x07_detail\"\xe1\x01\n\x0ePolicyMetadata\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x1c\n\x0flog_probability\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05value\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\x12observation_digest\x18\x06 \x01(\t\x12/\n\x07signals\x18\x07 \x03(\x0b\x32\x1e.esper.leyline.v1.PolicySignalB\x12\n\x10_log_probabilityB\x08\n\x06_value\"Z\n\x0cPolicySignal\x12,\n\x02id\x18\x01 \x01(\x0e\x32 .esper.leyline.v1.PolicySignalId\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_value\"]\n\x0cRiskMetadata\x12\x12\n\x05score\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12/\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1d.esper.leyline.v1.RiskFindingB\x08\n\x06_score\"\xe4\x01\n\x0bRiskFinding\x12,\n\x06reason\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.RiskReason\x12,\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0e\x32\x1c.esper.leyline.v1.RiskEffect\x12/\n\x05level\x18\x03 \x01(\x0e\x32 .esper.leyline.v1.TelemetryLevel\x12\x15\n\x08measured\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_measuredB\x0c\n\n_threshold\"x\n\x0f\x43overageSummary\x12\x14\n\x07\x61verage\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12/\n\x06groups\x18\x02 \x03(\x0b\x32\x1f.esper.leyline.v1.CoverageGroup\x12\x12\n\nprovenance\x18\x03 \x01(\tB\n\n\x08_average\"d\n\rCoverageGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x14\n\x07present\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08\x65xpected\x18\x03 \x01(\rH\x01\x88\x01\x01\x42\n\n\x08_presentB\x0b\n\t_expected\"s\n\x10SelectionContext\x12\x0f\n\x07slot_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x38\n\ncandidates\x18\x03 \x03(\x0b\x32$.esper.leyline.v1.SelectionCandidate\"\xd1\x01\n\x12SelectionCandidate\x12\x0f\n\x07slot_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x65xcluded\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nparameters\x18\x05 \x01(\x04H\x02\x88\x01\x01\x12\x19\n\x0c\x66orward_macs\x18\x06 \x01(\x04H\x03\x88\x01\x01\x42\x08\n\x06_scoreB\x0b\n\t_excludedB\r\n\x0b_parametersB\x0f\n\r_forward_macs\"\xe2\x01\n\x0cPolicyUpdate\x12\x11\n\tupdate_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12-\n\tissued_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x07trigger\x18\x05 \x01(\x0b\x32!.esper.leyline.v1.TriggerSettings\x12\x14\n\x07weights\x18\x06 \x01(\x0cH\x00\x88\x01\x01\x12\x16\n\x0eweights_digest\x18\x07 \x01(\tB\n\n\x08_weights\"\xd8\x02\n\x0fTriggerSettings\x12\x30\n\x07trigger\x18\x01 \x01(\x0e\x32\x1f.esper.leyline.v1.GrowthTrigger\x12\x1c\n\x0fslope_threshold\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10saturation_floor\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cwarmup_steps\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x1f\n\x12slope_window_steps\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\rblueprint_ids\x18\x06 \x03(\t\x12\x1d\n\x10saturation_share\x18\x07 \x01(\x01H\x04\x88\x01\x01\x42\x12\n\x10_slope_thresholdB\x13\n\x11_saturation_floorB\x0f\n\r_warmup_stepsB\x15\n\x13_slope_window_stepsB\x13\n\x11_saturation_share*\xa3\x03\n\x0ePolicySignalId\x12 \n\x1cPOLICY_SIGNAL_ID_UNSPECIFIED\x10\x00\x12\"\n\x1ePOLICY_SIGNAL_ID_SMOOTHED_LOSS\x10\x01\x12\x1f\n\x1bPOLICY_SIGNAL_ID_LOSS_SLOPE\x10\x02\x12$\n POLICY_SIGNAL_ID_SLOPE_THRESHOLD\x10\x03\x12%\n!POLICY_SIGNAL_ID_SATURATION_FLOOR\x10\x04\x12(\n$POLICY_SIGNAL_ID_LOSS_STANDARD_ERROR\x10\x05\x12\"\n\x1ePOLICY_SIGNAL_ID_GRADIENT_NORM\x10\x06\x12\'\n#POLICY_SIGNAL_ID_STEPS_SINCE_CHANGE\x10\x07\x12$\n POLICY_SIGNAL_ID_PARAMETERS_LEFT\x10\x08\x12\x1f\n\x1bPOLICY_SIGNAL_ID_STEPS_LEFT\x10\t\x12\x1f\n\x1bPOLICY_SIGNAL_ID_SATURATION\x10\n*s\n\nRiskEffect\x12\x1b\n\x17RISK_EFFECT_UNSPECIFIED\x10\x00\x12\x14\n\x10RISK_EFFECT_NOTE\x10\x01\x12\x14\n\x10RISK_EFFECT_HOLD\x10\x02\x12\x1c\n\x18RISK_EFFECT_CONSERVATIVE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICYSIGNALID']._serialized_start=2210
-  _globals['_POLICYSIGNALID']._serialized_end=2629
-  _globals['_RISKEFFECT']._serialized_start=2631
-  _globals['_RISKEFFECT']._serialized_end=2746
+  _globals['_POLICYSIGNALID']._serialized_start=2242
+  _globals['_POLICYSIGNALID']._serialized_end=2661
+  _globals['_RISKEFFECT']._serialized_start=2663
+  _globals['_RISKEFFECT']._serialized_end=2778
   _globals['_DECISIONMETADATA']._serialized_start=115
-  _globals['_DECISIONMETADATA']._serialized_end=432
-  _globals['_POLICYMETADATA']._serialized_start=435
-  _globals['_POLICYMETADATA']._serialized_end=660
-  _globals['_POLICYSIGNAL']._serialized_start=662
-  _globals['_POLICYSIGNAL']._serialized_end=752
-  _globals['_RISKMETADATA']._serialized_start=754
-  _globals['_RISKMETADATA']._serialized_end=847
-  _globals['_RISKFINDING']._serialized_start=850
-  _globals['_RISKFINDING']._serialized_end=1078
-  _globals['_COVERAGESUMMARY']._serialized_start=1080
-  _globals['_COVERAGESUMMARY']._serialized_end=1200
-  _globals['_COVERAGEGROUP']._serialized_start=1202
-  _globals['_COVERAGEGROUP']._serialized_end=1302
-  _globals['_SELECTIONCONTEXT']._serialized_start=1304
-  _globals['_SELECTIONCONTEXT']._serialized_end=1419
-  _globals['_SELECTIONCANDIDATE']._serialized_start=1422
-  _globals['_SELECTIONCANDIDATE']._serialized_end=1631
-  _globals['_POLICYUPDATE']._serialized_start=1634
-  _globals['_POLICYUPDATE']._serialized_end=1860
-  _globals['_TRIGGERSETTINGS']._serialized_start=1863
-  _globals['_TRIGGERSETTINGS']._serialized_end=2207
+  _globals['_DECISIONMETADATA']._serialized_end=464
+  _globals['_POLICYMETADATA']._serialized_start=467
+  _globals['_POLICYMETADATA']._serialized_end=692
+  _globals['_POLICYSIGNAL']._serialized_start=694
+  _globals['_POLICYSIGNAL']._serialized_end=784
+  _globals['_RISKMETADATA']._serialized_start=786
+  _globals['_RISKMETADATA']._serialized_end=879
+  _globals['_RISKFINDING']._serialized_start=882
+  _globals['_RISKFINDING']._serialized_end=1110
+  _globals['_COVERAGESUMMARY']._serialized_start=1112
+  _globals['_COVERAGESUMMARY']._serialized_end=1232
+  _globals['_COVERAGEGROUP']._serialized_start=1234
+  _globals['_COVERAGEGROUP']._serialized_end=1334
+  _globals['_SELECTIONCONTEXT']._serialized_start=1336
+  _globals['_SELECTIONCONTEXT']._serialized_end=1451
+  _globals['_SELECTIONCANDIDATE']._serialized_start=1454
+  _globals['_SELECTIONCANDIDATE']._serialized_end=1663
+  _globals['_POLICYUPDATE']._serialized_start=1666
+  _globals['_POLICYUPDATE']._serialized_end=1892
+  _globals['_TRIGGERSETTINGS']._serialized_start=1895
+  _globals['_TRIGGERSETTINGS']._serialized_end=2239
 # @@protoc_insertion_point(module_scope)

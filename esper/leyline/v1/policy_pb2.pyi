@@ -48,20 +48,22 @@ RISK_EFFECT_HOLD: RiskEffect
 RISK_EFFECT_CONSERVATIVE: RiskEffect
 
 class DecisionMetadata(_message.Message):
-    __slots__ = ("policy", "risk", "coverage", "selection", "reasons", "conservative")
+    __slots__ = ("policy", "risk", "coverage", "selection", "reasons", "conservative", "detail")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     RISK_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     SELECTION_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
     CONSERVATIVE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
     policy: PolicyMetadata
     risk: RiskMetadata
     coverage: CoverageSummary
     selection: SelectionContext
     reasons: _containers.RepeatedScalarFieldContainer[_types_pb2.DecisionReason]
     conservative: bool
-    def __init__(self, policy: _Optional[_Union[PolicyMetadata, _Mapping]] = ..., risk: _Optional[_Union[RiskMetadata, _Mapping]] = ..., coverage: _Optional[_Union[CoverageSummary, _Mapping]] = ..., selection: _Optional[_Union[SelectionContext, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[_types_pb2.DecisionReason, str]]] = ..., conservative: bool = ...) -> None: ...
+    detail: str
+    def __init__(self, policy: _Optional[_Union[PolicyMetadata, _Mapping]] = ..., risk: _Optional[_Union[RiskMetadata, _Mapping]] = ..., coverage: _Optional[_Union[CoverageSummary, _Mapping]] = ..., selection: _Optional[_Union[SelectionContext, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[_types_pb2.DecisionReason, str]]] = ..., conservative: bool = ..., detail: _Optional[str] = ...) -> None: ...
 
 class PolicyMetadata(_message.Message):
     __slots__ = ("policy_id", "version", "action", "log_probability", "value", "observation_digest", "signals")

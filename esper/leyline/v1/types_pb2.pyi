@@ -218,6 +218,8 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_CONSERVATIVE: _ClassVar[DecisionReason]
     DECISION_REASON_OPERATOR: _ClassVar[DecisionReason]
     DECISION_REASON_PAUSED: _ClassVar[DecisionReason]
+    DECISION_REASON_EMBARGO: _ClassVar[DecisionReason]
+    DECISION_REASON_TOO_LATE: _ClassVar[DecisionReason]
 
 class RejectionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -449,6 +451,8 @@ DECISION_REASON_RISK: DecisionReason
 DECISION_REASON_CONSERVATIVE: DecisionReason
 DECISION_REASON_OPERATOR: DecisionReason
 DECISION_REASON_PAUSED: DecisionReason
+DECISION_REASON_EMBARGO: DecisionReason
+DECISION_REASON_TOO_LATE: DecisionReason
 REJECTION_REASON_UNSPECIFIED: RejectionReason
 REJECTION_REASON_MISSING_SIGNATURE: RejectionReason
 REJECTION_REASON_INVALID_SIGNATURE: RejectionReason

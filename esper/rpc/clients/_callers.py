@@ -1,4 +1,7 @@
-"""How clients call: each call with its client's token, a deadline and a span; a status becomes the servicer's error."""
+"""How clients call: each call with its client's token, a deadline and a span; a status becomes the servicer's error.
+
+An answer is validated like a request: one that can't be used is counted and raised as InvalidAnswer.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,17 @@ from typing import Any, ClassVar, Generic, TypeVar
 import grpc
 from opentelemetry.trace import Span
 
-from esper.core.errors import ServiceUnavailable
+from esper.core.errors import InvalidAnswer, ServiceUnavailable
+from esper.core.validation import violations
+from esper.rpc import metrics
 from esper.rpc.call import RUN_TOKEN
 from esper.rpc.clients.channel import AioChannel, Channel
-from esper.rpc.contract import methods
+from esper.rpc.contract import Method, methods
 from esper.rpc.status import from_rpc_error
 from esper.rpc.tracing import begin_call, record_status
+
+# A peer's answer may be wrong in thousands of places; a line names so many.
+MAX_TOLD = 8
 
 AnyChannel = TypeVar("AnyChannel", Channel, AioChannel)
 
@@ -50,6 +58,10 @@ class Caller(Generic[AnyChannel]):
         begin = partial(stub, request, timeout=timeout_s, metadata=self._metadata + trace_metadata)
         return begin, _ending(span, place, timeout_s)
 
+    def _checked(self, attribute: str, answer: Any) -> Any:
+        """The answer, if it can be used."""
+        return checked(self._methods[attribute], answer, str(self._channel.endpoint))
+
 
 class SyncCaller(Caller[Channel]):
     """Calls from a thread."""
@@ -58,7 +70,8 @@ class SyncCaller(Caller[Channel]):
         """One response, whether the requests stream or not."""
         begin, ending = self._prepared(attribute, request, timeout_s)
         with ending:
-            return begin()
+            answer = begin()
+        return self._checked(attribute, answer)
 
     def stream(self, attribute: str, request: Any, *, timeout_s: float) -> Iterator[Any]:
         """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
@@ -68,7 +81,8 @@ class SyncCaller(Caller[Channel]):
         def responses() -> Iterator[Any]:
             with ending:
                 try:
-                    yield from call
+                    for answer in call:
+                        yield self._checked(attribute, answer)
                 finally:
                     call.cancel()
 
@@ -82,7 +96,8 @@ class AioCaller(Caller[AioChannel]):
         """One response, whether the requests stream or not."""
         begin, ending = self._prepared(attribute, request, timeout_s)
         with ending:
-            return await begin()
+            answer = await begin()
+        return self._checked(attribute, answer)
 
     def stream(self, attribute: str, request: Any, *, timeout_s: float) -> AsyncIterator[Any]:
         """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
@@ -92,12 +107,22 @@ class AioCaller(Caller[AioChannel]):
         async def responses() -> AsyncIterator[Any]:
             with ending:
                 try:
-                    async for response in call:
-                        yield response
+                    async for answer in call:
+                        yield self._checked(attribute, answer)
                 finally:
                     call.cancel()
 
         return responses()
+
+
+def checked(method: Method, answer: Any, endpoint: str) -> Any:
+    """The answer, proven valid. Raises InvalidAnswer with what is wrong with it."""
+    found = violations(answer)
+    if found:
+        metrics.ANSWERS_REFUSED.labels(method.full_name).inc()
+        told = found if len(found) <= MAX_TOLD else [*found[:MAX_TOLD], f"and {len(found) - MAX_TOLD} more"]
+        raise InvalidAnswer(f"{method.response.DESCRIPTOR.name} of {method.full_name} at {endpoint}", told)
+    return answer
 
 
 @contextmanager
@@ -110,6 +135,9 @@ def _ending(span: Span, place: str, timeout_s: float) -> Iterator[None]:
     except grpc.RpcError as error:
         code = error.code()
         raise from_rpc_error(error, place, timeout_s) from error
+    except ValueError as error:
+        # grpc's word for a channel that was closed between two looks at it.
+        raise ServiceUnavailable("rpc", "channel", place, f"{error}; open another one") from error
     finally:
         record_status(span, code)
         span.end()

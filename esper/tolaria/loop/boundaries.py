@@ -5,7 +5,7 @@ In lag mode reactions come before the new packet, without lag after it. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby, takewhile
 from math import isfinite
@@ -24,6 +24,9 @@ from esper.tolaria.record.observer import Boundary, StepDone
 from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
 
 _TRACER = tracer("esper.tolaria")
+
+# The evidence of the last steps goes out with one packet, and what was decided on it is asked for with another.
+SETTLING_PACKETS = 2
 
 
 class Boundaries:
@@ -78,8 +81,9 @@ class Boundaries:
             results.append(self._react(watch))
             with watch.measure("apply"):
                 self._executor.at_boundary(step)
+        self._settle(step)
         with watch.measure("apply"):
-            self._executor.finish(step)
+            self._tell_unjudged(self._executor.finish(step))
         packet, collected = self._evidence()
         self.pipeline.hand_over(packet, collected, want_state=False)
         with watch.measure("wait"):
@@ -91,6 +95,26 @@ class Boundaries:
         for result in (*results, last):
             self._tell(packet, collected, result, watch)
             collected = Collected()
+
+    def _settle(self, step: int) -> None:
+        """Hear what becomes of a seed whose judgement is made but not answered yet: it is kept or culled, not lost."""
+        for _ in range(SETTLING_PACKETS):
+            if not self._executor.is_unsettled:
+                return
+            watch = Watch(self._session.clock)
+            packet, collected = self._evidence()
+            self.pipeline.hand_over(packet, collected, want_state=False)
+            result = self._react(watch)
+            with watch.measure("apply"):
+                self._executor.at_boundary(step)
+            self._tell(packet, collected, result, watch)
+
+    def _tell_unjudged(self, seed_ids: Sequence[str]) -> None:
+        """Seeds that stay in the network although nobody judged them."""
+        self._session.progress.history.unjudged = list(seed_ids)
+        for seed_id in seed_ids:
+            message = f"seed {seed_id} was not judged in time and has no twin to go back to: it stays in the network"
+            self._session.notice("tolaria.seed_unjudged", "WARNING", message)
 
     def _span(self) -> AbstractContextManager[Span]:
         attributes = {"esper.step": self._session.progress.step}
@@ -137,6 +161,7 @@ class Boundaries:
     def _note(self, result: PacketResult) -> None:
         session = self._session
         session.progress.history.note(result)
+        session.progress.reason.note(result, session.progress.step)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
@@ -172,7 +197,7 @@ class Boundaries:
         total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
         session.timings.boundary_ms.append(total_ms)
         session.measured.note(
-            hook_ms=total_ms,
+            hook_ms=total_ms - wait_ms,
             apply_ms=apply_ms,
             finalize_ms=total_ms - wait_ms - apply_ms,
             recent_ms=session.timings.step_ms[-max(1, len(packet.recent_steps)) :],
@@ -190,6 +215,7 @@ class Boundaries:
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
+                reason=session.progress.reason.now,
             )
         )
 

@@ -6,7 +6,6 @@ The same call trains the host and its twin, with the same batch and the same dra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +17,9 @@ from esper.tolaria.loop.aggregation import GradientSurgery
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import seed_all
 from esper.tolaria.task.task import SplitTask
-
-AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +39,7 @@ class Stepper:
         self._device = device
         self._accumulate = config.accumulate
         self._clip_norm = config.clip_norm
-        self._amp_type = AMP_TYPES.get(config.amp)
+        self._amp = config.amp
         self._surgery_timer = DeviceTimer(device, clock)
         surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer) if config.pcgrad else None
         self._surgery = surgery
@@ -79,12 +77,6 @@ class Stepper:
             scaler.update()
         return StepResult(loss, accuracy, norm, conflict_rate, norms)
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """The precision of forward passes."""
-        if self._amp_type is None:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._amp_type)
-
     def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self._accumulate == 1:
             return *self._pass(arm, batch, 1.0), None
@@ -99,7 +91,7 @@ class Stepper:
     def _pass(self, arm: Arm, batch: Batch, share: float) -> tuple[Tensor, Tensor | None]:
         """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
         inputs, targets = batch
-        with self.autocast():
+        with autocast(self._amp, self._device):
             outputs = arm.model(inputs)
             loss = self._task.loss(outputs, targets)
         weighed = loss if share == 1.0 else loss * share

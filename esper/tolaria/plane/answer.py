@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, ServiceUnavailable
+from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, InvalidAnswer, ServiceUnavailable
 from esper.leyline import AdvanceResponse, CommandOutcome, Decision, DirectiveReport, SeedDirective
-from esper.tolaria.record.packet_result import TIMEOUT, PacketResult, RunStates
+from esper.tolaria.record.packet_result import BROKEN_OFF, TIMEOUT, PacketResult, RunStates
 
 T = TypeVar("T")
+KINDS: tuple[tuple[type[EsperError], str], ...] = ((ServiceUnavailable, "unavailable"), (InvalidAnswer, "invalid"))
 
 
 @dataclass(slots=True)
@@ -37,6 +38,11 @@ class Answer:
         self.failed_service = service
         self.cause = cause_of(service, error)
 
+    def break_off(self, error: Exception) -> None:
+        """An error that nobody foresaw ended the work on this packet."""
+        self.failures.append(f"the control worker: unexpected {type(error).__name__}: {error}")
+        self.cause = BROKEN_OFF
+
     def result(self, packet_index: int, decision: Decision | None, states: RunStates | None) -> PacketResult:
         advanced = self.advanced
         outcomes = tuple(self.outcomes)
@@ -62,7 +68,8 @@ def cause_of(service: str, error: EsperError) -> str:
     """The kind of a failure, in one word for each service."""
     if isinstance(error, AsyncTimeoutError):
         return TIMEOUT
-    return f"{service}_{'unavailable' if isinstance(error, ServiceUnavailable) else 'refused'}"
+    kind = next((word for cls, word in KINDS if isinstance(error, cls)), "refused")
+    return f"{service}_{kind}"
 
 
 def unique(directives: Iterable[SeedDirective]) -> tuple[SeedDirective, ...]:

@@ -2,41 +2,43 @@
 
 The training thread hands a packet over and later takes its result; a worker thread asks Tamiyo, relays the
 signed commands to Kasmina untouched, and lets Kasmina advance. Packets are handled strictly in order, so a run's
-decisions depend on its packets alone. A missing answer is a result that says so, never an exception.
+decisions depend on its packets alone. A missing answer is a result that says so, never an exception; so is one that
+can't be used, and an error that nobody foresaw: the worker goes on with the next packet.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 from opentelemetry.trace import Span
 
-from esper.core.errors import AsyncTimeoutError, CommandRejected, ServiceUnavailable
+from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, InvalidAnswer, ServiceUnavailable
 from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdvanceRequest,
     AdvanceResponse,
-    ApplyCommandRequest,
-    GetCommandRequest,
+    RunStateBlob,
     SignedCommand,
     SubmitOutcomeRequest,
     SystemStatePacket,
     TraceContext,
 )
-from esper.leyline import KasminaServiceGetRunStateRequest as KasminaStateRequest
 from esper.leyline import TamiyoServiceGetRunStateRequest as TamiyoStateRequest
 from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.plane.answer import Answer, refusal
+from esper.tolaria.plane.answer_rules import RunFacts, require, state_violations
 from esper.tolaria.plane.backlog import Backlog
 from esper.tolaria.plane.decision_stream import DecisionStream
-from esper.tolaria.record.packet_result import TIMEOUT, PacketResult, RunStates, merged
+from esper.tolaria.plane.kasmina_calls import KasminaCalls
+from esper.tolaria.record.packet_result import BROKEN_OFF, TIMEOUT, PacketResult, RunStates, merged
 
+log = logging.getLogger("esper.tolaria")
 _TRACER = tracer("esper.tolaria")
 
 
@@ -85,12 +87,13 @@ class ServiceControl:
         kasmina: KasminaClient,
         config: ControlConfig,
         *,
+        facts: RunFacts,
         replay_until_step: int = -1,
         policy_digest: str | None = None,
     ) -> None:
         self.policy_digest = policy_digest
         self._tamiyo = tamiyo
-        self._kasmina = kasmina
+        self._kasmina = KasminaCalls(kasmina, facts, config.rpc_timeout_s)
         self._config = config
         self._replay_until_step = replay_until_step
         self._answered_step: int | None = None
@@ -98,6 +101,7 @@ class ServiceControl:
         self._results: dict[int, PacketResult] = {}
         self._given_up: set[int] = set()
         self._arrived = threading.Condition()
+        self._has_ended = False
         self._backlog = Backlog()
         self._unsettled: dict[str, SignedCommand] = {}
         self._stream = DecisionStream(tamiyo)
@@ -109,8 +113,13 @@ class ServiceControl:
 
     def take(self, packet_index: int) -> PacketResult:
         with self._arrived:
-            there = self._arrived.wait_for(lambda: packet_index in self._results, timeout=self._config.deadline_s)
-            if not there:
+            self._arrived.wait_for(
+                lambda: packet_index in self._results or self._has_ended, timeout=self._config.deadline_s
+            )
+            if packet_index not in self._results and self._has_ended:
+                failure = f"no answer to packet {packet_index}: the control worker has ended"
+                return PacketResult(packet_index=packet_index, failure=failure, cause=BROKEN_OFF)
+            if packet_index not in self._results:
                 self._given_up.add(packet_index)
                 return PacketResult(
                     packet_index=packet_index,
@@ -129,16 +138,31 @@ class ServiceControl:
         self._thread.join(timeout=self._config.rpc_timeout_s)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            result = self._handle(job)
+        try:
+            while (job := self._jobs.get()) is not None:
+                result = self._survived(job)
+                with self._arrived:
+                    self._results[result.packet_index] = result
+                    self._arrived.notify_all()
+        finally:
             with self._arrived:
-                self._results[result.packet_index] = result
+                self._has_ended = True
                 self._arrived.notify_all()
 
-    def _handle(self, job: _Job) -> PacketResult:
+    def _survived(self, job: _Job) -> PacketResult:
+        """The packet's result, whatever happens: what was done before an unexpected error counts."""
+        answer = Answer()
+        try:
+            return self._handle(job, answer)
+        except Exception as error:  # the edge of the thread: without it every later packet would wait in vain
+            log.exception("work on packet %d broke off", job.packet.packet_index)
+            self._stream.close()
+            answer.break_off(error)
+            return answer.result(job.packet.packet_index, None, None)
+
+    def _handle(self, job: _Job, answer: Answer) -> PacketResult:
         """Ask Tamiyo, relay, advance, settle, report back; each part's failure leaves the others' results."""
         self._backlog.add(job.collected)
-        answer = Answer()
         decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
         if decision is not None:
             for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
@@ -154,13 +178,11 @@ class ServiceControl:
         return answer.result(job.packet.packet_index, decision, states)
 
     def _apply(self, command_id: str, envelope: SignedCommand, answer: Answer) -> None:
-        request = ApplyCommandRequest(command=envelope)
         try:
-            response = self._kasmina.apply_command(request, timeout_s=self._config.rpc_timeout_s)
-            answer.outcomes.append(response.outcome)
+            answer.outcomes.append(self._kasmina.apply(command_id, envelope))
         except CommandRejected as rejection:
             answer.outcomes.append(refusal(command_id, rejection))
-        except (ServiceUnavailable, AsyncTimeoutError) as error:
+        except (ServiceUnavailable, AsyncTimeoutError, InvalidAnswer) as error:
             self._unsettled[command_id] = envelope
             answer.fail("kasmina", error)
 
@@ -203,7 +225,7 @@ class ServiceControl:
             answer.advanced = response
 
     def _ask_kasmina(self, request: AdvanceRequest, answer: Answer) -> AdvanceResponse | None:
-        response = answer.guard("kasmina", lambda: self._kasmina.advance(request, timeout_s=self._config.rpc_timeout_s))
+        response = answer.guard("kasmina", lambda: self._kasmina.advance(request))
         if response is not None:
             self._answered_step = response.step
             answer.outcomes.extend(response.outcomes)
@@ -213,15 +235,15 @@ class ServiceControl:
         """Find out what became of commands whose answer was lost; one that never arrived is relayed again."""
         if answer.failed_service == "kasmina":
             return
-        timeout_s = self._config.rpc_timeout_s
         for command_id, envelope in list(self._unsettled.items()):
-            request = GetCommandRequest(command_id=command_id)
-            response = answer.guard("kasmina", partial(self._kasmina.get_command, request, timeout_s=timeout_s))
-            if response is None:
+            try:
+                outcome = self._kasmina.find(command_id)
+            except EsperError as error:
+                answer.fail("kasmina", error)
                 return
             del self._unsettled[command_id]
-            if response.found:
-                answer.outcomes.append(response.outcome)
+            if outcome is not None:
+                answer.outcomes.append(outcome)
             else:
                 self._apply(command_id, envelope, answer)
 
@@ -240,10 +262,13 @@ class ServiceControl:
 
     def _states(self, answer: Answer) -> RunStates | None:
         """Both services' states; one of them alone is of no use."""
-        timeout_s, of_kasmina, of_tamiyo = self._config.rpc_timeout_s, KasminaStateRequest(), TamiyoStateRequest()
-        kasmina = answer.guard("kasmina", lambda: self._kasmina.get_run_state(of_kasmina, timeout_s=timeout_s))
-        tamiyo = answer.guard("tamiyo", lambda: self._tamiyo.get_run_state(of_tamiyo, timeout_s=timeout_s))
-        return RunStates(kasmina=kasmina.state, tamiyo=tamiyo.state) if kasmina and tamiyo else None
+        kasmina, tamiyo = answer.guard("kasmina", self._kasmina.state), answer.guard("tamiyo", self._tamiyo_state)
+        return RunStates(kasmina=kasmina, tamiyo=tamiyo) if kasmina is not None and tamiyo is not None else None
+
+    def _tamiyo_state(self) -> RunStateBlob:
+        state = self._tamiyo.get_run_state(TamiyoStateRequest(), timeout_s=self._config.rpc_timeout_s).state
+        require("RunStateBlob of tamiyo", state_violations("tamiyo", state))
+        return state
 
 
 def relaying(command_id: str, trace: TraceContext) -> AbstractContextManager[Span]:

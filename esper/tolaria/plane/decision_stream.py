@@ -6,9 +6,10 @@ import queue
 import time
 from collections.abc import Iterator
 
-from esper.core.errors import EsperError, ServiceUnavailable
+from esper.core.errors import ServiceUnavailable
 from esper.leyline import ControlRequest, ControlResponse, Decision, SystemStatePacket
 from esper.rpc.clients import TamiyoClient
+from esper.tolaria.plane.answer_rules import decision_violations, require
 
 STREAM_LIFETIME_S = 3600.0
 
@@ -27,11 +28,12 @@ class DecisionStream:
         """Send one packet and return its decision. Raises the error tree; the next call opens a new stream."""
         try:
             self._opened().put(ControlRequest(packet=packet))
+            # A new stream follows on every failure, so the first answer of each is that to the packet just sent.
             for response in self._responses:
-                if response.decision.packet_index == packet.packet_index:
-                    return response.decision
+                require("Decision of tamiyo", decision_violations(response.decision, packet))
+                return response.decision
             raise ServiceUnavailable("tolaria", "service", "tamiyo", "its control stream ended; is it being drained?")
-        except EsperError:
+        except BaseException:
             self.close()
             raise
 
@@ -39,6 +41,8 @@ class DecisionStream:
         if self._requests is not None:
             self._requests.put(None)
             self._requests = None
+            # Whoever lets go of the answers cancels the call.
+            self._responses = iter(())
 
     def _opened(self) -> queue.SimpleQueue[ControlRequest | None]:
         if time.monotonic() - self._opened_s > self._lifetime_s / 2:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from esper.core.clock import Clock
-from esper.core.errors import EsperError, ServiceUnavailable
+from esper.core.errors import EsperError, InvalidAnswer, ServiceUnavailable
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.leyline import FetchArtifactRequest
 from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.answer_rules import RunFacts
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.opening import OpenedRun, RunIdentity, close_run, open_run
 
 ARTIFACT_TIMEOUT_S = 10.0
+# Recipes of blueprints are a few hundred bytes; what goes on beyond this is none.
+MAX_ARTIFACT_BYTES = 16 * 2**20
 
 
 class Link:
@@ -54,15 +57,21 @@ class Link:
             self._opened.tamiyo,
             self._opened.kasmina,
             ControlConfig(deadline_s=self._config.deadline_s),
+            facts=RunFacts(slots=frozenset(self._opened.accepted_slots), seeds=set(self._opened.seeds)),
             replay_until_step=self._opened.replay_until_step,
             policy_digest=self._opened.policy_digest,
         )
 
     def fetch_artifact(self, digest: str) -> bytes:
-        """Bytes of an artefact, from Kasmina; the executor verifies them against the digest."""
+        """Bytes of an artefact, from Kasmina; the executor verifies them against the digest. Raises the error tree."""
         request = FetchArtifactRequest(digest=digest)
         chunks = self.opened.kasmina.fetch_artifact(request, timeout_s=ARTIFACT_TIMEOUT_S)
-        return b"".join(response.chunk for response in chunks)
+        content = bytearray()
+        for response in chunks:
+            content += response.chunk
+            if len(content) > MAX_ARTIFACT_BYTES:
+                raise InvalidAnswer("FetchArtifact of kasmina", [f"more than {MAX_ARTIFACT_BYTES} bytes for {digest}"])
+        return bytes(content)
 
     def finish(self, step: int, reason: str) -> str | None:
         """Close the run at the services; returns why that failed, if it did."""

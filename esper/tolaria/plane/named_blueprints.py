@@ -1,4 +1,4 @@
-"""Blueprints that the user named: each must exist and fit a slot of this host, or the run would silently never grow."""
+"""Blueprints that the user named: each must exist and get a slot of this host, or it would silently never be grown."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.leyline import Blueprint, HostManifest
-from esper.urza.catalog import Catalog, misfit
+from esper.urza.catalog import Catalog, assigned, misfit
 
 
 def check_blueprints(named: Sequence[str], manifest: HostManifest) -> None:
-    """Raise ConfigError for the first blueprint that is unknown or fits nowhere."""
+    """Raise ConfigError for the first blueprint that is unknown, fits nowhere, or is left no slot by the others."""
     catalog = Catalog.builtin()
 
     def fits(blueprint: Blueprint) -> bool:
@@ -25,4 +25,10 @@ def check_blueprints(named: Sequence[str], manifest: HostManifest) -> None:
             slots = ", ".join(slot.slot_id for slot in manifest.slots)
             fitting = [known.blueprint_id for known in catalog.all() if fits(known)]
             remedy = f"fits none of the host's slots ({slots}); these do: {', '.join(fitting)}"
+            raise ConfigError("blueprints", blueprint_id, remedy)
+    takers = assigned([catalog.get(blueprint_id) for blueprint_id in named], list(manifest.slots), manifest.task)
+    used = {blueprint.blueprint_id for blueprint in takers.values()}
+    for blueprint_id in named:
+        if blueprint_id not in used:
+            remedy = f"gets no slot: {', '.join(sorted(used))} take all that it fits; name it first, or alone"
             raise ConfigError("blueprints", blueprint_id, remedy)

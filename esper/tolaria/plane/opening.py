@@ -27,6 +27,7 @@ from esper.leyline import (
 )
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
 from esper.tolaria.record.packet_result import RunStates
 from esper.tolaria.task.schedule import make_schedule
 
@@ -80,6 +81,7 @@ class OpenedRun:
     kasmina: KasminaClient
     tamiyo: TamiyoClient
     accepted_slots: tuple[str, ...]
+    seeds: tuple[str, ...]
     refused_slots: tuple[tuple[str, str], ...]
     replay: tuple[ReplayedCommand, ...]
     policy_digest: str
@@ -180,6 +182,7 @@ def open_run(
         ),
         timeout_s=TIMEOUT_S,
     )
+    require("OpenRun of kasmina", kasmina_opening_violations(opened, manifest))
     told = HostManifest()
     told.CopyFrom(manifest)
     del told.slots[:]
@@ -206,10 +209,12 @@ def open_run(
         ),
         timeout_s=TIMEOUT_S,
     )
+    require("OpenRun of tamiyo", tamiyo_opening_violations(answer))
     return OpenedRun(
         kasmina=KasminaClient(channels["kasmina"], token=opened.run_token),
         tamiyo=TamiyoClient(channels["tamiyo"], token=answer.run_token),
         accepted_slots=tuple(opened.accepted_slots),
+        seeds=tuple(seed.seed_id for seed in opened.seeds),
         refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),
         replay=tuple(opened.replay),
         policy_digest=answer.policy_digest,

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from esper.core.child import child_command
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
 from esper.core.keys import new_secret
 from esper.rpc.clients import Channel, Tls, channel
@@ -103,6 +103,7 @@ class Services:
         self._children: dict[str, Child] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._stopped = threading.Event()
         self._runtime_dir = Path(tempfile.mkdtemp(prefix="esper-", dir=os.environ.get("XDG_RUNTIME_DIR") or None))
         self.endpoints: dict[str, str] = {}
 
@@ -139,6 +140,7 @@ class Services:
                 if child := self._children.get(name):
                     self._end(child)
         shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        self._stopped.set()
 
     def tls(self, name: str) -> Tls | None:
         """How a service is spoken to."""
@@ -155,12 +157,8 @@ class Services:
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         self._config.state_dir.mkdir(parents=True, exist_ok=True)
-        command = [
-            *(sys.executable, "-m", f"esper.{name}.server"),
-            *("--listen", self.endpoints[name]),
-            *("--state-dir", str(self._config.state_dir)),
-            "--die-with-parent",
-        ]
+        places = ("--listen", self.endpoints[name], "--state-dir", str(self._config.state_dir))
+        command = child_command(f"esper.{name}.server", *places)
         if name != "weatherlight":
             command += ["--weatherlight", self.endpoints["weatherlight"]]
             if tls := self.tls("weatherlight"):
@@ -172,9 +170,9 @@ class Services:
         with (self._config.state_dir / f"{name}.log").open("ab") as log:
             # A group of its own: a Ctrl-C at the terminal stops the trainer, which then drains its services. Not a
             # session: Linux shares the processors out by session, and would take a service's share from the training.
-            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
-        _yield_to_training(child.pid)
-        return child
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
+        _yield_to_training(process.pid)
+        return process
 
     def _wait_serving(self, name: str) -> None:
         child = self._children.get(name)
@@ -205,12 +203,13 @@ class Services:
         return ServiceUnavailable("tolaria", "service", child.name, f"it ended with code {code}: {last} (see {log})")
 
     def _supervise(self) -> None:
-        """Start a dead child again, slower each time."""
+        """Start a dead child again, slower each time. A child ends with the thread that started it, so it stays."""
         while not self._stopping.wait(0.2):
             for child in list(self._children.values()):
                 code = child.process.poll()
                 if code is not None and not self._stopping.is_set():
                     self._revive(child, code)
+        self._stopped.wait()
 
     def _revive(self, child: Child, code: int) -> None:
         if child.restarts > self._config.restart_limit:

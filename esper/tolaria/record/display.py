@@ -13,11 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
-from esper.tolaria.record.events import gate_fields, transition_fields
+from esper.core.enums import short_name
+from esper.leyline import CommandOutcome, DirectiveKind
+from esper.tolaria.record.events import gate_fields, rationale_of, transition_fields
+from esper.tolaria.record.history import OPERATOR
 from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
 
 REFRESH_NS = NS_PER_S // 4
 LINE_INTERVAL_NS = 5 * NS_PER_S
+# A seed's life is shown by itself, and so is the command that begins one.
+SHOWN_OTHERWISE = ("SEED_ALIVE", "PLATEAU", "FORCED", "GATE_PASSED", "GATE_FAILED")
 LEVEL_STYLE = {"INFO": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
@@ -29,7 +34,7 @@ class State:
         self.step: StepDone | None = None
         self.boundary: Boundary | None = None
         self.epoch: EpochDone | None = None
-        self._has_growth_ended = False
+        self._reason: str | None = None
         self._times_ms: deque[float] = deque(maxlen=50)
 
     def note_steps(self, steps: Sequence[StepDone]) -> None:
@@ -39,11 +44,11 @@ class State:
     def note_boundary(self, boundary: Boundary) -> list[str]:
         """Take a boundary; returns what happened there, in words."""
         self.boundary = boundary
-        growth = boundary.result.growth if boundary.result else None
-        if growth is None or not growth.ended or self._has_growth_ended:
+        before, now = self._reason, boundary.reason
+        self._reason = None if now is None else now.name
+        if now is None or now.name == before or now.name in SHOWN_OTHERWISE:
             return happenings(boundary)
-        self._has_growth_ended = True
-        return [*happenings(boundary), f"growth has ended: {growth.culls_in_row} culls in a row"]
+        return [*happenings(boundary), f"no growth: {now.in_words()}"]
 
     @property
     def step_ms(self) -> float:
@@ -177,7 +182,8 @@ class LiveDisplay(Observer):
                 f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
                 f"{self._state.step_ms:.2f} ms/step",
             )
-            return Group(self._progress, table, seed_table(boundary.seeds))
+            why = Text("" if boundary.reason is None else f"growth: {boundary.reason.in_words()}", style="dim")
+            return Group(self._progress, table, why, seed_table(boundary.seeds))
         return Group(self._progress)
 
 
@@ -196,10 +202,13 @@ def seed_table(seeds: Sequence[SeedView]) -> Table:
 
 
 def opening(started: RunStarted) -> str:
-    """The first line of a run."""
+    """The first lines of a run."""
     splits = ", ".join(f"{count:,} {name}" for name, count in started.splits.items())
     verb = f"resumes at step {started.step:,}" if started.is_resumed else "starts"
-    return f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}"
+    return (
+        f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}\n"
+        f"task: {started.task}"
+    )
 
 
 def happenings(boundary: Boundary) -> list[str]:
@@ -212,12 +221,19 @@ def happenings(boundary: Boundary) -> list[str]:
     for fields in map(gate_fields, boundary.result.gates):
         if fields["gate"] == "G4_SYSTEM_IMPACT" or fields["verdict"] == "FAIL":
             texts.append(f"{fields['seed_id']} {fields['gate']} {fields['verdict'].lower()}: {fields['detail']}")
-    texts += [
-        f"command {outcome.command_id} refused: {outcome.detail}"
-        for outcome in boundary.result.outcomes
-        if not outcome.accepted
-    ]
+    texts += filter(None, map(_command_in_words, boundary.result.outcomes))
     return texts
+
+
+def _command_in_words(outcome: CommandOutcome) -> str:
+    """A refused command, or an operator's; what a policy orders shows by what the seeds do."""
+    if not outcome.accepted:
+        return f"command {outcome.command_id} refused: {outcome.detail}"
+    if not outcome.issued_by.startswith(OPERATOR):
+        return ""
+    kinds = [short_name(DirectiveKind, directive.kind).replace("_", " ").lower() for directive in outcome.directives]
+    why = rationale_of(outcome)
+    return f"{outcome.issued_by} ordered {', '.join(kinds) or outcome.command_id}" + (f": {why}" if why else "")
 
 
 def closing(summary: Mapping[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
-Kinds: run, boundary, epoch, decision, command, directive, transition, gate, checkpoint, finished, and the incidents
-that `reading.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where it has one, `step`.
+Kinds: run, boundary, epoch, growth (why the run grows or waits, at each change), decision, command, directive,
+transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC),
+`kind` and, where it has one, `step`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class EventLog(Observer):
         self._steps: list[StepDone] = []
         self._waiting: list[tuple[float, str, Fields]] = []
         self._written_s = 0.0
+        self._reason: str | None = None
 
     def __enter__(self) -> EventLog:
         return self
@@ -93,6 +95,7 @@ class EventLog(Observer):
             total_steps=started.total_steps,
             splits=dict(started.splits),
             parameters=started.parameters,
+            task=started.task,
         )
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
@@ -107,10 +110,15 @@ class EventLog(Observer):
             self.write("directive", **directive_fields(report))
         if boundary.result is None:
             return
+        if boundary.reason is not None and boundary.reason.name != self._reason:
+            self._reason = boundary.reason.name
+            self.write("growth", step=boundary.step, reason=boundary.reason.name, detail=boundary.reason.detail)
         decision = boundary.result.decision
         if decision is not None and decision.command_ids:
             reasons = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
-            self.write("decision", step=boundary.step, commands=list(decision.command_ids), reasons=reasons)
+            detail = decision.metadata.detail
+            commands = list(decision.command_ids)
+            self.write("decision", step=boundary.step, commands=commands, reasons=reasons, detail=detail)
         for outcome in boundary.result.outcomes:
             self._command(boundary, outcome)
         for transition in boundary.result.transitions:
@@ -161,7 +169,7 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
-    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped")
+    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt")
     return next((word for word in words if word in name), "failure")
 
 
@@ -195,9 +203,16 @@ def outcome_fields(outcome: CommandOutcome) -> Fields:
     fields: Fields = {"command_id": outcome.command_id, "accepted": outcome.accepted}
     if not outcome.accepted:
         fields["rejection"] = short_name(RejectionReason, outcome.rejection)
-    fields |= present(outcome, "detail", "ledger_seq")
+    fields |= present(outcome, "detail", "ledger_seq", "issued_by")
     fields["directives"] = [short_name(DirectiveKind, directive.kind) for directive in outcome.directives]
+    if rationale := rationale_of(outcome):
+        fields["rationale"] = rationale
     return fields
+
+
+def rationale_of(outcome: CommandOutcome) -> str:
+    """Why an operator gave the order, as far as its directives say."""
+    return "; ".join(dict.fromkeys(directive.rationale for directive in outcome.directives if directive.rationale))
 
 
 def directive_fields(report: DirectiveReport) -> Fields:
@@ -244,4 +259,6 @@ def _twin_fields(gate: GateEvidence) -> Iterator[tuple[str, Any]]:
     for name in ("look", "gain", "margin", "tau", "z", "z_threshold", "mean_twin_score", "samples", "variance"):
         yield name, getattr(gate.twin, name)
     twin = gate.twin
-    yield "standard_error", math.sqrt(twin.variance / twin.samples + twin.tau**2)
+    # A judgement without usable scores is evidence too: that it failed.
+    is_usable = twin.samples > 0 and twin.variance >= 0.0
+    yield "standard_error", math.sqrt(twin.variance / twin.samples + twin.tau**2) if is_usable else math.nan

@@ -43,6 +43,8 @@ class History:
     """Id and version of the policy that decides."""
     policy_digest: str | None = None
     """What pins it: equal digests decide alike."""
+    unjudged: list[str] = field(default_factory=list)
+    """Seeds that were in the network when growth ended, without a judgement and without a twin to go back to."""
 
     def note(self, result: PacketResult) -> None:
         """Take one packet's result."""
@@ -106,6 +108,7 @@ class History:
             "rollbacks": self.rollbacks,
             "policy": self.policy,
             "policy_digest": self.policy_digest,
+            "unjudged": list(self.unjudged),
         }
 
     @classmethod
@@ -122,4 +125,5 @@ class History:
             rollbacks=state["rollbacks"],
             policy=state["policy"],
             policy_digest=state["policy_digest"],
+            unjudged=list(state["unjudged"]),
         )

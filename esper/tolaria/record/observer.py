@@ -16,6 +16,7 @@ from esper.leyline import SystemStatePacket
 
 if TYPE_CHECKING:
     from esper.kasmina.executor import Collected
+    from esper.tolaria.record.growth_reason import Reason
     from esper.tolaria.record.packet_result import PacketResult
 
 
@@ -32,6 +33,7 @@ class RunStarted:
     steps_per_epoch: int
     splits: Mapping[str, int]
     parameters: int
+    task: str
     is_resumed: bool
 
 
@@ -67,7 +69,8 @@ class Boundary:
     """What was done between two steps, and how long it took.
 
     `result` is what was executed here (of packet `packet.packet_index - lag`), `collected` the executor's evidence
-    that went out with `packet`.
+    that went out with `packet`. Times are in milliseconds: waiting for the answer, executing directives, and the rest
+    of the boundary's own work.
     """
 
     step: int
@@ -80,6 +83,8 @@ class Boundary:
     wait_ms: float
     apply_ms: float
     hook_ms: float
+    reason: Reason | None = None
+    """Why the run grows or waits now; None before the first answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

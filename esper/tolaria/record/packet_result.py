@@ -22,7 +22,13 @@ from esper.leyline import (
 
 TIMEOUT = "timeout"
 # The second half of a cause such as "tamiyo_unavailable", in words for people.
-REASONS = {"unavailable": "can't be reached", "refused": "refused a call"}
+REASONS = {
+    "unavailable": "can't be reached",
+    "refused": "refused a call",
+    "invalid": "gave an answer that can't be used",
+    "broken": "broke off",
+}
+BROKEN_OFF = "the control worker_broken"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +62,11 @@ class PacketResult:
             return "an answer missed its deadline"
         service, _, kind = (self.cause or "").rpartition("_")
         return f"{service} {REASONS[kind]}" if kind in REASONS else self.failure
+
+    @property
+    def is_invalid(self) -> bool:
+        """Whether a service's answer was refused."""
+        return (self.cause or "").endswith("_invalid")
 
     def to_bytes(self) -> bytes:
         """Serialize everything but the service states, which a checkpoint keeps apart."""

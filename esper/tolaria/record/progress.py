@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from esper.tolaria.record.growth_reason import GrowthReason
 from esper.tolaria.record.history import History
 from esper.tolaria.record.macs_book import MacsBook
 from esper.tolaria.record.mode import RunMode
@@ -37,6 +38,7 @@ class Progress:
     macs: MacsBook = field(default_factory=MacsBook)
     history: History = field(default_factory=History)
     mode: RunMode = field(default_factory=RunMode)
+    reason: GrowthReason = field(default_factory=GrowthReason)
     meter: EpochMeter = field(default_factory=EpochMeter)
 
     def state_dict(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Progress:
             "macs": self.macs.state_dict(),
             "history": self.history.state_dict(),
             "mode": self.mode.state_dict(),
+            "reason": self.reason.state_dict(),
             "meter": [self.meter.steps, self.meter.loss, self.meter.accuracy],
         }
 
@@ -58,5 +61,6 @@ class Progress:
         self.macs.load_state_dict(state["macs"])
         self.history = History.from_state(state["history"])
         self.mode.load_state_dict(state["mode"])
+        self.reason.load_state_dict(state["reason"])
         steps, loss, accuracy = state["meter"]
         self.meter = EpochMeter(int(steps), loss, accuracy)

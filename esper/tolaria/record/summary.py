@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 from esper.core.enums import short_name
 from esper.core.files import write_atomically
 from esper.leyline import SeedStage, SeedState
+from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluate
@@ -26,6 +27,7 @@ FATES = {
     SeedStage.SEED_STAGE_DORMANT: "culled",
 }
 UNFINISHED = "unfinished"
+UNJUDGED = "stays unjudged"
 
 
 @dataclass(slots=True)
@@ -60,13 +62,22 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
-def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reason: str | None) -> dict[str, Any]:
-    """Evaluate the network and put everything together."""
+def build_summary(
+    run: Prepared,
+    progress: Progress,
+    timings: Timings,
+    stop_reason: str | None,
+    *,
+    validation: tuple[float, float | None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate the network and put everything together; `validation` is what was last told of the judging data."""
     arm, history = run.executor.arm, progress.history
-    val_loss, val_accuracy = evaluate(arm, run.task, run.splits.judge)
+    val_loss, val_accuracy = repeated = evaluate(arm, run.task, run.splits.judge)
     test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
     growth = history.growth
-    causes = list(history.causes)
+    # An interrupted run has seeds in every stage; what it says of them need not be the last word.
+    found = [] if stop_reason else contradictions(run.executor, history, run.host_parameters, (validation, repeated))
+    causes = [*history.causes, *found]
     if run.config.latency_rules and run.config.grow != "never":
         causes.append("measured time may decide (latency_rules)")
     return {
@@ -74,6 +85,7 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
         "data": run.config.data,
         "data_digest": run.splits.digest(),
         "splits": run.splits.sizes,
+        "task": run.task_line,
         "model": run.config.model,
         "seed": run.config.seed,
         "epochs": progress.step // run.loader.steps_per_epoch,
@@ -91,12 +103,14 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
         "training_macs": progress.macs.total,
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
-        "seeds": [seed_entry(seed) for seed in history.seeds.values()],
+        "growth_reason": None if progress.reason.now is None else progress.reason.now.as_fields(),
+        "seeds": [seed_entry(seed, history.unjudged) for seed in history.seeds.values()],
         "commands": history.command_counts(),
         **timings.quantiles(),
         "timeouts": history.timeouts,
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,
+        "contradictions": found,
         "policy": history.policy,
         "policy_digest": history.policy_digest,
         "reproducible": not causes,
@@ -108,7 +122,7 @@ def build_summary(run: Prepared, progress: Progress, timings: Timings, stop_reas
     }
 
 
-def seed_entry(seed: SeedState) -> dict[str, Any]:
+def seed_entry(seed: SeedState, unjudged: Collection[str] = ()) -> dict[str, Any]:
     """One seed of the summary; what was not measured is null."""
 
     def measured(name: str) -> float | None:
@@ -125,7 +139,7 @@ def seed_entry(seed: SeedState) -> dict[str, Any]:
         "muted_gain": measured("muted_gain"),
         "muted_gain_se": measured("muted_gain_standard_error"),
         "is_folded": seed.is_folded,
-        "fate": FATES.get(seed.stage, UNFINISHED),
+        "fate": UNJUDGED if seed.seed_id in unjudged else FATES.get(seed.stage, UNFINISHED),
     }
 
 

@@ -44,6 +44,7 @@ class TelemetryObserver(Observer):
         self._step_ms: list[float] = []
         self._pace = Pace(clock)
         self._timeouts = 0
+        self._refused = 0
         self._epoch: EpochDone | None = None
         self._traces: dict[str, TraceContext] = {}
 
@@ -57,8 +58,9 @@ class TelemetryObserver(Observer):
 
     def on_boundary(self, boundary: Boundary) -> None:
         result = boundary.result
-        if result is not None and result.cause == TIMEOUT:
-            self._timeouts += 1
+        if result is not None:
+            self._timeouts += result.cause == TIMEOUT
+            self._refused += result.is_invalid
         trace = self._trace(boundary)
         events = [found for found in map(self._report_event, boundary.collected.reports) if found is not None]
         if not self._pace.admits(has_news=bool(events) or trace is not None):
@@ -81,7 +83,7 @@ class TelemetryObserver(Observer):
         return [
             metric(m.TRAINING_LOSS, packet.smoothed_loss),
             metric(m.TRAINING_LATENCY, step_ms),
-            metric(m.HOOK_LATENCY, boundary.hook_ms),
+            metric(m.HOOK_LATENCY, boundary.hook_ms + boundary.apply_ms),
             metric(m.APPLY_LATENCY, boundary.apply_ms),
             metric(m.WAIT_LATENCY, boundary.wait_ms),
             metric(m.SEEDS_ACTIVE, len(living(boundary.seeds))),
@@ -89,6 +91,7 @@ class TelemetryObserver(Observer):
             metric(m.PARAMETERS, packet.parameters),
             metric(m.TRAINING_MACS, packet.training_macs),
             metric(m.TIMEOUT_TOTAL, self._timeouts),
+            metric(m.ANSWERS_REFUSED, self._refused),
             *_epoch_figures(self._epoch),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
         ]

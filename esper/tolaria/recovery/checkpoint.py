@@ -1,7 +1,7 @@
 """Checkpoints: one file each, whole or absent, verified before a byte of it is used.
 
-A file is a line with format and SHA-256, then what torch wrote; it is read without unpickling code. The generation
-counter stands beside them, so that no two openings of a run ever share one.
+A file is a line with format and SHA-256, then what torch wrote; it is read without unpickling code, and the first one
+of a run is read at once. The generation counter stands beside them, so that no two openings of a run ever share one.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PicklingError, UnpicklingError
 from typing import Any
 
 import torch
 
-from esper.core.errors import CorruptRecord, DependencyViolationError, StorageError
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError
 from esper.core.files import sync_directory, write_atomically
 
-MAGIC = b"esper-checkpoint 1 "
+MAGIC = b"esper-checkpoint 2 "
+# What pickle and torch raise for an object that they can't write, and we for one that they can't read.
+UNWRITABLE = (PicklingError, TypeError, AttributeError, RuntimeError, CorruptRecord)
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
 
 State = dict[str, Any]
@@ -45,6 +48,36 @@ def decode(content: bytes, source: str) -> State:
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise CorruptRecord(f"{source} can't be read: {error}") from error
     return state
+
+
+def encode_proven(state: State) -> bytes:
+    """A state as bytes that were read back. Raises ConfigError that names the value which can't be."""
+    try:
+        content = encode(state)
+        decode(content, "what was written")
+    except UNWRITABLE as error:
+        path, kind = _unreadable(state)
+        remedy = (
+            "can't be read back from a checkpoint, which runs no code: hold it as a tensor, a plain value, or a list"
+        )
+        raise ConfigError(path, kind, f"{remedy} or dict of these") from error
+    return content
+
+
+def _unreadable(value: Any, path: str = "checkpoint") -> tuple[str, str]:
+    """Path and type of the first value that doesn't come back, or of the whole."""
+    if isinstance(value, Mapping):
+        parts = [(f"{path}.{key}", part) for key, part in value.items()]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"{path}[{index}]", part) for index, part in enumerate(value)]
+    else:
+        parts = []
+    for name, part in parts:
+        try:
+            decode(encode({"": part}), name)
+        except UNWRITABLE:
+            return _unreadable(part, name)
+    return path, type(value).__name__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

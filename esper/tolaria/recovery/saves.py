@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.held import held
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import CheckpointStore, encode
+from esper.tolaria.recovery.checkpoint import CheckpointStore, encode, encode_proven
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
+
+# Paths that a message lists.
+SHOWN = 3
 
 
 class Saves:
@@ -25,6 +30,13 @@ class Saves:
         self._rollback = Rollback(store, session.clock)
         self._owes_one = False
         self._is_postponed = False
+        self._is_proven = False
+        self._start = held(session.run.executor.arm.model).marks
+        self._losses: list[str] = []
+
+    @cached_property
+    def _data_digest(self) -> str:
+        return self._session.run.splits.digest()
 
     @property
     def is_due(self) -> bool:
@@ -47,7 +59,9 @@ class Saves:
                 message = "the services' states could not be had; it is tried again at every boundary"
                 session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False
-        content = encode(self._snapshot(pipeline, in_flight, states).to_state())
+        snapshot = self._snapshot(pipeline, in_flight, states)
+        self._tell_losses(snapshot.losses)
+        content = self._encoded(snapshot)
         self._rollback.remember(session.progress.step, content)
         if self._store is None:
             return True
@@ -61,7 +75,7 @@ class Saves:
     def write_final(self, pipeline: Pipeline) -> None:
         """Keep the finished run."""
         if self._store is not None:
-            self._store.write_final(encode(self._snapshot(pipeline, (), None).to_state()))
+            self._store.write_final(self._encoded(self._snapshot(pipeline, (), None)))
 
     def newest(self) -> Snapshot:
         """The newest checkpoint on the disk, checked against the settings."""
@@ -73,7 +87,7 @@ class Saves:
         for damage in found.damaged:
             self._session.notice("tolaria.checkpoint_damaged", "ERROR", f"passed over: {damage}")
         snapshot = Snapshot.from_state(found.state)
-        snapshot.check_continues(self._session.run.config, self._session.run.run_id)
+        snapshot.check_continues(self._session.run.config, self._session.run.run_id, self._data_digest)
         return snapshot
 
     def owe(self) -> None:
@@ -90,6 +104,27 @@ class Saves:
         self._session.progress.load_state_dict(snapshot.progress)
         self._session.packets.load_state_dict(snapshot.violations)
         self._steps.regroup()
+        if snapshot.losses:
+            step = self._session.progress.step
+            self._session.progress.history.doubt(
+                f"the checkpoint of step {step} couldn't hold {_listed(snapshot.losses)}"
+            )
+
+    def _encoded(self, snapshot: Snapshot) -> bytes:
+        """The snapshot as bytes; the first is read back, before anyone relies on it."""
+        state = snapshot.to_state()
+        content = encode(state) if self._is_proven else encode_proven(state)
+        self._is_proven = True
+        return content
+
+    def _tell_losses(self, losses: Sequence[str]) -> None:
+        """Say what this checkpoint can't hold and none before could not."""
+        if news := [path for path in losses if path not in self._losses]:
+            self._losses += news
+            consequence = "a run that goes on from it may end in other weights, and says so"
+            remedy = "hold it as a buffer, a tensor, a plain value, or a list or dict of these"
+            message = f"a checkpoint can't hold {_listed(news)} of the model: {consequence}; {remedy}"
+            self._session.notice("tolaria.checkpoint_incomplete", "WARNING", message)
 
     def _snapshot(self, pipeline: Pipeline, in_flight: Sequence[PacketResult], states: RunStates | None) -> Snapshot:
         """This moment; without the services' states it is the finished run."""
@@ -104,4 +139,11 @@ class Saves:
             in_flight=in_flight,
             states=states,
             is_final=states is None,
+            data_digest=self._data_digest,
+            losses=held(session.run.executor.arm.model).losses(self._start),
         )
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(paths[:SHOWN]) + more

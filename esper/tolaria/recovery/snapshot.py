@@ -22,6 +22,7 @@ FREE_SETTINGS = frozenset(
 )
 
 
+DIGITS = 16
 _PATHS = ("run_dir", "tls_ca", "tls_cert", "tls_key")
 
 
@@ -38,6 +39,9 @@ class Snapshot:
     in_flight: Sequence[PacketResult]
     states: RunStates | None
     is_final: bool
+    data_digest: str
+    losses: Sequence[str]
+    """Paths of what the host held and no checkpoint can."""
 
     def to_state(self) -> State:
         """Tensors and plain containers."""
@@ -53,6 +57,8 @@ class Snapshot:
             "kasmina": None if states is None else states.kasmina.SerializeToString(deterministic=True).hex(),
             "tamiyo": None if states is None else states.tamiyo.SerializeToString(deterministic=True).hex(),
             "is_final": self.is_final,
+            "data_digest": self.data_digest,
+            "losses": list(self.losses),
         }
 
     @classmethod
@@ -69,15 +75,21 @@ class Snapshot:
             in_flight=[PacketResult.from_bytes(text.encode()) for text in state["in_flight"]],
             states=RunStates(kasmina=_blob(state["kasmina"]), tamiyo=_blob(state["tamiyo"])) if has_states else None,
             is_final=state["is_final"],
+            data_digest=state["data_digest"],
+            losses=state["losses"],
         )
 
-    def check_continues(self, config: TrainConfig, run_id: str) -> None:
-        """Refuse to go on under other settings: the continuation would not be the same run."""
+    def check_continues(self, config: TrainConfig, run_id: str, data_digest: str) -> None:
+        """Refuse to go on under other settings or on other data: the continuation would not be the same run."""
         if self.run_id != run_id:
             raise ConfigError("run_id", run_id, f"the checkpoint belongs to run {self.run_id}")
         for name, value in settings_of(config).items():
             if name not in FREE_SETTINGS and self.settings.get(name) != value:
                 raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; give the same")
+        if self.data_digest != data_digest:
+            arrived, expected = data_digest[:DIGITS], self.data_digest[:DIGITS]
+            remedy = f"its samples have changed since the checkpoint: digest {arrived}, expected {expected}"
+            raise ConfigError("data", config.data, f"{remedy}; give the same data, or start anew with --overwrite")
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +27,17 @@ def load(setting: str, text: str) -> Any:
     except (ImportError, AttributeError, SyntaxError) as error:
         raise ConfigError(setting, text, f"can't be imported: {error}") from error
     return found
+
+
+def called(setting: str, text: str, function: Callable[..., Any], *arguments: Any, expected: str) -> Any:
+    """What the user's function gives for the arguments. Raises ConfigError where it takes others."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        # Callables of compiled code tell no signature.
+        return function(*arguments)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise ConfigError(setting, text, f"takes {signature}, expected {expected}: {error}") from error
+    return function(*arguments)

@@ -1,4 +1,4 @@
-"""Batches in an order keyed by (seed, epoch): every arm, generation and resumed run sees the same."""
+"""Batches keyed by the seed and the epoch, or the step: every arm, generation and resumed run sees the same."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import torch
 from torch import Tensor
 
 from esper.core.errors import ConfigError
-from esper.tolaria.task.data.source import Split
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.task.data.source import Split, Splits, Stream
 from esper.tolaria.task.randomness import generator
+
+STEPS_PER_EPOCH = 100
 
 
 class Loader:
     """Batches by number of the step; the position is the step, so nothing needs saving.
 
-    The last batch of an epoch is short where the samples don't divide evenly; it is kept.
+    The last batch of an epoch is short where the samples don't divide evenly; it is kept. A single sample that is
+    left over joins the batch before it: one sample has no statistics for a BatchNorm to learn from.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
@@ -24,7 +28,8 @@ class Loader:
         self._seed = seed
         self._epoch = -1
         self._rows = torch.empty(0, dtype=torch.int64)
-        self.steps_per_epoch = -(-len(split) // batch_size)
+        whole, left_over = divmod(len(split), batch_size)
+        self.steps_per_epoch = whole + (left_over > 1)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step, counted from 0."""
@@ -32,5 +37,38 @@ class Loader:
         if epoch != self._epoch:
             order = torch.randperm(len(self._split), generator=generator(self._seed, "order", epoch))
             self._rows, self._epoch = order.to(self._split.inputs.device), epoch
-        rows = self._rows[number * self._batch_size : (number + 1) * self._batch_size]
+        is_last = number == self.steps_per_epoch - 1
+        rows = self._rows[number * self._batch_size : None if is_last else (number + 1) * self._batch_size]
         return self._split.inputs[rows], self._split.targets[rows]
+
+
+class StreamLoader:
+    """Batches drawn from a stream, each by its step alone; an epoch is a stated number of steps."""
+
+    def __init__(self, stream: Stream, batch_size: int, seed: int, steps_per_epoch: int, device: torch.device) -> None:
+        self._stream = stream
+        self._batch_size = batch_size
+        self._seed = seed
+        self._device = device
+        self.steps_per_epoch = steps_per_epoch
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the step, counted from 0."""
+        drawn = self._stream.draw(self._batch_size, generator(self._seed, "batch", step))
+        return self._moved(drawn.inputs), self._moved(drawn.targets)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        # From pinned memory the copy waits for nothing that the device still does.
+        is_cuda = self._device.type == "cuda"
+        return tensor.pin_memory().to(self._device, non_blocking=True) if is_cuda else tensor
+
+
+def make_loader(config: TrainConfig, splits: Splits, device: torch.device) -> Loader | StreamLoader:
+    """The loader of the training set, on the device."""
+    if splits.stream is not None:
+        steps = config.steps_per_epoch or STEPS_PER_EPOCH
+        return StreamLoader(splits.stream, config.batch_size, config.seed, steps, device)
+    if config.steps_per_epoch is not None:
+        remedy = f"is for data drawn from a stream; {config.data} has epochs of its own: leave it out"
+        raise ConfigError("steps_per_epoch", config.steps_per_epoch, remedy)
+    return Loader(splits.train, config.batch_size, config.seed)

@@ -14,13 +14,14 @@ from math import prod
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.task import decoder
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import Split
-from esper.tolaria.task.entry_point import load
+from esper.tolaria.task.entry_point import called, load
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.transformer import CausalTransformer
 
@@ -29,11 +30,11 @@ Layout = Literal["vector", "sequence", "image", "tokens", "as given"]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a named model is built: (sample shape, outputs, widths, dropout) -> module."""
+    """How a named model is built: (sample shape, outputs, widths, settings) -> module."""
 
-    build: Callable[[tuple[int, ...], int, tuple[int, ...], float], nn.Module]
+    build: Callable[[tuple[int, ...], int, tuple[int, ...], TrainConfig], nn.Module]
     layout: Layout
-    widths: tuple[int, ...]
+    widths: Callable[[TrainConfig], tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,19 +46,19 @@ class Host:
     splits: Splits
 
 
-def mlp(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def mlp(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """Linear layers `fc1`, `fc2`, ... with ReLU between."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     sizes = (*shape, *widths)
     for number, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
         layers[f"fc{number}"] = nn.Linear(fan_in, fan_out)
         layers[f"act{number}"] = nn.ReLU()
-        _add_dropout(layers, number, dropout)
+        _add_dropout(layers, number, config.dropout)
     layers[f"fc{len(sizes)}"] = nn.Linear(sizes[-1], outputs)
     return nn.Sequential(layers)
 
 
-def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """Strided convolutions `conv1` (kernel 5), `conv2`, ... (kernel 3) with ReLU between, then `fc`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, length = shape
@@ -65,7 +66,7 @@ def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropou
         kernel = 5 if number == 1 else 3
         layers[f"conv{number}"] = nn.Conv1d(channels, width, kernel, stride=2, padding=1)
         layers[f"act{number}"] = nn.ReLU()
-        _add_dropout(layers, number, dropout)
+        _add_dropout(layers, number, config.dropout)
         channels, length = width, (length + 2 - kernel) // 2 + 1
         if length < 1:
             raise ConfigError("hidden", widths, f"{number} strided convolutions leave nothing of {shape[1]} positions")
@@ -74,7 +75,7 @@ def conv1d(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropou
     return nn.Sequential(layers)
 
 
-def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """Convolution, BatchNorm, ReLU for each width, pooled by two after every second one, then `fc`."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels, height, width = shape
@@ -85,33 +86,36 @@ def cnn(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: 
         if number % 2 == 0 and min(height, width) >= 2:
             layers[f"pool{number}"] = nn.MaxPool2d(2)
             height, width = height // 2, width // 2
-        _add_dropout(layers, number, dropout)
+        _add_dropout(layers, number, config.dropout)
         channels = filters
     layers["flatten"] = nn.Flatten()
     layers["fc"] = nn.Linear(channels * height * width, outputs)
     return nn.Sequential(layers)
 
 
-def transformer(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], dropout: float) -> nn.Module:
+def transformer(shape: tuple[int, ...], outputs: int, widths: tuple[int, ...], config: TrainConfig) -> nn.Module:
     """A causal language model with one block for each width; the widths are those of the blocks' MLPs."""
-    return CausalTransformer(vocabulary=outputs, context=shape[0], widths=widths, dropout=dropout)
+    style = decoder.style_of(config)
+    return CausalTransformer(vocabulary=outputs, context=shape[0], widths=widths, dropout=config.dropout, style=style)
 
 
 RECIPES: dict[str, Recipe] = {
-    "mlp": Recipe(mlp, "vector", (6, 6)),
-    "conv1d": Recipe(conv1d, "sequence", (20, 20, 20)),
-    "cnn": Recipe(cnn, "image", (4, 8)),
-    "transformer": Recipe(transformer, "tokens", (32, 32)),
+    "mlp": Recipe(mlp, "vector", lambda config: config.hidden or (6, 6)),
+    "conv1d": Recipe(conv1d, "sequence", lambda config: config.hidden or (20, 20, 20)),
+    "cnn": Recipe(cnn, "image", lambda config: config.hidden or (4, 8)),
+    "transformer": Recipe(transformer, "tokens", decoder.widths_of),
 }
 
 
 def host_widths(config: TrainConfig) -> tuple[int, ...]:
     """Widths of the hidden layers, given or the named model's own; empty for a model that decides its own."""
-    return config.hidden or (RECIPES[config.model].widths if config.model in RECIPES else ())
+    return RECIPES[config.model].widths(config) if config.model in RECIPES else config.hidden
 
 
 def build_host(config: TrainConfig, splits: Splits) -> Host:
     """The host that `model` names, its weights drawn from the run's seed, beside data in its layout."""
+    if config.model != "transformer":
+        decoder.refuse_settings(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(config.seed, "weights"))
         if ":" in config.model:
@@ -120,7 +124,7 @@ def build_host(config: TrainConfig, splits: Splits) -> Host:
         if recipe is None:
             raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
         fitted = in_layout(splits, recipe.layout, config)
-        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config.dropout)
+        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config)
     return Host(name=config.model, model=model, splits=fitted)
 
 
@@ -137,11 +141,7 @@ def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
     if wanted is None:
         what = "tokens" if is_tokens else "numbers"
         raise ConfigError("model", config.model, f"wants {layout} samples; {config.data} gives {what} of shape {shape}")
-    reshaped = {
-        name: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets)
-        for name, split in splits.named()
-    }
-    return Splits(**reshaped, task=splits.task, outputs=splits.outputs)
+    return splits.mapped(lambda split: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets))
 
 
 def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: float) -> None:
@@ -157,26 +157,10 @@ def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
     factory = load("model", config.model)
     if not callable(factory):
         raise ConfigError("model", config.model, "expected a factory (sample_shape, outputs) -> torch.nn.Module")
-    model = factory(splits.sample_shape, splits.outputs)
+    expected = "(sample_shape, outputs) -> torch.nn.Module"
+    if isinstance(factory, nn.Module):
+        raise ConfigError("model", config.model, f"is a network; expected a function or class {expected}")
+    model = called("model", config.model, factory, splits.sample_shape, splits.outputs, expected=expected)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", config.model, f"expected a torch.nn.Module, got {type(model).__name__}")
     return model
-
-
-def check_outputs(model: nn.Module, example: Tensor, outputs: int) -> None:
-    """Refuse a model that can't take the data or gives something else than `outputs` values."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            result = model(example)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            "model", type(model).__name__, f"can't take samples of {tuple(example.shape)}: {reason}"
-        ) from error
-    finally:
-        model.train(was_training)
-    if not isinstance(result, Tensor) or result.shape[-1] != outputs:
-        arrived = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ConfigError("model", type(model).__name__, f"gives {arrived}, expected [..., {outputs}]")

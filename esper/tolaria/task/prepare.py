@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,10 +11,13 @@ from torch import nn
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.leyline import HostManifest
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import AUTO_TASK, TrainConfig
+from esper.tolaria.task.agreement import agreed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
-from esper.tolaria.task.loader import Loader
-from esper.tolaria.task.models import build_host, check_outputs
+from esper.tolaria.task.data.facts import described, doubts
+from esper.tolaria.task.device import open_device
+from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
+from esper.tolaria.task.models import build_host
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -29,12 +31,16 @@ class Prepared:
     config: TrainConfig
     splits: Splits
     task: SplitTask
-    loader: Loader
+    loader: Loader | StreamLoader
     executor: SeedExecutor
     device: torch.device
     total_steps: int
     growth_end_step: int
     host_parameters: int
+    task_line: str
+    """What is learned, in a few words."""
+    doubts: list[str]
+    """What a person should look at before the run, a line each."""
     _manifest: HostManifest | None = field(default=None, init=False)
 
     @property
@@ -60,48 +66,41 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
     host = build_host(config, load_splits(config))
-    splits = host.splits.to(device)
     model = host.model.to(device)
-    check_outputs(model, splits.train.inputs[:2], splits.outputs)
+    told = _in_training_mode(model)
+    splits = agreed(model, host.splits.to(device))
     check_judging_data(config, splits)
     task = make_task(splits)
-    loader = Loader(splits.train, config.batch_size, config.seed)
-    total_steps = config.epochs * loader.steps_per_epoch
+    loader = make_loader(config, splits, device)
+    check_passes(config, model, task, loader, splits)
+    total_steps = config.steps or config.epochs * loader.steps_per_epoch
     schedule = make_schedule(config, total_steps)
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     arm = TrainingArm(model, make_optimizer(config, model), schedule, scaler)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
+    check_isolable(config, executor)
     return Prepared(
         config=config,
         splits=splits,
         task=task,
         loader=loader,
-        executor=SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings),
+        executor=executor,
         device=device,
         total_steps=total_steps,
         growth_end_step=schedule.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        task_line=described(splits),
+        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK)],
     )
 
 
-def open_device(name: str) -> torch.device:
-    """The device, made to compute the same results every time."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError("device", name, "expected cpu, cuda or cuda:INDEX") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError("device", name, "expected cpu, cuda or cuda:INDEX")
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ConfigError("device", name, f"torch sees {count} CUDA devices")
-        # cuBLAS reads it when it is first used; without it, it may not compute the same sums twice.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-        device = torch.device("cuda", device.index or 0)
-    return device
+def _in_training_mode(model: nn.Module) -> list[str]:
+    """A network is trained in training mode; parts of one that are in eval mode stay so. Returns what to tell."""
+    if model.training:
+        return []
+    model.train()
+    return ["the model was handed over in eval mode; it trains in training mode"]
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -123,3 +122,12 @@ def check_judging_data(config: TrainConfig, splits: Splits) -> None:
     if config.grow != "never" and samples < config.min_samples:
         remedy = f"the judging set has only {samples}; give more data, lower min_samples, or --grow never"
         raise ConfigError("min_samples", config.min_samples, remedy)
+
+
+def check_isolable(config: TrainConfig, executor: SeedExecutor) -> None:
+    """Isolation is proven by gradients, which re-entrant checkpoints don't record."""
+    wishes = {"isolate": config.isolate, "incubate": config.incubate != "none"}
+    for key, is_wished in wishes.items():
+        if is_wished and config.grow != "never" and executor.macs.is_reentrant:
+            remedy = f"can't be had with the re-entrant checkpoints of {config.model}: give them use_reentrant=False"
+            raise ConfigError(key, getattr(config, key), remedy)

@@ -44,22 +44,39 @@ class SplitTask:
 
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All judging samples, in order."""
-        return batches(self._splits.judge)
+        return self.batches(self._splits.judge)
+
+    def batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """All samples of a set in order, in batches for evaluation."""
+        rows = self._splits.rows_at_once(JUDGE_BATCH)
+        for start in range(0, len(split), rows):
+            yield split.inputs[start : start + rows], split.targets[start : start + rows]
 
     def probe_inputs(self) -> Tensor:
         """A few training inputs, always the same."""
-        return self._splits.train.inputs[:PROBE_SAMPLES]
+        return self._splits.train.inputs[: self._splits.rows_at_once(PROBE_SAMPLES)]
 
 
 class Classification(SplitTask):
-    """One label for each sample; cross-entropy trains, the Brier score judges."""
+    """A label for each sample, or for each of its positions; cross-entropy trains, the Brier score judges.
+
+    Classes are in dimension 1: outputs [N, C] for targets [N], [N, C, ...] for [N, ...]. A sample is one unit: its
+    score is the mean over its positions.
+    """
 
     def __init__(self, splits: Splits) -> None:
-        super().__init__(splits, F.cross_entropy, counts_hits=True)
+        is_dense = splits.train.targets.ndim > 1
+        is_cuda = splits.train.targets.is_cuda
+        # CUDA has no deterministic cross-entropy of positions, but one of rows.
+        super().__init__(splits, by_rows if is_dense and is_cuda else F.cross_entropy, counts_hits=True)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        probabilities = outputs.float().softmax(-1)
-        return (probabilities - F.one_hot(targets, probabilities.shape[-1])).square().sum(-1)
+        probabilities = outputs.float().softmax(1)
+        truth = F.one_hot(targets, probabilities.shape[1]).movedim(-1, 1)
+        return (probabilities - truth).square().sum(1).reshape(len(targets), -1).mean(1)
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.argmax(1) == targets
 
 
 class LanguageModel(SplitTask):
@@ -82,7 +99,7 @@ class Regression(SplitTask):
         self._clip = CLIP_IN_VARIANCES * float(splits.train.targets.var(dim=0, correction=0).mean())
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs.float() - targets).square().clamp(max=self._clip).flatten(1).mean(-1)
+        return (outputs.float() - targets).square().clamp(max=self._clip).reshape(len(targets), -1).mean(1)
 
 
 TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {
@@ -97,10 +114,9 @@ def make_task(splits: Splits) -> SplitTask:
     return TASKS[splits.task](splits)
 
 
-def batches(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples of a set in order, in batches for evaluation."""
-    for start in range(0, len(split), JUDGE_BATCH):
-        yield split.inputs[start : start + JUDGE_BATCH], split.targets[start : start + JUDGE_BATCH]
+def by_rows(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of positions [N, C, ...], each as a row of its own."""
+    return F.cross_entropy(outputs.movedim(1, -1).flatten(0, -2), targets.flatten())
 
 
 def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -111,7 +127,7 @@ def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, fl
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
     total_loss = total_hits = 0.0
     with arm.measured(key(0, "evaluate")):
-        for inputs, targets in batches(split):
+        for inputs, targets in task.batches(split):
             outputs = arm.model(inputs)
             total_loss += float(task.loss(outputs, targets)) * len(inputs)
             if task.counts_hits:

@@ -90,6 +90,32 @@ def test_an_honest_ledger_is_verified_and_told(ledger: Ledger, capsys: pytest.Ca
     assert printed.endswith("3 commands, 0 failed, 0 missing\n")
 
 
+def test_an_order_is_told_with_the_step_at_which_it_acted(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """An operator doesn't know the run's step and may write any: here 40, while the run was at 770."""
+    envelope = ledger.sign(4)
+
+    def deliver(connection: sqlite3.Connection) -> None:
+        outcome = CommandOutcome(command_id="c4", accepted=True, recorded_at=timestamp(SYSTEM_CLOCK.now_ns()))
+        command_rows.insert_command(
+            connection, RUN, envelope, outcome, issued_by="operator:me", action="pause", step=770, is_due=True
+        )
+
+    ledger.change(deliver)
+    assert ledger.verify() == 0
+    assert "pause: lunch for step 40, not delivered by operator:me" in capsys.readouterr().out
+
+    def deliver_now(connection: sqlite3.Connection) -> None:
+        row = command_rows.command_by_id(connection, RUN, "c4")
+        assert row is not None
+        row.outcome.delivery_step = 775
+        command_rows.put_outcome(connection, row.outcome)
+        command_rows.mark_delivered(connection, row, 775)
+
+    ledger.change(deliver_now)
+    assert ledger.verify() == 0
+    assert "pause: lunch at step 775 by operator:me" in capsys.readouterr().out
+
+
 def test_the_database_itself_can_be_named(ledger: Ledger) -> None:
     argv = ["audit", "verify", str(ledger.path), "--key", str(ledger.run_dir / "secret")]
     assert main(argv) == 0

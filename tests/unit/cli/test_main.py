@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -74,3 +75,20 @@ def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str], argv: lis
 def test_the_command_starts_without_torch_and_without_grpc() -> None:
     check = "import sys, esper.cli.main; sys.exit(bool({'torch', 'grpc', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_told_nothing_and_a_full_disk_is_one_line(unbuffered: str) -> None:
+    def ends(redirection: str) -> tuple[str, str]:
+        script = f'set -o pipefail; "$0" -m esper.cli.main doctor {redirection}; echo "code $?" >&2'
+        command = ["bash", "-c", script, sys.executable]
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        *lines, code = done.stderr.splitlines()
+        return code, "; ".join(lines)
+
+    assert ends("| true") == ("code 1", "")
+    code, line = ends(">/dev/full")
+    assert (code, line.count("; ")) == ("code 1", 0)
+    assert "No space left on device" in line
+    assert ends(">&-")[1] == ""

@@ -28,6 +28,7 @@ SUMMARY = {
     ],
     "reproducible": True,
     "reproducible_cause": None,
+    "growth_reason": {"reason": "TOO_LATE", "detail": "5 steps are left", "since_step": 1270},
 }
 
 EVENTS = [
@@ -41,6 +42,14 @@ EVENTS = [
         "accuracy": None,
         "mode": "NORMAL",
         "seeds": [{"seed_id": "s1", "stage": 4, "alpha": 0.5, "slot_id": "span:fc1-fc2"}],
+    },
+    {"time": "2026-01-01T00:00:01+00:00", "kind": "growth", "step": 5, "reason": "WARMING_UP", "detail": "step 5 of 9"},
+    {
+        "time": "2026-01-01T00:00:01+00:00",
+        "kind": "growth",
+        "step": 10,
+        "reason": "PAUSED",
+        "detail": "paused by operator:ada: lunch",
     },
     {"time": "2026-01-01T00:00:02+00:00", "kind": "command", "step": 10, "command_id": "c1", "accepted": True},
     {"time": "2026-01-01T00:00:03+00:00", "kind": "command", "step": 10, "command_id": "c2", "accepted": False},
@@ -57,6 +66,7 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "run run-1: finished" in printed
     assert "test accuracy          0.9512" in printed
+    assert "growth                 too late: 5 steps are left (since step 1,270)" in printed
     assert "3 issued, 2 accepted, 1 (1 stale command) refused" in printed
     assert "seed s1                FOSSILIZED in span:fc1-fc2, alpha 1, gain +0.0312 ± 0.0040, kept" in printed
     assert "seed s2                CULLED in span:fc1-fc2, alpha 0\n" in printed
@@ -68,6 +78,7 @@ def test_a_run_under_way_is_told_from_its_events(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "run run-1: unfinished" in printed
     assert "2 issued, 1 accepted, 1 refused" in printed
+    assert "growth                 paused: paused by operator:ada: lunch (since step 10)" in printed
     assert "seed s1                BLENDING in span:fc1-fc2, alpha 0.5" in printed
     assert "last event             2026-01-01T00:00:03+00:00" in printed
 

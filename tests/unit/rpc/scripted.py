@@ -70,7 +70,7 @@ class ScriptedBus(BusServicer):
     async def consume(self, requests: AsyncIterator[ConsumeRequest], call: Call) -> AsyncIterator[ConsumeResponse]:
         self.calls.append(call)
         async for request in requests:
-            yield ConsumeResponse(envelope=BusEnvelope(event_id=request.group))
+            yield ConsumeResponse(envelope=an_envelope(request.group))
             if self._hangs:
                 await asyncio.Event().wait()
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
-from esper.core.errors import AsyncTimeoutError, ConfigError, ServiceUnavailable
-from esper.leyline import ConsumeRequest
-from esper.rpc.clients import BusClient, Channel, channel, wait_serving, watch
+from esper.core.errors import AsyncTimeoutError, ConfigError, InvalidAnswer, ServiceUnavailable
+from esper.leyline import BusEnvelope, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
+from esper.rpc.call import Call
+from esper.rpc.clients import BusClient, Channel, aio, channel, wait_serving, watch
 from esper.rpc.clients.health import is_serving
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request
+
+
+def refused_answers(method: str) -> float:
+    labels = {"method": f"esper.leyline.v1.{method}"}
+    return REGISTRY.get_sample_value("rpc_client_answers_refused_total", labels) or 0.0
 
 
 async def test_a_synchronous_client_calls_and_streams(serve: Serve) -> None:
@@ -27,6 +35,40 @@ async def test_a_synchronous_client_calls_and_streams(serve: Serve) -> None:
             return list(published.sequences), echoed
 
     assert await asyncio.to_thread(work) == ([1, 2], ["a", "b"])
+
+
+async def test_an_answer_is_validated_like_a_request_and_counted(serve: Serve) -> None:
+    async def answer(request: PublishRequest, call: Call) -> PublishResponse:
+        return PublishResponse()
+
+    server = await serve(ScriptedBus(answer))
+    before = refused_answers("BusService/Publish")
+
+    def work() -> None:
+        with channel(server.endpoint) as link:
+            BusClient(link).publish(a_request(), timeout_s=5)
+
+    with pytest.raises(InvalidAnswer, match=r"PublishResponse of .*BusService/Publish at .*sequences is required"):
+        await asyncio.to_thread(work)
+    async with aio.aio_channel(server.endpoint) as link:
+        with pytest.raises(InvalidAnswer, match="sequences is required"):
+            await aio.BusClient(link).publish(a_request(), timeout_s=5)
+    assert refused_answers("BusService/Publish") == before + 2
+
+
+async def test_an_answer_of_a_stream_is_validated_too(serve: Serve) -> None:
+    class Careless(ScriptedBus):
+        async def consume(self, requests: AsyncIterator[ConsumeRequest], call: Call) -> AsyncIterator[ConsumeResponse]:
+            yield ConsumeResponse(envelope=BusEnvelope(event_id="e1"))
+
+    server = await serve(Careless())
+
+    def work() -> None:
+        with channel(server.endpoint) as link:
+            list(BusClient(link).consume(iter([ConsumeRequest(group="a")]), timeout_s=5))
+
+    with pytest.raises(InvalidAnswer, match=r"envelope\.payload_type is required"):
+        await asyncio.to_thread(work)
 
 
 async def test_a_stream_that_is_left_is_cancelled_at_the_server(serve: Serve) -> None:

@@ -17,7 +17,7 @@ import pytest
 from esper.core.errors import StorageError
 from esper.leyline import HealthStatus, PublishResponse
 from esper.rpc import process
-from esper.rpc.clients import BusClient, channel, wait_serving
+from esper.rpc.clients import channel, wait_serving
 from esper.rpc.clients.health import is_serving
 from esper.rpc.process import ServiceContext, run_service, watch_health
 from esper.rpc.telemetry import LogReporter
@@ -143,6 +143,19 @@ def test_a_service_may_stop_itself_and_closes_its_servicers(tmp_path: Path, sock
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.usefixtures("secret")
+def test_a_watcher_that_fails_ends_the_process_with_its_cause(
+    tmp_path: Path, socket_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Torn(ScriptedBus):
+        def is_ready(self) -> bool:
+            raise RuntimeError("nobody knows how it feels")
+
+    argv = ["--state-dir", str(tmp_path / "new"), "--listen", f"unix:{socket_dir}/s"]
+    assert run_service("kasmina", lambda context: [Torn()], argv, config_type=Nothing) == 1
+    assert "nobody knows how it feels" in capsys.readouterr().err
+
+
 PROGRAM = textwrap.dedent(
     """
     import asyncio, sys
@@ -183,43 +196,3 @@ def test_sigterm_drains_what_is_in_flight_and_ends_with_0(tmp_path: Path, socket
         process.send_signal(signal.SIGTERM)
         assert answer.result().sequences == [7]
         assert process.wait(10) == 0
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent-death signals are Linux's")
-def test_a_service_ends_with_its_parent(tmp_path: Path, socket_dir: Path) -> None:
-    listen = f"unix:{socket_dir}/s"
-    argv = ["--listen", listen, "--state-dir", str(tmp_path), "--die-with-parent"]
-    parent = textwrap.dedent(
-        f"""
-        import os, subprocess, sys
-        child = subprocess.Popen([sys.executable, "-c", {PROGRAM!r}, *{argv!r}], stdout=subprocess.PIPE)
-        child.stdout.readline()
-        print(child.pid, flush=True)
-        sys.stdin.read()
-        """
-    )
-    environment = {**os.environ, "ESPER_LEYLINE_SECRET": SECRET, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", parent],
-        env=environment,
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process, channel(listen) as link:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        assert BusClient(link).publish(a_request(), timeout_s=10).sequences == [7]
-        pidfd = os.pidfd_open(child)
-        process.kill()
-        process.wait()
-        assert ended(pidfd, timeout_s=10)
-        os.close(pidfd)
-
-
-def ended(pidfd: int, timeout_s: float) -> bool:
-    """Whether a process that is nobody's child here has ended in time."""
-    import select
-
-    return bool(select.select([pidfd], [], [], timeout_s)[0])

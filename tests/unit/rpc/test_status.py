@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from esper.core import errors
 from esper.leyline import RejectionReason
@@ -16,6 +18,7 @@ STALE = RejectionReason.REJECTION_REASON_STALE_COMMAND
 ARGUMENTS: dict[type[errors.EsperError], tuple[object, ...]] = {
     errors.ConfigError: ("key", "value", "remedy"),
     errors.ContractError: ("Message", ["a is required", "b is 3"]),
+    errors.InvalidAnswer: ("Answer", ["a is required"]),
     errors.DependencyViolationError: ("urza", "blueprint", "x", "name another"),
     errors.KernelsNotBuilt: ("kernels", "extension", "_C", "build it"),
     errors.ServiceUnavailable: ("rpc", "service", "kasmina", "start it"),
@@ -74,6 +77,30 @@ def test_a_client_raises_what_the_servicer_raised(cls: type[errors.EsperError]) 
     assert str(received) == str(sent)
     for name in TABLE[cls].fields:
         assert getattr(received, name) == getattr(sent, name), name
+
+
+def details(kind: str, error: str, **fields: str) -> bytes:
+    """What a peer of another making could put beside its status."""
+    packed = AnyMessage()
+    packed.Pack(ErrorInfo(domain="esper", reason=kind, metadata={"error": error, **fields}))
+    return Status(details=[packed]).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        details("BackPressure", "BackPressure"),
+        details("BackPressure", "BackPressure", retry_after_s="soon"),
+        details("NO_SUCH_REASON", "NonceReplayed", reason="NO_SUCH_REASON"),
+        details("StepFailed", "StepFailed", step=""),
+        b"\xff\xff not a status",
+    ],
+)
+def test_details_that_cannot_be_read_leave_the_status_to_speak(packed: bytes) -> None:
+    error = FakeRpcError(grpc.StatusCode.UNAVAILABLE, "away", ((DETAILS_KEY, packed),))
+    received = from_rpc_error(error, "svc", 1.0)
+    assert type(received) is errors.ServiceUnavailable
+    assert "away" in str(received)
 
 
 def test_the_status_names_domain_reason_and_class() -> None:

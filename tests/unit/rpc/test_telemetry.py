@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,66 @@ async def test_the_mode_is_followed_and_unknown_while_it_cannot_be_heard(serve: 
     await server.drain(0.1)
     await reached(lambda: sender.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED)
     await closed(sender)
+
+
+class Careless(Listener):
+    """A Weatherlight whose first answers can't be used, and which then asks to hold back for ten years."""
+
+    wrong = 2
+
+    async def publish_telemetry(
+        self, requests: AsyncIterator[PublishTelemetryRequest], call: Call
+    ) -> PublishTelemetryResponse:
+        if self.wrong:
+            self.wrong -= 1
+            return PublishTelemetryResponse()
+        answer = await super().publish_telemetry(requests, call)
+        answer.back_pressure.CopyFrom(duration(3e8))
+        return answer
+
+
+async def test_no_answer_of_weatherlight_silences_the_sender(serve: Serve) -> None:
+    listener = Careless()
+    server = await serve(listener)
+    config = replace(QUICK, max_hold_s=0.05)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=config)
+    for number in range(3):
+        sender.send(ordinary(number))
+        await listener.until(lambda number=number: len(listener.heard) > number)
+    await closed(sender)
+    assert sender.pending == 0
+
+
+class Broken:
+    """A client whose every call ends with an error that nobody foresaw."""
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            raise TypeError(name)
+
+        return call
+
+
+async def test_an_error_that_nobody_foresaw_ends_neither_thread(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    await listener.until(lambda: bool(listener.registered))
+    client, sender._client = sender._client, Broken()  # type: ignore[assignment]
+    sender.send(ordinary())
+    await reached(lambda: "telemetry waits" in caplog.text)
+    sender._client = client
+    listener.modes.put_nowait(SystemMode.SYSTEM_MODE_DEGRADED)
+    await listener.until(lambda: len(listener.heard) == 1)
+    await reached(lambda: sender.mode == SystemMode.SYSTEM_MODE_DEGRADED)
+    await closed(sender)
+
+
+def test_a_packet_that_fits_in_no_batch_is_counted_and_ends_nothing(socket_dir: Path) -> None:
+    sender = TelemetrySender(f"unix:{socket_dir}/none", KEYRING, "tolaria", config=QUICK)
+    sender.send(build_packet("tolaria", SYSTEM_CLOCK, events=[event(ALARM, SYSTEM_CLOCK, "x" * 2**21, seed_id="s1")]))
+    sender.close(5.0)
+    assert (sender.dropped, sender.pending) == (1, 0)
 
 
 async def reached(condition: Callable[[], bool]) -> None:

@@ -109,7 +109,8 @@ def test_deciding_leaves_the_state_it_was_given_alone() -> None:
 def test_a_risk_holds_a_germination_back_and_says_so_and_the_next_packet_tries_again() -> None:
     held = decided(packet(500, mode=SystemMode.SYSTEM_MODE_DEGRADED))
     assert held.issues == ()
-    assert reasons(held) == ["RISK", "FORCED"]
+    assert reasons(held) == ["CONSERVATIVE", "FORCED"]
+    assert held.metadata.detail == "the run or the plane is in conservative mode"
     assert held.metadata.policy.action == "germinate"
     assert held.metadata.HasField("selection")
     again = decided(packet(510), held.state)
@@ -130,9 +131,18 @@ def test_a_non_finite_loss_makes_conservative_and_growth_waits_out_the_dwell() -
         if verdict.issues:
             break
         assert reasons(verdict)[0] == "CONSERVATIVE"
+        assert verdict.metadata.detail == "conservative mode since step 500: non finite loss"
         held += 1
     assert verdict.issues
     assert held == TamiyoConfig().conservative_dwell_steps // EVERY_STEPS
+
+
+def test_a_rule_that_holds_a_germination_back_is_named_with_its_numbers() -> None:
+    state = decided(packet(490, loss=0.5)).state
+    del state.open_commands[:]
+    spiked = decided(packet(500, loss=0.9), state)
+    assert reasons(spiked)[0] == "RISK"
+    assert spiked.metadata.detail == "loss spike 0.8, limit 0.5"
 
 
 def test_a_conservative_run_still_keeps_and_culls() -> None:

@@ -16,6 +16,7 @@ from esper.tamiyo.parts import Parts
 from esper.tamiyo.runs import Run
 from tests.unit.tamiyo.builders import ALWAYS, RUN, packet, spec
 from tests.unit.tamiyo.conftest import Home
+from tests.unit.tamiyo.test_features import as_the_trainer_sends_it
 
 
 async def opened(home: Home, parts: Parts, run_spec: TamiyoRunSpec | None = None) -> Run:
@@ -120,6 +121,15 @@ async def test_telemetry_tells_what_begins_once_and_metrics_now_and_then(home: H
     names = {metric.name: metric.value for metric in home.telemetry.packets[-1].metrics}
     assert names["tamiyo.coverage.group.gradient"] == 0.0
     assert names["tamiyo.decisions_total"] == 20
+
+
+async def test_nothing_is_missing_in_a_healthy_run(home: Home, parts: Parts) -> None:
+    run = await opened(home, parts, spec())
+    for step in range(10, 210, 10):
+        await parts.evaluator.evaluate(run, as_the_trainer_sends_it(step))
+    assert home.telemetry.events == []
+    names = {metric.name: metric.value for metric in home.telemetry.packets[0].metrics}
+    assert names["tamiyo.gnn.feature_coverage"] == names["tamiyo.coverage.feature.min"] == 1.0
 
 
 async def test_a_spike_is_told_with_the_mode_it_starts(home: Home, parts: Parts) -> None:

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from esper.leyline import HardwareContext, SeedStage, TaskType
+from esper.leyline import HardwareContext, RunStateBlob, SeedStage, SlotKind, SystemStatePacket, TaskType
 from esper.tamiyo.features import GROUPS, METRICS_FEATURES, coverage, digest, read
-from tests.unit.tamiyo.builders import context, manifest, packet, seed_state, spec
+from tests.unit.tamiyo.builders import EVERY_STEPS, context, manifest, packet, seed_state, spec
 
 
 def test_a_complete_packet_is_covered_completely() -> None:
@@ -43,25 +43,23 @@ def test_what_cannot_exist_for_a_run_is_not_expected() -> None:
     assert coverage(read(given, context())).average < 1.0
 
 
-def test_a_device_is_expected_to_tell_its_memory_and_its_copies() -> None:
+def test_a_device_is_expected_to_tell_its_memory_and_nothing_that_no_trainer_measures() -> None:
     on_cpu = read(packet(500), context())
     on_cuda = read(packet(500, hardware=HardwareContext(device_type="cuda", cpu_cores=2)), context())
     absent = {reading.name for reading in on_cuda if reading.value is None}
-    assert absent == {
-        "metrics.h2d_copy_ms",
-        "hardware.memory_total_bytes",
-        "hardware.memory_used_bytes",
-        "hardware.utilization",
-    }
+    assert absent == {"hardware.memory_total_bytes"}
     assert all(reading.value is not None for reading in on_cpu)
 
 
 def test_only_attached_seeds_are_expected_to_be_measured() -> None:
-    attached = seed_state("s1", SeedStage.SEED_STAGE_BLENDING)
+    attached = seed_state("s1", SeedStage.SEED_STAGE_SHADOWING)
     attached.ClearField("rms_ratio")
+    new = seed_state("s3", SeedStage.SEED_STAGE_BLENDING)
+    new.ClearField("rms_ratio")
     dead = seed_state("s2", SeedStage.SEED_STAGE_DORMANT)
     dead.ClearField("rms_ratio")
-    names = {reading.name for reading in read(packet(500, seeds=[attached, dead]), context()) if reading.value is None}
+    given = packet(500, seeds=[attached, dead, new])
+    names = {reading.name for reading in read(given, context()) if reading.value is None}
     assert names == {"seed s1.rms_ratio"}
 
 
@@ -84,3 +82,47 @@ def test_the_digest_depends_on_every_deterministic_input(feature: object) -> Non
     assert len(digests) == 2
     if plain.metrics.HasField(name):
         assert digest(read(absent, run), with_measured=False) not in digests
+
+
+MEASURED_BY_NOBODY = ("input_wait_ms", "h2d_copy_ms", "kasmina_latency_ms")
+TIMES = [feature.field for feature in METRICS_FEATURES if feature.measured and feature.field not in MEASURED_BY_NOBODY]
+
+
+def as_the_trainer_sends_it(step: int) -> SystemStatePacket:
+    """With every input that the trainer fills; before the first boundary it has measured no time."""
+    given = packet(step)
+    for name in MEASURED_BY_NOBODY if step > EVERY_STEPS else (*MEASURED_BY_NOBODY, *TIMES):
+        given.metrics.ClearField(name)
+    return given
+
+
+def test_in_a_healthy_run_coverage_is_one_from_the_first_packet_on() -> None:
+    for step in (EVERY_STEPS, 2 * EVERY_STEPS, 500):
+        assert coverage(read(as_the_trainer_sends_it(step), context())).average == 1.0
+
+
+def test_a_resumed_process_has_measured_nothing_yet_either() -> None:
+    resumed = spec(resume=RunStateBlob(state_type="t", state=b"", digest="0" * 64, step=500))
+    first = as_the_trainer_sends_it(EVERY_STEPS)
+    first.step = 500 + EVERY_STEPS
+    assert coverage(read(first, context(resumed))).average == 1.0
+    first.step += EVERY_STEPS
+    assert coverage(read(first, context(resumed))).average < 1.0
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_a_time_that_the_trainer_no_longer_sends_is_missing(name: str) -> None:
+    given = as_the_trainer_sends_it(500)
+    given.metrics.ClearField(name)
+    assert coverage(read(given, context())).average < 1.0
+
+
+def test_a_slot_without_layers_has_no_gradient_to_miss() -> None:
+    host = manifest()
+    host.slots.add().CopyFrom(host.slots[0])
+    host.slots[-1].slot_id, host.slots[-1].kind = "residual:act1", SlotKind.SLOT_KIND_RESIDUAL_LINEAR
+    run, given = context(spec(manifest=host)), packet(500)
+    given.slots.add(slot_id="residual:act1", width=6, fossils=0, in_features=6, out_features=6)
+    assert coverage(read(given, run)).average == 1.0
+    given.slots[0].ClearField("gradient_norm")
+    assert coverage(read(given, run)).average < 1.0

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 
 from esper.leyline import (
+    Budget,
     DecisionReason,
+    Embargo,
     GateVerdict,
+    GrowthState,
     OpenCommand,
     SeedGate,
     SeedStage,
@@ -14,7 +20,8 @@ from esper.leyline import (
     TriggerSettings,
 )
 from esper.tamiyo.context import BUSY_STAGES, LIVE_STAGES
-from esper.tamiyo.policy import CULL, FOSSILIZE, GERMINATE, OBSTACLES, HeuristicPolicy, Proposal, View
+from esper.tamiyo.obstacles import OBSTACLES
+from esper.tamiyo.policy import CULL, FOSSILIZE, GERMINATE, HeuristicPolicy, Proposal, View
 from esper.tamiyo.signals import observe
 from tests.unit.tamiyo.builders import (
     ALWAYS,
@@ -145,7 +152,7 @@ def test_no_seed_is_grown_whose_life_would_outlast_the_constant_rate() -> None:
     run = context(spec(ALWAYS))
     last = run.spec.life.growth_end_step - run.life_steps
     assert reason(proposal(packet(last), spec(ALWAYS))) == "FORCED"
-    assert reason(proposal(packet(last + 1), spec(ALWAYS))) == "GROWTH_ENDED"
+    assert reason(proposal(packet(last + 1), spec(ALWAYS))) == "TOO_LATE"
 
 
 def test_after_a_germination_without_effect_the_policy_waits_for_its_retry_step() -> None:
@@ -158,6 +165,62 @@ def test_after_a_germination_without_effect_the_policy_waits_for_its_retry_step(
 def test_each_obstacle_gives_a_reason_of_its_own() -> None:
     names = [reason for reason, _ in OBSTACLES]
     assert len(set(names)) == len(names)
+
+
+def growth_of(**changes: object) -> GrowthState:
+    """The counters of a run without seeds, changed."""
+    growth = packet(500).growth
+    growth.MergeFrom(GrowthState(**changes))  # type: ignore[arg-type]
+    return growth
+
+
+EMBARGOES = [Embargo(slot_id=f"span:fc{order + 1}-fc{order + 2}", until_step=700 + order) for order in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("found", "name", "words"),
+    [
+        (lambda: watched(narrow, 600, spec(NEVER)), "GROWTH_OFF", "the run's trigger is NEVER"),
+        (
+            lambda: proposal(packet(500, seeds=[seed_state("s1", SeedStage.SEED_STAGE_BLENDING)])),
+            "SEED_ALIVE",
+            "seed s1 is BLENDING",
+        ),
+        (lambda: proposal(packet(500, growth=growth_of(paused=True))), "PAUSED", "an order paused growth"),
+        (
+            lambda: proposal(packet(500, growth=growth_of(ended=True, culls_in_row=2))),
+            "GROWTH_ENDED",
+            "2 culls in a row ended growth",
+        ),
+        (lambda: proposal(packet(1400), spec(ALWAYS)), "TOO_LATE", "needs 250 steps to its verdict, 70 are left"),
+        (lambda: proposal(packet(100)), "WARMING_UP", "step 100 of 210 before the first seed"),
+        (lambda: proposal(packet(500)), "WARMING_UP", "not known yet over 105 steps"),
+        (lambda: watched(lambda step: (0.3, 0.995), 600), "SATURATED", "99.50% .* are right, saturated from 99.00% on"),
+        (lambda: watched(lambda step: (0.02, 0.5), 600), "SATURATED", "smoothed loss 0.02, saturated from 0.08 down"),
+        (lambda: watched(improving, 300), "STILL_IMPROVING", r"falls by \d+\.\d+% in 100 steps, flat below 60.00%"),
+        (lambda: watched(narrow, 600), "PLATEAU", r"falls by \d+\.\d+% in 100 steps, flat below 60.00%"),
+        (
+            lambda: proposal(packet(500), spec(ALWAYS, budget=Budget(max_parameters=510))),
+            "BUDGET",
+            r"span:fc1-fc2: budget: max_parameters is 510, \d+ would be needed",
+        ),
+        (
+            lambda: proposal(packet(500, growth=growth_of(embargoes=EMBARGOES)), spec(ALWAYS)),
+            "EMBARGO",
+            "span:fc1-fc2: closed until step 700; span:fc2-fc3: closed until step 701",
+        ),
+        (
+            lambda: proposal(packet(500), spec(trigger=TriggerSettings(trigger=ALWAYS, blueprint_ids=["span.conv"]))),
+            "NO_SLOT",
+            "span:fc1-fc2: no blueprint fits",
+        ),
+        (lambda: proposal(packet(500, seeds=[judged(FAIL)])), "GATE_FAILED", "cull seed s1: G4_SYSTEM_IMPACT FAIL"),
+    ],
+)
+def test_every_reason_comes_with_its_numbers(found: Callable[[], Proposal], name: str, words: str) -> None:
+    told = found()
+    assert reason(told) == name
+    assert re.search(words, told.detail), told.detail
 
 
 def test_the_digest_pins_settings_and_version() -> None:

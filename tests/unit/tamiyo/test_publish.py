@@ -19,12 +19,13 @@ class FakeBus:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.failures = 0
+        self.failure: Exception = ServiceUnavailable("tamiyo", "service", "bus", "it is down")
         self.arrived = asyncio.Event()
 
     async def publish(self, batch: Sequence[FieldReport]) -> None:
         if self.failures:
             self.failures -= 1
-            raise ServiceUnavailable("tamiyo", "service", "bus", "it is down")
+            raise self.failure
         self.batches.append([item.report_id for item in batch])
         self.arrived.set()
 
@@ -60,9 +61,12 @@ async def test_what_an_earlier_process_left_is_published_at_start(log: ReportLog
     assert bus.batches == [["fr-1"]]
 
 
-async def test_a_bus_that_is_down_is_tried_again_and_nothing_is_dropped(log: ReportLog) -> None:
+@pytest.mark.parametrize("failure", [None, TypeError("nobody foresaw it")])
+async def test_a_bus_that_is_down_is_tried_again_and_nothing_is_dropped(
+    log: ReportLog, failure: Exception | None
+) -> None:
     bus, waits = FakeBus(), []
-    bus.failures = 3
+    bus.failures, bus.failure = 3, failure or bus.failure
     await log.put([done(report(1)), done(report(2))])
     publisher = Publisher(log, bus.publish, retry_s=0.001, on_retry=waits.append)
     publisher.start()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from esper.core.errors import DependencyViolationError
 from esper.leyline import (
     Budget,
+    DecisionReason,
     Embargo,
     HostManifest,
     SeedStage,
@@ -92,7 +93,9 @@ def test_a_slot_whose_seed_would_break_the_budget_is_skipped() -> None:
 def test_with_nothing_affordable_nothing_is_chosen_and_the_budget_is_blamed() -> None:
     selection = selected(spec(budget=Budget(max_parameters=510)))
     assert selection.chosen is None
-    assert selection.lacks_budget
+    reason, words = selection.lack
+    assert reason == DecisionReason.DECISION_REASON_BUDGET
+    assert "budget: max_parameters is" in words
     assert selection.as_message() is None
 
 
@@ -125,10 +128,26 @@ def test_named_blueprints_are_tried_in_their_order() -> None:
     assert chosen(selected(spec(trigger=trigger)))[1] == "control.random_frozen"
 
 
+@pytest.mark.parametrize("names", [["residual.linear"], ["residual.linear", "span.linear"]])
+def test_a_blueprint_that_is_named_is_used_though_other_slots_fold(names: list[str]) -> None:
+    host = host_with(residual_slot(0), span_slot(1))
+    trigger = TriggerSettings(trigger=ALWAYS, blueprint_ids=names)
+    grown = [chosen(selected(spec(manifest=host, trigger=trigger), next_slot=turn))[1] for turn in range(2)]
+    assert set(grown) == set(names)
+
+
+def test_a_named_blueprint_takes_foldable_slots_where_it_fits_some() -> None:
+    host = host_with(residual_slot(0), span_slot(1))
+    trigger = TriggerSettings(trigger=ALWAYS, blueprint_ids=["control.random_frozen"])
+    selection = selected(spec(manifest=host, trigger=trigger))
+    assert [item.slot.slot_id for item in selection.candidates] == [SECOND]
+
+
 def test_a_name_that_fits_no_slot_leaves_every_slot_out() -> None:
     selection = selected(spec(trigger=TriggerSettings(trigger=ALWAYS, blueprint_ids=["span.conv"])))
     assert selection.chosen is None
-    assert not selection.lacks_budget
+    assert selection.lack[0] == DecisionReason.DECISION_REASON_NO_SLOT
+    assert "no blueprint fits" in selection.lack[1]
     assert {item.excluded for item in selection.candidates} == {"no blueprint fits"}
 
 

@@ -20,6 +20,7 @@ def started(**fields: Any) -> RunStarted:
         "steps_per_epoch": 100,
         "splits": {"train": 1150, "judge": 356, "test": 291},
         "parameters": 502,
+        "task": "classification, 10 classes, smallest 111",
         "is_resumed": False,
     }
     return RunStarted(**told | fields)

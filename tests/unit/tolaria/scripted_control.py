@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esper.kasmina.executor import Collected
@@ -11,9 +11,14 @@ from esper.leyline import (
     BlendMode,
     BlendSchedule,
     DirectiveKind,
+    DirectiveReport,
+    GrowthState,
+    HealthStatus,
     ParameterValue,
     RunStateBlob,
     SeedDirective,
+    SeedStage,
+    SeedState,
     SystemStatePacket,
 )
 from esper.tolaria.plane.null_control import no_growth
@@ -22,6 +27,11 @@ from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 
 CATALOG = Catalog.builtin()
+STAGES = {
+    DirectiveKind.DIRECTIVE_KIND_DROP_TWIN: SeedStage.SEED_STAGE_FOSSILIZED,
+    DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN: SeedStage.SEED_STAGE_CULLED,
+    DirectiveKind.DIRECTIVE_KIND_FADE: SeedStage.SEED_STAGE_CULLED,
+}
 Script = Mapping[int, Sequence[SeedDirective]]
 
 
@@ -75,6 +85,44 @@ def fetch_artifact(digest: str) -> bytes:
     return ArtifactStore(None).get(digest)
 
 
+def told_seeds(
+    before: Iterable[SeedState], orders: Iterable[SeedDirective], reports: Iterable[DirectiveReport]
+) -> tuple[SeedState, ...]:
+    """The seeds as Kasmina would tell them, from what was told before, everything ordered and what was now done."""
+    seeds: dict[str, SeedState] = {}
+    for order in orders:
+        if order.kind == DirectiveKind.DIRECTIVE_KIND_BUILD:
+            seeds[order.seed_id] = SeedState(
+                seed_id=order.seed_id,
+                stage=SeedStage.SEED_STAGE_GERMINATED,
+                slot_id=order.slot_id,
+                blueprint_id=order.blueprint_id,
+                alpha=1.0,
+                age_steps=0,
+                health=HealthStatus.HEALTH_STATUS_HEALTHY,
+                stage_step=0,
+                command_id=order.command_id,
+            )
+        elif order.kind in STAGES and order.seed_id in seeds:
+            seeds[order.seed_id].stage = STAGES[order.kind]
+    for known in before:
+        if known.seed_id in seeds:
+            seeds[known.seed_id].parameters = max(seeds[known.seed_id].parameters, known.parameters)
+            seeds[known.seed_id].is_folded |= known.is_folded
+    for report in reports:
+        if report.HasField("added_parameters"):
+            seeds[report.seed_id].parameters = report.added_parameters
+        if report.HasField("folded"):
+            seeds[report.seed_id].is_folded = report.folded
+    return tuple(seeds.values())
+
+
+def growth_of(seeds: Iterable[SeedState]) -> GrowthState:
+    growth = no_growth()
+    growth.kept = sum(seed.stage == SeedStage.SEED_STAGE_FOSSILIZED for seed in seeds)
+    return growth
+
+
 @dataclass
 class ScriptedControl:
     """Answers from the script alone, so that a resumed run hears the same; `failures` are packets without an answer."""
@@ -85,6 +133,8 @@ class ScriptedControl:
     packets: list[SystemStatePacket] = field(default_factory=list)
     collected: list[Collected] = field(default_factory=list)
     results: dict[int, PacketResult] = field(default_factory=dict)
+    told: tuple[SeedState, ...] = ()
+    lost: set[int] = field(default_factory=set)
     is_closed: bool = False
     policy_digest: str | None = None
 
@@ -97,11 +147,19 @@ class ScriptedControl:
             blob = RunStateBlob(state_type="script", state=str(packet.step).encode(), digest="0" * 64, step=packet.step)
             states = RunStates(kasmina=blob, tamiyo=blob)
         is_lost = packet.packet_index in self.failures
+        directives = () if is_lost else tuple(self.script.get(packet.step, ()))
+        if is_lost:
+            self.lost.add(packet.step)
+        ordered = [
+            order for step in sorted(self.script) if step <= packet.step and step not in self.lost
+            for order in self.script[step]
+        ]  # fmt: skip
+        seeds = self.told = told_seeds([*self.told, *packet.seeds], ordered, collected.reports)
         self.results[packet.packet_index] = PacketResult(
             packet_index=packet.packet_index,
-            directives=() if is_lost else tuple(self.script.get(packet.step, ())),
-            seeds=(),
-            growth=no_growth(),
+            directives=directives,
+            seeds=None if is_lost else seeds,
+            growth=None if is_lost else growth_of(seeds),
             failure="no answer" if is_lost else None,
             cause="timeout" if is_lost else None,
             states=states,

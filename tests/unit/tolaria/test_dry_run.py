@@ -29,11 +29,19 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
     lines = dry_run(config(tmp_path, grow="never"), OPTIONS).splitlines()
     assert lines == [
         "data: digits, 384 train, 119 judge, 97 test",
+        "task: classification, 10 classes, smallest 37",
         "model: mlp, 502 parameters, 18 steps on cpu",
         "one step: done",
         "everything works; nothing was written to the run directory",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
+    few = TrainConfig(run_dir=tmp_path / "run", samples=30, batch_size=8, grow="never")
+    warnings = [line for line in dry_run(few, OPTIONS).splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 1
+    assert "a single training sample" in warnings[0]
 
 
 def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
@@ -50,6 +58,10 @@ def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     [
         ({"blueprints": ("span.conv",)}, "fits none of the host's slots"),
         ({"blueprints": ("absent",)}, "there is no such blueprint"),
+        (
+            {"blueprints": ("span.linear", "control.random_frozen", "residual.linear")},
+            "blueprints = 'control.random_frozen': gets no slot: residual.linear, span.linear take all that it fits",
+        ),
         ({"slots": ("absent",)}, "the host calls no submodule 'absent'"),
         ({"data": "absent"}, "expected digits"),
         ({"kasmina": "127.0.0.1:1"}, "ESPER_LEYLINE_SECRET"),

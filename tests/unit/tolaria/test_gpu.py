@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.data import Split, Splits
+from esper.tolaria.task.prepare import open_device
+from esper.tolaria.task.task import make_task
 from tests.unit.tolaria.scripted_control import ScriptedControl
 from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder, run
 
@@ -63,3 +68,21 @@ def test_the_narrow_host_learns_the_digits() -> None:
 def test_every_named_model_trains_reproducibly(data: str, model: str) -> None:
     config = TrainConfig(data=data, model=model, samples=600, epochs=2, grow="never", device="cuda")
     assert run(config)["weights_digest"] == run(config)["weights_digest"]
+
+
+def test_labels_of_positions_have_a_loss_that_is_the_same_every_time() -> None:
+    device = open_device("cuda")
+    images, masks = torch.randn(4, 2, 9, 7), torch.randint(0, 3, (4, 9, 7))
+    part = Split(images, masks)
+    data = Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=3).to(device)
+    task, layer = make_task(data), torch.nn.Conv2d(2, 3, 1, device=device)
+    losses, gradients = [], []
+    for _ in range(2):
+        loss = task.loss(layer(data.train.inputs), data.train.targets)
+        losses.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, layer.weight)[0])
+    assert torch.equal(losses[0], losses[1])
+    assert torch.equal(gradients[0], gradients[1])
+    plain = torch.nn.functional.cross_entropy(layer(data.train.inputs).cpu(), masks)
+    assert torch.allclose(losses[0].cpu(), plain, atol=1e-5)
+    assert task.scores(layer(data.train.inputs), data.train.targets).shape == (4,)

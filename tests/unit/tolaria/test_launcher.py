@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from esper.cli.main import main as cli
 from esper.core.errors import ConfigError, ServiceUnavailable, StorageError
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main, unexpected
 from esper.tolaria.run import Interruption
-from esper.tolaria.run_dir import RunOptions
+from esper.tolaria.run_dir import RunOptions, occupied
 
 FIRST: dict[str, object] = {"seed": 1, "test_accuracy": 0.5, "final_parameters": 1, "training_macs": 1}
 HOSTS = """
@@ -30,9 +35,18 @@ class Flat(nn.Sequential):
 class Poisoned(nn.Sequential):
     def __init__(self, shape, outputs):
         super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, outputs))
+        self.before = self[1].bias.detach().clone()
 
     def forward(self, inputs):
-        return super().forward(inputs) * (float("nan") if self.training else 1.0)
+        return super().forward(inputs) * (1.0 if torch.equal(self[1].bias, self.before) else float("nan"))
+
+
+class Void(nn.Sequential):
+    def __init__(self, shape, outputs):
+        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, outputs))
+
+    def forward(self, inputs):
+        return super().forward(inputs) / 0.0
 
 
 def raises(shape, outputs):
@@ -64,6 +78,10 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data", "absent_module:source"], 78, "can't be imported"),
         (["--model", "absent_module:factory"], 78, "can't be imported"),
         (["--model", "esper_test_hosts:Flat"], 78, "has no slot where a seed fits"),
+        (["--model", "esper_test_hosts:Void", "--grow", "never"], 78, "its loss is nan before any step"),
+        (["--task", "regressoin"], 64, "invalid choice: 'regressoin'"),
+        (["--task", "language_model"], 78, "labels and tokens must be whole numbers"),
+        (["--compare", "--task", "regression"], 64, "digits is a regression"),
         (["--model", "esper_test_hosts:raises"], 1, "unexpected KeyError: 'x'"),
         (["--slots", "absent"], 78, "the host calls no submodule 'absent'"),
         (["--blueprints", "absent"], 78, "there is no such blueprint; name one of span.linear"),
@@ -120,7 +138,7 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device", "run/summary.json")
 
-    monkeypatch.setattr("esper.tolaria.run.write_summary", full)
+    monkeypatch.setattr("esper.tolaria.run_dir.write_summary", full)
     assert main(["--plain", "--epochs", "1", "--run-dir", "run", "--grow", "never"]) == 1
     assert capsys.readouterr().err == "tolaria-train: [Errno 28] No space left on device: 'run/summary.json'\n"
 
@@ -187,3 +205,147 @@ def test_a_stopped_comparison_ends_without_a_table(
         launcher._compare(config, RunOptions(), 2, FIRST, Interruption())
     assert "test accuracy" not in capsys.readouterr().out
     assert not Path("run/summary.json").exists()
+
+
+class Live:
+    """A run of the real launcher in another process, stopped at a boundary while it trains."""
+
+    def __init__(self, run_dir: str) -> None:
+        command = [sys.executable, "-c", LIVE, "--run-dir", run_dir, *SHORT]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        while self.process.stdout.readline() != "waiting\n":
+            assert self.process.poll() is None
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate("go on\n", timeout=60)
+
+
+SHORT = ("--plain", "--epochs", "9", "--grow", "never", "--samples", "400", "--min-samples", "50")
+LIVE = """
+import sys
+from esper.tolaria.launcher import main
+from esper.tolaria.record.display import PlainDisplay
+
+def wait(self, boundary):
+    if boundary.step == 10:
+        print("waiting", flush=True)
+        sys.stdin.readline()
+
+PlainDisplay.on_boundary = wait
+sys.exit(main())
+"""
+
+
+def test_a_run_that_is_training_is_neither_overwritten_nor_resumed_by_another_process(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with Live("run") as live:
+        before = contents(Path("run"))
+        for flag in ("--overwrite", "--resume"):
+            assert main(["--run-dir", "run", *SHORT, flag]) == 78
+            refusal = capsys.readouterr().err
+            assert refusal.count("\n") == 1
+            assert f"in use by another process (pid {live.process.pid} on " in refusal
+        assert contents(Path("run")) == before
+        assert cli(["status", "run"]) == 0
+        assert "unfinished" in capsys.readouterr().out
+        assert cli(["export", "run", "out.pt2"]) == 1
+        assert "only a finished run" in capsys.readouterr().err
+    assert live.process.returncode == 0
+    assert json.loads(Path("run/summary.json").read_text())["finished"]
+    assert not Path("run/run.lock").exists()
+    assert main(["--run-dir", "run", *SHORT, "--overwrite"]) == 0
+
+
+def test_a_comparison_holds_the_directories_of_its_repeats(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launcher, "train_static", lambda arm: {**FIRST, "seed": arm.seed})
+    config = TrainConfig(run_dir=Path("run"), hidden=(4, 4), epochs=1, samples=600, min_samples=50)
+    with occupied(Path("run/repeat-2")), pytest.raises(ConfigError, match=r"repeat-2.*in use by another process"):
+        launcher._compare(config, RunOptions(), 2, FIRST, Interruption())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+SMALL = ("--plain", "--epochs", "1", "--hidden", "4,4", "--samples", "600", "--min-samples", "50")
+COMPARED = (*SMALL, "--compare", "--run-dir", "run")
+
+
+@pytest.mark.parametrize("kind", ["full", "reader gone", "closed"])
+def test_output_that_nobody_takes_never_ends_a_run(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "w") if kind == "full" else os.fdopen(os.dup(writing), "w") as lost:
+        if kind == "closed":
+            lost.close()
+        monkeypatch.setattr(sys, "stdout", lost)
+        assert main(["--run-dir", "run", *SHORT]) == 0
+        sys.stdout.close()
+    os.close(writing)
+    assert json.loads(Path("run/summary.json").read_text())["finished"]
+    assert Path("run/report.html").exists()
+    said = "standard output was lost: No space left on device\n" if kind == "full" else ""
+    assert capsys.readouterr().err == said
+
+
+def test_an_ascii_terminal_loses_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("out", "w", encoding="ascii") as ascii_only:
+        monkeypatch.setattr(sys, "stdout", ascii_only)
+        assert main(COMPARED) == 0
+    assert "comparison" in json.loads(Path("run/summary.json").read_text())
+    assert "1 repeats; mean ? standard deviation" in Path("out").read_text()
+
+
+def test_a_display_that_fails_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*given: object) -> None:
+        raise ZeroDivisionError("no step yet")
+
+    monkeypatch.setattr(launcher.PlainDisplay, "on_boundary", fail)
+    assert main(["--run-dir", "run", *SHORT]) == 0
+    said = capsys.readouterr()
+    assert said.err == "tolaria-train: the display failed, the run goes on: ZeroDivisionError: no step yet\n"
+    assert "summary: run/summary.json" in said.out
+
+
+def test_a_report_that_cant_be_written_loses_no_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device", "run/report.html")
+
+    monkeypatch.setattr(launcher, "write_report", full)
+    assert main(["--run-dir", "run", *SHORT]) == 1
+    assert capsys.readouterr().err == "tolaria-train: [Errno 28] No space left on device: 'run/report.html'\n"
+    assert json.loads(Path("run/summary.json").read_text())["finished"]
+
+
+def test_a_table_stands_in_the_summary_before_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(text: object) -> None:
+        if "standard deviation" in str(text):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "say", killed)
+    assert main(COMPARED) == 130
+    assert "comparison" in json.loads(Path("run/summary.json").read_text())
+    assert Path("run/report.html").exists()
+
+
+def test_a_terminal_that_hangs_up_stops_a_run_after_a_checkpoint() -> None:
+    with Live("run") as live:
+        live.process.send_signal(signal.SIGHUP)
+        live.process.send_signal(signal.SIGHUP)  # the kernel says it, and the shell again
+    assert live.process.returncode == 129
+    assert not json.loads(Path("run/summary.json").read_text())["finished"]
+    assert list(Path("run/checkpoints").glob("step-*.ckpt"))
+    assert main(["--plain", "--run-dir", "run", "--resume"]) == 0

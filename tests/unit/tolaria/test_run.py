@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from esper.core.errors import ConfigError, NonFiniteLoss
+from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.observer import Boundary, Notice, Observer
@@ -148,6 +148,53 @@ def test_the_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPa
     assert ended.value.code == 130
 
 
+def test_a_hang_up_is_heard_as_often_as_it_is_told_and_never_insists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "_exit", sys.exit)
+    interruption = Interruption()
+    with interruption.watched():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert interruption.number == signal.SIGHUP
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+
+
+def test_a_hang_up_that_is_ignored_already_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        with (interruption := Interruption()).watched():
+            signal.raise_signal(signal.SIGHUP)
+        assert not interruption.is_set()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_summary_is_written_before_anybody_is_told_of_the_end(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Last(Observer):
+        def on_finish(self, summary: Any) -> None:
+            seen.append(summary_of(tmp_path)["finished"])
+
+    grow(config(tmp_path), PLAIN, [Last()], Interruption())
+    assert seen == [True]
+
+
+def test_scalars_that_cant_be_written_are_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(Observer):
+        def on_boundary(self, boundary: Boundary) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_scalars", lambda *given: Full())
+    assert grow(config(tmp_path), PLAIN, (), Interruption())["finished"]
+    (lost,) = [event for event in read_events(tmp_path) if event.get("name") == "tolaria.scalars_lost"]
+    assert lost["detail"] == "no more scalars: [Errno 28] No space left on device"
+
+
 def test_what_services_say_from_their_thread_stands_in_the_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,3 +224,20 @@ def test_slots_that_kasmina_refuses_are_told(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
     grow(config(tmp_path, grow="auto"), PLAIN, [Listener()], Interruption())
     assert [(notice.step, notice.message) for notice in told] == [(0, "slot a stays closed: nothing fits")]
+
+
+def test_a_run_whose_network_is_not_the_one_it_tells_of_fails_after_its_files_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esper.tolaria.record import summary as summaries
+
+    evaluate, figures = summaries.evaluate, iter([1.0, 0.0])
+    monkeypatch.setattr(
+        summaries, "evaluate", lambda *given: (evaluate(*given)[0] + next(figures), evaluate(*given)[1])
+    )
+    with pytest.raises(RunContradicted, match="the last validation gave loss"):
+        grow(config(tmp_path), PLAIN, [], Interruption())
+    assert summary_of(tmp_path)["finished"]
+    assert not summary_of(tmp_path)["reproducible"]
+    assert (tmp_path / "checkpoints" / "final.ckpt").exists()
+    assert [event["name"] for event in read_events(tmp_path) if event["kind"] == "failure"][-1] == "tolaria.run_failed"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.errors import ConfigError
-from esper.tolaria.run_dir import RunOptions, check_free, claim, discard
+from esper.tolaria.run_dir import RunOptions, check_free, claim, discard, occupied
 
 
 def test_overwriting_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None:
@@ -52,3 +52,28 @@ def test_a_read_only_directory_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(ConfigError, match=f"{tmp_path} can't be written to"):
         check_free(tmp_path / "deep" / "run", RunOptions())
+
+
+def test_a_directory_is_one_process_s_at_a_time_and_the_holder_is_named(tmp_path: Path) -> None:
+    with occupied(tmp_path / "run"):
+        with (
+            pytest.raises(ConfigError, match=rf"is in use by another process \(pid {os.getpid()} on .*since"),
+            occupied(tmp_path / "run"),
+        ):
+            pass
+        (tmp_path / "run" / "events.jsonl").write_text("x")
+    with occupied(tmp_path / "run"):
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["events.jsonl"]
+
+
+def test_a_run_that_comes_to_nothing_leaves_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lr"), occupied(tmp_path / "deep" / "run"):
+        raise ConfigError("lr", 0, "must be positive")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cant_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="can't be made: Not a directory"), occupied(tmp_path / "file" / "run"):
+        pass

@@ -120,6 +120,16 @@ def run(
     return trainer.train(resume=resume)
 
 
+def test_the_task_and_what_makes_one_doubt_the_data_are_told_at_the_start() -> None:
+    recorder = Recorder()
+    run(TrainConfig(samples=30, batch_size=8, epochs=1, grow="never"), observer=recorder)
+    assert recorder.started[0].task == "classification, 10 classes, smallest 1"
+    assert [(notice.step, notice.name, notice.level) for notice in recorder.notices] == [
+        (0, "tolaria.data_doubt", "WARNING")
+    ]
+    assert "a single training sample" in recorder.notices[0].message
+
+
 def test_equal_seeds_give_equal_weights_and_other_seeds_others() -> None:
     digests = [run(replace(CONFIG, seed=seed))["weights_digest"] for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]

@@ -1,18 +1,28 @@
-"""The modules of tools/bench, which are scripts and no package."""
+"""The scripts under tools, which are no package."""
 
 from __future__ import annotations
 
 import sys
+from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-FOLDER = Path(__file__).parents[3] / "tools" / "bench"
+ROOT = Path(__file__).parents[3]
 
 
 def load(name: str) -> ModuleType:
     """A module of tools/bench, anew."""
-    spec = spec_from_file_location(name, FOLDER / f"{name}.py")
+    return _loaded(name, ROOT / "tools" / "bench" / f"{name}.py")
+
+
+def load_script(name: str) -> ModuleType:
+    """A script of tools, anew."""
+    return _loaded(name, ROOT / "tools" / name)
+
+
+def _loaded(name: str, path: Path) -> ModuleType:
+    spec = spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

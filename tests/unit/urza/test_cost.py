@@ -2,11 +2,12 @@
 
 import pytest
 
-from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec, SubmoduleSpec
+from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec, SubmoduleSpec, TaskType
 from esper.urza.catalog import Catalog, completed
 from esper.urza.cost import FORMULAS, Cost, bytes_per_parameter, cost
 
 CATALOG = Catalog.builtin()
+CLASSES = TaskType.TASK_TYPE_CLASSIFICATION
 
 
 def slot(kind: SlotKind, **fields: int) -> SlotSpec:
@@ -17,7 +18,7 @@ def slot(kind: SlotKind, **fields: int) -> SlotSpec:
 def test_a_linear_span_costs_what_a_wider_hidden_layer_costs() -> None:
     spec = slot(SlotKind.SLOT_KIND_SPAN_LINEAR)
     # 64 -> 8 with bias, 8 -> 10 without
-    assert cost(CATALOG.get("span.linear"), spec, None, {"width": 8}) == Cost(
+    assert cost(CATALOG.get("span.linear"), spec, None, {"width": 8}, CLASSES) == Cost(
         parameters=8 * 64 + 8 + 80, forward_macs=8 * 64 + 80
     )
 
@@ -25,7 +26,9 @@ def test_a_linear_span_costs_what_a_wider_hidden_layer_costs() -> None:
 def test_a_signal_counts_more_than_the_slot_at_the_start() -> None:
     spec = slot(SlotKind.SLOT_KIND_SPAN_LINEAR)
     signal = SlotSignal(slot_id="s", in_features=14, out_features=4, width=6, fossils=1)
-    assert cost(CATALOG.get("span.linear"), spec, signal, {"width": 2}) == Cost(parameters=2 * 15 + 8, forward_macs=36)
+    assert cost(CATALOG.get("span.linear"), spec, signal, {"width": 2}, CLASSES) == Cost(
+        parameters=2 * 15 + 8, forward_macs=36
+    )
 
 
 def test_a_convolution_span_owns_its_norm_and_pays_for_every_position() -> None:
@@ -34,7 +37,7 @@ def test_a_convolution_span_owns_its_norm_and_pays_for_every_position() -> None:
         in_features=3, out_features=5, read_positions=16, write_positions=4, read_kernel=9, write_kernel=9,
     )  # fmt: skip
     expected = Cost(parameters=2 * (27 + 1) + 4 + 2 * 45, forward_macs=2 * (16 * 27 + 4 * 45))
-    assert cost(CATALOG.get("span.conv"), spec, None, {"width": 2}) == expected
+    assert cost(CATALOG.get("span.conv"), spec, None, {"width": 2}, CLASSES) == expected
 
 
 def test_a_span_into_a_flattened_linear_layer_expands_each_channel_to_its_columns() -> None:
@@ -43,7 +46,7 @@ def test_a_span_into_a_flattened_linear_layer_expands_each_channel_to_its_column
         in_features=3, out_features=10, read_positions=16, read_kernel=9, write_kernel=4,
     )  # fmt: skip
     expected = Cost(parameters=(27 + 1) + 2 + 40, forward_macs=16 * 27 + 40)
-    assert cost(CATALOG.get("span.conv"), spec, None, {"width": 1}) == expected
+    assert cost(CATALOG.get("span.conv"), spec, None, {"width": 1}, CLASSES) == expected
 
 
 def test_a_residual_convolution_pays_for_its_taps_twice() -> None:
@@ -52,7 +55,7 @@ def test_a_residual_convolution_pays_for_its_taps_twice() -> None:
         in_features=4, out_features=4, read_positions=16, write_positions=16, read_kernel=9, write_kernel=9,
     )  # fmt: skip
     expected = Cost(parameters=8 + (4 * 9 * 2 + 2) + (2 * 9 * 4 + 4), forward_macs=16 * 2 * 4 * 9 * 2)
-    assert cost(CATALOG.get("residual.conv"), spec, None, {"width": 2}) == expected
+    assert cost(CATALOG.get("residual.conv"), spec, None, {"width": 2}, CLASSES) == expected
 
 
 def test_attention_grows_with_the_square_of_the_length() -> None:
@@ -62,14 +65,27 @@ def test_attention_grows_with_the_square_of_the_length() -> None:
         for n in (10, 20)
     )
     values = completed(blueprint, {"heads": 1, "head_size": 4})
-    assert cost(blueprint, short, None, values) == Cost(parameters=16 + 128, forward_macs=10 * 128 + 2 * 100 * 4)
-    assert cost(blueprint, long, None, values).forward_macs == 20 * 128 + 2 * 400 * 4
+    assert cost(blueprint, short, None, values, CLASSES) == Cost(
+        parameters=16 + 128, forward_macs=10 * 128 + 2 * 100 * 4
+    )
+    assert cost(blueprint, long, None, values, CLASSES).forward_macs == 20 * 128 + 2 * 400 * 4
+
+
+def test_attention_in_a_language_model_looks_back_only_and_costs_half_of_its_pairs() -> None:
+    blueprint = CATALOG.get("attention.self")
+    spec = slot(
+        SlotKind.SLOT_KIND_RESIDUAL_LINEAR, in_features=8, out_features=8, read_positions=10, write_positions=10
+    )
+    price = cost(blueprint, spec, None, {"heads": 1, "head_size": 4}, TaskType.TASK_TYPE_LANGUAGE_MODEL)
+    assert price == Cost(parameters=16 + 128, forward_macs=10 * 128 + 100 * 4)
 
 
 @pytest.mark.parametrize("blueprint", CATALOG.all(), ids=lambda b: b.blueprint_id)
 def test_every_blueprint_has_a_cost_in_every_slot_that_it_fits(blueprint: Blueprint) -> None:
     for kind in blueprint.slot_kinds:
-        price = cost(blueprint, slot(kind, read_positions=2, write_positions=2), None, completed(blueprint, {}))
+        price = cost(
+            blueprint, slot(kind, read_positions=2, write_positions=2), None, completed(blueprint, {}), CLASSES
+        )
         assert price.parameters > 0
         assert (price.forward_macs > 0) == (blueprint.blueprint_id != "gate.channel")
 

@@ -105,21 +105,20 @@ def _merges(arm: TrainingArm, graft: Graft) -> Iterator[_Merge]:
     yield _Merge(model.get_submodule(graft.slot.write_path), seed.write, 1)
 
 
-def _apply(arm: TrainingArm, merge: _Merge) -> list[Undo]:
-    undo: list[Undo] = []
+def _apply(arm: TrainingArm, merge: _Merge) -> Iterator[Undo]:
+    """Joins one module's parameters and buffers; each change is told as it is made, in case a later one fails."""
+    yield lambda: set_sizes(merge.host)
     seed_parameters = dict(merge.seed.named_parameters(recurse=False))
     for name, old in list(merge.host.named_parameters(recurse=False)):
         if name not in seed_parameters:
             continue
         new = seed_parameters[name]
         state = merged_state(arm.optimizer, old, new, merge.dim)
-        undo.append(replace_parameter(merge.host, name, _join(old.data, new.data, merge.dim), arm.optimizer, state))
+        yield replace_parameter(merge.host, name, _join(old.data, new.data, merge.dim), arm.optimizer, state)
     for name, buffer in list(merge.host.named_buffers(recurse=False)):
         if buffer.dim() > 0:
-            undo.append(_replace_buffer(merge.host, name, _join(buffer, merge.seed.get_buffer(name), 0)))
+            yield _replace_buffer(merge.host, name, _join(buffer, merge.seed.get_buffer(name), 0))
     set_sizes(merge.host)
-    undo.insert(0, lambda: set_sizes(merge.host))
-    return undo
 
 
 def _replace_buffer(module: nn.Module, name: str, value: Tensor) -> Undo:

@@ -5,8 +5,8 @@ The main arm and its never-grafted twin are two arms that see the same batches.
 
 from __future__ import annotations
 
-import copy
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +18,9 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
+from esper.kasmina.executor.passes.clone import independent_copy
+from esper.kasmina.executor.passes.compiled import compile_copy, compiled_in_place
+from esper.kasmina.executor.passes.held import held, put_back
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run
@@ -29,7 +32,7 @@ class TrainingArm:
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, scaler: Any = None
     ) -> None:
-        self.model = model
+        self.model = compiled_in_place(model)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = scaler
@@ -100,8 +103,13 @@ class TrainingArm:
                 group["lr"] = groups[group[HOST_KEY]]["lr"] * factors[group[SEED_KEY]]
 
     def clone(self) -> TrainingArm:
-        """An independent copy of the whole state, seeds and their taps included."""
-        return copy.deepcopy(self)
+        """An independent copy of the whole state, seeds and their taps included; compiled where this one is.
+
+        Raises ConfigError by attribute for what can't be copied.
+        """
+        copied = independent_copy(self)
+        compile_copy(self.model, copied.model)
+        return copied
 
     @contextmanager
     def measured(self, key: int) -> Iterator[None]:
@@ -119,8 +127,12 @@ class TrainingArm:
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain containers; tensors are the live ones."""
+        tensors = self.model.state_dict()
         return {
-            "model": dict(self.model.state_dict()),
+            "model": dict(tensors),
+            # Without it, a module that was ever saved in another form takes the present one for that.
+            "metadata": {path: dict(entry) for path, entry in tensors._metadata.items()},  # type: ignore[attr-defined]
+            "held": held(self.model).tree,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
@@ -134,7 +146,11 @@ class TrainingArm:
             self.detach(graft)
         self._restack([Run(*record) for record in state["stacks"]])
         adopt_shapes(self.model, state["model"], self.optimizer)
-        self.model.load_state_dict(state["model"])
+        tensors = OrderedDict(state["model"])
+        tensors._metadata = state["metadata"]  # type: ignore[attr-defined]
+        put_back(self.model, state["held"])
+        # Last, because an attribute may share a parameter's memory here that had its own when it was saved.
+        self.model.load_state_dict(tensors)
         for graft, tensors in zip(regraft(self), state["seeds"], strict=True):
             graft.module.load_state_dict(tensors)
             self.attach(graft)

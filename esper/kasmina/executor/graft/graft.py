@@ -1,7 +1,8 @@
 """A seed in an arm's forward pass: two taps on named submodules, one blend, its own place in the optimiser.
 
 Taps are objects that hold the graft, so a deep copy of an arm has taps of its own. The seed's input is attached
-unless the graft is isolated; the host's own activation always keeps its gradient.
+unless the graft is isolated; the host's own activation always keeps its gradient. Taps are written so that compiled
+hosts take them into their graphs; inside an activation checkpoint they act again when backward runs it again.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
+from esper.kasmina.executor.passes.compiled import is_one_graph
+from esper.kasmina.executor.passes.forms import GoesBy
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.between import KeyedDropout
@@ -49,6 +53,8 @@ class Graft:
         self._handles: list[RemovableHandle] = []
         self._logits_handle: RemovableHandle | None = None
         self._input: Tensor | None = None
+        self._input_has_graph = True
+        self._spent: Tensor | None = None
         self._dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
         self.set_blend(blend)
 
@@ -72,6 +78,7 @@ class Graft:
 
     def set_step(self, step: int, *, draw: int) -> None:
         """Prepares the step that follows `step` done ones."""
+        self.forget()
         alpha = self.blend.alpha_at(step)
         if alpha != self._alpha:
             self._alpha = alpha
@@ -102,6 +109,10 @@ class Graft:
         """Asks the host for its logits exactly as long as the blend needs them."""
         needs_logits = self.blend.mode == BlendMode.BLEND_MODE_CONFIDENCE
         if needs_logits and self._logits_handle is None:
+            if is_one_graph(model):
+                raise GraftFailed(
+                    "a confidence blend asks for logits first: not in a host compiled with fullgraph=True"
+                )
             tap = ConfidenceTap(self, neighbours)
             self._logits_handle = model.register_forward_pre_hook(tap, with_kwargs=True)
         elif not needs_logits:
@@ -118,14 +129,22 @@ class Graft:
             handle.remove()
         self._handles.clear()
         self._forget_logits()
-        self._input = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of what the last pass read."""
+        self._input = self._spent = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy begins without the values of a pass."""
+        return {**self.__dict__, "_input": None, "_spent": None}
 
     def read(self, value: Tensor) -> None:
-        self._input = value
+        self._input, self._input_has_graph = value, torch.is_grad_enabled()
 
     def join(self, host: Tensor) -> Tensor:
         """The host's value with the seed's blended in."""
-        value, self._input = self._input if self.slot.is_span else host, None
+        value = self._take_input() if self.slot.is_span else host
         if self.is_muted:
             return host
         if value is None:
@@ -139,11 +158,26 @@ class Graft:
             self.rms = (root_mean_square(seed), root_mean_square(host))
         return self._join(host, seed, self._state)
 
+    def _take_input(self) -> Tensor | None:
+        """What was read in this pass; where backward runs the writing layer again alone, what that layer had then."""
+        value, self._input = self._input, None
+        if torch.compiler.is_compiling():
+            return value
+        if value is None and torch._C._current_graph_task_id() != -1:
+            value = self._spent
+        if value is not None and self._input_has_graph != torch.is_grad_enabled():
+            raise GraftFailed(
+                f"{self.slot.read_path} and {self.slot.write_path} are not both inside one re-entrant checkpoint, "
+                f"which cuts seed {self.seed_id}'s gradient: use checkpoint(..., use_reentrant=False)"
+            )
+        self._spent = value
+        return value
+
     def gate_from(self, logits: Any) -> None:
         self._state.gate = gate_from_logits(self.blend.config, logits)
 
 
-class ReadTap:
+class ReadTap(GoesBy):
     """Keeps the input of layer k for the seed."""
 
     def __init__(self, graft: Graft) -> None:
@@ -153,7 +187,7 @@ class ReadTap:
         self.graft.read(arguments[0])
 
 
-class WriteTap:
+class WriteTap(GoesBy):
     """Adds the seed's output to the submodule's."""
 
     def __init__(self, graft: Graft) -> None:
@@ -163,7 +197,7 @@ class WriteTap:
         return self.graft.join(output)
 
 
-class ConfidenceTap:
+class ConfidenceTap(GoesBy):
     """Before each forward pass, asks the host alone for its logits and sets the seed's share of each sample."""
 
     def __init__(self, graft: Graft, neighbours: list[Graft]) -> None:
@@ -171,6 +205,7 @@ class ConfidenceTap:
         self._neighbours = neighbours
         self._is_inside = False
 
+    @_disable_dynamo
     def __call__(self, model: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         if self._is_inside or self.graft.is_muted:
             return

@@ -6,7 +6,6 @@ seed's input is detached, and a sampled probe asserts that no host parameter can
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.graft.wiring import HOST_KEY, group_by_host, optimizer_like
 from esper.kasmina.executor.judge.isolation import reachable_parameters
 from esper.kasmina.executor.judge.macs import counted
 from esper.kasmina.executor.judge.scores import judge_scores, paired
@@ -29,6 +29,8 @@ from esper.leyline import BlendConfig, BlendMode, BlendSchedule, PairedScore
 
 Batch = tuple[Tensor, Tensor]
 BATCH_SHARE = 4
+# BatchNorm has no statistics of a single sample.
+LEAST_SAMPLES = 2
 PROBE_EVERY = 25
 HELD_OUT_ALPHA = 0.3
 LONGEST_WARMUP = 50
@@ -53,11 +55,12 @@ class Incubation:
         self.macs = 0
         self.has_score = False
         self._graft = graft
+        by_group = group_by_host(host_optimizer, graft.module)
         self._parameters = [parameter for parameter in graft.module.parameters() if parameter.requires_grad]
         if not self._parameters:
             raise GraftFailed(f"seed {graft.seed_id} has nothing to train: it can't incubate")
         self._macs_by_shape: dict[torch.Size, int] = {}
-        self.optimizer = optimizer_like(host_optimizer, self._parameters)
+        self.optimizer = optimizer_like(host_optimizer, by_group)
 
     @property
     def end_step(self) -> int:
@@ -72,7 +75,7 @@ class Incubation:
         """One shadow pass and one step of the seed, after the host's own step; returns the seed's gradients."""
         if step >= self.end_step:
             return []
-        inputs, targets = (part[: max(1, len(part) // BATCH_SHARE)] for part in batch)
+        inputs, targets = (part[: share_of(len(part))] for part in batch)
         self._graft.is_measuring = True
         self._graft.set_step(step, draw=run_seed)
         key = draw_key(run_seed, "shadow", self._graft.seed_id, step)
@@ -147,9 +150,14 @@ class Incubation:
         warmup = min(LONGEST_WARMUP, self.duration_steps // 4)
         factor = min(1.0, self.steps_done / (warmup + 1))
         for group in self.optimizer.param_groups:
-            group["lr"] = arm.optimizer.param_groups[0]["lr"] * factor
+            group["lr"] = arm.optimizer.param_groups[group[HOST_KEY]]["lr"] * factor
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+
+def share_of(samples: int) -> int:
+    """How many of a batch's samples an incubating seed learns from."""
+    return min(samples, max(LEAST_SAMPLES, samples // BATCH_SHARE))
 
 
 def shadow_graft(plan: SeedPlan, slot: Slot, module: nn.Module, start_step: int) -> Graft:
@@ -157,17 +165,3 @@ def shadow_graft(plan: SeedPlan, slot: Slot, module: nn.Module, start_step: int)
     graft = Graft(plan, slot, module, Blend(config=FULLY_ON, start_step=start_step), is_isolated=True)
     graft.set_shadow()
     return graft
-
-
-def optimizer_like(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """A new optimiser of the same class and settings for other parameters."""
-    accepted = inspect.signature(type(optimizer).__init__).parameters
-    options = {
-        name: value for name, value in optimizer.param_groups[0].items() if name in accepted and name != "params"
-    }
-    try:
-        return type(optimizer)(parameters, **options)
-    except TypeError as error:
-        raise GraftFailed(
-            f"no second {type(optimizer).__name__} can be made for an incubating seed: {error}"
-        ) from error

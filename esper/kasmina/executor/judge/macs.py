@@ -1,21 +1,24 @@
 """Multiply-accumulates as needed work: forward, weight gradients, input gradients; none for a first layer's input.
 
 Counted by running the probe batch once and adding up the matrix products, convolutions and attention products that
-torch dispatches, so that any module counts as what it does.
+torch dispatches, so that any module counts as what it does. Causal attention counts as half, by `is_causal`; what an
+activation checkpoint runs again is no needed work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 
@@ -24,10 +27,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MacCount:
-    """Multiply-accumulates for one sample."""
+    """Multiply-accumulates for one sample, and whether re-entrant activation checkpoints were met on the way."""
 
     forward: int
     training: int
+    is_reentrant: bool = False
 
 
 NO_MACS = MacCount(forward=0, training=0)
@@ -43,30 +47,52 @@ def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
                 "model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor"
             )
         loss = outputs.float().square().sum()
-        _, backward = counted(lambda: torch.autograd.grad(loss, parameters, allow_unused=True))
-    return MacCount(forward=forward // len(inputs), training=(forward + backward) // len(inputs))
+        is_checkpointed = is_reentrant(loss)
+        _, backward = counted(lambda: gradients(loss, parameters, arm.modules))
+    return MacCount(
+        forward=forward // len(inputs),
+        training=(forward + backward) // len(inputs),
+        is_reentrant=is_checkpointed,
+    )
 
 
 def counted(work: Callable[[], T]) -> tuple[T, int]:
     """The result of some work, and the multiply-accumulates that it took."""
-    with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as counter:
+    with _NeededWork(display=False, custom_mapping=_ATTENTION) as counter:
         result = work()
     return result, int(counter.get_total_flops()) // 2
 
 
-def _cpu_attention() -> dict[Any, Any]:
-    operators = torch.ops.aten
-    return {
-        operators._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-        operators._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-    }
+class _NeededWork(FlopCounterMode):
+    """Leaves out forward passes inside backward: they alone record gradients there."""
+
+    def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
+        if torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1:
+            return out
+        return super()._count_flops(func_packet, out, args, kwargs)  # type: ignore[no-untyped-call]
 
 
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+def _attention(operator: Any, *, first: int, products: int) -> Callable[..., int]:
+    """FLOPs of an attention operator whose query, key and value stand from argument `first` on.
+
+    Forward are two products over all pairs of positions, backward four; what a fused kernel computes again is no needed
+    work, and under a causal mask half of the pairs are.
+    """
+    position = [argument.name for argument in operator.default._schema.arguments].index("is_causal")
+
+    def flops(*arguments: Any, out_shape: Any = None, **named: Any) -> int:
+        (*batch, queries, size), keys, value_size = arguments[first], arguments[first + 1][-2], arguments[first + 2][-1]
+        is_causal = named.get("is_causal", position < len(arguments) and arguments[position])
+        work: int = prod(batch) * queries * keys * (size + value_size) * products
+        return work // (2 if is_causal else 1)
+
+    return flops
 
 
-def _attention_backward_flops(
-    grad: Any, query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any
-) -> int:
-    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
+# Each operator in its kinds: on CUDA, and on the CPU.
+_ATTENTION: dict[Any, Callable[..., int]] = {
+    operator: _attention(operator, first=first, products=products)
+    for suffix, first, products in (("", 0, 2), ("_backward", 1, 4))
+    for kind in ("flash_attention", "efficient_attention", "cudnn_attention", "flash_attention_for_cpu")
+    for operator in (getattr(torch.ops.aten, f"_scaled_dot_product_{kind}{suffix}"),)
+}

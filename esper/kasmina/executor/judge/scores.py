@@ -15,6 +15,7 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
 from esper.leyline import JudgeResult, PairedScore, ProbeResult
@@ -84,16 +85,16 @@ def interference(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> flo
     inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(task.judge_batches())))
     parameters = arm.host_parameters()
 
-    def gradients() -> list[Tensor]:
+    def of_now() -> list[Tensor]:
         with side_pass(arm.modules, key=key, training=False), torch.enable_grad():
             loss = task.loss(arm.model(inputs), targets)
-            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            found = gradients(loss, parameters, arm.modules)
         pairs = zip(found, parameters, strict=True)
         return [torch.zeros_like(p).double() if g is None else g.double() for g, p in pairs]
 
-    grown = gradients()
+    grown = of_now()
     with muted(graft):
-        without = gradients()
+        without = of_now()
     product = sum(float((a * b).sum()) for a, b in zip(grown, without, strict=True))
     size = math.prod(math.sqrt(sum(float(part.square().sum()) for part in side)) for side in (grown, without))
     return product / size if 0.0 < size < math.inf else None

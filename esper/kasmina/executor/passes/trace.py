@@ -27,10 +27,14 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class ForwardTrace:
-    """Visits by path in the order in which calls ended, and the paths that were called more than once."""
+    """Visits by path in the order in which calls ended, and the paths that were called more than once.
+
+    `untapped` are the paths that take no hook, such as compiled scripts: what runs in them isn't seen.
+    """
 
     visits: dict[str, Visit]
     repeated: frozenset[str]
+    untapped: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(self.visits.values())
@@ -52,10 +56,10 @@ def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module
             dtype=output.dtype if isinstance(output, Tensor) else None,
         )
 
+    tapped = {path: module for path, module in model.named_modules() if path and takes_hooks(module)}
     handles = [
         module.register_forward_hook(lambda _, arguments, output, path=path: record(path, arguments, output))
-        for path, module in model.named_modules()
-        if path
+        for path, module in tapped.items()
     ]
     try:
         with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad():
@@ -63,7 +67,19 @@ def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module
     finally:
         for handle in handles:
             handle.remove()
-    return ForwardTrace(visits, frozenset(repeated))
+    untapped = tuple(path for path, _ in model.named_modules() if path and path not in tapped)
+    return ForwardTrace(visits, frozenset(repeated), untapped)
+
+
+def in_words(error: Exception) -> str:
+    """An error of foreign code in one line."""
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+
+
+def takes_hooks(module: nn.Module) -> bool:
+    """False for scripts: torch refuses hooks on them."""
+    return not isinstance(module, torch.jit.ScriptModule)
 
 
 def submodule_specs(model: nn.Module, trace: ForwardTrace) -> list[SubmoduleSpec]:

@@ -66,17 +66,40 @@ class KeyedDropout(nn.Module):
         super().__init__()
         self.rate = rate
         self.whole_channels = whole_channels
-        self.draw = 0
+        # A tensor, because compiled code takes numbers for constants. No buffer: it is no part of the seed's state.
+        self._draw = torch.zeros((), dtype=torch.int64)
+
+    @property
+    def draw(self) -> int:
+        return int(self._draw)
+
+    @draw.setter
+    def draw(self, value: int) -> None:
+        self._draw.fill_(value)
 
     def forward(self, value: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return value
         if self.rate == 1.0:
             return value * 0.0
-        shape = value.shape[:2] + (1,) * (value.dim() - 2) if self.whole_channels else value.shape
-        generator = torch.Generator(value.device).manual_seed(self.draw)
-        mask = torch.rand(shape, generator=generator, device=value.device) >= self.rate
-        return value * mask.to(value.dtype).div_(1.0 - self.rate)
+        mask = _keyed_mask if torch.compiler.is_compiling() else _mask
+        return value * mask(value.detach(), self._draw, self.rate, self.whole_channels)
+
+
+def _mask(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -> Tensor:
+    shape = value.shape[:2] + (1,) * (value.dim() - 2) if whole_channels else value.shape
+    generator = torch.Generator(value.device).manual_seed(int(draw))
+    mask = torch.rand(shape, generator=generator, device=value.device) >= rate
+    return mask.to(value.dtype).div_(1.0 - rate)
+
+
+# What compiled code calls: to it a generator of its own is no operation.
+_keyed_mask = torch.library.custom_op("esper_seeds::keyed_mask", _mask, mutates_args=())
+
+
+@_keyed_mask.register_fake
+def _mask_fake(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -> Tensor:
+    return value.new_empty(value.shape[:2] + (1,) * (value.dim() - 2) if whole_channels else value.shape)
 
 
 def copy_between(host: nn.Module, steps: Sequence[Step], width: int) -> nn.Sequential:

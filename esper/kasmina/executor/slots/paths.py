@@ -2,11 +2,12 @@
 
 A span may be folded only if everything between its layers is per channel and layer k's output has no other reader.
 A model whose forward can't be traced as a whole is traced part by part: a value inside a submodule's forward is seen
-by that forward alone.
+by that forward alone. Tracing runs foreign code on stand-ins for tensors: it may fail in any way and leaves no trace.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from esper.kasmina.executor.passes.compiled import through_compiled
+from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.slots.between import CallStep, DropoutStep, ModuleStep, Step
 from esper.kasmina.executor.slots.layers import (
     ACTIVATION_CALLS,
@@ -27,12 +32,6 @@ from esper.kasmina.executor.slots.layers import (
     is_dropout,
     is_width_layer,
 )
-
-# What tracing foreign code may raise: a forward that branches on values can't be traced.
-UNTRACEABLE = (
-    fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError, AssertionError,
-    NotImplementedError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,14 @@ class SpanPath:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """What was found, and in words which parts of the model could not be looked into, and why."""
+
+    paths: tuple[SpanPath, ...]
+    untraced: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Walk:
     node: fx.Node
     steps: tuple[Step, ...]
@@ -54,22 +61,38 @@ class _Walk:
     obstacle: str
 
 
-def span_paths(model: nn.Module, output_dims: dict[str, int]) -> list[SpanPath]:
+def span_paths(model: nn.Module, output_dims: dict[str, int]) -> Spans:
     """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has."""
     paths: list[SpanPath] = []
-    for prefix, graph in _graphs(model, ""):
+    untraced: list[str] = []
+    with side_pass([model], key=draw_key("paths"), training=None):
+        graphs = list(_graphs(model, "", untraced))
+    for prefix, graph in graphs:
         walker = _Walker(model, prefix, output_dims)
         for node in graph.nodes:
-            paths += walker.from_layer(node)
-    return paths
+            try:
+                paths += walker.from_layer(node)
+            except Exception as error:  # noqa: BLE001 - a graph of foreign code may hold whatever that code passes on
+                untraced.append(f"what follows {prefix}{node.target}: {in_words(error)}")
+    return Spans(tuple(paths), tuple(untraced))
 
 
-def _graphs(module: nn.Module, prefix: str) -> Iterator[tuple[str, fx.Graph]]:
+def _graphs(module: nn.Module, prefix: str, untraced: list[str]) -> Iterator[tuple[str, fx.Graph]]:
     try:
-        yield prefix, fx.Tracer().trace(module)
-    except UNTRACEABLE:
+        graph = _traced(module)
+    except Exception as error:  # noqa: BLE001 - foreign code, run on proxies, may raise whatever it likes
+        untraced.append(f"{prefix.rstrip('.') or 'the model'} ({type(module).__name__}): {in_words(error)}")
         for name, child in module.named_children():
-            yield from _graphs(child, f"{prefix}{name}.")
+            yield from _graphs(child, f"{prefix}{name}.", untraced)
+    else:
+        yield prefix, graph
+
+
+def _traced(module: nn.Module) -> fx.Graph:
+    """The graph of the module's forward; proxies that the forward keeps in attributes are gone afterwards."""
+    with side_pass([module], key=draw_key("paths"), training=None), through_compiled(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fx.Tracer().trace(module)
 
 
 class _Walker:

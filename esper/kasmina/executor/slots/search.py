@@ -1,13 +1,14 @@
 """Finding slots: by one probe batch and the model's graph, or by the names that a user gives.
 
 Spans come from proven paths between neighbouring layers, residual slots from activations and from the blocks of a list.
+What could not be looked into is said with its reason.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -28,29 +29,40 @@ from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 
-def find_slots(
-    model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool
-) -> tuple[Slot, ...]:
-    """The slots that the host offers, in forward order; or the named ones. None usable is an error."""
-    candidates = _candidates(model, trace)
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The slots in forward order, and in words what could not be looked into."""
+
+    slots: tuple[Slot, ...]
+    unseen: tuple[str, ...]
+
+
+def find_slots(model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool) -> Search:
+    """The slots that the host offers, or the named ones. None usable is an error."""
+    candidates, unseen = _candidates(model, trace)
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
     if not chosen:
+        why = f"; not looked into: {'; '.join(unseen)}" if unseen else ""
         raise ConfigError(
-            "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}"
+            "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}"
         )
-    return tuple(replace(slot, order=order, is_causal=is_causal) for order, slot in enumerate(chosen))
+    slots = tuple(replace(slot, order=order, is_causal=is_causal) for order, slot in enumerate(chosen))
+    return Search(slots, unseen)
 
 
-def _candidates(model: nn.Module, trace: ForwardTrace) -> list[Slot]:
+def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tuple[str, ...]]:
     dims = {
         visit.path: len(visit.output_shape)
         for visit in trace
         if visit.output_shape is not None and visit.path not in trace.repeated
     }
-    spans = [_span(model, trace, path) for path in span_paths(model, dims)]
+    found_paths = span_paths(model, dims)
+    spans = [_span(model, trace, path) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
-    return sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
+    unseen = [f"{path} ({type(model.get_submodule(path)).__name__}) takes no hook" for path in trace.untapped]
+    in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
+    return in_order, (*found_paths.untraced, *unseen)
 
 
 def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:

@@ -48,6 +48,7 @@ def page(summary: Record, events: Sequence[Record]) -> str:
         plots.alphas(events),
         _section("Comparison", _comparison_table(summary)) if summary.get("comparison") else None,
         plots.step_times(events),
+        _section("Why it grew, or waited", _reason_table(events)),
         _section("Gates", _gate_table(events)),
         _section("Commands", _command_table(events)),
         _section("Incidents", _incident_table(events)),
@@ -110,6 +111,11 @@ def _seed_table(summary: Record) -> str:
     return _table(header, rows, empty="No seed was germinated.")
 
 
+def _reason_table(events: Sequence[Record]) -> str:
+    rows = [(str(event["step"]), event["reason"], event["detail"]) for event in plots.of_kind(events, "growth")]
+    return _table(("step", "reason", "in numbers"), rows, empty="No policy was asked.")
+
+
 def _gate_table(events: Sequence[Record]) -> str:
     rows = [
         (
@@ -133,15 +139,22 @@ def _command_table(events: Sequence[Record]) -> str:
         (
             str(command["step"]),
             command["command_id"],
-            command.get("action", ""),
+            command.get("action") or _ordered(command),
             '<span class="good">accepted</span>'
             if command["accepted"]
             else f'<span class="bad">{html.escape(command["rejection"])}</span>',
-            command.get("detail") or ", ".join(command.get("reasons", ())),
+            command.get("detail") or command.get("rationale") or ", ".join(command.get("reasons", ())),
         )
         for command in plots.of_kind(events, "command")
     ]
     return _table(("step", "command", "action", "outcome", "why"), rows, empty="No command was issued.")
+
+
+def _ordered(command: Record) -> str:
+    """An operator's order; a policy's command has an action."""
+    done = ", ".join(kind.replace("_", " ").lower() for kind in command.get("directives", ()))
+    issuer = command.get("issued_by", "")
+    return f"{issuer}: {done}" if issuer and done else issuer or done
 
 
 def _incident_table(events: Sequence[Record]) -> str:

@@ -1,7 +1,8 @@
 """Data from a path: a file of tensors, a folder with two tensor files, or a folder with one subfolder for each class.
 
 `.npz` and `.pt` files hold `inputs` and `targets`; folders hold them as `.npy` or `.pt`, or hold class subfolders with
-images or tensors of one shape. Nothing is unpickled. Whole-number targets are labels, others mean regression.
+images or tensors of one shape. Nothing is unpickled. Targets of a whole-number type are labels, others mean regression,
+unless the task is named.
 """
 
 from __future__ import annotations
@@ -16,40 +17,53 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
-from esper.tolaria.task.data.source import Split, Splits
-from esper.tolaria.task.data.splitting import classification, stratified_rows, stratified_subset
+from esper.tolaria.task.data.posing import outputs_of
+from esper.tolaria.task.data.source import Split, Splits, are_one_hot, check_rows, whole_numbers
+from esper.tolaria.task.data.splitting import stratified_rows, stratified_subset
 
 IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
 TENSOR_TYPES = (".npy", ".pt")
 
 
 class Files:
-    """Samples under a path."""
+    """Samples under a path, and the task that they pose; None: as the type of their targets says."""
 
-    def __init__(self, path: Path, samples: int | None = None) -> None:
+    def __init__(self, path: Path, samples: int | None = None, task: TaskType | None = None) -> None:
         self._path = path
         self._samples = samples
+        self._task = task
 
     def splits(self, seed: int) -> Splits:
-        inputs, targets = read_samples(self._path)
-        is_regression = targets.is_floating_point()
-        labels = torch.zeros(len(targets), dtype=torch.int64) if is_regression else targets
-        if len(inputs) != len(targets) or not len(inputs):
-            raise ConfigError("data", str(self._path), f"{len(inputs)} inputs do not match {len(targets)} targets")
-        if not is_regression and labels.ndim != 1:
-            raise ConfigError("data", str(self._path), f"labels must be one number a sample, got {tuple(labels.shape)}")
+        whole = read_samples(self._path)
+        check_rows(str(self._path), whole)
+        task = self._task or _task_of(whole.targets)
+        is_labelled = task == TaskType.TASK_TYPE_CLASSIFICATION
+        targets = self._labels(whole.targets) if is_labelled else whole.targets
+        whole = Split(self._inputs(task, whole.inputs), targets)
+        outputs = outputs_of(task, [whole])
         if self._samples is not None:
-            rows = stratified_subset(labels, self._samples, seed)
-            inputs, targets, labels = inputs[rows], targets[rows], labels[rows]
-        if not is_regression:
-            return classification(inputs, labels, int(labels.max()) + 1, seed)
-        values = targets.reshape(len(targets), -1)
-        train, judge, test = (Split(inputs[rows], values[rows]) for rows in stratified_rows(labels, seed))
-        return Splits(train=train, judge=judge, test=test, task=TaskType.TASK_TYPE_REGRESSION, outputs=values.shape[1])
+            whole = whole.take(stratified_subset(_strata(task, whole.targets), self._samples, seed))
+        rows = stratified_rows(_strata(task, whole.targets), seed)
+        train, judge, test = map(whole.take, rows)
+        return Splits(train=train, judge=judge, test=test, task=task, outputs=outputs)
+
+    def _inputs(self, task: TaskType, inputs: Tensor) -> Tensor:
+        """Tokens for a language model, single-precision numbers otherwise; bytes are brightness, 0..1."""
+        if task == TaskType.TASK_TYPE_LANGUAGE_MODEL:
+            return whole_numbers(f"{self._path} inputs", inputs)
+        return inputs.to(torch.float32) / (255.0 if inputs.dtype == torch.uint8 else 1.0)
+
+    def _labels(self, targets: Tensor) -> Tensor:
+        """Labels of samples [N] or of positions [N, ...], however they were stored."""
+        labels = whole_numbers(f"{self._path} targets", targets)
+        if self._task is None and are_one_hot(labels):
+            arrived = f"{self._path}: targets of shape {tuple(labels.shape)}"
+            raise ConfigError("data", arrived, "look like one-hot rows; give labels: targets.argmax(1)")
+        return labels.flatten() if labels.numel() == len(labels) else labels
 
 
-def read_samples(path: Path) -> tuple[Tensor, Tensor]:
-    """All samples under a path, with their targets."""
+def read_samples(path: Path) -> Split:
+    """All samples under a path, with their targets, in the types that they were stored in."""
     if path.is_file():
         return _from_pair(path, _read(path))
     if not path.is_dir():
@@ -60,17 +74,28 @@ def read_samples(path: Path) -> tuple[Tensor, Tensor]:
     return _from_classes(path)
 
 
-def _from_pair(path: Path, content: Mapping[str, Tensor] | Tensor) -> tuple[Tensor, Tensor]:
+def _task_of(targets: Tensor) -> TaskType:
+    if targets.is_floating_point():
+        return TaskType.TASK_TYPE_REGRESSION
+    return TaskType.TASK_TYPE_CLASSIFICATION
+
+
+def _strata(task: TaskType, targets: Tensor) -> Tensor:
+    """What each set holds its share of: the classes, where each sample is of one."""
+    if task == TaskType.TASK_TYPE_CLASSIFICATION and targets.ndim == 1:
+        return targets
+    return torch.zeros(len(targets), dtype=torch.int64)
+
+
+def _from_pair(path: Path, content: Mapping[str, Tensor] | Tensor) -> Split:
     if not isinstance(content, Mapping) or not {"inputs", "targets"} <= set(content):
         arrived = sorted(content) if isinstance(content, Mapping) else "one tensor"
         raise ConfigError("data", str(path), f"expected tensors named inputs and targets, found {arrived}")
-    inputs, targets = content["inputs"], content["targets"]
-    if not inputs.is_floating_point():
-        inputs = inputs.to(torch.float32) / (255.0 if inputs.dtype == torch.uint8 else 1.0)
-    return inputs.to(torch.float32), targets.to(torch.float32 if targets.is_floating_point() else torch.int64)
+    targets = content["targets"]
+    return Split(content["inputs"], targets.to(torch.float32) if targets.is_floating_point() else targets)
 
 
-def _from_classes(path: Path) -> tuple[Tensor, Tensor]:
+def _from_classes(path: Path) -> Split:
     """One subfolder for each class, in order of names."""
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     if len(folders) < 2:
@@ -87,7 +112,7 @@ def _from_classes(path: Path) -> tuple[Tensor, Tensor]:
                     raise ConfigError("data", str(file), f"its shape {arrived} differs from {expected} before it")
     if not inputs:
         raise ConfigError("data", str(path), f"no file of a known type ({', '.join((*IMAGE_TYPES, *TENSOR_TYPES))})")
-    return torch.stack(inputs), torch.tensor(labels)
+    return Split(torch.stack(inputs), torch.tensor(labels))
 
 
 def _sample(file: Path) -> Tensor:
@@ -117,7 +142,7 @@ def _read(file: Path) -> Mapping[str, Tensor] | Tensor:
         raise ConfigError("data", str(file), f"unknown type; known: {', '.join(_READERS)}")
     try:
         content = reader(file)
-    except (OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, ImportError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError("data", str(file), f"can't be read: {reason}") from error
     values = content.values() if isinstance(content, Mapping) else [content]

@@ -68,18 +68,19 @@ def signal(stroke: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np
     wave, is_stroke = (np.roll(_resampled(values, longest), shift) for values in (wave, is_stroke))
     wave = wave * (1 + _SCALE * (draw.random() - 0.5))
     # Around the stroke, slow noise looks like more strokes.
-    wave = wave + (is_stroke == 0) * _smoothed(_SMOOTH_NOISE * draw.standard_normal(longest))
+    wave = wave + (is_stroke == 0) * smoothed(_SMOOTH_NOISE * draw.standard_normal(longest))
     wave = wave + _WHITE_NOISE * draw.standard_normal(longest)
     wave = wave - _SHEAR * (draw.random() - 0.5) * np.linspace(-0.5, 0.5, longest)
     return _resampled(wave, LENGTH)
 
 
+def smoothed(noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Noise under a Gaussian window, as long as before; reflected at both ends, edge values included."""
+    reach = int(4 * _NOISE_WIDTH)
+    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _NOISE_WIDTH) ** 2)
+    return np.convolve(np.pad(noise, reach, mode="symmetric"), window / window.sum(), mode="valid")
+
+
 def _resampled(wave: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     values: NDArray[np.float64] = np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(wave)), wave)
     return values
-
-
-def _smoothed(noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    reach = int(4 * _NOISE_WIDTH)
-    window = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _NOISE_WIDTH) ** 2)
-    return np.convolve(noise, window / window.sum(), mode="same")

@@ -40,7 +40,13 @@ class PyText:
         for name, wanted, share in shares:
             chosen, files = _cut(files, share * total_bytes)
             split[name] = self._sequences(name, chosen, wanted, seed)
-        return Splits(**split, task=TaskType.TASK_TYPE_LANGUAGE_MODEL, outputs=VOCABULARY)
+        return Splits(
+            train=split["train"],
+            judge=split["judge"],
+            test=split["test"],
+            task=TaskType.TASK_TYPE_LANGUAGE_MODEL,
+            outputs=VOCABULARY,
+        )
 
     def _sequences(self, name: str, files: list[bytes], wanted: int, seed: int) -> Split:
         length = self._context + 1

@@ -6,8 +6,10 @@ Training data is what the network learns from, judging data decides whether a se
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from operator import index
+from typing import Any, Protocol, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -15,7 +17,8 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 
-_INTEGER_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32.
+VALUES_AT_ONCE = 2**27
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,25 @@ class Split:
         return Split(self.inputs.to(device), self.targets.to(device))
 
 
+class Stream(Protocol):
+    """A training set too large to be held: sequences are drawn from it."""
+
+    def __len__(self) -> int:
+        """Sequences that have nothing in common."""
+
+    def draw(self, count: int, draw: torch.Generator) -> Split:
+        """So many sequences, on the CPU; equal generators give equal ones."""
+
+    def digest(self) -> str:
+        """SHA-256 over everything that can be drawn."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Splits:
-    """The three sets of one run, checked when they are made."""
+    """The three sets of one run, checked and brought into one form when they are made.
+
+    Labels and tokens become int64 whatever type they came in, numbers to predict become floating-point ones.
+    """
 
     train: Split
     judge: Split
@@ -47,12 +66,22 @@ class Splits:
     task: TaskType
     outputs: int
     """Classes, tokens of the vocabulary, or components of a regression target."""
+    stream: Stream | None = None
+    """Where training batches are drawn from, if not from `train`, which then holds the few samples that probes need."""
 
     def __post_init__(self) -> None:
+        form = _FORMS.get(self.task)
+        if form is None:
+            expected = ", ".join(f"TaskType.{TaskType.Name(task)}" for task in _FORMS)
+            raise ConfigError("data", self.task, f"the task is none of {expected}")
+        if not isinstance(self.outputs, SupportsIndex) or index(self.outputs) < 1:
+            raise ConfigError("data", self.outputs, "outputs must be a whole number of at least 1")
+        object.__setattr__(self, "outputs", index(self.outputs))
         for name, split in self.named():
-            _check_rows(name, split)
-            if self.task != TaskType.TASK_TYPE_REGRESSION:
-                _check_labels(name, split.targets, self.outputs)
+            check_rows(name, split)
+            object.__setattr__(self, name, form(name, split, self.outputs))
+        for name, split in self.named():
+            _check_alike(name, split, self.train)
 
     def named(self) -> tuple[tuple[str, Split], ...]:
         """The sets with their names, in order."""
@@ -61,7 +90,8 @@ class Splits:
     @property
     def sizes(self) -> dict[str, int]:
         """Samples in each set."""
-        return {name: len(split) for name, split in self.named()}
+        sizes = {name: len(split) for name, split in self.named()}
+        return sizes if self.stream is None else sizes | {"train": len(self.stream)}
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -70,8 +100,16 @@ class Splits:
 
     def to(self, device: torch.device) -> Splits:
         """The same sets on a device."""
-        moved = {name: split.to(device) for name, split in self.named()}
-        return Splits(**moved, task=self.task, outputs=self.outputs)
+        return self.mapped(lambda split: split.to(device))
+
+    def mapped(self, change: Callable[[Split], Split]) -> Splits:
+        """The same with every set changed."""
+        return replace(self, train=change(self.train), judge=change(self.judge), test=change(self.test))
+
+    def rows_at_once(self, most: int) -> int:
+        """So many samples, or fewer where their outputs would fill the memory."""
+        positions = 1 if self.task == TaskType.TASK_TYPE_REGRESSION else self.train.targets[0].numel()
+        return max(1, min(most, VALUES_AT_ONCE // (positions * self.outputs)))
 
     def digest(self) -> str:
         """SHA-256 over every sample: equal digests mean equal data."""
@@ -79,7 +117,9 @@ class Splits:
         for name, split in self.named():
             for tensor in (split.inputs, split.targets):
                 state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-                state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+                state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        if self.stream is not None:
+            state.update(f"stream:{self.stream.digest()};".encode())
         return state.hexdigest()
 
 
@@ -90,18 +130,92 @@ class DataSource(Protocol):
         """The three sets of the run with that seed; equal seeds give equal sets."""
 
 
-def _check_rows(name: str, split: Split) -> None:
+def check_rows(name: str, split: Split) -> None:
+    """Refuse what is no set of samples: other things than tensors, sparse or complex ones, NaN, unequal numbers."""
+    for what, values in (("inputs", split.inputs), ("targets", split.targets)):
+        _check_tensor(f"{name} {what}", values)
     if len(split) == 0 or len(split.targets) != len(split):
         arrived = f"{len(split)} inputs, {len(split.targets)} targets"
         raise ConfigError("data", arrived, f"the {name} set needs as many targets as inputs, and at least one")
-    for what, values in (("inputs", split.inputs), ("targets", split.targets)):
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            raise ConfigError("data", f"{name} {what}", "holds NaN or infinite values; clean the data first")
 
 
-def _check_labels(name: str, labels: Tensor, outputs: int) -> None:
-    if labels.dtype not in _INTEGER_TYPES:
-        raise ConfigError("data", str(labels.dtype), f"labels of the {name} set must be whole numbers")
+def whole_numbers(name: str, values: Tensor) -> Tensor:
+    """Labels or tokens as int64, in whatever type they came. Raises ConfigError where one is a fraction."""
+    if values.is_floating_point() and not bool((values == values.round()).all()):
+        raise ConfigError("data", f"{name}: {values.dtype}", "labels and tokens must be whole numbers")
+    return values.to(torch.int64)
+
+
+def are_one_hot(labels: Tensor) -> bool:
+    """Whether each row has a single 1 among zeros."""
+    if labels.ndim != 2 or labels.shape[1] < 2:
+        return False
+    return bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(1) == 1).all())
+
+
+def _check_tensor(what: str, values: Any) -> None:
+    if not isinstance(values, Tensor):
+        raise ConfigError(
+            "data", f"{what}: {type(values).__name__}", "expected a torch.Tensor with a sample in each row"
+        )
+    if values.layout != torch.strided or values.is_complex():
+        arrived = f"{what}: {values.dtype}, {values.layout}"
+        raise ConfigError("data", arrived, "expected a dense tensor of real numbers; use to_dense() or view_as_real()")
+    if values.ndim == 0:
+        raise ConfigError("data", f"{what}: a single number", "expected a sample in each row")
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        raise ConfigError("data", what, "holds NaN or infinite values; clean the data first")
+
+
+def _classes(name: str, split: Split, outputs: int) -> Split:
+    """A label for each sample [N], or for each of its positions [N, ...]."""
+    labels = whole_numbers(f"{name} targets", split.targets)
+    if labels.shape[1:] == (outputs,) and are_one_hot(labels):
+        shape = tuple(labels.shape)
+        raise ConfigError(
+            "data", f"{name} targets of shape {shape}", "are one-hot rows; give labels: targets.argmax(1)"
+        )
+    return Split(split.inputs, _within(f"{name} targets", labels, outputs))
+
+
+def _tokens(name: str, split: Split, outputs: int) -> Split:
+    """A token for each position of a sequence [N, T]."""
+    if split.targets.ndim < 2:
+        shape = tuple(split.targets.shape)
+        remedy = "a language model wants the next token at each position: [samples, tokens]"
+        raise ConfigError("data", f"{name} targets of shape {shape}", remedy)
+    inputs = split.inputs if split.inputs.is_floating_point() else split.inputs.to(torch.int64)
+    return Split(inputs, _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs))
+
+
+def _numbers(name: str, split: Split, outputs: int) -> Split:
+    """Numbers to predict; halves would overflow where errors are squared."""
+    components = split.targets[0].numel()
+    if components != outputs:
+        remedy = f"each has {components} values, but the source says outputs = {outputs}"
+        raise ConfigError("data", f"{name} targets of shape {tuple(split.targets.shape)}", remedy)
+    keeps_type = split.targets.dtype in (torch.float32, torch.float64)
+    return Split(split.inputs, split.targets if keeps_type else split.targets.to(torch.float32))
+
+
+_FORMS: dict[TaskType, Callable[[str, Split, int], Split]] = {
+    TaskType.TASK_TYPE_CLASSIFICATION: _classes,
+    TaskType.TASK_TYPE_LANGUAGE_MODEL: _tokens,
+    TaskType.TASK_TYPE_REGRESSION: _numbers,
+}
+
+
+def _within(name: str, labels: Tensor, outputs: int) -> Tensor:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= outputs:
-        raise ConfigError("data", f"{low}..{high}", f"labels of the {name} set must lie in 0..{outputs - 1}")
+        hint = "; samples or positions without a label must be left out" if low < 0 else ""
+        raise ConfigError("data", f"{name}: {low}..{high}", f"labels must lie in 0..{outputs - 1}{hint}")
+    return labels
+
+
+def _check_alike(name: str, split: Split, train: Split) -> None:
+    for what in ("inputs", "targets"):
+        one, other = getattr(split, what), getattr(train, what)
+        if one.shape[1:] != other.shape[1:] or one.dtype != other.dtype:
+            arrived = f"{name} {what}: {one.dtype} of shape {tuple(one.shape[1:])}"
+            raise ConfigError("data", arrived, f"the train set has {other.dtype} of shape {tuple(other.shape[1:])}")

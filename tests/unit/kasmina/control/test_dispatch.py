@@ -31,6 +31,7 @@ from esper.leyline import (
 )
 from tests.unit.kasmina.control.making import (
     RESIDUAL_SLOT,
+    SLOT,
     command,
     fresh_state,
     germinate,
@@ -214,6 +215,19 @@ def test_a_seed_is_kept_only_after_its_judgement() -> None:
     assert kinds(kept.directives) == ["FOLD", "DROP_TWIN"]
     assert (state.growth.kept, state.growth.looks_since_fossil, state.growth.culls_in_row) == (1, 0, 0)
     assert seed.stage == SeedStage.SEED_STAGE_FOSSILIZED
+
+
+@pytest.mark.parametrize("judge", [JudgeMode.JUDGE_MODE_TWIN, JudgeMode.JUDGE_MODE_MUTED])
+@pytest.mark.parametrize(("slot_id", "blueprint_id"), [(SLOT, "span.linear"), (RESIDUAL_SLOT, "residual.linear")])
+def test_the_executor_is_told_that_a_kept_seed_is_permanent_under_either_judge(
+    judge: JudgeMode, slot_id: str, blueprint_id: str
+) -> None:
+    state = grown(SeedStage.SEED_STAGE_PROBATIONARY)
+    seed = state.seeds[0].state
+    seed.slot_id, seed.blueprint_id = slot_id, blueprint_id
+    seed.gate, seed.verdict = SeedGate.SEED_GATE_G4_SYSTEM_IMPACT, GateVerdict.GATE_VERDICT_PASS
+    kept = applied(on_seed("FOSSILIZE", step=320), turn(state, step=320, run=spec(life=life(judge=judge))))
+    assert kinds(kept.directives) == [*(["FOLD"] if slot_id == SLOT else []), "DROP_TWIN"]
 
 
 @pytest.mark.parametrize("blend", [warm_blend(alpha_start=0.5, alpha_target=0.5), rising_blend(alpha_target=0.9)])

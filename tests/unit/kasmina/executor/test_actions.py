@@ -259,3 +259,35 @@ def test_an_unknown_directive_kind_is_reported_as_failed(rig):
     directive = run.directive("PROBE")
     directive.kind = 999
     assert "directive kind 999" in run.failure(directive)
+
+
+def test_an_earlier_seed_that_is_pruned_under_a_twin_leaves_the_twin_too(rig):
+    run = rig("mlp")
+    run.graft("residual.linear", "residual_linear:act1-act1", width=4)
+    run.train(5)
+    run.do(run.directive("DROP_TWIN"))
+    run.graft("span.linear", "span_linear:fc1-fc2", "s2", width=4)
+    run.train(2)
+    run.do(run.directive("FADE", duration_steps=2))
+    run.train(2)
+    run.do()
+    run.do(run.directive("INSTALL_TWIN", "s2"))
+    assert run.executor.seeds == ()
+    assert run.arm.grafts == []
+    assert len(run.arm.optimizer.param_groups) == 1
+    run.train(1)
+
+
+def test_a_hook_that_raises_anything_fails_its_directive_and_not_the_run(rig, zero_output):
+    class OddError(Exception):
+        pass
+
+    def hook(module, arguments, output):
+        if grafted:
+            raise OddError("as users do")
+
+    run, grafted = rig("mlp"), []
+    run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
+    run.arm.model.fc2.register_forward_hook(hook)
+    grafted.append(True)
+    assert "as users do" in run.failure(run.directive("ATTACH", slot_id="x", blend=zero_output))

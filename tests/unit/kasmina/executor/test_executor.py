@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from esper.core.errors import ConfigError
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule
@@ -102,6 +103,18 @@ def test_an_incubating_seed_leaves_no_trace_in_the_host(rig, host):
     assert incubating.arm.digest() == plain.arm.digest()
 
 
+def test_incubation_leaves_batchnorm_two_samples_of_a_small_batch(rig):
+    incubating = rig("noisy mlp")
+    batch = incubating.task.batch
+    incubating.task.batch = lambda step: tuple(part[:6] for part in batch(step))
+    incubating.do(
+        incubating.build("span.linear", "span_linear:fc1-fc2", width=4),
+        incubating.directive("INCUBATE", duration_steps=3),
+    )
+    incubating.train(4)
+    assert incubating.do().observations[0].incubation_steps == 3
+
+
 def test_an_incubated_seed_has_learned_and_enters_with_its_optimiser_state(rig):
     run = rig("mlp")
     run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4), run.directive("INCUBATE", duration_steps=6))
@@ -189,19 +202,48 @@ def test_an_unjudged_seed_leaves_by_its_twin_at_the_end(rig):
     run.graft("span.linear", "span_linear:fc1-fc2", width=4)
     run.train(5)
     plain.train(5)
-    assert run.executor.finish(run.step)
+    assert run.executor.finish(run.step) == ()
     assert run.arm.digest() == plain.arm.digest()
     assert run.executor.twin is None
-    assert not run.executor.finish(run.step)
+    assert run.executor.seeds == ()
 
 
-def test_without_a_twin_an_unjudged_seed_is_taken_out_at_the_end(rig):
+def test_without_a_twin_an_unjudged_seed_stays_in_the_host_that_learnt_around_it_and_is_named(rig):
     run = rig("mlp")
     run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
     run.train(5)
-    assert run.executor.finish(run.step)
-    assert run.arm.grafts == []
+    outputs = run.outputs()
+    assert run.executor.finish(run.step) == ("s1",)
+    assert torch.equal(run.outputs(), outputs)
+    assert run.executor.fossils == {"span_linear:fc1-fc2": 1}
+    assert run.executor.finish(run.step) == ()
+
+
+@pytest.mark.parametrize("is_permanent", [False, True])
+def test_a_seed_that_was_ordered_out_leaves_at_the_end_though_its_fade_is_not_over(rig, is_permanent):
+    run = rig("mlp")
+    run.graft("residual.linear", "residual_linear:act1-act1", width=4, twin=False)
+    run.train(5)
+    if is_permanent:
+        run.do(run.directive("DROP_TWIN"))
+    run.do(run.directive("FADE", duration_steps=10))
+    run.train(2)
+    assert run.executor.finish(run.step) == ()
     assert run.executor.seeds == ()
+    assert run.executor.fossils == {}
+
+
+@pytest.mark.parametrize("in_host", [False, True])
+def test_a_seed_that_gives_the_host_nothing_leaves_at_the_end(rig, zero_output, in_host):
+    run = rig("mlp")
+    run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
+    if in_host:
+        run.do(run.directive("ATTACH", slot_id="x", blend=zero_output), run.directive("MUTE"))
+        run.train(1)
+    outputs = run.outputs()
+    assert run.executor.finish(run.step) == ()
+    assert run.executor.seeds == ()
+    assert torch.equal(run.outputs(), outputs)
 
 
 def test_the_work_of_twin_and_side_passes_is_counted(rig):
@@ -232,3 +274,50 @@ def test_a_host_without_a_slot_trains_but_has_no_manifest(rig_of, toy_task):
     run.train(2)
     with pytest.raises(ConfigError, match=r"no slot where a seed fits; looked at 0 \(Linear\)"):
         run.executor.manifest()
+
+
+class Refusal(Exception):
+    """An error of the host's own."""
+
+
+class Shy(nn.Module):
+    """Trains as it is, and raises its own error as soon as someone looks: at hooks, or at counters of operators."""
+
+    def __init__(self, at: str) -> None:
+        super().__init__()
+        self.at = at
+        self.fc1, self.act, self.fc2 = nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.at == "hooks" and self.fc1._forward_hooks:
+            raise Refusal("no hooks, please")
+        if self.at == "counters" and _get_current_dispatch_mode() is not None:
+            raise Refusal("no counting, please")
+        return self.fc2(self.act(self.fc1(x)))
+
+
+@pytest.mark.parametrize("at", ["hooks", "counters"])
+def test_a_host_that_cannot_be_looked_into_trains_and_says_why_it_has_no_slot(rig_of, toy_task, at):
+    run = rig_of(Shy(at), toy_task)
+    with pytest.raises(ConfigError, match=r"model = 'Shy'.*Refusal: no .*, please; it trains with --grow never"):
+        run.executor.manifest()
+    run.train(2)
+    assert run.executor.collect(2).slots == ()
+
+
+def test_work_that_cannot_be_counted_is_said(rig_of, toy_task):
+    run = rig_of(Shy("counters"), toy_task)
+    assert run.executor.uncounted == "Refusal: no counting, please"
+    assert run.executor.macs.training == 0
+
+
+def test_wiring_up_moves_no_counter_of_the_host(rig_of, toy_task):
+    host = Shy("nothing")
+    run = rig_of(host, toy_task)
+    run.graft("span.linear", "span_linear:fc1-fc2", width=3)
+    run.executor.manifest()
+    assert (run.arm.model.calls, run.executor.twin.model.calls) == (0, 0)
+    run.train(1)
+    assert (run.arm.model.calls, run.executor.twin.model.calls) == (1, 1)

@@ -128,7 +128,7 @@ def test_a_restored_cull_still_ends_in_the_never_grafted_run(rig):
 
 def test_an_unknown_format_is_refused(rig):
     run = rig("mlp")
-    with pytest.raises(ConfigError, match="expected executor state of format 1"):
+    with pytest.raises(ConfigError, match="expected executor state of format 2"):
         run.executor.load_state_dict({"format": 99})
 
 

@@ -9,13 +9,16 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from esper.core.clock import ManualClock
 from esper.kasmina.executor import executor
 from esper.leyline import CommandOutcome, TraceContext
 from esper.tolaria.loop import boundaries
 from esper.tolaria.loop.boundaries import by_decision
 from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.task.prepare import prepare
+from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import ScriptedControl, cull, directive, germination
-from tests.unit.tolaria.test_trainer import CONFIG, SLOT, run
+from tests.unit.tolaria.test_trainer import CONFIG, SLOT, Recorder, run
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 TRACE = TraceContext(traceparent=f"00-{TRACE_ID}-b7ad6b7169203331-01")
@@ -72,3 +75,26 @@ def test_directives_of_gates_and_of_several_commands_keep_their_order() -> None:
         ),
     )
     assert list(by_decision(result)) == [(TRACE, [first, second]), (None, [third]), (other, [fourth])]
+
+
+class SlowControl(ScriptedControl):
+    """Lets a quarter of a second pass before each answer."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def take(self, packet_index: int) -> PacketResult:
+        self.clock.advance(0.25)
+        return super().take(packet_index)
+
+
+@pytest.mark.parametrize("mode", ["lag", "sync"])
+def test_a_boundarys_own_work_does_not_include_waiting_for_the_answer(mode: str) -> None:
+    clock, recorder = ManualClock(), Recorder()
+    control = SlowControl(clock)
+    Trainer(prepare(replace(CONFIG, epochs=2, control=mode)), lambda opening: control, recorder, clock=clock).train()
+    told = [packet.metrics for packet in control.packets[1:]]
+    assert [metrics.hook_latency_ms for metrics in told] == [0.0] * len(told)
+    assert [metrics.finalize_latency_ms for metrics in told] == [0.0] * len(told)
+    assert recorder.boundaries[-1].wait_ms >= 250.0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 
 import pytest
+from google.protobuf.message import Message
 
 from esper.core.errors import AsyncTimeoutError, NonceReplayed, ServiceUnavailable
 from esper.kasmina.executor import Collected
 from esper.leyline import (
+    AdaptationCommand,
     AdvanceRequest,
     AdvanceResponse,
     ApplyCommandRequest,
@@ -23,6 +26,7 @@ from esper.leyline import (
     GetCommandRequest,
     GetCommandResponse,
     GrowthState,
+    KasminaRunState,
     KasminaServiceGetRunStateResponse,
     RejectionReason,
     RunStateBlob,
@@ -32,11 +36,24 @@ from esper.leyline import (
     SubmitOutcomeRequest,
     SubmitOutcomeResponse,
     SystemStatePacket,
+    TamiyoRunState,
     TamiyoServiceGetRunStateResponse,
 )
+from esper.tolaria.plane.answer_rules import RunFacts
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
 from esper.tolaria.plane.decision_stream import DecisionStream
 from esper.tolaria.record.packet_result import PacketResult
+
+
+def command(command_id: str) -> SignedCommand:
+    payload = AdaptationCommand(command_id=command_id).SerializeToString()
+    return SignedCommand(payload=payload, payload_type=AdaptationCommand.DESCRIPTOR.full_name, audience="kasmina/run")
+
+
+def blob(message: type[Message]) -> RunStateBlob:
+    """An empty state of a service."""
+    digest = hashlib.sha256(b"").hexdigest()
+    return RunStateBlob(state_type=message.DESCRIPTOR.full_name, state=b"", digest=digest, step=0)
 
 
 class FakeTamiyo:
@@ -58,15 +75,17 @@ class FakeTamiyo:
                 raise ServiceUnavailable("tolaria", "service", "tamiyo", "connection lost")
             self.seen.append(index)
             ids = self.commands.get(index, [])
-            commands = [SignedCommand(payload=command_id.encode()) for command_id in ids]
-            yield ControlResponse(decision=Decision(packet_index=index, commands=commands, command_ids=ids))
+            commands = [command(command_id) for command_id in ids]
+            yield ControlResponse(
+                decision=Decision(packet_index=index, generation=1, commands=commands, command_ids=ids)
+            )
 
     def submit_outcome(self, request: SubmitOutcomeRequest, *, timeout_s: float) -> SubmitOutcomeResponse:
         self.submitted.append(request)
         return SubmitOutcomeResponse()
 
     def get_run_state(self, request: object, *, timeout_s: float) -> TamiyoServiceGetRunStateResponse:
-        return TamiyoServiceGetRunStateResponse(state=RunStateBlob(state_type="tamiyo"))
+        return TamiyoServiceGetRunStateResponse(state=blob(TamiyoRunState))
 
 
 class FakeKasmina:
@@ -81,13 +100,15 @@ class FakeKasmina:
         self.advance_fails = 0
 
     def apply_command(self, request: ApplyCommandRequest, *, timeout_s: float) -> ApplyCommandResponse:
-        command_id = request.command.payload.decode()
+        command_id = AdaptationCommand.FromString(request.command.payload).command_id
         if self.refuse_as_replay:
             raise NonceReplayed(RejectionReason.REJECTION_REASON_NONCE_REPLAYED, "used before", command_id)
         if self.lose_requests:
             self.lose_requests -= 1
             raise ServiceUnavailable("tolaria", "service", "kasmina", "connection lost")
-        directive = SeedDirective(directive_id=f"d-{command_id}", kind=DirectiveKind.DIRECTIVE_KIND_BUILD)
+        directive = SeedDirective(
+            directive_id=f"d-{command_id}", kind=DirectiveKind.DIRECTIVE_KIND_BUILD, seed_id="s1", slot_id=SLOT
+        )
         outcome = CommandOutcome(command_id=command_id, accepted=True, directives=[directive])
         self.recorded[command_id] = outcome
         if self.lose_answers:
@@ -107,14 +128,21 @@ class FakeKasmina:
         return AdvanceResponse(generation=request.generation, step=request.step, growth=GrowthState(germinated=1))
 
     def get_run_state(self, request: object, *, timeout_s: float) -> KasminaServiceGetRunStateResponse:
-        return KasminaServiceGetRunStateResponse(state=RunStateBlob(state_type="kasmina"))
+        return KasminaServiceGetRunStateResponse(state=blob(KasminaRunState))
 
 
+SLOT = "span_linear:fc1-fc2"
 NOTHING = Collected(observations=(), reports=(), slots=())
 
 
 def packet(index: int, *, is_epoch_end: bool = False) -> SystemStatePacket:
-    return SystemStatePacket(packet_index=index, step=10 * index, generation=1, is_epoch_end=is_epoch_end)
+    return SystemStatePacket(
+        training_run_id="run", packet_index=index, step=10 * index, generation=1, is_epoch_end=is_epoch_end
+    )
+
+
+def facts() -> RunFacts:
+    return RunFacts(slots=frozenset({SLOT}))
 
 
 @pytest.fixture
@@ -129,7 +157,7 @@ def kasmina() -> FakeKasmina:
 
 @pytest.fixture
 def control(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> Iterator[ServiceControl]:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=10.0))  # type: ignore[arg-type]
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=10.0), facts=facts())  # type: ignore[arg-type]
     yield control
     tamiyo.may_answer.set()
     control.close()
@@ -210,7 +238,7 @@ def test_kasmina_advances_every_fifth_packet_and_at_epoch_ends(control: ServiceC
 
 
 def test_a_replay_is_fetched_where_no_gate_is_due(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(), replay_until_step=30)  # type: ignore[arg-type]
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(), facts=facts(), replay_until_step=30)  # type: ignore[arg-type]
     seen = SeedObservation(seed_id="s1", alpha=0.5)
     run(control, 1, Collected(observations=(seen,), reports=(), slots=()))
     assert run(control, 3).growth is None
@@ -231,7 +259,7 @@ def test_a_broken_stream_is_a_failure_at_once_and_opens_again(control: ServiceCo
 
 
 def test_a_late_answer_is_executed_at_the_next_boundary(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=0.2))  # type: ignore[arg-type]
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=0.2), facts=facts())  # type: ignore[arg-type]
     tamiyo.commands[1] = ["c1"]
     tamiyo.may_answer.clear()
     missed = run(control, 1)
@@ -251,7 +279,8 @@ def test_states_are_those_after_the_packet(control: ServiceControl) -> None:
     control.hand_over(packet(3), NOTHING, want_state=True)
     states = control.take(3).states
     assert states is not None
-    assert (states.kasmina.state_type, states.tamiyo.state_type) == ("kasmina", "tamiyo")
+    assert states.kasmina.state_type.endswith("KasminaRunState")
+    assert states.tamiyo.state_type.endswith("TamiyoRunState")
 
 
 def test_a_state_that_cannot_be_had_is_a_failure_of_its_service(control: ServiceControl, kasmina: FakeKasmina) -> None:
@@ -287,3 +316,84 @@ def test_a_stream_is_renewed_before_its_deadline_ends_it(tamiyo: FakeTamiyo) -> 
     for index in range(3):
         assert young.ask(packet(index)).packet_index == index
     assert len(opened) == 4
+
+
+def test_a_decision_whose_ids_and_commands_differ_in_number_is_refused_and_the_next_packet_is_answered(
+    control: ServiceControl, tamiyo: FakeTamiyo, kasmina: FakeKasmina
+) -> None:
+    whole = tamiyo.control
+
+    def torn(requests: Iterator[ControlRequest], *, timeout_s: float) -> Iterator[ControlResponse]:
+        for response in whole(requests, timeout_s=timeout_s):
+            if response.decision.packet_index == 1:
+                del response.decision.commands[:]
+            yield response
+
+    tamiyo.control = torn  # type: ignore[method-assign]
+    tamiyo.commands = {1: ["c1"], 2: ["c2"]}
+    result = run(control, 1)
+    assert (result.cause, result.reason) == ("tamiyo_invalid", "tamiyo gave an answer that can't be used")
+    assert "it names 1 commands and holds 0" in str(result.failure)
+    assert kasmina.recorded == {}
+    assert directive_ids(run(control, 2)) == ["d-c2"]
+
+
+def test_an_outcome_of_another_command_is_settled_by_asking_for_the_right_one(
+    control: ServiceControl, tamiyo: FakeTamiyo, kasmina: FakeKasmina
+) -> None:
+    whole = kasmina.apply_command
+
+    def confused(request: ApplyCommandRequest, *, timeout_s: float) -> ApplyCommandResponse:
+        whole(request, timeout_s=timeout_s)
+        return ApplyCommandResponse(outcome=CommandOutcome(command_id="another", accepted=True))
+
+    kasmina.apply_command = confused  # type: ignore[method-assign]
+    tamiyo.commands[1] = ["c1"]
+    first = run(control, 1)
+    assert (first.cause, first.directives, first.outcomes) == ("kasmina_invalid", (), ())
+    assert directive_ids(run(control, 2)) == ["d-c1"]
+
+
+def test_evidence_survives_an_answer_that_is_refused(control: ServiceControl, kasmina: FakeKasmina) -> None:
+    whole = kasmina.advance
+
+    def foreign(request: AdvanceRequest, *, timeout_s: float) -> AdvanceResponse:
+        response = whole(request, timeout_s=timeout_s)
+        response.directives.add(directive_id="d1", kind=DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN, seed_id="stranger")
+        return response
+
+    kasmina.advance = foreign  # type: ignore[method-assign]
+    report = DirectiveReport(directive_id="d1", succeeded=True)
+    result = run(control, 5, Collected(observations=(), reports=(report,), slots=()))
+    assert result.cause == "kasmina_invalid"
+    assert "seed 'stranger'" in str(result.failure)
+    assert (result.directives, result.seeds) == ((), None)
+    kasmina.advance = whole  # type: ignore[method-assign]
+    assert run(control, 6).failure is None
+    assert [r.directive_id for r in kasmina.advanced[-1].reports] == ["d1"]
+    assert not kasmina.advanced[-1].HasField("last_answered_step")
+
+
+def test_an_error_that_nobody_foresaw_is_that_packets_failure_and_no_others(
+    control: ServiceControl, tamiyo: FakeTamiyo, kasmina: FakeKasmina
+) -> None:
+    whole = kasmina.advance
+
+    def broken(request: AdvanceRequest, *, timeout_s: float) -> AdvanceResponse:
+        raise TypeError("nobody foresaw it")
+
+    kasmina.advance = broken  # type: ignore[method-assign]
+    tamiyo.commands[5] = ["c1"]
+    result = run(control, 5)
+    assert result.reason == "the control worker broke off"
+    assert "unexpected TypeError: nobody foresaw it" in str(result.failure)
+    assert directive_ids(result) == ["d-c1"], "what was done before the error counts"
+    kasmina.advance = whole  # type: ignore[method-assign]
+    assert run(control, 6).failure is None
+
+
+def test_a_worker_that_is_gone_is_told_at_once(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=3600.0), facts=facts())  # type: ignore[arg-type]
+    control.close()
+    control.hand_over(packet(1), NOTHING)
+    assert "the control worker has ended" in str(control.take(1).failure)

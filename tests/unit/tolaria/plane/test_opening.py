@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
 import pytest
+from google.protobuf.message import Message
 
 from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import InvalidAnswer
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer, Verifier, open_payload
 from esper.leyline import (
@@ -44,6 +47,7 @@ REPLAY = [
 ]
 
 
+KASMINA_TOKEN, TAMIYO_TOKEN = "K" * 43, "T" * 43
 FIRST, SECOND = "span_linear:fc1-fc2", "span_linear:fc2-fc3"
 
 
@@ -62,6 +66,7 @@ class Services:
         self.tamiyo = TamiyoRunSpec()
         self.closures: list[RunClosure] = []
         self.replay: list[ReplayedCommand] = []
+        self.spoil: Callable[[Any], None] = lambda response: None
 
     def client(self, name: str) -> Any:
         def made(channel: str, *, token: str | None = None) -> FakeClient:
@@ -82,12 +87,19 @@ class FakeClient:
         services.calls.append(self._name)
         if self._name == "kasmina":
             services.kasmina = opened(request.command, KasminaRunSpec, "kasmina/r")
-            accepted, refused = [SECOND], [RefusedSlot(slot_id=FIRST, reason="too wide")]
-            return KasminaServiceOpenRunResponse(
-                run_token="K", accepted_slots=accepted, refused_slots=refused, replay=services.replay
+            others = [slot.slot_id for slot in services.kasmina.manifest.slots if slot.slot_id != SECOND]
+            response = KasminaServiceOpenRunResponse(
+                run_token=KASMINA_TOKEN,
+                accepted_slots=[SECOND],
+                refused_slots=[RefusedSlot(slot_id=slot_id, reason="too wide") for slot_id in others],
+                replay=services.replay,
             )
+            services.spoil(response)
+            return response
         services.tamiyo = opened(request.command, TamiyoRunSpec, "tamiyo/r")
-        return TamiyoServiceOpenRunResponse(run_token="T", policy_id="heuristic")
+        answer = TamiyoServiceOpenRunResponse(run_token=TAMIYO_TOKEN, policy_id="heuristic", policy_digest="0" * 64)
+        services.spoil(answer)
+        return answer
 
     def close_run(self, request: Any, *, timeout_s: float) -> None:
         self._services.calls.append(self._name)
@@ -127,8 +139,10 @@ def test_a_new_run_is_opened_at_kasmina_and_then_at_tamiyo_with_the_slots_left(s
     assert list(kasmina.named_blueprint_ids) == list(tamiyo.trigger.blueprint_ids) == ["span.linear"]
     assert kasmina.life == tamiyo.life
     assert (tamiyo.kasmina_audience, tamiyo.latency_rules) == ("kasmina/r", True)
-    assert (found.accepted_slots, found.refused_slots) == ((SECOND,), ((FIRST, "too wide"),))
-    assert (found.kasmina.token, found.tamiyo.token) == ("K", "T")  # type: ignore[attr-defined]
+    assert found.accepted_slots == (SECOND,)
+    assert (FIRST, "too wide") in found.refused_slots
+    tokens = found.kasmina.token, found.tamiyo.token  # type: ignore[attr-defined]
+    assert tokens == (KASMINA_TOKEN, TAMIYO_TOKEN)
     assert found.replay_until_step == -1
 
 
@@ -144,6 +158,30 @@ def test_a_resumed_run_brings_both_states_and_tells_tamiyo_of_its_own_replayed_c
     assert services.kasmina.generation == services.tamiyo.generation == 2
     assert [(row.command_id, row.decision_step) for row in services.tamiyo.replay] == [("r-g1-c1", 100)]
     assert found.replay_until_step == 125
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "complaint"),
+    [
+        (KasminaServiceOpenRunResponse, "run_token", "K\n", "run_token has 2 characters"),
+        (KasminaServiceOpenRunResponse, "accepted_slots", ["another"], "it judged the slots another, .*it was told of"),
+        (KasminaServiceOpenRunResponse, "refused_slots", [], "it judged the slots span_linear:fc2-fc3; it was told"),
+        (KasminaServiceOpenRunResponse, "replay", [*REPLAY, REPLAY[0]], "'r-g1-c1' stands there 2 times"),
+        (TamiyoServiceOpenRunResponse, "policy_digest", "none", "policy_digest is 'none', expected a SHA-256"),
+        (TamiyoServiceOpenRunResponse, "run_token", "", "run_token has 0 characters"),
+    ],
+)
+def test_an_opening_that_answers_something_else_is_refused(
+    services: Services, kind: type[Message], field: str, value: Any, complaint: str
+) -> None:
+    def spoil(response: Message) -> None:
+        if isinstance(response, kind):
+            response.ClearField(field)
+            response.MergeFrom(kind(**{field: value}))
+
+    services.spoil = spoil
+    with pytest.raises(InvalidAnswer, match=complaint):
+        opened_run(TrainConfig())
 
 
 def test_a_run_is_closed_at_both_services_with_its_step_and_reason(services: Services) -> None:

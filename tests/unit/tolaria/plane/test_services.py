@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from esper.core.errors import ConfigError, ServiceUnavailable
 from esper.core.keys import new_secret
-from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig, run_secret
+from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
 
 
 def test_a_fresh_secret_is_private_and_used_again(tmp_path: Path) -> None:
@@ -56,3 +61,79 @@ def test_spawned_services_leave_the_processor_to_the_training(tmp_path: Path) ->
             assert os.getsid(pid) == os.getsid(0)
             assert os.getpgid(pid) == pid
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+STARTS = textwrap.dedent(
+    """
+    import pathlib, sys, time
+    from esper.core.keys import new_secret
+    from esper.tolaria.plane import services
+
+    spawn = services.Services._spawn
+
+    def telling(self, name):
+        process = spawn(self, name)
+        print(name, flush=True)
+        return process
+
+    services.Services._spawn = telling
+    config = services.ServicesConfig(state_dir=pathlib.Path(sys.argv[1]))
+    with services.Services(config, new_secret(), lambda name, text: None):
+        time.sleep(600)
+    """
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="parent-death signals are Linux's")
+@pytest.mark.parametrize("offset_ms", [0, 5, 20, 50, 100, 150, 200, 300, 400, 500, 700, 1000])
+def test_no_service_outlives_a_killed_trainer(tmp_path: Path, offset_ms: int) -> None:
+    command = [sys.executable, "-c", STARTS, str(tmp_path / "state")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "weatherlight\n"
+        time.sleep(offset_ms / 1000)
+        process.kill()
+    until = time.monotonic() + 20
+    while (left := working_in(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+    # Nobody holds a database any more.
+    with Services(ServicesConfig(state_dir=tmp_path / "state"), new_secret(), lambda name, text: None):
+        pass
+
+
+def working_in(folder: Path) -> list[int]:
+    """Processes with the folder on their command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if str(folder) in command:
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_service_that_was_started_again_serves_until_its_turn_to_stop(tmp_path: Path) -> None:
+    told: list[str] = []
+    alive_after: dict[str, bool] = {}
+
+    class Watched(Services):
+        def _end(self, child: Child) -> None:
+            super()._end(child)
+            time.sleep(0.5)  # what stops too early has ended by then
+            alive_after[child.name] = self._children["weatherlight"].process.poll() is None
+
+    with Watched(ServicesConfig(state_dir=tmp_path), new_secret(), lambda name, text: told.append(name)) as services:
+        pid = services.pid("weatherlight")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until = time.monotonic() + 30
+        while "service_restarted" not in told and time.monotonic() < until:
+            time.sleep(0.05)
+        services._wait_serving("weatherlight")
+    assert alive_after == {"kasmina": True, "tamiyo": True, "weatherlight": False}

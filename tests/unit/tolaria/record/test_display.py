@@ -11,15 +11,17 @@ from rich.console import Console
 from esper.core.clock import ManualClock
 from esper.leyline import (
     CommandOutcome,
+    DirectiveKind,
     GateEvidence,
     GateVerdict,
-    GrowthState,
     RejectionReason,
+    SeedDirective,
     SeedGate,
     SeedStage,
     StageTransition,
 )
 from esper.tolaria.record.display import LiveDisplay, PlainDisplay, closing, living, seed_table
+from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.observer import Notice, Observer
 from esper.tolaria.record.packet_result import PacketResult
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
@@ -100,6 +102,7 @@ def test_a_plain_run_reads_from_top_to_bottom() -> None:
     tell_a_run(display)
     assert stream.getvalue().splitlines() == [
         "run r starts: 1,000 steps, 502 parameters, 1,150 train, 356 judge, 291 test",
+        "task: classification, 10 classes, smallest 111",
         "step 10/1000  loss 0.2500  1,234 parameters  s1 BLENDING alpha 0.50  mode normal  1.50 ms/step",
         "step 20  s1 DORMANT -> GERMINATED: germinated as span.linear",
         "step 20  s1 G2_STABILITY fail: rises",
@@ -122,20 +125,52 @@ def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None
         clock.advance(1.0)
         if step == 50:
             display.on_epoch(epoch_done(1, 50))
-    lines = stream.getvalue().splitlines()[1:]
+    lines = stream.getvalue().splitlines()[2:]
     assert [line.partition("/")[0] for line in lines] == ["step 10", "step 60", "step 110"]
     assert "accuracy 75.00 %" in lines[1]
 
 
-def test_the_end_of_growth_is_told_once() -> None:
+def test_why_nothing_grows_is_told_at_each_change_and_a_living_seed_speaks_for_itself() -> None:
     display, stream = plain()
     display.on_start(started())
-    for step in (10, 20, 30):
-        growth = GrowthState(ended=step > 10, culls_in_row=2)
-        display.on_boundary(boundary(step, result=PacketResult(packet_index=1, growth=growth)))
+    course = (
+        (10, "STILL_IMPROVING", "the loss falls by 70.00%"),
+        (20, "STILL_IMPROVING", "the loss falls by 65.00%"),
+        (30, "PLATEAU", "the loss falls by 59.00%"),
+        (40, "SEED_ALIVE", "seed s1 is BLENDING"),
+        (50, "GROWTH_ENDED", "2 culls in a row ended growth"),
+        (60, "GROWTH_ENDED", "2 culls in a row ended growth"),
+    )
+    for step, name, detail in course:
+        why = Reason(name=name, detail=detail, since_step=step)
+        display.on_boundary(boundary(step, result=PacketResult(packet_index=1), reason=why))
     assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
-        "step 20  growth has ended: 2 culls in a row"
+        "step 10  no growth: still improving: the loss falls by 70.00%",
+        "step 50  no growth: growth ended: 2 culls in a row ended growth",
     ]
+
+
+def test_an_operators_order_is_told_with_its_rationale() -> None:
+    display, stream = plain()
+    display.on_start(started())
+    pause = SeedDirective(
+        directive_id="d", kind=DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH, rationale="new data at noon"
+    )
+    order = CommandOutcome(command_id="op-1", accepted=True, issued_by="operator:ada", directives=[pause])
+    own = CommandOutcome(command_id="c1", accepted=True, issued_by="tamiyo")
+    display.on_boundary(boundary(10, result=PacketResult(packet_index=1, outcomes=(own, order))))
+    assert "step 10  operator:ada ordered pause growth: new data at noon\n" in stream.getvalue()
+    assert "c1" not in stream.getvalue()
+
+
+def test_the_live_table_shows_the_reason_of_now() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    display = LiveDisplay(console)
+    display.on_start(started())
+    why = Reason(name="SATURATED", detail="99.50% are right", since_step=10)
+    display.on_boundary(boundary(10, result=PacketResult(packet_index=1), reason=why))
+    display.close()
+    assert "growth: saturated: 99.50% are right" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_step_time_is_the_median_of_the_last_fifty() -> None:

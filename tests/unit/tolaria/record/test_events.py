@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from esper.leyline import (
     Decision,
     DecisionMetadata,
     DecisionReason,
+    DirectiveKind,
     GateEvidence,
     GateVerdict,
     PolicyMetadata,
     RejectionReason,
+    SeedDirective,
     SeedGate,
     SeedStage,
     StageTransition,
@@ -27,6 +30,7 @@ from esper.leyline import (
     TwinTest,
 )
 from esper.tolaria.record.events import EventLog, incident_kind
+from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.observer import Boundary, Notice, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.reading import INCIDENTS, read_events
@@ -126,6 +130,29 @@ def test_commands_are_counted_and_refusals_keep_their_reason(tmp_path: Path) -> 
     assert commands[1]["rejection"] == "NONCE_REPLAYED"
 
 
+def test_why_a_run_waits_is_written_at_each_change_only(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for step, name in ((10, "WARMING_UP"), (20, "WARMING_UP"), (30, "SATURATED"), (40, "WARMING_UP")):
+            why = Reason(name=name, detail=f"at {step}", since_step=step)
+            log.on_boundary(replace(boundary(PacketResult(packet_index=0), step), reason=why))
+    told = [event for event in read_events(tmp_path) if event["kind"] == "growth"]
+    assert [(event["step"], event["reason"], event["detail"]) for event in told] == [
+        (10, "WARMING_UP", "at 10"),
+        (30, "SATURATED", "at 30"),
+        (40, "WARMING_UP", "at 40"),
+    ]
+
+
+def test_an_operators_order_is_written_with_its_issuer_and_rationale(tmp_path: Path) -> None:
+    pause = SeedDirective(directive_id="d", kind=DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH, rationale="new data")
+    order = CommandOutcome(command_id="op-1", accepted=True, issued_by="operator:ada", directives=[pause])
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, outcomes=(order,))))
+    (command,) = (event for event in read_events(tmp_path) if event["kind"] == "command")
+    assert (command["issued_by"], command["rationale"]) == ("operator:ada", "new data")
+    assert command["directives"] == ["PAUSE_GROWTH"]
+
+
 def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
     gate = GateEvidence(
         seed_id="s1",
@@ -153,6 +180,19 @@ def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
     assert judged["standard_error"] == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize(("samples", "variance"), [(0, 0.0), (0, 0.1), (10, -1.0), (10, float("nan"))])
+def test_a_judgement_without_usable_scores_is_written_all_the_same(
+    tmp_path: Path, samples: int, variance: float
+) -> None:
+    twin = TwinTest(look=1, variance=variance, samples=samples, tau=0.0)
+    gate = GateEvidence(seed_id="s1", verdict=GateVerdict.GATE_VERDICT_FAIL, step=300, detail="no scores", twin=twin)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, gates=(gate,))))
+    (judged,) = read_events(tmp_path)
+    assert judged["detail"] == "no scores"
+    assert math.isnan(judged["standard_error"])
+
+
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(json.dumps({"kind": "run", "step": 0}) + '\n{"kind": "bound')
@@ -166,7 +206,10 @@ def test_reading_what_is_no_run_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("tolaria.tamiyo_timeout", "timeout"), ("conservative_mode_entered", "mode"), ("service_lost", "service")],
+    [
+        *(("tolaria.tamiyo_timeout", "timeout"), ("conservative_mode_entered", "mode"), ("service_lost", "service")),
+        ("tolaria.data_doubt", "doubt"),
+    ],
 )
 def test_incidents_have_a_kind_that_the_report_shows(tmp_path: Path, name: str, kind: str) -> None:
     assert incident_kind(name) == kind

@@ -20,6 +20,7 @@ def test_val_figures_are_of_the_judging_data_and_test_figures_of_the_test_data()
     assert (summary["val_loss"], summary["val_accuracy"]) == judged
     assert (summary["test_loss"], summary["test_accuracy"]) == tested
     assert judged[0] != tested[0]
+    assert summary["task"] == "classification, 10 classes, smallest 37"
     assert summary["splits"] == {name: len(split) for name, split in run.splits.named()}
 
 

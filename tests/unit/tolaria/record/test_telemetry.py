@@ -210,3 +210,9 @@ def test_nothing_is_sent_that_was_not_declared(sent: Sent) -> None:
     declared = {spec.name for spec in (*METRICS, *EVENTS)}
     told = {found.name for packet in sent.packets for found in (*packet.metrics, *packet.events)}
     assert told <= declared
+
+
+def test_answers_that_were_refused_are_counted_over_the_run(sent: Sent) -> None:
+    for step, cause in ((10, "tamiyo_invalid"), (2000, "kasmina_invalid"), (4000, "tamiyo_unavailable")):
+        sent.cross(step, result=heard(failure="no answer", cause=cause))
+    assert values(sent.last)["tolaria.answers.refused_total"] == 2.0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.tolaria.recovery.test_going_back import Moments
-
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import open_generation
+from tests.unit.tolaria.recovery.test_going_back import Moments
 
 
 class Openings(list[Opening]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.data import Split, Splits, open_source
-from esper.tolaria.task.data.mnist1d import LENGTH
+from esper.tolaria.task.data import Split, Splits, load_splits
+from esper.tolaria.task.data.mnist1d import LENGTH, smoothed
 from esper.tolaria.task.data.splitting import set_sizes, stratified_rows
 
 
-def load(data: str, seed: int = 1, **settings: int) -> Splits:
-    return open_source(TrainConfig(data=data, **settings)).splits(seed)
+def load(data: str, seed: int = 1, **settings: Any) -> Splits:
+    return load_splits(TrainConfig(data=data, seed=seed, **settings))
 
 
 def rows_of(splits: Splits) -> list[set[bytes]]:
@@ -82,6 +83,18 @@ def test_mnist1d_classes_can_be_told_apart_by_their_nearest_mean() -> None:
     assert float((guesses == splits.test.targets).float().mean()) > 0.2
 
 
+def test_the_slow_noise_of_mnist1d_is_reflected_at_its_ends_as_published() -> None:
+    draw = np.random.default_rng(0)
+    noise = np.stack([smoothed(draw.standard_normal(72)) for _ in range(4000)])
+    deviation = noise.std(axis=0)
+    middle = deviation[20:52].mean()
+    # A Gaussian window w of width 2: the middle has the variance sum w(k)^2, about 1 / (4 sqrt(pi)). At an end, a
+    # reflected window meets each draw twice, as w(k) + w(k + 1): the variance is greater by exp(-1 / 16).
+    assert middle == pytest.approx((1 / (4 * np.pi**0.5)) ** 0.5, rel=0.02)
+    for end in (deviation[0], deviation[-1]):
+        assert end / middle == pytest.approx((1 + np.exp(-1 / 16)) ** 0.5, rel=0.03)
+
+
 def test_pytext_gives_bytes_and_the_bytes_that_follow_from_disjoint_files() -> None:
     splits = load("pytext", samples=100, context=32)
     assert splits.task == TaskType.TASK_TYPE_LANGUAGE_MODEL
@@ -110,6 +123,61 @@ def test_a_file_of_tensors_with_whole_numbers_is_a_classification(tmp_path: Path
     splits = load(str(tmp_path / f"data{suffix}"))
     assert (splits.task, splits.outputs) == (TaskType.TASK_TYPE_CLASSIFICATION, 4)
     assert sum(splits.sizes.values()) == 100
+
+
+@pytest.mark.parametrize(
+    ("stored", "task", "outputs", "shape"),
+    [
+        (torch.arange(60).float() % 4, "classification", 4, ()),
+        (torch.arange(60).unsqueeze(1) % 4, "auto", 4, ()),
+        (torch.arange(60).to(torch.int16) % 4, "auto", 4, ()),
+        (torch.arange(60) % 2 == 0, "auto", 2, ()),
+        (torch.arange(60) % 4, "regression", 1, ()),
+        (torch.rand(60, 2, 3), "auto", 6, (2, 3)),
+        (torch.arange(60).reshape(60, 1, 1).expand(60, 2, 3) % 5, "auto", 5, (2, 3)),
+        (torch.arange(60).reshape(60, 1).expand(60, 3) % 5, "language_model", 180, (3,)),
+        (torch.eye(3, dtype=torch.int64).repeat(20, 1), "classification", 2, (3,)),
+    ],
+)
+def test_the_task_of_a_file_is_guessed_from_the_targets_type_or_named(
+    tmp_path: Path, stored: torch.Tensor, task: str, outputs: int, shape: tuple[int, ...]
+) -> None:
+    save_pair(tmp_path / "data", stored, ".pt")
+    splits = load(str(tmp_path / "data.pt"), task=task)
+    assert splits.outputs == outputs
+    assert splits.train.targets.shape[1:] == shape
+    assert splits.train.targets.is_floating_point() == (outputs in (1, 6))
+    assert sum(splits.sizes.values()) == 60
+
+
+@pytest.mark.parametrize(
+    ("stored", "task", "says"),
+    [
+        (torch.rand(60), "classification", "must be whole numbers"),
+        (torch.eye(3, dtype=torch.int64).repeat(20, 1), "auto", "one-hot rows"),
+        (torch.arange(60) - 1, "auto", "labels must lie in 0..58; samples or positions without a label"),
+        (-torch.ones(60, dtype=torch.int64), "auto", "-1..-1': labels must lie in 0..0"),
+        (torch.arange(60) * 10**9, "auto", "label 59,000,000,000': among only 60 labels"),
+        (torch.arange(60), "language_model", "next token at each position"),
+        (torch.arange(60).to(torch.complex64), "auto", "real numbers"),
+        (torch.full((60,), float("inf")), "auto", "NaN or infinite"),
+        (torch.tensor(3.0), "auto", "a single number"),
+    ],
+)
+def test_targets_that_a_task_cannot_have_are_refused(
+    tmp_path: Path, stored: torch.Tensor, task: str, says: str
+) -> None:
+    torch.save({"inputs": torch.rand(60, 3).round(), "targets": stored}, tmp_path / "data.pt")
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(str(tmp_path / "data.pt"), task=task)
+    assert "\n" not in str(caught.value)
+
+
+def test_text_in_an_array_is_refused_in_one_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", inputs=np.zeros((40, 2)), targets=np.array(["cat", "dog"] * 20))
+    with pytest.raises(ConfigError, match=r"data\.npz.*can't be read") as caught:
+        load(str(tmp_path / "data.npz"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_with_fractional_targets_is_a_regression(tmp_path: Path) -> None:
@@ -163,6 +231,25 @@ def test_an_unknown_source_is_refused(data: str) -> None:
         load(data)
 
 
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("class source:\n    def __init__(self, path): pass\n", "takes .path., expected a function or class without"),
+        ("class source:\n    def splits(self): pass\n", r"takes \(\), expected splits\(seed\)"),
+        ("class source:\n    def splits(self, seed): return [1]\n", "gives list, expected Splits"),
+        ("source = 3\n", "expected a DataSource"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_called_is_refused_with_its_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, says: str
+) -> None:
+    name = f"my_data_module_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=says):
+        load(f"{name}:source")
+
+
 def test_an_entry_point_gives_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_data_module.py").write_text(
         "import torch\n"
@@ -185,10 +272,33 @@ def test_an_entry_point_gives_a_source(tmp_path: Path, monkeypatch: pytest.Monke
         (torch.zeros(4, 2), torch.tensor([0, 1, 2, 9]), "0..2"),
         (torch.zeros(4, 2), torch.zeros(3, dtype=torch.int64), "as many targets"),
         (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), "at least one"),
-        (torch.zeros(4, 2), torch.zeros(4), "whole numbers"),
+        (torch.zeros(4, 2), torch.full((4,), 0.5), "whole numbers"),
+        (torch.zeros(4, 2), torch.tensor([0, 1, 2, -1]), "without a label must be left out"),
+        (torch.zeros(4, 2), torch.eye(3)[[0, 1, 2, 0]], "one-hot rows"),
+        (torch.zeros(4, 2).to_sparse(), torch.arange(4) % 3, "dense tensor"),
+        (np.zeros((4, 2)), torch.arange(4) % 3, "ndarray.*expected a torch.Tensor"),
+        (["a", "b"], torch.arange(2), "list.*expected a torch.Tensor"),
+        (torch.zeros(4, 5), torch.arange(4) % 3, "the train set has"),
+        (torch.zeros(4, 2).double(), torch.arange(4) % 3, "the train set has"),
+        (torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.int64), "the train set has"),
     ],
 )
 def test_unusable_samples_are_refused(inputs: torch.Tensor, targets: torch.Tensor, says: str) -> None:
     good = Split(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ConfigError, match=says):
         Splits(train=good, judge=Split(inputs, targets), test=good, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=3)
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "says"), [(9, 3, "task is none of"), (1, 0, "at least 1"), (1, 2.5, "whole")]
+)
+def test_an_unknown_task_or_no_outputs_are_refused(task: int, outputs: Any, says: str) -> None:
+    part = Split(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ConfigError, match=says):
+        Splits(train=part, judge=part, test=part, task=task, outputs=outputs)
+
+
+def test_a_source_that_miscounts_the_values_of_its_targets_is_refused() -> None:
+    part = Split(torch.zeros(3, 2), torch.rand(3, 2))
+    with pytest.raises(ConfigError, match=r"each has 2 values, but the source says outputs = 1"):
+        Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_REGRESSION, outputs=1)

@@ -11,8 +11,7 @@ from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Split, Splits, open_source
-from esper.tolaria.task.models import build_host, check_outputs
-from esper.tolaria.task.transformer import CausalTransformer
+from esper.tolaria.task.models import build_host
 
 
 def host(**settings: object):
@@ -35,15 +34,13 @@ def test_named_hosts_take_their_data_and_name_their_layers(data: str, model: str
     assert made.model(made.splits.train.inputs[:3]).shape == (3, 10)
 
 
-def test_the_transformer_predicts_from_earlier_tokens_only() -> None:
-    torch.manual_seed(0)
-    model = CausalTransformer(vocabulary=11, context=8, widths=(16, 16), dropout=0.0).eval()
-    tokens = torch.randint(0, 11, (2, 8))
-    changed = tokens.clone()
-    changed[:, 5] = (changed[:, 5] + 1) % 11
-    before, after = model(tokens), model(changed)
-    assert torch.equal(before[:, :5], after[:, :5])
-    assert not torch.allclose(before[:, 5:], after[:, 5:])
+def test_the_decoders_settings_reach_the_model() -> None:
+    made = host(
+        data="pytext", samples=100, context=16, model="transformer", depth=3, width=24, heads=3, positions="rotary"
+    ).model
+    assert [block.mlp.fc1.out_features for block in made.blocks] == [96, 96, 96]
+    assert made.blocks[0].attention.head_size == 8
+    assert made.positions is None
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:
@@ -63,6 +60,8 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -
         ({"model": "json:dumps", "hidden": (4,)}, "its own widths"),
         ({"model": "json:nothing"}, "can't be imported"),
         ({"model": "math:pi"}, "expected a factory"),
+        ({"model": "mlp", "depth": 3}, "depth.*is a setting of --model transformer"),
+        ({"model": "math:pi", "positions": "rotary"}, "is a setting of --model transformer"),
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused(settings: dict, says: str) -> None:
@@ -86,12 +85,3 @@ def test_a_sequence_too_short_for_the_convolutions_is_refused() -> None:
     splits = Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=4)
     with pytest.raises(ConfigError, match="strided convolutions leave nothing"):
         build_host(TrainConfig(model="conv1d"), splits)
-
-
-def test_a_model_with_other_outputs_than_the_data_has_classes_is_refused() -> None:
-    part = Split(torch.zeros(4, 3), torch.arange(4))
-    splits = Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=4)
-    with pytest.raises(ConfigError, match="expected"):
-        check_outputs(torch.nn.Linear(3, 2), splits.train.inputs, splits.outputs)
-    with pytest.raises(ConfigError, match="can't take samples"):
-        check_outputs(torch.nn.Linear(7, 4), splits.train.inputs, splits.outputs)

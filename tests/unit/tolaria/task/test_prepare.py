@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from esper.core.errors import ConfigError, DependencyViolationError
+from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.prepare import no_artifacts, prepare
 
@@ -25,6 +27,11 @@ def test_the_manifest_names_the_model_and_its_slots() -> None:
     manifest = prepare(CONFIG).manifest()
     assert manifest.model == "mlp"
     assert "span_linear:fc1-fc2" in [slot.slot_id for slot in manifest.slots]
+
+
+def test_the_steps_of_a_run_are_those_given_or_those_of_its_epochs() -> None:
+    assert prepare(replace(CONFIG, steps=77)).total_steps == 77
+    assert prepare(replace(CONFIG, epochs=3)).total_steps == 3 * prepare(CONFIG).loader.steps_per_epoch
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
@@ -56,6 +63,75 @@ def test_what_cannot_be_used_is_refused(change: dict[str, object], says: str) ->
 def test_a_cuda_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="torch sees 0 CUDA devices"):
         prepare(replace(CONFIG, device="cuda"))
+
+
+HOSTS = """
+import torch
+from torch import nn
+
+
+def in_eval_mode(shape, outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.5), nn.Linear(8, outputs)).eval()
+
+
+def with_a_frozen_norm(shape, outputs):
+    host = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, outputs))
+    host[2].eval()
+    return host
+
+
+def of_widths(shape, outputs, widths):
+    return in_eval_mode(shape, outputs)
+
+
+class Alone(nn.Linear):
+    def __init__(self):
+        super().__init__(64, 10)
+
+
+network = in_eval_mode((64,), 10)
+"""
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "esper_prepared_hosts.py").write_text(HOSTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "esper_prepared_hosts"
+
+
+def test_a_model_handed_over_in_eval_mode_trains_in_training_mode_and_is_told(hosts: str) -> None:
+    run = prepare(replace(CONFIG, hidden=(), model=f"{hosts}:in_eval_mode"))
+    assert all(module.training for module in run.executor.arm.model.modules())
+    assert run.doubts == ["the model was handed over in eval mode; it trains in training mode"]
+
+
+def test_a_part_that_is_frozen_in_eval_mode_stays_so(hosts: str) -> None:
+    run = prepare(replace(CONFIG, hidden=(), model=f"{hosts}:with_a_frozen_norm"))
+    assert [module.training for module in run.executor.arm.model] == [True, True, False, True, True]
+    assert run.doubts == []
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("of_widths", r"takes \(shape, outputs, widths\), expected \(sample_shape, outputs\) -> .*'widths'"),
+        ("Alone", r"takes \(\), expected \(sample_shape, outputs\)"),
+        ("network", "is a network; expected a function or class"),
+    ],
+)
+def test_a_factory_with_other_arguments_is_refused_with_those_it_takes(hosts: str, name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        prepare(replace(CONFIG, hidden=(), model=f"{hosts}:{name}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_task_can_be_named() -> None:
+    assert prepare(CONFIG).task_line == "classification, 10 classes, smallest 37"
+    run = prepare(replace(CONFIG, task="regression"))
+    assert run.task_line == "regression, 1 value a sample, standard deviation 2.87"
+    assert run.manifest().task == TaskType.TASK_TYPE_REGRESSION
+    assert run.splits.train.targets.shape == (384, 1)
 
 
 def test_a_small_judging_set_is_no_matter_where_nothing_grows() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data import Split, Splits
-from esper.tolaria.task.task import JUDGE_BATCH, make_task
+from esper.tolaria.task.task import JUDGE_BATCH, by_rows, make_task
 
 
 def splits(kind: str, samples: int = 20) -> Splits:
@@ -51,6 +51,37 @@ def test_the_brier_score_is_the_squared_distance_to_the_label() -> None:
     data = splits("CLASSIFICATION")
     score = make_task(data).scores(torch.zeros(1, 3), torch.tensor([2]))
     assert float(score) == pytest.approx(2 / 9 + 4 / 9)
+
+
+def test_cross_entropy_by_rows_is_that_of_positions() -> None:
+    generator = torch.Generator().manual_seed(4)
+    outputs, targets = torch.randn(3, 5, 4, 2, generator=generator), torch.randint(0, 5, (3, 4, 2), generator=generator)
+    assert torch.allclose(by_rows(outputs, targets), torch.nn.functional.cross_entropy(outputs, targets))
+
+
+def test_a_sample_with_a_label_at_each_position_has_one_score_the_mean_of_theirs() -> None:
+    generator = torch.Generator().manual_seed(3)
+    part = Split(torch.randn(8, 1, 4, 5), torch.randint(0, 3, (8, 4, 5), generator=generator))
+    task = make_task(Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=3))
+    outputs, targets = torch.randn(8, 3, 4, 5, generator=generator), part.targets
+    each = make_task(splits("CLASSIFICATION")).scores(outputs.movedim(1, -1).reshape(-1, 3), targets.flatten())
+    assert torch.allclose(task.scores(outputs, targets), each.reshape(8, 20).mean(1))
+    assert torch.equal(task.hits(outputs, targets), outputs.argmax(1) == targets)
+    assert torch.equal(task.loss(outputs, targets), torch.nn.functional.cross_entropy(outputs, targets))
+
+
+@pytest.mark.parametrize(("targets", "outputs"), [((), 18), ((6,), 3), ((3, 2), 3)])
+def test_sets_are_evaluated_in_batches_whose_outputs_fit_in_memory(
+    monkeypatch: pytest.MonkeyPatch, targets: tuple[int, ...], outputs: int
+) -> None:
+    part = Split(torch.randn(20, 6), torch.zeros(20, *targets))
+    data = Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=outputs)
+    # A sample has eighteen outputs.
+    monkeypatch.setattr("esper.tolaria.task.data.source.VALUES_AT_ONCE", 7 * 18 + 17)
+    parts = [inputs for inputs, _ in make_task(data).judge_batches()]
+    assert [len(inputs) for inputs in parts] == [7, 7, 6]
+    assert torch.equal(torch.cat(parts), part.inputs)
+    assert len(make_task(data).probe_inputs()) == 7
 
 
 def test_judge_batches_cover_the_judging_data_in_order() -> None:

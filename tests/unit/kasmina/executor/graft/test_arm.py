@@ -7,6 +7,7 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor import TrainingArm
@@ -108,3 +109,16 @@ def test_the_state_survives_a_weights_only_file(rig):
     run.train(2)
     run_again.train(2)
     assert run.arm.digest() == run_again.arm.digest()
+
+
+@pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_attaching_beside_a_parametrised_layer_leaves_its_state(rig, rig_of, toy_task, norm):
+    model = rig("mlp").arm.model
+    norm(model.fc1)
+    norm(model.fc2)
+    run = rig_of(model, toy_task)
+    run.train(1)
+    run.arm.model.train()
+    before = {name: tensor.clone() for name, tensor in run.arm.model.state_dict().items()}
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.arm.model.state_dict().items())

@@ -36,6 +36,7 @@ def test_nothing_of_a_pass_is_kept_between_steps(rig):
     run.graft("span.linear", "span_linear:fc1-fc2", width=4)
     run.train(1)
     assert run.arm.grafts[0]._input is None
+    assert run.arm.grafts[0]._spent is None
     copy.deepcopy(run.arm)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from esper.kasmina.executor.slots.paths import SpanPath, span_paths
 def paths_of(model: nn.Module, inputs: Tensor) -> dict[str, SpanPath]:
     trace = trace_forward(model, inputs)
     dims = {visit.path: len(visit.output_shape) for visit in trace if visit.output_shape}
-    return {f"{path.read_path}-{path.write_path}": path for path in span_paths(model, dims)}
+    return {f"{path.read_path}-{path.write_path}": path for path in span_paths(model, dims).paths}
 
 
 class Branching(nn.Module):
@@ -116,3 +118,118 @@ def test_a_host_that_decides_by_values_is_traced_part_by_part():
 def test_a_path_that_cannot_be_proven_is_no_span(layers):
     shape = (3, 2, 8) if isinstance(layers[0], nn.Conv1d) else (3, 2, 4)
     assert paths_of(nn.Sequential(*layers), torch.randn(*shape)) == {}
+
+
+class Refusal(Exception):
+    """An error of the host's own."""
+
+
+class Keeping(nn.Module):
+    """Keeps what it sees, counts its calls, draws, and moves a buffer in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.calls = 0
+        self.seen: list[Tensor] = []
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.steps += 1
+        self.last = self.fc1(x)
+        self.seen.append(x)
+        return self.fc2(torch.relu(self.last)) + torch.rand(())
+
+
+class Making(nn.Module):
+    """Makes a module in forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.Identity()(x)
+
+
+class Raising(nn.Module):
+    """Raises an error of its own for anything but a tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if type(x) is not Tensor:
+            raise Refusal("tensors only")
+        return x
+
+
+class Endless(nn.Module):
+    """Recurs without end on a stand-in, as code that asks for a type may."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if type(x) is Tensor else self.forward(x)
+
+
+class Scan(torch.autograd.Function):
+    """A recurrence with a kernel of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.cumsum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].flip(-1).cumsum(-1).flip(-1)
+
+
+class StateSpace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Scan.apply(x.contiguous(memory_format=torch.contiguous_format))
+
+
+class Around(nn.Module):
+    """Two layers that can be traced as a part, and something else after them."""
+
+    def __init__(self, odd: nn.Module) -> None:
+        super().__init__()
+        self.part = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+        self.odd = odd
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.odd(self.part(x))
+
+
+def test_tracing_leaves_nothing_in_the_live_model():
+    model, inputs = Keeping(), torch.randn(2, 4)
+    attributes, draws = set(vars(model)), torch.default_generator.get_state()
+    assert list(paths_of(model, inputs)) == ["fc1-fc2"]
+    assert set(vars(model)) == attributes
+    assert (model.calls, model.seen, float(model.steps)) == (0, [], 0.0)
+    assert torch.equal(torch.default_generator.get_state(), draws)
+
+
+@pytest.mark.parametrize("odd", [Making, Raising, Endless, StateSpace])
+def test_whatever_tracing_raises_means_part_by_part(odd):
+    assert list(paths_of(Around(odd()), torch.randn(2, 4))) == ["part.0-part.2"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_compiled_script_inside_is_passed_over():
+    with torch.no_grad():
+        script = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
+    assert list(paths_of(Around(script), torch.randn(2, 4))) == ["part.0-part.2"]
+
+
+def test_a_part_that_could_not_be_traced_is_named_with_the_reason():
+    model = Around(Raising())
+    untraced = span_paths(model, {"part.0": 2}).untraced
+    assert untraced == ("the model (Around): Refusal: tensors only", "odd (Raising): Refusal: tensors only")
+
+
+def test_a_graph_that_cannot_be_followed_is_named_with_the_reason():
+    class Rated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc2(F.dropout(self.fc1(x), None, False))
+
+    found = span_paths(Rated(), {"fc1": 2, "fc2": 2})
+    assert found.paths == ()
+    assert "what follows fc1: " in found.untraced[0]

@@ -15,7 +15,7 @@ from esper.leyline import SlotKind
 
 def slots_of(model: nn.Module, inputs: Tensor, named: tuple[str, ...] | None = None) -> dict[str, Slot]:
     found = find_slots(model, trace_forward(model, inputs), named=named, is_causal=False)
-    return {slot.slot_id: slot for slot in found}
+    return {slot.slot_id: slot for slot in found.slots}
 
 
 class Tied(nn.Module):

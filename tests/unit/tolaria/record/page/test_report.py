@@ -64,3 +64,20 @@ def test_a_comparison_gives_paired_differences_under_aligned_heads() -> None:
     assert "0.00 ± 0.00</td>" in text
     for head in ("test accuracy, %", "grown - this, points", "training MMACs"):
         assert f'<th class="number">{head}</th>' in text
+
+
+def test_why_it_grew_or_waited_stands_in_the_page_with_orders_and_their_rationale() -> None:
+    reason = {"kind": "growth", "step": 20, "reason": "SATURATED", "detail": "99.50% of the samples are right"}
+    pause = {
+        "kind": "command",
+        "step": 30,
+        "command_id": "op-1",
+        "accepted": True,
+        "issued_by": "operator:ada",
+        "directives": ["PAUSE_GROWTH"],
+        "rationale": "new data <at noon>",
+    }
+    text = page(SUMMARY, [boundary(10), reason, pause])
+    for words in ("SATURATED", "99.50% of the samples", "operator:ada: pause growth", "new data &lt;at noon&gt;"):
+        assert words in text
+    assert "No policy was asked." in page(SUMMARY, [boundary(10)])

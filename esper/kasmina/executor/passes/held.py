@@ -1,0 +1,179 @@
+"""What a network holds beside its parameters and persistent buffers: read as plain content, and put back.
+
+Attributes, containers, other buffers, generators, objects of one's own and the variables of hooks. What has no plain
+form (a lock, a file) stays where it is; `losses` tells what a network built anew could not be given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.kasmina.executor.passes.clone import TENSOR_HOOKS
+from esper.kasmina.executor.passes.forms import ABSENT, COMMON, FORMS, MACHINERY, PLAIN, Code, GoesBy
+
+MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+BY_KIND = {form.kind: form for form in FORMS}
+
+Tree = dict[str, dict[str, Code]]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What one network held at one moment: a tree for a file, and marks of what has to be there already, by path."""
+
+    tree: Tree
+    marks: Mapping[str, Any]
+
+    def losses(self, start: Mapping[str, Any]) -> list[str]:
+        """Paths of what can't be given to a network with the marks of `start`."""
+        return [path for path, mark in self.marks.items() if not _is_same(mark, start.get(path, ABSENT))]
+
+
+def held(model: nn.Module) -> Held:
+    """What the network holds now, tensors copied."""
+    reader = _Reader(model, keeps_originals=False)
+    return Held(reader.tree(model), reader.marks)
+
+
+def remembered(model: nn.Module) -> Tree:
+    """What the network holds now, to be put back into the same one: objects stay what they are."""
+    return _Reader(model, keeps_originals=True).tree(model)
+
+
+def put_back(model: nn.Module, tree: Tree) -> None:
+    """Makes the network hold what it, or another of its kind, held."""
+    writer = _Writer(dict(_named(model)))
+    for part in _parts(model):
+        writer.write(part, tree.get(part.key, {}))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """One namespace of a network; an open one may gain and lose names."""
+
+    key: str
+    path: str
+    values: dict[str, Any]
+    register: dict[str, Any]
+    is_open: bool = False
+
+
+class _Reader:
+    def __init__(self, model: nn.Module, *, keeps_originals: bool) -> None:
+        self.marks: dict[str, Any] = {}
+        self._keeps_originals = keeps_originals
+        self._names = {id(value): name for name, value in _named(model)}
+        self._numbers: dict[int, int] = {}
+        self._met: list[Any] = []
+
+    def tree(self, model: nn.Module) -> Tree:
+        return {
+            part.key: {name: self._code(value, f"{part.path}.{name}") for name, value in part.values.items()}
+            for part in _parts(model)
+            if part.values or part.is_open
+        }
+
+    def _code(self, value: Any, path: str) -> Code:
+        if type(value) in PLAIN:
+            return "value", 0, value, None
+        if (name := self._names.get(id(value))) is not None:
+            return "named", 0, name, None
+        if (number := self._numbers.get(id(value))) is not None:
+            return "again", number, None, None
+        form = next(form for form in FORMS if form.fits(value))
+        is_result = isinstance(value, Tensor) and not value.is_leaf
+        if self._keeps_originals and (form.kind == "opaque" or is_result):
+            return "value", 0, value, None
+        self._met.append(value)  # an id means an object only as long as it lives
+        number = self._numbers[id(value)] = len(self._met)
+        if form.mark is not None and (mark := form.mark(value)) is not COMMON:
+            self.marks[path.removeprefix(".")] = mark
+        content = form.read(value, lambda part, name: self._code(part, path + name))
+        return form.kind, number, content, value if self._keeps_originals else None
+
+
+class _Writer:
+    def __init__(self, named: Mapping[str, Any]) -> None:
+        self._named = named
+        self._made: dict[int, Any] = {}
+
+    def write(self, part: _Part, codes: Mapping[str, Code]) -> None:
+        for name, code in codes.items():
+            current = part.values.get(name, ABSENT)
+            value = self._value(code, current)
+            if value is not current and value is not ABSENT:
+                part.register[name] = value
+        if part.is_open:
+            for name in part.values.keys() - codes.keys():
+                del part.register[name]
+
+    def _value(self, code: Code, current: Any) -> Any:
+        kind, number, content, original = code
+        if kind == "value":
+            return content
+        if kind == "named":
+            return self._named.get(content, current)
+        if kind == "again":
+            return self._made.get(number, current)
+
+        def note(value: Any) -> Any:
+            self._made[number] = value
+            return value
+
+        target = current if original is None else original
+        return note(BY_KIND[kind].write(content, target, self._value, note))
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Modules, parameters and persistent buffers: they are saved by name, or built."""
+    for path, module in model.named_modules():
+        yield f"module {path}", module
+        prefix = f"{path}." if path else ""
+        passing = module._non_persistent_buffers_set if keeps_attributes(module) else ()
+        for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
+            if name not in passing:
+                yield prefix + name, tensor
+
+
+def keeps_attributes(module: nn.Module) -> bool:
+    """Whether the module's state stands in its Python object; TorchScript's is elsewhere, its tensors apart."""
+    return not isinstance(module, torch.jit.ScriptModule)
+
+
+def _parts(model: nn.Module) -> Iterator[_Part]:
+    """Buffers first, so that whoever mentions one mentions it again."""
+    modules = [(path, module) for path, module in model.named_modules() if keeps_attributes(module)]
+    for path, module in modules:
+        register = module._buffers
+        values = {name: register[name] for name in sorted(module._non_persistent_buffers_set & register.keys())}
+        yield _Part(key=f"buffers of {path}", path=path, values=values, register=register)
+    for path, module in modules:
+        register = vars(module)
+        values = {name: value for name, value in register.items() if name not in MACHINERY}
+        yield _Part(key=f"attributes of {path}", path=path, values=values, register=register, is_open=True)
+        yield _hooks(path, module, MODULE_HOOKS)
+    for name, parameter in model.named_parameters():
+        values = dict(vars(parameter))
+        yield _Part(key=f"attributes of {name}", path=name, values=values, register=vars(parameter), is_open=True)
+        yield _hooks(name, parameter, TENSOR_HOOKS if parameter.is_leaf else ())
+
+
+def _hooks(path: str, owner: Any, kinds: tuple[str, ...]) -> _Part:
+    """Hooks by their order: their numbers are the process's."""
+    groups = {kind: (getattr(owner, kind, None) or {}).values() for kind in kinds}
+    values = {
+        f"{kind.strip('_')}[{index}]": hook
+        for kind, hooks in groups.items()
+        for index, hook in enumerate(hook for hook in hooks if not isinstance(hook, GoesBy))
+    }
+    return _Part(key=f"hooks of {path}", path=path, values=values, register={})
+
+
+def _is_same(mark: Any, before: Any) -> bool:
+    return mark is before or (type(mark) is type(before) and isinstance(mark, str) and mark == before)

@@ -1,0 +1,119 @@
+"""What keeps a run from growing now, looked for in a fixed order; each obstacle says with its numbers that it is there.
+
+None stands for "not in the way". Orders of people and the run's own limits come before the growth trigger's signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from esper.core.enums import short_name
+from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SystemStatePacket, TamiyoRunState
+from esper.tamiyo.context import BUSY_STAGES, RunContext
+from esper.tamiyo.signals import Signals
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """What is known when a policy asks whether growth is possible at all."""
+
+    context: RunContext
+    packet: SystemStatePacket
+    state: TamiyoRunState
+    signals: Signals
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether the run asked to grow whatever its signals say."""
+        return self.context.trigger.mode == GrowthTrigger.GROWTH_TRIGGER_ALWAYS
+
+
+Obstacle = Callable[[Scene], str | None]
+
+
+def off(scene: Scene) -> str | None:
+    if scene.context.trigger.mode != GrowthTrigger.GROWTH_TRIGGER_NEVER:
+        return None
+    return "the run's trigger is NEVER"
+
+
+def occupied(scene: Scene) -> str | None:
+    """One seed at a time: the twin has to differ by that seed alone."""
+    busy = [
+        f"seed {seed.seed_id} is {short_name(SeedStage, seed.stage)}"
+        for seed in scene.packet.seeds
+        if seed.stage in BUSY_STAGES
+    ]
+    busy += [f"command {command.command_id} is under way" for command in scene.state.open_commands]
+    return "; ".join(busy) or None
+
+
+def paused(scene: Scene) -> str | None:
+    return "an order paused growth; a ResumeOrder lets it go on" if scene.packet.growth.paused else None
+
+
+def ended(scene: Scene) -> str | None:
+    growth = scene.packet.growth
+    return f"{growth.culls_in_row} culls in a row ended growth" if growth.ended else None
+
+
+def too_late(scene: Scene) -> str | None:
+    """No seed's stages could end before the decay begins."""
+    step, needed = scene.packet.step, scene.context.life_steps
+    end_step = scene.context.spec.life.growth_end_step
+    if step + needed <= end_step:
+        return None
+    return f"a seed needs {needed} steps to its verdict, {max(0, end_step - step)} are left before the rate decays"
+
+
+def warming_up(scene: Scene) -> str | None:
+    step, trigger = scene.packet.step, scene.context.trigger
+    if step < trigger.warmup_steps:
+        return f"step {step} of {trigger.warmup_steps} before the first seed"
+    if step < scene.state.retry_step:
+        return f"the last command had no effect; the next try is at step {scene.state.retry_step}"
+    if scene.signals.slope is None and not scene.is_forced:
+        return f"the loss is not known yet over {trigger.window_steps} steps of this network"
+    return None
+
+
+def saturated(scene: Scene) -> str | None:
+    """Nothing is left to gain on the training data."""
+    if scene.is_forced:
+        return None
+    trigger, signals = scene.context.trigger, scene.signals
+    share = trigger.saturation_share
+    if signals.accuracy is not None and share < 1 and signals.accuracy >= share:
+        return f"{signals.accuracy:.2%} of the training samples are right, saturated from {share:.2%} on"
+    if signals.smoothed_loss is not None and signals.smoothed_loss <= signals.saturation_floor:
+        return f"smoothed loss {signals.smoothed_loss:.4g}, saturated from {signals.saturation_floor:.4g} down"
+    return None
+
+
+def improving(scene: Scene) -> str | None:
+    slope, threshold = scene.signals.slope, scene.context.trigger.slope_threshold
+    if scene.is_forced or slope is None or slope < threshold:
+        return None
+    return f"the loss falls by {slope:.2%} in 100 steps, flat below {threshold:.2%}"
+
+
+OBSTACLES: Sequence[tuple[DecisionReason, Obstacle]] = (
+    (DecisionReason.DECISION_REASON_GROWTH_OFF, off),
+    (DecisionReason.DECISION_REASON_SEED_ALIVE, occupied),
+    (DecisionReason.DECISION_REASON_PAUSED, paused),
+    (DecisionReason.DECISION_REASON_GROWTH_ENDED, ended),
+    (DecisionReason.DECISION_REASON_TOO_LATE, too_late),
+    (DecisionReason.DECISION_REASON_WARMING_UP, warming_up),
+    (DecisionReason.DECISION_REASON_SATURATED, saturated),
+    (DecisionReason.DECISION_REASON_STILL_IMPROVING, improving),
+)
+
+
+def first_obstacle(scene: Scene) -> tuple[DecisionReason, str] | None:
+    """The first thing that is in the way, and the numbers behind it."""
+    for reason, look in OBSTACLES:
+        words = look(scene)
+        if words is not None:
+            return reason, words
+    return None

@@ -1,0 +1,113 @@
+"""What a run says of its task before it starts: the task in a line, and what in the training data gives cause to doubt.
+
+A task is often guessed from the data, and a wrong guess trains without complaint; so it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from esper.leyline import TaskType
+from esper.tolaria.task.data.posing import name_of
+from esper.tolaria.task.data.source import Splits, are_one_hot
+
+# Networks start from weights for inputs of about 1; root mean squares beyond these rarely mean well.
+TAMEST_SCALE = 1e-3
+WILDEST_SCALE = 30.0
+# So few different whole numbers look like classes that were stored as floating-point numbers.
+MOST_CLASSES_IN_DISGUISE = 100
+
+
+def described(splits: Splits) -> str:
+    """The task in a few words: "classification, 3 classes, smallest 612", counted in the training set."""
+    targets = splits.train.targets
+    if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
+        counts = _class_sizes(splits)
+        smallest = 0 if len(counts) < splits.outputs else int(counts.min())
+        of_what = " positions" if targets[0].numel() > 1 else ""
+        classes = "class" if splits.outputs == 1 else "classes"
+        return f"{name_of(splits.task)}, {splits.outputs:,} {classes}, smallest {smallest:,}{of_what}"
+    if splits.task == TaskType.TASK_TYPE_LANGUAGE_MODEL:
+        return f"{name_of(splits.task)}, {splits.outputs:,} tokens, {targets[0].numel():,} in a sequence"
+    values = "value" if splits.outputs == 1 else "values"
+    return f"{name_of(splits.task)}, {splits.outputs:,} {values} a sample, standard deviation {_deviation(targets):.3g}"
+
+
+def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:
+    """What a person should look at before such data trains a network, a line each.
+
+    `is_guessed` says that the task is the data's, not named in the settings: then it may be meant otherwise.
+    """
+    is_regression = splits.task == TaskType.TASK_TYPE_REGRESSION
+    found = [*_of_inputs(splits), *(_of_numbers(splits) if is_regression else ())]
+    if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
+        hint = "; --task regression if targets are amounts" if is_guessed else ""
+        found += [f"{text}{hint}" for text in _of_classes(splits)]
+    if is_regression and is_guessed:
+        found += [
+            f"targets are learned as amounts but look like {looks}"
+            for looks in _classes_in_disguise(splits.train.targets)
+        ]
+    return found
+
+
+def _of_inputs(splits: Splits) -> Iterator[str]:
+    inputs = splits.train.inputs
+    if not inputs.is_floating_point():
+        return
+    scale = _scale(inputs)
+    if bool((inputs == inputs[:1]).all()) and len(inputs) > 1:
+        yield "all inputs are the same: there is nothing to tell samples apart by"
+    elif not TAMEST_SCALE <= scale <= WILDEST_SCALE:
+        yield f"inputs are of the order of {scale:.2g} (root mean square); scale them to about 1"
+
+
+def _of_numbers(splits: Splits) -> Iterator[str]:
+    targets = splits.train.targets
+    deviation = _deviation(targets)
+    if deviation == 0.0:
+        yield "all targets are the same: there is nothing to learn"
+    elif not TAMEST_SCALE <= max(deviation, _scale(targets)) <= WILDEST_SCALE:
+        yield f"targets are of the order of {_scale(targets):.2g} (root mean square); scale them to about 1"
+
+
+def _of_classes(splits: Splits) -> Iterator[str]:
+    counts = _class_sizes(splits)
+    empty, single = splits.outputs - len(counts), int((counts == 1).sum())
+    if splits.outputs == 1:
+        yield "there is one class only: nothing to learn"
+    elif empty:
+        yield f"classes without a training sample: {empty:,} of {splits.outputs:,}"
+    if single:
+        yield f"classes with a single training sample: {single:,} of {splits.outputs:,}"
+
+
+def _class_sizes(splits: Splits) -> Tensor:
+    """Labels of each class that occurs in the training set."""
+    counts: Tensor = torch.unique(splits.train.targets, return_counts=True)[1]
+    return counts
+
+
+def _classes_in_disguise(targets: Tensor) -> Iterator[str]:
+    """What numbers look like that were classes once."""
+    if are_one_hot(targets):
+        yield "one-hot rows; give labels, targets.argmax(1), if they are classes"
+    elif targets[0].numel() == 1 and bool((targets == targets.round()).all()):
+        values = len(torch.unique(targets))
+        if 1 < values <= MOST_CLASSES_IN_DISGUISE and 2 * values <= len(targets):
+            yield f"{values} different whole numbers; --task classification if they are classes"
+
+
+def _scale(values: Tensor) -> float:
+    """Root mean square."""
+    precision = torch.promote_types(values.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(values, dtype=precision)) / math.sqrt(values.numel())
+
+
+def _deviation(targets: Tensor) -> float:
+    """Standard deviation of the targets, each component about its own mean."""
+    return math.sqrt(float(targets.double().var(dim=0, correction=0).mean()))

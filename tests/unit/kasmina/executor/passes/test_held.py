@@ -1,0 +1,133 @@
+"""What a network holds beside its weights goes into a file and comes back, or it is named."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import SGD
+
+from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.passes.held import held, put_back, remembered
+from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, cached_activation, step
+
+
+def through_a_file(tree: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(tree, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def built(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return build()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("build", HOSTS)
+def test_a_network_that_is_built_anew_goes_on_as_the_saved_one(build: Callable[[], nn.Module]) -> None:
+    model = built(build)
+    start = held(model).marks
+    step(model)
+    step(model)
+    now = held(model)
+    assert now.losses(start) == (["seen[1]['pair']"] if build is cached_activation else [])
+    saved = through_a_file(TrainingArm(model, SGD(model.parameters())).state_dict())
+    again, third = built(build), built(build)
+    for each in (again, third):
+        TrainingArm(each, SGD(each.parameters())).load_state_dict(saved, lambda arm: [])
+    for _ in range(2):
+        assert torch.equal(step(again), step(model))
+    TrainingArm(model, SGD(model.parameters())).load_state_dict(saved, lambda arm: [])
+    assert torch.equal(step(third), step(model))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("build", HOSTS)
+def test_what_a_pass_moved_is_put_back_into_the_same_network(build: Callable[[], nn.Module]) -> None:
+    model, plain = built(build), built(build)
+    step(model)
+    step(plain)
+    tree, weights = remembered(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(model)
+    put_back(model, tree)
+    model.load_state_dict(weights)
+    assert torch.equal(step(model), step(plain))
+
+
+class Stats:
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def test_an_object_of_ones_own_is_kept_where_it_stands_and_lost_where_it_is_new() -> None:
+    host = Host()
+    host.stats = Stats()
+    start = held(host).marks
+    host.stats.count = 4
+    assert held(host).losses(start) == []
+    other = Host()
+    other.stats = Stats()
+    put_back(other, through_a_file(held(host).tree))
+    assert other.stats.count == 4
+    host.fc1.history = [Stats()]
+    assert held(host).losses(start) == ["fc1.history[0]"]
+
+
+@pytest.mark.parametrize("make", [lambda: iter([1]), lambda: (number for number in range(3)), lambda: io.StringIO()])
+def test_what_has_no_plain_form_is_named_once_it_has_changed(make: Callable[[], object]) -> None:
+    host = Host()
+    host.fc2.source = make()
+    start = held(host).marks
+    assert held(host).losses(start) == []
+    host.fc2.source = make()
+    assert held(host).losses(start) == ["fc2.source"]
+
+
+def test_a_counting_iterator_is_named_once_it_has_counted() -> None:
+    host = Host()
+    host.counter = itertools.count()
+    start = held(host).marks
+    next(host.counter)
+    assert held(host).losses(start) == ["counter"]
+
+
+def test_attributes_that_came_later_go_and_those_that_went_come_back() -> None:
+    host = Host()
+    host.first = 1
+    tree = held(host).tree
+    host.second = 2
+    del host.first
+    put_back(host, tree)
+    assert host.first == 1
+    assert not hasattr(host, "second")
+
+
+def test_what_two_modules_share_stays_shared() -> None:
+    host, other = Host(), Host()
+    for each in (host, other):
+        each.fc1.shared = each.fc2.shared = {"calls": [0]}
+        each.mine, each.weights = each.fc1, [each.fc1.weight]
+    host.fc1.shared["calls"].append(1)
+    host.fc1.late = host.fc2.late = [host.fc1.shared]
+    put_back(other, through_a_file(held(host).tree))
+    assert other.fc1.shared is other.fc2.shared is other.fc1.late[0]
+    assert other.fc1.late is other.fc2.late
+    assert other.fc1.shared == {"calls": [0, 1]}
+    assert other.mine is other.fc1
+    assert other.weights[0] is other.fc1.weight
+
+
+def test_a_saved_view_doesnt_bring_the_data_set_along() -> None:
+    host = Host()
+    host.probe = torch.zeros(100_000, 4)[:5]
+    file = io.BytesIO()
+    torch.save(held(host).tree, file)
+    assert len(file.getvalue()) < 100_000
+    assert INPUTS.shape == (5, 4)

@@ -1,0 +1,119 @@
+"""Text byte by byte: every file of a folder is a document; what is no text is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.task.data import Splits, open_source
+from esper.tolaria.task.data.stream import STRETCH_SEQUENCES
+from esper.tolaria.task.data.text import found_files
+from esper.tolaria.task.randomness import generator
+
+
+def load(place: Path | str, **settings: object) -> Splits:
+    return open_source(TrainConfig(data=f"text:{place}", **{"context": 8, **settings})).splits(1)
+
+
+def write(folder: Path, texts: dict[str, str]) -> Path:
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def letters(splits: Splits) -> dict[str, set[str]]:
+    """The characters that are in each set."""
+    assert splits.stream is not None
+    train = splits.stream.draw(3000, generator(1)).inputs
+    sets = {"train": train, "judge": splits.judge.inputs, "test": splits.test.inputs}
+    return {name: set(map(chr, tokens.unique().tolist())) for name, tokens in sets.items()}
+
+
+def test_every_file_of_a_folder_is_a_document_of_one_set(tmp_path: Path) -> None:
+    write(tmp_path, {f"part{number % 3}/{chr(97 + number)}.txt": chr(97 + number) * 50 for number in range(26)})
+    sets = letters(load(tmp_path))
+    assert sorted("".join(map("".join, sets.values()))) == list(map(chr, range(97, 123)))
+    assert min(map(len, sets.values())) >= 3
+
+
+def test_inputs_are_bytes_and_targets_those_that_follow(tmp_path: Path) -> None:
+    write(tmp_path, {f"{number}.txt": "Größe\n" * 40 for number in range(30)})
+    splits = load(tmp_path)
+    assert splits.outputs == 256
+    text = bytes(splits.judge.inputs[0].tolist()) + bytes(splits.judge.targets[0, -1:].tolist())
+    assert text in ("Größe\n" * 3).encode()
+
+
+def test_hidden_and_empty_files_are_left_out_and_a_pattern_leaves_out_others(tmp_path: Path) -> None:
+    write(tmp_path, {"a.py": "x", "b/c.py": "y", "b/d.md": "z", "e.py": "", ".git/f.py": "no", ".hidden": "no"})
+    assert found_files(str(tmp_path)) == [tmp_path / "a.py", tmp_path / "b/c.py", tmp_path / "b/d.md"]
+    assert found_files(f"{tmp_path}/**/*.py") == [tmp_path / "a.py", tmp_path / "b/c.py"]
+
+
+def test_a_file_without_marks_is_cut_into_stretches(tmp_path: Path) -> None:
+    stretch = STRETCH_SEQUENCES * 9
+    text = "".join(chr(97 + number) * stretch for number in range(26))
+    sets = letters(load(write(tmp_path, {"book.txt": text}) / "book.txt"))
+    assert not sets["judge"] & sets["test"]
+    assert not sets["train"] & (sets["judge"] | sets["test"])
+
+
+def test_a_mark_divides_a_file_into_documents(tmp_path: Path) -> None:
+    texts = [chr(97 + number) * (30 + number) for number in range(26)]
+    book = write(tmp_path, {"book.txt": "<end>".join(texts)}) / "book.txt"
+    sets = letters(load(book, document_mark="<end>"))
+    whole = {name: found - set("<end>") for name, found in sets.items()}
+    assert not whole["judge"] & whole["test"]
+    assert not whole["train"] & (whole["judge"] | whole["test"])
+
+
+def test_a_growing_run_may_ask_for_a_larger_judging_set(tmp_path: Path) -> None:
+    book = write(tmp_path, {"book.txt": "some text " * 9000}) / "book.txt"
+    assert load(book).sizes["judge"] == 512
+    assert load(book, min_samples=600).sizes["judge"] == 600
+
+
+@pytest.mark.parametrize(
+    ("texts", "place", "settings", "says"),
+    [
+        ({}, "none", {}, "no such file or folder"),
+        ({}, "", {}, "holds no text: 0 files"),
+        ({"a": "", "b": ""}, "", {}, "holds no text: 2 files, all empty"),
+        ({"a": ""}, "a", {}, "is an empty file"),
+        ({"a": "text"}, "*.py", {}, "holds no text: 0 files"),
+        ({"a": "text" * 99, "b": "a\0b" * 99}, "", {}, "zero byte"),
+        ({"a": "text"}, "a", {}, "too little"),
+        ({"a": "text" * 99}, "a", {"document_mark": "|"}, "divides nothing"),
+        ({"a": "text" * 99 + "|"}, "a", {"document_mark": "|"}, "divides nothing"),
+        ({"a": "text" * 99}, "a", {"vocabulary": 300}, "means nothing to text:"),
+        ({"a": "text" * 99}, "a", {"samples": 300}, "--steps"),
+    ],
+)
+def test_what_is_no_text_is_one_clear_line(
+    tmp_path: Path, texts: dict[str, str], place: str, settings: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        load(write(tmp_path, texts) / place, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_with_a_zero_byte_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "text" * 99, "b": "a\0b" * 99, "c": "text" * 99})
+    with pytest.raises(ConfigError, match=r"b'.*zero byte"):
+        load(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"a": "text" * 99})
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"gone.*can't be read.*No such file"):
+        load(tmp_path)
+
+
+def test_a_place_without_a_path_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected text:PATH"):
+        load("")

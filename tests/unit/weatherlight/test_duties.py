@@ -1,0 +1,52 @@
+"""Duties that fail begin anew, and the service says that it isn't ready meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from esper.core.errors import BackPressure
+from esper.weatherlight.duties import Duties
+
+
+@pytest.mark.parametrize("failure", [BackPressure("the lane is full", 1.0), TypeError("nobody foresaw it"), None])
+async def test_a_duty_that_ends_begins_anew_and_its_cause_is_told_once(
+    failure: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    duties, began = Duties(retry_s=0.01), asyncio.Queue[int]()
+
+    async def duty() -> None:
+        began.put_nowait(1)
+        if began.qsize() <= 3:
+            if failure is not None:
+                raise failure
+            return
+        await asyncio.Event().wait()
+
+    duties.take_on("ingest", duty)
+    async with asyncio.timeout(10):
+        while began.qsize() < 1 or duties.are_well:
+            await asyncio.sleep(0)
+        while not duties.are_well:
+            await asyncio.sleep(0.001)
+    assert began.qsize() == 4
+    (record,) = caplog.records
+    assert "duty ingest ended" in record.getMessage()
+    assert record.exc_info is None or record.exc_info[1] is failure
+    await duties.close()
+
+
+async def test_closing_ends_every_duty() -> None:
+    duties, ended = Duties(), asyncio.Event()
+
+    async def duty() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    duties.take_on("ingest", duty)
+    await asyncio.sleep(0)
+    await duties.close()
+    assert ended.is_set()
