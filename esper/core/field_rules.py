@@ -13,6 +13,7 @@ from esper.leyline import (
     IncubationMode,
     PrefetchStatus,
     SeedOperationKind,
+    SlotKind,
 )
 
 ISSUED_BY_POLICY = "tamiyo"
@@ -139,6 +140,12 @@ RULES: tuple[Rule, ...] = (
         "for SHADOW",
         lambda m: m.incubation == IncubationMode.INCUBATION_MODE_SHADOW,
     ),
+    Rule(
+        "SlotSpec",
+        "depth block_parameters block_forward_macs",
+        "for STACK",
+        lambda m: m.kind == SlotKind.SLOT_KIND_STACK,
+    ),
     Rule("Decision", "command_ids", "with commands", lambda m: len(m.commands) > 0),
     Rule(
         "ApplyPolicyUpdateResponse",
@@ -187,6 +194,15 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "SafetySheet.risk_score": _SHARE,
     "SeedObservation.alpha": _SHARE,
     "SeedState.alpha": _SHARE,
+    "StackEvaluation.clipped_share": _SHARE,
+    "StackJudging.error_rate": (math.nextafter(0.0, 1.0), 0.5),
+    "StackJudging.evaluations": (3, math.inf),
+    "StackJudging.margin": _NOT_NEGATIVE,
+    "StackJudging.max_clipped_share": _SHARE,
+    "StackJudging.recovery_steps": (1, math.inf),
+    "StackJudging.window_fraction": (math.nextafter(0.0, 1.0), 1.0),
+    "StackJudging.window_recoveries": (1.0, math.inf),
+    "StackTest.clipped_share": _SHARE,
     "StepSample.accuracy": _SHARE,
     "TrainingMetrics.gradient_conflict_rate": _SHARE,
     "TrainingMetrics.training_accuracy": _SHARE,

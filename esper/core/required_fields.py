@@ -35,6 +35,7 @@ REQUIRED: Mapping[str, str] = {
     "DirectiveReport": "directive_id kind step succeeded",
     "StageTransition": "seed_id from_stage to_stage step command_id reason",
     "GateEvidence": "seed_id gate verdict step quantity detail",
+    "StackTest": "look evaluations graft_step margin z_threshold",
     "TwinTest": "look mean_twin_score gain variance samples tau margin z z_threshold",
     "EmergencySignal": "emergency_id level cause detail origin raised_at",
     "EmergencyAcknowledgement": "emergency_id acknowledged_by resolved",
@@ -100,6 +101,7 @@ REQUIRED: Mapping[str, str] = {
     "SeedObservation": "seed_id step alpha isolation_violations smoothed_loss is_schedule_done",
     "ProbeResult": "interface_matches muted",
     "JudgeResult": "look muted",
+    "StackEvaluation": "step twin mean_twin_score clipped_share",
     "PairedScore": "mean variance samples",
     "HostManifest": "model weights_digest submodules slots parameters forward_macs task optimizer_family",
     "SubmoduleSpec": "path class_name parameters",
@@ -110,6 +112,9 @@ REQUIRED: Mapping[str, str] = {
     "LifeSettings": (
         "judge window_steps incubation isolate embargo_steps margin_relative margin_absolute min_samples "
         "growth_end_step max_culls_in_row reaction_steps fade_steps stability_limit"
+    ),
+    "StackJudging": (
+        "margin error_rate evaluations max_clipped_share window_fraction window_recoveries recovery_steps"
     ),
     "RunStateBlob": "state_type state digest step",
     "KasminaRunState": "training_run_id generation step applied_seq growth directives_issued",

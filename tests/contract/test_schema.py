@@ -26,6 +26,7 @@ NOT_IN_THE_MESSAGE = {
     ("BusEnvelope", "attempt"): "the bus fills it in",
     ("ConsumeRequest", "group"): "whether a message is the first is known to the stream",
     ("GateEvidence", "twin"): "the judge is in the run's settings",
+    ("GateEvidence", "stack"): "the slot says whether it is a stack",
     ("JudgeResult", "twin"): "the judge is in the run's settings",
     ("JudgeResult", "mean_twin_score"): "the judge is in the run's settings",
     ("SeedDirective", "parameters"): "the blueprint says whether there are any",

@@ -272,7 +272,7 @@ class StageTransition(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., from_stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., to_stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., step: _Optional[int] = ..., command_id: _Optional[str] = ..., reason: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ...) -> None: ...
 
 class GateEvidence(_message.Message):
-    __slots__ = ("seed_id", "gate", "verdict", "step", "quantity", "measured", "threshold", "standard_error", "samples", "detail", "twin")
+    __slots__ = ("seed_id", "gate", "verdict", "step", "quantity", "measured", "threshold", "standard_error", "samples", "detail", "twin", "stack")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +284,7 @@ class GateEvidence(_message.Message):
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     TWIN_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     gate: _types_pb2.SeedGate
     verdict: _types_pb2.GateVerdict
@@ -295,7 +296,42 @@ class GateEvidence(_message.Message):
     samples: int
     detail: str
     twin: TwinTest
-    def __init__(self, seed_id: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., step: _Optional[int] = ..., quantity: _Optional[str] = ..., measured: _Optional[float] = ..., threshold: _Optional[float] = ..., standard_error: _Optional[float] = ..., samples: _Optional[int] = ..., detail: _Optional[str] = ..., twin: _Optional[_Union[TwinTest, _Mapping]] = ...) -> None: ...
+    stack: StackTest
+    def __init__(self, seed_id: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., step: _Optional[int] = ..., quantity: _Optional[str] = ..., measured: _Optional[float] = ..., threshold: _Optional[float] = ..., standard_error: _Optional[float] = ..., samples: _Optional[int] = ..., detail: _Optional[str] = ..., twin: _Optional[_Union[TwinTest, _Mapping]] = ..., stack: _Optional[_Union[StackTest, _Mapping]] = ...) -> None: ...
+
+class StackTest(_message.Message):
+    __slots__ = ("look", "evaluations", "graft_step", "margin", "z_threshold", "gain", "document_error", "wander_error", "standard_error", "z", "clipped_share", "gain_at_equal_flops", "forecast_grown", "forecast_twin", "forecast_twin_at_equal_flops")
+    LOOK_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    GRAFT_STEP_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    Z_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    GAIN_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_ERROR_FIELD_NUMBER: _ClassVar[int]
+    WANDER_ERROR_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    Z_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    GAIN_AT_EQUAL_FLOPS_FIELD_NUMBER: _ClassVar[int]
+    FORECAST_GROWN_FIELD_NUMBER: _ClassVar[int]
+    FORECAST_TWIN_FIELD_NUMBER: _ClassVar[int]
+    FORECAST_TWIN_AT_EQUAL_FLOPS_FIELD_NUMBER: _ClassVar[int]
+    look: int
+    evaluations: int
+    graft_step: int
+    margin: float
+    z_threshold: float
+    gain: float
+    document_error: float
+    wander_error: float
+    standard_error: float
+    z: float
+    clipped_share: float
+    gain_at_equal_flops: float
+    forecast_grown: float
+    forecast_twin: float
+    forecast_twin_at_equal_flops: float
+    def __init__(self, look: _Optional[int] = ..., evaluations: _Optional[int] = ..., graft_step: _Optional[int] = ..., margin: _Optional[float] = ..., z_threshold: _Optional[float] = ..., gain: _Optional[float] = ..., document_error: _Optional[float] = ..., wander_error: _Optional[float] = ..., standard_error: _Optional[float] = ..., z: _Optional[float] = ..., clipped_share: _Optional[float] = ..., gain_at_equal_flops: _Optional[float] = ..., forecast_grown: _Optional[float] = ..., forecast_twin: _Optional[float] = ..., forecast_twin_at_equal_flops: _Optional[float] = ...) -> None: ...
 
 class TwinTest(_message.Message):
     __slots__ = ("look", "mean_twin_score", "gain", "variance", "samples", "tau", "margin", "z", "z_threshold")

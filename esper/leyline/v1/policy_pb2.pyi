@@ -178,7 +178,7 @@ class PolicyUpdate(_message.Message):
     def __init__(self, update_id: _Optional[str] = ..., policy_id: _Optional[str] = ..., version: _Optional[str] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[TriggerSettings, _Mapping]] = ..., weights: _Optional[bytes] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class TriggerSettings(_message.Message):
-    __slots__ = ("trigger", "slope_threshold", "saturation_floor", "warmup_steps", "slope_window_steps", "blueprint_ids", "saturation_share")
+    __slots__ = ("trigger", "slope_threshold", "saturation_floor", "warmup_steps", "slope_window_steps", "blueprint_ids", "saturation_share", "stack_steps", "target_depth")
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     SLOPE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     SATURATION_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +186,8 @@ class TriggerSettings(_message.Message):
     SLOPE_WINDOW_STEPS_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINT_IDS_FIELD_NUMBER: _ClassVar[int]
     SATURATION_SHARE_FIELD_NUMBER: _ClassVar[int]
+    STACK_STEPS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_DEPTH_FIELD_NUMBER: _ClassVar[int]
     trigger: _types_pb2.GrowthTrigger
     slope_threshold: float
     saturation_floor: float
@@ -193,4 +195,6 @@ class TriggerSettings(_message.Message):
     slope_window_steps: int
     blueprint_ids: _containers.RepeatedScalarFieldContainer[str]
     saturation_share: float
-    def __init__(self, trigger: _Optional[_Union[_types_pb2.GrowthTrigger, str]] = ..., slope_threshold: _Optional[float] = ..., saturation_floor: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., slope_window_steps: _Optional[int] = ..., blueprint_ids: _Optional[_Iterable[str]] = ..., saturation_share: _Optional[float] = ...) -> None: ...
+    stack_steps: _containers.RepeatedScalarFieldContainer[int]
+    target_depth: int
+    def __init__(self, trigger: _Optional[_Union[_types_pb2.GrowthTrigger, str]] = ..., slope_threshold: _Optional[float] = ..., saturation_floor: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., slope_window_steps: _Optional[int] = ..., blueprint_ids: _Optional[_Iterable[str]] = ..., saturation_share: _Optional[float] = ..., stack_steps: _Optional[_Iterable[int]] = ..., target_depth: _Optional[int] = ...) -> None: ...

@@ -104,20 +104,22 @@ class TrainingMetrics(_message.Message):
     def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer_family: _Optional[str] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., h2d_copy_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
 
 class SlotSignal(_message.Message):
-    __slots__ = ("slot_id", "gradient_norm", "width", "fossils", "in_features", "out_features")
+    __slots__ = ("slot_id", "gradient_norm", "width", "fossils", "in_features", "out_features", "depth")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     FOSSILS_FIELD_NUMBER: _ClassVar[int]
     IN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     OUT_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     gradient_norm: float
     width: int
     fossils: int
     in_features: int
     out_features: int
-    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ...) -> None: ...
+    depth: int
+    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
 
 class SeedState(_message.Message):
     __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded")
@@ -214,7 +216,7 @@ class HardwareContext(_message.Message):
     def __init__(self, device_type: _Optional[str] = ..., device_index: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., utilization: _Optional[float] = ..., cpu_cores: _Optional[int] = ...) -> None: ...
 
 class SeedObservation(_message.Message):
-    __slots__ = ("seed_id", "step", "alpha", "gradient_norm", "rms_ratio", "isolation_violations", "smoothed_loss", "smoothed_loss_at_graft", "smoothed_loss_standard_error", "is_schedule_done", "probe", "judgement", "incubation_score", "incubation_steps", "gradients_finite")
+    __slots__ = ("seed_id", "step", "alpha", "gradient_norm", "rms_ratio", "isolation_violations", "smoothed_loss", "smoothed_loss_at_graft", "smoothed_loss_standard_error", "is_schedule_done", "probe", "judgement", "incubation_score", "incubation_steps", "gradients_finite", "evaluations")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +232,7 @@ class SeedObservation(_message.Message):
     INCUBATION_SCORE_FIELD_NUMBER: _ClassVar[int]
     INCUBATION_STEPS_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FINITE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     step: int
     alpha: float
@@ -245,7 +248,20 @@ class SeedObservation(_message.Message):
     incubation_score: PairedScore
     incubation_steps: int
     gradients_finite: bool
-    def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ...) -> None: ...
+    evaluations: _containers.RepeatedCompositeFieldContainer[StackEvaluation]
+    def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ...) -> None: ...
+
+class StackEvaluation(_message.Message):
+    __slots__ = ("step", "twin", "mean_twin_score", "clipped_share")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    TWIN_FIELD_NUMBER: _ClassVar[int]
+    MEAN_TWIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    CLIPPED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    twin: PairedScore
+    mean_twin_score: float
+    clipped_share: float
+    def __init__(self, step: _Optional[int] = ..., twin: _Optional[_Union[PairedScore, _Mapping]] = ..., mean_twin_score: _Optional[float] = ..., clipped_share: _Optional[float] = ...) -> None: ...
 
 class ProbeResult(_message.Message):
     __slots__ = ("interface_matches", "mismatch", "muted", "interference")
@@ -316,7 +332,7 @@ class SubmoduleSpec(_message.Message):
     def __init__(self, path: _Optional[str] = ..., class_name: _Optional[str] = ..., parameters: _Optional[int] = ..., output_shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class SlotSpec(_message.Message):
-    __slots__ = ("slot_id", "kind", "read_path", "write_path", "in_features", "out_features", "width", "read_positions", "write_positions", "read_kernel", "write_kernel", "is_foldable", "fold_obstacle", "order")
+    __slots__ = ("slot_id", "kind", "read_path", "write_path", "in_features", "out_features", "width", "read_positions", "write_positions", "read_kernel", "write_kernel", "is_foldable", "fold_obstacle", "order", "depth", "block_parameters", "block_forward_macs")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     READ_PATH_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +347,9 @@ class SlotSpec(_message.Message):
     IS_FOLDABLE_FIELD_NUMBER: _ClassVar[int]
     FOLD_OBSTACLE_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FORWARD_MACS_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     kind: _types_pb2.SlotKind
     read_path: str
@@ -345,10 +364,13 @@ class SlotSpec(_message.Message):
     is_foldable: bool
     fold_obstacle: str
     order: int
-    def __init__(self, slot_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.SlotKind, str]] = ..., read_path: _Optional[str] = ..., write_path: _Optional[str] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., width: _Optional[int] = ..., read_positions: _Optional[int] = ..., write_positions: _Optional[int] = ..., read_kernel: _Optional[int] = ..., write_kernel: _Optional[int] = ..., is_foldable: bool = ..., fold_obstacle: _Optional[str] = ..., order: _Optional[int] = ...) -> None: ...
+    depth: int
+    block_parameters: int
+    block_forward_macs: int
+    def __init__(self, slot_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.SlotKind, str]] = ..., read_path: _Optional[str] = ..., write_path: _Optional[str] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., width: _Optional[int] = ..., read_positions: _Optional[int] = ..., write_positions: _Optional[int] = ..., read_kernel: _Optional[int] = ..., write_kernel: _Optional[int] = ..., is_foldable: bool = ..., fold_obstacle: _Optional[str] = ..., order: _Optional[int] = ..., depth: _Optional[int] = ..., block_parameters: _Optional[int] = ..., block_forward_macs: _Optional[int] = ...) -> None: ...
 
 class LifeSettings(_message.Message):
-    __slots__ = ("judge", "window_steps", "incubation", "incubation_steps", "isolate", "embargo_steps", "margin_relative", "margin_absolute", "tau", "min_samples", "growth_end_step", "max_culls_in_row", "reaction_steps", "fade_steps", "stability_limit")
+    __slots__ = ("judge", "window_steps", "incubation", "incubation_steps", "isolate", "embargo_steps", "margin_relative", "margin_absolute", "tau", "min_samples", "growth_end_step", "max_culls_in_row", "reaction_steps", "fade_steps", "stability_limit", "stack")
     JUDGE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_STEPS_FIELD_NUMBER: _ClassVar[int]
     INCUBATION_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +386,7 @@ class LifeSettings(_message.Message):
     REACTION_STEPS_FIELD_NUMBER: _ClassVar[int]
     FADE_STEPS_FIELD_NUMBER: _ClassVar[int]
     STABILITY_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
     judge: _types_pb2.JudgeMode
     window_steps: int
     incubation: _types_pb2.IncubationMode
@@ -379,7 +402,26 @@ class LifeSettings(_message.Message):
     reaction_steps: int
     fade_steps: int
     stability_limit: float
-    def __init__(self, judge: _Optional[_Union[_types_pb2.JudgeMode, str]] = ..., window_steps: _Optional[int] = ..., incubation: _Optional[_Union[_types_pb2.IncubationMode, str]] = ..., incubation_steps: _Optional[int] = ..., isolate: bool = ..., embargo_steps: _Optional[int] = ..., margin_relative: _Optional[float] = ..., margin_absolute: _Optional[float] = ..., tau: _Optional[float] = ..., min_samples: _Optional[int] = ..., growth_end_step: _Optional[int] = ..., max_culls_in_row: _Optional[int] = ..., reaction_steps: _Optional[int] = ..., fade_steps: _Optional[int] = ..., stability_limit: _Optional[float] = ...) -> None: ...
+    stack: StackJudging
+    def __init__(self, judge: _Optional[_Union[_types_pb2.JudgeMode, str]] = ..., window_steps: _Optional[int] = ..., incubation: _Optional[_Union[_types_pb2.IncubationMode, str]] = ..., incubation_steps: _Optional[int] = ..., isolate: bool = ..., embargo_steps: _Optional[int] = ..., margin_relative: _Optional[float] = ..., margin_absolute: _Optional[float] = ..., tau: _Optional[float] = ..., min_samples: _Optional[int] = ..., growth_end_step: _Optional[int] = ..., max_culls_in_row: _Optional[int] = ..., reaction_steps: _Optional[int] = ..., fade_steps: _Optional[int] = ..., stability_limit: _Optional[float] = ..., stack: _Optional[_Union[StackJudging, _Mapping]] = ...) -> None: ...
+
+class StackJudging(_message.Message):
+    __slots__ = ("margin", "error_rate", "evaluations", "max_clipped_share", "window_fraction", "window_recoveries", "recovery_steps")
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    ERROR_RATE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CLIPPED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_RECOVERIES_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    margin: float
+    error_rate: float
+    evaluations: int
+    max_clipped_share: float
+    window_fraction: float
+    window_recoveries: float
+    recovery_steps: int
+    def __init__(self, margin: _Optional[float] = ..., error_rate: _Optional[float] = ..., evaluations: _Optional[int] = ..., max_clipped_share: _Optional[float] = ..., window_fraction: _Optional[float] = ..., window_recoveries: _Optional[float] = ..., recovery_steps: _Optional[int] = ...) -> None: ...
 
 class RunStateBlob(_message.Message):
     __slots__ = ("state_type", "state", "digest", "step")
@@ -418,7 +460,7 @@ class KasminaRunState(_message.Message):
     def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., step: _Optional[int] = ..., applied_seq: _Optional[int] = ..., seeds: _Optional[_Iterable[_Union[SeedRecord, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., directives_issued: _Optional[int] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ..., training_macs: _Optional[int] = ..., training_macs_step: _Optional[int] = ...) -> None: ...
 
 class SeedRecord(_message.Message):
-    __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look")
+    __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look", "evaluations", "recovery_steps")
     STATE_FIELD_NUMBER: _ClassVar[int]
     GERMINATION_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -429,6 +471,8 @@ class SeedRecord(_message.Message):
     OBSERVATION_FIELD_NUMBER: _ClassVar[int]
     GATES_FIELD_NUMBER: _ClassVar[int]
     LOOK_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     state: SeedState
     germination: _command_pb2.SeedOperation
     germinated_step: int
@@ -439,7 +483,9 @@ class SeedRecord(_message.Message):
     observation: SeedObservation
     gates: _containers.RepeatedCompositeFieldContainer[_command_pb2.GateEvidence]
     look: int
-    def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ...) -> None: ...
+    evaluations: _containers.RepeatedCompositeFieldContainer[StackEvaluation]
+    recovery_steps: int
+    def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
     __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss")

@@ -147,6 +147,7 @@ class SlotKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SLOT_KIND_SPAN_CONV_LINEAR: _ClassVar[SlotKind]
     SLOT_KIND_RESIDUAL_LINEAR: _ClassVar[SlotKind]
     SLOT_KIND_RESIDUAL_CONV: _ClassVar[SlotKind]
+    SLOT_KIND_STACK: _ClassVar[SlotKind]
 
 class TaskType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -220,6 +221,8 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_PAUSED: _ClassVar[DecisionReason]
     DECISION_REASON_EMBARGO: _ClassVar[DecisionReason]
     DECISION_REASON_TOO_LATE: _ClassVar[DecisionReason]
+    DECISION_REASON_SCHEDULED: _ClassVar[DecisionReason]
+    DECISION_REASON_TARGET_REACHED: _ClassVar[DecisionReason]
 
 class RejectionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -398,6 +401,7 @@ SLOT_KIND_SPAN_CONV: SlotKind
 SLOT_KIND_SPAN_CONV_LINEAR: SlotKind
 SLOT_KIND_RESIDUAL_LINEAR: SlotKind
 SLOT_KIND_RESIDUAL_CONV: SlotKind
+SLOT_KIND_STACK: SlotKind
 TASK_TYPE_UNSPECIFIED: TaskType
 TASK_TYPE_CLASSIFICATION: TaskType
 TASK_TYPE_LANGUAGE_MODEL: TaskType
@@ -453,6 +457,8 @@ DECISION_REASON_OPERATOR: DecisionReason
 DECISION_REASON_PAUSED: DecisionReason
 DECISION_REASON_EMBARGO: DecisionReason
 DECISION_REASON_TOO_LATE: DecisionReason
+DECISION_REASON_SCHEDULED: DecisionReason
+DECISION_REASON_TARGET_REACHED: DecisionReason
 REJECTION_REASON_UNSPECIFIED: RejectionReason
 REJECTION_REASON_MISSING_SIGNATURE: RejectionReason
 REJECTION_REASON_INVALID_SIGNATURE: RejectionReason
