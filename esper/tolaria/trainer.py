@@ -142,6 +142,8 @@ class Trainer:
         wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
         if is_boundary:
             boundaries.cross(want_state=wants_state)
+        else:
+            self._run.executor.between_boundaries(session.progress.step)
         if session.is_epoch_end:
             boundaries.read_steps()
             if session.progress.step < self._run.total_steps:

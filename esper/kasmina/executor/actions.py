@@ -17,6 +17,7 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, judge, probe
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
+from esper.kasmina.executor.stacking import evaluate, graft_stack, take_out
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts
 from esper.leyline import BlendConfig, BlendSchedule, DirectiveKind, SeedDirective
 
@@ -49,6 +50,12 @@ def snapshot_twin(state: ExecutorState, directive: SeedDirective, step: int) -> 
     return {}
 
 
+def enter(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
+    """Puts a seed into the forward pass, or a run's copies behind it."""
+    is_stack = directive.slot_id in state.stack_slots
+    return (graft_stack if is_stack else attach)(state, directive, step)
+
+
 def run_probe(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """Interface and muting probe; the result is the seed's evidence."""
     graft, life = state.graft(directive.seed_id), state.life(directive.seed_id)
@@ -60,7 +67,10 @@ def run_probe(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
 
 def run_judge(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """One look at the grown arm, its twin and its muted self; the result is the seed's evidence."""
-    graft, life = state.graft(directive.seed_id), state.life(directive.seed_id)
+    life = state.life(directive.seed_id)
+    if life.plan.slot_id in state.stack_slots:
+        return evaluate(state, directive, step)
+    graft = state.graft(directive.seed_id)
     key = state.key("judge", directive.seed_id, step)
     result = judge(state.arm, state.twin, graft, state.task, look=directive.look, key=key)
     life.evidence.judgement = result
@@ -126,6 +136,9 @@ def install_twin(state: ExecutorState, directive: SeedDirective, step: int) -> F
 
 def remove(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """Takes the seed out of host, optimiser and hooks; one that is gone already is no failure."""
+    life = state.lives.get(directive.seed_id)
+    if life is not None and life.run is not None:
+        take_out(state, life)
     _forget(state, directive.seed_id)
     hanging = _in_both_arms(state, directive.seed_id)
     for arm, graft in hanging:
@@ -145,9 +158,13 @@ def _forget(state: ExecutorState, seed_id: str) -> None:
 
 
 def drop_twin(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """The grown arm stays; a seed that is still a module is permanent from now on."""
+    """The grown arm stays; a seed that is still a module is permanent from now on, a stack is part of the host."""
     state.twin = None
     life = state.lives.get(directive.seed_id)
+    if life is not None and life.run is not None:
+        slot_id = life.plan.slot_id
+        state.folded[slot_id] = state.folded.get(slot_id, 0) + 1
+        _forget(state, directive.seed_id)
     if life is not None and state.arm.graft(directive.seed_id) is not None:
         life.is_permanent = True
     return {}
@@ -172,7 +189,7 @@ def nothing(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
 
 ACTIONS: dict[int, Action] = {
     DirectiveKind.DIRECTIVE_KIND_BUILD: build,
-    DirectiveKind.DIRECTIVE_KIND_ATTACH: attach,
+    DirectiveKind.DIRECTIVE_KIND_ATTACH: enter,
     DirectiveKind.DIRECTIVE_KIND_INCUBATE: incubate,
     DirectiveKind.DIRECTIVE_KIND_SET_BLEND: set_blend,
     DirectiveKind.DIRECTIVE_KIND_SNAPSHOT_TWIN: snapshot_twin,

@@ -16,6 +16,7 @@ from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.kasmina.executor.state import ExecutorState, Facts, Life, all_finite
 from esper.leyline import SeedDirective, SeedRecipe
 
@@ -37,23 +38,27 @@ def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     values = {value.name: value.value for value in (*recipe.constants, *directive.parameters)}
     plan = SeedPlan(
         seed_id=directive.seed_id,
-        slot_id=state.slot(directive.slot_id).slot_id,
+        slot_id=directive.slot_id,
         blueprint_id=directive.blueprint_id,
         factory=recipe.factory,
         parameters=tuple(sorted(values.items())),
         initialization_seed=directive.initialization_seed,
     )
+    stack = state.stack_slots.get(plan.slot_id)
+    if (stack is not None) != (plan.factory in STACK_FACTORIES):
+        raise GraftFailed(f"{plan.factory} can't be grafted in slot {plan.slot_id!r}: one of them is a stack's")
     life = Life(plan=plan, module=grow(state, plan))
+    added = sum(parameter.numel() for parameter in life.module.parameters())
+    if stack is not None:
+        added = stack.part(state.arm.stacks, values).depth * stack.block_parameters
     state.lives[plan.seed_id] = life
-    return {
-        "digest_matched": True,
-        "parameters_finite": all_finite(life.module),
-        "added_parameters": sum(parameter.numel() for parameter in life.module.parameters()),
-    }
+    return {"digest_matched": True, "parameters_finite": all_finite(life.module), "added_parameters": added}
 
 
 def grow(state: ExecutorState, plan: SeedPlan) -> torch.nn.Module:
-    """A new module for the plan, at the host's present sizes."""
+    """A new module for the plan, at the host's present sizes; empty for a stack."""
+    if plan.factory in STACK_FACTORIES:
+        return torch.nn.Module()
     return build_seed(
         state.arm.model,
         state.slot(plan.slot_id),

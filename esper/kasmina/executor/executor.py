@@ -10,6 +10,7 @@ and at a boundary: execute(directives, step), at_boundary(step), collect(step). 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from opentelemetry import trace
@@ -27,7 +28,8 @@ from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, trace_forward
 from esper.kasmina.executor.saved import restore, saved
-from esper.kasmina.executor.slots.search import Search, find_slots
+from esper.kasmina.executor.slots.search import find_slots
+from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
@@ -42,6 +44,7 @@ class SeedExecutor:
     ) -> None:
         self._no_slots: ConfigError | None = None
         self._unseen: tuple[str, ...] = ()
+        self._refused_runs: tuple[str, ...] = ()
         self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
         self._measure_host()
         self._reports: list[DirectiveReport] = []
@@ -50,8 +53,8 @@ class SeedExecutor:
         """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
         state = self._state
         try:
-            found = self._find_slots()
-            state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
+            self._find_stacks()
+            self._find_slots()
             state.topology_changed()
         except ConfigError as error:
             self._no_slots = error
@@ -59,14 +62,33 @@ class SeedExecutor:
             what = f"can't be grown: looking for slots ended in {in_words(error)}; it trains with --grow never"
             self._no_slots = ConfigError("model", type(state.arm.model).__name__, what)
         if self._no_slots is not None:
-            state.slots = {}
+            state.slots, state.stack_slots = {}, {}
             state.topology_changed()
 
-    def _find_slots(self) -> Search:
-        state = self._state
+    def _find_stacks(self) -> None:
+        state, named = self._state, self._state.config.slots
+        names = None if named is None else [name for name in named if is_stack_name(name)]
+        found, refusals = find_stacks(state.arm.model, state.task.probe_inputs(), named=names)
+        state.stack_slots = {slot.slot_id: slot for slot in found}
+        self._refused_runs = tuple(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
+
+    def _find_slots(self) -> None:
+        """Slots of modules; a host that has none may still have stacks, which come behind them in order."""
+        state, named = self._state, self._state.config.slots
+        names = None if named is None else [name for name in named if not is_stack_name(name)]
         is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
         traced = trace_forward(state.arm.model, state.task.probe_inputs())
-        return find_slots(state.arm.model, traced, named=state.config.slots, is_causal=is_causal)
+        try:
+            found = find_slots(state.arm.model, traced, named=names, is_causal=is_causal)
+            state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
+        except ConfigError:
+            if names or not state.stack_slots:
+                raise
+        first = len(state.slots)
+        state.stack_slots = {
+            slot_id: replace(slot, order=order)
+            for order, (slot_id, slot) in enumerate(state.stack_slots.items(), first)
+        }
 
     @property
     def arm(self) -> TrainingArm:
@@ -91,7 +113,8 @@ class SeedExecutor:
     @property
     def fossils(self) -> dict[str, int]:
         """Seeds that are permanent, folded or as modules, by slot."""
-        return {slot_id: count for slot_id in self._state.slots if (count := fossils_in(self._state, slot_id))}
+        slot_ids = (*self._state.slots, *self._state.stack_slots)
+        return {slot_id: count for slot_id in slot_ids if (count := fossils_in(self._state, slot_id))}
 
     @property
     def topology(self) -> int:
@@ -136,11 +159,16 @@ class SeedExecutor:
         """Parts of the host that the search for slots could not look into as a whole, a line each."""
         return self._unseen
 
+    @property
+    def refused_runs(self) -> tuple[str, ...]:
+        """Lists of blocks that can't be repeated, each with the reason."""
+        return self._refused_runs
+
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""
         if self._no_slots is not None:
             raise self._no_slots
-        return describe(self.arm, self._state.task, list(self._state.slots.values()))
+        return describe(self.arm, self._state.task, self._state.specs)
 
     def host_parameters(self) -> list[nn.Parameter]:
         """The host's own trainable parameters: clipping looks at these."""
@@ -152,9 +180,11 @@ class SeedExecutor:
         return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
     def alpha_of(self, seed_id: str) -> float:
-        """Alpha of the last step prepared; 0 for a seed that isn't in the forward pass."""
-        graft = self.arm.graft(seed_id)
-        return 0.0 if graft is None else graft.alpha
+        """Alpha of the last step prepared, 1 for a stack that stands; 0 for what isn't in the forward pass."""
+        graft, life = self.arm.graft(seed_id), self._state.lives.get(seed_id)
+        if graft is None:
+            return float(life is not None and life.run is not None)
+        return graft.alpha
 
     def execute(self, directives: Iterable[SeedDirective], step: int) -> tuple[SeedDirective, ...]:
         """Does directives in order; those for later steps wait. Returns the ones that are the trainer's own to do."""
@@ -189,6 +219,12 @@ class SeedExecutor:
             if directive in self._state.queue:
                 self._state.queue.remove(directive)
                 self._do(directive, step)
+
+    def between_boundaries(self, step: int) -> None:
+        """Evaluations of a stack that are due at this very step: their steps were fixed at its graft."""
+        for directive in [d for d in self._state.queue if d.at_step <= step and self._is_evaluation(d)]:
+            self._state.queue.remove(directive)
+            self._do(directive, step)
 
     def before_step(self, step: int) -> None:
         """Alpha, learning rates and dropout draws of the seeds; call it after the scheduler has set its rates."""
@@ -262,6 +298,10 @@ class SeedExecutor:
 
     def _living(self) -> list[Life]:
         return [life for life in self._state.lives.values() if not life.is_permanent]
+
+    def _is_evaluation(self, directive: SeedDirective) -> bool:
+        life = self._state.lives.get(directive.seed_id)
+        return life is not None and life.run is not None and directive.kind == DirectiveKind.DIRECTIVE_KIND_JUDGE
 
     def _has_finished(self, life: Life) -> bool:
         graft = self.arm.graft(life.plan.seed_id)

@@ -21,19 +21,20 @@ def observe(state: ExecutorState, life: Life, step: int) -> SeedObservation:
     return SeedObservation(
         seed_id=life.plan.seed_id,
         step=step,
-        alpha=graft.blend.alpha_at(step) if graft is not None else 0.0,
+        alpha=graft.blend.alpha_at(step) if graft is not None else float(life.run is not None),
         gradient_norm=norm,
         rms_ratio=_rms_ratio(graft, life),
         isolation_violations=_leaks(life),
         smoothed_loss=state.smoothed_loss,
         smoothed_loss_at_graft=life.loss_at_graft,
         smoothed_loss_standard_error=state.loss_standard_error,
-        is_schedule_done=life.was_schedule_done,
+        is_schedule_done=life.was_schedule_done or life.run is not None,
         probe=evidence.probe,
         judgement=evidence.judgement,
         incubation_score=evidence.incubation_score,
         incubation_steps=None if incubation is None else incubation.steps_done,
         gradients_finite=are_finite,  # type: ignore[arg-type]
+        evaluations=evidence.evaluations,
     )
 
 
@@ -53,6 +54,7 @@ def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
             fossils=fossils_in(state, spec.slot_id),
             in_features=spec.in_features,
             out_features=spec.out_features,
+            depth=spec.depth if spec.HasField("depth") else None,
         )
         for spec in state.specs
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from esper.kasmina.executor.graft.graft import ConfidenceTap, ReadTap, WriteTap
 from esper.kasmina.executor.graft.wiring import seed_groups
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState
@@ -25,8 +27,18 @@ def find_remains(state: ExecutorState, seed_id: str) -> list[str]:
     # There is one twin at a time; with another seed alive it is that seed's.
     if state.twin is not None and not state.lives.keys() - {seed_id}:
         remains.append("a twin")
+    remains += _unkept_repetitions(state)
     if seed_id in state.lives:
         remains.append("the seed's record")
     if any(directive.seed_id == seed_id and directive.kind in SEED_BOUND for directive in state.queue):
         remains.append("a directive that waits for its step")
     return remains
+
+
+def _unkept_repetitions(state: ExecutorState) -> Iterator[str]:
+    """Repetitions of a run beyond those that were kept and those that are being judged."""
+    for slot_id, slot in state.stack_slots.items():
+        repeated = sum(run.path == slot.run.path for run in state.arm.stacks)
+        living = sum(life.run is not None and life.plan.slot_id == slot_id for life in state.lives.values())
+        if repeated > state.folded.get(slot_id, 0) + living:
+            yield f"a repetition of {slot_id} that nobody keeps"

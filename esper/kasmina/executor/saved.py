@@ -6,7 +6,7 @@ Structure is not pickled: seeds are built again from their plans, then their wei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any, TypeVar
 
 import torch
@@ -20,10 +20,20 @@ from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.passes.trace import trace_forward
 from esper.kasmina.executor.slots.slot import refreshed
+from esper.kasmina.executor.stack_slots import STACK_FACTORIES
+from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
-from esper.leyline import BlendConfig, DirectiveReport, JudgeResult, PairedScore, ProbeResult, SeedDirective
+from esper.leyline import (
+    BlendConfig,
+    DirectiveReport,
+    JudgeResult,
+    PairedScore,
+    ProbeResult,
+    SeedDirective,
+    StackEvaluation,
+)
 
-FORMAT = 2
+FORMAT = 3
 M = TypeVar("M", bound=Message)
 
 
@@ -101,6 +111,8 @@ def _graft(state: ExecutorState, arm: TrainingArm, record: Mapping[str, Any]) ->
 
 
 def _module(state: ExecutorState, arm: TrainingArm, plan: SeedPlan) -> torch.nn.Module:
+    if plan.factory in STACK_FACTORIES:
+        return torch.nn.Module()
     slot, seed = state.slot(plan.slot_id), plan.initialization_seed
     return build_seed(arm.model, slot, plan.factory, dict(plan.parameters), initialization_seed=seed)
 
@@ -125,6 +137,8 @@ def _life_record(state: ExecutorState, life: Life) -> dict[str, Any]:
             None if part is None else part.SerializeToString(deterministic=True)
             for part in (life.evidence.probe, life.evidence.judgement, life.evidence.incubation_score)
         ],
+        "evaluations": [part.SerializeToString(deterministic=True) for part in life.evidence.evaluations],
+        "run": None if life.run is None else list(astuple(life.run)),
         "loss_at_graft": life.loss_at_graft,
         "leaks": life.leaks,
         "fade": None if life.fade is None else life.fade.SerializeToString(deterministic=True),
@@ -148,7 +162,9 @@ def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
             probe=_message(ProbeResult, probe),
             judgement=_message(JudgeResult, judgement),
             incubation_score=_message(PairedScore, score),
+            evaluations=[StackEvaluation.FromString(content) for content in record["evaluations"]],
         ),
+        run=None if record["run"] is None else Run(*record["run"]),
         loss_at_graft=record["loss_at_graft"],
         leaks=record["leaks"],
         fade=_message(SeedDirective, record["fade"]),

@@ -20,7 +20,17 @@ from esper.kasmina.executor.passes.statistics import GradientStatistics
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, trace_forward
 from esper.kasmina.executor.slots.slot import Slot, refreshed
-from esper.leyline import DirectiveKind, JudgeResult, PairedScore, ProbeResult, SeedDirective, SlotSpec
+from esper.kasmina.executor.stack_slots import StackSlot
+from esper.kasmina.executor.stacks.run import Run
+from esper.leyline import (
+    DirectiveKind,
+    JudgeResult,
+    PairedScore,
+    ProbeResult,
+    SeedDirective,
+    SlotSpec,
+    StackEvaluation,
+)
 
 # What an action tells of itself: fields of its report.
 Facts = dict[str, Any]
@@ -58,9 +68,11 @@ class Evidence:
     probe: ProbeResult | None = None
     judgement: JudgeResult | None = None
     incubation_score: PairedScore | None = None
+    evaluations: list[StackEvaluation] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return any(part is not None for part in (self.probe, self.judgement, self.incubation_score))
+        single = (self.probe, self.judgement, self.incubation_score)
+        return any(part is not None for part in single) or bool(self.evaluations)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,6 +81,9 @@ class Life:
 
     plan: SeedPlan
     module: nn.Module
+    """What was built; empty for a stack, which copies what is there."""
+    run: Run | None = None
+    """The blocks that a stack repeated, from its graft on."""
     statistics: GradientStatistics = field(default_factory=GradientStatistics)
     evidence: Evidence = field(default_factory=Evidence)
     incubation: Incubation | None = None
@@ -89,6 +104,7 @@ class ExecutorState:
     config: ExecutorConfig
     fetch_artifact: Callable[[str], bytes]
     slots: dict[str, Slot]
+    stack_slots: dict[str, StackSlot] = field(default_factory=dict)
     specs: tuple[SlotSpec, ...] = ()
     slot_parameters: tuple[tuple[str, nn.Parameter], ...] = ()
     """Parameters of the layers at the slots' ends, by path."""
@@ -127,7 +143,8 @@ class ExecutorState:
     def slot(self, slot_id: str) -> Slot:
         slot = self.slots.get(slot_id)
         if slot is None:
-            raise GraftFailed(f"the host has no slot {slot_id!r}; it has {', '.join(self.slots)}")
+            known = ", ".join((*self.slots, *self.stack_slots))
+            raise GraftFailed(f"the host has no slot {slot_id!r} for a module; it has {known}")
         return slot
 
     def key(self, purpose: str, *parts: str | int) -> int:
@@ -145,7 +162,10 @@ class ExecutorState:
         if self.slots:
             trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:])
             self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
-        self.specs = tuple(slot.spec(self.arm.model) for slot in self.slots.values())
+        self.specs = (
+            *(slot.spec(self.arm.model) for slot in self.slots.values()),
+            *(slot.spec(self.arm.stacks) for slot in self.stack_slots.values()),
+        )
         self.slot_parameters = tuple(
             (path, parameter)
             for path in sorted({path for spec in self.specs for path in (spec.read_path, spec.write_path)})
@@ -163,7 +183,7 @@ class ExecutorState:
         except ConfigError:
             raise
         except Exception as error:
-            if self.slots:
+            if self.slots or self.stack_slots:
                 raise
             self.uncounted = in_words(error)
             return NO_MACS

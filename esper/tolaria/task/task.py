@@ -38,6 +38,11 @@ class SplitTask:
         """Bounded score of each sample, lower is better."""
         raise NotImplementedError
 
+    def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores that judge a stack, and the share of each sample's parts that was clipped: none of bounded ones."""
+        scores = self.scores(outputs, targets)
+        return scores, scores.new_zeros(len(scores))
+
     def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Which predictions are right."""
         return outputs.argmax(-1) == targets
@@ -84,11 +89,17 @@ class LanguageModel(SplitTask):
 
     def __init__(self, splits: Splits) -> None:
         super().__init__(splits, _token_loss, counts_hits=True)
-        self._clip = CLIP_IN_UNIFORM_GUESSES * log(splits.outputs)
+        self._guess = log(splits.outputs)
+        self._clip = CLIP_IN_UNIFORM_GUESSES * self._guess
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         nats = F.cross_entropy(outputs.float().flatten(0, 1), targets.flatten(), reduction="none")
         return nats.clamp(max=self._clip).view_as(targets).mean(-1)
+
+    def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Each token's loss clipped at that of a uniform guess, and the share of tokens that was."""
+        nats = F.cross_entropy(outputs.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        return nats.clamp(max=self._guess).mean(-1), (nats > self._guess).float().mean(-1)
 
 
 class Regression(SplitTask):

@@ -18,7 +18,7 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
-from esper.leyline import JudgeResult, PairedScore, ProbeResult
+from esper.leyline import JudgeResult, PairedScore, ProbeResult, StackEvaluation
 
 GRADIENT_SAMPLES = 64
 
@@ -64,6 +64,25 @@ def judge(arm: TrainingArm, twin: TrainingArm | None, graft: Graft, task: Task, 
         mean_twin_score=float(twin_scores.mean()),
         muted=paired(without, grown),
     )
+
+
+def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int, key: int) -> StackEvaluation:
+    """Both arms at one step; the clipped share is that of the arm in which more is clipped."""
+    (grown, grown_clipped), (reference, twin_clipped) = (_clipped_scores(each, task, key=key) for each in (arm, twin))
+    return StackEvaluation(
+        step=step,
+        twin=paired(reference, grown),
+        mean_twin_score=float(reference.mean()),
+        clipped_share=max(grown_clipped, twin_clipped),
+    )
+
+
+def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, float]:
+    """One score for each unit of the judging data, float64 [n] on the CPU, and the share of them that was clipped."""
+    with arm.measured(key):
+        parts = [task.clipped_scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
+    scores, clipped = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+    return scores, float(clipped.mean())
 
 
 def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResult:

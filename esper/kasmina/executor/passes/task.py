@@ -23,6 +23,9 @@ class Task(Protocol):
     def scores(self, outputs: Any, targets: Tensor) -> Tensor:
         """One bounded score for each independent unit, lower is better: [n]."""
 
+    def clipped_scores(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Each unit's score with no part beyond a uniform guess, and the share of parts clipped to it: [n], [n]."""
+
     def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """The judging data in a fixed order, on the model's device."""
 

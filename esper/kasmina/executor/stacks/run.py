@@ -66,6 +66,8 @@ def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal
     containers = {
         path: blocks_of(model, path) for path, module in model.named_modules() if path and _is_list_of_blocks(module)
     }
+    if not containers:
+        return [], []
     quietly = side_pass([model], key=draw_key("stacks"), training=False)
     with _watched(containers) as passed, quietly, torch.no_grad():
         model(inputs)

@@ -58,6 +58,9 @@ class ToyTask:
         probabilities = outputs.softmax(1)
         return (probabilities - F.one_hot(targets, CLASSES)).square().sum(1)
 
+    def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scores(outputs, targets), torch.zeros(len(targets))
+
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in (64, 80):
             yield self.inputs[start : start + 16], self.targets[start : start + 16]
@@ -84,6 +87,10 @@ class TokenTask:
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         nats = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
         return nats.clamp(max=4.0).view_as(targets).mean(1)
+
+    def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        nats = F.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        return nats.clamp(max=2.0).mean(1), (nats > 2.0).float().mean(1)
 
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         yield self.tokens[32:, :-1], self.tokens[32:, 1:]
@@ -282,6 +289,11 @@ class Rig:
         directives.append(self.directive("ATTACH", seed_id, slot_id=slot_id, blend=blend, isolate=isolate))
         return self.do(*directives)
 
+    def stack(self, seed_id: str = "s1", slot_id: str = "stack:blocks", **parameters: float) -> Collected:
+        """Twin, build, repetition of a run; fails the test if any of them failed."""
+        blueprint = "stack.part" if parameters else "stack.double"
+        return self.graft(blueprint, slot_id, seed_id, **parameters)
+
     def do(self, *directives: SeedDirective) -> Collected:
         """Executes at this boundary; every directive must succeed."""
         self.executor.execute(directives, self.step)
@@ -300,6 +312,7 @@ class Rig:
     def train(self, steps: int) -> None:
         for _ in range(steps):
             self._one_step()
+            self.executor.between_boundaries(self.step)
 
     def _one_step(self) -> None:
         inputs, targets = self.task.batch(self.step)

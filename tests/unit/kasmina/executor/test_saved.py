@@ -54,6 +54,21 @@ def built(run):
     run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
 
 
+def stacked(run):
+    """A stack under judgement, one evaluation made and not collected, one to come."""
+    run.stack()
+    run.executor.execute([run.directive("JUDGE", look=1, at_step=run.step + at) for at in (1, 6)], run.step)
+    run.train(2)
+
+
+def kept_stack(run):
+    run.stack()
+    run.train(2)
+    run.do(run.directive("DROP_TWIN"))
+    run.stack("s2", blocks=1)
+    run.train(1)
+
+
 PHASES = [folded, grafted_with_twin, incubating, permanent_module, fading, built]
 
 
@@ -70,13 +85,23 @@ def go_on(run):
     return seen, run.arm.digest(), twin, run.executor.side_macs, run.executor.seeds, run.executor.macs
 
 
-@pytest.mark.parametrize(("phase", "optimizer"), [*((phase, "adamw") for phase in PHASES), (grafted_with_twin, "sgd")])
+HOST_OF = {stacked: "transformer", kept_stack: "transformer"}
+EVERY_PHASE = [*PHASES, *HOST_OF]
+
+
+def host_of(phase):
+    return HOST_OF.get(phase, "noisy mlp")
+
+
+@pytest.mark.parametrize(
+    ("phase", "optimizer"), [*((phase, "adamw") for phase in EVERY_PHASE), (grafted_with_twin, "sgd")]
+)
 def test_a_restored_run_goes_on_bit_for_bit(rig, phase, optimizer):
-    run = rig("noisy mlp", optimizer=optimizer)
+    run = rig(host_of(phase), optimizer=optimizer)
     run.train(2)
     phase(run)
     state = through_a_file(run.executor.state_dict())
-    restored = rig("noisy mlp", optimizer=optimizer)
+    restored = rig(host_of(phase), optimizer=optimizer)
     restored.executor.load_state_dict(state)
     restored.step = run.step
     assert restored.arm.digest() == run.arm.digest()
@@ -85,9 +110,9 @@ def test_a_restored_run_goes_on_bit_for_bit(rig, phase, optimizer):
     assert go_on(restored) == go_on(run)
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", EVERY_PHASE)
 def test_a_run_can_go_back_after_it_has_gone_on(rig, phase):
-    run = rig("noisy mlp")
+    run = rig(host_of(phase))
     run.train(2)
     state, step = through_a_file(run.executor.state_dict()), run.step
     topology = run.executor.topology
@@ -99,7 +124,7 @@ def test_a_run_can_go_back_after_it_has_gone_on(rig, phase):
     assert go_on(run) == first
     run.executor.load_state_dict(state)
     run.step = step
-    plain = rig("noisy mlp")
+    plain = rig(host_of(phase))
     plain.train(2)
     assert run.arm.digest() == plain.arm.digest()
     assert run.executor.seeds == ()
@@ -128,7 +153,7 @@ def test_a_restored_cull_still_ends_in_the_never_grafted_run(rig):
 
 def test_an_unknown_format_is_refused(rig):
     run = rig("mlp")
-    with pytest.raises(ConfigError, match="expected executor state of format 2"):
+    with pytest.raises(ConfigError, match="expected executor state of format 3"):
         run.executor.load_state_dict({"format": 99})
 
 

@@ -1,0 +1,132 @@
+"""Stack slots: runs of equal blocks as places to grow, with the sizes and the work of one block.
+
+A slot outlives its grafts: the run of now is the run that was found, longer by every repetition that the arm holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.core.errors import ConfigError, GraftFailed
+from esper.kasmina.executor.judge.macs import counted
+from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kasmina.executor.passes.trace import in_words
+from esper.kasmina.executor.stacks.run import PREFIX, Refusal, Run, find_runs, named_run
+from esper.leyline import SlotKind, SlotSpec
+
+STACK_FACTORIES = frozenset({"stack.double", "stack.part"})
+PART = "blocks"
+"""Parameter of a recipe: how many of the run's last blocks are repeated; without it, all of them."""
+FEATURE_MAP_DIMS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackSlot:
+    """A run of blocks as it was found, and what one of them is."""
+
+    run: Run
+    order: int
+    features: int
+    positions: int
+    block_parameters: int
+    block_forward_macs: int
+
+    @property
+    def slot_id(self) -> str:
+        return self.run.slot_id
+
+    def now(self, repeated: Sequence[Run]) -> Run:
+        """The run with its copies; `repeated` are the repetitions that an arm holds."""
+        added = sum(run.depth for run in repeated if run.path == self.run.path)
+        return replace(self.run, stop=self.run.stop + added)
+
+    def part(self, repeated: Sequence[Run], parameters: Mapping[str, float]) -> Run:
+        """The blocks that a graft repeats: all of the run, or its last ones. Raises GraftFailed if it has fewer."""
+        whole = self.now(repeated)
+        blocks = int(parameters.get(PART, whole.depth))
+        if not 1 <= blocks <= whole.depth:
+            raise GraftFailed(f"{self.slot_id} has {whole.depth} blocks; {blocks} of them can't be repeated")
+        return replace(whole, start=whole.stop - blocks)
+
+    def spec(self, repeated: Sequence[Run]) -> SlotSpec:
+        """The slot as the services know it, with the depth of now."""
+        return SlotSpec(
+            slot_id=self.slot_id,
+            kind=SlotKind.SLOT_KIND_STACK,
+            read_path=self.run.path,
+            write_path=self.run.path,
+            in_features=self.features,
+            out_features=self.features,
+            width=self.features,
+            read_positions=self.positions,
+            write_positions=self.positions,
+            read_kernel=1,
+            write_kernel=1,
+            is_foldable=False,
+            fold_obstacle="a stack is part of the host as soon as it is grafted",
+            order=self.order,
+            depth=self.now(repeated).depth,
+            block_parameters=self.block_parameters,
+            block_forward_macs=self.block_forward_macs,
+        )
+
+
+def find_stacks(
+    model: nn.Module, inputs: Tensor, *, named: Sequence[str] | None
+) -> tuple[list[StackSlot], list[Refusal]]:
+    """The runs that the model offers or the user names, and the lists of blocks that are none, with the reason.
+
+    Raises ConfigError for a name that is no run.
+    """
+    if named is not None:
+        return [_slot(model, inputs, named_run(model, inputs, name)) for name in named], []
+    try:
+        runs, refusals = find_runs(model, inputs)
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - foreign code under hooks; a host without stacks can still be grown
+        return [], [Refusal("the model", f"looking for runs of blocks ended in {in_words(error)}")]
+    return [_slot(model, inputs, run) for run in runs], refusals
+
+
+def is_stack_name(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+def _slot(model: nn.Module, inputs: Tensor, run: Run) -> StackSlot:
+    block = run.blocks(model)[-1]
+    shape, macs = _work_of(model, block, inputs)
+    is_map = len(shape) == FEATURE_MAP_DIMS
+    return StackSlot(
+        run=run,
+        order=0,
+        features=shape[1] if is_map else shape[-1],
+        positions=max(1, math.prod(shape[2:] if is_map else shape[1:-1])),
+        block_parameters=sum(parameter.numel() for parameter in block.parameters()),
+        block_forward_macs=macs // len(inputs),
+    )
+
+
+def _work_of(model: nn.Module, block: nn.Module, inputs: Tensor) -> tuple[tuple[int, ...], int]:
+    """Shape of what the block reads, and its multiply-accumulates for all inputs."""
+    read: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    handle = block.register_forward_pre_hook(
+        lambda _, arguments, options: read.append((arguments, options)), with_kwargs=True
+    )
+    try:
+        with side_pass([model], key=draw_key("stacks"), training=False), torch.no_grad():
+            model(inputs)
+            handle.remove()
+            arguments, options = read[0]
+            _, macs = counted(lambda: block(*arguments, **options))
+    finally:
+        handle.remove()
+    values = (*arguments, *options.values())
+    return next(tuple(value.shape) for value in values if isinstance(value, Tensor)), macs

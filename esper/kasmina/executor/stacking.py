@@ -1,0 +1,87 @@
+"""How a stack stands in the host: grafted with proof that every copy works, evaluated beside its twin, undone.
+
+A stack jumps: what it does to the logits is measured and is no fault. A graft that fails, also for lack of memory,
+takes its copies out again.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, evaluate_stack
+from esper.kasmina.executor.stacks.equal import difference
+from esper.kasmina.executor.stacks.proof import prove
+from esper.kasmina.executor.stacks.run import Run
+from esper.kasmina.executor.state import ExecutorState, Facts, Life
+from esper.leyline import SeedDirective
+
+
+def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
+    """Repeats the run, and proves that every copy ran once and that the loss reaches all of it."""
+    life, arm = state.life(directive.seed_id), state.arm
+    if life.run is not None:
+        raise GraftFailed(f"stack {directive.seed_id!r} is in the host already")
+    if state.twin is None:
+        raise GraftFailed("a stack is undone by its twin alone, and there is none")
+    run = state.stack_slots[life.plan.slot_id].part(arm.stacks, dict(life.plan.parameters))
+    _refuse_changed(arm, run)
+    before = state.outputs()
+    copies = arm.repeat(run)
+    try:
+        after = state.outputs()
+        if after.shape != before.shape or not bool(torch.isfinite(after).all()):
+            raise GraftFailed(f"with stack {directive.seed_id} the outputs are {list(after.shape)} or not finite")
+        prove(arm.model, copies, lambda: _few_samples_loss(state), key=state.key("proof", directive.seed_id, step))
+        costs = count_macs(arm, state.task.probe_inputs())
+    except BaseException:
+        arm.take_out_copies()
+        raise
+    added = costs.forward - state.macs.forward
+    life.run, life.loss_at_graft = run, state.smoothed_loss
+    state.topology_changed()
+    return {
+        "max_logit_delta": float((after - before).abs().max()),
+        "added_parameters": sum(parameter.numel() for _, block in copies for parameter in block.parameters()),
+        "added_forward_macs": max(0, added),
+    }
+
+
+def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
+    """Both arms on the judging data; the result is one more piece of the stack's evidence."""
+    life = state.life(directive.seed_id)
+    if life.run is None or state.twin is None:
+        raise GraftFailed(f"stack {directive.seed_id!r} and its twin don't both stand")
+    key = state.key("judge", directive.seed_id, step)
+    result = evaluate_stack(state.arm, state.twin, state.task, step=step, key=key)
+    life.evidence.evaluations.append(result)
+    state.side_macs += result.twin.samples * (state.macs.forward + state.twin_macs.forward)
+    return {}
+
+
+def take_out(state: ExecutorState, life: Life) -> None:
+    """Undoes a stack by hand, weights of the originals as they have become; for one whose twin is gone."""
+    if state.arm.stacks[-1:] != [life.run]:
+        raise GraftFailed(f"stack {life.plan.seed_id} isn't the last repetition; only the last can be taken out")
+    state.arm.take_out_copies()
+    state.topology_changed()
+
+
+def _refuse_changed(arm: TrainingArm, run: Run) -> None:
+    """Seeds inside the blocks would be copied half, and folded ones may have made blocks unequal."""
+    inside = [graft.seed_id for graft in arm.grafts if graft.slot.write_path.startswith(f"{run.path}.")]
+    if inside:
+        raise GraftFailed(f"{run.slot_id} holds seeds of their own ({', '.join(inside)}): its blocks can't be repeated")
+    for index, (left, right) in enumerate(pairwise(run.blocks(arm.model)), run.start):
+        if found := difference(left, right):
+            raise GraftFailed(f"blocks {index} and {index + 1} of {run.path} are no longer equal: {found}")
+
+
+def _few_samples_loss(state: ExecutorState) -> Tensor:
+    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(state.task.judge_batches())))
+    return state.task.loss(state.arm.model(inputs), targets)

@@ -1,0 +1,218 @@
+"""A stack in the executor: found, grafted with its proof, evaluated, kept as part of the host or undone bit for bit."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from esper.core.errors import ConfigError
+from esper.leyline import SlotKind
+from tests.unit.kasmina.executor.conftest import Block, TokenTask, Transformer
+
+SLOT = "stack:blocks"
+
+
+class OneBlock(Transformer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Block())
+
+
+class Impatient(Transformer):
+    """Runs the first two of its blocks, however many there are."""
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
+        for block in list(self.blocks)[:2]:
+            x = block(x)
+        return self.head(x)
+
+
+def stack_spec(run):
+    return next(slot for slot in run.executor.manifest().slots if slot.kind == SlotKind.SLOT_KIND_STACK)
+
+
+def test_a_run_of_blocks_is_a_slot_with_its_sizes_and_its_work(rig):
+    spec = stack_spec(rig("transformer"))
+    assert (spec.slot_id, spec.depth, spec.order) == (SLOT, 2, max(1, spec.order))
+    assert spec.block_parameters == 2 * 8 + 8 * 12 + 12 + 12 * 8 + 8
+    assert spec.block_forward_macs == 8 * 2 * 8 * 12
+    assert (spec.in_features, spec.read_positions) == (8, 8)
+
+
+def test_the_models_own_slots_come_as_before_and_a_stack_can_be_named_alone(rig):
+    every = [slot.slot_id for slot in rig("transformer").executor.manifest().slots]
+    named = [slot.slot_id for slot in rig("transformer", slots=(SLOT,)).executor.manifest().slots]
+    assert every[-1] == SLOT
+    assert named == [SLOT]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "why"),
+    [(OneBlock, SLOT, "it has one block"), (Transformer, "stack:heads", "is no list of blocks")],
+)
+def test_a_named_run_that_is_none_is_refused_in_one_line(rig_of, model, name, why):
+    with pytest.raises(ConfigError, match=why):
+        rig_of(model(), TokenTask(), slots=(name,)).executor.manifest()
+
+
+def test_lists_that_are_no_runs_are_told_with_the_reason(rig_of):
+    (line,) = rig_of(OneBlock(), TokenTask()).executor.refused_runs
+    assert line == "blocks: it has one block, a run needs two"
+
+
+def test_a_stack_deepens_the_arm_and_not_the_twin_and_says_what_it_did(rig):
+    run = rig("transformer")
+    run.train(2)
+    before = run.executor.parameters, run.executor.macs.forward
+    report = run.stack().reports[-1]
+    spec, executor = stack_spec(run), run.executor
+    assert len(executor.arm.model.blocks) == 4
+    assert len(executor.twin.model.blocks) == 2
+    assert report.added_parameters == executor.parameters - before[0] == 2 * spec.block_parameters
+    assert report.added_forward_macs == executor.macs.forward - before[1] == 2 * spec.block_forward_macs
+    assert report.max_logit_delta > 0.0
+    assert executor.alpha_of("s1") == 1.0
+    (signal,) = [signal for signal in executor.collect(run.step).slots if signal.slot_id == SLOT]
+    assert (signal.depth, signal.fossils) == (4, 0)
+
+
+def test_a_part_of_the_run_is_its_last_blocks(rig):
+    run = rig("transformer")
+    run.train(2)
+    first = run.arm.model.blocks[0].fc1.weight.detach().clone()
+    last = run.arm.model.blocks[1].fc1.weight.detach().clone()
+    run.stack(blocks=1)
+    weights = [block.fc1.weight for block in run.arm.model.blocks]
+    assert all(torch.equal(a, b) for a, b in zip(weights, [first, last, last], strict=True))
+
+
+def test_blocks_that_do_not_run_are_taken_out_again(rig_of):
+    run, plain = (rig_of(Impatient(), TokenTask()) for _ in range(2))
+    plain.arm.model.load_state_dict(run.arm.model.state_dict())
+    parts = [run.directive("SNAPSHOT_TWIN"), run.build("stack.double", SLOT)]
+    why = run.failure(*parts, run.directive("ATTACH", slot_id=SLOT, blend={}))
+    assert "ran 0 times" in why
+    assert len(run.arm.model.blocks) == 2
+    run.do(run.directive("INSTALL_TWIN"))
+    for each in (run, plain):
+        each.train(3)
+    assert run.arm.digest() == plain.arm.digest()
+
+
+def test_an_out_of_memory_takes_the_copies_out_again(rig):
+    run = rig("transformer")
+    loss, run.task.loss = run.task.loss, None
+
+    def exhausted(outputs, targets):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    run.task.loss = exhausted
+    parts = [run.directive("SNAPSHOT_TWIN"), run.build("stack.double", SLOT)]
+    assert "out of memory" in run.failure(*parts, run.directive("ATTACH", slot_id=SLOT, blend={}))
+    run.task.loss = loss
+    assert len(run.arm.model.blocks) == 2
+    assert sum(len(group["params"]) for group in run.arm.optimizer.param_groups) == len(
+        list(run.arm.model.parameters())
+    )
+
+
+def test_a_stack_without_a_twin_is_refused(rig):
+    run = rig("transformer")
+    why = run.failure(run.build("stack.double", SLOT), run.directive("ATTACH", slot_id=SLOT, blend={}))
+    assert "undone by its twin alone" in why
+
+
+def test_a_module_inside_the_blocks_keeps_them_from_being_repeated(rig):
+    run = rig("transformer")
+    slot_id = next(slot.slot_id for slot in run.executor.manifest().slots if slot.write_path.startswith("blocks.0."))
+    blueprint = "span.linear" if slot_id.startswith("span") else "residual.linear"
+    run.graft(blueprint, slot_id, "s0", width=2)
+    run.do(run.directive("DROP_TWIN", "s0"))
+    parts = [run.directive("SNAPSHOT_TWIN"), run.build("stack.double", SLOT)]
+    why = run.failure(*parts, run.directive("ATTACH", slot_id=SLOT, blend={}))
+    assert "holds seeds of their own (s0)" in why
+
+
+def test_a_stacks_recipe_fits_no_other_slot_and_no_other_recipe_fits_a_stack(rig):
+    run = rig("transformer")
+    other = next(slot.slot_id for slot in run.executor.manifest().slots if slot.slot_id != SLOT)
+    assert "one of them is a stack's" in run.failure(run.build("stack.double", other))
+    assert "one of them is a stack's" in run.failure(run.build("span.linear", SLOT, width=2))
+
+
+def test_evaluations_come_at_their_very_steps_and_in_order(rig):
+    run = rig("transformer")
+    run.train(1)
+    run.stack()
+    side = run.executor.side_macs
+    run.executor.execute([run.directive("JUDGE", look=1, at_step=step) for step in (3, 4, 6)], run.step)
+    run.train(4)
+    (first,) = run.executor.collect(run.step).observations
+    run.train(2)
+    (second,) = run.executor.collect(run.step).observations
+    assert [part.step for part in first.evaluations] == [3, 4]
+    assert [part.step for part in second.evaluations] == [6]
+    one = first.evaluations[0]
+    assert one.twin.samples == 16
+    assert one.twin.variance > 0.0
+    assert 0.0 <= one.clipped_share <= 1.0
+    assert run.executor.side_macs > side
+
+
+def test_an_evaluation_leaves_no_trace(rig):
+    run, plain = rig("transformer"), rig("transformer")
+    for each in (run, plain):
+        each.stack()
+    run.executor.execute([run.directive("JUDGE", look=1, at_step=step) for step in (1, 2)], run.step)
+    for each in (run, plain):
+        each.train(4)
+    assert run.arm.digest() == plain.arm.digest()
+    assert run.executor.twin.digest() == plain.executor.twin.digest()
+
+
+def test_a_culled_stack_ends_in_the_never_grafted_run_and_leaves_nothing(rig):
+    run, plain = rig("transformer", optimizer="adamw"), rig("transformer", optimizer="adamw")
+    for each in (run, plain):
+        each.train(3)
+    run.stack()
+    run.executor.execute([run.directive("JUDGE", look=1, at_step=99)], run.step)
+    run.train(4)
+    run.do(run.directive("INSTALL_TWIN"))
+    (report,) = run.do(run.directive("CHECK_RESET")).reports
+    assert list(report.remains) == []
+    plain.train(4)
+    for each in (run, plain):
+        each.train(3)
+    assert run.arm.digest() == plain.arm.digest()
+    assert stack_spec(run).depth == 2
+
+
+def test_a_kept_stack_is_plain_pytorch_and_is_stacked_again(rig):
+    run = rig("transformer")
+    run.stack()
+    run.train(2)
+    run.executor.execute([run.directive("JUDGE", look=2, at_step=50)], run.step)
+    run.do(run.directive("DROP_TWIN"))
+    assert run.executor.seeds == ()
+    assert not run.executor.is_unsettled
+    assert run.executor.fossils == {SLOT: 1}
+    deeper = Transformer()
+    deeper.blocks = nn.Sequential(OrderedDict((str(i), Block()) for i in range(4)))
+    deeper.load_state_dict(run.arm.model.state_dict())
+    run.stack("s2")
+    assert len(run.arm.model.blocks) == 8
+    run.train(60)
+    assert all(not observation.evaluations for observation in run.executor.collect(run.step).observations)
+
+
+def test_a_seed_that_is_not_judged_at_the_end_leaves_by_its_twin(rig):
+    run, plain = rig("transformer"), rig("transformer")
+    run.stack()
+    for each in (run, plain):
+        each.train(3)
+    assert run.executor.finish(run.step) == ()
+    assert run.arm.digest() == plain.arm.digest()
