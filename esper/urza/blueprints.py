@@ -14,6 +14,7 @@ SPAN_CONV = SlotKind.SLOT_KIND_SPAN_CONV
 SPAN_CONV_LINEAR = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR
 RESIDUAL_LINEAR = SlotKind.SLOT_KIND_RESIDUAL_LINEAR
 RESIDUAL_CONV = SlotKind.SLOT_KIND_RESIDUAL_CONV
+STACK = SlotKind.SLOT_KIND_STACK
 
 SAFE = BlueprintTier.BLUEPRINT_TIER_SAFE
 EXPERIMENTAL = BlueprintTier.BLUEPRINT_TIER_EXPERIMENTAL
@@ -131,6 +132,28 @@ BUILTIN: tuple[Row, ...] = (
         recommendation="Only on sequences; its cost grows with the square of their length.",
         tier=EXPERIMENTAL,
         resources=ResourceProfile.RESOURCE_PROFILE_MEMORY_HEAVY,
+    ),
+    Row(
+        blueprint_id="stack.double",
+        name="Doubled stack",
+        description="A run of equal blocks, repeated behind itself with weights and optimiser state: twice the depth.",
+        slot_kinds=(STACK,),
+        parameters=(),
+        risk=0.25,
+        recommendation="For language models; it jumps, and is judged after it has recovered. Part of the host at once.",
+        is_zero_output=False,
+    ),
+    Row(
+        blueprint_id="stack.part",
+        name="Lengthened stack",
+        description="The last blocks of a run, repeated behind it: where twice the depth would be too much.",
+        slot_kinds=(STACK,),
+        parameters=(
+            Bounds(name="blocks", low=1, high=1024, default=1, meaning="blocks that are repeated, at most the run's"),
+        ),
+        risk=0.25,
+        recommendation="To end at a given depth or within a budget; otherwise double.",
+        is_zero_output=False,
     ),
     Row(
         blueprint_id="control.random_frozen",

@@ -62,6 +62,11 @@ class Catalog:
         return sorted(fitting, key=lambda blueprint: blueprint.is_control)
 
 
+def is_stack(blueprint: Blueprint) -> bool:
+    """Whether it repeats blocks of the host, which has no blend, no incubation and no fold."""
+    return SlotKind.SLOT_KIND_STACK in blueprint.slot_kinds
+
+
 def misfit(blueprint: Blueprint, slot: SlotSpec, task: TaskType) -> str | None:
     """Why the blueprint can't be built in the slot of a host with this task, or None."""
     if slot.kind not in blueprint.slot_kinds:

@@ -55,6 +55,9 @@ class Shape:
     read_kernel: int
     write_kernel: int
     is_causal: bool
+    depth: int
+    block_parameters: int
+    block_forward_macs: int
 
 
 Parameters = Mapping[str, float]
@@ -77,6 +80,9 @@ def cost(
         read_kernel=slot.read_kernel,
         write_kernel=slot.write_kernel,
         is_causal=task == TaskType.TASK_TYPE_LANGUAGE_MODEL,
+        depth=signal.depth if signal is not None else slot.depth,
+        block_parameters=slot.block_parameters,
+        block_forward_macs=slot.block_forward_macs,
     )
     return FORMULAS[blueprint.blueprint_id](shape, parameters)
 
@@ -144,6 +150,12 @@ def _attention(shape: Shape, parameters: Parameters) -> Cost:
     )
 
 
+def _stack(shape: Shape, parameters: Parameters) -> Cost:
+    """Copies of so many blocks; of all that the run has, where a blueprint doesn't say."""
+    blocks = int(parameters.get("blocks", shape.depth))
+    return Cost(parameters=blocks * shape.block_parameters, forward_macs=blocks * shape.block_forward_macs)
+
+
 def _control(shape: Shape, parameters: Parameters) -> Cost:
     return (_span if shape.kind in SPAN_KINDS else _residual)(shape, parameters)
 
@@ -156,5 +168,7 @@ FORMULAS: dict[str, Formula] = {
     "adapter.low_rank": _low_rank,
     "gate.channel": _channel_gate,
     "attention.self": _attention,
+    "stack.double": _stack,
+    "stack.part": _stack,
     "control.random_frozen": _control,
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from esper.core.dependency_guard import require
-from esper.kasmina.control import gates, lifecycle, moves
+from esper.kasmina.control import gates, lifecycle, moves, stack_course
 from esper.kasmina.control.gates import EXTEND, FAIL, G1, G2, G3, PASS, WAIT
 from esper.kasmina.control.lifecycle import BLENDING, EMBARGOED, PROBATIONARY, SHADOWING, TRAINING
 from esper.kasmina.control.reports import take_report
@@ -54,8 +54,10 @@ def take_observation(turn: Turn, observation: SeedObservation) -> SeedRecord:
     """Store an observation; leaks add up and a gradient once not finite stays so for the stage."""
     remedy = "the trainer knows a seed that this run doesn't have; resume the run from its checkpoint"
     record = require(turn.find(observation.seed_id), "kasmina", "seed", observation.seed_id, remedy)
+    stack_course.take_evaluations(record, list(observation.evaluations))
     merged = SeedObservation()
     merged.CopyFrom(observation)
+    merged.ClearField("evaluations")
     if record.HasField("observation"):
         merged.isolation_violations += record.observation.isolation_violations
         if record.observation.HasField("gradients_finite") and not record.observation.gradients_finite:
@@ -140,6 +142,9 @@ def _probed(turn: Turn, record: SeedRecord, observation: SeedObservation) -> Non
 
 def _judged(turn: Turn, record: SeedRecord, observation: SeedObservation) -> None:
     """One look of the sequential test; an undecided first look gets one more window, if there is time for it."""
+    if turn.traits(record).is_stack:
+        stack_course.take_look(turn, record)
+        return
     if not observation.HasField("judgement") or observation.judgement.look < record.look:
         return
     growth, life = turn.state.growth, turn.life

@@ -23,6 +23,7 @@ from esper.leyline import (
     SeedGate,
     SeedObservation,
     SeedRecord,
+    StackTest,
 )
 
 PASS = GateVerdict.GATE_VERDICT_PASS
@@ -48,6 +49,7 @@ class SeedTraits:
     is_control: bool
     is_residual: bool
     incubates: bool
+    is_stack: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,16 +63,20 @@ class Measure:
     samples: int | None = None
 
 
-def g0_sanity(record: SeedRecord, report: DirectiveReport) -> GateEvidence:
-    """Of the reports until the graft: done, the right artefact, finite, and no change of the host's function."""
+def g0_sanity(record: SeedRecord, report: DirectiveReport, traits: SeedTraits) -> GateEvidence:
+    """Of the reports until the graft: done, the right artefact, finite, and no change of the host's function.
+
+    A stack changes it, and nothing may cull it for that.
+    """
     delta = report.max_logit_delta if report.HasField("max_logit_delta") else None
-    measure = Measure(quantity="largest change of any logit", value=delta, threshold=0.0)
+    threshold = None if traits.is_stack else 0.0
+    measure = Measure(quantity="largest change of any logit", value=delta, threshold=threshold)
     evidence = _evidence(record, G0, report.step, measure, "built and sound")
-    problem = _g0_problem(report)
+    problem = _g0_problem(report, traits)
     return _failed(evidence, problem) if problem else evidence
 
 
-def _g0_problem(report: DirectiveReport) -> str | None:
+def _g0_problem(report: DirectiveReport, traits: SeedTraits) -> str | None:
     if not report.succeeded:
         return f"{_kind_name(report.kind)} failed: {report.failure}"
     if report.kind == DirectiveKind.DIRECTIVE_KIND_BUILD:
@@ -81,6 +87,8 @@ def _g0_problem(report: DirectiveReport) -> str | None:
         return None
     if not report.HasField("max_logit_delta"):
         return "the graft's effect on the logits was not measured"
+    if traits.is_stack:
+        return None if math.isfinite(report.max_logit_delta) else "the graft's effect on the logits is not finite"
     if report.max_logit_delta != 0.0:
         return f"the graft changed the host's logits by {report.max_logit_delta:g}, a graft must change nothing"
     return None
@@ -151,6 +159,27 @@ def g3_interface(record: SeedRecord, observation: SeedObservation, life: LifeSet
         return _failed(evidence, f"the interface doesn't match: {probe.mismatch}")
     if not z > HARM_Z:
         return _failed(evidence, f"the host is better without it: z = {z:.2f}")
+    return evidence
+
+
+def g3_stack(record: SeedRecord, report: DirectiveReport, problem: str | None) -> GateEvidence:
+    """A stack that stands was proven at its graft; `problem` is why it couldn't be judged."""
+    measure = Measure(quantity="blocks' parameters added", value=float(report.added_parameters))
+    evidence = _evidence(record, G3, report.step, measure, "every copy runs once, and the loss reaches all of it")
+    return _failed(evidence, problem) if problem else evidence
+
+
+def g4_stack(record: SeedRecord, step: int, test: StackTest, verdict: GateVerdict, detail: str) -> GateEvidence:
+    """One look at a stack."""
+    measure = Measure(
+        quantity="z of the mean gain over the twin beyond the margin",
+        value=test.z if test.HasField("z") else None,
+        threshold=test.z_threshold,
+        samples=record.evaluations[-1].twin.samples,
+    )
+    evidence = _evidence(record, G4, step, measure, detail)
+    evidence.verdict = verdict
+    evidence.stack.CopyFrom(test)
     return evidence
 
 

@@ -13,9 +13,11 @@ from esper.kasmina.control.blend import blend_problem, graft_problem
 from esper.kasmina.control.budget import budget_problem
 from esper.kasmina.control.lifecycle import ALIVE, CLOSING, DORMANT, GERMINATED, stage_name
 from esper.kasmina.control.moves import attach
+from esper.kasmina.control.stack_course import plan_problem
 from esper.kasmina.control.turn import Refusal, Turn
 from esper.leyline import (
     AdaptationCommand,
+    BlendMode,
     Blueprint,
     DirectiveKind,
     HandlingClass,
@@ -26,7 +28,7 @@ from esper.leyline import (
     SeedRecord,
     SeedState,
 )
-from esper.urza.catalog import completed, misfit
+from esper.urza.catalog import completed, is_stack, misfit
 from esper.urza.cost import cost
 
 R = RejectionReason
@@ -67,12 +69,29 @@ def _life_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     """No seed's stages may end after learning-rate decay begins."""
     life = turn.life
     blueprint = _blueprint(turn, command.seed)
-    incubation = life.incubation_steps if blueprint and turn.incubates(blueprint.is_control) else 0
+    if blueprint and is_stack(blueprint):
+        return None  # its window is its own
+    incubation = life.incubation_steps if blueprint and turn.incubates(blueprint) else 0
     end = turn.step + 4 * life.reaction_steps + incubation + life.window_steps
     if end <= life.growth_end_step:
         return None
     detail = f"the seed would be judged at step {end}, growth ends at step {life.growth_end_step}"
     return Refusal(R.REJECTION_REASON_GROWTH_ENDED, detail)
+
+
+def _stack_can_be_judged(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    """A stack needs blocks to copy, and a plan of looks that ends before the learning rate falls."""
+    slot, blueprint = turn.slot(command.seed.slot_id), turn.catalog.get(command.seed.blueprint_id)
+    if slot is None or not is_stack(blueprint):
+        return None
+    signal = turn.signal(slot.slot_id)
+    depth = signal.depth if signal else slot.depth
+    blocks = completed(blueprint, given_parameters(command.seed)).get("blocks", depth)
+    if blocks > depth:
+        detail = f"{slot.slot_id} has {depth} blocks; {blocks:g} of them can't be repeated"
+        return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, detail)
+    problem = plan_problem(turn, turn.step + 4 * turn.life.reaction_steps)
+    return Refusal(R.REJECTION_REASON_GROWTH_ENDED, f"it can't be judged: {problem}") if problem else None
 
 
 def _slot_is_open(turn: Turn, command: AdaptationCommand) -> Refusal | None:
@@ -121,8 +140,12 @@ def _blend_is_sound(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     slot, blueprint = turn.slot(command.seed.slot_id), turn.catalog.get(command.seed.blueprint_id)
     if slot is None:
         return None
-    is_silent = blueprint.is_zero_output and not turn.incubates(blueprint.is_control)
     blend = command.seed.blend
+    if is_stack(blueprint):
+        is_plain = blend.mode == BlendMode.BLEND_MODE_RESIDUAL and blend.alpha_start == blend.alpha_target == 1.0
+        problem = None if is_plain else "a stack has no blend: give RESIDUAL with alpha_start = alpha_target = 1"
+        return Refusal(R.REJECTION_REASON_INVALID_BLEND, problem) if problem else None
+    is_silent = blueprint.is_zero_output and not turn.incubates(blueprint)
     problem = blend_problem(blend, turn.channels(slot), turn.spec.manifest, turn.life)
     problem = problem or graft_problem(blend, is_silent=is_silent)
     return Refusal(R.REJECTION_REASON_INVALID_BLEND, problem) if problem else None
@@ -155,6 +178,7 @@ CHECKS: tuple[Check, ...] = (
     _artifact_is_there,
     _restricted_is_named,
     _life_fits,
+    _stack_can_be_judged,
     _blend_is_sound,
     _needs_no_teacher,
     _budget_holds,
@@ -171,7 +195,7 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     record = _new_record(turn, command)
     turn.move(record, GERMINATED, command.command_id, f"germinated as {blueprint.blueprint_id}")
     turn.state.growth.germinated += 1
-    incubates = turn.incubates(blueprint.is_control)
+    incubates = turn.incubates(blueprint)
     if not incubates and turn.has_twins:
         turn.direct(DirectiveKind.DIRECTIVE_KIND_SNAPSHOT_TWIN, command.command_id, record)
     _build(turn, record, blueprint, command)

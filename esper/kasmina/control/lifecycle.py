@@ -41,6 +41,15 @@ NEXT: Mapping[SeedStage, frozenset[SeedStage]] = MappingProxyType(
     }
 )
 
+# A stack stands as soon as it is grafted: no blend, no incubation, and once kept it is the host.
+STACK_NEXT: Mapping[SeedStage, frozenset[SeedStage]] = MappingProxyType(
+    {
+        **NEXT,
+        GERMINATED: frozenset({SHADOWING, CULLED, TERMINATED}),
+        FOSSILIZED: frozenset(),
+    }
+)
+
 # In the host, or on its way in or out of it: one such seed at a time.
 ALIVE = frozenset({GERMINATED, TRAINING, BLENDING, SHADOWING, PROBATIONARY, CULLED})
 # Stages from which a command may cull.
@@ -64,11 +73,18 @@ def require_stage(record: SeedRecord, allowed: Iterable[SeedStage], action: str)
 
 
 def move(
-    record: SeedRecord, to_stage: SeedStage, *, step: int, command_id: str, reason: str, gate: SeedGate | None = None
+    record: SeedRecord,
+    to_stage: SeedStage,
+    *,
+    step: int,
+    command_id: str,
+    reason: str,
+    gate: SeedGate | None = None,
+    table: Mapping[SeedStage, frozenset[SeedStage]] = NEXT,
 ) -> StageTransition:
     """Move the seed, clear the verdict that the old stage waited for, and return the record of the move."""
     from_stage = record.state.stage
-    if to_stage not in NEXT[from_stage]:
+    if to_stage not in table[from_stage]:
         detail = f"{stage_name(from_stage)} to {stage_name(to_stage)} is no move of the lifecycle"
         raise LifecycleConflict(f"seed {record.state.seed_id}: {detail}")
     record.state.stage = to_stage

@@ -6,7 +6,7 @@ was reached.
 
 from __future__ import annotations
 
-from esper.kasmina.control import lifecycle
+from esper.kasmina.control import lifecycle, stack_course
 from esper.kasmina.control.lifecycle import (
     BLENDING,
     CULLED,
@@ -54,16 +54,20 @@ def blend(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: Se
 
 
 def shadow(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: SeedGate | None = None) -> None:
-    """The schedule is over: probe the interface."""
+    """The schedule is over: probe the interface. A stack was proven with its graft."""
     turn.move(record, SHADOWING, command_id, reason, gate)
-    turn.direct(DirectiveKind.DIRECTIVE_KIND_PROBE, command_id, record)
+    if not turn.traits(record).is_stack:
+        turn.direct(DirectiveKind.DIRECTIVE_KIND_PROBE, command_id, record)
 
 
 def put_on_probation(
     turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: SeedGate | None = None
 ) -> None:
-    """Judge at the end of the window that began with the graft."""
+    """Judge at the end of the window that began with the graft, a stack at the looks that are fixed now."""
     turn.move(record, PROBATIONARY, command_id, reason, gate)
+    if turn.traits(record).is_stack:
+        stack_course.order_evaluations(turn, record, command_id)
+        return
     grafted_step = record.grafted_step if record.HasField("grafted_step") else turn.step
     record.window_end_step = max(grafted_step + turn.life.window_steps, turn.step)
     order_judgement(turn, record, command_id)
@@ -90,7 +94,10 @@ def fossilize(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate
     growth.looks_since_fossil = 0
     growth.culls_in_row = 0
     growth.added_parameters += record.state.parameters
-    record.state.is_folded = False
+    record.state.is_folded = turn.traits(record).is_stack
+    if record.state.is_folded:
+        # Part of the host already; the evaluations that its verdict didn't need are not made.
+        del record.pending[:]
     if can_fold(turn, record):
         turn.direct(DirectiveKind.DIRECTIVE_KIND_FOLD, command_id, record)
     # Also where there is no twin: it is what makes a seed that stays a module permanent.
@@ -126,7 +133,7 @@ def cull(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: See
 
 def remove(turn: Turn, record: SeedRecord, command_id: str) -> None:
     """Take the seed out without a twin; one that was attached fades first."""
-    if not record.HasField("grafted_step"):
+    if not record.HasField("grafted_step") or turn.traits(record).is_stack:
         turn.direct(DirectiveKind.DIRECTIVE_KIND_REMOVE, command_id, record)
         return
     turn.direct(DirectiveKind.DIRECTIVE_KIND_FADE, command_id, record, duration_steps=turn.life.fade_steps)

@@ -19,6 +19,8 @@ from esper.kasmina.control.lifecycle import (
     FOSSILIZED,
     NEXT,
     PROBATIONARY,
+    SHADOWING,
+    STACK_NEXT,
     TERMINATED,
     require_stage,
     stage_name,
@@ -122,7 +124,11 @@ def _advance_to(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     if record is None:
         return _unknown(command.seed.seed_id)
     target = command.seed.target_stage
-    if target not in NEXT[record.state.stage] or target not in moves.ENTRIES or target == TERMINATED:
+    if turn.traits(record).is_stack and target in (SHADOWING, PROBATIONARY):
+        detail = "a stack's looks are fixed by its graft; it can be moved to FOSSILIZED or CULLED alone"
+        return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, detail)
+    table = STACK_NEXT if turn.traits(record).is_stack else NEXT
+    if target not in table[record.state.stage] or target not in moves.ENTRIES or target == TERMINATED:
         here = stage_name(record.state.stage)
         detail = f"{here} to {stage_name(target)} is no move that a command can make; see the lifecycle"
         return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, detail)

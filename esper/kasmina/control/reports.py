@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 
 from esper.core.enums import short_name
-from esper.kasmina.control import gates, moves
+from esper.kasmina.control import gates, moves, stack_course
 from esper.kasmina.control.lifecycle import CULLED, EMBARGOED, GERMINATED, RESETTING
 from esper.kasmina.control.turn import Turn
 from esper.kasmina.metrics import DIRECTIVE_FAILED, RESET_INCOMPLETE
@@ -59,14 +59,27 @@ def _setup(turn: Turn, record: SeedRecord, report: DirectiveReport) -> None:
         record.state.alpha = record.germination.blend.alpha_start
     if record.state.verdict == FAIL:
         return
-    evidence = gates.g0_sanity(record, report)
+    evidence = gates.g0_sanity(record, report, turn.traits(record))
     is_complete = not any(directive.kind in SETUP for directive in record.pending)
     if evidence.verdict == FAIL or is_complete:
         turn.note(record, evidence)
     if evidence.verdict == FAIL or not is_complete or record.state.stage != GERMINATED:
         return
+    if turn.traits(record).is_stack:
+        _stand(turn, record, report)
+        return
     enter = moves.train if turn.traits(record).incubates else moves.blend
     enter(turn, record, record.state.command_id, "built and sound", SeedGate.SEED_GATE_G0_SANITY)
+
+
+def _stand(turn: Turn, record: SeedRecord, report: DirectiveReport) -> None:
+    """A stack's graft is its proof: what is left before its judgement is that it can be judged."""
+    command_id = record.state.command_id
+    moves.shadow(turn, record, command_id, "built and sound", SeedGate.SEED_GATE_G0_SANITY)
+    evidence = gates.g3_stack(record, report, stack_course.plan_problem(turn, record.grafted_step))
+    turn.note(record, evidence)
+    if evidence.verdict != FAIL:
+        moves.put_on_probation(turn, record, command_id, "every copy works", SeedGate.SEED_GATE_G3_INTERFACE)
 
 
 def _book(record: SeedRecord, report: DirectiveReport) -> None:

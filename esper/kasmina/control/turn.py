@@ -15,6 +15,7 @@ from esper.core.telemetry import AttributeValue, EventSpec
 from esper.kasmina.control import lifecycle
 from esper.kasmina.control.gates import SeedTraits
 from esper.leyline import (
+    Blueprint,
     DirectiveKind,
     GateEvidence,
     GateVerdict,
@@ -33,7 +34,7 @@ from esper.leyline import (
     SlotSpec,
     StageTransition,
 )
-from esper.urza.catalog import Catalog
+from esper.urza.catalog import Catalog, is_stack
 from esper.urza.cost import SPAN_KINDS
 
 
@@ -93,8 +94,9 @@ class Turn:
         signal = self.signal(slot.slot_id)
         return signal.out_features if signal else slot.out_features
 
-    def incubates(self, is_control: bool) -> bool:
-        return self.life.incubation == IncubationMode.INCUBATION_MODE_SHADOW and not is_control
+    def incubates(self, blueprint: Blueprint) -> bool:
+        is_shadowed = self.life.incubation == IncubationMode.INCUBATION_MODE_SHADOW
+        return is_shadowed and not blueprint.is_control and not is_stack(blueprint)
 
     def traits(self, record: SeedRecord) -> SeedTraits:
         """What the gates must know of the seed."""
@@ -103,7 +105,8 @@ class Turn:
         return SeedTraits(
             is_control=blueprint.is_control,
             is_residual=slot is not None and slot.kind not in SPAN_KINDS,
-            incubates=self.incubates(blueprint.is_control),
+            incubates=self.incubates(blueprint),
+            is_stack=is_stack(blueprint),
         )
 
     def direct(
@@ -127,8 +130,11 @@ class Turn:
         self, record: SeedRecord, to_stage: SeedStage, command_id: str, reason: str, gate: SeedGate | None = None
     ) -> None:
         """Move a seed along the lifecycle; old observations don't count in the stages that are measured anew."""
+        table = lifecycle.STACK_NEXT if self.traits(record).is_stack else lifecycle.NEXT
         self.transitions.append(
-            lifecycle.move(record, to_stage, step=self.step, command_id=command_id, reason=reason, gate=gate)
+            lifecycle.move(
+                record, to_stage, step=self.step, command_id=command_id, reason=reason, gate=gate, table=table
+            )
         )
         if to_stage in (lifecycle.TRAINING, lifecycle.BLENDING):
             record.ClearField("observation")

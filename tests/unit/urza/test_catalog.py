@@ -10,7 +10,7 @@ from esper.core.errors import ContractError, DependencyViolationError
 from esper.core.validation import violations
 from esper.leyline import Blueprint, HandlingClass, HazardBand, SeedRecipe, SlotKind, SlotSpec, TaskType
 from esper.urza.artifacts import ArtifactStore
-from esper.urza.catalog import Catalog, completed, digest_of, misfit
+from esper.urza.catalog import Catalog, completed, digest_of, is_stack, misfit
 
 CATALOG = Catalog.builtin()
 BLUEPRINTS = CATALOG.all()
@@ -41,6 +41,8 @@ def test_the_catalogue_holds_what_can_be_grown() -> None:
         "adapter.low_rank",
         "gate.channel",
         "attention.self",
+        "stack.double",
+        "stack.part",
         "control.random_frozen",
     ]
 
@@ -59,8 +61,8 @@ def test_every_slot_kind_has_a_blueprint_and_its_controls_come_last() -> None:
         assert not fitting[0].is_control
 
 
-def test_only_the_control_makes_output_when_built_and_is_never_used_unasked() -> None:
-    controls = [b for b in BLUEPRINTS if not b.is_zero_output]
+def test_of_what_is_built_only_the_control_makes_output_and_it_is_never_used_unasked() -> None:
+    controls = [b for b in BLUEPRINTS if not b.is_zero_output and not is_stack(b)]
     assert [b.blueprint_id for b in controls] == ["control.random_frozen"]
     assert controls[0].is_control
     assert controls[0].safety.handling == HandlingClass.HANDLING_CLASS_QUARANTINE

@@ -31,6 +31,15 @@ def test_a_signal_counts_more_than_the_slot_at_the_start() -> None:
     )
 
 
+def test_a_stack_costs_so_many_blocks_and_a_doubled_one_those_of_now() -> None:
+    spec = slot(SlotKind.SLOT_KIND_STACK, depth=3, block_parameters=50, block_forward_macs=40)
+    signal = SlotSignal(slot_id="s", in_features=8, out_features=8, width=8, fossils=1, depth=6)
+    assert cost(CATALOG.get("stack.double"), spec, None, {}, CLASSES) == Cost(parameters=150, forward_macs=120)
+    assert cost(CATALOG.get("stack.double"), spec, signal, {}, CLASSES) == Cost(parameters=300, forward_macs=240)
+    part = CATALOG.get("stack.part")
+    assert cost(part, spec, signal, {"blocks": 2}, CLASSES) == Cost(parameters=100, forward_macs=80)
+
+
 def test_a_convolution_span_owns_its_norm_and_pays_for_every_position() -> None:
     spec = slot(
         SlotKind.SLOT_KIND_SPAN_CONV,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esper.leyline import AdvanceRequest, DirectiveReport, SeedDirective, SeedObservation
-from tests.unit.kasmina.control.making import K, judgement, observation, probe, report, request, score
+from tests.unit.kasmina.control.making import K, evaluation, judgement, observation, probe, report, request, score
 
 TIMED = (K.DIRECTIVE_KIND_FADE, K.DIRECTIVE_KIND_INCUBATE)
 
@@ -24,6 +24,8 @@ class FakeExecutor:
     done: list[str] = field(default_factory=list)
     reports: list[DirectiveReport] = field(default_factory=list)
     living: dict[str, int] = field(default_factory=dict)
+    stacks: set[str] = field(default_factory=set)
+    clipped_share: float = 0.001
     fresh: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, directives: Iterable[SeedDirective], step: int) -> None:
@@ -54,19 +56,39 @@ class FakeExecutor:
             return
         if directive.kind in (K.DIRECTIVE_KIND_BUILD, K.DIRECTIVE_KIND_ATTACH):
             self.living[seed_id] = step
+        if directive.kind == K.DIRECTIVE_KIND_BUILD and directive.blueprint_id.startswith("stack."):
+            self.stacks.add(seed_id)
+        if directive.kind == K.DIRECTIVE_KIND_DROP_TWIN and seed_id in self.stacks:
+            self._forget(seed_id)
         if directive.kind in (
             K.DIRECTIVE_KIND_INSTALL_TWIN,
             K.DIRECTIVE_KIND_FADE,
             K.DIRECTIVE_KIND_REMOVE,
             K.DIRECTIVE_KIND_FOLD,
         ):
-            self.living.pop(seed_id, None)
+            self._forget(seed_id)
         if directive.kind == K.DIRECTIVE_KIND_PROBE:
             self.fresh.setdefault(seed_id, {})["probe"] = probe()
         if directive.kind == K.DIRECTIVE_KIND_JUDGE:
-            self.fresh.setdefault(seed_id, {})["judgement"] = judgement(self.gain, directive.look)
+            self._judge(directive)
         if directive.kind == K.DIRECTIVE_KIND_INCUBATE:
             self.fresh.setdefault(seed_id, {})["incubation_score"] = score(0.01)
+
+    def _judge(self, directive: SeedDirective) -> None:
+        fresh = self.fresh.setdefault(directive.seed_id, {})
+        if directive.seed_id in self.stacks:
+            made = evaluation(directive.at_step, self.gain, clipped_share=self.clipped_share)
+            fresh.setdefault("evaluations", []).append(made)
+        else:
+            fresh["judgement"] = judgement(self.gain, directive.look)
+
+    def _forget(self, seed_id: str) -> None:
+        """Gone with what waited to be judged."""
+        self.living.pop(seed_id, None)
+        gone = [
+            entry for entry in self.queue if entry[1].seed_id == seed_id and entry[1].kind == K.DIRECTIVE_KIND_JUDGE
+        ]
+        self.queue = [entry for entry in self.queue if entry not in gone]
 
     def _observe(self, seed_id: str, since: int, step: int) -> SeedObservation:
         is_done = step - since >= self.warmup_steps

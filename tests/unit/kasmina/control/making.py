@@ -39,6 +39,8 @@ from esper.leyline import (
     SelectionContext,
     SlotKind,
     SlotSpec,
+    StackEvaluation,
+    StackJudging,
     SubmoduleSpec,
     TaskType,
 )
@@ -49,6 +51,7 @@ RUN = "run-1"
 SLOT = "span_linear:fc1-fc2"
 OTHER_SLOT = "span_linear:fc2-fc3"
 RESIDUAL_SLOT = "residual_linear:act1-act1"
+STACK_SLOT = "stack:blocks"
 K = DirectiveKind
 
 
@@ -62,6 +65,33 @@ def slot(slot_id: str = SLOT, kind: SlotKind = SlotKind.SLOT_KIND_SPAN_LINEAR, *
         "order": 0,
     }
     return SlotSpec(slot_id=slot_id, kind=kind, read_path="fc1", write_path="fc2", **{**shape, **fields})
+
+
+def stack_slot(depth: int = 3, **fields: Any) -> SlotSpec:
+    sizes = {"in_features": 8, "out_features": 8, "width": 8, "read_positions": 16, "write_positions": 16}
+    blocks = {"depth": depth, "block_parameters": 100, "block_forward_macs": 80}
+    return slot(STACK_SLOT, SlotKind.SLOT_KIND_STACK, **{**sizes, **blocks, "is_foldable": False, **fields})
+
+
+def stack_judging(**fields: Any) -> StackJudging:
+    settings: dict[str, Any] = {
+        "margin": 0.002,
+        "error_rate": 0.02,
+        "evaluations": 8,
+        "max_clipped_share": 0.01,
+        "window_fraction": 0.1,
+        "window_recoveries": 1.5,
+        "recovery_steps": 120,
+    }
+    return StackJudging(**{**settings, **fields})
+
+
+def stack_run(depth: int = 3, **fields: Any) -> KasminaRunSpec:
+    """A language model with a run of blocks; `fields` are settings of a seed's life."""
+    run = spec(life=life(**{"stack": stack_judging(), **fields}))
+    run.manifest.task = TaskType.TASK_TYPE_LANGUAGE_MODEL
+    run.manifest.slots.append(stack_slot(depth))
+    return run
 
 
 def life(**fields: Any) -> LifeSettings:
@@ -181,6 +211,24 @@ def on_seed(kind: str, seed_id: str = "s1", *, step: int, **fields: Any) -> Adap
     operation = fields.pop("operation", {})
     seed = SeedOperation(seed_id=seed_id, operation=SeedOperationKind.Value(f"SEED_OPERATION_KIND_{kind}"), **operation)
     return command(fields.pop("command_id", f"{kind.lower()}-{seed_id}-{step}"), step=step, seed=seed, **fields)
+
+
+def double(seed_id: str = "s1", blueprint_id: str = "stack.double", **fields: Any) -> AdaptationCommand:
+    """Germinates a stack."""
+    operation = {
+        "slot_id": STACK_SLOT,
+        "blueprint_id": blueprint_id,
+        "blend": warm_blend(schedule_steps=0),
+        **fields.pop("operation", {}),
+    }
+    return germinate(seed_id, operation=operation, **fields)
+
+
+def evaluation(step: int, gain: float = 0.05, **fields: Any) -> StackEvaluation:
+    """The grown arm ahead of its twin by about `gain`; evaluations wander a little."""
+    wander = 0.0001 * (step * step % 7 - 3)
+    settings: dict[str, Any] = {"mean_twin_score": 1.5 - step / 1e4, "clipped_share": 0.001}
+    return StackEvaluation(step=step, twin=score(gain + wander, variance=0.0004), **{**settings, **fields})
 
 
 def report(directive: SeedDirective, step: int, **fields: Any) -> DirectiveReport:

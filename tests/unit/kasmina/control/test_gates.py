@@ -45,7 +45,7 @@ def done(kind: DirectiveKind, **fields: object) -> DirectiveReport:
 def test_g0_wants_a_sound_build_and_a_graft_that_changes_nothing(
     record: SeedRecord, report: DirectiveReport, verdict: int
 ) -> None:
-    assert gates.g0_sanity(record, report).verdict == verdict
+    assert gates.g0_sanity(record, report, PLAIN).verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from esper.core.validation import violations
-from esper.kasmina.control.lifecycle import ALIVE, CLOSING, NEXT
+from esper.kasmina.control.lifecycle import ALIVE, CLOSING, NEXT, STACK_NEXT
 from esper.leyline import CommandOutcome, GateVerdict, PauseOrder, ResumeOrder, SeedDirective, SeedStage
 from tests.unit.kasmina.control.fake_executor import FakeExecutor
-from tests.unit.kasmina.control.making import OTHER_SLOT, SLOT, K, command, germinate, life, on_seed, spec
+from tests.unit.kasmina.control.making import (
+    OTHER_SLOT,
+    SLOT,
+    STACK_SLOT,
+    K,
+    command,
+    double,
+    germinate,
+    on_seed,
+    stack_run,
+)
 from tests.unit.kasmina.control.service import Service
 
 OPERATOR = "operator:ada"
@@ -35,7 +45,9 @@ class KasminaMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY if Path(MEMORY).is_dir() else None)
         self.service = Service(Path(self.folder.name))
-        self.service.open(spec(life=life(growth_end_step=100_000, max_culls_in_row=4), total_steps=110_000))
+        run = stack_run(growth_end_step=100_000, max_culls_in_row=4)
+        run.total_steps = 110_000
+        self.service.open(run)
         self.executor = FakeExecutor()
         self.step, self.answered, self.commands, self.seeds = 100, 0, 0, 0
         self.outcomes: dict[str, CommandOutcome] = {}
@@ -62,12 +74,13 @@ class KasminaMachine(RuleBasedStateMachine):
         if outcome.accepted and asked.issued_by == "tamiyo":
             self._take(list(outcome.directives))
 
-    @rule(slot_id=st.sampled_from([SLOT, OTHER_SLOT]), lives=st.booleans())
+    @rule(slot_id=st.sampled_from([SLOT, OTHER_SLOT, STACK_SLOT]), lives=st.booleans())
     def germinate(self, slot_id: str, lives: bool) -> None:
         self.seeds += 1
-        self._order(
-            germinate(f"s{self.seeds}", step=self.step, operation={"slot_id": slot_id}, command_id=self._name())
-        )
+        what = {"step": self.step, "command_id": self._name()}
+        is_stack = slot_id == STACK_SLOT
+        seed_id = f"s{self.seeds}"
+        self._order(double(seed_id, **what) if is_stack else germinate(seed_id, operation={"slot_id": slot_id}, **what))
         if lives:
             self.train(boundaries=30, gain=0.05, is_lost=False)
             self.heed_the_verdicts()
@@ -182,7 +195,7 @@ def reachable(stage: int) -> set[int]:
     found: set[int] = set()
     frontier = {stage}
     while frontier:
-        frontier = {after for before in frontier for after in NEXT[before]} - found  # type: ignore[index]
+        frontier = {after for before in frontier for after in NEXT[before] | STACK_NEXT[before]} - found  # type: ignore[index]
         found |= frontier
     return found
 
