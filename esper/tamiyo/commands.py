@@ -23,7 +23,7 @@ from esper.leyline import (
 )
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
 from esper.tamiyo.policy import GERMINATE, Order
-from esper.urza.catalog import completed
+from esper.urza.catalog import completed, is_stack
 
 ISSUER = "tamiyo"
 
@@ -85,8 +85,19 @@ def settle(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
 
 
 def blend_for(blueprint: Blueprint, context: RunContext) -> BlendConfig:
-    """Zero-output seeds at full alpha under a warm-up; seeds that already speak rise slowly from zero."""
+    """Zero-output seeds at full alpha under a warm-up; seeds that already speak rise slowly from zero.
+
+    A stack has no blend, and the contract's field says so.
+    """
     life = context.spec.life
+    if is_stack(blueprint):
+        return BlendConfig(
+            mode=BlendMode.BLEND_MODE_RESIDUAL,
+            alpha_start=1.0,
+            alpha_target=1.0,
+            schedule=BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD,
+            schedule_steps=0,
+        )
     incubates = life.incubation == IncubationMode.INCUBATION_MODE_SHADOW
     is_silent = blueprint.is_zero_output and not incubates
     schedules = BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD, BlendSchedule.BLEND_SCHEDULE_LINEAR
@@ -104,7 +115,7 @@ def blend_for(blueprint: Blueprint, context: RunContext) -> BlendConfig:
 def _operation(order: Order, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> SeedOperation:
     if order.blueprint is None:
         return SeedOperation(seed_id=order.seed.seed_id if order.seed else "", operation=order.operation)
-    parameters = completed(order.blueprint, {})
+    parameters = completed(order.blueprint, order.values)
     return SeedOperation(
         seed_id=_next_seed_id(state, packet),
         operation=order.operation,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 
-from esper.leyline import IncubationMode, IssuedCommand, SeedStage, TamiyoRunSpec, TriggerSettings
+from esper.leyline import IncubationMode, IssuedCommand, SeedStage, SlotKind, TamiyoRunSpec, TriggerSettings
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.trigger import Trigger, resolve
 
@@ -46,9 +47,21 @@ class RunContext:
         return max(self.config.command_deadline_steps, 10 * self.spec.life.reaction_steps)
 
     @property
+    def grows_stacks(self) -> bool:
+        """Whether this run grows in depth, at steps that it fixed; then it grows nothing else by itself."""
+        return bool(self.trigger.stack_steps) and any(
+            slot.kind == SlotKind.SLOT_KIND_STACK for slot in self.spec.manifest.slots
+        )
+
+    @property
     def life_steps(self) -> int:
-        """Steps from a decision to germinate until its seed's fate is carried out."""
+        """Steps from a decision to germinate until its seed's fate is carried out; a stack then has a recovery left."""
         life = self.spec.life
+        if self.grows_stacks:
+            longest = math.floor(life.stack.window_fraction * self.spec.total_steps)
+            recovery = min(life.stack.recovery_steps, longest)
+            window = min(longest, math.ceil(life.stack.window_recoveries * recovery))
+            return window + recovery + 4 * life.reaction_steps
         incubates = life.incubation == IncubationMode.INCUBATION_MODE_SHADOW
         return life.window_steps + (life.incubation_steps if incubates else 0) + 4 * life.reaction_steps
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
-from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SlotKind, SystemStatePacket, TaskType
+from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SeedState, SlotKind, SystemStatePacket, TaskType
 from esper.tamiyo.context import RunContext
 
 PROVENANCE = "packet:v1"
@@ -153,6 +153,7 @@ def digest(readings: tuple[Reading, ...], *, with_measured: bool) -> str:
 
 
 def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Reading]:
+    stacks = {slot.slot_id for slot in context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK}
     layered = {slot.slot_id for slot in context.spec.manifest.slots if slot.kind in _WITH_LAYERS}
     sources: list[tuple[str, Message, tuple[Feature, ...]]] = [
         ("metrics", packet.metrics, METRICS_FEATURES),
@@ -162,7 +163,7 @@ def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Readin
             for slot in packet.slots
         ),
         *(
-            (f"seed {seed.seed_id}", seed, SEED_FEATURES if seed.stage in _MEASURED else _NEW_SEED_FEATURES)
+            (f"seed {seed.seed_id}", seed, _NEW_SEED_FEATURES if _is_unmeasured(seed, stacks) else SEED_FEATURES)
             for seed in packet.seeds
             if seed.stage in _ATTACHED
         ),
@@ -172,6 +173,11 @@ def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Readin
             value = _value(message, feature.field)
             if value is not None or feature.expected(packet, context):
                 yield Reading(f"{place}.{feature.field}", feature.group, feature.measured, value)
+
+
+def _is_unmeasured(seed: SeedState, stacks: Collection[str]) -> bool:
+    """A stack has no module of its own whose gradient or output could be measured; other seeds have, after a while."""
+    return seed.stage not in _MEASURED or seed.slot_id in stacks
 
 
 def _value(message: Message, field: str) -> float | None:

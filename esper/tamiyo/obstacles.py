@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from esper.core.enums import short_name
-from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SystemStatePacket, TamiyoRunState
+from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SlotKind, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import BUSY_STAGES, RunContext
 from esper.tamiyo.signals import Signals
 
@@ -29,6 +29,7 @@ class Scene:
         return self.context.trigger.mode == GrowthTrigger.GROWTH_TRIGGER_ALWAYS
 
 
+NEEDED = "a seed needs {} steps to its verdict"
 Obstacle = Callable[[Scene], str | None]
 
 
@@ -64,23 +65,24 @@ def too_late(scene: Scene) -> str | None:
     end_step = scene.context.spec.life.growth_end_step
     if step + needed <= end_step:
         return None
-    return f"a seed needs {needed} steps to its verdict, {max(0, end_step - step)} are left before the rate decays"
+    what = "a stack needs {} steps to its verdict and to pay" if scene.context.grows_stacks else NEEDED
+    return f"{what.format(needed)}, {max(0, end_step - step)} are left before the rate decays"
 
 
 def warming_up(scene: Scene) -> str | None:
     step, trigger = scene.packet.step, scene.context.trigger
-    if step < trigger.warmup_steps:
+    if step < trigger.warmup_steps and not scene.context.grows_stacks:
         return f"step {step} of {trigger.warmup_steps} before the first seed"
     if step < scene.state.retry_step:
         return f"the last command had no effect; the next try is at step {scene.state.retry_step}"
-    if scene.signals.slope is None and not scene.is_forced:
+    if scene.signals.slope is None and not scene.is_forced and not scene.context.grows_stacks:
         return f"the loss is not known yet over {trigger.window_steps} steps of this network"
     return None
 
 
 def saturated(scene: Scene) -> str | None:
     """Nothing is left to gain on the training data."""
-    if scene.is_forced:
+    if scene.is_forced or scene.context.grows_stacks:
         return None
     trigger, signals = scene.context.trigger, scene.signals
     share = trigger.saturation_share
@@ -93,9 +95,28 @@ def saturated(scene: Scene) -> str | None:
 
 def improving(scene: Scene) -> str | None:
     slope, threshold = scene.signals.slope, scene.context.trigger.slope_threshold
-    if scene.is_forced or slope is None or slope < threshold:
+    if scene.is_forced or scene.context.grows_stacks or slope is None or slope < threshold:
         return None
     return f"the loss falls by {slope:.2%} in 100 steps, flat below {threshold:.2%}"
+
+
+def not_due(scene: Scene) -> str | None:
+    """Depth doesn't wait for a plateau, it comes at steps that the run fixed; a stack that was culled had its turn."""
+    steps, tried = scene.context.trigger.stack_steps, stacks_tried(scene)
+    if scene.is_forced or not scene.context.grows_stacks:
+        return None
+    if tried >= len(steps):
+        return f"each of the {len(steps)} steps at which a stack was due has had its own"
+    due = steps[tried]
+    if scene.packet.step < due:
+        return f"stack {tried + 1} of {len(steps)} is due at step {due}"
+    return None
+
+
+def stacks_tried(scene: Scene) -> int:
+    """Stacks that the run has grafted so far, kept or not."""
+    stacks = {slot.slot_id for slot in scene.context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK}
+    return sum(seed.slot_id in stacks for seed in scene.packet.seeds)
 
 
 OBSTACLES: Sequence[tuple[DecisionReason, Obstacle]] = (
@@ -104,6 +125,7 @@ OBSTACLES: Sequence[tuple[DecisionReason, Obstacle]] = (
     (DecisionReason.DECISION_REASON_PAUSED, paused),
     (DecisionReason.DECISION_REASON_GROWTH_ENDED, ended),
     (DecisionReason.DECISION_REASON_TOO_LATE, too_late),
+    (DecisionReason.DECISION_REASON_SCHEDULED, not_due),
     (DecisionReason.DECISION_REASON_WARMING_UP, warming_up),
     (DecisionReason.DECISION_REASON_SATURATED, saturated),
     (DecisionReason.DECISION_REASON_STILL_IMPROVING, improving),

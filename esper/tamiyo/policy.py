@@ -7,8 +7,8 @@ learned policy can take the heuristic's place without anything else noticing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from esper.core.enums import short_name
@@ -22,7 +22,7 @@ from esper.leyline import (
     SeedState,
 )
 from esper.tamiyo.context import LIVE_STAGES, RunContext
-from esper.tamiyo.obstacles import Scene, first_obstacle
+from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
 from esper.tamiyo.selection import Selection
 
 WAIT = "wait"
@@ -48,6 +48,8 @@ class Order:
     seed: SeedState | None = None
     blueprint: Blueprint | None = None
     slot_id: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Parameters of the blueprint that are not its defaults."""
 
     @property
     def action(self) -> str:
@@ -135,10 +137,25 @@ def _germination(view: View) -> Proposal:
     if chosen is None:
         lack, words = selection.lack
         return Proposal(reasons=(lack,), detail=words, selection=selection)
-    forced, plateau = DecisionReason.DECISION_REASON_FORCED, DecisionReason.DECISION_REASON_PLATEAU
-    reason, words = (forced, "the run's trigger is ALWAYS") if view.is_forced else (plateau, _plateau_in_words(view))
-    order = Order(operation=GERMINATE, reason=reason, blueprint=chosen.blueprint, slot_id=chosen.slot.slot_id)
+    reason, words = _why_now(view)
+    order = Order(
+        operation=GERMINATE,
+        reason=reason,
+        blueprint=chosen.blueprint,
+        slot_id=chosen.slot.slot_id,
+        values=chosen.values,
+    )
     return Proposal(orders=(order,), reasons=(reason,), detail=words, selection=selection)
+
+
+def _why_now(view: View) -> tuple[DecisionReason, str]:
+    if view.is_forced:
+        return DecisionReason.DECISION_REASON_FORCED, "the run's trigger is ALWAYS"
+    if view.context.grows_stacks:
+        tried, steps = stacks_tried(view), view.context.trigger.stack_steps
+        words = f"stack {tried + 1} of {len(steps)} was due from step {steps[tried]} on"
+        return DecisionReason.DECISION_REASON_SCHEDULED, words
+    return DecisionReason.DECISION_REASON_PLATEAU, _plateau_in_words(view)
 
 
 def _plateau_in_words(view: View) -> str:

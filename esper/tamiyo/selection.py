@@ -7,7 +7,7 @@ best one. Every candidate is kept with its score or with the reason why it is ou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from esper.leyline import (
     Blueprint,
@@ -36,8 +36,9 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
 }
-BUDGET, CLOSED = "budget", "closed"
+BUDGET, CLOSED, DEEP = "budget", "closed", "deep enough"
 LACKS: Sequence[tuple[DecisionReason, str]] = (
+    (DecisionReason.DECISION_REASON_TARGET_REACHED, DEEP),
     (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
     (DecisionReason.DECISION_REASON_EMBARGO, CLOSED),
     (DecisionReason.DECISION_REASON_NO_SLOT, ""),
@@ -45,6 +46,7 @@ LACKS: Sequence[tuple[DecisionReason, str]] = (
 """By how the exclusion of a candidate begins; what a person could change comes first."""
 TOLD_SLOTS = 3
 UNTRIED_SCORE = 1.0
+DOUBLE, PART = "stack.double", "stack.part"
 
 Choice = tuple[SlotSpec, Blueprint | None]
 """A slot, and what would be grown there."""
@@ -61,6 +63,8 @@ class Candidate:
     parameters: int = 0
     forward_macs: int = 0
     excluded: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Parameters of the blueprint that are not its defaults."""
 
     def as_message(self) -> SelectionCandidate:
         """The candidate as a decision's metadata carries it."""
@@ -108,6 +112,8 @@ def _exclusions(candidates: Sequence[Candidate]) -> str:
 
 def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
     """Look at every eligible slot, starting after the last one that was used."""
+    if context.grows_stacks:
+        return select_stack(packet, context, catalog)
     choice = choice_of(context, catalog)
     slots = [slot for slot, _ in choice]
     scores = slot_scores(slots, state.evidence)
@@ -122,7 +128,8 @@ def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
 
 def choice_of(context: RunContext, catalog: Catalog) -> tuple[Choice, ...]:
     """Slots in forward order, each with what would be grown there: what the run names, or what the slots prefer."""
-    slots, task = context.spec.manifest.slots, context.spec.manifest.task
+    task = context.spec.manifest.task
+    slots = [slot for slot in context.spec.manifest.slots if slot.kind != SlotKind.SLOT_KIND_STACK]
     ordered = sorted(slots, key=lambda slot: (slot.order, slot.slot_id))
     named = [catalog.get(blueprint_id) for blueprint_id in context.trigger.blueprint_ids]
     if named:
@@ -213,3 +220,40 @@ def _restriction(blueprint: Blueprint, named: Sequence[str]) -> str | None:
         or blueprint.safety.handling != HandlingClass.HANDLING_CLASS_STANDARD
     )
     return "restricted: a run must name it" if restricted and blueprint.blueprint_id not in named else None
+
+
+def select_stack(packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
+    """The first run of blocks, in forward order, that may still become deeper, and by how much."""
+    stacks = [slot for slot in context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
+    ordered = sorted(stacks, key=lambda slot: (slot.order, slot.slot_id))
+    candidates = tuple(_stack_candidate(slot, i, packet, context, catalog) for i, slot in enumerate(ordered))
+    open_ = [item for item in candidates if not item.excluded]
+    return Selection(candidates=candidates, chosen=open_[0] if open_ else None)
+
+
+def _stack_candidate(
+    slot: SlotSpec, position: int, packet: SystemStatePacket, context: RunContext, catalog: Catalog
+) -> Candidate:
+    """Twice the depth, or as much of it as target and budget leave; the least is told where nothing is affordable."""
+    signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
+    depth = signal.depth if signal is not None else slot.depth
+    target = context.trigger.target_depth
+    most = depth if target is None else min(depth, target - depth)
+    closed = _closure(slot.slot_id, packet) or (f"{DEEP}: it has {depth} of {target} blocks" if most < 1 else "")
+    for blocks in range(max(1, most), 0, -1):
+        values = {} if blocks == depth else {"blocks": float(blocks)}
+        blueprint = catalog.get(PART if values else DOUBLE)
+        price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
+        costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
+        excluded = closed or objection(packet, context, **costs) or ""
+        if closed or not excluded:
+            break
+    return Candidate(
+        slot=slot,
+        position=position,
+        blueprint=blueprint,
+        score=UNTRIED_SCORE,
+        excluded=excluded,
+        values=values,
+        **costs,
+    )

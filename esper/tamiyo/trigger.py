@@ -34,6 +34,10 @@ class Trigger:
     """Steps over which the slope is measured."""
     blueprint_ids: tuple[str, ...]
     """Blueprints that the run names, in order of preference; empty leaves the choice to the slot's kind."""
+    stack_steps: tuple[int, ...] = ()
+    """Steps at which a stack is due, rising; empty: the run grows none by itself."""
+    target_depth: int | None = None
+    """Blocks that a run of blocks shall have at the end; None: as many as the judge keeps."""
 
 
 def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, config: TamiyoConfig) -> Trigger:
@@ -51,6 +55,8 @@ def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, conf
         warmup_steps=int(_given(settings, "warmup_steps", total_steps // 10)),
         window_steps=int(_given(settings, "slope_window_steps", max(1, total_steps // 20))),
         blueprint_ids=tuple(settings.blueprint_ids),
+        stack_steps=tuple(settings.stack_steps),
+        target_depth=settings.target_depth if settings.HasField("target_depth") else None,
     )
 
 
@@ -64,6 +70,9 @@ def setting_violations(settings: TriggerSettings) -> list[str]:
                 found.append(f"{name} = {value}: a finite number above 0 is needed")
     if settings.HasField("saturation_share") and settings.saturation_share > 1:
         found.append(f"saturation_share = {settings.saturation_share}: a share is at most 1")
+    steps = list(settings.stack_steps)
+    if steps != sorted(set(steps)):
+        found.append(f"stack_steps = {steps}: each must be later than the one before")
     return found
 
 
@@ -71,8 +80,9 @@ def updated(settings: TriggerSettings, change: TriggerSettings) -> TriggerSettin
     """Settings with a change laid over them; what the change leaves out stays."""
     merged = TriggerSettings()
     merged.CopyFrom(settings)
-    if change.blueprint_ids:
-        del merged.blueprint_ids[:]
+    for name in ("blueprint_ids", "stack_steps"):
+        if getattr(change, name):
+            merged.ClearField(name)
     merged.MergeFrom(change)
     return merged
 

@@ -100,6 +100,19 @@ class TrainConfig:
     margin_absolute: float | None = _setting("growth", None, "smallest gain worth its cost; default: by task")
     tau: float | None = _setting("growth", None, "run-to-run deviation of the gain; default: 0.02 of the twin's score")
     min_samples: int = _setting("growth", 300, "smallest number of judging samples")
+    stack_shares: tuple[float, ...] = _setting(
+        "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
+    )
+    target_depth: int | None = _setting("growth", None, "blocks at the end; default: as many as the judge keeps")
+    stack_margin: float = _setting("growth", 0.002, "gain that a stack must exceed, in the score's unit (nats a token)")
+    stack_error_rate: float = _setting(
+        "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
+    )
+    stack_evaluations: int = _setting("growth", 8, "evaluations in the last third of a stack's window")
+    stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may be worse than a uniform guess")
+    stack_recovery_steps: int = _setting(
+        "growth", 120, "steps until a stack overtakes its twin; two thirds of its window"
+    )
     max_culls: int = _setting("growth", 2, "culls in a row that end growth")
     stability_limit: float = _setting("growth", 3.0, "largest rise of the loss while blending, in standard errors")
     slope_threshold: float | None = _setting("growth", None, "fall of the loss per 100 steps that counts as flat")
@@ -177,12 +190,12 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
-    *("vocabulary", "steps", "steps_per_epoch"),
+    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
     *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
-    *("max_seeds", "checkpoint_every_epochs"),
+    *("max_seeds", "checkpoint_every_epochs", "stack_margin"),
 )
 _POSITIVE = ("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
@@ -200,4 +213,9 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("embargo_fraction", *_share(0.0, 1.0)),
     ("fade_fraction", *_share(0.0, 0.5)),
     ("saturation_share", *_share(0.0, 1.0)),
+    ("stack_shares", lambda shares: all(0 < share < 1 for share in shares), "every share must lie between 0 and 1"),
+    ("stack_shares", lambda shares: list(shares) == sorted(set(shares)), "each must be larger than the one before"),
+    ("stack_error_rate", *_share(1e-6, 0.5)),
+    ("stack_clipped_share", *_share(0.0, 1.0)),
+    ("stack_evaluations", *_at_least(3)),
 )

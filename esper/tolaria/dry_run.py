@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from esper.kasmina.executor.passes.compiled import compiled_parts
-from esper.leyline import KasminaServiceGetStatusRequest
+from esper.leyline import KasminaServiceGetStatusRequest, SlotKind, SlotSpec
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.plane import connected
+from esper.tolaria.plane.stack_growth import check_stacks
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import prepare
@@ -27,6 +28,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     run = prepare(config)
     if config.grow != "never":
         check_blueprints(config.blueprints, run.manifest())
+        check_stacks(config, run.manifest(), run.executor.refused_runs)
     lines = [
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
         f"task: {run.task_line}",
@@ -39,9 +41,16 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     lines += [f"compiled: {path or 'the whole host'}" for path in compiled_parts(run.executor.arm.model)]
     if config.grow != "never":
         lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]
-        lines += [f"slot: {slot.slot_id}, width {slot.width}" for slot in run.manifest().slots]
+        lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
+        lines += [_slot_line(slot) for slot in run.manifest().slots]
         lines += _services(config)
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
+
+
+def _slot_line(slot: SlotSpec) -> str:
+    if slot.kind == SlotKind.SLOT_KIND_STACK:
+        return f"slot: {slot.slot_id}, {slot.depth} blocks of {slot.block_parameters:,} parameters"
+    return f"slot: {slot.slot_id}, width {slot.width}"
 
 
 def _services(config: TrainConfig) -> list[str]:

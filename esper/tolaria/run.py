@@ -22,6 +22,7 @@ from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl, Opening
 from esper.tolaria.plane.plane import Plane, connected
+from esper.tolaria.plane.stack_growth import check_stacks
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
 from esper.tolaria.record.observer import Notice, Observer, Observers
@@ -87,6 +88,7 @@ def grow(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
         check_blueprints(config.blueprints, run.manifest())
+        check_stacks(config, run.manifest(), run.executor.refused_runs)
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))

@@ -28,6 +28,7 @@ from esper.leyline import (
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
+from esper.tolaria.plane.stack_growth import stack_judging, stack_steps
 from esper.tolaria.record.packet_result import RunStates
 from esper.tolaria.task.schedule import make_schedule
 
@@ -125,10 +126,11 @@ def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> Life
         reaction_steps=config.evaluate_every_steps * max(1, config.packet_lag),
         fade_steps=share(config.fade_fraction),
         stability_limit=config.stability_limit,
+        stack=stack_judging(config),
     )
 
 
-def trigger_settings(config: TrainConfig) -> TriggerSettings:
+def trigger_settings(config: TrainConfig, stack_steps: Sequence[int] = ()) -> TriggerSettings:
     """When to grow; what the user left open, Tamiyo fills by task."""
     return TriggerSettings(
         trigger=TRIGGERS[config.grow],
@@ -138,6 +140,8 @@ def trigger_settings(config: TrainConfig) -> TriggerSettings:
         warmup_steps=config.growth_warmup_steps,
         slope_window_steps=config.slope_window_steps,
         blueprint_ids=config.blueprints,
+        stack_steps=stack_steps,
+        target_depth=config.target_depth,
     )
 
 
@@ -198,7 +202,7 @@ def open_run(
                     manifest=told,
                     budget=budget(config),
                     life=life,
-                    trigger=trigger_settings(config),
+                    trigger=trigger_settings(config, stack_steps(config, told, run.total_steps)),
                     kasmina_audience=f"kasmina/{run.run_id}",
                     resume=resume.tamiyo if resume else None,
                     replay=issued(opened.replay),

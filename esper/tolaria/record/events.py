@@ -252,6 +252,8 @@ def gate_fields(gate: GateEvidence) -> Fields:
     }
     if gate.HasField("twin"):
         fields |= dict(_twin_fields(gate))
+    if gate.HasField("stack"):
+        fields |= {field.name: value for field, value in gate.stack.ListFields()}
     return fields
 
 

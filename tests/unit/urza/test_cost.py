@@ -91,10 +91,9 @@ def test_attention_in_a_language_model_looks_back_only_and_costs_half_of_its_pai
 
 @pytest.mark.parametrize("blueprint", CATALOG.all(), ids=lambda b: b.blueprint_id)
 def test_every_blueprint_has_a_cost_in_every_slot_that_it_fits(blueprint: Blueprint) -> None:
+    sizes = {"read_positions": 2, "write_positions": 2, "depth": 2, "block_parameters": 9, "block_forward_macs": 8}
     for kind in blueprint.slot_kinds:
-        price = cost(
-            blueprint, slot(kind, read_positions=2, write_positions=2), None, completed(blueprint, {}), CLASSES
-        )
+        price = cost(blueprint, slot(kind, **sizes), None, completed(blueprint, {}), CLASSES)
         assert price.parameters > 0
         assert (price.forward_macs > 0) == (blueprint.blueprint_id != "gate.channel")
 

@@ -1,0 +1,63 @@
+"""Growth in depth as a run wants it: whether it does, at which steps, and what makes the wish impossible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from esper.core.errors import ConfigError
+from esper.leyline import HostManifest, SlotKind, SlotSpec, StackJudging, TaskType
+from esper.tolaria.config import TrainConfig
+
+PREFIX = "stack."
+WINDOW_RECOVERIES = 1.5
+
+
+def stacks_of(manifest: HostManifest) -> list[SlotSpec]:
+    """The host's runs of equal blocks."""
+    return [slot for slot in manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
+
+
+def is_named(config: TrainConfig) -> bool:
+    """Whether the user asks for depth: by a blueprint, by a slot or by the depth itself."""
+    names = (*config.blueprints, *(slot.replace(":", ".") for slot in config.slots))
+    return config.target_depth is not None or any(name.startswith(PREFIX) for name in names)
+
+
+def stack_steps(config: TrainConfig, manifest: HostManifest, total_steps: int) -> list[int]:
+    """Steps at which a stack is due: of a language model with a run of blocks, or where the user asks for depth.
+
+    Other blueprints that the user names leave no room for it.
+    """
+    is_wanted = manifest.task == TaskType.TASK_TYPE_LANGUAGE_MODEL and not config.blueprints
+    if config.judge != "twin" or not stacks_of(manifest) or not (is_wanted or is_named(config)):
+        return []
+    return sorted({max(1, round(share * total_steps)) for share in config.stack_shares})
+
+
+def stack_judging(config: TrainConfig) -> StackJudging:
+    """How stacks are judged."""
+    return StackJudging(
+        margin=config.stack_margin,
+        error_rate=config.stack_error_rate,
+        evaluations=config.stack_evaluations,
+        max_clipped_share=config.stack_clipped_share,
+        window_fraction=config.window_fraction,
+        window_recoveries=WINDOW_RECOVERIES,
+        recovery_steps=config.stack_recovery_steps,
+    )
+
+
+def check_stacks(config: TrainConfig, manifest: HostManifest, refused: Sequence[str]) -> None:
+    """Raise ConfigError where depth is asked for and can't be had; `refused` are lists of blocks that are no runs."""
+    if not is_named(config):
+        return
+    stacks = stacks_of(manifest)
+    if not stacks:
+        looked_at = "; ".join(refused) or "it has no list of blocks"
+        raise ConfigError("model", config.model, f"has no run of equal blocks that could be repeated: {looked_at}")
+    if config.judge != "twin":
+        raise ConfigError("judge", config.judge, "can't judge a stack: it needs a twin; use --judge twin")
+    deepest = max(slot.depth for slot in stacks)
+    if config.target_depth is not None and config.target_depth < deepest:
+        remedy = f"the model has {deepest} blocks already; give at least as many, or begin with fewer"
+        raise ConfigError("target_depth", config.target_depth, remedy)
