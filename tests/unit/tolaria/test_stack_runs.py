@@ -1,0 +1,222 @@
+"""Whole runs that grow in depth: killed and resumed, undone, kept and exported; and wishes that can't be met."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from esper.core.errors import ConfigError
+from esper.leyline import HostManifest, SeedDirective, TaskType
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.export import export, load_run
+from esper.tolaria.launcher import main
+from esper.tolaria.plane.stack_growth import check_stacks, stack_steps
+from esper.tolaria.record.observer import Observer, Observers, StepDone
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.prepare import Prepared, prepare
+from esper.tolaria.trainer import Trainer
+from tests.unit.tolaria.scripted_control import (
+    Script,
+    ScriptedControl,
+    cull,
+    directive,
+    fetch_artifact,
+    germination,
+)
+from tests.unit.tolaria.test_export import LOADER
+
+SLOT = "stack:blocks"
+EVALUATED = (9, 13, 18)
+
+
+def evaluations(seed_id: str) -> list[SeedDirective]:
+    made = [directive(seed_id, "JUDGE", at_step=step, look=1) for step in EVALUATED]
+    for number, each in enumerate(made):
+        each.directive_id += str(number)
+    return made
+
+
+STACK = [*germination("s1", SLOT, "stack.double"), *evaluations("s1")]
+UNDONE: Script = {4: STACK, 20: cull("s1")}
+KEPT: Script = {
+    4: STACK,
+    20: [directive("s1", "DROP_TWIN")],
+    22: germination("s2", SLOT, "stack.part", blocks=1),
+    26: [directive("s2", "DROP_TWIN")],
+}
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
+
+
+class Killer(Observer):
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        if any(done.step >= 15 for done in steps):
+            raise KilledError
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 5000)
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    return TrainConfig(
+        data=f"text:{tmp_path / 'text.txt'}",
+        context=16,
+        batch_size=8,
+        model="transformer",
+        depth=2,
+        width=16,
+        heads=2,
+        dropout=0.1,
+        steps=30,
+        steps_per_epoch=6,
+        min_samples=50,
+        evaluate_every_steps=2,
+        checkpoint_every_epochs=1,
+        run_dir=tmp_path / "run",
+    )
+
+
+def run(config: TrainConfig, script: Script, observer: Observer | None = None, **how: Any) -> Any:
+    control, store = ScriptedControl(script), how.pop("store", None)
+    prepared = prepare(config, fetch_artifact)
+    trainer = Trainer(prepared, lambda opening: control, observer or Observers(), store=store)
+    return trainer.train(**how), control
+
+
+def test_a_run_killed_between_a_stacks_evaluations_resumes_to_the_same_weights_and_evidence(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    whole, heard = run(config, KEPT)
+    store = CheckpointStore(tmp_path / "saved", keep=2)
+    with pytest.raises(KilledError):
+        run(config, KEPT, Killer(), store=store)
+    resumed, heard_again = run(config, KEPT, store=store, resume=True)
+    same = ("weights_digest", "val_loss", "test_loss", "training_macs_by_use", "final_parameters")
+    assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
+    assert evidence(heard_again)[-1] == evidence(heard)[-1]
+
+
+def evidence(control: ScriptedControl) -> list[bytes]:
+    return [
+        found.SerializeToString(deterministic=True)
+        for collected in control.collected
+        for observation in collected.observations
+        for found in observation.evaluations
+    ]
+
+
+def test_evaluations_are_made_at_their_steps_also_between_two_packets(config: TrainConfig) -> None:
+    _, control = run(config, UNDONE)
+    seen = [(c.observations, p.step) for c, p in zip(control.collected, control.packets, strict=True)]
+    steps = [(found.step, step) for observations, step in seen for o in observations for found in o.evaluations]
+    assert steps == [(9, 10), (13, 14), (18, 18)]
+
+
+def test_an_undone_stack_leaves_the_never_grown_weights(config: TrainConfig) -> None:
+    grown, _ = run(config, UNDONE)
+    never, _ = run(replace(config, grow="never"), {})
+    assert grown["weights_digest"] == never["weights_digest"]
+    assert grown["training_macs"] > never["training_macs"]
+
+
+def test_a_kept_stack_is_saved_exported_and_loaded_without_esper(tmp_path: Path, config: TrainConfig) -> None:
+    summary, _ = run(config, KEPT, store=CheckpointStore(config.run_dir / "checkpoints", keep=1))
+    assert summary["final_parameters"] > summary["host_parameters"]
+    grown = load_run(config.run_dir)
+    assert len(grown.executor.arm.model.blocks) == 5  # type: ignore[arg-type]
+    path = export(config.run_dir, tmp_path / "grown.pt2")
+    inputs = grown.splits.test.inputs[:7]
+    torch.save(inputs, tmp_path / "inputs.pt")
+    command = [sys.executable, "-W", "ignore", "-c", LOADER, path, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
+    subprocess.run([str(part) for part in command], check=True, timeout=100)
+    with torch.no_grad():
+        expected = grown.executor.arm.model.eval()(inputs)
+    assert torch.allclose(torch.load(tmp_path / "outputs.pt"), expected, atol=1e-5)
+
+
+def test_a_kept_stacks_weights_are_those_of_the_deeper_model_that_one_builds_directly(config: TrainConfig) -> None:
+    run(config, KEPT, store=CheckpointStore(config.run_dir / "checkpoints", keep=1))
+    grown = load_run(config.run_dir)
+    deeper = prepare(replace(config, depth=5)).executor.arm.model
+    deeper.load_state_dict(grown.executor.arm.model.state_dict())
+    inputs = grown.splits.test.inputs[:3]
+    with torch.no_grad():
+        assert torch.equal(deeper.eval()(inputs), grown.executor.arm.model.eval()(inputs))
+
+
+def manifest(prepared: Prepared) -> HostManifest:
+    return prepared.manifest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"depth": 1, "target_depth": 4}, "no run of equal blocks that could be repeated: blocks: it has one block"),
+        ({"depth": 3, "target_depth": 2}, "target_depth = 2: the model has 3 blocks already"),
+        ({"target_depth": 4, "judge": "muted"}, "can't judge a stack"),
+    ],
+)
+def test_a_depth_that_cannot_be_had_is_one_clear_line(config: TrainConfig, changes: dict[str, Any], line: str) -> None:
+    prepared = prepare(replace(config, **changes))
+    with pytest.raises(ConfigError, match=line) as caught:
+        check_stacks(prepared.config, manifest(prepared), prepared.executor.refused_runs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_named_stack_of_one_block_and_a_text_too_short_are_one_clear_line_each(
+    config: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--data", config.data, "--model", "transformer", "--context", "16", "--run-dir", str(config.run_dir)]
+    assert main([*flags, "--depth", "1", "--slots", SLOT, "--min-samples", "50", "--steps", "9"]) == 78
+    assert "slots = 'stack:blocks': can't be repeated: it has one block" in capsys.readouterr().err
+    assert main([*flags, "--min-samples", "90000", "--steps", "9"]) == 78
+    assert "the judging set has only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [5, 12]),
+        ({"stack_shares": (0.5,)}, [15]),
+        ({"stack_shares": ()}, []),
+        ({"blueprints": ("span.linear",)}, []),
+        ({"blueprints": ("stack.double",)}, [5, 12]),
+        ({"judge": "muted"}, []),
+        ({"depth": 1}, []),
+    ],
+)
+def test_a_language_model_with_blocks_grows_in_depth_unless_told_otherwise(
+    config: TrainConfig, changes: dict[str, Any], steps: list[int]
+) -> None:
+    prepared = prepare(replace(config, **changes))
+    assert stack_steps(prepared.config, manifest(prepared), prepared.total_steps) == steps
+
+
+def test_another_kind_of_task_grows_in_depth_only_where_it_is_asked_for(config: TrainConfig) -> None:
+    told = HostManifest()
+    told.CopyFrom(manifest(prepare(config)))
+    told.task = TaskType.TASK_TYPE_CLASSIFICATION
+    assert stack_steps(config, told, 30) == []
+    assert stack_steps(replace(config, blueprints=("stack.double",)), told, 30) == [5, 12]
+
+
+@pytest.mark.parametrize("shares", [(0.0,), (1.0,), (0.4, 0.2)])
+def test_shares_that_make_no_sense_are_refused(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="stack_shares"):
+        TrainConfig(stack_shares=shares)
+
+
+def test_the_dry_run_names_the_blocks_of_a_stack(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--data", config.data, "--model", "transformer", "--context", "16", "--run-dir", str(config.run_dir)]
+    assert main([*flags, "--width", "16", "--heads", "2", "--min-samples", "50", "--steps", "9", "--dry-run"]) == 0
+    assert "slot: stack:blocks, 2 blocks of 3,216 parameters" in capsys.readouterr().out
