@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from esper.core.errors import ConfigError
 from esper.tolaria.loop.arm_steps import ArmSteps
@@ -58,10 +59,11 @@ class Saves:
         )
         return True
 
-    def write_final(self, pipeline: Pipeline) -> None:
-        """Keep the finished run."""
+    def write_final(self, pipeline: Pipeline, weights_digest: str) -> None:
+        """Keep the finished run, with the digest by which its network is known again."""
         if self._store is not None:
-            self._store.write_final(encode(self._snapshot(pipeline, (), None).to_state()))
+            snapshot = replace(self._snapshot(pipeline, (), None), weights_digest=weights_digest)
+            self._store.write_final(encode(snapshot.to_state()))
 
     def newest(self) -> Snapshot:
         """The newest checkpoint on the disk, checked against the settings."""
@@ -104,4 +106,5 @@ class Saves:
             in_flight=in_flight,
             states=states,
             is_final=states is None,
+            network=session.run.interface.to_state(),
         )

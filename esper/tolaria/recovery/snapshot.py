@@ -38,6 +38,10 @@ class Snapshot:
     in_flight: Sequence[PacketResult]
     states: RunStates | None
     is_final: bool
+    network: State | None = None
+    """What the network takes and gives; with the settings it is enough to build it again."""
+    weights_digest: str | None = None
+    """Of the finished run's network."""
 
     def to_state(self) -> State:
         """Tensors and plain containers."""
@@ -53,6 +57,8 @@ class Snapshot:
             "kasmina": None if states is None else states.kasmina.SerializeToString(deterministic=True).hex(),
             "tamiyo": None if states is None else states.tamiyo.SerializeToString(deterministic=True).hex(),
             "is_final": self.is_final,
+            "network": self.network,
+            "weights_digest": self.weights_digest,
         }
 
     @classmethod
@@ -69,6 +75,8 @@ class Snapshot:
             in_flight=[PacketResult.from_bytes(text.encode()) for text in state["in_flight"]],
             states=RunStates(kasmina=_blob(state["kasmina"]), tamiyo=_blob(state["tamiyo"])) if has_states else None,
             is_final=state["is_final"],
+            network=state.get("network"),
+            weights_digest=state.get("weights_digest"),
         )
 
     def check_continues(self, config: TrainConfig, run_id: str) -> None:

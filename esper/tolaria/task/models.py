@@ -112,16 +112,27 @@ def host_widths(config: TrainConfig) -> tuple[int, ...]:
 
 def build_host(config: TrainConfig, splits: Splits) -> Host:
     """The host that `model` names, its weights drawn from the run's seed, beside data in its layout."""
+    recipe = _recipe(config)
+    fitted = splits if recipe is None else in_layout(splits, recipe.layout, config)
+    model = build_model(config, fitted.sample_shape, fitted.outputs)
+    return Host(name=config.model, model=model, splits=fitted)
+
+
+def build_model(config: TrainConfig, sample_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """The network that `model` names, for samples in its layout; no data is needed."""
+    recipe = _recipe(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(config.seed, "weights"))
-        if ":" in config.model:
-            return Host(name=config.model, model=_from_entry_point(config, splits), splits=splits)
-        recipe = RECIPES.get(config.model)
         if recipe is None:
-            raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
-        fitted = in_layout(splits, recipe.layout, config)
-        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config.dropout)
-    return Host(name=config.model, model=model, splits=fitted)
+            return _from_entry_point(config, sample_shape, outputs)
+        return recipe.build(sample_shape, outputs, host_widths(config), config.dropout)
+
+
+def _recipe(config: TrainConfig) -> Recipe | None:
+    """How a named model is built; None for an entry point."""
+    if ":" not in config.model and config.model not in RECIPES:
+        raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
+    return RECIPES.get(config.model)
 
 
 def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
@@ -149,7 +160,7 @@ def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: floa
         layers[f"drop{number}"] = nn.Dropout(dropout)
 
 
-def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
+def _from_entry_point(config: TrainConfig, sample_shape: tuple[int, ...], outputs: int) -> nn.Module:
     if config.hidden:
         raise ConfigError("hidden", config.hidden, f"{config.model} decides its own widths")
     if config.dropout:
@@ -157,7 +168,7 @@ def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
     factory = load("model", config.model)
     if not callable(factory):
         raise ConfigError("model", config.model, "expected a factory (sample_shape, outputs) -> torch.nn.Module")
-    model = factory(splits.sample_shape, splits.outputs)
+    model = factory(sample_shape, outputs)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", config.model, f"expected a torch.nn.Module, got {type(model).__name__}")
     return model

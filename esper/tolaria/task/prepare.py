@@ -14,6 +14,7 @@ from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.leyline import HostManifest
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, load_splits
+from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader
 from esper.tolaria.task.models import build_host, check_outputs
 from esper.tolaria.task.schedule import make_schedule
@@ -35,6 +36,7 @@ class Prepared:
     total_steps: int
     growth_end_step: int
     host_parameters: int
+    interface: Interface
     _manifest: HostManifest | None = field(default=None, init=False)
 
     @property
@@ -59,7 +61,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
-    host = build_host(config, load_splits(config))
+    given = load_splits(config)
+    host = build_host(config, given)
     splits = host.splits.to(device)
     model = host.model.to(device)
     check_outputs(model, splits.train.inputs[:2], splits.outputs)
@@ -81,6 +84,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         total_steps=total_steps,
         growth_end_step=schedule.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        interface=interface_of(given, host.splits),
     )
 
 
