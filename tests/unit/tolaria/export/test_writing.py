@@ -1,4 +1,4 @@
-"""Export: a grown network that plain PyTorch loads, in a process that has never heard of Esper, with any number of rows."""
+"""Export: a grown network that plain PyTorch loads, where Esper is not, with any number of rows."""
 
 from __future__ import annotations
 
