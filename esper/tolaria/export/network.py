@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.recovery.checkpoint import CheckpointStore, State, read
+from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
 from esper.tolaria.task.interface import Interface, Shown
 from esper.tolaria.task.models import build_model
@@ -48,8 +48,10 @@ def load_network(run_dir: Path) -> Network:
     snapshot = Snapshot.from_state(read(path))
     if snapshot.network is None:
         raise CorruptRecord(f"{path} doesn't say what its network takes: it was written by an earlier version")
-    network = shown_network(config_of(snapshot.settings), Interface.from_state(snapshot.network))
-    _grow(network, snapshot.executor)
+    config = config_of(snapshot.settings)
+    with _same_factory(config):
+        network = shown_network(config, Interface.from_state(snapshot.network))
+        network.executor.load_state_dict(snapshot.executor)
     if network.arm.digest() != snapshot.weights_digest:
         raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
     return network
@@ -65,11 +67,12 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     return Network(config=config, interface=interface, executor=executor)
 
 
-def _grow(network: Network, state: State | dict[str, Any]) -> None:
-    with torch.random.fork_rng(devices=[]):
-        try:
-            network.executor.load_state_dict(dict(state))
-        except (RuntimeError, KeyError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            remedy = f"no longer builds the network that the run ended with ({reason}); export with the code of the run"
-            raise ConfigError("model", network.config.model, remedy) from error
+@contextmanager
+def _same_factory(config: TrainConfig) -> Iterator[None]:
+    """What fails inside fails because the model's code isn't what it was."""
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = f"no longer builds the network that the run ended with ({reason}); export with the code of the run"
+        raise ConfigError("model", config.model, remedy) from error
