@@ -27,6 +27,7 @@ torch.save(outputs, sys.argv[3])
 
 def disproof(program: Path, inputs: Mapping[int, Tensor], expected: Mapping[int, Tensor]) -> str:
     """Why the file is not the network, in one line; empty where it gives the expected outputs, by number of rows."""
+    program = program.absolute()
     asked, answered = program.with_suffix(".inputs"), program.with_suffix(".outputs")
     torch.save(dict(inputs), asked)
     command = [sys.executable, "-I", "-W", "ignore", "-c", LOADER, *map(str, (program, asked, answered))]

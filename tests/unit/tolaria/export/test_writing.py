@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import chdir
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -100,8 +101,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Path) -> Exported:
-    return export(finished, finished / "out" / "grown.pt2")
+def exported(finished: Path) -> Iterator[Exported]:
+    """Written to a name without a folder, as people do."""
+    (finished / "out").mkdir()
+    with chdir(finished / "out"):
+        found = export(finished, Path("grown.pt2"))
+    yield replace(found, path=finished / "out" / "grown.pt2")
 
 
 @pytest.fixture
@@ -132,7 +137,7 @@ def test_the_exported_network_gives_the_runs_own_outputs_without_esper_for_any_n
 ) -> None:
     assert exported.line == (
         f"{exported.path}: float32 [rows, 64] (samples of 1 x 8 x 8, reshaped) -> [rows, 10], "
-        f'proven without Esper with 1, 2 and 7 rows; torch.export.load("{exported.path}").module() loads it'
+        'proven without Esper with 1, 2 and 7 rows; torch.export.load("grown.pt2").module() loads it'
     )
     network = load_network(finished)
     assert network.arm.model.fc1.out_features == 13
