@@ -101,12 +101,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Path) -> Iterator[Exported]:
+def exported(finished: Path) -> Exported:
     """Written to a name without a folder, as people do."""
     (finished / "out").mkdir()
     with chdir(finished / "out"):
         found = export(finished, Path("grown.pt2"))
-    yield replace(found, path=finished / "out" / "grown.pt2")
+    return replace(found, path=finished / "out" / "grown.pt2")
 
 
 @pytest.fixture
