@@ -60,7 +60,7 @@ def load_network(run_dir: Path) -> Network:
 def shown_network(config: TrainConfig, interface: Interface) -> Network:
     """The network as it is before its first step."""
     config = replace(config, device="cpu", amp="off")
-    model = build_model(config, interface.sample_shape, interface.outputs)
+    model = build_model(config, interface.sample_shape, interface.outputs).to("cpu")
     arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
