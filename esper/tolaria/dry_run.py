@@ -9,20 +9,21 @@ from pathlib import Path
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import KasminaServiceGetStatusRequest
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.export import shown_network, write
 from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.plane import connected
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
-from esper.tolaria.task.prepare import prepare
+from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
 
 TIMEOUT_S = 5.0
 
 
 def dry_run(config: TrainConfig, options: RunOptions) -> str:
-    """Check the run's directory, data, model, slots, a first step, keys and services. Raises the error tree."""
+    """Check the run's directory, data, model, slots, a first step, the export, keys and services."""
     check_free(config.run_dir, options)
     run = prepare(config)
     if config.grow != "never":
@@ -41,7 +42,14 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]
         lines += [f"slot: {slot.slot_id}, width {slot.width}" for slot in run.manifest().slots]
         lines += _services(config)
+    lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
+
+
+def _exported(run: Prepared) -> str:
+    """What `esper export` would make of the host."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 
 
 def _services(config: TrainConfig) -> list[str]:

@@ -80,7 +80,7 @@ class Trainer:
         for contradiction in summary["contradictions"]:
             session.notice("tolaria.contradiction", "ERROR", contradiction)
         if self._stop_reason is None:
-            self._saves.write_final(self._generation.boundaries.pipeline)
+            self._saves.write_final(self._generation.boundaries.pipeline, summary["weights_digest"])
         session.observer.on_finish(summary)
         return summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from esper.core.errors import ConfigError
@@ -72,10 +73,11 @@ class Saves:
         )
         return True
 
-    def write_final(self, pipeline: Pipeline) -> None:
-        """Keep the finished run."""
+    def write_final(self, pipeline: Pipeline, weights_digest: str) -> None:
+        """Keep the finished run, with the digest by which its network is known again."""
         if self._store is not None:
-            self._store.write_final(self._encoded(self._snapshot(pipeline, (), None)))
+            snapshot = replace(self._snapshot(pipeline, (), None), weights_digest=weights_digest)
+            self._store.write_final(self._encoded(snapshot))
 
     def newest(self) -> Snapshot:
         """The newest checkpoint on the disk, checked against the settings."""
@@ -141,6 +143,7 @@ class Saves:
             is_final=states is None,
             data_digest=self._data_digest,
             losses=held(session.run.executor.arm.model).losses(self._start),
+            network=session.run.interface.to_state(),
         )
 
 

@@ -42,6 +42,10 @@ class Snapshot:
     data_digest: str
     losses: Sequence[str]
     """Paths of what the host held and no checkpoint can."""
+    network: State | None = None
+    """What the network takes and gives; with the settings it is enough to build it again."""
+    weights_digest: str | None = None
+    """Of the finished run's network."""
 
     def to_state(self) -> State:
         """Tensors and plain containers."""
@@ -59,6 +63,8 @@ class Snapshot:
             "is_final": self.is_final,
             "data_digest": self.data_digest,
             "losses": list(self.losses),
+            "network": self.network,
+            "weights_digest": self.weights_digest,
         }
 
     @classmethod
@@ -77,6 +83,8 @@ class Snapshot:
             is_final=state["is_final"],
             data_digest=state["data_digest"],
             losses=state["losses"],
+            network=state.get("network"),
+            weights_digest=state.get("weights_digest"),
         )
 
     def check_continues(self, config: TrainConfig, run_id: str, data_digest: str) -> None:

@@ -32,6 +32,8 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
         "task: classification, 10 classes, smallest 37",
         "model: mlp, 502 parameters, 18 steps on cpu",
         "one step: done",
+        "export: float32 [rows, 64] (samples of 1 x 8 x 8, reshaped) -> [rows, 10], "
+        "proven without Esper with 1, 2 and 7 rows",
         "everything works; nothing was written to the run directory",
     ]
     assert list(tmp_path.iterdir()) == []
@@ -50,6 +52,7 @@ def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     for name in ("weatherlight", "tamiyo", "kasmina"):
         assert any(line.startswith(f"service: {name} at unix:") for line in lines)
     assert "run: signed, opened at generation 1, 1 open at Kasmina, closed" in lines
+    assert lines[-2].startswith("export: float32 [rows, 64]")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -155,6 +155,6 @@ def test_only_a_run_that_keeps_checkpoints_and_is_not_finished_goes_on(moments: 
     kept.make(2)
     kept.save()
     assert kept.saves.newest().progress["step"] == 2
-    kept.saves.write_final(kept.pipeline)
+    kept.saves.write_final(kept.pipeline, "0" * 64)
     with pytest.raises(ConfigError, match="the run is finished"):
         kept.saves.newest()
