@@ -16,6 +16,7 @@ from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
+from esper.tolaria.trial import try_checkpoint, try_host
 
 TIMEOUT_S = 5.0
 
@@ -33,6 +34,11 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     once = prepare(replace(config, evaluate_every_steps=1))
     Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
     lines.append("one step: done")
+    if config.grow != "never":
+        try_host(run)
+        lines.append("copies of the model: learn as it does, and neither reaches the other")
+    try_checkpoint(once, lambda: prepare(config))
+    lines.append("checkpoint: read back, and goes on to the same weights")
     if config.grow != "never":
         lines += [f"slot: {slot.slot_id}, width {slot.width}" for slot in run.manifest().slots]
         lines += _services(config)

@@ -31,6 +31,7 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.run_dir import OldSummary, RunOptions, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
+from esper.tolaria.trial import try_host
 
 FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
@@ -76,6 +77,7 @@ def grow(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
         check_blueprints(config.blueprints, run.manifest())
+        try_host(run)
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))

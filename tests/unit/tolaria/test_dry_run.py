@@ -31,6 +31,7 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
         "data: digits, 384 train, 119 judge, 97 test",
         "model: mlp, 502 parameters, 18 steps on cpu",
         "one step: done",
+        "checkpoint: read back, and goes on to the same weights",
         "everything works; nothing was written to the run directory",
     ]
     assert list(tmp_path.iterdir()) == []
@@ -39,6 +40,7 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
 def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path), OPTIONS).splitlines()
     assert "slot: span_linear:fc1-fc2, width 6" in lines
+    assert "copies of the model: learn as it does, and neither reaches the other" in lines
     for name in ("weatherlight", "tamiyo", "kasmina"):
         assert any(line.startswith(f"service: {name} at unix:") for line in lines)
     assert "run: signed, opened at generation 1, 1 open at Kasmina, closed" in lines
