@@ -20,7 +20,7 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, probe_outputs
 from esper.kasmina.executor.passes.forms import is_writable, variables
-from esper.kasmina.executor.passes.held import MODULE_HOOKS, held
+from esper.kasmina.executor.passes.held import MODULE_HOOKS
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
@@ -54,9 +54,8 @@ def try_twin(arm: TrainingArm, task: Task, step: Step) -> None:
 def unkept(arm: TrainingArm, step: Step) -> list[str]:
     """Paths of what a step makes of the host that no checkpoint can hold; tried on a copy."""
     copied = arm.clone()
-    start = held(copied.model).marks
     step(copied, 0)
-    return held(copied.model).losses(start)
+    return copied.unkept()
 
 
 def tensors_of(arm: TrainingArm) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ class TrainingArm:
         self.scheduler = scheduler
         self.scaler = scaler
         self.grafts: list[Graft] = []
+        self._marks = held(model).marks  # after the model: a clone's marks are those of its own copies
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +90,10 @@ class TrainingArm:
     def clone(self) -> TrainingArm:
         """An independent copy of the whole state, seeds and their taps included. Raises ConfigError by attribute."""
         return independent_copy(self)
+
+    def unkept(self) -> list[str]:
+        """Paths of what the host has come to hold and `state_dict` can't give to one that is built anew."""
+        return held(self.model).losses(self._marks)
 
     @contextmanager
     def measured(self, key: int) -> Iterator[None]:

@@ -23,14 +23,21 @@ BY_KIND = {form.kind: form for form in FORMS}
 Tree = dict[str, dict[str, Code]]
 
 
+class Marks(dict[str, Any]):
+    """What has to be there already, by path; a copy of the network comes with marks of its own objects."""
+
+    def __deepcopy__(self, copies: dict[int, Any]) -> Marks:
+        return Marks({path: copies.get(id(mark), mark) for path, mark in self.items()})
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one network held at one moment: a tree for a file, and marks of what has to be there already, by path."""
+    """What one network held at one moment: a tree for a file, and marks of what a file can't hold."""
 
     tree: Tree
-    marks: Mapping[str, Any]
+    marks: Marks
 
-    def losses(self, start: Mapping[str, Any]) -> list[str]:
+    def losses(self, start: Marks) -> list[str]:
         """Paths of what can't be given to a network with the marks of `start`."""
         return [path for path, mark in self.marks.items() if not _is_same(mark, start.get(path, ABSENT))]
 
@@ -66,7 +73,7 @@ class _Part:
 
 class _Reader:
     def __init__(self, model: nn.Module, *, keeps_originals: bool) -> None:
-        self.marks: dict[str, Any] = {}
+        self.marks = Marks()
         self._keeps_originals = keeps_originals
         self._names = {id(value): name for name, value in _named(model)}
         self._numbers: dict[int, int] = {}

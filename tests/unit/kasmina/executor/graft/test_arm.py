@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 import torch
@@ -122,3 +123,12 @@ def test_attaching_beside_a_parametrised_layer_leaves_its_state(rig, rig_of, toy
     before = {name: tensor.clone() for name, tensor in run.arm.model.state_dict().items()}
     run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.arm.model.state_dict().items())
+
+
+def test_a_clone_that_takes_the_hosts_place_lost_nothing(rig):
+    run = rig("mlp")
+    run.arm.model.fc1.lock = threading.Lock()
+    arm = type(run.arm)(run.arm.model, run.arm.optimizer)
+    assert arm.clone().unkept() == arm.unkept() == []
+    arm.model.fc1.lock = threading.Lock()
+    assert arm.unkept() == arm.clone().unkept() == ["fc1.lock"]
