@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.kasmina.executor.passes.clone import TENSOR_HOOKS
-from esper.kasmina.executor.passes.forms import ABSENT, COMMON, FORMS, MACHINERY, PLAIN, Code, GoesBy
+from esper.kasmina.executor.passes.forms import ABSENT, COMMON, FORMS, MACHINERY, PLAIN, Code, Form, GoesBy, fingerprint
 
 MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 BY_KIND = {form.kind: form for form in FORMS}
@@ -93,16 +93,22 @@ class _Reader:
             return "named", 0, name, None
         if (number := self._numbers.get(id(value))) is not None:
             return "again", number, None, None
-        form = next(form for form in FORMS if form.fits(value))
+        form = _form_of(value)
         is_result = isinstance(value, Tensor) and not value.is_leaf
         if self._keeps_originals and (form.kind == "opaque" or is_result):
             return "value", 0, value, None
         self._met.append(value)  # an id means an object only as long as it lives
         number = self._numbers[id(value)] = len(self._met)
-        if form.mark is not None and (mark := form.mark(value)) is not COMMON:
-            self.marks[path.removeprefix(".")] = mark
+        if not self._keeps_originals:
+            self._mark(form, value, path.removeprefix("."))
         content = form.read(value, lambda part, name: self._code(part, path + name))
         return form.kind, number, content, value if self._keeps_originals else None
+
+    def _mark(self, form: Form, value: Any, path: str) -> None:
+        if form.kind == "opaque":
+            self.marks[path] = fingerprint(value, self._names)
+        elif form.mark is not None and (mark := form.mark(value)) is not COMMON:
+            self.marks[path] = mark
 
 
 class _Writer:
@@ -135,6 +141,13 @@ class _Writer:
 
         target = current if original is None else original
         return note(BY_KIND[kind].write(content, target, self._value, note))
+
+
+def _form_of(value: Any) -> Form:
+    try:
+        return next(form for form in FORMS if form.fits(value))
+    except Exception:  # noqa: BLE001 - an object may answer in any way when it is asked what it is
+        return BY_KIND["opaque"]
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, Any]]:
