@@ -155,11 +155,12 @@ def _kind_of_its_own(value: Any) -> Any:
 
 
 def _has_plain_keys(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_plain(key) for key in value)
+    return isinstance(value, dict) and all(is_plain(key) for key in value)
 
 
-def _is_plain(key: Any) -> bool:
-    return type(key) in PLAIN or (type(key) is tuple and all(_is_plain(part) for part in key))
+def is_plain(value: Any) -> bool:
+    """Whether the value can't change: a plain one, or a tuple of such."""
+    return type(value) in PLAIN or (type(value) is tuple and all(is_plain(part) for part in value))
 
 
 def _read_dict(values: Any, code: Callable[[Any, str], Code]) -> list[tuple[Any, Code]]:
@@ -313,10 +314,10 @@ def fingerprint(value: Any, known: Container[int]) -> Any:
     """A digest by which a change of the object shows, or the object itself; `known` are ids of the network's parts."""
     if type(value).__module__ == "itertools":
         return repr(value)
-    if callable(value) or isinstance(value, types.ModuleType):
-        return value
     file = io.BytesIO()
     try:
+        if callable(value) or isinstance(value, types.ModuleType):
+            return value
         _Fingerprint(file, known).dump(value)
     except Exception:  # noqa: BLE001 - a class decides itself how it is pickled, and may fail in any way
         return value
@@ -403,7 +404,7 @@ FORMS: tuple[Form, ...] = (
     Form(kind="dict", fits=_has_plain_keys, read=_read_dict, write=_dict_writer(dict), mark=_kind_of_its_own),
     Form(
         kind="set",
-        fits=lambda value: type(value) is set and all(_is_plain(member) for member in value),
+        fits=lambda value: type(value) is set and all(is_plain(member) for member in value),
         read=lambda values, code: list(values),
         write=_write_set,
     ),

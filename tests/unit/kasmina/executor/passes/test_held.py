@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import SGD
 
 from esper.kasmina.executor import TrainingArm
-from esper.kasmina.executor.passes.held import held, put_back, remembered
+from esper.kasmina.executor.passes.held import Remembered, held, put_back
 from esper.kasmina.executor.passes.side_pass import side_pass
 from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, cached_activation, step
 
@@ -58,9 +58,12 @@ def test_what_a_pass_moved_is_put_back_into_the_same_network(build: Callable[[],
     model, plain = built(build), built(build)
     step(model)
     step(plain)
-    tree, weights = remembered(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before, weights = (
+        Remembered(list(model.modules())),
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+    )
     step(model)
-    put_back(model, tree)
+    before.put_back()
     model.load_state_dict(weights)
     assert torch.equal(step(model), step(plain))
 
