@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from esper.kasmina.executor.graft.surgery import stored_parameter
+from esper.kasmina.executor.slots.layers import stored_parameter
 
 SEED_KEY = "seed_id"
 HOST_KEY = "host_group"

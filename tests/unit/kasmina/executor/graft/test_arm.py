@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor import TrainingArm
@@ -112,11 +112,24 @@ def test_the_state_survives_a_weights_only_file(rig):
     assert run.arm.digest() == run_again.arm.digest()
 
 
+class Counting(nn.Module):
+    """A parametrisation that knows how often it was computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, value):
+        self.calls += self.training
+        return value
+
+
 @pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
 def test_attaching_beside_a_parametrised_layer_leaves_its_state(rig, rig_of, toy_task, norm):
     model = rig("mlp").arm.model
-    norm(model.fc1)
-    norm(model.fc2)
+    for layer in (model.fc1, model.fc2):
+        norm(layer)
+        parametrize.register_parametrization(layer, "bias", Counting())
     run = rig_of(model, toy_task)
     run.train(1)
     run.arm.model.train()
