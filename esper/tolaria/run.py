@@ -31,6 +31,7 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
+from esper.tolaria.trial import try_host
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -87,6 +88,7 @@ def grow(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
         check_blueprints(config.blueprints, run.manifest())
+        try_host(run)
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))

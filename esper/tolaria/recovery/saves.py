@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import cached_property
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.held import held
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
@@ -32,7 +31,6 @@ class Saves:
         self._owes_one = False
         self._is_postponed = False
         self._is_proven = False
-        self._start = held(session.run.executor.arm.model).marks
         self._losses: list[str] = []
 
     @cached_property
@@ -142,7 +140,7 @@ class Saves:
             states=states,
             is_final=states is None,
             data_digest=self._data_digest,
-            losses=held(session.run.executor.arm.model).losses(self._start),
+            losses=session.run.executor.arm.unkept(),
             network=session.run.interface.to_state(),
         )
 

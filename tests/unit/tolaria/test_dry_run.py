@@ -32,6 +32,7 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
         "task: classification, 10 classes, smallest 37",
         "model: mlp, 502 parameters, 18 steps on cpu",
         "one step: done",
+        "checkpoint: read back, and goes on to the same weights",
         "export: float32 [rows, 64] (samples of 1 x 8 x 8, reshaped) -> [rows, 10], "
         "proven without Esper with 1, 2 and 7 rows",
         "everything works; nothing was written to the run directory",
@@ -49,6 +50,7 @@ def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
 def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path), OPTIONS).splitlines()
     assert "slot: span_linear:fc1-fc2, width 6" in lines
+    assert "copies of the model: learn as it does, and neither reaches the other" in lines
     for name in ("weatherlight", "tamiyo", "kasmina"):
         assert any(line.startswith(f"service: {name} at unix:") for line in lines)
     assert "run: signed, opened at generation 1, 1 open at Kasmina, closed" in lines

@@ -35,6 +35,7 @@ class TrainingArm:
         self.scheduler = scheduler
         self.scaler = scaler
         self.grafts: list[Graft] = []
+        self._marks = held(model).marks  # after the model: a clone's marks are those of its own copies
 
     @property
     def device(self) -> torch.device:
@@ -95,6 +96,10 @@ class TrainingArm:
         copied = independent_copy(self)
         compile_copy(self.model, copied.model)
         return copied
+
+    def unkept(self) -> list[str]:
+        """Paths of what the host has come to hold and `state_dict` can't give to one that is built anew."""
+        return held(self.model).losses(self._marks)
 
     @contextmanager
     def measured(self, key: int) -> Iterator[None]:

@@ -5,12 +5,16 @@ A table of kinds, asked in order. A kind with a mark needs something of its own 
 
 from __future__ import annotations
 
+import copy
 import functools
+import hashlib
+import io
+import pickle
 import random
 import sys
 import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +31,7 @@ COMMON = object()
 MACHINERY = frozenset(vars(nn.Module())) - {"training"} | {"_compiled_call_impl"}
 REGISTERS = ("_parameters", "_buffers", "_modules")
 # Libraries whose functions and objects hold nothing of a network.
-FOREIGN = ("esper.", "torch.", "torch", "logging", "threading", "queue")
+FOREIGN = ("esper.", "torch", "numpy")
 
 
 class GoesBy:
@@ -53,7 +57,9 @@ class Form:
 
 
 def is_writable(tensor: Tensor) -> bool:
-    """Whether each element has memory of its own: an expanded tensor can't be written to, by anyone."""
+    """Whether each element has memory of its own: nobody can write to an expanded or an inference tensor."""
+    if tensor.is_inference():
+        return False
     return tensor.layout != torch.strided or all(
         size <= 1 or stride != 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
@@ -65,7 +71,9 @@ def _write_tensor(content: Any, target: Any, value: Any, note: Any) -> Tensor:
         if is_writable(target):
             with torch.no_grad():
                 target.copy_(saved)
-        return target
+            return target
+        if torch.equal(target.to(saved.device), saved):
+            return target
     made: Tensor = saved.to(device, copy=True)
     return made
 
@@ -147,11 +155,12 @@ def _kind_of_its_own(value: Any) -> Any:
 
 
 def _has_plain_keys(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_plain(key) for key in value)
+    return isinstance(value, dict) and all(is_plain(key) for key in value)
 
 
-def _is_plain(key: Any) -> bool:
-    return type(key) in PLAIN or (type(key) is tuple and all(_is_plain(part) for part in key))
+def is_plain(value: Any) -> bool:
+    """Whether the value can't change: a plain one, or a tuple of such."""
+    return type(value) in PLAIN or (type(value) is tuple and all(is_plain(part) for part in value))
 
 
 def _read_dict(values: Any, code: Callable[[Any, str], Code]) -> list[tuple[Any, Code]]:
@@ -226,22 +235,33 @@ def _write_bound(content: Any, target: Any, value: Any, note: Any) -> Any:
 def namespace(value: Any) -> dict[str, Any]:
     """An object's attributes by name; a module's parameters, buffers and children are among them."""
     if not isinstance(value, nn.Module):
-        return dict(vars(value))
+        slots = {name: getattr(value, name) for name in slots_of(type(value)) if hasattr(value, name)}
+        return slots | getattr(value, "__dict__", {})
     own: dict[str, Any] = {name: part for name, part in vars(value).items() if name not in MACHINERY}
     return own | {name: part for register in REGISTERS for name, part in getattr(value, register).items()}
 
 
+def slots_of(kind: type) -> list[str]:
+    """Attributes that the class keeps in slots."""
+    names = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    flat = [name for group in names for name in ((group,) if isinstance(group, str) else group)]
+    return [name for name in flat if name not in ("__dict__", "__weakref__")]
+
+
 def _is_own_object(value: Any) -> bool:
+    """A module, or an object of a class in Python that isn't the language's own and has nothing but attributes."""
     kind = type(value)
     if isinstance(value, nn.Module):
         return True
-    is_own = hasattr(value, "__dict__") and not kind.__module__.startswith(FOREIGN) and not isinstance(value, type)
-    return is_own and not any(_has_hidden_state(base) for base in kind.__mro__[:-1])
+    if isinstance(value, type) or not (hasattr(value, "__dict__") or slots_of(kind)):
+        return False
+    return not any(_has_hidden_state(base) for base in kind.__mro__[:-1])
 
 
 def _has_hidden_state(kind: type) -> bool:
-    """Whether the class is built in, or reduces itself: attributes aren't all that it has."""
-    return kind.__module__ in sys.builtin_module_names or not {"__reduce__", "__reduce_ex__"}.isdisjoint(vars(kind))
+    """Whether the class is a library's, or reduces itself: attributes may not be all that it has."""
+    is_library = kind.__module__.partition(".")[0] in sys.stdlib_module_names or kind.__module__.startswith(FOREIGN)
+    return is_library or not {"__reduce__", "__reduce_ex__"}.isdisjoint(vars(kind))
 
 
 def _read_object(value: Any, code: Callable[[Any, str], Code]) -> dict[str, Code]:
@@ -253,25 +273,55 @@ def _write_object(content: Any, target: Any, value: Any, note: Any) -> Any:
         return target
     note(target)
     before = namespace(target)
-    for name, code in content.items():
-        current = before.get(name, ABSENT)
-        made = value(code, current)
-        if made is not current and made is not ABSENT:
-            _register(target, name)[name] = made
+    made = {name: value(code, before.get(name, ABSENT)) for name, code in content.items()}
+    changes = {name: part for name, part in made.items() if part is not ABSENT and part is not before.get(name, ABSENT)}
+    if changes and _is_frozen(target):
+        target = note(copy.copy(target))
+    for name, part in changes.items():
+        _assign(target, name, part)
     for name in before.keys() - content.keys():
-        _register(target, name).pop(name, None)
+        getattr(target, "__dict__", {}).pop(name, None)
     return target
 
 
-def _register(owner: Any, name: str) -> dict[str, Any]:
-    """Where an object keeps what it has of that name."""
+def _is_frozen(value: Any) -> bool:
+    """Whether others may rely on this very object never to change."""
+    return bool(getattr(getattr(type(value), "__dataclass_params__", None), "frozen", False))
+
+
+def _assign(owner: Any, name: str, value: Any) -> None:
+    """Puts an attribute where the object keeps it, past whatever its class does on assignment."""
     registers = [vars(owner)[register] for register in REGISTERS] if isinstance(owner, nn.Module) else []
-    return next((register for register in registers if name in register), vars(owner))
+    register = next((register for register in registers if name in register), None)
+    if register is not None:
+        register[name] = value
+    else:
+        object.__setattr__(owner, name, value)
 
 
-def _opaque_mark(value: Any) -> Any:
-    """An iterator counts without becoming another object, but its repr tells."""
-    return repr(value) if type(value).__module__ == "itertools" else value
+class _Fingerprint(pickle.Pickler):
+    """What an object is now, apart from the network that it may refer to."""
+
+    def __init__(self, file: io.BytesIO, known: Container[int]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def persistent_id(self, value: Any) -> str | None:
+        return type(value).__name__ if isinstance(value, nn.Module) or id(value) in self._known else None
+
+
+def fingerprint(value: Any, known: Container[int]) -> Any:
+    """A digest by which a change of the object shows, or the object itself; `known` are ids of the network's parts."""
+    if type(value).__module__ == "itertools":
+        return repr(value)
+    file = io.BytesIO()
+    try:
+        if callable(value) or isinstance(value, types.ModuleType):
+            return value
+        _Fingerprint(file, known).dump(value)
+    except Exception:  # noqa: BLE001 - a class decides itself how it is pickled, and may fail in any way
+        return value
+    return hashlib.sha256(file.getvalue()).hexdigest()
 
 
 FORMS: tuple[Form, ...] = (
@@ -354,7 +404,7 @@ FORMS: tuple[Form, ...] = (
     Form(kind="dict", fits=_has_plain_keys, read=_read_dict, write=_dict_writer(dict), mark=_kind_of_its_own),
     Form(
         kind="set",
-        fits=lambda value: type(value) is set and all(_is_plain(member) for member in value),
+        fits=lambda value: type(value) is set and all(is_plain(member) for member in value),
         read=lambda values, code: list(values),
         write=_write_set,
     ),
@@ -378,6 +428,6 @@ FORMS: tuple[Form, ...] = (
         fits=lambda value: True,
         read=lambda value, code: None,
         write=lambda content, target, value, note: target,
-        mark=_opaque_mark,
+        mark=lambda value: value,
     ),
 )
