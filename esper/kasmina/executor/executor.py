@@ -16,7 +16,7 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from esper.core.enums import short_name
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, EsperError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
 from esper.kasmina.executor.collected import Collected
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
@@ -25,13 +25,16 @@ from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.task import Task
-from esper.kasmina.executor.passes.trace import in_words, trace_forward
+from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.saved import restore, saved
 from esper.kasmina.executor.slots.search import Search, find_slots
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
+
+# Errors that say enough by themselves: ours, and what torch raises for shapes, types and devices.
+PLAIN_SPOKEN = (EsperError, RuntimeError, ValueError, TypeError)
 
 
 class SeedExecutor:
@@ -65,8 +68,9 @@ class SeedExecutor:
     def _find_slots(self) -> Search:
         state = self._state
         is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
-        traced = trace_forward(state.arm.model, state.task.probe_inputs())
-        return find_slots(state.arm.model, traced, named=state.config.slots, is_causal=is_causal)
+        model, inputs = state.arm.model, state.task.probe_inputs()
+        traced, rerun = trace_forward(model, inputs), rerun_order(model, inputs)
+        return find_slots(model, traced, named=state.config.slots, is_causal=is_causal, rerun=rerun)
 
     @property
     def arm(self) -> TrainingArm:
@@ -279,8 +283,8 @@ class SeedExecutor:
                 if facts is None:
                     self._state.done.add(directive.directive_id)
                     return
-            except Exception as error:  # noqa: BLE001 - hosts, hooks and optimisers of users raise anything; it is told
-                facts, failure = {}, str(error) or type(error).__name__
+            except Exception as error:  # noqa: BLE001 - an action runs the host, which may raise anything
+                facts, failure = {}, str(error) if isinstance(error, PLAIN_SPOKEN) and str(error) else in_words(error)
                 span.set_attribute("esper.failure", failure)
         self._note(directive, step, facts, failure)
 

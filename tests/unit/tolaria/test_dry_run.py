@@ -86,3 +86,19 @@ def test_a_directory_that_holds_a_run_is_refused_unless_it_is_meant(tmp_path: Pa
         dry_run(there, OPTIONS)
     assert "everything works" in dry_run(there, RunOptions(overwrite=True))
     assert (there.run_dir / "events.jsonl").read_text() == '{"kind": "run"}\n'
+
+
+HOSTS = "tests.unit.tolaria.task.foreign_hosts"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_it_says_which_parts_are_compiled(tmp_path: Path) -> None:
+    lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:compiled"), OPTIONS).splitlines()
+    assert "compiled: the whole host" in lines
+
+
+def test_a_host_that_will_not_be_watched_makes_its_step_where_nothing_is_to_grow(tmp_path: Path) -> None:
+    lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:unwilling"), OPTIONS).splitlines()
+    assert "one step: done" in lines
+    with pytest.raises(ConfigError, match="looking for slots ended in LookupError: I will not be watched"):
+        dry_run(config(tmp_path, model=f"{HOSTS}:unwilling"), OPTIONS)

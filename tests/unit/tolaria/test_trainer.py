@@ -28,6 +28,7 @@ from tests.unit.tolaria.scripted_control import (
     judgement,
     keep,
 )
+from tests.unit.tolaria.task import foreign_hosts
 
 SLOT = "span_linear:fc1-fc2"
 # Four epochs of six steps with dropout, so that a step that drew other random numbers would show.
@@ -423,3 +424,25 @@ def test_the_summary_holds_what_a_reader_needs() -> None:
     assert summary["training_macs"] == sum(uses.values())
     assert uses["twin"] > 0
     assert uses["side"] > 0
+
+
+def test_work_that_cannot_be_counted_is_told_once_at_the_start() -> None:
+    recorder = Recorder()
+    model = "tests.unit.tolaria.task.foreign_hosts:unwilling"
+    run(replace(CONFIG, model=model, hidden=(), dropout=0.0, grow="never", epochs=1), observer=recorder)
+    assert [notice.message for notice in recorder.notices] == [
+        "multiply-accumulates count as 0: LookupError: I will not be watched"
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_compiled_host_trains_in_compiled_code_and_ends_with_the_plain_ones_weights() -> None:
+    foreign_hosts.BATCHES.clear()
+    digests = [
+        run(
+            replace(CONFIG, model=f"tests.unit.tolaria.task.foreign_hosts:{name}", hidden=(), dropout=0.0, grow="never")
+        )
+        for name in ("plain", "compiled")
+    ]
+    assert digests[0]["weights_digest"] == digests[1]["weights_digest"]
+    assert len(foreign_hosts.BATCHES) == digests[1]["steps"]

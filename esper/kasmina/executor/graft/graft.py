@@ -132,8 +132,10 @@ class Graft:
         self.forget()
 
     def forget(self) -> None:
-        """Lets go of what the last pass read."""
+        """Lets go of what the last pass read, and of memory that a compiled graph may use again in the next."""
         self._input = self._spent = None
+        if self.is_measuring and self.rms is not None:
+            self.rms = (self.rms[0].clone(), self.rms[1].clone())
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy begins without the values of a pass."""
