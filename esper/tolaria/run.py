@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -28,6 +28,7 @@ from esper.tolaria.record.observer import Notice, Observer, Observers
 from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
@@ -80,6 +81,8 @@ def grow(
 ) -> dict[str, Any]:
     """Train under the control plane; returns the summary, which also stands in the run directory."""
     check_free(config.run_dir, options)
+    if options.resume and (summary := unwritten_summary(config)) is not None:
+        return _completed(config, summary, observers)
     if options.demo_faults:
         config = replace(config, deadline_s=min(config.deadline_s, FAULT_DEADLINE_S))
     run = prepare(config, lambda digest: plane.link.fetch_artifact(digest))
@@ -100,6 +103,14 @@ def grow(
             return _trained(run, lambda opening: NullControl(), watching, options, interruption)
         plane = stack.enter_context(connected(config, run.run_id, board.pin))
         return _grown(run, plane, watching, options, interruption)
+
+
+def _completed(config: TrainConfig, summary: Mapping[str, Any], observers: Sequence[Observer]) -> dict[str, Any]:
+    """Write and tell what a kill after the last step kept from being written and told."""
+    claim(config.run_dir, RunOptions(resume=True))
+    with EventLog(config.run_dir / "events.jsonl") as log:
+        Observers(SummaryFile(config.run_dir), log, *observers).on_finish(summary)
+    return dict(summary)
 
 
 def _grown(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -38,6 +39,17 @@ class Snapshot:
     in_flight: Sequence[PacketResult]
     states: RunStates | None
     is_final: bool
+    summary: Mapping[str, Any] | None = None
+    """The finished run's summary, which is written after this; None before the end."""
+
+    @property
+    def has_services(self) -> bool:
+        """Whether a control plane can go on from here: nothing can, where none was or its states were not kept."""
+        return self.states is not None and bool(self.states.kasmina.state_type)
+
+    def is_shorter_than(self, config: TrainConfig) -> bool:
+        """Whether the settings extend this run."""
+        return int(self.settings["epochs"]) < config.epochs
 
     def to_state(self) -> State:
         """Tensors and plain containers."""
@@ -53,6 +65,7 @@ class Snapshot:
             "kasmina": None if states is None else states.kasmina.SerializeToString(deterministic=True).hex(),
             "tamiyo": None if states is None else states.tamiyo.SerializeToString(deterministic=True).hex(),
             "is_final": self.is_final,
+            "summary": None if self.summary is None else json.dumps(self.summary),
         }
 
     @classmethod
@@ -69,14 +82,16 @@ class Snapshot:
             in_flight=[PacketResult.from_bytes(text.encode()) for text in state["in_flight"]],
             states=RunStates(kasmina=_blob(state["kasmina"]), tamiyo=_blob(state["tamiyo"])) if has_states else None,
             is_final=state["is_final"],
+            summary=json.loads(state["summary"]) if state.get("summary") else None,
         )
 
     def check_continues(self, config: TrainConfig, run_id: str) -> None:
-        """Refuse to go on under other settings: the continuation would not be the same run."""
+        """Refuse to go on under other settings, but for more epochs: the continuation would not be the same run."""
         if self.run_id != run_id:
             raise ConfigError("run_id", run_id, f"the checkpoint belongs to run {self.run_id}")
+        free = FREE_SETTINGS | {"epochs"} if self.is_shorter_than(config) else FREE_SETTINGS
         for name, value in settings_of(config).items():
-            if name not in FREE_SETTINGS and self.settings.get(name) != value:
+            if name not in free and self.settings.get(name) != value:
                 raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; give the same")
 
 
