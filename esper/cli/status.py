@@ -98,6 +98,7 @@ PLAIN = (
     "timeouts",
     "reproducible",
     "reproducible_cause",
+    "machine",
     "weights_digest",
     "last_event",
 )
