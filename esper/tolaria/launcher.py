@@ -152,7 +152,7 @@ def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, in
     """One run or a comparison, and its report."""
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
-        is_trained = how.resume and is_unreported(config.run_dir) and not options.compare
+        is_trained = how.resume and is_unreported(config) and not options.compare
         summary = {} if is_trained else _shown(config, how, options.plain, interruption)
         report = write_report(config.run_dir)
         if options.compare and summary["finished"]:

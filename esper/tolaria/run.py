@@ -40,7 +40,7 @@ FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
 SWITCH_INTERVAL_S = 0.0005
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
@@ -66,8 +66,9 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Catch signals inside, but for those that are ignored already, as under nohup."""
-        caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        """Catch signals inside; under nohup, which ignores it, a hang-up is none."""
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        caught = (*STOPS, *(() if is_nohup else (signal.SIGHUP,)))
         before = {number: signal.signal(number, self._note) for number in caught}
         try:
             yield
@@ -79,7 +80,10 @@ class Interruption:
 def grow(
     config: TrainConfig, options: RunOptions, observers: Sequence[Observer], interruption: Interruption
 ) -> dict[str, Any]:
-    """Train under the control plane; returns the summary, which also stands in the run directory."""
+    """Train under the control plane; returns the summary, which also stands in the run directory.
+
+    The caller holds that directory (`run_dir.occupied`), for as long as it writes to it.
+    """
     check_free(config.run_dir, options)
     if options.resume and (summary := unwritten_summary(config)) is not None:
         return _completed(config, summary, observers)

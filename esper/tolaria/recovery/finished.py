@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,32 @@ def finished_already(path: Path, final: Snapshot) -> ConfigError:
     return ConfigError("resume", True, f"the run is finished: {path} is there; --epochs above {epochs} extends it")
 
 
-def is_unreported(run_dir: Path) -> bool:
-    """Whether a finished run has all but its report, which a kill or a full disk may have kept from being drawn."""
-    summary = run_dir / "summary.json"
-    is_finished = summary.exists() and json.loads(summary.read_text(encoding="utf-8"))["finished"]
-    return is_finished and not (run_dir / "report.html").exists()
+def is_unreported(config: TrainConfig) -> bool:
+    """Whether the run is finished and lacks its report alone, which a kill or a full disk kept from being drawn."""
+    has_summary = (config.run_dir / "summary.json").exists()
+    return has_summary and not (config.run_dir / "report.html").exists() and _end(_store(config), config) is not None
 
 
 def unwritten_summary(config: TrainConfig) -> Mapping[str, Any] | None:
     """The finished run's summary, where a kill kept it from being written; None for a run that is to be trained.
 
-    Raises ConfigError for a finished run with its summary, unless the settings extend it.
+    Raises ConfigError for a finished run with its summary.
     """
-    store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
-    state = store.final()
-    final = None if state is None else Snapshot.from_state(state)
-    if final is None or final.is_shorter_than(config):
+    store = _store(config)
+    final = _end(store, config)
+    if final is None:
         return None
     if final.summary is None or (config.run_dir / "summary.json").exists():
         raise finished_already(store.final_path, final)
     return final.summary
+
+
+def _store(config: TrainConfig) -> CheckpointStore:
+    return CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
+
+
+def _end(store: CheckpointStore, config: TrainConfig) -> Snapshot | None:
+    """The end of the run, unless it was not reached yet or the settings put it off."""
+    state = store.final()
+    final = None if state is None else Snapshot.from_state(state)
+    return None if final is None or final.is_shorter_than(config) else final
