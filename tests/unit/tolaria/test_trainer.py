@@ -238,13 +238,13 @@ def test_packets_go_out_every_few_steps_and_after_the_last() -> None:
     assert control.is_closed
 
 
-def test_a_checkpoint_comes_with_the_first_packet_after_its_epoch(tmp_path: Path) -> None:
+def test_a_checkpoint_comes_with_the_first_packet_after_its_epoch_and_with_the_last(tmp_path: Path) -> None:
     control, recorder, store = ScriptedControl(), Recorder(), CheckpointStore(tmp_path, keep=2)
     run(replace(CONFIG, epochs=5, checkpoint_every_epochs=2), control, observer=recorder, store=store)
-    # Epochs 2 and 4 end after steps 12 and 24.
-    assert [written.step for written in recorder.checkpoints] == [12, 24]
+    # Epochs 2 and 4 end after steps 12 and 24; the last boundary is where more epochs would go on from.
+    assert [written.step for written in recorder.checkpoints] == [12, 24, 28]
     run(replace(CONFIG, epochs=5, checkpoint_every_epochs=1), control, observer=recorder, store=store)
-    assert [written.step for written in recorder.checkpoints][2:] == [8, 12, 20, 24]
+    assert [written.step for written in recorder.checkpoints][3:] == [8, 12, 20, 24, 28]
 
 
 def test_every_epochs_mean_loss_is_that_of_its_own_steps() -> None:

@@ -38,6 +38,7 @@ SUMMARY: dict[str, Any] = {
     "final_parameters": 1270,
     "reproducible": True,
     "reproducible_cause": None,
+    "machine": "x86_64 AVX2, torch 2.9.0",
     "weights_digest": "0123456789abcdef0123",
 }
 GROWTH = PacketResult(
@@ -111,7 +112,7 @@ def test_a_plain_run_reads_from_top_to_bottom() -> None:
         "step 25  error: back to step 20",
         "test accuracy 95.62 %",
         "seeds: 3 germinated, 2 judged, 1 kept; 502 -> 1,270 parameters",
-        "reproducible: yes; weights 0123456789abcdef",
+        "reproducible: yes, on x86_64 AVX2, torch 2.9.0; weights 0123456789abcdef",
     ]
 
 
