@@ -19,7 +19,7 @@ import torch
 from esper.core.errors import CorruptRecord, DependencyViolationError, StorageError
 from esper.core.files import sync_directory, write_atomically
 
-MAGIC = b"esper-checkpoint 1 "
+MAGIC = b"esper-checkpoint 2 "
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
 
 State = dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from esper.core.errors import AsyncTimeoutError, ConfigError, InvalidAnswer, ServiceUnavailable
+from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, InvalidAnswer, ServiceUnavailable
 from esper.leyline import BusEnvelope, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.rpc.call import Call
 from esper.rpc.clients import BusClient, Channel, aio, channel, wait_serving, watch
@@ -54,6 +54,20 @@ async def test_an_answer_is_validated_like_a_request_and_counted(serve: Serve) -
         with pytest.raises(InvalidAnswer, match="sequences is required"):
             await aio.BusClient(link).publish(a_request(), timeout_s=5)
     assert refused_answers("BusService/Publish") == before + 2
+
+
+async def test_an_answer_that_is_too_large_is_an_error_of_the_tree(serve: Serve) -> None:
+    async def answer(request: PublishRequest, call: Call) -> PublishResponse:
+        return PublishResponse(sequences=[2**60] * 600_000)
+
+    server = await serve(ScriptedBus(answer))
+
+    def work() -> None:
+        with channel(server.endpoint) as link:
+            BusClient(link).publish(a_request(), timeout_s=10)
+
+    with pytest.raises(BackPressure, match="larger than max"):
+        await asyncio.to_thread(work)
 
 
 async def test_an_answer_of_a_stream_is_validated_too(serve: Serve) -> None:
