@@ -37,6 +37,7 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
 }
 BUDGET, CLOSED = "budget", "closed"
+BUDGET_PREFIX = f"{BUDGET}: "
 LACKS: Sequence[tuple[DecisionReason, str]] = (
     (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
     (DecisionReason.DECISION_REASON_EMBARGO, CLOSED),
@@ -101,7 +102,7 @@ class Selection:
 
 
 def _exclusions(candidates: Sequence[Candidate]) -> str:
-    told = [f"{item.slot.slot_id}: {item.excluded}" for item in candidates[:TOLD_SLOTS]]
+    told = [f"{item.slot.slot_id}: {item.excluded.removeprefix(BUDGET_PREFIX)}" for item in candidates[:TOLD_SLOTS]]
     more = len(candidates) - len(told)
     return "; ".join([*told, f"and {more} more slots"] if more else told)
 
