@@ -18,11 +18,14 @@ from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
 from esper.core.keys import Keyring
 from esper.core.signing import Verifier, open_payload
-from esper.leyline import AdaptationCommand, CommandOutcome, RegistryReset, SignedCommand
+from esper.kasmina.control.command_rows import GIVEN_UP, payload_digest
+from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunSpec, RegistryReset, SignedCommand
 
 DATABASE = "kasmina.db"
-PAYLOADS: dict[str, type[AdaptationCommand] | type[RegistryReset]] = {
-    cls.DESCRIPTOR.full_name: cls for cls in (AdaptationCommand, RegistryReset)
+Payload = AdaptationCommand | RegistryReset | KasminaRunSpec
+# What a row may hold: a command, a registry's reset, or the opening by which a run gave up the course it was on.
+PAYLOADS: dict[str, type[Payload]] = {
+    cls.DESCRIPTOR.full_name: cls for cls in (AdaptationCommand, RegistryReset, KasminaRunSpec)
 }
 _ROWS = "SELECT seq, run_id, command_id, payload_sha256, envelope, outcome FROM commands ORDER BY seq"
 _LAST_SEQ = "SELECT seq FROM sqlite_sequence WHERE name = 'commands'"
@@ -112,16 +115,26 @@ def _faults(row: Row, verifier: Verifier) -> Iterator[str]:
     except CommandRejected as error:
         yield error.detail
         return
-    # A reset has no id of its own; its row is named for its nonce.
-    reset_id = f"registry_reset-{envelope.security.nonce}"
-    command_id = reset_id if isinstance(payload, RegistryReset) else payload.command_id
+    command_id = _command_id(envelope, payload)
     if (command_id, payload.training_run_id) != (row.command_id, row.run_id):
         yield f"the payload is command {command_id!r} of run {payload.training_run_id!r}"
     if row.outcome.command_id != row.command_id or row.outcome.ledger_seq != row.seq:
         yield "its outcome belongs to another row"
 
 
+def _command_id(envelope: SignedCommand, payload: Payload) -> str:
+    """What a row is named for: a reset and an opening have no id of their own."""
+    if isinstance(payload, RegistryReset):
+        return f"registry_reset-{envelope.security.nonce}"
+    if isinstance(payload, KasminaRunSpec):
+        return f"{GIVEN_UP}-{payload_digest(envelope)}"
+    return payload.command_id
+
+
 def _told(row: Row) -> str:
+    if row.envelope.payload_type == KasminaRunSpec.DESCRIPTOR.full_name:
+        generation = KasminaRunSpec.FromString(row.envelope.payload).generation
+        return f"generation {generation} goes on otherwise: what was ordered since its checkpoint is given up"
     if row.envelope.payload_type == RegistryReset.DESCRIPTOR.full_name:
         return f"registry reset: {RegistryReset.FromString(row.envelope.payload).rationale}"
     command = AdaptationCommand.FromString(row.envelope.payload)

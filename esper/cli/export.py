@@ -1,4 +1,4 @@
-"""`esper export`: write a run's grown network as plain PyTorch that loads without Esper."""
+"""`esper export`: write a run's grown network as plain PyTorch that loads without Esper, proven before it is done."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from esper.cli.usage import Verbs, add_verb
 def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "export", run, "write a run's network as plain PyTorch")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    parser.add_argument("out", type=Path, metavar="OUT", help="file to write, ending in .pt2")
+    parser.add_argument("out", type=Path, metavar="OUT", help="file to write: NAME.pt2, a program, or NAME.safetensors")
 
 
 def run(arguments: argparse.Namespace) -> int:
     # Only this verb needs torch, whose import takes seconds.
     from esper.tolaria.export import export
 
-    print(f"{export(arguments.run_dir, arguments.out)}: load it with torch.export.load(...).module()")
+    print(export(arguments.run_dir, arguments.out).line)
     return 0

@@ -108,6 +108,7 @@ PLAIN = (
     "timeouts",
     "reproducible",
     "reproducible_cause",
+    "machine",
     "weights_digest",
     "last_event",
 )

@@ -20,7 +20,7 @@ from esper.core.field_rules import MAX_ALPHA_ENTRIES, RANGES, RULES, Rule
 from esper.core.required_fields import REQUIRED
 
 _Check = Callable[[Any], bool]
-_Look = Callable[[Any, str, list[str]], None]
+_Look = Callable[[Any, list[str]], None]
 
 
 def require_valid(message: Message) -> None:
@@ -33,7 +33,7 @@ def require_valid(message: Message) -> None:
 def violations(message: Message) -> list[str]:
     """What is wrong with a message, each with its path; empty if nothing is."""
     found: list[str] = []
-    _look(message, "", found)
+    _look(message, found)
     return found
 
 
@@ -77,41 +77,47 @@ def _plan(descriptor: Descriptor) -> _Plan:
     )
 
 
-def _look(message: Any, path: str, found: list[str]) -> None:
-    """Add what is wrong with `message`; `path` is empty or ends with a dot."""
+def _look(message: Any, found: list[str]) -> None:
+    """Add what is wrong with `message`; paths are made only where something is wrong."""
     plan = _plan(message.DESCRIPTOR)
-    _look_at_presence(plan, message, path, found)
-    _look_at_values(plan, message, path, found)
+    _look_at_presence(plan, message, found)
+    _look_at_values(plan, message, found)
     if plan.check is not None:
-        plan.check(message, path, found)
+        plan.check(message, found)
     for name, is_repeated in plan.children:
         if is_repeated:
             for index, child in enumerate(getattr(message, name)):
-                _look(child, f"{path}{name}[{index}].", found)
+                before = len(found)
+                _look(child, found)
+                if len(found) > before:
+                    found[before:] = [f"{name}[{index}].{text}" for text in found[before:]]
         elif message.HasField(name):
-            _look(getattr(message, name), f"{path}{name}.", found)
+            before = len(found)
+            _look(getattr(message, name), found)
+            if len(found) > before:
+                found[before:] = [f"{name}.{text}" for text in found[before:]]
 
 
-def _look_at_presence(plan: _Plan, message: Any, path: str, found: list[str]) -> None:
+def _look_at_presence(plan: _Plan, message: Any, found: list[str]) -> None:
     for name, is_there in plan.required:
         if not is_there(message):
-            found.append(f"{path}{name} is required")
+            found.append(f"{name} is required")
     for rule in plan.rules:
         if rule.when(message):
             missing = (name for name in rule.fields.split() if not is_present(message, name))
-            found.extend(f"{path}{name} is required {rule.condition}" for name in missing)
+            found.extend(f"{name} is required {rule.condition}" for name in missing)
 
 
-def _look_at_values(plan: _Plan, message: Any, path: str, found: list[str]) -> None:
+def _look_at_values(plan: _Plan, message: Any, found: list[str]) -> None:
     for name, is_repeated, low, high in plan.ranges:
         if is_repeated or message.HasField(name):
             for value in getattr(message, name) if is_repeated else (getattr(message, name),):
                 if not (low <= value <= high and math.isfinite(value)):
-                    found.append(f"{path}{name} is {value:g}, expected {_range_in_words(low, high)}")
+                    found.append(f"{name} is {value:g}, expected {_range_in_words(low, high)}")
     for name, is_repeated, known in plan.enums:
         for number in getattr(message, name) if is_repeated else (getattr(message, name),):
             if number not in known:
-                found.append(f"{path}{name} has the unknown value {number}")
+                found.append(f"{name} has the unknown value {number}")
 
 
 def is_present(message: Any, path: str) -> bool:
@@ -134,17 +140,17 @@ def _presence(descriptor: Descriptor, path: str) -> _Check:
     return lambda message: bool(getattr(message, name))
 
 
-def _look_at_blend(blend: Any, path: str, found: list[str]) -> None:
+def _look_at_blend(blend: Any, found: list[str]) -> None:
     if len(blend.alpha_vec) > MAX_ALPHA_ENTRIES:
-        found.append(f"{path}alpha_vec has {len(blend.alpha_vec)} entries, at most {MAX_ALPHA_ENTRIES} are allowed")
+        found.append(f"alpha_vec has {len(blend.alpha_vec)} entries, at most {MAX_ALPHA_ENTRIES} are allowed")
     if blend.HasField("share_min") and blend.HasField("share_max") and blend.share_min > blend.share_max:
-        found.append(f"{path}share_min is {blend.share_min:g}, above share_max {blend.share_max:g}")
+        found.append(f"share_min is {blend.share_min:g}, above share_max {blend.share_max:g}")
 
 
 def _nanos_within(allowed: range) -> _Look:
-    def look(moment: Any, path: str, found: list[str]) -> None:
+    def look(moment: Any, found: list[str]) -> None:
         if moment.nanos not in allowed:
-            found.append(f"{path}nanos is {moment.nanos}, expected less than a second")
+            found.append(f"nanos is {moment.nanos}, expected less than a second")
 
     return look
 

@@ -187,9 +187,8 @@ def _stop_on_signals(stopping: Stopping) -> None:
             os._exit(128 + number)
         stopping.ask(None)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_IGN:  # as under nohup
-            continue
+    is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    for number in (signal.SIGTERM, signal.SIGINT, *(() if is_nohup else (signal.SIGHUP,))):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 

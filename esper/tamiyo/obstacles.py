@@ -56,7 +56,7 @@ def paused(scene: Scene) -> str | None:
 
 def ended(scene: Scene) -> str | None:
     growth = scene.packet.growth
-    return f"{growth.culls_in_row} culls in a row ended growth" if growth.ended else None
+    return f"{growth.culls_in_row} culls in a row" if growth.ended else None
 
 
 def too_late(scene: Scene) -> str | None:

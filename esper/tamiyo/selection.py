@@ -37,6 +37,7 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
 }
 BUDGET, CLOSED, DEEP = "budget", "closed", "deep enough"
+BUDGET_PREFIX = f"{BUDGET}: "
 LACKS: Sequence[tuple[DecisionReason, str]] = (
     (DecisionReason.DECISION_REASON_TARGET_REACHED, DEEP),
     (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
@@ -105,7 +106,7 @@ class Selection:
 
 
 def _exclusions(candidates: Sequence[Candidate]) -> str:
-    told = [f"{item.slot.slot_id}: {item.excluded}" for item in candidates[:TOLD_SLOTS]]
+    told = [f"{item.slot.slot_id}: {item.excluded.removeprefix(BUDGET_PREFIX)}" for item in candidates[:TOLD_SLOTS]]
     more = len(candidates) - len(told)
     return "; ".join([*told, f"and {more} more slots"] if more else told)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import KasminaServiceGetStatusRequest, SlotKind, SlotSpec
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.export import shown_network, write
 from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
@@ -16,14 +17,15 @@ from esper.tolaria.plane.plane import connected
 from esper.tolaria.plane.stack_growth import check_stacks
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
-from esper.tolaria.task.prepare import prepare
+from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
+from esper.tolaria.trial import try_checkpoint, try_host
 
 TIMEOUT_S = 5.0
 
 
 def dry_run(config: TrainConfig, options: RunOptions) -> str:
-    """Check the run's directory, data, model, slots, a first step, keys and services. Raises the error tree."""
+    """Check the run's directory, data, model, slots, a first step, the export, keys and services."""
     check_free(config.run_dir, options)
     run = prepare(config)
     if config.grow != "never":
@@ -41,9 +43,15 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     lines += [f"compiled: {path or 'the whole host'}" for path in compiled_parts(run.executor.arm.model)]
     if config.grow != "never":
         lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]
+        try_host(run)
+        lines.append("copies of the model: learn as it does, and neither reaches the other")
+    try_checkpoint(once, lambda: prepare(config))
+    lines.append("checkpoint: read back, and goes on to the same weights")
+    if config.grow != "never":
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
         lines += [_slot_line(slot) for slot in run.manifest().slots]
         lines += _services(config)
+    lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
 
 
@@ -51,6 +59,12 @@ def _slot_line(slot: SlotSpec) -> str:
     if slot.kind == SlotKind.SLOT_KIND_STACK:
         return f"slot: {slot.slot_id}, {slot.depth} blocks of {slot.block_parameters:,} parameters"
     return f"slot: {slot.slot_id}, width {slot.width}"
+
+
+def _exported(run: Prepared) -> str:
+    """What `esper export` would make of the host."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 
 
 def _services(config: TrainConfig) -> list[str]:

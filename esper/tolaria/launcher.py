@@ -39,6 +39,7 @@ from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.summary import write_summary
 from esper.tolaria.recovery.continuing import continued
+from esper.tolaria.recovery.finished import is_unreported
 from esper.tolaria.run import Interruption, grow, train_static
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.data import load_splits
@@ -151,7 +152,8 @@ def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, in
     """One run or a comparison, and its report."""
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
-        summary = _shown(config, how, options.plain, interruption)
+        is_trained = how.resume and is_unreported(config) and not options.compare
+        summary = {} if is_trained else _shown(config, how, options.plain, interruption)
         report = write_report(config.run_dir)
         if options.compare and summary["finished"]:
             _compare(config, how, options.repeats or 1, summary, interruption)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -29,9 +29,11 @@ from esper.tolaria.record.observer import Notice, Observer, Observers
 from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
+from esper.tolaria.trial import try_host
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -40,7 +42,7 @@ FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
 SWITCH_INTERVAL_S = 0.0005
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
@@ -66,8 +68,9 @@ class Interruption:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Catch signals inside, but for those that are ignored already, as under nohup."""
-        caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        """Catch signals inside; under nohup, which ignores it, a hang-up is none."""
+        is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        caught = (*STOPS, *(() if is_nohup else (signal.SIGHUP,)))
         before = {number: signal.signal(number, self._note) for number in caught}
         try:
             yield
@@ -79,8 +82,13 @@ class Interruption:
 def grow(
     config: TrainConfig, options: RunOptions, observers: Sequence[Observer], interruption: Interruption
 ) -> dict[str, Any]:
-    """Train under the control plane; returns the summary, which also stands in the run directory."""
+    """Train under the control plane; returns the summary, which also stands in the run directory.
+
+    The caller holds that directory (`run_dir.occupied`), for as long as it writes to it.
+    """
     check_free(config.run_dir, options)
+    if options.resume and (summary := unwritten_summary(config)) is not None:
+        return _completed(config, summary, observers)
     if options.demo_faults:
         config = replace(config, deadline_s=min(config.deadline_s, FAULT_DEADLINE_S))
     run = prepare(config, lambda digest: plane.link.fetch_artifact(digest))
@@ -89,6 +97,7 @@ def grow(
     if config.grow != "never":
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
+        try_host(run)
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
@@ -109,6 +118,14 @@ def _agreed(summary: dict[str, Any]) -> dict[str, Any]:
     if summary["contradictions"]:
         raise RunContradicted("; ".join(summary["contradictions"]))
     return summary
+
+
+def _completed(config: TrainConfig, summary: Mapping[str, Any], observers: Sequence[Observer]) -> dict[str, Any]:
+    """Write and tell what a kill after the last step kept from being written and told."""
+    claim(config.run_dir, RunOptions(resume=True))
+    with EventLog(config.run_dir / "events.jsonl") as log:
+        Observers(SummaryFile(config.run_dir), log, *observers).on_finish(summary)
+    return dict(summary)
 
 
 def _grown(

@@ -50,11 +50,11 @@ def occupied(run_dir: Path) -> Iterator[None]:
     """Hold the directory for this process, and make it if need be; it is left as it was if nothing comes into it."""
     made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     path = run_dir / LOCK
+    _make(run_dir)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
         held = try_hold(path)
     except OSError as error:
-        raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
+        raise ConfigError("run_dir", str(path), f"can't be held by one process: {error.strerror}") from error
     if held is None:
         remedy = f"is in use by {holder(path)}; stop that run, wait for its end, or give another --run-dir"
         raise ConfigError("run_dir", str(run_dir), remedy)
@@ -75,6 +75,10 @@ def claim(run_dir: Path, options: RunOptions) -> None:
         cut_torn_line(run_dir / "events.jsonl")
     elif (run_dir / "events.jsonl").exists():
         discard(run_dir)
+    _make(run_dir)
+
+
+def _make(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -13,6 +13,7 @@ from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import NonFiniteLoss
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
@@ -80,7 +81,7 @@ class Trainer:
         for contradiction in summary["contradictions"]:
             session.notice("tolaria.contradiction", "ERROR", contradiction)
         if self._stop_reason is None:
-            self._saves.write_final(self._generation.boundaries.pipeline)
+            self._saves.write_final(self._generation.boundaries.pipeline, summary)
         session.observer.on_finish(summary)
         return summary
 
@@ -92,9 +93,13 @@ class Trainer:
             run.manifest()
         if snapshot is not None:
             self._saves.restore(snapshot)
+            if self._config.grow != "never" and not snapshot.has_services:
+                self._open_control = lambda opening: NullControl()
         elif self._store is not None:
             self._store.clear()
-        generation = open_generation(self._session, self._open_control, self._store, snapshot)
+        generation = open_generation(
+            self._session, self._open_control, self._store, snapshot, gives_up_course=self._saves.is_extending
+        )
         self._session.observer.on_start(
             RunStarted(
                 run_id=run.run_id,
@@ -110,6 +115,7 @@ class Trainer:
                 is_resumed=snapshot is not None,
             )
         )
+        self._saves.keep_extension()
         if uncounted := run.executor.uncounted:
             self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")
         for doubt in run.doubts:

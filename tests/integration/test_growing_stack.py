@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from esper.tolaria.export import load_run
+from esper.tolaria.export import load_network
 from esper.tolaria.launcher import main
 from tests.drills.launching import events, train, training, wait_for_step
 
@@ -82,7 +82,7 @@ def test_a_stack_is_kept_by_evidence_and_the_network_is_plainly_deeper(tmp_path:
     summary = finished(tmp_path / "run", flags(text, *LONG, *LOOSE, "--target-depth", "4"))
     assert (summary["growth"]["judged"], summary["growth"]["kept"]) == (1, 1)
     assert summary["final_parameters"] > summary["host_parameters"]
-    assert len(load_run(tmp_path / "run").executor.arm.model.blocks) == 4  # type: ignore[arg-type]
+    assert len(load_network(tmp_path / "run").arm.model.blocks) == 4  # type: ignore[arg-type]
     (passed,) = [e for e in events(tmp_path / "run", "gate") if e["gate"].startswith("G4") and e["verdict"] == "PASS"]
     assert passed["z"] >= passed["z_threshold"]
     assert "gain_at_equal_flops" in passed

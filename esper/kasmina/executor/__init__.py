@@ -7,6 +7,7 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import MacCount, count_macs
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.state import ExecutorConfig
+from esper.kasmina.executor.trial import differences, tensors_of, try_twin, unkept
 
 __all__ = [
     "Collected",
@@ -16,5 +17,9 @@ __all__ = [
     "Task",
     "TrainingArm",
     "count_macs",
+    "differences",
     "plain",
+    "tensors_of",
+    "try_twin",
+    "unkept",
 ]

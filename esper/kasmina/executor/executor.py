@@ -17,7 +17,7 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from esper.core.enums import short_name
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, EsperError
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
 from esper.kasmina.executor.collected import Collected
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
@@ -26,7 +26,7 @@ from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.task import Task
-from esper.kasmina.executor.passes.trace import in_words, trace_forward
+from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.saved import restore, saved
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
@@ -34,6 +34,9 @@ from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, L
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
+
+# Errors that say enough by themselves: ours, and what torch raises for shapes, types and devices.
+PLAIN_SPOKEN = (EsperError, RuntimeError, ValueError, TypeError)
 
 
 class SeedExecutor:
@@ -77,9 +80,10 @@ class SeedExecutor:
         state, named = self._state, self._state.config.slots
         names = None if named is None else [name for name in named if not is_stack_name(name)]
         is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
-        traced = trace_forward(state.arm.model, state.task.probe_inputs())
+        model, inputs = state.arm.model, state.task.probe_inputs()
+        traced, rerun = trace_forward(model, inputs), rerun_order(model, inputs)
         try:
-            found = find_slots(state.arm.model, traced, named=names, is_causal=is_causal)
+            found = find_slots(model, traced, named=names, is_causal=is_causal, rerun=rerun)
             state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
         except ConfigError:
             if names or not state.stack_slots:
@@ -319,8 +323,8 @@ class SeedExecutor:
                 if facts is None:
                     self._state.done.add(directive.directive_id)
                     return
-            except Exception as error:  # noqa: BLE001 - hosts, hooks and optimisers of users raise anything; it is told
-                facts, failure = {}, str(error) or type(error).__name__
+            except Exception as error:  # noqa: BLE001 - an action runs the host, which may raise anything
+                facts, failure = {}, str(error) if isinstance(error, PLAIN_SPOKEN) and str(error) else in_words(error)
                 span.set_attribute("esper.failure", failure)
         self._note(directive, step, facts, failure)
 

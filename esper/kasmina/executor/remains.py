@@ -19,6 +19,8 @@ def find_remains(state: ExecutorState, seed_id: str) -> list[str]:
             remains.append(f"a tap on {path or 'the model'}")
     if state.arm.graft(seed_id) is not None:
         remains.append("a graft of the main arm")
+    if state.twin is not None and state.twin.graft(seed_id) is not None:
+        remains.append("a graft of the twin")
     if seed_groups(state.arm.optimizer, seed_id):
         remains.append("a parameter group of the optimiser")
     known = {id(member) for group in state.arm.optimizer.param_groups for member in group["params"]}

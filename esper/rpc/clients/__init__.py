@@ -3,6 +3,7 @@
 Here: synchronous, for a trainer's threads. `clients.aio` holds the asyncio twins under the same names.
 """
 
+from esper.rpc.clients._callers import Responses
 from esper.rpc.clients.channel import Channel, Tls, channel
 from esper.rpc.clients.health import wait_serving, watch
 from esper.rpc.clients.sync import BusClient, KasminaClient, TamiyoClient, WeatherlightClient
@@ -11,6 +12,7 @@ __all__ = [
     "BusClient",
     "Channel",
     "KasminaClient",
+    "Responses",
     "TamiyoClient",
     "Tls",
     "WeatherlightClient",

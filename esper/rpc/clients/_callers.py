@@ -5,7 +5,7 @@ An answer is validated like a request: one that can't be used is counted and rai
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
@@ -63,6 +63,24 @@ class Caller(Generic[AnyChannel]):
         return checked(self._methods[attribute], answer, str(self._channel.endpoint))
 
 
+class Responses(Iterator[Any]):
+    """Responses of a call as they come. Any thread may cancel it; whoever closes or drops them does so too."""
+
+    def __init__(self, responses: Generator[Any, None, None], cancel: Callable[[], object]) -> None:
+        self._responses = responses
+        self._cancel = cancel
+
+    def __next__(self) -> Any:
+        return next(self._responses)
+
+    def cancel(self) -> None:
+        """End the call; who waits for its next response gets ServiceUnavailable."""
+        self._cancel()
+
+    def close(self) -> None:
+        self._responses.close()
+
+
 class SyncCaller(Caller[Channel]):
     """Calls from a thread."""
 
@@ -78,7 +96,7 @@ class SyncCaller(Caller[Channel]):
         begin, ending = self._prepared(attribute, request, timeout_s)
         call = begin()
 
-        def responses() -> Iterator[Any]:
+        def responses() -> Generator[Any, None, None]:
             with ending:
                 try:
                     for answer in call:
@@ -86,7 +104,7 @@ class SyncCaller(Caller[Channel]):
                 finally:
                     call.cancel()
 
-        return responses()
+        return Responses(responses(), call.cancel)
 
 
 class AioCaller(Caller[AioChannel]):

@@ -50,6 +50,8 @@ class ControlConfig:
     """Longest wait of the training thread for one packet's result, seconds."""
     rpc_timeout_s: float = 10.0
     """Deadline of each unary call, seconds."""
+    patience: int = 5
+    """Deadlines missed in a row after which the call that is waited for is cut: an answer may be lost for good."""
     advance_every_packets: int = 5
     """Kasmina advances at least this often; also after each epoch's end, and where there is evidence."""
 
@@ -100,6 +102,7 @@ class ServiceControl:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._results: dict[int, PacketResult] = {}
         self._given_up: set[int] = set()
+        self._missed = 0
         self._arrived = threading.Condition()
         self._has_ended = False
         self._backlog = Backlog()
@@ -121,11 +124,15 @@ class ServiceControl:
                 return PacketResult(packet_index=packet_index, failure=failure, cause=BROKEN_OFF)
             if packet_index not in self._results:
                 self._given_up.add(packet_index)
+                self._missed += 1
+                if self._missed % self._config.patience == 0:
+                    self._stream.cut()
                 return PacketResult(
                     packet_index=packet_index,
                     failure=f"no answer to packet {packet_index} within {self._config.deadline_s:g} s",
                     cause=TIMEOUT,
                 )
+            self._missed = 0
             result = self._results.pop(packet_index)
             for index in sorted(index for index in self._given_up if index in self._results):
                 self._given_up.discard(index)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from esper.core.errors import ServiceUnavailable
 from esper.leyline import ControlRequest, ControlResponse, Decision, SystemStatePacket
-from esper.rpc.clients import TamiyoClient
+from esper.rpc.clients import Responses, TamiyoClient
 from esper.tolaria.plane.answer_rules import decision_violations, require
 
 STREAM_LIFETIME_S = 3600.0
@@ -43,6 +43,11 @@ class DecisionStream:
             self._requests = None
             # Whoever lets go of the answers cancels the call.
             self._responses = iter(())
+
+    def cut(self) -> None:
+        """Any thread: end the call that `ask` waits on, which then fails."""
+        if isinstance(self._responses, Responses):
+            self._responses.cancel()
 
     def _opened(self) -> queue.SimpleQueue[ControlRequest | None]:
         if time.monotonic() - self._opened_s > self._lifetime_s / 2:

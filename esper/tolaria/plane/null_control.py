@@ -1,15 +1,14 @@
-"""A control plane that never grows anything, for runs without services: baselines and static networks."""
+"""A control plane that never grows anything, for baselines, static networks, and where growth is over."""
 
 from __future__ import annotations
 
 from esper.kasmina.executor import Collected
 from esper.leyline import RunStateBlob, SystemStatePacket
-from esper.tolaria.record.history import no_growth
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 
 
 class NullControl:
-    """Answers every packet at once, with nothing to do."""
+    """Answers every packet at once, with nothing to do; what grew before it stays as it was."""
 
     policy_digest: str | None = None
 
@@ -19,7 +18,7 @@ class NullControl:
     def take(self, packet_index: int) -> PacketResult:
         empty = RunStateBlob(state_type="", state=b"", digest="", step=0)
         states = RunStates(kasmina=empty, tamiyo=empty)
-        return PacketResult(packet_index=packet_index, seeds=(), growth=no_growth(), states=states)
+        return PacketResult(packet_index=packet_index, states=states)
 
     def close(self) -> None:
         """Nothing is open."""

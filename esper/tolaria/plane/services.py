@@ -224,7 +224,12 @@ class Services:
             return
         with self._lock:
             if not self._stopping.is_set():
-                child.process = self._spawn(child.name)
+                try:
+                    child.process = self._spawn(child.name)
+                except OSError as error:
+                    # The machine may have processes and files to spare again later: it is tried as often as a death.
+                    self._on_event("service_not_restarted", f"{child.name} could not be started again: {error}")
+                    return
                 self._on_event("service_restarted", f"{child.name} started again")
 
     def _end(self, child: Child) -> None:

@@ -244,7 +244,13 @@ def closing(summary: Mapping[str, Any]) -> str:
         f"test loss {summary['test_loss']:.4f}" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %",
         f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
         f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters",
-        f"reproducible: {'yes' if summary['reproducible'] else 'no: ' + str(summary.get('reproducible_cause'))}; "
-        f"weights {summary['weights_digest'][:16]}",
+        f"reproducible: {promise(summary)}; weights {summary['weights_digest'][:16]}",
     ]
     return "\n".join(lines if summary["finished"] else [stopped, *lines])
+
+
+def promise(summary: Mapping[str, Any]) -> str:
+    """Whether the same settings give the same weights again, and where: others round otherwise."""
+    if summary["reproducible"]:
+        return f"yes, on {summary['machine']}"
+    return f"no: {summary['reproducible_cause']}"

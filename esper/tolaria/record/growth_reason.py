@@ -86,10 +86,10 @@ class GrowthReason:
 
     def _note_pause(self, result: PacketResult) -> None:
         for issuer, directive in _orders(result):
-            why = f"paused by {issuer}: {directive.rationale}"
+            why = f"by {issuer}: {directive.rationale}"
             self._pause = why if _PAUSING[directive.kind] else None
         if result.growth is not None and result.growth.paused != (self._pause is not None):
-            self._pause = "paused by an earlier order" if result.growth.paused else None
+            self._pause = "by an earlier order" if result.growth.paused else None
 
 
 def _orders(result: PacketResult) -> Iterator[tuple[str, SeedDirective]]:

@@ -125,5 +125,5 @@ class History:
             rollbacks=state["rollbacks"],
             policy=state["policy"],
             policy_digest=state["policy_digest"],
-            unjudged=list(state["unjudged"]),
+            unjudged=list(state.get("unjudged", ())),
         )

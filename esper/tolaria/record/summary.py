@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from esper.core.enums import short_name
@@ -115,11 +117,19 @@ def build_summary(
         "policy_digest": history.policy_digest,
         "reproducible": not causes,
         "reproducible_cause": "; ".join(causes) or None,
+        "machine": machine(run.device),
         "generation": progress.generation,
         "device": str(run.device),
         "threads": run.config.threads,
         "weights_digest": arm.digest(),
     }
+
+
+def machine(device: torch.device) -> str:
+    """What the weights' bits depend on beside settings and seed: the processor's kind, and torch."""
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{processor}{accelerator}, torch {torch.__version__}"
 
 
 def seed_entry(seed: SeedState, unjudged: Collection[str] = ()) -> dict[str, Any]:

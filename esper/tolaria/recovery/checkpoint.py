@@ -117,6 +117,15 @@ class CheckpointStore:
         write_atomically(self.final_path, content)
         return self.final_path
 
+    def final(self) -> State | None:
+        """State of the finished run; None before its end. Raises StorageError."""
+        return read(self.final_path) if self.final_path.exists() else None
+
+    def unfinish(self) -> None:
+        """Forget that the run was finished, because it goes on."""
+        self.final_path.unlink(missing_ok=True)
+        sync_directory(self._folder)
+
     def clear(self) -> None:
         """Forget an earlier run in the same folder."""
         for path in (*self.paths(), self.final_path, self._folder / "generation"):

@@ -14,7 +14,8 @@ def continued(loaded: Loaded[TrainConfig]) -> TrainConfig:
     """Fill in from the newest checkpoint what has to be as it was. Raises DependencyViolationError without one."""
     config = loaded.value
     store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
-    own = config_of(store.newest().state["settings"])
+    state = store.final() or store.newest().state
+    own = config_of(state["settings"])
     fixed = {setting.name for setting in fields(TrainConfig)} - FREE_SETTINGS | {"run_id"}
     absent = sorted(name for name in fixed if loaded.origins[name] == "default")
     return replace(config, **{name: getattr(own, name) for name in absent})

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
-from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.held import held
+from esper.core.errors import ConfigError, DependencyViolationError
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import CheckpointStore, encode, encode_proven
+from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, encode_proven
+from esper.tolaria.recovery.extending import extended
+from esper.tolaria.recovery.finished import finished_already
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
 
@@ -31,8 +35,8 @@ class Saves:
         self._owes_one = False
         self._is_postponed = False
         self._is_proven = False
-        self._start = held(session.run.executor.arm.model).marks
         self._losses: list[str] = []
+        self._extension: Snapshot | None = None
 
     @cached_property
     def _data_digest(self) -> str:
@@ -40,12 +44,13 @@ class Saves:
 
     @property
     def is_due(self) -> bool:
-        """Whether the boundary of now is to be saved: it is the first since an epoch after which one is wanted."""
+        """Whether to save the boundary of now: the first since an epoch after which a save is wanted, or the last."""
         config, step = self._session.run.config, self._session.progress.step
         every_steps = config.checkpoint_every_epochs * self._session.run.loader.steps_per_epoch
-        if self._owes_one or not every_steps or step == self._session.run.total_steps:
+        if self._owes_one or not every_steps:
             return self._owes_one
-        return step // every_steps > max(0, step - config.evaluate_every_steps) // every_steps
+        is_last = step + config.evaluate_every_steps > self._session.run.total_steps  # where more epochs go on from
+        return is_last or step // every_steps > max(0, step - config.evaluate_every_steps) // every_steps
 
     def write(self, pipeline: Pipeline) -> bool:
         """Save this moment; without both services' states it would not be one, so it is tried again later."""
@@ -72,23 +77,60 @@ class Saves:
         )
         return True
 
-    def write_final(self, pipeline: Pipeline) -> None:
-        """Keep the finished run."""
+    def write_final(self, pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
+        """Keep the finished run, with the summary that is about to be written."""
         if self._store is not None:
-            self._store.write_final(self._encoded(self._snapshot(pipeline, (), None)))
+            final = replace(
+                self._snapshot(pipeline, (), None), summary=summary, weights_digest=summary["weights_digest"]
+            )
+            self._store.write_final(self._encoded(final))
 
     def newest(self) -> Snapshot:
-        """The newest checkpoint on the disk, checked against the settings."""
+        """Where to go on from, checked against the settings, which may have more epochs than the run had."""
         if self._store is None:
             raise ConfigError("resume", True, "this run keeps no checkpoints")
-        if self._store.final_path.exists():
-            raise ConfigError("resume", True, f"the run is finished: {self._store.final_path} is there")
-        found = self._store.newest()
+        config, final = self._session.run.config, self._store.final()
+        found = self._store.newest() if final is None else self._last_of(self._store, Snapshot.from_state(final))
         for damage in found.damaged:
             self._session.notice("tolaria.checkpoint_damaged", "ERROR", f"passed over: {damage}")
         snapshot = Snapshot.from_state(found.state)
-        snapshot.check_continues(self._session.run.config, self._session.run.run_id, self._data_digest)
+        snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
+        if snapshot.is_shorter_than(config):
+            self._extension = snapshot = extended(snapshot, config)
         return snapshot
+
+    @property
+    def is_extending(self) -> bool:
+        """Whether the run goes on for more epochs than the state that was put back was to have."""
+        return self._extension is not None
+
+    def _last_of(self, store: CheckpointStore, final: Snapshot) -> Found:
+        """The last boundary of a finished run, with all that grew then; else its end, at which growth was over."""
+        if not final.is_shorter_than(self._session.run.config):
+            raise finished_already(store.final_path, final)
+        with suppress(DependencyViolationError):
+            found = store.newest()
+            if final.progress["step"] - found.state["progress"]["step"] < self._session.run.config.evaluate_every_steps:
+                return found
+        return Found(state=final.to_state(), path=store.final_path, damaged=())
+
+    def keep_extension(self) -> None:
+        """A run that goes on for more epochs has begun to: it is the longer one from now on, and no longer finished."""
+        snapshot, self._extension = self._extension, None
+        if snapshot is None or self._store is None:
+            return
+        step = self._session.progress.step
+        self._store.write(encode(snapshot.to_state()), step)
+        self._store.unfinish()
+        schedule = self._session.run.executor.arm.scheduler
+        message = (
+            f"{snapshot.progress['history']['causes'][-1]}: the learning rate, {schedule.rate(step):.3g} from here, "
+            f"decays from step {schedule.decay_start:,}"
+        )
+        self._session.notice("tolaria.extended", "WARNING", message)
+        if self._session.run.config.grow != "never" and not snapshot.has_services:
+            message = "the run's end kept no state of the services, so training goes on without growth"
+            self._session.notice("tolaria.growth_over", "WARNING", message)
 
     def owe(self) -> None:
         """Have the next boundary saved."""
@@ -140,7 +182,8 @@ class Saves:
             states=states,
             is_final=states is None,
             data_digest=self._data_digest,
-            losses=held(session.run.executor.arm.model).losses(self._start),
+            losses=session.run.executor.arm.unkept(),
+            network=session.run.interface.to_state(),
         )
 
 

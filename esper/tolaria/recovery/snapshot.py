@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -42,6 +43,22 @@ class Snapshot:
     data_digest: str
     losses: Sequence[str]
     """Paths of what the host held and no checkpoint can."""
+    network: State | None = None
+    """What the network takes and gives; with the settings it is enough to build it again."""
+    weights_digest: str | None = None
+    """Of the finished run's network."""
+    summary: Mapping[str, Any] | None = None
+    """The finished run's summary, which is written after this; None before the end."""
+
+    @property
+    def has_services(self) -> bool:
+        """Whether a control plane can go on from here: nothing can, where none was or its states were not kept."""
+        return self.states is not None and bool(self.states.kasmina.state_type)
+
+    def is_shorter_than(self, config: TrainConfig) -> bool:
+        """Whether the settings extend this run."""
+        (unit, had), (wanted, has) = length_of(self.settings), length_of(settings_of(config))
+        return unit == wanted and had < has
 
     def to_state(self) -> State:
         """Tensors and plain containers."""
@@ -59,6 +76,9 @@ class Snapshot:
             "is_final": self.is_final,
             "data_digest": self.data_digest,
             "losses": list(self.losses),
+            "network": self.network,
+            "weights_digest": self.weights_digest,
+            "summary": None if self.summary is None else json.dumps(self.summary),
         }
 
     @classmethod
@@ -77,19 +97,29 @@ class Snapshot:
             is_final=state["is_final"],
             data_digest=state["data_digest"],
             losses=state["losses"],
+            network=state.get("network"),
+            weights_digest=state.get("weights_digest"),
+            summary=json.loads(state["summary"]) if state.get("summary") else None,
         )
 
     def check_continues(self, config: TrainConfig, run_id: str, data_digest: str) -> None:
-        """Refuse to go on under other settings or on other data: the continuation would not be the same run."""
+        """Refuse to go on under other settings, but for a greater length, or on other data: that is another run."""
         if self.run_id != run_id:
             raise ConfigError("run_id", run_id, f"the checkpoint belongs to run {self.run_id}")
+        free = FREE_SETTINGS | {length_of(self.settings)[0]} if self.is_shorter_than(config) else FREE_SETTINGS
         for name, value in settings_of(config).items():
-            if name not in FREE_SETTINGS and self.settings.get(name) != value:
+            if name not in free and self.settings.get(name) != value:
                 raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; give the same")
         if self.data_digest != data_digest:
             arrived, expected = data_digest[:DIGITS], self.data_digest[:DIGITS]
             remedy = f"its samples have changed since the checkpoint: digest {arrived}, expected {expected}"
             raise ConfigError("data", config.data, f"{remedy}; give the same data, or start anew with --overwrite")
+
+
+def length_of(settings: Mapping[str, Any]) -> tuple[str, int]:
+    """What says how long a run is, by the setting's name: its steps where they are given, else its epochs."""
+    unit = "steps" if settings.get("steps") else "epochs"
+    return unit, int(settings[unit])
 
 
 def settings_of(config: TrainConfig) -> dict[str, Any]:

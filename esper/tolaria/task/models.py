@@ -116,16 +116,27 @@ def build_host(config: TrainConfig, splits: Splits) -> Host:
     """The host that `model` names, its weights drawn from the run's seed, beside data in its layout."""
     if config.model != "transformer":
         decoder.refuse_settings(config)
+    recipe = _recipe(config)
+    fitted = splits if recipe is None else in_layout(splits, recipe.layout, config)
+    model = build_model(config, fitted.sample_shape, fitted.outputs)
+    return Host(name=config.model, model=model, splits=fitted)
+
+
+def build_model(config: TrainConfig, sample_shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """The network that `model` names, for samples in its layout; no data is needed."""
+    recipe = _recipe(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(config.seed, "weights"))
-        if ":" in config.model:
-            return Host(name=config.model, model=_from_entry_point(config, splits), splits=splits)
-        recipe = RECIPES.get(config.model)
         if recipe is None:
-            raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
-        fitted = in_layout(splits, recipe.layout, config)
-        model = recipe.build(fitted.sample_shape, fitted.outputs, host_widths(config), config)
-    return Host(name=config.model, model=model, splits=fitted)
+            return _from_entry_point(config, sample_shape, outputs)
+        return recipe.build(sample_shape, outputs, host_widths(config), config)
+
+
+def _recipe(config: TrainConfig) -> Recipe | None:
+    """How a named model is built; None for an entry point."""
+    if ":" not in config.model and config.model not in RECIPES:
+        raise ConfigError("model", config.model, f"expected {', '.join(RECIPES)}, or module:factory")
+    return RECIPES.get(config.model)
 
 
 def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
@@ -149,7 +160,7 @@ def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: floa
         layers[f"drop{number}"] = nn.Dropout(dropout)
 
 
-def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
+def _from_entry_point(config: TrainConfig, sample_shape: tuple[int, ...], outputs: int) -> nn.Module:
     if config.hidden:
         raise ConfigError("hidden", config.hidden, f"{config.model} decides its own widths")
     if config.dropout:
@@ -160,7 +171,7 @@ def _from_entry_point(config: TrainConfig, splits: Splits) -> nn.Module:
     expected = "(sample_shape, outputs) -> torch.nn.Module"
     if isinstance(factory, nn.Module):
         raise ConfigError("model", config.model, f"is a network; expected a function or class {expected}")
-    model = called("model", config.model, factory, splits.sample_shape, splits.outputs, expected=expected)
+    model = called("model", config.model, factory, sample_shape, outputs, expected=expected)
     if not isinstance(model, nn.Module):
         raise ConfigError("model", config.model, f"expected a torch.nn.Module, got {type(model).__name__}")
     return model

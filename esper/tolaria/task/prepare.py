@@ -16,6 +16,7 @@ from esper.tolaria.task.agreement import agreed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
 from esper.tolaria.task.device import open_device
+from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.models import build_host
 from esper.tolaria.task.schedule import make_schedule
@@ -37,6 +38,7 @@ class Prepared:
     total_steps: int
     growth_end_step: int
     host_parameters: int
+    interface: Interface
     task_line: str
     """What is learned, in a few words."""
     doubts: list[str]
@@ -65,7 +67,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
-    host = build_host(config, load_splits(config))
+    given = load_splits(config)
+    host = build_host(config, given)
     model = host.model.to(device)
     told = _in_training_mode(model)
     splits = agreed(model, host.splits.to(device))
@@ -92,6 +95,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         task_line=described(splits),
         doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK)],
+        interface=interface_of(given, host.splits),
     )
 
 

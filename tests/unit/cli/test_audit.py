@@ -13,6 +13,7 @@ from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
 from esper.kasmina.control import command_rows, database
 from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
+from tests.unit.kasmina.control.making import spec
 
 RUN = "run-1"
 Change = Callable[[sqlite3.Connection], object]
@@ -174,3 +175,13 @@ def test_a_file_that_is_no_ledger_is_one_clear_line(ledger: Ledger, capsys: pyte
     ledger.path.write_bytes(b"no database" * 100)
     assert ledger.verify() == 1
     assert "can't be read as a ledger" in capsys.readouterr().err
+
+
+def test_a_course_that_was_given_up_is_verified_and_told(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    opening = spec(2, gives_up_course=True)
+    opening.training_run_id = RUN
+    envelope = ledger.signer.sign(opening, audience=f"kasmina/{RUN}")
+    ledger.change(lambda db: command_rows.give_up_course(db, RUN, envelope, applied_seq=3, step=40))
+    ledger.verify()
+    line = capsys.readouterr().out.splitlines()[3]
+    assert "ok     generation 2 goes on otherwise" in line

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from esper.cli.main import main
+from esper.tolaria.export import Exported
 
 
 def test_a_directory_without_a_finished_run_is_one_clear_line(
@@ -18,7 +19,7 @@ def test_a_directory_without_a_finished_run_is_one_clear_line(
 
 def test_the_name_of_the_file_says_its_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(tmp_path), str(tmp_path / "model.bin")]) == 78
-    assert ".pt2" in capsys.readouterr().err
+    assert ".pt2 or .safetensors" in capsys.readouterr().err
 
 
 def test_what_was_written_is_named(
@@ -26,11 +27,11 @@ def test_what_was_written_is_named(
 ) -> None:
     asked: list[tuple[Path, Path]] = []
 
-    def export(run_dir: Path, out: Path) -> Path:
+    def export(run_dir: Path, out: Path) -> Exported:
         asked.append((run_dir, out))
-        return out
+        return Exported(path=out, what="float32 [rows, 4] -> [rows, 2]", use="torch loads it")
 
     monkeypatch.setattr("esper.tolaria.export.export", export)
     assert main(["export", "runs/a", "model.pt2"]) == 0
     assert asked == [(Path("runs/a"), Path("model.pt2"))]
-    assert capsys.readouterr().out.startswith("model.pt2: ")
+    assert capsys.readouterr().out == "model.pt2: float32 [rows, 4] -> [rows, 2]; torch loads it\n"

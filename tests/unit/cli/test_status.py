@@ -49,7 +49,7 @@ EVENTS = [
         "kind": "growth",
         "step": 10,
         "reason": "PAUSED",
-        "detail": "paused by operator:ada: lunch",
+        "detail": "by operator:ada: lunch",
     },
     {"time": "2026-01-01T00:00:02+00:00", "kind": "command", "step": 10, "command_id": "c1", "accepted": True},
     {"time": "2026-01-01T00:00:03+00:00", "kind": "command", "step": 10, "command_id": "c2", "accepted": False},
@@ -78,7 +78,7 @@ def test_a_run_under_way_is_told_from_its_events(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "run run-1: unfinished" in printed
     assert "2 issued, 1 accepted, 1 refused" in printed
-    assert "growth                 paused: paused by operator:ada: lunch (since step 10)" in printed
+    assert "growth                 paused: by operator:ada: lunch (since step 10)" in printed
     assert "seed s1                BLENDING in span:fc1-fc2, alpha 0.5" in printed
     assert "last event             2026-01-01T00:00:03+00:00" in printed
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 
-from esper.core.errors import AsyncTimeoutError, ConfigError, InvalidAnswer, ServiceUnavailable
+from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, InvalidAnswer, ServiceUnavailable
 from esper.leyline import BusEnvelope, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.rpc.call import Call
-from esper.rpc.clients import BusClient, Channel, aio, channel, wait_serving, watch
+from esper.rpc.clients import BusClient, Channel, Responses, aio, channel, wait_serving, watch
 from esper.rpc.clients.health import is_serving
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request
@@ -56,6 +57,20 @@ async def test_an_answer_is_validated_like_a_request_and_counted(serve: Serve) -
     assert refused_answers("BusService/Publish") == before + 2
 
 
+async def test_an_answer_that_is_too_large_is_an_error_of_the_tree(serve: Serve) -> None:
+    async def answer(request: PublishRequest, call: Call) -> PublishResponse:
+        return PublishResponse(sequences=[2**60] * 600_000)
+
+    server = await serve(ScriptedBus(answer))
+
+    def work() -> None:
+        with channel(server.endpoint) as link:
+            BusClient(link).publish(a_request(), timeout_s=10)
+
+    with pytest.raises(BackPressure, match="larger than max"):
+        await asyncio.to_thread(work)
+
+
 async def test_an_answer_of_a_stream_is_validated_too(serve: Serve) -> None:
     class Careless(ScriptedBus):
         async def consume(self, requests: AsyncIterator[ConsumeRequest], call: Call) -> AsyncIterator[ConsumeResponse]:
@@ -83,6 +98,21 @@ async def test_a_stream_that_is_left_is_cancelled_at_the_server(serve: Serve) ->
     async with asyncio.timeout(5):
         while server.in_flight:
             await asyncio.sleep(0.01)
+
+
+async def test_a_stream_may_be_cancelled_by_another_thread_than_the_one_that_waits(serve: Serve) -> None:
+    server = await serve(ScriptedBus(hangs=True))
+
+    def work() -> None:
+        with channel(server.endpoint) as link:
+            responses = BusClient(link).consume(iter([ConsumeRequest(group="a")]), timeout_s=30)
+            assert next(responses).envelope.event_id == "a"
+            assert isinstance(responses, Responses)
+            threading.Timer(0.05, responses.cancel).start()
+            with pytest.raises(ServiceUnavailable, match="CANCELLED"):
+                next(responses)
+
+    await asyncio.to_thread(work)
 
 
 def test_a_method_without_a_deadline_does_not_exist(socket_dir: Path) -> None:

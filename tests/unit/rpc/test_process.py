@@ -181,7 +181,10 @@ def started(*argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
-def test_sigterm_drains_what_is_in_flight_and_ends_with_0(tmp_path: Path, socket_dir: Path) -> None:
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGHUP)])
+def test_sigterm_or_a_hang_up_drains_what_is_in_flight_and_ends_with_0(
+    signals: Sequence[signal.Signals], tmp_path: Path, socket_dir: Path
+) -> None:
     listen = f"unix:{socket_dir}/s"
     with started("--listen", listen, "--state-dir", str(tmp_path)) as process, channel(listen) as link:
         assert process.stdout is not None
@@ -193,6 +196,7 @@ def test_sigterm_drains_what_is_in_flight_and_ends_with_0(tmp_path: Path, socket
             response_deserializer=PublishResponse.FromString,
         ).future(a_request(), timeout=10)
         assert process.stdout.readline() == "working\n"
-        process.send_signal(signal.SIGTERM)
+        for number in signals:
+            process.send_signal(number)
         assert answer.result().sequences == [7]
         assert process.wait(10) == 0

@@ -95,6 +95,7 @@ def details(kind: str, error: str, **fields: str) -> bytes:
         details("StepFailed", "StepFailed", step=""),
         b"\xff\xff not a status",
     ],
+    ids=["field missing", "no number", "unknown reason", "empty number", "no status"],
 )
 def test_details_that_cannot_be_read_leave_the_status_to_speak(packed: bytes) -> None:
     error = FakeRpcError(grpc.StatusCode.UNAVAILABLE, "away", ((DETAILS_KEY, packed),))

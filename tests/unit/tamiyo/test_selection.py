@@ -95,7 +95,7 @@ def test_with_nothing_affordable_nothing_is_chosen_and_the_budget_is_blamed() ->
     assert selection.chosen is None
     reason, words = selection.lack
     assert reason == DecisionReason.DECISION_REASON_BUDGET
-    assert "budget: max_parameters is" in words
+    assert "max_parameters is" in words
     assert selection.as_message() is None
 
 

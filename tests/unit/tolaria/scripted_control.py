@@ -21,7 +21,7 @@ from esper.leyline import (
     SeedState,
     SystemStatePacket,
 )
-from esper.tolaria.plane.null_control import no_growth
+from esper.tolaria.record.history import no_growth
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog

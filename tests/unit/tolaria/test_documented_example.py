@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.export import export, load_network
 from esper.tolaria.launcher import main
 from esper.tolaria.task.prepare import prepare
 
@@ -34,3 +37,16 @@ def test_the_documented_data_and_model_train(documented: dict[str, str]) -> None
 def test_the_documented_model_has_slots_for_seeds(documented: dict[str, str]) -> None:
     slots = [slot.slot_id for slot in prepare(TrainConfig(**documented)).manifest().slots]
     assert "span_linear:0-2" in slots
+
+
+def test_the_documented_way_back_from_weights_gives_the_exported_network(documented: dict[str, str]) -> None:
+    flags = [part for name, value in documented.items() for part in (f"--{name}", value)]
+    assert main([*flags, "--plain", "--epochs", "1", "--grow", "never", "--run-dir", "run"]) == 0
+    export(Path("run"), Path("disc.safetensors"))
+    code = re.search(r"```python\nimport json\n.*?```", PAGE.read_text(), flags=re.DOTALL)
+    assert code is not None
+    found: dict[str, Any] = {}
+    exec(code[0].removeprefix("```python").removesuffix("```"), found)
+    network = load_network(Path("run"))
+    inputs = network.interface.inputs(7)
+    assert torch.equal(found["network"].eval()(inputs), network.outputs(inputs))

@@ -32,6 +32,9 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
         "task: classification, 10 classes, smallest 37",
         "model: mlp, 502 parameters, 18 steps on cpu",
         "one step: done",
+        "checkpoint: read back, and goes on to the same weights",
+        "export: float32 [rows, 64] (samples of 1 x 8 x 8, reshaped) -> [rows, 10], "
+        "proven without Esper with 1, 2 and 7 rows",
         "everything works; nothing was written to the run directory",
     ]
     assert list(tmp_path.iterdir()) == []
@@ -47,9 +50,11 @@ def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
 def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path), OPTIONS).splitlines()
     assert "slot: span_linear:fc1-fc2, width 6" in lines
+    assert "copies of the model: learn as it does, and neither reaches the other" in lines
     for name in ("weatherlight", "tamiyo", "kasmina"):
         assert any(line.startswith(f"service: {name} at unix:") for line in lines)
     assert "run: signed, opened at generation 1, 1 open at Kasmina, closed" in lines
+    assert lines[-2].startswith("export: float32 [rows, 64]")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -81,3 +86,19 @@ def test_a_directory_that_holds_a_run_is_refused_unless_it_is_meant(tmp_path: Pa
         dry_run(there, OPTIONS)
     assert "everything works" in dry_run(there, RunOptions(overwrite=True))
     assert (there.run_dir / "events.jsonl").read_text() == '{"kind": "run"}\n'
+
+
+HOSTS = "tests.unit.tolaria.task.foreign_hosts"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_it_says_which_parts_are_compiled(tmp_path: Path) -> None:
+    lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:compiled"), OPTIONS).splitlines()
+    assert "compiled: the whole host" in lines
+
+
+def test_a_host_that_will_not_be_watched_makes_its_step_where_nothing_is_to_grow(tmp_path: Path) -> None:
+    lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:unwilling"), OPTIONS).splitlines()
+    assert "one step: done" in lines
+    with pytest.raises(ConfigError, match="looking for slots ended in LookupError: I will not be watched"):
+        dry_run(config(tmp_path, model=f"{HOSTS}:unwilling"), OPTIONS)

@@ -349,3 +349,29 @@ def test_a_terminal_that_hangs_up_stops_a_run_after_a_checkpoint() -> None:
     assert not json.loads(Path("run/summary.json").read_text())["finished"]
     assert list(Path("run/checkpoints").glob("step-*.ckpt"))
     assert main(["--plain", "--run-dir", "run", "--resume"]) == 0
+
+
+def test_what_a_kill_kept_from_being_written_is_written_on_resume(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--run-dir", "run", *SHORT]) == 0
+    there = {name: Path("run", name).read_bytes() for name in ("summary.json", "report.html")}
+    for lost in (["report.html"], ["summary.json"], ["summary.json", "report.html"]):
+        for name in lost:
+            Path("run", name).unlink()
+        capsys.readouterr()
+        assert main(["--run-dir", "run", "--plain", "--resume"]) == 0
+        assert {name: Path("run", name).read_bytes() for name in there} == there
+        assert "summary: run/summary.json  report: run/report.html" in capsys.readouterr().out
+    assert main(["--run-dir", "run", "--plain", "--resume"]) == 78
+    assert "--epochs above 9 extends it" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_extended_by_more_epochs_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--run-dir", "run", *SHORT]) == 0
+    assert main(["--run-dir", "run", "--plain", "--resume", "--epochs", "8"]) == 78
+    assert main(["--run-dir", "run", "--plain", "--resume", "--epochs", "11", "--lr", "0.1"]) == 78
+    assert "lr = 0.1: the checkpoint's run has" in capsys.readouterr().err
+    assert json.loads(Path("run/summary.json").read_text())["epochs"] == 9
+    Path("run/report.html").unlink()  # what is missing doesn't keep the run from going on
+    assert main(["--run-dir", "run", "--plain", "--resume", "--epochs", "11"]) == 0
+    assert "reproducible: no: extended from 9 to 11 epochs at step" in capsys.readouterr().out
+    assert json.loads(Path("run/summary.json").read_text())["epochs"] == 11

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted
+from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted, ServiceUnavailable
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.observer import Boundary, Notice, Observer
@@ -119,6 +119,102 @@ def test_a_finished_run_keeps_its_summary_when_someone_resumes_it(tmp_path: Path
     with pytest.raises(ConfigError, match="finished"):
         grow(config(tmp_path), RESUME, (), Interruption())
     assert summary_of(tmp_path)["finished"]
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_summary_gets_the_summary_on_resume(tmp_path: Path) -> None:
+    summary = grow(config(tmp_path), PLAIN, (), Interruption())
+    written = (tmp_path / "summary.json").read_bytes()
+    (tmp_path / "summary.json").unlink()
+    told: list[Any] = []
+
+    class Display(Observer):
+        def on_finish(self, summary: Any) -> None:
+            told.append(summary)
+
+    with (tmp_path / "events.jsonl").open("a") as events:
+        events.write('{"torn')
+    assert grow(config(tmp_path), RESUME, [Display()], Interruption()) == summary
+    assert (tmp_path / "summary.json").read_bytes() == written
+    assert told == [summary]
+    assert read_events(tmp_path)[-1]["kind"] == "finished"
+    with pytest.raises(ConfigError, match="--epochs above 3 extends it"):
+        grow(config(tmp_path), RESUME, (), Interruption())
+
+
+def test_a_finished_run_goes_on_for_more_epochs_and_says_so(tmp_path: Path) -> None:
+    first = grow(config(tmp_path), PLAIN, (), Interruption())
+    longer = grow(config(tmp_path, epochs=5), RESUME, (), Interruption())
+    steps = first["total_steps"] // 3
+    assert (first["steps"], longer["steps"], longer["total_steps"]) == (3 * steps, 5 * steps, 5 * steps)
+    assert (longer["finished"], longer["epochs"], longer["reproducible"]) == (True, 5, False)
+    boundary = 3 * steps - 3 * steps % 3
+    assert longer["reproducible_cause"] == f"extended from 3 to 5 epochs at step {boundary}"
+    events = read_events(tmp_path)
+    assert [event["step"] for event in events if event["kind"] == "resumed" and "run_id" in event] == [boundary]
+    (told,) = [event["detail"] for event in events if event.get("name") == "tolaria.extended"]
+    assert "the learning rate, 0.01 from here, decays from step" in told
+    steps_told = [event["step"] for event in events if event["kind"] == "boundary"]
+    assert sorted(set(steps_told)) == list(range(3, 5 * steps + 1, 3))
+    assert summary_of(tmp_path) == json.loads(json.dumps(longer))
+
+
+def test_an_extension_that_is_interrupted_goes_on_without_being_told_again(tmp_path: Path) -> None:
+    grow(config(tmp_path), PLAIN, (), Interruption())
+    stop = At(0, lambda: signal.raise_signal(signal.SIGTERM))
+    stopped = grow(config(tmp_path, epochs=5), RESUME, [stop], Interruption())
+    assert (stopped["finished"], stopped["total_steps"] > stopped["steps"]) == (False, True)
+    with pytest.raises(ConfigError, match=r"epochs = 3: the checkpoint's run has 5"):
+        grow(config(tmp_path), RESUME, (), Interruption())
+    resumed = grow(config(tmp_path, epochs=5), RESUME, (), Interruption())
+    assert resumed["finished"]
+    assert resumed["reproducible_cause"].count("extended") == 1
+
+
+def test_an_extension_that_never_began_leaves_the_run_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow(config(tmp_path), PLAIN, (), Interruption())
+    before = {path: path.read_bytes() for path in (tmp_path / "checkpoints").glob("*.ckpt")}
+
+    class Unreachable:
+        def __init__(self) -> None:
+            raise ServiceUnavailable("tolaria", "service", "kasmina", "start it")
+
+    monkeypatch.setattr(module, "NullControl", Unreachable)
+    with pytest.raises(ServiceUnavailable):
+        grow(config(tmp_path, epochs=5), RESUME, (), Interruption())
+    assert {path: path.read_bytes() for path in (tmp_path / "checkpoints").glob("*.ckpt")} == before
+    assert summary_of(tmp_path)["finished"]
+
+
+@pytest.mark.parametrize("every_epochs", [0, 1])
+def test_a_run_that_was_interrupted_may_be_given_more_epochs_too(tmp_path: Path, every_epochs: int) -> None:
+    stopped = interrupted(tmp_path)
+    longer = grow(config(tmp_path, epochs=4, checkpoint_every_epochs=every_epochs), RESUME, (), Interruption())
+    assert (longer["finished"], longer["epochs"]) == (True, 4)
+    assert longer["reproducible_cause"] == f"extended from 3 to 4 epochs at step {stopped['steps']}"
+
+
+def test_where_the_services_states_were_not_kept_a_longer_run_trains_without_growth_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "connected", lambda *given: plane(refused=()))
+    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    grow(config(tmp_path, grow="auto", checkpoint_every_epochs=0), PLAIN, (), Interruption())
+    opened: list[Any] = []
+
+    def never(opening: Any) -> Any:
+        opened.append(opening)
+
+    def without(*given: Any) -> Any:
+        context = plane(refused=())
+        context.enter_result.link.open_control = never
+        return context
+
+    monkeypatch.setattr(module, "connected", without)
+    settings = config(tmp_path, grow="auto", checkpoint_every_epochs=0, epochs=5)
+    longer = grow(settings, RESUME, (), Interruption())
+    assert (longer["finished"], longer["epochs"], opened) == (True, 5, [])
+    (told,) = [event["detail"] for event in read_events(tmp_path) if event.get("name") == "tolaria.growth_over"]
+    assert told == "the run's end kept no state of the services, so training goes on without growth"
 
 
 def test_a_resumed_run_has_no_summary_of_its_interruption_while_it_goes_on(tmp_path: Path) -> None:

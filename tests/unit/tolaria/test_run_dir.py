@@ -77,3 +77,9 @@ def test_a_directory_that_cant_be_made_is_one_clear_error(tmp_path: Path) -> Non
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="can't be made: Not a directory"), occupied(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_directory_that_cant_be_held_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "run.lock").mkdir()
+    with pytest.raises(ConfigError, match="can't be held by one process: Is a directory"), occupied(tmp_path):
+        pass

@@ -16,7 +16,7 @@ import torch
 from esper.core.errors import ConfigError
 from esper.leyline import HostManifest, SeedDirective, TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.export import export, load_run
+from esper.tolaria.export import export, load_network
 from esper.tolaria.launcher import main
 from esper.tolaria.plane.stack_growth import check_stacks, stack_steps
 from esper.tolaria.record.observer import Observer, Observers, StepDone
@@ -31,9 +31,14 @@ from tests.unit.tolaria.scripted_control import (
     fetch_artifact,
     germination,
 )
-from tests.unit.tolaria.test_export import LOADER
 
 SLOT = "stack:blocks"
+LOADER = """
+import sys, torch
+sys.modules["esper"] = None
+network = torch.export.load(sys.argv[1]).module()
+torch.save(network(torch.load(sys.argv[2])), sys.argv[3])
+"""
 EVALUATED = (9, 13, 18)
 
 
@@ -132,26 +137,27 @@ def test_an_undone_stack_leaves_the_never_grown_weights(config: TrainConfig) -> 
 def test_a_kept_stack_is_saved_exported_and_loaded_without_esper(tmp_path: Path, config: TrainConfig) -> None:
     summary, _ = run(config, KEPT, store=CheckpointStore(config.run_dir / "checkpoints", keep=1))
     assert summary["final_parameters"] > summary["host_parameters"]
-    grown = load_run(config.run_dir)
-    assert len(grown.executor.arm.model.blocks) == 5  # type: ignore[arg-type]
-    path = export(config.run_dir, tmp_path / "grown.pt2")
-    inputs = grown.splits.test.inputs[:7]
+    grown = load_network(config.run_dir)
+    assert len(grown.arm.model.blocks) == 5  # type: ignore[arg-type]
+    path = tmp_path / "grown.pt2"
+    export(config.run_dir, path)
+    inputs = grown.interface.inputs(7)
     torch.save(inputs, tmp_path / "inputs.pt")
     command = [sys.executable, "-W", "ignore", "-c", LOADER, path, tmp_path / "inputs.pt", tmp_path / "outputs.pt"]
     subprocess.run([str(part) for part in command], check=True, timeout=100)
     with torch.no_grad():
-        expected = grown.executor.arm.model.eval()(inputs)
+        expected = grown.arm.model.eval()(inputs)
     assert torch.allclose(torch.load(tmp_path / "outputs.pt"), expected, atol=1e-5)
 
 
 def test_a_kept_stacks_weights_are_those_of_the_deeper_model_that_one_builds_directly(config: TrainConfig) -> None:
     run(config, KEPT, store=CheckpointStore(config.run_dir / "checkpoints", keep=1))
-    grown = load_run(config.run_dir)
+    grown = load_network(config.run_dir)
     deeper = prepare(replace(config, depth=5)).executor.arm.model
-    deeper.load_state_dict(grown.executor.arm.model.state_dict())
-    inputs = grown.splits.test.inputs[:3]
+    deeper.load_state_dict(grown.arm.model.state_dict())
+    inputs = grown.interface.inputs(3)
     with torch.no_grad():
-        assert torch.equal(deeper.eval()(inputs), grown.executor.arm.model.eval()(inputs))
+        assert torch.equal(deeper.eval()(inputs), grown.arm.model.eval()(inputs))
 
 
 def manifest(prepared: Prepared) -> HostManifest:

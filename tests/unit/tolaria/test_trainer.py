@@ -28,6 +28,7 @@ from tests.unit.tolaria.scripted_control import (
     judgement,
     keep,
 )
+from tests.unit.tolaria.task import foreign_hosts
 
 SLOT = "span_linear:fc1-fc2"
 # Four epochs of six steps with dropout, so that a step that drew other random numbers would show.
@@ -237,13 +238,13 @@ def test_packets_go_out_every_few_steps_and_after_the_last() -> None:
     assert control.is_closed
 
 
-def test_a_checkpoint_comes_with_the_first_packet_after_its_epoch(tmp_path: Path) -> None:
+def test_a_checkpoint_comes_with_the_first_packet_after_its_epoch_and_with_the_last(tmp_path: Path) -> None:
     control, recorder, store = ScriptedControl(), Recorder(), CheckpointStore(tmp_path, keep=2)
     run(replace(CONFIG, epochs=5, checkpoint_every_epochs=2), control, observer=recorder, store=store)
-    # Epochs 2 and 4 end after steps 12 and 24.
-    assert [written.step for written in recorder.checkpoints] == [12, 24]
+    # Epochs 2 and 4 end after steps 12 and 24; the last boundary is where more epochs would go on from.
+    assert [written.step for written in recorder.checkpoints] == [12, 24, 28]
     run(replace(CONFIG, epochs=5, checkpoint_every_epochs=1), control, observer=recorder, store=store)
-    assert [written.step for written in recorder.checkpoints][2:] == [8, 12, 20, 24]
+    assert [written.step for written in recorder.checkpoints][3:] == [8, 12, 20, 24, 28]
 
 
 def test_every_epochs_mean_loss_is_that_of_its_own_steps() -> None:
@@ -423,3 +424,25 @@ def test_the_summary_holds_what_a_reader_needs() -> None:
     assert summary["training_macs"] == sum(uses.values())
     assert uses["twin"] > 0
     assert uses["side"] > 0
+
+
+def test_work_that_cannot_be_counted_is_told_once_at_the_start() -> None:
+    recorder = Recorder()
+    model = "tests.unit.tolaria.task.foreign_hosts:unwilling"
+    run(replace(CONFIG, model=model, hidden=(), dropout=0.0, grow="never", epochs=1), observer=recorder)
+    assert [notice.message for notice in recorder.notices] == [
+        "multiply-accumulates count as 0: LookupError: I will not be watched"
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_compiled_host_trains_in_compiled_code_and_ends_with_the_plain_ones_weights() -> None:
+    foreign_hosts.BATCHES.clear()
+    digests = [
+        run(
+            replace(CONFIG, model=f"tests.unit.tolaria.task.foreign_hosts:{name}", hidden=(), dropout=0.0, grow="never")
+        )
+        for name in ("plain", "compiled")
+    ]
+    assert digests[0]["weights_digest"] == digests[1]["weights_digest"]
+    assert len(foreign_hosts.BATCHES) == digests[1]["steps"]

@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from esper.kasmina.executor.blueprints.parts import placement, require_kind, whole, zeroed
 from esper.kasmina.executor.slots.between import ModuleStep, copy_between
-from esper.kasmina.executor.slots.layers import is_batch_norm
+from esper.kasmina.executor.slots.layers import is_batch_norm, stored_parameter
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
@@ -60,9 +60,9 @@ def build_span(host: nn.Module, slot: Slot, width: int) -> SpanSeed:
 
 def _reading(layer: nn.Module, width: int, place: dict[str, Any]) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, width, bias=layer.bias is not None, **place)
+        return nn.Linear(layer.in_features, width, bias=stored_parameter(layer, "bias") is not None, **place)
     conv = cast(_ConvNd, layer)
-    return _like(conv, conv.in_channels, width, conv.bias is not None, place)
+    return _like(conv, conv.in_channels, width, stored_parameter(conv, "bias") is not None, place)
 
 
 def _writing(layer: nn.Module, features: int, place: dict[str, Any]) -> nn.Module:

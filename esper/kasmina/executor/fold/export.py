@@ -1,7 +1,7 @@
-"""A grown network as plain PyTorch: no hooks, no Esper code, the same outputs.
+"""A grown network as one module that can be traced: the same outputs, written in torch's own operators.
 
-Folded seeds are ordinary layers already. Permanent modules are written into the graph by torch.export, which keeps
-the batch size open.
+Folded seeds are ordinary layers already. Permanent modules hang on the host by hooks, which a trace (torch.export)
+writes into its graph; compilers are taken off, because a trace doesn't go through them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,47 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
 from esper.leyline import BlendMode
 
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
+INNER = "_orig_mod"
 
-def plain(arm: TrainingArm, example: Tensor) -> nn.Module:
-    """An independent module in eval mode; `example` shows the inputs' shape and type."""
+
+def plain(arm: TrainingArm) -> nn.Module:
+    """An independent module in eval mode: the host itself, or `Grown` where seeds stay as modules."""
     copied = arm.clone()
     grafts = list(copied.grafts)
     for graft in grafts:
         graft.detach()
-    if not grafts:
-        return copied.model.eval()
-    return torch.export.export(
-        Grown(copied.model, grafts).eval(), (example,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
-    ).module()
+    host = uncompiled(copied.model)
+    module = Grown(host, grafts) if grafts else host
+    _own_storages(module)
+    return module.eval()
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The model without compilers, around the whole or around parts; hooks on a wrapper move to what it wraps."""
+    for module in list(model.modules()):
+        module._compiled_call_impl = None
+        for name, child in list(module.named_children()):
+            if name != INNER:
+                setattr(module, name, _unwrapped(child))
+    return _unwrapped(model)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    inner = getattr(module, INNER, None)
+    if not isinstance(inner, nn.Module):
+        return module
+    for name in HOOKS:
+        getattr(inner, name).update(getattr(module, name))
+    return _unwrapped(inner)
+
+
+def _own_storages(module: nn.Module) -> None:
+    """A tensor that is a view would be written with all of what it views, which may be anybody's data."""
+    for part in module.modules():
+        for tensor in (*part._parameters.values(), *part._buffers.values(), *vars(part).values()):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().nbytes() > tensor.nbytes:
+                tensor.data = tensor.data.clone()
 
 
 class Grown(nn.Module):
@@ -57,8 +86,8 @@ class _PlainTaps:
     def attach(self, host: nn.Module) -> None:
         slot = self._graft.slot
         if slot.is_span:
-            host.get_submodule(slot.read_path).register_forward_pre_hook(self._read)
-        host.get_submodule(slot.write_path).register_forward_hook(self._write)
+            host.get_submodule(_uncompiled_path(slot.read_path)).register_forward_pre_hook(self._read)
+        host.get_submodule(_uncompiled_path(slot.write_path)).register_forward_hook(self._write)
 
     def _read(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self._input = arguments[0]
@@ -66,6 +95,10 @@ class _PlainTaps:
     def _write(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         value = self._input if self._graft.slot.is_span else output
         return self._join(output, self._graft.module(value), self._graft)
+
+
+def _uncompiled_path(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part != INNER)
 
 
 def _residual(host: Tensor, seed: Tensor, graft: Graft) -> Tensor:

@@ -39,6 +39,7 @@ class TrainingArm:
         self.grafts: list[Graft] = []
         self.stacks: list[Run] = []
         """Runs that were repeated, in order, each as it was before."""
+        self._marks = held(model).marks  # after the model: a clone's marks are those of its own copies
 
     @property
     def device(self) -> torch.device:
@@ -80,13 +81,15 @@ class TrainingArm:
 
     def repeat(self, run: Run) -> list[tuple[str, nn.Module]]:
         """Makes the network deeper by copies of a run of blocks; returns them with their paths."""
-        copies = repeat(self.model, self.optimizer, run)
+        with self._marks_follow():
+            copies = repeat(self.model, self.optimizer, run)
         self.stacks.append(run)
         return copies
 
     def take_out_copies(self) -> None:
         """Undoes the last repetition."""
-        take_out(self.model, self.optimizer, self.stacks[-1])
+        with self._marks_follow():
+            take_out(self.model, self.optimizer, self.stacks[-1])
         del self.stacks[-1]
 
     def set_step(self, step: int, *, run_seed: int) -> None:
@@ -110,6 +113,18 @@ class TrainingArm:
         copied = independent_copy(self)
         compile_copy(self.model, copied.model)
         return copied
+
+    @contextmanager
+    def _marks_follow(self) -> Iterator[None]:
+        """Blocks that are made or moved here are made or moved alike in a host that is built anew."""
+        lost = self.unkept()
+        yield
+        if not lost:
+            self._marks = held(self.model).marks
+
+    def unkept(self) -> list[str]:
+        """Paths of what the host has come to hold and `state_dict` can't give to one that is built anew."""
+        return held(self.model).losses(self._marks)
 
     @contextmanager
     def measured(self, key: int) -> Iterator[None]:

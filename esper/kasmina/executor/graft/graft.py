@@ -18,8 +18,8 @@ from torch.utils.hooks import RemovableHandle
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
 from esper.kasmina.executor.passes.compiled import is_one_graph
-from esper.kasmina.executor.passes.forms import GoesBy
 from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.objects import GoesBy
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.between import KeyedDropout
 from esper.kasmina.executor.slots.slot import Slot
@@ -132,8 +132,10 @@ class Graft:
         self.forget()
 
     def forget(self) -> None:
-        """Lets go of what the last pass read."""
+        """Lets go of what the last pass read, and of memory that a compiled graph may use again in the next."""
         self._input = self._spent = None
+        if self.is_measuring and self.rms is not None:
+            self.rms = (self.rms[0].clone(), self.rms[1].clone())
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy begins without the values of a pass."""

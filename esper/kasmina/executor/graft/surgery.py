@@ -72,15 +72,6 @@ def refuse_unfit_hooks(parameter: nn.Parameter, name: str) -> None:
             raise GraftFailed(f"a gradient hook on {name} gives {list(returned.shape)} for {list(parameter.shape)}")
 
 
-def stored_parameter(module: nn.Module, name: str) -> nn.Parameter | None:
-    """The parameter of that name, or the one from which it is computed; nothing is computed, so no state moves."""
-    if (parameter := module._parameters.get(name)) is not None:
-        return parameter
-    sources = getattr(module, "parametrizations", {})
-    owner, prefix = (sources[name], "original") if name in sources else (module, f"{name}_")
-    return next((part for key, part in owner.named_parameters(recurse=False) if key.startswith(prefix)), None)
-
-
 def _place(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[list[Tensor], int] | None:
     for group in optimizer.param_groups:
         for index, member in enumerate(group["params"]):

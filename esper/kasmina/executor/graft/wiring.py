@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.graft.surgery import stored_parameter
+from esper.kasmina.executor.slots.layers import stored_parameter
 
 SEED_KEY = "seed_id"
 HOST_KEY = "host_group"

@@ -73,7 +73,7 @@ class _Copying:
 
     def copy(self, value: Any, part: str = "") -> Any:
         """The copy of a value that stands at `part` of what is being copied."""
-        if isinstance(value, ATOMS) or _is_of_the_compiler(value):
+        if issubclass(type(value), ATOMS) or _is_of_the_compiler(value):
             return value
         if id(value) in self._copies:
             return self._copies[id(value)]
@@ -92,7 +92,7 @@ class _Copying:
         if kind in CONTAINERS:
             return CONTAINERS[kind](self, value)
         for kinds, make in self._kinds:
-            if isinstance(value, kinds):
+            if issubclass(type(value), kinds):
                 return make(value)
         return self._object(value)
 
@@ -103,7 +103,7 @@ class _Copying:
 
     def _refusal(self, value: Any, why: str) -> ConfigError:
         parts = [part for part in self._path if part and part.removeprefix(".") not in REGISTERS]
-        path = "".join(parts).removeprefix(".")
+        path = "".join(parts).removeprefix(".") or "model"
         return ConfigError(path, type(value).__name__, f"can't be copied for a twin ({why}); {REMEDY}")
 
     def _refuse(self, value: Any) -> Any:
@@ -286,7 +286,7 @@ def _label(key: Any) -> str:
 
 
 def _is_of_the_compiler(value: Any) -> bool:
-    return type(value).__module__.startswith(COMPILER) and not isinstance(value, nn.Module)
+    return type(value).__module__.startswith(COMPILER) and not issubclass(type(value), nn.Module)
 
 
 def _is_global(function: types.FunctionType) -> bool:

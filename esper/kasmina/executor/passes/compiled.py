@@ -45,7 +45,7 @@ def through_compiled() -> AbstractContextManager[Any]:
 def compiled_in_place(model: nn.Module) -> nn.Module:
     """The same host without torch.compile's wrappers: what they wrap is compiled in place, hooks included.
 
-    Names are those of the plain network then. Raises ConfigError for what was compiled by other means.
+    Names are those of the plain network then.
     """
     if not compiled_parts(model):
         return model
@@ -53,11 +53,13 @@ def compiled_in_place(model: nn.Module) -> nn.Module:
 
     # Otherwise a graph made before a seed joined would go on serving, and one with a seed would serve the twin.
     config.skip_nnmodule_hook_guards = False
+    # A graph for each size of a batch: one for all rounds otherwise, and a resumed run would make it at another step.
+    config.automatic_dynamic_shapes = False
     config.recompile_limit = max(config.recompile_limit, GRAPHS_OF_ONE_CODE)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, GRAPHS_IN_ALL)
     torch._dynamo.reset()
     for module in model.modules():
-        if (compiled := vars(module).get("_compiled_call_impl")) is not None:
+        if _is_compiled(compiled := vars(module).get("_compiled_call_impl")):
             _compile(module, _context(module, compiled))
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
@@ -78,11 +80,14 @@ def compiled_parts(model: nn.Module) -> tuple[str, ...]:
 def is_one_graph(module: nn.Module) -> bool:
     """True if the module is compiled so that nothing in it may run as plain Python."""
     compiled = vars(module).get("_compiled_call_impl")
-    return compiled is not None and bool(getattr(_context(module, compiled), "fullgraph", False))
+    return _is_compiled(compiled) and bool(getattr(_context(module, compiled), "fullgraph", False))
 
 
 def compile_copy(source: nn.Module, copy: nn.Module) -> None:
-    """Compiles in a deep copy what is compiled in its source; equal code shares its graphs."""
+    """Compiles in a deep copy what is compiled in its source; equal code shares its graphs.
+
+    Raises ConfigError for what was compiled by other means.
+    """
     copies = dict(zip(source.modules(), copy.modules(), strict=True))
     for module, twin in copies.items():
         for name, value in list(vars(module).items()):
@@ -127,7 +132,7 @@ def _is_compiled(value: Any) -> bool:
     return is_function and not hasattr(value, "_torchdynamo_disable")
 
 
-def _context(module: nn.Module, compiled: Callable[..., Any]) -> Callable[[Any], Any]:
+def _context(module: nn.Module, compiled: Any) -> Callable[[Any], Any]:
     """How something was compiled: backend, mode and options, ready to compile something else."""
     context = inspect.getclosurevars(compiled).nonlocals.get("self") if inspect.isfunction(compiled) else None
     if not callable(context):

@@ -5,12 +5,9 @@ A table of kinds, asked in order. A kind with a mark needs something of its own 
 
 from __future__ import annotations
 
-import functools
 import random
-import sys
-import types
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-# kind, number by which it is mentioned again, content, the original where it is kept
-Code = tuple[str, int, Any, Any]
-PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
-ABSENT = object()
-COMMON = object()
-# What is machinery of every module rather than state of one.
-MACHINERY = frozenset(vars(nn.Module())) - {"training"} | {"_compiled_call_impl"}
-REGISTERS = ("_parameters", "_buffers", "_modules")
-# Libraries whose functions and objects hold nothing of a network.
-FOREIGN = ("esper.", "torch.", "torch", "logging", "threading", "queue")
-
-
-class GoesBy:
-    """Base of hooks that growth hangs on a host: they hold nothing of the host's."""
-
+from esper.kasmina.executor.passes import containers, objects
+from esper.kasmina.executor.passes.containers import ABSENT, Code
 
 Read = Callable[[Any, Callable[[Any, str], Code]], Any]
 Write = Callable[[Any, Any, Callable[[Code, Any], Any], Callable[[Any], Any]], Any]
@@ -53,7 +37,9 @@ class Form:
 
 
 def is_writable(tensor: Tensor) -> bool:
-    """Whether each element has memory of its own: an expanded tensor can't be written to, by anyone."""
+    """Whether each element has memory of its own: nobody can write to an expanded or an inference tensor."""
+    if tensor.is_inference():
+        return False
     return tensor.layout != torch.strided or all(
         size <= 1 or stride != 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
@@ -65,7 +51,9 @@ def _write_tensor(content: Any, target: Any, value: Any, note: Any) -> Tensor:
         if is_writable(target):
             with torch.no_grad():
                 target.copy_(saved)
-        return target
+            return target
+        if torch.equal(target.to(saved.device), saved):
+            return target
     made: Tensor = saved.to(device, copy=True)
     return made
 
@@ -104,180 +92,10 @@ def _write_array(content: Tensor, target: Any, value: Any, note: Any) -> Any:
     return saved.copy()
 
 
-def _read_items(values: Any, code: Callable[[Any, str], Code]) -> list[Code]:
-    return [code(value, f"[{index}]") for index, value in enumerate(values)]
-
-
-def _written_items(codes: list[Code], before: list[Any], value: Callable[[Code, Any], Any]) -> list[Any]:
-    made = [value(code, before[index] if index < len(before) else ABSENT) for index, code in enumerate(codes)]
-    return [None if item is ABSENT else item for item in made]
-
-
-def _write_list(content: Any, target: Any, value: Any, note: Any) -> list[Any]:
-    made: list[Any] = note(target if isinstance(target, list) else [])
-    made[:] = _written_items(content, list(made), value)
-    return made
-
-
-def _write_deque(content: Any, target: Any, value: Any, note: Any) -> deque[Any]:
-    length, codes = content
-    made: deque[Any] = note(target if type(target) is deque and target.maxlen == length else deque(maxlen=length))
-    items = _written_items(codes, list(made), value)
-    made.clear()
-    made.extend(items)
-    return made
-
-
-def _write_tuple(content: Any, target: Any, value: Any, note: Any) -> tuple[Any, ...]:
-    before = list(target) if isinstance(target, tuple) else []
-    items = _written_items(content, before, value)
-    if isinstance(target, tuple) and len(items) == len(before) and all(map(_is_unchanged, items, before)):
-        return target
-    made: tuple[Any, ...] = type(target)._make(items) if hasattr(type(target), "_make") else tuple(items)
-    return made
-
-
-def _is_unchanged(value: Any, before: Any) -> bool:
-    return value is before or (type(value) in PLAIN and type(value) is type(before) and bool(value == before))
-
-
-def _kind_of_its_own(value: Any) -> Any:
-    """A container's class is a mark unless it is a common one, which can be made anew."""
-    return COMMON if type(value) in (list, tuple, dict, OrderedDict) else type(value)
-
-
-def _has_plain_keys(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_plain(key) for key in value)
-
-
-def _is_plain(key: Any) -> bool:
-    return type(key) in PLAIN or (type(key) is tuple and all(_is_plain(part) for part in key))
-
-
-def _read_dict(values: Any, code: Callable[[Any, str], Code]) -> list[tuple[Any, Code]]:
-    return [(key, code(value, f"[{key!r}]")) for key, value in values.items()]
-
-
-def _dict_writer(kind: type) -> Write:
-    def write(content: Any, target: Any, value: Any, note: Any) -> Any:
-        made = note(target if isinstance(target, dict) else kind())
-        items = [(key, value(code, made.get(key, ABSENT))) for key, code in content]
-        made.clear()
-        made.update(items)
-        return made
-
-    return write
-
-
-def _write_set(content: Any, target: Any, value: Any, note: Any) -> set[Any]:
-    made: set[Any] = target if type(target) is set else set()
-    made.clear()
-    made.update(content)
-    return made
-
-
-def _is_own_function(value: Any) -> bool:
-    return isinstance(value, types.FunctionType) and not (value.__module__ or "").startswith(FOREIGN)
-
-
-def _read_function(function: Any, code: Callable[[Any, str], Code]) -> dict[str, Code]:
-    return {name: code(cell.cell_contents, f"({name})") for name, cell in variables(function)}
-
-
-def variables(function: types.FunctionType) -> Iterator[tuple[str, types.CellType]]:
-    """What the function closes over, as far as it is assigned."""
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            _ = cell.cell_contents
-        except ValueError:
-            continue
-        yield name, cell
-
-
-def _write_function(content: Any, target: Any, value: Any, note: Any) -> Any:
-    if not isinstance(target, types.FunctionType):
-        return target
-    note(target)
-    for name, cell in variables(target):
-        if name in content:
-            cell.cell_contents = value(content[name], cell.cell_contents)
-    return target
-
-
-def _bound_to(value: Any) -> Any:
-    """What a method or partial works on, as members that are put back where they stand."""
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values()]
-    return [value.__self__, getattr(value, "__func__", None)]
-
-
-def _is_bound(value: Any) -> bool:
-    if isinstance(value, (types.BuiltinMethodType, types.MethodWrapperType)):
-        return not isinstance(value.__self__, (type, types.ModuleType, type(None)))
-    return isinstance(value, (types.MethodType, functools.partial))
-
-
-def _write_bound(content: Any, target: Any, value: Any, note: Any) -> Any:
-    if _is_bound(target):
-        _written_items(content, _bound_to(target), value)
-    return target
-
-
-def namespace(value: Any) -> dict[str, Any]:
-    """An object's attributes by name; a module's parameters, buffers and children are among them."""
-    if not isinstance(value, nn.Module):
-        return dict(vars(value))
-    own: dict[str, Any] = {name: part for name, part in vars(value).items() if name not in MACHINERY}
-    return own | {name: part for register in REGISTERS for name, part in getattr(value, register).items()}
-
-
-def _is_own_object(value: Any) -> bool:
-    kind = type(value)
-    if isinstance(value, nn.Module):
-        return True
-    is_own = hasattr(value, "__dict__") and not kind.__module__.startswith(FOREIGN) and not isinstance(value, type)
-    return is_own and not any(_has_hidden_state(base) for base in kind.__mro__[:-1])
-
-
-def _has_hidden_state(kind: type) -> bool:
-    """Whether the class is built in, or reduces itself: attributes aren't all that it has."""
-    return kind.__module__ in sys.builtin_module_names or not {"__reduce__", "__reduce_ex__"}.isdisjoint(vars(kind))
-
-
-def _read_object(value: Any, code: Callable[[Any, str], Code]) -> dict[str, Code]:
-    return {name: code(part, f".{name}") for name, part in namespace(value).items()}
-
-
-def _write_object(content: Any, target: Any, value: Any, note: Any) -> Any:
-    if not _is_own_object(target):
-        return target
-    note(target)
-    before = namespace(target)
-    for name, code in content.items():
-        current = before.get(name, ABSENT)
-        made = value(code, current)
-        if made is not current and made is not ABSENT:
-            _register(target, name)[name] = made
-    for name in before.keys() - content.keys():
-        _register(target, name).pop(name, None)
-    return target
-
-
-def _register(owner: Any, name: str) -> dict[str, Any]:
-    """Where an object keeps what it has of that name."""
-    registers = [vars(owner)[register] for register in REGISTERS] if isinstance(owner, nn.Module) else []
-    return next((register for register in registers if name in register), vars(owner))
-
-
-def _opaque_mark(value: Any) -> Any:
-    """An iterator counts without becoming another object, but its repr tells."""
-    return repr(value) if type(value).__module__ == "itertools" else value
-
-
 FORMS: tuple[Form, ...] = (
     Form(
         kind="growth",
-        fits=lambda value: isinstance(value, GoesBy),
+        fits=lambda value: isinstance(value, objects.GoesBy),
         read=lambda value, code: None,
         write=lambda content, target, value, note: target,
     ),
@@ -328,56 +146,62 @@ FORMS: tuple[Form, ...] = (
     Form(
         kind="list",
         fits=lambda value: isinstance(value, list),
-        read=_read_items,
-        write=_write_list,
-        mark=_kind_of_its_own,
+        read=containers.read_items,
+        write=containers.write_list,
+        mark=containers.kind_of_its_own,
     ),
     Form(
         kind="tuple",
         fits=lambda value: isinstance(value, tuple),
-        read=_read_items,
-        write=_write_tuple,
-        mark=_kind_of_its_own,
+        read=containers.read_items,
+        write=containers.write_tuple,
+        mark=containers.kind_of_its_own,
     ),
     Form(
         kind="deque",
         fits=lambda value: type(value) is deque,
-        read=lambda values, code: (values.maxlen, _read_items(values, code)),
-        write=_write_deque,
+        read=lambda values, code: (values.maxlen, containers.read_items(values, code)),
+        write=containers.write_deque,
     ),
     Form(
         kind="ordered dict",
-        fits=lambda value: type(value) is OrderedDict and _has_plain_keys(value),
-        read=_read_dict,
-        write=_dict_writer(OrderedDict),
+        fits=lambda value: type(value) is OrderedDict and containers.has_plain_keys(value),
+        read=containers.read_dict,
+        write=containers.dict_writer(OrderedDict),
     ),
-    Form(kind="dict", fits=_has_plain_keys, read=_read_dict, write=_dict_writer(dict), mark=_kind_of_its_own),
+    Form(
+        kind="dict",
+        fits=containers.has_plain_keys,
+        read=containers.read_dict,
+        write=containers.dict_writer(dict),
+        mark=containers.kind_of_its_own,
+    ),
     Form(
         kind="set",
-        fits=lambda value: type(value) is set and all(_is_plain(member) for member in value),
+        fits=lambda value: type(value) is set and all(containers.is_plain(member) for member in value),
         read=lambda values, code: list(values),
-        write=_write_set,
+        write=containers.write_set,
     ),
     Form(
         kind="function",
-        fits=_is_own_function,
-        read=_read_function,
-        write=_write_function,
+        fits=objects.is_own_function,
+        read=objects.read_function,
+        write=objects.write_function,
         mark=lambda function: function.__code__,
     ),
     Form(
         kind="bound",
-        fits=_is_bound,
-        read=lambda value, code: _read_items(_bound_to(value), code),
-        write=_write_bound,
+        fits=objects.is_bound,
+        read=lambda value, code: containers.read_items(objects.bound_to(value), code),
+        write=objects.write_bound,
         mark=type,
     ),
-    Form(kind="object", fits=_is_own_object, read=_read_object, write=_write_object, mark=type),
+    Form(kind="object", fits=objects.is_own_object, read=objects.read_object, write=objects.write_object, mark=type),
     Form(
         kind="opaque",
         fits=lambda value: True,
         read=lambda value, code: None,
         write=lambda content, target, value, note: target,
-        mark=_opaque_mark,
+        mark=lambda value: value,
     ),
 )

@@ -6,44 +6,103 @@ form (a lock, a file) stays where it is; `losses` tells what a network built ane
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from esper.kasmina.executor.passes.clone import TENSOR_HOOKS
-from esper.kasmina.executor.passes.forms import ABSENT, COMMON, FORMS, MACHINERY, PLAIN, Code, GoesBy
+from esper.kasmina.executor.passes.containers import ABSENT, COMMON, PLAIN, Code, is_plain
+from esper.kasmina.executor.passes.forms import FORMS, Form
+from esper.kasmina.executor.passes.objects import MACHINERY, GoesBy, fingerprint
 
+TENSORS = ("_parameters", "_buffers")
 MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 BY_KIND = {form.kind: form for form in FORMS}
 
 Tree = dict[str, dict[str, Code]]
 
 
+class Marks(dict[str, Any]):
+    """What has to be there already, by path; a copy of the network comes with marks of its own objects."""
+
+    def __deepcopy__(self, copies: dict[int, Any]) -> Marks:
+        return Marks({path: copies.get(id(mark), mark) for path, mark in self.items()})
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one network held at one moment: a tree for a file, and marks of what has to be there already, by path."""
+    """What one network held at one moment: a tree for a file, and marks of what a file can't hold."""
 
     tree: Tree
-    marks: Mapping[str, Any]
+    marks: Marks
 
-    def losses(self, start: Mapping[str, Any]) -> list[str]:
+    def losses(self, start: Marks) -> list[str]:
         """Paths of what can't be given to a network with the marks of `start`."""
         return [path for path, mark in self.marks.items() if not _is_same(mark, start.get(path, ABSENT))]
 
 
 def held(model: nn.Module) -> Held:
     """What the network holds now, tensors copied."""
-    reader = _Reader(model, keeps_originals=False)
+    reader = _Reader({id(value): name for name, value in _named(model)}, keeps_originals=False)
     return Held(reader.tree(model), reader.marks)
 
 
-def remembered(model: nn.Module) -> Tree:
-    """What the network holds now, to be put back into the same one: objects stay what they are."""
-    return _Reader(model, keeps_originals=True).tree(model)
+class Remembered:
+    """What modules hold now, to be put back into the same ones: objects stay what they are, contents come back.
+
+    Side passes are many, and most networks hold nothing but plain values: those are only noted.
+    """
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        kept = [module for module in modules if keeps_attributes(module)]
+        own = [vars(module) for module in kept]
+        self._registers = [
+            (module, type(module), names, dict(names)) for module in kept for names in _registers_of(vars(module))
+        ]
+        values = [
+            value
+            for attributes in own
+            for name, value in attributes.items()
+            if name not in MACHINERY and not is_plain(value)
+        ]
+        values += [hook for attributes in own for hook in _hooks_of(attributes.__getitem__, MODULE_HOOKS)]
+        for parameter in (parameter for attributes in own for parameter in attributes["_parameters"].values()):
+            if parameter is not None and parameter.is_leaf:
+                values += _hooks_of(partial(getattr, parameter), TENSOR_HOOKS)
+        self._codes = _Reader(_ids(modules), keeps_originals=True).codes(values) if values else []
+
+    def put_back(self) -> None:
+        """Makes the modules hold what they held."""
+        for module, kind, names, before in self._registers:
+            # A lazy module that has just learnt its sizes is another class now, and stays that.
+            if type(module) is not kind:
+                continue
+            if names.keys() != before.keys():
+                for name in names.keys() - before.keys():
+                    del names[name]
+            names.update(before)
+        writer = _Writer({})
+        for code in self._codes:
+            writer.value(code, ABSENT)
+
+
+def _ids(modules: list[nn.Module]) -> dict[int, str]:
+    """Of the modules and their own tensors: they are put back by others, or never moved."""
+    tensors = (vars(module)[name].values() for module in modules if keeps_attributes(module) for name in TENSORS)
+    return {id(value): "" for value in (*modules, *chain.from_iterable(tensors))}
+
+
+def _registers_of(attributes: dict[str, Any]) -> list[dict[str, Any]]:
+    """A module's attributes, and where torch keeps its parameters, buffers, children and hooks."""
+    return [
+        attributes,
+        *(part for name, part in attributes.items() if name in MACHINERY and isinstance(part, dict)),
+    ]
 
 
 def put_back(model: nn.Module, tree: Tree) -> None:
@@ -65,10 +124,10 @@ class _Part:
 
 
 class _Reader:
-    def __init__(self, model: nn.Module, *, keeps_originals: bool) -> None:
-        self.marks: dict[str, Any] = {}
+    def __init__(self, names: Mapping[int, str], *, keeps_originals: bool) -> None:
+        self.marks = Marks()
         self._keeps_originals = keeps_originals
-        self._names = {id(value): name for name, value in _named(model)}
+        self._names = names
         self._numbers: dict[int, int] = {}
         self._met: list[Any] = []
 
@@ -79,23 +138,31 @@ class _Reader:
             if part.values or part.is_open
         }
 
+    def codes(self, values: list[Any]) -> list[Code]:
+        return [self._code(value, "") for value in values]
+
     def _code(self, value: Any, path: str) -> Code:
         if type(value) in PLAIN:
             return "value", 0, value, None
         if (name := self._names.get(id(value))) is not None:
-            return "named", 0, name, None
+            return "named", 0, name, value if self._keeps_originals else None
         if (number := self._numbers.get(id(value))) is not None:
             return "again", number, None, None
-        form = next(form for form in FORMS if form.fits(value))
-        is_result = isinstance(value, Tensor) and not value.is_leaf
-        if self._keeps_originals and (form.kind == "opaque" or is_result):
+        form = _form_of(value)
+        if self._keeps_originals and (form.kind == "opaque" or (form.kind == "tensor" and not value.is_leaf)):
             return "value", 0, value, None
         self._met.append(value)  # an id means an object only as long as it lives
         number = self._numbers[id(value)] = len(self._met)
-        if form.mark is not None and (mark := form.mark(value)) is not COMMON:
-            self.marks[path.removeprefix(".")] = mark
+        if not self._keeps_originals:
+            self._mark(form, value, path.removeprefix("."))
         content = form.read(value, lambda part, name: self._code(part, path + name))
         return form.kind, number, content, value if self._keeps_originals else None
+
+    def _mark(self, form: Form, value: Any, path: str) -> None:
+        if form.kind == "opaque":
+            self.marks[path] = fingerprint(value, self._names)
+        elif form.mark is not None and (mark := form.mark(value)) is not COMMON:
+            self.marks[path] = mark
 
 
 class _Writer:
@@ -106,19 +173,19 @@ class _Writer:
     def write(self, part: _Part, codes: Mapping[str, Code]) -> None:
         for name, code in codes.items():
             current = part.values.get(name, ABSENT)
-            value = self._value(code, current)
+            value = self.value(code, current)
             if value is not current and value is not ABSENT:
                 part.register[name] = value
         if part.is_open:
             for name in part.values.keys() - codes.keys():
                 del part.register[name]
 
-    def _value(self, code: Code, current: Any) -> Any:
+    def value(self, code: Code, current: Any) -> Any:
         kind, number, content, original = code
         if kind == "value":
             return content
         if kind == "named":
-            return self._named.get(content, current)
+            return self._named.get(content, current) if original is None else original
         if kind == "again":
             return self._made.get(number, current)
 
@@ -127,7 +194,14 @@ class _Writer:
             return value
 
         target = current if original is None else original
-        return note(BY_KIND[kind].write(content, target, self._value, note))
+        return note(BY_KIND[kind].write(content, target, self.value, note))
+
+
+def _form_of(value: Any) -> Form:
+    try:
+        return next(form for form in FORMS if form.fits(value))
+    except Exception:  # noqa: BLE001 - an object may answer in any way when it is asked what it is
+        return BY_KIND["opaque"]
 
 
 def _named(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -166,13 +240,15 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
 
 def _hooks(path: str, owner: Any, kinds: tuple[str, ...]) -> _Part:
     """Hooks by their order: their numbers are the process's."""
-    groups = {kind: (getattr(owner, kind, None) or {}).values() for kind in kinds}
-    values = {
-        f"{kind.strip('_')}[{index}]": hook
-        for kind, hooks in groups.items()
-        for index, hook in enumerate(hook for hook in hooks if not isinstance(hook, GoesBy))
-    }
+    get = partial(getattr, owner)
+    values = {f"{kind.strip('_')}[{i}]": hook for kind in kinds for i, hook in enumerate(_hooks_of(get, (kind,)))}
     return _Part(key=f"hooks of {path}", path=path, values=values, register={})
+
+
+def _hooks_of(get: Callable[[str], Any], kinds: tuple[str, ...]) -> list[Any]:
+    """Hooks that aren't growth's own."""
+    groups = [hooks for kind in kinds if (hooks := get(kind))]
+    return [hook for hooks in groups for hook in hooks.values() if not isinstance(hook, GoesBy)]
 
 
 def _is_same(mark: Any, before: Any) -> bool:

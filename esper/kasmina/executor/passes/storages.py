@@ -46,5 +46,6 @@ class Storages:
 
 def has_storage(tensor: Tensor) -> bool:
     """Whether the tensor is nothing but strided memory of its own device."""
-    is_strided = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
-    return is_strided and not (tensor.is_conj() or tensor.is_neg() or nn.parameter.is_lazy(tensor))
+    if nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided or tensor.device.type == "meta":
+        return False
+    return not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or tensor.is_inference())

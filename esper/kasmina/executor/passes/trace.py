@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import SubmoduleSpec
@@ -27,14 +28,10 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class ForwardTrace:
-    """Visits by path in the order in which calls ended, and the paths that were called more than once.
-
-    `untapped` are the paths that take no hook, such as compiled scripts: what runs in them isn't seen.
-    """
+    """Visits by path in the order in which calls ended, and the paths that were called more than once."""
 
     visits: dict[str, Visit]
     repeated: frozenset[str]
-    untapped: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(self.visits.values())
@@ -56,10 +53,9 @@ def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module
             dtype=output.dtype if isinstance(output, Tensor) else None,
         )
 
-    tapped = {path: module for path, module in model.named_modules() if path and takes_hooks(module)}
     handles = [
         module.register_forward_hook(lambda _, arguments, output, path=path: record(path, arguments, output))
-        for path, module in tapped.items()
+        for path, module in _tappable(model)
     ]
     try:
         with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad():
@@ -67,8 +63,29 @@ def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module
     finally:
         for handle in handles:
             handle.remove()
-    untapped = tuple(path for path, _ in model.named_modules() if path and path not in tapped)
-    return ForwardTrace(visits, frozenset(repeated), untapped)
+    return ForwardTrace(visits, frozenset(repeated))
+
+
+def rerun_order(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+    """The submodules that re-entrant activation checkpoints run again in backward, in that order; mostly none."""
+    order: list[str] = []
+
+    def record(path: str) -> None:
+        if torch._C._current_graph_task_id() != -1:
+            order.append(path)
+
+    handles = [
+        module.register_forward_pre_hook(lambda *_, path=path: record(path)) for path, module in _tappable(model)
+    ]
+    try:
+        with side_pass([model], key=draw_key("trace"), training=False), torch.enable_grad():
+            outputs = model(inputs)
+            if isinstance(outputs, Tensor) and is_reentrant(outputs):
+                gradients(outputs.float().sum(), list(model.parameters()), [model])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(order)
 
 
 def in_words(error: Exception) -> str:
@@ -77,9 +94,10 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 
-def takes_hooks(module: nn.Module) -> bool:
-    """False for scripts: torch refuses hooks on them."""
-    return not isinstance(module, torch.jit.ScriptModule)
+def _tappable(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The named submodules that take hooks: all but compiled scripts."""
+    parts = [(path, module) for path, module in model.named_modules() if path]
+    return [(path, module) for path, module in parts if not isinstance(module, torch.jit.ScriptModule)]
 
 
 def submodule_specs(model: nn.Module, trace: ForwardTrace) -> list[SubmoduleSpec]:

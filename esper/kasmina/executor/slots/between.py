@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from esper.kasmina.executor.slots.layers import is_dropout
+from esper.kasmina.executor.slots.layers import is_dropout, stored_parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,7 @@ def _copy_step(host: nn.Module, step: Step, width: int) -> nn.Module:
 
 def _batch_norm(module: _BatchNorm, width: int) -> _BatchNorm:
     reference = next((tensor for tensor in (*module.parameters(), *module.buffers())), None)
+    weight = stored_parameter(module, "weight")
     return type(module)(
         width,
         eps=module.eps,
@@ -136,5 +137,5 @@ def _batch_norm(module: _BatchNorm, width: int) -> _BatchNorm:
         affine=module.affine,
         track_running_stats=module.track_running_stats,
         device=None if reference is None else reference.device,
-        dtype=None if module.weight is None else module.weight.dtype,
+        dtype=None if weight is None else weight.dtype,
     )

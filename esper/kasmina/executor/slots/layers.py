@@ -84,3 +84,12 @@ def reshape_obstacle(path: str, layer: nn.Module) -> str:
     if any(not parameter.requires_grad for parameter in layer.parameters(recurse=False)):
         return f"{path} is frozen"
     return ""
+
+
+def stored_parameter(module: nn.Module, name: str) -> nn.Parameter | None:
+    """The parameter of that name, or the one from which it is computed; nothing is computed, so no state moves."""
+    if (parameter := module._parameters.get(name)) is not None:
+        return parameter
+    sources = getattr(module, "parametrizations", {})
+    owner, prefix = (sources[name], "original") if name in sources else (module, f"{name}_")
+    return next((part for key, part in owner.named_parameters(recurse=False) if key.startswith(prefix)), None)

@@ -65,7 +65,7 @@ def span_paths(model: nn.Module, output_dims: dict[str, int]) -> Spans:
     """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has."""
     paths: list[SpanPath] = []
     untraced: list[str] = []
-    with side_pass([model], key=draw_key("paths"), training=None):
+    with side_pass([model], key=draw_key("paths"), training=None), torch.enable_grad():
         graphs = list(_graphs(model, "", untraced))
     for prefix, graph in graphs:
         walker = _Walker(model, prefix, output_dims)
@@ -78,10 +78,14 @@ def span_paths(model: nn.Module, output_dims: dict[str, int]) -> Spans:
 
 
 def _graphs(module: nn.Module, prefix: str, untraced: list[str]) -> Iterator[tuple[str, fx.Graph]]:
+    name = f"{prefix.rstrip('.') or 'the model'} ({type(module).__name__})"
+    if isinstance(module, torch.jit.ScriptModule):
+        untraced.append(f"{name} is a compiled script")
+        return
     try:
         graph = _traced(module)
     except Exception as error:  # noqa: BLE001 - foreign code, run on proxies, may raise whatever it likes
-        untraced.append(f"{prefix.rstrip('.') or 'the model'} ({type(module).__name__}): {in_words(error)}")
+        untraced.append(f"{name}: {in_words(error)}")
         for name, child in module.named_children():
             yield from _graphs(child, f"{prefix}{name}.", untraced)
     else:

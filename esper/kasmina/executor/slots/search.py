@@ -37,17 +37,37 @@ class Search:
     unseen: tuple[str, ...]
 
 
-def find_slots(model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool) -> Search:
-    """The slots that the host offers, or the named ones. None usable is an error."""
-    candidates, unseen = _candidates(model, trace)
+def find_slots(
+    model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool, rerun: Sequence[str] = ()
+) -> Search:
+    """The slots that the host offers, or the named ones. None usable is an error.
+
+    `rerun` are the submodules that re-entrant checkpoints run again, in that order: no span may begin in one and end
+    outside it, because such a checkpoint cuts the graph at its edge.
+    """
+    candidates, untraced = _candidates(model, trace)
+    cut = [slot.slot_id for slot in candidates if _is_cut(slot, rerun)]
+    unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
+    candidates = [slot for slot in candidates if slot.slot_id not in cut]
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
     if not chosen:
         why = f"; not looked into: {'; '.join(unseen)}" if unseen else ""
         raise ConfigError(
             "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}"
         )
+    if refused := next((slot for slot in chosen if _is_cut(slot, rerun)), None):
+        remedy = "begins and ends in different re-entrant checkpoints: give them use_reentrant=False"
+        raise ConfigError("slots", refused.slot_id, remedy)
     slots = tuple(replace(slot, order=order, is_causal=is_causal) for order, slot in enumerate(chosen))
     return Search(slots, unseen)
+
+
+def _is_cut(slot: Slot, rerun: Sequence[str]) -> bool:
+    """One checkpoint runs its layers again in forward order; of two, the later one comes first."""
+    places = [rerun.index(path) if path in rerun else None for path in (slot.read_path, slot.write_path)]
+    if None in places:
+        return places != [None, None]
+    return places[0] > places[1]  # type: ignore[operator]
 
 
 def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tuple[str, ...]]:
@@ -60,9 +80,8 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     spans = [_span(model, trace, path) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
-    unseen = [f"{path} ({type(model.get_submodule(path)).__name__}) takes no hook" for path in trace.untapped]
     in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
-    return in_order, (*found_paths.untraced, *unseen)
+    return in_order, found_paths.untraced
 
 
 def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:

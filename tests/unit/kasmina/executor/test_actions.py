@@ -269,8 +269,10 @@ def test_an_earlier_seed_that_is_pruned_under_a_twin_leaves_the_twin_too(rig):
     run.graft("span.linear", "span_linear:fc1-fc2", "s2", width=4)
     run.train(2)
     run.do(run.directive("FADE", duration_steps=2))
+    assert "a graft of the twin" in run.do(run.directive("CHECK_RESET")).reports[0].remains
     run.train(2)
     run.do()
+    assert list(run.do(run.directive("CHECK_RESET")).reports[0].remains) == []
     run.do(run.directive("INSTALL_TWIN", "s2"))
     assert run.executor.seeds == ()
     assert run.arm.grafts == []

@@ -321,3 +321,30 @@ def test_wiring_up_moves_no_counter_of_the_host(rig_of, toy_task):
     assert (run.arm.model.calls, run.executor.twin.model.calls) == (0, 0)
     run.train(1)
     assert (run.arm.model.calls, run.executor.twin.model.calls) == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_compiled_script_trains_and_says_that_no_seed_can_look_into_it(rig_of, toy_task):
+    run = rig_of(torch.jit.script(nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5))), toy_task)
+    run.train(2)
+    with pytest.raises(ConfigError, match=r"not looked into: the model \(RecursiveScriptModule\) is a compiled script"):
+        run.executor.manifest()
+    assert run.executor.macs.forward == 12 * 6 + 6 * 5
+
+
+def test_whatever_a_host_raises_at_a_graft_fails_the_directive_and_not_the_run(rig_of, toy_task):
+    run, plain = rig_of(Shy("nothing"), toy_task), rig_of(Shy("nothing"), toy_task)
+    plain.arm.model.load_state_dict(run.arm.model.state_dict())
+    slot = "residual_linear:act-act"
+    built = run.build("residual.linear", slot, width=3)
+    run.arm.model.act.register_forward_hook(refuse_company)
+    why = run.failure(built, run.directive("ATTACH", slot_id=slot, blend=RAMP))
+    assert why == "Refusal: I was here first"
+    for each in (run, plain):
+        each.train(3)
+    assert run.arm.digest() == plain.arm.digest()
+
+
+def refuse_company(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
+    if len(module._forward_hooks) > 1:
+        raise Refusal("I was here first")

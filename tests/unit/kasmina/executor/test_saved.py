@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
+from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
 
 from esper.core.errors import ConfigError
 
@@ -172,3 +175,80 @@ def test_reports_that_nobody_collected_are_kept(rig):
     restored.executor.load_state_dict(through_a_file(run.executor.state_dict()))
     assert restored.executor.has_evidence
     assert restored.executor.collect(0).reports == run.executor.collect(0).reports
+
+
+def test_a_folded_network_keeps_its_memory_format(rig, rig_of):
+    def run_of():
+        torch.manual_seed(2)
+        layers = {"conv1": nn.Conv2d(1, 4, 3), "act": nn.ReLU(), "conv2": nn.Conv2d(4, 6, 3), "flatten": nn.Flatten()}
+        host = nn.Sequential(OrderedDict(**layers, fc=nn.Linear(24, 5)))
+        return rig_of(host.to(memory_format=torch.channels_last), rig("convnet").task)
+
+    run, restored = run_of(), run_of()
+    run.graft("span.conv", "span_conv:conv1-conv2", width=3)
+    run.train(5)
+    run.do(run.directive("FOLD"), run.directive("DROP_TWIN"))
+    run.train(2)
+    restored.executor.load_state_dict(through_a_file(run.executor.state_dict()))
+    restored.step = run.step
+    assert restored.arm.model.conv2.weight.stride() == run.arm.model.conv2.weight.stride()
+    assert run.arm.model.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    assert go_on(restored) == go_on(run)
+
+
+def masked(model):
+    mask = torch.arange(model.fc1.weight.numel()).view_as(model.fc1.weight) % 2
+    model.fc1.weight.register_hook(lambda gradient: gradient * mask)
+
+
+def scaled(model):
+    calls = 0
+
+    def scale(module, arguments, output):
+        nonlocal calls
+        calls += module.training
+        return output * (1 + calls % 3 / 10) + model.fc3.bias.mean()
+
+    model.fc1.register_forward_hook(scale)
+
+
+def caching(model):
+    def keep(module, arguments, output):
+        module.last = output
+
+    model.act1.register_forward_hook(keep)
+    model.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("change", [masked, scaled, caching])
+def test_a_cull_ends_in_the_never_grafted_run_whatever_hangs_on_the_host(rig, rig_of, change):
+    def run_of():
+        made = rig("noisy mlp")
+        change(made.arm.model)
+        return rig_of(made.arm.model, made.task)
+
+    run, plain = run_of(), run_of()
+    run.train(2)
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    run.train(3)
+    run.executor.execute([run.directive("PROBE"), run.directive("JUDGE", look=1)], run.step)
+    run.do(run.directive("INSTALL_TWIN"))
+    run.train(2)
+    plain.train(run.step)
+    assert run.arm.digest() == plain.arm.digest()
+
+
+@pytest.mark.parametrize("change", [masked, scaled, caching])
+def test_a_restored_run_goes_on_whatever_hangs_on_the_host(rig, rig_of, change):
+    def run_of():
+        made = rig("noisy mlp")
+        change(made.arm.model)
+        return rig_of(made.arm.model, made.task)
+
+    run, restored = run_of(), run_of()
+    run.train(2)
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    run.train(3)
+    restored.executor.load_state_dict(through_a_file(run.executor.state_dict()))
+    restored.step = run.step
+    assert go_on(restored) == go_on(run)

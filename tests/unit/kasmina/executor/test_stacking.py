@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections import OrderedDict
 
 import pytest
@@ -118,6 +119,19 @@ def test_an_out_of_memory_takes_the_copies_out_again(rig):
     assert sum(len(group["params"]) for group in run.arm.optimizer.param_groups) == len(
         list(run.arm.model.parameters())
     )
+
+
+def test_what_copies_share_with_their_originals_can_still_be_kept(rig_of):
+    model = Transformer()
+    rule = types.SimpleNamespace(scale=2.0)
+    for block in model.blocks:
+        block.rule, block.check = rule, lambda: rule
+    run = rig_of(model, TokenTask())
+    assert run.arm.unkept() == []
+    run.stack()
+    assert run.arm.unkept() == []
+    run.arm.take_out_copies()
+    assert run.arm.unkept() == []
 
 
 def test_a_stack_without_a_twin_is_refused(rig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from google.protobuf.message import Message
@@ -39,6 +39,7 @@ from esper.leyline import (
     TamiyoRunState,
     TamiyoServiceGetRunStateResponse,
 )
+from esper.rpc.clients import Responses
 from esper.tolaria.plane.answer_rules import RunFacts
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
 from esper.tolaria.plane.decision_stream import DecisionStream
@@ -272,6 +273,35 @@ def test_a_late_answer_is_executed_at_the_next_boundary(tamiyo: FakeTamiyo, kasm
         control.hand_over(packet(late.packet_index + 1), NOTHING)
         late = control.take(late.packet_index + 1)
     assert directive_ids(late) == ["d-c1"]
+    control.close()
+
+
+class Forgetful(FakeTamiyo):
+    """Never answers one packet, and says nothing more on that stream until it is cancelled."""
+
+    forgotten = 1
+
+    def control(self, requests: Iterator[ControlRequest], *, timeout_s: float) -> Iterator[ControlResponse]:
+        cancelled = threading.Event()
+
+        def answers() -> Generator[ControlResponse, None, None]:
+            for response in FakeTamiyo.control(self, requests, timeout_s=timeout_s):
+                if response.decision.packet_index == self.forgotten:
+                    cancelled.wait()
+                    raise ServiceUnavailable("rpc", "service", "tamiyo", "CANCELLED")
+                yield response
+
+        return Responses(answers(), cancelled.set)
+
+
+def test_an_answer_that_never_comes_does_not_cost_every_later_packet_its_deadline(kasmina: FakeKasmina) -> None:
+    config = ControlConfig(deadline_s=0.2, patience=2)
+    control = ServiceControl(Forgetful(), kasmina, config, facts=facts())  # type: ignore[arg-type]
+    assert [run(control, index).cause for index in (1, 2)] == ["timeout", "timeout"]
+    index = 3
+    while run(control, index).cause == "timeout" and index < 50:  # a loaded machine may need more than one deadline
+        index += 1
+    assert run(control, index + 1).failure is None
     control.close()
 
 

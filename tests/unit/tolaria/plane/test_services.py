@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -48,6 +49,25 @@ def test_a_child_that_refuses_its_settings_says_why(tmp_path: Path) -> None:
     config = ServicesConfig(state_dir=tmp_path, extra_arguments={"weatherlight": ("--listen", "nowhere")})
     with pytest.raises(ConfigError, match="listen"), Services(config, new_secret(), lambda name, text: None):
         pass
+
+
+class Starved(Services):
+    """On a machine that has no process to spare."""
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_child_that_cannot_be_started_again_is_told_and_ends_no_supervision(tmp_path: Path) -> None:
+    told: list[str] = []
+    services = Starved(ServicesConfig(state_dir=tmp_path, restart_limit=1), None, lambda name, text: told.append(name))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    child = Child("tamiyo", "unix:/t", dead)
+    services._revive(child, 1)
+    services._revive(child, 1)
+    assert told == ["service_lost", "service_not_restarted", "service_lost", "service_given_up"]
+    services.stop()
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the scheduling class is Linux's")

@@ -154,7 +154,7 @@ class Tamiyo:
         return SubmitOutcomeResponse(closed_report_ids=["fr-1"])
 
     def get_run_state(self, request: Message) -> TamiyoServiceGetRunStateResponse:
-        return TamiyoServiceGetRunStateResponse(state=_blob(TamiyoRunState))
+        return TamiyoServiceGetRunStateResponse(state=state_blob("tamiyo"))
 
 
 class Kasmina:
@@ -187,11 +187,12 @@ class Kasmina:
         )
 
     def get_run_state(self, request: Message) -> KasminaServiceGetRunStateResponse:
-        return KasminaServiceGetRunStateResponse(state=_blob(KasminaRunState))
+        return KasminaServiceGetRunStateResponse(state=state_blob("kasmina"))
 
 
-def _blob(kind: type[Message]) -> RunStateBlob:
-    state = b"\x08\x01"
+def state_blob(service: str) -> RunStateBlob:
+    """A whole state of a service."""
+    state, kind = b"\x08\x01", {"tamiyo": TamiyoRunState, "kasmina": KasminaRunState}[service]
     digest = hashlib.sha256(state).hexdigest()
     return RunStateBlob(state_type=kind.DESCRIPTOR.full_name, state=state, digest=digest, step=10)
 

@@ -38,6 +38,7 @@ SUMMARY: dict[str, Any] = {
     "final_parameters": 1270,
     "reproducible": True,
     "reproducible_cause": None,
+    "machine": "x86_64 AVX2, torch 2.9.0",
     "weights_digest": "0123456789abcdef0123",
 }
 GROWTH = PacketResult(
@@ -111,7 +112,7 @@ def test_a_plain_run_reads_from_top_to_bottom() -> None:
         "step 25  error: back to step 20",
         "test accuracy 95.62 %",
         "seeds: 3 germinated, 2 judged, 1 kept; 502 -> 1,270 parameters",
-        "reproducible: yes; weights 0123456789abcdef",
+        "reproducible: yes, on x86_64 AVX2, torch 2.9.0; weights 0123456789abcdef",
     ]
 
 
@@ -138,15 +139,15 @@ def test_why_nothing_grows_is_told_at_each_change_and_a_living_seed_speaks_for_i
         (20, "STILL_IMPROVING", "the loss falls by 65.00%"),
         (30, "PLATEAU", "the loss falls by 59.00%"),
         (40, "SEED_ALIVE", "seed s1 is BLENDING"),
-        (50, "GROWTH_ENDED", "2 culls in a row ended growth"),
-        (60, "GROWTH_ENDED", "2 culls in a row ended growth"),
+        (50, "GROWTH_ENDED", "2 culls in a row"),
+        (60, "GROWTH_ENDED", "2 culls in a row"),
     )
     for step, name, detail in course:
         why = Reason(name=name, detail=detail, since_step=step)
         display.on_boundary(boundary(step, result=PacketResult(packet_index=1), reason=why))
     assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
         "step 10  no growth: still improving: the loss falls by 70.00%",
-        "step 50  no growth: growth ended: 2 culls in a row ended growth",
+        "step 50  no growth: growth ended: 2 culls in a row",
     ]
 
 

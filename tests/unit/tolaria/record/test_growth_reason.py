@@ -59,9 +59,9 @@ def test_a_pause_tells_who_ordered_it_and_why_until_growth_may_go_on() -> None:
     why = GrowthReason()
     paused = GrowthState(paused=True)
     why.note(ordered(DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH, "new data comes at noon", growth=paused), 50)
-    assert told(why) == ("PAUSED", "paused by operator:ada: new data comes at noon", 50)
+    assert told(why) == ("PAUSED", "by operator:ada: new data comes at noon", 50)
     why.note(decided(growth=paused), 60)
-    assert told(why) == ("PAUSED", "paused by operator:ada: new data comes at noon", 50)
+    assert told(why) == ("PAUSED", "by operator:ada: new data comes at noon", 50)
     resumed = GrowthState(paused=False)
     why.note(ordered(DirectiveKind.DIRECTIVE_KIND_RESUME_GROWTH, "it is here", growth=resumed), 70)
     assert told(why) == ("SATURATED", "99.5 % are right", 70)
@@ -70,7 +70,7 @@ def test_a_pause_tells_who_ordered_it_and_why_until_growth_may_go_on() -> None:
 def test_a_pause_whose_order_was_not_heard_is_told_all_the_same() -> None:
     why = GrowthReason()
     why.note(decided(growth=GrowthState(paused=True)), 10)
-    assert told(why)[:2] == ("PAUSED", "paused by an earlier order")
+    assert told(why)[:2] == ("PAUSED", "by an earlier order")
     why.note(decided(growth=GrowthState(paused=False)), 20)
     assert told(why)[0] == "SATURATED"
 

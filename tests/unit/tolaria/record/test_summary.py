@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
@@ -21,6 +22,8 @@ def test_val_figures_are_of_the_judging_data_and_test_figures_of_the_test_data()
     assert (summary["test_loss"], summary["test_accuracy"]) == tested
     assert judged[0] != tested[0]
     assert summary["task"] == "classification, 10 classes, smallest 37"
+    assert summary["machine"].endswith(f", torch {torch.__version__}")
+    assert torch.backends.cpu.get_cpu_capability() in summary["machine"]
     assert summary["splits"] == {name: len(split) for name, split in run.splits.named()}
 
 

@@ -12,6 +12,7 @@ from esper.core.errors import ConfigError, DependencyViolationError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.prepare import no_artifacts, prepare
+from tests.unit.tolaria.task import foreign_hosts
 
 CONFIG = TrainConfig(samples=600, hidden=(5, 5), min_samples=50)
 
@@ -141,3 +142,30 @@ def test_a_small_judging_set_is_no_matter_where_nothing_grows() -> None:
 def test_a_run_without_a_control_plane_has_no_artefacts() -> None:
     with pytest.raises(DependencyViolationError, match="no control plane"):
         no_artifacts("0" * 64)
+
+
+HOSTS = "tests.unit.tolaria.task.foreign_hosts"
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
+@pytest.mark.parametrize("wish", [{"isolate": True}, {"incubate": "shadow"}])
+def test_isolation_that_reentrant_checkpoints_would_hide_is_refused_before_the_run(wish: dict[str, object]) -> None:
+    config = TrainConfig(samples=600, min_samples=50, model=f"{HOSTS}:reentrant")
+    with pytest.raises(ConfigError, match="give them use_reentrant=False"):
+        prepare(replace(config, **wish))
+    prepare(replace(config, grow="never", **wish))
+    prepare(config)
+
+
+def test_a_host_that_cannot_be_looked_into_is_prepared_and_says_so_when_it_is_to_grow() -> None:
+    run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{HOSTS}:unwilling"))
+    assert run.executor.uncounted == "LookupError: I will not be watched"
+    with pytest.raises(ConfigError, match="LookupError: I will not be watched; it trains with --grow never"):
+        run.manifest()
+
+
+def test_preparing_a_compiled_host_makes_no_graph_and_keeps_its_plain_names() -> None:
+    foreign_hosts.BATCHES.clear()
+    run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{HOSTS}:compiled"))
+    assert [slot.slot_id for slot in run.manifest().slots] == ["span_linear:fc1-fc2", "residual_linear:act1-act1"]
+    assert foreign_hosts.BATCHES == []

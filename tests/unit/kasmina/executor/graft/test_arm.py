@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor import TrainingArm
@@ -111,14 +112,36 @@ def test_the_state_survives_a_weights_only_file(rig):
     assert run.arm.digest() == run_again.arm.digest()
 
 
+class Counting(nn.Module):
+    """A parametrisation that knows how often it was computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, value):
+        self.calls += self.training
+        return value
+
+
 @pytest.mark.parametrize("norm", [parametrizations.spectral_norm, nn.utils.spectral_norm])
 def test_attaching_beside_a_parametrised_layer_leaves_its_state(rig, rig_of, toy_task, norm):
     model = rig("mlp").arm.model
-    norm(model.fc1)
-    norm(model.fc2)
+    for layer in (model.fc1, model.fc2):
+        norm(layer)
+        parametrize.register_parametrization(layer, "bias", Counting())
     run = rig_of(model, toy_task)
     run.train(1)
     run.arm.model.train()
     before = {name: tensor.clone() for name, tensor in run.arm.model.state_dict().items()}
     run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
     assert all(torch.equal(tensor, before[name]) for name, tensor in run.arm.model.state_dict().items())
+
+
+def test_a_clone_that_takes_the_hosts_place_lost_nothing(rig):
+    run = rig("mlp")
+    run.arm.model.fc1.lock = threading.Lock()
+    arm = type(run.arm)(run.arm.model, run.arm.optimizer)
+    assert arm.clone().unkept() == arm.unkept() == []
+    arm.model.fc1.lock = threading.Lock()
+    assert arm.unkept() == arm.clone().unkept() == ["fc1.lock"]

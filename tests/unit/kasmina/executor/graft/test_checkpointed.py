@@ -130,8 +130,23 @@ def test_a_span_over_two_checkpoints_keeps_its_input_for_the_second_pass(rig_of,
     assert runs[1].arm.grafts[0]._spent is None
 
 
-def test_a_span_over_two_reentrant_checkpoints_is_refused_and_training_goes_on(rig_of, toy_task):
-    run, plain = rig_of(Host(reentrant, by_layer=True), toy_task, slots=SPLIT), rig_of(Host(keeping), toy_task)
+def test_a_span_that_begins_and_ends_in_different_reentrant_checkpoints_is_not_offered(rig_of, toy_task):
+    whole, split = rig_of(Host(reentrant), toy_task), rig_of(Host(reentrant, by_layer=True), toy_task)
+    names = [slot.slot_id for slot in whole.executor.manifest().slots]
+    assert names.count("span_linear:blocks.0.fc1-blocks.0.fc2") == 1
+    assert "span_linear" not in " ".join(slot.slot_id for slot in split.executor.manifest().slots)
+    assert any("different re-entrant checkpoints" in reason for reason in split.executor.unseen)
+    named = rig_of(Host(reentrant, by_layer=True), toy_task, slots=SPLIT)
+    with pytest.raises(
+        ConfigError, match=r"slots = 'span_linear:blocks.0.fc1-blocks.0.fc2'.*give them use_reentrant=False"
+    ):
+        named.executor.manifest()
+    assert rig_of(Host(again, by_layer=True), toy_task, slots=SPLIT).executor.manifest().slots
+
+
+def test_a_span_that_becomes_cut_is_refused_and_training_goes_on(rig_of, toy_task):
+    run, plain = rig_of(Host(again, by_layer=True), toy_task, slots=SPLIT), rig_of(Host(keeping), toy_task)
+    run.arm.model.how = reentrant
     slot = "span_linear:blocks.0.fc1-blocks.0.fc2"
     why = run.failure(
         run.build("span.linear", slot, width=4), run.directive("ATTACH", slot_id=slot, blend=ZERO_OUTPUT, isolate=False)

@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrizations
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.graft.surgery import adopt_shapes, replace_parameter, stored_parameter
+from esper.kasmina.executor.graft.surgery import adopt_shapes, replace_parameter
 
 
 def test_a_replaced_parameter_keeps_its_place_and_can_be_put_back():
@@ -85,26 +84,3 @@ def test_a_model_adopts_the_layout_of_saved_tensors():
         assert [p.stride() for p in host.parameters()] == [tensor.stride() for tensor in saved.values()]
         assert all(torch.equal(p, tensor) for p, tensor in zip(host.parameters(), saved.values(), strict=True))
         assert width == 3 or members == list(host.parameters())
-
-
-@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
-@pytest.mark.parametrize(
-    "norm",
-    [
-        parametrizations.spectral_norm,
-        parametrizations.weight_norm,
-        parametrizations.orthogonal,
-        nn.utils.spectral_norm,
-        nn.utils.weight_norm,
-        lambda layer: layer,
-    ],
-)
-def test_the_parameter_behind_a_name_is_found_without_computing_anything(norm):
-    layer = norm(nn.Linear(3, 3))
-    layer.train()
-    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
-    found = stored_parameter(layer, "weight")
-    assert any(found is parameter for name, parameter in layer.named_parameters() if name != "bias")
-    assert stored_parameter(layer, "bias") is layer.bias
-    assert stored_parameter(layer, "absent") is None
-    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())

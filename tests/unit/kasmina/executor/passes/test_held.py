@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import types
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,7 +16,8 @@ from torch import nn
 from torch.optim import SGD
 
 from esper.kasmina.executor import TrainingArm
-from esper.kasmina.executor.passes.held import held, put_back, remembered
+from esper.kasmina.executor.passes.held import Remembered, held, put_back
+from esper.kasmina.executor.passes.side_pass import side_pass
 from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, cached_activation, step
 
 
@@ -54,9 +58,12 @@ def test_what_a_pass_moved_is_put_back_into_the_same_network(build: Callable[[],
     model, plain = built(build), built(build)
     step(model)
     step(plain)
-    tree, weights = remembered(model), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before, weights = (
+        Remembered(list(model.modules())),
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+    )
     step(model)
-    put_back(model, tree)
+    before.put_back()
     model.load_state_dict(weights)
     assert torch.equal(step(model), step(plain))
 
@@ -80,14 +87,77 @@ def test_an_object_of_ones_own_is_kept_where_it_stands_and_lost_where_it_is_new(
     assert held(host).losses(start) == ["fc1.history[0]"]
 
 
-@pytest.mark.parametrize("make", [lambda: iter([1]), lambda: (number for number in range(3)), lambda: io.StringIO()])
-def test_what_has_no_plain_form_is_named_once_it_has_changed(make: Callable[[], object]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda number: iter([number]),
+        lambda number: (number for _ in range(3)),
+        lambda number: io.StringIO(str(number)),
+        lambda number: bytearray([number]),
+        lambda number: types.SimpleNamespace(number=number),
+    ],
+)
+def test_what_has_no_plain_form_is_named_once_it_has_changed(make: Callable[[int], object]) -> None:
     host = Host()
-    host.fc2.source = make()
+    host.fc2.source = make(1)
     start = held(host).marks
     assert held(host).losses(start) == []
-    host.fc2.source = make()
+    host.fc2.source = make(2)
     assert held(host).losses(start) == ["fc2.source"]
+
+
+def test_an_equal_value_is_no_loss_and_an_object_that_changed_inside_is_one() -> None:
+    host = Host()
+    host.since, host.buffer = datetime(2026, 1, 1), io.StringIO()
+    start = held(host).marks
+    host.since = datetime(2026, 1, 1)
+    assert held(host).losses(start) == []
+    host.buffer.write("more")
+    assert held(host).losses(start) == ["buffer"]
+
+
+@dataclass(slots=True)
+class Slotted:
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Frozen:
+    count: int = 0
+
+
+class Hostile:
+    @property
+    def __class__(self) -> type:
+        raise RuntimeError("nobody may ask")
+
+
+DEFAULT = Frozen()
+
+
+def test_slots_are_kept_and_what_must_never_change_is_replaced() -> None:
+    host, other = Host(), Host()
+    for each in (host, other):
+        each.slotted, each.frozen = Slotted(), DEFAULT
+        vars(each)["hostile"] = Hostile()
+    host.slotted.count, host.frozen = 3, Frozen(7)
+    put_back(other, through_a_file(held(host).tree))
+    assert (other.slotted, other.frozen, DEFAULT) == (Slotted(3), Frozen(7), Frozen(0))
+
+
+def test_tensors_that_nobody_can_write_to_are_left_or_replaced() -> None:
+    host = Host()
+    with torch.inference_mode():
+        host.inference = torch.ones(2)
+    host.expanded = torch.zeros(1).expand(3)
+    host.register_buffer("mask", torch.zeros(1).expand(3))
+    inference, tree = host.inference, held(host).tree
+    with side_pass([host], key=1, training=False):
+        host(INPUTS)
+    assert host.inference is inference
+    host.expanded = torch.ones(1).expand(3)
+    put_back(host, tree)
+    assert host.expanded.tolist() == [0, 0, 0]
 
 
 def test_a_counting_iterator_is_named_once_it_has_counted() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from esper.kasmina.executor.passes.side_pass import side_pass
+from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, step
 
 
 def host() -> nn.Module:
@@ -35,3 +36,17 @@ def test_without_a_mode_each_module_keeps_its_own():
     model[0].eval()
     with side_pass([model], key=1, training=None):
         assert [part.training for part in model] == [False, True, True]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("build", HOSTS)
+def test_a_host_learns_the_same_whether_or_not_it_was_measured(build):
+    torch.manual_seed(0)
+    measured = build()
+    torch.manual_seed(0)
+    plain = build()
+    for _ in range(2):
+        for mode in (False, None):
+            with side_pass([measured], key=1, training=mode):
+                measured(INPUTS)
+        assert torch.equal(step(measured), step(plain))

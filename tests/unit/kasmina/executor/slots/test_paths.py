@@ -213,6 +213,7 @@ def test_a_compiled_script_inside_is_passed_over():
     with torch.no_grad():
         script = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
     assert list(paths_of(Around(script), torch.randn(2, 4))) == ["part.0-part.2"]
+    assert span_paths(script, {}).untraced == ("the model (RecursiveScriptModule) is a compiled script",)
 
 
 def test_a_part_that_could_not_be_traced_is_named_with_the_reason():

@@ -20,6 +20,7 @@ SUMMARY: dict[str, Any] = {
     "training_macs_by_use": {"main": 75_000_000, "twin": 25_000_000, "side": 0, "undone": 0},
     "step_ms": {"p50": 1.0, "p95": 2.0},
     "reproducible": True,
+    "machine": "x86_64 AVX2, torch 2.9.0",
     "seeds": [],
 }
 

@@ -1,0 +1,78 @@
+"""A network without its run: built by its factory, grown as its checkpoint says, on the CPU, shown made-up inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
+from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.recovery.checkpoint import CheckpointStore, read
+from esper.tolaria.recovery.snapshot import Snapshot, config_of
+from esper.tolaria.task.interface import Interface, Shown
+from esper.tolaria.task.models import build_model
+from esper.tolaria.task.prepare import make_optimizer, no_artifacts
+from esper.tolaria.task.randomness import key
+from esper.tolaria.task.schedule import make_schedule
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A host with its permanent seeds, its settings, and what it takes and gives."""
+
+    config: TrainConfig
+    interface: Interface
+    executor: SeedExecutor
+
+    @property
+    def arm(self) -> TrainingArm:
+        return self.executor.arm
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """What the trained network gives, in eval mode."""
+        with self.arm.measured(key(0, "export")):
+            outputs: Tensor = self.arm.model(inputs)
+        return outputs
+
+
+def load_network(run_dir: Path) -> Network:
+    """The network of the finished run in `run_dir`, as it was tested. Raises the error tree."""
+    path = CheckpointStore(run_dir / "checkpoints", keep=1).final_path
+    if not path.exists():
+        raise DependencyViolationError("tolaria", "final checkpoint", str(path), "only a finished run can be exported")
+    snapshot = Snapshot.from_state(read(path))
+    if snapshot.network is None:
+        raise CorruptRecord(f"{path} doesn't say what its network takes: it was written by an earlier version")
+    config = config_of(snapshot.settings)
+    with _same_factory(config):
+        network = shown_network(config, Interface.from_state(snapshot.network))
+        network.executor.load_state_dict(snapshot.executor)
+    if network.arm.digest() != snapshot.weights_digest:
+        raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
+    return network
+
+
+def shown_network(config: TrainConfig, interface: Interface) -> Network:
+    """The network as it is before its first step."""
+    config = replace(config, device="cpu", amp="off")
+    model = build_model(config, interface.sample_shape, interface.outputs).to("cpu")
+    arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
+    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
+    return Network(config=config, interface=interface, executor=executor)
+
+
+@contextmanager
+def _same_factory(config: TrainConfig) -> Iterator[None]:
+    """What fails inside fails because the model's code isn't what it was."""
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        remedy = f"no longer builds the network that the run ended with ({reason}); export with the code of the run"
+        raise ConfigError("model", config.model, remedy) from error

@@ -1,0 +1,127 @@
+"""The file itself: a proven program where the network can be traced, otherwise its weights with the reason.
+
+Nothing stands under the file's name before its proof.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from esper.core.errors import ConfigError, GraftFailed
+from esper.kasmina.executor.fold.export import plain
+from esper.tolaria.export.network import Network, load_network
+from esper.tolaria.export.program import in_words, quiet, traced
+from esper.tolaria.export.proof import ROWS, disproof
+from esper.tolaria.export.weights import record_of, write_weights
+
+PROGRAM, WEIGHTS = ".pt2", ".safetensors"
+RECORD = "network.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """What was written, and how it is used."""
+
+    path: Path
+    what: str
+    """What the file is, what it takes and gives; for weights alone, why."""
+    use: str
+    """How it is loaded."""
+
+    @property
+    def line(self) -> str:
+        return f"{self.path}: {self.what}; {self.use}"
+
+
+def export(run_dir: Path, out: Path) -> Exported:
+    """Write the network of the finished run in `run_dir`, as a program to NAME.pt2 or as weights to NAME.safetensors.
+
+    A network that can't be a program becomes weights, beside the name that was asked for. Raises the error tree.
+    """
+    if out.suffix not in (PROGRAM, WEIGHTS):
+        raise ConfigError("out", str(out), f"expected a file name ending in {PROGRAM} or {WEIGHTS}")
+    network = load_network(run_dir)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return write(network, out)
+    except OSError as error:
+        raise ConfigError("out", str(out), f"can't be written: {error.strerror}") from error
+
+
+def write(network: Network, out: Path) -> Exported:
+    """Write a network; what is there already is replaced once its successor is proven."""
+    shown = {rows: network.interface.inputs(rows) for rows in ROWS}
+    expected = _expected(network, shown)
+    takes = f"{network.interface.described()} -> [{', '.join(map(str, _output_shape(expected)))}]"
+    if out.suffix == WEIGHTS:
+        return _write_weights(network, out, takes)
+    if reason := _placed(out, lambda path: _write_program(network, path, shown, expected)):
+        return _write_weights(network, out.with_suffix(WEIGHTS), f"{takes}; torch.export can't take it: {reason}")
+    tried = " and ".join(", ".join(map(str, expected)).rsplit(", ", 1))
+    what = f"{takes}, proven without Esper with {tried} rows"
+    return Exported(path=out, what=what, use=f'torch.export.load("{out}").module() loads it')
+
+
+def _write_weights(network: Network, out: Path, what: str) -> Exported:
+    def work(path: Path) -> str:
+        write_weights(network, path)
+        return ""
+
+    _placed(out, work)
+    shape, outputs = network.interface.sample_shape, network.interface.outputs
+    use = f"{network.config.model} builds the network for ({shape}, {outputs}), the metadata says what was grown"
+    return Exported(path=out, what=f"weights alone, {what}", use=use)
+
+
+def _write_program(network: Network, path: Path, shown: dict[int, Tensor], expected: dict[int, Tensor]) -> str:
+    """Trace, save and prove; returns why it can't be done."""
+    try:
+        module = plain(network.arm)
+    except GraftFailed as error:
+        return in_words(error)
+    program, reason = traced(module, network.interface.inputs(3))
+    if program is None:
+        return reason
+    try:
+        with quiet():
+            torch.export.save(program, path, extra_files={RECORD: json.dumps(record_of(network))})
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - operators of the user's own have no form in a file
+        return in_words(error)
+    return disproof(path, {rows: shown[rows] for rows in expected}, expected)
+
+
+def _expected(network: Network, shown: dict[int, Tensor]) -> dict[int, Tensor]:
+    """What the trained network gives for each number of rows that it can take itself."""
+    outputs: dict[int, Tensor] = {}
+    for rows, inputs in shown.items():
+        try:
+            outputs[rows] = network.outputs(inputs)
+        except (RuntimeError, ValueError, IndexError) as error:
+            refusal = in_words(error)
+    if not outputs:
+        raise ConfigError("model", network.config.model, f"can't take inputs of its own shape: {refusal}")
+    return outputs
+
+
+def _output_shape(expected: dict[int, Tensor]) -> tuple[object, ...]:
+    return "rows", *next(reversed(expected.values())).shape[1:]
+
+
+def _placed(out: Path, work: Callable[[Path], str]) -> str:
+    """Do the work on a file beside `out`, which takes its place unless the work gives a reason against it."""
+    with TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+        path = Path(folder) / f"network{out.suffix}"
+        reason = work(path)
+        if not reason:
+            os.replace(path, out)
+    return reason
