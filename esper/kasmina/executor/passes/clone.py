@@ -45,9 +45,14 @@ LOCKS: dict[type, Callable[[], Any]] = {
 }
 
 
-def independent_copy(value: T, name: str = "") -> T:
-    """A copy that shares no state with the original. Raises ConfigError with the path, from `name`, of what resists."""
-    return cast(T, _Copying(name).copy(value))
+def independent_copy(value: T, name: str = "", *, shared: Iterable[Any] = ()) -> T:
+    """A copy that shares no state with the original, but the objects of `shared`.
+
+    Raises ConfigError with the path, from `name`, of what resists.
+    """
+    copying = _Copying(name)
+    copying.keep(shared)
+    return cast(T, copying.copy(value))
 
 
 class _Copying:
@@ -70,6 +75,11 @@ class _Copying:
             (threading.Thread, self._refuse),
             (tuple(LOCKS), lambda lock: LOCKS[type(lock)]()),
         )
+
+    def keep(self, shared: Iterable[Any]) -> None:
+        """Let these stand for themselves wherever they are met."""
+        for value in shared:
+            self._remember(value, value)
 
     def copy(self, value: Any, part: str = "") -> Any:
         """The copy of a value that stands at `part` of what is being copied."""

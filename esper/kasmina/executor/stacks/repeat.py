@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.passes.clone import independent_copy
+from esper.kasmina.executor.passes.compiled import compile_copy
 from esper.kasmina.executor.stacks.counts import rewrite
 from esper.kasmina.executor.stacks.run import Run, blocks_of
 
@@ -78,13 +80,15 @@ def _fill(container: nn.Module, children: Sequence[nn.Module]) -> None:
 
 
 def _copy_of(block: nn.Module, model: nn.Module, neighbours: Sequence[nn.Module]) -> nn.Module:
-    """A copy that owns what the block owns; what the block shares with the model or its neighbours stays shared."""
+    """A copy that owns what the block owns; what the block shares with the model or its neighbours stays shared.
+
+    A block that is compiled gives its copy the graphs that it has.
+    """
     elsewhere = _reachable(model, {block})
-    shared: set[Any] = {*elsewhere, *(tensor for module in elsewhere for tensor in _tensors(module))}
-    owned = [part for module in block.modules() for part in (module, *_tensors(module))]
-    memo: dict[int, Any] = {id(part): part for part in owned if part in shared}
-    memo |= {id(value): value for value in _common_objects(block, neighbours)}
-    return copy.deepcopy(block, memo)
+    tensors = [tensor for module in elsewhere for tensor in _tensors(module)]
+    copied = independent_copy(block, "block", shared=[*elsewhere, *tensors, *_common_objects(block, neighbours)])
+    compile_copy(block, copied)
+    return copied
 
 
 def _reachable(module: nn.Module, seen: set[nn.Module]) -> set[nn.Module]:

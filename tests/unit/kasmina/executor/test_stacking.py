@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import types
+import threading
 from collections import OrderedDict
 
 import pytest
@@ -121,15 +121,16 @@ def test_an_out_of_memory_takes_the_copies_out_again(rig):
     )
 
 
-def test_what_copies_share_with_their_originals_can_still_be_kept(rig_of):
+def test_what_copies_hold_is_their_own_and_a_checkpoint_can_still_be_made(rig_of):
     model = Transformer()
-    rule = types.SimpleNamespace(scale=2.0)
     for block in model.blocks:
-        block.rule, block.check = rule, lambda: rule
+        block.guard = threading.Lock()
     run = rig_of(model, TokenTask())
     assert run.arm.unkept() == []
     run.stack()
     assert run.arm.unkept() == []
+    guards = {id(block.guard) for block in run.arm.model.blocks}
+    assert len(guards) == 4
     run.arm.take_out_copies()
     assert run.arm.unkept() == []
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from esper.core.errors import GraftFailed
+from esper.core.errors import ConfigError, GraftFailed
+from esper.kasmina.executor.passes.compiled import compiled_in_place, compiled_parts
 from esper.kasmina.executor.stacks.proof import prove
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run
@@ -20,6 +25,15 @@ X = torch.randn(6, 5, 8)
 class Depths:
     def __init__(self) -> None:
         self.depths = [2, 3]
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc2(torch.relu(self.fc1(x)))
 
 
 class Derived:
@@ -180,3 +194,41 @@ def test_buffers_are_copied_and_live_apart() -> None:
     assert torch.equal(original.running_mean, twin.running_mean)
     step(model, optimizer, images)
     assert not torch.equal(original.running_mean, twin.running_mean)
+
+
+# torch's own tracer looks at .grad of what it is given.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_a_copy_of_a_compiled_block_runs_the_graphs_that_are_there() -> None:
+    made, ran = 0, 0
+
+    def counting(graph: fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        nonlocal made
+        made += 1
+
+        def forward(*arguments: Any) -> Any:
+            nonlocal ran
+            ran += 1
+            return graph.forward(*arguments)
+
+        return forward
+
+    plain_layers = nn.Sequential(*(Plain() for _ in range(3)))
+    for block in plain_layers:
+        block.compile(backend=counting)
+    model = compiled_in_place(nn.Sequential(OrderedDict(layers=plain_layers, head=nn.Linear(8, 4))))
+    optimizer = trained(model)
+    before, runs = made, ran
+    repeat(model, optimizer, Run("layers", 0, 3))
+    step(model, optimizer)
+    assert made == before
+    assert ran == runs + 6
+    assert len(compiled_parts(model)) == 6
+
+
+def test_a_block_that_resists_copying_leaves_everything_as_before() -> None:
+    model = decoder()
+    model.layers[1].worker = Thread(target=print)
+    optimizer = trained(model, steps=0)
+    with pytest.raises(ConfigError, match=r"block.*worker"):
+        repeat(model, optimizer, Run("layers", 0, 3))
+    assert len(model.layers) == 3
