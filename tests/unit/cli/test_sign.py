@@ -14,8 +14,10 @@ from esper.cli.sign import SIGNABLE
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Verifier, open_payload
+from esper.kasmina.control import dispatch
 from esper.leyline import AdaptationCommand, ApplyCommandRequest
 from tests.contract.proto_comments import comments
+from tests.unit.kasmina.control.making import kinds, stack_run, turn
 
 PAUSE: dict[str, Any] = {
     "command_id": "c1",
@@ -147,3 +149,32 @@ def test_every_message_that_a_service_takes_signed_can_be_signed_here() -> None:
         match[1] for entries in comments().values() for match in [SIGNED.match(entries.get("command", ""))] if match
     }
     assert described == set(SIGNABLE)
+
+
+def test_an_operator_orders_a_stack(tmp_path: Path, secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    order = {
+        "command_id": "c1",
+        "training_run_id": "run-1",
+        "generation": 0,
+        "step": 100,
+        "issued_by": "operator:me",
+        "seed": {
+            "seed_id": "deeper",
+            "operation": "SEED_OPERATION_KIND_GERMINATE",
+            "slot_id": "stack:blocks",
+            "blueprint_id": "stack.double",
+            "initialization_seed": 1,
+            "blend": {
+                "mode": "BLEND_MODE_RESIDUAL",
+                "alpha_start": 1,
+                "alpha_target": 1,
+                "schedule": "BLEND_SCHEDULE_WARMUP_HOLD",
+                "schedule_steps": 0,
+            },
+        },
+    }
+    assert main([*ARGUMENTS, request(tmp_path, order)]) == 0
+    command = verified(capsys.readouterr().out, secret)
+    outcome = dispatch.apply(turn(step=100, run=stack_run()), command)
+    assert outcome.accepted, outcome.detail
+    assert kinds(list(outcome.directives)) == ["SNAPSHOT_TWIN", "BUILD", "ATTACH"]
