@@ -83,6 +83,8 @@ def _load_arm(
     state: ExecutorState, arm: TrainingArm, data: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> None:
     def regraft(reshaped: TrainingArm) -> list[Graft]:
+        if not records:
+            return []
         trace = trace_forward(reshaped.model, state.task.probe_inputs())
         state.slots = {slot.slot_id: slot for slot in refreshed(list(state.slots.values()), trace)}
         return [_graft(state, reshaped, record) for record in records]

@@ -36,7 +36,7 @@ class Boundaries:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
         self.order_to_go_back: tuple[str, int | None] | None = None
-        self._last_cause: str | None = None
+        self._told_causes: set[str | None] = set()
         self._unsent: list[StepDone] = []
         self._epochs_told = session.epoch
         self._session = session
@@ -165,13 +165,15 @@ class Boundaries:
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
-        if result.failure is not None and (result.cause == TIMEOUT or result.cause != self._last_cause):
+        if result.failure is not None and (result.cause == TIMEOUT or result.cause not in self._told_causes):
             name = "tolaria.control_timeout" if result.cause == TIMEOUT else "tolaria.service_failure"
             session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
-        if result.cause is not None or session.progress.mode.name == "normal":
-            self._last_cause = result.cause
+        if result.failure is not None:
+            self._told_causes.add(result.cause)
+        elif session.progress.mode.name == "normal":
+            self._told_causes.clear()
 
     def _evidence(self) -> tuple[SystemStatePacket, Collected]:
         """The next packet, and what the executor measured for it."""

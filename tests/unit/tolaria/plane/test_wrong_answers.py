@@ -169,4 +169,5 @@ def test_a_run_whose_services_answer_wrongly_trains_on_and_says_why_it_is_not_re
     assert summary["timeouts"] == 0
     names = [notice.name for notice in heard.notices]
     assert names.count("tolaria.mode_changed") == 1
-    assert names.count("tolaria.service_failure") == 1, "told once, not at every packet"
+    failures = [notice.message for notice in heard.notices if notice.name == "tolaria.service_failure"]
+    assert len(set(failures)) == len(failures) <= 2, "each service is told once, not at every packet"

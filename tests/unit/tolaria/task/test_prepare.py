@@ -144,13 +144,13 @@ def test_a_run_without_a_control_plane_has_no_artefacts() -> None:
         no_artifacts("0" * 64)
 
 
-HOSTS = "tests.unit.tolaria.task.foreign_hosts"
+FOREIGN = "tests.unit.tolaria.task.foreign_hosts"
 
 
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
 @pytest.mark.parametrize("wish", [{"isolate": True}, {"incubate": "shadow"}])
 def test_isolation_that_reentrant_checkpoints_would_hide_is_refused_before_the_run(wish: dict[str, object]) -> None:
-    config = TrainConfig(samples=600, min_samples=50, model=f"{HOSTS}:reentrant")
+    config = TrainConfig(samples=600, min_samples=50, model=f"{FOREIGN}:reentrant")
     with pytest.raises(ConfigError, match="give them use_reentrant=False"):
         prepare(replace(config, **wish))
     prepare(replace(config, grow="never", **wish))
@@ -158,7 +158,7 @@ def test_isolation_that_reentrant_checkpoints_would_hide_is_refused_before_the_r
 
 
 def test_a_host_that_cannot_be_looked_into_is_prepared_and_says_so_when_it_is_to_grow() -> None:
-    run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{HOSTS}:unwilling"))
+    run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{FOREIGN}:unwilling"))
     assert run.executor.uncounted == "LookupError: I will not be watched"
     with pytest.raises(ConfigError, match="LookupError: I will not be watched; it trains with --grow never"):
         run.manifest()
@@ -166,6 +166,6 @@ def test_a_host_that_cannot_be_looked_into_is_prepared_and_says_so_when_it_is_to
 
 def test_preparing_a_compiled_host_makes_no_graph_and_keeps_its_plain_names() -> None:
     foreign_hosts.BATCHES.clear()
-    run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{HOSTS}:compiled"))
+    run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{FOREIGN}:compiled"))
     assert [slot.slot_id for slot in run.manifest().slots] == ["span_linear:fc1-fc2", "residual_linear:act1-act1"]
     assert foreign_hosts.BATCHES == []

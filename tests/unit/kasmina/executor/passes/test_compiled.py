@@ -368,7 +368,7 @@ def test_a_compiled_host_with_a_permanent_seed_becomes_a_plain_network(rig_of, t
     run.do(run.directive("FOLD"), run.directive("DROP_TWIN"))
     run.train(1)
     inputs = run.task.probe_inputs()
-    assert torch.allclose(plain_network(run.arm, inputs)(inputs), run.outputs(), atol=1e-6)
+    assert torch.allclose(plain_network(run.arm)(inputs), run.outputs(), atol=1e-6)
 
 
 def test_every_size_of_a_batch_has_its_own_graph_whatever_came_before():
