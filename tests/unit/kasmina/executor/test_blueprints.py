@@ -7,6 +7,7 @@ from torch import nn
 
 from esper.kasmina.executor.blueprints import FACTORIES, build_seed
 from esper.kasmina.executor.slots.slot import Slot
+from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.leyline import SlotKind
 from esper.urza.catalog import Catalog, misfit
 
@@ -40,7 +41,7 @@ def test_a_seed_has_the_hosts_type_mode_and_layer_settings(rig):
 
 def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_fits(rig):
     catalog = Catalog.builtin()
-    assert {blueprint.blueprint_id for blueprint in catalog.all()} == set(FACTORIES)
+    assert {blueprint.blueprint_id for blueprint in catalog.all()} == set(FACTORIES) | STACK_FACTORIES
     kinds = set()
     for host in ("mlp", "conv1d", "transformer"):
         run = rig(host)
