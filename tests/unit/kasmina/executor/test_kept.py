@@ -10,6 +10,7 @@ import torch
 
 from esper.kasmina.control import dispatch
 from esper.kasmina.executor.fold import fold
+from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.leyline import (
     BlendConfig,
     BlendMode,
@@ -68,8 +69,9 @@ CASES = [
 ]
 
 
-def test_every_blueprint_is_tried():
-    assert {place.blueprint_id for place in PLACES} == {row.blueprint_id for row in BUILTIN}
+def test_every_blueprint_of_a_module_is_tried():
+    tried = {place.blueprint_id for place in PLACES}
+    assert tried == {row.blueprint_id for row in BUILTIN} - STACK_FACTORIES
 
 
 def keeping(run, place, judge, blend):
