@@ -24,7 +24,8 @@ from esper.leyline import (
 )
 from esper.tamiyo import features, mode, risk
 from esper.tamiyo.commands import Issue, issue, settle
-from esper.tamiyo.context import RunContext, command_number
+from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
+from esper.tamiyo.obstacles import stacks_tried
 from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
 from esper.tamiyo.selection import Selection, evidence_of
 from esper.tamiyo.signals import Signals, as_messages, observe
@@ -144,6 +145,7 @@ def _risk_view(before: TamiyoRunState, view: View, proposal: Proposal, coverage:
         previous_loss=before.smoothed_loss if before.HasField("smoothed_loss") else None,
         loss_floor=view.signals.saturation_floor,
         previous_violations=before.isolation_violations,
+        is_jumping=stacks_tried(view, LIVE_STAGES) > 0,
         coverage=coverage,
         blueprint=blueprint,
         is_named=blueprint is not None and blueprint.blueprint_id in context.trigger.blueprint_ids,

@@ -5,7 +5,7 @@ None stands for "not in the way". Orders of people and the run's own limits come
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from esper.core.enums import short_name
@@ -113,10 +113,10 @@ def not_due(scene: Scene) -> str | None:
     return None
 
 
-def stacks_tried(scene: Scene) -> int:
-    """Stacks that the run has grafted so far, kept or not."""
+def stacks_tried(scene: Scene, stages: Collection[SeedStage] | None = None) -> int:
+    """Stacks that the run has grafted so far, kept or not; in the given stages, if any are given."""
     stacks = {slot.slot_id for slot in scene.context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK}
-    return sum(seed.slot_id in stacks for seed in scene.packet.seeds)
+    return sum(seed.slot_id in stacks and (stages is None or seed.stage in stages) for seed in scene.packet.seeds)
 
 
 OBSTACLES: Sequence[tuple[DecisionReason, Obstacle]] = (

@@ -45,6 +45,8 @@ class RiskView:
     loss_floor: float
     """Loss below which a rise is measured against this floor: noise around zero is no spike."""
     previous_violations: int
+    is_jumping: bool = False
+    """Whether a stack is under judgement: it makes the loss jump at its graft, which is no fault of the run."""
     coverage: float
     blueprint: Blueprint | None = None
     is_named: bool = False
@@ -82,7 +84,7 @@ def loss_spike(view: RiskView) -> Iterator[RiskFinding]:
     if view.previous_loss is None or not math.isfinite(loss):
         return
     rise = (loss - view.previous_loss) / max(view.previous_loss, view.loss_floor)
-    if rise > view.limits.loss_rise_spike:
+    if rise > view.limits.loss_rise_spike and not view.is_jumping:
         yield _finding(RiskReason.RISK_REASON_LOSS_SPIKE, CONSERVATIVE, WARNING, rise, view.limits.loss_rise_spike)
     elif rise > view.limits.loss_rise_warning:
         yield _finding(RiskReason.RISK_REASON_LOSS_SPIKE, NOTE, INFO, rise, view.limits.loss_rise_warning)

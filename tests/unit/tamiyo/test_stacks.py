@@ -12,6 +12,7 @@ from esper.leyline import (
     Budget,
     DecisionReason,
     HostManifest,
+    RiskReason,
     SeedStage,
     SlotKind,
     SlotSignal,
@@ -196,6 +197,20 @@ def test_a_stack_under_judgement_lacks_no_measurement() -> None:
     stack.ClearField("rms_ratio")
     run = run_spec()
     assert coverage(read(at(400, seeds=[stack]), context(run))).average == 1.0
+
+
+@pytest.mark.parametrize(
+    ("stage", "is_alarming"),
+    [(SeedStage.SEED_STAGE_PROBATIONARY, False), (SeedStage.SEED_STAGE_FOSSILIZED, True)],
+)
+def test_a_stack_may_make_the_loss_jump_while_it_is_judged_and_no_longer(stage: int, is_alarming: bool) -> None:
+    run = run_spec()
+    before = first_state(run)
+    before.smoothed_loss = 1.0
+    given = at(400, loss=1.9, seeds=[stack_seed(stage)])
+    verdict = decide(context(run), before, given, policy=HeuristicPolicy(), select=look_up)
+    assert verdict.state.conservative == is_alarming
+    assert RiskReason.RISK_REASON_LOSS_SPIKE in [finding.reason for finding in verdict.findings]
 
 
 def test_steps_that_do_not_rise_are_refused() -> None:
