@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, is_zipfile
@@ -43,7 +44,7 @@ def read_tensors(file: Path) -> Mapping[str, Tensor] | Tensor:
         raise ConfigError("data", str(file), f"unknown type; known: {', '.join(_READERS)}")
     check_link(file)
     try:
-        content = reader(file)
+        content: Any = reader(file)
     except DAMAGES as error:
         raise ConfigError("data", str(file), f"can't be read: {_reason(error)}") from error
     values = content if isinstance(content, Mapping) else {"": content}
@@ -52,7 +53,8 @@ def read_tensors(file: Path) -> Mapping[str, Tensor] | Tensor:
             what = f"{name!r} is" if isinstance(content, Mapping) else "its content is"
             remedy = f"{what} of type {type(value).__name__}, expected a tensor; save inputs and targets alone"
             raise ConfigError("data", str(file), remedy)
-    return content
+    tensors: Mapping[str, Tensor] | Tensor = content
+    return tensors
 
 
 def read_sample(file: Path) -> Tensor:
@@ -67,13 +69,13 @@ def read_sample(file: Path) -> Tensor:
     return single_precision(str(file), content)
 
 
-def _read_torch(file: Path) -> Mapping[str, Tensor] | Tensor:
+def _read_torch(file: Path) -> object:
     from pickle import UnpicklingError
 
     if not is_zipfile(file):
         raise ValueError("it is no file that torch.save wrote, or is cut short")
     try:
-        content: Mapping[str, Tensor] | Tensor = torch.load(file, map_location="cpu", weights_only=True)
+        content: object = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         remedy = "save tensors alone: torch.save({'inputs': inputs, 'targets': targets}, FILE)"
         raise ValueError(f"it holds more than tensors; {remedy}") from error
@@ -83,7 +85,7 @@ def _read_torch(file: Path) -> Mapping[str, Tensor] | Tensor:
 def _read_npz(file: Path) -> Mapping[str, Tensor]:
     # NumPy leaves a damaged archive open that it has opened itself.
     with file.open("rb") as source, np.load(source, allow_pickle=False) as archive:
-        return {name: _from_array(name, lambda name=name: archive[name]) for name in archive.files}
+        return {name: _from_array(name, partial(archive.__getitem__, name)) for name in archive.files}
 
 
 def _read_npy(file: Path) -> Tensor:
@@ -127,7 +129,7 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-_READERS: dict[str, Callable[[Path], Mapping[str, Tensor] | Tensor]] = {
+_READERS: dict[str, Callable[[Path], object]] = {
     ".pt": _read_torch,
     ".npz": _read_npz,
     ".npy": _read_npy,

@@ -35,7 +35,7 @@ def test_samples_made_in_inference_mode_can_be_learned_from() -> None:
     split = Split(inputs, labels)
     weight = torch.ones(3, requires_grad=True)
     (split.inputs @ weight).sum().backward()
-    assert torch.equal(weight.grad, inputs.sum(0))
+    torch.testing.assert_close(weight.grad, inputs.sum(0))
 
 
 @pytest.mark.parametrize(
