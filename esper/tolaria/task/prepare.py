@@ -15,6 +15,8 @@ from esper.tolaria.config import AUTO_TASK, TrainConfig
 from esper.tolaria.task.agreement import agreed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
+from esper.tolaria.task.data.overlap import overlaps
+from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
@@ -68,10 +70,12 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
+    # The sets of built-in sources are known.
+    shared = [] if config.data in SOURCES else overlaps(given)
     host = build_host(config, given)
     model = host.model.to(device)
     told = _in_training_mode(model)
-    splits = agreed(model, host.splits.to(device))
+    splits = agreed(config, model, host.splits.to(device))
     check_judging_data(config, splits)
     task = make_task(splits)
     loader = make_loader(config, splits, device)
@@ -94,7 +98,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         growth_end_step=schedule.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         task_line=described(splits),
-        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK)],
+        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
         interface=interface_of(given, host.splits),
     )
 

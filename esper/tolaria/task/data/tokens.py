@@ -103,7 +103,9 @@ def read_tokens(path: Path, token_type: str | None) -> TokenFile:
     if not len(tokens):
         raise ConfigError("data", str(path), "is empty; give a file of tokens")
     if layout.offset == 0 and token_type is None and _are_halves(tokens[:GLANCE]):
-        remedy = "looks like uint32 (every second uint16 is 0 or small); give --token-type uint32 (uint16 if it is that)"
+        remedy = (
+            "looks like uint32 (every second uint16 is 0 or small); give --token-type uint32, or the one that it is"
+        )
         raise ConfigError("data", str(path), remedy)
     return tokens
 

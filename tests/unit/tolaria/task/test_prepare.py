@@ -169,3 +169,11 @@ def test_preparing_a_compiled_host_makes_no_graph_and_keeps_its_plain_names() ->
     run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{FOREIGN}:compiled"))
     assert [slot.slot_id for slot in run.manifest().slots] == ["span_linear:fc1-fc2", "residual_linear:act1-act1"]
     assert foreign_hosts.BATCHES == []
+
+
+def test_samples_in_two_sets_are_a_doubt_of_files_and_sources_and_not_of_built_in_data(tmp_path: Path) -> None:
+    rows = torch.randn(100, 4).repeat(3, 1)
+    torch.save({"inputs": rows, "targets": torch.arange(300) % 2}, tmp_path / "data.pt")
+    config = TrainConfig(data=str(tmp_path / "data.pt"), grow="never")
+    assert any("samples also stand in train" in doubt for doubt in prepare(config).doubts)
+    assert prepare(TrainConfig(data="pytext", model="transformer", samples=2000, grow="never")).doubts == []
