@@ -83,6 +83,8 @@ def _read_torch(file: Path) -> object:
 
 
 def _read_npz(file: Path) -> Mapping[str, Tensor]:
+    if not is_zipfile(file):
+        raise ValueError("it is no file that np.savez wrote, or is cut short")
     # NumPy leaves a damaged archive open that it has opened itself.
     with file.open("rb") as source, np.load(source, allow_pickle=False) as archive:
         return {name: _from_array(name, partial(archive.__getitem__, name)) for name in archive.files}
