@@ -256,9 +256,10 @@ def _tested(summary: Mapping[str, Any]) -> str:
         return f"test loss {summary['test_loss']:.4f}"
     # Summaries of earlier versions don't have it.
     largest = summary.get("test_largest_class")
-    is_empty = largest is not None and accuracy <= largest
-    remark = f", no better than always naming the largest class: {100 * largest:.2f} %" if is_empty else ""
-    return f"test accuracy {100 * accuracy:.2f} %{remark}"
+    tested = f"test accuracy {100 * accuracy:.2f} %"
+    if largest is None or accuracy > largest:
+        return tested
+    return f"{tested}, no better than always naming the largest class: {100 * largest:.2f} %"
 
 
 def promise(summary: Mapping[str, Any]) -> str:

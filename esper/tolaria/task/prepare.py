@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -55,7 +56,8 @@ class Prepared:
     def manifest(self) -> HostManifest:
         """The host as it is before any growth. Raises ConfigError where it has no usable slot."""
         if self._manifest is None:
-            self._manifest = self.executor.manifest()
+            with named_by_settings(self.config, self.executor.arm.model):
+                self._manifest = self.executor.manifest()
             self._manifest.model = self.config.model
         return self._manifest
 
@@ -85,7 +87,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     arm = TrainingArm(model, make_optimizer(config, model), schedule, scaler)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
-    executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
+    with named_by_settings(config, model):
+        executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
     check_isolable(config, executor)
     return Prepared(
         config=config,
@@ -101,6 +104,17 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
         interface=interface_of(given, host.splits),
     )
+
+
+@contextmanager
+def named_by_settings(config: TrainConfig, model: nn.Module) -> Iterator[None]:
+    """Refusals of the model inside name it as the setting does: its class, often Sequential, says little."""
+    try:
+        yield
+    except ConfigError as error:
+        if (error.key, error.value) != ("model", type(model).__name__):
+            raise
+        raise ConfigError("model", config.model, error.remedy) from error
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:
