@@ -16,7 +16,7 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm, differences, tensors_of, try_twin, unkept
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
-from esper.tolaria.task.prepare import Prepared
+from esper.tolaria.task.prepare import Prepared, named_by_settings
 
 
 def try_host(run: Prepared) -> None:
@@ -24,7 +24,8 @@ def try_host(run: Prepared) -> None:
     config, arm = run.config, run.executor.arm
     with _kept_generators(run.device):
         if config.judge == "twin":
-            try_twin(arm, run.task, _steps(run))
+            with named_by_settings(config, arm.model):
+                try_twin(arm, run.task, _steps(run))
         if config.checkpoint_every_epochs and (lost := unkept(arm, _steps(run))):
             remedy = "hold it as a buffer, a tensor, a plain value, or a list or dict of these"
             give_up = "or give --checkpoint-every-epochs 0"

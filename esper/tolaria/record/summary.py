@@ -18,6 +18,7 @@ from esper.core.files import write_atomically
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
+from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluate
 
@@ -99,6 +100,7 @@ def build_summary(
         "val_accuracy": val_accuracy,
         "test_loss": test_loss,
         "test_accuracy": test_accuracy,
+        "test_largest_class": largest_share(run.splits),
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),

@@ -20,7 +20,7 @@ from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.posing import name_of
-from esper.tolaria.task.data.source import Split, Splits
+from esper.tolaria.task.data.source import Split, Splits, are_one_hot
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.task import SplitTask
@@ -69,16 +69,16 @@ FORMS: dict[TaskType, Form] = {
 }
 
 
-def agreed(model: nn.Module, splits: Splits) -> Splits:
+def agreed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits:
     """The same samples, their targets in the shape of the model's outputs. Raises ConfigError where they differ."""
     example = splits.train.inputs[:EXAMPLES]
     with side_pass([model], key=key(0, "outputs"), training=False), torch.no_grad():
-        outputs = _forward(model, example)
+        outputs = _forward(config.model, model, example)
     form, arrived = FORMS[splits.task], tuple(outputs.shape[1:])
     wanted, given = form.targets(arrived), tuple(splits.train.targets.shape[1:])
     fits = form.outputs(wanted, splits.outputs) == arrived and _can_become(given, wanted)
     if len(outputs) != len(example) or not fits:
-        raise _difference(model, splits, outputs)
+        raise _difference(config.model, splits, outputs)
     if wanted == given:
         return splits
     return splits.mapped(lambda split: Split(split.inputs, split.targets.reshape(len(split), *wanted)))
@@ -96,7 +96,7 @@ def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader:
     sizes = {len(batch[0]): batch[0] for split in (splits.judge, splits.test) for batch in task.batches(split)}
     with side_pass([model], key=key(0, "passes"), training=False), torch.no_grad():
         for inputs in sizes.values():
-            _forward(model, inputs, expected)
+            _forward(config.model, model, inputs, expected)
 
 
 def training_sizes(config: TrainConfig, loader: Batches) -> set[int]:
@@ -115,19 +115,20 @@ def _check_training(config: TrainConfig, model: nn.Module, task: SplitTask, load
         inputs, targets = (part[:samples] for part in loader.batch(0))
         with autocast(config.amp, inputs.device):
             try:
-                outputs = _forward(model, inputs, expected)
+                outputs = _forward(config.model, model, inputs, expected)
             except ConfigError as error:
-                if samples == max(sizes):
+                if samples == max(sizes) > 1:
                     raise
                 cut = f"cut into {config.accumulate} parts, " if config.accumulate > 1 else ""
-                remedy = f"{cut}leaves passes of {samples} in training, where the model {error.remedy}; choose another"
+                less = " or a smaller --accumulate" if config.accumulate > 1 else ""
+                passes = f"{cut}leaves passes of {samples} in training, where {config.model} {error.remedy}"
+                remedy = f"{passes}; give a larger --batch-size{less}"
                 raise ConfigError("batch_size", config.batch_size, remedy) from error
-            _check_loss(model, task, outputs, targets)
+            _check_loss(config.model, task, outputs, targets)
 
 
-def _forward(model: nn.Module, inputs: Tensor, expected: Shape | None = None) -> Tensor:
+def _forward(name: str, model: nn.Module, inputs: Tensor, expected: Shape | None = None) -> Tensor:
     """The outputs for some samples: one floating-point tensor, a row for each; `expected` is the shape of a row."""
-    name = type(model).__name__
     arrived = f"samples of {tuple(inputs.shape)} ({_type(inputs)})"
     try:
         outputs = model(inputs)
@@ -151,7 +152,9 @@ def _can_become(given: Shape, wanted: Shape) -> bool:
     return _without_ones(given) == _without_ones(wanted) or (len(wanted) == 1 and prod(given) == wanted[0])
 
 
-def _difference(model: nn.Module, splits: Splits, outputs: Tensor) -> ConfigError:
+def _difference(name: str, splits: Splits, outputs: Tensor) -> ConfigError:
+    if splits.task == TaskType.TASK_TYPE_CLASSIFICATION and (kind := _no_labels(splits.train.targets)):
+        return ConfigError("data", f"targets of shape {tuple(splits.train.targets.shape)}", kind)
     given, form, rows = splits.train.targets.shape[1:], FORMS[splits.task], min(EXAMPLES, len(splits.train))
     # A last dimension of one is that of labels kept in a column.
     sample = tuple(given) if given != (1,) or splits.task == TaskType.TASK_TYPE_REGRESSION else ()
@@ -160,11 +163,19 @@ def _difference(model: nn.Module, splits: Splits, outputs: Tensor) -> ConfigErro
         f"gives {tuple(outputs.shape)} for {rows} samples with targets of {(rows, *given)}; "
         f"{name_of(splits.task)} expected {expected}: {form.where.format(splits.outputs)}"
     )
-    return ConfigError("model", type(model).__name__, remedy)
+    return ConfigError("model", name, remedy)
 
 
-def _check_loss(model: nn.Module, task: SplitTask, outputs: Tensor, targets: Tensor) -> None:
-    name = type(model).__name__
+def _no_labels(targets: Tensor) -> str | None:
+    """What rows of zeros and ones are that no model's outputs fit as labels of positions, and what to do."""
+    if are_one_hot(targets):
+        return "look like one-hot rows; give labels: targets.argmax(1)"
+    if targets.ndim == 2 and targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all()):
+        return "look like several labels for each sample, where one is expected; --task regression learns all of them"
+    return None
+
+
+def _check_loss(name: str, task: SplitTask, outputs: Tensor, targets: Tensor) -> None:
     try:
         loss = task.loss(outputs, targets)
     except MISFITS as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,8 @@ from esper.tolaria.config import AUTO_TASK, TrainConfig
 from esper.tolaria.task.agreement import agreed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
+from esper.tolaria.task.data.overlap import overlaps
+from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
@@ -53,7 +56,8 @@ class Prepared:
     def manifest(self) -> HostManifest:
         """The host as it is before any growth. Raises ConfigError where it has no usable slot."""
         if self._manifest is None:
-            self._manifest = self.executor.manifest()
+            with named_by_settings(self.config, self.executor.arm.model):
+                self._manifest = self.executor.manifest()
             self._manifest.model = self.config.model
         return self._manifest
 
@@ -68,10 +72,12 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     device = open_device(config.device)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
+    # The sets of built-in sources are known.
+    shared = [] if config.data in SOURCES else overlaps(given)
     host = build_host(config, given)
     model = host.model.to(device)
     told = _in_training_mode(model)
-    splits = agreed(model, host.splits.to(device))
+    splits = agreed(config, model, host.splits.to(device))
     check_judging_data(config, splits)
     task = make_task(splits)
     loader = make_loader(config, splits, device)
@@ -81,7 +87,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     arm = TrainingArm(model, make_optimizer(config, model), schedule, scaler)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
-    executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
+    with named_by_settings(config, model):
+        executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
     check_isolable(config, executor)
     return Prepared(
         config=config,
@@ -94,9 +101,20 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         growth_end_step=schedule.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         task_line=described(splits),
-        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK)],
+        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
         interface=interface_of(given, host.splits),
     )
+
+
+@contextmanager
+def named_by_settings(config: TrainConfig, model: nn.Module) -> Iterator[None]:
+    """Refusals of the model inside name it as the setting does: its class, often Sequential, says little."""
+    try:
+        yield
+    except ConfigError as error:
+        if (error.key, error.value) != ("model", type(model).__name__):
+            raise
+        raise ConfigError("model", config.model, error.remedy) from error
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:

@@ -77,7 +77,7 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data", "absent"], 78, "expected digits"),
         (["--data", "absent_module:source"], 78, "can't be imported"),
         (["--model", "absent_module:factory"], 78, "can't be imported"),
-        (["--model", "esper_test_hosts:Flat"], 78, "has no slot where a seed fits"),
+        (["--model", "esper_test_hosts:Flat"], 78, "model = 'esper_test_hosts:Flat': has no slot where a seed fits"),
         (["--model", "esper_test_hosts:Void", "--grow", "never"], 78, "its loss is nan before any step"),
         (["--task", "regressoin"], 64, "invalid choice: 'regressoin'"),
         (["--task", "language_model"], 78, "labels and tokens must be whole numbers"),

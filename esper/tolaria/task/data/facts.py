@@ -55,6 +55,17 @@ def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:
     return found
 
 
+def largest_share(splits: Splits) -> float | None:
+    """The share of test labels that are of the most frequent class there, 0..1; None where the task has no classes.
+
+    Always naming that class has this accuracy.
+    """
+    if splits.task != TaskType.TASK_TYPE_CLASSIFICATION:
+        return None
+    targets = splits.test.targets
+    return int(torch.unique(targets, return_counts=True)[1].max()) / targets.numel()
+
+
 def _of_inputs(splits: Splits) -> Iterator[str]:
     inputs = splits.train.inputs
     if not inputs.is_floating_point():
@@ -81,7 +92,9 @@ def _of_classes(splits: Splits) -> Iterator[str]:
     if splits.outputs == 1:
         yield "there is one class only: nothing to learn"
     elif empty:
-        yield f"classes without a training sample: {empty:,} of {splits.outputs:,}"
+        is_from_one = empty == 1 and int(splits.train.targets.min()) == 1
+        hint = ", the first: are labels numbered from 1? subtract 1" if is_from_one else ""
+        yield f"classes without a training sample: {empty:,} of {splits.outputs:,}{hint}"
     if single:
         yield f"classes with a single training sample: {single:,} of {splits.outputs:,}"
 

@@ -7,22 +7,19 @@ unless the task is named.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from zipfile import is_zipfile
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
+from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.posing import outputs_of
-from esper.tolaria.task.data.source import Split, Splits, are_one_hot, check_rows, whole_numbers
+from esper.tolaria.task.data.readers import SAMPLE_TYPES, TENSOR_TYPES, read_sample, read_tensors
+from esper.tolaria.task.data.source import Split, Splits, are_one_hot, check_rows, single_precision, whole_numbers
 from esper.tolaria.task.data.splitting import stratified_rows, stratified_subset
-
-IMAGE_TYPES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".pgm", ".ppm")
-TENSOR_TYPES = (".npy", ".pt")
 
 
 class Files:
@@ -38,7 +35,7 @@ class Files:
         check_rows(str(self._path), whole)
         task = self._task or _task_of(whole.targets)
         is_labelled = task == TaskType.TASK_TYPE_CLASSIFICATION
-        targets = self._labels(whole.targets) if is_labelled else whole.targets
+        targets = self._labels(whole.targets) if is_labelled else self._amounts(whole.targets)
         whole = Split(self._inputs(task, whole.inputs), targets)
         outputs = outputs_of(task, [whole])
         if self._samples is not None:
@@ -51,7 +48,11 @@ class Files:
         """Tokens for a language model, single-precision numbers otherwise; bytes are brightness, 0..1."""
         if task == TaskType.TASK_TYPE_LANGUAGE_MODEL:
             return whole_numbers(f"{self._path} inputs", inputs)
-        return inputs.to(torch.float32) / (255.0 if inputs.dtype == torch.uint8 else 1.0)
+        return single_precision(f"{self._path} inputs", inputs) / (255.0 if inputs.dtype == torch.uint8 else 1.0)
+
+    def _amounts(self, targets: Tensor) -> Tensor:
+        """Numbers in single precision; whole ones, which a regression may be named for, as they are."""
+        return single_precision(f"{self._path} targets", targets) if targets.is_floating_point() else targets
 
     def _labels(self, targets: Tensor) -> Tensor:
         """Labels of samples [N] or of positions [N, ...], however they were stored."""
@@ -65,7 +66,7 @@ class Files:
 def read_samples(path: Path) -> Split:
     """All samples under a path, with their targets, in the types that they were stored in."""
     if path.is_file():
-        return _from_pair(path, _read(path))
+        return _from_pair(path, read_tensors(path))
     if not path.is_dir():
         raise ConfigError("data", str(path), "no such file or folder, and no known data source")
     pair = {name: _named_tensor(path, name) for name in ("inputs", "targets")}
@@ -89,106 +90,51 @@ def _strata(task: TaskType, targets: Tensor) -> Tensor:
 
 def _from_pair(path: Path, content: Mapping[str, Tensor] | Tensor) -> Split:
     if not isinstance(content, Mapping) or not {"inputs", "targets"} <= set(content):
-        arrived = sorted(content) if isinstance(content, Mapping) else "one tensor"
+        arrived = sorted(map(str, content)) if isinstance(content, Mapping) else "one tensor"
         raise ConfigError("data", str(path), f"expected tensors named inputs and targets, found {arrived}")
-    targets = content["targets"]
-    return Split(content["inputs"], targets.to(torch.float32) if targets.is_floating_point() else targets)
+    return Split(content["inputs"], content["targets"])
 
 
 def _from_classes(path: Path) -> Split:
     """One subfolder for each class, in order of names."""
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    places = sorted(place for place in path.iterdir() if not place.name.startswith("."))
+    for place in places:
+        check_link(place)
+    folders = [place for place in places if place.is_dir()]
     if len(folders) < 2:
         raise ConfigError("data", str(path), "expected inputs and targets files, or a subfolder for each class")
     inputs: list[Tensor] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in (*IMAGE_TYPES, *TENSOR_TYPES):
-                inputs.append(_sample(file))
-                labels.append(label)
-                if inputs[-1].shape != inputs[0].shape:
-                    arrived, expected = tuple(inputs[-1].shape), tuple(inputs[0].shape)
-                    raise ConfigError("data", str(file), f"its shape {arrived} differs from {expected} before it")
-    if not inputs:
-        raise ConfigError("data", str(path), f"no file of a known type ({', '.join((*IMAGE_TYPES, *TENSOR_TYPES))})")
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SAMPLE_TYPES)
+        if not files:
+            raise _no_class(path, folder)
+        for file in files:
+            inputs.append(read_sample(file))
+            labels.append(label)
+            if inputs[-1].shape != inputs[0].shape:
+                arrived, expected = tuple(inputs[-1].shape), tuple(inputs[0].shape)
+                remedy = f"its shape {arrived} differs from {expected} before it; bring all samples to one shape"
+                raise ConfigError("data", str(file), remedy)
     return Split(torch.stack(inputs), torch.tensor(labels))
 
 
-def _sample(file: Path) -> Tensor:
-    if file.suffix.lower() in IMAGE_TYPES:
-        return _read_image(file)
-    content = _read(file)
-    if isinstance(content, Mapping):
-        raise ConfigError("data", str(file), "expected one tensor in the file of a sample")
-    return content.to(torch.float32)
+def _no_class(path: Path, folder: Path) -> ConfigError:
+    """Why a folder is none of the classes of a path."""
+    if any(place.is_dir() for place in folder.iterdir()):
+        layout = f"expected {path}/CLASS/FILE; give the folder whose subfolders are the classes, perhaps {folder}"
+        return ConfigError("data", str(folder), f"holds folders where the files of a class are looked for: {layout}")
+    remedy = f"this class has no file of a known type ({', '.join(SAMPLE_TYPES)}); fill the folder or remove it"
+    return ConfigError("data", str(folder), remedy)
 
 
 def _named_tensor(folder: Path, name: str) -> Tensor | None:
     for suffix in TENSOR_TYPES:
         file = folder / f"{name}{suffix}"
+        check_link(file)
         if file.exists():
-            content = _read(file)
+            content = read_tensors(file)
             if isinstance(content, Tensor):
                 return content
             raise ConfigError("data", str(file), "expected one tensor")
     return None
-
-
-def _read(file: Path) -> Mapping[str, Tensor] | Tensor:
-    """Tensors of a file, by name where it holds several."""
-    reader = _READERS.get(file.suffix.lower())
-    if reader is None:
-        raise ConfigError("data", str(file), f"unknown type; known: {', '.join(_READERS)}")
-    try:
-        content = reader(file)
-    except (OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, ImportError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError("data", str(file), f"can't be read: {reason}") from error
-    values = content.values() if isinstance(content, Mapping) else [content]
-    if not all(isinstance(value, Tensor) for value in values):
-        raise ConfigError("data", str(file), "holds something else than tensors")
-    return content
-
-
-def _read_torch(file: Path) -> Mapping[str, Tensor] | Tensor:
-    from pickle import UnpicklingError
-
-    if not is_zipfile(file):
-        raise ValueError("it is no file that torch.save wrote")
-    try:
-        content: Mapping[str, Tensor] | Tensor = torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ValueError("it holds more than tensors") from error
-    return content
-
-
-def _read_npz(file: Path) -> Mapping[str, Tensor]:
-    with np.load(file, allow_pickle=False) as archive:
-        return {name: torch.from_numpy(archive[name]) for name in archive.files}
-
-
-def _read_npy(file: Path) -> Tensor:
-    return torch.from_numpy(np.load(file, allow_pickle=False))
-
-
-def _read_image(file: Path) -> Tensor:
-    """An image as [channels, height, width], 0..1."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ConfigError("data", str(file), "images need Pillow: pip install pillow") from error
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "I", "F") else "RGB"))
-    except (OSError, ValueError) as error:
-        raise ConfigError("data", str(file), f"is no readable image: {error}") from error
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(planes.astype(np.float32) / 255.0)
-
-
-_READERS: dict[str, Callable[[Path], Mapping[str, Tensor] | Tensor]] = {
-    ".pt": _read_torch,
-    ".npz": _read_npz,
-    ".npy": _read_npy,
-}

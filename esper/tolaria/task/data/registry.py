@@ -9,6 +9,7 @@ from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.digits import Digits
 from esper.tolaria.task.data.files import Files
+from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.mnist1d import Mnist1d
 from esper.tolaria.task.data.posing import posed, task_named
 from esper.tolaria.task.data.pytext import PyText
@@ -43,6 +44,7 @@ def open_source(config: TrainConfig) -> DataSource:
         return _entry_point(config)
     if Path(name).exists():
         return Files(Path(name), config.samples, task_named(config.task))
+    check_link(Path(name))
     known = ", ".join((*SOURCES, *(f"{kind}:PATH" for kind in STREAMS)))
     raise ConfigError("data", name, f"expected {known}, an existing path, or module:source")
 

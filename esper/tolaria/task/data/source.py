@@ -23,10 +23,14 @@ VALUES_AT_ONCE = 2**27
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Samples in rows, with their targets."""
+    """Samples in rows, with their targets; plain data, whatever computed them or would learn from them."""
 
     inputs: Tensor
     targets: Tensor
+
+    def __post_init__(self) -> None:
+        for name in ("inputs", "targets"):
+            object.__setattr__(self, name, _without_history(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -133,7 +137,7 @@ class DataSource(Protocol):
 def check_rows(name: str, split: Split) -> None:
     """Refuse what is no set of samples: other things than tensors, sparse or complex ones, NaN, unequal numbers."""
     for what, values in (("inputs", split.inputs), ("targets", split.targets)):
-        _check_tensor(f"{name} {what}", values)
+        check_tensor(f"{name} {what}", values)
     if len(split) == 0 or len(split.targets) != len(split):
         arrived = f"{len(split)} inputs, {len(split.targets)} targets"
         raise ConfigError("data", arrived, f"the {name} set needs as many targets as inputs, and at least one")
@@ -153,18 +157,52 @@ def are_one_hot(labels: Tensor) -> bool:
     return bool(((labels == 0) | (labels == 1)).all()) and bool((labels.sum(1) == 1).all())
 
 
-def _check_tensor(what: str, values: Any) -> None:
+def check_tensor(what: str, values: Any) -> None:
+    """Refuse what is no dense tensor of finite real numbers with a sample in each row; `what` names it."""
     if not isinstance(values, Tensor):
         raise ConfigError(
             "data", f"{what}: {type(values).__name__}", "expected a torch.Tensor with a sample in each row"
         )
-    if values.layout != torch.strided or values.is_complex():
-        arrived = f"{what}: {values.dtype}, {values.layout}"
-        raise ConfigError("data", arrived, "expected a dense tensor of real numbers; use to_dense() or view_as_real()")
+    for is_so, kind, remedy in _UNUSABLE:
+        if is_so(values):
+            arrived = f"{what}: {kind} ({str(values.dtype).removeprefix('torch.')})"
+            raise ConfigError("data", arrived, f"expected a dense tensor of real numbers; {remedy}")
     if values.ndim == 0:
         raise ConfigError("data", f"{what}: a single number", "expected a sample in each row")
+    if len(values) and not values.numel():
+        arrived = f"{what} of shape {tuple(values.shape)}"
+        raise ConfigError("data", arrived, "has samples without a value; expected no dimension of 0")
     if values.is_floating_point() and not bool(torch.isfinite(values).all()):
         raise ConfigError("data", what, "holds NaN or infinite values; clean the data first")
+
+
+def single_precision(what: str, values: Tensor) -> Tensor:
+    """The numbers as float32. Raises ConfigError where a finite one is too large for that; `what` names them."""
+    converted = values.to(torch.float32)
+    if values.dtype == torch.float64:
+        lost = torch.isinf(converted) & torch.isfinite(values)
+        if bool(lost.any()):
+            arrived = f"{what}: {float(values[lost][0]):.3g}"
+            raise ConfigError("data", arrived, f"too large for float32, which ends at {_LARGEST:.3g}; scale the data")
+    return converted
+
+
+def _without_history(values: Any) -> Any:
+    """The same values without a gradient or the marks of inference mode, which would end the first step."""
+    if not isinstance(values, Tensor):
+        return values
+    return values.clone() if values.is_inference() else values.detach()
+
+
+_LARGEST = torch.finfo(torch.float32).max
+# What can't be read as rows of numbers: how it is told, its name, and what to do.
+_UNUSABLE: tuple[tuple[Callable[[Tensor], bool], str, str], ...] = (
+    (lambda values: values.is_nested, "a nested tensor", "give samples of one shape: torch.nested.to_padded_tensor"),
+    (lambda values: values.is_meta, "a meta tensor, which has no values", "save it from the CPU"),
+    (lambda values: values.is_quantized, "a quantised tensor", "use dequantize()"),
+    (lambda values: values.layout != torch.strided, "a sparse tensor", "use to_dense()"),
+    (lambda values: values.is_complex(), "complex numbers", "use torch.view_as_real()"),
+)
 
 
 def _classes(name: str, split: Split, outputs: int) -> Split:
@@ -208,9 +246,18 @@ _FORMS: dict[TaskType, Callable[[str, Split, int], Split]] = {
 def _within(name: str, labels: Tensor, outputs: int) -> Tensor:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= outputs:
-        hint = "; samples or positions without a label must be left out" if low < 0 else ""
-        raise ConfigError("data", f"{name}: {low}..{high}", f"labels must lie in 0..{outputs - 1}{hint}")
+        remedy = f"labels must lie in 0..{outputs - 1}; {_advice(low, high, outputs)}"
+        raise ConfigError("data", f"{name}: {low}..{high}", remedy)
     return labels
+
+
+def _advice(low: int, high: int, outputs: int) -> str:
+    """What to do about labels from `low` to `high`."""
+    if low < 0:
+        return "samples or positions without a label must be left out, and classes numbered from 0"
+    if low == 1 and high == outputs > 1:
+        return "are they numbered from 1? subtract 1"
+    return f"if all are classes, say outputs={high + 1}; samples or positions without a label must be left out"
 
 
 def _check_alike(name: str, split: Split, train: Split) -> None:

@@ -1,4 +1,4 @@
-"""Text that need not fit into memory: one array of tokens, mapped from a file, and the documents in it.
+"""Text that need not fit into memory: one sequence of tokens, read from a file, and the documents in it.
 
 Whole documents are held out for judging and for the test; training sequences are drawn from the others, laid end to
 end, by a generator alone. So a sequence that is judged shares no document with anything that was learnt from.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,12 +27,26 @@ PROBE_SEQUENCES = 64
 CHUNK = 2**24
 
 
+class TokenArray(Protocol):
+    """Tokens [N] of one type, of which slices are taken: a file, or an array."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a token."""
+
+    def __len__(self) -> int:
+        """Tokens."""
+
+    def __getitem__(self, span: slice, /) -> NDArray[Any]:
+        """The tokens of a slice."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Corpus:
     """All tokens of a source [N], and where each document begins [documents]: rising, the first at 0."""
 
     name: str
-    tokens: NDArray[Any]
+    tokens: TokenArray
     starts: NDArray[np.int64]
     vocabulary: int
 

@@ -1,27 +1,31 @@
 """Text byte by byte: a file, the files of a folder and its folders, or those of a pattern such as `src/**/*.py`.
 
-Every file is a document. A single file is divided by a mark, if one is given, or else into equal stretches. Several
-files are packed into one temporary file, so that all text is one mapped array; names with a leading dot are left out.
+Every file is a document, and is read once, however many names and links lead to it: a second copy could be learned
+from while the first is held out. A single file is divided by a mark, if one is given, or else into equal stretches.
+Several files are packed into one temporary file; names with a leading dot and folders behind links are left out.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from glob import glob, has_magic
+from collections.abc import Iterable, Iterator, Sequence
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from esper.core.errors import ConfigError
+from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.source import Splits
-from esper.tolaria.task.data.stream import Corpus, split_by_document, with_stretches
+from esper.tolaria.task.data.stream import CHUNK, Corpus, split_by_document, with_stretches
+from esper.tolaria.task.data.token_file import TokenFile
 
 VOCABULARY = 256
+BYTE = np.dtype(np.uint8)
 
 
 class Text:
@@ -39,35 +43,40 @@ class Text:
     def _corpus(self) -> Corpus:
         name = f"text:{self._place}"
         files = found_files(self._place)
-        with _opened(files) as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        starts = np.cumsum([0, *(file.stat().st_size for file in files[:-1])])
-        if (nul := content.find(b"\0")) >= 0:
+        file, starts = _opened(files)
+        with file:
+            tokens = TokenFile(file, name, BYTE)
+        if (nul := next(_places(tokens, b"\0"), None)) is not None:
             culprit = files[int(np.searchsorted(starts, nul, side="right")) - 1]
             remedy = "holds a zero byte, so it is no text; leave it out by a pattern, such as text:'FOLDER/**/*.py'"
             raise ConfigError("data", str(culprit), remedy)
         if self._mark is not None:
-            inner = np.fromiter(_after_marks(content, self._mark), dtype=np.int64)
+            pattern = self._mark.encode()
+            inner = np.fromiter((place + len(pattern) for place in _places(tokens, pattern)), dtype=np.int64)
+            inner = inner[inner < len(tokens)]
             if not len(inner):
                 raise ConfigError("document_mark", self._mark, f"divides nothing: it stands nowhere inside {name}")
             starts = np.union1d(starts, inner)
-        starts = with_stretches(starts, len(content), self._context)
-        return Corpus(name=name, tokens=np.frombuffer(content, np.uint8), starts=starts, vocabulary=VOCABULARY)
+        starts = with_stretches(starts, len(tokens), self._context)
+        return Corpus(name=name, tokens=tokens, starts=starts, vocabulary=VOCABULARY)
 
 
 def found_files(place: str) -> list[Path]:
-    """The files of a place that hold anything, in order of their names. Raises ConfigError where there is none."""
+    """The files of a place that hold anything, each once, in order of their names. Raises ConfigError for none."""
     path = Path(place)
+    check_link(path)
     if path.is_file():
         paths = [path]
     elif path.is_dir():
         paths = list(_below(path))
     elif has_magic(place):
-        paths = [Path(name) for name in glob(place, recursive=True) if os.path.isfile(name)]
+        paths = [Path(name) for name in _matches(place)]
     else:
         raise ConfigError("data", f"text:{place}", "no such file or folder")
+    for link in paths:
+        check_link(link)
     try:
-        filled = sorted(path for path in paths if path.stat().st_size)
+        filled = _each_once(paths)
     except OSError as error:
         raise _unreadable(error) from error
     if not filled:
@@ -76,28 +85,60 @@ def found_files(place: str) -> list[Path]:
     return filled
 
 
+def _each_once(paths: Iterable[Path]) -> list[Path]:
+    """Files with content, without further names of the same one; its own name comes before that of a link."""
+    found: dict[tuple[int, int], Path] = {}
+    for path in sorted(paths, key=lambda path: (path.is_symlink(), path)):
+        status = path.stat()
+        if status.st_size:
+            found.setdefault((status.st_dev, status.st_ino), path)
+    return sorted(found.values())
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Files of a pattern and links that lead nowhere; `**` stands for folders below, but not behind links."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from (name for name in glob(pattern) if os.path.isfile(name) or not os.path.exists(name))
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ("*",)
+    for folder in filter(os.path.isdir, glob(str(Path(*parts[:at])))):
+        for parent, _ in _folders(Path(folder)):
+            yield from _matches(str(Path(escape(parent), *rest)))
+
+
 def _below(folder: Path) -> Iterator[Path]:
+    for parent, names in _folders(folder):
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def _folders(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with the names of its files."""
+
     def give_up(error: OSError) -> None:
         raise _unreadable(error) from error
 
     for parent, folders, names in os.walk(folder, onerror=give_up):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        yield parent, names
 
 
-def _opened(files: Sequence[Path]) -> IO[bytes]:
-    """One file with the bytes of all."""
+def _opened(files: Sequence[Path]) -> tuple[IO[bytes], NDArray[np.int64]]:
+    """One file with the bytes of all, and where each begins in it."""
+    starts: list[int] = []
     try:
         if len(files) == 1:
-            return files[0].open("rb")
+            return files[0].open("rb"), np.zeros(1, dtype=np.int64)
         packed = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         for path in files:
+            starts.append(packed.tell())
             with path.open("rb") as file:
                 shutil.copyfileobj(file, packed)
         packed.flush()
     except OSError as error:
         raise _unreadable(error) from error
-    return packed
+    return packed, np.array(starts, dtype=np.int64)
 
 
 def _unreadable(error: OSError) -> ConfigError:
@@ -105,10 +146,14 @@ def _unreadable(error: OSError) -> ConfigError:
     return ConfigError("data", str(where), f"can't be read or packed: {error.strerror}")
 
 
-def _after_marks(content: mmap.mmap, mark: str) -> Iterator[int]:
-    """Where documents begin that follow a mark."""
-    pattern, position = mark.encode(), 0
-    while (found := content.find(pattern, position)) >= 0:
-        position = found + len(pattern)
-        if position < len(content):
-            yield position
+def _places(tokens: TokenFile, pattern: bytes) -> Iterator[int]:
+    """Where a pattern stands in the bytes, from left to right and without overlaps."""
+    position = 0
+    while position < len(tokens):
+        # A pattern may begin in this chunk and end in the next.
+        chunk = tokens[position : position + CHUNK + len(pattern) - 1].tobytes()
+        end = 0
+        while (place := chunk.find(pattern, end)) >= 0:
+            yield position + place
+            end = place + len(pattern)
+        position += max(CHUNK, end)

@@ -33,6 +33,7 @@ SUMMARY: dict[str, Any] = {
     "total_steps": 1000,
     "test_accuracy": 0.95625,
     "test_loss": 0.125,
+    "test_largest_class": 0.5,
     "growth": {"germinated": 3, "judged": 2, "kept": 1},
     "host_parameters": 502,
     "final_parameters": 1270,
@@ -251,7 +252,9 @@ def test_the_table_gives_a_gain_with_its_error_once_it_was_measured() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"test_accuracy": None}, "test loss 0.1250"),
+        ({"test_accuracy": None, "test_largest_class": None}, "test loss 0.1250"),
+        ({"test_accuracy": 0.5}, "test accuracy 50.00 %, no better than always naming the largest class: 50.00 %"),
+        ({"test_largest_class": 0.999}, "95.62 %, no better than always naming the largest class: 99.90 %"),
         ({"reproducible": False, "reproducible_cause": "an answer missed its deadline"}, "no: an answer missed"),
         ({"finished": False, "steps": 710}, "stopped at step 710 of 1,000; --resume goes on"),
     ],
@@ -259,3 +262,8 @@ def test_the_table_gives_a_gain_with_its_error_once_it_was_measured() -> None:
 def test_the_last_lines_say_how_it_ended(change: dict[str, Any], words: str) -> None:
     assert words not in closing(SUMMARY)
     assert words in closing({**SUMMARY, **change})
+
+
+def test_a_summary_of_an_earlier_version_tells_its_accuracy_alone() -> None:
+    earlier = {key: value for key, value in SUMMARY.items() if key != "test_largest_class"}
+    assert closing(earlier) == closing(SUMMARY)

@@ -9,6 +9,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.record.summary import quantile
+from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.task import evaluate
 from esper.tolaria.trainer import Trainer
@@ -21,6 +22,7 @@ def test_val_figures_are_of_the_judging_data_and_test_figures_of_the_test_data()
     assert (summary["val_loss"], summary["val_accuracy"]) == judged
     assert (summary["test_loss"], summary["test_accuracy"]) == tested
     assert judged[0] != tested[0]
+    assert summary["test_largest_class"] == largest_share(run.splits)
     assert summary["task"] == "classification, 10 classes, smallest 37"
     assert summary["machine"].endswith(f", torch {torch.__version__}")
     assert torch.backends.cpu.get_cpu_capability() in summary["machine"]

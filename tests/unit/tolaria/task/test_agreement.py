@@ -43,10 +43,10 @@ def splits(targets: Tensor, task: TaskType, outputs: int, inputs: Tensor | None 
     return Splits(train=part, judge=part, test=part, task=task, outputs=outputs)
 
 
-def check(model: nn.Module, data: Splits, **settings: object) -> Splits:
+def check(model: nn.Module, data: Splits, /, **settings: object) -> Splits:
     """What preparation does with a model and its data."""
     config = TrainConfig(**{"batch_size": 4, **settings})
-    data = agreed(model, data)
+    data = agreed(config, model, data)
     check_passes(config, model, make_task(data), Loader(data.train, config.batch_size, 1), data)
     return data
 
@@ -178,6 +178,40 @@ def test_parts_too_small_for_batchnorm_are_named_with_the_settings_that_cut_them
     check(model, data, batch_size=4)
     with pytest.raises(ConfigError, match=r"batch_size = 4: cut into 2 parts, leaves passes of 1 .*more than 1 value"):
         check(model, data, accumulate=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"batch_size": 4, "accumulate": 4}, "mine:net can't take .*; give a larger --batch-size or a smaller --acc"),
+        ({"batch_size": 1}, "batch_size = 1: leaves passes of 1 .*; give a larger --batch-size$"),
+    ],
+)
+def test_passes_of_one_sample_name_the_settings_and_the_model(settings: dict[str, int], says: str) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    with pytest.raises(ConfigError, match=says):
+        check(model, splits(LABELS, CLASSIFICATION, 3), model="mine:net", **settings)
+
+
+@pytest.mark.parametrize("function", [lambda x, w: w * x[:, :1], lambda x, w: (w * x).detach(), lambda x, w: [x]])
+def test_a_refused_model_is_named_as_the_settings_name_it(function: Callable[[Tensor, Tensor], object]) -> None:
+    with pytest.raises(ConfigError, match="model = 'mine:net': "):
+        check(Gives(function), splits(LABELS, CLASSIFICATION, 3), model="mine:net")
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [
+        (torch.eye(3, dtype=torch.int64)[LABELS], r"shape \(10, 3\)': look like one-hot rows; .*targets.argmax\(1\)"),
+        (torch.ones(10, 3, dtype=torch.int64).tril(), r"several labels for each sample, .*; --task regression"),
+    ],
+)
+def test_rows_of_zeros_and_ones_are_told_as_what_they_are_and_no_model_is_blamed(targets: Tensor, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        check(nn.Linear(3, 2), splits(targets, CLASSIFICATION, 2))
+    assert caught.value.key == "data"
+    dense = Gives(lambda inputs, weight: weight * inputs.unsqueeze(1).expand(-1, 2, 3))
+    assert check(dense, splits(targets, CLASSIFICATION, 2)).train.targets.shape == (10, 3)
 
 
 def test_the_loss_is_computed_in_the_precision_of_training() -> None:

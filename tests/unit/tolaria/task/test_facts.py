@@ -8,7 +8,7 @@ from torch import Tensor
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data import Split, Splits
-from esper.tolaria.task.data.facts import described, doubts
+from esper.tolaria.task.data.facts import described, doubts, largest_share
 
 CLASSIFICATION = TaskType.TASK_TYPE_CLASSIFICATION
 LANGUAGE_MODEL = TaskType.TASK_TYPE_LANGUAGE_MODEL
@@ -75,3 +75,24 @@ def test_a_named_task_is_not_doubted_itself() -> None:
     stray = splits(torch.tensor([0, 0, 1, 1, 5, 5]), CLASSIFICATION, 6)
     assert "--task" in doubts(stray, is_guessed=True)[0]
     assert "--task" not in doubts(stray, is_guessed=False)[0]
+
+
+def test_labels_from_1_are_asked_about_and_other_empty_classes_are_not() -> None:
+    (line,) = doubts(splits(torch.arange(30) % 3 + 1, CLASSIFICATION, 4), is_guessed=False)
+    assert line == "classes without a training sample: 1 of 4, the first: are labels numbered from 1? subtract 1"
+    for labels in (torch.arange(30) % 3, torch.arange(30) % 2 + 2):
+        (line,) = doubts(splits(labels, CLASSIFICATION, 4), is_guessed=False)
+        assert "numbered" not in line
+
+
+@pytest.mark.parametrize(
+    ("data", "share"),
+    [
+        (splits(torch.tensor([0, 0, 0, 1]), CLASSIFICATION, 2), 0.75),
+        (splits(torch.tensor([[0, 0], [1, 1], [0, 2]]), CLASSIFICATION, 3), 0.5),
+        (splits(torch.zeros(4, 3), LANGUAGE_MODEL, 5), None),
+        (splits(torch.zeros(4), REGRESSION, 1), None),
+    ],
+)
+def test_the_largest_class_has_its_share_of_the_test_labels(data: Splits, share: float | None) -> None:
+    assert largest_share(data) == share

@@ -11,7 +11,7 @@ import torch
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.prepare import no_artifacts, prepare
+from esper.tolaria.task.prepare import named_by_settings, no_artifacts, prepare
 from tests.unit.tolaria.task import foreign_hosts
 
 CONFIG = TrainConfig(samples=600, hidden=(5, 5), min_samples=50)
@@ -169,3 +169,24 @@ def test_preparing_a_compiled_host_makes_no_graph_and_keeps_its_plain_names() ->
     run = prepare(TrainConfig(samples=600, min_samples=50, model=f"{FOREIGN}:compiled"))
     assert [slot.slot_id for slot in run.manifest().slots] == ["span_linear:fc1-fc2", "residual_linear:act1-act1"]
     assert foreign_hosts.BATCHES == []
+
+
+def test_samples_in_two_sets_are_a_doubt_of_files_and_sources_and_not_of_built_in_data(tmp_path: Path) -> None:
+    rows = torch.randn(100, 4).repeat(3, 1)
+    torch.save({"inputs": rows, "targets": torch.arange(300) % 2}, tmp_path / "data.pt")
+    config = TrainConfig(data=str(tmp_path / "data.pt"), grow="never")
+    assert any("samples also stand in train" in doubt for doubt in prepare(config).doubts)
+    assert prepare(TrainConfig(data="pytext", model="transformer", samples=2000, grow="never")).doubts == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [("model", "Sequential", "mine:net"), ("model", "Block", "Block"), ("slots", "Sequential", "Sequential")],
+)
+def test_a_refused_model_is_named_by_the_settings_and_its_parts_by_themselves(key: str, value: str, named: str) -> None:
+    with (
+        pytest.raises(ConfigError, match="is refused") as caught,
+        named_by_settings(TrainConfig(model="mine:net"), torch.nn.Sequential()),
+    ):
+        raise ConfigError(key, value, "is refused")
+    assert (caught.value.key, caught.value.value) == (key, named)

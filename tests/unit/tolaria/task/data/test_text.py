@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from glob import glob
 from pathlib import Path
 
 import pytest
 
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, open_source
 from esper.tolaria.task.data.stream import STRETCH_SEQUENCES
-from esper.tolaria.task.data.text import found_files
+from esper.tolaria.task.data.text import BYTE, _places, found_files
+from esper.tolaria.task.data.token_file import TokenFile
 from esper.tolaria.task.randomness import generator
 
 
@@ -107,13 +110,78 @@ def test_the_file_with_a_zero_byte_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    write(tmp_path, {"a": "text" * 99})
-    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"gone.*can't be read.*No such file"):
-        load(tmp_path)
-
-
 def test_a_place_without_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected text:PATH"):
         load("")
+
+
+def linked(folder: Path) -> Path:
+    """Texts, with links to a folder above, to a text, and a second name of one."""
+    write(folder, {f"{number}.txt": f"text {number}" for number in range(3)})
+    write(folder, {"sub/a.txt": "more"})
+    (folder / "sub" / "loop").symlink_to("..")
+    (folder / "sub" / "loop2").symlink_to("..")
+    (folder / "0again.txt").symlink_to("1.txt")
+    (folder / "sub" / "hard.txt").hardlink_to(folder / "2.txt")
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["", "**/*.txt", "**", "**/**/*.txt", "sub/../**/*.txt"])
+def test_each_text_is_read_once_however_many_links_lead_to_it(tmp_path: Path, pattern: str) -> None:
+    found = found_files(str(linked(tmp_path) / pattern))
+    assert [file.resolve() for file in found] == [tmp_path / name for name in ("0.txt", "1.txt", "2.txt", "sub/a.txt")]
+    assert not any(file.is_symlink() for file in found)
+
+
+def test_a_pattern_may_name_folders_behind_links_and_reads_them_once(tmp_path: Path) -> None:
+    found = found_files(f"{linked(tmp_path)}/sub/*/*.txt")
+    assert sorted(file.resolve().name for file in found) == ["0.txt", "1.txt", "2.txt"]
+
+
+@pytest.mark.parametrize("pattern", ["src/*.py", "src/**/*.py", "src/**/a*", "s*/**/*.py", "src/**", "**/deep/*.py"])
+def test_patterns_find_what_they_say_and_nothing_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    names = ["src/a.py", "src/deep/a.py", "src/deep/er/a.py", "src/.git/a.py", "src/deep/.a.py", "a.py", "src/[x]/a.py"]
+    write(tmp_path, {name: name for name in names})
+    monkeypatch.chdir(tmp_path)
+    assert found_files(pattern) == sorted(path for path in map(Path, glob(pattern, recursive=True)) if path.is_file())
+
+
+@pytest.mark.parametrize("place", ["", "gone.txt", "*.txt", "**/*.txt"])
+def test_a_link_that_leads_nowhere_is_told_with_where_it_leads(tmp_path: Path, place: str) -> None:
+    write(tmp_path, {"a.txt": "text" * 99})
+    (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+    with pytest.raises(ConfigError, match=r"gone\.txt': is a link to nowhere\.txt, where nothing is; remove the link"):
+        load(tmp_path / place)
+
+
+def test_marks_and_zero_bytes_are_found_across_the_pieces_in_which_a_text_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = "aa<end>b<end><end>ccc" * 40
+    for chunk in (1, 2, 3, 5, 7, 2**24):
+        monkeypatch.setattr("esper.tolaria.task.data.text.CHUNK", chunk)
+        with (write(tmp_path, {"book": whole}) / "book").open("rb") as file:
+            tokens = TokenFile(file, "book", BYTE)
+        assert list(_places(tokens, b"<end>")) == [found.start() for found in re.finditer("<end>", whole)]
+
+
+def test_a_text_that_is_changed_during_the_run_ends_it_in_a_line(tmp_path: Path) -> None:
+    book = write(tmp_path, {"book.txt": "some text " * 9000}) / "book.txt"
+    splits = load(book)
+    assert splits.stream is not None
+    with book.open("a") as file:
+        file.write("more")
+    with pytest.raises(StorageError, match=r"data text:.*book\.txt changed .* had 90,000 bytes, now 90,004; restore"):
+        splits.stream.draw(4, generator(1))
+
+
+def test_texts_of_a_folder_are_kept_as_they_were_read(tmp_path: Path) -> None:
+    write(tmp_path, {f"{number}.txt": f"text {number} " * 40 for number in range(30)})
+    splits = load(tmp_path)
+    assert splits.stream is not None
+    before = splits.digest()
+    (tmp_path / "3.txt").unlink()
+    write(tmp_path, {"5.txt": "changed"})
+    assert splits.digest() == before

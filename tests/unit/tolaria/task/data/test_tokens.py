@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, open_source
 from esper.tolaria.task.data.tokens import read_tokens
@@ -46,8 +48,8 @@ def test_bare_files_and_those_with_a_header_are_read_as_they_were_written(
     tmp_path: Path, kind: str, head: bytes, given: str | None
 ) -> None:
     tokens = read_tokens(write(tmp_path / "train.bin", TOKENS, kind, head), given)
-    assert isinstance(tokens, np.memmap)
-    assert np.array_equal(tokens, TOKENS)
+    assert len(tokens) == len(TOKENS)
+    assert np.array_equal(tokens[:], TOKENS)
 
 
 def test_inputs_and_targets_are_neighbours_in_the_file(tmp_path: Path) -> None:
@@ -55,6 +57,37 @@ def test_inputs_and_targets_are_neighbours_in_the_file(tmp_path: Path) -> None:
     assert splits.outputs == 5000
     assert (splits.judge.targets == splits.judge.inputs + 1).all()
     assert splits.sample_shape == (8,)
+
+
+def test_files_of_the_common_kinds_that_hold_other_things_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", TOKENS.astype("<u2"))
+    np.savez(tmp_path / "a.npz", TOKENS.astype("<u2"))
+    torch.save(torch.from_numpy(TOKENS), tmp_path / "a.pt")
+    for name in ("a.npy", "a.npz", "a.pt"):
+        with pytest.raises(ConfigError, match="write"):
+            load(tmp_path / name)
+
+
+def test_small_numbers_and_rising_ones_are_no_halves_of_larger_ones(tmp_path: Path) -> None:
+    for tokens in (TOKENS % 7, TOKENS % 17, np.arange(5000)):
+        assert load(write(tmp_path / "train.bin", tokens)).outputs == tokens.max() + 1
+    assert load(write(tmp_path / "train.bin", TOKENS), vocabulary=65_536).outputs == 65_536
+    assert load(write(tmp_path / "train.bin", TOKENS, "<u4"), vocabulary=65_537, token_type="uint32").outputs == 65_537
+
+
+def test_a_link_that_leads_nowhere_is_told_with_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "gone.bin").symlink_to("nowhere.bin")
+    with pytest.raises(ConfigError, match=r"gone\.bin': is a link to nowhere\.bin, where nothing is"):
+        load(tmp_path / "gone.bin")
+
+
+def test_a_file_that_is_cut_short_during_the_run_ends_it_in_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.bin", TOKENS)
+    splits = load(path)
+    assert splits.stream is not None
+    os.truncate(path, 100)
+    with pytest.raises(StorageError, match=r"data tokens:.*train\.bin changed .* had 10,000 bytes, now 100; restore"):
+        splits.stream.draw(4, generator(1))
 
 
 def test_the_vocabulary_is_what_is_given_or_the_largest_token_plus_one(tmp_path: Path) -> None:
@@ -90,6 +123,13 @@ def test_a_mark_ends_documents_or_begins_them(tmp_path: Path, is_at_the_end: boo
         (header(20240522, 1, 5) + bytes(10), {}, "multiple-choice"),
         (header(20240520, 1, 5) + bytes(10), {"token_type": "uint32"}, "token_type.*says uint16"),
         (TOKENS.astype("<u4").tobytes(), {}, "looks like uint32"),
+        ((TOKENS + 100_000).astype("<u4").tobytes(), {}, "looks like uint32.*give --token-type uint32"),
+        ((TOKENS * 128).astype("<u4").tobytes(), {"vocabulary": 128_256}, "looks like uint32"),
+        ((TOKENS % 9).astype("<u4").tobytes(), {}, "looks like uint32"),
+        (b"\x93NUMPY\x01\x00" + TOKENS.astype("<u2").tobytes(), {}, r"is a NumPy array; .*tofile\(OTHER\)"),
+        (b"PK\x03\x04" + bytes(100), {}, "is a zip archive, as .npz and .pt are"),
+        (b"\x1f\x8b\x08\x00" + bytes(100), {"token_type": "uint32"}, "compressed with gzip; unpack it"),
+        (TOKENS.astype("<u2").tobytes(), {"vocabulary": 65_537}, "vocabulary = 65537.*uint16.*--token-type uint32"),
         (TOKENS.astype("<u2").tobytes(), {"vocabulary": 50}, "vocabulary = 50.*too small.*largest token is 99"),
         (TOKENS.astype("<u2").tobytes(), {"token_type": "uint32"}, "largest token is .*--token-type"),
         (TOKENS.astype("<u2").tobytes(), {"document_mark": "5000"}, "divides nothing"),
