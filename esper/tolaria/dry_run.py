@@ -19,7 +19,7 @@ from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import try_checkpoint, try_host
+from esper.tolaria.trial import tried_checkpoint, try_host
 
 TIMEOUT_S = 5.0
 
@@ -45,8 +45,10 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]
         try_host(run)
         lines.append("copies of the model: learn as it does, and neither reaches the other")
-    try_checkpoint(once, lambda: prepare(config))
-    lines.append("checkpoint: read back, and goes on to the same weights")
+    if config.checkpoint_every_epochs:
+        is_alike = tried_checkpoint(run)
+        held = "checkpoint: read back, and goes on to the same weights"
+        lines.append(held if is_alike else f"warning: {run.doubts[-1]}")
     if config.grow != "never":
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
         lines += [_slot_line(slot) for slot in run.manifest().slots]

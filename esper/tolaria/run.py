@@ -33,7 +33,7 @@ from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import try_host
+from esper.tolaria.trial import tried_checkpoint, try_host
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -98,6 +98,8 @@ def grow(
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
         try_host(run)
+    if config.checkpoint_every_epochs and not options.resume:
+        tried_checkpoint(run)
     claim(config.run_dir, options)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))

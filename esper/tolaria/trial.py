@@ -8,15 +8,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm, differences, tensors_of, try_twin, unkept
+from esper.kasmina.executor.passes.compiled import eagerly
+from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
-from esper.tolaria.task.prepare import Prepared, named_by_settings
+from esper.tolaria.task.prepare import Prepared, built_again, named_by_settings
 
 
 def try_host(run: Prepared) -> None:
@@ -34,18 +38,45 @@ def try_host(run: Prepared) -> None:
             )
 
 
-def try_checkpoint(stepped: Prepared, prepare_again: Callable[[], Prepared]) -> None:
-    """A checkpoint of a run that made a step lets one that is built anew go on as it does. Raises ConfigError."""
-    state = decode(encode_proven({"executor": stepped.executor.state_dict()}), "the checkpoint that was tried")
-    with _kept_generators(stepped.device):
-        _steps(stepped)(stepped.executor.arm, 1)
-        expected = {name: tensor.detach().clone() for name, tensor in tensors_of(stepped.executor.arm).items()}
-        fresh = prepare_again()
-        fresh.executor.load_state_dict(state["executor"])
-        _steps(fresh)(fresh.executor.arm, 1)
-    if differing := differences(expected, tensors_of(fresh.executor.arm)):
+def tried_checkpoint(run: Prepared) -> bool:
+    """Whether a network that is built anew goes on from a checkpoint of the run as the run does.
+
+    Where it doesn't, or where that can't be tried, a line of `run.doubts` says so. Raises ConfigError for a host that
+    is to grow: its judgements would be of another network.
+    """
+    doubts = len(run.doubts)
+    try:
+        try_checkpoint(run)
+    except ConfigError as error:
+        if run.config.grow != "never":
+            raise
+        run.doubts.append(f"{error}; a run that is resumed may end in other weights, and says so")
+    except Exception as error:  # noqa: BLE001 - a second network may not fit, and a factory may fail in any way
+        run.doubts.append(f"whether a resumed run ends in the same weights couldn't be tried: {in_words(error)}")
+    return len(run.doubts) == doubts
+
+
+def try_checkpoint(run: Prepared) -> None:
+    """As `tried_checkpoint`; raises ConfigError, having noted what depends on something outside the model."""
+    with eagerly(), _kept_generators(run.device):
+        state, expected = _two_steps(run)
+        fresh = built_again(run)
+        fresh.load_state_dict(state["executor"]["arm"], lambda arm: [])
+        _steps(run)(fresh, 1)
+    if differing := differences(expected, tensors_of(fresh)):
+        run.outside.append(f"what {differing[0]} depends on outside the model")
         cause = "is another after a step from a checkpoint: it depends on something outside the model"
-        raise ConfigError("model", differing[0], f"{cause}; hold that in the model's attributes")
+        remedy = "hold that in the model's attributes, or give --checkpoint-every-epochs 0"
+        raise ConfigError("model", differing[0], f"{cause}; {remedy}")
+
+
+def _two_steps(run: Prepared) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A checkpoint after the first step, and the tensors after the second; the network itself is gone by then."""
+    arm, step = built_again(run), _steps(run)
+    step(arm, 0)
+    state = decode(encode_proven({"executor": {"arm": arm.state_dict()}}), "the checkpoint that was tried")
+    step(arm, 1)
+    return state, {name: tensor.detach().clone() for name, tensor in tensors_of(arm).items()}
 
 
 def _steps(run: Prepared) -> Callable[[TrainingArm, int], None]:

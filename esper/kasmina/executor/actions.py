@@ -6,7 +6,7 @@ everything is as before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.entering import attach, build, incubate
@@ -15,6 +15,7 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, judge, probe
+from esper.kasmina.executor.judge.training_pass import try_training
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
 from esper.kasmina.executor.stacking import evaluate, graft_stack, take_out
@@ -114,7 +115,13 @@ def fold_seed(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
     obstacle = fold_obstacle(state.arm, graft, step)
     if obstacle:
         return {"folded": False, "failure": f"kept as a module: {obstacle}"}
-    delta = fold(state.arm, graft, step, state.outputs)
+
+    def reached(number: int) -> Collection[str]:
+        tried = try_training(state.arm, state.task, key=state.key("fold", directive.seed_id, number))
+        state.side_macs += tried.samples * state.macs.training
+        return tried.reached
+
+    delta = fold(state.arm, graft, step, state.outputs, reached)
     del state.lives[directive.seed_id]
     state.folded[graft.slot.slot_id] = state.folded.get(graft.slot.slot_id, 0) + 1
     state.topology_changed()

@@ -35,7 +35,7 @@ class Saves:
         self._owes_one = False
         self._is_postponed = False
         self._is_proven = False
-        self._losses: list[str] = []
+        self._losses = list(session.run.outside)  # told at the start
         self._extension: Snapshot | None = None
 
     @cached_property
@@ -182,7 +182,7 @@ class Saves:
             states=states,
             is_final=states is None,
             data_digest=self._data_digest,
-            losses=session.run.executor.arm.unkept(),
+            losses=[*session.run.outside, *session.run.executor.arm.unkept()],
             network=session.run.interface.to_state(),
         )
 

@@ -21,7 +21,7 @@ from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
-from esper.tolaria.task.models import build_host
+from esper.tolaria.task.models import build_host, build_model
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -46,6 +46,8 @@ class Prepared:
     """What is learned, in a few words."""
     doubts: list[str]
     """What a person should look at before the run, a line each."""
+    outside: list[str] = field(default_factory=list)
+    """What the run depends on and no checkpoint holds, because it stands outside the model; found by trying."""
     _manifest: HostManifest | None = field(default=None, init=False)
 
     @property
@@ -83,9 +85,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     loader = make_loader(config, splits, device)
     check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
-    schedule = make_schedule(config, total_steps)
-    scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
-    arm = TrainingArm(model, make_optimizer(config, model), schedule, scaler)
+    arm = _arm(config, model, total_steps)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
@@ -98,7 +98,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         executor=executor,
         device=device,
         total_steps=total_steps,
-        growth_end_step=schedule.decay_start,
+        growth_end_step=arm.scheduler.decay_start,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         task_line=described(splits),
         doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
@@ -115,6 +115,19 @@ def named_by_settings(config: TrainConfig, model: nn.Module) -> Iterator[None]:
         if (error.key, error.value) != ("model", type(model).__name__):
             raise
         raise ConfigError("model", config.model, error.remedy) from error
+
+
+def built_again(run: Prepared) -> TrainingArm:
+    """What a run that is resumed builds before it puts a checkpoint back; the data is the run's own."""
+    model = build_model(run.config, run.interface.sample_shape, run.interface.outputs).to(run.device)
+    _in_training_mode(model)
+    agreed(model, run.splits)
+    return _arm(run.config, model, run.total_steps)
+
+
+def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm:
+    scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
+    return TrainingArm(model, make_optimizer(config, model), make_schedule(config, total_steps), scaler)
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
 from esper.tolaria.config import TrainConfig
@@ -19,6 +21,7 @@ from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
+from esper.tolaria.trial import try_host
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,
     cull,
@@ -179,6 +182,34 @@ def test_a_killed_run_that_resumes_ends_with_the_same_weights(
     assert recorder.started[0].generation == 2
     same = ("weights_digest", "training_macs_by_use", "final_widths", "val_loss", "test_accuracy", "commands", "seeds")
     assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
+
+
+class Rows(nn.Module):
+    """Reads an image row by row."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.cells = nn.GRU(8, 6, batch_first=True, bidirectional=True)
+        self.fc1, self.fc2 = nn.Linear(12, 4), nn.Linear(4, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(torch.relu(self.fc1(self.cells(x.reshape(-1, 8, 8))[0][:, -1])))
+
+
+def rows(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return Rows(outputs)
+
+
+def test_a_recurrent_host_grows_and_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, model=f"{__name__}:rows", hidden=(), dropout=0.0)
+    try_host(prepare(config))
+    whole, store = run(config, ScriptedControl(KEPT)), CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run(config, ScriptedControl(KEPT), observer=Recorder(45), store=store)
+    resumed = run(config, ScriptedControl(KEPT), store=store, resume=True)
+    assert resumed["growth"]["kept"] == 1
+    assert resumed["reproducible"]
+    assert resumed["weights_digest"] == whole["weights_digest"]
 
 
 def test_an_interrupted_run_stops_at_a_boundary_and_goes_on_from_there(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from esper.tolaria.dry_run import dry_run
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.trial import try_checkpoint, try_host
+from esper.tolaria.trial import tried_checkpoint, try_checkpoint, try_host
+from tests.unit.tolaria.test_run import At
 
 SCALE = nn.Parameter(torch.tensor(1.5))
 
@@ -68,6 +71,25 @@ class Counted(Host):
         return super().forward(x) * (1 + Counted.calls / 10)
 
 
+class FitsOnce(Host):
+    """Of a second one there is no room."""
+
+    room = True
+
+    def to(self, *arguments: Any, **options: Any) -> Any:
+        if not FitsOnce.room:
+            raise torch.OutOfMemoryError("no room for 4 GiB")
+        return super().to(*arguments, **options)
+
+
+def lazy(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(6), nn.LazyBatchNorm1d(), nn.ReLU(), nn.Linear(6, outputs))
+
+
+PLAIN = RunOptions(tensorboard=False)
+OUTSIDE = "model = 'fc1.weight': is another after a step from a checkpoint"
+
+
 def config(tmp_path: Path, host: Any = Host, **fields: Any) -> TrainConfig:
     model = f"{__name__}:{host.__name__}"
     return TrainConfig(run_dir=tmp_path / "run", model=model, samples=600, min_samples=50, epochs=2, **fields)
@@ -113,9 +135,56 @@ def test_the_run_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_would_lead_to_other_weights_is_found_by_trying(tmp_path: Path) -> None:
-    for host in (Host, global_scale, open_file):
-        again = config(tmp_path, host)
-        try_checkpoint(prepare(again), lambda again=again: prepare(again))
-    counted = config(tmp_path, Counted)
-    with pytest.raises(ConfigError, match=r"model = 'fc1\.weight': is another after a step from a checkpoint"):
-        try_checkpoint(prepare(counted), lambda: prepare(counted))
+    for host in (Host, global_scale, open_file, lazy):
+        try_checkpoint(prepare(config(tmp_path, host)))
+    with pytest.raises(ConfigError, match=OUTSIDE):
+        try_checkpoint(prepare(config(tmp_path, Counted)))
+
+
+def test_a_growing_host_with_state_outside_is_refused_by_the_run_as_by_the_dry_run(tmp_path: Path) -> None:
+    for start in (lambda of: grow(of, PLAIN, (), Interruption()), lambda of: dry_run(of, PLAIN)):
+        with pytest.raises(ConfigError, match=OUTSIDE):
+            start(config(tmp_path, Counted, judge="muted"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_never_grows_is_told_of_it_and_so_is_whoever_resumes_it(tmp_path: Path) -> None:
+    never = config(tmp_path, Counted, grow="never", evaluate_every_steps=2)
+    assert OUTSIDE in dry_run(never, PLAIN)
+    stopping = Interruption()
+    stopped = grow(never, PLAIN, [At(6, lambda: signal.raise_signal(signal.SIGTERM))], stopping)
+    assert (stopped["stop_reason"], stopped["reproducible"]) == ("interrupted", True)
+    lines = (never.run_dir / "events.jsonl").read_text().splitlines()
+    told = [event for event in map(json.loads, lines) if OUTSIDE in event.get("detail", "")]
+    assert [event["step"] for event in told] == [0]
+    resumed = grow(never, RunOptions(resume=True, tensorboard=False), (), Interruption())
+    assert not resumed["reproducible"]
+    assert "couldn't hold what fc1.weight depends on outside the model" in resumed["reproducible_cause"]
+
+
+def test_without_checkpoints_nothing_is_tried(tmp_path: Path) -> None:
+    run = config(tmp_path, Counted, grow="never", checkpoint_every_epochs=0)
+    assert OUTSIDE not in dry_run(run, PLAIN)
+    assert grow(run, PLAIN, (), Interruption())["reproducible"]
+
+
+def test_a_network_that_fits_only_once_is_told_and_not_refused(tmp_path: Path) -> None:
+    for grows in ("never", "always"):
+        run = prepare(config(tmp_path, FitsOnce, grow=grows, judge="muted"))
+        FitsOnce.room = False
+        try:
+            assert not tried_checkpoint(run)
+        finally:
+            FitsOnce.room = True
+        assert run.doubts[-1].endswith("couldn't be tried: OutOfMemoryError: no room for 4 GiB")
+        assert run.outside == []
+
+
+def test_the_trial_loads_no_data_and_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(config(tmp_path, lazy))
+    digest, generator = run.executor.arm.digest(), torch.default_generator.get_state()
+    monkeypatch.setattr("esper.tolaria.task.prepare.load_splits", None)
+    assert tried_checkpoint(run)
+    assert run.executor.arm.digest() == digest
+    assert run.executor.arm.optimizer.state == {}
+    assert torch.equal(torch.default_generator.get_state(), generator)

@@ -1,12 +1,12 @@
 """Folding: a span seed's weights become part of the host's layers, so that the next seed reads the widened layer.
 
 Layer k gains the seed's rows, BatchNorms between gain its channels, layer k+1 gains its columns; names stay. Outputs
-are compared on the probe batch, and a fold that changes them is undone.
+are compared on the probe batch and a training pass is tried: a fold that changes those or breaks this is undone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +18,18 @@ from esper.kasmina.executor.fold.optimizer import merged_state, optimizer_obstac
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import Undo, replace_parameter, set_sizes
+from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.slots.between import ModuleStep
 from esper.kasmina.executor.slots.layers import is_batch_norm, reshape_obstacle
 from esper.leyline import BlendMode
 
 RELATIVE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 COARSE_TOLERANCE = 5e-2
+# Draws that a layer has to be reached in one of: hosts may skip layers by chance.
+TRIES = 4
+
+Reached = Callable[[int], Collection[str]]
+"""Names of the host's parameters that get a gradient in a training pass that is only tried, with draws of a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +57,19 @@ def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
     return known or optimizer_obstacle(arm.optimizer) or _other_seed(arm, graft)
 
 
-def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor]) -> float:
-    """Folds the seed and returns the largest change of any output; GraftFailed means that nothing was changed."""
+def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor], reached: Reached) -> float:
+    """Folds the seed and returns the largest change of any output; an error means that nothing was changed."""
     if obstacle := fold_obstacle(arm, graft, step):
         raise GraftFailed(f"seed {graft.seed_id} can't be folded: {obstacle}")
     before = outputs()
+    wanted = _widened(arm, graft) & set(reached(0))
     undo: list[Undo] = []
     try:
         for merge in _merges(arm, graft):
             undo += _apply(arm, merge)
         graft.detach()
-        after = outputs()
-        delta = float((after - before).abs().max())
-        limit = tolerance(next(arm.model.parameters()).dtype) * max(1.0, float(before.abs().max()))
-        if not delta <= limit:
-            raise GraftFailed(f"folding seed {graft.seed_id} changed an output by {delta:g}, allowed is {limit:g}")
+        delta = _checked_change(graft, before, outputs(), tolerance(next(arm.model.parameters()).dtype))
+        _check_training(graft, wanted, reached)
     except BaseException:
         for revert in reversed(undo):
             revert()
@@ -74,6 +78,34 @@ def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor
         raise
     arm.detach(graft)
     return delta
+
+
+def _checked_change(graft: Graft, before: Tensor, after: Tensor, relative: float) -> float:
+    delta = float((after - before).abs().max())
+    limit = relative * max(1.0, float(before.abs().max()))
+    if not delta <= limit:
+        raise GraftFailed(f"folding seed {graft.seed_id} changed an output by {delta:g}, allowed is {limit:g}")
+    return delta
+
+
+def _check_training(graft: Graft, wanted: set[str], reached: Reached) -> None:
+    """The wider network trains: code that pairs shapes runs in training alone, and may hold on to the old layers."""
+    missing = set(wanted)
+    for number in range(TRIES):
+        try:
+            missing -= set(reached(number))
+        except Exception as error:  # the host may fail in any way on shapes that it doesn't expect
+            raise GraftFailed(f"folding seed {graft.seed_id} breaks a training pass: {in_words(error)}") from error
+        if not missing:
+            return
+    raise GraftFailed(f"folding seed {graft.seed_id} leaves {', '.join(sorted(missing))} without gradient in training")
+
+
+def _widened(arm: TrainingArm, graft: Graft) -> set[str]:
+    """Names of the parameters that a fold replaces."""
+    hosts = {id(merge.host) for merge in _merges(arm, graft)}
+    modules = [(path, module) for path, module in arm.model.named_modules() if id(module) in hosts]
+    return {f"{path}.{name}" for path, module in modules for name, _ in module.named_parameters(recurse=False)}
 
 
 def tolerance(dtype: torch.dtype) -> float:

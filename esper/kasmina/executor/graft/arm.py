@@ -111,6 +111,7 @@ class TrainingArm:
         Raises ConfigError by attribute for what can't be copied.
         """
         copied = independent_copy(self)
+        copied._marks.renew(held(copied.model).marks, lost=self.unkept())
         compile_copy(self.model, copied.model)
         return copied
 

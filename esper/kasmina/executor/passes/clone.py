@@ -266,7 +266,16 @@ class _Copying:
 
     def _reference(self, reference: Any) -> Any:
         target = reference()
+        if isinstance(reference, weakref.WeakMethod):
+            return self._weak_method(reference, target)
         return weakref.ref(self.copy(target)) if isinstance(target, (nn.Module, Tensor)) else reference
+
+    def _weak_method(self, reference: Any, method: Any) -> Any:
+        """Only what the network itself holds lives on, so the function is its class's unless it was copied before."""
+        if method is None or not isinstance(method.__self__, nn.Module):
+            return reference
+        function = self._copies.get(id(method.__func__), method.__func__)
+        return weakref.WeakMethod(types.MethodType(function, self.copy(method.__self__)))
 
 
 CONTAINERS: dict[type, Callable[[_Copying, Any], Any]] = {

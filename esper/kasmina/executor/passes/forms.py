@@ -6,6 +6,7 @@ A table of kinds, asked in order. A kind with a mark needs something of its own 
 from __future__ import annotations
 
 import random
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,19 @@ def _write_generator(content: Any, target: Any, value: Any, note: Any) -> torch.
     return generator
 
 
+def _refers_to_a_part(value: Any) -> bool:
+    """Whether it is a weak reference to a module or tensor, or to something that is gone."""
+    return type(value) is weakref.ref and isinstance(value(), (nn.Module, Tensor, type(None)))
+
+
+def _write_reference(content: Any, target: Any, value: Any, note: Any) -> Any:
+    current = target() if type(target) is weakref.ref else ABSENT
+    referent = value(content, current)
+    if referent is current or referent is ABSENT:
+        return target
+    return weakref.ref(torch.empty(0) if referent is None else referent)  # an empty tensor is gone at once
+
+
 def _write_random(content: Any, target: Any, value: Any, note: Any) -> random.Random:
     generator = target if isinstance(target, random.Random) else random.Random()
     generator.setstate(content)
@@ -110,6 +124,12 @@ FORMS: tuple[Form, ...] = (
         fits=lambda value: isinstance(value, torch.Generator),
         read=lambda generator, code: (str(generator.device), generator.get_state()),
         write=_write_generator,
+    ),
+    Form(
+        kind="reference",
+        fits=_refers_to_a_part,
+        read=lambda reference, code: code(reference(), "()"),
+        write=_write_reference,
     ),
     Form(
         kind="random",

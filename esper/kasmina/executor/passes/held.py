@@ -6,7 +6,7 @@ form (a lock, a file) stays where it is; `losses` tells what a network built ane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -32,6 +32,12 @@ class Marks(dict[str, Any]):
 
     def __deepcopy__(self, copies: dict[int, Any]) -> Marks:
         return Marks({path: copies.get(id(mark), mark) for path, mark in self.items()})
+
+    def renew(self, now: Marks, *, lost: Collection[str]) -> None:
+        """Takes a copy's own marks, also of what its classes made anew; what the original had lost stays lost."""
+        self.update(now)
+        for path in lost:
+            self.pop(path, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper.kasmina.executor import Collected, ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.judge.training_pass import try_training
 from esper.leyline import (
     BlendConfig,
     BlendMode,
@@ -334,6 +335,9 @@ class Rig:
     def outputs(self) -> Tensor:
         with self.arm.measured(1):
             return self.arm.model(self.task.probe_inputs())
+
+    def reached(self, number: int) -> frozenset[str]:
+        return try_training(self.arm, self.task, key=number).reached
 
 
 @pytest.fixture(autouse=True)

@@ -269,12 +269,67 @@ def recurrent() -> nn.Module:
     return Words()
 
 
+def gated_recurrence() -> nn.Module:
+    return _Sequence(nn.GRU(4, 5, num_layers=2, bidirectional=True), 10)
+
+
+def plain_recurrence() -> nn.Module:
+    return _Sequence(nn.RNN(4, 5), 5)
+
+
+class _Sequence(nn.Module):
+    def __init__(self, cells: nn.RNNBase, width: int) -> None:
+        super().__init__()
+        self.cells = cells
+        self.fc = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.cells(x)[0])
+
+
+class Handle:
+    """No plain value, and nothing that can be copied."""
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        raise TypeError("a handle belongs to its process")
+
+
+class Reopening(Host):
+    """Holds what it makes anew in each copy, as nn.RNNBase does with its weak references."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handle = Handle()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "handle"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        self.handle = Handle()
+
+
+def handle_made_anew() -> nn.Module:
+    return Reopening()
+
+
+def weak_method() -> nn.Module:
+    class Scaling(Host):
+        def scaled(self, output: Tensor) -> Tensor:
+            return output * self.scale
+
+    host = Scaling()
+    host.weak = weakref.WeakMethod(host.scaled)
+    host.fc1.register_forward_hook(lambda module, arguments, output: host.weak()(output))
+    return host
+
+
 HOSTS: list[Callable[[], nn.Module]] = [
     masked_gradient, gradient_after_accumulation, closure_over_the_module, closure_in_a_partial,
     default_that_is_a_parameter, bound_method_as_a_hook, replaced_forward, bound_replaced_forward, counter_in_a_closure,
     counter_by_nonlocal, cached_activation, activation_that_is_read_again, locks, old_weight_norm, old_spectral_norm,
     new_norms, pruned, generators, tied_and_viewing, parent_in_a_child, hidden_module, counting_appends, own_deepcopy,
-    backward_hook, scripted_part, recurrent,
+    backward_hook, scripted_part, recurrent, gated_recurrence, plain_recurrence, handle_made_anew, weak_method,
 ]  # fmt: skip
 
 INPUTS = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))

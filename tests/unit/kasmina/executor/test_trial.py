@@ -170,6 +170,14 @@ def test_what_cant_be_copied_after_a_step_is_named_by_its_path() -> None:
         try_twin(arm_of(Opening()), TASK, step)
 
 
-def test_what_no_checkpoint_can_hold_after_a_step_is_named() -> None:
-    assert unkept(built(cached_activation), step) == ["seen[1]['pair']"]
-    assert unkept(built(Host), step) == []
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("build", HOSTS)
+def test_what_no_checkpoint_can_hold_after_a_step_is_named_and_nothing_else(build: Callable[[], nn.Module]) -> None:
+    assert unkept(built(build), step) == (["seen[1]['pair']"] if build is cached_activation else [])
+
+
+def test_what_a_host_had_lost_when_it_was_copied_stays_lost_in_the_copy() -> None:
+    arm = built(cached_activation)
+    step(arm, 0)
+    lost = arm.unkept()
+    assert arm.clone().unkept() == arm.clone().clone().unkept() == lost == ["seen[1]['pair']"]

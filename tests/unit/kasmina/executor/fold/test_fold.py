@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.fold.fold import fold, fold_obstacle
@@ -152,7 +155,7 @@ def test_a_fold_that_changes_an_output_is_undone_completely(rig):
     groups = [len(group["params"]) for group in run.arm.optimizer.param_groups]
     values = iter([torch.zeros(2, 2), torch.ones(2, 2)])
     with pytest.raises(GraftFailed, match="changed an output by 1"):
-        fold(run.arm, graft, run.step, lambda: next(values))
+        fold(run.arm, graft, run.step, lambda: next(values), run.reached)
     assert run.arm.digest() == digest
     assert [len(group["params"]) for group in run.arm.optimizer.param_groups] == groups
     assert run.arm.model.bn1.num_features == 4
@@ -160,3 +163,127 @@ def test_a_fold_that_changes_an_output_is_undone_completely(rig):
     run.train(3)
     other.train(3)
     assert run.arm.digest() == other.arm.digest()
+
+
+class Layers(nn.Module):
+    """Two layers between which a span folds, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Averaging(Layers):
+    """Keeps an average of its first layer, for others to evaluate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = copy.deepcopy(self.fc1).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                for mine, theirs in zip(self.average.parameters(), self.fc1.parameters(), strict=True):
+                    mine.lerp_(theirs, 0.05)
+        return super().forward(x)
+
+
+class Masking(Layers):
+    """Halves the gradients of half of a layer, once they have accumulated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves = torch.ones(6, 12)
+        self.halves[:3] = 0.5
+        self.fc1.weight.register_post_accumulate_grad_hook(self.masked)
+
+    def masked(self, parameter: Tensor) -> None:
+        parameter.grad.mul_(self.halves)
+
+
+class Holding(Layers):
+    """Trains the layer that it knew when it was built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known = [self.fc1.weight]
+        self.fc1.register_forward_hook(lambda module, arguments, output: self.trained(arguments[0], output))
+
+    def trained(self, x: Tensor, output: Tensor) -> Tensor:
+        if not self.training:
+            return output
+        known = functional.linear(x, self.known[0], self.fc1.bias[: len(self.known[0])])
+        known = functional.pad(known, (0, output.shape[1] - known.shape[1]))
+        return output.detach() + known - known.detach()
+
+
+class WidthError(Exception):
+    """A host's own."""
+
+
+class StoppingAtWidth(Layers):
+    """Knows its width by heart, in training and with an exception of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act.register_forward_pre_hook(StoppingAtWidth.checked)
+
+    def checked(self, arguments: tuple[Tensor]) -> None:
+        if self.training and arguments[0].shape[1] != 6:
+            raise WidthError("expected 6")
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        (Averaging, "breaks a training pass: RuntimeError: The size of tensor a"),
+        (Masking, "breaks a training pass: RuntimeError: "),
+        (Holding, "leaves fc1.weight without gradient in training"),
+        (StoppingAtWidth, "breaks a training pass: WidthError: expected 6"),
+    ],
+)
+def test_a_fold_that_training_could_not_go_on_from_is_undone_and_the_run_goes_on(rig_of, toy_task, host, why):
+    def grown_run():
+        torch.default_generator.manual_seed(2)
+        run = rig_of(host(), toy_task)
+        run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+        run.train(6)
+        return run
+
+    run, unfolded = grown_run(), grown_run()
+    failure = run.failure(run.directive("FOLD"))
+    assert f"folding seed s1 {why}" in failure
+    run.do(run.directive("DROP_TWIN"))
+    unfolded.do(unfolded.directive("DROP_TWIN"))
+    assert run.arm.digest() == unfolded.arm.digest()
+    for each in (run, unfolded):
+        each.train(3)
+    assert run.arm.digest() == unfolded.arm.digest()
+    assert run.executor.seeds == ("s1",)
+    assert tuple(run.arm.model.fc1.weight.shape) == (6, 12)
+
+
+class Skipping(Layers):
+    """Leaves its two layers out of every other training pass, by chance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = nn.Linear(12, 5)
+        self.register_forward_hook(Skipping.skipped)
+
+    def skipped(self, arguments: tuple[Tensor], output: Tensor) -> Tensor:
+        beside = self.beside(arguments[0])
+        return beside if self.training and torch.rand(()).item() < 0.5 else output + beside
+
+
+def test_a_layer_that_training_skips_by_chance_folds_all_the_same(rig_of, toy_task):
+    folds = 0
+    for seed_id in ("s1", "s2", "s3", "s4"):
+        run = rig_of(Skipping(), toy_task)
+        run.graft("span.linear", "span_linear:fc1-fc2", seed_id, width=4)
+        run.train(6)
+        folds += run.do(run.directive("FOLD", seed_id), run.directive("DROP_TWIN", seed_id)).reports[0].folded
+    assert folds == 4

@@ -80,7 +80,7 @@ def test_a_scheduler_has_one_entry_for_each_group_before_with_and_after_a_seed(r
     assert {len(values) for values in wiring._group_lists(run.arm.scheduler)} <= {2}
     graft = run.arm.grafts[0]
     if ends == "folded":
-        fold(run.arm, graft, run.step, run.outputs)
+        fold(run.arm, graft, run.step, run.outputs, run.reached)
     else:
         run.arm.detach(graft)
     assert {len(values) for values in wiring._group_lists(run.arm.scheduler)} <= {1}

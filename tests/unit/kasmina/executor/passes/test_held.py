@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from esper.kasmina.executor import TrainingArm
@@ -201,3 +202,43 @@ def test_a_saved_view_doesnt_bring_the_data_set_along() -> None:
     torch.save(held(host).tree, file)
     assert len(file.getvalue()) < 100_000
     assert INPUTS.shape == (5, 4)
+
+
+class Referring(Host):
+    """Knows a parameter, a buffer that it replaces, and an activation by weak references."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average: Tensor = torch.zeros(6)
+        self.weak = [weakref.ref(self.fc1.weight), weakref.ref(self.average), weakref.ref(self)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.fc1(x)
+        self.average = hidden.detach().mean(0) + self.weak[1]()
+        self.weak = [weakref.ref(self.fc2.weight), weakref.ref(self.average), weakref.ref(hidden)]
+        return self.fc2(hidden - self.average)
+
+
+def test_weak_references_point_to_the_like_parts_of_the_network_that_takes_them() -> None:
+    model = built(Referring)
+    start = held(model).marks
+    step(model)
+    now = held(model)
+    assert now.losses(start) == []
+    again = built(Referring)
+    kept = again.weak
+    put_back(again, through_a_file(now.tree))
+    assert again.weak is kept
+    assert again.weak[0]() is again.fc2.weight
+    assert again.weak[1]() is again.average
+    assert torch.equal(again.average, model.average)
+    assert again.weak[2]() is None is model.weak[2]()
+
+
+def test_a_weak_reference_that_a_pass_moved_is_put_back() -> None:
+    model = built(Referring)
+    references, average = list(model.weak), model.average
+    with side_pass([model], key=1, training=None), torch.no_grad():
+        model(INPUTS)
+    assert all(now is before for now, before in zip(model.weak, references, strict=True))
+    assert model.weak[1]() is model.average is average
