@@ -188,7 +188,7 @@ class Services:
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
-                        remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; does it run there?"
+                        remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; {_remedy(name, child)}"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()
@@ -240,6 +240,13 @@ class Services:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+
+
+def _remedy(name: str, child: Child | None) -> str:
+    """What to do about a service that doesn't answer; its address may be one that a resumed run had."""
+    if child is not None:
+        return "the machine may be overloaded: try again"
+    return f"start it there, or choose another with --{name} (HOST:PORT, unix:PATH, or spawn for one of the run's own)"
 
 
 def _yield_to_training(pid: int) -> None:

@@ -39,7 +39,7 @@ def test_a_service_that_is_not_there_is_named_with_its_place(tmp_path: Path) -> 
         weatherlight=absent, tamiyo=absent, kasmina=absent, state_dir=tmp_path, connect_timeout_s=0.3
     )
     with (
-        pytest.raises(ServiceUnavailable, match=r"'weatherlight'.*no answer at unix:.*absent.sock within 0.3 s"),
+        pytest.raises(ServiceUnavailable, match=r"'weatherlight'.*absent.sock within 0.3 s; start it.*--weatherlight"),
         Services(config, None, lambda name, text: None),
     ):
         pass
