@@ -16,11 +16,14 @@ from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.leyline import CommandOutcome, DirectiveKind
 from esper.tolaria.record.events import gate_fields, rationale_of, transition_fields
+from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.history import OPERATOR
 from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
 
 REFRESH_NS = NS_PER_S // 4
 LINE_INTERVAL_NS = 5 * NS_PER_S
+# A reason that lasts is told again so often, with its numbers of then.
+REASON_INTERVAL_NS = 60 * NS_PER_S
 # A seed's life is shown by itself, and so is the command that begins one.
 SHOWN_OTHERWISE = ("SEED_ALIVE", "PLATEAU", "FORCED", "GATE_PASSED", "GATE_FAILED")
 LEVEL_STYLE = {"INFO": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
@@ -34,6 +37,8 @@ class State:
         self.step: StepDone | None = None
         self.boundary: Boundary | None = None
         self.epoch: EpochDone | None = None
+        self.waits: Reason | None = None
+        """Why nothing grows now; None where growth speaks for itself."""
         self._reason: str | None = None
         self._times_ms: deque[float] = deque(maxlen=50)
 
@@ -46,9 +51,10 @@ class State:
         self.boundary = boundary
         before, now = self._reason, boundary.reason
         self._reason = None if now is None else now.name
-        if now is None or now.name == before or now.name in SHOWN_OTHERWISE:
+        self.waits = None if now is None or now.name in SHOWN_OTHERWISE else now
+        if self.waits is None or self.waits.name == before:
             return happenings(boundary)
-        return [*happenings(boundary), f"no growth: {now.in_words()}"]
+        return [*happenings(boundary), f"no growth: {self.waits.in_words()}"]
 
     @property
     def step_ms(self) -> float:
@@ -86,6 +92,7 @@ class PlainDisplay(Observer):
         self._clock = clock
         self._state = State()
         self._line_due_ns = 0
+        self._reason_due_ns = 0
 
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -98,12 +105,19 @@ class PlainDisplay(Observer):
         self._state.note_steps(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
+        before = self._state.waits
         for text in self._state.note_boundary(boundary):
             self._print(f"step {boundary.step}  {text}")
         now_ns = self._clock.monotonic_ns()
+        waits = self._state.waits
+        if waits is not None and (before is None or before.name != waits.name):
+            self._reason_due_ns = now_ns + REASON_INTERVAL_NS
         if now_ns >= self._line_due_ns:
             self._line_due_ns = now_ns + LINE_INTERVAL_NS
             self._print(self._state.line())
+        if waits is not None and now_ns >= self._reason_due_ns:
+            self._reason_due_ns = now_ns + REASON_INTERVAL_NS
+            self._print(f"step {boundary.step}  no growth: {waits.with_since()}")
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -182,7 +196,7 @@ class LiveDisplay(Observer):
                 f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
                 f"{self._state.step_ms:.2f} ms/step",
             )
-            why = Text("" if boundary.reason is None else f"growth: {boundary.reason.in_words()}", style="dim")
+            why = Text("" if boundary.reason is None else f"growth: {boundary.reason.with_since()}", style="dim")
             return Group(self._progress, table, why, seed_table(boundary.seeds))
         return Group(self._progress)
 

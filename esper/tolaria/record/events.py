@@ -2,7 +2,8 @@
 
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
-Kinds: run, boundary, epoch, growth (why the run grows or waits, at each change), decision, command, directive,
+Kinds: run, boundary, epoch (also with the growth reason's numbers of then), growth (why the run grows or waits, at each
+change), decision, command, directive,
 transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC),
 `kind` and, where it has one, `step`.
 """
@@ -110,9 +111,7 @@ class EventLog(Observer):
             self.write("directive", **directive_fields(report))
         if boundary.result is None:
             return
-        if boundary.reason is not None and boundary.reason.name != self._reason:
-            self._reason = boundary.reason.name
-            self.write("growth", step=boundary.step, reason=boundary.reason.name, detail=boundary.reason.detail)
+        self._growth(boundary)
         decision = boundary.result.decision
         if decision is not None and decision.command_ids:
             reasons = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
@@ -126,6 +125,12 @@ class EventLog(Observer):
         for gate in boundary.result.gates:
             self.write("gate", **gate_fields(gate))
 
+    def _growth(self, boundary: Boundary) -> None:
+        before, reason = self._reason, boundary.reason
+        self._reason = None if reason is None else reason.name
+        if reason is not None and reason.name != before:
+            self.write("growth", step=boundary.step, **reason.as_fields())
+
     def _command(self, boundary: Boundary, outcome: CommandOutcome) -> None:
         fields = outcome_fields(outcome)
         decision = boundary.result.decision if boundary.result else None
@@ -138,6 +143,7 @@ class EventLog(Observer):
         for notice in notices:
             if notice.name == "tolaria.rollback":
                 self._steps.clear()
+                self._reason = None  # what was written of it may be undone
             cause = {"cause": notice.cause} if notice.cause else {}
             self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
 
@@ -151,6 +157,8 @@ class EventLog(Observer):
             "val_accuracy": done.validation_accuracy,
             "duration_s": done.duration_s,
         }
+        if done.reason is not None:
+            fields["growth"] = done.reason.as_fields()
         self._add("epoch", fields)
         self._write_out_if_due()
 

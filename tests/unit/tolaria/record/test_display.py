@@ -259,3 +259,18 @@ def test_the_table_gives_a_gain_with_its_error_once_it_was_measured() -> None:
 def test_the_last_lines_say_how_it_ended(change: dict[str, Any], words: str) -> None:
     assert words not in closing(SUMMARY)
     assert words in closing({**SUMMARY, **change})
+
+
+def test_a_reason_that_lasts_is_told_again_with_its_numbers_of_now() -> None:
+    clock = ManualClock()
+    display, stream = plain(clock)
+    display.on_start(started())
+    for step in range(10, 1310, 10):
+        why = Reason(name="WARMING_UP", detail=f"step {step} of 5000", since_step=10)
+        display.on_boundary(boundary(step, result=PacketResult(packet_index=1), reason=why))
+        clock.advance(1.0)
+    assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
+        "step 10  no growth: warming up: step 10 of 5000",
+        "step 610  no growth: warming up: step 610 of 5000 (since step 10)",
+        "step 1210  no growth: warming up: step 1210 of 5000 (since step 10)",
+    ]
