@@ -22,6 +22,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from esper.core.enums import short_name
+from esper.core.files import named
 from esper.leyline import (
     CommandOutcome,
     DecisionReason,
@@ -52,6 +53,7 @@ class EventLog(Observer):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps: list[StepDone] = []
         self._waiting: list[tuple[float, str, Fields]] = []
@@ -64,8 +66,9 @@ class EventLog(Observer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write_out()
-        self._file.close()
+        with named(self._path):
+            self._write_out()
+            self._file.close()
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event."""
@@ -79,7 +82,8 @@ class EventLog(Observer):
         """Whole lines at once: each write hands the interpreter to other threads, and a kill may cut it short."""
         waiting, self._waiting = self._waiting, []
         self._written_s = time.monotonic()
-        self._file.write("".join(line(*event) for event in waiting))
+        with named(self._path):
+            self._file.write("".join(line(*event) for event in waiting))
 
     def _write_out_if_due(self) -> None:
         if time.monotonic() - self._written_s >= LONGEST_WAIT_S:
@@ -148,7 +152,7 @@ class EventLog(Observer):
             self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
 
     def on_epoch(self, done: EpochDone) -> None:
-        fields = {
+        fields: Fields = {
             "step": done.step,
             "epoch": done.epoch,
             "train_loss": done.train_loss,

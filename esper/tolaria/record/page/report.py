@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from esper.core.files import named
 from esper.tolaria.record.page import plots
 from esper.tolaria.record.reading import INCIDENTS, read_events, standing
 
@@ -34,7 +35,8 @@ def write_report(run_dir: Path) -> Path:
     """Draw report.html from summary.json and events.jsonl of `run_dir`; return its path."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     path = run_dir / "report.html"
-    path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
+    with named(path):
+        path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
     return path
 
 

@@ -242,3 +242,11 @@ def test_a_reason_is_told_again_where_another_course_begins(tmp_path: Path) -> N
         ("90 are left", 30),
         ("0 are left", 30),
     ]
+
+
+def test_a_file_that_cant_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught, EventLog(path) as log:
+        log.write("run", step=0)
+    assert caught.value.filename == str(path)
