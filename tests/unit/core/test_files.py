@@ -39,5 +39,5 @@ def test_a_failed_write_names_its_file(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left on device: .*summary.json"):
+    with pytest.raises(OSError, match=r"No space left on device: .*summary\.json"):
         write_atomically(tmp_path / "summary.json", b"new")
