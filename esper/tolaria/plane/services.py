@@ -7,10 +7,8 @@ and end with their parent. Only what was started here is stopped here.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +22,7 @@ from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, Unwri
 from esper.core.keys import new_secret
 from esper.rpc.clients import Channel, Tls, channel
 from esper.rpc.clients.health import wait_serving
+from esper.tolaria.plane.runtime_dir import RuntimeDir
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 SPAWN = "spawn"
@@ -106,7 +105,7 @@ class Services:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        self._runtime_dir = Path(tempfile.mkdtemp(prefix="esper-", dir=os.environ.get("XDG_RUNTIME_DIR") or None))
+        self._runtime_dir = RuntimeDir()
         self.endpoints: dict[str, str] = {}
 
     def __enter__(self) -> Services:
@@ -126,7 +125,7 @@ class Services:
         """Start what is to be spawned and wait until every service serves."""
         for name in START_ORDER:
             endpoint = self._config.endpoint(name)
-            self.endpoints[name] = f"unix:{self._runtime_dir / name}.sock" if endpoint == SPAWN else endpoint
+            self.endpoints[name] = f"unix:{self._runtime_dir.path / name}.sock" if endpoint == SPAWN else endpoint
         for name in self._config.spawned:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in START_ORDER:
@@ -141,7 +140,7 @@ class Services:
             for name in reversed(START_ORDER):
                 if child := self._children.get(name):
                     self._end(child)
-        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        self._runtime_dir.remove()
         self._stopped.set()
 
     def tls(self, name: str) -> Tls | None:
