@@ -109,10 +109,12 @@ class Snapshot:
             raise ConfigError(
                 "run_id", run_id, f"the checkpoint belongs to run {self.run_id}; give that run_id or none"
             )
-        free = FREE_SETTINGS | {length_of(self.settings)[0]} if self.is_shorter_than(config) else FREE_SETTINGS
+        unit, _ = length_of(self.settings)
+        free = FREE_SETTINGS | {unit} if self.is_shorter_than(config) else FREE_SETTINGS
         for name, value in settings_of(config).items():
             if name not in free and self.settings.get(name) != value:
-                raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; give the same")
+                remedy = "give the same, or more to extend it" if name == unit else "give the same"
+                raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; {remedy}")
         if self.data_digest != data_digest:
             arrived, expected = data_digest[:DIGITS], self.data_digest[:DIGITS]
             remedy = f"its samples have changed since the checkpoint: digest {arrived}, expected {expected}"
