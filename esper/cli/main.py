@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +46,8 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except (UsageError, EsperError) as error:
         streams.say(f"esper: {error}", sys.stderr)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         return 1  # the reader of our output went away, e.g. `| head`
     except OSError as error:

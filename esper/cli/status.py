@@ -60,10 +60,12 @@ def from_events(events: Iterable[Record]) -> dict[str, Any]:
             found["growth_reason"] = {
                 "reason": event["reason"],
                 "detail": event["detail"],
-                "since_step": event["step"],
+                "since_step": event.get("since_step", event["step"]),
             }
         elif kind == "epoch":
             found["val_accuracy"] = event.get("val_accuracy")
+            if "growth" in event:
+                found["growth_reason"] = event["growth"]
         elif kind == "command":
             found["commands"]["issued"] += 1
             found["commands"]["accepted"] += bool(event["accepted"])

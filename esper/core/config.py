@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from esper.core.errors import ConfigError
+from esper.core.injected_variables import is_injected
 from esper.core.nearest import nearest
 from esper.core.retired_variables import refuse_retired
 
@@ -143,6 +144,8 @@ def _from_environment(
     for name, value in environ.items():
         if prefix and name.startswith(prefix):
             key = name[len(prefix) :].replace("__", ".").lower()
+            if key not in schema and is_injected(name, value):
+                continue
             if key not in schema:
                 raise _unknown_key(name, value, "environment", _variables(prefix, schema))
             yield key, value

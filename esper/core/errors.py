@@ -21,6 +21,7 @@ EsperError
   AsyncTimeoutError              also a TimeoutError
   StorageError                   a file or database can't be used
     CorruptRecord                what was stored is damaged
+    UnwritableStorage            nothing more can be written: no room, or no right to
 """
 
 from __future__ import annotations
@@ -163,3 +164,7 @@ class StorageError(EsperError):
 
 class CorruptRecord(StorageError):
     """What was stored is damaged, and not just cut off at its end."""
+
+
+class UnwritableStorage(StorageError):
+    """Nothing more can be written, for want of room or of the right to; what was written stands."""

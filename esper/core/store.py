@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
@@ -29,9 +30,10 @@ CLOSE_TIMEOUT_S = 10.0
 
 
 def end_process(error: BaseException) -> None:
-    """What a failed commit does: no cleanup could be trusted."""
-    print(f"storage failed, the process ends: {error}", file=sys.stderr, flush=True)
-    os._exit(1)
+    """What a failed commit does: no cleanup could be trusted. Whoever started the process reads its exit code."""
+    with suppress(OSError):  # its log may be on the same full disk
+        print(f"storage failed, the process ends: {error}", file=sys.stderr, flush=True)
+    os._exit(os.EX_IOERR)
 
 
 @dataclass(slots=True, eq=False)

@@ -94,6 +94,8 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
         return _fail(name, error, EXIT_CONFIG)
     except EsperError as error:
         return _fail(name, error, EXIT_FAILED)
+    except KeyboardInterrupt:  # before the loop handles signals
+        return 128 + signal.SIGINT
     except Exception as error:
         log.debug("unexpected", exc_info=True)
         return _fail(name, f"unexpected {type(error).__name__}: {error} (--log-level debug shows more)", EXIT_FAILED)

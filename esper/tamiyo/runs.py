@@ -187,16 +187,19 @@ def state_from(blob: RunStateBlob, run_id: str) -> TamiyoRunState:
     return state
 
 
+_REMEDY = "resume that run from its own directory (--resume), or give another one a name of its own (--run-id)"
+
+
 def _require_successor(known: Run, spec: TamiyoRunSpec) -> None:
     if spec.generation < known.generation:
         raise LifecycleConflict(
-            f"run {known.run_id} is open in generation {known.generation}, a request for {spec.generation} is too late"
+            f"run {known.run_id} is open in generation {known.generation}, a request for {spec.generation} "
+            f"is too late; {_REMEDY}"
         )
     # Before its first packet a run has nothing to lose: its answer may have been lost, so it may be opened again.
     if spec.generation == known.generation and known.state.HasField("packet_index"):
         raise LifecycleConflict(
-            f"run {known.run_id} is open in generation {spec.generation} and has decisions; "
-            "close it, or open the next generation"
+            f"run {known.run_id} is open in generation {spec.generation} and has decisions; {_REMEDY}"
         )
 
 

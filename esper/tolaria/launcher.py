@@ -1,8 +1,8 @@
 """`tolaria-train`: settings from flags, environment and file; one run or a comparison; one line for every error.
 
-Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 78 a setting can't be used,
-129, 130 and 143 stopped by a terminal that hung up, Ctrl-C or SIGTERM after a checkpoint. Whether anybody takes what is
-printed changes nothing: the run goes on, its files say all.
+Exit codes: 0 done, 1 failed, 64 wrong usage, 74 nothing more can be written (make room, then --resume), 75 a service
+can't be reached (try again), 78 a setting can't be used, 129, 130 and 143 stopped by a terminal that hung up, Ctrl-C or
+SIGTERM after a checkpoint. Whether anybody takes what is printed changes nothing: the run goes on, its files say all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from rich.console import Console
 
 from esper.core import streams
 from esper.core.config import Loaded, described, load
-from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
+from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, UnwritableStorage
+from esper.core.files import UNWRITABLE
 from esper.core.streams import say
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
@@ -67,7 +68,11 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
         return _fail(error, EXIT_USAGE if error.key == "command line" else EXIT_CONFIG)
     except ServiceUnavailable as error:
         return _fail(error, EXIT_RETRY)
-    except (EsperError, OSError) as error:
+    except UnwritableStorage as error:
+        return _fail(error, os.EX_IOERR)
+    except OSError as error:
+        return _fail(*_of_system(error))
+    except EsperError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 128 + (interruption.number or signal.SIGINT)
@@ -81,6 +86,15 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
 def _fail(error: object, code: int) -> int:
     say(f"tolaria-train: {error}", sys.stderr)
     return code
+
+
+def _of_system(error: OSError) -> tuple[object, int]:
+    """What the system refused, and the exit code; where nothing more can be written, what to do about it."""
+    if error.errno not in UNWRITABLE:
+        return error, 1
+    place = error.filename or "a file"
+    remedy = "make room there, then give --resume if the run had begun, or choose another --run-dir"
+    return f"{place} can't be written: {error.strerror}; {remedy}", os.EX_IOERR
 
 
 def unexpected(error: Exception) -> str:

@@ -89,8 +89,6 @@ def grow(
     check_free(config.run_dir, options)
     if options.resume and (summary := unwritten_summary(config)) is not None:
         return _completed(config, summary, observers)
-    if options.demo_faults:
-        config = replace(config, deadline_s=min(config.deadline_s, FAULT_DEADLINE_S))
     run = prepare(config, lambda digest: plane.link.fetch_artifact(digest))
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -111,8 +109,14 @@ def grow(
         watching = Observers(SummaryFile(config.run_dir), everyone, board)
         if config.grow == "never":
             return _agreed(_trained(run, lambda opening: NullControl(), watching, options, interruption))
-        plane = stack.enter_context(connected(config, run.run_id, board.pin))
+        plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin))
         return _agreed(_grown(run, plane, watching, options, interruption))
+
+
+def _impatient(config: TrainConfig, options: RunOptions) -> TrainConfig:
+    """Where faults are injected, a slow Tamiyo is not waited for long; the run's own settings stay as they are."""
+    shorter = min(config.deadline_s, FAULT_DEADLINE_S) if options.demo_faults else config.deadline_s
+    return replace(config, deadline_s=shorter)
 
 
 def _agreed(summary: dict[str, Any]) -> dict[str, Any]:

@@ -176,6 +176,7 @@ class Trainer:
                 validation_loss=loss,
                 validation_accuracy=accuracy,
                 duration_s=(now_ns - self._epoch_started_ns) / 1e9,
+                reason=session.progress.reason.now,
             )
         )
         session.progress.meter = EpochMeter()

@@ -164,7 +164,10 @@ def _require_generation(row: RunRow | None, spec: KasminaRunSpec, choice: SlotCh
     if spec.generation == row.state.generation and is_untouched and _kept(spec, choice) == row.spec:
         return
     known = row.state.generation
-    detail = f"run {spec.training_run_id} is at generation {known}, this opens {spec.generation}; open a higher one"
+    detail = (
+        f"run {spec.training_run_id} is known here at generation {known}, this opens generation {spec.generation}; "
+        "resume that run from its own directory (--resume), or give another one a name of its own (--run-id)"
+    )
     raise LifecycleConflict(detail)
 
 

@@ -161,7 +161,6 @@ class Boundaries:
     def _note(self, result: PacketResult) -> None:
         session = self._session
         session.progress.history.note(result)
-        session.progress.reason.note(result, session.progress.step)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
@@ -170,6 +169,8 @@ class Boundaries:
             session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
+        is_conservative = session.progress.mode.is_conservative
+        session.progress.reason.note(result, session.progress.step, is_conservative=is_conservative)
         if result.failure is not None:
             self._told_causes.add(result.cause)
         elif session.progress.mode.name == "normal":

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import ServiceUnavailable
 from esper.core.keys import Keyring, load_keyring
 from esper.rpc.clients import Tls
 from esper.tolaria.config import TrainConfig
@@ -41,5 +42,8 @@ def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]
         link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK)
         try:
             yield Plane(services=services, keyring=keyring, link=link)
+        except ServiceUnavailable as error:
+            # It isn't reached because it ended: its own last word says more.
+            raise services.death() or error from error
         finally:
             link.close()

@@ -7,10 +7,8 @@ and end with their parent. Only what was started here is stopped here.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,10 +18,11 @@ from pathlib import Path
 from types import TracebackType
 
 from esper.core.child import child_command
-from esper.core.errors import ConfigError, EsperError, ServiceUnavailable
+from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, UnwritableStorage
 from esper.core.keys import new_secret
 from esper.rpc.clients import Channel, Tls, channel
 from esper.rpc.clients.health import wait_serving
+from esper.tolaria.plane.runtime_dir import RuntimeDir
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 SPAWN = "spawn"
@@ -76,6 +75,8 @@ class Child:
     endpoint: str
     process: subprocess.Popen[bytes]
     restarts: int = 0
+    storage_death: EsperError | None = None
+    """What it last died of, where its storage failed: it was started again since, but can hardly write more now."""
 
 
 def run_secret(path: Path, environ: Mapping[str, str], *, are_all_spawned: bool) -> str | None:
@@ -104,7 +105,7 @@ class Services:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        self._runtime_dir = Path(tempfile.mkdtemp(prefix="esper-", dir=os.environ.get("XDG_RUNTIME_DIR") or None))
+        self._runtime_dir = RuntimeDir()
         self.endpoints: dict[str, str] = {}
 
     def __enter__(self) -> Services:
@@ -124,7 +125,7 @@ class Services:
         """Start what is to be spawned and wait until every service serves."""
         for name in START_ORDER:
             endpoint = self._config.endpoint(name)
-            self.endpoints[name] = f"unix:{self._runtime_dir / name}.sock" if endpoint == SPAWN else endpoint
+            self.endpoints[name] = f"unix:{self._runtime_dir.path / name}.sock" if endpoint == SPAWN else endpoint
         for name in self._config.spawned:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in START_ORDER:
@@ -139,7 +140,7 @@ class Services:
             for name in reversed(START_ORDER):
                 if child := self._children.get(name):
                     self._end(child)
-        shutil.rmtree(self._runtime_dir, ignore_errors=True)
+        self._runtime_dir.remove()
         self._stopped.set()
 
     def tls(self, name: str) -> Tls | None:
@@ -181,26 +182,43 @@ class Services:
         link = self.open_channel(name)
         try:
             while True:
-                if child is not None and child.process.poll() is not None:
-                    raise self._failed_start(child)
+                if (death := self.death()) is not None:
+                    raise death
                 try:
                     wait_serving(link, "", timeout_s=min(1.0, timeout_s))
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
-                        remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; does it run there?"
+                        remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; {_remedy(name, child)}"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()
 
-    def _failed_start(self, child: Child) -> EsperError:
-        log = self._config.state_dir / f"{child.name}.log"
-        lines = log.read_text(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "it printed nothing"
-        code = child.process.returncode
-        if code == 78:
+    def death(self) -> EsperError | None:
+        """Why a service that was started here can't serve: it has ended, or its storage failed. None if none has."""
+        for child in self._children.values():
+            if (code := child.process.poll()) is not None:
+                return self._death_of(child, code)
+        return next((child.storage_death for child in self._children.values() if child.storage_death), None)
+
+    def _death_of(self, child: Child, code: int) -> EsperError:
+        log, last = self._log(child), self._last_line(child)
+        if code == os.EX_CONFIG:
             return ConfigError(f"services.{child.name}", child.endpoint, last)
-        return ServiceUnavailable("tolaria", "service", child.name, f"it ended with code {code}: {last} (see {log})")
+        if code == os.EX_IOERR:
+            remedy = "make room there if none is left, then start the run again (with --resume if it had begun)"
+            return UnwritableStorage(f"service {child.name} can't write: {last}; {remedy}")
+        return ServiceUnavailable("tolaria", "service", child.name, f"it ended {_how(code)}: {last} (see {log})")
+
+    def _log(self, child: Child) -> Path:
+        return self._config.state_dir / f"{child.name}.log"
+
+    def _last_line(self, child: Child) -> str:
+        """What a child said last; a full disk may have kept it from saying anything."""
+        with suppress(OSError):
+            if lines := self._log(child).read_text(errors="replace").strip().splitlines():
+                return lines[-1]
+        return f"it printed nothing; is there room in {self._config.state_dir}?"
 
     def _supervise(self) -> None:
         """Start a dead child again, slower each time. A child ends with the thread that started it, so it stays."""
@@ -215,8 +233,9 @@ class Services:
         if child.restarts > self._config.restart_limit:
             return
         child.restarts += 1
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"code {code}"
-        self._on_event("service_lost", f"{child.name} ended with {how}")
+        why = "" if code < 0 else f": {self._last_line(child)}"
+        child.storage_death = self._death_of(child, code) if code == os.EX_IOERR else None
+        self._on_event("service_lost", f"{child.name} ended {_how(code)}{why}")
         if child.restarts > self._config.restart_limit:
             self._on_event("service_given_up", f"{child.name} died {child.restarts} times; it stays down")
             return
@@ -240,6 +259,18 @@ class Services:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+
+
+def _how(code: int) -> str:
+    """An end in words, by the code that `Popen` gives it."""
+    return f"with signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+
+
+def _remedy(name: str, child: Child | None) -> str:
+    """What to do about a service that doesn't answer; its address may be one that a resumed run had."""
+    if child is not None:
+        return "the machine may be overloaded: try again"
+    return f"start it there, or choose another with --{name} (HOST:PORT, unix:PATH, or spawn for one of the run's own)"
 
 
 def _yield_to_training(pid: int) -> None:

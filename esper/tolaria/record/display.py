@@ -16,13 +16,23 @@ from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.leyline import CommandOutcome, DirectiveKind
 from esper.tolaria.record.events import gate_fields, rationale_of, transition_fields
+from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.history import OPERATOR
 from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
 
 REFRESH_NS = NS_PER_S // 4
 LINE_INTERVAL_NS = 5 * NS_PER_S
+# A reason that lasts is told again so often, with its numbers of then.
+REASON_INTERVAL_NS = 60 * NS_PER_S
 # A seed's life is shown by itself, and so is the command that begins one.
 SHOWN_OTHERWISE = ("SEED_ALIVE", "PLATEAU", "FORCED", "GATE_PASSED", "GATE_FAILED")
+# The seeds' columns, by the least width of the terminal that has room for them.
+WIDE = 100
+COLUMNS = (
+    (WIDE, ("seed", "blueprint", "slot", "stage", "alpha", "gain")),
+    (70, ("seed", "slot", "stage", "alpha", "gain")),
+    (0, ("seed", "slot", "stage", "alpha")),
+)
 LEVEL_STYLE = {"INFO": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
@@ -34,6 +44,8 @@ class State:
         self.step: StepDone | None = None
         self.boundary: Boundary | None = None
         self.epoch: EpochDone | None = None
+        self.waits: Reason | None = None
+        """Why nothing grows now; None where growth speaks for itself."""
         self._reason: str | None = None
         self._times_ms: deque[float] = deque(maxlen=50)
 
@@ -46,9 +58,10 @@ class State:
         self.boundary = boundary
         before, now = self._reason, boundary.reason
         self._reason = None if now is None else now.name
-        if now is None or now.name == before or now.name in SHOWN_OTHERWISE:
+        self.waits = None if now is None or now.name in SHOWN_OTHERWISE else now
+        if self.waits is None or self.waits.name == before:
             return happenings(boundary)
-        return [*happenings(boundary), f"no growth: {now.in_words()}"]
+        return [*happenings(boundary), f"no growth: {self.waits.in_words()}"]
 
     @property
     def step_ms(self) -> float:
@@ -86,6 +99,7 @@ class PlainDisplay(Observer):
         self._clock = clock
         self._state = State()
         self._line_due_ns = 0
+        self._reason_due_ns = 0
 
     def _print(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -98,16 +112,23 @@ class PlainDisplay(Observer):
         self._state.note_steps(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
+        before = self._state.waits
         for text in self._state.note_boundary(boundary):
             self._print(f"step {boundary.step}  {text}")
         now_ns = self._clock.monotonic_ns()
+        waits = self._state.waits
+        if waits is not None and (before is None or before.name != waits.name):
+            self._reason_due_ns = now_ns + REASON_INTERVAL_NS
         if now_ns >= self._line_due_ns:
             self._line_due_ns = now_ns + LINE_INTERVAL_NS
             self._print(self._state.line())
+        if waits is not None and now_ns >= self._reason_due_ns:
+            self._reason_due_ns = now_ns + REASON_INTERVAL_NS
+            self._print(f"step {boundary.step}  no growth: {waits.with_since()}")
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
-            self._print(f"step {notice.step}  {notice.level.lower()}: {notice.message}")
+            self._print(in_line(notice))
 
     def on_epoch(self, done: EpochDone) -> None:
         self._state.epoch = done
@@ -156,8 +177,7 @@ class LiveDisplay(Observer):
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
             style = LEVEL_STYLE.get(notice.level, "white")
-            text = Text(f"step {notice.step}  {notice.message}", style=style)
-            self._live.console.print(text)
+            self._live.console.print(Text(in_line(notice), style=style))
 
     def on_epoch(self, done: EpochDone) -> None:
         self._state.epoch = done
@@ -171,34 +191,46 @@ class LiveDisplay(Observer):
         self._live.stop()
 
     def _render(self) -> Group:
-        table = Table.grid(padding=(0, 3))
         boundary, epoch = self._state.boundary, self._state.epoch
         if boundary is not None:
             accuracy = epoch.validation_accuracy if epoch else None
-            table.add_row(
+            figures = (
                 f"loss [bold]{boundary.packet.metrics.smoothed_loss:.4f}[/bold]",
                 "" if accuracy is None else f"accuracy [bold]{100 * accuracy:.2f} %[/bold]",
                 f"{boundary.packet.metrics.parameters:,} parameters",
                 f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
                 f"{self._state.step_ms:.2f} ms/step",
             )
-            why = Text("" if boundary.reason is None else f"growth: {boundary.reason.in_words()}", style="dim")
-            return Group(self._progress, table, why, seed_table(boundary.seeds))
+            line = Text.from_markup("   ".join(filter(None, figures)))
+            why = Text("" if boundary.reason is None else f"growth: {boundary.reason.with_since()}", style="dim")
+            return Group(self._progress, line, why, seed_table(boundary.seeds, self._console.width))
         return Group(self._progress)
 
 
-def seed_table(seeds: Sequence[SeedView]) -> Table:
-    """The seeds with stage, alpha and gain."""
-    table = Table(box=None, padding=(0, 2), show_header=bool(seeds), header_style="dim")
-    for name in ("seed", "blueprint", "slot", "stage", "alpha", "gain"):
-        table.add_column(name)
+def seed_table(seeds: Sequence[SeedView], width: int = WIDE) -> Table:
+    """The seeds, in as many columns as `width` characters have room for; a slot is folded, never cut: its end tells it
+    from others."""
+    columns = next(columns for least, columns in COLUMNS if width >= least)
+    table = Table(box=None, padding=(0, 1), show_header=bool(seeds), header_style="dim")
+    for name in columns:
+        table.add_column(name, overflow="fold", no_wrap=name != "slot")
     for seed in seeds:
-        gain = "" if seed.gain is None else f"{seed.gain:+.4f} ± {seed.gain_standard_error or 0:.4f}"
-        bar = "█" * round(8 * seed.alpha)
-        row = (seed.seed_id, seed.blueprint_id, seed.slot_id, seed.stage, f"{bar:<8} {seed.alpha:.2f}", gain)
+        cells = _cells(seed, with_bar=width >= WIDE)
         style = "green" if seed.stage == "FOSSILIZED" else "" if seed in living(seeds) else "dim"
-        table.add_row(*map(Text, row), style=style)
+        table.add_row(*(Text(cells[name]) for name in columns), style=style)
     return table
+
+
+def _cells(seed: SeedView, *, with_bar: bool) -> dict[str, str]:
+    bar = f"{'█' * round(8 * seed.alpha):<8} " if with_bar else ""
+    return {
+        "seed": seed.seed_id,
+        "blueprint": seed.blueprint_id,
+        "slot": seed.slot_id,
+        "stage": seed.stage,
+        "alpha": f"{bar}{seed.alpha:.2f}",
+        "gain": "" if seed.gain is None else f"{seed.gain:+.4f} ± {seed.gain_standard_error or 0:.4f}",
+    }
 
 
 def opening(started: RunStarted) -> str:
@@ -209,6 +241,11 @@ def opening(started: RunStarted) -> str:
         f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}\n"
         f"task: {started.task}"
     )
+
+
+def in_line(notice: Notice) -> str:
+    """A notice in one line; its level is a word, for those who see no colours."""
+    return f"step {notice.step}  {notice.level.lower()}: {notice.message}"
 
 
 def happenings(boundary: Boundary) -> list[str]:

@@ -2,7 +2,8 @@
 
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
-Kinds: run, boundary, epoch, growth (why the run grows or waits, at each change), decision, command, directive,
+Kinds: run, boundary, epoch (also with the growth reason's numbers of then), growth (why the run grows or waits, at each
+change), decision, command, directive,
 transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC),
 `kind` and, where it has one, `step`.
 """
@@ -21,6 +22,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from esper.core.enums import short_name
+from esper.core.files import named
 from esper.leyline import (
     CommandOutcome,
     DecisionReason,
@@ -51,6 +53,7 @@ class EventLog(Observer):
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps: list[StepDone] = []
         self._waiting: list[tuple[float, str, Fields]] = []
@@ -63,8 +66,9 @@ class EventLog(Observer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._write_out()
-        self._file.close()
+        with named(self._path):
+            self._write_out()
+            self._file.close()
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event."""
@@ -78,7 +82,8 @@ class EventLog(Observer):
         """Whole lines at once: each write hands the interpreter to other threads, and a kill may cut it short."""
         waiting, self._waiting = self._waiting, []
         self._written_s = time.monotonic()
-        self._file.write("".join(line(*event) for event in waiting))
+        with named(self._path):
+            self._file.write("".join(line(*event) for event in waiting))
 
     def _write_out_if_due(self) -> None:
         if time.monotonic() - self._written_s >= LONGEST_WAIT_S:
@@ -110,9 +115,7 @@ class EventLog(Observer):
             self.write("directive", **directive_fields(report))
         if boundary.result is None:
             return
-        if boundary.reason is not None and boundary.reason.name != self._reason:
-            self._reason = boundary.reason.name
-            self.write("growth", step=boundary.step, reason=boundary.reason.name, detail=boundary.reason.detail)
+        self._growth(boundary)
         decision = boundary.result.decision
         if decision is not None and decision.command_ids:
             reasons = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
@@ -126,6 +129,12 @@ class EventLog(Observer):
         for gate in boundary.result.gates:
             self.write("gate", **gate_fields(gate))
 
+    def _growth(self, boundary: Boundary) -> None:
+        before, reason = self._reason, boundary.reason
+        self._reason = None if reason is None else reason.name
+        if reason is not None and reason.name != before:
+            self.write("growth", step=boundary.step, **reason.as_fields())
+
     def _command(self, boundary: Boundary, outcome: CommandOutcome) -> None:
         fields = outcome_fields(outcome)
         decision = boundary.result.decision if boundary.result else None
@@ -138,11 +147,12 @@ class EventLog(Observer):
         for notice in notices:
             if notice.name == "tolaria.rollback":
                 self._steps.clear()
+                self._reason = None  # what was written of it may be undone
             cause = {"cause": notice.cause} if notice.cause else {}
             self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
 
     def on_epoch(self, done: EpochDone) -> None:
-        fields = {
+        fields: Fields = {
             "step": done.step,
             "epoch": done.epoch,
             "train_loss": done.train_loss,
@@ -151,6 +161,8 @@ class EventLog(Observer):
             "val_accuracy": done.validation_accuracy,
             "duration_s": done.duration_s,
         }
+        if done.reason is not None:
+            fields["growth"] = done.reason.as_fields()
         self._add("epoch", fields)
         self._write_out_if_due()
 

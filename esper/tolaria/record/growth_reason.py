@@ -1,6 +1,7 @@
 """Why a run grows or waits now: the policy's first reason with its numbers, an order to pause, or a missing answer.
 
-Kept from boundary to boundary and in every checkpoint, so that whoever looks at a run is told the reason of now.
+Kept from boundary to boundary and in every checkpoint, so that whoever looks at a run is told the reason of now. While
+the run's mode is conservative, so is its reason: what a policy says between two failures would flicker.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class Reason:
         """E.g. "still improving: the loss falls by 70.00% in 100 steps, flat below 60.00%"."""
         return in_words(self.name, self.detail)
 
+    def with_since(self) -> str:
+        """The same, and the step since which it holds: the numbers are of now."""
+        return f"{self.in_words()} (since step {self.since_step:,})"
+
     def as_fields(self) -> dict[str, Any]:
         """As files hold it."""
         return {"reason": self.name, "detail": self.detail, "since_step": self.since_step}
@@ -55,11 +60,20 @@ class GrowthReason:
         """None before the first answer."""
         self._pause: str | None = None
         """Who paused growth and why; None while nobody does."""
+        self._first_packet = 0
 
-    def note(self, result: PacketResult, step: int) -> None:
-        """Take one packet's result."""
+    def forget(self, next_packet: int) -> None:
+        """Another course begins: what was decided for the packets before this one says nothing of it."""
+        self.now, self._first_packet = None, next_packet
+
+    def note(self, result: PacketResult, step: int, *, is_conservative: bool = False) -> None:
+        """Take one packet's result, and whether the run's mode is conservative with it."""
         self._note_pause(result)
+        if result.packet_index < self._first_packet and result.failure is None:
+            return
         name, detail = self._of(result)
+        if is_conservative and name != CONSERVATIVE:
+            name, detail = CONSERVATIVE, self._why_conservative()
         since = self.now.since_step if self.now is not None and self.now.name == name else step
         self.now = Reason(name=name, detail=detail, since_step=since)
 
@@ -72,6 +86,11 @@ class GrowthReason:
         saved = state["now"]
         self.now = saved and Reason(name=saved["reason"], detail=saved["detail"], since_step=saved["since_step"])
         self._pause = state["pause"]
+
+    def _why_conservative(self) -> str:
+        """The last failure, until the mode is normal again."""
+        now = self.now
+        return now.detail if now is not None and now.name == CONSERVATIVE else "an answer was missing"
 
     def _of(self, result: PacketResult) -> tuple[str, str]:
         if result.failure is not None:

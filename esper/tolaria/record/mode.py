@@ -20,6 +20,11 @@ class RunMode:
         """The mode in one word."""
         return NAMES[self.value]
 
+    @property
+    def is_conservative(self) -> bool:
+        """Whether nothing new is grown."""
+        return self.value != SystemMode.SYSTEM_MODE_NORMAL
+
     def note(self, failure: str | None) -> str | None:
         """Take one more result; returns what changed, in words."""
         if failure is not None:

@@ -98,6 +98,8 @@ class EpochDone:
     validation_loss: float
     validation_accuracy: float | None
     duration_s: float
+    reason: Reason | None = None
+    """Why the run grows or waits, with its numbers of now; None before the first answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

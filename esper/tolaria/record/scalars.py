@@ -6,20 +6,35 @@ cross one by one.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.writer import FileWriter
 
+from esper.core.files import named
 from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted
 
 WAIT_S = 1.0
 # More than a second's events: a step that finds the queue full waits for the writer.
 MAX_QUEUE = 10_000
+
+Hook = Callable[[threading.ExceptHookArgs], object]
+
+
+def _but_writers(hook: Hook) -> Hook:
+    """A hook for threads that fail, without the writer's: what fails there is raised again where it is handed over."""
+
+    def quiet(failed: threading.ExceptHookArgs) -> None:
+        if type(failed.thread).__module__ != event_file_writer.__name__:
+            hook(failed)
+
+    return quiet
 
 
 class TensorBoardScalars(Observer):
@@ -36,6 +51,7 @@ class TensorBoardScalars(Observer):
     def _writer(self) -> FileWriter:
         """Opened with the first value: only then is the run's directory this run's own."""
         if self._opened is None:
+            threading.excepthook = _but_writers(threading.excepthook)
             self._opened = FileWriter(str(self._directory), max_queue=MAX_QUEUE, flush_secs=5)
         return self._opened
 
@@ -49,6 +65,10 @@ class TensorBoardScalars(Observer):
         """One event for all values of a step."""
         waiting, self._waiting = self._waiting, []
         self._written_s = time.monotonic()
+        with named(self._directory):
+            self._hand_over(waiting)
+
+    def _hand_over(self, waiting: Sequence[tuple[int, float, dict[str, float]]]) -> None:
         for step, time_s, values in waiting:
             summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
             self._writer.add_summary(summary, step, time_s)

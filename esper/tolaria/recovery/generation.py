@@ -48,4 +48,6 @@ def open_generation(
     )
     progress.history.pin_policy(control.policy_digest)
     position = (0, ()) if snapshot is None else (snapshot.next_packet, snapshot.in_flight)
+    if gives_up_course:
+        progress.reason.forget(position[0])
     return Generation(control, Boundaries(session, Pipeline(control, run.config.packet_lag, *position)))

@@ -14,7 +14,8 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.tolaria.recovery.checkpoint import State
 
-# Settings that may differ between a run and its continuation: where things are, and how long to wait for them.
+# Settings that may differ between a run and its continuation: where things are, and how long to wait for them. They are
+# as they were unless they are given anew.
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
@@ -105,11 +106,15 @@ class Snapshot:
     def check_continues(self, config: TrainConfig, run_id: str, data_digest: str) -> None:
         """Refuse to go on under other settings, but for a greater length, or on other data: that is another run."""
         if self.run_id != run_id:
-            raise ConfigError("run_id", run_id, f"the checkpoint belongs to run {self.run_id}")
-        free = FREE_SETTINGS | {length_of(self.settings)[0]} if self.is_shorter_than(config) else FREE_SETTINGS
+            raise ConfigError(
+                "run_id", run_id, f"the checkpoint belongs to run {self.run_id}; give that run_id or none"
+            )
+        unit, _ = length_of(self.settings)
+        free = FREE_SETTINGS | {unit} if self.is_shorter_than(config) else FREE_SETTINGS
         for name, value in settings_of(config).items():
             if name not in free and self.settings.get(name) != value:
-                raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; give the same")
+                remedy = "give the same, or more to extend it" if name == unit else "give the same"
+                raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; {remedy}")
         if self.data_digest != data_digest:
             arrived, expected = data_digest[:DIGITS], self.data_digest[:DIGITS]
             remedy = f"its samples have changed since the checkpoint: digest {arrived}, expected {expected}"

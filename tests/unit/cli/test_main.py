@@ -92,3 +92,12 @@ def test_a_reader_that_goes_away_is_told_nothing_and_a_full_disk_is_one_line(unb
     assert (code, line.count("; ")) == ("code 1", 0)
     assert "No space left on device" in line
     assert ends(">&-")[1] == ""
+
+
+def test_a_ctrl_c_is_quiet_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("esper.cli.doctor.run", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == ""

@@ -120,3 +120,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / name).write_text("{no json}\n")
     assert main(["status", str(tmp_path)]) == 78
     assert "is damaged" in capsys.readouterr().err
+
+
+def test_the_reason_of_a_run_under_way_has_its_numbers_of_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = {"reason": "WARMING_UP", "detail": "step 7310 of 180000", "since_step": 20}
+    events = [
+        {"kind": "growth", "step": 20, "reason": "WARMING_UP", "detail": "step 10 of 180000", "since_step": 20},
+        {"kind": "epoch", "step": 7320, "epoch": 406, "val_accuracy": 0.9, "growth": now},
+    ]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [EVENTS[0], *events]))
+    assert main(["status", str(tmp_path)]) == 0
+    assert "warming up: step 7310 of 180000 (since step 20)" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -207,5 +208,5 @@ def test_the_default_answer_to_a_failed_commit_ends_the_process(tmp_path: Path) 
     ended = subprocess.run(
         [sys.executable, "-c", ENDS_IN_A_FAILED_COMMIT, str(tmp_path / "a.db")], capture_output=True, text=True
     )
-    assert ended.returncode == 1
+    assert ended.returncode == os.EX_IOERR
     assert "commit failed" in ended.stderr

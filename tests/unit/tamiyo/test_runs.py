@@ -69,7 +69,7 @@ async def test_a_run_with_decisions_is_not_opened_over_them(home: Home, parts: P
         await parts.runs.open(spec(), security(home))
     later, _ = await parts.runs.open(spec(generation=2), security(home))
     assert not later.state.HasField("packet_index")
-    with pytest.raises(LifecycleConflict, match="too late"):
+    with pytest.raises(LifecycleConflict, match=r"too late; .*--run-id"):
         await parts.runs.open(spec(generation=1), security(home))
 
 

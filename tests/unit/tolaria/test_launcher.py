@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from esper.cli.main import main as cli
-from esper.core.errors import ConfigError, ServiceUnavailable, StorageError
+from esper.core.errors import ConfigError, ServiceUnavailable, StorageError, UnwritableStorage
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main, unexpected
@@ -139,8 +139,10 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         raise OSError(28, "No space left on device", "run/summary.json")
 
     monkeypatch.setattr("esper.tolaria.run_dir.write_summary", full)
-    assert main(["--plain", "--epochs", "1", "--run-dir", "run", "--grow", "never"]) == 1
-    assert capsys.readouterr().err == "tolaria-train: [Errno 28] No space left on device: 'run/summary.json'\n"
+    assert main(["--plain", "--epochs", "1", "--run-dir", "run", "--grow", "never"]) == 74
+    told = capsys.readouterr().err
+    assert told.startswith("tolaria-train: run/summary.json can't be written: No space left on device; make room there")
+    assert told.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -150,6 +152,9 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (ServiceUnavailable("tolaria", "service", "kasmina", "start it"), 75),
         (ConfigError("lr", 0, "must be positive"), 78),
         (StorageError("damaged"), 1),
+        (UnwritableStorage("full"), 74),
+        (OSError(28, "No space left on device"), 74),
+        (OSError(13, "Permission denied"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -325,8 +330,8 @@ def test_a_report_that_cant_be_written_loses_no_summary(
         raise OSError(28, "No space left on device", "run/report.html")
 
     monkeypatch.setattr(launcher, "write_report", full)
-    assert main(["--run-dir", "run", *SHORT]) == 1
-    assert capsys.readouterr().err == "tolaria-train: [Errno 28] No space left on device: 'run/report.html'\n"
+    assert main(["--run-dir", "run", *SHORT]) == 74
+    assert "tolaria-train: run/report.html can't be written: No space left" in capsys.readouterr().err
     assert json.loads(Path("run/summary.json").read_text())["finished"]
 
 

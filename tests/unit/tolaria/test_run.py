@@ -163,7 +163,9 @@ def test_an_extension_that_is_interrupted_goes_on_without_being_told_again(tmp_p
     stop = At(0, lambda: signal.raise_signal(signal.SIGTERM))
     stopped = grow(config(tmp_path, epochs=5), RESUME, [stop], Interruption())
     assert (stopped["finished"], stopped["total_steps"] > stopped["steps"]) == (False, True)
-    with pytest.raises(ConfigError, match=r"epochs = 3: the checkpoint's run has 5"):
+    with pytest.raises(
+        ConfigError, match=r"epochs = 3: the checkpoint's run has 5; give the same, or more to extend it"
+    ):
         grow(config(tmp_path), RESUME, (), Interruption())
     resumed = grow(config(tmp_path, epochs=5), RESUME, (), Interruption())
     assert resumed["finished"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from esper.core.files import named
 from esper.tolaria.record.page import plots
 from esper.tolaria.record.reading import INCIDENTS, read_events, standing
 
@@ -34,7 +35,8 @@ def write_report(run_dir: Path) -> Path:
     """Draw report.html from summary.json and events.jsonl of `run_dir`; return its path."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     path = run_dir / "report.html"
-    path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
+    with named(path):
+        path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
     return path
 
 
@@ -99,7 +101,7 @@ def _seed_table(summary: Record) -> str:
             seed["seed_id"],
             seed["blueprint_id"],
             seed["slot"],
-            seed["stage"],
+            _words(seed["stage"]),
             _number(seed.get("alpha")),
             _with_error(seed.get("gain"), seed.get("gain_se")),
             _with_error(seed.get("muted_gain"), seed.get("muted_gain_se")),
@@ -112,8 +114,14 @@ def _seed_table(summary: Record) -> str:
 
 
 def _reason_table(events: Sequence[Record]) -> str:
-    rows = [(str(event["step"]), event["reason"], event["detail"]) for event in plots.of_kind(events, "growth")]
-    return _table(("step", "reason", "in numbers"), rows, empty="No policy was asked.")
+    """Each reason with its numbers at first, and at the last epoch's end while it held."""
+    rows: list[tuple[str, str, str, str]] = []
+    for event in events:
+        if event["kind"] == "growth":
+            rows.append((str(event["step"]), _words(event["reason"]), event["detail"], ""))
+        elif (now := event.get("growth")) and rows and rows[-1][1] == _words(now["reason"]):
+            rows[-1] = (*rows[-1][:3], now["detail"])
+    return _table(("step", "reason", "in numbers", "at the last epoch's end"), rows, empty="No policy was asked.")
 
 
 def _gate_table(events: Sequence[Record]) -> str:
@@ -121,7 +129,7 @@ def _gate_table(events: Sequence[Record]) -> str:
         (
             str(gate["step"]),
             gate["seed_id"],
-            gate["gate"],
+            _gate(gate["gate"]),
             _verdict(gate["verdict"]),
             _number(gate.get("measured")),
             _number(gate.get("threshold")),
@@ -142,8 +150,8 @@ def _command_table(events: Sequence[Record]) -> str:
             command.get("action") or _ordered(command),
             '<span class="good">accepted</span>'
             if command["accepted"]
-            else f'<span class="bad">{html.escape(command["rejection"])}</span>',
-            command.get("detail") or command.get("rationale") or ", ".join(command.get("reasons", ())),
+            else f'<span class="bad">{html.escape(_words(command["rejection"]))}</span>',
+            command.get("detail") or command.get("rationale") or ", ".join(map(_words, command.get("reasons", ()))),
         )
         for command in plots.of_kind(events, "command")
     ]
@@ -152,7 +160,7 @@ def _command_table(events: Sequence[Record]) -> str:
 
 def _ordered(command: Record) -> str:
     """An operator's order; a policy's command has an action."""
-    done = ", ".join(kind.replace("_", " ").lower() for kind in command.get("directives", ()))
+    done = ", ".join(map(_words, command.get("directives", ())))
     issuer = command.get("issued_by", "")
     return f"{issuer}: {done}" if issuer and done else issuer or done
 
@@ -218,6 +226,17 @@ def _kind(cells: Sequence[str]) -> str:
 
 def _is_number(text: str) -> bool:
     return text.replace(",", "").replace(".", "").replace("-", "").replace(" ± ", "").isdigit()
+
+
+def _words(name: str) -> str:
+    """A contract's name for people: STILL_IMPROVING -> still improving."""
+    return name.replace("_", " ").lower()
+
+
+def _gate(name: str) -> str:
+    """A gate keeps its number: G4_SYSTEM_IMPACT -> G4 system impact."""
+    number, _, words = name.partition("_")
+    return f"{number} {_words(words)}"
 
 
 def _fate(fate: str) -> str:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
-from esper.core.errors import ConfigError, ServiceUnavailable
+from esper.core.errors import ConfigError, ServiceUnavailable, UnwritableStorage
 from esper.core.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
 
@@ -39,7 +41,7 @@ def test_a_service_that_is_not_there_is_named_with_its_place(tmp_path: Path) -> 
         weatherlight=absent, tamiyo=absent, kasmina=absent, state_dir=tmp_path, connect_timeout_s=0.3
     )
     with (
-        pytest.raises(ServiceUnavailable, match=r"'weatherlight'.*no answer at unix:.*absent.sock within 0.3 s"),
+        pytest.raises(ServiceUnavailable, match=r"'weatherlight'.*absent.sock within 0.3 s; start it.*--weatherlight"),
         Services(config, None, lambda name, text: None),
     ):
         pass
@@ -157,3 +159,48 @@ def test_a_service_that_was_started_again_serves_until_its_turn_to_stop(tmp_path
             time.sleep(0.05)
         services._wait_serving("weatherlight")
     assert alive_after == {"kasmina": True, "tamiyo": True, "weatherlight": False}
+
+
+class Ending(Services):
+    """Whose children print a line and end; the others live on without serving."""
+
+    ends: Mapping[str, int] = MappingProxyType({"weatherlight": 74})
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        code = self.ends.get(name)
+        body = "time.sleep(60)" if code is None else f"print('disk is full', flush=True); sys.exit({code})"
+        with (self._config.state_dir / f"{name}.log").open("ab") as log:
+            return subprocess.Popen([sys.executable, "-c", f"import sys, time; {body}"], stdout=log)
+
+
+class EndingLater(Ending):
+    ends = MappingProxyType({"kasmina": 74})
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Ending, "weatherlight"), (EndingLater, "kasmina")])
+def test_a_child_that_dies_of_its_storage_is_the_cause_whichever_is_waited_for(
+    tmp_path: Path, kind: type[Ending], name: str
+) -> None:
+    config = ServicesConfig(state_dir=tmp_path, stop_timeout_s=1.0)
+    with (
+        pytest.raises(UnwritableStorage, match=rf"service {name} can't write: disk is full; make room"),
+        kind(config, new_secret(), lambda name, text: None),
+    ):
+        pass
+
+
+def test_a_death_of_storage_is_remembered_when_the_child_was_started_again_and_told_with_its_last_line(
+    tmp_path: Path,
+) -> None:
+    told: list[str] = []
+    services = EndingLater(ServicesConfig(state_dir=tmp_path), None, lambda name, text: told.append(text))
+    dead = services._spawn("kasmina")
+    child = Child("kasmina", "unix:/k", dead)
+    services._children["kasmina"] = child
+    assert dead.wait() == 74
+    services.ends = {}
+    services._revive(child, 74)
+    assert child.process.poll() is None
+    assert isinstance(services.death(), UnwritableStorage)
+    assert told[0] == "kasmina ended with code 74: disk is full"
+    services.stop()

@@ -189,9 +189,9 @@ def test_the_live_display_scrolls_what_happened_above_its_table() -> None:
     display, stream = live()
     tell_a_run(display)
     text = stream.getvalue()
-    for words in ("step 20  s1 G2_STABILITY fail: rises", "command c2 refused", "step 25  back to step 20"):
+    for words in ("step 20  s1 G2_STABILITY fail: rises", "command c2 refused", "step 25  error: back to step 20"):
         assert words in text
-    assert "s1      span.linear    span_linear:fc1-fc2    BLENDING    ████     0.50" in text
+    assert "s1    span.linear  span_linear:fc1-fc2  BLENDING  ████     0.50" in text
     assert text.index("run r starts") < text.index("step 10/1,000") < text.index("test accuracy 95.62 %")
 
 
@@ -267,3 +267,42 @@ def test_the_last_lines_say_how_it_ended(change: dict[str, Any], words: str) -> 
 def test_a_summary_of_an_earlier_version_tells_its_accuracy_alone() -> None:
     earlier = {key: value for key, value in SUMMARY.items() if key != "test_largest_class"}
     assert closing(earlier) == closing(SUMMARY)
+
+
+def test_a_reason_that_lasts_is_told_again_with_its_numbers_of_now() -> None:
+    clock = ManualClock()
+    display, stream = plain(clock)
+    display.on_start(started())
+    for step in range(10, 1310, 10):
+        why = Reason(name="WARMING_UP", detail=f"step {step} of 5000", since_step=10)
+        display.on_boundary(boundary(step, result=PacketResult(packet_index=1), reason=why))
+        clock.advance(1.0)
+    assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
+        "step 10  no growth: warming up: step 10 of 5000",
+        "step 610  no growth: warming up: step 610 of 5000 (since step 10)",
+        "step 1210  no growth: warming up: step 1210 of 5000 (since step 10)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "has_gain", "has_blueprint"), [(120, True, True), (80, True, False), (40, False, False)]
+)
+def test_a_narrow_table_drops_columns_and_neither_a_slots_end_nor_an_alpha(
+    width: int, has_gain: bool, has_blueprint: bool
+) -> None:
+    slots = [f"span_linear:blocks.{number}.mlp.fc1-blocks.{number}.mlp.fc2" for number in (0, 1)]
+    seeds = [
+        seed_view(f"s{number}", stage="PROBATIONARY", slot_id=slot, alpha=0.55, gain=0.05, gain_standard_error=0.01)
+        for number, slot in enumerate(slots)
+    ]
+    console = Console(file=io.StringIO(), width=width)
+    console.print(seed_table(seeds, width))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    assert ("gain" in text, "span.linear" in text) == (has_gain, has_blueprint)
+    assert text.count("PROBATIONARY") == text.count("0.55") == 2
+    assert "…" not in text
+    rows = text.split(" s1 ")
+    assert len(rows) == 2
+    assert "0" in rows[0].partition("blocks.")[2][:1]
+    assert "1" in rows[1].partition("blocks.")[2][:1]

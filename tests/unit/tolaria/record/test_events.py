@@ -34,6 +34,7 @@ from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.observer import Boundary, Notice, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.reading import INCIDENTS, read_events
+from tests.unit.tolaria.observed import epoch_done
 
 
 def boundary(result: PacketResult | None, step: int = 10) -> Boundary:
@@ -217,3 +218,35 @@ def test_incidents_have_a_kind_that_the_report_shows(tmp_path: Path, name: str, 
     with EventLog(tmp_path / "events.jsonl") as log:
         log.on_events([Notice(step=1, name=name, level="WARNING", message="why")])
     assert read_events(tmp_path)[0]["kind"] == kind
+
+
+def test_each_epoch_holds_the_reason_with_its_numbers_of_then(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_epoch(epoch_done(1, 18, reason=Reason(name="SATURATED", detail="99 % are right", since_step=10)))
+        log.on_epoch(epoch_done(2, 36))
+    first, second = read_events(tmp_path)
+    assert first["growth"] == {"reason": "SATURATED", "detail": "99 % are right", "since_step": 10}
+    assert "growth" not in second
+
+
+def test_a_reason_is_told_again_where_another_course_begins(tmp_path: Path) -> None:
+    late = Reason(name="TOO_LATE", detail="0 are left", since_step=10)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for reason in (late, None, replace(late, detail="90 are left", since_step=30)):
+            log.on_boundary(replace(boundary(PacketResult(packet_index=0)), reason=reason))
+        log.on_events([Notice(step=20, name="tolaria.rollback", level="WARNING", message="back")])
+        log.on_boundary(replace(boundary(PacketResult(packet_index=0)), reason=replace(late, since_step=30)))
+    told = [event for event in read_events(tmp_path) if event["kind"] == "growth"]
+    assert [(event["detail"], event["since_step"]) for event in told] == [
+        ("0 are left", 10),
+        ("90 are left", 30),
+        ("0 are left", 30),
+    ]
+
+
+def test_a_file_that_cant_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught, EventLog(path) as log:
+        log.write("run", step=0)
+    assert caught.value.filename == str(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from esper.leyline import (
     SeedDirective,
 )
 from esper.tolaria.record.growth_reason import GrowthReason, in_words
+from esper.tolaria.record.mode import CLEAN_RESULTS, RunMode
 from esper.tolaria.record.packet_result import PacketResult
 
 R = DecisionReason
@@ -105,3 +107,31 @@ def test_a_fresh_state_goes_through_a_checkpoint_too() -> None:
 def test_a_reason_in_words_needs_no_detail() -> None:
     assert in_words("STILL_IMPROVING", "the loss falls") == "still improving: the loss falls"
     assert in_words("NO_SLOT", "") == "no slot"
+
+
+def test_while_the_mode_is_conservative_so_is_the_reason() -> None:
+    why, mode = GrowthReason(), RunMode()
+    lost = PacketResult(packet_index=0, failure="tamiyo: gone", cause="tamiyo_unavailable")
+    course = [decided(), lost, decided(), lost, *[decided()] * (CLEAN_RESULTS - 1)]
+    heard = []
+    for step, result in enumerate(course):
+        mode.note(result.reason)
+        why.note(result, step, is_conservative=mode.is_conservative)
+        heard.append(told(why))
+    assert heard[0] == ("SATURATED", "99.5 % are right", 0)
+    assert set(heard[1:]) == {("CONSERVATIVE", "tamiyo can't be reached", 1)}
+    mode.note(None)
+    why.note(decided(), 20, is_conservative=mode.is_conservative)
+    assert told(why) == ("SATURATED", "99.5 % are right", 20)
+
+
+def test_another_course_forgets_what_was_decided_on_the_old_one_but_no_order() -> None:
+    why = GrowthReason()
+    why.note(decided(), 10)
+    why.forget(next_packet=7)
+    assert why.now is None
+    old = ordered(DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH, "noon", growth=GrowthState(paused=True))
+    why.note(replace(old, packet_index=6), 20)
+    assert why.now is None
+    why.note(replace(decided(growth=GrowthState(paused=True)), packet_index=7), 30)
+    assert told(why) == ("PAUSED", "by operator:ada: noon", 30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,31 @@ def test_a_rollback_takes_the_undone_steps_with_it(tmp_path: Path) -> None:
         scalars.on_boundary(boundary(step))
     scalars.close()
     assert steps(tmp_path) == [10, 30, 40]
+
+
+def test_a_writer_that_fails_says_where_and_leaves_no_traceback_of_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+
+    def full(writer: object, data: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(event_file_writer.RecordWriter, "write", full)
+    scalars = TensorBoardScalars(tmp_path)
+    scalars.on_boundary(boundary(10))
+
+    def write_on() -> None:
+        while True:
+            scalars._add(20, {"loss": 1.0})
+            scalars._write_out()
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_on()
+    assert caught.value.filename == str(tmp_path)
+    other = threading.Thread(target=lambda: 1 / 0)
+    other.start()
+    other.join()
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told
+    assert "No space" not in told

@@ -12,7 +12,9 @@ from esper.core.config import Loaded, load
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.observer import Boundary, Observer
+from esper.tolaria.recovery.checkpoint import CheckpointStore, encode
 from esper.tolaria.recovery.continuing import continued
+from esper.tolaria.recovery.snapshot import FREE_SETTINGS, settings_of
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
 
@@ -48,7 +50,7 @@ def test_what_has_to_be_the_same_is_taken_from_the_checkpoint(stopped: Path) -> 
     config = continued(given(stopped))
     assert (config.hidden, config.samples, config.epochs, config.grow) == ((5, 5), 600, 3, "never")
     assert (config.run_dir, config.run_id) == (stopped, "named")
-    assert config.deadline_s == TrainConfig().deadline_s  # how long to wait is for each start to say
+    assert config.deadline_s == 1.0
     resume = RunOptions(resume=True, tensorboard=False)
     assert grow(config, resume, (), Interruption())["finished"]
 
@@ -63,3 +65,49 @@ def test_what_the_user_gives_anew_is_kept_and_refused_by_the_run_itself(stopped:
 def test_a_run_without_a_checkpoint_cant_go_on(tmp_path: Path) -> None:
     with pytest.raises(DependencyViolationError, match="--overwrite starts the run anew"):
         continued(given(tmp_path))
+
+
+SHARED: Mapping[str, object] = {
+    "weatherlight": "weather.example:1",
+    "tamiyo": "tamiyo.example:2",
+    "kasmina": "unix:/run/kasmina.sock",
+    "tls_ca": Path("ca.pem"),
+    "tls_cert": Path("cert.pem"),
+    "tls_key": Path("key.pem"),
+    "deadline_s": 7.0,
+    "on_nonfinite": "rollback",
+    "max_rollbacks": 9,
+    "keep_checkpoints": 5,
+    "checkpoint_every_epochs": 3,
+    "otlp_endpoint": "traces.example:4317",
+}
+
+
+def saved(run_dir: Path) -> None:
+    """A checkpoint of a run whose services are shared, as far as `continued` reads it."""
+    settings = settings_of(given(run_dir, **SHARED).value)
+    CheckpointStore(run_dir / "checkpoints", 2).write(encode({"settings": settings, "run_id": "first"}), 10)
+
+
+def test_what_may_differ_is_as_it_was_too_unless_it_is_given_anew(tmp_path: Path) -> None:
+    saved(tmp_path)
+    names = set(SHARED) | {"run_dir", "run_id"}
+    assert names == FREE_SETTINGS, "a setting that may differ is tested here"
+    config = continued(given(tmp_path))
+    assert {name: getattr(config, name) for name in SHARED} == SHARED
+    flags, environ = {"run_dir": tmp_path, "kasmina": "spawn"}, {"T_TAMIYO": "spawn"}
+    config = continued(load(TrainConfig, file=None, environ=environ, prefix="T_", flags=flags))
+    assert (config.weatherlight, config.tamiyo, config.kasmina) == ("weather.example:1", "spawn", "spawn")
+
+
+def test_a_default_that_is_given_is_given(tmp_path: Path) -> None:
+    saved(tmp_path)
+    assert continued(given(tmp_path, deadline_s=TrainConfig().deadline_s)).deadline_s == TrainConfig().deadline_s
+
+
+def test_a_run_whose_directory_was_copied_keeps_the_name_that_its_directory_gave_it(tmp_path: Path) -> None:
+    saved(tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "copy")
+    config = continued(given(tmp_path / "copy"))
+    assert (config.run_id, config.run_dir) == ("first", tmp_path / "copy")
+    assert continued(given(tmp_path / "copy", run_id="other")).run_id == "other"

@@ -41,7 +41,7 @@ def test_the_cards_tell_what_growth_and_surgery_cost() -> None:
 def test_a_refused_command_stands_among_the_commands_with_its_reason() -> None:
     refused = {"kind": "command", "step": 10, "command_id": "demo-forged", "accepted": False}
     text = page(SUMMARY, [boundary(10), {**refused, "rejection": "INVALID_SIGNATURE", "detail": "<forged>"}])
-    assert '<span class="bad">INVALID_SIGNATURE</span>' in text
+    assert '<span class="bad">invalid signature</span>' in text
     assert "&lt;forged&gt;" in text
 
 
@@ -79,6 +79,31 @@ def test_why_it_grew_or_waited_stands_in_the_page_with_orders_and_their_rational
         "rationale": "new data <at noon>",
     }
     text = page(SUMMARY, [boundary(10), reason, pause])
-    for words in ("SATURATED", "99.50% of the samples", "operator:ada: pause growth", "new data &lt;at noon&gt;"):
+    for words in ("saturated", "99.50% of the samples", "operator:ada: pause growth", "new data &lt;at noon&gt;"):
         assert words in text
     assert "No policy was asked." in page(SUMMARY, [boundary(10)])
+
+
+def test_a_lasting_reason_is_told_with_its_numbers_at_first_and_at_the_last_epochs_end() -> None:
+    first = {"kind": "growth", "step": 20, "reason": "WARMING_UP", "detail": "step 10 of 500"}
+    epochs = [
+        {"kind": "epoch", "step": step, "epoch": 1, "train_loss": 1.0, "val_loss": 1.0, "growth": growth}
+        for step, growth in (
+            (100, {"reason": "WARMING_UP", "detail": "step 90 of 500", "since_step": 20}),
+            (200, {"reason": "WARMING_UP", "detail": "step 190 of 500", "since_step": 20}),
+        )
+    ]
+    text = page(SUMMARY, [boundary(10), first, *epochs])
+    for words in (">warming up<", "step 10 of 500", "step 190 of 500"):
+        assert words in text
+    assert "step 90 of 500" not in text
+
+
+def test_tables_speak_in_words_rather_than_in_the_contracts_names() -> None:
+    gate = {"kind": "gate", "step": 30, "seed_id": "s1", "gate": "G4_SYSTEM_IMPACT", "verdict": "FAIL", "detail": "low"}
+    refused = {"kind": "command", "step": 30, "command_id": "c1", "accepted": False, "rejection": "BUDGET_EXCEEDED"}
+    text = page(SUMMARY, [boundary(10), gate, {**refused, "reasons": ["PLATEAU"], "action": "germinate"}])
+    for words in ("G4 system impact", "budget exceeded", ">plateau<"):
+        assert words in text
+    for name in ("G4_SYSTEM_IMPACT", "BUDGET_EXCEEDED", "PLATEAU"):
+        assert name not in text
