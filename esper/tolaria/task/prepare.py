@@ -121,7 +121,7 @@ def built_again(run: Prepared) -> TrainingArm:
     """What a run that is resumed builds before it puts a checkpoint back; the data is the run's own."""
     model = build_model(run.config, run.interface.sample_shape, run.interface.outputs).to(run.device)
     _in_training_mode(model)
-    agreed(model, run.splits, run.config)
+    agreed(run.config, model, run.splits)
     return _arm(run.config, model, run.total_steps)
 
 
