@@ -114,6 +114,7 @@ def test_such_a_host_is_refused_before_the_run_directory_is_touched(tmp_path: Pa
 
 @pytest.mark.parametrize("host", [host for host, _ in REFUSED])
 def test_a_run_that_never_grows_needs_no_copy(tmp_path: Path, host: Any) -> None:
+    assert "\neverything works" in dry_run(config(tmp_path, host, grow="never"), PLAIN)
     assert grow(config(tmp_path, host, grow="never"), RunOptions(tensorboard=False), (), Interruption())["finished"]
 
 
