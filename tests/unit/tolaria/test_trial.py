@@ -138,7 +138,7 @@ def test_the_run_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_checkpoint_that_would_lead_to_other_weights_is_found_by_trying(tmp_path: Path) -> None:
     for host in (Host, global_scale, open_file, lazy):
         try_checkpoint(prepare(config(tmp_path, host)))
-    with pytest.raises(ConfigError, match=OUTSIDE):
+    with pytest.raises(ConfigError, match=OUTSIDE + r": it depends on the class attribute Counted\.calls outside"):
         try_checkpoint(prepare(config(tmp_path, Counted)))
 
 
