@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
 from esper import __version__
@@ -15,6 +16,7 @@ from esper.cli import audit, bus, doctor, export, keys, ledger, sign, status, wa
 from esper.cli.usage import Parser, UsageError
 from esper.core import streams
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
+from esper.core.unexpected import FLAG, unexpected
 
 GROUPS = (status, export, sign, keys, audit, ledger, wal, bus, doctor)
 
@@ -40,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _exit_code(argv: Sequence[str] | None) -> int:
+    given = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parser().parse_strictly(sys.argv[1:] if argv is None else argv)
+        arguments = parser().parse_strictly([word for word in given if word != FLAG])
         code: int = arguments.run(arguments)
     except (UsageError, EsperError) as error:
         streams.say(f"esper: {error}", sys.stderr)
@@ -53,6 +56,11 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except OSError as error:
         streams.say(f"esper: {error}", sys.stderr)
         return 1
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        if FLAG in given:
+            streams.say(traceback.format_exc(), sys.stderr)
+        streams.say(f"esper: {unexpected(error)}", sys.stderr)
+        return 1
     return code
 
 
@@ -60,6 +68,7 @@ def parser() -> Parser:
     """Every verb with its flags."""
     root = Parser(prog="esper", description=(__doc__ or "").partition("\n\n")[0], epilog=EPILOG)
     root.add_argument("--version", action="version", version=f"esper {__version__}")
+    root.add_argument(FLAG, action="store_true", help="print the whole traceback of an unexpected error")
     verbs = root.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for group in GROUPS:
         group.register(verbs)

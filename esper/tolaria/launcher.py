@@ -28,6 +28,7 @@ from esper.core.config import Loaded, described, load
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, UnwritableStorage
 from esper.core.files import UNWRITABLE
 from esper.core.streams import say
+from esper.core.unexpected import FLAG, unexpected
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
@@ -77,7 +78,7 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
     except KeyboardInterrupt:
         return 128 + (interruption.number or signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the edge of the process
-        if "--traceback" in given_argv:
+        if FLAG in given_argv:
             say(traceback.format_exc(), sys.stderr)
         return _fail(unexpected(error), 1)
     return 0 if interruption.number is None else 128 + interruption.number
@@ -95,16 +96,6 @@ def _of_system(error: OSError) -> tuple[object, int]:
     place = error.filename or "a file"
     remedy = "make room there, then give --resume if the run had begun, or choose another --run-dir"
     return f"{place} can't be written: {error.strerror}; {remedy}", os.EX_IOERR
-
-
-def unexpected(error: Exception) -> str:
-    """An error that nobody foresaw, such as one in a user's own model, in one line with its place."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    first_line = (str(error).splitlines() or [""])[0]
-    return (
-        f"unexpected {type(error).__name__}: {first_line} "
-        f"({place.filename}:{place.lineno}, in {place.name}; --traceback shows more)"
-    )
 
 
 def parser() -> FlagParser:
@@ -132,7 +123,7 @@ def parser() -> FlagParser:
         help="inject a forged and a replayed command, a useless seed, and a slow Tamiyo",
     )
     flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
-    flags.add_argument("--traceback", action="store_true", help="print the whole traceback of an unexpected error")
+    flags.add_argument(FLAG, action="store_true", help="print the whole traceback of an unexpected error")
     add_settings(flags)
     return flags
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm, differences, tensors_of, try_twin, unkept
 from esper.kasmina.executor.passes.compiled import eagerly
+from esper.kasmina.executor.passes.shared import Shared
 from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
@@ -58,6 +59,7 @@ def tried_checkpoint(run: Prepared) -> bool:
 
 def try_checkpoint(run: Prepared) -> None:
     """As `tried_checkpoint`; raises ConfigError, having noted what depends on something outside the model."""
+    shared = Shared(run.executor.arm.model)
     with eagerly(), _kept_generators(run.device):
         state, expected = _two_steps(run)
         fresh = built_again(run)
@@ -65,7 +67,8 @@ def try_checkpoint(run: Prepared) -> None:
         _steps(run)(fresh, 1)
     if differing := differences(expected, tensors_of(fresh)):
         run.outside.append(f"what {differing[0]} depends on outside the model")
-        cause = "is another after a step from a checkpoint: it depends on something outside the model"
+        what = next(iter(shared.changed()), "something")
+        cause = f"is another after a step from a checkpoint: it depends on {what} outside the model"
         remedy = "hold that in the model's attributes, or give --checkpoint-every-epochs 0"
         raise ConfigError("model", differing[0], f"{cause}; {remedy}")
 

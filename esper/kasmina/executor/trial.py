@@ -23,6 +23,7 @@ from esper.kasmina.executor.passes.forms import is_writable
 from esper.kasmina.executor.passes.held import MODULE_HOOKS
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.objects import variables
+from esper.kasmina.executor.passes.shared import Shared
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
 
@@ -32,7 +33,7 @@ HOLD = "let hooks and layers use the module that they are given, and hold what t
 
 def try_twin(arm: TrainingArm, task: Task, step: Step) -> None:
     """Two copies, two real steps (`step` makes the one of a number). Raises ConfigError with what isn't copied."""
-    trial = _Trial(task)
+    trial = _Trial(task, arm)
     at_first = trial.outputs(arm)
     first = arm.clone()
     trial.check_apart(arm, first, at_first)
@@ -45,11 +46,11 @@ def try_twin(arm: TrainingArm, task: Task, step: Step) -> None:
     for each in (first, second):
         step(each, 1)
     if differing := differences(tensors_of(first), tensors_of(second)):
-        raise _refusal(first, second, f"after one more step a copy has another {differing[0]}")
+        raise trial.refusal(first, second, f"after one more step a copy has another {differing[0]}")
     for each in (first, second):
         _spoil(tensors_of(each))
     if not _is_same(trial.outputs(arm), at_first):
-        raise _refusal(arm, first, "steps of a copy change the original's outputs")
+        raise trial.refusal(arm, first, "steps of a copy change the original's outputs")
 
 
 def unkept(arm: TrainingArm, step: Step) -> list[str]:
@@ -72,9 +73,17 @@ def differences(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> li
 class _Trial:
     """Probe passes, all with the same draws."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, arm: TrainingArm) -> None:
         self._task = task
         self._key = draw_key("trial")
+        self._shared = Shared(arm.model)
+
+    def refusal(self, original: TrainingArm, copied: TrainingArm, what: str) -> ConfigError:
+        """What differs, with what the copy knows of the original or changes beside it: the likely cause."""
+        changed = [f"a pass writes {name}, which all networks share" for name in self._shared.changed()]
+        found = next(chain(_references(original, copied), changed), None)
+        why = "" if found is None else f": {found}"
+        return ConfigError("model", type(original.model).__name__, f"has no independent twin, {what}{why}; {HOLD}")
 
     def outputs(self, arm: TrainingArm) -> Tensor:
         return probe_outputs(arm, self._task, key=self._key)
@@ -82,16 +91,16 @@ class _Trial:
     def check_apart(self, original: TrainingArm, copied: TrainingArm, expected: Tensor) -> None:
         """The copy's outputs are the original's, also while the original's values are destroyed."""
         if shared := _shared(original, copied):
-            raise _refusal(original, copied, f"a copy shares the memory of {shared[0]} with the original")
+            raise self.refusal(original, copied, f"a copy shares the memory of {shared[0]} with the original")
         if differing := differences(tensors_of(original), tensors_of(copied)):
-            raise _refusal(original, copied, f"a copy has another {differing[0]}")
+            raise self.refusal(original, copied, f"a copy has another {differing[0]}")
         if not self._reaches(original, copied, list(tensors_of(original)), expected):
             return
         if not _is_same(self.outputs(copied), expected):
-            raise _refusal(original, copied, "a copy gives other outputs")
+            raise self.refusal(original, copied, "a copy gives other outputs")
         reaching = [name for name in tensors_of(original) if self._reaches(original, copied, [name], expected)]
         source = reaching[0] if reaching else "several values"
-        raise _refusal(original, copied, f"a copy's outputs depend on {source} of the original")
+        raise self.refusal(original, copied, f"a copy's outputs depend on {source} of the original")
 
     def check_gradients(self, original: TrainingArm, copied: TrainingArm) -> None:
         """The copy learns as the original does, also where that is decided on the way back."""
@@ -99,7 +108,7 @@ class _Trial:
         for name, (mine, theirs) in zip(_trained(original), pairs, strict=True):
             is_same = mine is theirs if mine is None or theirs is None else _is_same(mine, theirs)
             if not is_same:
-                raise _refusal(original, copied, f"a copy has another gradient of {name}")
+                raise self.refusal(original, copied, f"a copy has another gradient of {name}")
 
     def _gradients(self, arm: TrainingArm, like: TrainingArm) -> list[Tensor | None]:
         """Of a few samples in the arm's own mode; hooks may do what they like, the arm is that of before afterwards."""
@@ -167,12 +176,6 @@ def _spoil(tensors: dict[str, Tensor]) -> None:
                 tensor.fill_(float("nan"))
             else:
                 tensor.bitwise_not_()
-
-
-def _refusal(original: TrainingArm, copied: TrainingArm, what: str) -> ConfigError:
-    found = next(_references(original, copied), None)
-    why = "" if found is None else f": {found}"
-    return ConfigError("model", type(original.model).__name__, f"has no independent twin, {what}{why}; {HOLD}")
 
 
 def _references(original: TrainingArm, copied: TrainingArm) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, EsperError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
@@ -72,7 +72,9 @@ def _same_factory(config: TrainConfig) -> Iterator[None]:
     """What fails inside fails because the model's code isn't what it was."""
     try:
         yield
-    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except EsperError:
+        raise
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         remedy = f"no longer builds the network that the run ended with ({reason}); export with the code of the run"
         raise ConfigError("model", config.model, remedy) from error

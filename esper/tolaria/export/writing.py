@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,14 +59,18 @@ def export(run_dir: Path, out: Path) -> Exported:
 def write(network: Network, out: Path) -> Exported:
     """Write a network; what is there already is replaced once its successor is proven."""
     shown = {rows: network.interface.inputs(rows) for rows in ROWS}
-    expected = _expected(network, shown)
-    takes = f"{network.interface.described()} -> [{', '.join(map(str, _output_shape(expected)))}]"
+    expected, refusal = _expected(network, shown)
+    takes = network.interface.described()
+    if not expected:
+        return _write_weights(
+            network, out.with_suffix(WEIGHTS), f"{takes}; it takes no {_listed(ROWS, 'or')} rows: {refusal}"
+        )
+    takes = f"{takes} -> [{', '.join(map(str, _output_shape(expected)))}]"
     if out.suffix == WEIGHTS:
         return _write_weights(network, out, takes)
     if reason := _placed(out, lambda path: _write_program(network, path, shown, expected)):
         return _write_weights(network, out.with_suffix(WEIGHTS), f"{takes}; torch.export can't take it: {reason}")
-    tried = " and ".join(", ".join(map(str, expected)).rsplit(", ", 1))
-    what = f"{takes}, proven without Esper with {tried} rows"
+    what = f"{takes}, proven without Esper with {_listed(expected, 'and')} rows"
     return Exported(path=out, what=what, use=f'torch.export.load("{out}").module() loads it')
 
 
@@ -85,7 +89,7 @@ def _write_program(network: Network, path: Path, shown: dict[int, Tensor], expec
     """Trace, save and prove; returns why it can't be done."""
     try:
         module = plain(network.arm)
-    except GraftFailed as error:
+    except (GraftFailed, ConfigError) as error:
         return in_words(error)
     program, reason = traced(module, network.interface.inputs(3))
     if program is None:
@@ -100,17 +104,20 @@ def _write_program(network: Network, path: Path, shown: dict[int, Tensor], expec
     return disproof(path, {rows: shown[rows] for rows in expected}, expected)
 
 
-def _expected(network: Network, shown: dict[int, Tensor]) -> dict[int, Tensor]:
-    """What the trained network gives for each number of rows that it can take itself."""
+def _expected(network: Network, shown: dict[int, Tensor]) -> tuple[dict[int, Tensor], str]:
+    """What the trained network gives for each number of rows that it can take itself; why it took not all of them."""
     outputs: dict[int, Tensor] = {}
+    refusal = ""
     for rows, inputs in shown.items():
         try:
             outputs[rows] = network.outputs(inputs)
-        except (RuntimeError, ValueError, IndexError) as error:
+        except Exception as error:  # noqa: BLE001 - the host is anybody's code, and refuses in its own way
             refusal = in_words(error)
-    if not outputs:
-        raise ConfigError("model", network.config.model, f"can't take inputs of its own shape: {refusal}")
-    return outputs
+    return outputs, refusal
+
+
+def _listed(numbers: Iterable[int], word: str) -> str:
+    return f" {word} ".join(", ".join(map(str, numbers)).rsplit(", ", 1))
 
 
 def _output_shape(expected: dict[int, Tensor]) -> tuple[object, ...]:

@@ -38,6 +38,25 @@ def test_an_error_is_one_line_with_its_documented_code(
     assert printed.out == ""
 
 
+class OddBatchError(Exception):
+    """A user's own."""
+
+
+@pytest.mark.parametrize("argv", [["doctor"], ["doctor", "--traceback"], ["--traceback", "doctor"]])
+def test_an_error_that_nobody_foresaw_is_one_line_with_its_place_and_the_traceback_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    def run(arguments: object) -> int:
+        raise OddBatchError("3 rows\nmore")
+
+    monkeypatch.setattr(cli.doctor, "run", run)
+    assert main(argv) == 1
+    error = capsys.readouterr().err
+    assert error.splitlines()[-1].startswith(f"esper: unexpected OddBatchError: 3 rows ({__file__}:")
+    assert error.splitlines()[-1].endswith(", in run; --traceback shows more)")
+    assert ("Traceback" in error) == ("--traceback" in argv) == (error.count("\n") > 1)
+
+
 def test_the_last_exit_code_catches_the_whole_tree() -> None:
     assert EXIT_CODES[-1] == (EsperError, 1)
 

@@ -15,9 +15,10 @@ import torch
 
 from esper.cli.main import main as cli
 from esper.core.errors import ConfigError, ServiceUnavailable, StorageError, UnwritableStorage
+from esper.core.unexpected import unexpected
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.launcher import main, unexpected
+from esper.tolaria.launcher import main
 from esper.tolaria.run import Interruption
 from esper.tolaria.run_dir import RunOptions, occupied
 

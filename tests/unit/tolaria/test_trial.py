@@ -114,6 +114,7 @@ def test_such_a_host_is_refused_before_the_run_directory_is_touched(tmp_path: Pa
 
 @pytest.mark.parametrize("host", [host for host, _ in REFUSED])
 def test_a_run_that_never_grows_needs_no_copy(tmp_path: Path, host: Any) -> None:
+    assert "\neverything works" in dry_run(config(tmp_path, host, grow="never"), PLAIN)
     assert grow(config(tmp_path, host, grow="never"), RunOptions(tensorboard=False), (), Interruption())["finished"]
 
 
@@ -137,7 +138,7 @@ def test_the_run_is_left_as_it_was(tmp_path: Path) -> None:
 def test_a_checkpoint_that_would_lead_to_other_weights_is_found_by_trying(tmp_path: Path) -> None:
     for host in (Host, global_scale, open_file, lazy):
         try_checkpoint(prepare(config(tmp_path, host)))
-    with pytest.raises(ConfigError, match=OUTSIDE):
+    with pytest.raises(ConfigError, match=OUTSIDE + r": it depends on the class attribute Counted\.calls outside"):
         try_checkpoint(prepare(config(tmp_path, Counted)))
 
 

@@ -103,6 +103,19 @@ def counter_of_the_class() -> nn.Module:
     return Counted()
 
 
+CALLS = 0
+
+
+def counter_of_the_module() -> nn.Module:
+    class Counted(Host):
+        def forward(self, x: Tensor) -> Tensor:
+            global CALLS
+            CALLS += self.training
+            return super().forward(x) * (1 + CALLS / 10)
+
+    return Counted()
+
+
 def file_and_scale_in_one_list() -> nn.Module:
     host, held = Host(), []
     held += [io.TextIOWrapper(io.BytesIO()), host]
@@ -143,7 +156,14 @@ def gradient_hook_on_the_accumulator() -> nn.Module:
     [
         (global_name_in_a_hook, "depend on scale of the original: .* in fc1, reaches it by the name SCALE"),
         (module_in_a_global_table, "depend on scale of the original"),
-        (counter_of_the_class, "a copy has another gradient of fc1.weight"),
+        (
+            counter_of_the_class,
+            r"another gradient of fc1.weight: a pass writes the class attribute counter_of_the_class.*Counted\.calls, ",
+        ),
+        (
+            counter_of_the_module,
+            r": a pass writes the global CALLS of tests\..*, which all networks share",
+        ),
         (file_and_scale_in_one_list, "depend on scale of the original: .* in fc1, reaches it by the name held"),
         (own_copy_that_shares, "shares the memory of fc1.weight"),
         (own_copy_that_forgets, "a copy has another fc1.weight"),

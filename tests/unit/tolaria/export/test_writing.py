@@ -68,6 +68,22 @@ class AtLeastTwo(Host):
             raise ValueError("one row is no batch")
         return super().forward(x)
 
+class NoBatchError(Exception):
+    def __init__(self, rows, *, hint):
+        super().__init__(f"{rows} rows: {hint}")
+
+class Pairs(Host):
+    def forward(self, x):
+        if x.shape[0] % 2:
+            raise NoBatchError(x.shape[0], hint="give pairs")
+        return super().forward(x)
+
+class Dozens(Host):
+    def forward(self, x):
+        if x.shape[0] % 12:
+            raise NoBatchError(x.shape[0], hint="give dozens")
+        return super().forward(x)
+
 class Remembering(Host):
     def __init__(self, features, outputs):
         super().__init__(features, outputs)
@@ -79,8 +95,8 @@ class Remembering(Host):
 def make(kind):
     return lambda shape, outputs: kind(torch.Size(shape).numel(), outputs)
 
-plain, rows_in_python, branching, rows_matter, at_least_two, remembering = map(
-    make, (Host, RowsInPython, Branching, RowsMatter, AtLeastTwo, Remembering)
+plain, rows_in_python, branching, rows_matter, at_least_two, pairs, dozens, remembering = map(
+    make, (Host, RowsInPython, Branching, RowsMatter, AtLeastTwo, Pairs, Dozens, Remembering)
 )
 
 def compiled(shape, outputs):
@@ -231,6 +247,24 @@ def test_a_network_that_takes_no_single_row_is_proven_with_more(tmp_path: Path) 
     config = host("at_least_two", tmp_path)
     found = write(shown_network(config, prepare(config).interface), tmp_path / "host.pt2")
     assert "with 2 and 7 rows" in found.what or found.path.suffix == ".safetensors"
+    assert found.line.count("\n") == 0
+
+
+@pytest.mark.usefixtures("hosts")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("pairs", "-> [rows, 10]; torch.export can't take it: NoBatchError: "),
+        ("dozens", "; it takes no 1, 2 or 7 rows: NoBatchError: 7 rows: give dozens"),
+    ],
+)
+def test_a_host_may_refuse_numbers_of_rows_by_an_exception_of_its_own(name: str, reason: str, tmp_path: Path) -> None:
+    config = host(name, tmp_path)
+    interface = prepare(host("plain", tmp_path)).interface
+    found = write(shown_network(config, interface), tmp_path / "host.pt2")
+    assert found.path == tmp_path / "host.safetensors"
+    assert found.path.exists()
+    assert reason in found.line
     assert found.line.count("\n") == 0
 
 
