@@ -339,3 +339,22 @@ def test_a_run_whose_network_is_not_the_one_it_tells_of_fails_after_its_files_ar
     assert not summary_of(tmp_path)["reproducible"]
     assert (tmp_path / "checkpoints" / "final.ckpt").exists()
     assert [event["name"] for event in read_events(tmp_path) if event["kind"] == "failure"][-1] == "tolaria.run_failed"
+
+
+def test_a_demonstrations_short_deadline_is_the_planes_and_no_setting_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float] = []
+
+    def connected(config: TrainConfig, *given: Any) -> Any:
+        heard.append(config.deadline_s)
+        raise ServiceUnavailable("tolaria", "service", "kasmina", "start it")
+
+    prepared: list[TrainConfig] = []
+    prepare = module.prepare
+    monkeypatch.setattr(module, "prepare", lambda config, fetch: prepared.append(config) or prepare(config, fetch))
+    monkeypatch.setattr(module, "connected", connected)
+    faults = RunOptions(demo_faults=True, tensorboard=False)
+    with pytest.raises(ServiceUnavailable):
+        grow(config(tmp_path, grow="auto", deadline_s=20.0), faults, (), Interruption())
+    assert (heard, [given.deadline_s for given in prepared]) == ([1.0], [20.0])
