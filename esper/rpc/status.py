@@ -63,6 +63,7 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
     errors.StorageError: Row(Code.INTERNAL),
     errors.CorruptRecord: Row(Code.DATA_LOSS),
+    errors.UnwritableStorage: Row(Code.INTERNAL),
 }
 
 # A plain CommandRejected has its status from its reason; a reason that is not here has the class's.
