@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, EsperError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
+from esper.tolaria.task.agreement import EXAMPLES
 from esper.tolaria.task.interface import Interface, Shown
 from esper.tolaria.task.models import build_model
 from esper.tolaria.task.prepare import make_optimizer, no_artifacts
@@ -64,7 +66,10 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
-    return Network(config=config, interface=interface, executor=executor)
+    network = Network(config=config, interface=interface, executor=executor)
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        network.outputs(interface.inputs(EXAMPLES))  # lazy layers learn their sizes from the first samples
+    return network
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 import esper
 from esper.core.enums import short_name
@@ -49,7 +50,9 @@ def record_of(network: Network) -> dict[str, Any]:
     """How the network is built: by its factory, with the shapes of what was grown, with its seeds' places."""
     config, interface, arm = network.config, network.interface, network.arm
     built = build_model(config, interface.sample_shape, interface.outputs).state_dict()
-    shapes = {name: tuple(value.shape) for name, value in built.items() if isinstance(value, Tensor)}
+    # A lazy layer has no shape yet and takes the one that it is given: nothing needs to be known of its growth.
+    shaped = {name: value for name, value in built.items() if isinstance(value, Tensor) and not is_lazy(value)}
+    shapes = {name: tuple(value.shape) for name, value in shaped.items()}
     return {
         "esper": esper.__version__,
         "model": config.model,

@@ -78,6 +78,11 @@ class Pairs(Host):
             raise NoBatchError(x.shape[0], hint="give pairs")
         return super().forward(x)
 
+class LazyPairs(Pairs):
+    def __init__(self, features, outputs):
+        super().__init__(features, outputs)
+        self.fc1 = nn.LazyLinear(5)
+
 class Dozens(Host):
     def forward(self, x):
         if x.shape[0] % 12:
@@ -95,8 +100,8 @@ class Remembering(Host):
 def make(kind):
     return lambda shape, outputs: kind(torch.Size(shape).numel(), outputs)
 
-plain, rows_in_python, branching, rows_matter, at_least_two, pairs, dozens, remembering = map(
-    make, (Host, RowsInPython, Branching, RowsMatter, AtLeastTwo, Pairs, Dozens, Remembering)
+plain, rows_in_python, branching, rows_matter, at_least_two, pairs, lazy_pairs, dozens, remembering = map(
+    make, (Host, RowsInPython, Branching, RowsMatter, AtLeastTwo, Pairs, LazyPairs, Dozens, Remembering)
 )
 
 def compiled(shape, outputs):
@@ -255,6 +260,7 @@ def test_a_network_that_takes_no_single_row_is_proven_with_more(tmp_path: Path) 
     ("name", "reason"),
     [
         ("pairs", "-> [rows, 10]; torch.export can't take it: NoBatchError: "),
+        ("lazy_pairs", "-> [rows, 10]; torch.export can't take it: NoBatchError: "),
         ("dozens", "; it takes no 1, 2 or 7 rows: NoBatchError: 7 rows: give dozens"),
     ],
 )
