@@ -40,6 +40,7 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
     few = TrainConfig(run_dir=tmp_path / "run", samples=30, batch_size=8, grow="never")
     warnings = [line for line in dry_run(few, OPTIONS).splitlines() if line.startswith("warning: ")]

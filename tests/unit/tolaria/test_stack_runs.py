@@ -134,6 +134,7 @@ def test_an_undone_stack_leaves_the_never_grown_weights(config: TrainConfig) -> 
     assert grown["training_macs"] > never["training_macs"]
 
 
+@pytest.mark.slow
 def test_a_kept_stack_is_saved_exported_and_loaded_without_esper(tmp_path: Path, config: TrainConfig) -> None:
     summary, _ = run(config, KEPT, store=CheckpointStore(config.run_dir / "checkpoints", keep=1))
     assert summary["final_parameters"] > summary["host_parameters"]
@@ -222,6 +223,7 @@ def test_shares_that_make_no_sense_are_refused(shares: tuple[float, ...]) -> Non
         TrainConfig(stack_shares=shares)
 
 
+@pytest.mark.slow
 def test_the_dry_run_names_the_blocks_of_a_stack(config: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--data", config.data, "--model", "transformer", "--context", "16", "--run-dir", str(config.run_dir)]
     assert main([*flags, "--width", "16", "--heads", "2", "--min-samples", "50", "--steps", "9", "--dry-run"]) == 0

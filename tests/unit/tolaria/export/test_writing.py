@@ -225,7 +225,10 @@ def test_a_language_model_says_its_context_and_its_tokens(tmp_path: Path) -> Non
 
 
 CAN = ("plain", "rows_in_python", "compiled", "remembering")
-CANNOT = (("branching", "its control flow depends on the values of its inputs"), ("rows_matter", ""))
+CANNOT = (
+    ("branching", "its control flow depends on the values of its inputs"),
+    pytest.param("rows_matter", "", marks=pytest.mark.slow),
+)
 
 
 def host(name: str, tmp_path: Path, **fields: Any) -> TrainConfig:
