@@ -78,12 +78,16 @@ def _of_epochs(events: Sequence[Record], name: str) -> list[tuple[int, float]]:
     return [(event["step"], event[name]) for event in of_kind(events, "epoch") if event.get(name) is not None]
 
 
+# The stages in which a seed is first in the forward pass: a stack is at once and wholly, and blends with nothing.
+GRAFTED = ("BLENDING", "SHADOWING")
+
+
 def seed_lives(events: Sequence[Record]) -> list[dict[str, Any]]:
     """One record for each grafted seed: first and last step in the forward pass, and its fate."""
     _, last_step = _span(events)
     lives: dict[str, dict[str, Any]] = {}
     for event in of_kind(events, "transition"):
-        if event["to_stage"] == "BLENDING":
+        if event["to_stage"] in GRAFTED and event["seed_id"] not in lives:
             lives[event["seed_id"]] = {
                 "seed_id": event["seed_id"],
                 "start": event["step"],

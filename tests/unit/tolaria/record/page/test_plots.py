@@ -100,6 +100,13 @@ def test_a_life_lasts_from_the_graft_to_the_fate_or_to_the_end() -> None:
     ]
 
 
+def test_a_stack_lives_from_its_graft_though_it_never_blends() -> None:
+    stages = [("GERMINATED", 10), ("SHADOWING", 20), ("PROBATIONARY", 20), ("CULLED", 60)]
+    moves = [{"kind": "transition", "seed_id": "s1", "to_stage": stage, "step": step} for stage, step in stages]
+    life = plots.seed_lives([*RUN, *moves])[0]
+    assert (life["start"], life["end"], life["fate"]) == (20, 60, "CULLED")
+
+
 def test_every_look_has_an_error_bar() -> None:
     root = parsed(plots.twin_gains(GROWN))
     # Whatever is drawn once for each look and each bar's two caps: matplotlib groups the bars by LineCollection.
