@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from esper.core.errors import ContractError, LifecycleConflict
+from esper.core.growth import no_growth
 from esper.core.tokens import new_run_token, token_digest
 from esper.core.validation import violations
 from esper.kasmina.control import command_rows, database
 from esper.kasmina.control.command_rows import CommandRow
 from esper.kasmina.control.database import RunRow
 from esper.leyline import (
-    GrowthState,
     KasminaRunSpec,
     KasminaRunState,
     KasminaServiceOpenRunResponse,
@@ -117,16 +117,7 @@ def _first_state(connection: sqlite3.Connection, spec: KasminaRunSpec) -> Kasmin
         generation=spec.generation,
         step=0,
         applied_seq=command_rows.last_seq(connection),
-        growth=GrowthState(
-            looks_since_fossil=0,
-            culls_in_row=0,
-            germinated=0,
-            judged=0,
-            kept=0,
-            ended=False,
-            paused=False,
-            added_parameters=0,
-        ),
+        growth=no_growth(),
         directives_issued=0,
     )
 

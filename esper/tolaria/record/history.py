@@ -6,25 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esper.core.enums import short_name
+from esper.core.growth import no_growth
 from esper.leyline import GrowthState, PolicyMetadata, RejectionReason, SeedState
 from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
 
 OPERATOR = "operator:"
 _ACCEPTED = "accepted"
-
-
-def no_growth() -> GrowthState:
-    """Counters of a run in which nothing has grown yet."""
-    return GrowthState(
-        looks_since_fossil=0,
-        culls_in_row=0,
-        germinated=0,
-        judged=0,
-        kept=0,
-        ended=False,
-        paused=False,
-        added_parameters=0,
-    )
 
 
 @dataclass(slots=True)

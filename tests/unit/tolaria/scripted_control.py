@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from esper.core.growth import no_growth
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     BlendConfig,
@@ -21,7 +22,6 @@ from esper.leyline import (
     SeedState,
     SystemStatePacket,
 )
-from esper.tolaria.record.history import no_growth
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog

@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from esper.core.clock import timestamp
+from esper.core.growth import no_growth
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,
@@ -49,7 +50,6 @@ from esper.leyline import (
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.rpc.contract import snake_case
 from esper.rpc.endpoint import Endpoint
-from esper.tolaria.record.history import no_growth
 
 SLOT = "span_linear:fc1-fc2"
 Spoil = Callable[[str, Message], bytes]
