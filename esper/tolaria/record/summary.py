@@ -29,6 +29,7 @@ FATES = {
     SeedStage.SEED_STAGE_RESETTING: "culled",
     SeedStage.SEED_STAGE_DORMANT: "culled",
 }
+NOT_DETERMINISTIC = "without --deterministic, algorithms need not compute the same twice"
 UNFINISHED = "unfinished"
 UNJUDGED = "stays unjudged"
 
@@ -79,8 +80,14 @@ def build_summary(
     test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
     growth = history.growth
     # An interrupted run has seeds in every stage; what it says of them need not be the last word.
-    found = [] if stop_reason else contradictions(run.executor, history, run.host_parameters, (validation, repeated))
+    is_exact = run.config.is_deterministic
+    figures = (validation, repeated)
+    found = (
+        [] if stop_reason else contradictions(run.executor, history, run.host_parameters, figures, is_exact=is_exact)
+    )
     causes = [*history.causes, *found]
+    if not is_exact:
+        causes.append(NOT_DETERMINISTIC)
     if run.config.latency_rules and run.config.grow != "never":
         causes.append("measured time may decide (latency_rules)")
     return {

@@ -71,7 +71,7 @@ def no_artifacts(digest: str) -> bytes:
 
 def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -> Prepared:
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
-    device = open_device(config.device)
+    device = open_device(config.device, is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
     # The sets of built-in sources are known.
