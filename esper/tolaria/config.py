@@ -85,6 +85,12 @@ class TrainConfig:
         "algorithms that compute the same every time, attention's backward pass included; default: on for the CPU, off "
         "for CUDA, where they cost speed and the summary then says that the run isn't reproducible",
     )
+    compile: str = _setting(
+        "training",
+        "off",
+        "torch.compile; blocks: those of runs of equal blocks, by shared graphs",
+        ("off", "blocks"),
+    )
     smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
     on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
     max_rollbacks: int = _setting("training", 3, "rollbacks before the run stops")

@@ -6,7 +6,7 @@ import json
 import platform
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,7 @@ def build_summary(
         "seeds": [seed_entry(seed, history.unjudged) for seed in history.seeds.values()],
         "commands": history.command_counts(),
         **timings.quantiles(),
+        "compile": None if (counts := run.executor.compilations) is None else asdict(counts),
         "timeouts": history.timeouts,
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,
