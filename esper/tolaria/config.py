@@ -79,6 +79,18 @@ class TrainConfig:
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
     threads: int = _setting("training", 1, "threads of torch on the CPU; fixed, because results may depend on it")
+    deterministic: bool | None = _setting(
+        "training",
+        None,
+        "algorithms that compute the same every time, attention's backward pass included; default: on for the CPU, off "
+        "for CUDA, where they cost speed and the summary then says that the run isn't reproducible",
+    )
+    compile: str = _setting(
+        "training",
+        "off",
+        "torch.compile; blocks: those of runs of equal blocks, by shared graphs",
+        ("off", "blocks"),
+    )
     smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
     on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
     max_rollbacks: int = _setting("training", 3, "rollbacks before the run stops")
@@ -168,6 +180,11 @@ class TrainConfig:
             )
         if self.amp == "fp16" and not self.device.startswith("cuda"):
             raise ConfigError("amp", "fp16", f"needs a CUDA device, got device {self.device}; use bf16")
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the same steps are promised to give the same bits."""
+        return not self.device.startswith("cuda") if self.deterministic is None else self.deterministic
 
     @property
     def packet_lag(self) -> int:

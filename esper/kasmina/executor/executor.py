@@ -25,11 +25,13 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.saved import restore, saved
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
+from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
@@ -51,6 +53,7 @@ class SeedExecutor:
         self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
         self._measure_host()
         self._reports: list[DirectiveReport] = []
+        self._compiled_since: Compilations | None = None
 
     def _measure_host(self) -> None:
         """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
@@ -167,6 +170,16 @@ class SeedExecutor:
     def refused_runs(self) -> tuple[str, ...]:
         """Lists of blocks that can't be repeated, each with the reason."""
         return self._refused_runs
+
+    def compile_blocks(self, runs: Iterable[Run]) -> None:
+        """Compiles the blocks of these runs in place; the compiler's work is counted from here on."""
+        self.arm.compile_blocks(runs)
+        self._compiled_since = compilations()
+
+    @property
+    def compilations(self) -> Compilations | None:
+        """The compiler's work since blocks were compiled on request; None where they weren't."""
+        return None if self._compiled_since is None else compilations().since(self._compiled_since)
 
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""

@@ -6,7 +6,7 @@ import json
 import platform
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ FATES = {
     SeedStage.SEED_STAGE_RESETTING: "culled",
     SeedStage.SEED_STAGE_DORMANT: "culled",
 }
+NOT_DETERMINISTIC = "without --deterministic, algorithms need not compute the same twice"
 UNFINISHED = "unfinished"
 UNJUDGED = "stays unjudged"
 
@@ -79,8 +80,14 @@ def build_summary(
     test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
     growth = history.growth
     # An interrupted run has seeds in every stage; what it says of them need not be the last word.
-    found = [] if stop_reason else contradictions(run.executor, history, run.host_parameters, (validation, repeated))
+    is_exact = run.config.is_deterministic
+    figures = (validation, repeated)
+    found = (
+        [] if stop_reason else contradictions(run.executor, history, run.host_parameters, figures, is_exact=is_exact)
+    )
     causes = [*history.causes, *found]
+    if not is_exact:
+        causes.append(NOT_DETERMINISTIC)
     if run.config.latency_rules and run.config.grow != "never":
         causes.append("measured time may decide (latency_rules)")
     return {
@@ -111,6 +118,7 @@ def build_summary(
         "seeds": [seed_entry(seed, history.unjudged) for seed in history.seeds.values()],
         "commands": history.command_counts(),
         **timings.quantiles(),
+        "compile": None if (counts := run.executor.compilations) is None else asdict(counts),
         "timeouts": history.timeouts,
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,

@@ -11,6 +11,8 @@ from torch import nn
 
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.passes.compiled import compiled_parts
+from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest
 from esper.tolaria.config import AUTO_TASK, TrainConfig
 from esper.tolaria.task.agreement import agreed, check_passes
@@ -46,6 +48,8 @@ class Prepared:
     """What is learned, in a few words."""
     doubts: list[str]
     """What a person should look at before the run, a line each."""
+    compiled_runs: list[Run] = field(default_factory=list)
+    """Runs of blocks that are compiled before the first step."""
     outside: list[str] = field(default_factory=list)
     """What the run depends on and no checkpoint holds, because it stands outside the model; found by trying."""
     _manifest: HostManifest | None = field(default=None, init=False)
@@ -71,7 +75,7 @@ def no_artifacts(digest: str) -> bytes:
 
 def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -> Prepared:
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
-    device = open_device(config.device)
+    device = open_device(config.device, is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
     # The sets of built-in sources are known.
@@ -89,6 +93,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
+        compiled_runs = runs_to_compile(config, arm.model, task)
     check_isolable(config, executor)
     return Prepared(
         config=config,
@@ -103,6 +108,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         task_line=described(splits),
         doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
         interface=interface_of(given, host.splits),
+        compiled_runs=compiled_runs,
     )
 
 
@@ -149,6 +155,22 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
         )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay, fused=True)
+
+
+def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> list[Run]:
+    """The runs of equal blocks that `compile` asks for. Raises ConfigError where there is none."""
+    if config.compile == "off":
+        return []
+    if parts := compiled_parts(model):
+        remedy = f"the model compiles {parts[0] or 'itself'} already; leave one of both out"
+        raise ConfigError("compile", config.compile, remedy)
+    runs, refusals = find_runs(model, task.probe_inputs())
+    if not runs:
+        why = "; ".join(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
+        found = f" ({why})" if why else ""
+        remedy = f"{config.model} has no run of equal blocks{found}; leave --compile out"
+        raise ConfigError("compile", config.compile, remedy)
+    return runs
 
 
 def check_judging_data(config: TrainConfig, splits: Splits) -> None:

@@ -137,7 +137,7 @@ def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
     total_loss = total_hits = 0.0
-    with arm.measured(key(0, "evaluate")):
+    with arm.measured(key(0, "evaluate"), is_evaluation=True):
         for inputs, targets in task.batches(split):
             outputs = arm.model(inputs)
             total_loss += float(task.loss(outputs, targets)) * len(inputs)

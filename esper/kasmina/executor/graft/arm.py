@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
 from esper.kasmina.executor.passes.clone import independent_copy
-from esper.kasmina.executor.passes.compiled import compile_copy, compiled_in_place
+from esper.kasmina.executor.passes.compiled import compile_copy, compile_in_place, compiled_in_place
 from esper.kasmina.executor.passes.held import held, put_back
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
@@ -39,6 +39,8 @@ class TrainingArm:
         self.grafts: list[Graft] = []
         self.stacks: list[Run] = []
         """Runs that were repeated, in order, each as it was before."""
+        self.has_compiled_blocks = False
+        """Whether evaluations are worth compiled code: they have their graphs, which every depth and arm shares."""
         self._marks = held(model).marks  # after the model: a clone's marks are those of its own copies
 
     @property
@@ -78,6 +80,11 @@ class TrainingArm:
         graft.detach()
         remove_seed_groups(self.optimizer, self.scheduler, graft.seed_id)
         self.grafts[:] = [other for other in self.grafts if other is not graft]
+
+    def compile_blocks(self, runs: Iterable[Run]) -> None:
+        """Compiles every block of the runs in place; copies of blocks and of the arm will be compiled alike."""
+        compile_in_place(block for run in runs for block in run.blocks(self.model))
+        self.has_compiled_blocks = True
 
     def repeat(self, run: Run) -> list[tuple[str, nn.Module]]:
         """Makes the network deeper by copies of a run of blocks; returns them with their paths."""
@@ -128,9 +135,14 @@ class TrainingArm:
         return held(self.model).losses(self._marks)
 
     @contextmanager
-    def measured(self, key: int) -> Iterator[None]:
-        """Eval mode without gradients, and without a trace."""
-        with side_pass(self.modules, key=key, training=False), torch.no_grad():
+    def measured(self, key: int, *, is_evaluation: bool = False) -> Iterator[None]:
+        """Eval mode without gradients, and without a trace.
+
+        An evaluation goes over a whole set, again and again: it runs in blocks that were compiled on request. Other
+        passes run eagerly.
+        """
+        keeps_compiled = is_evaluation and self.has_compiled_blocks
+        with side_pass(self.modules, key=key, training=False, is_eager=not keeps_compiled), torch.no_grad():
             yield
 
     def digest(self) -> str:

@@ -79,7 +79,7 @@ def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int
 
 def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, float]:
     """One score for each unit of the judging data, float64 [n] on the CPU, and the share of them that was clipped."""
-    with arm.measured(key):
+    with arm.measured(key, is_evaluation=True):
         parts = [task.clipped_scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
     scores, clipped = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
     return scores, float(clipped.mean())
