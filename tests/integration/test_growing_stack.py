@@ -27,8 +27,8 @@ SHORT = (
     "30",
 )
 LONG = ("--steps", "800", "--batch-size", "32", "--window-fraction", "0.2", "--stack-recovery-steps", "80")
-# A network as small as these learns in leaps, on symbols most of which it can't guess.
-LOOSE = ("--stack-margin", "0", "--stack-error-rate", "0.5", "--stack-clipped-share", "0.5")
+# A network as small as these learns in leaps.
+LOOSE = ("--stack-margin", "0", "--stack-error-rate", "0.5")
 COMMON = ("--min-samples", "50", "--stack-shares", "0.2", "--lr", "5e-3", "--plain", "--checkpoint-every-epochs", "1")
 
 

@@ -34,7 +34,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Both arms on the judging set at one step. Scores are nats per token, each token's loss clipped at ln V."""
+    """Both arms on the judging set at one step. Scores are nats per token, each token's loss clipped at 2 ln V."""
 
     step: int
     gain: float

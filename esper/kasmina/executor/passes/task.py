@@ -24,7 +24,7 @@ class Task(Protocol):
         """One bounded score for each independent unit, lower is better: [n]."""
 
     def clipped_scores(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Each unit's score with no part beyond a uniform guess, and the share of parts clipped to it: [n], [n]."""
+        """The same scores, and the share of each unit's tokens whose loss was clipped: [n], [n]."""
 
     def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """The judging data in a fixed order, on the model's device."""
