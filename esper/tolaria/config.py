@@ -229,7 +229,11 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("embargo_fraction", *_share(0.0, 1.0)),
     ("fade_fraction", *_share(0.0, 0.5)),
     ("saturation_share", *_share(0.0, 1.0)),
-    ("span_width", span_growth, "say +N (1 to 1024 units more) or xF (F times its width, above 1 and at most 16)"),
+    (
+        "span_width",
+        lambda text: span_growth(text) is not None,
+        "say +N (N more units, at most 1024) or xF (F times its width, above 1, at most 16)",
+    ),
     ("stack_shares", lambda shares: all(0 < share < 1 for share in shares), "every share must lie between 0 and 1"),
     ("stack_shares", lambda shares: list(shares) == sorted(set(shares)), "each must be larger than the one before"),
     ("stack_error_rate", *_share(1e-6, 0.5)),
