@@ -6,6 +6,7 @@ configuration file and `--print-config` are made from them. Values that make no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from esper.core.errors import ConfigError
 
 AUTO_TASK = "auto"
+SPAN_WIDTH = "+8"
+"""How much a span widens its layer, where nobody says."""
 
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -112,6 +115,9 @@ class TrainConfig:
     margin_absolute: float | None = _setting("growth", None, "smallest gain worth its cost; default: by task")
     tau: float | None = _setting("growth", None, "run-to-run deviation of the gain; default: 0.02 of the twin's score")
     min_samples: int = _setting("growth", 300, "smallest number of judging samples")
+    span_width: str = _setting(
+        "growth", SPAN_WIDTH, "how much a seed widens its layer: +N by N units, xF to F times its width"
+    )
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
@@ -192,6 +198,16 @@ class TrainConfig:
         return 0 if self.control == "sync" else self.lag
 
 
+def span_growth(text: str) -> dict[str, Any] | None:
+    """`+N` as span_units, `xF` as span_factor, in the bounds of the blueprints; None for anything else."""
+    units, factor = re.fullmatch(r"\+(\d{1,4})", text), re.fullmatch(r"x(\d{1,2}(?:\.\d{1,6})?)", text)
+    if units and 1 <= int(units[1]) <= 1024:
+        return {"span_units": int(units[1])}
+    if factor and 1 < float(factor[1]) <= 16:
+        return {"span_factor": float(factor[1])}
+    return None
+
+
 def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: value >= least), f"must be at least {least:g}"
 
@@ -230,6 +246,11 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("embargo_fraction", *_share(0.0, 1.0)),
     ("fade_fraction", *_share(0.0, 0.5)),
     ("saturation_share", *_share(0.0, 1.0)),
+    (
+        "span_width",
+        lambda text: span_growth(text) is not None,
+        "say +N (N more units, at most 1024) or xF (F times its width, above 1, at most 16)",
+    ),
     ("stack_shares", lambda shares: all(0 < share < 1 for share in shares), "every share must lie between 0 and 1"),
     ("stack_shares", lambda shares: list(shares) == sorted(set(shares)), "each must be larger than the one before"),
     ("stack_error_rate", *_share(1e-6, 0.5)),

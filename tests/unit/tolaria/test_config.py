@@ -24,6 +24,7 @@ def test_every_setting_has_help_and_a_group() -> None:
         *(("batch_size", 0), ("epochs", 0), ("lr", 0.0), ("lr", float("nan")), ("lr", float("inf"))),
         *(("decay_fraction", 1.5), ("window_fraction", 0.0), ("hidden", (4, 0)), ("seed", -1), ("lag", 0)),
         *(("grow", "sometimes"), ("judge", "me"), ("amp", "fp8"), ("optimizer", "adamm"), ("control", "async")),
+        *(("span_width", text) for text in ("8", "+0", "+9999", "+1.5", "x1", "x17", "x-2", "2x", "")),
         *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
     ],
 )
