@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from esper.leyline import TaskType
+from esper.tolaria.task.data import Split, Splits
+
 PATCH, WIDTH, HEADS = 2, 24, 3
+STRIP, DISTANCE, DISTANCES = (4, 40), 4, 8
 
 
 class DropPath(nn.Module):
@@ -101,12 +105,12 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """A stem and two stages; the first block of each changes the shape, the equal ones are its tail."""
 
-    def __init__(self, shape: tuple[int, ...], outputs: int, layers: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, ...], outputs: int, layers: tuple[int, int], stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(shape[0], 4, 3, padding=1, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(4), nn.ReLU(inplace=True)
         self.layer1 = self._stage(4, 8, layers[0], stride=1)
-        self.layer2 = self._stage(8, 12, layers[1], stride=2)
+        self.layer2 = self._stage(8, 12, layers[1], stride=stride)
         self.avgpool, self.fc = nn.AdaptiveAvgPool2d((1, 1)), nn.Linear(12, outputs)
 
     @staticmethod
@@ -121,9 +125,35 @@ class ResNet(nn.Module):
         return out
 
 
+class Dots:
+    """Two dots in a strip: how far apart are they? A convolution sees no further than its field, which depth widens."""
+
+    def splits(self, seed: int) -> Splits:
+        draw = torch.Generator().manual_seed(seed)
+        sets = {}
+        for name, rows in (("train", 2400), ("judge", 400), ("test", 400)):
+            images = 0.1 * torch.randn(rows, 1, STRIP[0], STRIP[1], generator=draw)
+            labels = torch.randint(0, DISTANCES, (rows,), generator=draw)
+            gaps = DISTANCE * (labels + 1)
+            lines = torch.randint(0, STRIP[0], (rows,), generator=draw)
+            starts = (torch.rand(rows, generator=draw) * (STRIP[1] - gaps)).long()
+            for place in (starts, starts + gaps):
+                images[torch.arange(rows), 0, lines, place] += 1.0
+            sets[name] = Split(images, labels)
+        return Splits(**sets, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=DISTANCES)
+
+
+dots = Dots()
+
+
 def vit(shape: tuple[int, ...], outputs: int, depth: int = 3) -> nn.Module:
     return ViT(shape, outputs, depth)
 
 
 def resnet(shape: tuple[int, ...], outputs: int, layers: tuple[int, int] = (2, 3)) -> nn.Module:
-    return ResNet(shape, outputs, layers)
+    return ResNet(shape, outputs, layers, stride=2)
+
+
+def near_sighted(shape: tuple[int, ...], outputs: int, layers: tuple[int, int] = (1, 3)) -> nn.Module:
+    """Its tail of two blocks sees nineteen pixels, twice the tail twenty-seven."""
+    return ResNet(shape, outputs, layers, stride=1)
