@@ -167,6 +167,11 @@ class SeedExecutor:
         return self._state.side_macs + sum(running)
 
     @property
+    def evaluation_macs(self) -> Mapping[str, int]:
+        """Work of stacks' evaluations so far, both arms, by seed."""
+        return self._state.evaluation_macs
+
+    @property
     def has_evidence(self) -> bool:
         """True if a report, a measurement or the end of a schedule waits to be collected."""
         if self._reports:

@@ -84,7 +84,9 @@ def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts
     key = state.key("judge", directive.seed_id, step)
     result = evaluate_stack(state.arm, state.twin, state.task, step=step, key=key)
     life.evidence.evaluations.append(result)
-    state.side_macs += result.twin.samples * (state.macs.forward + state.twin_macs.forward)
+    work = result.twin.samples * (state.macs.forward + state.twin_macs.forward)
+    state.side_macs += work
+    state.evaluation_macs[directive.seed_id] = state.evaluation_macs.get(directive.seed_id, 0) + work
     return {}
 
 

@@ -233,6 +233,25 @@ def test_a_seed_that_is_not_judged_at_the_end_leaves_by_its_twin(rig):
     assert run.arm.digest() == plain.arm.digest()
 
 
+def test_evaluations_are_booked_to_their_stack_with_both_arms(rig):
+    run = rig("transformer")
+    run.train(2)
+    run.stack()
+    executor = run.executor
+    both = executor.macs.forward + executor.twin_macs.forward
+    before = executor.side_macs
+    run.do(run.directive("JUDGE", at_step=2, look=1))
+    spent = executor.side_macs - before
+    assert dict(executor.evaluation_macs) == {"s1": spent}
+    assert spent > 0
+    assert spent % both == 0
+    saved = executor.state_dict()
+    again = rig("transformer")
+    again.recipes = run.recipes
+    again.executor.load_state_dict(saved)
+    assert again.executor.evaluation_macs == {"s1": spent}
+
+
 class Counting(Transformer):
     """Runs as many blocks as it was built with, whatever stands in the list."""
 
