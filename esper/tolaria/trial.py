@@ -48,6 +48,16 @@ def _try_host(run: Prepared) -> None:
         raise ConfigError("model", lost[0], f"changes in a step, and no checkpoint can hold it; {remedy}, {give_up}")
 
 
+def try_stacks(run: Prepared) -> None:
+    """Repeat each run of blocks on a copy; what can't be repeated is no slot, and is told why where it was asked for.
+
+    Comes before the manifest is asked for. Raises ConfigError for a run that the user names.
+    """
+    if run.config.judge == "twin":
+        with eagerly(), _kept_generators(run.device), named_by_settings(run.config, run.executor.arm.model):
+            run.executor.try_stacks()
+
+
 def tried_checkpoint(run: Prepared) -> bool:
     """Whether a network that is built anew goes on from a checkpoint of the run as the run does.
 

@@ -31,6 +31,7 @@ from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_for
 from esper.kasmina.executor.saved import restore, saved
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
+from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
@@ -77,6 +78,25 @@ class SeedExecutor:
         found, refusals = find_stacks(state.arm.model, state.task.probe_inputs(), named=names)
         state.stack_slots = {slot.slot_id: slot for slot in found}
         self._refused_runs = tuple(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
+
+    def try_stacks(self) -> None:
+        """Repeats each run once, on a copy. One that fails is no slot, and its reason stands in `refused_runs`.
+
+        Raises ConfigError for one that the user names.
+        """
+        state, named = self._state, self._state.config.slots or ()
+        before = list(state.stack_slots.items())
+        for slot_id, slot in before:
+            if obstacle := stack_obstacle(state.arm, state.task, slot.now(state.arm.stacks)):
+                if slot_id in named:
+                    raise ConfigError("slots", slot_id, f"can't be repeated: {obstacle}")
+                del state.stack_slots[slot_id]
+                self._refused_runs = (*self._refused_runs, f"{slot.run.path}: {obstacle}")
+        if len(state.stack_slots) < len(before):
+            state.topology_changed()
+        if not (state.slots or state.stack_slots) and self._no_slots is None:
+            why = "; ".join(self._refused_runs)
+            self._no_slots = ConfigError("model", type(state.arm.model).__name__, f"has no slot for a seed: {why}")
 
     def _find_slots(self) -> None:
         """Slots of modules; a host that has none may still have stacks, which come behind them in order."""
@@ -148,6 +168,11 @@ class SeedExecutor:
         """Work of all incubation and judging passes so far."""
         running = [life.incubation.macs for life in self._state.lives.values() if life.incubation is not None]
         return self._state.side_macs + sum(running)
+
+    @property
+    def evaluation_macs(self) -> Mapping[str, int]:
+        """Work of stacks' evaluations so far, both arms, by seed."""
+        return self._state.evaluation_macs
 
     @property
     def has_evidence(self) -> bool:

@@ -18,6 +18,7 @@ from esper.core.files import write_atomically
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
+from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluate
@@ -115,7 +116,15 @@ def build_summary(
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
         "growth_reason": None if progress.reason.now is None else progress.reason.now.as_fields(),
-        "seeds": [seed_entry(seed, history.unjudged) for seed in history.seeds.values()],
+        "seeds": [
+            {
+                **seed_entry(seed, history.unjudged),
+                "judgement": judgement(
+                    history.looks.get(seed.seed_id, ()), run.executor.evaluation_macs.get(seed.seed_id, 0)
+                ),
+            }
+            for seed in history.seeds.values()
+        ],
         "commands": history.command_counts(),
         **timings.quantiles(),
         "compile": None if (counts := run.executor.compilations) is None else asdict(counts),
