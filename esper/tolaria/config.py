@@ -17,6 +17,7 @@ from esper.core.errors import ConfigError
 AUTO_TASK = "auto"
 SPAN_WIDTH = "+8"
 """How much a span widens its layer, where nobody says."""
+TWINS = ("auto", "live", "bursts")
 
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -101,6 +102,9 @@ class TrainConfig:
 
     grow: str = _setting("growth", "auto", "when to grow", ("auto", "always", "never"))
     judge: str = _setting("growth", "twin", "what a grown network is judged against", ("twin", "muted"))
+    twin: str = _setting(
+        "growth", "auto", "when a twin makes its steps: with the grown network, in bursts, or as memory allows", TWINS
+    )
     incubate: str = _setting("growth", "none", "incubation of seeds that are not zero at first", ("none", "shadow"))
     isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
     blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
@@ -142,7 +146,7 @@ class TrainConfig:
     max_parameters: int | None = _setting("budget", None, "largest number of parameters of the grown network")
     max_forward_macs: int | None = _setting("budget", None, "largest forward multiply-accumulates of one sample")
     max_training_macs: int | None = _setting("budget", None, "largest multiply-accumulates of the whole run")
-    max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser in bytes")
+    max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser of both arms")
     max_seeds: int | None = _setting("budget", None, "largest number of seeds")
 
     evaluate_every_steps: int = _setting("control", 10, "steps between packets to the control plane")

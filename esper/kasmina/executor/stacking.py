@@ -23,6 +23,7 @@ from esper.kasmina.executor.stacks.equal import difference
 from esper.kasmina.executor.stacks.proof import prove
 from esper.kasmina.executor.stacks.run import Run, blocks_of
 from esper.kasmina.executor.state import ExecutorState, Facts, Life
+from esper.kasmina.executor.twin import measured_twin
 from esper.leyline import SeedDirective
 
 
@@ -79,10 +80,11 @@ def stack_obstacle(arm: TrainingArm, task: Task, run: Run) -> str:
 def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """Both arms on the judging data; the result is one more piece of the stack's evidence."""
     life = state.life(directive.seed_id)
-    if life.run is None or state.twin is None:
+    twin = measured_twin(state)
+    if life.run is None or twin is None:
         raise GraftFailed(f"stack {directive.seed_id!r} and its twin don't both stand")
     key = state.key("judge", directive.seed_id, step)
-    result = evaluate_stack(state.arm, state.twin, state.task, step=step, key=key)
+    result = evaluate_stack(state.arm, twin, state.task, step=step, key=key)
     life.evidence.evaluations.append(result)
     work = result.twin.samples * (state.macs.forward + state.twin_macs.forward)
     state.side_macs += work

@@ -3,8 +3,8 @@
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
 Kinds: run, boundary, epoch (also with the growth reason's numbers of then), growth (why the run grows or waits, at each
-change), decision, command, directive,
-transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC),
+change), decision, command, directive, memory (how a twin makes its steps, and why), transition, gate, checkpoint,
+finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC),
 `kind` and, where it has one, `step`.
 """
 
@@ -113,6 +113,9 @@ class EventLog(Observer):
             self._write_out_if_due()
         for report in boundary.collected.reports:
             self.write("directive", **directive_fields(report))
+        for note in boundary.collected.memory:
+            told = {"step": note.step, "seed_id": note.seed_id, "mode": note.mode, "why": note.why}
+            self.write("memory", **told, **note.figures)
         if boundary.result is None:
             return
         self._growth(boundary)

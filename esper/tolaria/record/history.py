@@ -7,6 +7,8 @@ from typing import Any
 
 from esper.core.enums import short_name
 from esper.core.growth import no_growth
+from esper.kasmina.executor.collected import MemoryNote
+from esper.kasmina.executor.twin import ENDED
 from esper.leyline import CommandOutcome, GateEvidence, GrowthState, PolicyMetadata, RejectionReason, SeedState
 from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
 from esper.tolaria.record.stack_judgement import with_look
@@ -31,10 +33,24 @@ class History:
     """Id and version of the policy that decides."""
     policy_digest: str | None = None
     """What pins it: equal digests decide alike."""
+    twins: list[dict[str, Any]] = field(default_factory=list)
+    """For each twin how it made its steps and why, with predicted, free and measured bytes; refused ones too."""
     unjudged: list[str] = field(default_factory=list)
     """Seeds that were in the network when growth ended, without a judgement and without a twin to go back to."""
     looks: dict[str, list[GateEvidence]] = field(default_factory=dict)
     """Looks of a stack's judge by seed, in order."""
+
+    def note_memory(self, note: MemoryNote) -> None:
+        """What was decided or measured of a twin; measured is the last one of its seed."""
+        told = {"step": note.step, "mode": note.mode, "why": note.why, **note.figures}
+        known = [twin for twin in self.twins if twin["seed_id"] == note.seed_id]
+        if note.mode == ENDED and known:
+            known[-1] |= {"ended_step": note.step, **note.figures}
+        elif known and note.mode != ENDED:
+            # The same twin under another mode: what it began with stands beside what became of it.
+            known[-1] |= {"became": note.mode, "became_step": note.step, "became_why": note.why}
+        else:
+            self.twins.append({"seed_id": note.seed_id, **told})
 
     def note(self, result: PacketResult) -> None:
         """Take one packet's result."""
@@ -104,6 +120,7 @@ class History:
             "policy": self.policy,
             "policy_digest": self.policy_digest,
             "unjudged": list(self.unjudged),
+            "twins": [dict(twin) for twin in self.twins],
             "looks": [
                 look.SerializeToString(deterministic=True).hex() for found in self.looks.values() for look in found
             ],
@@ -127,5 +144,6 @@ class History:
             policy=state["policy"],
             policy_digest=state["policy_digest"],
             unjudged=list(state.get("unjudged", ())),
+            twins=[dict(twin) for twin in state.get("twins", ())],
             looks=looks,
         )

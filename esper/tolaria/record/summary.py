@@ -116,6 +116,7 @@ def build_summary(
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
         "growth_reason": None if progress.reason.now is None else progress.reason.now.as_fields(),
+        "memory": memory_entry(run, progress),
         "seeds": [
             {
                 **seed_entry(seed, history.unjudged),
@@ -141,6 +142,17 @@ def build_summary(
         "device": str(run.device),
         "threads": run.config.threads,
         "weights_digest": arm.digest(),
+    }
+
+
+def memory_entry(run: Prepared, progress: Progress) -> dict[str, Any]:
+    """Peaks of the device without a twin and with one, and each twin's forecast beside what was measured."""
+    peaks = run.executor.peaks
+    return {
+        "peak_bytes_without_twin": peaks.without_twin,
+        "peak_bytes_with_twin": peaks.with_twin,
+        "unmeasured": peaks.unmeasured,
+        "twins": [dict(twin) for twin in progress.history.twins],
     }
 
 

@@ -20,6 +20,7 @@ FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
+        "twin",
     }
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.models import build_host, build_model
+from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -90,7 +92,14 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
     arm = _arm(config, model, total_steps)
-    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    settings = ExecutorConfig(
+        run_seed=config.seed,
+        slots=config.slots or None,
+        twin=config.twin,
+        pass_samples=-(-config.batch_size // config.accumulate),
+        gradient_rows=config.accumulate if config.pcgrad else 0,
+        precision=partial(autocast, config.amp, device),
+    )
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
         compiled_runs = runs_to_compile(config, arm.model, task)
