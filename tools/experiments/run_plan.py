@@ -160,7 +160,7 @@ def macs_of_step(flags: Sequence[str]) -> int:
 def row_of(arm: str, seed: int, summary: Mapping[str, Any], wall_s: float) -> dict[str, Any]:
     """What is kept of a run."""
     names = ("steps", "test_loss", "val_loss", "host_parameters", "final_parameters", "training_macs", "growth")
-    more = ("training_macs_by_use", "step_ms", "weights_digest", "reproducible", "machine", "peak_memory", "compile")
+    more = ("training_macs_by_use", "step_ms", "weights_digest", "reproducible", "machine", "memory", "compile")
     seeds = [{name: entry.get(name) for name in KEPT} for entry in summary["seeds"]]
     kept = {name: summary.get(name) for name in (*names, *more)}
     return {"arm": arm, "seed": seed, **kept, "seeds": seeds, "wall_s": round(wall_s, 1)}
