@@ -25,7 +25,7 @@ from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.models import build_host, build_model
-from esper.tolaria.task.precision import autocast
+from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -142,7 +142,8 @@ def built_again(run: Prepared) -> TrainingArm:
 
 def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm:
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
-    return TrainingArm(model, make_optimizer(config, model), make_schedule(config, total_steps), scaler)
+    schedule = make_schedule(config, total_steps)
+    return TrainingArm(model, make_optimizer(config, model), schedule, scaler, amp=AMP_TYPES.get(config.amp))
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:

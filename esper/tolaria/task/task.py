@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import log
+from operator import mul
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -134,11 +136,20 @@ def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
-    total_loss = total_hits = 0.0
+    sizes, losses, hits = [], [], []
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
         for inputs, targets in task.batches(split):
-            outputs = arm.model(inputs)
-            total_loss += float(task.loss(outputs, targets)) * len(inputs)
+            outputs = in_full(arm.model(inputs))
+            sizes.append(len(inputs))
+            losses.append(task.loss(outputs, targets).double())
             if task.counts_hits:
-                total_hits += float(task.hits(outputs, targets).double().mean()) * len(inputs)
-    return total_loss / len(split), total_hits / len(split) if task.counts_hits else None
+                hits.append(task.hits(outputs, targets).double().mean())
+    # One transfer; the device has waited for nothing before.
+    numbers = torch.stack([*losses, *hits]).tolist()
+    totals = [sum(map(mul, sizes, part)) / len(split) for part in (numbers[: len(sizes)], numbers[len(sizes) :])]
+    return totals[0], totals[1] if task.counts_hits else None
+
+
+def in_full(outputs: Tensor) -> Tensor:
+    """Outputs of a lowered precision as float32: sums over a vocabulary and over positions need it."""
+    return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs

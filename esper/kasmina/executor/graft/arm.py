@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,12 +30,20 @@ class TrainingArm:
     """One whole training state. `scheduler` and `scaler` may be None; both need state_dict and load_state_dict."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, scaler: Any = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any = None,
+        scaler: Any = None,
+        *,
+        amp: torch.dtype | None = None,
     ) -> None:
         self.model = compiled_in_place(model)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = scaler
+        self.amp = amp
+        """What matrix products are lowered to in training, and so in evaluations; None: nothing."""
         self.grafts: list[Graft] = []
         self.stacks: list[Run] = []
         """Runs that were repeated, in order, each as it was before."""
@@ -138,11 +146,12 @@ class TrainingArm:
     def measured(self, key: int, *, is_evaluation: bool = False) -> Iterator[None]:
         """Eval mode without gradients, and without a trace.
 
-        An evaluation goes over a whole set, again and again: it runs in blocks that were compiled on request. Other
-        passes run eagerly.
+        An evaluation goes over a whole set, again and again: it runs as training does, in its precision and in blocks
+        that were compiled on request. Other passes run eagerly and in full precision.
         """
-        keeps_compiled = is_evaluation and self.has_compiled_blocks
-        with side_pass(self.modules, key=key, training=False, is_eager=not keeps_compiled), torch.no_grad():
+        keeps_compiled, is_lowered = is_evaluation and self.has_compiled_blocks, is_evaluation and self.amp is not None
+        precision = torch.autocast(self.device.type, dtype=self.amp) if is_lowered else nullcontext()
+        with side_pass(self.modules, key=key, training=False, is_eager=not keeps_compiled), torch.no_grad(), precision:
             yield
 
     def digest(self) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.compiled import eagerly
 from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
@@ -25,7 +26,8 @@ GRADIENT_SAMPLES = 64
 
 def judge_scores(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
     """One score for each unit of the judging data: float64 [n] on the CPU."""
-    with arm.measured(key):
+    # A seed in it, muted and not, would be graphs of their own for a look or two.
+    with eagerly(), arm.measured(key, is_evaluation=True):
         parts = [task.scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
     return torch.cat(parts).double().cpu()
 
@@ -68,21 +70,24 @@ def judge(arm: TrainingArm, twin: TrainingArm | None, graft: Graft, task: Task, 
 
 def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int, key: int) -> StackEvaluation:
     """Both arms at one step; the clipped share is that of the arm in which more is clipped."""
-    (grown, grown_clipped), (reference, twin_clipped) = (_clipped_scores(each, task, key=key) for each in (arm, twin))
+    # One transfer for all four rows.
+    grown, grown_clipped, reference, twin_clipped = torch.stack(
+        [row for each in (arm, twin) for row in _clipped_scores(each, task, key=key)]
+    ).cpu()
     return StackEvaluation(
         step=step,
         twin=paired(reference, grown),
         mean_twin_score=float(reference.mean()),
-        clipped_share=max(grown_clipped, twin_clipped),
+        clipped_share=max(float(grown_clipped.mean()), float(twin_clipped.mean())),
     )
 
 
-def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, float]:
-    """One score for each unit of the judging data, float64 [n] on the CPU, and the share of them that was clipped."""
+def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, Tensor]:
+    """For each unit of the judging data its score and the share of it that was clipped: float64 [n] on the device."""
     with arm.measured(key, is_evaluation=True):
         parts = [task.clipped_scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
-    scores, clipped = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-    return scores, float(clipped.mean())
+    scores, clipped = (torch.cat(part).double() for part in zip(*parts, strict=True))
+    return scores, clipped
 
 
 def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResult:

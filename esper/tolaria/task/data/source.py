@@ -17,7 +17,8 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 
-# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32.
+# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32, and as much for their
+# log-probabilities; 512 sequences of 512 tokens from 50,000 would be a hundred times as many.
 VALUES_AT_ONCE = 2**27
 
 
