@@ -225,7 +225,11 @@ def _table_row(line: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="What follows -- are further flags of tolaria-train, for every run.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("plan", help="a file, or the name of one in plans/")
     parser.add_argument("--out", type=Path, help="default: runs/experiments/PLAN")
     parser.add_argument("--arms", help="comma-separated; default: all")
@@ -233,8 +237,9 @@ def main() -> int:
     parser.add_argument("--devices", default="cpu", help="comma-separated")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time on each device")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("flags", nargs="*", help="further flags of tolaria-train, after --")
-    options = parser.parse_args()
+    told = sys.argv[1:]
+    end = told.index("--") if "--" in told else len(told)
+    options = parser.parse_args(told[:end])
     path = Path(options.plan) if options.plan.endswith(".toml") else HERE / "plans" / f"{options.plan}.toml"
     plan = read_plan(path)
     out = (options.out or Path("runs/experiments") / plan.name).absolute()
@@ -250,7 +255,7 @@ def main() -> int:
         )
     ]
     rows = Rows(out / "rows.jsonl")
-    Runner(plan, out, rows, places, options.flags).run([(arm, seed) for seed in seeds for arm in arms])
+    Runner(plan, out, rows, places, told[end + 1 :]).run([(arm, seed) for seed in seeds for arm in arms])
     lines = list(compared(plan, rows))
     print(json.dumps({"plan": plan.name, "arms": lines}, indent=2) if options.json else table(lines))
     return 0
