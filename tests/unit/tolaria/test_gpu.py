@@ -97,13 +97,13 @@ def test_the_trial_of_a_twin_compares_bits_also_where_the_run_is_free() -> None:
         {"optimizer": "adamw", "clip_norm": 0.5},
         {"optimizer": "sgd", "accumulate": 4},
         {"accumulate": 4, "pcgrad": True},
+        {"optimizer": "adamw", "clip_norm": 0.5, "amp": "fp16"},
     ],
     ids=str,
 )
 def test_no_step_of_a_stack_and_its_twin_waits_for_the_device(
     stack_config: TrainConfig, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The scaler of fp16 alone may: it asks whether its scale was too large."""
     # The first steps set up optimisers and compile.
     seen = watch_steps(monkeypatch, no_waits, first=2)
     config = replace(stack_config, **{"device": "cuda", "deterministic": True, **change})
