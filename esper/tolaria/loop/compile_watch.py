@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from esper.kasmina.executor.passes.compilations import Compilations, break_reasons
 from esper.tolaria.loop.session import Session
 
@@ -41,7 +43,9 @@ class CompileWatch:
 
 def in_words(counts: Compilations) -> str:
     """Counts as a line."""
-    return (
-        f"compiled blocks: {counts.graphs} graphs, {counts.graph_breaks} graph breaks, "
-        f"{counts.recompilations} recompilations, {counts.fallbacks} fallbacks"
-    )
+    numbers = asdict(counts).items()
+    return "compiled blocks: " + ", ".join(_counted(number, name.replace("_", " ")) for name, number in numbers)
+
+
+def _counted(number: int, plural: str) -> str:
+    return f"{number} {plural.removesuffix('s') if number == 1 else plural}"

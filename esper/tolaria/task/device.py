@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from esper.core.errors import ConfigError, KernelsNotBuilt
 from esper.kernels import require_cuda
@@ -55,3 +56,9 @@ def computing_the_same(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; the copy waits for nothing that the device still does, because its source is pinned."""
+    is_cuda = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if is_cuda else tensor.to(device)

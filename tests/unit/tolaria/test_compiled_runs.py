@@ -13,9 +13,11 @@ from torch import Tensor, fx, nn
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes import compiled
+from esper.kasmina.executor.passes.compilations import Compilations
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop import compile_watch
+from esper.tolaria.record.events import incident_kind
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task import prepare as preparation
 from esper.tolaria.task.prepare import prepare
@@ -92,6 +94,12 @@ def test_a_run_that_keeps_two_stacks_ends_as_the_eager_one_and_tells_the_compile
     assert summary["reproducible"]
     assert messages(recorder, "tolaria.compiled")[-1].startswith(f"compiled blocks: {graphs} graphs, 0 graph breaks")
     assert not messages(recorder, "tolaria.compiled_badly")
+    assert incident_kind("tolaria.compiled") == "compiled"
+
+
+def test_counts_are_told_in_words() -> None:
+    words = compile_watch.in_words(Compilations(graphs=1, recompilations=2))
+    assert words == "compiled blocks: 1 graph, 0 graph breaks, 2 recompilations, 0 fallbacks"
 
 
 def test_the_trial_of_a_host_compiles_nothing(blocks: TrainConfig, backend: Plain) -> None:

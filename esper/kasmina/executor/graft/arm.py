@@ -25,6 +25,9 @@ from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run
 
+# Marks an optimiser whose fused kernels take a scaler's verdict on the device; others wait for it in every step.
+SKIPS_BY_KERNEL = "_step_supports_amp_scaling"
+
 
 class TrainingArm:
     """One whole training state. `scheduler` and `scaler` may be None; both need state_dict and load_state_dict."""
@@ -126,6 +129,8 @@ class TrainingArm:
         Raises ConfigError by attribute for what can't be copied.
         """
         copied = independent_copy(self)
+        if getattr(self.optimizer, SKIPS_BY_KERNEL, False):  # an optimiser's own copy is without it
+            setattr(copied.optimizer, SKIPS_BY_KERNEL, True)
         copied._marks.renew(held(copied.model).marks, lost=self.unkept())
         compile_copy(self.model, copied.model)
         return copied
