@@ -19,6 +19,7 @@ from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.task.data.facts import largest_share
+from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluate
 
@@ -89,6 +90,7 @@ def build_summary(
         "data_digest": run.splits.digest(),
         "splits": run.splits.sizes,
         "task": run.task_line,
+        "judging": judging(run.splits),
         "model": run.config.model,
         "seed": run.config.seed,
         "epochs": progress.step // run.loader.steps_per_epoch,
@@ -125,6 +127,12 @@ def build_summary(
         "threads": run.config.threads,
         "weights_digest": arm.digest(),
     }
+
+
+def judging(splits: Splits) -> dict[str, Any]:
+    """By how many samples a verdict is reached, and which are the independent units of its error."""
+    documents = splits.judge.document_count
+    return {"unit": "sample" if documents is None else "document", "samples": len(splits.judge), "documents": documents}
 
 
 def machine(device: torch.device) -> str:

@@ -7,12 +7,13 @@ end, by a generator alone. So a sequence that is judged shares no document with 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
@@ -21,8 +22,10 @@ from esper.tolaria.task.data.splitting import JUDGE_SHARE, TEST_SHARE
 from esper.tolaria.task.randomness import generator
 
 HELD_OUT_DOCUMENTS = 32
-# A text without documents is cut into stretches of so many sequences, which then stand for documents.
-STRETCH_SEQUENCES = 16
+# A text without documents is cut into so many stretches, which then stand for documents, none shorter or longer than so
+# many sequences: short ones have more neighbours in other sets, too few of them can't judge.
+STRETCHES = 640
+SHORTEST_STRETCH, LONGEST_STRETCH = 4, 16
 PROBE_SEQUENCES = 64
 CHUNK = 2**24
 
@@ -61,6 +64,8 @@ class TokenStream:
         self._begins = corpus.starts[documents[np.diff(documents, prepend=-2) != 1]]
         self._ends = ends[documents[np.diff(documents, append=-2) != 1]]
         self._offsets = np.concatenate(([0], np.cumsum(self._ends - self._begins)))
+        self._documents = documents
+        self._document_ends = np.cumsum(ends[documents] - corpus.starts[documents])
         self._tokens = corpus.tokens
         self.context = context
 
@@ -77,6 +82,16 @@ class TokenStream:
         """The sequences that begin at positions of the stream, each with the tokens that follow: int64 [n, context]."""
         rows = torch.from_numpy(np.stack([self._read(int(position)) for position in positions]))
         return Split(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
+
+    def documents_at(self, positions: NDArray[np.int64]) -> Tensor:
+        """The document of each sequence there: the one that most of the tokens that follow are of; int64 [n]."""
+        found = []
+        for first in (positions + 1).tolist():
+            last = first + self.context
+            at, to = np.searchsorted(self._document_ends, (first, last - 1), side="right").tolist()
+            shares = np.diff(np.append(first, np.minimum(last, self._document_ends[at : to + 1])))
+            found.append(int(self._documents[at + int(shares.argmax())]))
+        return torch.tensor(found)
 
     def draw(self, count: int, draw: torch.Generator) -> Split:
         """Sequences from positions drawn uniformly."""
@@ -114,7 +129,8 @@ def split_by_document(corpus: Corpus, context: int, held_out: int, seed: int) ->
         if not len(chosen):
             raise _too_short(corpus, lengths, context)
         rows = torch.randperm(len(chosen), generator=generator(seed, "sequences", name))[:held_out]
-        sets[name] = chosen.sequences(rows.numpy() * length)
+        positions = rows.numpy() * length
+        sets[name] = replace(chosen.sequences(positions), documents=chosen.documents_at(positions))
         order = order[~is_taken]
     stream = TokenStream(corpus, np.sort(order), context)
     probe = stream.draw(PROBE_SEQUENCES, generator(seed, "probe"))
@@ -126,7 +142,9 @@ def with_stretches(starts: NDArray[np.int64], tokens: int, context: int) -> NDAr
     """The documents' starts; where there is only one document, those of stretches of it."""
     if len(starts) > 1:
         return starts
-    return np.arange(0, tokens, STRETCH_SEQUENCES * (context + 1), dtype=np.int64)
+    length = context + 1
+    sequences = min(LONGEST_STRETCH, max(SHORTEST_STRETCH, tokens // length // STRETCHES))
+    return np.arange(0, tokens, sequences * length, dtype=np.int64)
 
 
 def _whole_documents(lengths: NDArray[np.int64], wanted: int, most: int) -> NDArray[np.bool_]:

@@ -13,7 +13,9 @@ from esper.leyline import TaskType
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.stream import (
     HELD_OUT_DOCUMENTS,
-    STRETCH_SEQUENCES,
+    LONGEST_STRETCH,
+    SHORTEST_STRETCH,
+    STRETCHES,
     Corpus,
     TokenStream,
     split_by_document,
@@ -130,6 +132,43 @@ def test_a_text_too_short_for_its_sets_is_one_clear_line(lengths: list[int], con
 
 
 def test_a_single_document_is_cut_into_stretches_and_several_are_left_whole() -> None:
-    length = STRETCH_SEQUENCES * 9
+    length = SHORTEST_STRETCH * 9
     assert with_stretches(np.zeros(1, dtype=np.int64), 2 * length + 1, 8).tolist() == [0, length, 2 * length]
     assert with_stretches(np.array([0, 5]), 2 * length, 8).tolist() == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "stretch"),
+    [(100, SHORTEST_STRETCH), (8 * STRETCHES, 8), (99 * STRETCHES, LONGEST_STRETCH)],
+)
+def test_stretches_are_many_enough_to_judge_by_and_as_long_as_that_allows(sequences: int, stretch: int) -> None:
+    starts = with_stretches(np.zeros(1, dtype=np.int64), sequences * 9, 8)
+    assert starts[1] == stretch * 9
+
+
+def test_a_sequence_is_of_the_document_that_most_of_what_is_predicted_lies_in() -> None:
+    text = corpus([3, 9, 2, 4, 6])
+    stream = TokenStream(text, np.array([0, 1, 3, 4]), context=4)
+    # Laid end to end: 000 111111111 3333 444444; what is predicted follows a position.
+    expected = {0: 0, 1: 1, 2: 1, 9: 1, 10: 3, 11: 3, 13: 3, 14: 4, 17: 4}
+    assert stream.documents_at(np.array([*expected])).tolist() == [*expected.values()]
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=30), st.integers(1, 12), st.data())
+def test_no_other_document_has_more_of_a_sequence(lengths: list[int], context: int, data: st.DataObject) -> None:
+    text = corpus(lengths)
+    stream = TokenStream(text, np.arange(len(lengths)), context)
+    if stream.tokens > context:
+        position = np.array([data.draw(st.integers(0, stream.tokens - context - 1))])
+        counts = stream.sequences(position).targets[0].bincount()
+        assert counts[stream.documents_at(position)] == counts.max()
+
+
+def test_held_out_sequences_know_their_documents_and_training_needs_none() -> None:
+    splits = split_by_document(corpus([30] * 400), context=8, held_out=60, seed=1)
+    for split in (splits.judge, splits.test):
+        assert split.documents is not None
+        of_each = [row.mode().values for row in split.targets]
+        assert split.documents.tolist() == [int(document) for document in of_each]
+    assert splits.judge.document_count == len(documents(splits.judge.documents))
+    assert splits.train.documents is None
