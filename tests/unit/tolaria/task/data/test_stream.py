@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.task.data import Splits
+from esper.tolaria.task.data.splitting import JUDGE_SHARE
 from esper.tolaria.task.data.stream import (
-    HELD_OUT_DOCUMENTS,
+    JUDGE_DOCUMENTS,
     LONGEST_STRETCH,
     SHORTEST_STRETCH,
     STRETCHES,
+    TEST_DOCUMENTS,
     Corpus,
     TokenStream,
     split_by_document,
@@ -48,15 +50,25 @@ def test_no_document_is_in_two_sets_and_none_is_lost_to_training() -> None:
     judge, test, train = documents(splits.judge.inputs), documents(splits.test.inputs), drawn(splits)
     assert not judge & test
     assert not train & (judge | test)
-    assert len(train) == 200 - 2 * HELD_OUT_DOCUMENTS
+    assert len(train) == 200 - int(200 * JUDGE_SHARE) - TEST_DOCUMENTS
     assert (splits.task, splits.outputs) == (TaskType.TASK_TYPE_LANGUAGE_MODEL, 200)
 
 
 def test_the_sets_hold_the_sequences_asked_for_and_a_few_documents_at_least() -> None:
-    splits = split_by_document(corpus([900] * 400), context=8, held_out=40, seed=1)
-    assert len(splits.judge) == len(splits.test) == 40
-    assert len(documents(splits.judge.targets)) > HELD_OUT_DOCUMENTS // 2
-    assert splits.sizes["train"] == (400 - 2 * HELD_OUT_DOCUMENTS) * 900 // 9
+    splits = split_by_document(corpus([900] * 600), context=8, held_out=140, seed=1)
+    assert len(splits.judge) == len(splits.test) == 140
+    assert splits.judge.document_count == JUDGE_DOCUMENTS
+    assert splits.test.document_count == TEST_DOCUMENTS
+    assert splits.sizes["train"] == (600 - JUDGE_DOCUMENTS - TEST_DOCUMENTS) * 900 // 9
+
+
+def test_each_document_gives_as_many_sequences_as_the_others_where_it_has_them() -> None:
+    splits = split_by_document(corpus([18, 90, 9000] * 200), context=8, held_out=400, seed=1)
+    counts = splits.judge.targets.mode().values.bincount()
+    of_each = {size: counts[size::3][counts[size::3] > 0].tolist() for size in range(3)}
+    assert set(of_each[0]) <= {1, 2, 3}
+    assert max(of_each[1] + of_each[2]) - min(of_each[2]) <= 2
+    assert sum(map(len, of_each.values())) >= JUDGE_DOCUMENTS - 5
 
 
 def test_a_set_takes_no_more_than_its_share_however_many_sequences_are_asked_for() -> None:
@@ -170,5 +182,5 @@ def test_held_out_sequences_know_their_documents_and_training_needs_none() -> No
         assert split.documents is not None
         of_each = [row.mode().values for row in split.targets]
         assert split.documents.tolist() == [int(document) for document in of_each]
-    assert splits.judge.document_count == len(documents(splits.judge.documents))
+    assert splits.judge.document_count == 60
     assert splits.train.documents is None
