@@ -21,8 +21,10 @@ from esper.tolaria.task.data.splitting import JUDGE_SHARE, TEST_SHARE
 from esper.tolaria.task.randomness import generator
 
 # Documents that a set is of at least, where its share allows: a gain over 512 sequences of 32 source files was twice as
-# uncertain as over those of 100.
+# uncertain as over as many independent ones, over those of 100 files half as much more.
 TEST_DOCUMENTS, JUDGE_DOCUMENTS = 32, 100
+# Where documents up to one a sequence are no more than this share of a text, judging takes them: then nothing is lost.
+CHEAP_SHARE = 0.05
 # A text without documents is cut into so many stretches, which then stand for documents, none shorter or longer than so
 # many sequences: short ones have more neighbours in other sets, too few of them can't judge.
 STRETCHES = 640
@@ -124,15 +126,18 @@ def split_by_document(corpus: Corpus, context: int, held_out: int, seed: int) ->
     lengths = np.diff(corpus.starts, append=len(corpus.tokens))
     order = torch.randperm(len(lengths), generator=generator(seed, "documents")).numpy()
     sets: dict[str, Split] = {}
-    for name, share, count in (("test", TEST_SHARE, TEST_DOCUMENTS), ("judge", JUDGE_SHARE, JUDGE_DOCUMENTS)):
-        is_taken = _whole_documents(lengths[order], held_out * length, int(share * len(corpus.tokens)), count)
+    for name, share, documents in (("test", TEST_SHARE, TEST_DOCUMENTS), ("judge", JUDGE_SHARE, JUDGE_DOCUMENTS)):
+        most, cheap = int(share * len(corpus.tokens)), int(CHEAP_SHARE * len(corpus.tokens))
+        is_taken = _whole_documents(lengths[order], held_out * length, documents, most)
+        if name == "judge":
+            is_taken = _whole_documents(lengths[order], held_out * length, held_out, cheap, is_taken)
         chosen = TokenStream(corpus, np.sort(order[is_taken]), context)
         if not len(chosen):
             raise _too_short(corpus, lengths, context)
         shuffled = torch.randperm(len(chosen), generator=generator(seed, "sequences", name)).numpy() * length
         positions = shuffled[_evenly(chosen.documents_at(shuffled))[:held_out]]
-        documents = torch.from_numpy(chosen.documents_at(positions))
-        sets[name] = replace(chosen.sequences(positions), documents=documents)
+        of_each = torch.from_numpy(chosen.documents_at(positions))
+        sets[name] = replace(chosen.sequences(positions), documents=of_each)
         order = order[~is_taken]
     stream = TokenStream(corpus, np.sort(order), context)
     probe = stream.draw(PROBE_SEQUENCES, generator(seed, "probe"))
@@ -157,16 +162,21 @@ def _evenly(documents: NDArray[np.int64]) -> NDArray[np.int64]:
     return by_document[np.lexsort((by_document, rounds))]
 
 
-def _whole_documents(lengths: NDArray[np.int64], wanted: int, most: int, count: int) -> NDArray[np.bool_]:
-    """Which documents make up `wanted` tokens in `count` documents at least; none that would lead above `most`."""
-    is_taken = np.zeros(len(lengths), dtype=np.bool_)
-    total = 0
-    for row, length in enumerate(lengths.tolist()):
-        if total >= wanted and is_taken.sum() >= count:
+def _whole_documents(
+    lengths: NDArray[np.int64], wanted: int, count: int, most: int, taken: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Which documents make up `wanted` tokens in `count` documents at least; none that would lead above `most`.
+
+    Those that are `taken` already stay.
+    """
+    is_taken = np.zeros(len(lengths), dtype=np.bool_) if taken is None else taken.copy()
+    total, documents = int(lengths[is_taken].sum()), int(is_taken.sum())
+    for row in np.flatnonzero(~is_taken).tolist():
+        if total >= wanted and documents >= count:
             break
-        if total + length <= most:
+        if total + int(lengths[row]) <= most:
             is_taken[row] = True
-            total += length
+            total, documents = total + int(lengths[row]), documents + 1
     return is_taken
 
 

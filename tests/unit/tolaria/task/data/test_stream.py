@@ -13,6 +13,7 @@ from esper.leyline import TaskType
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.splitting import JUDGE_SHARE
 from esper.tolaria.task.data.stream import (
+    CHEAP_SHARE,
     JUDGE_DOCUMENTS,
     LONGEST_STRETCH,
     SHORTEST_STRETCH,
@@ -60,6 +61,13 @@ def test_the_sets_hold_the_sequences_asked_for_and_a_few_documents_at_least() ->
     assert splits.judge.document_count == JUDGE_DOCUMENTS
     assert splits.test.document_count == TEST_DOCUMENTS
     assert splits.sizes["train"] == (600 - JUDGE_DOCUMENTS - TEST_DOCUMENTS) * 900 // 9
+
+
+def test_more_documents_are_judged_where_they_cost_little_of_the_text_up_to_one_a_sequence() -> None:
+    splits = split_by_document(corpus([90] * 9000), context=8, held_out=300, seed=1)
+    assert (splits.judge.document_count, splits.test.document_count) == (300, TEST_DOCUMENTS)
+    cheap = split_by_document(corpus([90] * 4000), context=8, held_out=300, seed=1).judge.document_count
+    assert cheap == int(4000 * CHEAP_SHARE) == 200
 
 
 def test_each_document_gives_as_many_sequences_as_the_others_where_it_has_them() -> None:
