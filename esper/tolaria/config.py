@@ -122,6 +122,7 @@ class TrainConfig:
     span_width: str = _setting(
         "growth", SPAN_WIDTH, "how much a seed widens its layer: +N by N units, xF to F times its width"
     )
+    min_documents: int = _setting("growth", 30, "smallest number of documents that they are of, where they are of any")
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
@@ -227,7 +228,7 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
-    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps"),
+    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),

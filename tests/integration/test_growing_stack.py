@@ -78,6 +78,7 @@ def test_a_refused_stack_leaves_the_never_grown_weights_and_its_evidence(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_stack_is_kept_by_evidence_and_the_network_is_plainly_deeper(tmp_path: Path, text: Path) -> None:
     summary = finished(tmp_path / "run", flags(text, *LONG, *LOOSE, "--target-depth", "4"))
     assert (summary["growth"]["judged"], summary["growth"]["kept"]) == (1, 1)
@@ -89,6 +90,7 @@ def test_a_stack_is_kept_by_evidence_and_the_network_is_plainly_deeper(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_killed_inside_a_stacks_window_resumes_to_the_same_weights(tmp_path: Path, text: Path) -> None:
     arguments = flags(text, *SHORT, *LOOSE, "--steps-per-epoch", "10")
     whole = train(tmp_path / "whole", *arguments)

@@ -263,7 +263,7 @@ def gate_fields(gate: GateEvidence) -> Fields:
         "verdict": short_name(GateVerdict, gate.verdict),
         "quantity": gate.quantity,
         "detail": gate.detail,
-        **present(gate, "measured", "threshold", "standard_error", "samples"),
+        **present(gate, "measured", "threshold", "standard_error", "samples", "documents"),
     }
     if gate.HasField("twin"):
         fields |= dict(_twin_fields(gate))

@@ -20,6 +20,7 @@ from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.task.data.facts import largest_share
+from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluate
 
@@ -97,6 +98,7 @@ def build_summary(
         "data_digest": run.splits.digest(),
         "splits": run.splits.sizes,
         "task": run.task_line,
+        "judging": judging(run.splits),
         "model": run.config.model,
         "seed": run.config.seed,
         "epochs": progress.step // run.loader.steps_per_epoch,
@@ -154,6 +156,12 @@ def memory_entry(run: Prepared, progress: Progress) -> dict[str, Any]:
         "unmeasured": peaks.unmeasured,
         "twins": [dict(twin) for twin in progress.history.twins],
     }
+
+
+def judging(splits: Splits) -> dict[str, Any]:
+    """By how many samples a verdict is reached, and which are the independent units of its error."""
+    documents = splits.judge.document_count
+    return {"unit": "sample" if documents is None else "document", "samples": len(splits.judge), "documents": documents}
 
 
 def machine(device: torch.device) -> str:

@@ -184,11 +184,23 @@ def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> l
 
 
 def check_judging_data(config: TrainConfig, splits: Splits) -> None:
-    """Growth needs enough independent samples to judge by."""
-    samples = len(splits.judge)
-    if config.grow != "never" and samples < config.min_samples:
+    """Growth needs enough samples to judge by, of enough documents.
+
+    With few documents, or a few large ones among many, an error that counts them is too small (Cameron and Miller 2015,
+    6.B: "few" may mean 20 to 50); 30 of about one size err little.
+    """
+    if config.grow == "never":
+        return
+    samples, documents = len(splits.judge), splits.judge.document_count
+    if samples < config.min_samples:
         remedy = f"the judging set has only {samples}; give more data, lower min_samples, or --grow never"
         raise ConfigError("min_samples", config.min_samples, remedy)
+    if documents is not None and documents < max(2, config.min_documents):
+        remedy = (
+            f"the {samples} judging samples are of only {documents} documents; divide them further (--document-mark), "
+            "give more of them, lower min_documents, or --grow never"
+        )
+        raise ConfigError("min_documents", config.min_documents, remedy)
 
 
 def check_isolable(config: TrainConfig, executor: SeedExecutor) -> None:

@@ -1,7 +1,8 @@
 """What is to be learned: the loss that trains, the bounded score that judges, and the share that is right.
 
-A score belongs to one independent unit (a sample, a sequence) and is bounded, so that no single mistake can decide a
-judgement: the Brier score for classes, the clipped loss otherwise.
+A score belongs to one sample (of a language model: a sequence) and is bounded, so that no single mistake can decide a
+judgement: the Brier score for classes, the clipped loss otherwise. Where samples are of documents, those are the
+independent units.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class SplitTask:
         self.loss = loss
         self.counts_hits = counts_hits
         self._splits = splits
+        documents = splits.judge.documents
+        self.judge_documents = None if documents is None else documents.cpu()
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Bounded score of each sample, lower is better."""
@@ -88,7 +91,7 @@ class Classification(SplitTask):
 
 
 class LanguageModel(SplitTask):
-    """The next token at each position; a sequence is one unit."""
+    """The next token at each position; a sequence is one sample."""
 
     def __init__(self, splits: Splits) -> None:
         super().__init__(splits, _token_loss, counts_hits=True)

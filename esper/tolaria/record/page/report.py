@@ -57,7 +57,8 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     ]
     title = html.escape(f"Run {summary['run_id']}")
     lead = html.escape(
-        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps"
+        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
+        f"{summary['task']}"
     )
     body = "\n".join(section for section in sections if section)
     head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'

@@ -54,9 +54,11 @@ class PyText:
     def _sequences(self, name: str, files: list[bytes], wanted: int, seed: int) -> Split:
         length = self._context + 1
         pieces: list[NDArray[np.uint8]] = []
+        sequences: list[int] = []
         for text in files:
             whole = len(text) // length
             pieces.append(np.frombuffer(text, dtype=np.uint8, count=whole * length).reshape(whole, length))
+            sequences.append(whole)
         rows = torch.from_numpy(np.concatenate(pieces))
         if len(rows) < wanted:
             raise ConfigError(
@@ -64,7 +66,8 @@ class PyText:
             )
         chosen = torch.randperm(len(rows), generator=generator(seed, "sequences", name))[:wanted]
         tokens = rows[chosen].to(torch.int64)
-        return Split(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+        documents = torch.repeat_interleave(torch.tensor(sequences))[chosen]
+        return Split(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), documents)
 
 
 def source_files() -> list[bytes]:

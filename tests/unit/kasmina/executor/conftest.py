@@ -44,6 +44,7 @@ class ToyTask:
     """Classification of random inputs by a fixed random teacher."""
 
     type = TaskType.TASK_TYPE_CLASSIFICATION
+    judge_documents = None
 
     def __init__(self, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(11)
@@ -79,6 +80,7 @@ class TokenTask:
     """Next-token prediction on random bytes; a sequence is one unit."""
 
     type = TaskType.TASK_TYPE_LANGUAGE_MODEL
+    judge_documents = None
 
     def __init__(self) -> None:
         self.tokens = torch.randint(0, 7, (48, 9), generator=torch.Generator().manual_seed(3)).to(DEVICE)
