@@ -21,7 +21,7 @@ class ArmSteps:
         self._twin_groups = Groups(host=())
 
     def make(self) -> None:
-        """Make the next step and keep its result in the log."""
+        """Make the next step and keep its results in the log."""
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
@@ -43,7 +43,8 @@ class ArmSteps:
         )
         executor.note_norms(result.parameter_norms)
         if twin is not None:
-            self._stepper.run(twin, batch, step, self._twin_groups)
+            twin_result = self._stepper.run(twin, batch, step, self._twin_groups)
+            session.log.add_twin(executor.twin_of, step + 1, twin_result)
         executor.shadow_step(*batch, step)
         session.progress.macs.step(len(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1

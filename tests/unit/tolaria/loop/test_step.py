@@ -151,11 +151,11 @@ def test_the_log_reads_many_steps_at_once_and_keeps_what_was_not_measured_apart(
     result, _ = one_step()
     log.add(1, 0, result, rate=0.1, step_ms=2.0)
     log.add(2, 0, type(result)(result.loss, None, None, None), rate=0.2, step_ms=3.0)
-    first, second = log.flush()
+    first, second = log.flush().steps
     assert first.gradient_norm is not None
     assert (second.accuracy, second.gradient_norm, second.conflict_rate) == (None, None, None)
     assert [done.learning_rate for done in (first, second)] == [0.1, 0.2]
-    assert log.flush() == []
+    assert log.flush() == ([], [])
 
 
 def test_the_time_of_surgery_is_told_where_there_is_any() -> None:
