@@ -141,6 +141,11 @@ class SeedExecutor:
         return self._state.peaks
 
     @property
+    def twin_of(self) -> str:
+        """The seed that the twin is held against; empty where none is built."""
+        return next((life.plan.seed_id for life in self._living()), "")
+
+    @property
     def seeds(self) -> tuple[str, ...]:
         """Seeds that are built, permanent modules included; folded and removed ones are not."""
         return tuple(self._state.lives)

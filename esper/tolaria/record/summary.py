@@ -101,6 +101,7 @@ def build_summary(
         "judging": judging(run.splits),
         "model": run.config.model,
         "seed": run.config.seed,
+        "smoothing": run.config.smoothing,
         "epochs": progress.step // run.loader.steps_per_epoch,
         "steps": progress.step,
         "total_steps": run.total_steps,
