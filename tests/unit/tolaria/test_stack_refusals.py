@@ -74,7 +74,7 @@ HOST = f"--data digits --samples 400 --min-samples 40 --epochs 20 --model {HERE}
         (f"{TEXT} --target-depth 100", 78, "needs 6 stacks from 2 blocks on, each at most a doubling; stack_shares"),
         ("--data text:short.txt --model transformer --steps 100", 78, "too little for sequences of 128"),
         (f"{TEXT} --min-samples 90000", 78, "; give more data, lower min_samples"),
-        (f"--data tokens:tokens.bin --vocabulary 200 {SMALL}", 78, "too small for tokens.bin: give at least 300, its largest"),
+        (f"--data tokens:tokens.bin --vocabulary 200 {SMALL}", 78, "too small for tokens.bin: give at least 300"),
         (f"{TEXT} --slots stack:nowhere", 78, "is no list of blocks; runs of equal blocks in this model: stack:blocks"),
         (f"{TEXT} --slots stack:", 78, "is no list of blocks"),
         ("--data digits --hidden 6,6 --target-depth 4", 78, "could be repeated: it has no list of blocks"),
