@@ -126,10 +126,10 @@ def notes(control: ScriptedControl) -> list[tuple[str, str, int]]:
     ("script", "changes"),
     [
         (UNDONE, {}),
-        (KEPT, {}),
-        (UNFINISHED, {}),
-        (UNDONE, {"optimizer": "sgd", "clip_norm": 0.5, "control": "sync"}),
-        (KEPT, {"accumulate": 4, "pcgrad": True}),
+        pytest.param(KEPT, {}, marks=pytest.mark.slow),
+        pytest.param(UNFINISHED, {}, marks=pytest.mark.slow),
+        pytest.param(UNDONE, {"optimizer": "sgd", "clip_norm": 0.5, "control": "sync"}, marks=pytest.mark.slow),
+        pytest.param(KEPT, {"accumulate": 4, "pcgrad": True}, marks=pytest.mark.slow),
     ],
 )
 def test_bursts_end_in_the_same_bits_the_same_evidence_and_the_same_account(
@@ -150,7 +150,9 @@ def test_the_grown_arm_keeps_the_gradients_that_signals_are_made_of(config: Trai
     assert [c.slots for c in bursts.collected] == [c.slots for c in live.collected]
 
 
-@pytest.mark.parametrize("again", ["bursts", "live", "auto"])
+@pytest.mark.parametrize(
+    "again", ["bursts", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("live", "auto"))]
+)
 def test_a_run_in_bursts_that_is_killed_goes_on_also_with_a_live_twin(
     tmp_path: Path, config: TrainConfig, again: str
 ) -> None:
@@ -182,11 +184,10 @@ def test_a_grown_network_that_runs_out_of_memory_is_the_never_grown_one_again(co
         assert (told["mode"], told["became"]) == (twin, "undone")
         assert "memory ran out in step 7: CUDA out of memory; the network is again" in told["became_why"]
         assert not grown["reproducible"]
-        assert "memory decided of s1" in grown["reproducible_cause"]
+        assert grown["reproducible_cause"] == "s1 was undone for lack of memory at step 6"
         reports = [report for collected in heard.collected for report in collected.reports]
         failed = [report for report in reports if "memory ran out" in report.failure]
-        assert failed[0].directive_id == "s1:undone"
-        assert len(failed) == 1 + len(evaluations("s1"))
+        assert [report.directive_id for report in failed] == ["s1:undone"]
         assert next(report for report in reports if report.directive_id == "s1:INSTALL_TWIN").succeeded
 
 
@@ -268,3 +269,101 @@ def test_a_graft_without_room_is_refused_in_one_line_and_costs_the_run_nothing(c
     assert {r.directive_id for r in failed} >= {"s1:SNAPSHOT_TWIN", "s1:ATTACH"}
     assert all("no room for a twin" in r.failure and "\n" not in r.failure for r in failed)
     assert not grown["reproducible"]
+
+
+@pytest.fixture
+def on_gpu(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A network whose activations, weights and optimiser state all count."""
+    words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 200_000)
+    (tmp_path / "long.txt").write_text(" ".join(words))
+    sizes = {"context": 256, "batch_size": 32, "depth": 4, "width": 512, "heads": 8, "dropout": 0.0}
+    return replace(config, data=f"text:{tmp_path / 'long.txt'}", samples=1000, device="cuda", **sizes)
+
+
+@pytest.fixture
+def small_device() -> Iterator[Callable[[int], None]]:
+    """Lets this process have no more than so many bytes of the device."""
+
+    def limit(size_bytes: int) -> None:
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(size_bytes / total)
+
+    yield limit
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+def told_of(summary: Any) -> dict[str, Any]:
+    (told,) = summary["memory"]["twins"]
+    return dict(told)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{}, {"amp": "bf16"}, {"accumulate": 4}, {"optimizer": "sgd"}], ids=str)
+@pytest.mark.parametrize("twin", ["live", "bursts"])
+def test_on_a_gpu_the_peak_is_what_was_foreseen(on_gpu: TrainConfig, twin: str, changes: dict[str, Any]) -> None:
+    summary, _ = run(replace(on_gpu, twin=twin, **changes), UNDONE)
+    told = told_of(summary)
+    ratio = told["predicted_bytes"] / told["measured_bytes"]
+    print(f"{twin} {changes}: predicted {told['predicted_bytes']:,}, measured {told['measured_bytes']:,}: {ratio:.3f}")
+    assert 0.9 < ratio < 1.25
+    memory = summary["memory"]
+    assert memory["unmeasured"] is None
+    assert 0 < memory["peak_bytes_without_twin"] < memory["peak_bytes_with_twin"]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_bursts_and_live_twins_end_alike(on_gpu: TrainConfig) -> None:
+    live, bursts, never = (
+        run(each, script)[0]
+        for each, script in (
+            (replace(on_gpu, twin="live"), KEPT),
+            (replace(on_gpu, twin="bursts"), KEPT),
+            (replace(on_gpu, twin="bursts"), UNDONE),
+        )
+    )
+    assert {name: bursts[name] for name in SAME} == {name: live[name] for name in SAME}
+    assert never["weights_digest"] == run(replace(on_gpu, grow="never"), {})[0]["weights_digest"]
+    assert bursts["memory"]["peak_bytes_with_twin"] < live["memory"]["peak_bytes_with_twin"]
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(300)
+def test_on_a_gpu_too_small_for_two_arms_the_twin_steps_in_bursts_or_is_refused(
+    on_gpu: TrainConfig, small_device: Callable[[int], None]
+) -> None:
+    never, _ = run(replace(on_gpu, grow="never"), {})
+    roomy = told_of(run(on_gpu, UNDONE)[0])
+    assert roomy["mode"] == "live"
+    small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
+    tight, _ = run(on_gpu, UNDONE)
+    assert told_of(tight)["mode"] == "bursts"
+    assert tight["weights_digest"] == never["weights_digest"]
+    # The host alone has room, the grown network has none.
+    alone = never["memory"]["peak_bytes_without_twin"]
+    small_device((roomy["predicted_alone_bytes"] + roomy["other_bytes"] + alone) // 2)
+    refused, _ = run(on_gpu, UNDONE)
+    assert told_of(refused)["mode"] == "refused"
+    assert refused["weights_digest"] == never["weights_digest"]
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("twin", ["live", "bursts"])
+def test_on_a_gpu_a_forecast_that_was_wrong_costs_the_run_nothing(
+    on_gpu: TrainConfig, small_device: Callable[[int], None], twin: str
+) -> None:
+    """The device claims more than it has, so that the grown network, or its twin, really runs out of memory."""
+    never, _ = run(replace(on_gpu, grow="never"), {})
+    roomy = told_of(run(on_gpu, UNDONE)[0])
+    alone = never["memory"]["peak_bytes_without_twin"]
+    small_device((roomy["predicted_alone_bytes"] + roomy["other_bytes"] + alone) // 2)
+    grown, _ = run(replace(on_gpu, twin=twin), UNDONE, change=with_free(2**40))
+    told = told_of(grown)
+    assert told.get("became", told["mode"]) in ("undone", "refused")
+    assert grown["weights_digest"] == never["weights_digest"]
+    small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
+    waiting, _ = run(replace(on_gpu, twin="live"), UNDONE, change=with_free(2**40))
+    print({name: told_of(waiting).get(name) for name in ("mode", "became", "became_why")})
+    assert waiting["weights_digest"] == never["weights_digest"]
