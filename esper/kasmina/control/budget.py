@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from esper.kasmina.control.lifecycle import FOSSILIZED
-from esper.leyline import KasminaRunSpec, KasminaRunState
-from esper.urza.cost import Account, Cost, bytes_per_parameter, forecast_training_macs
+from esper.leyline import JudgeMode, KasminaRunSpec, KasminaRunState
+from esper.urza.cost import Account, Cost, forecast_training_macs, memory
 from esper.urza.stack_cost import forecast_stack_macs, stack_account
 
 
 def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, is_stack: bool = False) -> str | None:
     """Which limit one more seed of this cost would break, or None."""
     budget = spec.budget
-    parameters = spec.manifest.parameters + state.growth.added_parameters + cost.parameters
+    present = spec.manifest.parameters + state.growth.added_parameters
+    parameters = present + cost.parameters
+    has_twin = spec.life.judge == JudgeMode.JUDGE_MODE_TWIN
+    held = memory(spec.manifest, parameters=present, added=cost.parameters, has_twin=has_twin)
     kept_macs = sum(seed.state.forward_macs for seed in state.seeds if seed.state.stage == FOSSILIZED)
     forward_macs = spec.manifest.forward_macs + kept_macs
     spent = (
@@ -19,7 +22,7 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, 
         ("max_parameters", parameters),
         ("max_forward_macs", forward_macs + cost.forward_macs),
         ("max_training_macs", _forecast(spec, state, forward_macs, cost, is_stack)),
-        ("max_memory_bytes", parameters * bytes_per_parameter(spec.manifest)),
+        ("max_memory_bytes", held.total),
     )
     for name, value in spent:
         if budget.HasField(name) and value > getattr(budget, name):

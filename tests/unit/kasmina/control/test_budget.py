@@ -30,8 +30,8 @@ SEED = Cost(parameters=100, forward_macs=90)
         (Budget(max_forward_macs=570), None),
         (Budget(max_forward_macs=569), "max_forward_macs"),
         (Budget(max_seeds=0), "max_seeds"),
-        (Budget(max_memory_bytes=600 * 16), None),
-        (Budget(max_memory_bytes=600 * 16 - 1), "max_memory_bytes"),
+        (Budget(max_memory_bytes=(600 + 500) * 16), None),
+        (Budget(max_memory_bytes=(600 + 500) * 16 - 1), "max_memory_bytes"),
         (Budget(), None),
     ],
 )
