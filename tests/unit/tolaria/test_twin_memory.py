@@ -277,7 +277,7 @@ def on_gpu(config: TrainConfig, tmp_path: Path) -> TrainConfig:
     words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 200_000)
     (tmp_path / "long.txt").write_text(" ".join(words))
     sizes = {"context": 256, "batch_size": 32, "depth": 4, "width": 512, "heads": 8, "dropout": 0.0}
-    return replace(config, data=f"text:{tmp_path / 'long.txt'}", samples=1000, device="cuda", **sizes)
+    return replace(config, data=f"text:{tmp_path / 'long.txt'}", device="cuda", **sizes)
 
 
 @pytest.fixture
