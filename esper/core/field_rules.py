@@ -209,5 +209,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "TriggerSettings.saturation_floor": _POSITIVE,
     "TriggerSettings.saturation_share": _SHARE,
     "TriggerSettings.slope_threshold": _POSITIVE,
+    "TriggerSettings.span_factor": (math.nextafter(1.0, 2.0), 16.0),
+    "TriggerSettings.span_units": (1, 1024),
 }
 """Bounds, both included; NaN and infinity are in no range. A number without a range may be anything."""

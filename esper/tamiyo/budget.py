@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from esper.leyline import Budget, JudgeMode, SystemStatePacket
 from esper.tamiyo.context import RunContext
-from esper.urza import cost
+from esper.urza import cost, stack_cost
 
 
 def objection(packet: SystemStatePacket, context: RunContext, *, parameters: int, forward_macs: int) -> str | None:
@@ -28,6 +28,16 @@ def objection(packet: SystemStatePacket, context: RunContext, *, parameters: int
 
 def forecast_training_macs(packet: SystemStatePacket, context: RunContext, *, forward_macs: int) -> int:
     """Training MACs of the whole run if a seed of this size is germinated now and kept."""
+    if context.grows_stacks:
+        account = stack_cost.stack_account(
+            context.spec.life,
+            total_steps=context.spec.total_steps,
+            training_macs=packet.metrics.training_macs,
+            steps_done=packet.step,
+            forward_macs=packet.metrics.forward_macs,
+            samples=context.spec.life.min_samples,
+        )
+        return stack_cost.forecast_stack_macs(account, packet.seeds, added_macs=forward_macs)
     run = cost.Account(
         training_macs=packet.metrics.training_macs,
         steps_done=packet.step,

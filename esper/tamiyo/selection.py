@@ -6,7 +6,8 @@ best one. Every candidate is kept with its score or with the reason why it is ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esper.leyline import (
@@ -26,8 +27,9 @@ from esper.leyline import (
 )
 from esper.tamiyo.budget import objection
 from esper.tamiyo.context import CLOSING_STAGES, LIVE_STAGES, RunContext
+from esper.urza.blueprints import FACTOR, WIDTH
 from esper.urza.catalog import Catalog, assigned, completed, misfit
-from esper.urza.cost import cost
+from esper.urza.cost import SPAN_KINDS, cost
 
 PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_SPAN_LINEAR: "span.linear",
@@ -178,22 +180,46 @@ def _candidate(
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
     signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
-    price = cost(blueprint, slot, signal, completed(blueprint, {}), context.spec.manifest.task)
-    excluded = (
-        _closure(slot.slot_id, packet)
-        or _restriction(blueprint, context.trigger.blueprint_ids)
-        or objection(packet, context, parameters=price.parameters, forward_macs=price.forward_macs)
-        or ""
-    )
-    return Candidate(
-        slot=slot,
-        position=position,
-        blueprint=blueprint,
-        score=score,
-        parameters=price.parameters,
-        forward_macs=price.forward_macs,
-        excluded=excluded,
-    )
+    closed = _closure(slot.slot_id, packet) or _restriction(blueprint, context.trigger.blueprint_ids)
+
+    def priced(values: Mapping[str, float]) -> Candidate:
+        price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
+        costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
+        return Candidate(
+            slot=slot,
+            position=position,
+            blueprint=blueprint,
+            score=score,
+            excluded=closed or objection(packet, context, **costs) or "",
+            values=values,
+            **costs,
+        )
+
+    asked = _asked(blueprint, slot, context.trigger.span)
+    if FACTOR.name not in asked:
+        return priced(asked)
+    width = int(completed(blueprint, asked, units=signal.width if signal is not None else slot.width)[WIDTH.name])
+    return _largest(priced, width)
+
+
+def _asked(blueprint: Blueprint, slot: SlotSpec, span: Mapping[str, float]) -> Mapping[str, float]:
+    """What the run says of widening, for a blueprint that widens a layer."""
+    widens = slot.kind in SPAN_KINDS and any(bound.name == FACTOR.name for bound in blueprint.parameters)
+    return span if widens else {}
+
+
+def _largest(priced: Callable[[Mapping[str, float]], Candidate], width: int) -> Candidate:
+    """As much of the width as the budget leaves; the least is told where nothing is affordable."""
+    found = priced({WIDTH.name: float(width)})
+    if not found.excluded.startswith(BUDGET):
+        return found
+    most, found = width - 1, priced({WIDTH.name: 1.0})
+    least = 1
+    while least < most and not found.excluded:
+        middle = (least + most + 1) // 2
+        tried = priced({WIDTH.name: float(middle)})
+        least, most, found = (least, middle - 1, found) if tried.excluded else (middle, most, tried)
+    return found
 
 
 def _preferred(slot: SlotSpec, task: TaskType, catalog: Catalog) -> Blueprint | None:
@@ -224,12 +250,19 @@ def _restriction(blueprint: Blueprint, named: Sequence[str]) -> str | None:
 
 
 def select_stack(packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
-    """The first run of blocks, in forward order, that may still become deeper, and by how much."""
+    """Of the runs of blocks that may still become deeper the one tried least, the first in forward order; how much."""
     stacks = [slot for slot in context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
     ordered = sorted(stacks, key=lambda slot: (slot.order, slot.slot_id))
     candidates = tuple(_stack_candidate(slot, i, packet, context, catalog) for i, slot in enumerate(ordered))
     open_ = [item for item in candidates if not item.excluded]
-    return Selection(candidates=candidates, chosen=open_[0] if open_ else None)
+    tried = Counter(seed.slot_id for seed in packet.seeds)
+    chosen = min(open_, key=lambda item: tried[item.slot.slot_id], default=None)
+    return Selection(candidates=candidates, chosen=chosen)
+
+
+def _stack_blueprints(context: RunContext) -> Collection[str]:
+    """What a run of blocks may grow by: what the run names, or both."""
+    return {DOUBLE, PART}.intersection(context.trigger.blueprint_ids) or {DOUBLE, PART}
 
 
 def _stack_candidate(
@@ -241,14 +274,20 @@ def _stack_candidate(
     target = context.trigger.target_depth
     most = depth if target is None else min(depth, target - depth)
     closed = _closure(slot.slot_id, packet) or (f"{DEEP}: it has {depth} of {target} blocks" if most < 1 else "")
+    named = _stack_blueprints(context)
     for blocks in range(max(1, most), 0, -1):
-        values = {} if blocks == depth else {"blocks": float(blocks)}
-        blueprint = catalog.get(PART if values else DOUBLE)
+        is_double = blocks == depth and DOUBLE in named
+        values = {} if is_double else {"blocks": float(blocks)}
+        blueprint = catalog.get(DOUBLE if is_double else PART)
         price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
         costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
         excluded = closed or objection(packet, context, **costs) or ""
         if closed or not excluded:
             break
+        if PART not in named:
+            break
+    if not excluded and blueprint.blueprint_id not in named:
+        excluded = f"{blocks} more blocks need {PART}, which isn't among the blueprints that the run names"
     return Candidate(
         slot=slot,
         position=position,

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from esper.core.errors import ContractError
 from esper.leyline import GrowthTrigger, TaskType, TriggerSettings
 from esper.tamiyo.config import TamiyoConfig
+from esper.urza.blueprints import FACTOR, WIDTH
 
 _POSITIVE = ("slope_threshold", "saturation_floor", "saturation_share", "slope_window_steps")
 
@@ -38,6 +40,8 @@ class Trigger:
     """Steps at which a stack is due, rising; empty: the run grows none by itself."""
     target_depth: int | None = None
     """Blocks that a run of blocks shall have at the end; None: as many as the judge keeps."""
+    span: Mapping[str, float] = field(default_factory=dict)
+    """Parameters of a blueprint that widens a layer, `width` or `factor`; empty: the blueprint's default."""
 
 
 def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, config: TamiyoConfig) -> Trigger:
@@ -57,6 +61,7 @@ def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, conf
         blueprint_ids=tuple(settings.blueprint_ids),
         stack_steps=tuple(settings.stack_steps),
         target_depth=settings.target_depth if settings.HasField("target_depth") else None,
+        span=_span(settings),
     )
 
 
@@ -70,6 +75,10 @@ def setting_violations(settings: TriggerSettings) -> list[str]:
                 found.append(f"{name} = {value}: a finite number above 0 is needed")
     if settings.HasField("saturation_share") and settings.saturation_share > 1:
         found.append(f"saturation_share = {settings.saturation_share}: a share is at most 1")
+    if settings.HasField("span_factor") and not 1 < settings.span_factor <= FACTOR.high:
+        found.append(f"span_factor = {settings.span_factor}: more than 1 and at most {FACTOR.high:g} is needed")
+    if settings.HasField("span_units") and not WIDTH.low <= settings.span_units <= WIDTH.high:
+        found.append(f"span_units = {settings.span_units}: {WIDTH.low:g} to {WIDTH.high:g} can be added")
     steps = list(settings.stack_steps)
     if steps != sorted(set(steps)):
         found.append(f"stack_steps = {steps}: each must be later than the one before")
@@ -85,6 +94,13 @@ def updated(settings: TriggerSettings, change: TriggerSettings) -> TriggerSettin
             merged.ClearField(name)
     merged.MergeFrom(change)
     return merged
+
+
+def _span(settings: TriggerSettings) -> dict[str, float]:
+    """How much to widen, as a blueprint takes it."""
+    if settings.HasField("span_factor"):
+        return {"factor": settings.span_factor}
+    return {"width": float(settings.span_units)} if settings.HasField("span_units") else {}
 
 
 def _given(settings: TriggerSettings, name: str, default: float) -> float:

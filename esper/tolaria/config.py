@@ -6,14 +6,18 @@ configuration file and `--print-config` are made from them. Values that make no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from esper.core.errors import ConfigError
 
 AUTO_TASK = "auto"
+SPAN_WIDTH = "+8"
+"""How much a span widens its layer, where nobody says."""
 TWINS = ("auto", "live", "bursts")
 
 
@@ -80,6 +84,18 @@ class TrainConfig:
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
     threads: int = _setting("training", 1, "threads of torch on the CPU; fixed, because results may depend on it")
+    deterministic: bool | None = _setting(
+        "training",
+        None,
+        "algorithms that compute the same every time, attention's backward pass included; default: on for the CPU, off "
+        "for CUDA, where they cost speed and the summary then says that the run isn't reproducible",
+    )
+    compile: str = _setting(
+        "training",
+        "off",
+        "torch.compile; blocks: those of runs of equal blocks, by shared graphs",
+        ("off", "blocks"),
+    )
     smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
     on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
     max_rollbacks: int = _setting("training", 3, "rollbacks before the run stops")
@@ -104,16 +120,22 @@ class TrainConfig:
     margin_absolute: float | None = _setting("growth", None, "smallest gain worth its cost; default: by task")
     tau: float | None = _setting("growth", None, "run-to-run deviation of the gain; default: 0.02 of the twin's score")
     min_samples: int = _setting("growth", 300, "smallest number of judging samples")
+    span_width: str = _setting(
+        "growth", SPAN_WIDTH, "how much a seed widens its layer: +N by N units, xF to F times its width"
+    )
+    min_documents: int = _setting("growth", 30, "smallest number of documents that they are of, where they are of any")
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
     target_depth: int | None = _setting("growth", None, "blocks at the end; default: as many as the judge keeps")
-    stack_margin: float = _setting("growth", 0.002, "gain that a stack must exceed, in the score's unit (nats a token)")
+    stack_margin: float = _setting(
+        "growth", 0.002, "gain that a stack must exceed: nats a token, Brier, or shares of the variance"
+    )
     stack_error_rate: float = _setting(
         "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
     )
     stack_evaluations: int = _setting("growth", 8, "evaluations in the last third of a stack's window")
-    stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may be worse than a uniform guess")
+    stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may lose over 2 ln V (are clipped)")
     stack_recovery_steps: int = _setting(
         "growth", 120, "steps until a stack overtakes its twin; two thirds of its window"
     )
@@ -174,9 +196,24 @@ class TrainConfig:
             raise ConfigError("amp", "fp16", f"needs a CUDA device, got device {self.device}; use bf16")
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether the same steps are promised to give the same bits."""
+        return not self.device.startswith("cuda") if self.deterministic is None else self.deterministic
+
+    @property
     def packet_lag(self) -> int:
         """Packets between an observation and its consequences."""
         return 0 if self.control == "sync" else self.lag
+
+
+def span_growth(text: str) -> dict[str, Any] | None:
+    """`+N` as span_units, `xF` as span_factor, in the bounds of the blueprints; None for anything else."""
+    units, factor = re.fullmatch(r"\+(\d{1,4})", text), re.fullmatch(r"x(\d{1,2}(?:\.\d{1,6})?)", text)
+    if units and 1 <= int(units[1]) <= 1024:
+        return {"span_units": int(units[1])}
+    if factor and 1 < float(factor[1]) <= 16:
+        return {"span_factor": float(factor[1])}
+    return None
 
 
 def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
@@ -194,18 +231,20 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
-    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps"),
+    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
     *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
     *("max_seeds", "checkpoint_every_epochs", "stack_margin"),
 )
+_FINITE = ("weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
 _POSITIVE = ("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
     *((key, *_at_least(0)) for key in _NOT_NEGATIVE),
     *((key, *_positive()) for key in _POSITIVE),
+    *((key, isfinite, "must be a finite number") for key in _FINITE),
     ("hidden", lambda widths: all(width >= 1 for width in widths), "every width must be at least 1"),
     ("dropout", *_share(0.0, 0.95)),
     ("momentum", *_share(0.0, 0.9999)),
@@ -217,6 +256,11 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("embargo_fraction", *_share(0.0, 1.0)),
     ("fade_fraction", *_share(0.0, 0.5)),
     ("saturation_share", *_share(0.0, 1.0)),
+    (
+        "span_width",
+        lambda text: span_growth(text) is not None,
+        "say +N (N more units, at most 1024) or xF (F times its width, above 1, at most 16)",
+    ),
     ("stack_shares", lambda shares: all(0 < share < 1 for share in shares), "every share must lie between 0 and 1"),
     ("stack_shares", lambda shares: list(shares) == sorted(set(shares)), "each must be larger than the one before"),
     ("stack_error_rate", *_share(1e-6, 0.5)),

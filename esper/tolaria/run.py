@@ -23,6 +23,7 @@ from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl, Opening
 from esper.tolaria.plane.plane import Plane, connected
 from esper.tolaria.plane.stack_growth import check_stacks
+from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
 from esper.tolaria.record.observer import Notice, Observer, Observers
@@ -33,7 +34,7 @@ from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import tried_checkpoint, try_host
+from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -93,8 +94,10 @@ def grow(
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
+        try_stacks(run)
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
+        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
         try_host(run)
     if config.checkpoint_every_epochs and not options.resume:
         tried_checkpoint(run)

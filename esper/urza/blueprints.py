@@ -58,6 +58,14 @@ class Row:
 
 
 WIDTH = Bounds(name="width", low=1, high=1024, default=8, meaning="hidden features or channels of the seed")
+FACTOR = Bounds(
+    name="factor",
+    low=1,
+    high=16,
+    default=1,
+    meaning="width of the layer afterwards in widths of before, in place of `width`; 1: `width` says",
+    is_integer=False,
+)
 
 BUILTIN: tuple[Row, ...] = (
     Row(
@@ -65,20 +73,22 @@ BUILTIN: tuple[Row, ...] = (
         name="Wider linear layer",
         description="W2 f(W1 x) beside two linear layers: exactly a wider hidden layer. For narrow hosts.",
         slot_kinds=(SPAN_LINEAR,),
-        parameters=(WIDTH,),
+        parameters=(WIDTH, FACTOR),
         risk=0.10,
         recommendation="The first choice between linear layers; folds into the host.",
         is_foldable=True,
+        version=2,
     ),
     Row(
         blueprint_id="span.conv",
         name="Wider convolution",
         description="More channels between two convolutions, or from a convolution to a linear layer after flatten.",
         slot_kinds=(SPAN_CONV, SPAN_CONV_LINEAR),
-        parameters=(WIDTH,),
+        parameters=(WIDTH, FACTOR),
         risk=0.15,
         recommendation="The first choice between convolutions; owns its batch norm and folds into the host.",
         is_foldable=True,
+        version=2,
     ),
     Row(
         blueprint_id="residual.linear",
@@ -162,6 +172,7 @@ BUILTIN: tuple[Row, ...] = (
         slot_kinds=(SPAN_LINEAR, SPAN_CONV, SPAN_CONV_LINEAR, RESIDUAL_LINEAR, RESIDUAL_CONV),
         parameters=(
             WIDTH,
+            FACTOR,
             Bounds(
                 name="scale", low=0.01, high=10.0, default=1.0, meaning="factor on the output weights", is_integer=False
             ),
@@ -172,5 +183,6 @@ BUILTIN: tuple[Row, ...] = (
         handling=QUARANTINE,
         is_zero_output=False,
         is_control=True,
+        version=2,
     ),
 )

@@ -24,7 +24,7 @@ from esper.leyline import (
     SlotSpec,
     TaskType,
 )
-from esper.urza.blueprints import BUILTIN, Row
+from esper.urza.blueprints import BUILTIN, FACTOR, WIDTH, Row
 
 HAZARD_BANDS: tuple[tuple[float, HazardBand], ...] = (
     (0.30, HazardBand.HAZARD_BAND_LOW),
@@ -92,15 +92,26 @@ def assigned(named: Sequence[Blueprint], slots: Sequence[SlotSpec], task: TaskTy
     return found
 
 
-def completed(blueprint: Blueprint, given: Mapping[str, float]) -> dict[str, float]:
-    """Every parameter of the blueprint, defaults filled in. Raises ContractError with all violations."""
+def completed(blueprint: Blueprint, given: Mapping[str, float], *, units: int | None = None) -> dict[str, float]:
+    """What the seed is built with: defaults filled in, a factor turned into the width that it stands for.
+
+    `units` is the present width of the layer that would be widened. Raises ContractError with all violations.
+    """
     bounds = {bound.name: bound for bound in blueprint.parameters}
     known = ", ".join(bounds) or "it has no parameters"
     problems = [f"{name} is no parameter of {blueprint.blueprint_id} ({known})" for name in given if name not in bounds]
     values = {name: float(given.get(name, bound.default_value)) for name, bound in bounds.items()}
     problems += [problem for name, bound in bounds.items() if (problem := _out_of_bounds(values[name], bound))]
+    factor = values.pop(FACTOR.name, 1.0)
+    if factor != 1.0:
+        if WIDTH.name in given:
+            problems.append(f"{WIDTH.name} and {FACTOR.name} are both given, and say the same thing: give one")
+        if units is None:
+            problems.append(f"{FACTOR.name} = {factor}: the width that it multiplies is not known")
     if problems:
         raise ContractError("SeedOperation.parameters", problems)
+    if factor != 1.0 and units is not None:
+        values[WIDTH.name] = min(max(WIDTH.low, round((factor - 1.0) * units)), WIDTH.high)
     return values
 
 

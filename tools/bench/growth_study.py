@@ -56,9 +56,13 @@ def pair(out: Path, arm: str, seed: int, common: tuple[str, ...]) -> dict[str, A
     grown = train(out / f"{arm}-{seed}", *flags, *ARMS[arm])
     hidden = ARMS[arm][:2]
     never = train(out / f"never-{hidden[1].replace(',', '-')}-{seed}", *flags, *hidden, "--grow", "never")
+    return {"seed": seed, **beside(grown, never)}
+
+
+def beside(grown: dict[str, Any], never: dict[str, Any]) -> dict[str, Any]:
+    """What two summaries say of one pair."""
     muted = [row["muted_gain"] / row["muted_gain_se"] for row in grown["seeds"] if row.get("muted_gain_se")]
     return {
-        "seed": seed,
         "host": never["test_accuracy"],
         "grown": grown["test_accuracy"],
         "kept": grown["growth"]["kept"],

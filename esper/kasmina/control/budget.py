@@ -5,9 +5,10 @@ from __future__ import annotations
 from esper.kasmina.control.lifecycle import FOSSILIZED
 from esper.leyline import JudgeMode, KasminaRunSpec, KasminaRunState
 from esper.urza.cost import Account, Cost, forecast_training_macs, memory
+from esper.urza.stack_cost import forecast_stack_macs, stack_account
 
 
-def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> str | None:
+def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, is_stack: bool = False) -> str | None:
     """Which limit one more seed of this cost would break, or None."""
     budget = spec.budget
     present = spec.manifest.parameters + state.growth.added_parameters
@@ -20,7 +21,7 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> 
         ("max_seeds", state.growth.germinated + 1),
         ("max_parameters", parameters),
         ("max_forward_macs", forward_macs + cost.forward_macs),
-        ("max_training_macs", _forecast(spec, state, forward_macs, cost)),
+        ("max_training_macs", _forecast(spec, state, forward_macs, cost, is_stack)),
         ("max_memory_bytes", held.total),
     )
     for name, value in spent:
@@ -29,8 +30,19 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> 
     return None
 
 
-def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost) -> int:
+def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost, is_stack: bool) -> int:
     """Training MACs of the whole run, by the trainer's last account of them; 0 before the first."""
+    if is_stack:
+        seen = [record.evaluations[-1].twin.samples for record in state.seeds if record.evaluations]
+        account = stack_account(
+            spec.life,
+            total_steps=spec.total_steps,
+            training_macs=state.training_macs,
+            steps_done=state.training_macs_step,
+            forward_macs=forward_macs,
+            samples=max([spec.life.min_samples, *seen]),
+        )
+        return forecast_stack_macs(account, [record.state for record in state.seeds], added_macs=cost.forward_macs)
     run = Account(
         training_macs=state.training_macs,
         steps_done=state.training_macs_step,

@@ -39,6 +39,13 @@ def given_parameters(operation: SeedOperation) -> dict[str, float]:
     return {parameter.name: parameter.value for parameter in operation.parameters}
 
 
+def _values(turn: Turn, blueprint: Blueprint, command: AdaptationCommand) -> dict[str, float]:
+    """What the seed is built with, in the slot as it is now."""
+    slot, signal = turn.slot(command.seed.slot_id), turn.signal(command.seed.slot_id)
+    now = signal if signal is not None and signal.HasField("width") else slot
+    return completed(blueprint, given_parameters(command.seed), units=None if now is None else now.width)
+
+
 def _no_seed_is_alive(turn: Turn, _: AdaptationCommand) -> Refusal | None:
     for record in turn.state.seeds:
         if record.state.stage in ALIVE:
@@ -86,7 +93,7 @@ def _stack_can_be_judged(turn: Turn, command: AdaptationCommand) -> Refusal | No
         return None
     signal = turn.signal(slot.slot_id)
     depth = signal.depth if signal else slot.depth
-    blocks = completed(blueprint, given_parameters(command.seed)).get("blocks", depth)
+    blocks = _values(turn, blueprint, command).get("blocks", depth)
     if blocks > depth:
         detail = f"{slot.slot_id} has {depth} blocks; {blocks:g} of them can't be repeated"
         return Refusal(R.REJECTION_REASON_BLUEPRINT_MISFIT, detail)
@@ -111,7 +118,7 @@ def _blueprint_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     slot = turn.slot(command.seed.slot_id)
     try:
         blueprint = turn.catalog.get(command.seed.blueprint_id)
-        completed(blueprint, given_parameters(command.seed))
+        _values(turn, blueprint, command)
     except DependencyViolationError as error:
         return Refusal(R.REJECTION_REASON_UNKNOWN_BLUEPRINT, str(error))
     except ContractError as error:
@@ -162,9 +169,9 @@ def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     slot, blueprint = turn.slot(command.seed.slot_id), turn.catalog.get(command.seed.blueprint_id)
     if slot is None:
         return None
-    values = completed(blueprint, given_parameters(command.seed))
+    values = _values(turn, blueprint, command)
     price = cost(blueprint, slot, turn.signal(slot.slot_id), values, turn.spec.manifest.task)
-    problem = budget_problem(turn.spec, turn.state, price)
+    problem = budget_problem(turn.spec, turn.state, price, is_stack=is_stack(blueprint))
     return Refusal(R.REJECTION_REASON_BUDGET_EXCEEDED, problem) if problem else None
 
 
@@ -233,7 +240,7 @@ def _new_record(turn: Turn, command: AdaptationCommand) -> SeedRecord:
 
 
 def _build(turn: Turn, record: SeedRecord, blueprint: Blueprint, command: AdaptationCommand) -> None:
-    values = completed(blueprint, given_parameters(command.seed))
+    values = _values(turn, blueprint, command)
     turn.direct(
         DirectiveKind.DIRECTIVE_KIND_BUILD,
         command.command_id,

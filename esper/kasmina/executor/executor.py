@@ -27,11 +27,14 @@ from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.memory.peaks import Peaks
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.saved import restore, saved
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
+from esper.kasmina.executor.stacking import stack_obstacle
+from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import UNDONE, end_twin, give_up_grown, let_wait
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
@@ -54,6 +57,7 @@ class SeedExecutor:
         self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
         self._measure_host()
         self._reports: list[DirectiveReport] = []
+        self._compiled_since: Compilations | None = None
 
     def _measure_host(self) -> None:
         """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
@@ -77,6 +81,25 @@ class SeedExecutor:
         found, refusals = find_stacks(state.arm.model, state.task.probe_inputs(), named=names)
         state.stack_slots = {slot.slot_id: slot for slot in found}
         self._refused_runs = tuple(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
+
+    def try_stacks(self) -> None:
+        """Repeats each run once, on a copy. One that fails is no slot, and its reason stands in `refused_runs`.
+
+        Raises ConfigError for one that the user names.
+        """
+        state, named = self._state, self._state.config.slots or ()
+        before = list(state.stack_slots.items())
+        for slot_id, slot in before:
+            if obstacle := stack_obstacle(state.arm, state.task, slot.now(state.arm.stacks)):
+                if slot_id in named:
+                    raise ConfigError("slots", slot_id, f"can't be repeated: {obstacle}")
+                del state.stack_slots[slot_id]
+                self._refused_runs = (*self._refused_runs, f"{slot.run.path}: {obstacle}")
+        if len(state.stack_slots) < len(before):
+            state.topology_changed()
+        if not (state.slots or state.stack_slots) and self._no_slots is None:
+            why = "; ".join(self._refused_runs)
+            self._no_slots = ConfigError("model", type(state.arm.model).__name__, f"has no slot for a seed: {why}")
 
     def _find_slots(self) -> None:
         """Slots of modules; a host that has none may still have stacks, which come behind them in order."""
@@ -116,6 +139,11 @@ class SeedExecutor:
     def peaks(self) -> Peaks:
         """The most memory that the run has held, with a twin and without."""
         return self._state.peaks
+
+    @property
+    def twin_of(self) -> str:
+        """The seed that the twin is held against; empty where none is built."""
+        return next((life.plan.seed_id for life in self._living()), "")
 
     @property
     def seeds(self) -> tuple[str, ...]:
@@ -160,6 +188,11 @@ class SeedExecutor:
         return self._state.side_macs + sum(running)
 
     @property
+    def evaluation_macs(self) -> Mapping[str, int]:
+        """Work of stacks' evaluations so far, both arms, by seed."""
+        return self._state.evaluation_macs
+
+    @property
     def has_evidence(self) -> bool:
         """True if a report, a measurement or the end of a schedule waits to be collected."""
         if self._reports:
@@ -180,6 +213,16 @@ class SeedExecutor:
     def refused_runs(self) -> tuple[str, ...]:
         """Lists of blocks that can't be repeated, each with the reason."""
         return self._refused_runs
+
+    def compile_blocks(self, runs: Iterable[Run]) -> None:
+        """Compiles the blocks of these runs in place; the compiler's work is counted from here on."""
+        self.arm.compile_blocks(runs)
+        self._compiled_since = compilations()
+
+    @property
+    def compilations(self) -> Compilations | None:
+        """The compiler's work since blocks were compiled on request; None where they weren't."""
+        return None if self._compiled_since is None else compilations().since(self._compiled_since)
 
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""

@@ -70,6 +70,7 @@ def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str,
         "topology": state.topology,
         "boundary_step": state.boundary_step,
         "side_macs": state.side_macs,
+        "evaluation_macs": dict(state.evaluation_macs),
         "smoothed_loss": state.smoothed_loss,
         "loss_standard_error": state.loss_standard_error,
     }
@@ -88,6 +89,7 @@ def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveRepo
     state.done = set(data["done"])
     state.folded = dict(data["folded"])
     state.boundary_step, state.side_macs = data["boundary_step"], data["side_macs"]
+    state.evaluation_macs = dict(data.get("evaluation_macs", {}))
     state.smoothed_loss, state.loss_standard_error = data["smoothed_loss"], data["loss_standard_error"]
     # Whoever holds lists of parameters from before must notice, also where the saved count is the present one.
     state.topology = max(state.topology, data["topology"])

@@ -151,6 +151,8 @@ class ExecutorState:
     topology: int = 0
     boundary_step: int = 0
     side_macs: int = 0
+    evaluation_macs: dict[str, int] = field(default_factory=dict)
+    """What stacks' evaluations cost, both arms, by seed; part of `side_macs`."""
     smoothed_loss: float = float("nan")
     loss_standard_error: float | None = None
     parameters: int = 0

@@ -37,7 +37,7 @@ class ArmSteps:
         self._executor.step_twin_by(self._make_late)
 
     def make(self) -> None:
-        """Make the next step and keep its result in the log."""
+        """Make the next step and keep its results in the log."""
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
@@ -96,12 +96,13 @@ class ArmSteps:
         twin = cast(TrainingArm, self._executor.twin)
         self._remade.begin(twin)
         try:
-            self._stepper.run(twin, batch, step, self._twin_groups)
+            result = self._stepper.run(twin, batch, step, self._twin_groups)
         except Exception as error:
             if not is_out_of_memory(error) or not self._remade.restore():
                 raise
             return first_line(error)
         self._remade.end()
+        self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         return ""
 
     def _make_late(self, twin: TrainingArm, step: int) -> None:
@@ -110,7 +111,8 @@ class ArmSteps:
             self._regroup()
         twin.scheduler.apply(twin.optimizer, step)
         self._executor.before_twin_step(twin, step)
-        self._stepper.run(twin, self._loader.batch(step), step, self._twin_groups)
+        result = self._stepper.run(twin, self._loader.batch(step), step, self._twin_groups)
+        self._session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _let_wait(self, step: int, why: str) -> bool:
         """Both arms are too much for the device: from now on the twin makes its steps in bursts, this one included."""

@@ -125,12 +125,14 @@ class Boundaries:
     def read_steps(self) -> None:
         """Take the steps since the last call as numbers. Raises NonFiniteLoss; the steps before that one are told."""
         session = self._session
-        steps = session.log.flush()
+        steps, twin_steps = session.log.flush()
         usable = list(takewhile(lambda done: isfinite(done.loss), steps))
         for done in usable:
             session.progress.signals.add(done)
             session.progress.meter.add(done)
         session.observer.on_steps(usable)
+        if twin_steps and len(usable) == len(steps):
+            session.observer.on_twin_steps(twin_steps)
         self._unsent.extend(usable)
         if len(usable) < len(steps):
             bad = steps[len(usable)]

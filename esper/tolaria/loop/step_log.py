@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from esper.tolaria.record.observer import StepDone
+from esper.tolaria.record.observer import StepDone, TwinStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +33,35 @@ class _Record:
     step_ms: float
 
 
+class Flushed(NamedTuple):
+    """What was logged since the last flush: the main arm's steps, and apart from them the twin's."""
+
+    steps: list[StepDone]
+    twin_steps: list[TwinStep]
+
+
 class StepLog:
     """Keeps results on the device until someone wants numbers: one transfer for many steps."""
 
     def __init__(self) -> None:
         self._records: list[_Record] = []
+        self._twin_records: list[tuple[str, int, Tensor]] = []
 
     def add(self, step: int, epoch: int, result: StepResult, *, rate: float, step_ms: float) -> None:
         """Keep a step's result; `step` counts steps done, this one included."""
         self._records.append(_Record(step, epoch, result, rate, step_ms))
 
-    def flush(self) -> list[StepDone]:
-        """The steps since the last flush as numbers."""
+    def add_twin(self, seed_id: str, step: int, result: StepResult) -> None:
+        """Keep a step of the seed's twin; `step` counts its own."""
+        self._twin_records.append((seed_id, step, result.loss))
+
+    def flush(self) -> Flushed:
+        """The steps since the last flush as numbers; the losses of both arms come with one transfer."""
         records, self._records = self._records, []
-        losses = torch.stack([record.result.loss for record in records]).tolist() if records else []
+        twins, self._twin_records = self._twin_records, []
+        kept = [record.result.loss for record in records] + [loss for _, _, loss in twins]
+        numbers = torch.stack(kept).tolist() if kept else []
+        losses, twin_losses = numbers[: len(records)], numbers[len(records) :]
         accuracies, norms, rates = (
             _numbers([getattr(record.result, name) for record in records])
             for name in ("accuracy", "gradient_norm", "conflict_rate")
@@ -64,7 +80,11 @@ class StepLog:
                     step_ms=record.step_ms,
                 )
             )
-        return done
+        twin_steps = [
+            TwinStep(seed_id=seed_id, step=step, loss=loss)
+            for (seed_id, step, _), loss in zip(twins, twin_losses, strict=True)
+        ]
+        return Flushed(done, twin_steps)
 
 
 def _numbers(values: Sequence[Tensor | None]) -> list[float | None]:

@@ -26,7 +26,7 @@ from esper.leyline import (
     TriggerSettings,
 )
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import TrainConfig, span_growth
 from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
 from esper.tolaria.plane.stack_growth import stack_judging, stack_steps
 from esper.tolaria.record.packet_result import RunStates
@@ -142,6 +142,7 @@ def trigger_settings(config: TrainConfig, stack_steps: Sequence[int] = ()) -> Tr
         blueprint_ids=config.blueprints,
         stack_steps=stack_steps,
         target_depth=config.target_depth,
+        **(span_growth(config.span_width) or {}),
     )
 
 

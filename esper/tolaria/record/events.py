@@ -2,10 +2,11 @@
 
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
-Kinds: run, boundary, epoch (also with the growth reason's numbers of then), growth (why the run grows or waits, at each
-change), decision, command, directive, memory (how a twin makes its steps, and why), transition, gate, checkpoint,
-finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC),
-`kind` and, where it has one, `step`.
+Kinds: run, boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
+number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
+of then), growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes
+its steps, and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every
+line has `time` (UTC), `kind` and, where it has one, `step`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,9 +35,19 @@ from esper.leyline import (
     RejectionReason,
     SeedGate,
     SeedStage,
+    StackEvaluation,
     StageTransition,
 )
-from esper.tolaria.record.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
+from esper.tolaria.record.observer import (
+    Boundary,
+    CheckpointWritten,
+    EpochDone,
+    Notice,
+    Observer,
+    RunStarted,
+    StepDone,
+    TwinStep,
+)
 
 Fields = dict[str, Any]
 
@@ -56,6 +68,7 @@ class EventLog(Observer):
         self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._steps: list[StepDone] = []
+        self._twin_steps: list[TwinStep] = []
         self._waiting: list[tuple[float, str, Fields]] = []
         self._written_s = 0.0
         self._reason: str | None = None
@@ -106,11 +119,15 @@ class EventLog(Observer):
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         self._steps.extend(steps)
 
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        self._twin_steps.extend(steps)
+
     def on_boundary(self, boundary: Boundary) -> None:
         steps, self._steps = self._steps, []
         if steps:
             self._add("boundary", boundary_fields(boundary, steps))
-            self._write_out_if_due()
+        self._twin(boundary)
+        self._write_out_if_due()
         for report in boundary.collected.reports:
             self.write("directive", **directive_fields(report))
         for note in boundary.collected.memory:
@@ -132,6 +149,15 @@ class EventLog(Observer):
         for gate in boundary.result.gates:
             self.write("gate", **gate_fields(gate))
 
+    def _twin(self, boundary: Boundary) -> None:
+        """What the boundary knows of the twin; it may have been a few steps behind, and is told with its own steps."""
+        twin_steps, self._twin_steps = self._twin_steps, []
+        for stretch in stretches(twin_steps):
+            self._add("twin", twin_fields(stretch))
+        for observation in boundary.collected.observations:
+            for evaluation in observation.evaluations:
+                self._add("evaluation", evaluation_fields(observation.seed_id, evaluation))
+
     def _growth(self, boundary: Boundary) -> None:
         before, reason = self._reason, boundary.reason
         self._reason = None if reason is None else reason.name
@@ -150,6 +176,7 @@ class EventLog(Observer):
         for notice in notices:
             if notice.name == "tolaria.rollback":
                 self._steps.clear()
+                self._twin_steps.clear()
                 self._reason = None  # what was written of it may be undone
             cause = {"cause": notice.cause} if notice.cause else {}
             self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
@@ -184,7 +211,7 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
-    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt")
+    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled")
     return next((word for word in words if word in name), "failure")
 
 
@@ -210,6 +237,41 @@ def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
             "directives_ms": boundary.apply_ms / count,
             "wait_ms": boundary.wait_ms / count,
         },
+    }
+
+
+def stretches(steps: Sequence[TwinStep]) -> Iterator[list[TwinStep]]:
+    """Steps of one twin that follow each other."""
+    for _, stretch in groupby(enumerate(steps), key=lambda placed: (placed[1].seed_id, placed[1].step - placed[0])):
+        yield [step for _, step in stretch]
+
+
+def twin_fields(steps: Sequence[TwinStep]) -> Fields:
+    """A stretch of a twin's steps."""
+    losses = [done.loss if math.isfinite(done.loss) else None for done in steps]
+    known = [loss for loss in losses if loss is not None]
+    return {
+        "step": steps[-1].step,
+        "from_step": steps[0].step,
+        "seed_id": steps[0].seed_id,
+        "loss": sum(known) / len(known) if known else None,
+        "losses": losses,
+    }
+
+
+def evaluation_fields(seed_id: str, evaluation: StackEvaluation) -> Fields:
+    """Both arms at one step on the judging data; the error is that of the paired samples alone."""
+    paired = evaluation.twin
+    is_usable = paired.samples > 0 and paired.variance >= 0.0
+    return {
+        "step": evaluation.step,
+        "seed_id": seed_id,
+        "gain": paired.mean,
+        "standard_error": math.sqrt(paired.variance / paired.samples) if is_usable else math.nan,
+        "twin_score": evaluation.mean_twin_score,
+        "grown_score": evaluation.mean_twin_score - paired.mean,
+        "samples": paired.samples,
+        "clipped_share": evaluation.clipped_share,
     }
 
 
@@ -263,7 +325,7 @@ def gate_fields(gate: GateEvidence) -> Fields:
         "verdict": short_name(GateVerdict, gate.verdict),
         "quantity": gate.quantity,
         "detail": gate.detail,
-        **present(gate, "measured", "threshold", "standard_error", "samples"),
+        **present(gate, "measured", "threshold", "standard_error", "samples", "documents"),
     }
     if gate.HasField("twin"):
         fields |= dict(_twin_fields(gate))

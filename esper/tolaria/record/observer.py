@@ -52,6 +52,15 @@ class StepDone:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TwinStep:
+    """One training step of a seed's twin: a series of its own, and never part of the main arm's."""
+
+    seed_id: str
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SeedView:
     """A seed as a display shows it; alpha is the one that the next step uses."""
 
@@ -133,6 +142,9 @@ class Observer:
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         """Steps were made; called at the boundary after them."""
 
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        """The twin made steps; called after `on_steps`, where there is a twin."""
+
     def on_boundary(self, boundary: Boundary) -> None:
         """A packet was handed over and an older one's consequences were executed."""
 
@@ -163,6 +175,10 @@ class Observers(Observer):
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         for observer in self._observers:
             observer.on_steps(steps)
+
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        for observer in self._observers:
+            observer.on_twin_steps(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         for observer in self._observers:

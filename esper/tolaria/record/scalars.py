@@ -18,7 +18,7 @@ from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.writer import FileWriter
 
 from esper.core.files import named
-from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted
+from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, TwinStep
 
 WAIT_S = 1.0
 # More than a second's events: a step that finds the queue full waits for the writer.
@@ -38,7 +38,7 @@ def _but_writers(hook: Hook) -> Hook:
 
 
 class TensorBoardScalars(Observer):
-    """Observer that writes losses, accuracies, alphas, gains and step times below `directory`."""
+    """Observer that writes losses (the twin's apart), accuracies, alphas, gains and step times below `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -46,6 +46,7 @@ class TensorBoardScalars(Observer):
         self._waiting: list[tuple[int, float, dict[str, float]]] = []
         self._written_s = time.monotonic()
         self._last_step = -1
+        self._twin_steps: list[TwinStep] = []
 
     @property
     def _writer(self) -> FileWriter:
@@ -87,11 +88,19 @@ class TensorBoardScalars(Observer):
         self._write_out()
         self._writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
         self._last_step = step
+        self._twin_steps.clear()
+
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        self._twin_steps.extend(steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         if boundary.step == self._last_step:
             return  # the end of a run is told in several parts
         self._last_step = boundary.step
+        if twin_steps := self._twin_steps:
+            self._twin_steps = []
+            mean = sum(done.loss for done in twin_steps) / len(twin_steps)
+            self._add(twin_steps[-1].step, {"twin/loss": mean})
         metrics = boundary.packet.metrics
         values: dict[str, float | None] = {
             "loss/train": metrics.loss,

@@ -13,6 +13,7 @@ from esper.tolaria.record.observer import (
     Observer,
     RunStarted,
     StepDone,
+    TwinStep,
 )
 
 T = TypeVar("T")
@@ -41,6 +42,9 @@ class Shielded(Observer):
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         self._give(self._observer.on_steps, steps)
+
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        self._give(self._observer.on_twin_steps, steps)
 
     def on_boundary(self, boundary: Boundary) -> None:
         self._give(self._observer.on_boundary, boundary)

@@ -20,6 +20,7 @@ from esper.leyline import (
 from esper.tamiyo.selection import PREFERRED, Selection, eligible_slots, evidence_of, select, slot_scores
 from tests.unit.tamiyo.builders import (
     ALWAYS,
+    AUTO,
     CATALOG,
     context,
     first_state,
@@ -106,6 +107,48 @@ def test_the_price_follows_the_width_that_the_host_has_now() -> None:
     assert after.chosen is not None
     assert before.chosen is not None
     assert after.chosen.parameters == before.chosen.parameters + 8 * 8
+
+
+def asked(selection: Selection) -> dict[str, float]:
+    assert selection.chosen is not None
+    return dict(selection.chosen.values)
+
+
+def test_a_factor_widens_by_a_share_of_the_width_that_the_layer_has_now() -> None:
+    doubling = spec(trigger=TriggerSettings(trigger=AUTO, span_factor=2.0))
+    wide = slot_signal(0)
+    wide.width += 6
+    before, after = selected(doubling), selected(doubling, slots=[wide, slot_signal(1)])
+    assert (asked(before), asked(after)) == ({"width": 6.0}, {"width": 12.0})
+    assert before.chosen is not None
+    assert after.chosen is not None
+    assert after.chosen.parameters == 2 * before.chosen.parameters == 12 * (64 + 1 + 6)
+
+
+def test_a_factor_takes_what_the_budget_leaves_and_a_number_of_units_is_taken_whole_or_not() -> None:
+    for units in (1, 3, 5, 6):
+        limit = Budget(max_parameters=502 + units * (64 + 1 + 6) + 70)
+        assert asked(selected(spec(budget=limit, trigger=TriggerSettings(trigger=AUTO, span_factor=2.0)))) == {
+            "width": units
+        }
+    fixed = TriggerSettings(trigger=AUTO, span_units=3)
+    limit = Budget(max_parameters=502 + 2 * (64 + 1 + 6))
+    assert asked(selected(spec(trigger=fixed))) == {"width": 3.0}
+    assert chosen(selected(spec(trigger=fixed, budget=limit)))[0] == SECOND
+
+
+def test_where_not_even_one_unit_is_affordable_the_budget_is_blamed_with_its_price() -> None:
+    limited = spec(budget=Budget(max_parameters=510), trigger=TriggerSettings(trigger=AUTO, span_factor=2.0))
+    reason, words = selected(limited).lack
+    assert reason == DecisionReason.DECISION_REASON_BUDGET
+    assert f"{502 + 64 + 1 + 6} would be needed" in words
+
+
+def test_a_factor_means_nothing_to_what_widens_no_layer() -> None:
+    settings = TriggerSettings(trigger=AUTO, span_factor=2.0)
+    residual = selected(spec(manifest=host_with(residual_slot(0)), trigger=settings))
+    assert chosen(residual)[1] == "residual.linear"
+    assert asked(residual) == {}
 
 
 def test_foldable_spans_come_alone_and_other_slots_only_where_there_is_none() -> None:

@@ -34,6 +34,11 @@ def test_what_a_run_says_wins_even_when_it_is_zero() -> None:
         ("saturation_floor", -1.0),
         ("saturation_share", 1.5),
         ("slope_window_steps", 0),
+        ("span_factor", 1.0),
+        ("span_factor", 16.5),
+        ("span_factor", float("nan")),
+        ("span_units", 0),
+        ("span_units", 1025),
     ],
 )
 def test_a_number_out_of_range_is_refused_by_name(field: str, value: float) -> None:
@@ -60,3 +65,8 @@ def test_an_update_changes_what_it_names_and_nothing_else(change: TriggerSetting
     assert list(new.blueprint_ids) == (list(change.blueprint_ids) or ["gate.channel"])
     assert updated(new, change) == new
     assert not setting_violations(new)
+
+
+def test_a_new_way_to_widen_takes_the_place_of_the_old_one() -> None:
+    assert updated(TriggerSettings(span_units=8), TriggerSettings(span_factor=2.0)) == TriggerSettings(span_factor=2.0)
+    assert updated(TriggerSettings(span_factor=2.0), TriggerSettings(trigger=AUTO)).span_factor == 2.0

@@ -19,7 +19,9 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
 from esper.tolaria.launcher import main
 from esper.tolaria.plane.stack_growth import check_stacks, stack_steps
-from esper.tolaria.record.observer import Observer, Observers, StepDone
+from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.observer import Observer, Observers, StepDone, TwinStep
+from esper.tolaria.record.reading import read_events, standing
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
@@ -109,6 +111,63 @@ def test_a_run_killed_between_a_stacks_evaluations_resumes_to_the_same_weights_a
     same = ("weights_digest", "val_loss", "test_loss", "training_macs_by_use", "final_parameters")
     assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
     assert evidence(heard_again)[-1] == evidence(heard)[-1]
+
+
+class Losses(Observer):
+    """Both arms' losses by step."""
+
+    def __init__(self) -> None:
+        self.main: dict[int, float] = {}
+        self.twin: dict[tuple[str, int], float] = {}
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self.main |= {done.step: done.loss for done in steps}
+
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        assert not {(done.seed_id, done.step) for done in steps} & set(self.twin), "told twice"
+        self.twin |= {(done.seed_id, done.step): done.loss for done in steps}
+
+
+def test_the_twins_losses_are_those_of_the_run_that_never_grew_and_end_where_it_is_installed(
+    config: TrainConfig,
+) -> None:
+    grown, never = Losses(), Losses()
+    run(config, UNDONE, grown)
+    run(replace(config, grow="never"), {}, never)
+    # Ordered at steps 4 and 20, executed a packet later.
+    assert grown.twin == {("s1", step): never.main[step] for step in range(7, 23)}
+    assert {step for step in never.main if grown.main[step] != never.main[step]} == set(range(7, 23))
+    assert never.twin == {}
+
+
+def test_a_run_killed_in_the_window_tells_each_step_of_each_arm_once_in_what_stands_of_its_events(
+    tmp_path: Path, config: TrainConfig
+) -> None:
+    def told(folder: Path, *others: Observer, **how: Any) -> dict[Any, Any]:
+        folder.mkdir(exist_ok=True)
+        with EventLog(folder / "events.jsonl") as log:
+            try:
+                run(config, KEPT, Observers(log, *others), **how)
+            except KilledError:
+                return {}
+        found: dict[Any, Any] = {}
+        for event in standing(read_events(folder)):
+            kinds = {
+                "boundary": (event.get("loss"),),
+                "twin": event.get("losses", ()),
+                "evaluation": (event.get("gain"),),
+            }
+            for step, value in enumerate(kinds.get(event["kind"], ()), event.get("from_step", event.get("step", 0))):
+                key = event["kind"], event.get("seed_id"), step
+                assert key not in found
+                found[key] = value
+        return found
+
+    store = CheckpointStore(tmp_path / "saved", keep=2)
+    whole = told(tmp_path / "whole")
+    assert told(tmp_path / "killed", Killer(), store=store) == {}
+    assert told(tmp_path / "killed", store=store, resume=True) == whole
+    assert {(kind, seed_id) for kind, seed_id, _ in whole} >= {("twin", "s1"), ("twin", "s2"), ("evaluation", "s1")}
 
 
 def evidence(control: ScriptedControl) -> list[bytes]:

@@ -86,7 +86,30 @@ def test_a_convolution_over_positions_fits_no_language_model(blueprint_id: str) 
 
 @pytest.mark.parametrize("blueprint", BLUEPRINTS, ids=lambda b: b.blueprint_id)
 def test_defaults_are_complete_and_legal(blueprint: Blueprint) -> None:
-    assert completed(blueprint, {}) == {bound.name: bound.default_value for bound in blueprint.parameters}
+    defaults = {bound.name: bound.default_value for bound in blueprint.parameters if bound.name != "factor"}
+    assert completed(blueprint, {}) == defaults
+
+
+@pytest.mark.parametrize(
+    ("factor", "units", "width"),
+    [(2.0, 6, 6), (3.0, 4, 8), (1.5, 5, 2), (1.01, 6, 1), (16.0, 1000, 1024), (2.0, 1, 1)],
+)
+def test_a_factor_becomes_the_units_that_a_layer_of_so_many_gets(factor: float, units: int, width: int) -> None:
+    for blueprint_id in ("span.linear", "span.conv"):
+        assert completed(CATALOG.get(blueprint_id), {"factor": factor}, units=units) == {"width": width}
+
+
+def test_a_factor_of_one_leaves_the_width_as_it_is_said() -> None:
+    assert completed(CATALOG.get("span.linear"), {"factor": 1.0, "width": 5.0}, units=6) == {"width": 5.0}
+
+
+def test_a_factor_beside_a_width_or_without_a_layer_that_it_multiplies_is_refused() -> None:
+    with pytest.raises(ContractError, match="give one"):
+        completed(CATALOG.get("span.linear"), {"factor": 2.0, "width": 8.0}, units=6)
+    with pytest.raises(ContractError, match="not known"):
+        completed(CATALOG.get("span.conv"), {"factor": 2.0})
+    with pytest.raises(ContractError, match="no parameter of residual"):
+        completed(CATALOG.get("residual.linear"), {"factor": 2.0}, units=6)
 
 
 def test_every_bad_parameter_is_named_at_once() -> None:

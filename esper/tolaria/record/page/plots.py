@@ -2,75 +2,72 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-Record = Mapping[str, Any]
+from esper.tolaria.record.page.curves import SMOOTHING, Curves, Point, curves
+from esper.tolaria.record.page.drawing import BAD, FAINT, INK, Record, figure, of_kind, seed_color, span, svg
+from esper.tolaria.record.page.forks import draw_fork
 
-SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
 FATE_STYLE: dict[Any, Any] = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
 REMOVED = ("CULLED", "EMBARGOED", "RESETTING", "DORMANT")
 HEADROOM = 1.16  # room above the curves for the seeds' names
 LEGEND_ROOM = 1.2  # room above the curves for the legend
 PEAK_CUT = 4.0  # a bar this many times above nearly all others is cut, or it alone could be seen
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "figure.constrained_layout.use": True,
-}
+FIRST_STEPS = 0.05  # of the run, whose losses may leave the picture
+ROOM_BELOW = 0.05
 
 
-def of_kind(events: Sequence[Record], kind: str) -> list[Record]:
-    """The events of one kind, in order."""
-    return [event for event in events if event["kind"] == kind]
-
-
-def seed_color(seed_id: str) -> str:
-    """A seed's colour, the same in every plot."""
-    digits = "".join(character for character in seed_id if character.isdigit()) or "0"
-    return SEED_COLORS[int(digits) % len(SEED_COLORS)]
-
-
-def loss_with_seeds(events: Sequence[Record]) -> str:
-    """Losses and accuracy over steps, every seed's life shaded from graft to fate."""
-    boundaries = of_kind(events, "boundary")
-    steps = [event["step"] for event in boundaries]
-    figure = _figure(height=4.2)
-    axes = figure.add_subplot()
-    axes.plot(steps, [event["loss"] for event in boundaries], color="#bbbbbb", linewidth=0.7, label="training loss")
-    axes.plot(steps, [event["smoothed_loss"] for event in boundaries], color="#222222", label="smoothed")
-    _scale_losses(axes, events, [event["loss"] for event in boundaries])
+def loss_with_seeds(events: Sequence[Record], found: Curves | None = None) -> str:
+    """Losses and accuracy over steps, every seed's life shaded from graft to fate, with the fork of its twin."""
+    found = curves(events, SMOOTHING) if found is None else found
+    drawn = figure(height=4.4)
+    axes = drawn.add_subplot()
+    axes.plot(*_columns(found.measured), color=FAINT, linewidth=0.7, label="training loss")
+    for place, piece in enumerate(found.trunk or [[]]):
+        axes.plot(*_columns(piece), color=INK, linewidth=1.6, label=None if place else "smoothed")
+    for place, fork in enumerate(found.forks):
+        draw_fork(axes, fork, is_labelled=place == 0)
+    _scale_losses(axes, events, found)
     accuracy = _of_epochs(events, "val_accuracy")
     if accuracy:
         right = axes.twinx()
-        right.plot(*zip(*accuracy, strict=True), color="#c0392b", linewidth=1.0, alpha=0.8)
-        right.set_ylabel("accuracy on judging data", color="#c0392b")
+        right.plot(*zip(*accuracy, strict=True), color=BAD, alpha=0.8, **_thin(accuracy))
+        right.set_ylabel("accuracy on judging data", color=BAD)
         right.set_ylim(0, HEADROOM)
         right.grid(visible=False)
         right.spines["right"].set_visible(True)
     for life in seed_lives(events):
         _shade(axes, life)
-    axes.legend(loc="center right", frameon=False)
-    return _svg(figure, "Loss with the seeds' lives")
+    axes.legend(loc="center right", framealpha=0.7, edgecolor="none")
+    return svg(drawn, "Loss with the seeds' lives")
 
 
-def _scale_losses(axes: Axes, events: Sequence[Record], losses: Sequence[float]) -> None:
-    """Add the judging loss, and room above for the seeds' names; a judging loss that soars may leave the picture."""
+def _scale_losses(axes: Axes, events: Sequence[Record], found: Curves) -> None:
+    """Add the judging loss, and room above for names; the first losses and soaring ones may leave the picture."""
     judged = _of_epochs(events, "val_loss")
     if judged:
-        axes.plot(*zip(*judged, strict=True), color="#2c7fb8", linewidth=1.0, label="judging loss")
-    highest = max(filter(math.isfinite, (*losses, *(loss for _, loss in judged[:1]))), default=0.0) or 1.0
-    axes.set(xlabel="step", ylabel="loss", xlim=_span(events), ylim=(0, HEADROOM * highest))
+        axes.plot(*zip(*judged, strict=True), color="#2c7fb8", label="judging loss", **_thin(judged))
+    first = FIRST_STEPS * span(events)[1]
+    branches = [point for fork in found.forks for point in (*fork.grown, *fork.twin)]
+    smoothed = [point for piece in found.trunk for point in piece]
+    told = [loss for step, loss in (*smoothed, *branches) if step > first and math.isfinite(loss)]
+    low, high = min(told, default=0.0), max(told, default=1.0)
+    room = (high - low) or abs(high) or 1.0
+    axes.set(xlabel="step", ylabel="loss", xlim=span(events))
+    axes.set_ylim(max(0.0, low - ROOM_BELOW * room) if low >= 0 else low - ROOM_BELOW * room, high + 0.25 * room)
+
+
+def _columns(points: Sequence[Point]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _thin(points: Sequence[object]) -> dict[str, Any]:
+    """A thin line; what was measured once is a dot, or it could not be seen."""
+    return {"linewidth": 1.0, "marker": "o" if len(points) == 1 else None, "markersize": 4, "clip_on": len(points) > 1}
 
 
 def _of_epochs(events: Sequence[Record], name: str) -> list[tuple[int, float]]:
@@ -84,7 +81,7 @@ GRAFTED = ("BLENDING", "SHADOWING")
 
 def seed_lives(events: Sequence[Record]) -> list[dict[str, Any]]:
     """One record for each grafted seed: first and last step in the forward pass, and its fate."""
-    _, last_step = _span(events)
+    _, last_step = span(events)
     lives: dict[str, dict[str, Any]] = {}
     for event in of_kind(events, "transition"):
         if event["to_stage"] in GRAFTED and event["seed_id"] not in lives:
@@ -104,9 +101,10 @@ def _shade(axes: Axes, life: Record) -> None:
     color = seed_color(life["seed_id"])
     axes.axvspan(life["start"], life["end"], color=color, alpha=alpha, linewidth=0)
     axes.axvline(life["end"], color=color, linestyle="-" if life["fate"] == "FOSSILIZED" else ":", linewidth=1.2)
-    middle = (life["start"] + life["end"]) / 2
-    label = f"{life['seed_id']}\n{word}"
-    axes.annotate(label, (middle, 0.99), xycoords=("data", "axes fraction"), ha="center", va="top", color=color)
+    where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    axes.annotate(
+        f"{life['seed_id']}\n{word}", (life["end"], 0.99), (-3, 0), ha="right", va="top", color=color, **where
+    )
 
 
 def alphas(events: Sequence[Record]) -> str | None:
@@ -121,22 +119,26 @@ def alphas(events: Sequence[Record]) -> str | None:
     series = {seed_id: points for seed_id, points in series.items() if points}
     if not series:
         return None
-    figure = _figure(height=2.6)
-    axes = figure.add_subplot()
+    drawn = figure(height=2.6)
+    axes = drawn.add_subplot()
     for seed_id, points in series.items():
         axes.plot(*zip(*points, strict=True), color=seed_color(seed_id), label=seed_id, drawstyle="steps-post")
-    axes.set(xlabel="step", ylabel="alpha", xlim=_span(events), ylim=(-0.05, 1.3))
+    axes.set(xlabel="step", ylabel="alpha", xlim=span(events), ylim=(-0.05, 1.3))
     axes.legend(frameon=False, ncols=8, loc="upper left")
-    return _svg(figure, "Alpha of each seed")
+    return svg(drawn, "Alpha of each seed")
 
 
 def twin_gains(events: Sequence[Record]) -> str | None:
-    """Gain against the twin at each look, with error bars and the margin that it had to beat; None without looks."""
-    looks = [event for event in of_kind(events, "gate") if event["gate"] == "G4_SYSTEM_IMPACT" and "gain" in event]
+    """Gain of widths against the twin at each look, with error bars and what they had to beat; None without looks.
+
+    Stacks have a plot of their own, over steps.
+    """
+    gates = [event for event in of_kind(events, "gate") if event["gate"] == "G4_SYSTEM_IMPACT"]
+    looks = [event for event in gates if "gain" in event and "graft_step" not in event]
     if not looks:
         return None
-    figure = _figure(height=3.2)
-    axes = figure.add_subplot()
+    drawn = figure(height=3.2)
+    axes = drawn.add_subplot()
     for position, look in enumerate(looks):
         axes.errorbar(
             position,
@@ -153,7 +155,7 @@ def twin_gains(events: Sequence[Record]) -> str | None:
     axes.set_xticklabels([f"{look['seed_id']} look {look['look']}\n{look['verdict'].lower()}" for look in looks])
     axes.set_ylabel("gain in judging score")
     axes.set_xlim(-0.6, len(looks) - 0.4)
-    return _svg(figure, "Gain against the twin (90 % interval); the bar is what the test asked for")
+    return svg(drawn, "Gain against the twin (90 % interval); the bar is what the test asked for")
 
 
 def step_times(events: Sequence[Record]) -> str | None:
@@ -165,15 +167,15 @@ def step_times(events: Sequence[Record]) -> str | None:
     width = max(1, math.ceil(len(boundaries) / 40))
     stretches = [boundaries[start : start + width] for start in range(0, len(boundaries), width)]
     steps = [stretch[-1]["step"] for stretch in stretches]
-    figure = _figure(height=3.0)
-    axes = figure.add_subplot()
+    drawn = figure(height=3.0)
+    axes = drawn.add_subplot()
     heights = [[_mean([event["timings"][part] for event in stretch]) for stretch in stretches] for part in parts]
     axes.stackplot(steps, heights, labels=[part.replace("_ms", "").replace("_", " ") for part in parts], alpha=0.85)
     totals = [sum(parts_of) for parts_of in zip(*heights, strict=True)]
-    axes.set(xlabel="step", ylabel="milliseconds a step", xlim=_span(events), ylim=(0, LEGEND_ROOM * max(totals)))
+    axes.set(xlabel="step", ylabel="milliseconds a step", xlim=span(events), ylim=(0, LEGEND_ROOM * max(totals)))
     _cut_peaks(axes, totals)
     axes.legend(frameon=False, ncols=len(parts), loc="upper right")
-    return _svg(figure, "Step time by part")
+    return svg(drawn, "Step time by part")
 
 
 def _cut_peaks(axes: Axes, totals: Sequence[float]) -> None:
@@ -184,29 +186,5 @@ def _cut_peaks(axes: Axes, totals: Sequence[float]) -> None:
         axes.annotate(note, (0.01, 0.92), xycoords="axes fraction", color="#b3261e")
 
 
-def _span(events: Sequence[Record]) -> tuple[int, int]:
-    """The run's steps: every plot over steps shows the same ones."""
-    return 0, max((event["step"] for event in of_kind(events, "boundary")), default=1)
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _figure(*, height: float) -> Figure:
-    with matplotlib.rc_context(STYLE):
-        return Figure(figsize=(9.5, height), layout="constrained")
-
-
-def _svg(figure: Figure, title: str) -> str:
-    for axes in figure.axes:
-        axes.spines["top"].set_visible(False)
-        if axes is figure.axes[0]:
-            axes.spines["right"].set_visible(False)
-            axes.grid(visible=True, alpha=0.25)
-    figure.axes[0].set_title(title, loc="left", fontsize=11)
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]

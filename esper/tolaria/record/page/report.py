@@ -12,22 +12,39 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.files import named
-from esper.tolaria.record.page import plots
+from esper.tolaria.record.page import forks, plots
+from esper.tolaria.record.page.curves import SMOOTHING, Curves, curves
+from esper.tolaria.record.page.drawing import of_kind
 from esper.tolaria.record.reading import INCIDENTS, read_events, standing
 
 Record = Mapping[str, Any]
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --paper: #fff; --ink: #222; --soft: #5f6368; --line: #ddd; --good: #137333; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --paper: #17191c; --ink: #e4e6e8; --soft: #a3a9b0; --line: #3a3f45; --good: #6dd58c; --bad: #f2887f; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.lead { color: #555; margin-top: .3rem; } svg { width: 100%; height: auto; margin-top: 1rem; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #ddd; }
-th { color: #555; font-weight: 600; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td.number:first-child { width: 4rem; }
-.good { color: #137333; } .bad { color: #b3261e; } .quiet { color: #777; }
+p.lead { color: var(--soft); margin-top: .3rem; }
+.wide { overflow-x: auto; } .wide > svg { display: block; width: 100%; min-width: 36rem; height: auto; margin-top: 1rem; } svg text { fill: var(--ink); }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); }
+.wide > table { min-width: 44rem; }
+th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td.number:first-child { width: 4rem; }
+.good { color: var(--good); } .bad { color: var(--bad); } .quiet { color: var(--soft); } p.quiet { font-size: .85rem; }
+summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
-.card { border: 1px solid #ddd; border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
-.card span { color: #666; font-size: .8rem; }
+.card { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
+.card span { color: var(--soft); font-size: .8rem; }
 """  # noqa: E501
+FORKS = (
+    "At each graft the run forks: the grown arm (coloured) and a twin that was never grafted (dashed) train on the "
+    "same batches; thin as measured, thick smoothed alike from the curve before the graft on. The network goes on from "
+    "the arm that was kept; the other's curve ends with the window."
+)
+EVALUATIONS = (
+    "Score of the twin less that of the grown network on the judging data; an evaluation's bar is one standard error "
+    "of the documents. A look takes a mean, with the error of the documents and the error that the gain's wander "
+    "between evaluations gives to it; z is the gain beyond the margin over both together, beside the z that it needed."
+)
 WORD_LENGTH = 40  # a name up to this long stands in one line
 
 
@@ -42,14 +59,19 @@ def write_report(run_dir: Path) -> Path:
 
 def page(summary: Record, events: Sequence[Record]) -> str:
     """The whole page."""
+    smoothing = float(summary.get("smoothing") or SMOOTHING)
+    found = curves(events, smoothing)
     sections = [
         _cards(summary),
-        plots.loss_with_seeds(events),
+        _plot(plots.loss_with_seeds(events, found), _how_drawn(found, smoothing)),
+        _plot(forks.forks(found), FORKS),
         _section("Seeds", _seed_table(summary)),
-        plots.twin_gains(events),
-        plots.alphas(events),
+        _plot(forks.evaluations(events, found), EVALUATIONS),
+        _evaluation_table(events),
+        _plot(plots.twin_gains(events)),
+        _plot(plots.alphas(events)),
         _section("Comparison", _comparison_table(summary)) if summary.get("comparison") else None,
-        plots.step_times(events),
+        _plot(plots.step_times(events)),
         _section("Memory of two arms", _memory_table(summary)) if _twins(summary) else None,
         _section("Why it grew, or waited", _reason_table(events)),
         _section("Gates", _gate_table(events)),
@@ -58,13 +80,29 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     ]
     title = html.escape(f"Run {summary['run_id']}")
     lead = html.escape(
-        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps"
+        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
+        f"{summary['task']}"
     )
     body = "\n".join(section for section in sections if section)
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
     return (
         f'<!doctype html><html lang="en"><head>{head}</head>'
         f'<body><h1>{title}</h1><p class="lead">{lead}</p>{body}</body></html>\n'
+    )
+
+
+def _plot(drawn: str | None, note: str = "") -> str | None:
+    """A plot, which narrow screens move sideways rather than shrink, with what is to be known of it."""
+    if drawn is None:
+        return None
+    return f'<div class="wide">{drawn}</div>' + (f'<p class="quiet">{html.escape(note)}</p>' if note else "")
+
+
+def _how_drawn(found: Curves, smoothing: float) -> str:
+    return (
+        f"Each point is the mean of {found.steps_a_point} steps at most; smoothed curves forget within "
+        f"{1 / smoothing:.0f} steps. The losses of the first steps may lie above the picture."
     )
 
 
@@ -114,6 +152,25 @@ def _seed_table(summary: Record) -> str:
     return _table(header, rows, empty="No seed was germinated.")
 
 
+def _evaluation_table(events: Sequence[Record]) -> str | None:
+    rows = [
+        (
+            str(event["step"]),
+            event["seed_id"],
+            _number(event["twin_score"]),
+            _number(event["grown_score"]),
+            _with_error(event["gain"], event["standard_error"]),
+            f"{100 * event['clipped_share']:.2f} %",
+        )
+        for event in of_kind(events, "evaluation")
+    ]
+    if not rows:
+        return None
+    header = ("step", "stack", "score of the twin", "score of the grown network", "gain ± SE", "clipped tokens")
+    table = _table(header, rows, empty="")
+    return f"<details><summary>All evaluations in numbers ({len(rows)})</summary>{table}</details>"
+
+
 def _reason_table(events: Sequence[Record]) -> str:
     """Each reason with its numbers at first, and at the last epoch's end while it held."""
     rows: list[tuple[str, str, str, str]] = []
@@ -136,7 +193,7 @@ def _gate_table(events: Sequence[Record]) -> str:
             _number(gate.get("threshold")),
             gate.get("detail", ""),
         )
-        for gate in plots.of_kind(events, "gate")
+        for gate in of_kind(events, "gate")
         if gate["verdict"] != "WAIT"
     ]
     header = ("step", "seed", "gate", "verdict", "measured", "threshold", "why")
@@ -154,7 +211,7 @@ def _command_table(events: Sequence[Record]) -> str:
             else f'<span class="bad">{html.escape(_words(command["rejection"]))}</span>',
             command.get("detail") or command.get("rationale") or ", ".join(map(_words, command.get("reasons", ()))),
         )
-        for command in plots.of_kind(events, "command")
+        for command in of_kind(events, "command")
     ]
     return _table(("step", "command", "action", "outcome", "why"), rows, empty="No command was issued.")
 
@@ -240,7 +297,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) 
     columns = zip(header, zip(*rows, strict=True), strict=True)
     head = "".join(f"<th{_kind(cells)}>{html.escape(name)}</th>" for name, cells in columns)
     lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{lines}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
 
 
 def _cell(text: str) -> str:

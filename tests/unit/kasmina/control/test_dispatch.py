@@ -179,6 +179,19 @@ def test_a_seed_that_breaks_the_budget_is_refused() -> None:
     assert refusal_of(applied(germinate(), turn(step=100, run=run))) == "BUDGET_EXCEEDED"
 
 
+def test_an_operators_factor_is_built_as_units_of_the_layer_as_last_reported_and_priced_so() -> None:
+    doubled = {"parameters": [ParameterValue(name="factor", value=2.0)]}
+    state = fresh_state()
+    for width in (6, 14):
+        built = applied(germinate(operation=doubled), turn(state, step=100)).directives[1]
+        assert {p.name: p.value for p in built.parameters} == {"width": width}
+        state = fresh_state()
+        state.slots.add(slot_id=SLOT, width=14, in_features=64, out_features=6, fossils=1)
+    tight = spec(budget=Budget(max_parameters=500 + 8 * (64 + 1 + 6)))
+    assert applied(germinate(operation=doubled), turn(step=100, run=tight)).accepted
+    assert refusal_of(applied(germinate(operation=doubled), turn(state, step=100, run=tight))) == "BUDGET_EXCEEDED"
+
+
 def test_a_missing_artefact_refuses_the_germination() -> None:
     outcome = applied(germinate(), turn(step=100, artifact_problem="artefact is damaged"))
     assert refusal_of(outcome) == "UNKNOWN_BLUEPRINT"

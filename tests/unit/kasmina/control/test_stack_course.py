@@ -253,6 +253,14 @@ def test_the_evaluations_of_a_plan_rise_across_its_looks() -> None:
     assert all(early < late for early, late in itertools.pairwise(steps))
 
 
+def test_a_stacks_evidence_counts_documents_and_so_does_its_error() -> None:
+    made = course(gain=0.05, documents={"documents": 120, "standard_error": 0.004})
+    grafted(made)
+    (look,) = looks(made.until("PROBATIONARY", "PASS"))
+    assert (look.samples, look.documents) == (356, 120)
+    assert look.stack.document_error == pytest.approx(0.004)
+
+
 def gave_way(made: Course, seed_id: str = "s1") -> None:
     """What the executor tells when it had no room for the grown network any more."""
     told = report_of(made, seed_id)

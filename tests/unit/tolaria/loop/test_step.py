@@ -11,8 +11,10 @@ from torch import nn
 from esper.core.clock import ManualClock
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop import aggregation
 from esper.tolaria.loop.step import Groups, Stepper
-from esper.tolaria.loop.step_log import StepLog
+from esper.tolaria.loop.step_log import Flushed, StepLog, StepResult
+from esper.tolaria.record.observer import TwinStep
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.schedule import Schedule, make_schedule
 from esper.tolaria.task.task import make_task
@@ -116,6 +118,27 @@ def test_a_microbatch_gradient_that_is_not_finite_makes_the_step_void() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
 
+def test_a_void_step_that_the_optimiser_itself_leaves_out_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for skips in (False, True):
+        monkeypatch.setattr(aggregation, "skips_on_device", lambda optimizer, device, skips=skips: skips)
+        config, run = setting(accumulate=4, pcgrad=True)
+        model = run.executor.arm.model
+        arm = Arm(model, torch.optim.Adam(model.parameters(), lr=0.1, fused=True), make_schedule(config, 100))
+        stepper, groups = Stepper(run.task, config, CPU), Groups(host=list(model.parameters()))
+        for step in range(4):
+            inputs, targets = run.loader.batch(step)
+            if step == 2:
+                inputs = inputs.clone()
+                inputs[-1] = float("inf")
+                before = [parameter.detach().clone() for parameter in model.parameters()]
+            stepper.run(arm, (inputs, targets), step, groups)
+            if step == 2:
+                assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+        results.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
+
+
 def test_surgery_takes_at_most_as_many_microbatches_as_the_kernel() -> None:
     config, run = setting(accumulate=65, pcgrad=True, batch_size=70)
     with pytest.raises(ConfigError, match="64"):
@@ -151,11 +174,33 @@ def test_the_log_reads_many_steps_at_once_and_keeps_what_was_not_measured_apart(
     result, _ = one_step()
     log.add(1, 0, result, rate=0.1, step_ms=2.0)
     log.add(2, 0, type(result)(result.loss, None, None, None), rate=0.2, step_ms=3.0)
-    first, second = log.flush()
+    first, second = log.flush().steps
     assert first.gradient_norm is not None
     assert (second.accuracy, second.gradient_norm, second.conflict_rate) == (None, None, None)
     assert [done.learning_rate for done in (first, second)] == [0.1, 0.2]
-    assert log.flush() == []
+    assert log.flush() == ([], [])
+
+
+def test_the_twins_losses_are_read_apart_and_with_the_same_transfer(monkeypatch: pytest.MonkeyPatch) -> None:
+    transfers: list[int] = []
+    read = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: transfers.append(1) or read(tensor))  # type: ignore[func-returns-value]
+    result = StepResult(torch.tensor(2.0), None, None, None)
+
+    def flushed(*, with_twin: bool) -> tuple[Flushed, int]:
+        log = StepLog()
+        transfers.clear()
+        for step in (1, 2):
+            log.add(step, 0, result, rate=0.1, step_ms=2.0)
+            if with_twin:
+                log.add_twin("s1", step, StepResult(torch.tensor(3.0 + step), None, None, None))
+        return log.flush(), len(transfers)
+
+    (alone, alone_transfers), (both, both_transfers) = flushed(with_twin=False), flushed(with_twin=True)
+    assert both_transfers == alone_transfers == 1
+    assert both.steps == alone.steps
+    assert both.twin_steps == [TwinStep(seed_id="s1", step=step, loss=3.0 + step) for step in (1, 2)]
+    assert alone.twin_steps == []
 
 
 def test_the_time_of_surgery_is_told_where_there_is_any() -> None:

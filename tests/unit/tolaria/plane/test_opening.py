@@ -242,6 +242,16 @@ def test_words_of_the_settings_become_values_of_the_contracts() -> None:
     assert trigger_settings(config).trigger == GrowthTrigger.GROWTH_TRIGGER_ALWAYS
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [("+8", "span_units", 8), ("+1024", "span_units", 1024), ("x2", "span_factor", 2.0), ("x1.5", "span_factor", 1.5)],
+)
+def test_how_much_to_widen_is_told_as_units_or_as_a_factor(text: str, field: str, value: float) -> None:
+    trigger = trigger_settings(TrainConfig(span_width=text))
+    assert trigger.WhichOneof("span") == field
+    assert getattr(trigger, field) == value
+
+
 def test_what_the_user_left_open_is_left_to_the_services() -> None:
     trigger = trigger_settings(TrainConfig())
     assert [name for name in ("slope_threshold", "saturation_floor", "warmup_steps") if trigger.HasField(name)] == []

@@ -19,11 +19,14 @@ from esper.leyline import (
     DirectiveKind,
     GateEvidence,
     GateVerdict,
+    PairedScore,
     PolicyMetadata,
     RejectionReason,
     SeedDirective,
     SeedGate,
+    SeedObservation,
     SeedStage,
+    StackEvaluation,
     StageTransition,
     SystemStatePacket,
     TrainingMetrics,
@@ -31,7 +34,7 @@ from esper.leyline import (
 )
 from esper.tolaria.record.events import EventLog, incident_kind
 from esper.tolaria.record.growth_reason import Reason
-from esper.tolaria.record.observer import Boundary, Notice, StepDone
+from esper.tolaria.record.observer import Boundary, Notice, StepDone, TwinStep
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.reading import INCIDENTS, read_events
 from tests.unit.tolaria.observed import epoch_done
@@ -84,6 +87,52 @@ def test_steps_that_a_rollback_undoes_are_in_no_mean(tmp_path: Path) -> None:
         log.on_boundary(boundary(None))
     (line,) = (event for event in read_events(tmp_path) if event["kind"] == "boundary")
     assert line["loss"] == 0.5
+
+
+def test_the_twins_losses_stand_apart_from_the_boundarys_by_their_own_steps(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_steps([step_done(1), step_done(2), step_done(3)])
+        log.on_twin_steps([TwinStep(seed_id="s1", step=step, loss=100.0 * step) for step in (2, 3)])
+        log.on_boundary(boundary(None, 3))
+        # A twin that had fallen behind, and whose last loss is none.
+        late = [TwinStep(seed_id="s1", step=step, loss=loss) for step, loss in ((4, 1.0), (5, math.inf), (9, 3.0))]
+        log.on_twin_steps(late)
+        log.on_boundary(boundary(None, 20))
+    events = read_events(tmp_path)
+    assert [event["loss"] for event in events if event["kind"] == "boundary"] == [2.0]
+    told = [(e["seed_id"], e["from_step"], e["step"], e["losses"]) for e in events if e["kind"] == "twin"]
+    assert told == [("s1", 2, 3, [200.0, 300.0]), ("s1", 4, 5, [1.0, None]), ("s1", 9, 9, [3.0])]
+    assert [event["loss"] for event in events if event["kind"] == "twin"] == [250.0, 1.0, 3.0]
+
+
+def test_a_rollback_undoes_what_was_not_told_yet_of_the_twin(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_twin_steps([TwinStep(seed_id="s1", step=4, loss=1e9)])
+        log.on_events([Notice(step=3, name="tolaria.rollback", level="ERROR", message="back to step 3")])
+        log.on_boundary(boundary(None))
+    assert [event["kind"] for event in read_events(tmp_path)] == ["rollback"]
+
+
+def test_a_stacks_evaluation_is_told_with_both_scores_and_its_error(tmp_path: Path) -> None:
+    paired = PairedScore(mean=0.25, variance=4.0, samples=100)
+    made = StackEvaluation(step=9, twin=paired, mean_twin_score=2.0, clipped_share=0.125)
+    seen = Collected(observations=(SeedObservation(seed_id="s1", step=10, evaluations=[made]),))
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(replace(boundary(None), collected=seen))
+        log.on_boundary(replace(boundary(None), collected=Collected()))
+    (event,) = read_events(tmp_path)
+    assert event.pop("time")
+    assert event == {
+        "kind": "evaluation",
+        "step": 9,
+        "seed_id": "s1",
+        "gain": 0.25,
+        "standard_error": 0.2,
+        "twin_score": 2.0,
+        "grown_score": 1.75,
+        "samples": 100,
+        "clipped_share": 0.125,
+    }
 
 
 def test_whatever_happens_is_written_at_once_and_after_the_boundaries_before_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
-from esper.tolaria.record.observer import EpochDone, Notice
+from esper.tolaria.record.observer import EpochDone, Notice, TwinStep
 from esper.tolaria.record.scalars import TensorBoardScalars
 from tests.unit.tolaria.observed import boundary, started
 
@@ -95,3 +95,25 @@ def test_a_writer_that_fails_says_where_and_leaves_no_traceback_of_its_thread(
     told = capsys.readouterr().err
     assert "ZeroDivisionError" in told
     assert "No space" not in told
+
+
+def twin_losses(directory: Path) -> list[tuple[int, float]]:
+    read = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    read.Reload()
+    return [(value.step, value.value) for value in read.Scalars("twin/loss")]
+
+
+def test_the_twins_loss_is_a_series_of_its_own_and_a_rollback_takes_it_along(tmp_path: Path) -> None:
+    scalars = TensorBoardScalars(tmp_path)
+    scalars.on_boundary(boundary(10))
+    for step in (20, 30):
+        scalars.on_twin_steps([TwinStep(seed_id="s1", step=step - back, loss=float(step + back)) for back in (1, 0)])
+        scalars.on_boundary(boundary(step))
+    scalars.on_twin_steps([TwinStep(seed_id="s1", step=31, loss=1e9)])
+    scalars.on_events([Notice(step=20, name="tolaria.rollback", level="ERROR", message="back to step 20")])
+    scalars.on_boundary(boundary(30))
+    scalars.on_twin_steps([TwinStep(seed_id="s1", step=40, loss=4.0)])
+    scalars.on_boundary(boundary(40))
+    scalars.close()
+    assert twin_losses(tmp_path) == [(20, 20.5), (40, 4.0)]
+    assert steps(tmp_path) == [10, 20, 30, 40]

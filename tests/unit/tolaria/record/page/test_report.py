@@ -109,6 +109,35 @@ def test_tables_speak_in_words_rather_than_in_the_contracts_names() -> None:
         assert name not in text
 
 
+def test_a_stacks_evaluations_stand_in_the_page_as_plot_and_as_numbers() -> None:
+    scores = {"twin_score": 2.0, "grown_score": 1.75, "gain": 0.25, "standard_error": 0.125}
+    made = {"kind": "evaluation", "step": 9, "seed_id": "s1", **scores, "samples": 50, "clipped_share": 0.0125}
+    text = page(SUMMARY, [boundary(10), made])
+    for words in ("All evaluations in numbers (1)", "0.2500 ± 0.1250", "1.25 %", "s1: gain over its twin"):
+        assert words in text
+    assert "evaluations in numbers" not in page(SUMMARY, [boundary(10)])
+
+
+def test_both_arms_of_a_fork_are_smoothed_as_the_run_smooths() -> None:
+    twin = {"kind": "twin", "step": 10, "from_step": 6, "seed_id": "s1", "loss": 2.0, "losses": [2.0] * 5}
+    events = [boundary(5), twin, boundary(10)]
+    assert "forget within 20 steps" in page(SUMMARY, events)
+    assert "forget within 4 steps" in page({**SUMMARY, "smoothing": 0.25}, events)
+    assert page({**SUMMARY, "smoothing": 0.25}, events).count("<svg") == page(SUMMARY, events).count("<svg") == 3
+
+
+def test_the_page_fits_narrow_screens_and_dark_ones() -> None:
+    text = page(SUMMARY, [boundary(10)])
+    assert '<meta name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    drawings = text[text.index("<svg") :]
+    # Black and white would stand in the style of what is drawn, and there they are variables.
+    assert ": #000000" not in drawings
+    assert ": #ffffff" not in drawings
+    assert text.count("<svg") == text.count('<div class="wide"><svg')
+    assert text.count("<table") == text.count('<div class="wide"><table')
+
+
 def test_twins_stand_in_the_page_with_predicted_and_measured_memory() -> None:
     twin = {"seed_id": "s1", "step": 60, "mode": "live", "why": "there is room", "free_bytes": 2**30}
     sizes = {"predicted_bytes": 5 * 2**20, "measured_bytes": 4 * 2**20}
