@@ -87,9 +87,9 @@ class TwinAtHand:
         return cast(TrainingArm, self._arm).model
 
     @contextmanager
-    def measured(self, key: int) -> Iterator[None]:
+    def measured(self, key: int, *, is_evaluation: bool = False) -> Iterator[None]:
         """As TrainingArm.measured."""
-        with self._fetched() as self._arm, self._arm.measured(key):
+        with self._fetched() as self._arm, self._arm.measured(key, is_evaluation=is_evaluation):
             yield
 
 

@@ -273,11 +273,15 @@ def test_a_graft_without_room_is_refused_in_one_line_and_costs_the_run_nothing(c
 
 @pytest.fixture
 def on_gpu(config: TrainConfig, tmp_path: Path) -> TrainConfig:
-    """A network whose activations, weights and optimiser state all count."""
-    words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 200_000)
-    (tmp_path / "long.txt").write_text(" ".join(words))
-    sizes = {"context": 256, "batch_size": 32, "depth": 4, "width": 512, "heads": 8, "dropout": 0.0}
-    return replace(config, data=f"text:{tmp_path / 'long.txt'}", samples=1000, device="cuda", **sizes)
+    """A network of which weights and optimiser state are the most."""
+    words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 10_000)
+    (tmp_path / "short.txt").write_text(" ".join(words))
+    sizes = {"context": 64, "batch_size": 8, "depth": 4, "width": 1024, "heads": 8, "dropout": 0.0, "min_documents": 2}
+    return replace(config, data=f"text:{tmp_path / 'short.txt'}", device="cuda", **sizes)
+
+
+# One of which activations are the most.
+BROAD = {"batch_size": 128, "context": 128, "width": 256}
 
 
 @pytest.fixture
@@ -300,7 +304,11 @@ def told_of(summary: Any) -> dict[str, Any]:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("changes", [{}, {"amp": "bf16"}, {"accumulate": 4}, {"optimizer": "sgd"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"amp": "bf16"}, {"optimizer": "sgd"}, BROAD, {**BROAD, "amp": "bf16"}, {**BROAD, "accumulate": 4}],
+    ids=str,
+)
 @pytest.mark.parametrize("twin", ["live", "bursts"])
 def test_on_a_gpu_the_peak_is_what_was_foreseen(on_gpu: TrainConfig, twin: str, changes: dict[str, Any]) -> None:
     summary, _ = run(replace(on_gpu, twin=twin, **changes), UNDONE)
