@@ -17,6 +17,7 @@ from esper.core.errors import ConfigError
 AUTO_TASK = "auto"
 SPAN_WIDTH = "+8"
 """How much a span widens its layer, where nobody says."""
+TWINS = ("auto", "live", "bursts")
 
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -82,6 +83,18 @@ class TrainConfig:
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
     threads: int = _setting("training", 1, "threads of torch on the CPU; fixed, because results may depend on it")
+    deterministic: bool | None = _setting(
+        "training",
+        None,
+        "algorithms that compute the same every time, attention's backward pass included; default: on for the CPU, off "
+        "for CUDA, where they cost speed and the summary then says that the run isn't reproducible",
+    )
+    compile: str = _setting(
+        "training",
+        "off",
+        "torch.compile; blocks: those of runs of equal blocks, by shared graphs",
+        ("off", "blocks"),
+    )
     smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
     on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
     max_rollbacks: int = _setting("training", 3, "rollbacks before the run stops")
@@ -89,6 +102,9 @@ class TrainConfig:
 
     grow: str = _setting("growth", "auto", "when to grow", ("auto", "always", "never"))
     judge: str = _setting("growth", "twin", "what a grown network is judged against", ("twin", "muted"))
+    twin: str = _setting(
+        "growth", "auto", "when a twin makes its steps: with the grown network, in bursts, or as memory allows", TWINS
+    )
     incubate: str = _setting("growth", "none", "incubation of seeds that are not zero at first", ("none", "shadow"))
     isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
     blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
@@ -106,6 +122,7 @@ class TrainConfig:
     span_width: str = _setting(
         "growth", SPAN_WIDTH, "how much a seed widens its layer: +N by N units, xF to F times its width"
     )
+    min_documents: int = _setting("growth", 30, "smallest number of documents that they are of, where they are of any")
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
@@ -115,7 +132,7 @@ class TrainConfig:
         "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
     )
     stack_evaluations: int = _setting("growth", 8, "evaluations in the last third of a stack's window")
-    stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may be worse than a uniform guess")
+    stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may lose over 2 ln V (are clipped)")
     stack_recovery_steps: int = _setting(
         "growth", 120, "steps until a stack overtakes its twin; two thirds of its window"
     )
@@ -130,7 +147,7 @@ class TrainConfig:
     max_parameters: int | None = _setting("budget", None, "largest number of parameters of the grown network")
     max_forward_macs: int | None = _setting("budget", None, "largest forward multiply-accumulates of one sample")
     max_training_macs: int | None = _setting("budget", None, "largest multiply-accumulates of the whole run")
-    max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser in bytes")
+    max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser of both arms")
     max_seeds: int | None = _setting("budget", None, "largest number of seeds")
 
     evaluate_every_steps: int = _setting("control", 10, "steps between packets to the control plane")
@@ -176,6 +193,11 @@ class TrainConfig:
             raise ConfigError("amp", "fp16", f"needs a CUDA device, got device {self.device}; use bf16")
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether the same steps are promised to give the same bits."""
+        return not self.device.startswith("cuda") if self.deterministic is None else self.deterministic
+
+    @property
     def packet_lag(self) -> int:
         """Packets between an observation and its consequences."""
         return 0 if self.control == "sync" else self.lag
@@ -206,7 +228,7 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
-    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps"),
+    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),

@@ -19,7 +19,7 @@ from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import tried_checkpoint, try_host
+from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
 
 TIMEOUT_S = 5.0
 
@@ -29,6 +29,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     check_free(config.run_dir, options)
     run = prepare(config)
     if config.grow != "never":
+        try_stacks(run)
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
     lines = [

@@ -33,7 +33,7 @@ from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import tried_checkpoint, try_host
+from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -93,6 +93,7 @@ def grow(
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
+        try_stacks(run)
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
         try_host(run)

@@ -12,6 +12,7 @@ from typing import Any
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import NonFiniteLoss
 from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.compile_watch import CompileWatch
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
@@ -57,12 +58,15 @@ class Trainer:
         self._steps = ArmSteps(self._session)
         self._saves = Saves(self._session, self._steps, store)
         self._going_back = GoingBack(self._session, self._saves)
+        self._compile_watch = CompileWatch(self._session)
         self._stop_reason: str | None = None
         self._epoch_started_ns = clock.monotonic_ns()
         self._validation: tuple[float, float | None] | None = None
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, or until told to stop; returns the summary. Raises StepFailed, RollbackFailed."""
+        if self._run.compiled_runs:
+            self._run.executor.compile_blocks(self._run.compiled_runs)
         self._generation = self._begin(self._saves.newest() if resume else None)
         session = self._session
         try:
@@ -78,6 +82,7 @@ class Trainer:
         summary = build_summary(
             self._run, session.progress, session.timings, self._stop_reason, validation=self._validation
         )
+        self._compile_watch.look()
         for contradiction in summary["contradictions"]:
             session.notice("tolaria.contradiction", "ERROR", contradiction)
         if self._stop_reason is None:
@@ -148,6 +153,7 @@ class Trainer:
         wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
         if is_boundary:
             boundaries.cross(want_state=wants_state)
+            self._compile_watch.look()
         else:
             self._run.executor.between_boundaries(session.progress.step)
         if session.is_epoch_end:

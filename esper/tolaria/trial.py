@@ -21,22 +21,41 @@ from esper.kasmina.executor.passes.shared import Shared
 from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
+from esper.tolaria.task.device import computing_the_same
 from esper.tolaria.task.prepare import Prepared, built_again, named_by_settings
 
 
 def try_host(run: Prepared) -> None:
     """Refuse to grow a host of which no twin can be made, or that no checkpoint can hold. Raises ConfigError."""
-    config, arm = run.config, run.executor.arm
     with _kept_generators(run.device):
-        if config.judge == "twin":
-            with named_by_settings(config, arm.model):
-                try_twin(arm, run.task, _steps(run))
-        if config.checkpoint_every_epochs and (lost := unkept(arm, _steps(run))):
-            remedy = "hold it as a buffer, a tensor, a plain value, or a list or dict of these"
-            give_up = "or give --checkpoint-every-epochs 0"
-            raise ConfigError(
-                "model", lost[0], f"changes in a step, and no checkpoint can hold it; {remedy}, {give_up}"
-            )
+        try:
+            with computing_the_same(run.device):
+                _try_host(run)
+        except RuntimeError as error:
+            if run.config.is_deterministic or "determinis" not in str(error):
+                raise
+            run.doubts.append(f"whether a twin is a true copy couldn't be tried bit for bit: {in_words(error)}")
+
+
+def _try_host(run: Prepared) -> None:
+    config, arm = run.config, run.executor.arm
+    if config.judge == "twin":
+        with named_by_settings(config, arm.model):
+            try_twin(arm, run.task, _steps(run))
+    if config.checkpoint_every_epochs and (lost := unkept(arm, _steps(run))):
+        remedy = "hold it as a buffer, a tensor, a plain value, or a list or dict of these"
+        give_up = "or give --checkpoint-every-epochs 0"
+        raise ConfigError("model", lost[0], f"changes in a step, and no checkpoint can hold it; {remedy}, {give_up}")
+
+
+def try_stacks(run: Prepared) -> None:
+    """Repeat each run of blocks on a copy; what can't be repeated is no slot, and is told why where it was asked for.
+
+    Comes before the manifest is asked for. Raises ConfigError for a run that the user names.
+    """
+    if run.config.judge == "twin":
+        with eagerly(), _kept_generators(run.device), named_by_settings(run.config, run.executor.arm.model):
+            run.executor.try_stacks()
 
 
 def tried_checkpoint(run: Prepared) -> bool:
@@ -60,7 +79,7 @@ def tried_checkpoint(run: Prepared) -> bool:
 def try_checkpoint(run: Prepared) -> None:
     """As `tried_checkpoint`; raises ConfigError, having noted what depends on something outside the model."""
     shared = Shared(run.executor.arm.model)
-    with eagerly(), _kept_generators(run.device):
+    with eagerly(), computing_the_same(run.device), _kept_generators(run.device):
         state, expected = _two_steps(run)
         fresh = built_again(run)
         fresh.load_state_dict(state["executor"]["arm"], lambda arm: [])

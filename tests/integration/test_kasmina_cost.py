@@ -22,6 +22,7 @@ class Probe:
     """As much of a task as building and attaching needs."""
 
     type = TaskType.TASK_TYPE_CLASSIFICATION
+    judge_documents = None
 
     def __init__(self, inputs: Tensor) -> None:
         self.inputs = inputs

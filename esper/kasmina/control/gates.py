@@ -60,7 +60,7 @@ class Measure:
     value: float | None = None
     threshold: float | None = None
     standard_error: float | None = None
-    samples: int | None = None
+    score: PairedScore | None = None
 
 
 def g0_sanity(record: SeedRecord, report: DirectiveReport, traits: SeedTraits) -> GateEvidence:
@@ -153,7 +153,7 @@ def g3_interface(record: SeedRecord, observation: SeedObservation, life: LifeSet
     probe = observation.probe
     z = z_score(probe.muted, life.tau)
     quantity = "z of the score without the seed minus the score with it"
-    measure = Measure(quantity=quantity, value=z, threshold=HARM_Z, samples=probe.muted.samples)
+    measure = Measure(quantity=quantity, value=z, threshold=HARM_Z, score=probe.muted)
     evidence = _evidence(record, G3, observation.step, measure, "fits, and muting it doesn't help")
     if not probe.interface_matches:
         return _failed(evidence, f"the interface doesn't match: {probe.mismatch}")
@@ -175,7 +175,7 @@ def g4_stack(record: SeedRecord, step: int, test: StackTest, verdict: GateVerdic
         quantity="z of the mean gain over the twin beyond the margin",
         value=test.z if test.HasField("z") else None,
         threshold=test.z_threshold,
-        samples=record.evaluations[-1].twin.samples,
+        score=record.evaluations[-1].twin,
     )
     evidence = _evidence(record, G4, step, measure, detail)
     evidence.verdict = verdict
@@ -191,8 +191,8 @@ def g4_system_impact(
         return _g4_muted(record, observation, life)
     look = take_look(observation.judgement, life, record.look)
     quantity = "z of the gain over the twin beyond the margin"
-    threshold, samples = look.test.z_threshold, look.test.samples
-    measure = Measure(quantity=quantity, value=look.test.z, threshold=threshold, samples=samples)
+    threshold, score = look.test.z_threshold, observation.judgement.twin
+    measure = Measure(quantity=quantity, value=look.test.z, threshold=threshold, score=score)
     verdict, detail = _g4_verdict(look, may_extend)
     evidence = _evidence(record, G4, observation.step, measure, detail)
     evidence.verdict = verdict
@@ -219,13 +219,13 @@ def _g4_muted(record: SeedRecord, observation: SeedObservation, life: LifeSettin
     score = observation.judgement.muted
     z = z_score(score)
     quantity = "z of the muted score minus the grown network's"
-    measure = Measure(quantity=quantity, value=z, threshold=MUTED_Z, samples=score.samples)
+    measure = Measure(quantity=quantity, value=z, threshold=MUTED_Z, score=score)
     detail = f"muted z = {z:.2f}; without a twin it is not proven that the host needed the seed"
     evidence = _evidence(record, G4, observation.step, measure, detail)
     if observation.judgement.look != record.look:
         return _failed(evidence, f"judged look {observation.judgement.look}, look {record.look} was asked for")
     if score.samples < life.min_samples:
-        return _failed(evidence, f"{score.samples} independent samples, at least {life.min_samples} are needed")
+        return _failed(evidence, f"{score.samples} samples, at least {life.min_samples} are needed")
     return evidence if z >= MUTED_Z else _failed(evidence, f"muted z = {z:.2f}, at least {MUTED_Z:g} is needed")
 
 
@@ -244,6 +244,7 @@ def _kind_name(kind: int) -> str:
 
 def _evidence(record: SeedRecord, gate: SeedGate, step: int, measure: Measure, detail: str) -> GateEvidence:
     """Evidence that passes, until something says otherwise."""
+    score = measure.score
     return GateEvidence(
         seed_id=record.state.seed_id,
         gate=gate,
@@ -253,7 +254,8 @@ def _evidence(record: SeedRecord, gate: SeedGate, step: int, measure: Measure, d
         measured=measure.value,
         threshold=measure.threshold,
         standard_error=measure.standard_error,
-        samples=measure.samples,
+        samples=None if score is None else score.samples,
+        documents=None if score is None or not score.HasField("documents") else score.documents,
         detail=detail,
     )
 

@@ -114,6 +114,7 @@ def evaluations_of(record: SeedRecord) -> list[Evaluation]:
             samples=told.twin.samples,
             clipped_share=told.clipped_share,
             twin_score=told.mean_twin_score,
+            error=told.twin.standard_error if told.twin.HasField("documents") else None,
         )
         for told in record.evaluations
     ]

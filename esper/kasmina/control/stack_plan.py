@@ -36,7 +36,7 @@ class StackSettings:
     min_evaluations: int = 8
     """Evaluations in a look's last third."""
     min_samples: int = 300
-    """Independent documents or sequences in each evaluation."""
+    """Sequences, or whatever is scored, in each evaluation."""
     max_clipped_share: float = 0.01
     """Share of tokens, in either arm, whose loss may be clipped."""
     window_recoveries: float = 1.5
@@ -44,7 +44,7 @@ class StackSettings:
     window_fraction: float = 0.1
     """Longest window, as a share of the run's steps."""
     wander_share: float = 0.14
-    """Standard deviation of the wander, as a share of the deviation between documents' differences."""
+    """Standard deviation of the wander, as a share of the deviation between sequences' differences."""
     wander_weight: int = 8
     """Degrees of freedom that `wander_share` counts for beside the scatter seen in the window."""
     memory_steps: float = 15.0

@@ -1,9 +1,9 @@
 """The judge of stacks on language models: did the deeper network pull ahead of its never-grown twin, and for good?
 
 A stack jumps and recovers, so its gain is the mean over evaluations fixed at the graft (stack_plan.py). Two errors that
-don't see each other add: the document-clustered one of the judging set, which all evaluations share, and the wander of
+don't see each other add: that of the judging set, clustered by document, which all evaluations share, and the wander of
 the gain from one evaluation to the next, which is several times larger. A handful of evaluations can't measure the
-wander alone; what recorded runs showed (a fixed share of the deviation between documents, at three sizes of network)
+wander alone; what recorded runs showed (a fixed share of the deviation between sequences, at three sizes of network)
 counts beside it, as in Smyth's moderated t (2004). Correlated evaluations are worth fewer (AR(1) in steps).
 What an executor delivers for each evaluation is an `Evaluation`; nothing else is needed to decide.
 """
@@ -34,19 +34,28 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Both arms on the judging set at one step. Scores are nats per token, each token's loss clipped at ln V."""
+    """Both arms on the judging set at one step. Scores are nats per token, each token's loss clipped at 2 ln V."""
 
     step: int
     gain: float
-    """Mean over documents of the twin's score minus the grown network's; positive favours growth."""
+    """Mean over samples of the twin's score minus the grown network's; positive favours growth."""
     variance: float
-    """Variance of that difference between documents, ddof 1."""
+    """Variance of that difference between samples, ddof 1."""
     samples: int
-    """Documents (or sequences), the independent units."""
+    """Sequences, or whatever is scored."""
     clipped_share: float
     """Share of tokens at the clip, of the arm that has more of them, 0 to 1."""
     twin_score: float
     """Mean score of the twin."""
+    error: float | None = None
+    """Standard error of the gain by documents, the independent units; None where samples are independent themselves."""
+
+    @property
+    def squared_error(self) -> float:
+        """Of the gain's standard error."""
+        if self.error is not None:
+            return self.error**2
+        return self.variance / self.samples if self.samples else math.nan
 
     @property
     def grown_score(self) -> float:
@@ -119,7 +128,7 @@ def _decide(
 def _obstacle(look: PlannedLook, scored: Sequence[Evaluation], settings: StackSettings) -> str | None:
     """Why the evidence can't be right, or None."""
     steps = tuple(evaluation.step for evaluation in scored)
-    figures = [(e.gain, e.variance, e.clipped_share, e.twin_score) for e in scored]
+    figures = [(e.gain, e.variance, e.squared_error, e.clipped_share, e.twin_score) for e in scored]
     fewest = min((evaluation.samples for evaluation in scored), default=0)
     if steps != look.evaluations:
         return f"evaluated at steps {list(steps)}, planned were {list(look.evaluations)}"
@@ -132,13 +141,13 @@ def _obstacle(look: PlannedLook, scored: Sequence[Evaluation], settings: StackSe
     if len(scored) < settings.min_evaluations:
         return f"{len(scored)} evaluations, at least {settings.min_evaluations} are needed"
     if fewest < settings.min_samples:
-        return f"{fewest} independent samples, at least {settings.min_samples} are needed"
+        return f"{fewest} samples, at least {settings.min_samples} are needed"
     return None
 
 
 def document_error(scored: Sequence[Evaluation]) -> float:
     """Standard error that the judging set gives to the mean gain; all evaluations share it, so none averages it out."""
-    return math.sqrt(fmean(evaluation.variance / evaluation.samples for evaluation in scored))
+    return math.sqrt(fmean(evaluation.squared_error for evaluation in scored))
 
 
 def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple[float, int]:
@@ -146,7 +155,7 @@ def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple
 
     A rising gain is a graft still recovering, and its slope is no scatter; a falling gain's slope is. Squares are
     divided by what they are expected to be under the assumed correlation, which makes them small. The median variance
-    stands for the documents, because one document can blow up at one evaluation.
+    stands for the sequences, because one of them can blow up at one evaluation.
     """
     gains, steps = [evaluation.gain for evaluation in scored], [evaluation.step for evaluation in scored]
     count, mean, middle = len(gains), fmean(gains), fmean(steps)

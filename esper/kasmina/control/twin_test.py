@@ -35,10 +35,19 @@ def z_score(score: PairedScore, tau: float = 0.0) -> float:
 
 
 def standard_error(score: PairedScore, tau: float = 0.0) -> float:
-    """Standard error of the mean, with run-to-run deviation `tau`; NaN if it can't be computed."""
-    if score.samples == 0 or not math.isfinite(score.variance) or score.variance < 0.0:
+    """Standard error of the mean, with run-to-run deviation `tau`; NaN if it can't be computed.
+
+    By documents where samples are of some, else by samples.
+    """
+    variance = variance_of(score)
+    if score.samples == 0 or not math.isfinite(variance) or variance < 0.0:
         return math.nan
-    return math.sqrt(score.variance / score.samples + tau * tau)
+    return math.sqrt(variance / score.samples + tau * tau)
+
+
+def variance_of(score: PairedScore) -> float:
+    """Variance of a sample, as large as the mean's error says if samples were independent; NaN if it isn't known."""
+    return score.samples * score.standard_error**2 if score.HasField("documents") else score.variance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +80,7 @@ def take_look(judgement: JudgeResult, life: LifeSettings, look: int) -> Look:
         look=look,
         mean_twin_score=mean_twin,
         gain=score.mean,
-        variance=score.variance,
+        variance=variance_of(score),
         samples=score.samples,
         tau=tau,
         margin=margin,
@@ -88,10 +97,10 @@ def _obstacle(judgement: JudgeResult, life: LifeSettings, look: int) -> str | No
         return f"judged look {judgement.look}, look {look} was asked for"
     if not judgement.HasField("twin") or not judgement.HasField("mean_twin_score"):
         return "the judgement has no twin scores"
-    if not all(map(math.isfinite, (score.mean, score.variance, judgement.mean_twin_score))):
+    if not all(map(math.isfinite, (score.mean, variance_of(score), judgement.mean_twin_score))):
         return "the scores are not finite"
-    if score.variance <= 0.0:
+    if variance_of(score) <= 0.0:
         return "the paired differences have no variance"
     if score.samples < life.min_samples:
-        return f"{score.samples} independent samples, at least {life.min_samples} are needed"
+        return f"{score.samples} samples, at least {life.min_samples} are needed"
     return None

@@ -20,6 +20,7 @@ from esper.kasmina.executor.optimizer_change import adjust_optimizer
 from esper.kasmina.executor.remains import find_remains
 from esper.kasmina.executor.stacking import evaluate, graft_stack, take_out
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts
+from esper.kasmina.executor.twin import count_waiting_twin, end_twin, make_twin, measured_twin, put_in_twin
 from esper.leyline import BlendConfig, BlendSchedule, DirectiveKind, SeedDirective
 
 Action = Callable[[ExecutorState, SeedDirective, int], Facts | None]
@@ -41,10 +42,10 @@ def set_blend(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
 
 
 def snapshot_twin(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Copies the whole training state before a graft."""
+    """Copies the whole training state before a graft, if there is room for it."""
     if state.twin is not None:
         raise GraftFailed("there is a twin already: only one graft is judged at a time")
-    state.twin = state.arm.clone()
+    make_twin(state, directive.seed_id, step)
     state.twin_macs = state.macs
     # Whoever makes the steps lists the parameters of both arms anew.
     state.topology_changed()
@@ -73,7 +74,7 @@ def run_judge(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
         return evaluate(state, directive, step)
     graft = state.graft(directive.seed_id)
     key = state.key("judge", directive.seed_id, step)
-    result = judge(state.arm, state.twin, graft, state.task, look=directive.look, key=key)
+    result = judge(state.arm, measured_twin(state), graft, state.task, look=directive.look, key=key)
     life.evidence.judgement = result
     twin_macs = state.twin_macs.forward if state.twin is not None else 0
     state.side_macs += result.muted.samples * (2 * state.macs.forward + twin_macs)
@@ -98,6 +99,7 @@ def _descend(state: ExecutorState, seed_id: str, step: int, steps: int, *, alpha
     config.CopyFrom(state.graft(seed_id).blend.config)
     config.alpha_start, config.alpha_target, config.schedule_steps = alpha, 0.0, steps
     config.schedule = BlendSchedule.BLEND_SCHEDULE_LINEAR
+    state.catch_up()
     for _, graft in _in_both_arms(state, seed_id):
         graft.set_blend(Blend(config=config, start_step=step))
 
@@ -129,16 +131,22 @@ def fold_seed(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
 
 
 def install_twin(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """The host is as if it had never been grafted."""
-    if state.twin is None:
-        raise GraftFailed("there is no twin to install")
-    state.arm, state.twin = state.twin, None
+    """The host is as if it had never been grafted; also where memory refused the graft or has undone it."""
+    if state.twin is None and directive.seed_id in state.given_up:
+        _forget(state, directive.seed_id)
+        return {}
+    put_in_twin(state, step)
+    settle_in(state)
+    return {}
+
+
+def settle_in(state: ExecutorState) -> None:
+    """The twin has become the arm: what isn't in it is forgotten."""
     for seed_id in [seed_id for seed_id in state.lives if state.arm.graft(seed_id) is None]:
         _forget(state, seed_id)
     for graft in state.arm.grafts:
         state.lives[graft.seed_id].module = graft.module
     state.topology_changed()
-    return {}
 
 
 def remove(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
@@ -148,10 +156,13 @@ def remove(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
         take_out(state, life)
     _forget(state, directive.seed_id)
     hanging = _in_both_arms(state, directive.seed_id)
+    if hanging:
+        state.catch_up()
     for arm, graft in hanging:
         arm.detach(graft)
     if hanging:
         state.topology_changed()
+        count_waiting_twin(state)
     return {}
 
 
@@ -166,7 +177,8 @@ def _forget(state: ExecutorState, seed_id: str) -> None:
 
 def drop_twin(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """The grown arm stays; a seed that is still a module is permanent from now on, a stack is part of the host."""
-    state.twin = None
+    if state.twin is not None:
+        end_twin(state, step)
     life = state.lives.get(directive.seed_id)
     if life is not None and life.run is not None:
         slot_id = life.plan.slot_id
@@ -184,6 +196,7 @@ def check_reset(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
 
 def change_optimizer(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """The same change in both arms: the twin differs by the seed alone."""
+    state.catch_up()
     for arm in filter(None, (state.arm, state.twin)):
         adjust_optimizer(arm, directive.optimizer)
     return {}

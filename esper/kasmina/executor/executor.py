@@ -18,19 +18,25 @@ from torch import Tensor, nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
-from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove
-from esper.kasmina.executor.collected import Collected
+from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove, settle_in
+from esper.kasmina.executor.bursts import MakeStep
+from esper.kasmina.executor.collected import Collected, MemoryNote
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
+from esper.kasmina.executor.memory.peaks import Peaks
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
+from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.saved import restore, saved
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
-from esper.kasmina.executor.state import ExecutorConfig, ExecutorState, Facts, Life
+from esper.kasmina.executor.stacking import stack_obstacle
+from esper.kasmina.executor.stacks.run import Run
+from esper.kasmina.executor.state import SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
+from esper.kasmina.executor.twin import UNDONE, end_twin, give_up_grown, let_wait
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
@@ -51,6 +57,7 @@ class SeedExecutor:
         self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
         self._measure_host()
         self._reports: list[DirectiveReport] = []
+        self._compiled_since: Compilations | None = None
 
     def _measure_host(self) -> None:
         """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
@@ -74,6 +81,25 @@ class SeedExecutor:
         found, refusals = find_stacks(state.arm.model, state.task.probe_inputs(), named=names)
         state.stack_slots = {slot.slot_id: slot for slot in found}
         self._refused_runs = tuple(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
+
+    def try_stacks(self) -> None:
+        """Repeats each run once, on a copy. One that fails is no slot, and its reason stands in `refused_runs`.
+
+        Raises ConfigError for one that the user names.
+        """
+        state, named = self._state, self._state.config.slots or ()
+        before = list(state.stack_slots.items())
+        for slot_id, slot in before:
+            if obstacle := stack_obstacle(state.arm, state.task, slot.now(state.arm.stacks)):
+                if slot_id in named:
+                    raise ConfigError("slots", slot_id, f"can't be repeated: {obstacle}")
+                del state.stack_slots[slot_id]
+                self._refused_runs = (*self._refused_runs, f"{slot.run.path}: {obstacle}")
+        if len(state.stack_slots) < len(before):
+            state.topology_changed()
+        if not (state.slots or state.stack_slots) and self._no_slots is None:
+            why = "; ".join(self._refused_runs)
+            self._no_slots = ConfigError("model", type(state.arm.model).__name__, f"has no slot for a seed: {why}")
 
     def _find_slots(self) -> None:
         """Slots of modules; a host that has none may still have stacks, which come behind them in order."""
@@ -103,6 +129,16 @@ class SeedExecutor:
     def twin(self) -> TrainingArm | None:
         """The never-grafted copy: the trainer makes the same steps with it."""
         return self._state.twin
+
+    @property
+    def is_twin_live(self) -> bool:
+        """Whether a twin makes every step at once; one that waits makes them when it is wanted."""
+        return self._state.twin is not None and self._state.bursts is None
+
+    @property
+    def peaks(self) -> Peaks:
+        """The most memory that the run has held, with a twin and without."""
+        return self._state.peaks
 
     @property
     def twin_of(self) -> str:
@@ -152,6 +188,11 @@ class SeedExecutor:
         return self._state.side_macs + sum(running)
 
     @property
+    def evaluation_macs(self) -> Mapping[str, int]:
+        """Work of stacks' evaluations so far, both arms, by seed."""
+        return self._state.evaluation_macs
+
+    @property
     def has_evidence(self) -> bool:
         """True if a report, a measurement or the end of a schedule waits to be collected."""
         if self._reports:
@@ -172,6 +213,16 @@ class SeedExecutor:
     def refused_runs(self) -> tuple[str, ...]:
         """Lists of blocks that can't be repeated, each with the reason."""
         return self._refused_runs
+
+    def compile_blocks(self, runs: Iterable[Run]) -> None:
+        """Compiles the blocks of these runs in place; the compiler's work is counted from here on."""
+        self.arm.compile_blocks(runs)
+        self._compiled_since = compilations()
+
+    @property
+    def compilations(self) -> Compilations | None:
+        """The compiler's work since blocks were compiled on request; None where they weren't."""
+        return None if self._compiled_since is None else compilations().since(self._compiled_since)
 
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""
@@ -197,12 +248,16 @@ class SeedExecutor:
 
     def execute(self, directives: Iterable[SeedDirective], step: int) -> tuple[SeedDirective, ...]:
         """Does directives in order; those for later steps wait. Returns the ones that are the trainer's own to do."""
-        own = []
+        own, directives = [], list(directives)
+        self._state.steps_done = step
+        self._state.to_build = {d.seed_id: d for d in directives if d.kind == DirectiveKind.DIRECTIVE_KIND_BUILD}
         for directive in directives:
             if directive.directive_id in self._state.done:
                 continue
             if directive.kind in RUN_WIDE:
                 own.append(directive)
+            elif directive.kind in SEED_BOUND and directive.seed_id in self._state.given_up:
+                self._note(directive, step, {}, self._state.given_up[directive.seed_id])
             elif (due := due_step(self._state, directive, step)) > step:
                 waiting = SeedDirective()
                 waiting.CopyFrom(directive)
@@ -218,7 +273,7 @@ class SeedExecutor:
 
     def at_boundary(self, step: int) -> None:
         """Does what is due: waiting directives, ends of fades and of incubations, probes of isolated seeds."""
-        self._state.boundary_step = step
+        self._state.boundary_step = self._state.steps_done = step
         for life in list(self._state.lives.values()):
             self._end_fade(life, step)
             end_incubation(self._state, life, step)
@@ -238,7 +293,8 @@ class SeedExecutor:
     def before_step(self, step: int) -> None:
         """Alpha, learning rates and dropout draws of the seeds; call it after the scheduler has set its rates."""
         state = self._state
-        if state.twin is not None:
+        state.steps_done = step + 1
+        if state.twin is not None and state.bursts is None:
             state.twin.set_step(step, run_seed=state.config.run_seed)
         if not state.arm.grafts:
             return
@@ -246,6 +302,46 @@ class SeedExecutor:
         is_measuring = step % state.config.measure_every_steps == 0
         for graft in state.arm.grafts:
             graft.is_measuring = is_measuring
+
+    def step_twin_by(self, make: MakeStep) -> None:
+        """Let a twin that waits make its steps this way: `make(twin, step)` makes the one after `step` done ones."""
+        self._state.step_twin = make
+
+    def before_twin_step(self, twin: TrainingArm, step: int) -> None:
+        """As `before_step`, for a twin that makes the step by itself."""
+        twin.set_step(step, run_seed=self._state.config.run_seed)
+
+    def give_up(self, step: int, why: str) -> bool:
+        """Memory has run out in step `step`: the twin takes the grown arm's place, as if there had been no graft.
+
+        False if there is no twin, or nothing that it is without. The caller has let go of what the step had made.
+        """
+        state, seed_id = self._state, self._state.twin_seed
+        if state.twin is None or seed_id not in state.lives or state.lives[seed_id].is_permanent:
+            return False
+        state.steps_done = step
+        told = f"memory ran out in step {step + 1}: {why}; the network is again the one without {seed_id}"
+        state.given_up[seed_id] = told
+        waiting = [d for d in state.queue if d.seed_id == seed_id and d.kind in SEED_BOUND]
+        give_up_grown(state, step)
+        settle_in(state)
+        state.memory_notes.append(MemoryNote(seed_id=seed_id, step=step, mode=UNDONE, why=told))
+        report = DirectiveReport(
+            directive_id=f"{seed_id}:undone",
+            seed_id=seed_id,
+            kind=DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN,
+            step=step,
+            succeeded=True,
+            failure=told,
+        )
+        self._reports.append(report)
+        for directive in waiting:
+            self._note(directive, step, {}, told)
+        return True
+
+    def let_twin_wait(self, step: int, why: str) -> None:
+        """From now on the twin, which has made `step` steps, makes its steps in bursts. Raises if it can't wait."""
+        let_wait(self._state, step, why)
 
     def after_backward(self) -> None:
         """Notes the gradients of living seeds."""
@@ -275,8 +371,9 @@ class SeedExecutor:
     def collect(self, step: int) -> Collected:
         """Evidence and reports since the last call."""
         reports, self._reports = tuple(self._reports), []
+        memory, self._state.memory_notes = tuple(self._state.memory_notes), []
         observations = tuple(observe(self._state, life, step) for life in self._living())
-        return Collected(observations=observations, reports=reports, slots=slot_signals(self._state))
+        return Collected(observations=observations, reports=reports, slots=slot_signals(self._state), memory=memory)
 
     def finish(self, step: int) -> tuple[str, ...]:
         """Ends growth: an unsettled seed leaves by its twin. Returns those that stay because there is none.
@@ -286,7 +383,9 @@ class SeedExecutor:
         """
         if self.twin is not None and self.is_unsettled:
             install_twin(self._state, SeedDirective(), step)
-        self._state.twin = None
+        if self.twin is not None:
+            end_twin(self._state, step)
+        self._state.peaks.end_phase(has_twin=False)
         staying = []
         for seed_id, life in list(self._state.lives.items()):
             if life.fade is not None or (not life.is_permanent and self.alpha_of(seed_id) == 0.0):

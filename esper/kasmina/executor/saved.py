@@ -14,15 +14,20 @@ from google.protobuf.message import Message
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.blueprints import build_seed
+from esper.kasmina.executor.bursts import Bursts
+from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
+from esper.kasmina.executor.memory.forecast import AUTO, BURSTS, LIVE, Decision
+from esper.kasmina.executor.memory.parked import copied_to_host
 from esper.kasmina.executor.passes.trace import trace_forward
 from esper.kasmina.executor.slots.slot import refreshed
 from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
+from esper.kasmina.executor.twin import pace
 from esper.leyline import (
     BlendConfig,
     DirectiveReport,
@@ -38,12 +43,23 @@ M = TypeVar("M", bound=Message)
 
 
 def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str, Any]:
-    """Everything that `restore` needs."""
+    """Everything that `restore` needs; of a twin that waits a copy that has made every step."""
+    twin = None
+    if state.bursts is not None:
+        with state.twin_at_hand() as fetched:
+            twin = copied_to_host(fetched.state_dict())
+    elif state.twin is not None:
+        twin = state.twin.state_dict()
     return {
         "format": FORMAT,
         "arm": state.arm.state_dict(),
         "arm_seeds": [_graft_record(graft) for graft in state.arm.grafts],
-        "twin": None if state.twin is None else state.twin.state_dict(),
+        "twin": twin,
+        "pace": None if state.twin is None else pace(state),
+        "given_up": dict(state.given_up),
+        "memory": [{**asdict(note), "figures": dict(note.figures)} for note in state.memory_notes],
+        "peaks": state.peaks.state_dict(),
+        "steps_done": state.steps_done,
         "twin_seeds": [] if state.twin is None else [_graft_record(graft) for graft in state.twin.grafts],
         "lives": [_life_record(state, life) for life in state.lives.values()],
         "queue": [directive.SerializeToString(deterministic=True) for directive in state.queue],
@@ -53,6 +69,7 @@ def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str,
         "topology": state.topology,
         "boundary_step": state.boundary_step,
         "side_macs": state.side_macs,
+        "evaluation_macs": dict(state.evaluation_macs),
         "smoothed_loss": state.smoothed_loss,
         "loss_standard_error": state.loss_standard_error,
     }
@@ -62,21 +79,47 @@ def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveRepo
     """Puts a saved state in place of the present one; returns the reports that nobody had collected."""
     if data.get("format") != FORMAT:
         raise ConfigError("checkpoint", data.get("format"), f"expected executor state of format {FORMAT}")
-    twin = None if data["twin"] is None else state.arm.clone()
-    _load_arm(state, state.arm, data["arm"], data["arm_seeds"])
-    if twin is not None:
-        _load_arm(state, twin, data["twin"], data["twin_seeds"])
-    state.twin = twin
+    _restore_arms(state, data)
+    state.given_up = dict(data.get("given_up", {}))
+    state.memory_notes = [MemoryNote(**record) for record in data.get("memory", ())]
+    state.peaks.load_state_dict(data.get("peaks", {}))
     state.lives = {record["plan"]["seed_id"]: _life(state, record) for record in data["lives"]}
     state.queue = [SeedDirective.FromString(content) for content in data["queue"]]
     state.done = set(data["done"])
     state.folded = dict(data["folded"])
     state.boundary_step, state.side_macs = data["boundary_step"], data["side_macs"]
+    state.evaluation_macs = dict(data.get("evaluation_macs", {}))
     state.smoothed_loss, state.loss_standard_error = data["smoothed_loss"], data["loss_standard_error"]
     # Whoever holds lists of parameters from before must notice, also where the saved count is the present one.
     state.topology = max(state.topology, data["topology"])
     state.topology_changed()
     return [DirectiveReport.FromString(content) for content in data["reports"]]
+
+
+def _restore_arms(state: ExecutorState, data: Mapping[str, Any]) -> None:
+    """Both arms, the twin first: where it makes its steps in bursts there may be no room for the two at once."""
+    state.twin = state.bursts = state.twin_decision = None
+    record = data["twin"]
+    pace = data.get("pace") or {}
+    wish, mode = state.config.twin, pace.get("mode", LIVE)
+    mode = mode if wish == AUTO else wish
+    state.steps_done = data.get("steps_done", data["boundary_step"])
+    if record is not None:
+        if mode == BURSTS:
+            state.arm.optimizer.zero_grad(set_to_none=True)
+        state.twin = state.arm.clone()
+        _load_arm(state, state.twin, record, data["twin_seeds"])
+        if mode == BURSTS:
+            state.bursts = Bursts(state.arm, state.twin, pace.get("steps_made", state.steps_done))
+        state.twin_decision = Decision(
+            mode=mode,
+            why=pace.get("why", ""),
+            predicted_bytes=pace.get("predicted_bytes"),
+            free_bytes=pace.get("free_bytes"),
+        )
+        state.other_bytes = pace.get("other_bytes", 0)
+    state.twin_seed = pace.get("seed_id", "")
+    _load_arm(state, state.arm, data["arm"], data["arm_seeds"])
 
 
 def _load_arm(

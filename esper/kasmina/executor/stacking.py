@@ -6,19 +6,24 @@ takes its copies out again.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from esper.core.errors import GraftFailed
+from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, evaluate_stack
+from esper.kasmina.executor.passes.keys import draw_key
+from esper.kasmina.executor.passes.task import Task
+from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.stacks.equal import difference
 from esper.kasmina.executor.stacks.proof import prove
-from esper.kasmina.executor.stacks.run import Run
+from esper.kasmina.executor.stacks.run import Run, blocks_of
 from esper.kasmina.executor.state import ExecutorState, Facts, Life
+from esper.kasmina.executor.twin import measured_twin
 from esper.leyline import SeedDirective
 
 
@@ -37,7 +42,13 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
         after = state.outputs()
         if after.shape != before.shape or not bool(torch.isfinite(after).all()):
             raise GraftFailed(f"with stack {directive.seed_id} the outputs are {list(after.shape)} or not finite")
-        prove(arm.model, copies, lambda: _few_samples_loss(state), key=state.key("proof", directive.seed_id, step))
+        prove(
+            arm.model,
+            copies,
+            lambda: _few_samples_loss(arm, state.task),
+            key=state.key("proof", directive.seed_id, step),
+            behind=_behind(arm, run),
+        )
         costs = count_macs(arm, state.task.probe_inputs())
     except BaseException:
         arm.take_out_copies()
@@ -52,15 +63,32 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
     }
 
 
+def stack_obstacle(arm: TrainingArm, task: Task, run: Run) -> str:
+    """Why a run can't be repeated, tried on a copy of a network that has made no step; empty if it can."""
+    copied = arm.clone()
+    try:
+        copies = copied.repeat(run)
+        loss = partial(_few_samples_loss, copied, task)
+        prove(copied.model, copies, loss, key=draw_key("stacks"), behind=_behind(copied, run))
+    except (GraftFailed, ConfigError) as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - the host's own code, at a depth that nobody foresaw
+        return f"at {len(blocks_of(copied.model, run.path))} blocks it ends in {in_words(error)}"
+    return ""
+
+
 def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     """Both arms on the judging data; the result is one more piece of the stack's evidence."""
     life = state.life(directive.seed_id)
-    if life.run is None or state.twin is None:
+    twin = measured_twin(state)
+    if life.run is None or twin is None:
         raise GraftFailed(f"stack {directive.seed_id!r} and its twin don't both stand")
     key = state.key("judge", directive.seed_id, step)
-    result = evaluate_stack(state.arm, state.twin, state.task, step=step, key=key)
+    result = evaluate_stack(state.arm, twin, state.task, step=step, key=key)
     life.evidence.evaluations.append(result)
-    state.side_macs += result.twin.samples * (state.macs.forward + state.twin_macs.forward)
+    work = result.twin.samples * (state.macs.forward + state.twin_macs.forward)
+    state.side_macs += work
+    state.evaluation_macs[directive.seed_id] = state.evaluation_macs.get(directive.seed_id, 0) + work
     return {}
 
 
@@ -82,6 +110,12 @@ def _refuse_changed(arm: TrainingArm, run: Run) -> None:
             raise GraftFailed(f"blocks {index} and {index + 1} of {run.path} are no longer equal: {found}")
 
 
-def _few_samples_loss(state: ExecutorState) -> Tensor:
-    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(state.task.judge_batches())))
-    return state.task.loss(state.arm.model(inputs), targets)
+def _behind(arm: TrainingArm, run: Run) -> list[tuple[str, nn.Module]]:
+    """Blocks that stand behind a run and its copies, with their paths."""
+    first = run.stop + run.depth
+    return [(f"{run.path}.{place}", block) for place, block in enumerate(blocks_of(arm.model, run.path)[first:], first)]
+
+
+def _few_samples_loss(arm: TrainingArm, task: Task) -> Tensor:
+    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(task.judge_batches())))
+    return task.loss(arm.model(inputs), targets)

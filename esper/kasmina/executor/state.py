@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
+from esper.kasmina.executor.bursts import Bursts, MakeStep
+from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount, count_macs
 from esper.kasmina.executor.judge.scores import probe_outputs
+from esper.kasmina.executor.memory.footprint import Precision, held_by
+from esper.kasmina.executor.memory.forecast import AUTO, Decision, FreeMemory
+from esper.kasmina.executor.memory.free import free_memory
+from esper.kasmina.executor.memory.peaks import Peaks
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.statistics import GradientStatistics
 from esper.kasmina.executor.passes.task import Task
@@ -59,6 +66,15 @@ class ExecutorConfig:
     """Slots by name, e.g. "fc1-fc2" or "act1"; None: those that the host offers."""
     measure_every_steps: int = 10
     """Steps between two measurements of rms(seed output) / rms(host activation)."""
+    twin: str = AUTO
+    """How a twin makes its steps: live, in bursts, or as memory allows."""
+    pass_samples: int = 64
+    """Samples of one forward and backward pass in training."""
+    gradient_rows: int = 0
+    """Gradients of microbatches that are kept side by side."""
+    precision: Precision = nullcontext
+    """Training's precision, for the passes that measure its memory."""
+    free_memory: FreeMemory = free_memory
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,6 +127,23 @@ class ExecutorState:
     measured_norms: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
     """Norms of the gradients of now, as far as the step measured them."""
     twin: TrainingArm | None = None
+    bursts: Bursts | None = None
+    """Where the twin waits while it isn't wanted; None for one that makes every step at once."""
+    step_twin: MakeStep | None = None
+    """Makes one step of a twin; whoever trains gives it."""
+    twin_decision: Decision | None = None
+    twin_seed: str = ""
+    """The seed whose graft the twin is without."""
+    steps_done: int = 0
+    """Steps of the run, as far as the executor has been told."""
+    to_build: dict[str, SeedDirective] = field(default_factory=dict)
+    """What is about to be built, by seed."""
+    given_up: dict[str, str] = field(default_factory=dict)
+    """Why a seed has no room, by seed: whatever else is ordered for it fails for that."""
+    memory_notes: list[MemoryNote] = field(default_factory=list)
+    other_bytes: int = 0
+    """Device memory that was taken by other things than the arm when its twin was made."""
+    peaks: Peaks = field(init=False)
     lives: dict[str, Life] = field(default_factory=dict)
     folded: dict[str, int] = field(default_factory=dict)
     queue: list[SeedDirective] = field(default_factory=list)
@@ -118,6 +151,8 @@ class ExecutorState:
     topology: int = 0
     boundary_step: int = 0
     side_macs: int = 0
+    evaluation_macs: dict[str, int] = field(default_factory=dict)
+    """What stacks' evaluations cost, both arms, by seed; part of `side_macs`."""
     smoothed_loss: float = float("nan")
     loss_standard_error: float | None = None
     parameters: int = 0
@@ -125,6 +160,37 @@ class ExecutorState:
     twin_macs: MacCount = NO_MACS
     uncounted: str = ""
     """Why the host's work can't be counted; empty if it can. Such a host has no slots."""
+
+    def __post_init__(self) -> None:
+        self.peaks = Peaks(self.arm.device)
+
+    @contextmanager
+    def twin_at_hand(self) -> Iterator[TrainingArm]:
+        """The twin on its device, as after all steps that are done; one that waits is fetched for the time inside."""
+        if self.twin is None:
+            raise GraftFailed("there is no twin")
+        if self.bursts is None:
+            yield self.twin
+            return
+        with self.bursts.at_hand(self.arm, self.steps_done, self.step_twin) as twin:
+            yield twin
+
+    def catch_up(self) -> None:
+        """Let a twin that is behind make its steps, before something changes that they would be made under."""
+        if self.bursts is not None and self.bursts.steps_made < self.steps_done:
+            with self.twin_at_hand():
+                pass
+
+    def begin_twin_phase(self) -> None:
+        """A twin is about to be made."""
+        self.peaks.end_phase(has_twin=False)
+        device = self.arm.device
+        if device.type == "cuda":
+            self.other_bytes = max(0, torch.cuda.memory_allocated(device) - held_by(self.arm).total)
+
+    def end_twin_phase(self) -> int | None:
+        """The twin is gone; the peak of its time, None where none is measured."""
+        return self.peaks.end_phase(has_twin=True)
 
     def life(self, seed_id: str) -> Life:
         """A seed that was built and is still there."""
@@ -173,7 +239,7 @@ class ExecutorState:
         )
         self.parameters = self.arm.parameter_count()
         self.macs = self._counted(self.arm, inputs)
-        if self.twin is not None:
+        if self.twin is not None and self.bursts is None:
             self.twin_macs = self._counted(self.twin, inputs)
 
     def _counted(self, arm: TrainingArm, inputs: Tensor) -> MacCount:

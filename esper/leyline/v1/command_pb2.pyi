@@ -272,7 +272,7 @@ class StageTransition(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., from_stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., to_stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., step: _Optional[int] = ..., command_id: _Optional[str] = ..., reason: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ...) -> None: ...
 
 class GateEvidence(_message.Message):
-    __slots__ = ("seed_id", "gate", "verdict", "step", "quantity", "measured", "threshold", "standard_error", "samples", "detail", "twin", "stack")
+    __slots__ = ("seed_id", "gate", "verdict", "step", "quantity", "measured", "threshold", "standard_error", "samples", "detail", "twin", "stack", "documents")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     GATE_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +285,7 @@ class GateEvidence(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     TWIN_FIELD_NUMBER: _ClassVar[int]
     STACK_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     gate: _types_pb2.SeedGate
     verdict: _types_pb2.GateVerdict
@@ -297,7 +298,8 @@ class GateEvidence(_message.Message):
     detail: str
     twin: TwinTest
     stack: StackTest
-    def __init__(self, seed_id: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., step: _Optional[int] = ..., quantity: _Optional[str] = ..., measured: _Optional[float] = ..., threshold: _Optional[float] = ..., standard_error: _Optional[float] = ..., samples: _Optional[int] = ..., detail: _Optional[str] = ..., twin: _Optional[_Union[TwinTest, _Mapping]] = ..., stack: _Optional[_Union[StackTest, _Mapping]] = ...) -> None: ...
+    documents: int
+    def __init__(self, seed_id: _Optional[str] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., step: _Optional[int] = ..., quantity: _Optional[str] = ..., measured: _Optional[float] = ..., threshold: _Optional[float] = ..., standard_error: _Optional[float] = ..., samples: _Optional[int] = ..., detail: _Optional[str] = ..., twin: _Optional[_Union[TwinTest, _Mapping]] = ..., stack: _Optional[_Union[StackTest, _Mapping]] = ..., documents: _Optional[int] = ...) -> None: ...
 
 class StackTest(_message.Message):
     __slots__ = ("look", "evaluations", "graft_step", "margin", "z_threshold", "gain", "document_error", "wander_error", "standard_error", "z", "clipped_share", "gain_at_equal_flops", "forecast_grown", "forecast_twin", "forecast_twin_at_equal_flops")

@@ -288,14 +288,18 @@ class JudgeResult(_message.Message):
     def __init__(self, look: _Optional[int] = ..., twin: _Optional[_Union[PairedScore, _Mapping]] = ..., mean_twin_score: _Optional[float] = ..., muted: _Optional[_Union[PairedScore, _Mapping]] = ...) -> None: ...
 
 class PairedScore(_message.Message):
-    __slots__ = ("mean", "variance", "samples")
+    __slots__ = ("mean", "variance", "samples", "documents", "standard_error")
     MEAN_FIELD_NUMBER: _ClassVar[int]
     VARIANCE_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
     mean: float
     variance: float
     samples: int
-    def __init__(self, mean: _Optional[float] = ..., variance: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
+    documents: int
+    standard_error: float
+    def __init__(self, mean: _Optional[float] = ..., variance: _Optional[float] = ..., samples: _Optional[int] = ..., documents: _Optional[int] = ..., standard_error: _Optional[float] = ...) -> None: ...
 
 class HostManifest(_message.Message):
     __slots__ = ("model", "weights_digest", "submodules", "slots", "parameters", "forward_macs", "task", "optimizer_family")

@@ -1,9 +1,23 @@
-"""One step of everything that trains: the main arm, its twin with the same batch and draws, incubating seeds."""
+"""One step of everything that trains: the main arm, its twin with the same batch and draws, incubating seeds.
+
+Where memory runs out, growth gives way: a live twin waits from then on, and a grown arm is given up for its twin, which
+makes the step instead.
+"""
 
 from __future__ import annotations
 
+import gc
+from typing import cast
+
+import torch
+
+from esper.core.errors import StepFailed
+from esper.kasmina.executor import TrainingArm, first_line, is_out_of_memory
+from esper.tolaria.loop.arm import Batch
+from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
+from esper.tolaria.loop.step_log import StepResult
 
 
 class ArmSteps:
@@ -19,38 +33,111 @@ class ArmSteps:
         self._topology = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
+        self._remade = Remade()
+        self._executor.step_twin_by(self._make_late)
 
     def make(self) -> None:
         """Make the next step and keep its results in the log."""
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
-        if executor.topology != self._topology:
-            self._regroup()
-        arm, twin = executor.arm, executor.twin
         batch = self._loader.batch(step)
-        rate = arm.scheduler.apply(arm.optimizer, step)
-        if twin is not None:
-            twin.scheduler.apply(twin.optimizer, step)
-        executor.before_step(step)
-        result = self._stepper.run(
-            arm,
-            batch,
-            step,
-            self._groups,
-            measures_norm=(step + 1) % self._norm_every == 0,
-            after_backward=executor.after_backward if arm.grafts else None,
-        )
-        executor.note_norms(result.parameter_norms)
-        if twin is not None:
-            twin_result = self._stepper.run(twin, batch, step, self._twin_groups)
-            session.log.add_twin(executor.twin_of, step + 1, twin_result)
+        result, rate = self._both(batch, step)
         executor.shadow_step(*batch, step)
         session.progress.macs.step(len(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // self._loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
+
+    def _both(self, batch: Batch, step: int) -> tuple[StepResult, float]:
+        """The step of both arms, as often as it takes until there is memory for it."""
+        while True:
+            result, rate, why = self._main(batch, step)
+            if result is None:
+                self._give_up(step, why)
+                continue
+            self._executor.note_norms(result.parameter_norms)
+            if not self._executor.is_twin_live or not (why := self._twin(batch, step)):
+                return result, rate
+            if not self._let_wait(step, why):
+                self._give_up(step, why)
+                continue
+            return result, rate
+
+    def _main(self, batch: Batch, step: int) -> tuple[StepResult | None, float, str]:
+        """The main arm's step and its rate; no result but the reason where memory ran out."""
+        executor = self._executor
+        if executor.topology != self._topology:
+            self._regroup()
+        arm, twin = executor.arm, executor.twin
+        rate = arm.scheduler.apply(arm.optimizer, step)
+        if twin is not None and executor.is_twin_live:
+            twin.scheduler.apply(twin.optimizer, step)
+        executor.before_step(step)
+        try:
+            result = self._stepper.run(
+                arm,
+                batch,
+                step,
+                self._groups,
+                measures_norm=(step + 1) % self._norm_every == 0,
+                after_backward=executor.after_backward if arm.grafts else None,
+            )
+        except Exception as error:
+            if twin is None or not is_out_of_memory(error):
+                raise
+            # Only its words: the error holds the frames, and these the activations.
+            return None, rate, first_line(error)
+        return result, rate, ""
+
+    def _twin(self, batch: Batch, step: int) -> str:
+        """A live twin's step; why not, where memory ran out and it can be made again."""
+        twin = cast(TrainingArm, self._executor.twin)
+        self._remade.begin(twin)
+        try:
+            result = self._stepper.run(twin, batch, step, self._twin_groups)
+        except Exception as error:
+            if not is_out_of_memory(error) or not self._remade.restore():
+                raise
+            return first_line(error)
+        self._remade.end()
+        self._session.log.add_twin(self._executor.twin_of, step + 1, result)
+        return ""
+
+    def _make_late(self, twin: TrainingArm, step: int) -> None:
+        """A step that a twin which waits has missed: the same batch, the same draws."""
+        if self._executor.topology != self._topology:
+            self._regroup()
+        twin.scheduler.apply(twin.optimizer, step)
+        self._executor.before_twin_step(twin, step)
+        result = self._stepper.run(twin, self._loader.batch(step), step, self._twin_groups)
+        self._session.log.add_twin(self._executor.twin_of, step + 1, result)
+
+    def _let_wait(self, step: int, why: str) -> bool:
+        """Both arms are too much for the device: from now on the twin makes its steps in bursts, this one included."""
+        self._free()
+        try:
+            self._executor.let_twin_wait(step, f"its step {step + 1} ran out of memory while both were live: {why}")
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _give_up(self, step: int, why: str) -> None:
+        """The twin takes the grown arm's place. Raises where it can't."""
+        self._groups, self._topology = Groups(host=()), -1
+        self._free()
+        if not self._executor.give_up(step, why):
+            raise StepFailed(step, f"memory ran out: {why}; there is no grown network to give up for it")
+        self._free()
+
+    def _free(self) -> None:
+        """Give back what nobody holds any more."""
+        gc.collect()
+        if self._session.run.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def surgery_ms(self) -> float | None:

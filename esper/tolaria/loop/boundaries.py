@@ -14,7 +14,9 @@ from opentelemetry.trace import Link, Span, get_current_span
 
 from esper.core.errors import NonFiniteLoss
 from esper.core.tracing import context_of, tracer
-from esper.kasmina.executor import Collected
+from esper.kasmina.executor import Collected, MemoryNote
+from esper.kasmina.executor.memory.forecast import BURSTS, REFUSED
+from esper.kasmina.executor.twin import UNDONE
 from esper.leyline import DirectiveKind, SeedDirective, SystemStatePacket, TraceContext
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.watch import Watch
@@ -184,6 +186,8 @@ class Boundaries:
         steps, self._unsent = self._unsent, []
         epochs_told, self._epochs_told = self._epochs_told, session.epoch
         collected = self._executor.collect(progress.step)
+        for note in collected.memory:
+            self._note_memory(note)
         progress.macs.side = self._executor.side_macs
         at = Position(
             generation=progress.generation,
@@ -196,6 +200,16 @@ class Boundaries:
         metrics = training_metrics(steps, progress.signals, network, session.measured)
         packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
         return packet, collected
+
+    def _note_memory(self, note: MemoryNote) -> None:
+        """Keep it for the summary; what a person didn't ask for is told, and what another machine might not repeat."""
+        session = self._session
+        session.progress.history.note_memory(note)
+        if note.mode in (REFUSED, UNDONE):
+            session.progress.history.doubt(f"memory decided of {note.seed_id}: {note.why}")
+            session.notice("tolaria.out_of_memory", "WARNING", f"{note.seed_id} {note.mode}: {note.why}")
+        elif note.mode == BURSTS:
+            session.notice("tolaria.twin_waits", "INFO", f"the twin of {note.seed_id} steps in bursts: {note.why}")
 
     def _tell(self, packet: SystemStatePacket, collected: Collected, result: PacketResult | None, watch: Watch) -> None:
         session = self._session

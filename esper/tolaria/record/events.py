@@ -4,9 +4,9 @@ Boundaries alone wait for each other, a quarter of a second at most; whatever el
 
 Kinds: run, boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
 number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
-of then), growth (why the run grows or waits, at each change), decision, command, directive, transition, gate,
-checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC), `kind` and, where
-it has one, `step`.
+of then), growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes its
+steps, and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has
+`time` (UTC), `kind` and, where it has one, `step`.
 """
 
 from __future__ import annotations
@@ -130,6 +130,9 @@ class EventLog(Observer):
         self._write_out_if_due()
         for report in boundary.collected.reports:
             self.write("directive", **directive_fields(report))
+        for note in boundary.collected.memory:
+            told = {"step": note.step, "seed_id": note.seed_id, "mode": note.mode, "why": note.why}
+            self.write("memory", **told, **note.figures)
         if boundary.result is None:
             return
         self._growth(boundary)
@@ -208,7 +211,7 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
-    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt")
+    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled")
     return next((word for word in words if word in name), "failure")
 
 
@@ -322,7 +325,7 @@ def gate_fields(gate: GateEvidence) -> Fields:
         "verdict": short_name(GateVerdict, gate.verdict),
         "quantity": gate.quantity,
         "detail": gate.detail,
-        **present(gate, "measured", "threshold", "standard_error", "samples"),
+        **present(gate, "measured", "threshold", "standard_error", "samples", "documents"),
     }
     if gate.HasField("twin"):
         fields |= dict(_twin_fields(gate))

@@ -7,8 +7,11 @@ from typing import Any
 
 from esper.core.enums import short_name
 from esper.core.growth import no_growth
-from esper.leyline import GrowthState, PolicyMetadata, RejectionReason, SeedState
+from esper.kasmina.executor.collected import MemoryNote
+from esper.kasmina.executor.twin import ENDED
+from esper.leyline import CommandOutcome, GateEvidence, GrowthState, PolicyMetadata, RejectionReason, SeedState
 from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
+from esper.tolaria.record.stack_judgement import with_look
 
 OPERATOR = "operator:"
 _ACCEPTED = "accepted"
@@ -30,8 +33,24 @@ class History:
     """Id and version of the policy that decides."""
     policy_digest: str | None = None
     """What pins it: equal digests decide alike."""
+    twins: list[dict[str, Any]] = field(default_factory=list)
+    """For each twin how it made its steps and why, with predicted, free and measured bytes; refused ones too."""
     unjudged: list[str] = field(default_factory=list)
     """Seeds that were in the network when growth ended, without a judgement and without a twin to go back to."""
+    looks: dict[str, list[GateEvidence]] = field(default_factory=dict)
+    """Looks of a stack's judge by seed, in order."""
+
+    def note_memory(self, note: MemoryNote) -> None:
+        """What was decided or measured of a twin; measured is the last one of its seed."""
+        told = {"step": note.step, "mode": note.mode, "why": note.why, **note.figures}
+        known = [twin for twin in self.twins if twin["seed_id"] == note.seed_id]
+        if note.mode == ENDED and known:
+            known[-1] |= {"ended_step": note.step, **note.figures}
+        elif known and note.mode != ENDED:
+            # The same twin under another mode: what it began with stands beside what became of it.
+            known[-1] |= {"became": note.mode, "became_step": note.step, "became_why": note.why}
+        else:
+            self.twins.append({"seed_id": note.seed_id, **told})
 
     def note(self, result: PacketResult) -> None:
         """Take one packet's result."""
@@ -40,12 +59,9 @@ class History:
             for command_id in result.decision.command_ids:
                 self.commands.setdefault(command_id, [])
         for outcome in result.outcomes:
-            name = _ACCEPTED if outcome.accepted else short_name(RejectionReason, outcome.rejection).lower()
-            fates = self.commands.setdefault(outcome.command_id, [])
-            if name not in fates:
-                fates.append(name)
-            if outcome.accepted and outcome.issued_by.startswith(OPERATOR):
-                self.doubt(f"{outcome.issued_by} gave command {outcome.command_id}")
+            self._note_outcome(outcome)
+        for look in (gate for gate in result.gates if gate.HasField("stack")):
+            self.looks[look.seed_id] = with_look(self.looks.get(look.seed_id, ()), look)
         if result.seeds is not None:
             self.seeds = {seed.seed_id: seed for seed in result.seeds}
         if result.growth is not None:
@@ -54,6 +70,14 @@ class History:
             self.failures += 1
             self.timeouts += result.cause == TIMEOUT
             self.doubt(result.reason or result.failure)
+
+    def _note_outcome(self, outcome: CommandOutcome) -> None:
+        name = _ACCEPTED if outcome.accepted else short_name(RejectionReason, outcome.rejection).lower()
+        fates = self.commands.setdefault(outcome.command_id, [])
+        if name not in fates:
+            fates.append(name)
+        if outcome.accepted and outcome.issued_by.startswith(OPERATOR):
+            self.doubt(f"{outcome.issued_by} gave command {outcome.command_id}")
 
     def _note_policy(self, policy: PolicyMetadata) -> None:
         now = f"{policy.policy_id} {policy.version}"
@@ -96,12 +120,19 @@ class History:
             "policy": self.policy,
             "policy_digest": self.policy_digest,
             "unjudged": list(self.unjudged),
+            "twins": [dict(twin) for twin in self.twins],
+            "looks": [
+                look.SerializeToString(deterministic=True).hex() for found in self.looks.values() for look in found
+            ],
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> History:
         """Read back what `state_dict` gave."""
         seeds = [SeedState.FromString(bytes.fromhex(text)) for text in state["seeds"]]
+        looks: dict[str, list[GateEvidence]] = {}
+        for look in (GateEvidence.FromString(bytes.fromhex(text)) for text in state.get("looks", ())):
+            looks.setdefault(look.seed_id, []).append(look)
         return cls(
             seeds={seed.seed_id: seed for seed in seeds},
             growth=GrowthState.FromString(bytes.fromhex(state["growth"])),
@@ -113,4 +144,6 @@ class History:
             policy=state["policy"],
             policy_digest=state["policy_digest"],
             unjudged=list(state.get("unjudged", ())),
+            twins=[dict(twin) for twin in state.get("twins", ())],
+            looks=looks,
         )

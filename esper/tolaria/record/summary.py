@@ -6,7 +6,7 @@ import json
 import platform
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from esper.core.files import write_atomically
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
+from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.task.data.facts import largest_share
+from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluate
 
@@ -29,6 +31,7 @@ FATES = {
     SeedStage.SEED_STAGE_RESETTING: "culled",
     SeedStage.SEED_STAGE_DORMANT: "culled",
 }
+NOT_DETERMINISTIC = "without --deterministic, algorithms need not compute the same twice"
 UNFINISHED = "unfinished"
 UNJUDGED = "stays unjudged"
 
@@ -79,8 +82,14 @@ def build_summary(
     test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
     growth = history.growth
     # An interrupted run has seeds in every stage; what it says of them need not be the last word.
-    found = [] if stop_reason else contradictions(run.executor, history, run.host_parameters, (validation, repeated))
+    is_exact = run.config.is_deterministic
+    figures = (validation, repeated)
+    found = (
+        [] if stop_reason else contradictions(run.executor, history, run.host_parameters, figures, is_exact=is_exact)
+    )
     causes = [*history.causes, *found]
+    if not is_exact:
+        causes.append(NOT_DETERMINISTIC)
     if run.config.latency_rules and run.config.grow != "never":
         causes.append("measured time may decide (latency_rules)")
     return {
@@ -89,6 +98,7 @@ def build_summary(
         "data_digest": run.splits.digest(),
         "splits": run.splits.sizes,
         "task": run.task_line,
+        "judging": judging(run.splits),
         "model": run.config.model,
         "seed": run.config.seed,
         "smoothing": run.config.smoothing,
@@ -109,9 +119,19 @@ def build_summary(
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
         "growth_reason": None if progress.reason.now is None else progress.reason.now.as_fields(),
-        "seeds": [seed_entry(seed, history.unjudged) for seed in history.seeds.values()],
+        "memory": memory_entry(run, progress),
+        "seeds": [
+            {
+                **seed_entry(seed, history.unjudged),
+                "judgement": judgement(
+                    history.looks.get(seed.seed_id, ()), run.executor.evaluation_macs.get(seed.seed_id, 0)
+                ),
+            }
+            for seed in history.seeds.values()
+        ],
         "commands": history.command_counts(),
         **timings.quantiles(),
+        "compile": None if (counts := run.executor.compilations) is None else asdict(counts),
         "timeouts": history.timeouts,
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,
@@ -126,6 +146,23 @@ def build_summary(
         "threads": run.config.threads,
         "weights_digest": arm.digest(),
     }
+
+
+def memory_entry(run: Prepared, progress: Progress) -> dict[str, Any]:
+    """Peaks of the device without a twin and with one, and each twin's forecast beside what was measured."""
+    peaks = run.executor.peaks
+    return {
+        "peak_bytes_without_twin": peaks.without_twin,
+        "peak_bytes_with_twin": peaks.with_twin,
+        "unmeasured": peaks.unmeasured,
+        "twins": [dict(twin) for twin in progress.history.twins],
+    }
+
+
+def judging(splits: Splits) -> dict[str, Any]:
+    """By how many samples a verdict is reached, and which are the independent units of its error."""
+    documents = splits.judge.document_count
+    return {"unit": "sample" if documents is None else "document", "samples": len(splits.judge), "documents": documents}
 
 
 def machine(device: torch.device) -> str:

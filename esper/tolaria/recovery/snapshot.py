@@ -20,6 +20,7 @@ FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
+        "twin",
     }
 )
 
@@ -111,10 +112,12 @@ class Snapshot:
             )
         unit, _ = length_of(self.settings)
         free = FREE_SETTINGS | {unit} if self.is_shorter_than(config) else FREE_SETTINGS
+        # A setting that a checkpoint doesn't know yet acted as its default.
+        had = {**settings_of(TrainConfig()), **self.settings}
         for name, value in settings_of(config).items():
-            if name not in free and self.settings.get(name) != value:
+            if name not in free and had[name] != value:
                 remedy = "give the same, or more to extend it" if name == unit else "give the same"
-                raise ConfigError(name, value, f"the checkpoint's run has {self.settings.get(name)!r}; {remedy}")
+                raise ConfigError(name, value, f"the checkpoint's run has {had[name]!r}; {remedy}")
         if self.data_digest != data_digest:
             arrived, expected = data_digest[:DIGITS], self.data_digest[:DIGITS]
             remedy = f"its samples have changed since the checkpoint: digest {arrived}, expected {expected}"
@@ -130,6 +133,8 @@ def length_of(settings: Mapping[str, Any]) -> tuple[str, int]:
 def settings_of(config: TrainConfig) -> dict[str, Any]:
     """Every setting as a plain value."""
     values = {setting.name: getattr(config, setting.name) for setting in fields(config)}
+    # As it acts: given or by default, it is the same run.
+    values["deterministic"] = config.is_deterministic
     return {name: _plain(value) for name, value in values.items()}
 
 

@@ -7,7 +7,7 @@ broadcast them; whatever else differs is refused in one line.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.posing import name_of
-from esper.tolaria.task.data.source import Split, Splits, are_one_hot
+from esper.tolaria.task.data.source import Splits, are_one_hot
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.task import SplitTask
@@ -81,7 +81,7 @@ def agreed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits:
         raise _difference(config.model, splits, outputs)
     if wanted == given:
         return splits
-    return splits.mapped(lambda split: Split(split.inputs, split.targets.reshape(len(split), *wanted)))
+    return splits.mapped(lambda split: replace(split, targets=split.targets.reshape(len(split), *wanted)))
 
 
 def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, splits: Splits) -> None:

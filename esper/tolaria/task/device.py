@@ -1,17 +1,24 @@
-"""The device that a run trains on: there, with compiled operators for it, and computing the same every time."""
+"""The device that a run trains on: there, with compiled operators for it, and deterministic where that is wanted.
+
+Sums in any order are faster on CUDA, above all in gradients of convolutions and of attention (the flash kernel).
+TF32 is a question of precision and stays as torch has it either way: not in matrix products.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from esper.core.errors import ConfigError, KernelsNotBuilt
 from esper.kernels import require_cuda
 
 
-def open_device(name: str) -> torch.device:
-    """The device, made to compute the same results every time."""
+def open_device(name: str, *, is_deterministic: bool) -> torch.device:
+    """The device, made to compute the same results every time where that is wanted."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -26,9 +33,32 @@ def open_device(name: str) -> torch.device:
             require_cuda()
         except KernelsNotBuilt as error:
             raise ConfigError("device", name, str(error)) from error
-        # cuBLAS reads it when it is first used; without it, it may not compute the same sums twice.
+        # Read once, at cuBLAS's first use, which may be a trial that compares bits. It sets the size of a workspace, at
+        # Hopper's default; speed is lost by the algorithms below.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(is_deterministic)
+        if is_deterministic:
+            torch.backends.cudnn.benchmark = False
         device = torch.device("cuda", device.index or 0)
     return device
+
+
+@contextmanager
+def computing_the_same(device: torch.device) -> Iterator[None]:
+    """Where copies are compared bit for bit, they compute the same every time, whatever the run itself does.
+
+    Raises RuntimeError, torch's own, for an operator that can't.
+    """
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; the copy waits for nothing that the device still does, because its source is pinned."""
+    is_cuda = device.type == "cuda" and tensor.device.type == "cpu"
+    return tensor.pin_memory().to(device, non_blocking=True) if is_cuda else tensor.to(device)

@@ -85,6 +85,7 @@ class Shown:
 
     def __init__(self, interface: Interface) -> None:
         self.type: TaskType = TaskType.Value(f"TASK_TYPE_{interface.task}")  # type: ignore[assignment]
+        self.judge_documents = None
         self._inputs = interface.inputs(PROBE_ROWS)
 
     def probe_inputs(self) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.source import Split, Splits, Stream
+from esper.tolaria.task.device import sent
 from esper.tolaria.task.randomness import generator
 
 STEPS_PER_EPOCH = 100
@@ -36,7 +37,7 @@ class Loader:
         epoch, number = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self._split), generator=generator(self._seed, "order", epoch))
-            self._rows, self._epoch = order.to(self._split.inputs.device), epoch
+            self._rows, self._epoch = sent(order, self._split.inputs.device), epoch
         is_last = number == self.steps_per_epoch - 1
         rows = self._rows[number * self._batch_size : None if is_last else (number + 1) * self._batch_size]
         return self._split.inputs[rows], self._split.targets[rows]
@@ -55,12 +56,7 @@ class StreamLoader:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step, counted from 0."""
         drawn = self._stream.draw(self._batch_size, generator(self._seed, "batch", step))
-        return self._moved(drawn.inputs), self._moved(drawn.targets)
-
-    def _moved(self, tensor: Tensor) -> Tensor:
-        # From pinned memory the copy waits for nothing that the device still does.
-        is_cuda = self._device.type == "cuda"
-        return tensor.pin_memory().to(self._device, non_blocking=True) if is_cuda else tensor
+        return sent(drawn.inputs, self._device), sent(drawn.targets, self._device)
 
 
 def make_loader(config: TrainConfig, splits: Splits, device: torch.device) -> Loader | StreamLoader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Literal
@@ -20,7 +20,6 @@ from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task import decoder
 from esper.tolaria.task.data import Splits
-from esper.tolaria.task.data.source import Split
 from esper.tolaria.task.entry_point import called, load
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.transformer import CausalTransformer
@@ -152,7 +151,7 @@ def in_layout(splits: Splits, layout: Layout, config: TrainConfig) -> Splits:
     if wanted is None:
         what = "tokens" if is_tokens else "numbers"
         raise ConfigError("model", config.model, f"wants {layout} samples; {config.data} gives {what} of shape {shape}")
-    return splits.mapped(lambda split: Split(split.inputs.reshape(len(split), *wanted).contiguous(), split.targets))
+    return splits.mapped(lambda split: replace(split, inputs=split.inputs.reshape(len(split), *wanted).contiguous()))
 
 
 def _add_dropout(layers: OrderedDict[str, nn.Module], number: int, dropout: float) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
 
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.passes.compiled import compiled_parts
+from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest
 from esper.tolaria.config import AUTO_TASK, TrainConfig
 from esper.tolaria.task.agreement import agreed, check_passes
@@ -22,6 +25,7 @@ from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.models import build_host, build_model
+from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -46,6 +50,8 @@ class Prepared:
     """What is learned, in a few words."""
     doubts: list[str]
     """What a person should look at before the run, a line each."""
+    compiled_runs: list[Run] = field(default_factory=list)
+    """Runs of blocks that are compiled before the first step."""
     outside: list[str] = field(default_factory=list)
     """What the run depends on and no checkpoint holds, because it stands outside the model; found by trying."""
     _manifest: HostManifest | None = field(default=None, init=False)
@@ -71,7 +77,7 @@ def no_artifacts(digest: str) -> bytes:
 
 def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -> Prepared:
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
-    device = open_device(config.device)
+    device = open_device(config.device, is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
     # The sets of built-in sources are known.
@@ -86,9 +92,17 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
     arm = _arm(config, model, total_steps)
-    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    settings = ExecutorConfig(
+        run_seed=config.seed,
+        slots=config.slots or None,
+        twin=config.twin,
+        pass_samples=-(-config.batch_size // config.accumulate),
+        gradient_rows=config.accumulate if config.pcgrad else 0,
+        precision=partial(autocast, config.amp, device),
+    )
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
+        compiled_runs = runs_to_compile(config, arm.model, task)
     check_isolable(config, executor)
     return Prepared(
         config=config,
@@ -103,6 +117,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         task_line=described(splits),
         doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
         interface=interface_of(given, host.splits),
+        compiled_runs=compiled_runs,
     )
 
 
@@ -127,7 +142,8 @@ def built_again(run: Prepared) -> TrainingArm:
 
 def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm:
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
-    return TrainingArm(model, make_optimizer(config, model), make_schedule(config, total_steps), scaler)
+    schedule = make_schedule(config, total_steps)
+    return TrainingArm(model, make_optimizer(config, model), schedule, scaler, amp=AMP_TYPES.get(config.amp))
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:
@@ -151,12 +167,40 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     return kind(parameters, config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay, fused=True)
 
 
+def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> list[Run]:
+    """The runs of equal blocks that `compile` asks for. Raises ConfigError where there is none."""
+    if config.compile == "off":
+        return []
+    if parts := compiled_parts(model):
+        remedy = f"the model compiles {parts[0] or 'itself'} already; leave one of both out"
+        raise ConfigError("compile", config.compile, remedy)
+    runs, refusals = find_runs(model, task.probe_inputs())
+    if not runs:
+        why = "; ".join(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
+        found = f" ({why})" if why else ""
+        remedy = f"{config.model} has no run of equal blocks{found}; leave --compile out"
+        raise ConfigError("compile", config.compile, remedy)
+    return runs
+
+
 def check_judging_data(config: TrainConfig, splits: Splits) -> None:
-    """Growth needs enough independent samples to judge by."""
-    samples = len(splits.judge)
-    if config.grow != "never" and samples < config.min_samples:
+    """Growth needs enough samples to judge by, of enough documents.
+
+    With few documents, or a few large ones among many, an error that counts them is too small (Cameron and Miller 2015,
+    6.B: "few" may mean 20 to 50); 30 of about one size err little.
+    """
+    if config.grow == "never":
+        return
+    samples, documents = len(splits.judge), splits.judge.document_count
+    if samples < config.min_samples:
         remedy = f"the judging set has only {samples}; give more data, lower min_samples, or --grow never"
         raise ConfigError("min_samples", config.min_samples, remedy)
+    if documents is not None and documents < max(2, config.min_documents):
+        remedy = (
+            f"the {samples} judging samples are of only {documents} documents; divide them further (--document-mark), "
+            "give more of them, lower min_documents, or --grow never"
+        )
+        raise ConfigError("min_documents", config.min_documents, remedy)
 
 
 def check_isolable(config: TrainConfig, executor: SeedExecutor) -> None:

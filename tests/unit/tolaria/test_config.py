@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from esper.core.config import load
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 
@@ -51,3 +52,16 @@ def test_settings_that_contradict_each_other_are_refused(settings: dict[str, obj
 def test_synchronous_control_has_no_lag() -> None:
     assert TrainConfig(control="sync", lag=3).packet_lag == 0
     assert TrainConfig(lag=3).packet_lag == 3
+
+
+def test_a_run_computes_the_same_every_time_on_the_cpu_and_on_a_gpu_only_if_told() -> None:
+    assert TrainConfig().is_deterministic
+    assert not TrainConfig(device="cuda:1").is_deterministic
+    assert TrainConfig(device="cuda", deterministic=True).is_deterministic
+    assert not TrainConfig(deterministic=False).is_deterministic
+
+
+@pytest.mark.parametrize(("text", "expected"), [("true", True), ("0", False), ("none", None)])
+def test_three_ways_of_being_deterministic_come_from_variables_too(text: str, expected: bool | None) -> None:
+    loaded = load(TrainConfig, file=None, environ={"TOLARIA_DETERMINISTIC": text}, prefix="TOLARIA_", flags={})
+    assert loaded.value.deterministic is expected

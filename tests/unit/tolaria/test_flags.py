@@ -28,13 +28,27 @@ def test_every_setting_has_a_flag_with_help(parser: FlagParser) -> None:
 
 def test_flags_become_values_of_the_settings_types(parser: FlagParser) -> None:
     namespace = parser.parse(
-        ["--hidden", "6,6", "--epochs", "3", "--lr", "0.1", "--no-pcgrad", "--run-dir", "runs/a", "--blueprints", "a,b"]
+        [
+            "--hidden",
+            "6,6",
+            "--epochs",
+            "3",
+            "--lr",
+            "0.1",
+            "--no-pcgrad",
+            "--no-deterministic",
+            "--run-dir",
+            "runs/a",
+            "--blueprints",
+            "a,b",
+        ]
     )
     assert given(namespace) == {
         "hidden": (6, 6),
         "epochs": 3,
         "lr": 0.1,
         "pcgrad": False,
+        "deterministic": False,
         "run_dir": Path("runs/a"),
         "blueprints": ("a", "b"),
     }

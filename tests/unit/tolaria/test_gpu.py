@@ -13,14 +13,24 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.data import Split, Splits
-from esper.tolaria.task.prepare import open_device
-from esper.tolaria.task.task import make_task
+from esper.tolaria.task.device import open_device
+from esper.tolaria.task.prepare import prepare
+from esper.tolaria.task.task import evaluate, make_task
+from esper.tolaria.trial import tried_checkpoint, try_host
+from tests.unit.tolaria.loop.waiting import no_waits, watch_steps
 from tests.unit.tolaria.scripted_control import ScriptedControl
-from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder, run
+from tests.unit.tolaria.test_stack_runs import KEPT as KEPT_STACKS
+from tests.unit.tolaria.test_stack_runs import UNDONE, Killer
+from tests.unit.tolaria.test_stack_runs import KilledError as KilledStackError
+from tests.unit.tolaria.test_stack_runs import config as stack_config
+from tests.unit.tolaria.test_stack_runs import run as run_stacks
+from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder, check_cull, run
+
+__all__ = ["stack_config"]
 
 pytestmark = pytest.mark.gpu
 
-ON_GPU = replace(CONFIG, device="cuda")
+ON_GPU = replace(CONFIG, device="cuda", deterministic=True)
 
 
 def test_equal_seeds_give_equal_weights() -> None:
@@ -59,6 +69,85 @@ def test_a_killed_run_that_resumes_ends_with_the_same_weights(tmp_path: Path, am
     assert resumed["final_widths"] == [13, 5]
 
 
+def test_by_default_algorithms_are_free_and_the_summary_says_so() -> None:
+    summary = run(replace(ON_GPU, deterministic=None), ScriptedControl(CULLED))
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not summary["reproducible"]
+    assert summary["contradictions"] == []
+
+
+def test_a_cull_on_a_gpu_gives_the_host_the_digest_of_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_cull(replace(ON_GPU, deterministic=None), monkeypatch)
+
+
+def test_the_trial_of_a_twin_compares_bits_also_where_the_run_is_free() -> None:
+    config = TrainConfig(data="pytext", model="transformer", samples=600, epochs=1, device="cuda", min_samples=50)
+    prepared = prepare(config)
+    try_host(prepared)
+    assert tried_checkpoint(prepared)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "adamw", "clip_norm": 0.5, "amp": "bf16", "deterministic": None},
+        {"optimizer": "adamw", "clip_norm": 0.5, "amp": "bf16", "deterministic": None, "compile": "blocks"},
+        {"optimizer": "adamw", "clip_norm": 0.5},
+        {"optimizer": "sgd", "accumulate": 4},
+        {"accumulate": 4, "pcgrad": True},
+        {"optimizer": "adamw", "clip_norm": 0.5, "amp": "fp16"},
+    ],
+    ids=str,
+)
+def test_no_step_of_a_stack_and_its_twin_waits_for_the_device(
+    stack_config: TrainConfig, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first steps set up optimisers and compile.
+    seen = watch_steps(monkeypatch, no_waits, first=2)
+    config = replace(stack_config, **{"device": "cuda", "deterministic": True, **change})
+    run_stacks(config, UNDONE)
+    assert len(seen) == 28
+    assert sum(has_twin for _, has_twin in seen) > 10
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+@pytest.mark.parametrize("change", [{"clip_norm": 0.5}, {"accumulate": 8, "pcgrad": True}], ids=str)
+def test_no_step_of_a_seed_and_its_twin_waits_for_the_device(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watch_steps(monkeypatch, no_waits, first=2)
+    run(replace(ON_GPU, **change), ScriptedControl(KEPT))
+    assert sum(has_twin for _, has_twin in seen) > 10
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_compiled_blocks_on_a_gpu_share_their_graphs_and_resume(
+    stack_config: TrainConfig, tmp_path: Path, amp: str
+) -> None:
+    config = replace(stack_config, device="cuda", deterministic=True, compile="blocks", amp=amp)
+    whole, _ = run_stacks(config, KEPT_STACKS)
+    assert whole["compile"]["graphs"] <= 5
+    assert (whole["compile"]["graph_breaks"], whole["compile"]["fallbacks"]) == (0, 0)
+    store = CheckpointStore(tmp_path / "saved", keep=2)
+    with pytest.raises(KilledStackError):
+        run_stacks(config, KEPT_STACKS, Killer(), store=store)
+    resumed, _ = run_stacks(config, KEPT_STACKS, store=store, resume=True)
+    assert resumed["weights_digest"] == whole["weights_digest"]
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_evaluations_on_a_gpu_are_near_those_on_the_cpu(stack_config: TrainConfig, amp: str) -> None:
+    losses = []
+    for device in ("cpu", "cuda"):
+        prepared = prepare(replace(stack_config, device=device, amp=amp))
+        loss, _ = evaluate(prepared.executor.arm, prepared.task, prepared.splits.judge)
+        losses.append(loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2 if amp == "bf16" else 1e-4)
+
+
 def test_the_narrow_host_learns_the_digits() -> None:
     summary = run(TrainConfig(hidden=(32, 32), epochs=20, grow="never", device="cuda"))
     assert summary["test_accuracy"] > 0.9
@@ -66,12 +155,12 @@ def test_the_narrow_host_learns_the_digits() -> None:
 
 @pytest.mark.parametrize(("data", "model"), [("digits", "cnn"), ("mnist1d", "conv1d"), ("pytext", "transformer")])
 def test_every_named_model_trains_reproducibly(data: str, model: str) -> None:
-    config = TrainConfig(data=data, model=model, samples=600, epochs=2, grow="never", device="cuda")
+    config = TrainConfig(data=data, model=model, samples=600, epochs=2, grow="never", device="cuda", deterministic=True)
     assert run(config)["weights_digest"] == run(config)["weights_digest"]
 
 
 def test_labels_of_positions_have_a_loss_that_is_the_same_every_time() -> None:
-    device = open_device("cuda")
+    device = open_device("cuda", is_deterministic=True)
     images, masks = torch.randn(4, 2, 9, 7), torch.randint(0, 3, (4, 9, 7))
     part = Split(images, masks)
     data = Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=3).to(device)

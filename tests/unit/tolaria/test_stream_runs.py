@@ -71,6 +71,7 @@ def config(folder: Path) -> TrainConfig:
         steps=30,
         steps_per_epoch=12,
         min_samples=50,
+        min_documents=5,
         evaluate_every_steps=4,
         checkpoint_every_epochs=1,
     )
@@ -124,3 +125,20 @@ def test_a_text_too_short_for_the_judging_set_is_one_clear_line(config: TrainCon
     with pytest.raises(ConfigError, match="the judging set has only") as caught:
         prepare(replace(config, min_samples=4000))
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_of_too_few_documents_is_one_clear_line_that_names_the_mark(config: TrainConfig) -> None:
+    found = prepare(config).splits.judge.document_count
+    assert found is not None
+    with pytest.raises(ConfigError, match=f"are of only {found} documents.*--document-mark") as caught:
+        prepare(replace(config, min_documents=found + 1))
+    assert "\n" not in str(caught.value)
+    prepare(replace(config, min_documents=found))
+    prepare(replace(config, min_documents=found + 1, grow="never"))
+
+
+def test_the_summary_names_the_unit_by_which_it_judges(config: TrainConfig) -> None:
+    summary = run(config, Observers())
+    documents = prepare(config).splits.judge.document_count
+    assert summary["judging"] == {"unit": "document", "samples": summary["splits"]["judge"], "documents": documents}
+    assert f"judged by {documents} documents" in summary["task"]

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
+from esper.kasmina.executor import actions
+from esper.leyline import DirectiveKind
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
@@ -477,3 +479,37 @@ def test_a_compiled_host_trains_in_compiled_code_and_ends_with_the_plain_ones_we
     ]
     assert digests[0]["weights_digest"] == digests[1]["weights_digest"]
     assert len(foreign_hosts.BATCHES) == digests[1]["steps"]
+
+
+def test_a_cull_gives_the_host_the_digest_of_its_twin_also_where_nothing_is_reproducible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_cull(replace(CONFIG, deterministic=False), monkeypatch)
+
+
+def check_cull(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests: list[tuple[str, str, str]] = []
+
+    def install(state: Any, order: Any, step: int) -> Any:
+        grown, twin = state.arm.digest(), state.twin.digest()
+        facts = actions.install_twin(state, order, step)
+        digests.append((grown, twin, state.arm.digest()))
+        return facts
+
+    monkeypatch.setitem(actions.ACTIONS, DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN, install)
+    summary = run(config, ScriptedControl(CULLED))
+    assert not summary["reproducible"]
+    assert summary["reproducible_cause"] == "without --deterministic, algorithms need not compute the same twice"
+    assert len(digests) == 2
+    for grown, twin, after in digests:
+        assert grown != twin == after
+
+
+def test_a_run_is_resumed_as_deterministic_as_it_was(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run(CONFIG, observer=Recorder(23), store=store)
+    with pytest.raises(ConfigError, match=r"deterministic = False: the checkpoint's run has True; give the same"):
+        run(replace(CONFIG, deterministic=False), store=store, resume=True)
+    # The default of the CPU, said aloud, is the same run.
+    assert run(replace(CONFIG, deterministic=True), store=store, resume=True)["reproducible"]

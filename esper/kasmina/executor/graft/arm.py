@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,26 +19,39 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
 from esper.kasmina.executor.passes.clone import independent_copy
-from esper.kasmina.executor.passes.compiled import compile_copy, compiled_in_place
+from esper.kasmina.executor.passes.compiled import compile_copy, compile_in_place, compiled_in_place
 from esper.kasmina.executor.passes.held import held, put_back
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run
+
+# Marks an optimiser whose fused kernels take a scaler's verdict on the device; others wait for it in every step.
+SKIPS_BY_KERNEL = "_step_supports_amp_scaling"
 
 
 class TrainingArm:
     """One whole training state. `scheduler` and `scaler` may be None; both need state_dict and load_state_dict."""
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None, scaler: Any = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any = None,
+        scaler: Any = None,
+        *,
+        amp: torch.dtype | None = None,
     ) -> None:
         self.model = compiled_in_place(model)
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = scaler
+        self.amp = amp
+        """What matrix products are lowered to in training, and so in evaluations; None: nothing."""
         self.grafts: list[Graft] = []
         self.stacks: list[Run] = []
         """Runs that were repeated, in order, each as it was before."""
+        self.has_compiled_blocks = False
+        """Whether evaluations are worth compiled code: they have their graphs, which every depth and arm shares."""
         self._marks = held(model).marks  # after the model: a clone's marks are those of its own copies
 
     @property
@@ -79,6 +92,11 @@ class TrainingArm:
         remove_seed_groups(self.optimizer, self.scheduler, graft.seed_id)
         self.grafts[:] = [other for other in self.grafts if other is not graft]
 
+    def compile_blocks(self, runs: Iterable[Run]) -> None:
+        """Compiles every block of the runs in place; copies of blocks and of the arm will be compiled alike."""
+        compile_in_place(block for run in runs for block in run.blocks(self.model))
+        self.has_compiled_blocks = True
+
     def repeat(self, run: Run) -> list[tuple[str, nn.Module]]:
         """Makes the network deeper by copies of a run of blocks; returns them with their paths."""
         with self._marks_follow():
@@ -111,6 +129,8 @@ class TrainingArm:
         Raises ConfigError by attribute for what can't be copied.
         """
         copied = independent_copy(self)
+        if getattr(self.optimizer, SKIPS_BY_KERNEL, False):  # an optimiser's own copy is without it
+            setattr(copied.optimizer, SKIPS_BY_KERNEL, True)
         copied._marks.renew(held(copied.model).marks, lost=self.unkept())
         compile_copy(self.model, copied.model)
         return copied
@@ -128,9 +148,15 @@ class TrainingArm:
         return held(self.model).losses(self._marks)
 
     @contextmanager
-    def measured(self, key: int) -> Iterator[None]:
-        """Eval mode without gradients, and without a trace."""
-        with side_pass(self.modules, key=key, training=False), torch.no_grad():
+    def measured(self, key: int, *, is_evaluation: bool = False) -> Iterator[None]:
+        """Eval mode without gradients, and without a trace.
+
+        An evaluation goes over a whole set, again and again: it runs as training does, in its precision and in blocks
+        that were compiled on request. Other passes run eagerly and in full precision.
+        """
+        keeps_compiled, is_lowered = is_evaluation and self.has_compiled_blocks, is_evaluation and self.amp is not None
+        precision = torch.autocast(self.device.type, dtype=self.amp) if is_lowered else nullcontext()
+        with side_pass(self.modules, key=key, training=False, is_eager=not keeps_compiled), torch.no_grad(), precision:
             yield
 
     def digest(self) -> str:

@@ -103,7 +103,7 @@ class Incubation:
             grown = judge_scores(arm, task, key=key)
         self._graft.module.train(was_training)
         self._graft.set_alpha(1.0)
-        return paired(without, grown)
+        return paired(without, grown, task.judge_documents)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,7 @@
 """Scores on the judging data: the grown arm against its twin, and against itself with the seed muted.
 
-Every pass runs in eval mode without gradients and leaves no trace. Scores are bounded and paired unit by unit.
+Every pass runs in eval mode without gradients and leaves no trace. Scores are bounded and paired sample by sample.
+Samples of one document resemble each other, so the error of a mean counts documents where there are any.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.compiled import eagerly
 from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
@@ -24,20 +26,38 @@ GRADIENT_SAMPLES = 64
 
 
 def judge_scores(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
-    """One score for each unit of the judging data: float64 [n] on the CPU."""
-    with arm.measured(key):
+    """One score for each sample of the judging data: float64 [n] on the CPU."""
+    # A seed in it, muted and not, would be graphs of their own for a look or two.
+    with eagerly(), arm.measured(key, is_evaluation=True):
         parts = [task.scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
     return torch.cat(parts).double().cpu()
 
 
-def paired(reference: Tensor, grown: Tensor) -> PairedScore:
+def paired(reference: Tensor, grown: Tensor, documents: Tensor | None = None) -> PairedScore:
     """Mean and variance (ddof 1) of `reference - grown`; positive favours the grown network."""
     difference = reference - grown
-    return PairedScore(
+    score = PairedScore(
         mean=float(difference.mean()),
         variance=float(difference.var(unbiased=True)) if difference.numel() > 1 else float("nan"),
         samples=difference.numel(),
     )
+    if documents is not None:
+        score.documents, score.standard_error = clustered_error(difference, documents)
+    return score
+
+
+def clustered_error(difference: Tensor, documents: Tensor) -> tuple[int, float]:
+    """Number of documents, and the standard error of the mean of [n] differences that is robust to what they share.
+
+    The sandwich estimator with its correction for few clusters (Liang and Zeger 1986; Cameron and Miller 2015, 6.A);
+    with one sample a document it is the usual error. NaN for a single document.
+    """
+    names, place = torch.unique(documents, return_inverse=True)
+    count = len(names)
+    sums = difference.new_zeros(count).index_add(0, place, difference - difference.mean())
+    if count < 2:
+        return count, math.nan
+    return count, math.sqrt(count / (count - 1) * float(sums.square().sum())) / difference.numel()
 
 
 @contextmanager
@@ -56,33 +76,36 @@ def judge(arm: TrainingArm, twin: TrainingArm | None, graft: Graft, task: Task, 
     with muted(graft):
         without = judge_scores(arm, task, key=key)
     if twin is None:
-        return JudgeResult(look=look, muted=paired(without, grown))
+        return JudgeResult(look=look, muted=paired(without, grown, task.judge_documents))
     twin_scores = judge_scores(twin, task, key=key)
     return JudgeResult(
         look=look,
-        twin=paired(twin_scores, grown),
+        twin=paired(twin_scores, grown, task.judge_documents),
         mean_twin_score=float(twin_scores.mean()),
-        muted=paired(without, grown),
+        muted=paired(without, grown, task.judge_documents),
     )
 
 
 def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int, key: int) -> StackEvaluation:
     """Both arms at one step; the clipped share is that of the arm in which more is clipped."""
-    (grown, grown_clipped), (reference, twin_clipped) = (_clipped_scores(each, task, key=key) for each in (arm, twin))
+    # One transfer for all four rows.
+    grown, grown_clipped, reference, twin_clipped = torch.stack(
+        [row for each in (arm, twin) for row in _clipped_scores(each, task, key=key)]
+    ).cpu()
     return StackEvaluation(
         step=step,
-        twin=paired(reference, grown),
+        twin=paired(reference, grown, task.judge_documents),
         mean_twin_score=float(reference.mean()),
-        clipped_share=max(grown_clipped, twin_clipped),
+        clipped_share=max(float(grown_clipped.mean()), float(twin_clipped.mean())),
     )
 
 
-def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, float]:
-    """One score for each unit of the judging data, float64 [n] on the CPU, and the share of them that was clipped."""
-    with arm.measured(key):
+def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, Tensor]:
+    """For each unit of the judging data its score and the share of its tokens that was clipped: float64 [n] on the device."""
+    with arm.measured(key, is_evaluation=True):
         parts = [task.clipped_scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
-    scores, clipped = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
-    return scores, float(clipped.mean())
+    scores, clipped = (torch.cat(part).double() for part in zip(*parts, strict=True))
+    return scores, clipped
 
 
 def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResult:
@@ -94,7 +117,7 @@ def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResul
     return ProbeResult(
         interface_matches=not mismatch,
         mismatch=mismatch,
-        muted=paired(without, grown),
+        muted=paired(without, grown, task.judge_documents),
         interference=interference(arm, graft, task, key=key),
     )
 

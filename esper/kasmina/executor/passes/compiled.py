@@ -7,9 +7,9 @@ that was compiled in place is eager, and a pass under a counter of operators end
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, partial
 from types import CodeType, MethodType
 from typing import Any
 
@@ -21,6 +21,8 @@ from esper.core.errors import ConfigError
 # Each seed, the steps that measure it and each fold make a graph of their own; torch stops compiling after eight.
 GRAPHS_OF_ONE_CODE = 256
 GRAPHS_IN_ALL = 4096
+BACKEND: Any = "inductor"
+"""What compiles blocks on request; a host that compiles itself names its own."""
 
 _HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
@@ -49,6 +51,25 @@ def compiled_in_place(model: nn.Module) -> nn.Module:
     """
     if not compiled_parts(model):
         return model
+    _set_up_compiler()
+    for module in model.modules():
+        if _is_compiled(compiled := vars(module).get("_compiled_call_impl")):
+            _compile(module, _context(module, compiled))
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None:
+                parent._modules[name] = _unwrapped(child)
+    return _unwrapped(model)
+
+
+def compile_in_place(modules: Iterable[nn.Module]) -> None:
+    """Compiles modules that are not yet; equal ones share their graphs, and so do their copies."""
+    _set_up_compiler()
+    for module in modules:
+        _compile(module, partial(torch.compile, backend=BACKEND, dynamic=False))
+
+
+def _set_up_compiler() -> None:
     from torch._dynamo import config
 
     # Otherwise a graph made before a seed joined would go on serving, and one with a seed would serve the twin.
@@ -58,14 +79,6 @@ def compiled_in_place(model: nn.Module) -> nn.Module:
     config.recompile_limit = max(config.recompile_limit, GRAPHS_OF_ONE_CODE)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, GRAPHS_IN_ALL)
     torch._dynamo.reset()
-    for module in model.modules():
-        if _is_compiled(compiled := vars(module).get("_compiled_call_impl")):
-            _compile(module, _context(module, compiled))
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child is not None:
-                parent._modules[name] = _unwrapped(child)
-    return _unwrapped(model)
 
 
 def compiled_parts(model: nn.Module) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """Side passes: forward passes that measure or incubate and leave no trace in the host.
 
 Generators, train and eval flags, buffers (BatchNorm's running statistics) and whatever else the modules hold (counters,
-caches, generators of their own) are as before afterwards. Compiled parts run eagerly: a pass that is made now and then
-is not worth a graph, hooks that were attached a moment ago act, and what counts operators can't end compilation.
+caches, generators of their own) are as before afterwards. Compiled parts run eagerly, unless asked for: a pass that is
+made now and then is not worth a graph, hooks that were attached a moment ago act, and what counts operators can't end
+compilation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -20,7 +21,9 @@ from esper.kasmina.executor.passes.keys import forked_generators
 
 
 @contextmanager
-def side_pass(modules: Sequence[nn.Module], *, key: int, training: bool | None) -> Iterator[None]:
+def side_pass(
+    modules: Sequence[nn.Module], *, key: int, training: bool | None, is_eager: bool = True
+) -> Iterator[None]:
     """Runs the modules in the given mode (None: as they are), seeded with `key`."""
     parts = [module for root in modules for module in root.modules()]
     there = [buffer for root in modules for buffer in root.buffers() if not nn.parameter.is_lazy(buffer)]
@@ -31,7 +34,7 @@ def side_pass(modules: Sequence[nn.Module], *, key: int, training: bool | None) 
         for module in parts:
             module.training = training
     try:
-        with eagerly(), forked_generators(key, device_of(modules[0])):
+        with eagerly() if is_eager else nullcontext(), forked_generators(key, device_of(modules[0])):
             yield
     finally:
         held.put_back()

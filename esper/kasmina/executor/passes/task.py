@@ -21,10 +21,14 @@ class Task(Protocol):
         """Mean training loss of a batch."""
 
     def scores(self, outputs: Any, targets: Tensor) -> Tensor:
-        """One bounded score for each independent unit, lower is better: [n]."""
+        """One bounded score for each sample, lower is better: [n]."""
 
     def clipped_scores(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Each unit's score with no part beyond a uniform guess, and the share of parts clipped to it: [n], [n]."""
+        """The same scores, and the share of each sample's tokens whose loss was clipped: [n], [n]."""
+
+    @property
+    def judge_documents(self) -> Tensor | None:
+        """The document that each judging sample is of, on the CPU: [n]; None where samples are independent."""
 
     def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """The judging data in a fixed order, on the model's device."""

@@ -26,6 +26,9 @@ PATTERNS = frozenset(
         "shift_size",
     }
 )
+# Submodules that leave whole branches out at rates which rise along the blocks; of rate 0 they are often an Identity.
+# Without tensors of their own nothing else can set them apart, and each goes with its copy.
+STOCHASTIC = frozenset({"drop_path", "drop_path1", "drop_path2", "stochastic_depth"})
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
 
 
@@ -35,9 +38,16 @@ def difference(left: nn.Module, right: nn.Module) -> str:
     if list(modules[0]) != list(modules[1]):
         return f"submodules {_odd(list(modules[0]), list(modules[1]))}"
     for path, module in modules[0].items():
+        if _is_stochastic(path, module, modules[1][path]):
+            continue
         if found := _module_difference(module, modules[1][path]):
             return f"{path}.{found}" if path else found
     return ""
+
+
+def _is_stochastic(path: str, *modules: nn.Module) -> bool:
+    has_tensors = any(module._parameters or module._buffers for module in modules)
+    return path.rpartition(".")[2] in STOCHASTIC and not has_tensors
 
 
 def _module_difference(left: nn.Module, right: nn.Module) -> str:

@@ -14,9 +14,23 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.passes.side_pass import side_pass
 
 
-def prove(model: nn.Module, copies: Sequence[tuple[str, nn.Module]], loss: Callable[[], Tensor], *, key: int) -> None:
-    """Run `loss` (forward pass and scalar loss of a few samples) once. Raises GraftFailed for a block that is idle."""
-    calls = dict.fromkeys((path for path, _ in copies), 0)
+def prove(
+    model: nn.Module,
+    copies: Sequence[tuple[str, nn.Module]],
+    loss: Callable[[], Tensor],
+    *,
+    key: int,
+    behind: Sequence[tuple[str, nn.Module]] = (),
+) -> None:
+    """Run `loss` (forward pass and scalar loss of a few samples) once. Raises GraftFailed for a block that is idle.
+
+    `behind` are former blocks that the copies have moved up: a count of the model's own may leave them out instead.
+    """
+    counted = [
+        *((path, block, "copied") for path, block in copies),
+        *((path, block, "moved") for path, block in behind),
+    ]
+    calls = {path: 0 for path, _, _ in counted}
 
     def count(path: str) -> Callable[..., None]:
         def note(*_: object) -> None:
@@ -24,7 +38,7 @@ def prove(model: nn.Module, copies: Sequence[tuple[str, nn.Module]], loss: Calla
 
         return note
 
-    handles = [block.register_forward_hook(count(path)) for path, block in copies]
+    handles = [block.register_forward_hook(count(path)) for path, block, _ in counted]
     named = [(f"{path}.{name}", p) for path, block in copies for name, p in block.named_parameters() if p.requires_grad]
     try:
         with side_pass([model], key=key, training=False), torch.enable_grad():
@@ -32,9 +46,9 @@ def prove(model: nn.Module, copies: Sequence[tuple[str, nn.Module]], loss: Calla
     finally:
         for handle in handles:
             handle.remove()
-    for path, times in calls.items():
-        if times != 1:
-            raise GraftFailed(f"the copied block {path} ran {times} times in a forward pass, expected once")
+    for path, _, what in counted:
+        if calls[path] != 1:
+            raise GraftFailed(f"the {what} block {path} ran {calls[path]} times in a forward pass, expected once")
     for (name, _), gradient in zip(named, gradients, strict=True):
         if gradient is None:
             raise GraftFailed(f"the loss doesn't reach {name} of a copied block")

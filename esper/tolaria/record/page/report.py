@@ -79,7 +79,8 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     ]
     title = html.escape(f"Run {summary['run_id']}")
     lead = html.escape(
-        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps"
+        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
+        f"{summary['task']}"
     )
     body = "\n".join(section for section in sections if section)
     view = '<meta name="viewport" content="width=device-width, initial-scale=1">'

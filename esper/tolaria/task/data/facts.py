@@ -23,7 +23,20 @@ MOST_CLASSES_IN_DISGUISE = 100
 
 
 def described(splits: Splits) -> str:
-    """The task in a few words: "classification, 3 classes, smallest 612", counted in the training set."""
+    """The task in a few words: "classification, 3 classes, smallest 612", counted in the training set.
+
+    Where samples are of documents it says of how many in the judging set: those are what growth is judged by.
+    """
+    return f"{_posed(splits)}{_judged_by(splits)}"
+
+
+def _judged_by(splits: Splits) -> str:
+    """The independent units of the judging set, behind a comma; nothing where they are the samples."""
+    count = splits.judge.document_count
+    return "" if count is None else f", judged by {count:,} documents"
+
+
+def _posed(splits: Splits) -> str:
     targets = splits.train.targets
     if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
         counts = _class_sizes(splits)

@@ -17,7 +17,8 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 
-# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32.
+# Outputs that may stand in memory at once while a set is evaluated: half a GB of float32, and as much for their
+# log-probabilities; 512 sequences of 512 tokens from 50,000 would be a hundred times as many.
 VALUES_AT_ONCE = 2**27
 
 
@@ -27,21 +28,35 @@ class Split:
 
     inputs: Tensor
     targets: Tensor
+    documents: Tensor | None = None
+    """The document that each sample is of, a number of one's own; None where samples are independent of each other.
+
+    Samples of one document, patient or recording resemble each other: what is judged then counts documents.
+    """
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "targets"):
+        for name in ("inputs", "targets", "documents"):
             object.__setattr__(self, name, _without_history(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.inputs)
 
+    @property
+    def document_count(self) -> int | None:
+        """Documents that the samples are of; None where samples are independent."""
+        return None if self.documents is None else len(set(self.documents.tolist()))
+
     def take(self, rows: Tensor) -> Split:
         """The named rows, in that order."""
-        return Split(self.inputs[rows], self.targets[rows])
+        return self._each(lambda values: values[rows])
 
     def to(self, device: torch.device) -> Split:
         """The same samples on a device."""
-        return Split(self.inputs.to(device), self.targets.to(device))
+        return self._each(lambda values: values.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Split:
+        documents = None if self.documents is None else change(self.documents)
+        return Split(change(self.inputs), change(self.targets), documents)
 
 
 class Stream(Protocol):
@@ -119,7 +134,9 @@ class Splits:
         """SHA-256 over every sample: equal digests mean equal data."""
         state = hashlib.sha256()
         for name, split in self.named():
-            for tensor in (split.inputs, split.targets):
+            for tensor in (split.inputs, split.targets, split.documents):
+                if tensor is None:
+                    continue
                 state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
                 state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         if self.stream is not None:
@@ -141,6 +158,11 @@ def check_rows(name: str, split: Split) -> None:
     if len(split) == 0 or len(split.targets) != len(split):
         arrived = f"{len(split)} inputs, {len(split.targets)} targets"
         raise ConfigError("data", arrived, f"the {name} set needs as many targets as inputs, and at least one")
+    if split.documents is not None:
+        check_tensor(f"{name} documents", split.documents)
+        if split.documents.shape != (len(split),) or split.documents.is_floating_point():
+            arrived = f"{name} documents: {split.documents.dtype} of shape {tuple(split.documents.shape)}"
+            raise ConfigError("data", arrived, f"expected the whole number of a document for each of {len(split)} rows")
 
 
 def whole_numbers(name: str, values: Tensor) -> Tensor:
@@ -213,7 +235,7 @@ def _classes(name: str, split: Split, outputs: int) -> Split:
         raise ConfigError(
             "data", f"{name} targets of shape {shape}", "are one-hot rows; give labels: targets.argmax(1)"
         )
-    return Split(split.inputs, _within(f"{name} targets", labels, outputs))
+    return replace(split, targets=_within(f"{name} targets", labels, outputs))
 
 
 def _tokens(name: str, split: Split, outputs: int) -> Split:
@@ -223,7 +245,8 @@ def _tokens(name: str, split: Split, outputs: int) -> Split:
         remedy = "a language model wants the next token at each position: [samples, tokens]"
         raise ConfigError("data", f"{name} targets of shape {shape}", remedy)
     inputs = split.inputs if split.inputs.is_floating_point() else split.inputs.to(torch.int64)
-    return Split(inputs, _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs))
+    tokens = _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs)
+    return replace(split, inputs=inputs, targets=tokens)
 
 
 def _numbers(name: str, split: Split, outputs: int) -> Split:
@@ -233,7 +256,7 @@ def _numbers(name: str, split: Split, outputs: int) -> Split:
         remedy = f"each has {components} values, but the source says outputs = {outputs}"
         raise ConfigError("data", f"{name} targets of shape {tuple(split.targets.shape)}", remedy)
     keeps_type = split.targets.dtype in (torch.float32, torch.float64)
-    return Split(split.inputs, split.targets if keeps_type else split.targets.to(torch.float32))
+    return replace(split, targets=split.targets if keeps_type else split.targets.to(torch.float32))
 
 
 _FORMS: dict[TaskType, Callable[[str, Split, int], Split]] = {

@@ -7,7 +7,7 @@ end, by a generator alone. So a sequence that is judged shares no document with 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,9 +20,15 @@ from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.data.splitting import JUDGE_SHARE, TEST_SHARE
 from esper.tolaria.task.randomness import generator
 
-HELD_OUT_DOCUMENTS = 32
-# A text without documents is cut into stretches of so many sequences, which then stand for documents.
-STRETCH_SEQUENCES = 16
+# Documents that a set is of at least, where its share allows: a gain over 512 sequences of 32 source files was twice as
+# uncertain as over as many independent ones, over those of 100 files half as much more.
+TEST_DOCUMENTS, JUDGE_DOCUMENTS = 32, 100
+# Where documents up to one a sequence are no more than this share of a text, judging takes them: then nothing is lost.
+CHEAP_SHARE = 0.05
+# A text without documents is cut into so many stretches, which then stand for documents, none shorter or longer than so
+# many sequences: short ones have more neighbours in other sets, too few of them can't judge.
+STRETCHES = 640
+SHORTEST_STRETCH, LONGEST_STRETCH = 4, 16
 PROBE_SEQUENCES = 64
 CHUNK = 2**24
 
@@ -61,6 +67,8 @@ class TokenStream:
         self._begins = corpus.starts[documents[np.diff(documents, prepend=-2) != 1]]
         self._ends = ends[documents[np.diff(documents, append=-2) != 1]]
         self._offsets = np.concatenate(([0], np.cumsum(self._ends - self._begins)))
+        self._documents = documents
+        self._document_ends = np.cumsum(ends[documents] - corpus.starts[documents])
         self._tokens = corpus.tokens
         self.context = context
 
@@ -77,6 +85,16 @@ class TokenStream:
         """The sequences that begin at positions of the stream, each with the tokens that follow: int64 [n, context]."""
         rows = torch.from_numpy(np.stack([self._read(int(position)) for position in positions]))
         return Split(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
+
+    def documents_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The document of each sequence there: the one that most of the tokens that follow are of; int64 [n]."""
+        firsts, lasts = positions + 1, positions + self.context
+        places = np.searchsorted(self._document_ends, firsts, side="right")
+        ends = np.searchsorted(self._document_ends, lasts, side="right")
+        for row in np.flatnonzero(places != ends):
+            inner = self._document_ends[places[row] : ends[row]]
+            places[row] += np.diff(np.concatenate(([firsts[row]], inner, [lasts[row] + 1]))).argmax()
+        return self._documents[places]
 
     def draw(self, count: int, draw: torch.Generator) -> Split:
         """Sequences from positions drawn uniformly."""
@@ -108,13 +126,18 @@ def split_by_document(corpus: Corpus, context: int, held_out: int, seed: int) ->
     lengths = np.diff(corpus.starts, append=len(corpus.tokens))
     order = torch.randperm(len(lengths), generator=generator(seed, "documents")).numpy()
     sets: dict[str, Split] = {}
-    for name, share in (("test", TEST_SHARE), ("judge", JUDGE_SHARE)):
-        is_taken = _whole_documents(lengths[order], held_out * length, int(share * len(corpus.tokens)))
+    for name, share, documents in (("test", TEST_SHARE, TEST_DOCUMENTS), ("judge", JUDGE_SHARE, JUDGE_DOCUMENTS)):
+        most, cheap = int(share * len(corpus.tokens)), int(CHEAP_SHARE * len(corpus.tokens))
+        is_taken = _whole_documents(lengths[order], held_out * length, documents, most)
+        if name == "judge":
+            is_taken = _whole_documents(lengths[order], held_out * length, held_out, cheap, is_taken)
         chosen = TokenStream(corpus, np.sort(order[is_taken]), context)
         if not len(chosen):
             raise _too_short(corpus, lengths, context)
-        rows = torch.randperm(len(chosen), generator=generator(seed, "sequences", name))[:held_out]
-        sets[name] = chosen.sequences(rows.numpy() * length)
+        shuffled = torch.randperm(len(chosen), generator=generator(seed, "sequences", name)).numpy() * length
+        positions = shuffled[_evenly(chosen.documents_at(shuffled))[:held_out]]
+        of_each = torch.from_numpy(chosen.documents_at(positions))
+        sets[name] = replace(chosen.sequences(positions), documents=of_each)
         order = order[~is_taken]
     stream = TokenStream(corpus, np.sort(order), context)
     probe = stream.draw(PROBE_SEQUENCES, generator(seed, "probe"))
@@ -126,19 +149,34 @@ def with_stretches(starts: NDArray[np.int64], tokens: int, context: int) -> NDAr
     """The documents' starts; where there is only one document, those of stretches of it."""
     if len(starts) > 1:
         return starts
-    return np.arange(0, tokens, STRETCH_SEQUENCES * (context + 1), dtype=np.int64)
+    length = context + 1
+    sequences = min(LONGEST_STRETCH, max(SHORTEST_STRETCH, tokens // length // STRETCHES))
+    return np.arange(0, tokens, sequences * length, dtype=np.int64)
 
 
-def _whole_documents(lengths: NDArray[np.int64], wanted: int, most: int) -> NDArray[np.bool_]:
-    """Which documents make up `wanted` tokens in a few documents at least; none that would lead above `most`."""
-    is_taken = np.zeros(len(lengths), dtype=np.bool_)
-    total = 0
-    for row, length in enumerate(lengths.tolist()):
-        if total >= wanted and is_taken.sum() >= HELD_OUT_DOCUMENTS:
+def _evenly(documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows in the order that takes one of each document, then a second one of each that has it, and so on."""
+    by_document = np.argsort(documents, kind="stable")
+    _, counts = np.unique(documents, return_counts=True)
+    rounds = np.concatenate([np.arange(count) for count in counts])
+    return by_document[np.lexsort((by_document, rounds))]
+
+
+def _whole_documents(
+    lengths: NDArray[np.int64], wanted: int, count: int, most: int, taken: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Which documents make up `wanted` tokens in `count` documents at least; none that would lead above `most`.
+
+    Those that are `taken` already stay.
+    """
+    is_taken = np.zeros(len(lengths), dtype=np.bool_) if taken is None else taken.copy()
+    total, documents = int(lengths[is_taken].sum()), int(is_taken.sum())
+    for row in np.flatnonzero(~is_taken).tolist():
+        if total >= wanted and documents >= count:
             break
-        if total + length <= most:
+        if total + int(lengths[row]) <= most:
             is_taken[row] = True
-            total += length
+            total, documents = total + int(lengths[row]), documents + 1
     return is_taken
 
 

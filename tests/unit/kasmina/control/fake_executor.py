@@ -26,6 +26,7 @@ class FakeExecutor:
     living: dict[str, int] = field(default_factory=dict)
     stacks: set[str] = field(default_factory=set)
     clipped_share: float = 0.001
+    documents: dict[str, Any] = field(default_factory=dict)
     fresh: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, directives: Iterable[SeedDirective], step: int) -> None:
@@ -77,7 +78,7 @@ class FakeExecutor:
     def _judge(self, directive: SeedDirective) -> None:
         fresh = self.fresh.setdefault(directive.seed_id, {})
         if directive.seed_id in self.stacks:
-            made = evaluation(directive.at_step, self.gain, clipped_share=self.clipped_share)
+            made = evaluation(directive.at_step, self.gain, clipped_share=self.clipped_share, documents=self.documents)
             fresh.setdefault("evaluations", []).append(made)
         else:
             fresh["judgement"] = judgement(self.gain, directive.look)

@@ -228,7 +228,8 @@ def evaluation(step: int, gain: float = 0.05, **fields: Any) -> StackEvaluation:
     """The grown arm ahead of its twin by about `gain`; evaluations wander a little."""
     wander = 0.0001 * (step * step % 7 - 3)
     settings: dict[str, Any] = {"mean_twin_score": 1.5 - step / 1e4, "clipped_share": 0.001}
-    return StackEvaluation(step=step, twin=score(gain + wander, variance=0.0004), **{**settings, **fields})
+    twin = score(gain + wander, variance=0.0004, **fields.pop("documents", {}))
+    return StackEvaluation(step=step, twin=twin, **{**settings, **fields})
 
 
 def report(directive: SeedDirective, step: int, **fields: Any) -> DirectiveReport:
@@ -249,8 +250,8 @@ def report(directive: SeedDirective, step: int, **fields: Any) -> DirectiveRepor
     )
 
 
-def score(mean: float, variance: float = 0.01, samples: int = 356) -> PairedScore:
-    return PairedScore(mean=mean, variance=variance, samples=samples)
+def score(mean: float, variance: float = 0.01, samples: int = 356, **documents: Any) -> PairedScore:
+    return PairedScore(mean=mean, variance=variance, samples=samples, **documents)
 
 
 def observation(step: int, seed_id: str = "s1", **fields: Any) -> SeedObservation:

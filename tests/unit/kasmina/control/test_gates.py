@@ -151,3 +151,11 @@ def test_g5_wants_nothing_left_behind(record: SeedRecord) -> None:
     assert left.verdict == FAIL
     assert "a hook on fc1" in left.detail
     assert gates.g5_reset(record, 5, [], "host is gone").verdict == FAIL
+
+
+def test_evidence_says_of_how_many_documents_its_samples_are(record: SeedRecord) -> None:
+    seen = observation(5, judgement=judgement(0.05))
+    assert not gates.g4_system_impact(record, seen, life(), may_extend=False).HasField("documents")
+    seen.judgement.twin.documents, seen.judgement.twin.standard_error = 120, 0.002
+    evidence = gates.g4_system_impact(record, seen, life(), may_extend=False)
+    assert (evidence.samples, evidence.documents) == (356, 120)

@@ -250,3 +250,11 @@ def test_the_evaluations_of_a_plan_rise_across_its_looks() -> None:
     record = grafted(course())
     steps = [directive.at_step for directive in record.pending]
     assert all(early < late for early, late in itertools.pairwise(steps))
+
+
+def test_a_stacks_evidence_counts_documents_and_so_does_its_error() -> None:
+    made = course(gain=0.05, documents={"documents": 120, "standard_error": 0.004})
+    grafted(made)
+    (look,) = looks(made.until("PROBATIONARY", "PASS"))
+    assert (look.samples, look.documents) == (356, 120)
+    assert look.stack.document_error == pytest.approx(0.004)

@@ -151,7 +151,7 @@ def test_too_many_clipped_tokens_at_one_evaluation_keep_nothing() -> None:
         ({"twin_score": math.inf}, "not finite"),
         ({"variance": 0.0}, "no variance"),
         ({"variance": -1.0}, "no variance"),
-        ({"samples": 299}, "299 independent samples, at least 300"),
+        ({"samples": 299}, "299 samples, at least 300"),
         ({"step": 281}, "planned were"),
     ],
 )
@@ -215,3 +215,17 @@ def test_the_unit_of_the_loss_does_not_matter(gains: list[float], unit: float) -
         StackSettings(margin=0.002 * unit),
     )
     assert scaled.z == pytest.approx(nats.z, rel=1e-6, abs=1e-9)
+
+
+def test_the_judging_sets_error_is_that_of_documents_and_the_wander_is_known_by_sequences() -> None:
+    plain, clustered = evaluations(KEEPS), evaluations(KEEPS, error=0.02)
+    assert document_error(plain) == pytest.approx(math.sqrt(0.0005 / 500))
+    assert document_error(clustered) == pytest.approx(0.02)
+    assert wander_error(plain, StackSettings()) == wander_error(clustered, StackSettings())
+    kept, undecided = (take_stack_look(look(), seen, StackSettings()) for seen in (plain, clustered))
+    assert (kept.verdict, undecided.verdict) == (Verdict.KEEP, Verdict.CONTINUE)
+
+
+def test_documents_without_an_error_cull() -> None:
+    culled = take_stack_look(look(), evaluations(KEEPS, error=math.nan), StackSettings())
+    assert (culled.verdict, culled.reason) == (Verdict.CULL, "the scores are not finite, or no losses")

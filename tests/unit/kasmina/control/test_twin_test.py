@@ -105,3 +105,22 @@ def test_a_difference_without_variance_has_no_z_unless_it_is_zero() -> None:
     assert z_score(score(0.0, variance=0.0)) == 0.0
     assert math.isnan(z_score(score(0.1, variance=0.0)))
     assert math.isnan(z_score(score(0.1, samples=0)))
+
+
+def test_samples_of_documents_are_as_uncertain_as_their_documents() -> None:
+    settings = life(tau=0.0, margin_relative=0.0, margin_absolute=0.0)
+    seen = judgement(0.03)
+    seen.twin.documents, seen.twin.standard_error = 40, 0.02
+    look = take_look(seen, settings, 1)
+    assert look.test.z == pytest.approx(0.03 / 0.02)
+    assert look.standard_error == pytest.approx(0.02)
+    assert math.sqrt(look.test.variance / look.test.samples) == pytest.approx(0.02)
+    assert take_look(judgement(0.03), settings, 1).is_better
+    assert not look.is_better
+
+
+@pytest.mark.parametrize("error", [math.nan, 0.0])
+def test_documents_without_an_error_are_no_evidence(error: float) -> None:
+    seen = judgement(0.03)
+    seen.twin.documents, seen.twin.standard_error = 1, error
+    assert take_look(seen, life(), 1).is_hopeless

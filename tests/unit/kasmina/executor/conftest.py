@@ -44,6 +44,7 @@ class ToyTask:
     """Classification of random inputs by a fixed random teacher."""
 
     type = TaskType.TASK_TYPE_CLASSIFICATION
+    judge_documents = None
 
     def __init__(self, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(11)
@@ -60,7 +61,8 @@ class ToyTask:
         return (probabilities - F.one_hot(targets, CLASSES)).square().sum(1)
 
     def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return self.scores(outputs, targets), torch.zeros(len(targets))
+        scores = self.scores(outputs, targets)
+        return scores, torch.zeros_like(scores)
 
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in (64, 80):
@@ -78,6 +80,7 @@ class TokenTask:
     """Next-token prediction on random bytes; a sequence is one unit."""
 
     type = TaskType.TASK_TYPE_LANGUAGE_MODEL
+    judge_documents = None
 
     def __init__(self) -> None:
         self.tokens = torch.randint(0, 7, (48, 9), generator=torch.Generator().manual_seed(3)).to(DEVICE)

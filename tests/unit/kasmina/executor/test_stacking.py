@@ -231,3 +231,90 @@ def test_a_seed_that_is_not_judged_at_the_end_leaves_by_its_twin(rig):
         each.train(3)
     assert run.executor.finish(run.step) == ()
     assert run.arm.digest() == plain.arm.digest()
+
+
+def test_evaluations_are_booked_to_their_stack_with_both_arms(rig):
+    run = rig("transformer")
+    run.train(2)
+    run.stack()
+    executor = run.executor
+    both = executor.macs.forward + executor.twin_macs.forward
+    before = executor.side_macs
+    run.do(run.directive("JUDGE", at_step=2, look=1))
+    spent = executor.side_macs - before
+    assert dict(executor.evaluation_macs) == {"s1": spent}
+    assert spent > 0
+    assert spent % both == 0
+    saved = executor.state_dict()
+    again = rig("transformer")
+    again.recipes = run.recipes
+    again.executor.load_state_dict(saved)
+    assert again.executor.evaluation_macs == {"s1": spent}
+
+
+class Counting(Transformer):
+    """Runs as many blocks as it was built with, whatever stands in the list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = len(self.blocks)
+
+    def forward(self, tokens):
+        x = self.tokens(tokens) + self.positions[: tokens.shape[1]]
+        for place in range(self.count):
+            x = self.blocks[place](x)
+        return self.head(x)
+
+
+class Topped(Counting):
+    """Its last block differs: a copy stands before it, and the count leaves that one out instead of the copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks.append(nn.Sequential(Block()))
+        self.count = len(self.blocks)
+
+
+class Broken(Transformer):
+    def forward(self, tokens):
+        if len(self.blocks) > 2:
+            raise IndexError("list index out of range")
+        return super().forward(tokens)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (Counting, "the copied block blocks.2 ran 0 times in a forward pass, expected once"),
+        (Broken, "at 4 blocks it ends in IndexError: list index out of range"),
+    ],
+)
+def test_a_run_that_cannot_be_repeated_is_tried_and_told_before_anything_is_grown(rig_of, model, why):
+    run = rig_of(model(), TokenTask())
+    before = run.arm.digest()
+    run.executor.try_stacks()
+    assert run.executor.refused_runs == (f"blocks: {why}",)
+    assert SLOT not in [slot.slot_id for slot in run.executor.manifest().slots]
+    assert (run.arm.digest(), len(run.arm.model.blocks)) == (before, 2)
+    named = rig_of(model(), TokenTask(), slots=(SLOT,))
+    with pytest.raises(ConfigError, match=f"slots = '{SLOT}': can't be repeated: .*{why[:20]}"):
+        named.executor.try_stacks()
+
+
+def test_a_run_that_can_be_repeated_stays_a_slot_and_leaves_no_trace(rig):
+    run, plain = rig("transformer"), rig("transformer")
+    run.executor.try_stacks()
+    assert run.executor.refused_runs == ()
+    for each in (run, plain):
+        each.train(2)
+        each.stack()
+        each.train(2)
+    assert run.arm.digest() == plain.arm.digest()
+
+
+def test_a_block_behind_the_copies_that_no_longer_runs_refuses_them(rig_of):
+    run = rig_of(Topped(), TokenTask())
+    parts = [run.directive("SNAPSHOT_TWIN"), run.build("stack.part", SLOT, blocks=1)]
+    why = run.failure(*parts, run.directive("ATTACH", slot_id=SLOT, blend={}))
+    assert "the moved block blocks.3 ran 0 times" in why
+    assert len(run.arm.model.blocks) == 3

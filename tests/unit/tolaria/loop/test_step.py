@@ -11,6 +11,7 @@ from torch import nn
 from esper.core.clock import ManualClock
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop import aggregation
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import Flushed, StepLog, StepResult
 from esper.tolaria.record.observer import TwinStep
@@ -115,6 +116,27 @@ def test_a_microbatch_gradient_that_is_not_finite_makes_the_step_void() -> None:
     before = [parameter.detach().clone() for parameter in model.parameters()]
     Stepper(run.task, config, CPU).run(arm, (inputs, targets), 0, Groups(host=list(model.parameters())))
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_a_void_step_that_the_optimiser_itself_leaves_out_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for skips in (False, True):
+        monkeypatch.setattr(aggregation, "skips_on_device", lambda optimizer, device, skips=skips: skips)
+        config, run = setting(accumulate=4, pcgrad=True)
+        model = run.executor.arm.model
+        arm = Arm(model, torch.optim.Adam(model.parameters(), lr=0.1, fused=True), make_schedule(config, 100))
+        stepper, groups = Stepper(run.task, config, CPU), Groups(host=list(model.parameters()))
+        for step in range(4):
+            inputs, targets = run.loader.batch(step)
+            if step == 2:
+                inputs = inputs.clone()
+                inputs[-1] = float("inf")
+                before = [parameter.detach().clone() for parameter in model.parameters()]
+            stepper.run(arm, (inputs, targets), step, groups)
+            if step == 2:
+                assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+        results.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
 
 
 def test_surgery_takes_at_most_as_many_microbatches_as_the_kernel() -> None:

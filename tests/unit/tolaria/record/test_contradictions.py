@@ -158,6 +158,19 @@ def test_a_network_that_changed_after_its_last_validation_is_an_error(monkeypatc
     assert "the last validation gave loss" in run(CONFIG)["contradictions"][0]
 
 
+@pytest.mark.parametrize(("factor", "is_told"), [(1.001, False), (1.1, True)])
+def test_where_sums_may_take_any_order_two_evaluations_need_not_agree_in_every_bit(
+    monkeypatch: pytest.MonkeyPatch, factor: float, is_told: bool
+) -> None:
+    def other(arm: Any, task: Any, split: Any) -> tuple[float, float | None]:
+        loss, accuracy = module_evaluate(arm, task, split)
+        return loss * factor, accuracy
+
+    module_evaluate = module.evaluate
+    monkeypatch.setattr(module, "evaluate", other)
+    assert bool(run(replace(CONFIG, deterministic=False))["contradictions"]) == is_told
+
+
 def test_a_seed_that_nobody_kept_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SeedExecutor, "finish", lambda self, step: ())
     summary = run(CONFIG, ScriptedControl(without_twin(GRAFTED)))

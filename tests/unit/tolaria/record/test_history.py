@@ -6,14 +6,18 @@ from esper.leyline import (
     CommandOutcome,
     Decision,
     DecisionMetadata,
+    GateEvidence,
     GrowthState,
     PolicyMetadata,
     RejectionReason,
+    SeedGate,
     SeedStage,
     SeedState,
+    StackTest,
 )
 from esper.tolaria.record.history import History
 from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.stack_judgement import judgement
 
 RESULTS = [
     PacketResult(
@@ -34,6 +38,27 @@ RESULTS = [
         seeds=(SeedState(seed_id="s1", stage=SeedStage.SEED_STAGE_FOSSILIZED),),
     ),
 ]
+
+
+def look(step: int, gain: float | None = None) -> GateEvidence:
+    test = StackTest(look=1, evaluations=8, graft_step=10, margin=0.002, z_threshold=2.3)
+    if gain is not None:
+        test.gain, test.standard_error, test.z, test.forecast_grown = gain, 0.1, 2.5, 0.3
+    return GateEvidence(seed_id="s1", step=step, gate=SeedGate.SEED_GATE_G4_SYSTEM_IMPACT, stack=test)
+
+
+def test_looks_at_a_stack_are_kept_in_order_told_once_and_saved_and_the_last_ones_figures_are_told() -> None:
+    history = History()
+    for step, gain in ((20, None), (30, 0.1), (30, 0.1), (40, 0.2)):
+        history.note(PacketResult(packet_index=step, gates=(look(step, gain), GateEvidence(seed_id="s2", step=step))))
+    for each in (history, History.from_state(history.state_dict())):
+        assert list(each.looks) == ["s1"]
+        told = judgement(each.looks["s1"], 77)
+        assert told is not None
+        assert (told["looks"], told["step"], told["gain"], told["gain_standard_error"]) == (3, 40, 0.2, 0.1)
+        assert told["forecast"] == {"grown": 0.3, "twin": None, "twin_at_equal_flops": None}
+        assert (told["gain_at_equal_flops"], told["evaluation_macs"], told["margin"]) == (None, 77, 0.002)
+    assert judgement((), 0) is None
 
 
 def noted() -> History:

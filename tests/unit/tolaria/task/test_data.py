@@ -104,6 +104,11 @@ def test_pytext_gives_bytes_and_the_bytes_that_follow_from_disjoint_files() -> N
     assert not rows_of(splits)[0] & rows_of(splits)[2]
 
 
+def test_pytext_holds_out_no_more_than_judging_needs() -> None:
+    sizes = load("pytext", samples=6000, context=32).sizes
+    assert sizes == {"train": 6000 - 2 * 512, "judge": 512, "test": 512}
+
+
 def test_pytext_says_when_it_has_too_little_text() -> None:
     with pytest.raises(ConfigError, match="samples"):
         load("pytext", samples=10_000_000, context=32)

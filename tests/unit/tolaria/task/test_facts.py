@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -34,6 +36,13 @@ def splits(targets: Tensor, task: TaskType, outputs: int, scale: float = 1.0) ->
 )
 def test_the_task_is_told_in_a_line(targets: Tensor, task: TaskType, outputs: int, line: str) -> None:
     assert described(splits(targets, task, outputs)) == line
+
+
+def test_the_line_says_of_how_many_documents_the_judging_set_is() -> None:
+    data = splits(torch.zeros(6, 5), LANGUAGE_MODEL, 9)
+    judged = replace(data.judge, documents=torch.tensor([4, 4, 8, 1, 1, 8]))
+    line = "language_model, 9 tokens, 5 in a sequence, judged by 3 documents"
+    assert described(replace(data, judge=judged)) == line
 
 
 def test_data_that_gives_no_cause_raises_no_doubt() -> None:

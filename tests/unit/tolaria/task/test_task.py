@@ -38,6 +38,23 @@ def test_scores_are_bounded_however_wrong_a_prediction_is(kind: str, worst: floa
     assert torch.allclose(make_task(data).scores(right, targets), torch.zeros(20))
 
 
+def test_a_token_counts_no_worse_than_two_uniform_guesses_and_the_share_beyond_is_told() -> None:
+    targets = torch.zeros(1, 4, dtype=torch.int64)
+    part = Split(torch.zeros(1, 4), targets)
+    task = make_task(Splits(train=part, judge=part, test=part, task=TaskType.TASK_TYPE_LANGUAGE_MODEL, outputs=3))
+    # The right token is so many nats behind each of the two others.
+    behind = torch.tensor([0.0, 1.0, 1.2, 5.0])
+    outputs = torch.zeros(1, 4, 3)
+    outputs[..., 1:] = behind.view(1, 4, 1)
+    nats = torch.log1p(2 * behind.exp())
+    assert [bool(lost) for lost in nats > log(3)] == [False, True, True, True]
+    assert [bool(lost) for lost in nats > 2 * log(3)] == [False, False, False, True]
+    scores, share = task.clipped_scores(outputs, targets)
+    assert float(share) == 0.25
+    assert float(scores) == pytest.approx(float(nats.clamp(max=2 * log(3)).mean()))
+    assert torch.equal(scores, task.scores(outputs, targets))
+
+
 def test_a_regression_score_is_clipped_at_a_constant_of_the_training_data() -> None:
     data = splits("REGRESSION")
     task = make_task(data)

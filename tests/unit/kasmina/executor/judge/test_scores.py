@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from esper.kasmina.executor.judge.scores import interference, judge, judge_scores, paired, probe
+from esper.kasmina.executor.judge.scores import evaluate_stack, interference, judge, judge_scores, paired, probe
 
 
 def grown(rig, host="noisy mlp"):
@@ -24,6 +24,61 @@ def test_a_difference_favours_the_lower_score():
     assert score.variance == pytest.approx(torch.tensor([0.1, 0.0, 0.3]).double().var().item(), rel=1e-6)
     assert score.samples == 3
     assert math.isnan(paired(torch.ones(1).double(), torch.ones(1).double()).variance)
+
+
+def test_an_error_by_documents_is_that_of_their_sums():
+    difference = torch.tensor([0.5, 0.1, 0.3, -0.2, 0.4, 0.1]).double()
+    documents = torch.tensor([7, 7, 2, 2, 2, 9])
+    score = paired(difference, torch.zeros(6).double(), documents)
+    mean = 1.2 / 6
+    sums = [0.6 - 2 * mean, 0.5 - 3 * mean, 0.1 - mean]
+    assert score.documents == 3
+    assert score.standard_error == pytest.approx(math.sqrt(3 / 2 * sum(each**2 for each in sums)) / 6)
+    assert score.variance == pytest.approx(float(difference.var()))
+
+
+def test_an_error_by_documents_of_one_sample_each_is_the_usual_one():
+    difference = torch.randn(50, generator=torch.Generator().manual_seed(1)).double()
+    score = paired(difference, torch.zeros(50).double(), torch.randperm(50))
+    assert score.standard_error == pytest.approx(math.sqrt(score.variance / 50))
+
+
+def test_samples_that_stand_in_a_document_twice_tell_nothing_new():
+    difference = torch.randn(40, generator=torch.Generator().manual_seed(1)).double()
+    once = paired(difference, torch.zeros(40).double(), torch.arange(40))
+    twice = paired(difference.repeat(2), torch.zeros(80).double(), torch.arange(40).repeat(2))
+    assert twice.standard_error == pytest.approx(once.standard_error)
+    assert twice.samples == 80
+    assert math.sqrt(twice.variance / 80) < 0.72 * once.standard_error
+
+
+def test_a_single_document_has_no_error():
+    score = paired(torch.randn(9).double(), torch.zeros(9).double(), torch.zeros(9, dtype=torch.int64))
+    assert score.documents == 1
+    assert math.isnan(score.standard_error)
+
+
+def test_samples_without_documents_are_their_own_and_say_nothing_of_them():
+    score = paired(torch.randn(9).double(), torch.zeros(9).double())
+    assert not score.HasField("documents")
+    assert not score.HasField("standard_error")
+
+
+@pytest.mark.parametrize("kind", ["twin", "stack"])
+def test_the_judges_count_the_documents_of_the_task(rig, kind):
+    run = grown(rig) if kind == "twin" else rig("transformer")
+    count = 32 if kind == "twin" else 16
+    run.task.judge_documents = torch.arange(count) // 4
+    if kind == "twin":
+        result = judge(run.arm, run.executor.twin, run.arm.grafts[0], run.task, look=1, key=1)
+        assert result.muted.documents == 8
+        score = result.twin
+    else:
+        run.stack()
+        run.train(2)
+        score = evaluate_stack(run.arm, run.executor.twin, run.task, step=2, key=1).twin
+    assert (score.samples, score.documents) == (count, count // 4)
+    assert score.standard_error > 0.0
 
 
 def test_a_look_compares_twin_grown_and_muted_sample_by_sample(rig):

@@ -9,6 +9,7 @@ from torch import nn
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.stacks.run import Run, find_runs, named_run
 from tests.unit.kasmina.executor.stacks.hosts import Block, Config, Decoder, Experts, ResNet, decoder
+from tests.unit.tolaria.vision_hosts import resnet, vit
 
 TOKENS = torch.randn(2, 5, 8)
 IMAGES = torch.randn(2, 3, 6, 6)
@@ -22,6 +23,38 @@ def test_the_blocks_of_a_decoder_are_a_run() -> None:
 
 def test_the_equal_tail_of_a_stage_is_a_run() -> None:
     assert find_runs(ResNet(), IMAGES)[0] == [Run("layer1", 1, 3)]
+
+
+def test_rates_of_stochastic_depth_that_rise_from_an_identity_set_no_blocks_apart() -> None:
+    model = vit((1, 8, 8), 10, depth=4)
+    assert isinstance(model.blocks[0].drop_path1, nn.Identity)  # type: ignore[union-attr,index]
+    assert find_runs(model, torch.rand(2, 1, 8, 8))[0] == [Run("blocks", 0, 4)]
+    model.blocks[0].drop_path1 = nn.Linear(24, 24)  # type: ignore[union-attr,index]
+    assert find_runs(model, torch.rand(2, 1, 8, 8))[0] == [Run("blocks", 1, 4)]
+
+
+def test_the_tail_of_each_stage_is_a_run_of_its_own() -> None:
+    runs, _ = find_runs(resnet((1, 8, 8), 10, (3, 4)), torch.rand(2, 1, 8, 8))
+    assert runs == [Run("layer1", 1, 3), Run("layer2", 1, 4)]
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_the_layers_of_torchs_own_encoder_are_a_run(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=norm_first)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 3, enable_nested_tensor=False), nn.Linear(8, 4))
+    assert find_runs(model, TOKENS)[0] == [Run("0.layers", 0, 3)]
+
+
+def test_what_follows_a_pattern_goes_with_its_block_and_what_counts_a_position_by_an_unknown_name_is_refused() -> None:
+    blocks = [Block(config := Config(4), index) for index in range(4)]
+    for index, block in enumerate(blocks):
+        block.shift_size, block.window_size = (0, 2)[index % 2], 4
+    model = Decoder(list(blocks), config)
+    assert find_runs(model, TOKENS)[0] == [Run("layers", 0, 4)]
+    for index, block in enumerate(blocks):
+        block.depth_scale = 1 / (1 + index)
+    (refusal,) = find_runs(model, TOKENS)[1]
+    assert refusal.reason == "blocks 0 and 1 differ in depth_scale: 1.0 and 0.5"
 
 
 def test_experts_beside_each_other_are_no_run() -> None:

@@ -57,3 +57,26 @@ def test_a_number_too_large_for_float32_is_told_from_an_infinite_one() -> None:
     with pytest.raises(ConfigError, match=r"here: -1e.39': too large for float32"):
         single_precision("here", torch.tensor([0.0, -1e39], dtype=torch.float64))
     assert single_precision("here", torch.tensor([float("inf")], dtype=torch.float64)).isinf().all()
+
+
+def test_documents_follow_their_samples_and_are_part_of_the_data() -> None:
+    labels, documents = torch.arange(10) % 2, torch.arange(10) // 3
+    split = Split(torch.zeros(10, 2), labels, documents)
+    taken = split.take(torch.tensor([9, 0, 4]))
+    assert taken.documents is not None
+    assert taken.documents.tolist() == [3, 0, 1]
+    assert (split.document_count, Split(split.inputs, labels).document_count) == (4, None)
+    digests = set()
+    for each in (None, documents, documents.flip(0)):
+        part = Split(torch.zeros(10, 2), labels.to(torch.int32), each)
+        data = Splits(train=part, judge=part, test=part, task=CLASSIFICATION, outputs=2)
+        assert (data.judge.documents is None) is (each is None)
+        digests.add(data.to(torch.device("cpu")).digest())
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("documents", [torch.arange(9), torch.arange(10).float(), torch.arange(10).view(10, 1)])
+def test_documents_that_name_none_for_each_sample_are_refused(documents: torch.Tensor) -> None:
+    part = Split(torch.zeros(10, 2), torch.arange(10) % 2, documents)
+    with pytest.raises(ConfigError, match="expected the whole number of a document for each of 10 rows"):
+        Splits(train=part, judge=part, test=part, task=CLASSIFICATION, outputs=2)

@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.task.data import Splits
+from esper.tolaria.task.data.splitting import JUDGE_SHARE
 from esper.tolaria.task.data.stream import (
-    HELD_OUT_DOCUMENTS,
-    STRETCH_SEQUENCES,
+    CHEAP_SHARE,
+    JUDGE_DOCUMENTS,
+    LONGEST_STRETCH,
+    SHORTEST_STRETCH,
+    STRETCHES,
+    TEST_DOCUMENTS,
     Corpus,
     TokenStream,
     split_by_document,
@@ -46,15 +51,32 @@ def test_no_document_is_in_two_sets_and_none_is_lost_to_training() -> None:
     judge, test, train = documents(splits.judge.inputs), documents(splits.test.inputs), drawn(splits)
     assert not judge & test
     assert not train & (judge | test)
-    assert len(train) == 200 - 2 * HELD_OUT_DOCUMENTS
+    assert len(train) == 200 - int(200 * JUDGE_SHARE) - TEST_DOCUMENTS
     assert (splits.task, splits.outputs) == (TaskType.TASK_TYPE_LANGUAGE_MODEL, 200)
 
 
 def test_the_sets_hold_the_sequences_asked_for_and_a_few_documents_at_least() -> None:
-    splits = split_by_document(corpus([900] * 400), context=8, held_out=40, seed=1)
-    assert len(splits.judge) == len(splits.test) == 40
-    assert len(documents(splits.judge.targets)) > HELD_OUT_DOCUMENTS // 2
-    assert splits.sizes["train"] == (400 - 2 * HELD_OUT_DOCUMENTS) * 900 // 9
+    splits = split_by_document(corpus([900] * 600), context=8, held_out=140, seed=1)
+    assert len(splits.judge) == len(splits.test) == 140
+    assert splits.judge.document_count == JUDGE_DOCUMENTS
+    assert splits.test.document_count == TEST_DOCUMENTS
+    assert splits.sizes["train"] == (600 - JUDGE_DOCUMENTS - TEST_DOCUMENTS) * 900 // 9
+
+
+def test_more_documents_are_judged_where_they_cost_little_of_the_text_up_to_one_a_sequence() -> None:
+    splits = split_by_document(corpus([90] * 9000), context=8, held_out=300, seed=1)
+    assert (splits.judge.document_count, splits.test.document_count) == (300, TEST_DOCUMENTS)
+    cheap = split_by_document(corpus([90] * 4000), context=8, held_out=300, seed=1).judge.document_count
+    assert cheap == int(4000 * CHEAP_SHARE) == 200
+
+
+def test_each_document_gives_as_many_sequences_as_the_others_where_it_has_them() -> None:
+    splits = split_by_document(corpus([18, 90, 9000] * 200), context=8, held_out=400, seed=1)
+    counts = splits.judge.targets.mode().values.bincount()
+    of_each = {size: counts[size::3][counts[size::3] > 0].tolist() for size in range(3)}
+    assert set(of_each[0]) <= {1, 2, 3}
+    assert max(of_each[1] + of_each[2]) - min(of_each[2]) <= 2
+    assert sum(map(len, of_each.values())) >= JUDGE_DOCUMENTS - 5
 
 
 def test_a_set_takes_no_more_than_its_share_however_many_sequences_are_asked_for() -> None:
@@ -130,6 +152,43 @@ def test_a_text_too_short_for_its_sets_is_one_clear_line(lengths: list[int], con
 
 
 def test_a_single_document_is_cut_into_stretches_and_several_are_left_whole() -> None:
-    length = STRETCH_SEQUENCES * 9
+    length = SHORTEST_STRETCH * 9
     assert with_stretches(np.zeros(1, dtype=np.int64), 2 * length + 1, 8).tolist() == [0, length, 2 * length]
     assert with_stretches(np.array([0, 5]), 2 * length, 8).tolist() == [0, 5]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "stretch"),
+    [(100, SHORTEST_STRETCH), (8 * STRETCHES, 8), (99 * STRETCHES, LONGEST_STRETCH)],
+)
+def test_stretches_are_many_enough_to_judge_by_and_as_long_as_that_allows(sequences: int, stretch: int) -> None:
+    starts = with_stretches(np.zeros(1, dtype=np.int64), sequences * 9, 8)
+    assert starts[1] == stretch * 9
+
+
+def test_a_sequence_is_of_the_document_that_most_of_what_is_predicted_lies_in() -> None:
+    text = corpus([3, 9, 2, 4, 6])
+    stream = TokenStream(text, np.array([0, 1, 3, 4]), context=4)
+    # Laid end to end: 000 111111111 3333 444444; what is predicted follows a position.
+    expected = {0: 0, 1: 1, 2: 1, 9: 1, 10: 3, 11: 3, 13: 3, 14: 4, 17: 4}
+    assert stream.documents_at(np.array([*expected])).tolist() == [*expected.values()]
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=30), st.integers(1, 12), st.data())
+def test_no_other_document_has_more_of_a_sequence(lengths: list[int], context: int, data: st.DataObject) -> None:
+    text = corpus(lengths)
+    stream = TokenStream(text, np.arange(len(lengths)), context)
+    if stream.tokens > context:
+        position = np.array([data.draw(st.integers(0, stream.tokens - context - 1))])
+        counts = stream.sequences(position).targets[0].bincount()
+        assert counts[stream.documents_at(position)] == counts.max()
+
+
+def test_held_out_sequences_know_their_documents_and_training_needs_none() -> None:
+    splits = split_by_document(corpus([30] * 400), context=8, held_out=60, seed=1)
+    for split in (splits.judge, splits.test):
+        assert split.documents is not None
+        of_each = [row.mode().values for row in split.targets]
+        assert split.documents.tolist() == [int(document) for document in of_each]
+    assert splits.judge.document_count == 60
+    assert splits.train.documents is None

@@ -11,7 +11,7 @@ import pytest
 from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, open_source
-from esper.tolaria.task.data.stream import STRETCH_SEQUENCES
+from esper.tolaria.task.data.stream import SHORTEST_STRETCH
 from esper.tolaria.task.data.text import BYTE, _places, found_files
 from esper.tolaria.task.data.token_file import TokenFile
 from esper.tolaria.task.randomness import generator
@@ -58,7 +58,7 @@ def test_hidden_and_empty_files_are_left_out_and_a_pattern_leaves_out_others(tmp
 
 
 def test_a_file_without_marks_is_cut_into_stretches(tmp_path: Path) -> None:
-    stretch = STRETCH_SEQUENCES * 9
+    stretch = SHORTEST_STRETCH * 9
     text = "".join(chr(97 + number) * stretch for number in range(26))
     sets = letters(load(write(tmp_path, {"book.txt": text}) / "book.txt"))
     assert not sets["judge"] & sets["test"]

@@ -1,0 +1,220 @@
+"""Whether two arms fit: what they need at their peak, what is free, and what follows.
+
+Live: both on the device. In bursts: one of them at a time, while the other waits in host memory. Refused: not even the
+grown arm alone has room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.memory.footprint import (
+    Held,
+    Precision,
+    StepBytes,
+    evaluation_bytes,
+    held_by,
+    step_bytes,
+)
+from esper.kasmina.executor.memory.free import Free
+from esper.kasmina.executor.passes.task import Task
+
+LIVE, BURSTS, REFUSED, AUTO = "live", "bursts", "refused", "auto"
+# Rounding and holes of an allocator, beside what tensors hold.
+SLACK = 0.05
+REMEDY = "give a smaller --batch-size, a larger --accumulate, repeat a part of the run, or checkpoint activations"
+GIB = 2**30
+FreeMemory = Callable[[torch.device], Free]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """Peaks in bytes."""
+
+    live: int
+    """Of the device, with both arms on it."""
+    bursts: int
+    """Of the device, with one arm at a time."""
+    waiting: int
+    """Of host memory, for the arm that waits; both for the moment of a change."""
+    alone: int
+    """Of the device, for the grown arm without any twin."""
+    now: int
+    """Held now by what the forecast counts."""
+    passed_samples: int
+    """Samples that were passed to measure it, forward and backward."""
+    judged_samples: int
+    """Samples that were passed forward only."""
+
+    def figures(self) -> dict[str, int]:
+        return {
+            "predicted_live_bytes": self.live,
+            "predicted_bursts_bytes": self.bursts,
+            "predicted_alone_bytes": self.alone,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """How the twin lives, or that there is none, and why."""
+
+    mode: str
+    why: str
+    predicted_bytes: int | None = None
+    """The peak under this mode; of the grown arm alone where it is refused."""
+    free_bytes: int | None = None
+    """What both arms may take: what is free, and what the run's own arm holds already."""
+    forecast: Forecast | None = None
+
+    def figures(self) -> dict[str, int | None]:
+        found: dict[str, int | None] = {"predicted_bytes": self.predicted_bytes, "free_bytes": self.free_bytes}
+        return found | (dict(self.forecast.figures()) if self.forecast is not None else {})
+
+
+def foresee(
+    arm: TrainingArm,
+    task: Task,
+    *,
+    added: Held,
+    samples: int,
+    key: int,
+    blocks: tuple[nn.Module, ...] = (),
+    gradient_rows: int = 0,
+    precision: Precision,
+) -> Forecast:
+    """Adds what the graft will to what the arm holds; `blocks` are those of a run that are repeated.
+
+    For these the arm's step is measured by passes of a few samples. A seed adds little, so activations are left out.
+    """
+    twin = held_by(arm)
+    step, judged = StepBytes(peak=twin.gradients), (0, 0)
+    if blocks:
+        step = step_bytes(arm, task, samples, key=key, block=blocks[-1], precision=precision)
+        judged = evaluation_bytes(arm, task, key=key)
+    return combine(
+        twin,
+        twin + added,
+        step=step,
+        added_gradients=added.gradients,
+        blocks=len(blocks),
+        judged=judged,
+        rows=gradient_rows,
+        graphs=_graph_bytes(arm.device),
+    )
+
+
+def combine(
+    twin: Held,
+    grown: Held,
+    *,
+    step: StepBytes,
+    added_gradients: int,
+    blocks: int,
+    judged: tuple[int, int],
+    rows: int,
+    graphs: int,
+) -> Forecast:
+    """The peaks: one arm steps, or is judged, while the other one holds what it holds."""
+    grown_step = step.peak + max(blocks * step.block, added_gradients)
+    # Graphs that were captured hold activations of their own, for each arm; rows are microbatches' gradients.
+    twin_kept = graphs + rows * twin.gradients
+    grown_kept = twin_kept * grown.weights // max(1, twin.weights)
+    kept = twin_kept + grown_kept
+    live = max(
+        grown.parked + twin.total + grown_step,
+        grown.total + twin.parked + step.peak,
+        grown.total + twin.total + judged[0],
+    )
+    alone = max(grown.parked + grown_step, grown.total + judged[0])
+    bursts = max(alone, twin.parked + step.peak, 2 * twin.parked + twin.gradients)
+    return Forecast(
+        live=_with_slack(live + kept),
+        bursts=_with_slack(bursts + kept),
+        waiting=grown.total + twin.parked,
+        alone=_with_slack(alone + grown_kept),
+        now=twin.total + twin_kept,
+        passed_samples=step.samples,
+        judged_samples=judged[1],
+    )
+
+
+def decide(wish: str, forecast: Forecast, free: Free, host: Free | None) -> Decision:
+    """What the wish comes to; `host` is what host memory has, None where the device is the host."""
+    if free.size_bytes is None:
+        mode = BURSTS if wish == BURSTS else LIVE
+        return _decision(mode, f"what is free is not known: {free.source}", forecast, None)
+    room = free.size_bytes + forecast.now
+    needs = {LIVE: forecast.live, BURSTS: forecast.bursts + (forecast.waiting if host is None else 0)}
+    has_host = host is None or host.size_bytes is None or host.size_bytes >= forecast.waiting
+    fits = {LIVE: forecast.live <= room, BURSTS: needs[BURSTS] <= room and has_host}
+    told = f"{_gib(room)} to be had ({free.source})"
+    modes = (LIVE, BURSTS) if wish == AUTO else (wish,)
+    for mode in modes:
+        if fits[mode]:
+            asked = "" if wish == AUTO else f", as --twin {wish} asks"
+            return _decision(mode, f"{_needs(mode, forecast)}, {told}{asked}", forecast, room)
+    if forecast.alone > room:
+        why = f"the grown network alone needs {_gib(forecast.alone)} at its peak, {told}; {REMEDY}"
+        return _decision(REFUSED, why, forecast, room)
+    return _decision(
+        REFUSED, f"{_why_not(modes[-1], forecast, host, has_host=has_host)}, {told}; {_way_out(wish)}", forecast, room
+    )
+
+
+def unforeseen(wish: str, why: str) -> Decision:
+    """Where nothing could be predicted, a twin is tried."""
+    return Decision(mode=BURSTS if wish == BURSTS else LIVE, why=f"nothing could be predicted: {why}")
+
+
+def switched(decision: Decision, mode: str, why: str) -> Decision:
+    """The same twin under another mode."""
+    predicted = None if decision.forecast is None else _peak(mode, decision.forecast)
+    return replace(decision, mode=mode, why=why, predicted_bytes=predicted)
+
+
+def _decision(mode: str, why: str, forecast: Forecast, room: int | None) -> Decision:
+    return Decision(mode=mode, why=why, predicted_bytes=_peak(mode, forecast), free_bytes=room, forecast=forecast)
+
+
+def _peak(mode: str, forecast: Forecast) -> int:
+    peaks: Mapping[str, int] = {LIVE: forecast.live, BURSTS: forecast.bursts}
+    return peaks.get(mode, forecast.alone)
+
+
+def _needs(mode: str, forecast: Forecast) -> str:
+    both = f"both arms need {_gib(forecast.live)} at their peak"
+    return both if mode == LIVE else f"{both}, one at a time {_gib(forecast.bursts)}"
+
+
+def _why_not(mode: str, forecast: Forecast, host: Free | None, *, has_host: bool) -> str:
+    if mode == BURSTS and not has_host and host is not None:
+        return (
+            f"{_needs(BURSTS, forecast)}, and the arm that waits {_gib(forecast.waiting)} of host memory, which has "
+            f"{_gib(host.size_bytes or 0)} ({host.source})"
+        )
+    return _needs(mode, forecast)
+
+
+def _way_out(wish: str) -> str:
+    return f"give --twin auto, or: {REMEDY.removeprefix('give ')}" if wish == LIVE else REMEDY
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB // 100 else f"{size / 2**20:.2f} MiB"
+
+
+def _with_slack(size: int) -> int:
+    return int(size * (1 + SLACK))
+
+
+def _graph_bytes(device: torch.device) -> int:
+    """What captured graphs keep in pools of their own."""
+    if device.type != "cuda":
+        return 0
+    segments = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    return sum(segment["total_size"] for segment in segments if tuple(segment.get("segment_pool_id", (0, 0))) != (0, 0))
