@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from dataclasses import dataclass
 
+from esper.core.growth import stack_life_steps
 from esper.leyline import IncubationMode, IssuedCommand, SeedStage, SlotKind, TamiyoRunSpec, TriggerSettings
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.trigger import Trigger, resolve
@@ -58,10 +58,7 @@ class RunContext:
         """Steps from a decision to germinate until its seed's fate is carried out; a stack then has a recovery left."""
         life = self.spec.life
         if self.grows_stacks:
-            longest = math.floor(life.stack.window_fraction * self.spec.total_steps)
-            recovery = min(life.stack.recovery_steps, longest)
-            window = min(longest, math.ceil(life.stack.window_recoveries * recovery))
-            return window + recovery + 4 * life.reaction_steps
+            return stack_life_steps(life, self.spec.total_steps)
         incubates = life.incubation == IncubationMode.INCUBATION_MODE_SHADOW
         return life.window_steps + (life.incubation_steps if incubates else 0) + 4 * life.reaction_steps
 

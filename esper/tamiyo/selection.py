@@ -6,7 +6,8 @@ best one. Every candidate is kept with its score or with the reason why it is ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esper.leyline import (
@@ -249,12 +250,19 @@ def _restriction(blueprint: Blueprint, named: Sequence[str]) -> str | None:
 
 
 def select_stack(packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
-    """The first run of blocks, in forward order, that may still become deeper, and by how much."""
+    """Of the runs of blocks that may still become deeper the one tried least, the first in forward order; how much."""
     stacks = [slot for slot in context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
     ordered = sorted(stacks, key=lambda slot: (slot.order, slot.slot_id))
     candidates = tuple(_stack_candidate(slot, i, packet, context, catalog) for i, slot in enumerate(ordered))
     open_ = [item for item in candidates if not item.excluded]
-    return Selection(candidates=candidates, chosen=open_[0] if open_ else None)
+    tried = Counter(seed.slot_id for seed in packet.seeds)
+    chosen = min(open_, key=lambda item: tried[item.slot.slot_id], default=None)
+    return Selection(candidates=candidates, chosen=chosen)
+
+
+def _stack_blueprints(context: RunContext) -> Collection[str]:
+    """What a run of blocks may grow by: what the run names, or both."""
+    return {DOUBLE, PART}.intersection(context.trigger.blueprint_ids) or {DOUBLE, PART}
 
 
 def _stack_candidate(
@@ -266,14 +274,20 @@ def _stack_candidate(
     target = context.trigger.target_depth
     most = depth if target is None else min(depth, target - depth)
     closed = _closure(slot.slot_id, packet) or (f"{DEEP}: it has {depth} of {target} blocks" if most < 1 else "")
+    named = _stack_blueprints(context)
     for blocks in range(max(1, most), 0, -1):
-        values = {} if blocks == depth else {"blocks": float(blocks)}
-        blueprint = catalog.get(PART if values else DOUBLE)
+        is_double = blocks == depth and DOUBLE in named
+        values = {} if is_double else {"blocks": float(blocks)}
+        blueprint = catalog.get(DOUBLE if is_double else PART)
         price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
         costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
         excluded = closed or objection(packet, context, **costs) or ""
         if closed or not excluded:
             break
+        if PART not in named:
+            break
+    if not excluded and blueprint.blueprint_id not in named:
+        excluded = f"{blocks} more blocks need {PART}, which isn't among the blueprints that the run names"
     return Candidate(
         slot=slot,
         position=position,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ class TrainConfig:
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
     target_depth: int | None = _setting("growth", None, "blocks at the end; default: as many as the judge keeps")
-    stack_margin: float = _setting("growth", 0.002, "gain that a stack must exceed, in the score's unit (nats a token)")
+    stack_margin: float = _setting(
+        "growth", 0.002, "gain that a stack must exceed: nats a token, Brier, or shares of the variance"
+    )
     stack_error_rate: float = _setting(
         "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
     )
@@ -235,11 +238,13 @@ _NOT_NEGATIVE = (
     *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
     *("max_seeds", "checkpoint_every_epochs", "stack_margin"),
 )
+_FINITE = ("weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
 _POSITIVE = ("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
     *((key, *_at_least(0)) for key in _NOT_NEGATIVE),
     *((key, *_positive()) for key in _POSITIVE),
+    *((key, isfinite, "must be a finite number") for key in _FINITE),
     ("hidden", lambda widths: all(width >= 1 for width in widths), "every width must be at least 1"),
     ("dropout", *_share(0.0, 0.95)),
     ("momentum", *_share(0.0, 0.9999)),

@@ -15,6 +15,7 @@ from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.plane import connected
 from esper.tolaria.plane.stack_growth import check_stacks
+from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import Prepared, prepare
@@ -32,6 +33,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         try_stacks(run)
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
+        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
     lines = [
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
         f"task: {run.task_line}",

@@ -23,6 +23,7 @@ from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl, Opening
 from esper.tolaria.plane.plane import Plane, connected
 from esper.tolaria.plane.stack_growth import check_stacks
+from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
 from esper.tolaria.record.observer import Notice, Observer, Observers
@@ -96,6 +97,7 @@ def grow(
         try_stacks(run)
         check_blueprints(config.blueprints, run.manifest())
         check_stacks(config, run.manifest(), run.executor.refused_runs)
+        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
         try_host(run)
     if config.checkpoint_every_epochs and not options.resume:
         tried_checkpoint(run)

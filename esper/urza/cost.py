@@ -31,6 +31,26 @@ class Cost:
     parameters: int
     forward_macs: int
 
+    @property
+    def training_macs(self) -> int:
+        """For one sample: forward, and as much again for the gradients of weights and of inputs each."""
+        return 3 * self.forward_macs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Bytes that a network and its twin hold from step to step; activations depend on the batch and are measured."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    twin: int
+    """All three of the never-grafted copy, while it stands; it is given up with the verdict."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.twin
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Account:
@@ -87,10 +107,17 @@ def cost(
     return FORMULAS[blueprint.blueprint_id](shape, parameters)
 
 
-def bytes_per_parameter(manifest: HostManifest) -> int:
-    """A parameter, its gradient, and what the optimiser keeps for it."""
+def memory(manifest: HostManifest, *, parameters: int, added: int, has_twin: bool) -> Memory:
+    """Memory of a network of `parameters` after a graft of `added`, and of its twin if it gets one."""
     dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
-    return BYTES.get(dtype.removeprefix("torch."), 4) * (2 + OPTIMIZER_STATES.get(manifest.optimizer_family, 2))
+    size, states = BYTES.get(dtype.removeprefix("torch."), 4), OPTIMIZER_STATES.get(manifest.optimizer_family, 2)
+    weights = (parameters + added) * size
+    return Memory(
+        weights=weights,
+        gradients=weights,
+        optimizer=weights * states,
+        twin=parameters * size * (2 + states) if has_twin else 0,
+    )
 
 
 def forecast_training_macs(run: Account, *, added_macs: int) -> int:

@@ -103,3 +103,23 @@ def test_a_run_killed_inside_a_stacks_window_resumes_to_the_same_weights(tmp_pat
     resumed = train(tmp_path / "killed", *arguments, "--resume")
     assert resumed["weights_digest"] == whole["weights_digest"]
     assert resumed["growth"] == whole["growth"]
+
+
+@pytest.mark.slow
+def test_a_twin_in_bursts_ends_in_the_same_weights_as_a_live_one_also_killed_and_resumed(
+    tmp_path: Path, text: Path
+) -> None:
+    arguments = flags(text, *SHORT, *LOOSE, "--steps-per-epoch", "10")
+    whole = train(tmp_path / "whole", *arguments, "--twin", "live")
+    judged = [e["step"] for e in events(tmp_path / "whole", "gate") if e["gate"] == "G4_SYSTEM_IMPACT"]
+    with training(tmp_path / "killed", *arguments, "--twin", "bursts") as process:
+        wait_for_step(process, tmp_path / "killed", judged[-1] - 10)
+        process.kill()
+        process.wait()
+    resumed = train(tmp_path / "killed", *arguments, "--twin", "bursts", "--resume")
+    for name in ("weights_digest", "growth", "training_macs_by_use", "test_loss"):
+        assert resumed[name] == whole[name], name
+    assert [twin["mode"] for twin in resumed["memory"]["twins"]] == ["bursts"]
+    (told,) = events(tmp_path / "whole", "memory")[:1]
+    assert told["mode"] == "live"
+    assert told["predicted_bytes"] < told["free_bytes"]

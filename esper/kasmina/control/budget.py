@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from esper.kasmina.control.lifecycle import FOSSILIZED
-from esper.leyline import KasminaRunSpec, KasminaRunState
-from esper.urza.cost import Account, Cost, bytes_per_parameter, forecast_training_macs
+from esper.leyline import JudgeMode, KasminaRunSpec, KasminaRunState
+from esper.urza.cost import Account, Cost, forecast_training_macs, memory
+from esper.urza.stack_cost import forecast_stack_macs, stack_account
 
 
-def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> str | None:
+def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, is_stack: bool = False) -> str | None:
     """Which limit one more seed of this cost would break, or None."""
     budget = spec.budget
-    parameters = spec.manifest.parameters + state.growth.added_parameters + cost.parameters
+    present = spec.manifest.parameters + state.growth.added_parameters
+    parameters = present + cost.parameters
+    has_twin = spec.life.judge == JudgeMode.JUDGE_MODE_TWIN
+    held = memory(spec.manifest, parameters=present, added=cost.parameters, has_twin=has_twin)
     kept_macs = sum(seed.state.forward_macs for seed in state.seeds if seed.state.stage == FOSSILIZED)
     forward_macs = spec.manifest.forward_macs + kept_macs
     spent = (
         ("max_seeds", state.growth.germinated + 1),
         ("max_parameters", parameters),
         ("max_forward_macs", forward_macs + cost.forward_macs),
-        ("max_training_macs", _forecast(spec, state, forward_macs, cost)),
-        ("max_memory_bytes", parameters * bytes_per_parameter(spec.manifest)),
+        ("max_training_macs", _forecast(spec, state, forward_macs, cost, is_stack)),
+        ("max_memory_bytes", held.total),
     )
     for name, value in spent:
         if budget.HasField(name) and value > getattr(budget, name):
@@ -26,8 +30,19 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost) -> 
     return None
 
 
-def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost) -> int:
+def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost, is_stack: bool) -> int:
     """Training MACs of the whole run, by the trainer's last account of them; 0 before the first."""
+    if is_stack:
+        seen = [record.evaluations[-1].twin.samples for record in state.seeds if record.evaluations]
+        account = stack_account(
+            spec.life,
+            total_steps=spec.total_steps,
+            training_macs=state.training_macs,
+            steps_done=state.training_macs_step,
+            forward_macs=forward_macs,
+            samples=max([spec.life.min_samples, *seen]),
+        )
+        return forecast_stack_macs(account, [record.state for record in state.seeds], added_macs=cost.forward_macs)
     run = Account(
         training_macs=state.training_macs,
         steps_done=state.training_macs_step,

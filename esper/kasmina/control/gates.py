@@ -273,6 +273,12 @@ def undone(record: SeedRecord, gate: SeedGate, report: DirectiveReport) -> GateE
     )
 
 
+def gave_way(record: SeedRecord, gate: SeedGate, report: DirectiveReport) -> GateEvidence:
+    """The executor has taken the seed out by itself, and says why."""
+    measure = Measure(quantity="room for the grown network")
+    return _failed(_evidence(record, gate, report.step, measure, ""), report.failure)
+
+
 def gain_of(score: PairedScore) -> tuple[float, float]:
     """Mean and standard error, as a seed's state reports them."""
     return score.mean, standard_error(score)

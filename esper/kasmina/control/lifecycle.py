@@ -46,7 +46,7 @@ STACK_NEXT: Mapping[SeedStage, frozenset[SeedStage]] = MappingProxyType(
     {
         **NEXT,
         GERMINATED: frozenset({SHADOWING, CULLED, TERMINATED}),
-        FOSSILIZED: frozenset(),
+        FOSSILIZED: frozenset({CULLED}),  # only where the executor had no room for it while its twin was still there
     }
 )
 

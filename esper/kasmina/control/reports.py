@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 
 from esper.core.enums import short_name
-from esper.kasmina.control import gates, moves, stack_course
+from esper.kasmina.control import gates, lifecycle, moves, stack_course
 from esper.kasmina.control.lifecycle import CULLED, EMBARGOED, GERMINATED, RESETTING
 from esper.kasmina.control.turn import Turn
 from esper.kasmina.metrics import DIRECTIVE_FAILED, RESET_INCOMPLETE
@@ -22,10 +22,21 @@ from esper.leyline import (
     HealthStatus,
     SeedGate,
     SeedRecord,
+    SeedStage,
 )
 
 K = DirectiveKind
 SETUP = frozenset({K.DIRECTIVE_KIND_SNAPSHOT_TWIN, K.DIRECTIVE_KIND_BUILD, K.DIRECTIVE_KIND_ATTACH})
+GATES: Mapping[SeedStage, SeedGate] = MappingProxyType(
+    {
+        GERMINATED: SeedGate.SEED_GATE_G0_SANITY,
+        lifecycle.TRAINING: SeedGate.SEED_GATE_G1_GRADIENT_HEALTH,
+        lifecycle.BLENDING: SeedGate.SEED_GATE_G2_STABILITY,
+        lifecycle.SHADOWING: SeedGate.SEED_GATE_G3_INTERFACE,
+        lifecycle.PROBATIONARY: SeedGate.SEED_GATE_G4_SYSTEM_IMPACT,
+    }
+)
+"""The gate by which a seed leaves each stage."""
 FAIL = GateVerdict.GATE_VERDICT_FAIL
 Handler = Callable[[Turn, SeedRecord, DirectiveReport], None]
 
@@ -34,6 +45,8 @@ def take_report(turn: Turn, report: DirectiveReport) -> None:
     """Read one report."""
     record = turn.find(report.seed_id)
     if record is not None and not _settle(record, report):
+        if _is_own_doing(report):
+            _gave_way(turn, record, report)
         return
     if not report.succeeded:
         kind = short_name(K, report.kind)
@@ -49,6 +62,24 @@ def _settle(record: SeedRecord, report: DirectiveReport) -> bool:
             del record.pending[index]
             return True
     return False
+
+
+def _is_own_doing(report: DirectiveReport) -> bool:
+    """Whether the executor put the twin in without an order, because the grown network had no room to go on."""
+    return report.kind == K.DIRECTIVE_KIND_INSTALL_TWIN and report.succeeded and bool(report.failure)
+
+
+def _gave_way(turn: Turn, record: SeedRecord, report: DirectiveReport) -> None:
+    """The seed is out of the host already: its gate fails, so that it is culled; one that is being kept is at once."""
+    is_being_kept = any(directive.kind == K.DIRECTIVE_KIND_DROP_TWIN for directive in record.pending)
+    if record.state.stage not in GATES and not is_being_kept:
+        return
+    kind = short_name(K, report.kind)
+    turn.tell(DIRECTIVE_FAILED, f"{kind} unasked: {report.failure}", seed_id=report.seed_id, kind=kind)
+    if is_being_kept:
+        moves.cull(turn, record, record.state.command_id, report.failure)
+    elif record.state.verdict != FAIL:
+        turn.note(record, gates.gave_way(record, GATES[record.state.stage], report))
 
 
 def _setup(turn: Turn, record: SeedRecord, report: DirectiveReport) -> None:

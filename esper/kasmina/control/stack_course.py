@@ -57,10 +57,15 @@ def plan_problem(turn: Turn, graft_step: int) -> str | None:
     if not turn.has_twins:
         return "a stack is judged against its twin; this run judges muted seeds"
     try:
-        _plan(turn, graft_step, expected_recovery(turn), turn.state.growth.looks_since_fossil + 1)
+        check_plan(turn, graft_step)
     except ConfigError as error:
         return str(error)
     return None
+
+
+def check_plan(turn: Turn, graft_step: int) -> None:
+    """Raise ConfigError, with what to change, where a stack that is grafted then couldn't be judged."""
+    _plan(turn, graft_step, expected_recovery(turn), turn.state.growth.looks_since_fossil + 1)
 
 
 def order_evaluations(turn: Turn, record: SeedRecord, command_id: str) -> None:

@@ -257,7 +257,7 @@ class SeedExecutor:
             if directive.kind in RUN_WIDE:
                 own.append(directive)
             elif directive.kind in SEED_BOUND and directive.seed_id in self._state.given_up:
-                self._note(directive, step, {}, self._state.given_up[directive.seed_id])
+                self._refuse(directive, step)
             elif (due := due_step(self._state, directive, step)) > step:
                 waiting = SeedDirective()
                 waiting.CopyFrom(directive)
@@ -322,7 +322,6 @@ class SeedExecutor:
         state.steps_done = step
         told = f"memory ran out in step {step + 1}: {why}; the network is again the one without {seed_id}"
         state.given_up[seed_id] = told
-        waiting = [d for d in state.queue if d.seed_id == seed_id and d.kind in SEED_BOUND]
         give_up_grown(state, step)
         settle_in(state)
         state.memory_notes.append(MemoryNote(seed_id=seed_id, step=step, mode=UNDONE, why=told))
@@ -335,9 +334,14 @@ class SeedExecutor:
             failure=told,
         )
         self._reports.append(report)
-        for directive in waiting:
-            self._note(directive, step, {}, told)
         return True
+
+    def _refuse(self, directive: SeedDirective, step: int) -> None:
+        """Of a seed that had no room; what was to judge it goes with it, as what waits for its step does."""
+        if directive.kind == DirectiveKind.DIRECTIVE_KIND_JUDGE:
+            self._state.done.add(directive.directive_id)
+        else:
+            self._note(directive, step, {}, self._state.given_up[directive.seed_id])
 
     def let_twin_wait(self, step: int, why: str) -> None:
         """From now on the twin, which has made `step` steps, makes its steps in bursts. Raises if it can't wait."""

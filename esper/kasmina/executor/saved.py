@@ -20,6 +20,7 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
+from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.memory.forecast import AUTO, BURSTS, LIVE, Decision
 from esper.kasmina.executor.memory.parked import copied_to_host
 from esper.kasmina.executor.passes.trace import trace_forward
@@ -110,6 +111,7 @@ def _restore_arms(state: ExecutorState, data: Mapping[str, Any]) -> None:
         state.twin = state.arm.clone()
         _load_arm(state, state.twin, record, data["twin_seeds"])
         if mode == BURSTS:
+            state.twin_macs = count_macs(state.twin, state.task.probe_inputs())
             state.bursts = Bursts(state.arm, state.twin, pace.get("steps_made", state.steps_done))
         state.twin_decision = Decision(
             mode=mode,

@@ -114,7 +114,10 @@ def end_twin(state: ExecutorState, step: int) -> None:
     state.twin, state.bursts, decision = None, None, state.twin_decision
     peak = state.end_twin_phase()
     if decision is not None:
-        figures: dict[str, int | None] = {"measured_bytes": None if peak is None else peak - state.other_bytes}
+        figures: dict[str, int | None] = {
+            "measured_bytes": None if peak is None else peak - state.other_bytes,
+            "other_bytes": state.other_bytes,
+        }
         why = state.peaks.unmeasured or "peak of both arms, without what was there beside them"
         state.memory_notes.append(MemoryNote(seed_id=state.twin_seed, step=step, mode=ENDED, why=why, figures=figures))
     state.twin_decision, state.twin_seed = None, ""

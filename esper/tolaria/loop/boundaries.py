@@ -206,7 +206,7 @@ class Boundaries:
         session = self._session
         session.progress.history.note_memory(note)
         if note.mode in (REFUSED, UNDONE):
-            session.progress.history.doubt(f"memory decided of {note.seed_id}: {note.why}")
+            session.progress.history.doubt(f"{note.seed_id} was {note.mode} for lack of memory at step {note.step}")
             session.notice("tolaria.out_of_memory", "WARNING", f"{note.seed_id} {note.mode}: {note.why}")
         elif note.mode == BURSTS:
             session.notice("tolaria.twin_waits", "INFO", f"the twin of {note.seed_id} steps in bursts: {note.why}")

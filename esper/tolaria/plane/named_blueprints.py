@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.leyline import Blueprint, HostManifest
-from esper.urza.catalog import Catalog, assigned, misfit
+from esper.urza.catalog import Catalog, assigned, is_stack, misfit
 
 
 def check_blueprints(named: Sequence[str], manifest: HostManifest) -> None:
@@ -29,6 +29,6 @@ def check_blueprints(named: Sequence[str], manifest: HostManifest) -> None:
     takers = assigned([catalog.get(blueprint_id) for blueprint_id in named], list(manifest.slots), manifest.task)
     used = {blueprint.blueprint_id for blueprint in takers.values()}
     for blueprint_id in named:
-        if blueprint_id not in used:
+        if blueprint_id not in used and not is_stack(catalog.get(blueprint_id)):
             remedy = f"gets no slot: {', '.join(sorted(used))} take all that it fits; name it first, or alone"
             raise ConfigError("blueprints", blueprint_id, remedy)

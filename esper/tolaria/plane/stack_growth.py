@@ -51,6 +51,12 @@ def check_stacks(config: TrainConfig, manifest: HostManifest, refused: Sequence[
     """Raise ConfigError where depth is asked for and can't be had; `refused` are lists of blocks that are no runs."""
     if not is_named(config):
         return
+    stack_names = [name for name in config.blueprints if name.startswith(PREFIX)]
+    others = [name for name in config.blueprints if name not in stack_names]
+    if others:
+        remedy = "a run that grows in depth grows nothing else by itself"
+        remedy += f"; leave {', '.join(others)} out" if stack_names else "; name stack.double, or leave the depth open"
+        raise ConfigError("blueprints", config.blueprints, remedy)
     stacks = stacks_of(manifest)
     if not stacks:
         looked_at = "; ".join(refused) or "it has no list of blocks"

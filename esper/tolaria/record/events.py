@@ -4,9 +4,9 @@ Boundaries alone wait for each other, a quarter of a second at most; whatever el
 
 Kinds: run, boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
 number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
-of then), growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes its
-steps, and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every line has
-`time` (UTC), `kind` and, where it has one, `step`.
+of then), growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes
+its steps, and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every
+line has `time` (UTC), `kind` and, where it has one, `step`.
 """
 
 from __future__ import annotations

@@ -110,10 +110,16 @@ class Regression(SplitTask):
 
     def __init__(self, splits: Splits) -> None:
         super().__init__(splits, F.mse_loss, counts_hits=False)
-        self._clip = CLIP_IN_VARIANCES * float(splits.train.targets.var(dim=0, correction=0).mean())
+        self._variance = float(splits.train.targets.var(dim=0, correction=0).mean())
+        self._clip = CLIP_IN_VARIANCES * self._variance
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.float() - targets).square().clamp(max=self._clip).reshape(len(targets), -1).mean(1)
+
+    def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """As shares of the targets' variance, whatever their unit: a margin is to mean the same for all of them."""
+        scores, clipped = super().clipped_scores(outputs, targets)
+        return scores / max(self._variance, torch.finfo(torch.float32).tiny), clipped
 
 
 TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.leyline import Budget
+from esper.leyline import Budget, JudgeMode
 from esper.tamiyo.budget import forecast_training_macs, objection
-from esper.urza.cost import bytes_per_parameter
+from esper.urza.cost import memory
 from tests.unit.tamiyo.builders import context, manifest, packet, spec
 
 
@@ -23,7 +23,7 @@ def test_without_limits_everything_can_be_afforded() -> None:
     [
         ("max_parameters", 502 + 100),
         ("max_forward_macs", 480 + 50),
-        ("max_memory_bytes", (502 + 100) * 16),
+        ("max_memory_bytes", (502 + 100 + 502) * 16),
         ("max_seeds", 1),
     ],
 )
@@ -39,9 +39,16 @@ def test_each_limit_is_kept_exactly_and_named(limit: str, enough: int) -> None:
 
 def test_memory_counts_the_parameter_its_gradient_and_the_optimizer() -> None:
     host = manifest()
-    assert bytes_per_parameter(host) == 4 * (1 + 1 + 2)
+    assert memory(host, parameters=1, added=0, has_twin=False).total == 4 * (1 + 1 + 2)
     host.optimizer_family, host.submodules[0].dtype = "SGD", "torch.bfloat16"
-    assert bytes_per_parameter(host) == 2 * (1 + 1 + 1)
+    assert memory(host, parameters=1, added=0, has_twin=False).total == 2 * (1 + 1 + 1)
+
+
+def test_without_a_twin_one_arm_counts_against_the_memory() -> None:
+    exact = spec(budget=with_budget(max_memory_bytes=(502 + 100) * 16))
+    assert objection(packet(500), context(exact), parameters=100, forward_macs=50) is not None
+    exact.life.judge = JudgeMode.JUDGE_MODE_MUTED
+    assert objection(packet(500), context(exact), parameters=100, forward_macs=50) is None
 
 
 def test_the_forecast_adds_the_rest_of_the_run_the_seed_and_its_twin() -> None:

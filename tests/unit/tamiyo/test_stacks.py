@@ -23,6 +23,7 @@ from esper.leyline import (
     TaskType,
     TriggerSettings,
 )
+from esper.tamiyo.budget import forecast_training_macs
 from esper.tamiyo.commands import issue
 from esper.tamiyo.decide import decide
 from esper.tamiyo.features import coverage, read
@@ -32,6 +33,7 @@ from esper.tamiyo.trigger import updated
 from tests.unit.tamiyo.builders import (
     ALWAYS,
     AUTO,
+    TOTAL_STEPS,
     context,
     first_state,
     life,
@@ -222,3 +224,79 @@ def test_a_change_of_the_steps_replaces_them() -> None:
     before = TriggerSettings(trigger=AUTO, stack_steps=[10, 20])
     assert list(updated(before, TriggerSettings(stack_steps=[30])).stack_steps) == [30]
     assert list(updated(before, TriggerSettings()).stack_steps) == [10, 20]
+
+
+def depths_of(run: TamiyoRunSpec, depth: int, **metrics: Any) -> list[tuple[str, int]]:
+    """What the policy grows at each step of its schedule if every stack is kept: blueprints and depths after them."""
+    found: list[tuple[str, int]] = []
+    seeds: list[Any] = []
+    for step in run.trigger.stack_steps:
+        proposal = proposed(at(step, depth, seeds=seeds, **metrics), run)
+        if not proposal.orders:
+            found.append((proposal.detail, depth))
+            continue
+        (order,) = proposal.orders
+        depth += int(order.values.get("blocks", depth))
+        found.append((order.blueprint.blueprint_id, depth))  # type: ignore[union-attr]
+        seeds.append(stack_seed(seed_id=f"s{len(seeds)}", forward_macs=80, age_steps=200, stage_step=step + 200))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target", "steps", "grown"),
+    [
+        (12, (350, 840), [("stack.double", 6), ("stack.double", 12)]),
+        (8, (350, 840), [("stack.double", 6), ("stack.part", 8)]),
+        (4, (350, 840), [("stack.part", 4), (f"{SLOT}: deep enough: it has 4 of 4 blocks", 4)]),
+        (None, (350, 840), [("stack.double", 6), ("stack.double", 12)]),
+        (3, (350,), [(f"{SLOT}: deep enough: it has 3 of 3 blocks", 3)]),
+    ],
+)
+def test_the_schedule_ends_at_the_target_depth(target: int | None, steps: Any, grown: list[tuple[str, int]]) -> None:
+    run = run_spec(target=target, steps=steps, manifest=host(stack_slot(3)))
+    assert depths_of(run, 3) == grown
+
+
+def test_of_several_runs_the_one_tried_least_grows_first_in_forward_order() -> None:
+    run = run_spec(manifest=host(stack_slot(2), stack_slot(3, "stack:layer4", order=3)))
+    first = proposed(at(400), run)
+    assert first.orders[0].slot_id == SLOT
+    assert proposed(at(900, seeds=[stack_seed()]), run).orders[0].slot_id == "stack:layer4"
+    again = [stack_seed(), stack_seed(seed_id="s2")]
+    again[1].slot_id = "stack:layer4"
+    longer = run_spec(manifest=run.manifest, steps=(10, 20, 30))
+    assert proposed(at(900, seeds=again), longer).orders[0].slot_id == SLOT
+
+
+def under_macs(limit: int, given: SystemStatePacket) -> Proposal:
+    return proposed(given, run_spec(budget=Budget(max_training_macs=limit)))
+
+
+def test_a_training_budget_counts_both_arms_and_judging_shortens_a_stack_and_ends_growth() -> None:
+    given = at(400, depth=4)
+    run = run_spec()
+    whole, three, one = (forecast_training_macs(given, context(run), forward_macs=80 * blocks) for blocks in (4, 3, 1))
+    steps_alone = given.metrics.training_macs * TOTAL_STEPS * (480 + 4 * 80) // (400 * 480)
+    assert whole > steps_alone  # twin and evaluations cost more than the steps that were made before the stack save
+    assert under_macs(whole, given).orders[0].blueprint.blueprint_id == "stack.double"  # type: ignore[union-attr]
+    assert under_macs(whole - 1, given).orders[0].values == {"blocks": 3.0}
+    assert under_macs(three - 1, given).orders[0].values == {"blocks": 2.0}
+    none_left = under_macs(one - 1, given)
+    assert (none_left.action, none_left.reasons) == ("wait", (R.DECISION_REASON_BUDGET,))
+    assert none_left.detail == f"{SLOT}: max_training_macs is {one - 1}, {one} would be needed"
+
+
+def test_blueprints_that_the_run_names_are_the_ones_that_it_grows_by() -> None:
+    def named(*blueprints: str, target: int | None = None) -> Proposal:
+        run = run_spec(target=target)
+        run.trigger.blueprint_ids.extend(blueprints)
+        return proposed(at(400, depth=4), run)
+
+    part = named("stack.part").orders[0]
+    assert (part.blueprint.blueprint_id, part.values) == ("stack.part", {"blocks": 4.0})  # type: ignore[union-attr]
+    assert named("stack.double").orders[0].blueprint.blueprint_id == "stack.double"  # type: ignore[union-attr]
+    both = named("stack.part", "stack.double", target=6).orders[0]
+    assert (both.blueprint.blueprint_id, both.values) == ("stack.part", {"blocks": 2.0})  # type: ignore[union-attr]
+    short = named("stack.double", target=6)
+    assert short.action == "wait"
+    assert short.detail == f"{SLOT}: 2 more blocks need stack.part, which isn't among the blueprints that the run names"

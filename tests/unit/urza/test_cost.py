@@ -4,7 +4,7 @@ import pytest
 
 from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec, SubmoduleSpec, TaskType
 from esper.urza.catalog import Catalog, completed
-from esper.urza.cost import FORMULAS, Cost, bytes_per_parameter, cost
+from esper.urza.cost import FORMULAS, Cost, cost, memory
 
 CATALOG = Catalog.builtin()
 CLASSES = TaskType.TASK_TYPE_CLASSIFICATION
@@ -104,7 +104,19 @@ def test_there_is_a_formula_for_every_blueprint_and_no_other() -> None:
 
 def test_memory_counts_the_gradient_and_the_optimisers_moments() -> None:
     manifest = HostManifest(optimizer_family="Adam", submodules=[SubmoduleSpec(path="fc1", dtype="float32")])
-    assert bytes_per_parameter(manifest) == 16
+    told = memory(manifest, parameters=100, added=50, has_twin=False)
+    assert (told.weights, told.gradients, told.optimizer, told.twin) == (600, 600, 1200, 0)
     manifest.optimizer_family = "SGD"
     manifest.submodules[0].dtype = "torch.bfloat16"
-    assert bytes_per_parameter(manifest) == 6
+    assert memory(manifest, parameters=100, added=0, has_twin=False).total == 600
+
+
+def test_two_arms_hold_what_the_network_and_its_never_grafted_copy_hold() -> None:
+    manifest = HostManifest(optimizer_family="Adam", submodules=[SubmoduleSpec(path="fc1", dtype="float32")])
+    told = memory(manifest, parameters=100, added=50, has_twin=True)
+    assert told.twin == 1600
+    assert told.total == 2400 + 1600
+
+
+def test_training_a_block_costs_three_times_its_forward_pass() -> None:
+    assert Cost(parameters=1, forward_macs=40).training_macs == 120

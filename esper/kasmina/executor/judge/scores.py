@@ -101,7 +101,7 @@ def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int
 
 
 def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, Tensor]:
-    """For each unit of the judging data its score and the share of its tokens that was clipped: float64 [n] on the device."""
+    """For each sample of the judging data its score and the share of it that was clipped: float64 [n] on the device."""
     with arm.measured(key, is_evaluation=True):
         parts = [task.clipped_scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
     scores, clipped = (torch.cat(part).double() for part in zip(*parts, strict=True))

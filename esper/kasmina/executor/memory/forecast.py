@@ -205,7 +205,7 @@ def _way_out(wish: str) -> str:
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB // 100 else f"{size / 2**20:.2f} MiB"
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.2f} MiB"
 
 
 def _with_slack(size: int) -> int:

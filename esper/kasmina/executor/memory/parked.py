@@ -27,7 +27,10 @@ class Parked:
         return sum(content.nbytes() for _, content in self._contents.values())
 
     def take(self, arm: TrainingArm, *, beside: TrainingArm) -> None:
-        """Let the arm wait, as far as it doesn't already; what `beside` owns too stays where it is."""
+        """Let the arm wait, as far as it doesn't already; what `beside` owns too stays where it is.
+
+        So does what NumPy has seen, on the CPU alone: torch never lets go of that.
+        """
         shared = storages(tensors(beside))
         found = storages(tensors(arm)).items()
         taken = {key: storage for key, storage in found if key not in shared | self._contents and storage.resizable()}

@@ -72,6 +72,7 @@ def page(summary: Record, events: Sequence[Record]) -> str:
         _plot(plots.alphas(events)),
         _section("Comparison", _comparison_table(summary)) if summary.get("comparison") else None,
         _plot(plots.step_times(events)),
+        _section("Memory of two arms", _memory_table(summary)) if _twins(summary) else None,
         _section("Why it grew, or waited", _reason_table(events)),
         _section("Gates", _gate_table(events)),
         _section("Commands", _command_table(events)),
@@ -229,6 +230,39 @@ def _incident_table(events: Sequence[Record]) -> str:
         if event["kind"] in INCIDENTS
     ]
     return _table(("step", "kind", "what", "detail"), rows, empty="None.")
+
+
+def _twins(summary: Record) -> Sequence[Record]:
+    """Summaries of earlier versions say nothing of them."""
+    twins: Sequence[Record] = summary.get("memory", {}).get("twins", ())
+    return twins
+
+
+def _memory_table(summary: Record) -> str:
+    rows = [
+        (
+            twin["seed_id"],
+            str(twin["step"]),
+            twin["mode"] + (f", {twin['became']} at step {twin['became_step']}" if "became" in twin else ""),
+            _mib(twin.get("predicted_bytes")),
+            _mib(twin.get("measured_bytes")),
+            _mib(twin.get("free_bytes")),
+            twin.get("became_why", twin["why"]),
+        )
+        for twin in _twins(summary)
+    ]
+    memory = summary["memory"]
+    peaks = (
+        memory["unmeasured"]
+        or f"Peak of the device {_mib(memory['peak_bytes_without_twin'])} MiB without a twin, "
+        f"{_mib(memory['peak_bytes_with_twin'])} MiB with one."
+    )
+    header = ("seed", "step", "twin", "predicted, MiB", "measured, MiB", "to be had, MiB", "why")
+    return _table(header, rows, empty="") + f'<p class="quiet">{html.escape(peaks)}</p>'
+
+
+def _mib(size: int | None) -> str:
+    return "" if size is None else f"{size / 2**20:,.1f}"
 
 
 def _comparison_table(summary: Record) -> str:

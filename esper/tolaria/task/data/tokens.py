@@ -128,7 +128,11 @@ def checked_vocabulary(tokens: TokenFile, given: int | None, path: Path) -> int:
         remedy = f"is more than {tokens.dtype.name} can tell apart, as which {path} is read"
         raise ConfigError("vocabulary", given, f"{remedy}; give --token-type uint32 if it is of that type")
     if given is not None and largest >= given:
-        raise ConfigError("vocabulary", given, f"is too small for {path}, whose largest token is {largest:,}")
+        raise ConfigError(
+            "vocabulary",
+            given,
+            f"is too small for {path}: give at least {largest + 1}, its largest token is {largest:,}",
+        )
     return largest + 1 if given is None else given
 
 

@@ -7,7 +7,17 @@ from esper.kasmina.control.advance import advance
 from esper.kasmina.control.budget import budget_problem
 from esper.leyline import Budget, SeedRecord, SeedStage, SeedState
 from esper.urza.cost import Cost
-from tests.unit.kasmina.control.making import fresh_state, germinate, refusal_of, request, spec, turn
+from tests.unit.kasmina.control.making import (
+    double,
+    evaluation,
+    fresh_state,
+    germinate,
+    refusal_of,
+    request,
+    spec,
+    stack_run,
+    turn,
+)
 
 SEED = Cost(parameters=100, forward_macs=90)
 
@@ -20,8 +30,8 @@ SEED = Cost(parameters=100, forward_macs=90)
         (Budget(max_forward_macs=570), None),
         (Budget(max_forward_macs=569), "max_forward_macs"),
         (Budget(max_seeds=0), "max_seeds"),
-        (Budget(max_memory_bytes=600 * 16), None),
-        (Budget(max_memory_bytes=600 * 16 - 1), "max_memory_bytes"),
+        (Budget(max_memory_bytes=(600 + 500) * 16), None),
+        (Budget(max_memory_bytes=(600 + 500) * 16 - 1), "max_memory_bytes"),
         (Budget(), None),
     ],
 )
@@ -60,3 +70,36 @@ def test_an_advance_carries_the_account_that_a_germination_is_held_to() -> None:
     assert refusal_of(outcome) == "BUDGET_EXCEEDED"
     assert "max_training_macs" in outcome.detail
     assert dispatch.apply(turn(fresh_state(), 100, run), germinate()).accepted
+
+
+def test_a_stack_is_held_to_what_its_two_arms_and_its_evaluations_cost_on_the_samples_seen() -> None:
+    run, state = stack_run(), fresh_state()
+    state.training_macs, state.training_macs_step = 100 * 480 * 64 * 3, 100
+    price = Cost(parameters=300, forward_macs=240)
+
+    def needed() -> int:
+        run.budget.max_training_macs = 1
+        problem = budget_problem(run, state, price, is_stack=True) or ""
+        return int(problem.rpartition(" ")[2])
+
+    few = needed()
+    run.budget.max_training_macs = few
+    assert budget_problem(run, state, price, is_stack=True) is None
+    run.budget.max_training_macs = few - 1
+    assert "max_training_macs" in (budget_problem(run, state, price, is_stack=True) or "")
+    undone = SeedRecord(state=SeedState(stage=SeedStage.SEED_STAGE_DORMANT, age_steps=0), evaluations=[evaluation(50)])
+    undone.evaluations[0].twin.samples = 5000
+    state.seeds.append(undone)
+    its_own = 8 * 5000 * 2 * 480
+    state.training_macs += its_own
+    assert needed() == few + its_own + (5000 - 300) * 3 * 8 * (2 * 480 + 240)
+
+
+def test_a_command_for_a_stack_beyond_the_budget_is_refused_with_its_numbers() -> None:
+    run = stack_run()
+    run.budget.max_training_macs = 10**9
+    state = fresh_state()
+    state.training_macs, state.training_macs_step = 9 * 10**8, 90
+    outcome = dispatch.apply(turn(state, 100, run), double(step=100))
+    assert refusal_of(outcome) == "BUDGET_EXCEEDED"
+    assert outcome.detail.startswith("max_training_macs is 1000000000, with this seed it would be ")

@@ -11,6 +11,7 @@ from esper.kasmina.control import dispatch
 from esper.kasmina.control.stack_course import expected_recovery, take_evaluations
 from esper.leyline import (
     Budget,
+    DirectiveReport,
     GateVerdict,
     JudgeMode,
     KasminaRunSpec,
@@ -258,3 +259,64 @@ def test_a_stacks_evidence_counts_documents_and_so_does_its_error() -> None:
     (look,) = looks(made.until("PROBATIONARY", "PASS"))
     assert (look.samples, look.documents) == (356, 120)
     assert look.stack.document_error == pytest.approx(0.004)
+
+
+def gave_way(made: Course, seed_id: str = "s1") -> None:
+    """What the executor tells when it had no room for the grown network any more."""
+    told = report_of(made, seed_id)
+    made.executor.reports.append(told)
+    made.executor.living.pop(seed_id, None)
+
+
+def report_of(made: Course, seed_id: str) -> DirectiveReport:
+    return DirectiveReport(
+        directive_id=f"{seed_id}:undone",
+        seed_id=seed_id,
+        kind=K.DIRECTIVE_KIND_INSTALL_TWIN,
+        step=made.step,
+        succeeded=True,
+        failure="memory ran out in step 7: CUDA out of memory",
+    )
+
+
+def test_a_stack_that_had_no_room_fails_its_gate_with_the_reason_and_is_culled() -> None:
+    made = course()
+    grafted(made)
+    gave_way(made)
+    record = made.until("PROBATIONARY", "FAIL")
+    assert record.gates[-1].detail == "memory ran out in step 7: CUDA out of memory"
+    assert record.gates[-1].gate == SeedGate.SEED_GATE_G4_SYSTEM_IMPACT
+    before = len(record.gates)
+    made.executor.reports.append(report_of(made, "s1"))
+    made.boundary()
+    assert len(record.gates) == before
+    culled = made.order(on_seed("CULL", step=made.step))
+    assert kinds(culled.directives) == ["INSTALL_TWIN"]
+    assert made.until("EMBARGOED").state.seed_id == "s1"
+    assert made.state.growth.embargoes
+
+
+def test_a_stack_that_is_being_kept_and_has_no_room_is_culled_and_not_counted_as_kept() -> None:
+    made = course(gain=0.05)
+    grafted(made)
+    made.until("PROBATIONARY", "PASS")
+    before = made.state.growth.added_parameters
+    made.order(on_seed("FOSSILIZE", step=made.step))
+    made.executor.queue.clear()
+    gave_way(made)
+    made.boundary()
+    record = made.state.seeds[-1]
+    assert record.state.stage == SeedStage.SEED_STAGE_CULLED
+    assert (made.state.growth.kept, made.state.growth.added_parameters) == (0, before)
+    assert made.until("EMBARGOED").state.seed_id == "s1"
+
+
+def test_a_stack_that_is_kept_for_good_is_not_culled_by_a_late_word() -> None:
+    made = course(gain=0.05)
+    grafted(made)
+    made.until("PROBATIONARY", "PASS")
+    made.order(on_seed("FOSSILIZE", step=made.step))
+    made.boundary()
+    gave_way(made)
+    made.boundary()
+    assert made.state.seeds[-1].state.stage == SeedStage.SEED_STAGE_FOSSILIZED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.errors import DependencyViolationError
-from esper.kasmina.executor import Collected
+from esper.kasmina.executor import Collected, MemoryNote
 from esper.leyline import (
     CommandOutcome,
     Decision,
@@ -299,3 +299,18 @@ def test_a_file_that_cant_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught, EventLog(path) as log:
         log.write("run", step=0)
     assert caught.value.filename == str(path)
+
+
+def test_how_a_twin_makes_its_steps_is_an_event_with_its_bytes(tmp_path: Path) -> None:
+    figures = {"predicted_bytes": 9, "free_bytes": 7}
+    note = MemoryNote(seed_id="s1", step=10, mode="bursts", why="both don't fit", figures=figures)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(replace(boundary(None), collected=Collected(memory=(note,))))
+    (told,) = [event for event in read_events(tmp_path) if event["kind"] == "memory"]
+    assert {name: told[name] for name in ("step", "seed_id", "mode", "why", *figures)} == {
+        "step": 10,
+        "seed_id": "s1",
+        "mode": "bursts",
+        "why": "both don't fit",
+        **figures,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from esper.kasmina.executor import MemoryNote
 from esper.leyline import (
     CommandOutcome,
     Decision,
@@ -139,3 +140,24 @@ def test_the_last_word_about_a_seed_counts_and_silence_changes_nothing() -> None
 def test_what_was_saved_is_read_back() -> None:
     history = noted()
     assert History.from_state(history.state_dict()) == history
+
+
+def memory(mode: str, step: int, seed_id: str = "s1", **figures: int | None) -> MemoryNote:
+    return MemoryNote(seed_id=seed_id, step=step, mode=mode, why=f"why {mode}", figures=figures)
+
+
+def test_each_twin_is_told_once_with_what_was_foreseen_measured_and_became_of_it() -> None:
+    history = History()
+    for note in (
+        memory("live", 10, predicted_bytes=90, free_bytes=100),
+        memory("bursts", 14, predicted_bytes=60, free_bytes=100),
+        memory("ended", 20, measured_bytes=80),
+        memory("refused", 40, "s2", predicted_bytes=200, free_bytes=100),
+    ):
+        history.note_memory(note)
+    first, second = history.twins
+    assert (first["mode"], first["became"]) == ("live", "bursts")
+    assert (first["predicted_bytes"], first["measured_bytes"], first["ended_step"]) == (90, 80, 20)
+    assert first["became_step"] == 14
+    assert (second["mode"], second["why"], second["step"]) == ("refused", "why refused", 40)
+    assert History.from_state(history.state_dict()).twins == history.twins

@@ -80,6 +80,7 @@ SHARED: Mapping[str, object] = {
     "keep_checkpoints": 5,
     "checkpoint_every_epochs": 3,
     "otlp_endpoint": "traces.example:4317",
+    "twin": "bursts",
 }
 
 

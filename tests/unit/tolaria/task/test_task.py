@@ -62,6 +62,17 @@ def test_a_regression_score_is_clipped_at_a_constant_of_the_training_data() -> N
     far = task.scores(data.judge.targets + 1e6, data.judge.targets)
     assert torch.allclose(far, torch.full((20,), 4 * variance))
     assert not task.counts_hits
+    shares, clipped = task.clipped_scores(data.judge.targets + 1e6, data.judge.targets)
+    assert torch.allclose(shares, torch.full((20,), 4.0))
+    assert not clipped.any()
+
+
+def test_the_score_that_judges_a_stack_of_a_regression_has_no_unit() -> None:
+    data = splits("REGRESSION")
+    scaled = data.mapped(lambda split: Split(split.inputs, 1000 * split.targets))
+    guess = torch.zeros_like(data.judge.targets)
+    (plain, _), (large, _) = (make_task(each).clipped_scores(guess, each.judge.targets) for each in (data, scaled))
+    assert torch.allclose(plain, large)
 
 
 def test_the_brier_score_is_the_squared_distance_to_the_label() -> None:

@@ -136,3 +136,17 @@ def test_the_page_fits_narrow_screens_and_dark_ones() -> None:
     assert ": #ffffff" not in drawings
     assert text.count("<svg") == text.count('<div class="wide"><svg')
     assert text.count("<table") == text.count('<div class="wide"><table')
+
+
+def test_twins_stand_in_the_page_with_predicted_and_measured_memory() -> None:
+    twin = {"seed_id": "s1", "step": 60, "mode": "live", "why": "there is room", "free_bytes": 2**30}
+    sizes = {"predicted_bytes": 5 * 2**20, "measured_bytes": 4 * 2**20}
+    late = {"became": "undone", "became_step": 61, "became_why": "memory ran out"}
+    peaks = {"peak_bytes_without_twin": 3 * 2**20, "peak_bytes_with_twin": 4 * 2**20, "unmeasured": None}
+    found = page({**SUMMARY, "memory": {**peaks, "twins": [{**twin, **sizes}, {**twin, **late}]}}, [])
+    assert "Memory of two arms" in found
+    assert "there is room" in found
+    assert "live, undone at step 61" in found
+    assert "memory ran out" in found
+    assert "3.0 MiB without a twin, 4.0 MiB with one" in found
+    assert "Memory of two arms" not in page(SUMMARY, [])

@@ -1,0 +1,85 @@
+"""Whether the stacks that a run is to grow can be grown at all: told at its start, not found out at their steps.
+
+The rules are those that will be applied: Tamiyo's time for a stack's life, Kasmina's plan of looks.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor, log2
+
+from esper.core.errors import ConfigError
+from esper.core.growth import no_growth, stack_life_steps
+from esper.kasmina.control.stack_course import check_plan
+from esper.kasmina.control.turn import Turn
+from esper.leyline import HostManifest, KasminaRunSpec, KasminaRunState
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.opening import life_settings
+from esper.tolaria.plane.stack_growth import is_named, stack_steps, stacks_of
+from esper.urza.catalog import Catalog
+
+DEFAULT_SHARES = TrainConfig().stack_shares
+# The judge's own names of what the run's settings call otherwise.
+SETTINGS = {"min_evaluations": "stack_evaluations"}
+
+
+def schedule_doubts(config: TrainConfig, manifest: HostManifest, total_steps: int) -> list[str]:
+    """What of the schedule will not be as it says, a line each.
+
+    Raises ConfigError where growth in depth is asked for and the schedule has no room for any, or too few stacks for
+    the depth to end at.
+    """
+    steps, is_asked_for = stack_steps(config, manifest, total_steps), is_named(config)
+    if not steps and is_asked_for:
+        raise ConfigError("stack_shares", config.stack_shares, "leaves no stack; give shares of the run, as 0.2,0.4")
+    if not steps or config.grow != "auto":
+        return []
+    _check_target(config, manifest, len(steps))
+    found = [(step, obstacle) for step in steps if (obstacle := _obstacle(config, manifest, total_steps, step))]
+    if len(found) == len(steps) and (is_asked_for or config.stack_shares != DEFAULT_SHARES):
+        raise found[0][1]
+    return [
+        *(f"no stack at step {step}: {obstacle}" for step, obstacle in found),
+        *(_short_window(config, total_steps) if len(found) < len(steps) else ()),
+    ]
+
+
+def _check_target(config: TrainConfig, manifest: HostManifest, stacks: int) -> None:
+    if config.target_depth is None:
+        return
+    depth = max(slot.depth for slot in stacks_of(manifest))
+    needed = ceil(log2(config.target_depth / depth))
+    if needed > stacks:
+        remedy = f"needs {needed} stacks from {depth} blocks on, each at most a doubling; stack_shares has {stacks}"
+        raise ConfigError("target_depth", config.target_depth, f"{remedy}: give more shares, or begin deeper")
+
+
+def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due_step: int) -> ConfigError | None:
+    """Why a stack that is due then can't be grown, or None."""
+    life, every = life_settings(config, manifest.task, total_steps), config.evaluate_every_steps
+    decided, needed = max(1, ceil(due_step / every)) * every, stack_life_steps(life, total_steps)
+    if decided + needed > life.growth_end_step:
+        left = max(0, life.growth_end_step - decided)
+        remedy = (
+            f"a stack needs {needed} steps to its verdict and to pay, {left} are left from step {decided} until the "
+            f"learning rate falls at {life.growth_end_step}; give smaller shares, a longer run, or a smaller "
+            "window_fraction or stack_recovery_steps"
+        )
+        return ConfigError("stack_shares", config.stack_shares, remedy)
+    spec = KasminaRunSpec(total_steps=total_steps, manifest=manifest, life=life)
+    state = KasminaRunState(growth=no_growth())
+    turn = Turn(spec=spec, state=state, catalog=Catalog.builtin(), step=decided)
+    try:
+        check_plan(turn, decided + 4 * life.reaction_steps)
+    except ConfigError as error:
+        return ConfigError(SETTINGS.get(error.key, error.key), error.value, error.remedy)
+    return None
+
+
+def _short_window(config: TrainConfig, total_steps: int) -> list[str]:
+    longest = floor(config.window_fraction * total_steps)
+    if config.stack_recovery_steps <= longest:
+        return []
+    return [
+        f"a stack is taken to need {config.stack_recovery_steps} steps to recover (stack_recovery_steps), and its "
+        f"window has {longest}: it is judged early; give a larger window_fraction, or a longer run"
+    ]

@@ -1,0 +1,149 @@
+"""What two arms need is told before the graft, close to what a grown network then takes; and what follows from it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from esper.kasmina.executor.memory.footprint import Held, StepBytes, held_by, held_by_blocks, held_by_seed, step_bytes
+from esper.kasmina.executor.memory.forecast import BURSTS, LIVE, REFUSED, Forecast, combine, decide, foresee
+from esper.kasmina.executor.memory.free import Free
+from esper.kasmina.executor.memory.meter import Meter
+from esper.kasmina.executor.memory.parked import bytes_of, tensors
+from tests.unit.kasmina.executor.conftest import TokenTask, Transformer
+
+SAMPLES = 16
+
+
+@pytest.fixture
+def run(rig):
+    made = rig("transformer")
+    made.train(2)
+    return made
+
+
+def measured_step(run, arm):
+    """Peak of a real pass over so many samples, gradients included."""
+    inputs, targets = run.task.tokens[:SAMPLES, :-1], run.task.tokens[:SAMPLES, 1:]
+    with Meter() as meter:
+        outputs = arm.model(inputs)  # held, as in a step of the trainer
+        loss = run.task.loss(outputs, targets)
+        torch.autograd.grad(loss, list(arm.model.parameters()))
+    return meter.peak_bytes
+
+
+def test_a_step_of_few_samples_tells_that_of_many(run):
+    found = step_bytes(run.arm, run.task, SAMPLES, key=1)
+    assert found.samples == 6
+    assert found.peak == pytest.approx(measured_step(run, run.arm), rel=0.02)
+
+
+def test_a_step_of_very_few_samples_is_measured_as_it_is(run):
+    assert step_bytes(run.arm, run.task, 3, key=1).samples == 3
+
+
+def test_measuring_leaves_no_trace(run, rig):
+    before = [tensor.detach().clone() for tensor in tensors(run.arm)]
+    step_bytes(run.arm, run.task, SAMPLES, key=1, block=run.arm.model.blocks[-1])
+    assert all(torch.equal(a, b) for a, b in zip(tensors(run.arm), before, strict=True))
+    assert not run.arm.model.blocks[-1]._forward_hooks
+
+
+def test_what_an_arm_holds_is_weights_gradients_and_optimiser(run):
+    held = held_by(run.arm)
+    assert held.total == bytes_of(tensors(run.arm))
+    assert held.gradients == sum(p.nbytes for p in run.arm.model.parameters())
+    blocks = held_by_blocks(run.arm, list(run.arm.model.blocks))
+    assert 0 < blocks.optimizer < held.optimizer
+    seed = held_by_seed(run.arm, nn.Linear(8, 8))
+    assert seed.optimizer == pytest.approx(2 * seed.gradients, rel=0.05)
+
+
+def test_both_arms_are_foreseen_within_a_tenth(run):
+    blocks = tuple(run.arm.model.blocks)
+    forecast = foresee(
+        run.arm,
+        run.task,
+        added=held_by_blocks(run.arm, blocks),
+        samples=SAMPLES,
+        key=1,
+        blocks=blocks,
+        precision=nullcontext,
+    )
+    twin = held_by(run.arm)
+    run.stack()
+    grown = held_by(run.arm)
+    alone = grown.parked + measured_step(run, run.arm)
+    live = max(alone + twin.total, grown.total + twin.parked + measured_step(run, run.executor.twin))
+    # An allocator's slack included.
+    assert forecast.alone == pytest.approx(1.05 * alone, rel=0.1)
+    assert forecast.live == pytest.approx(1.05 * live, rel=0.1)
+    assert forecast.alone < forecast.live
+    assert forecast.waiting == grown.total + twin.parked
+
+
+def test_captured_graphs_and_rows_of_gradients_are_held_by_both_arms():
+    twin, grown = Held(weights=100, gradients=100, optimizer=200), Held(weights=200, gradients=200, optimizer=400)
+    settings = {"step": StepBytes(peak=1000), "added_gradients": 100, "blocks": 2, "judged": (10, 1)}
+    bare = combine(twin, grown, rows=0, graphs=0, **settings)
+    rows = combine(twin, grown, rows=4, graphs=0, **settings)
+    graphs = combine(twin, grown, rows=0, graphs=1000, **settings)
+    assert bare.live == int(1.05 * (600 + 400 + 1100))
+    assert rows.live == int(1.05 * (600 + 400 + 1100 + 400 + 800))
+    assert graphs.live == int(1.05 * (600 + 400 + 1100 + 1000 + 2000))
+
+
+FORECAST = Forecast(live=100, bursts=60, waiting=30, alone=50, now=20, passed_samples=6, judged_samples=1)
+SMALL, LARGE = Free(10, "a small host"), Free(30, "a large host")
+
+
+@pytest.mark.parametrize(
+    ("wish", "free", "host", "mode", "words"),
+    [
+        ("auto", 80, LARGE, LIVE, "both arms need 0.00 MiB"),
+        ("auto", 79, LARGE, BURSTS, "one at a time"),
+        ("auto", 79, SMALL, REFUSED, "of host memory"),
+        ("auto", 39, LARGE, REFUSED, "one at a time"),
+        ("auto", 29, LARGE, REFUSED, "the grown network alone needs"),
+        ("auto", 79, None, BURSTS, "one at a time"),
+        ("auto", 69, None, REFUSED, "give a smaller --batch-size"),
+        ("live", 79, LARGE, REFUSED, "give --twin auto"),
+        ("live", 80, LARGE, LIVE, "as --twin live asks"),
+        ("bursts", 999, LARGE, BURSTS, "as --twin bursts asks"),
+        ("bursts", 39, LARGE, REFUSED, "one at a time"),
+    ],
+)
+def test_what_fits_decides(wish, free, host, mode, words):
+    found = decide(wish, FORECAST, Free(free, "the driver"), host)
+    assert found.mode == mode
+    assert words in found.why
+    assert "the driver" in found.why
+    assert "\n" not in found.why
+    assert found.free_bytes == free + 20
+    assert found.predicted_bytes == {LIVE: 100, BURSTS: 60, REFUSED: 50}[mode]
+
+
+def test_where_nobody_knows_what_is_free_a_twin_is_tried():
+    found = decide("auto", FORECAST, Free(None, "no meminfo"), None)
+    assert (found.mode, found.free_bytes) == (LIVE, None)
+    assert "no meminfo" in found.why
+
+
+def test_a_host_that_cannot_be_measured_gets_its_twin(rig_of):
+    class Shy(Transformer):
+        """Doesn't bear to be watched."""
+
+        def forward(self, tokens):
+            if torch.utils._python_dispatch._get_current_dispatch_mode() is not None and self.training:
+                raise RuntimeError("I am watched")
+            return super().forward(tokens)
+
+    run = rig_of(Shy(), TokenTask())
+    run.train(2)
+    (note,) = run.stack().memory
+    assert note.mode == LIVE
+    assert "nothing could be predicted" in note.why
+    assert "I am watched" in note.why

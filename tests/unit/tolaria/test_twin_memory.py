@@ -1,0 +1,369 @@
+"""Whole runs whose two arms don't fit: bursts end as live twins do, also killed and resumed; a graft gives way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from esper.core.errors import StepFailed
+from esper.kasmina.executor.memory.free import Free
+from esper.leyline import SeedDirective
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.observer import Observer, Observers, StepDone
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.prepare import Prepared, prepare
+from esper.tolaria.trainer import Trainer
+from tests.unit.tolaria.scripted_control import Script, ScriptedControl, cull, directive, fetch_artifact, germination
+
+SLOT = "stack:blocks"
+SAME = ("weights_digest", "val_loss", "test_loss", "training_macs_by_use", "final_parameters")
+
+
+def evaluations(seed_id: str) -> list[SeedDirective]:
+    made = [directive(seed_id, "JUDGE", at_step=step, look=1) for step in (9, 13, 18)]
+    for number, each in enumerate(made):
+        each.directive_id += str(number)
+    return made
+
+
+STACK = [*germination("s1", SLOT, "stack.double"), *evaluations("s1")]
+UNDONE: Script = {4: STACK, 20: cull("s1")}
+KEPT: Script = {4: STACK, 20: [directive("s1", "DROP_TWIN")], 22: germination("s2", SLOT, "stack.part", blocks=1)}
+UNFINISHED: Script = {4: STACK}
+
+
+class KilledError(Exception):
+    """Stands for kill -9."""
+
+
+class Killer(Observer):
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        if any(done.step >= 15 for done in steps):
+            raise KilledError
+
+
+class Greedy:
+    """Runs out of memory in training passes of a given depth, as often as it is told: the same for every copy."""
+
+    depth = 0
+    left = 0
+
+    def __call__(self, model: nn.Module, *_: object) -> None:
+        if model.training and torch.is_grad_enabled() and len(model.blocks) == Greedy.depth and Greedy.left:  # type: ignore[arg-type]
+            Greedy.left -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.\nSee the documentation")
+
+
+def greedy(model: nn.Module, arguments: object) -> None:
+    Greedy()(model)
+
+
+@pytest.fixture(autouse=True)
+def _content() -> Iterator[None]:
+    yield
+    Greedy.left = 0
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 5000)
+    (tmp_path / "text.txt").write_text(" ".join(words))
+    return TrainConfig(
+        data=f"text:{tmp_path / 'text.txt'}",
+        context=16,
+        batch_size=8,
+        model="transformer",
+        depth=2,
+        width=16,
+        heads=2,
+        dropout=0.1,
+        steps=30,
+        steps_per_epoch=6,
+        min_samples=50,
+        evaluate_every_steps=2,
+        checkpoint_every_epochs=1,
+        run_dir=tmp_path / "run",
+        device="cpu",
+    )
+
+
+def run(
+    config: TrainConfig,
+    script: Script,
+    observer: Observer | None = None,
+    *,
+    change: Callable[[Prepared], object] = lambda prepared: None,
+    **how: Any,
+) -> Any:
+    control, store = ScriptedControl(script), how.pop("store", None)
+    prepared = prepare(config, fetch_artifact)
+    change(prepared)
+    trainer = Trainer(prepared, lambda opening: control, observer or Observers(), store=store)
+    return trainer.train(**how), control
+
+
+def evidence(control: ScriptedControl) -> list[bytes]:
+    return [
+        found.SerializeToString(deterministic=True)
+        for collected in control.collected
+        for observation in collected.observations
+        for found in observation.evaluations
+    ]
+
+
+def notes(control: ScriptedControl) -> list[tuple[str, str, int]]:
+    return [(note.seed_id, note.mode, note.step) for collected in control.collected for note in collected.memory]
+
+
+@pytest.mark.parametrize(
+    ("script", "changes"),
+    [
+        (UNDONE, {}),
+        pytest.param(KEPT, {}, marks=pytest.mark.slow),
+        pytest.param(UNFINISHED, {}, marks=pytest.mark.slow),
+        pytest.param(UNDONE, {"optimizer": "sgd", "clip_norm": 0.5, "control": "sync"}, marks=pytest.mark.slow),
+        pytest.param(KEPT, {"accumulate": 4, "pcgrad": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_bursts_end_in_the_same_bits_the_same_evidence_and_the_same_account(
+    config: TrainConfig, script: Script, changes: dict[str, Any]
+) -> None:
+    (live, heard_live), (bursts, heard) = (
+        run(replace(config, twin=twin, **changes), script) for twin in ("live", "bursts")
+    )
+    assert {name: bursts[name] for name in SAME} == {name: live[name] for name in SAME}
+    assert evidence(heard) == evidence(heard_live)
+    assert live["memory"]["twins"][0]["mode"] == "live"
+    assert bursts["memory"]["twins"][0]["mode"] == "bursts"
+    assert bursts["reproducible"]
+
+
+def test_the_grown_arm_keeps_the_gradients_that_signals_are_made_of(config: TrainConfig) -> None:
+    live, bursts = (run(replace(config, twin=twin), UNDONE)[1] for twin in ("live", "bursts"))
+    assert [c.slots for c in bursts.collected] == [c.slots for c in live.collected]
+
+
+@pytest.mark.parametrize(
+    "again", ["bursts", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("live", "auto"))]
+)
+def test_a_run_in_bursts_that_is_killed_goes_on_also_with_a_live_twin(
+    tmp_path: Path, config: TrainConfig, again: str
+) -> None:
+    whole, heard = run(replace(config, twin="live"), UNDONE)
+    store = CheckpointStore(tmp_path / "saved", keep=2)
+    with pytest.raises(KilledError):
+        run(replace(config, twin="bursts"), UNDONE, Killer(), store=store)
+    state = store.newest().state
+    assert state["executor"]["pace"]["mode"] == "bursts"
+    assert state["executor"]["pace"]["steps_made"] == state["progress"]["step"] == 12
+    resumed, heard_again = run(replace(config, twin=again), UNDONE, store=store, resume=True)
+    assert {name: resumed[name] for name in SAME} == {name: whole[name] for name in SAME}
+    assert evidence(heard_again)[-1] == evidence(heard)[-1]
+    assert [twin["mode"] for twin in resumed["memory"]["twins"]] == ["bursts"]
+
+
+def test_a_grown_network_that_runs_out_of_memory_is_the_never_grown_one_again(config: TrainConfig) -> None:
+    def exhaust(prepared: Prepared) -> None:
+        prepared.executor.arm.model.register_forward_pre_hook(greedy)
+        Greedy.depth, Greedy.left = 4, 1
+
+    never, _ = run(replace(config, grow="never"), {})
+    for twin in ("live", "bursts"):
+        grown, heard = run(replace(config, twin=twin), UNDONE, change=exhaust)
+        assert Greedy.left == 0
+        assert grown["weights_digest"] == never["weights_digest"]
+        assert grown["test_loss"] == never["test_loss"]
+        (told,) = grown["memory"]["twins"]
+        assert (told["mode"], told["became"]) == (twin, "undone")
+        assert "memory ran out in step 7: CUDA out of memory; the network is again" in told["became_why"]
+        assert not grown["reproducible"]
+        assert grown["reproducible_cause"] == "s1 was undone for lack of memory at step 6"
+        reports = [report for collected in heard.collected for report in collected.reports]
+        failed = [report for report in reports if "memory ran out" in report.failure]
+        assert [report.directive_id for report in failed] == ["s1:undone"]
+        assert next(report for report in reports if report.directive_id == "s1:INSTALL_TWIN").succeeded
+
+
+def test_a_later_step_that_runs_out_of_memory_undoes_the_stack_too(config: TrainConfig) -> None:
+    class Late(Observer):
+        def on_steps(self, steps: Sequence[StepDone]) -> None:
+            Greedy.left = int(any(done.step >= 14 for done in steps))
+
+    def prepare_host(prepared: Prepared) -> None:
+        prepared.executor.arm.model.register_forward_pre_hook(greedy)
+        Greedy.depth = 4
+
+    never, _ = run(replace(config, grow="never"), {})
+    grown, heard = run(replace(config, twin="bursts"), UNDONE, Late(), change=prepare_host)
+    assert grown["weights_digest"] == never["weights_digest"]
+    assert len(evidence(heard)) == 2
+
+
+def test_a_live_twin_that_runs_out_of_memory_waits_from_then_on(config: TrainConfig) -> None:
+    def exhaust(prepared: Prepared) -> None:
+        model = prepared.executor.arm.model
+        model.register_buffer("seen", torch.zeros(()))
+        model.register_forward_pre_hook(count)
+        model.register_forward_pre_hook(greedy)
+
+    class Late(Observer):
+        def on_steps(self, steps: Sequence[StepDone]) -> None:
+            Greedy.depth, Greedy.left = 2, int(any(done.step == 8 for done in steps))
+
+    smooth, heard_smooth = run(replace(config, twin="live"), UNDONE, change=counting)
+    bumpy, heard = run(replace(config, twin="live"), UNDONE, Late(), change=exhaust)
+    assert Greedy.left == 0
+    assert {name: bumpy[name] for name in SAME} == {name: smooth[name] for name in SAME}
+    assert evidence(heard) == evidence(heard_smooth)
+    (told,) = bumpy["memory"]["twins"]
+    assert (told["mode"], told["became"]) == ("live", "bursts")
+    assert "ran out of memory while both were live" in told["became_why"]
+
+
+def count(model: nn.Module, arguments: object) -> None:
+    if model.training:
+        model.seen += 1  # type: ignore[operator]
+
+
+def counting(prepared: Prepared) -> None:
+    prepared.executor.arm.model.register_buffer("seen", torch.zeros(()))
+    prepared.executor.arm.model.register_forward_pre_hook(count)
+
+
+def test_without_a_graft_to_give_up_the_run_ends_as_it_did(config: TrainConfig) -> None:
+    def exhaust(prepared: Prepared) -> None:
+        prepared.executor.arm.model.register_forward_pre_hook(greedy)
+        Greedy.depth, Greedy.left = 2, 1
+
+    with pytest.raises((torch.OutOfMemoryError, StepFailed)):
+        run(replace(config, grow="never"), {}, change=exhaust)
+
+
+def with_free(size_bytes: int) -> Callable[[Prepared], None]:
+    """A device that has so much to give."""
+
+    def change(prepared: Prepared) -> None:
+        state = prepared.executor._state
+        state.config = replace(state.config, free_memory=lambda device: Free(size_bytes, "a small device"))
+
+    return change
+
+
+def test_a_graft_without_room_is_refused_in_one_line_and_costs_the_run_nothing(config: TrainConfig) -> None:
+    never, _ = run(replace(config, grow="never"), {})
+    grown, heard = run(config, UNDONE, change=with_free(1000))
+    assert grown["weights_digest"] == never["weights_digest"]
+    (told,) = grown["memory"]["twins"]
+    assert told["mode"] == "refused"
+    assert told["predicted_bytes"] > told["free_bytes"]
+    assert "the grown network alone needs" in told["why"]
+    assert "a smaller --batch-size" in told["why"]
+    failed = [r for collected in heard.collected for r in collected.reports if not r.succeeded]
+    assert {r.directive_id for r in failed} >= {"s1:SNAPSHOT_TWIN", "s1:ATTACH"}
+    assert all("no room for a twin" in r.failure and "\n" not in r.failure for r in failed)
+    assert not grown["reproducible"]
+
+
+@pytest.fixture
+def on_gpu(config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A network whose activations, weights and optimiser state all count."""
+    words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 200_000)
+    (tmp_path / "long.txt").write_text(" ".join(words))
+    sizes = {"context": 256, "batch_size": 32, "depth": 4, "width": 512, "heads": 8, "dropout": 0.0}
+    return replace(config, data=f"text:{tmp_path / 'long.txt'}", samples=1000, device="cuda", **sizes)
+
+
+@pytest.fixture
+def small_device() -> Iterator[Callable[[int], None]]:
+    """Lets this process have no more than so many bytes of the device."""
+
+    def limit(size_bytes: int) -> None:
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(size_bytes / total)
+
+    yield limit
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()
+
+
+def told_of(summary: Any) -> dict[str, Any]:
+    (told,) = summary["memory"]["twins"]
+    return dict(told)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("changes", [{}, {"amp": "bf16"}, {"accumulate": 4}, {"optimizer": "sgd"}], ids=str)
+@pytest.mark.parametrize("twin", ["live", "bursts"])
+def test_on_a_gpu_the_peak_is_what_was_foreseen(on_gpu: TrainConfig, twin: str, changes: dict[str, Any]) -> None:
+    summary, _ = run(replace(on_gpu, twin=twin, **changes), UNDONE)
+    told = told_of(summary)
+    ratio = told["predicted_bytes"] / told["measured_bytes"]
+    print(f"{twin} {changes}: predicted {told['predicted_bytes']:,}, measured {told['measured_bytes']:,}: {ratio:.3f}")
+    assert 0.9 < ratio < 1.25
+    memory = summary["memory"]
+    assert memory["unmeasured"] is None
+    assert 0 < memory["peak_bytes_without_twin"] < memory["peak_bytes_with_twin"]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_bursts_and_live_twins_end_alike(on_gpu: TrainConfig) -> None:
+    live, bursts, never = (
+        run(each, script)[0]
+        for each, script in (
+            (replace(on_gpu, twin="live"), KEPT),
+            (replace(on_gpu, twin="bursts"), KEPT),
+            (replace(on_gpu, twin="bursts"), UNDONE),
+        )
+    )
+    assert {name: bursts[name] for name in SAME} == {name: live[name] for name in SAME}
+    assert never["weights_digest"] == run(replace(on_gpu, grow="never"), {})[0]["weights_digest"]
+    assert bursts["memory"]["peak_bytes_with_twin"] < live["memory"]["peak_bytes_with_twin"]
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(300)
+def test_on_a_gpu_too_small_for_two_arms_the_twin_steps_in_bursts_or_is_refused(
+    on_gpu: TrainConfig, small_device: Callable[[int], None]
+) -> None:
+    never, _ = run(replace(on_gpu, grow="never"), {})
+    roomy = told_of(run(on_gpu, UNDONE)[0])
+    assert roomy["mode"] == "live"
+    small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
+    tight, _ = run(on_gpu, UNDONE)
+    assert told_of(tight)["mode"] == "bursts"
+    assert tight["weights_digest"] == never["weights_digest"]
+    # The host alone has room, the grown network has none.
+    alone = never["memory"]["peak_bytes_without_twin"]
+    small_device((roomy["predicted_alone_bytes"] + roomy["other_bytes"] + alone) // 2)
+    refused, _ = run(on_gpu, UNDONE)
+    assert told_of(refused)["mode"] == "refused"
+    assert refused["weights_digest"] == never["weights_digest"]
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("twin", ["live", "bursts"])
+def test_on_a_gpu_a_forecast_that_was_wrong_costs_the_run_nothing(
+    on_gpu: TrainConfig, small_device: Callable[[int], None], twin: str
+) -> None:
+    """The device claims more than it has, so that the grown network, or its twin, really runs out of memory."""
+    never, _ = run(replace(on_gpu, grow="never"), {})
+    roomy = told_of(run(on_gpu, UNDONE)[0])
+    alone = never["memory"]["peak_bytes_without_twin"]
+    small_device((roomy["predicted_alone_bytes"] + roomy["other_bytes"] + alone) // 2)
+    grown, _ = run(replace(on_gpu, twin=twin), UNDONE, change=with_free(2**40))
+    told = told_of(grown)
+    assert told.get("became", told["mode"]) in ("undone", "refused")
+    assert grown["weights_digest"] == never["weights_digest"]
+    small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
+    waiting, _ = run(replace(on_gpu, twin="live"), UNDONE, change=with_free(2**40))
+    print({name: told_of(waiting).get(name) for name in ("mode", "became", "became_why")})
+    assert waiting["weights_digest"] == never["weights_digest"]
