@@ -9,6 +9,7 @@ from esper.tolaria.record.page.report import page
 SUMMARY: dict[str, Any] = {
     "run_id": "r",
     "data": "digits",
+    "task": "classification, 10 classes, smallest 112",
     "seed": 1,
     "epochs": 1,
     "steps": 20,
