@@ -43,6 +43,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     once = prepare(replace(config, evaluate_every_steps=1))
     Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
     lines.append("one step: done")
+    lines += [f"compiled: blocks {run.start} to {run.stop - 1} of {run.path}" for run in once.compiled_runs]
     lines += [f"compiled: {path or 'the whole host'}" for path in compiled_parts(run.executor.arm.model)]
     if config.grow != "never":
         lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]

@@ -1,7 +1,7 @@
 """Texts for experiments, made where they are used: real source code, a source without memory, a text learnt by heart.
 
-`python`: source files of the packages that are installed beside Python, in a random order, up to a size; cut into
-documents of `document_bytes`, if that is given.
+`python`: source files of the packages that are installed beside Python, in a random order, up to a size; of each only
+`piece_bytes` from its middle, if that is given.
 `markov`: bytes of an order-1 source: the next byte depends on the last one alone, so depth has nothing to give.
 """
 
@@ -18,13 +18,15 @@ import numpy as np
 SYMBOLS = b"abcdefghijklmnopqrstuvwxyz .,()\n"
 CONCENTRATION = 0.1
 DOCUMENT_BYTES = 8192
+LARGEST = 2**40
 
 
-def write_text(folder: Path, *, kind: str, size: int, document_bytes: int | None = None, seed: int = 0) -> str:
+def write_text(folder: Path, *, kind: str, size: int, piece_bytes: int | None = None, seed: int = 0) -> str:
     """Make the documents of a text of about `size` bytes, a file each; returns their SHA-256. There already: kept."""
     digest = hashlib.sha256()
-    made = {"python": _python, "markov": _markov}[kind](size, seed)
-    documents = made if document_bytes is None else _cut(made, size, document_bytes)
+    documents = {"python": _python, "markov": _markov}[kind](size if piece_bytes is None else LARGEST, seed)
+    if piece_bytes is not None:
+        documents = _pieces(documents, size, piece_bytes)
     folder.mkdir(parents=True, exist_ok=True)
     for number, document in enumerate(documents):
         digest.update(document)
@@ -34,9 +36,10 @@ def write_text(folder: Path, *, kind: str, size: int, document_bytes: int | None
     return digest.hexdigest()
 
 
-def _cut(documents: Iterator[bytes], size: int, length: int) -> Iterator[bytes]:
-    pieces = (text[start : start + length] for text in documents for start in range(0, len(text), length))
-    yield from islice(pieces, size // length)
+def _pieces(documents: Iterator[bytes], size: int, length: int) -> Iterator[bytes]:
+    """A piece of each document that is long enough: pieces of one would know each other by heart."""
+    long = (text[len(text) // 2 :][:length] for text in documents if len(text) >= 2 * length)
+    yield from islice(long, size // length)
 
 
 def _python(size: int, seed: int) -> Iterator[bytes]:

@@ -70,6 +70,8 @@ def stack_obstacle(arm: TrainingArm, task: Task, run: Run) -> str:
         copies = copied.repeat(run)
         loss = partial(_few_samples_loss, copied, task)
         prove(copied.model, copies, loss, key=draw_key("stacks"), behind=_behind(copied, run))
+    except torch.OutOfMemoryError:
+        return ""  # whether there is room is for the graft to say, when it comes
     except (GraftFailed, ConfigError) as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - the host's own code, at a depth that nobody foresaw

@@ -38,6 +38,7 @@ def schedule_doubts(config: TrainConfig, manifest: HostManifest, total_steps: in
     if len(found) == len(steps) and (is_asked_for or config.stack_shares != DEFAULT_SHARES):
         raise found[0][1]
     return [
+        *_beyond_budget(config, manifest, is_asked_for=is_asked_for),
         *(f"no stack at step {step}: {obstacle}" for step, obstacle in found),
         *(_short_window(config, total_steps) if len(found) < len(steps) else ()),
     ]
@@ -51,6 +52,26 @@ def _check_target(config: TrainConfig, manifest: HostManifest, stacks: int) -> N
     if needed > stacks:
         remedy = f"needs {needed} stacks from {depth} blocks on, each at most a doubling; stack_shares has {stacks}"
         raise ConfigError("target_depth", config.target_depth, f"{remedy}: give more shares, or begin deeper")
+
+
+def _beyond_budget(config: TrainConfig, manifest: HostManifest, *, is_asked_for: bool) -> list[str]:
+    """What a budget keeps a run from reaching. Raises ConfigError where not even one more block is left of it."""
+    slot = max(stacks_of(manifest), key=lambda slot: slot.depth)
+    sizes = {
+        "max_parameters": (manifest.parameters, slot.block_parameters),
+        "max_forward_macs": (manifest.forward_macs, slot.block_forward_macs),
+    }
+    found = []
+    for key, (host, block) in sizes.items():
+        limit, depth = getattr(config, key), config.target_depth or slot.depth + 1
+        most = slot.depth if limit is None else slot.depth + max(0, limit - host) // max(1, block)
+        if limit is None or depth <= most:
+            continue
+        what = f"{slot.slot_id} has {slot.depth} blocks of {block:,} beside which the host has {host:,} in all"
+        if most == slot.depth and depth > slot.depth and is_asked_for:
+            raise ConfigError(key, limit, f"leaves no room for one more block: {what}; give more, or begin with less")
+        found.append(f"{key} {limit:,} ends growth at {most} of {depth} blocks: {what}")
+    return found
 
 
 def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due_step: int) -> ConfigError | None:

@@ -196,9 +196,10 @@ def check_judging_data(config: TrainConfig, splits: Splits) -> None:
         remedy = f"the judging set has only {samples}; give more data, lower min_samples, or --grow never"
         raise ConfigError("min_samples", config.min_samples, remedy)
     if documents is not None and documents < max(2, config.min_documents):
+        found = "a single document" if documents == 1 else f"only {documents} documents"
         remedy = (
-            f"the {samples} judging samples are of only {documents} documents; divide them further (--document-mark), "
-            "give more of them, lower min_documents, or --grow never"
+            f"the {samples} judging samples are of {found}; divide documents further (--document-mark), give more of "
+            "them, lower min_documents, or --grow never"
         )
         raise ConfigError("min_documents", config.min_documents, remedy)
 

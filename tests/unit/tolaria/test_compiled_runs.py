@@ -16,9 +16,11 @@ from esper.kasmina.executor.passes import compiled
 from esper.kasmina.executor.passes.compilations import Compilations
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.dry_run import dry_run
 from esper.tolaria.loop import compile_watch
 from esper.tolaria.record.events import incident_kind
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.run_dir import RunOptions
 from esper.tolaria.task import prepare as preparation
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.transformer import Block
@@ -95,6 +97,13 @@ def test_a_run_that_keeps_two_stacks_ends_as_the_eager_one_and_tells_the_compile
     assert messages(recorder, "tolaria.compiled")[-1].startswith(f"compiled blocks: {graphs} graphs, 0 graph breaks")
     assert not messages(recorder, "tolaria.compiled_badly")
     assert incident_kind("tolaria.compiled") == "compiled"
+
+
+@pytest.mark.slow
+def test_the_dry_run_names_the_blocks_that_are_compiled(blocks: TrainConfig, backend: Plain) -> None:
+    lines = dry_run(replace(blocks, grow="never"), RunOptions()).splitlines()
+    assert "compiled: blocks 0 to 1 of blocks" in lines
+    assert backend.run > 0
 
 
 def test_counts_are_told_in_words() -> None:

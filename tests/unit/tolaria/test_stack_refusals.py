@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from esper.core.errors import ConfigError
@@ -167,3 +168,32 @@ def test_a_window_shorter_than_the_recovery_is_told(folder: Path) -> None:
 def test_a_host_that_grows_in_width_has_no_schedule_to_doubt(folder: Path) -> None:
     assert doubts(folder, steps=60, blueprints=("span.linear",)) == []
     assert schedule_doubts(TrainConfig(), HostManifest(), 100) == []
+
+
+def test_a_budget_without_room_for_one_block_is_refused_and_one_that_ends_short_of_the_depth_is_told(
+    folder: Path,
+) -> None:
+    assert doubts(folder, max_parameters=10**9, target_depth=8) == []
+    with pytest.raises(
+        ConfigError, match=r"max_parameters = 10: leaves no room for one more block: stack:blocks has 2"
+    ):
+        doubts(folder, max_parameters=10, target_depth=4)
+    run = prepare(TrainConfig(data=f"text:{folder / 'text.txt'}", context=16, model="transformer", min_samples=50))
+    manifest = run.manifest()
+    (slot,) = [slot for slot in manifest.slots if slot.depth]
+    three_more = manifest.parameters + 3 * slot.block_parameters
+    (line,) = doubts(folder, max_parameters=three_more, target_depth=8)
+    assert line.startswith(f"max_parameters {three_more:,} ends growth at 5 of 8 blocks: stack:blocks has 2 blocks of")
+    (line,) = doubts(folder, max_forward_macs=1)
+    assert line.startswith("max_forward_macs 1 ends growth at 2 of 3 blocks")
+
+
+def test_a_trial_without_room_leaves_the_answer_to_the_graft(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepare(TrainConfig(data=f"text:{folder / 'text.txt'}", context=16, model="transformer", min_samples=50))
+
+    def exhausted(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run.task, "loss", exhausted)
+    run.executor.try_stacks()
+    assert run.executor.refused_runs == ()

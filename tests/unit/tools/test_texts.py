@@ -38,10 +38,11 @@ def test_a_second_byte_of_the_past_tells_nothing_about_a_markov_text(tmp_path: P
     assert 0.0 <= entropy(text, 1) - entropy(text, 2) < 0.05
 
 
-def test_real_source_fills_the_size_and_is_cut_where_that_is_wanted(tmp_path: Path) -> None:
-    whole = written(tmp_path / "whole", kind="python", size=100_000)
-    assert sum(map(len, whole)) >= 100_000
-    cut = written(tmp_path / "cut", kind="python", size=100_000, document_bytes=1000)
-    assert len(cut) == 100
-    assert max(map(len, cut)) <= 1000
-    assert b"".join(whole).startswith(b"".join(cut[:3]))
+def test_real_source_fills_the_size(tmp_path: Path) -> None:
+    assert sum(map(len, written(tmp_path / "text", kind="python", size=100_000))) >= 100_000
+
+
+def test_pieces_are_of_one_length_and_of_one_file_each(tmp_path: Path) -> None:
+    pieces = written(tmp_path / "text", kind="python", size=100_000, piece_bytes=1000)
+    assert [len(piece) for piece in pieces] == [1000] * 100
+    assert len(set(pieces)) == 100

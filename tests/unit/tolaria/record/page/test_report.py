@@ -9,6 +9,7 @@ from esper.tolaria.record.page.report import page
 SUMMARY: dict[str, Any] = {
     "run_id": "r",
     "data": "digits",
+    "task": "language_model, judged by 7 documents",
     "seed": 1,
     "epochs": 1,
     "steps": 20,
@@ -36,6 +37,10 @@ def test_the_cards_tell_what_growth_and_surgery_cost() -> None:
     assert "12.50 %" in text
     assert "gradient surgery" in text
     assert "gradient surgery" not in page({**SUMMARY, "surgery_share": None}, [boundary(10)])
+
+
+def test_the_page_says_what_was_learnt_and_what_judged_it() -> None:
+    assert "language_model, judged by 7 documents" in page(SUMMARY, [boundary(10)])
 
 
 def test_a_refused_command_stands_among_the_commands_with_its_reason() -> None:
