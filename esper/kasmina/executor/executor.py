@@ -389,7 +389,6 @@ class SeedExecutor:
             install_twin(self._state, SeedDirective(), step)
         if self.twin is not None:
             end_twin(self._state, step)
-        self._state.peaks.end_phase(has_twin=False)
         staying = []
         for seed_id, life in list(self._state.lives.items()):
             if life.fade is not None or (not life.is_permanent and self.alpha_of(seed_id) == 0.0):

@@ -207,9 +207,9 @@ class Boundaries:
         session.progress.history.note_memory(note)
         if note.mode in (REFUSED, UNDONE):
             session.progress.history.doubt(f"{note.seed_id} was {note.mode} for lack of memory at step {note.step}")
-            session.notice("tolaria.out_of_memory", "WARNING", f"{note.seed_id} {note.mode}: {note.why}")
+            session.notice("tolaria.no_room", "WARNING", f"{note.seed_id} {note.mode}: {note.why}")
         elif note.mode == BURSTS:
-            session.notice("tolaria.twin_waits", "INFO", f"the twin of {note.seed_id} steps in bursts: {note.why}")
+            session.notice("tolaria.room_for_one", "INFO", f"the twin of {note.seed_id} steps in bursts: {note.why}")
 
     def _tell(self, packet: SystemStatePacket, collected: Collected, result: PacketResult | None, watch: Watch) -> None:
         session = self._session

@@ -211,7 +211,7 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
-    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled")
+    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled", "room")
     return next((word for word in words if word in name), "failure")
 
 

@@ -12,7 +12,9 @@ from esper.core.errors import DependencyViolationError
 Record = Mapping[str, Any]
 
 # What happened to a run, as opposed to what it did: it stays true when the run goes back.
-INCIDENTS = ("timeout", "mode", "service", "fault", "rollback", "failure", "resumed", "stopped", "doubt", "compiled")
+INCIDENTS = (
+    *("timeout", "mode", "service", "fault", "rollback", "failure", "resumed", "stopped", "doubt", "compiled", "room"),
+)
 GOES_BACK = ("resumed", "rollback")
 
 

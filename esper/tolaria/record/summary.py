@@ -151,6 +151,7 @@ def build_summary(
 def memory_entry(run: Prepared, progress: Progress) -> dict[str, Any]:
     """Peaks of the device without a twin and with one, and each twin's forecast beside what was measured."""
     peaks = run.executor.peaks
+    peaks.end_phase(has_twin=run.executor.twin is not None)
     return {
         "peak_bytes_without_twin": peaks.without_twin,
         "peak_bytes_with_twin": peaks.with_twin,

@@ -118,10 +118,10 @@ def step_bytes(
     )
 
 
-def evaluation_bytes(arm: TrainingArm, task: Task, *, key: int) -> tuple[int, int]:
+def evaluation_bytes(arm: TrainingArm, task: Task, *, key: int, precision: Precision = nullcontext) -> tuple[int, int]:
     """What one judging batch holds at its peak, and its samples."""
     inputs, targets = next(iter(task.judge_batches()))
-    with arm.measured(key), Meter() as meter:
+    with arm.measured(key), precision(), Meter() as meter:
         task.clipped_scores(arm.model(inputs), targets)
     return meter.peak_bytes, len(inputs)
 

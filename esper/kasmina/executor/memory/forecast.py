@@ -95,7 +95,7 @@ def foresee(
     step, judged = StepBytes(peak=twin.gradients), (0, 0)
     if blocks:
         step = step_bytes(arm, task, samples, key=key, block=blocks[-1], precision=precision)
-        judged = evaluation_bytes(arm, task, key=key)
+        judged = evaluation_bytes(arm, task, key=key, precision=precision)
     return combine(
         twin,
         twin + added,

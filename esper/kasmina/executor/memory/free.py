@@ -33,7 +33,9 @@ def _of_cuda(device: torch.device) -> Free:
     free, total = torch.cuda.mem_get_info(device)
     allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
     found = free + reserved - allocated
-    share = torch.cuda.get_per_process_memory_fraction(device)
+    # Older versions of torch keep it to themselves.
+    share_of = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    share = 1.0 if share_of is None else share_of(device)
     if (limit := int(share * total) - allocated) < found:
         return Free(max(0, limit), f"{share:.0%} of {torch.cuda.get_device_name(device)}, this process's share")
     return Free(found, f"the driver of {torch.cuda.get_device_name(device)}, and what the allocator reserves")

@@ -19,6 +19,8 @@ from esper.leyline import (
     JudgeMode,
     KasminaRunSpec,
     KasminaRunState,
+    SeedDirective,
+    SeedGate,
     SeedRecord,
     SeedStage,
     SlotSignal,
@@ -35,6 +37,7 @@ from tests.unit.kasmina.control.making import (
     observation,
     on_seed,
     refusal_of,
+    report,
     request,
     rising_blend,
     spec,
@@ -323,3 +326,17 @@ def test_the_same_evidence_gives_the_same_decisions() -> None:
         return course.state.SerializeToString(deterministic=True)
 
     assert lived() == lived()
+
+
+def test_a_seed_whose_host_ran_out_of_memory_fails_the_gate_of_its_stage() -> None:
+    course = begun(gain=0.05)
+    course.until("BLENDING")
+    told = "memory ran out in step 7: CUDA out of memory"
+    course.executor.reports.append(
+        report(
+            SeedDirective(directive_id="s1:undone", seed_id="s1", kind=K.DIRECTIVE_KIND_INSTALL_TWIN), 7, failure=told
+        )
+    )
+    course.executor.living.clear()
+    record = course.until("BLENDING", "FAIL")
+    assert (record.gates[-1].gate, record.gates[-1].detail) == (SeedGate.SEED_GATE_G2_STABILITY, told)
