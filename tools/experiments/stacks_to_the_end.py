@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from texts import write_text
 
+from esper.kasmina.control.stack_course import as_evidence
 from esper.kasmina.control.stack_outlook import ArmCosts, forecast, gain_at_equal_flops
 from esper.kasmina.control.stack_plan import StackSettings, plan_looks
 from esper.kasmina.control.stack_test import Evaluation, StackLook, Verdict, take_stack_look
@@ -137,7 +138,7 @@ def run_case(case: Case, text: Path, device: str, flags: Mapping[str, Any]) -> d
             for each in (arm, twin):
                 trainer.train(each, now, step)
             now = step
-            evaluations.append(evaluated(arm, twin, run, step))
+            evaluations.append(as_evidence(evaluate_stack(arm, twin, run.task, step=step, key=step)))
         look = take_stack_look(planned, evaluations, settings)
         if look.verdict != Verdict.CONTINUE:
             break
@@ -164,18 +165,6 @@ def run_case(case: Case, text: Path, device: str, flags: Mapping[str, Any]) -> d
         "growth_cost_share": judging / work,
         "grown_macs": work * batch,
     }
-
-
-def evaluated(arm: TrainingArm, twin: TrainingArm, run: Prepared, step: int) -> Evaluation:
-    told = evaluate_stack(arm, twin, run.task, step=step, key=step)
-    return Evaluation(
-        step=step,
-        gain=told.twin.mean,
-        variance=told.twin.variance,
-        samples=told.twin.samples,
-        clipped_share=told.clipped_share,
-        twin_score=told.mean_twin_score,
-    )
 
 
 def twin_ends(trainer: Trainer, twin: TrainingArm, start: int, totals: Sequence[int]) -> list[float]:
@@ -289,6 +278,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/experiments/stacks_to_the_end"))
     parser.add_argument("--devices", default="cpu", help="comma-separated")
     parser.add_argument("--processes", type=int, default=1, help="cases at a time on each device")
+    parser.add_argument("--cases", help="comma-separated; default: all")
     parser.add_argument("--case", choices=[case.name for case in CASES], help="this one alone, its row to stdout")
     parser.add_argument("--text-bytes", type=int, default=20_000_000)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the run, such as amp=bf16 or width=32")
@@ -305,7 +295,8 @@ def main() -> int:
     write_text(out / "text", kind="python", size=options.text_bytes)
     path = out / "rows.jsonl"
     done = {json.loads(line)["case"] for line in path.read_text().splitlines()} if path.exists() else set()
-    in_processes([case for case in CASES if case.name not in done], out, options)
+    wanted = options.cases.split(",") if options.cases else [case.name for case in CASES]
+    in_processes([case for case in CASES if case.name in wanted and case.name not in done], out, options)
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if options.json:
         print(json.dumps({"rows": rows, **{twin: agreement(rows, twin) for twin in ("twin_loss", "twin_loss_booked")}}))

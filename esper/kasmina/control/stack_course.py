@@ -111,18 +111,20 @@ def take_look(turn: Turn, record: SeedRecord) -> None:
 
 def evaluations_of(record: SeedRecord) -> list[Evaluation]:
     """The record's evaluations as the test reads them."""
-    return [
-        Evaluation(
-            step=told.step,
-            gain=told.twin.mean,
-            variance=told.twin.variance,
-            samples=told.twin.samples,
-            clipped_share=told.clipped_share,
-            twin_score=told.mean_twin_score,
-            error=told.twin.standard_error if told.twin.HasField("documents") else None,
-        )
-        for told in record.evaluations
-    ]
+    return [as_evidence(told) for told in record.evaluations]
+
+
+def as_evidence(told: StackEvaluation) -> Evaluation:
+    """One evaluation of an executor as the test reads it."""
+    return Evaluation(
+        step=told.step,
+        gain=told.twin.mean,
+        variance=told.twin.variance,
+        samples=told.twin.samples,
+        clipped_share=told.clipped_share,
+        twin_score=told.mean_twin_score,
+        error=told.twin.standard_error if told.twin.HasField("documents") else None,
+    )
 
 
 def _plan_of(turn: Turn, record: SeedRecord) -> StackPlan:
