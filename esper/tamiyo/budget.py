@@ -35,6 +35,8 @@ def forecast_training_macs(packet: SystemStatePacket, context: RunContext, *, fo
             training_macs=packet.metrics.training_macs,
             steps_done=packet.step,
             forward_macs=packet.metrics.forward_macs,
+            # Kasmina counts from the graft, which is later: what is affordable here isn't refused there.
+            graft_step=packet.step,
             samples=context.spec.life.min_samples,
         )
         return stack_cost.forecast_stack_macs(account, packet.seeds, added_macs=forward_macs)

@@ -25,6 +25,8 @@ class StackAccount:
     total_steps: int
     forward_macs: int
     """Of the network as it is now, for one sample."""
+    graft_step: int
+    """From which step on the deeper network trains."""
     window_steps: int
     reaction_steps: int
     growth_end_step: int
@@ -35,7 +37,14 @@ class StackAccount:
 
 
 def stack_account(
-    life: LifeSettings, *, total_steps: int, training_macs: int, steps_done: int, forward_macs: int, samples: int
+    life: LifeSettings,
+    *,
+    total_steps: int,
+    training_macs: int,
+    steps_done: int,
+    forward_macs: int,
+    graft_step: int,
+    samples: int,
 ) -> StackAccount:
     """The account of a run under its settings."""
     return StackAccount(
@@ -43,6 +52,7 @@ def stack_account(
         steps_done=steps_done,
         total_steps=total_steps,
         forward_macs=forward_macs,
+        graft_step=max(steps_done, graft_step),
         window_steps=stack_window_steps(life, total_steps),
         reaction_steps=life.reaction_steps,
         growth_end_step=life.growth_end_step,
@@ -59,10 +69,11 @@ def forecast_stack_macs(run: StackAccount, seeds: Sequence[SeedState], *, added_
     trained, evaluated = _past(run, seeds)
     if trained == 0:
         return run.training_macs
-    steps_left = max(0, run.total_steps - run.steps_done)
-    windows = 2 if run.steps_done + 4 * run.reaction_steps + 2 * run.window_steps <= run.growth_end_step else 1
+    steps_left = max(0, run.total_steps - run.graft_step)
+    windows = 2 if run.graft_step + 2 * run.window_steps <= run.growth_end_step else 1
     twin_steps = min(steps_left, windows * run.window_steps + 2 * run.reaction_steps)
-    to_train = steps_left * (run.forward_macs + added_macs) + twin_steps * run.forward_macs
+    to_train = (run.graft_step - run.steps_done + twin_steps) * run.forward_macs
+    to_train += steps_left * (run.forward_macs + added_macs)
     to_evaluate = (LOOKS if windows == 2 else LOOKS - 1) * run.evaluations * (2 * run.forward_macs + added_macs)
     of_steps = max(0, run.training_macs - run.samples * evaluated)
     return run.training_macs + of_steps * to_train // trained + run.samples * to_evaluate

@@ -71,3 +71,22 @@ def test_a_vision_transformers_stack_is_judged_and_undone_where_it_gains_nothing
     assert grown["seeds"][0]["judgement"]["looks"] >= 2
     assert grown["weights_digest"] == never["weights_digest"]
     assert grown["reproducible"], grown["reproducible_cause"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_training_budget_with_room_for_one_block_grows_one_and_is_not_exceeded(tmp_path: Path) -> None:
+    short = ("--epochs", "10", "--stack-shares", "0.2", "--window-fraction", "0.2", "--stack-recovery-steps", "40")
+    loose = ("--stack-margin", "0", "--stack-error-rate", "0.5", "--min-samples", "400")
+    flags = (*DOTS, *short, *loose, "--target-depth", "4", "--max-training-macs")
+    finished(tmp_path / "none", *flags, "1")
+    needed = next(event["detail"] for event in events(tmp_path / "none", "growth") if event["reason"] == "BUDGET")
+    limit = needed.rpartition(" would be needed")[0].rpartition(" ")[2]
+    summary = finished(tmp_path / "one", *flags, limit)
+    (seed,) = summary["seeds"]
+    assert seed["blueprint_id"] == "stack.part"
+    assert seed["judgement"]["looks"] >= 1
+    added = near_sighted((1, 4, 40), 8, (1, 4)), near_sighted((1, 4, 40), 8, (1, 3))
+    sizes = [sum(parameter.numel() for parameter in network.parameters()) for network in added]
+    assert summary["final_parameters"] in sizes
+    assert summary["training_macs"] <= int(limit)

@@ -8,8 +8,8 @@ from esper.urza.cost import Account, Cost, forecast_training_macs, memory
 from esper.urza.stack_cost import forecast_stack_macs, stack_account
 
 
-def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, is_stack: bool = False) -> str | None:
-    """Which limit one more seed of this cost would break, or None."""
+def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, step: int | None = None) -> str | None:
+    """Which limit one more seed of this cost would break, or None; give the step of now for a stack."""
     budget = spec.budget
     present = spec.manifest.parameters + state.growth.added_parameters
     parameters = present + cost.parameters
@@ -21,7 +21,7 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, 
         ("max_seeds", state.growth.germinated + 1),
         ("max_parameters", parameters),
         ("max_forward_macs", forward_macs + cost.forward_macs),
-        ("max_training_macs", _forecast(spec, state, forward_macs, cost, is_stack)),
+        ("max_training_macs", _forecast(spec, state, forward_macs, cost, step)),
         ("max_memory_bytes", held.total),
     )
     for name, value in spent:
@@ -30,9 +30,9 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, 
     return None
 
 
-def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost, is_stack: bool) -> int:
+def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost, step: int | None) -> int:
     """Training MACs of the whole run, by the trainer's last account of them; 0 before the first."""
-    if is_stack:
+    if step is not None:
         seen = [record.evaluations[-1].twin.samples for record in state.seeds if record.evaluations]
         account = stack_account(
             spec.life,
@@ -40,6 +40,7 @@ def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, c
             training_macs=state.training_macs,
             steps_done=state.training_macs_step,
             forward_macs=forward_macs,
+            graft_step=max(step, state.training_macs_step) + spec.life.reaction_steps,
             samples=max([spec.life.min_samples, *seen]),
         )
         return forecast_stack_macs(account, [record.state for record in state.seeds], added_macs=cost.forward_macs)

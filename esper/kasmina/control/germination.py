@@ -171,7 +171,7 @@ def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
         return None
     values = _values(turn, blueprint, command)
     price = cost(blueprint, slot, turn.signal(slot.slot_id), values, turn.spec.manifest.task)
-    problem = budget_problem(turn.spec, turn.state, price, is_stack=is_stack(blueprint))
+    problem = budget_problem(turn.spec, turn.state, price, step=turn.step if is_stack(blueprint) else None)
     return Refusal(R.REJECTION_REASON_BUDGET_EXCEEDED, problem) if problem else None
 
 

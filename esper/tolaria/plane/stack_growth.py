@@ -58,6 +58,8 @@ def check_stacks(config: TrainConfig, manifest: HostManifest, refused: Sequence[
         remedy += f"; leave {', '.join(others)} out" if stack_names else "; name stack.double, or leave the depth open"
         raise ConfigError("blueprints", config.blueprints, remedy)
     stacks = stacks_of(manifest)
+    if not stacks and config.slots:
+        raise ConfigError("slots", config.slots, "names no run of blocks, as stack:PATH does, and depth is asked for")
     if not stacks:
         looked_at = "; ".join(refused) or "it has no list of blocks"
         raise ConfigError("model", config.model, f"has no run of equal blocks that could be repeated: {looked_at}")

@@ -79,14 +79,14 @@ def test_a_stack_is_held_to_what_its_two_arms_and_its_evaluations_cost_on_the_sa
 
     def needed() -> int:
         run.budget.max_training_macs = 1
-        problem = budget_problem(run, state, price, is_stack=True) or ""
+        problem = budget_problem(run, state, price, step=100) or ""
         return int(problem.rpartition(" ")[2])
 
     few = needed()
     run.budget.max_training_macs = few
-    assert budget_problem(run, state, price, is_stack=True) is None
+    assert budget_problem(run, state, price, step=100) is None
     run.budget.max_training_macs = few - 1
-    assert "max_training_macs" in (budget_problem(run, state, price, is_stack=True) or "")
+    assert "max_training_macs" in (budget_problem(run, state, price, step=100) or "")
     undone = SeedRecord(state=SeedState(stage=SeedStage.SEED_STAGE_DORMANT, age_steps=0), evaluations=[evaluation(50)])
     undone.evaluations[0].twin.samples = 5000
     state.seeds.append(undone)
