@@ -19,6 +19,7 @@ Point = tuple[int, float]
 SMOOTHING = 0.05  # where a run doesn't tell its own
 TRUNK_POINTS, BRANCH_POINTS = 400, 80
 KEPT, UNDONE = "FOSSILIZED", "CULLED"
+INSTALL = "INSTALL_TWIN"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +126,11 @@ def _twin_losses(events: Sequence[Record]) -> dict[str, dict[int, float]]:
 
 
 def _fates(events: Sequence[Record]) -> dict[str, str]:
-    moves = of_kind(events, "transition")
-    return {move["seed_id"]: move["to_stage"] for move in moves if move["to_stage"] in (KEPT, UNDONE)}
+    """A twin may have been installed without a verdict: where memory ran out."""
+    moves, done = of_kind(events, "transition"), of_kind(events, "directive")
+    installed = [event["seed_id"] for event in done if event["directive"] == INSTALL and event.get("succeeded")]
+    fates = {move["seed_id"]: move["to_stage"] for move in moves if move["to_stage"] in (KEPT, UNDONE)}
+    return dict.fromkeys(installed, UNDONE) | fates
 
 
 def _mean_of(losses: Mapping[int, float], stretch: Stretch) -> float:

@@ -33,8 +33,9 @@ def loss_with_seeds(events: Sequence[Record], found: Curves | None = None) -> st
         draw_fork(axes, fork, is_labelled=place == 0)
     _scale_losses(axes, events, found)
     accuracy = _of_epochs(events, "val_accuracy")
+    uppermost = axes
     if accuracy:
-        right = axes.twinx()
+        right = uppermost = axes.twinx()
         right.plot(*zip(*accuracy, strict=True), color=BAD, alpha=0.8, **_thin(accuracy))
         right.set_ylabel("accuracy on judging data", color=BAD)
         right.set_ylim(0, HEADROOM)
@@ -42,7 +43,7 @@ def loss_with_seeds(events: Sequence[Record], found: Curves | None = None) -> st
         right.spines["right"].set_visible(True)
     for life in seed_lives(events):
         _shade(axes, life)
-    axes.legend(loc="center right", framealpha=0.7, edgecolor="none")
+    uppermost.legend(*axes.get_legend_handles_labels(), loc="center right", framealpha=0.8, edgecolor="none")
     return svg(drawn, "Loss with the seeds' lives")
 
 

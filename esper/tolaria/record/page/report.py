@@ -101,7 +101,7 @@ def _plot(drawn: str | None, note: str = "") -> str | None:
 
 def _how_drawn(found: Curves, smoothing: float) -> str:
     return (
-        f"Each point is the mean of {found.steps_a_point} steps at most; smoothed curves forget within "
+        f"Each point is the mean of at most {found.steps_a_point} steps; smoothed curves remember about "
         f"{1 / smoothing:.0f} steps. The losses of the first steps may lie above the picture."
     )
 

@@ -58,6 +58,12 @@ def test_the_trunk_leaves_out_the_window_and_goes_on_from_the_arm_that_was_kept(
     assert [loss for _, loss in found.measured] == [8, 8, *([2, 2] if survivor == "grown" else [4, 4]), 8, 8]
 
 
+def test_where_memory_ran_out_the_trunk_goes_on_from_the_twin_though_nobody_judged() -> None:
+    installed = {"kind": "directive", "step": 40, "seed_id": "s1", "directive": "INSTALL_TWIN", "succeeded": True}
+    assert curves([*forked(""), installed]) == curves(forked("CULLED"))
+    assert curves([*forked(""), {**installed, "succeeded": False}]) == curves(forked(""))
+
+
 def test_smoothing_weighs_every_step_as_the_run_does() -> None:
     found = curves(forked("CULLED"), 0.05)
     kept = 0.95**10

@@ -126,8 +126,8 @@ def test_a_stacks_evaluations_stand_in_the_page_as_plot_and_as_numbers() -> None
 def test_both_arms_of_a_fork_are_smoothed_as_the_run_smooths() -> None:
     twin = {"kind": "twin", "step": 10, "from_step": 6, "seed_id": "s1", "loss": 2.0, "losses": [2.0] * 5}
     events = [boundary(5), twin, boundary(10)]
-    assert "forget within 20 steps" in page(SUMMARY, events)
-    assert "forget within 4 steps" in page({**SUMMARY, "smoothing": 0.25}, events)
+    assert "remember about 20 steps" in page(SUMMARY, events)
+    assert "remember about 4 steps" in page({**SUMMARY, "smoothing": 0.25}, events)
     assert page({**SUMMARY, "smoothing": 0.25}, events).count("<svg") == page(SUMMARY, events).count("<svg") == 3
 
 
