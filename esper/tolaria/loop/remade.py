@@ -11,50 +11,47 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakIdKeyDictionary
 
 from esper.kasmina.executor import TrainingArm
 
+LIMIT_BYTES = 64 * 2**20
+
 
 class Remade:
-    """Watches one step after the other of one arm."""
+    """Watches one step after the other of one arm, and waits for nothing that the device does.
 
-    def __init__(self) -> None:
-        self._calm = WeakIdKeyDictionary()
-        self._restless = WeakIdKeyDictionary()
+    All buffers are copied before each, up to a limit. Neither a BatchNorm's kernels nor fused optimisers count
+    versions, which would tell for less what has changed.
+    """
+
+    def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self._watching: RemovableHandle | None = None
-        self._has_updated = False
+        self._is_lost = False
 
     def begin(self, arm: TrainingArm) -> None:
-        """Before a step: copy the buffers that steps change; after a first one it is known which these are.
-
-        Neither a BatchNorm's kernels nor fused optimisers count versions, which would tell it for less.
-        """
-        self.end(is_whole=False)
-        self._has_updated = False
+        """Before a step."""
+        self.end()
         self._watching = arm.optimizer.register_step_pre_hook(self._note_update)
         buffers = [buffer for module in arm.modules for buffer in module.buffers() if not buffer.is_inference()]
-        self._buffers = [(buffer, buffer.detach().clone()) for buffer in buffers if buffer not in self._calm]
+        self._is_lost = sum(buffer.nbytes for buffer in buffers) > self._limit_bytes
+        self._buffers = [] if self._is_lost else [(buffer, buffer.detach().clone()) for buffer in buffers]
 
-    def end(self, *, is_whole: bool = True) -> None:
-        """After it: buffers that it left alone are not copied again."""
-        for buffer, content in self._buffers if is_whole else ():
-            if buffer not in self._restless:
-                known = self._calm if torch.equal(buffer, content) else self._restless
-                known[buffer] = True
+    def end(self) -> None:
+        """After it."""
         self._buffers = []
         if self._watching is not None:
             self._watching.remove()
             self._watching = None
 
     def restore(self) -> bool:
-        """After one that failed: False if weights may have changed."""
+        """After one that failed: False if what it may have changed can't be put back."""
         with torch.no_grad():
             for buffer, content in self._buffers:
                 buffer.copy_(content)
-        self.end(is_whole=False)
-        return not self._has_updated
+        self.end()
+        return not self._is_lost
 
     def _note_update(self, *_: Any) -> None:
-        self._has_updated = True
+        self._is_lost = True

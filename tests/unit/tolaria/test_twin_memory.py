@@ -264,7 +264,7 @@ def test_a_graft_without_room_is_refused_in_one_line_and_costs_the_run_nothing(c
     assert told["mode"] == "refused"
     assert told["predicted_bytes"] > told["free_bytes"]
     assert "the grown network alone needs" in told["why"]
-    assert "a smaller --batch-size" in told["why"]
+    assert "judging passes up to 512 samples at once" in told["why"]
     failed = [r for collected in heard.collected for r in collected.reports if not r.succeeded]
     assert {r.directive_id for r in failed} >= {"s1:SNAPSHOT_TWIN", "s1:ATTACH"}
     assert all("no room for a twin" in r.failure and "\n" not in r.failure for r in failed)

@@ -27,6 +27,7 @@ from esper.kasmina.executor.passes.task import Task
 LIVE, BURSTS, REFUSED, AUTO = "live", "bursts", "refused", "auto"
 # Rounding and holes of an allocator, beside what tensors hold.
 SLACK = 0.05
+JUDGING_REMEDY = "judging passes up to 512 samples at once: give shorter ones (--context), or repeat a part of the run"
 REMEDY = "give a smaller --batch-size, a larger --accumulate, repeat a part of the run, or checkpoint activations"
 GIB = 2**30
 FreeMemory = Callable[[torch.device], Free]
@@ -50,6 +51,8 @@ class Forecast:
     """Samples that were passed to measure it, forward and backward."""
     judged_samples: int
     """Samples that were passed forward only."""
+    is_of_judging: bool = False
+    """Whether the grown arm needs the most while it is judged, not while it steps."""
 
     def figures(self) -> dict[str, int]:
         return {
@@ -140,6 +143,7 @@ def combine(
         now=twin.total + twin_kept,
         passed_samples=step.samples,
         judged_samples=judged[1],
+        is_of_judging=grown.total + judged[0] > grown.parked + grown_step,
     )
 
 
@@ -159,7 +163,8 @@ def decide(wish: str, forecast: Forecast, free: Free, host: Free | None) -> Deci
             asked = "" if wish == AUTO else f", as --twin {wish} asks"
             return _decision(mode, f"{_needs(mode, forecast)}, {told}{asked}", forecast, room)
     if forecast.alone > room:
-        why = f"the grown network alone needs {_gib(forecast.alone)} at its peak, {told}; {REMEDY}"
+        remedy = JUDGING_REMEDY if forecast.is_of_judging else REMEDY
+        why = f"the grown network alone needs {_gib(forecast.alone)} at its peak, {told}; {remedy}"
         return _decision(REFUSED, why, forecast, room)
     return _decision(
         REFUSED, f"{_why_not(modes[-1], forecast, host, has_host=has_host)}, {told}; {_way_out(wish)}", forecast, room

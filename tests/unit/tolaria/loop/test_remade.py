@@ -39,11 +39,17 @@ def test_buffers_of_a_failed_pass_are_put_back_and_weights_that_moved_are_notice
     assert not remade.restore()
 
 
-def test_buffers_that_steps_leave_alone_are_copied_once(arm: TrainingArm) -> None:
-    remade = Remade()
+def test_buffers_that_are_too_large_to_be_copied_are_not_taken_for_restored(arm: TrainingArm) -> None:
+    remade = Remade(limit_bytes=10)
     remade.begin(arm)
-    assert len(remade._buffers) == 4
     forward(arm)
+    assert not remade.restore()
+
+
+def test_the_optimiser_is_watched_for_the_time_of_a_step_alone(arm: TrainingArm) -> None:
+    remade = Remade()
+    for _ in range(3):
+        remade.begin(arm)
+    assert len(arm.optimizer._optimizer_step_pre_hooks) == 1
     remade.end()
-    remade.begin(arm)
-    assert len(remade._buffers) == 3
+    assert not arm.optimizer._optimizer_step_pre_hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -124,6 +125,13 @@ def test_what_fits_decides(wish, free, host, mode, words):
     assert "\n" not in found.why
     assert found.free_bytes == free + 20
     assert found.predicted_bytes == {LIVE: 100, BURSTS: 60, REFUSED: 50}[mode]
+
+
+def test_what_to_do_depends_on_what_needs_the_most():
+    free = Free(29, "the driver")
+    assert "give a smaller --batch-size" in decide("auto", FORECAST, free, LARGE).why
+    judged = replace(FORECAST, is_of_judging=True)
+    assert "judging passes up to 512 samples at once" in decide("auto", judged, free, LARGE).why
 
 
 def test_where_nobody_knows_what_is_free_a_twin_is_tried():
