@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ROTARY_BASE = 10_000.0
-EMBEDDING_DEVIATION = 0.02
-"""Of embeddings at first: at torch's 1.0 the blocks' first outputs are lost beside them, and learning starts late."""
+TIED_DEVIATION = 0.02
+"""Of a weight that is embedding and head at once: at torch's 1.0 the first logits would be as large as `size`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,20 +149,9 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(style, context, width, dropout) for width in widths)
         self.norm = style.make_norm()
         self.head = nn.Linear(style.size, vocabulary, bias=False)
-        self._initialise()
         if style.is_tied:
+            nn.init.normal_(self.tokens.weight, std=TIED_DEVIATION)
             self.head.weight = self.tokens.weight
-
-    def _initialise(self) -> None:
-        """Matrices keep the variance of what they read (LeCun et al. 1998), embeddings are small, biases are zero."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.tokens.weight, std=EMBEDDING_DEVIATION)
-        if self.positions is not None:
-            nn.init.normal_(self.positions, std=EMBEDDING_DEVIATION)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         x_BTD = self.tokens(tokens_BT)
