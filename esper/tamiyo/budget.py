@@ -37,7 +37,6 @@ def forecast_training_macs(packet: SystemStatePacket, context: RunContext, *, fo
             forward_macs=packet.metrics.forward_macs,
             # Kasmina counts from the graft, which is later: what is affordable here isn't refused there.
             graft_step=packet.step,
-            samples=context.spec.life.min_samples,
         )
         return stack_cost.forecast_stack_macs(account, packet.seeds, added_macs=forward_macs)
     run = cost.Account(

@@ -69,6 +69,7 @@ class Trainer:
             self._run.executor.compile_blocks(self._run.compiled_runs)
         self._generation = self._begin(self._saves.newest() if resume else None)
         session = self._session
+        self._run.executor.peaks.begin()
         try:
             while session.progress.step < self._run.total_steps and self._stop_reason is None:
                 self._advance()

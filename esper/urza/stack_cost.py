@@ -44,9 +44,9 @@ def stack_account(
     steps_done: int,
     forward_macs: int,
     graft_step: int,
-    samples: int,
+    seen_samples: int = 0,
 ) -> StackAccount:
-    """The account of a run under its settings."""
+    """The account of a run under its settings; an evaluation that was seen counts if it took more than they say."""
     return StackAccount(
         training_macs=training_macs,
         steps_done=steps_done,
@@ -57,7 +57,7 @@ def stack_account(
         reaction_steps=life.reaction_steps,
         growth_end_step=life.growth_end_step,
         evaluations=life.stack.evaluations,
-        samples=samples,
+        samples=max(life.judge_samples if life.HasField("judge_samples") else life.min_samples, seen_samples),
     )
 
 

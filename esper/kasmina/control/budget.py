@@ -41,7 +41,7 @@ def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, c
             steps_done=state.training_macs_step,
             forward_macs=forward_macs,
             graft_step=max(step, state.training_macs_step) + spec.life.reaction_steps,
-            samples=max([spec.life.min_samples, *seen]),
+            seen_samples=max(seen, default=0),
         )
         return forecast_stack_macs(account, [record.state for record in state.seeds], added_macs=cost.forward_macs)
     run = Account(

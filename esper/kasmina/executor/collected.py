@@ -17,8 +17,8 @@ class MemoryNote:
     mode: str
     """live, bursts, refused, undone (memory ran out and the twin took the place), or ended."""
     why: str
-    figures: Mapping[str, int | None] = field(default_factory=dict)
-    """Bytes by name; None for what couldn't be had."""
+    figures: Mapping[str, int | float | str | None] = field(default_factory=dict)
+    """Bytes by name, and what set a forecast of them right; None for what couldn't be had."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,9 @@ and at a boundary: execute(directives, step), at_boundary(step), collect(step). 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from opentelemetry import trace
@@ -25,6 +27,7 @@ from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.manifest import describe
+from esper.kasmina.executor.memory.parked import gradient_bytes
 from esper.kasmina.executor.memory.peaks import Peaks
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
@@ -302,6 +305,10 @@ class SeedExecutor:
         is_measuring = step % state.config.measure_every_steps == 0
         for graft in state.arm.grafts:
             graft.is_measuring = is_measuring
+
+    def watched_step(self) -> AbstractContextManager[None]:
+        """Around the main arm's step: what the first ones of a network take is measured where the device counts it."""
+        return self._state.peaks.of_step(self._state.topology, partial(gradient_bytes, self.arm))
 
     def step_twin_by(self, make: MakeStep) -> None:
         """Let a twin that waits make its steps this way: `make(twin, step)` makes the one after `step` done ones."""

@@ -6,6 +6,7 @@ takes its copies out again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, evaluate_stack
+from esper.kasmina.executor.memory.exhausted import is_out_of_memory
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words
@@ -25,6 +27,8 @@ from esper.kasmina.executor.stacks.run import Run, blocks_of
 from esper.kasmina.executor.state import ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import measured_twin
 from esper.leyline import SeedDirective
+
+FEW = 4
 
 
 def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
@@ -42,13 +46,7 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
         after = state.outputs()
         if after.shape != before.shape or not bool(torch.isfinite(after).all()):
             raise GraftFailed(f"with stack {directive.seed_id} the outputs are {list(after.shape)} or not finite")
-        prove(
-            arm.model,
-            copies,
-            lambda: _few_samples_loss(arm, state.task),
-            key=state.key("proof", directive.seed_id, step),
-            behind=_behind(arm, run),
-        )
+        _prove(arm, state.task, run, copies, key=state.key("proof", directive.seed_id, step))
         costs = count_macs(arm, state.task.probe_inputs())
     except BaseException:
         arm.take_out_copies()
@@ -68,8 +66,7 @@ def stack_obstacle(arm: TrainingArm, task: Task, run: Run) -> str:
     copied = arm.clone()
     try:
         copies = copied.repeat(run)
-        loss = partial(_few_samples_loss, copied, task)
-        prove(copied.model, copies, loss, key=draw_key("stacks"), behind=_behind(copied, run))
+        _prove(copied, task, run, copies, key=draw_key("stacks"))
     except torch.OutOfMemoryError:
         return ""  # whether there is room is for the graft to say, when it comes
     except (GraftFailed, ConfigError) as error:
@@ -118,6 +115,20 @@ def _behind(arm: TrainingArm, run: Run) -> list[tuple[str, nn.Module]]:
     return [(f"{run.path}.{place}", block) for place, block in enumerate(blocks_of(arm.model, run.path)[first:], first)]
 
 
-def _few_samples_loss(arm: TrainingArm, task: Task) -> Tensor:
-    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(task.judge_batches())))
+def _prove(arm: TrainingArm, task: Task, run: Run, copies: Sequence[tuple[str, nn.Module]], *, key: int) -> None:
+    """By very few samples, because the pass is eager and in full precision: more would outweigh a training step.
+
+    What fails with them, such as a path that few tokens take or samples that go in groups, is tried with more.
+    """
+    behind = _behind(arm, run)
+    try:
+        prove(arm.model, copies, partial(_loss, arm, task, FEW), key=key, behind=behind)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        prove(arm.model, copies, partial(_loss, arm, task, GRADIENT_SAMPLES), key=key, behind=behind)
+
+
+def _loss(arm: TrainingArm, task: Task, samples: int) -> Tensor:
+    inputs, targets = (part[:samples] for part in next(iter(task.judge_batches())))
     return task.loss(arm.model(inputs), targets)

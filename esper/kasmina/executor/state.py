@@ -21,7 +21,7 @@ from esper.kasmina.executor.judge.scores import probe_outputs
 from esper.kasmina.executor.memory.footprint import Precision, held_by
 from esper.kasmina.executor.memory.forecast import AUTO, Decision, FreeMemory
 from esper.kasmina.executor.memory.free import free_memory
-from esper.kasmina.executor.memory.peaks import Peaks
+from esper.kasmina.executor.memory.peaks import Peaks, gauge_of
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.statistics import GradientStatistics
 from esper.kasmina.executor.passes.task import Task
@@ -72,6 +72,8 @@ class ExecutorConfig:
     """Samples of one forward and backward pass in training."""
     gradient_rows: int = 0
     """Gradients of microbatches that are kept side by side."""
+    accumulates: bool = False
+    """Whether a step adds up the gradients of several passes, so that all are there in the later ones."""
     precision: Precision = nullcontext
     """Training's precision, for the passes that measure its memory."""
     free_memory: FreeMemory = free_memory
@@ -162,7 +164,7 @@ class ExecutorState:
     """Why the host's work can't be counted; empty if it can. Such a host has no slots."""
 
     def __post_init__(self) -> None:
-        self.peaks = Peaks(self.arm.device)
+        self.peaks = Peaks(gauge_of(self.arm.device))
 
     @contextmanager
     def twin_at_hand(self) -> Iterator[TrainingArm]:

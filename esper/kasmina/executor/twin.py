@@ -6,6 +6,7 @@ the twin takes the grown arm's place: the run is then the one that never grew.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import cast
@@ -24,6 +25,7 @@ from esper.kasmina.executor.memory.forecast import (
     LIVE,
     REFUSED,
     Decision,
+    Figures,
     decide,
     foresee,
     switched,
@@ -69,6 +71,8 @@ def refuse(state: ExecutorState, seed_id: str, step: int, decision: Decision) ->
 def room(state: ExecutorState, seed_id: str) -> Decision:
     """How the twin of the seed that is to be grafted can live."""
     config, arm = state.config, state.arm
+    # Arms of trials and of earlier twins hold themselves in circles: what nobody wants is neither held nor taken.
+    gc.collect()
     try:
         added, blocks = _added(state, seed_id)
         forecast = foresee(
@@ -79,7 +83,9 @@ def room(state: ExecutorState, seed_id: str) -> Decision:
             key=state.key("memory", seed_id),
             blocks=blocks,
             gradient_rows=config.gradient_rows,
+            accumulates=config.accumulates,
             precision=config.precision,
+            measured_step=state.peaks.step_bytes(state.topology),
         )
     except Exception as error:  # noqa: BLE001 - the host runs under a counter of operators, and may raise anything
         return unforeseen(config.twin, in_words(error))
@@ -114,7 +120,7 @@ def end_twin(state: ExecutorState, step: int) -> None:
     state.twin, state.bursts, decision = None, None, state.twin_decision
     peak = state.end_twin_phase()
     if decision is not None:
-        figures: dict[str, int | None] = {
+        figures: Figures = {
             "measured_bytes": None if peak is None else peak - state.other_bytes,
             "other_bytes": state.other_bytes,
         }

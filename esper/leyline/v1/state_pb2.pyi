@@ -374,7 +374,7 @@ class SlotSpec(_message.Message):
     def __init__(self, slot_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.SlotKind, str]] = ..., read_path: _Optional[str] = ..., write_path: _Optional[str] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., width: _Optional[int] = ..., read_positions: _Optional[int] = ..., write_positions: _Optional[int] = ..., read_kernel: _Optional[int] = ..., write_kernel: _Optional[int] = ..., is_foldable: bool = ..., fold_obstacle: _Optional[str] = ..., order: _Optional[int] = ..., depth: _Optional[int] = ..., block_parameters: _Optional[int] = ..., block_forward_macs: _Optional[int] = ...) -> None: ...
 
 class LifeSettings(_message.Message):
-    __slots__ = ("judge", "window_steps", "incubation", "incubation_steps", "isolate", "embargo_steps", "margin_relative", "margin_absolute", "tau", "min_samples", "growth_end_step", "max_culls_in_row", "reaction_steps", "fade_steps", "stability_limit", "stack")
+    __slots__ = ("judge", "window_steps", "incubation", "incubation_steps", "isolate", "embargo_steps", "margin_relative", "margin_absolute", "tau", "min_samples", "growth_end_step", "max_culls_in_row", "reaction_steps", "fade_steps", "stability_limit", "stack", "judge_samples")
     JUDGE_FIELD_NUMBER: _ClassVar[int]
     WINDOW_STEPS_FIELD_NUMBER: _ClassVar[int]
     INCUBATION_FIELD_NUMBER: _ClassVar[int]
@@ -391,6 +391,7 @@ class LifeSettings(_message.Message):
     FADE_STEPS_FIELD_NUMBER: _ClassVar[int]
     STABILITY_LIMIT_FIELD_NUMBER: _ClassVar[int]
     STACK_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     judge: _types_pb2.JudgeMode
     window_steps: int
     incubation: _types_pb2.IncubationMode
@@ -407,7 +408,8 @@ class LifeSettings(_message.Message):
     fade_steps: int
     stability_limit: float
     stack: StackJudging
-    def __init__(self, judge: _Optional[_Union[_types_pb2.JudgeMode, str]] = ..., window_steps: _Optional[int] = ..., incubation: _Optional[_Union[_types_pb2.IncubationMode, str]] = ..., incubation_steps: _Optional[int] = ..., isolate: bool = ..., embargo_steps: _Optional[int] = ..., margin_relative: _Optional[float] = ..., margin_absolute: _Optional[float] = ..., tau: _Optional[float] = ..., min_samples: _Optional[int] = ..., growth_end_step: _Optional[int] = ..., max_culls_in_row: _Optional[int] = ..., reaction_steps: _Optional[int] = ..., fade_steps: _Optional[int] = ..., stability_limit: _Optional[float] = ..., stack: _Optional[_Union[StackJudging, _Mapping]] = ...) -> None: ...
+    judge_samples: int
+    def __init__(self, judge: _Optional[_Union[_types_pb2.JudgeMode, str]] = ..., window_steps: _Optional[int] = ..., incubation: _Optional[_Union[_types_pb2.IncubationMode, str]] = ..., incubation_steps: _Optional[int] = ..., isolate: bool = ..., embargo_steps: _Optional[int] = ..., margin_relative: _Optional[float] = ..., margin_absolute: _Optional[float] = ..., tau: _Optional[float] = ..., min_samples: _Optional[int] = ..., growth_end_step: _Optional[int] = ..., max_culls_in_row: _Optional[int] = ..., reaction_steps: _Optional[int] = ..., fade_steps: _Optional[int] = ..., stability_limit: _Optional[float] = ..., stack: _Optional[_Union[StackJudging, _Mapping]] = ..., judge_samples: _Optional[int] = ...) -> None: ...
 
 class StackJudging(_message.Message):
     __slots__ = ("margin", "error_rate", "evaluations", "max_clipped_share", "window_fraction", "window_recoveries", "recovery_steps")

@@ -76,14 +76,15 @@ class ArmSteps:
             twin.scheduler.apply(twin.optimizer, step)
         executor.before_step(step)
         try:
-            result = self._stepper.run(
-                arm,
-                batch,
-                step,
-                self._groups,
-                measures_norm=(step + 1) % self._norm_every == 0,
-                after_backward=executor.after_backward if arm.grafts else None,
-            )
+            with executor.watched_step():
+                result = self._stepper.run(
+                    arm,
+                    batch,
+                    step,
+                    self._groups,
+                    measures_norm=(step + 1) % self._norm_every == 0,
+                    after_backward=executor.after_backward if arm.grafts else None,
+                )
         except Exception as error:
             if twin is None or not is_out_of_memory(error):
                 raise

@@ -49,6 +49,7 @@ class Link:
             generation=opening.generation,
             total_steps=opening.total_steps,
             gives_up_course=opening.gives_up_course,
+            judge_samples=opening.judge_samples,
         )
         self._opened = open_run(
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states

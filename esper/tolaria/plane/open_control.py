@@ -26,6 +26,8 @@ class Opening:
     """State of both services at the checkpoint from which the run goes on; None for a new run."""
     gives_up_course: bool = False
     """Whether the run goes on otherwise than it did after that checkpoint; a mere resume takes the same course."""
+    judge_samples: int | None = None
+    """Samples of the judging set."""
 
 
 OpenControl = Callable[[Opening], "Control"]

@@ -73,6 +73,8 @@ class RunIdentity:
     total_steps: int
     gives_up_course: bool = False
     """Whether this generation goes on otherwise than the one before it: then only operators' orders are replayed."""
+    judge_samples: int | None = None
+    """Samples of the judging set; None where nobody said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +101,10 @@ def growth_end_step(config: TrainConfig, total_steps: int) -> int:
     return make_schedule(config, total_steps).decay_start
 
 
-def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> LifeSettings:
-    """Settings of a seed's life in steps of this run."""
+def life_settings(
+    config: TrainConfig, task: TaskType, total_steps: int, judge_samples: int | None = None
+) -> LifeSettings:
+    """Settings of a seed's life in steps of this run, whose judging set has so many samples."""
 
     def share(fraction: float) -> int:
         return max(1, round(total_steps * fraction))
@@ -127,6 +131,7 @@ def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> Life
         fade_steps=share(config.fade_fraction),
         stability_limit=config.stability_limit,
         stack=stack_judging(config),
+        judge_samples=judge_samples,
     )
 
 
@@ -166,7 +171,7 @@ def open_run(
     resume: RunStates | None = None,
 ) -> OpenedRun:
     """Open the run at Kasmina, then at Tamiyo with the slots that Kasmina accepted. Raises the error tree."""
-    life = life_settings(config, manifest.task, run.total_steps)
+    life = life_settings(config, manifest.task, run.total_steps, run.judge_samples)
     opened = KasminaClient(channels["kasmina"]).open_run(
         KasminaServiceOpenRunRequest(
             command=signer.sign(

@@ -44,6 +44,7 @@ def open_generation(
             manifest=run.manifest,
             states=None if snapshot is None else snapshot.states,
             gives_up_course=gives_up_course,
+            judge_samples=len(run.splits.judge),
         )
     )
     progress.history.pin_policy(control.policy_digest)

@@ -98,6 +98,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         twin=config.twin,
         pass_samples=-(-config.batch_size // config.accumulate),
         gradient_rows=config.accumulate if config.pcgrad else 0,
+        accumulates=config.accumulate > 1 and not config.pcgrad,
         precision=partial(autocast, config.amp, device),
     )
     with named_by_settings(config, model):

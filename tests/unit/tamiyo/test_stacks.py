@@ -286,6 +286,14 @@ def test_a_training_budget_counts_both_arms_and_judging_shortens_a_stack_and_end
     assert none_left.detail == f"{SLOT}: max_training_macs is {one - 1}, {one} would be needed"
 
 
+def test_evaluations_count_on_the_judging_set_as_it_was_told() -> None:
+    given, run = at(400, depth=4), run_spec()
+    least = forecast_training_macs(given, context(run), forward_macs=320)
+    run.life.judge_samples = 2 * run.life.min_samples
+    more = forecast_training_macs(given, context(run), forward_macs=320) - least
+    assert more == run.life.min_samples * 3 * run.life.stack.evaluations * (2 * 480 + 320)
+
+
 def test_blueprints_that_the_run_names_are_the_ones_that_it_grows_by() -> None:
     def named(*blueprints: str, target: int | None = None) -> Proposal:
         run = run_spec(target=target)

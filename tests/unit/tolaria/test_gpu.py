@@ -105,10 +105,11 @@ def test_no_step_of_a_stack_and_its_twin_waits_for_the_device(
     stack_config: TrainConfig, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first steps set up optimisers and compile.
-    seen = watch_steps(monkeypatch, no_waits, first=2)
+    is_compiled = "compile" in change
+    seen = watch_steps(monkeypatch, no_waits, first=2, lets_compile=is_compiled)
     config = replace(stack_config, **{"device": "cuda", "deterministic": True, **change})
     run_stacks(config, UNDONE)
-    assert len(seen) == 28
+    assert len(seen) == (26 if is_compiled else 28)
     assert sum(has_twin for _, has_twin in seen) > 10
 
 

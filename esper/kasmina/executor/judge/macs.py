@@ -8,7 +8,7 @@ activation checkpoint runs again is no needed work.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 
 T = TypeVar("T")
+SAMPLES = (2, 4)
+"""Of the two passes that are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +40,33 @@ NO_MACS = MacCount(forward=0, training=0)
 
 
 def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
-    """The arm's work for one sample, seeds included."""
+    """The arm's work for one sample, seeds included.
+
+    Two passes of a few samples tell that of all: whole ones would hold more memory than many a training step. Where a
+    host doesn't bear so few, all are passed.
+    """
+    few, more = SAMPLES
+    if len(inputs) > more:
+        try:
+            return _drawn_on(_count(arm, inputs[:few]), _count(arm, inputs[:more]), len(inputs))
+        except Exception:  # noqa: BLE001 - foreign code, that may want its samples in larger groups
+            pass
+    return _drawn_on(_count(arm, inputs), None, len(inputs))
+
+
+def _drawn_on(few: MacCount, more: MacCount | None, samples: int) -> MacCount:
+    """The work for one sample in a pass of so many, as far as each sample adds the same."""
+    if more is None:
+        return replace(few, forward=few.forward // samples, training=few.training // samples)
+
+    def of_one(first: int, second: int) -> int:
+        return (first + (second - first) * (samples - SAMPLES[0]) // (SAMPLES[1] - SAMPLES[0])) // samples
+
+    return replace(few, forward=of_one(few.forward, more.forward), training=of_one(few.training, more.training))
+
+
+def _count(arm: TrainingArm, inputs: Tensor) -> MacCount:
+    """Of one pass of all these samples."""
     parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
     with side_pass(arm.modules, key=draw_key("macs"), training=False), torch.enable_grad():
         outputs, forward = counted(lambda: arm.model(inputs))
@@ -50,8 +78,8 @@ def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
         is_checkpointed = is_reentrant(loss)
         _, backward = counted(lambda: gradients(loss, parameters, arm.modules))
     return MacCount(
-        forward=forward // len(inputs),
-        training=(forward + backward) // len(inputs),
+        forward=forward,
+        training=forward + backward,
         is_reentrant=is_checkpointed,
     )
 

@@ -24,6 +24,9 @@ from esper.kasmina.executor.passes.task import Task
 SAMPLES = (2, 4)
 """Sizes of the two batches that are measured; a step of no more samples is measured as it is."""
 
+LEAST_FACTOR, MOST_FACTOR = 0.5, 4.0
+"""Beyond these a measured step is taken for something else than the pass that was foreseen."""
+
 Batch = tuple[Tensor, Tensor]
 Precision = Callable[[], AbstractContextManager[object]]
 
@@ -59,6 +62,8 @@ class StepBytes:
     """What a step holds at its peak beside weights and optimiser state: activations, and the gradients of then."""
 
     peak: int
+    fixed: int = 0
+    """The part of the peak that doesn't grow with the samples: gradients that have arrived, for the most part."""
     block: int = 0
     """What one block of a run adds to that."""
     samples: int = 0
@@ -102,8 +107,12 @@ def step_bytes(
     key: int,
     block: nn.Module | None = None,
     precision: Precision = nullcontext,
+    kept: int = 0,
 ) -> StepBytes:
-    """Measures the arm's pass for so many samples. Raises whatever the host raises."""
+    """Measures the arm's pass for so many samples; `kept` are gradients that an earlier pass of the step has left.
+
+    Raises whatever the host raises.
+    """
     inputs, targets = next(iter(task.judge_batches()))
     sizes = [samples] if samples <= SAMPLES[-1] else [min(size, len(inputs)) for size in SAMPLES]
     series, blocks = zip(
@@ -113,17 +122,36 @@ def step_bytes(
         ),
         strict=True,
     )
-    return StepBytes(
-        peak=_drawn_on(series, sizes, samples), block=_drawn_on(blocks, sizes, samples), samples=sum(sizes)
-    )
+    peak, fixed = _drawn_on(series, sizes, samples, kept=kept)
+    return StepBytes(peak=peak, fixed=fixed, block=_drawn_on(blocks, sizes, samples)[0], samples=sum(sizes))
+
+
+def calibrated(step: StepBytes, measured: int | None) -> tuple[StepBytes, float]:
+    """The step of the network of now as its allocator has seen it, and the factor that this puts on activations.
+
+    Kernels and compiled code take other memory than the eager operators that foretell it, less of it too: what is
+    measured on the very blocks that will be repeated is truer than what is foreseen. Where activations are the smaller
+    part, the difference says little of them (workspaces, optimiser): it is counted as it is, once, and not for blocks.
+    """
+    if measured is None:
+        return step, 1.0
+    activations = step.peak - step.fixed
+    if activations < step.fixed or activations <= 0:
+        return replace(step, peak=max(step.peak, measured)), 1.0
+    factor = min(max((measured - step.fixed) / activations, LEAST_FACTOR), MOST_FACTOR)
+    peak = max(measured, step.fixed + int(factor * activations))
+    return replace(step, peak=peak, block=int(factor * step.block)), factor
 
 
 def evaluation_bytes(arm: TrainingArm, task: Task, *, key: int, precision: Precision = nullcontext) -> tuple[int, int]:
-    """What one judging batch holds at its peak, and its samples."""
+    """What one judging batch holds at its peak, or the probe batch, which runs in full precision; and their samples."""
     inputs, targets = next(iter(task.judge_batches()))
-    with arm.measured(key), precision(), Meter() as meter:
+    with arm.measured(key), precision(), Meter() as judging:
         task.clipped_scores(arm.model(inputs), targets)
-    return meter.peak_bytes, len(inputs)
+    probe = task.probe_inputs()
+    with arm.measured(key), Meter() as probing:
+        arm.model(probe).double()
+    return max(judging.peak_bytes, probing.peak_bytes), len(inputs) + len(probe)
 
 
 def _measured(
@@ -153,14 +181,18 @@ def _measured(
     return meter.series, [marks[1] - marks[0] if len(marks) > 1 else 0]
 
 
-def _drawn_on(series: Sequence[Sequence[int]], sizes: Sequence[int], samples: int) -> int:
-    """The largest moment for so many samples; by the peak alone where the two passes didn't take the same way."""
-    if len(series) == 1 or sizes[0] == sizes[1]:
-        return max(series[-1], default=0) * samples // sizes[-1]
+def _drawn_on(series: Sequence[Sequence[int]], sizes: Sequence[int], samples: int, *, kept: int = 0) -> tuple[int, int]:
+    """The largest moment for so many samples, and the part of it that doesn't grow with them, which is at least `kept`.
+
+    By the peak alone where the two passes didn't take the same way, or where there is one: then all of it grows.
+    """
+    if len(series) == 1 or sizes[0] == sizes[1] or len(series[0]) != len(series[1]):
+        return max(series[-1], default=0) * samples // sizes[-1] + kept, kept
     few, more = series
-    if len(few) != len(more):
-        return max(more, default=0) * samples // sizes[1]
     each = sizes[1] - sizes[0]
-    return max(
-        (low + (high - low) * (samples - sizes[0]) // each for low, high in zip(few, more, strict=True)), default=0
-    )
+    moments = []
+    for low, high in zip(few, more, strict=True):
+        growing = (high - low) * samples // each
+        fixed = max(kept, low - (high - low) * sizes[0] // each)
+        moments.append((growing + fixed, fixed))
+    return max(moments, default=(0, 0))

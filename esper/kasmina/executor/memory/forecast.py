@@ -17,6 +17,7 @@ from esper.kasmina.executor.memory.footprint import (
     Held,
     Precision,
     StepBytes,
+    calibrated,
     evaluation_bytes,
     held_by,
     step_bytes,
@@ -31,6 +32,9 @@ JUDGING_REMEDY = "judging passes up to 512 samples at once: give shorter ones (-
 REMEDY = "give a smaller --batch-size, a larger --accumulate, repeat a part of the run, or checkpoint activations"
 GIB = 2**30
 FreeMemory = Callable[[torch.device], Free]
+Figures = dict[str, int | float | str | None]
+BY_A_STEP = "the largest of the first steps of the network as it is, as its allocator counted them"
+BY_NOTHING = "nothing: no step of this network was measured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,12 +57,28 @@ class Forecast:
     """Samples that were passed forward only."""
     is_of_judging: bool = False
     """Whether the grown arm needs the most while it is judged, not while it steps."""
+    foreseen_step: int = 0
+    """What a step of the network as it is adds at its peak to what stays, by the passes that foretell it."""
+    measured_step: int | None = None
+    """The same, measured in the run itself; None where it wasn't."""
+    factor: float = 1.0
+    """On activations, by the two."""
+    block: int = 0
+    """Activations of one more block, with the factor."""
+    judged: int = 0
+    """What an evaluation adds at its peak."""
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> Figures:
         return {
             "predicted_live_bytes": self.live,
             "predicted_bursts_bytes": self.bursts,
             "predicted_alone_bytes": self.alone,
+            "predicted_step_bytes": self.foreseen_step,
+            "measured_step_bytes": self.measured_step,
+            "calibrated_by": BY_NOTHING if self.measured_step is None else BY_A_STEP,
+            "factor": round(self.factor, 3),
+            "block_bytes": self.block,
+            "judging_bytes": self.judged,
         }
 
 
@@ -74,9 +94,9 @@ class Decision:
     """What both arms may take: what is free, and what the run's own arm holds already."""
     forecast: Forecast | None = None
 
-    def figures(self) -> dict[str, int | None]:
-        found: dict[str, int | None] = {"predicted_bytes": self.predicted_bytes, "free_bytes": self.free_bytes}
-        return found | (dict(self.forecast.figures()) if self.forecast is not None else {})
+    def figures(self) -> Figures:
+        found: Figures = {"predicted_bytes": self.predicted_bytes, "free_bytes": self.free_bytes}
+        return found | (self.forecast.figures() if self.forecast is not None else {})
 
 
 def foresee(
@@ -88,18 +108,25 @@ def foresee(
     key: int,
     blocks: tuple[nn.Module, ...] = (),
     gradient_rows: int = 0,
+    accumulates: bool = False,
     precision: Precision,
+    measured_step: int | None = None,
 ) -> Forecast:
     """Adds what the graft will to what the arm holds; `blocks` are those of a run that are repeated.
 
-    For these the arm's step is measured by passes of a few samples. A seed adds little, so activations are left out.
+    For these the arm's step is foreseen by passes of a few samples, and set right by `measured_step`, what a step of
+    the run has taken. A seed adds little: for it, a step is what was measured, or its gradients.
     """
     twin = held_by(arm)
-    step, judged = StepBytes(peak=twin.gradients), (0, 0)
+    foreseen, judged = StepBytes(peak=twin.gradients, fixed=twin.gradients), (0, 0)
     if blocks:
-        step = step_bytes(arm, task, samples, key=key, block=blocks[-1], precision=precision)
+        kept = twin.gradients if accumulates else 0
+        foreseen = step_bytes(arm, task, samples, key=key, block=blocks[-1], precision=precision, kept=kept)
         judged = evaluation_bytes(arm, task, key=key, precision=precision)
-    return combine(
+    # The rows are counted apart.
+    measured = None if measured_step is None else max(0, measured_step - gradient_rows * twin.gradients)
+    step, factor = calibrated(foreseen, measured)
+    found = combine(
         twin,
         twin + added,
         step=step,
@@ -108,6 +135,14 @@ def foresee(
         judged=judged,
         rows=gradient_rows,
         graphs=_graph_bytes(arm.device),
+    )
+    return replace(
+        found,
+        foreseen_step=foreseen.peak,
+        measured_step=measured,
+        factor=factor,
+        block=step.block,
+        judged=judged[0],
     )
 
 

@@ -99,6 +99,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
         yield from (value for value in values if isinstance(value, Tensor))
 
 
+def gradient_bytes(arm: TrainingArm) -> int:
+    """Memory of the gradients that are there."""
+    parameters = (parameter for module in arm.modules for parameter in module.parameters())
+    return bytes_of(parameter.grad for parameter in parameters if parameter.grad is not None)
+
+
 def storages(found: Iterable[Tensor]) -> dict[int, torch.UntypedStorage]:
     """Each storage once."""
     there = (tensor.untyped_storage() for tensor in found if has_storage(tensor))

@@ -7,6 +7,7 @@ that was compiled in place is eager, and a pass under a counter of operators end
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import cache, partial
@@ -23,6 +24,9 @@ GRAPHS_OF_ONE_CODE = 256
 GRAPHS_IN_ALL = 4096
 BACKEND: Any = "inductor"
 """What compiles blocks on request; a host that compiles itself names its own."""
+
+# Inductor's advice, once a process, to whoever has left float32 products as precise as torch makes them.
+TF32_ADVICE = "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled"
 
 _HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
@@ -79,6 +83,7 @@ def _set_up_compiler() -> None:
     config.recompile_limit = max(config.recompile_limit, GRAPHS_OF_ONE_CODE)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, GRAPHS_IN_ALL)
     torch._dynamo.reset()
+    warnings.filterwarnings("ignore", message=TF32_ADVICE, category=UserWarning)
 
 
 def compiled_parts(model: nn.Module) -> tuple[str, ...]:

@@ -95,6 +95,20 @@ def test_a_stack_is_held_to_what_its_two_arms_and_its_evaluations_cost_on_the_sa
     assert needed() == few + its_own + (5000 - 300) * 3 * 8 * (2 * 480 + 240)
 
 
+def test_evaluations_are_booked_on_the_judging_set_as_it_was_told_also_before_any_was_seen() -> None:
+    run, state = stack_run(), fresh_state()
+    state.training_macs, state.training_macs_step = 100 * 480 * 64 * 3, 100
+    run.budget.max_training_macs = 1
+
+    def needed() -> int:
+        problem = budget_problem(run, state, Cost(parameters=300, forward_macs=240), step=100) or ""
+        return int(problem.rpartition(" ")[2])
+
+    least = needed()
+    run.life.judge_samples = 5000
+    assert needed() == least + (5000 - 300) * 3 * 8 * (2 * 480 + 240)
+
+
 def test_a_command_for_a_stack_beyond_the_budget_is_refused_with_its_numbers() -> None:
     run = stack_run()
     run.budget.max_training_macs = 10**9

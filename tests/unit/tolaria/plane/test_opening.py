@@ -125,6 +125,13 @@ def opened_run(config: TrainConfig, run: RunIdentity = RUN, resume: RunStates | 
     return open_run(channels, SIGNER, config, run, manifest(), resume)
 
 
+def test_both_services_are_told_how_many_samples_judge(services: Services) -> None:
+    opened_run(TrainConfig(), replace(RUN, judge_samples=1234))
+    assert services.kasmina.life.judge_samples == services.tamiyo.life.judge_samples == 1234
+    opened_run(TrainConfig())
+    assert not services.kasmina.life.HasField("judge_samples")
+
+
 def test_a_new_run_is_opened_at_kasmina_and_then_at_tamiyo_with_the_slots_left(services: Services) -> None:
     found = opened_run(TrainConfig(blueprints=("span.linear",), max_seeds=3, latency_rules=True))
     assert services.calls == ["kasmina", "tamiyo"]

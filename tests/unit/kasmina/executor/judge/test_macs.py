@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -103,3 +105,32 @@ def test_counting_leaves_no_trace(rig):
     assert run.arm.digest() == digest
     assert torch.equal(torch.default_generator.get_state(), generator)
     assert all(parameter.grad is None for parameter in run.executor.host_parameters())
+
+
+class Grouped(nn.Module):
+    """Has work of its own beside that for each sample, and may want its samples in groups."""
+
+    seen: ClassVar[list[int]] = []
+
+    def __init__(self, group: int) -> None:
+        super().__init__()
+        self.group = group
+        self.layer, self.bias = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.register_buffer("places", torch.randn(32, 8))
+
+    def forward(self, x):
+        if len(x) % self.group:
+            raise ValueError("not a whole group")
+        Grouped.seen.append(len(x))
+        return self.layer(x) + self.bias(self.places).mean(0)
+
+
+@pytest.mark.parametrize(("group", "passed"), [(1, [2, 4]), (16, [64])])
+def test_few_samples_tell_the_work_of_all_and_all_are_passed_where_a_host_does_not_bear_few(group, passed):
+    host = Grouped(group)
+    Grouped.seen.clear()
+    arm = TrainingArm(host, torch.optim.SGD(host.parameters(), 0.1))
+    found = count_macs(arm, torch.randn(64, 8))
+    forward = (64 * 64 + 32 * 64) // 64
+    assert (found.forward, found.training) == (forward, 2 * forward)
+    assert Grouped.seen == passed

@@ -9,12 +9,23 @@ import pytest
 import torch
 from torch import nn
 
-from esper.kasmina.executor.memory.footprint import Held, StepBytes, held_by, held_by_blocks, held_by_seed, step_bytes
+from esper.kasmina.executor.memory.footprint import (
+    Held,
+    StepBytes,
+    calibrated,
+    evaluation_bytes,
+    held_by,
+    held_by_blocks,
+    held_by_seed,
+    step_bytes,
+)
 from esper.kasmina.executor.memory.forecast import BURSTS, LIVE, REFUSED, Forecast, combine, decide, foresee
 from esper.kasmina.executor.memory.free import Free
 from esper.kasmina.executor.memory.meter import Meter
 from esper.kasmina.executor.memory.parked import bytes_of, tensors
+from esper.kasmina.executor.memory.peaks import Peaks
 from tests.unit.kasmina.executor.conftest import TokenTask, Transformer
+from tests.unit.kasmina.executor.memory.test_peaks import FakeGauge
 
 SAMPLES = 16
 
@@ -40,6 +51,93 @@ def test_a_step_of_few_samples_tells_that_of_many(run):
     found = step_bytes(run.arm, run.task, SAMPLES, key=1)
     assert found.samples == 6
     assert found.peak == pytest.approx(measured_step(run, run.arm), rel=0.02)
+
+
+def test_of_a_step_the_part_that_does_not_grow_is_told_apart(run):
+    some, many = (step_bytes(run.arm, run.task, samples, key=1) for samples in (SAMPLES, 2 * SAMPLES))
+    assert some.fixed == many.fixed
+    assert many.peak - many.fixed == 2 * (some.peak - some.fixed)
+    assert 0 <= some.fixed < held_by(run.arm).gradients
+
+
+def test_gradients_of_an_earlier_pass_are_there_all_along(run):
+    gradients = held_by(run.arm).gradients
+    once = step_bytes(run.arm, run.task, SAMPLES, key=1)
+    again = step_bytes(run.arm, run.task, SAMPLES, key=1, kept=gradients)
+    assert again.fixed >= gradients
+    assert once.peak < again.peak <= once.peak + gradients
+
+
+def test_an_evaluation_counts_at_its_peak_and_so_does_the_probe_batch(run):
+    size, samples = evaluation_bytes(run.arm, run.task, key=1)
+    assert samples == len(next(iter(run.task.judge_batches()))[0]) + len(run.task.probe_inputs())
+    with run.arm.measured(1), Meter() as meter:
+        run.arm.model(run.task.probe_inputs())
+    assert size >= meter.peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("measured", "factor", "peak", "block"),
+    [(None, 1.0, 1000, 100), (550, 0.5, 550, 50), (1900, 2.0, 1900, 200), (120, 0.5, 550, 50), (9100, 4.0, 9100, 400)],
+)
+def test_a_measured_step_sets_activations_right_within_bounds(measured, factor, peak, block):
+    step, found = calibrated(StepBytes(peak=1000, fixed=100, block=100), measured)
+    assert (found, step.peak, step.block) == (factor, peak, block)
+
+
+def test_where_activations_are_the_smaller_part_the_difference_is_no_factor():
+    heavy = StepBytes(peak=1000, fixed=900, block=20)
+    assert calibrated(heavy, 1300) == (replace(heavy, peak=1300), 1.0)
+    assert calibrated(heavy, 500) == (heavy, 1.0)
+
+
+def foreseen(run, measured, **settings):
+    blocks = tuple(run.arm.model.blocks)
+    return foresee(
+        run.arm,
+        run.task,
+        added=held_by_blocks(run.arm, blocks),
+        samples=SAMPLES,
+        key=1,
+        blocks=blocks,
+        precision=nullcontext,
+        measured_step=measured,
+        **settings,
+    )
+
+
+def test_what_a_step_of_the_run_took_is_what_the_grown_network_is_foreseen_by(run):
+    bare = foreseen(run, None)
+    assert bare.figures()["calibrated_by"] == "nothing: no step of this network was measured"
+    assert (bare.factor, bare.measured_step) == (1.0, None)
+    found = foreseen(run, 2 * bare.foreseen_step)
+    assert "as its allocator counted them" in str(found.figures()["calibrated_by"])
+    assert found.factor > 1.9
+    assert found.measured_step == 2 * bare.foreseen_step
+    assert found.block == int(found.factor * bare.block)
+    assert found.alone > 1.5 * bare.alone
+    rows = foreseen(run, 2 * bare.foreseen_step + 3 * held_by(run.arm).gradients, gradient_rows=3)
+    assert rows.factor == found.factor
+
+
+def test_the_first_steps_of_a_run_set_its_forecast_right_and_those_of_another_network_do_not(rig):
+    run = rig("transformer")
+    gauge = FakeGauge(10**6)
+    peaks = run.executor._state.peaks = Peaks(gauge)
+
+    def steps(count, size):
+        for _ in range(count):
+            with run.executor.watched_step():
+                run.train(1)
+                gauge.use(size)
+
+    steps(4, 10**7)
+    expected = 10**7 + bytes_of(p.grad for p in run.arm.model.parameters())
+    (note,) = run.stack().memory
+    assert note.figures["measured_step_bytes"] == expected
+    assert note.figures["factor"] > 1.0
+    # The grown network has made no step yet.
+    assert peaks.step_bytes(run.executor.topology) is None
 
 
 def test_a_step_of_very_few_samples_is_measured_as_it_is(run):

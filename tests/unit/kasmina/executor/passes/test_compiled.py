@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.fold.export import plain as plain_network
-from esper.kasmina.executor.passes.compiled import compile_copy, compiled_in_place, compiled_parts
+from esper.kasmina.executor.passes.compiled import (
+    TF32_ADVICE,
+    compile_copy,
+    compile_in_place,
+    compiled_in_place,
+    compiled_parts,
+)
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule, ConfidenceKind
 
 # torch's own tracer looks at .grad of what it is given, and still imports the old script compiler.
@@ -406,3 +414,16 @@ def test_what_was_compiled_by_other_means_is_refused_by_name():
     host[0]._compiled_call_impl = host[0]._call_impl
     with pytest.raises(ConfigError, match=r"'Block'.*compiled by other means than torch.compile"):
         compile_copy(host, plain())
+
+
+def test_the_advice_to_make_float32_products_less_precise_is_not_repeated_and_other_warnings_are() -> None:
+    from torch._inductor import compile_fx
+
+    source = inspect.getsource(compile_fx._warn_tf32_disabled)
+    assert TF32_ADVICE in source
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile_in_place([nn.Linear(1, 1)])
+        warnings.warn(f"{TF32_ADVICE}. Consider something.", UserWarning, stacklevel=1)
+        with pytest.raises(UserWarning, match="another"):
+            warnings.warn("another", UserWarning, stacklevel=1)
