@@ -95,10 +95,10 @@ def take_look(turn: Turn, record: SeedRecord) -> None:
     if evaluations[-1].step < planned.step:
         return
     result = take_stack_look(planned, evaluations, settings_of(turn))
-    is_extension = planned.step > record.window_end_step
+    is_early, is_extension = planned.step < record.window_end_step, planned.step > record.window_end_step
     test = _test(turn, record, planned, result, window=record.look + is_extension)
     verdict = VERDICTS[result.verdict]
-    turn.note(record, gates.g4_stack(record, planned.step, test, verdict, _in_words(test, result)))
+    turn.note(record, gates.g4_stack(record, planned.step, test, verdict, _in_words(test, result, early=is_early)))
     record.extended = is_extension
     if math.isfinite(result.gain):
         record.state.gain, record.state.gain_standard_error = result.gain, result.standard_error
@@ -188,8 +188,8 @@ def _costs(turn: Turn, record: SeedRecord) -> ArmCosts:
     return ArmCosts(twin=float(twin), grown=float(twin + record.state.forward_macs))
 
 
-def _in_words(test: StackTest, result: StackLook) -> str:
-    said = f"look {test.look}: {result.reason}"
+def _in_words(test: StackTest, result: StackLook, *, early: bool) -> str:
+    said = f"look {test.look}{', early' if early else ''}: {result.reason}"
     if test.HasField("gain_at_equal_flops"):
         said += f"; at equal FLOPs {test.gain_at_equal_flops:+.4f}"
     return said

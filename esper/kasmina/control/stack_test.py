@@ -122,7 +122,8 @@ def _decide(
         return otherwise, f"{clipped:.1%} of the tokens are clipped, {settings.max_clipped_share:.1%} may be"
     if z >= threshold:
         return Verdict.KEEP, "better than the twin"
-    return otherwise, "undecided, and no further look is left" if look.may_refuse else "undecided"
+    found = "short of the margin" if z <= -threshold else "undecided"
+    return otherwise, f"{found}, and no further look is left" if look.may_refuse else found
 
 
 def _obstacle(look: PlannedLook, scored: Sequence[Evaluation], settings: StackSettings) -> str | None:

@@ -15,9 +15,14 @@ from torch.nn.parameter import is_lazy
 import esper
 from esper.core.enums import short_name
 from esper.core.errors import StorageError
+from esper.kasmina.executor.passes.compiled import compiled_in_place
+from esper.kasmina.executor.stacks.run import blocks_of
 from esper.leyline import BlendMode
 from esper.tolaria.export.network import Network
 from esper.tolaria.task.models import build_model
+
+# What the built-in transformer is built from; None is its own default.
+DIALS = ("depth", "width", "heads", "positions", "norm", "mlp", "tied")
 
 
 def write_weights(network: Network, path: Path) -> None:
@@ -47,9 +52,10 @@ def tensors_of(network: Network) -> dict[str, Tensor]:
 
 
 def record_of(network: Network) -> dict[str, Any]:
-    """How the network is built: by its factory, with the shapes of what was grown, with its seeds' places."""
+    """How the network is built: by its factory, with shapes and counts of what was grown, with its seeds' places."""
     config, interface, arm = network.config, network.interface, network.arm
-    built = build_model(config, interface.sample_shape, interface.outputs).state_dict()
+    host = compiled_in_place(build_model(config, interface.sample_shape, interface.outputs))
+    built = host.state_dict()
     # A lazy layer has no shape yet and takes the one that it is given: nothing needs to be known of its growth.
     shaped = {name: value for name, value in built.items() if isinstance(value, Tensor) and not is_lazy(value)}
     shapes = {name: tuple(value.shape) for name, value in shaped.items()}
@@ -58,12 +64,17 @@ def record_of(network: Network) -> dict[str, Any]:
         "model": config.model,
         "hidden": list(config.hidden),
         "dropout": config.dropout,
+        **({name: getattr(config, name) for name in DIALS} if config.model == "transformer" else {}),
         **interface.to_state(),
         "weights_digest": arm.digest(),
         "grown": {
             name: {"from": list(shapes[name]), "to": list(value.shape)}
             for name, value in arm.model.state_dict().items()
             if name in shapes and shapes[name] != tuple(value.shape)
+        },
+        "deeper": {
+            run.path: {"from": len(blocks_of(host, run.path)), "to": len(blocks_of(arm.model, run.path))}
+            for run in arm.stacks
         },
         "seeds": [
             {

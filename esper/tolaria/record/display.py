@@ -46,7 +46,6 @@ class State:
         self.epoch: EpochDone | None = None
         self.waits: Reason | None = None
         """Why nothing grows now; None where growth speaks for itself."""
-        self._reason: str | None = None
         self._times_ms: deque[float] = deque(maxlen=50)
 
     def note_steps(self, steps: Sequence[StepDone]) -> None:
@@ -56,10 +55,9 @@ class State:
     def note_boundary(self, boundary: Boundary) -> list[str]:
         """Take a boundary; returns what happened there, in words."""
         self.boundary = boundary
-        before, now = self._reason, boundary.reason
-        self._reason = None if now is None else now.name
-        self.waits = None if now is None or now.name in SHOWN_OTHERWISE else now
-        if self.waits is None or self.waits.name == before:
+        before, now = self.waits, boundary.reason
+        self.waits = None if now is None or now.name in SHOWN_OTHERWISE or _acts(boundary) else now
+        if self.waits is None or (before is not None and before.name == self.waits.name):
             return happenings(boundary)
         return [*happenings(boundary), f"no growth: {self.waits.in_words()}"]
 
@@ -84,6 +82,12 @@ class State:
             parts.append(f"mode {self.boundary.mode}")
         parts.append(f"{self.step_ms:.2f} ms/step")
         return "  ".join(parts)
+
+
+def _acts(boundary: Boundary) -> bool:
+    """Whether the reason of now is a command's: some reasons, such as SCHEDULED, are given for waiting too."""
+    decision = None if boundary.result is None else boundary.result.decision
+    return decision is not None and len(decision.command_ids) > 0
 
 
 def living(seeds: Sequence[SeedView]) -> list[SeedView]:

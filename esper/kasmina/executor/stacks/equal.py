@@ -92,8 +92,8 @@ def _alike(left: Any, right: Any) -> bool:
 def _facts(tensor: Tensor | None) -> str:
     if tensor is None:
         return "none"
-    trained = ", trained" if tensor.requires_grad else ""
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}{trained}"
+    kind = "" if not isinstance(tensor, nn.Parameter) else ", trained" if tensor.requires_grad else ", frozen"
+    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}{kind}"
 
 
 def _odd(left: Sequence[str], right: Sequence[str]) -> str:

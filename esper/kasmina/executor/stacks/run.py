@@ -63,9 +63,7 @@ def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal
 
     One pass over `inputs` in eval mode shows which block reads which; it leaves no trace.
     """
-    containers = {
-        path: blocks_of(model, path) for path, module in model.named_modules() if path and _is_list_of_blocks(module)
-    }
+    containers = {path: blocks_of(model, path) for path, module in model.named_modules() if _is_list_of_blocks(module)}
     if not containers:
         return [], []
     quietly = side_pass([model], key=draw_key("stacks"), training=False)
@@ -74,7 +72,7 @@ def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal
     found = [_longest(path, blocks, passed) for path, blocks in containers.items()]
     runs = [run for run in found if isinstance(run, Run)]
     outer = [run for run in runs if not any(run.path.startswith(f"{other.path}.") for other in runs)]
-    return outer, [refusal for refusal in found if isinstance(refusal, Refusal)]
+    return outer, [refusal for refusal in found if isinstance(refusal, Refusal) and refusal.path]
 
 
 def named_run(model: nn.Module, inputs: Tensor, name: str) -> Run:
@@ -140,9 +138,20 @@ def _longest(path: str, blocks: list[nn.Module], passed: dict[nn.Module, _Passag
                 best = Run(path, start, index + 1)
             start = index + 1
     if best.depth >= 2:
-        return best
+        return best if path and _is_trained(blocks[best.start : best.stop]) else _unusable(best)
     reason = f"blocks 0 and 1 {joints[0]}" if joints else "it has one block, a run needs two"
     return Refusal(path, reason)
+
+
+def _unusable(run: Run) -> Refusal:
+    if run.path:
+        return Refusal(run.path, "nothing in its blocks is trained: every parameter is frozen, or there is none")
+    places = f"{run.start} to {run.stop - 1}"
+    return Refusal("the model", f"its blocks {places} can't be named in it; put them in a Sequential of their own")
+
+
+def _is_trained(blocks: list[nn.Module]) -> bool:
+    return any(parameter.requires_grad for block in blocks for parameter in block.parameters())
 
 
 def _joint(left: nn.Module, right: nn.Module, passed: dict[nn.Module, _Passage]) -> str:

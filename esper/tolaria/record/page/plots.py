@@ -48,7 +48,10 @@ def loss_with_seeds(events: Sequence[Record], found: Curves | None = None) -> st
 
 
 def _scale_losses(axes: Axes, events: Sequence[Record], found: Curves) -> None:
-    """Add the judging loss, and room above for names; the first losses and soaring ones may leave the picture."""
+    """Add the judging loss, and room above for names; the first losses and soaring ones may leave the picture.
+
+    A judging loss that was measured once is drawn whole, so it stays inside: outside it would take the figure's room.
+    """
     judged = _of_epochs(events, "val_loss")
     if judged:
         axes.plot(*zip(*judged, strict=True), color="#2c7fb8", label="judging loss", **_thin(judged))
@@ -56,7 +59,9 @@ def _scale_losses(axes: Axes, events: Sequence[Record], found: Curves) -> None:
     branches = [point for fork in found.forks for point in (*fork.grown, *fork.twin)]
     smoothed = [point for piece in found.trunk for point in piece]
     told = [loss for step, loss in (*smoothed, *branches) if step > first and math.isfinite(loss)]
-    low, high = min(told, default=0.0), max(told, default=1.0)
+    known = [loss for _, loss in judged if math.isfinite(loss)]
+    told += known if len(judged) == 1 else []
+    low, high = min([*told, *known], default=0.0), max(told, default=1.0)
     room = (high - low) or abs(high) or 1.0
     axes.set(xlabel="step", ylabel="loss", xlim=span(events))
     axes.set_ylim(max(0.0, low - ROOM_BELOW * room) if low >= 0 else low - ROOM_BELOW * room, high + 0.25 * room)

@@ -119,6 +119,8 @@ def test_no_gain_is_looked_at_three_times_and_culled_by_the_twin() -> None:
     assert [look.stack.look for look in looks(record)] == [1, 1, 2]
     assert record.extended
     assert looks(record)[-1].stack.HasField("gain_at_equal_flops")
+    words = [look.detail.partition(": ")[0] for look in looks(record)]
+    assert words == ["look 1, early", "look 1", "look 2"]
     assert "; at equal FLOPs -0.0" in record.gates[-1].detail
     assert made.state.growth.looks_since_fossil == 2
     assert made.state.growth.judged == 1

@@ -129,6 +129,14 @@ def test_evaluations_that_no_look_planned_count_for_nothing() -> None:
     )
 
 
+def test_what_is_surely_short_of_the_margin_is_not_called_undecided() -> None:
+    worse, open_still = evaluations([-gain for gain in KEEPS]), evaluations([gain - 0.03 for gain in KEEPS])
+    for may_refuse, end in ((False, ": gain"), (True, ", and no further look is left: gain")):
+        planned = look(may_refuse=may_refuse)
+        assert take_stack_look(planned, worse, StackSettings()).reason.startswith(f"short of the margin{end}")
+        assert take_stack_look(planned, open_still, StackSettings()).reason.startswith(f"undecided{end}")
+
+
 def test_too_many_clipped_tokens_at_one_evaluation_keep_nothing() -> None:
     seen = evaluations(KEEPS)
     seen[3] = replace(seen[3], clipped_share=0.011)

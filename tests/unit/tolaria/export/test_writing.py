@@ -22,10 +22,14 @@ from torch import Tensor
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
 from esper.kasmina.executor import plain
 from esper.kasmina.executor.fold import fold
+from esper.kasmina.executor.stacks.run import Run
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import Exported, export, load_network, shown_network, write, writing
 from esper.tolaria.export.program import traced
+from esper.tolaria.export.weights import write_weights
 from esper.tolaria.recovery.checkpoint import CheckpointStore, encode, read
+from esper.tolaria.task.interface import Interface
+from esper.tolaria.task.models import build_model
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.task import evaluate
 from tests.unit.tolaria.scripted_control import ScriptedControl, directive, germination, keep
@@ -222,6 +226,35 @@ def test_a_language_model_says_its_context_and_its_tokens(tmp_path: Path) -> Non
     found = export(config.run_dir, tmp_path / "lm.pt2")
     assert found.what.startswith("int64 [rows, 12], whole numbers ")
     assert "-> [rows, 12, " in found.what
+
+
+def test_the_weights_of_a_deeper_network_say_its_depth_and_load_into_a_network_as_deep(tmp_path: Path) -> None:
+    config = TrainConfig(
+        data="pytext", model="transformer", context=12, samples=120, depth=2, width=8, heads=2, mlp="gated",
+        min_samples=10, run_dir=tmp_path / "run",
+    )  # fmt: skip
+    interface = Interface(
+        sample_shape=(12,), source_shape=(12,), dtype="int64", low=0, high=30, outputs=31, task="LANGUAGE_MODEL"
+    )
+    network = shown_network(config, interface)
+    for repeated in (Run("blocks", 1, 2), Run("blocks", 0, 3)):
+        network.arm.repeat(repeated)
+    write_weights(network, tmp_path / "deep.safetensors")
+    with safe_open(tmp_path / "deep.safetensors", framework="pt") as file:
+        record = json.loads(file.metadata()["network"])
+        tensors = {name: file.get_tensor(name) for name in set(file.keys())}
+    assert record["deeper"] == {"blocks": {"from": 2, "to": 6}}
+    assert (record["depth"], record["width"], record["heads"], record["mlp"], record["tied"]) == (
+        2,
+        8,
+        2,
+        "gated",
+        False,
+    )
+    deep = build_model(replace(config, depth=6), (12,), record["outputs"])
+    deep.load_state_dict(tensors)
+    tokens = interface.inputs(2)
+    assert torch.equal(deep.eval()(tokens), network.outputs(tokens))
 
 
 CAN = ("plain", "rows_in_python", "compiled", "remembering")

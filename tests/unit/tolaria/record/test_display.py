@@ -11,6 +11,7 @@ from rich.console import Console
 from esper.core.clock import ManualClock
 from esper.leyline import (
     CommandOutcome,
+    Decision,
     DirectiveKind,
     GateEvidence,
     GateVerdict,
@@ -149,6 +150,24 @@ def test_why_nothing_grows_is_told_at_each_change_and_a_living_seed_speaks_for_i
     assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
         "step 10  no growth: still improving: the loss falls by 70.00%",
         "step 50  no growth: growth ended: 2 culls in a row",
+    ]
+
+
+def test_a_command_is_no_reason_not_to_grow_though_waiting_has_one_of_the_same_name() -> None:
+    display, stream = plain()
+    display.on_start(started())
+    ordered = Decision(command_ids=["c3"])
+    course = (
+        (10, "EMBARGO", "closed until step 235", None),
+        (20, "SCHEDULED", "stack 2 of 2 was due from step 200 on", ordered),
+        (30, "SCHEDULED", "stack 2 of 2 is due at step 400", Decision()),
+    )
+    for step, name, detail, decision in course:
+        why = Reason(name=name, detail=detail, since_step=step)
+        display.on_boundary(boundary(step, result=PacketResult(packet_index=1, decision=decision), reason=why))
+    assert [line for line in stream.getvalue().splitlines() if "growth" in line] == [
+        "step 10  no growth: embargo: closed until step 235",
+        "step 30  no growth: scheduled: stack 2 of 2 is due at step 400",
     ]
 
 

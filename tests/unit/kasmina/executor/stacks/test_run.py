@@ -57,6 +57,27 @@ def test_what_follows_a_pattern_goes_with_its_block_and_what_counts_a_position_b
     assert refusal.reason == "blocks 0 and 1 differ in depth_scale: 1.0 and 0.5"
 
 
+def test_blocks_that_are_frozen_are_no_run_and_a_frozen_one_among_others_is_called_so() -> None:
+    model = decoder()
+    model.layers[0].requires_grad_(False)  # type: ignore[operator]
+    assert find_runs(model, TOKENS)[0] == [Run("layers", 1, 3)]
+    model.layers[2].requires_grad_(False)  # type: ignore[operator]
+    (refusal,) = find_runs(model, TOKENS)[1]
+    assert refusal.reason.endswith("float32, frozen and [8] float32, trained")
+    model.layers.requires_grad_(False)
+    (refusal,) = find_runs(model, TOKENS)[1]
+    assert refusal.reason.startswith("nothing in its blocks is trained")
+
+
+def test_blocks_that_stand_in_the_model_itself_are_told_where_to_be_put() -> None:
+    blocks = [nn.Sequential(nn.Linear(8, 8), nn.ReLU()) for _ in range(3)]
+    runs, refusals = find_runs(nn.Sequential(nn.Linear(8, 8), *blocks, nn.Linear(8, 4)), TOKENS)
+    assert (runs, [refusal.path for refusal in refusals]) == ([], ["the model"])
+    assert refusals[0].reason == "its blocks 1 to 3 can't be named in it; put them in a Sequential of their own"
+    assert find_runs(nn.Sequential(nn.Linear(8, 8), nn.Sequential(*blocks)), TOKENS) == ([Run("1", 0, 3)], [])
+    assert find_runs(nn.Sequential(blocks[0], nn.Linear(8, 8)), TOKENS) == ([], [])
+
+
 def test_experts_beside_each_other_are_no_run() -> None:
     runs, refusals = find_runs(Experts(), TOKENS)
     assert runs == []

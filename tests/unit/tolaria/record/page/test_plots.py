@@ -156,3 +156,17 @@ def test_a_seed_keeps_its_colour_in_every_plot() -> None:
 
 def test_the_same_events_give_the_same_drawing() -> None:
     assert plots.loss_with_seeds(GROWN) == plots.loss_with_seeds(list(GROWN))
+
+
+@pytest.mark.parametrize("judged", [2.2959, 0.01, 1e6, float("nan"), float("inf")])
+def test_a_judging_loss_that_was_measured_once_leaves_the_axes_their_room(judged: float) -> None:
+    ended = {"kind": "epoch", "step": 18, "val_accuracy": 0.1, "val_loss": judged}
+    events: Events = [*RUN, boundary(10, smoothed_loss=2.3606), boundary(18, smoothed_loss=2.3378), ended]
+    assert "judging loss" in texts(plots.loss_with_seeds(events))
+
+
+def test_judging_losses_below_the_training_losses_stay_in_the_picture() -> None:
+    ended: Events = [{"kind": "epoch", "step": step, "val_loss": 1.0} for step in (20, 40)]
+    losses: Events = [boundary(step, loss=2.0 + 0.01 * step) for step in (10, 20, 30, 40)]
+    drawn = [label for label in texts(plots.loss_with_seeds([*RUN, *losses, *ended])) if re.fullmatch(r"[\d.]+", label)]
+    assert "1.0" in drawn
