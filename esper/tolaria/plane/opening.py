@@ -95,8 +95,8 @@ class OpenedRun:
 
 
 def growth_end_step(config: TrainConfig, total_steps: int) -> int:
-    """First step of learning-rate decay: no seed's stages may end later."""
-    return make_schedule(config, total_steps).decay_start
+    """First step of the schedule's last phase, in which nothing grows: no seed's stages may end later."""
+    return make_schedule(config, total_steps).growth_end_step
 
 
 def life_settings(config: TrainConfig, task: TaskType, total_steps: int) -> LifeSettings:

@@ -21,7 +21,7 @@ def test_it_warms_up_holds_and_decays_to_almost_nothing() -> None:
 
 
 def test_growth_may_last_until_the_decay_begins() -> None:
-    assert SCHEDULE.decay_start == 1400
+    assert SCHEDULE.growth_end_step == 1400
 
 
 def test_it_sets_every_group_and_remembers_its_factor() -> None:
