@@ -268,6 +268,10 @@ def _check_updates(config: TrainConfig) -> None:
         if key not in taken and value is not None and value is not False:
             owner = "decides that itself" if is_own else "has no such setting"
             raise ConfigError(key, getattr(config, key), f"{name} {owner}; leave it out")
+    if config.decay_rule != "all" and config.weight_decay == 0:
+        raise ConfigError(
+            "decay_rule", config.decay_rule, "there is no weight decay to hold for them; give weight_decay"
+        )
     if config.nesterov and config.momentum == 0:
         raise ConfigError("nesterov", True, "needs a momentum above 0")
     if config.schedule == "constant" and config.decay_fraction:

@@ -215,6 +215,7 @@ def single_layer(shape: tuple[int, ...], outputs: int) -> nn.Module:
         ({"optimizer": "mine:make", "decay_rule": "matrices"}, "mine:make decides that itself"),
         ({"beta2": 1.0}, "must lie between 0 and 0.999999"),
         ({"decay_rule": "some"}, "choose one of all, matrices"),
+        ({"decay_rule": "matrices"}, "there is no weight decay to hold for them"),
         ({"schedule": "cosin"}, "choose one of wsd, cosine, constant"),
         ({"schedule": "constant", "decay_fraction": 0.2}, "a constant schedule has none"),
     ],
