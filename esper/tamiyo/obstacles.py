@@ -66,7 +66,7 @@ def too_late(scene: Scene) -> str | None:
     if step + needed <= end_step:
         return None
     what = "a stack needs {} steps to its verdict and to pay" if scene.context.grows_stacks else NEEDED
-    return f"{what.format(needed)}, {max(0, end_step - step)} are left before the rate decays"
+    return f"{what.format(needed)}, {max(0, end_step - step)} are left before growth ends"
 
 
 def warming_up(scene: Scene) -> str | None:

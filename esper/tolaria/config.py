@@ -19,6 +19,29 @@ AUTO_TASK = "auto"
 SPAN_WIDTH = "+8"
 """How much a span widens its layer, where nobody says."""
 TWINS = ("auto", "live", "bursts")
+_BETAS = frozenset({"momentum", "beta2"})
+OPTIMIZERS: dict[str, frozenset[str]] = {
+    "adam": _BETAS,
+    "adamw": _BETAS,
+    "sgd": frozenset({"momentum", "nesterov"}),
+    "rmsprop": _BETAS,
+    "adagrad": frozenset(),
+    "adadelta": frozenset({"beta2"}),
+    "adafactor": frozenset(),
+    "adamax": _BETAS,
+    "nadam": _BETAS,
+    "radam": _BETAS,
+    "muon": _BETAS,
+}
+"""Optimisers by name, and which of their own settings they take."""
+REFUSED_OPTIMIZERS = {
+    "lbfgs": "calls for the loss several times in a step, and no twin can make such steps alike",
+    "rprop": "takes its rate at the first step alone and wants whole batches: no schedule reaches it",
+    "asgd": "keeps averaged weights aside that nobody would read",
+    "sparseadam": "is for sparse gradients alone, which no seed has",
+    "lion": "isn't in torch; write it as module:function",
+}
+SCHEDULES = ("wsd", "cosine", "constant")
 
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -70,12 +93,34 @@ class TrainConfig:
         "training", None, "steps between evaluations where data is drawn from a stream; default: 100"
     )
     seed: int = _setting("training", 1, "seed of every random draw of the run")
-    optimizer: str = _setting("training", "adam", "optimiser", ("adam", "adamw", "sgd"))
-    lr: float = _setting("training", 3e-3, "learning rate after warm-up")
+    optimizer: str = _setting("training", "adam", f"{', '.join(OPTIMIZERS)}, or module:function")
+    lr: float = _setting("training", 3e-3, "learning rate after warm-up; a module:function has its own")
     weight_decay: float = _setting("training", 0.0, "weight decay of the optimiser")
-    momentum: float = _setting("training", 0.9, "momentum of sgd, first beta of adam and adamw")
+    decay_rule: str = _setting(
+        "training",
+        "all",
+        "what weight decay holds for: all, or matrices alone (no norms, biases and embeddings)",
+        ("all", "matrices"),
+    )
+    momentum: float | None = _setting(
+        "training", None, "momentum, or first beta; default: 0.9, of rmsprop 0, of muon 0.95"
+    )
+    beta2: float | None = _setting(
+        "training",
+        None,
+        "second beta, or what rmsprop and adadelta remember of squares; default: 0.999, of these 0.99 and 0.9",
+    )
+    nesterov: bool = _setting("training", False, "Nesterov momentum of sgd")
+    schedule: str = _setting(
+        "training",
+        "wsd",
+        "learning rate after warm-up: constant, then linear to zero (wsd); a cosine to a tenth; constant",
+        SCHEDULES,
+    )
     warmup_steps: int = _setting("training", 50, "steps of learning-rate warm-up")
-    decay_fraction: float = _setting("training", 0.3, "share of the run with linear learning-rate decay, at its end")
+    decay_fraction: float | None = _setting(
+        "training", None, "share of the run at its end in which nothing grows and wsd's rate falls; default: 0.3"
+    )
     clip_norm: float | None = _setting("training", None, "largest L2 norm of the host's gradient; default: no clipping")
     accumulate: int = _setting("training", 1, "microbatches that one step is cut into")
     pcgrad: bool = _setting(
@@ -182,6 +227,7 @@ class TrainConfig:
             choices, value = setting.metadata["choices"], getattr(self, setting.name)
             if choices and value is not None and value not in choices:
                 raise ConfigError(setting.name, value, f"choose one of {', '.join(choices)}")
+        _check_updates(self)
         if self.pcgrad and self.accumulate < 2:
             raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -204,6 +250,32 @@ class TrainConfig:
     def packet_lag(self) -> int:
         """Packets between an observation and its consequences."""
         return 0 if self.control == "sync" else self.lag
+
+
+def _check_updates(config: TrainConfig) -> None:
+    """An optimiser and a schedule that are known, with settings that they have."""
+    name = config.optimizer
+    is_own = ":" in name
+    if reason := REFUSED_OPTIMIZERS.get(name.lower()):
+        raise ConfigError("optimizer", name, f"{reason}; choose one of {', '.join(OPTIMIZERS)}")
+    if not is_own and name not in OPTIMIZERS:
+        raise ConfigError("optimizer", name, f"choose one of {', '.join(OPTIMIZERS)}, or give module:function")
+    given = {key: getattr(config, key) for key in ("momentum", "beta2", "nesterov")}
+    if is_own:
+        given |= {"weight_decay": config.weight_decay or None, "decay_rule": config.decay_rule != "all"}
+    taken = OPTIMIZERS.get(name, frozenset())
+    for key, value in given.items():
+        if key not in taken and value is not None and value is not False:
+            owner = "decides that itself" if is_own else "has no such setting"
+            raise ConfigError(key, getattr(config, key), f"{name} {owner}; leave it out")
+    if config.decay_rule != "all" and config.weight_decay == 0:
+        raise ConfigError(
+            "decay_rule", config.decay_rule, "there is no weight decay to hold for them; give weight_decay"
+        )
+    if config.nesterov and config.momentum == 0:
+        raise ConfigError("nesterov", True, "needs a momentum above 0")
+    if config.schedule == "constant" and config.decay_fraction:
+        raise ConfigError("decay_fraction", config.decay_fraction, "a constant schedule has none; leave it out")
 
 
 def span_growth(text: str) -> dict[str, Any] | None:
@@ -248,6 +320,7 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("hidden", lambda widths: all(width >= 1 for width in widths), "every width must be at least 1"),
     ("dropout", *_share(0.0, 0.95)),
     ("momentum", *_share(0.0, 0.9999)),
+    ("beta2", *_share(0.0, 0.999999)),
     ("decay_fraction", *_share(0.0, 1.0)),
     ("smoothing", *_share(1e-4, 1.0)),
     ("rollback_lr_factor", *_share(1e-3, 1.0)),

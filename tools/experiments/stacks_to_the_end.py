@@ -86,7 +86,7 @@ class Trainer:
 
 def lay_out(arm: TrainingArm, total: int) -> None:
     """Give the arm the schedule of a run of so many steps."""
-    arm.scheduler = replace(arm.scheduler, total_steps=total, decay_start=round(total * (1 - DECAY_SHARE)))
+    arm.scheduler = replace(arm.scheduler, total_steps=total, growth_end_step=round(total * (1 - DECAY_SHARE)))
 
 
 def config_of(case: Case, text: Path, device: str, flags: Mapping[str, Any]) -> TrainConfig:

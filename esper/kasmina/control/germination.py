@@ -73,7 +73,7 @@ def _growth_goes_on(turn: Turn, _: AdaptationCommand) -> Refusal | None:
 
 
 def _life_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
-    """No seed's stages may end after learning-rate decay begins."""
+    """No seed's stages may end in the schedule's last phase."""
     life = turn.life
     blueprint = _blueprint(turn, command.seed)
     if blueprint and is_stack(blueprint):
@@ -87,7 +87,7 @@ def _life_fits(turn: Turn, command: AdaptationCommand) -> Refusal | None:
 
 
 def _stack_can_be_judged(turn: Turn, command: AdaptationCommand) -> Refusal | None:
-    """A stack needs blocks to copy, and a plan of looks that ends before the learning rate falls."""
+    """A stack needs blocks to copy, and a plan of looks that ends before the schedule's last phase."""
     slot, blueprint = turn.slot(command.seed.slot_id), turn.catalog.get(command.seed.blueprint_id)
     if slot is None or not is_stack(blueprint):
         return None

@@ -118,7 +118,7 @@ def plan_looks(
         raise ConfigError(
             "graft_step",
             graft_step,
-            f"its window of {window} steps must end by step {end_step}, where the learning rate falls; graft earlier",
+            f"its window of {window} steps must end by step {end_step}, where growth ends; graft earlier",
         )
     if window * EARLY_LOOK * SCORED_SHARE < settings.min_evaluations:
         raise ConfigError(

@@ -111,7 +111,7 @@ def incubate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts
     life = state.life(directive.seed_id)
     _check_isolable(state)
     graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
-    life.incubation = Incubation(graft, state.arm.optimizer, duration_steps=directive.duration_steps)
+    life.incubation = Incubation(graft, state.arm.optimizer, state.arm.model, duration_steps=directive.duration_steps)
     return {}
 
 

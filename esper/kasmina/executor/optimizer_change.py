@@ -14,7 +14,10 @@ RATE_LISTS = ("base_lrs", "min_lrs", "max_lrs")
 
 
 def adjust_optimizer(arm: TrainingArm, change: OptimizerAdjustment) -> None:
-    """Applies the change to every group; a setting that the optimiser lacks is refused before anything changes."""
+    """Applies the change to every group; a setting that the optimiser lacks is refused before anything changes.
+
+    Groups without weight decay beside others that have it, such as those of biases, stay without.
+    """
     groups = arm.optimizer.param_groups
     name = type(arm.optimizer).__name__
     if change.HasField("momentum") and not all("momentum" in group or "betas" in group for group in groups):
@@ -23,10 +26,12 @@ def adjust_optimizer(arm: TrainingArm, change: OptimizerAdjustment) -> None:
         raise GraftFailed(f"{name} has no weight decay to change")
     if change.HasField("learning_rate_factor"):
         _scale_rate(arm, change.learning_rate_factor)
+    decaying = [group for group in groups if group.get("weight_decay")] or groups
     for group in groups:
         if change.HasField("momentum"):
             _set_momentum(group, change.momentum)
-        if change.HasField("weight_decay"):
+    if change.HasField("weight_decay"):
+        for group in decaying:
             group["weight_decay"] = change.weight_decay
 
 

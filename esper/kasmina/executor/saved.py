@@ -222,7 +222,8 @@ def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
     life.statistics.load_state_dict(record["statistics"])
     if (incubation := record["incubation"]) is not None:
         shadow = shadow_graft(plan, state.slot(plan.slot_id), module, incubation["start_step"])
-        life.incubation = Incubation(shadow, state.arm.optimizer, duration_steps=incubation["duration_steps"])
+        steps = incubation["duration_steps"]
+        life.incubation = Incubation(shadow, state.arm.optimizer, state.arm.model, duration_steps=steps)
         life.incubation.load_state_dict(incubation)
     return life
 

@@ -18,7 +18,8 @@ from esper.tolaria.recovery.snapshot import Snapshot, config_of
 from esper.tolaria.task.agreement import EXAMPLES
 from esper.tolaria.task.interface import Interface, Shown
 from esper.tolaria.task.models import build_model
-from esper.tolaria.task.prepare import make_optimizer, no_artifacts
+from esper.tolaria.task.optimizers import make_optimizer
+from esper.tolaria.task.prepare import no_artifacts
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.schedule import make_schedule
 

@@ -97,8 +97,8 @@ class OpenedRun:
 
 
 def growth_end_step(config: TrainConfig, total_steps: int) -> int:
-    """First step of learning-rate decay: no seed's stages may end later."""
-    return make_schedule(config, total_steps).decay_start
+    """First step of the schedule's last phase, in which nothing grows: no seed's stages may end later."""
+    return make_schedule(config, total_steps).growth_end_step
 
 
 def life_settings(

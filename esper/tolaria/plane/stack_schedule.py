@@ -81,8 +81,8 @@ def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due
     if decided + needed > life.growth_end_step:
         left = max(0, life.growth_end_step - decided)
         remedy = (
-            f"a stack needs {needed} steps to its verdict and to pay, {left} are left from step {decided} until the "
-            f"learning rate falls at {life.growth_end_step}; give smaller shares, a longer run, or a smaller "
+            f"a stack needs {needed} steps to its verdict and to pay, {left} are left from step {decided} until "
+            f"growth ends at {life.growth_end_step}; give smaller shares, a longer run, or a smaller "
             "window_fraction or stack_recovery_steps"
         )
         return ConfigError("stack_shares", config.stack_shares, remedy)

@@ -125,7 +125,7 @@ class Saves:
         schedule = self._session.run.executor.arm.scheduler
         message = (
             f"{snapshot.progress['history']['causes'][-1]}: the learning rate, {schedule.rate(step):.3g} from here, "
-            f"decays from step {schedule.decay_start:,}"
+            f"{schedule.outlook}"
         )
         self._session.notice("tolaria.extended", "WARNING", message)
         if self._session.run.config.grow != "never" and not snapshot.has_services:

@@ -25,6 +25,7 @@ from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.models import build_host, build_model
+from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
@@ -113,10 +114,15 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         executor=executor,
         device=device,
         total_steps=total_steps,
-        growth_end_step=arm.scheduler.decay_start,
+        growth_end_step=arm.scheduler.growth_end_step,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         task_line=described(splits),
-        doubts=[*told, *doubts(splits, is_guessed=config.task == AUTO_TASK), *shared],
+        doubts=[
+            *told,
+            *doubts(splits, is_guessed=config.task == AUTO_TASK),
+            *shared,
+            *optimizer_doubts(arm.optimizer, model, grows_spans=config.grow != "never"),
+        ],
         interface=interface_of(given, host.splits),
         compiled_runs=compiled_runs,
     )
@@ -143,8 +149,9 @@ def built_again(run: Prepared) -> TrainingArm:
 
 def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm:
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
-    schedule = make_schedule(config, total_steps)
-    return TrainingArm(model, make_optimizer(config, model), schedule, scaler, amp=AMP_TYPES.get(config.amp))
+    optimizer = make_optimizer(config, model)
+    schedule = make_schedule(config, total_steps, [group["lr"] for group in optimizer.param_groups])
+    return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp))
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:
@@ -153,19 +160,6 @@ def _in_training_mode(model: nn.Module) -> list[str]:
         return []
     model.train()
     return ["the model was handed over in eval mode; it trains in training mode"]
-
-
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser over the host's trainable parameters; fused, because a small step is mostly overhead."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise ConfigError("model", config.model, "has no trainable parameter")
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-        )
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay, fused=True)
 
 
 def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> list[Run]:

@@ -1,46 +1,56 @@
-"""The learning rate of a step, as a function of the step alone: warm-up, constant, linear decay at the end.
+"""The learning rate of a step, as a function of the step alone: a warm-up, then what the schedule's name says.
 
-Growth belongs into the constant phase, so the schedule also says where that ends.
+Growth belongs where the rate is high, so the schedule also says from which step on nothing is grown.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import cos, pi
 from typing import Any
 
 from torch.optim import Optimizer
 
+from esper.kasmina.executor.graft.wiring import HOST_KEY
 from esper.tolaria.config import TrainConfig
 
+COSINE_END = 0.1
+"""What a cosine leaves of the rate at the end, as a share of its height."""
+LAST_SHARE = 0.3
+"""Last phase of a run where nobody says: nothing grows in it."""
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, kw_only=True)
 class Schedule:
     """Sets the rate of every parameter group before a step; part of a training arm, copied with it.
 
     `factor` is what commands and rollbacks have multiplied the rate by.
     """
 
-    base: float
+    name: str
+    bases: tuple[float, ...]
+    """Full rate of each group of the host's, or one for all; a seed's group has that of the one it stands beside."""
     total_steps: int
     warmup_steps: int
-    decay_start: int
+    growth_end_step: int
     factor: float = 1.0
 
     def rate(self, step: int) -> float:
-        """Rate of the step, counted from 0; the last step's is still positive."""
-        rate = self.base * self.factor
-        if step < self.warmup_steps:
-            rate *= (step + 1) / (self.warmup_steps + 1)
-        if step >= self.decay_start:
-            rate *= max(0.0, (self.total_steps - step) / (self.total_steps - self.decay_start))
-        return rate
+        """Rate of the step, counted from 0, in the first group; the last step's is still positive."""
+        return self._rate(step, self.bases[0])
 
     def apply(self, optimizer: Optimizer, step: int) -> float:
-        """Give every group the step's rate and return it."""
-        rate = self.rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        return rate
+        """Give every group the step's rate and return that of the first."""
+        for index, group in enumerate(optimizer.param_groups):
+            host = group.get(HOST_KEY, index)
+            group["lr"] = self._rate(step, self.bases[host if len(self.bases) > 1 else 0])
+        return self.rate(step)
+
+    @property
+    def outlook(self) -> str:
+        """What becomes of the rate, in words."""
+        return PHASES[self.name].outlook.format(self.growth_end_step)
 
     def state_dict(self) -> dict[str, Any]:
         """What isn't in the settings."""
@@ -50,12 +60,52 @@ class Schedule:
         """Go on from a saved state."""
         self.factor = float(state["factor"])
 
+    def _rate(self, step: int, base: float) -> float:
+        rate = base * self.factor
+        if step < self.warmup_steps:
+            rate *= (step + 1) / (self.warmup_steps + 1)
+        return rate * PHASES[self.name].share(self, step)
 
-def make_schedule(config: TrainConfig, total_steps: int) -> Schedule:
-    """The schedule of a run of so many steps."""
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """One kind of schedule: the share of the full rate after the warm-up, and what is said of it."""
+
+    share: Callable[[Schedule, int], float]
+    outlook: str
+    last_share: float
+    """Share of the run in which nothing grows any more, where the settings don't say."""
+
+
+def _linear_decay(schedule: Schedule, step: int) -> float:
+    total, start = schedule.total_steps, schedule.growth_end_step
+    return 1.0 if step < start else max(0.0, (total - step) / (total - start))
+
+
+def _cosine(schedule: Schedule, step: int) -> float:
+    done = max(0, step - schedule.warmup_steps) / max(1, schedule.total_steps - schedule.warmup_steps)
+    return COSINE_END + (1.0 - COSINE_END) * 0.5 * (1.0 + cos(pi * min(1.0, done)))
+
+
+def _constant(schedule: Schedule, step: int) -> float:
+    return 1.0
+
+
+PHASES: dict[str, Phases] = {
+    "wsd": Phases(_linear_decay, "decays from step {:,}", LAST_SHARE),
+    "cosine": Phases(_cosine, "falls along a cosine, and nothing grows from step {:,}", LAST_SHARE),
+    "constant": Phases(_constant, "stays as it is", 0.0),
+}
+
+
+def make_schedule(config: TrainConfig, total_steps: int, bases: Sequence[float] = ()) -> Schedule:
+    """The schedule of a run of so many steps; `bases` are the full rates of the optimiser's groups."""
+    given = config.decay_fraction
+    last_share = PHASES[config.schedule].last_share if given is None else given
     return Schedule(
-        base=config.lr,
+        name=config.schedule,
+        bases=tuple(bases) or (config.lr,),
         total_steps=total_steps,
         warmup_steps=min(config.warmup_steps, total_steps // 10),
-        decay_start=round(total_steps * (1.0 - config.decay_fraction)),
+        growth_end_step=round(total_steps * (1.0 - last_share)),
     )

@@ -89,7 +89,7 @@ HOST = f"--data digits --samples 400 --min-samples 40 --epochs 20 --model {HERE}
         (f"{TEXT} --stack-shares early", 64, "invalid comma-separated float value: 'early'"),
         (f"{TEXT} --target-depth 4 --stack-shares=", 78, "stack_shares = (): leaves no stack; give shares"),
         (f"{TEXT} --heads 3", 78, "heads = 3: must divide the width, which is 16"),
-        (f"{TEXT} --stack-shares 0.69", 78, "0 are left from step 280 until the learning rate falls at 280; give"),
+        (f"{TEXT} --stack-shares 0.69", 78, "0 are left from step 280 until growth ends at 280; give"),
         (f"{TEXT} --target-depth 4 --decay-fraction 1", 78, "stack_shares = "),
         (f"{TEXT} --target-depth 4 --evaluate-every-steps 24", 78, "evaluate_every_steps = 24: evaluations begin"),
         (f"{TEXT} --target-depth 4 --window-fraction 0.02", 78, "stack_evaluations = 8: they don't fit into the last"),

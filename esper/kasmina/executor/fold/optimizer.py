@@ -1,8 +1,8 @@
 """What an optimiser remembers of two parameters that become one.
 
-Momentum is joined as it is. Adam keeps one step count for a whole tensor; the seed's moments are rescaled so that
-their bias-corrected values, and so the next update, stay what they were. Later steps deviate, because the count of the
-seed's part has jumped; an optimiser that isn't listed is refused by name.
+Momentum, and sums or averages of squares, are joined as they are. Adam keeps one step count for a whole tensor; the
+seed's moments are rescaled so that their bias-corrected values, and so the next update, stay what they were. Later
+steps deviate, because the count of the seed's part has jumped; an optimiser that isn't listed is refused by name.
 """
 
 from __future__ import annotations
@@ -59,6 +59,16 @@ def _merge_adam(host: State, seed: State, options: Options, dim: int) -> State:
     return merged
 
 
+def _merge_plain(host: State, seed: State, options: Options, dim: int) -> State:
+    """What is remembered value by value is joined; a step count, which corrects nothing here, stays the host's."""
+    if host.keys() != seed.keys():
+        raise GraftFailed("the parameters remember different things: their optimiser state can't be merged")
+    return {
+        name: torch.cat([value, seed[name]], dim) if isinstance(value, Tensor) and value.dim() > 0 else value
+        for name, value in host.items()
+    }
+
+
 def _correction(beta: float, steps: float) -> float:
     return 1.0 - float(beta**steps)
 
@@ -71,4 +81,6 @@ MERGES: dict[type[torch.optim.Optimizer], Callable[[State, State, Options, int],
     torch.optim.SGD: _merge_sgd,
     torch.optim.Adam: _merge_adam,
     torch.optim.AdamW: _merge_adam,
+    torch.optim.RMSprop: _merge_plain,
+    torch.optim.Adagrad: _merge_plain,
 }

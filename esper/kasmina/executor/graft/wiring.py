@@ -110,7 +110,9 @@ def _group_of(optimizer: torch.optim.Optimizer, twin: object, parameter: nn.Para
     alike = [index for index, group in hosts.items() if any(m.dim() == parameter.dim() for m in group["params"])]
     if alike:
         return alike[0]
-    return next((index for index in hosts if not _refuses(optimizer, index, parameter)), None)
+    # Beside nothing alike a vector learns where nothing decays, if there is such a group.
+    order = sorted(hosts, key=lambda index: parameter.dim() < 2 and bool(hosts[index].get("weight_decay")))
+    return next((index for index in order if not _refuses(optimizer, index, parameter)), None)
 
 
 def _refuses(optimizer: torch.optim.Optimizer, index: int, parameter: nn.Parameter) -> bool:

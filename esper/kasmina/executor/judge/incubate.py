@@ -47,7 +47,9 @@ FULLY_ON = BlendConfig(
 class Incubation:
     """One seed's shadow training: its own optimiser, made like the host's."""
 
-    def __init__(self, graft: Graft, host_optimizer: torch.optim.Optimizer, *, duration_steps: int) -> None:
+    def __init__(
+        self, graft: Graft, host_optimizer: torch.optim.Optimizer, host: nn.Module, *, duration_steps: int
+    ) -> None:
         self.start_step = graft.blend.start_step
         self.duration_steps = duration_steps
         self.steps_done = 0
@@ -55,7 +57,7 @@ class Incubation:
         self.macs = 0
         self.has_score = False
         self._graft = graft
-        by_group = group_by_host(host_optimizer, graft.module)
+        by_group = group_by_host(host_optimizer, graft.module, host)
         self._parameters = [parameter for parameter in graft.module.parameters() if parameter.requires_grad]
         if not self._parameters:
             raise GraftFailed(f"seed {graft.seed_id} has nothing to train: it can't incubate")

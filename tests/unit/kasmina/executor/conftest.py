@@ -216,8 +216,13 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
     "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.02, amsgrad=True),
-    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01),
+    "nesterov": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, nesterov=True),
+    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5, centered=True),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01),
+    "radam": lambda parameters: torch.optim.RAdam(parameters, lr=0.01),
 }
+
+RATES = {"sgd": 0.05, "nesterov": 0.05}
 
 
 class Rig:
@@ -239,9 +244,7 @@ class Rig:
                 task.inputs = task.inputs.double()
         self.task = task
         self.recipes: dict[str, bytes] = {}
-        arm = TrainingArm(
-            model, OPTIMIZERS[optimizer](model.parameters()), FlatRate(0.05 if optimizer == "sgd" else 0.01)
-        )
+        arm = TrainingArm(model, OPTIMIZERS[optimizer](model.parameters()), FlatRate(RATES.get(optimizer, 0.01)))
         config = ExecutorConfig(run_seed=7, slots=slots, measure_every_steps=2)
         self.executor = SeedExecutor(arm, task, fetch_artifact=self.recipes.__getitem__, config=config)
         self.step = 0

@@ -164,6 +164,18 @@ def test_optimiser_changes_reach_both_arms_and_their_schedules(rig):
             assert group["weight_decay"] == 0.3
 
 
+def test_biases_without_weight_decay_stay_without(rig):
+    run = rig("mlp")
+    weights = [part for part in run.arm.model.parameters() if part.dim() == 2]
+    biases = [part for part in run.arm.model.parameters() if part.dim() == 1]
+    run.arm.optimizer = torch.optim.AdamW(
+        [{"params": weights, "weight_decay": 0.1}, {"params": biases, "weight_decay": 0.0}]
+    )
+    change = OptimizerAdjustment(weight_decay=0.3)
+    run.do(run.directive("ADJUST_OPTIMIZER", seed_id="", optimizer=change))
+    assert [group["weight_decay"] for group in run.arm.optimizer.param_groups] == [0.3, 0.0]
+
+
 def test_a_setting_that_the_optimiser_lacks_is_refused_before_anything_changes(rig_of, toy_task):
     torch.default_generator.manual_seed(1)
     run = rig_of(nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5)), toy_task)

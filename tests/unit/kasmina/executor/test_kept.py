@@ -97,7 +97,7 @@ def keeping(run, place, judge, blend):
 
 
 def grown(rig, place, judge, outcome, zero_output):
-    run = rig(place.host, optimizer="rmsprop" if outcome == "kept as a module" else "adam")
+    run = rig(place.host, optimizer="radam" if outcome == "kept as a module" else "adam")
     is_control = place.blueprint_id == "control.random_frozen"
     blend = RISING if is_control else zero_output
     run.prefix = "setup"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.opening import growth_end_step
 from esper.tolaria.task.schedule import make_schedule
 
 SCHEDULE = make_schedule(TrainConfig(lr=0.01, warmup_steps=50, decay_fraction=0.3), 2000)
@@ -21,7 +24,7 @@ def test_it_warms_up_holds_and_decays_to_almost_nothing() -> None:
 
 
 def test_growth_may_last_until_the_decay_begins() -> None:
-    assert SCHEDULE.decay_start == 1400
+    assert SCHEDULE.growth_end_step == 1400
 
 
 def test_it_sets_every_group_and_remembers_its_factor() -> None:
@@ -33,6 +36,31 @@ def test_it_sets_every_group_and_remembers_its_factor() -> None:
     restored = make_schedule(TrainConfig(lr=0.01), 2000)
     restored.load_state_dict(schedule.state_dict())
     assert restored.rate(100) == schedule.rate(100)
+
+
+@pytest.mark.parametrize(
+    ("settings", "end", "words"),
+    [
+        ({}, 1400, "decays from step 1,400"),
+        ({"decay_fraction": 0.5}, 1000, "decays from step 1,000"),
+        ({"schedule": "cosine"}, 1400, "falls along a cosine, and nothing grows from step 1,400"),
+        ({"schedule": "cosine", "decay_fraction": 0.0}, 2000, "falls along a cosine"),
+        ({"schedule": "constant"}, 2000, "stays as it is"),
+    ],
+)
+def test_a_schedule_says_where_growth_ends(settings: dict[str, Any], end: int, words: str) -> None:
+    config = TrainConfig(**settings)
+    assert make_schedule(config, 2000).growth_end_step == end == growth_end_step(config, 2000)
+    assert make_schedule(config, 2000).outlook.startswith(words)
+
+
+def test_a_cosine_falls_from_the_warm_up_on_to_a_tenth() -> None:
+    schedule = make_schedule(TrainConfig(lr=0.01, warmup_steps=50, schedule="cosine"), 2000)
+    rates = [schedule.rate(step) for step in range(2000)]
+    assert max(rates) == rates[50] == 0.01
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+    assert rates[-1] == pytest.approx(0.001, rel=1e-4)
+    assert rates[1400] == pytest.approx(0.0030, abs=1e-4)
 
 
 def test_no_decay_is_a_constant_rate() -> None:

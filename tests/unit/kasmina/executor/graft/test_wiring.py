@@ -170,6 +170,29 @@ def test_an_optimiser_for_matrices_gets_no_bias(rig, zero_output, optimizer, blu
             assert members[id(parameter)]["use_muon"] is (parameter.dim() == 2)
 
 
+def test_a_seed_incubates_in_the_groups_that_it_will_stand_in(rig, zero_output):
+    run = rig("mlp")
+    model = run.arm.model
+    near, far = [*model.fc1.parameters(), *model.fc2.parameters()], list(model.fc3.parameters())
+    run.arm.optimizer = torch.optim.Adam(
+        [{"params": far, "betas": (0.5, 0.999)}, {"params": near, "betas": (0.9, 0.95)}], lr=0.01
+    )
+    run.do(run.build("span.linear", "span_linear:fc1-fc2", width=4))
+    run.do(run.directive("INCUBATE", duration_steps=4))
+    incubating = run.executor._state.lives["s1"].incubation.optimizer
+    assert [group["betas"] for group in incubating.param_groups] == [(0.9, 0.95)]
+    run.train(5)
+    run.do()
+    run.do(run.directive("ATTACH", slot_id="span_linear:fc1-fc2", blend=zero_output))
+    assert [group["betas"] for group in run.arm.optimizer.param_groups[2:]] == [(0.9, 0.95)]
+
+
+def test_a_vector_beside_nothing_alike_learns_where_nothing_decays():
+    host, seed = nn.Linear(3, 3, bias=False), nn.Linear(3, 3)
+    groups = [{"params": [host.weight], "weight_decay": 0.1}, {"params": [], "weight_decay": 0.0}]
+    assert group_by_host(torch.optim.AdamW(groups), seed) == {0: [seed.weight], 1: [seed.bias]}
+
+
 def test_a_seed_of_which_nothing_could_learn_is_still_attached_and_cannot_incubate(rig):
     run = rig("mlp")
     run.arm.optimizer = OPTIMIZERS["matrices alone"](run.arm.model)
