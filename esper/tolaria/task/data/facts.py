@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data.posing import name_of
-from esper.tolaria.task.data.source import Splits, are_one_hot
+from esper.tolaria.task.data.source import Splits, are_one_hot, counting
 
 # Networks start from weights for inputs of about 1; root mean squares beyond these rarely mean well.
 TAMEST_SCALE = 1e-3
@@ -57,6 +57,8 @@ def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:
     """
     is_regression = splits.task == TaskType.TASK_TYPE_REGRESSION
     found = [*_of_inputs(splits), *(_of_numbers(splits) if is_regression else ())]
+    if splits.left_out:
+        found.append(f"samples left out because no target of theirs counts: {splits.left_out:,}")
     if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
         hint = "; --task regression if targets are amounts" if is_guessed else ""
         found += [f"{text}{hint}" for text in _of_classes(splits)]
@@ -75,7 +77,7 @@ def largest_share(splits: Splits) -> float | None:
     """
     if splits.task != TaskType.TASK_TYPE_CLASSIFICATION:
         return None
-    targets = splits.test.targets
+    targets = splits.test.targets[counting(splits.test.targets, splits.ignore_index)]
     return int(torch.unique(targets, return_counts=True)[1].max()) / targets.numel()
 
 
@@ -105,7 +107,7 @@ def _of_classes(splits: Splits) -> Iterator[str]:
     if splits.outputs == 1:
         yield "there is one class only: nothing to learn"
     elif empty:
-        is_from_one = empty == 1 and int(splits.train.targets.min()) == 1
+        is_from_one = empty == 1 and int(_labels(splits).min()) == 1
         hint = ", the first: are labels numbered from 1? subtract 1" if is_from_one else ""
         yield f"classes without a training sample: {empty:,} of {splits.outputs:,}{hint}"
     if single:
@@ -114,8 +116,14 @@ def _of_classes(splits: Splits) -> Iterator[str]:
 
 def _class_sizes(splits: Splits) -> Tensor:
     """Labels of each class that occurs in the training set."""
-    counts: Tensor = torch.unique(splits.train.targets, return_counts=True)[1]
+    counts: Tensor = torch.unique(_labels(splits), return_counts=True)[1]
     return counts
+
+
+def _labels(splits: Splits) -> Tensor:
+    """The training labels that count."""
+    targets = splits.train.targets
+    return targets[counting(targets, splits.ignore_index)]
 
 
 def _classes_in_disguise(targets: Tensor) -> Iterator[str]:

@@ -25,10 +25,17 @@ from esper.tolaria.task.data.splitting import stratified_rows, stratified_subset
 class Files:
     """Samples under a path, and the task that they pose; None: as the type of their targets says."""
 
-    def __init__(self, path: Path, samples: int | None = None, task: TaskType | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        samples: int | None = None,
+        task: TaskType | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
         self._path = path
         self._samples = samples
         self._task = task
+        self._ignore_index = ignore_index
 
     def splits(self, seed: int) -> Splits:
         whole = read_samples(self._path)
@@ -37,7 +44,7 @@ class Files:
         is_labelled = task == TaskType.TASK_TYPE_CLASSIFICATION
         targets = self._labels(whole.targets) if is_labelled else self._amounts(whole.targets)
         whole = Split(self._inputs(task, whole.inputs), targets)
-        outputs = outputs_of(task, [whole])
+        outputs = outputs_of(task, [whole], self._ignore_index)
         if self._samples is not None:
             whole = whole.take(stratified_subset(_strata(task, whole.targets), self._samples, seed))
         rows = stratified_rows(_strata(task, whole.targets), seed)

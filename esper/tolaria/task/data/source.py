@@ -6,8 +6,10 @@ Training data is what the network learns from, judging data decides whether a se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any, Protocol, SupportsIndex
 
@@ -20,6 +22,8 @@ from esper.leyline import TaskType
 # Outputs that may stand in memory at once while a set is evaluated: half a GB of float32, and as much for their
 # log-probabilities; 512 sequences of 512 tokens from 50,000 would be a hundred times as many.
 VALUES_AT_ONCE = 2**27
+# A source makes its sets without knowing the run's settings, and their labels are checked when they are made.
+_IGNORED: ContextVar[int | None] = ContextVar("ignored label", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,16 @@ class Split:
         return Split(change(self.inputs), change(self.targets), documents)
 
 
+@contextmanager
+def ignoring(label: int | None) -> Iterator[None]:
+    """Sets that are made meanwhile may hold this label for what counts for nothing."""
+    token = _IGNORED.set(label)
+    try:
+        yield
+    finally:
+        _IGNORED.reset(token)
+
+
 class Stream(Protocol):
     """A training set too large to be held: sequences are drawn from it."""
 
@@ -87,6 +101,10 @@ class Splits:
     """Classes, tokens of the vocabulary, or components of a regression target."""
     stream: Stream | None = None
     """Where training batches are drawn from, if not from `train`, which then holds the few samples that probes need."""
+    ignore_index: int | None = field(default_factory=_IGNORED.get)
+    """The label that counts for nothing; None where every label counts."""
+    left_out: int = 0
+    """Samples that had no target that counts, and are in no set."""
 
     def __post_init__(self) -> None:
         form = _FORMS.get(self.task)
@@ -98,7 +116,7 @@ class Splits:
         object.__setattr__(self, "outputs", index(self.outputs))
         for name, split in self.named():
             check_rows(name, split)
-            object.__setattr__(self, name, form(name, split, self.outputs))
+            object.__setattr__(self, name, form(name, split, self.outputs, self.ignore_index))
         for name, split in self.named():
             _check_alike(name, split, self.train)
 
@@ -227,7 +245,12 @@ _UNUSABLE: tuple[tuple[Callable[[Tensor], bool], str, str], ...] = (
 )
 
 
-def _classes(name: str, split: Split, outputs: int) -> Split:
+def counting(labels: Tensor, ignore_index: int | None) -> Tensor:
+    """Which labels count."""
+    return torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+
+
+def _classes(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
     """A label for each sample [N], or for each of its positions [N, ...]."""
     labels = whole_numbers(f"{name} targets", split.targets)
     if labels.shape[1:] == (outputs,) and are_one_hot(labels):
@@ -235,21 +258,21 @@ def _classes(name: str, split: Split, outputs: int) -> Split:
         raise ConfigError(
             "data", f"{name} targets of shape {shape}", "are one-hot rows; give labels: targets.argmax(1)"
         )
-    return replace(split, targets=_within(f"{name} targets", labels, outputs))
+    return replace(split, targets=_within(f"{name} targets", labels, outputs, ignore_index))
 
 
-def _tokens(name: str, split: Split, outputs: int) -> Split:
+def _tokens(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
     """A token for each position of a sequence [N, T]."""
     if split.targets.ndim < 2:
         shape = tuple(split.targets.shape)
         remedy = "a language model wants the next token at each position: [samples, tokens]"
         raise ConfigError("data", f"{name} targets of shape {shape}", remedy)
     inputs = split.inputs if split.inputs.is_floating_point() else split.inputs.to(torch.int64)
-    tokens = _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs)
+    tokens = _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs, ignore_index)
     return replace(split, inputs=inputs, targets=tokens)
 
 
-def _numbers(name: str, split: Split, outputs: int) -> Split:
+def _numbers(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
     """Numbers to predict; halves would overflow where errors are squared."""
     components = split.targets[0].numel()
     if components != outputs:
@@ -259,15 +282,18 @@ def _numbers(name: str, split: Split, outputs: int) -> Split:
     return replace(split, targets=split.targets if keeps_type else split.targets.to(torch.float32))
 
 
-_FORMS: dict[TaskType, Callable[[str, Split, int], Split]] = {
+_FORMS: dict[TaskType, Callable[[str, Split, int, int | None], Split]] = {
     TaskType.TASK_TYPE_CLASSIFICATION: _classes,
     TaskType.TASK_TYPE_LANGUAGE_MODEL: _tokens,
     TaskType.TASK_TYPE_REGRESSION: _numbers,
 }
 
 
-def _within(name: str, labels: Tensor, outputs: int) -> Tensor:
-    low, high = int(labels.min()), int(labels.max())
+def _within(name: str, labels: Tensor, outputs: int, ignore_index: int | None) -> Tensor:
+    counted = labels if ignore_index is None else labels[labels != ignore_index]
+    if not counted.numel():
+        raise ConfigError("ignore_index", ignore_index, f"is every label of the {name}: none counts")
+    low, high = int(counted.min()), int(counted.max())
     if low < 0 or high >= outputs:
         remedy = f"labels must lie in 0..{outputs - 1}; {_advice(low, high, outputs)}"
         raise ConfigError("data", f"{name}: {low}..{high}", remedy)
@@ -277,10 +303,12 @@ def _within(name: str, labels: Tensor, outputs: int) -> Tensor:
 def _advice(low: int, high: int, outputs: int) -> str:
     """What to do about labels from `low` to `high`."""
     if low < 0:
-        return "samples or positions without a label must be left out, and classes numbered from 0"
+        remedy = "samples or positions without a label must be left out, and classes numbered from 0"
+        return f"{remedy}; --ignore-index={low} if that means no label"
     if low == 1 and high == outputs > 1:
         return "are they numbered from 1? subtract 1"
-    return f"if all are classes, say outputs={high + 1}; samples or positions without a label must be left out"
+    missing = "samples or positions without a label must be left out (--ignore-index)"
+    return f"if all are classes, say outputs={high + 1}; {missing}"
 
 
 def _check_alike(name: str, split: Split, train: Split) -> None:
