@@ -40,7 +40,7 @@ class TrainConfig:
         "data",
         AUTO_TASK,
         "what is learned from the data; auto: what the source says, or labels where targets are whole numbers",
-        (AUTO_TASK, "classification", "regression", "language_model"),
+        (AUTO_TASK, "classification", "binary", "multi_label", "soft_labels", "regression", "language_model"),
     )
     samples: int | None = _setting("data", None, "samples to take or to generate; default: the source's own number")
     context: int = _setting("data", 128, "tokens (of pytext and text:, bytes) in one sequence")

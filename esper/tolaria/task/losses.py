@@ -96,6 +96,36 @@ class CrossEntropy:
         return loss if ignored is None else or_nothing(loss, self._labels.counting(targets))
 
 
+class LogitCrossEntropy:
+    """Mean cross-entropy of logits that each say yes or no, in torch's own words where all count alike."""
+
+    def __init__(self, labels: Labels, label_smoothing: float) -> None:
+        self._labels = labels
+        self._smoothing = label_smoothing
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        truth = self._labels.known(targets).to(outputs.dtype)
+        if self._smoothing:
+            truth = truth * (1 - self._smoothing) + self._smoothing / 2
+        if self._labels.all_alike:
+            return F.binary_cross_entropy_with_logits(outputs, truth)
+        each = F.binary_cross_entropy_with_logits(outputs, truth, reduction="none")
+        weights = self._labels.weights(targets).to(outputs.dtype)
+        return (each * weights).sum() / weights.sum().clamp(min=torch.finfo(outputs.dtype).tiny)
+
+
+class SoftCrossEntropy:
+    """Mean cross-entropy of classes whose shares are given."""
+
+    def __init__(self, label_smoothing: float) -> None:
+        self._smoothing = label_smoothing
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        return F.cross_entropy(outputs, targets.to(outputs.dtype), label_smoothing=self._smoothing)
+
+
 def or_nothing(loss: Tensor, counted: Tensor) -> Tensor:
     """The mean loss, or 0 where it is the mean of nothing: torch's is NaN then, with gradients of 0."""
     return torch.where(counted.any(), loss, torch.zeros_like(loss))

@@ -18,8 +18,16 @@ from torch.nn import functional as F
 
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.leyline import TaskType
-from esper.tolaria.task.data.source import Split, Splits
-from esper.tolaria.task.losses import PLAIN, CrossEntropy, Labels, LossSettings, class_weights
+from esper.tolaria.task.data.source import LabelKind, Split, Splits
+from esper.tolaria.task.losses import (
+    PLAIN,
+    CrossEntropy,
+    Labels,
+    LogitCrossEntropy,
+    LossSettings,
+    SoftCrossEntropy,
+    class_weights,
+)
 from esper.tolaria.task.randomness import key
 
 JUDGE_BATCH = 512
@@ -148,6 +156,41 @@ class Classification(LabelTask):
         return outputs.argmax(1) == targets
 
 
+class Logits(LabelTask):
+    """A yes or no for each output: one for a sample or a position, or one for each of several labels.
+
+    The score is the Brier score of both answers, 2 (p - y)^2, a mean over what a sample is asked: for one logit that of
+    two classes.
+    """
+
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
+        is_binary = splits.label_kind == LabelKind.BINARY
+        if not is_binary:
+            replace(settings, label_smoothing=0.0).refuse("several labels")
+        labels = Labels(splits.ignore_index, class_weights(settings, splits, 2) if is_binary else None)
+        super().__init__(splits, LogitCrossEntropy(labels, settings.label_smoothing), labels)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self._of_samples(2 * (outputs.float().sigmoid() - self._labels.known(targets)).square(), targets)
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs > 0) == (targets > 0.5)
+
+
+class SoftLabels(LabelTask):
+    """The share of each class; the likeliest one is right."""
+
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
+        replace(settings, label_smoothing=0.0).refuse("shares of classes")
+        super().__init__(splits, SoftCrossEntropy(settings.label_smoothing), Labels(None, None))
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self._of_samples((outputs.float().softmax(1) - targets).square().sum(1), targets)
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.argmax(1) == targets.argmax(1)
+
+
 class LanguageModel(LabelTask):
     """The next token at each position; a sequence is one sample."""
 
@@ -189,8 +232,13 @@ class Regression(SplitTask):
         return scores / max(self._variance, torch.finfo(torch.float32).tiny), clipped
 
 
+LABEL_TASKS: dict[LabelKind, Callable[[Splits, LossSettings], SplitTask]] = {
+    LabelKind.ONE: Classification,
+    LabelKind.BINARY: Logits,
+    LabelKind.MULTI_LABEL: Logits,
+    LabelKind.SOFT: SoftLabels,
+}
 TASKS: dict[TaskType, Callable[[Splits, LossSettings], SplitTask]] = {
-    TaskType.TASK_TYPE_CLASSIFICATION: Classification,
     TaskType.TASK_TYPE_LANGUAGE_MODEL: LanguageModel,
     TaskType.TASK_TYPE_REGRESSION: Regression,
 }
@@ -198,7 +246,9 @@ TASKS: dict[TaskType, Callable[[Splits, LossSettings], SplitTask]] = {
 
 def make_task(splits: Splits, settings: LossSettings = PLAIN) -> SplitTask:
     """The task that the data poses, with the loss that is wished. Raises ConfigError where they don't go together."""
-    return TASKS[splits.task](splits, settings)
+    is_labelled = splits.task == TaskType.TASK_TYPE_CLASSIFICATION
+    make = LABEL_TASKS[splits.label_kind] if is_labelled else TASKS[splits.task]
+    return make(splits, settings)
 
 
 def by_rows(outputs: Tensor, targets: Tensor) -> Tensor:

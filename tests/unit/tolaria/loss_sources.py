@@ -59,12 +59,21 @@ def _sequences(labels: Tensor, draw: torch.Generator) -> Split:
 
 plain = Clouds(lambda labels, draw: Split(points(labels, draw), labels))
 gaps = Clouds(lambda labels, draw: Split(points(labels, draw), holed(labels, draw)))
+binary = Clouds(lambda labels, draw: Split(points(labels, draw), (labels > 0).long()), outputs=2)
+binary_gaps = Clouds(lambda labels, draw: Split(points(labels, draw), holed((labels > 0).long(), draw, -1)), outputs=2)
+tags = Clouds(lambda labels, draw: Split(points(labels, draw), (labels[:, None] <= torch.arange(CLASSES)).float()))
+shares = Clouds(lambda labels, draw: Split(points(labels, draw), 0.7 * torch.eye(CLASSES)[labels] + 0.1))
 padded = Clouds(_sequences, LANGUAGE_MODEL, CLASSES + 1)
 
 
 def net(shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Two layers that can be widened."""
     return nn.Sequential(nn.Linear(*shape, 8), nn.ReLU(), nn.Linear(8, outputs))
+
+
+def one_logit(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Of one value for a sample, whatever is asked for."""
+    return nn.Sequential(*net(shape, 1), nn.Flatten(0))
 
 
 class Decoder(nn.Module):

@@ -36,6 +36,16 @@ def weighed(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets, weight=WEIGHTS)
 
 
+def binary(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(outputs, targets.float())
+
+
+def binary_with_gaps(outputs: Tensor, targets: Tensor) -> Tensor:
+    each = F.binary_cross_entropy_with_logits(outputs, targets.clamp(min=0).float(), reduction="none")
+    counts = (targets >= 0).float()
+    return (each * counts).sum() / counts.sum()
+
+
 # Data, network, settings, and the loss as PyTorch's users write it.
 RUNS: dict[str, tuple[str, str, dict[str, object], Loss]] = {
     "ignore_index": ("gaps", "net", {"ignore_index": -100}, F.cross_entropy),
@@ -47,6 +57,11 @@ RUNS: dict[str, tuple[str, str, dict[str, object], Loss]] = {
         {"ignore_index": -100, "label_smoothing": 0.1, "class_weights": "1,2,0.5"},
         lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS, label_smoothing=0.1),
     ),
+    "one logit": ("binary", "one_logit", {}, binary),
+    "one logit in a column": ("binary", "net", {"task": "binary"}, binary),
+    "one logit with gaps": ("binary_gaps", "one_logit", {"ignore_index": -1}, binary_with_gaps),
+    "several labels": ("tags", "net", {}, binary),
+    "shares of classes": ("shares", "net", {}, F.cross_entropy),
     "padded sequences": ("padded", "decoder", {"ignore_index": 0}, lambda o, t: tokens_of(o, t, ignore_index=0)),
 }
 

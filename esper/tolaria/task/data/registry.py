@@ -11,7 +11,7 @@ from esper.tolaria.task.data.digits import Digits
 from esper.tolaria.task.data.files import Files
 from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.mnist1d import Mnist1d
-from esper.tolaria.task.data.posing import counted, posed, task_named
+from esper.tolaria.task.data.posing import counted, kind_named, posed, task_named
 from esper.tolaria.task.data.pytext import PyText
 from esper.tolaria.task.data.source import DataSource, Splits, ignoring
 from esper.tolaria.task.data.text import Text
@@ -43,7 +43,7 @@ def open_source(config: TrainConfig) -> DataSource:
     if ":" in name and not Path(name).exists():
         return _entry_point(config)
     if Path(name).exists():
-        return Files(Path(name), config.samples, task_named(config.task), config.ignore_index)
+        return Files(Path(name), config.samples, task_named(config.task), config.ignore_index, kind_named(config.task))
     check_link(Path(name))
     known = ", ".join((*SOURCES, *(f"{kind}:PATH" for kind in STREAMS)))
     raise ConfigError("data", name, f"expected {known}, an existing path, or module:source")
