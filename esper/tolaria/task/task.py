@@ -7,8 +7,8 @@ independent units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import log
 from operator import mul
 
@@ -74,6 +74,18 @@ class SplitTask:
     def count(self, targets: Tensor) -> Tensor | int:
         """How much their accuracy counts in a mean of accuracies."""
         return len(targets)
+
+    def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Sums over these samples that figures of a whole set are made from."""
+        return {}
+
+    def spread(self, split: Split) -> dict[str, Tensor]:
+        """The same of a whole set, of which no network need be asked."""
+        return {}
+
+    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+        """Further figures of a set for people, by name, from its sums."""
+        return {}
 
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All judging samples, in order."""
@@ -231,6 +243,18 @@ class Regression(SplitTask):
         scores, clipped = super().clipped_scores(outputs, targets)
         return scores / max(self._variance, torch.finfo(torch.float32).tiny), clipped
 
+    def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        errors = outputs.double() - targets
+        return {"squares": errors.square().sum(), "amounts": errors.abs().sum()}
+
+    def spread(self, split: Split) -> dict[str, Tensor]:
+        return {"variance": split.targets.double().var(dim=0, correction=0).sum() * len(split)}
+
+    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+        """The share of the variance that is explained (0 for always naming each value's mean), and the mean error."""
+        found = {"MAE": sums["amounts"] / split.targets.numel()}
+        return {"R2": 1 - sums["squares"] / sums["variance"], **found} if sums["variance"] > 0 else found
+
 
 LABEL_TASKS: dict[LabelKind, Callable[[Splits, LossSettings], SplitTask]] = {
     LabelKind.ONE: Classification,
@@ -268,9 +292,29 @@ def _rows_of_tokens(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return outputs.flatten(0, 1), targets.flatten()
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a network reaches on a set."""
+
+    loss: float
+    accuracy: float | None
+    metrics: Mapping[str, float]
+    """Further figures by name."""
+
+    @property
+    def figures(self) -> tuple[float, float | None]:
+        """Those that every task has a place for."""
+        return self.loss, self.accuracy
+
+
 def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
-    weights, counts, losses, hits = [], [], [], []
+    return evaluated(arm, task, split).figures
+
+
+def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
+    """The same with the task's own metrics."""
+    weights, counts, losses, hits, sums = [], [], [], [], []
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
         for inputs, targets in task.batches(split):
             outputs = in_full(arm.model(inputs))
@@ -279,15 +323,21 @@ def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, fl
             if task.counts_hits:
                 counts.append(task.count(targets))
                 hits.append(task.accuracy(outputs, targets, torch.float64))
+            sums.append(task.sums(outputs, targets))
+        spread = task.spread(split)
     # One transfer; the device has waited for nothing before.
     sizes = [size.double() for size in (*weights, *counts) if isinstance(size, Tensor)]
-    numbers = iter(torch.stack([*losses, *hits, *sizes]).tolist())
+    told = [*(value for part in sums for value in part.values()), *spread.values()]
+    numbers = iter(torch.stack([*losses, *hits, *sizes, *told]).tolist())
     lost, right = [next(numbers) for _ in losses], [next(numbers) for _ in hits]
     loss, share = (
         _mean(part, [next(numbers) if isinstance(size, Tensor) else size for size in each])
         for part, each in ((lost, weights), (right, counts))
     )
-    return loss, share if task.counts_hits else None
+    totals: dict[str, float] = {}
+    for name in (name for part in (*sums, spread) for name in part):
+        totals[name] = totals.get(name, 0.0) + next(numbers)
+    return Evaluation(loss, share if task.counts_hits else None, task.metrics(totals, split))
 
 
 def _mean(values: Sequence[float], sizes: Sequence[float]) -> float:

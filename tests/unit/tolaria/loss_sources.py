@@ -63,6 +63,31 @@ binary = Clouds(lambda labels, draw: Split(points(labels, draw), (labels > 0).lo
 binary_gaps = Clouds(lambda labels, draw: Split(points(labels, draw), holed((labels > 0).long(), draw, -1)), outputs=2)
 tags = Clouds(lambda labels, draw: Split(points(labels, draw), (labels[:, None] <= torch.arange(CLASSES)).float()))
 shares = Clouds(lambda labels, draw: Split(points(labels, draw), 0.7 * torch.eye(CLASSES)[labels] + 0.1))
+
+
+def _images(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """Two channels of noise; the first is brighter where a class is."""
+    images = torch.randn(len(labels), 2, 5, 4, generator=draw)
+    images[:, 0] += labels[:, None, None]
+    return images
+
+
+def _masks(labels: Tensor, draw: torch.Generator) -> Split:
+    images = _images(labels, draw)
+    masks = (images[:, 0] > 0.5).long() + (images[:, 1] > 0.5)
+    return Split(images, holed(masks, draw, 255))
+
+
+def _depths(labels: Tensor, draw: torch.Generator) -> Split:
+    images = _images(labels, draw)
+    return Split(images, torch.stack([images.sum(1), 2 * images[:, 1] - 1], 1))
+
+
+masks = Clouds(_masks)
+depths = Clouds(_depths, REGRESSION, 2 * 5 * 4)
+amounts = Clouds(
+    lambda labels, draw: Split(points(labels, draw), labels[:, None] * torch.tensor([1.0, -2.0])), REGRESSION, 2
+)
 padded = Clouds(_sequences, LANGUAGE_MODEL, CLASSES + 1)
 
 
@@ -74,6 +99,12 @@ def net(shape: tuple[int, ...], outputs: int) -> nn.Module:
 def one_logit(shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Of one value for a sample, whatever is asked for."""
     return nn.Sequential(*net(shape, 1), nn.Flatten(0))
+
+
+def dense(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A value of each kind for each pixel; of the regression, two kinds."""
+    kinds = outputs if outputs == CLASSES else 2
+    return nn.Sequential(nn.Conv2d(shape[0], 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, kinds, 1))
 
 
 class Decoder(nn.Module):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.launcher import main
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.task.models import build_host
 from esper.tolaria.task.prepare import Prepared, make_optimizer, prepare
@@ -62,6 +65,9 @@ RUNS: dict[str, tuple[str, str, dict[str, object], Loss]] = {
     "one logit with gaps": ("binary_gaps", "one_logit", {"ignore_index": -1}, binary_with_gaps),
     "several labels": ("tags", "net", {}, binary),
     "shares of classes": ("shares", "net", {}, F.cross_entropy),
+    "pixels": ("masks", "dense", {"ignore_index": 255}, lambda o, t: F.cross_entropy(o, t, ignore_index=255)),
+    "images": ("depths", "dense", {}, F.mse_loss),
+    "amounts": ("amounts", "net", {}, F.mse_loss),
     "padded sequences": ("padded", "decoder", {"ignore_index": 0}, lambda o, t: tokens_of(o, t, ignore_index=0)),
 }
 
@@ -103,14 +109,29 @@ def test_without_growth_the_weights_are_those_of_a_bare_loop(kind: str) -> None:
     weights = run.executor.arm.model.state_dict()
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
     assert not any(torch.equal(before[name], value) for name, value in weights.items())
-    assert summary["test_loss"] < 1.5
+    assert summary["test_loss"] < 10
+
+
+def test_a_regression_tells_what_it_explains_in_display_events_summary_and_report(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    flags = ["--data", f"{HERE}:depths", "--model", f"{HERE}:dense", "--epochs", "8", "--grow", "never", "--plain"]
+    assert main([*flags, "--run-dir", str(place), "--batch-size", "16"]) == 0
+    summary = json.loads((place / "summary.json").read_text())
+    run = prepare(replace(config_of("images"), grow="never"))
+    assert set(summary["test_metrics"]) == set(summary["val_metrics"]) == {"R2", "MAE"}
+    variance = float(run.splits.test.targets.double().var(dim=0, correction=0).mean())
+    assert summary["test_metrics"]["R2"] == pytest.approx(1 - summary["test_loss"] / variance, rel=1e-6)
+    events = [json.loads(line) for line in (place / "events.jsonl").read_text().splitlines()]
+    assert [event for event in events if event["kind"] == "epoch"][-1]["val_metrics"] == summary["val_metrics"]
+    assert "test R2" in (place / "report.html").read_text()
 
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_seed_is_judged_by_the_scores_of_its_task(kind: str) -> None:
     run = prepare(config_of(kind), fetch_artifact)
-    slot = run.manifest().slots[0].slot_id
-    control = ScriptedControl({4: [*germination("s1", slot), judgement("s1", 24)]})
+    slot = run.manifest().slots[0]
+    blueprint = "span.conv" if len(run.splits.sample_shape) == 3 else "span.linear"
+    control = ScriptedControl({4: [*germination("s1", slot.slot_id, blueprint), judgement("s1", 24)]})
     Trainer(run, lambda opening: control, Observers()).train()
     (found,) = [
         seen.judgement for each in control.collected for seen in each.observations if seen.HasField("judgement")
