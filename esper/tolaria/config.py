@@ -16,6 +16,8 @@ from typing import Any
 from esper.core.errors import ConfigError
 
 AUTO_TASK = "auto"
+BALANCED = "balanced"
+"""Weights of the classes by their share of the training labels."""
 SPAN_WIDTH = "+8"
 """How much a span widens its layer, where nobody says."""
 TWINS = ("auto", "live", "bursts")
@@ -61,7 +63,7 @@ class TrainConfig:
         "data",
         AUTO_TASK,
         "what is learned from the data; auto: what the source says, or labels where targets are whole numbers",
-        (AUTO_TASK, "classification", "regression", "language_model"),
+        (AUTO_TASK, "classification", "binary", "multi_label", "soft_labels", "regression", "language_model"),
     )
     samples: int | None = _setting("data", None, "samples to take or to generate; default: the source's own number")
     context: int = _setting("data", 128, "tokens (of pytext and text:, bytes) in one sequence")
@@ -73,6 +75,14 @@ class TrainConfig:
         "data", None, "what divides documents: words of a text, the number of a token; default: none"
     )
     batch_size: int = _setting("data", 64, "samples in one step")
+
+    ignore_index: int | None = _setting(
+        "loss", None, "label that counts for nothing: not in the loss, the score or the accuracy; default: none"
+    )
+    label_smoothing: float = _setting("loss", 0.0, "share of each label that is spread over all classes in training")
+    class_weights: str | None = _setting(
+        "loss", None, "weights of the classes: balanced, or A,B,... in their order; default: all alike"
+    )
 
     model: str = _setting("model", "mlp", "mlp, conv1d, cnn, transformer, or module:factory")
     hidden: tuple[int, ...] = _setting("model", (), "widths of the hidden layers; default: the model's own")
@@ -288,6 +298,15 @@ def span_growth(text: str) -> dict[str, Any] | None:
     return None
 
 
+def weights_of(text: str) -> tuple[float, ...] | None:
+    """The numbers of `A,B,...`; None for anything else, and where one isn't a positive number."""
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    return weights if all(0 < weight < float("inf") for weight in weights) else None
+
+
 def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: value >= least), f"must be at least {least:g}"
 
@@ -321,6 +340,12 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("dropout", *_share(0.0, 0.95)),
     ("momentum", *_share(0.0, 0.9999)),
     ("beta2", *_share(0.0, 0.999999)),
+    ("label_smoothing", lambda share: 0 <= share < 1, "must be at least 0 and below 1"),
+    (
+        "class_weights",
+        lambda text: text == BALANCED or weights_of(text) is not None,
+        "say balanced, or a positive number for each class: A,B,...",
+    ),
     ("decay_fraction", *_share(0.0, 1.0)),
     ("smoothing", *_share(1e-4, 1.0)),
     ("rollback_lr_factor", *_share(1e-3, 1.0)),

@@ -27,7 +27,7 @@ from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import evaluate
+from esper.tolaria.task.task import evaluated
 
 
 class Trainer:
@@ -172,7 +172,8 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         session, meter = self._session, self._session.progress.meter
-        loss, accuracy = self._validation = evaluate(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        told = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        self._validation = told.figures
         now_ns = session.clock.monotonic_ns()
         session.observer.on_epoch(
             EpochDone(
@@ -180,8 +181,9 @@ class Trainer:
                 step=session.progress.step,
                 train_loss=meter.loss / max(1, meter.steps),
                 train_accuracy=meter.accuracy / max(1, meter.steps) if self._run.task.counts_hits else None,
-                validation_loss=loss,
-                validation_accuracy=accuracy,
+                validation_loss=told.loss,
+                validation_accuracy=told.accuracy,
+                validation_metrics=told.metrics,
                 duration_s=(now_ns - self._epoch_started_ns) / 1e9,
                 reason=session.progress.reason.now,
             )

@@ -19,7 +19,7 @@ from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.task.device import sent
 from esper.tolaria.task.randomness import generator
 
-Pass = Callable[[Arm, Batch, float], tuple[Tensor, Tensor | None]]
+Pass = Callable[[Arm, Batch, float | Tensor], tuple[Tensor, Tensor | None]]
 
 
 class GradientSurgery:
@@ -33,19 +33,26 @@ class GradientSurgery:
         self._pools: WeakKeyDictionary[Optimizer, GradientPool] = WeakKeyDictionary()
 
     def backward(
-        self, arm: Arm, parts: Sequence[Batch], step: int, one_pass: Pass
+        self,
+        arm: Arm,
+        parts: Sequence[Batch],
+        step: int,
+        one_pass: Pass,
+        shares: Sequence[float | Tensor],
+        counts: Sequence[float | Tensor],
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Leave the de-conflicted gradient in the arm; returns loss, accuracy and the share of pairs in conflict."""
+        """Leave the de-conflicted gradient in the arm; returns loss, accuracy and the share of pairs in conflict.
+
+        `shares` are those of the parts in the loss of the batch, `counts` those in its accuracy.
+        """
         pool = self._pool(arm.optimizer, len(parts))
-        samples = sum(len(part[0]) for part in parts)
         losses, hits, was_present = [], [], [False] * len(pool.parameters)
-        for row, part in enumerate(parts):
-            share = len(part[0]) / samples
+        for row, (part, share, count) in enumerate(zip(parts, shares, counts, strict=True)):
             arm.optimizer.zero_grad(set_to_none=True)
             loss, accuracy = one_pass(arm, part, share)
             losses.append(loss * share)
             if accuracy is not None:
-                hits.append(accuracy * share)
+                hits.append(accuracy * count)
             with self._timer.measure():
                 was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
         with self._timer.measure():

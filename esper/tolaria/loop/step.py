@@ -21,6 +21,9 @@ from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import seed_all
 from esper.tolaria.task.task import SplitTask
 
+Share = float | Tensor
+TINY = torch.finfo(torch.float64).tiny
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Groups:
@@ -82,23 +85,25 @@ class Stepper:
             return *self._pass(arm, batch, 1.0), None
         parts = list(zip(*(tensor.tensor_split(self._accumulate) for tensor in batch), strict=True))
         parts = [part for part in parts if len(part[0])]
+        targets = [part[1] for part in parts]
+        shares = shares_of([self._task.weight(each) for each in targets], self._task.weight(batch[1]))
+        counts = shares_of([self._task.count(each) for each in targets], self._task.count(batch[1]))
         if self._surgery is not None:
-            return self._surgery.backward(arm, parts, step, self._pass)
-        shares = [len(part[0]) / len(batch[0]) for part in parts]
+            return self._surgery.backward(arm, parts, step, self._pass, shares, counts)
         passes = [self._pass(arm, part, share) for part, share in zip(parts, shares, strict=True)]
-        return *mean_of(passes, shares), None
+        return *mean_of(passes, shares, counts), None
 
-    def _pass(self, arm: Arm, batch: Batch, share: float) -> tuple[Tensor, Tensor | None]:
+    def _pass(self, arm: Arm, batch: Batch, share: Share) -> tuple[Tensor, Tensor | None]:
         """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
         inputs, targets = batch
         with autocast(self._amp, self._device):
             outputs = arm.model(inputs)
             loss = self._task.loss(outputs, targets)
-        weighed = loss if share == 1.0 else loss * share
+        weighed = loss if isinstance(share, float) and share == 1.0 else loss * share
         scaler = arm.scaler
         (weighed if scaler is None else scaler.scale(weighed)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            accuracy = self._task.hits(outputs, targets).float().mean() if self._task.counts_hits else None
+            accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
         return loss.detach(), accuracy
 
     def _clip(self, groups: Groups, measures_norm: bool) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
@@ -115,8 +120,17 @@ class Stepper:
         return torch.linalg.vector_norm(torch.stack(norms)), dict(zip(gradients, norms, strict=True))
 
 
-def mean_of(passes: Sequence[tuple[Tensor, Tensor | None]], shares: Sequence[float]) -> tuple[Tensor, Tensor | None]:
+def shares_of(weights: Sequence[Tensor | int], whole: Tensor | int) -> list[Share]:
+    """The share of each part in the whole; on the device where that must be asked, and nothing of nothing."""
+    return [
+        weight / whole if isinstance(whole, int) else (weight / whole.clamp(min=TINY)).float() for weight in weights
+    ]
+
+
+def mean_of(
+    passes: Sequence[tuple[Tensor, Tensor | None]], shares: Sequence[Share], counts: Sequence[Share]
+) -> tuple[Tensor, Tensor | None]:
     """Loss and accuracy of a whole batch from those of its parts."""
     loss = torch.stack([part[0] * share for part, share in zip(passes, shares, strict=True)]).sum()
-    hits = [part[1] * share for part, share in zip(passes, shares, strict=True) if part[1] is not None]
+    hits = [part[1] * share for part, share in zip(passes, counts, strict=True) if part[1] is not None]
     return loss, torch.stack(hits).sum() if hits else None

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -76,6 +77,8 @@ class State:
             parts.append(f"loss {self.boundary.packet.metrics.smoothed_loss:.4f}")
         if self.epoch and self.epoch.validation_accuracy is not None:
             parts.append(f"accuracy {100 * self.epoch.validation_accuracy:.2f} %")
+        if self.epoch:
+            parts += in_words(self.epoch.validation_metrics)
         if self.boundary:
             parts.append(f"{self.boundary.packet.metrics.parameters:,} parameters")
             parts += [f"{seed.seed_id} {seed.stage} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
@@ -201,6 +204,7 @@ class LiveDisplay(Observer):
             figures = (
                 f"loss [bold]{boundary.packet.metrics.smoothed_loss:.4f}[/bold]",
                 "" if accuracy is None else f"accuracy [bold]{100 * accuracy:.2f} %[/bold]",
+                *(map(escape, in_words(epoch.validation_metrics)) if epoch else ()),
                 f"{boundary.packet.metrics.parameters:,} parameters",
                 f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
                 f"{self._state.step_ms:.2f} ms/step",
@@ -291,7 +295,16 @@ def closing(summary: Mapping[str, Any]) -> str:
 
 
 def _tested(summary: Mapping[str, Any]) -> str:
-    """The test figure; an accuracy that needs no network is told as that."""
+    """The test figures; an accuracy that needs no network is told as that."""
+    return "  ".join([_test_figure(summary), *in_words(summary.get("test_metrics", {}))])
+
+
+def in_words(metrics: Mapping[str, float]) -> list[str]:
+    """Metrics as they are shown: "R2 0.91"."""
+    return [f"{name} {value:.4g}" for name, value in metrics.items()]
+
+
+def _test_figure(summary: Mapping[str, Any]) -> str:
     accuracy = summary["test_accuracy"]
     if accuracy is None:
         return f"test loss {summary['test_loss']:.4f}"

@@ -191,6 +191,8 @@ class EventLog(Observer):
             "val_accuracy": done.validation_accuracy,
             "duration_s": done.duration_s,
         }
+        if done.validation_metrics:
+            fields["val_metrics"] = dict(done.validation_metrics)
         if done.reason is not None:
             fields["growth"] = done.reason.as_fields()
         self._add("epoch", fields)

@@ -7,7 +7,7 @@ earlier would make an accelerator wait.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,8 @@ class EpochDone:
     duration_s: float
     reason: Reason | None = None
     """Why the run grows or waits, with its numbers of now; None before the first answer."""
+    validation_metrics: Mapping[str, float] = field(default_factory=dict)
+    """Further figures of the judging data, by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

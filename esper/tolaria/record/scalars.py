@@ -120,10 +120,12 @@ class TensorBoardScalars(Observer):
             "accuracy/judge": done.validation_accuracy,
             "accuracy/train": done.train_accuracy,
         }
+        values |= {f"{name}/judge": value for name, value in done.validation_metrics.items()}
         self._add(done.step, values)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
-        self._add(summary["steps"], {"accuracy/test": summary.get("test_accuracy")})
+        values = {f"{name}/test": value for name, value in summary.get("test_metrics", {}).items()}
+        self._add(summary["steps"], {"accuracy/test": summary.get("test_accuracy")} | values)
         self.close()
 
     def close(self) -> None:

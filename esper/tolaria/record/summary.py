@@ -22,7 +22,7 @@ from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import evaluate
+from esper.tolaria.task.task import evaluated
 
 FATES = {
     SeedStage.SEED_STAGE_FOSSILIZED: "kept",
@@ -78,12 +78,11 @@ def build_summary(
 ) -> dict[str, Any]:
     """Evaluate the network and put everything together; `validation` is what was last told of the judging data."""
     arm, history = run.executor.arm, progress.history
-    val_loss, val_accuracy = repeated = evaluate(arm, run.task, run.splits.judge)
-    test_loss, test_accuracy = evaluate(arm, run.task, run.splits.test)
+    val, test = (evaluated(arm, run.task, split) for split in (run.splits.judge, run.splits.test))
     growth = history.growth
     # An interrupted run has seeds in every stage; what it says of them need not be the last word.
     is_exact = run.config.is_deterministic
-    figures = (validation, repeated)
+    figures = (validation, val.figures)
     found = (
         [] if stop_reason else contradictions(run.executor, history, run.host_parameters, figures, is_exact=is_exact)
     )
@@ -107,10 +106,12 @@ def build_summary(
         "total_steps": run.total_steps,
         "finished": stop_reason is None,
         "stop_reason": stop_reason,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
+        "val_loss": val.loss,
+        "val_accuracy": val.accuracy,
+        "val_metrics": dict(val.metrics),
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "test_metrics": dict(test.metrics),
         "test_largest_class": largest_share(run.splits),
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),

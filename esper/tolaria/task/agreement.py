@@ -19,8 +19,8 @@ from esper.kasmina.executor.judge.incubate import share_of
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.data.posing import name_of
-from esper.tolaria.task.data.source import Splits, are_one_hot
+from esper.tolaria.task.data.posing import task_name
+from esper.tolaria.task.data.source import LabelKind, Splits, are_one_hot
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.task import SplitTask
@@ -69,13 +69,30 @@ FORMS: dict[TaskType, Form] = {
 }
 
 
+# Targets that say something of each output: they have its shape.
+ALIKE = Form(
+    outputs=lambda targets, outputs: targets,
+    targets=lambda outputs: outputs,
+    where="a logit for each number of its targets",
+)
+
+
+def form_of(splits: Splits) -> Form:
+    """The shapes that the data's task asks for."""
+    return FORMS[splits.task] if splits.label_kind == LabelKind.ONE else ALIKE
+
+
 def agreed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits:
     """The same samples, their targets in the shape of the model's outputs. Raises ConfigError where they differ."""
     example = splits.train.inputs[:EXAMPLES]
     with side_pass([model], key=key(0, "outputs"), training=False), torch.no_grad():
         outputs = _forward(config.model, model, example)
-    form, arrived = FORMS[splits.task], tuple(outputs.shape[1:])
-    wanted, given = form.targets(arrived), tuple(splits.train.targets.shape[1:])
+    arrived, given = tuple(outputs.shape[1:]), tuple(splits.train.targets.shape[1:])
+    if splits.has_numbered_classes and splits.outputs == 2 and _without_ones(arrived) == _without_ones(given):
+        # One output where there are two classes: whether it is the second.
+        splits = replace(splits, label_kind=LabelKind.BINARY, outputs=1)
+    form = form_of(splits)
+    wanted = form.targets(arrived)
     fits = form.outputs(wanted, splits.outputs) == arrived and _can_become(given, wanted)
     if len(outputs) != len(example) or not fits:
         raise _difference(config.model, splits, outputs)
@@ -90,7 +107,7 @@ def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader:
     Leaves the model as it was. Raises ConfigError for a size that it can't take, and for a loss that can't be used.
     """
     sample = tuple(splits.train.targets.shape[1:])
-    expected = FORMS[splits.task].outputs(sample, splits.outputs)
+    expected = form_of(splits).outputs(sample, splits.outputs)
     with side_pass([model], key=key(0, "passes"), training=None), torch.enable_grad():
         _check_training(config, model, task, loader, expected)
     sizes = {len(batch[0]): batch[0] for split in (splits.judge, splits.test) for batch in task.batches(split)}
@@ -153,15 +170,15 @@ def _can_become(given: Shape, wanted: Shape) -> bool:
 
 
 def _difference(name: str, splits: Splits, outputs: Tensor) -> ConfigError:
-    if splits.task == TaskType.TASK_TYPE_CLASSIFICATION and (kind := _no_labels(splits.train.targets)):
+    if splits.has_numbered_classes and (kind := _no_labels(splits.train.targets)):
         return ConfigError("data", f"targets of shape {tuple(splits.train.targets.shape)}", kind)
-    given, form, rows = splits.train.targets.shape[1:], FORMS[splits.task], min(EXAMPLES, len(splits.train))
+    given, form, rows = splits.train.targets.shape[1:], form_of(splits), min(EXAMPLES, len(splits.train))
     # A last dimension of one is that of labels kept in a column.
     sample = tuple(given) if given != (1,) or splits.task == TaskType.TASK_TYPE_REGRESSION else ()
     expected = (rows, *form.outputs(sample, splits.outputs))
     remedy = (
         f"gives {tuple(outputs.shape)} for {rows} samples with targets of {(rows, *given)}; "
-        f"{name_of(splits.task)} expected {expected}: {form.where.format(splits.outputs)}"
+        f"{task_name(splits)} expected {expected}: {form.where.format(splits.outputs)}"
     )
     return ConfigError("model", name, remedy)
 
@@ -171,7 +188,7 @@ def _no_labels(targets: Tensor) -> str | None:
     if are_one_hot(targets):
         return "look like one-hot rows; give labels: targets.argmax(1)"
     if targets.ndim == 2 and targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all()):
-        return "look like several labels for each sample, where one is expected; --task regression learns all of them"
+        return "look like several labels for each sample, where one is expected; --task multi_label learns all of them"
     return None
 
 

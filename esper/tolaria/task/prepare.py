@@ -24,6 +24,7 @@ from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
+from esper.tolaria.task.losses import LossSettings
 from esper.tolaria.task.models import build_host, build_model
 from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
 from esper.tolaria.task.precision import AMP_TYPES, autocast
@@ -88,7 +89,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     told = _in_training_mode(model)
     splits = agreed(config, model, host.splits.to(device))
     check_judging_data(config, splits)
-    task = make_task(splits)
+    task = make_task(splits, LossSettings.of(config))
     loader = make_loader(config, splits, device)
     check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch

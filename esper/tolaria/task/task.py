@@ -7,7 +7,8 @@ independent units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import log
 from operator import mul
 
@@ -17,7 +18,16 @@ from torch.nn import functional as F
 
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.leyline import TaskType
-from esper.tolaria.task.data.source import Split, Splits
+from esper.tolaria.task.data.source import LabelKind, Split, Splits
+from esper.tolaria.task.losses import (
+    PLAIN,
+    CrossEntropy,
+    Labels,
+    LogitCrossEntropy,
+    LossSettings,
+    SoftCrossEntropy,
+    class_weights,
+)
 from esper.tolaria.task.randomness import key
 
 JUDGE_BATCH = 512
@@ -53,6 +63,30 @@ class SplitTask:
         """Which predictions are right."""
         return outputs.argmax(-1) == targets
 
+    def accuracy(self, outputs: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The share of predictions that are right, of those that count."""
+        return self.hits(outputs, targets).to(dtype).mean()
+
+    def weight(self, targets: Tensor) -> Tensor | int:
+        """How much the loss of these samples counts in a mean of losses."""
+        return len(targets)
+
+    def count(self, targets: Tensor) -> Tensor | int:
+        """How much their accuracy counts in a mean of accuracies."""
+        return len(targets)
+
+    def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Sums over these samples that figures of a whole set are made from."""
+        return {}
+
+    def spread(self, split: Split) -> dict[str, Tensor]:
+        """The same of a whole set, of which no network need be asked."""
+        return {}
+
+    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+        """Further figures of a set for people, by name, from its sums."""
+        return {}
+
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All judging samples, in order."""
         return self.batches(self._splits.judge)
@@ -68,47 +102,135 @@ class SplitTask:
         return self._splits.train.inputs[: self._splits.rows_at_once(PROBE_SAMPLES)]
 
 
-class Classification(SplitTask):
+class LabelTask(SplitTask):
+    """A task of labels, of which some may count for nothing, or for more than others.
+
+    Scores of classes are weighed as their losses are, in shares of the mean weight of the training labels, so that
+    margins mean the same; smoothing is a matter of training alone.
+    """
+
+    def __init__(
+        self, splits: Splits, loss: Callable[[Tensor, Tensor], Tensor], labels: Labels, *, counts_hits: bool = True
+    ) -> None:
+        super().__init__(splits, loss, counts_hits=counts_hits)
+        self._labels = labels
+        self._mean_weight = 1.0
+        if labels.class_weights is not None:
+            targets = splits.train.targets
+            self._mean_weight = float(labels.weights(targets).sum() / labels.counting(targets).sum())
+
+    def accuracy(self, outputs: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        if self._labels.ignore_index is None:
+            return super().accuracy(outputs, targets, dtype)
+        counted = self._labels.counting(targets)
+        return (self.hits(outputs, targets) & counted).sum().to(dtype) / counted.sum().clamp(min=1)
+
+    def weight(self, targets: Tensor) -> Tensor | int:
+        return len(targets) if self._labels.all_alike else self._labels.weights(targets).sum()
+
+    def count(self, targets: Tensor) -> Tensor | int:
+        return len(targets) if self._labels.ignore_index is None else self._labels.counting(targets).sum()
+
+    def _of_samples(self, each: Tensor, targets: Tensor) -> Tensor:
+        """The mean of each sample over its positions that count, weighed by their class."""
+        rows = each.reshape(len(targets), -1)
+        if self._labels.all_alike:
+            return rows.mean(1)
+        weights = self._labels.weights(targets).to(rows.dtype).reshape(rows.shape) / self._mean_weight
+        counted = self._labels.counting(targets).reshape(rows.shape).sum(1)
+        return (rows * weights).sum(1) / counted.clamp(min=1)
+
+
+class Classification(LabelTask):
     """A label for each sample, or for each of its positions; cross-entropy trains, the Brier score judges.
 
     Classes are in dimension 1: outputs [N, C] for targets [N], [N, C, ...] for [N, ...]. A sample is one unit: its
     score is the mean over its positions.
     """
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
         is_dense = splits.train.targets.ndim > 1
         is_cuda = splits.train.targets.is_cuda
         # CUDA has no deterministic cross-entropy of positions, but one of rows.
-        super().__init__(splits, by_rows if is_dense and is_cuda else F.cross_entropy, counts_hits=True)
+        rows = _rows_of_positions if is_dense and is_cuda else None
+        labels = Labels(splits.ignore_index, class_weights(settings, splits, splits.outputs))
+        loss: Callable[[Tensor, Tensor], Tensor] = CrossEntropy(labels, settings.label_smoothing, rows)
+        if labels.all_alike and not settings.label_smoothing:
+            loss = F.cross_entropy if rows is None else by_rows
+        super().__init__(splits, loss, labels)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         probabilities = outputs.float().softmax(1)
-        truth = F.one_hot(targets, probabilities.shape[1]).movedim(-1, 1)
-        return (probabilities - truth).square().sum(1).reshape(len(targets), -1).mean(1)
+        truth = F.one_hot(self._labels.known(targets), probabilities.shape[1]).movedim(-1, 1)
+        return self._of_samples((probabilities - truth).square().sum(1), targets)
 
     def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.argmax(1) == targets
 
 
-class LanguageModel(SplitTask):
+class Logits(LabelTask):
+    """A yes or no for each output: one for a sample or a position, or one for each of several labels.
+
+    The score is the Brier score of both answers, 2 (p - y)^2, a mean over what a sample is asked: for one logit that of
+    two classes.
+    """
+
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
+        is_binary = splits.label_kind == LabelKind.BINARY
+        if not is_binary:
+            replace(settings, label_smoothing=0.0).refuse("several labels")
+        labels = Labels(splits.ignore_index, class_weights(settings, splits, 2) if is_binary else None)
+        super().__init__(splits, LogitCrossEntropy(labels, settings.label_smoothing), labels)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self._of_samples(2 * (outputs.float().sigmoid() - self._labels.known(targets)).square(), targets)
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs > 0) == (targets > 0.5)
+
+
+class SoftLabels(LabelTask):
+    """The share of each class; the likeliest one is right."""
+
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
+        replace(settings, label_smoothing=0.0).refuse("shares of classes")
+        super().__init__(splits, SoftCrossEntropy(settings.label_smoothing), Labels(None, None))
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self._of_samples((outputs.float().softmax(1) - targets).square().sum(1), targets)
+
+    def hits(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.argmax(1) == targets.argmax(1)
+
+
+class LanguageModel(LabelTask):
     """The next token at each position; a sequence is one sample."""
 
-    def __init__(self, splits: Splits) -> None:
-        super().__init__(splits, _token_loss, counts_hits=True)
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
+        replace(settings, label_smoothing=0.0).refuse("a language model")
+        labels = Labels(splits.ignore_index, None)
+        is_plain = labels.all_alike and not settings.label_smoothing
+        loss = _token_loss if is_plain else CrossEntropy(labels, settings.label_smoothing, _rows_of_tokens)
+        super().__init__(splits, loss, labels)
         self._clip = CLIP_IN_UNIFORM_GUESSES * log(splits.outputs)
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.clipped_scores(outputs, targets)[0]
 
     def clipped_scores(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        nats = F.cross_entropy(outputs.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
-        return nats.clamp(max=self._clip).mean(-1), (nats > self._clip).float().mean(-1)
+        known = self._labels.known(targets)
+        nats = F.cross_entropy(outputs.float().flatten(0, 1), known.flatten(), reduction="none").view_as(targets)
+        if self._labels.all_alike:
+            return nats.clamp(max=self._clip).mean(-1), (nats > self._clip).float().mean(-1)
+        clipped = (nats > self._clip).float()
+        return self._of_samples(nats.clamp(max=self._clip), targets), self._of_samples(clipped, targets)
 
 
 class Regression(SplitTask):
     """Numbers; the squared error trains, its clipped value judges."""
 
-    def __init__(self, splits: Splits) -> None:
+    def __init__(self, splits: Splits, settings: LossSettings = PLAIN) -> None:
+        settings.refuse("a regression")
         super().__init__(splits, F.mse_loss, counts_hits=False)
         self._variance = float(splits.train.targets.var(dim=0, correction=0).mean())
         self._clip = CLIP_IN_VARIANCES * self._variance
@@ -121,42 +243,106 @@ class Regression(SplitTask):
         scores, clipped = super().clipped_scores(outputs, targets)
         return scores / max(self._variance, torch.finfo(torch.float32).tiny), clipped
 
+    def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        errors = outputs.double() - targets
+        return {"squares": errors.square().sum(), "amounts": errors.abs().sum()}
 
-TASKS: dict[TaskType, Callable[[Splits], SplitTask]] = {
-    TaskType.TASK_TYPE_CLASSIFICATION: Classification,
+    def spread(self, split: Split) -> dict[str, Tensor]:
+        return {"variance": split.targets.double().var(dim=0, correction=0).sum() * len(split)}
+
+    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+        """The share of the variance that is explained (0 for always naming each value's mean), and the mean error."""
+        found = {"MAE": sums["amounts"] / split.targets.numel()}
+        return {"R2": 1 - sums["squares"] / sums["variance"], **found} if sums["variance"] > 0 else found
+
+
+LABEL_TASKS: dict[LabelKind, Callable[[Splits, LossSettings], SplitTask]] = {
+    LabelKind.ONE: Classification,
+    LabelKind.BINARY: Logits,
+    LabelKind.MULTI_LABEL: Logits,
+    LabelKind.SOFT: SoftLabels,
+}
+TASKS: dict[TaskType, Callable[[Splits, LossSettings], SplitTask]] = {
     TaskType.TASK_TYPE_LANGUAGE_MODEL: LanguageModel,
     TaskType.TASK_TYPE_REGRESSION: Regression,
 }
 
 
-def make_task(splits: Splits) -> SplitTask:
-    """The task that the data poses."""
-    return TASKS[splits.task](splits)
+def make_task(splits: Splits, settings: LossSettings = PLAIN) -> SplitTask:
+    """The task that the data poses, with the loss that is wished. Raises ConfigError where they don't go together."""
+    is_labelled = splits.task == TaskType.TASK_TYPE_CLASSIFICATION
+    make = LABEL_TASKS[splits.label_kind] if is_labelled else TASKS[splits.task]
+    return make(splits, settings)
 
 
 def by_rows(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of positions [N, C, ...], each as a row of its own."""
-    return F.cross_entropy(outputs.movedim(1, -1).flatten(0, -2), targets.flatten())
+    return F.cross_entropy(*_rows_of_positions(outputs, targets))
 
 
 def _token_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+    return F.cross_entropy(*_rows_of_tokens(outputs, targets))
+
+
+def _rows_of_positions(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return outputs.movedim(1, -1).flatten(0, -2), targets.flatten()
+
+
+def _rows_of_tokens(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return outputs.flatten(0, 1), targets.flatten()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a network reaches on a set."""
+
+    loss: float
+    accuracy: float | None
+    metrics: Mapping[str, float]
+    """Further figures by name."""
+
+    @property
+    def figures(self) -> tuple[float, float | None]:
+        """Those that every task has a place for."""
+        return self.loss, self.accuracy
 
 
 def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
-    sizes, losses, hits = [], [], []
+    return evaluated(arm, task, split).figures
+
+
+def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
+    """The same with the task's own metrics."""
+    weights, counts, losses, hits, sums = [], [], [], [], []
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
         for inputs, targets in task.batches(split):
             outputs = in_full(arm.model(inputs))
-            sizes.append(len(inputs))
+            weights.append(task.weight(targets))
             losses.append(task.loss(outputs, targets).double())
             if task.counts_hits:
-                hits.append(task.hits(outputs, targets).double().mean())
+                counts.append(task.count(targets))
+                hits.append(task.accuracy(outputs, targets, torch.float64))
+            sums.append(task.sums(outputs, targets))
+        spread = task.spread(split)
     # One transfer; the device has waited for nothing before.
-    numbers = torch.stack([*losses, *hits]).tolist()
-    totals = [sum(map(mul, sizes, part)) / len(split) for part in (numbers[: len(sizes)], numbers[len(sizes) :])]
-    return totals[0], totals[1] if task.counts_hits else None
+    sizes = [size.double() for size in (*weights, *counts) if isinstance(size, Tensor)]
+    told = [*(value for part in sums for value in part.values()), *spread.values()]
+    numbers = iter(torch.stack([*losses, *hits, *sizes, *told]).tolist())
+    lost, right = [next(numbers) for _ in losses], [next(numbers) for _ in hits]
+    loss, share = (
+        _mean(part, [next(numbers) if isinstance(size, Tensor) else size for size in each])
+        for part, each in ((lost, weights), (right, counts))
+    )
+    totals: dict[str, float] = {}
+    for name in (name for part in (*sums, spread) for name in part):
+        totals[name] = totals.get(name, 0.0) + next(numbers)
+    return Evaluation(loss, share if task.counts_hits else None, task.metrics(totals, split))
+
+
+def _mean(values: Sequence[float], sizes: Sequence[float]) -> float:
+    total: float = sum(map(mul, sizes, values))
+    return total / (sum(sizes) or 1)
 
 
 def in_full(outputs: Tensor) -> Tensor:

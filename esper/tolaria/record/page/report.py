@@ -110,6 +110,7 @@ def _cards(summary: Record) -> str:
     growth = summary["growth"]
     cards = [
         (_percent(summary["test_accuracy"]), "test accuracy"),
+        *((f"{value:.4g}", f"test {name}") for name, value in summary.get("test_metrics", {}).items()),
         (_percent(summary.get("host_test_accuracy")), "same host, never grown"),
         (f"{summary['host_parameters']:,} → {summary['final_parameters']:,}", "parameters"),
         (f"{growth['germinated']} / {growth['judged']} / {growth['kept']}", "germinated / judged / kept"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data.posing import name_of
-from esper.tolaria.task.data.source import Splits, are_one_hot
+from esper.tolaria.task.data.source import LabelKind, Splits, are_one_hot, counting
 
 # Networks start from weights for inputs of about 1; root mean squares beyond these rarely mean well.
 TAMEST_SCALE = 1e-3
@@ -38,6 +38,13 @@ def _judged_by(splits: Splits) -> str:
 
 def _posed(splits: Splits) -> str:
     targets = splits.train.targets
+    if splits.label_kind in (LabelKind.MULTI_LABEL, LabelKind.SOFT):
+        of_what = "labels" if splits.label_kind == LabelKind.MULTI_LABEL else "classes"
+        rarest = float(_sums(splits).min())
+        return f"{splits.label_kind}, {splits.outputs:,} {of_what}, rarest {rarest:,.6g}"
+    if splits.label_kind == LabelKind.BINARY:
+        counts = _class_sizes(splits)
+        return f"{splits.label_kind}, one output, smaller class {int(counts.min()) if len(counts) == 2 else 0:,}"
     if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
         counts = _class_sizes(splits)
         smallest = 0 if len(counts) < splits.outputs else int(counts.min())
@@ -57,9 +64,13 @@ def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:
     """
     is_regression = splits.task == TaskType.TASK_TYPE_REGRESSION
     found = [*_of_inputs(splits), *(_of_numbers(splits) if is_regression else ())]
-    if splits.task == TaskType.TASK_TYPE_CLASSIFICATION:
+    if splits.left_out:
+        found.append(f"samples left out because no target of theirs counts: {splits.left_out:,}")
+    if splits.has_numbered_classes:
         hint = "; --task regression if targets are amounts" if is_guessed else ""
         found += [f"{text}{hint}" for text in _of_classes(splits)]
+    if splits.label_kind in (LabelKind.MULTI_LABEL, LabelKind.SOFT) and (never := int((_sums(splits) == 0).sum())):
+        found.append(f"labels that no training sample has: {never:,} of {splits.outputs:,}")
     if is_regression and is_guessed:
         found += [
             f"targets are learned as amounts but look like {looks}"
@@ -73,9 +84,9 @@ def largest_share(splits: Splits) -> float | None:
 
     Always naming that class has this accuracy.
     """
-    if splits.task != TaskType.TASK_TYPE_CLASSIFICATION:
+    if not splits.has_numbered_classes:
         return None
-    targets = splits.test.targets
+    targets = splits.test.targets[counting(splits.test.targets, splits.ignore_index)]
     return int(torch.unique(targets, return_counts=True)[1].max()) / targets.numel()
 
 
@@ -101,27 +112,42 @@ def _of_numbers(splits: Splits) -> Iterator[str]:
 
 def _of_classes(splits: Splits) -> Iterator[str]:
     counts = _class_sizes(splits)
-    empty, single = splits.outputs - len(counts), int((counts == 1).sum())
-    if splits.outputs == 1:
+    empty, single = splits.classes - len(counts), int((counts == 1).sum())
+    if splits.classes == 1:
         yield "there is one class only: nothing to learn"
     elif empty:
-        is_from_one = empty == 1 and int(splits.train.targets.min()) == 1
+        is_from_one = empty == 1 and int(_labels(splits).min()) == 1
         hint = ", the first: are labels numbered from 1? subtract 1" if is_from_one else ""
-        yield f"classes without a training sample: {empty:,} of {splits.outputs:,}{hint}"
+        yield f"classes without a training sample: {empty:,} of {splits.classes:,}{hint}"
     if single:
-        yield f"classes with a single training sample: {single:,} of {splits.outputs:,}"
+        yield f"classes with a single training sample: {single:,} of {splits.classes:,}"
 
 
 def _class_sizes(splits: Splits) -> Tensor:
     """Labels of each class that occurs in the training set."""
-    counts: Tensor = torch.unique(splits.train.targets, return_counts=True)[1]
+    counts: Tensor = torch.unique(_labels(splits), return_counts=True)[1]
     return counts
+
+
+def _sums(splits: Splits) -> Tensor:
+    """How often each label stands in the training set: a sum of its shares."""
+    targets = splits.train.targets
+    counted = targets.where(counting(targets, splits.ignore_index), 0)
+    return counted.movedim(1, -1).flatten(0, -2).double().sum(0)
+
+
+def _labels(splits: Splits) -> Tensor:
+    """The training labels that count."""
+    targets = splits.train.targets
+    return targets[counting(targets, splits.ignore_index)]
 
 
 def _classes_in_disguise(targets: Tensor) -> Iterator[str]:
     """What numbers look like that were classes once."""
     if are_one_hot(targets):
         yield "one-hot rows; give labels, targets.argmax(1), if they are classes"
+    elif targets.ndim == 2 and targets.shape[1] > 1 and bool(((targets == 0) | (targets == 1)).all()):
+        yield "zeros and ones; --task multi_label if they are labels"
     elif targets[0].numel() == 1 and bool((targets == targets.round()).all()):
         values = len(torch.unique(targets))
         if 1 < values <= MOST_CLASSES_IN_DISGUISE and 2 * values <= len(targets):

@@ -18,31 +18,48 @@ from esper.leyline import TaskType
 from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.posing import outputs_of
 from esper.tolaria.task.data.readers import SAMPLE_TYPES, TENSOR_TYPES, read_sample, read_tensors
-from esper.tolaria.task.data.source import Split, Splits, are_one_hot, check_rows, single_precision, whole_numbers
+from esper.tolaria.task.data.source import (
+    LabelKind,
+    Split,
+    Splits,
+    are_one_hot,
+    check_rows,
+    single_precision,
+    whole_numbers,
+)
 from esper.tolaria.task.data.splitting import stratified_rows, stratified_subset
 
 
 class Files:
     """Samples under a path, and the task that they pose; None: as the type of their targets says."""
 
-    def __init__(self, path: Path, samples: int | None = None, task: TaskType | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        samples: int | None = None,
+        task: TaskType | None = None,
+        ignore_index: int | None = None,
+        kind: LabelKind = LabelKind.ONE,
+    ) -> None:
         self._path = path
         self._samples = samples
         self._task = task
+        self._ignore_index = ignore_index
+        self._kind = kind
 
     def splits(self, seed: int) -> Splits:
         whole = read_samples(self._path)
         check_rows(str(self._path), whole)
         task = self._task or _task_of(whole.targets)
-        is_labelled = task == TaskType.TASK_TYPE_CLASSIFICATION
+        is_labelled = task == TaskType.TASK_TYPE_CLASSIFICATION and self._kind in (LabelKind.ONE, LabelKind.BINARY)
         targets = self._labels(whole.targets) if is_labelled else self._amounts(whole.targets)
         whole = Split(self._inputs(task, whole.inputs), targets)
-        outputs = outputs_of(task, [whole])
+        outputs = outputs_of(task, [whole], self._ignore_index, self._kind)
         if self._samples is not None:
             whole = whole.take(stratified_subset(_strata(task, whole.targets), self._samples, seed))
         rows = stratified_rows(_strata(task, whole.targets), seed)
         train, judge, test = map(whole.take, rows)
-        return Splits(train=train, judge=judge, test=test, task=task, outputs=outputs)
+        return Splits(train=train, judge=judge, test=test, task=task, outputs=outputs, label_kind=self._kind)
 
     def _inputs(self, task: TaskType, inputs: Tensor) -> Tensor:
         """Tokens for a language model, single-precision numbers otherwise; bytes are brightness, 0..1."""

@@ -11,9 +11,9 @@ from esper.tolaria.task.data.digits import Digits
 from esper.tolaria.task.data.files import Files
 from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.mnist1d import Mnist1d
-from esper.tolaria.task.data.posing import posed, task_named
+from esper.tolaria.task.data.posing import counted, kind_named, posed, task_named
 from esper.tolaria.task.data.pytext import PyText
-from esper.tolaria.task.data.source import DataSource, Splits
+from esper.tolaria.task.data.source import DataSource, Splits, ignoring
 from esper.tolaria.task.data.text import Text
 from esper.tolaria.task.data.tokens import Tokens
 from esper.tolaria.task.entry_point import called, load
@@ -43,7 +43,7 @@ def open_source(config: TrainConfig) -> DataSource:
     if ":" in name and not Path(name).exists():
         return _entry_point(config)
     if Path(name).exists():
-        return Files(Path(name), config.samples, task_named(config.task))
+        return Files(Path(name), config.samples, task_named(config.task), config.ignore_index, kind_named(config.task))
     check_link(Path(name))
     known = ", ".join((*SOURCES, *(f"{kind}:PATH" for kind in STREAMS)))
     raise ConfigError("data", name, f"expected {known}, an existing path, or module:source")
@@ -51,10 +51,11 @@ def open_source(config: TrainConfig) -> DataSource:
 
 def load_splits(config: TrainConfig) -> Splits:
     """The run's three sets."""
-    splits = called("data", config.data, open_source(config).splits, config.seed, expected="splits(seed) -> Splits")
+    with ignoring(config.ignore_index):
+        splits = called("data", config.data, open_source(config).splits, config.seed, expected="splits(seed) -> Splits")
     if not isinstance(splits, Splits):
         raise ConfigError("data", config.data, f"its splits() gives {type(splits).__name__}, expected Splits")
-    return posed(splits, config.task)
+    return counted(posed(splits, config.task), config.ignore_index)
 
 
 def _entry_point(config: TrainConfig) -> DataSource:

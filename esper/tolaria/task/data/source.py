@@ -6,8 +6,11 @@ Training data is what the network learns from, judging data decides whether a se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from operator import index
 from typing import Any, Protocol, SupportsIndex
 
@@ -20,6 +23,8 @@ from esper.leyline import TaskType
 # Outputs that may stand in memory at once while a set is evaluated: half a GB of float32, and as much for their
 # log-probabilities; 512 sequences of 512 tokens from 50,000 would be a hundred times as many.
 VALUES_AT_ONCE = 2**27
+# A source makes its sets without knowing the run's settings, and their labels are checked when they are made.
+_IGNORED: ContextVar[int | None] = ContextVar("ignored label", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,29 @@ class Split:
         return Split(change(self.inputs), change(self.targets), documents)
 
 
+@contextmanager
+def ignoring(label: int | None) -> Iterator[None]:
+    """Sets that are made meanwhile may hold this label for what counts for nothing."""
+    token = _IGNORED.set(label)
+    try:
+        yield
+    finally:
+        _IGNORED.reset(token)
+
+
+class LabelKind(StrEnum):
+    """What the targets of a classification say of a sample, or of each of its positions."""
+
+    ONE = "classification"
+    """One class of several: its number."""
+    BINARY = "binary"
+    """Whether something is so, 0 or 1, to be told by one logit."""
+    MULTI_LABEL = "multi_label"
+    """Which of several labels it has: a 0 or 1 for each, [N, labels, ...]."""
+    SOFT = "soft_labels"
+    """How likely each class is: shares that sum to 1, [N, classes, ...]."""
+
+
 class Stream(Protocol):
     """A training set too large to be held: sequences are drawn from it."""
 
@@ -87,6 +115,12 @@ class Splits:
     """Classes, tokens of the vocabulary, or components of a regression target."""
     stream: Stream | None = None
     """Where training batches are drawn from, if not from `train`, which then holds the few samples that probes need."""
+    ignore_index: int | None = field(default_factory=_IGNORED.get)
+    """The label that counts for nothing; None where every label counts."""
+    label_kind: LabelKind = LabelKind.ONE
+    """Of a classification; another is told by the targets where they can't be meant otherwise."""
+    left_out: int = 0
+    """Samples that had no target that counts, and are in no set."""
 
     def __post_init__(self) -> None:
         form = _FORMS.get(self.task)
@@ -98,9 +132,36 @@ class Splits:
         object.__setattr__(self, "outputs", index(self.outputs))
         for name, split in self.named():
             check_rows(name, split)
-            object.__setattr__(self, name, form(name, split, self.outputs))
+        if self.task == TaskType.TASK_TYPE_CLASSIFICATION:
+            if self.label_kind == LabelKind.ONE:
+                object.__setattr__(self, "label_kind", self._told_kind())
+            form = _LABEL_FORMS[self.label_kind]
+        for name, split in self.named():
+            object.__setattr__(self, name, form(name, split, self.outputs, self.ignore_index))
         for name, split in self.named():
             _check_alike(name, split, self.train)
+
+    def _told_kind(self) -> LabelKind:
+        """What the targets can only mean."""
+        targets = self.train.targets
+        if not targets.is_floating_point() or targets.ndim < 2 or targets.shape[1] != self.outputs > 1:
+            return LabelKind.ONE
+        counted = targets[counting(targets, self.ignore_index)]
+        if _are_bits(counted):
+            is_row = targets.ndim == 2 and not are_one_hot(targets)
+            return LabelKind.MULTI_LABEL if is_row else LabelKind.ONE
+        return LabelKind.SOFT if _are_shares(targets) else LabelKind.ONE
+
+    @property
+    def classes(self) -> int:
+        """Of labels: how many different ones there are."""
+        return 2 if self.label_kind == LabelKind.BINARY else self.outputs
+
+    @property
+    def has_numbered_classes(self) -> bool:
+        """Whether each sample or position is of one class, which its target names."""
+        is_numbered = self.label_kind in (LabelKind.ONE, LabelKind.BINARY)
+        return self.task == TaskType.TASK_TYPE_CLASSIFICATION and is_numbered
 
     def named(self) -> tuple[tuple[str, Split], ...]:
         """The sets with their names, in order."""
@@ -127,8 +188,9 @@ class Splits:
 
     def rows_at_once(self, most: int) -> int:
         """So many samples, or fewer where their outputs would fill the memory."""
-        positions = 1 if self.task == TaskType.TASK_TYPE_REGRESSION else self.train.targets[0].numel()
-        return max(1, min(most, VALUES_AT_ONCE // (positions * self.outputs)))
+        values = self.train.targets[0].numel()
+        is_alike = self.task == TaskType.TASK_TYPE_REGRESSION or self.label_kind != LabelKind.ONE
+        return max(1, min(most, VALUES_AT_ONCE // (values * (1 if is_alike else self.outputs))))
 
     def digest(self) -> str:
         """SHA-256 over every sample: equal digests mean equal data."""
@@ -170,6 +232,16 @@ def whole_numbers(name: str, values: Tensor) -> Tensor:
     if values.is_floating_point() and not bool((values == values.round()).all()):
         raise ConfigError("data", f"{name}: {values.dtype}", "labels and tokens must be whole numbers")
     return values.to(torch.int64)
+
+
+def _are_bits(values: Tensor) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def _are_shares(values: Tensor) -> bool:
+    """Whether what stands in dimension 1 are shares of a whole, to a rounding that half precision has."""
+    whole = values.float().sum(1)
+    return bool((values >= 0).all()) and torch.allclose(whole, torch.ones_like(whole), atol=1e-2)
 
 
 def are_one_hot(labels: Tensor) -> bool:
@@ -227,7 +299,12 @@ _UNUSABLE: tuple[tuple[Callable[[Tensor], bool], str, str], ...] = (
 )
 
 
-def _classes(name: str, split: Split, outputs: int) -> Split:
+def counting(labels: Tensor, ignore_index: int | None) -> Tensor:
+    """Which labels count."""
+    return torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+
+
+def _classes(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
     """A label for each sample [N], or for each of its positions [N, ...]."""
     labels = whole_numbers(f"{name} targets", split.targets)
     if labels.shape[1:] == (outputs,) and are_one_hot(labels):
@@ -235,21 +312,21 @@ def _classes(name: str, split: Split, outputs: int) -> Split:
         raise ConfigError(
             "data", f"{name} targets of shape {shape}", "are one-hot rows; give labels: targets.argmax(1)"
         )
-    return replace(split, targets=_within(f"{name} targets", labels, outputs))
+    return replace(split, targets=_within(f"{name} targets", labels, outputs, ignore_index))
 
 
-def _tokens(name: str, split: Split, outputs: int) -> Split:
+def _tokens(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
     """A token for each position of a sequence [N, T]."""
     if split.targets.ndim < 2:
         shape = tuple(split.targets.shape)
         remedy = "a language model wants the next token at each position: [samples, tokens]"
         raise ConfigError("data", f"{name} targets of shape {shape}", remedy)
     inputs = split.inputs if split.inputs.is_floating_point() else split.inputs.to(torch.int64)
-    tokens = _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs)
+    tokens = _within(f"{name} targets", whole_numbers(f"{name} targets", split.targets), outputs, ignore_index)
     return replace(split, inputs=inputs, targets=tokens)
 
 
-def _numbers(name: str, split: Split, outputs: int) -> Split:
+def _numbers(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
     """Numbers to predict; halves would overflow where errors are squared."""
     components = split.targets[0].numel()
     if components != outputs:
@@ -259,15 +336,56 @@ def _numbers(name: str, split: Split, outputs: int) -> Split:
     return replace(split, targets=split.targets if keeps_type else split.targets.to(torch.float32))
 
 
-_FORMS: dict[TaskType, Callable[[str, Split, int], Split]] = {
+def _yes_or_no(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
+    """0 or 1 for each sample, or for each of its positions."""
+    if outputs != 1:
+        raise ConfigError("data", f"outputs={outputs}", "binary labels are told by one output; say outputs=1")
+    labels = whole_numbers(f"{name} targets", split.targets)
+    return replace(split, targets=_within(f"{name} targets", labels, 2, ignore_index))
+
+
+def _several(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
+    """Numbers from 0 to 1 for each label."""
+    _check_columns(name, split, outputs, "a 0 or 1 for each label: [samples, labels]")
+    counted = split.targets[counting(split.targets, ignore_index)]
+    if not bool(((counted >= 0) & (counted <= 1)).all()):
+        arrived = f"{name} targets: {float(counted.min()):g}..{float(counted.max()):g}"
+        raise ConfigError("data", arrived, "several labels are told by a 0 or 1 for each")
+    return replace(split, targets=split.targets.to(torch.float32))
+
+
+def _shares(name: str, split: Split, outputs: int, ignore_index: int | None) -> Split:
+    """Shares of each class, which sum to 1."""
+    _check_columns(name, split, outputs, "the share of each class: [samples, classes]")
+    if not _are_shares(split.targets):
+        raise ConfigError("data", f"{name} targets", "soft labels are shares of at least 0 that sum to 1")
+    return replace(split, targets=split.targets.to(torch.float32))
+
+
+def _check_columns(name: str, split: Split, outputs: int, wanted: str) -> None:
+    shape = tuple(split.targets.shape)
+    if len(shape) < 2 or shape[1] != outputs:
+        raise ConfigError("data", f"{name} targets of shape {shape}", f"expected {wanted}; outputs={outputs}")
+
+
+_LABEL_FORMS: dict[LabelKind, Callable[[str, Split, int, int | None], Split]] = {
+    LabelKind.ONE: _classes,
+    LabelKind.BINARY: _yes_or_no,
+    LabelKind.MULTI_LABEL: _several,
+    LabelKind.SOFT: _shares,
+}
+_FORMS: dict[TaskType, Callable[[str, Split, int, int | None], Split]] = {
     TaskType.TASK_TYPE_CLASSIFICATION: _classes,
     TaskType.TASK_TYPE_LANGUAGE_MODEL: _tokens,
     TaskType.TASK_TYPE_REGRESSION: _numbers,
 }
 
 
-def _within(name: str, labels: Tensor, outputs: int) -> Tensor:
-    low, high = int(labels.min()), int(labels.max())
+def _within(name: str, labels: Tensor, outputs: int, ignore_index: int | None) -> Tensor:
+    counted = labels if ignore_index is None else labels[labels != ignore_index]
+    if not counted.numel():
+        raise ConfigError("ignore_index", ignore_index, f"is every label of the {name}: none counts")
+    low, high = int(counted.min()), int(counted.max())
     if low < 0 or high >= outputs:
         remedy = f"labels must lie in 0..{outputs - 1}; {_advice(low, high, outputs)}"
         raise ConfigError("data", f"{name}: {low}..{high}", remedy)
@@ -277,10 +395,12 @@ def _within(name: str, labels: Tensor, outputs: int) -> Tensor:
 def _advice(low: int, high: int, outputs: int) -> str:
     """What to do about labels from `low` to `high`."""
     if low < 0:
-        return "samples or positions without a label must be left out, and classes numbered from 0"
+        remedy = "samples or positions without a label must be left out, and classes numbered from 0"
+        return f"{remedy}; --ignore-index={low} if that means no label"
     if low == 1 and high == outputs > 1:
         return "are they numbered from 1? subtract 1"
-    return f"if all are classes, say outputs={high + 1}; samples or positions without a label must be left out"
+    missing = "samples or positions without a label must be left out (--ignore-index)"
+    return f"if all are classes, say outputs={high + 1}; {missing}"
 
 
 def _check_alike(name: str, split: Split, train: Split) -> None:

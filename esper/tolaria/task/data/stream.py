@@ -142,7 +142,9 @@ def split_by_document(corpus: Corpus, context: int, held_out: int, seed: int) ->
     stream = TokenStream(corpus, np.sort(order), context)
     probe = stream.draw(PROBE_SEQUENCES, generator(seed, "probe"))
     task = TaskType.TASK_TYPE_LANGUAGE_MODEL
-    return Splits(**sets, train=probe, stream=stream, task=task, outputs=corpus.vocabulary)
+    return Splits(
+        train=probe, judge=sets["judge"], test=sets["test"], stream=stream, task=task, outputs=corpus.vocabulary
+    )
 
 
 def with_stretches(starts: NDArray[np.int64], tokens: int, context: int) -> NDArray[np.int64]:

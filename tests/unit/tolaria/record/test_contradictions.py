@@ -149,12 +149,12 @@ def test_what_the_record_says_and_the_network_does_not_is_an_error(control: Scri
 def test_a_network_that_changed_after_its_last_validation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was when the end of growth tore out what had been kept."""
 
-    def worse(arm: Any, task: Any, split: Any) -> tuple[float, float | None]:
-        loss, accuracy = module_evaluate(arm, task, split)
-        return loss + 1.0, accuracy
+    def worse(arm: Any, task: Any, split: Any) -> Evaluation:
+        told = module_evaluated(arm, task, split)
+        return replace(told, loss=told.loss + 1.0)
 
-    module_evaluate = module.evaluate
-    monkeypatch.setattr(module, "evaluate", worse)
+    module_evaluated = module.evaluated
+    monkeypatch.setattr(module, "evaluated", worse)
     assert "the last validation gave loss" in run(CONFIG)["contradictions"][0]
 
 
@@ -162,12 +162,12 @@ def test_a_network_that_changed_after_its_last_validation_is_an_error(monkeypatc
 def test_where_sums_may_take_any_order_two_evaluations_need_not_agree_in_every_bit(
     monkeypatch: pytest.MonkeyPatch, factor: float, is_told: bool
 ) -> None:
-    def other(arm: Any, task: Any, split: Any) -> tuple[float, float | None]:
-        loss, accuracy = module_evaluate(arm, task, split)
-        return loss * factor, accuracy
+    def other(arm: Any, task: Any, split: Any) -> Evaluation:
+        told = module_evaluated(arm, task, split)
+        return replace(told, loss=told.loss * factor)
 
-    module_evaluate = module.evaluate
-    monkeypatch.setattr(module, "evaluate", other)
+    module_evaluated = module.evaluated
+    monkeypatch.setattr(module, "evaluated", other)
     assert bool(run(replace(CONFIG, deterministic=False))["contradictions"]) == is_told
 
 

@@ -184,6 +184,19 @@ def test_an_operators_order_is_told_with_its_rationale() -> None:
     assert "c1" not in stream.getvalue()
 
 
+def test_metrics_are_told_with_the_other_figures_and_at_the_end() -> None:
+    clock = ManualClock()
+    display, stream = plain(clock)
+    display.on_start(started())
+    display.on_epoch(epoch_done(1, 18, validation_accuracy=None, validation_metrics={"R2": 0.5, "MAE": 1.25}))
+    clock.advance(6.0)
+    display.on_steps([step_done(19)])
+    display.on_boundary(boundary(20))
+    assert "R2 0.5  MAE 1.25" in stream.getvalue()
+    last = closing({**SUMMARY, "test_accuracy": None, "test_metrics": {"R2": 0.8125}})
+    assert "test loss 0.1250  R2 0.8125" in last
+
+
 def test_the_live_table_shows_the_reason_of_now() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     display = LiveDisplay(console)

@@ -27,13 +27,15 @@ def test_values_can_be_read_back(tmp_path: Path) -> None:
             validation_loss=1.25,
             validation_accuracy=None,
             duration_s=1.0,
+            validation_metrics={"R2": 0.5},
         )
     )
-    scalars.on_finish({"steps": 18, "test_accuracy": 0.75})
+    scalars.on_finish({"steps": 18, "test_accuracy": 0.75, "test_metrics": {"R2": 0.25}})
     read = EventAccumulator(str(directory))
     read.Reload()
     assert read.Scalars("loss/judge")[0].value == 1.25
     assert read.Scalars("accuracy/test")[0].step == 18
+    assert [read.Scalars(f"R2/{name}")[0].value for name in ("judge", "test")] == [0.5, 0.25]
     assert "accuracy/judge" not in read.Tags()["scalars"]
 
 

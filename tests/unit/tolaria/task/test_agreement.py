@@ -203,7 +203,7 @@ def test_a_refused_model_is_named_as_the_settings_name_it(function: Callable[[Te
     ("targets", "says"),
     [
         (torch.eye(3, dtype=torch.int64)[LABELS], r"shape \(10, 3\)': look like one-hot rows; .*targets.argmax\(1\)"),
-        (torch.ones(10, 3, dtype=torch.int64).tril(), r"several labels for each sample, .*; --task regression"),
+        (torch.ones(10, 3, dtype=torch.int64).tril(), r"several labels for each sample, .*; --task multi_label"),
     ],
 )
 def test_rows_of_zeros_and_ones_are_told_as_what_they_are_and_no_model_is_blamed(targets: Tensor, says: str) -> None:

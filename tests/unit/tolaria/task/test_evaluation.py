@@ -17,7 +17,7 @@ from esper.tolaria.task import prepare as preparation
 from esper.tolaria.task import task as module
 from esper.tolaria.task.data import source
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluate
+from esper.tolaria.task.task import evaluate, evaluated
 
 CONFIG = TrainConfig(
     data="pytext", model="transformer", samples=200, context=16, width=16, heads=2, min_samples=10, epochs=1
@@ -128,3 +128,23 @@ def test_an_evaluation_of_many_batches_reads_its_numbers_once(monkeypatch: pytes
     batches = len(list(run.task.judge_batches()))
     assert transfers.reads == 0
     assert lists == [2 * batches]
+
+
+@pytest.mark.parametrize("batch", [512, 7])
+def test_a_regression_tells_the_share_that_it_explains_and_its_mean_error(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = "tests.unit.tolaria.loss_sources"
+    run = prepare(TrainConfig(data=f"{places}:depths", model=f"{places}:dense", min_samples=10, batch_size=16))
+    monkeypatch.setattr(module, "JUDGE_BATCH", batch)
+    arm, split = run.executor.arm, run.splits.judge
+    with torch.no_grad():
+        outputs = arm.model.eval()(split.inputs).double()
+    targets = split.targets.double()
+    rest, whole = (outputs - targets).square().sum(), (targets - targets.mean(0)).square().sum()
+    told = evaluated(arm, run.task, split)
+    assert told.metrics["R2"] == pytest.approx(float(1 - rest / whole), rel=1e-6)
+    assert told.metrics["MAE"] == pytest.approx(float((outputs - targets).abs().mean()), rel=1e-6)
+    assert told.figures == evaluate(arm, run.task, split)
+    flat = replace(split, targets=torch.ones_like(split.targets))
+    assert set(evaluated(arm, run.task, flat).metrics) == {"MAE"}

@@ -39,6 +39,12 @@ def test_the_cards_tell_what_growth_and_surgery_cost() -> None:
     assert "gradient surgery" not in page({**SUMMARY, "surgery_share": None}, [boundary(10)])
 
 
+def test_a_card_tells_each_metric_under_its_name() -> None:
+    text = page({**SUMMARY, "test_accuracy": None, "test_metrics": {"R2": 0.8125, "MAE": 3.0}}, [boundary(10)])
+    assert "<b>0.8125</b><span>test R2</span>" in text
+    assert "<b>3</b><span>test MAE</span>" in text
+
+
 def test_the_page_says_what_was_learnt_and_what_judged_it() -> None:
     assert "language_model, judged by 7 documents" in page(SUMMARY, [boundary(10)])
 
