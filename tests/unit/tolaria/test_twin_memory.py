@@ -307,7 +307,7 @@ class Watched:
         {"width": 128, "depth": 4},
         {"width": 32, "batch_size": 64, "context": 32},
         pytest.param({"width": 128, "depth": 4, "optimizer": "sgd"}, marks=pytest.mark.slow),
-        pytest.param({"width": 32, "batch_size": 64, "context": 32, "accumulate": 4}, marks=pytest.mark.slow),
+        pytest.param({"width": 32, "batch_size": 128, "context": 32, "accumulate": 2}, marks=pytest.mark.slow),
         pytest.param({"width": 32, "batch_size": 64, "context": 32, "amp": "bf16"}, marks=pytest.mark.slow),
     ],
     ids=str,
