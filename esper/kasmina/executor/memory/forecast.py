@@ -135,6 +135,7 @@ def foresee(
         judged=judged,
         rows=gradient_rows,
         graphs=_graph_bytes(arm.device),
+        accumulates=accumulates,
     )
     return replace(
         found,
@@ -156,9 +157,12 @@ def combine(
     judged: tuple[int, int],
     rows: int,
     graphs: int,
+    accumulates: bool = False,
 ) -> Forecast:
     """The peaks: one arm steps, or is judged, while the other one holds what it holds."""
-    grown_step = step.peak + max(blocks * step.block, added_gradients)
+    # Gradients arrive as activations go, but for those that an earlier pass of the step has left.
+    activations = blocks * step.block
+    grown_step = step.peak + (activations + added_gradients if accumulates else max(activations, added_gradients))
     # Graphs that were captured hold activations of their own, for each arm; rows are microbatches' gradients.
     twin_kept = graphs + rows * twin.gradients
     grown_kept = twin_kept * grown.weights // max(1, twin.weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import ClassVar
 
 import pytest
 import torch
@@ -318,3 +319,33 @@ def test_a_block_behind_the_copies_that_no_longer_runs_refuses_them(rig_of):
     why = run.failure(*parts, run.directive("ATTACH", slot_id=SLOT, blend={}))
     assert "the moved block blocks.3 ran 0 times" in why
     assert len(run.arm.model.blocks) == 3
+
+
+class Watched(Transformer):
+    """Notes the samples of passes outside training that record gradients, at four blocks; may want eight at least."""
+
+    passed: ClassVar[list[int]] = []
+    least = 1
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and not self.training and len(self.blocks) == 4:
+            Watched.passed.append(len(tokens))
+            if len(tokens) < Watched.least:
+                raise ValueError("too few")
+        return super().forward(tokens)
+
+
+class LongProbe(TokenTask):
+    def probe_inputs(self) -> torch.Tensor:
+        return self.tokens[:16, :-1]
+
+
+@pytest.mark.parametrize("least", [1, 8])
+def test_a_stack_is_proven_by_very_few_samples_or_where_a_host_does_not_bear_them_by_more(rig_of, monkeypatch, least):
+    run = rig_of(Watched(), LongProbe())
+    run.train(2)
+    monkeypatch.setattr(Watched, "least", least)
+    Watched.passed.clear()
+    run.stack()
+    assert Watched.passed
+    assert (max(Watched.passed) <= 4) == (least == 1)
