@@ -69,6 +69,19 @@ def too_late(scene: Scene) -> str | None:
     return f"{what.format(needed)}, {max(0, end_step - step)} are left before growth ends"
 
 
+def deep_enough(scene: Scene) -> str | None:
+    """Every run of blocks has the depth that was asked for: nothing is due, early or late."""
+    target = scene.context.trigger.target_depth
+    if target is None or not scene.context.grows_stacks:
+        return None
+    now = {signal.slot_id: signal.depth for signal in scene.packet.slots}
+    stacks = [slot for slot in scene.context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
+    depths = [(slot.slot_id, now.get(slot.slot_id, slot.depth)) for slot in stacks]
+    if not depths or any(depth < target for _, depth in depths):
+        return None
+    return "; ".join(f"{slot_id}: deep enough: it has {depth} of {target} blocks" for slot_id, depth in depths)
+
+
 def warming_up(scene: Scene) -> str | None:
     step, trigger = scene.packet.step, scene.context.trigger
     if step < trigger.warmup_steps and not scene.context.grows_stacks:
@@ -106,7 +119,8 @@ def not_due(scene: Scene) -> str | None:
     if scene.is_forced or not scene.context.grows_stacks:
         return None
     if tried >= len(steps):
-        return f"each of the {len(steps)} steps at which a stack was due has had its own"
+        every = f"each of the {len(steps)} steps" if len(steps) > 1 else "the one step"
+        return f"{every} at which a stack was due has had its own"
     due = steps[tried]
     if scene.packet.step < due:
         return f"stack {tried + 1} of {len(steps)} is due at step {due}"
@@ -124,6 +138,7 @@ OBSTACLES: Sequence[tuple[DecisionReason, Obstacle]] = (
     (DecisionReason.DECISION_REASON_SEED_ALIVE, occupied),
     (DecisionReason.DECISION_REASON_PAUSED, paused),
     (DecisionReason.DECISION_REASON_GROWTH_ENDED, ended),
+    (DecisionReason.DECISION_REASON_TARGET_REACHED, deep_enough),
     (DecisionReason.DECISION_REASON_TOO_LATE, too_late),
     (DecisionReason.DECISION_REASON_SCHEDULED, not_due),
     (DecisionReason.DECISION_REASON_WARMING_UP, warming_up),

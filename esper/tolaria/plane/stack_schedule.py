@@ -67,7 +67,7 @@ def _beyond_budget(config: TrainConfig, manifest: HostManifest, *, is_asked_for:
         most = slot.depth if limit is None else slot.depth + max(0, limit - host) // max(1, block)
         if limit is None or depth <= most:
             continue
-        what = f"{slot.slot_id} has {slot.depth} blocks of {block:,} beside which the host has {host:,} in all"
+        what = f"{slot.slot_id} has {slot.depth} blocks of {block:,}, the host has {host:,} in all"
         if most == slot.depth and depth > slot.depth and is_asked_for:
             raise ConfigError(key, limit, f"leaves no room for one more block: {what}; give more, or begin with less")
         found.append(f"{key} {limit:,} ends growth at {most} of {depth} blocks: {what}")

@@ -1,6 +1,7 @@
 """`--compare`: the grown network beside its ungrown host and static networks, same data order, several repeats.
 
-The sweep's widths are fixed beforehand (powers of two), so nothing is chosen by looking at a result.
+The sweep's widths (powers of two), or a transformer's depths (twice and four times the host's), are fixed beforehand,
+so nothing is chosen by looking at a result.
 """
 
 from __future__ import annotations
@@ -14,19 +15,33 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.models import host_widths
 
 SWEEP_WIDTHS = (8, 16, 32)
+SWEEP_DEPTHS = (2, 4)
+BLOCKS = "blocks"  # the transformer's list of them
 
 Summary = Mapping[str, Any]
 
 
-def arms(config: TrainConfig, final_widths: Sequence[int]) -> dict[str, TrainConfig]:
-    """The static networks to train beside the grown one; other widths only where the model takes `hidden`."""
-    never = replace(config, grow="never")
+def arms(config: TrainConfig, final_widths: Sequence[int], final_depth: int | None = None) -> dict[str, TrainConfig]:
+    """The static networks to train beside the grown one; other sizes only where the model takes `hidden` or `depth`."""
+    never = replace(config, grow="never", target_depth=None)
     listed = {"host, never grown": never}
+    if config.model == "transformer":
+        return listed | _deeper(never, final_depth)
     if widths := host_widths(config):
         if tuple(final_widths) != widths and final_widths:
             listed["static, the grown one's final size"] = replace(never, hidden=tuple(final_widths))
         listed |= {f"static, {width} wide": replace(never, hidden=(width,) * len(widths)) for width in SWEEP_WIDTHS}
     return listed
+
+
+def _deeper(never: TrainConfig, final_depth: int | None) -> dict[str, TrainConfig]:
+    """Transformers of more blocks, if the host's are of one width; the grown one's own depth isn't listed twice."""
+    widths = host_widths(never)
+    if len(set(widths)) > 1:
+        return {}
+    listed = {} if final_depth is None else {"static, the grown one's final size": final_depth}
+    listed |= {f"static, {times * len(widths)} blocks": times * len(widths) for times in SWEEP_DEPTHS}
+    return {name: replace(never, hidden=widths[:1], depth=depth) for name, depth in listed.items()}
 
 
 def compare(
@@ -37,7 +52,8 @@ def compare(
     for seed in range(config.seed, config.seed + repeats):
         grown = grow(replace(config, seed=seed))
         collected["grown"].append(grown)
-        for name, arm in arms(replace(config, seed=seed), grown.get("final_widths", ())).items():
+        depth = grown.get("depths", {}).get(BLOCKS, {}).get("to")
+        for name, arm in arms(replace(config, seed=seed), grown.get("final_widths", ()), depth).items():
             collected.setdefault(name, []).append(train(arm))
     return {"repeats": repeats, "rows": [row(name, runs, collected["grown"]) for name, runs in collected.items()]}
 

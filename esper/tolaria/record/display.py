@@ -288,7 +288,10 @@ def closing(summary: Mapping[str, Any]) -> str:
     lines = [
         _tested(summary),
         f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
-        f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters",
+        f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters"
+        + "".join(
+            f", {path} {made['from']} -> {made['to']} blocks" for path, made in summary.get("depths", {}).items()
+        ),
         f"reproducible: {promise(summary)}; weights {summary['weights_digest'][:16]}",
     ]
     return "\n".join(lines if summary["finished"] else [stopped, *lines])

@@ -15,6 +15,8 @@ from torch import nn
 
 from esper.core.enums import short_name
 from esper.core.files import write_atomically
+from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.stacks.run import blocks_of
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
@@ -116,6 +118,7 @@ def build_summary(
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),
+        "depths": depths(arm),
         "training_macs": progress.macs.total,
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},
@@ -209,6 +212,15 @@ def hidden_widths(model: nn.Module, run: Prepared) -> list[int]:
     widths = [int(layer.weight.shape[0]) for layer in layers if isinstance(layer.weight, nn.Parameter)]
     # The last fc layer of an mlp gives the outputs.
     return widths[:-1] if prefix == "fc" else widths
+
+
+def depths(arm: TrainingArm) -> dict[str, dict[str, int]]:
+    """Blocks of each list of which a run was repeated, by its path: at first and now."""
+    found = {}
+    for path in dict.fromkeys(run.path for run in arm.stacks):
+        now, added = len(blocks_of(arm.model, path)), sum(run.depth for run in arm.stacks if run.path == path)
+        found[path] = {"from": now - added, "to": now}
+    return found
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

@@ -155,6 +155,11 @@ def test_a_target_depth_ends_growth_and_the_last_stack_is_as_long_as_is_left() -
     done = proposed(at(400, depth=8), run_spec(target=8))
     assert done.reasons == (R.DECISION_REASON_TARGET_REACHED,)
     assert done.detail == f"{SLOT}: deep enough: it has 8 of 8 blocks"
+    for step in (10, 1390):
+        at_its_goal = proposed(at(step, depth=8), run_spec(target=8))
+        assert at_its_goal.reasons == (R.DECISION_REASON_TARGET_REACHED,), "neither early nor late"
+    two = run_spec(target=3, manifest=host(stack_slot(2), stack_slot(3, "stack:layer4", order=3)))
+    assert proposed(at(1390), two).reasons == (R.DECISION_REASON_TOO_LATE,)
 
 
 def test_a_budget_shortens_a_stack_and_ends_growth_where_no_block_is_left() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.compare import arms, compare, table
+from esper.tolaria.task.models import host_widths
 
 CONFIG = TrainConfig(hidden=(6, 6), seed=5)
 
@@ -41,6 +43,27 @@ def test_a_model_without_widths_is_compared_with_its_host_alone() -> None:
 def test_a_named_models_own_widths_are_compared_as_well() -> None:
     assert [arm.hidden for arm in arms(TrainConfig(model="mlp"), (14, 6)).values()][1:3] == [(14, 6), (8, 8)]
     assert "static, the grown one's final size" not in arms(TrainConfig(model="mlp"), (6, 6))
+
+
+def test_a_transformer_is_compared_with_static_ones_of_its_final_depth_and_of_others() -> None:
+    config = TrainConfig(model="transformer", data="pytext", depth=3, width=16, heads=2, target_depth=5)
+    listed = arms(config, (), 5)
+    assert [len(host_widths(arm)) for arm in listed.values()] == [3, 5, 6, 12]
+    assert {arm.target_depth for arm in listed.values()} == {None}, "a static network has nothing to reach"
+    assert {width for arm in listed.values() for width in host_widths(arm)} == {64}
+    assert "static, the grown one's final size" not in arms(config, ())
+    assert (
+        len(host_widths(arms(replace(config, depth=None, width=None, hidden=(8, 8)), (), 4)["static, 4 blocks"])) == 4
+    )
+    assert list(arms(replace(config, depth=None, width=None, hidden=(8, 12)), (), 4)) == ["host, never grown"]
+    told: list[int] = []
+
+    def train(config: TrainConfig) -> Mapping[str, Any]:
+        told.append(len(host_widths(config)))
+        return {**summary(config), "final_widths": (), "depths": {"blocks": {"from": 3, "to": 6}}}
+
+    compare(config, 1, train, train)
+    assert told == [3, 3, 6, 6, 12]
 
 
 def test_differences_are_paired_by_seed() -> None:
