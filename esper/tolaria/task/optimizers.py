@@ -80,7 +80,7 @@ def optimizer_doubts(optimizer: Optimizer, model: nn.Module, *, grows_spans: boo
     if left:
         yield f"the optimiser leaves {left[0]} and {len(left) - 1} other parameters out: they don't learn"
     if grows_spans and (obstacle := optimizer_obstacle(optimizer)):
-        yield f"a seed that is kept stays a module beside its layers: {obstacle}"
+        yield f"a span that is kept stays a module beside its layers: {obstacle}"
 
 
 def _wants_names(factory: Callable[..., object]) -> bool:
