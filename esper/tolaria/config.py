@@ -124,8 +124,8 @@ class TrainConfig:
     schedule: str = _setting(
         "training",
         "wsd",
-        "learning rate after warm-up: constant, then linear to zero (wsd); a cosine to a tenth; constant",
-        SCHEDULES,
+        "learning rate after warm-up: wsd (constant, then linear to zero), cosine (to a tenth), constant, or "
+        "module:function",
     )
     warmup_steps: int = _setting("training", 50, "steps of learning-rate warm-up")
     decay_fraction: float | None = _setting(
@@ -284,6 +284,8 @@ def _check_updates(config: TrainConfig) -> None:
         )
     if config.nesterov and config.momentum == 0:
         raise ConfigError("nesterov", True, "needs a momentum above 0")
+    if ":" not in config.schedule and config.schedule not in SCHEDULES:
+        raise ConfigError("schedule", config.schedule, f"choose one of {', '.join(SCHEDULES)}, or give module:function")
     if config.schedule == "constant" and config.decay_fraction:
         raise ConfigError("decay_fraction", config.decay_fraction, "a constant schedule has none; leave it out")
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, EsperError
@@ -64,13 +65,21 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     """The network as it is before its first step."""
     config = replace(config, device="cpu", amp="off")
     model = build_model(config, interface.sample_shape, interface.outputs).to("cpu")
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        _materialize(model, interface)
     arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
-    network = Network(config=config, interface=interface, executor=executor)
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        network.outputs(interface.inputs(EXAMPLES))  # lazy layers learn their sizes from the first samples
-    return network
+    return Network(config=config, interface=interface, executor=executor)
+
+
+def _materialize(model: nn.Module, interface: Interface) -> None:
+    """Lazy layers learn their sizes from the first samples; an optimiser's groups depend on these."""
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.no_grad():
+        model.eval()(interface.inputs(EXAMPLES))
+    for module, mode in modes:
+        module.training = mode
 
 
 @contextmanager

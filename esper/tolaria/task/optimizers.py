@@ -80,7 +80,7 @@ def optimizer_doubts(optimizer: Optimizer, model: nn.Module, *, grows_spans: boo
     if left:
         yield f"the optimiser leaves {left[0]} and {len(left) - 1} other parameters out: they don't learn"
     if grows_spans and (obstacle := optimizer_obstacle(optimizer)):
-        yield f"a seed that is kept stays a module beside its layers: {obstacle}"
+        yield f"a span that is kept stays a module beside its layers: {obstacle}"
 
 
 def _wants_names(factory: Callable[..., object]) -> bool:
@@ -145,6 +145,12 @@ def _rmsprop(config: TrainConfig, groups: list[Group]) -> Optimizer:
     return torch.optim.RMSprop(groups, config.lr, alpha=alpha, momentum=momentum)
 
 
+def _adagrad(config: TrainConfig, groups: list[Group]) -> Optimizer:
+    """Fused on the CPU; the oldest torch that is admitted may lack its kernel for CUDA."""
+    is_on_cpu = all(member.device.type == "cpu" for group in groups for member in group["params"])
+    return torch.optim.Adagrad(groups, config.lr, fused=True if is_on_cpu else None)
+
+
 def _adadelta(config: TrainConfig, groups: list[Group]) -> Optimizer:
     return torch.optim.Adadelta(groups, config.lr, rho=_given(config.beta2, 0.9))
 
@@ -178,7 +184,7 @@ _MAKERS: dict[str, Callable[[TrainConfig, list[Group]], Optimizer]] = {
     "adamw": _with_betas(torch.optim.AdamW, fused=True),
     "sgd": _sgd,
     "rmsprop": _rmsprop,
-    "adagrad": lambda config, groups: torch.optim.Adagrad(groups, config.lr, fused=True),
+    "adagrad": _adagrad,
     "adadelta": _adadelta,
     "adafactor": lambda config, groups: torch.optim.Adafactor(groups, config.lr),
     "adamax": _with_betas(torch.optim.Adamax),

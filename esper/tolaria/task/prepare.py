@@ -14,7 +14,7 @@ from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
-from esper.leyline import HostManifest
+from esper.leyline import HostManifest, TaskType
 from esper.tolaria.config import AUTO_TASK, TrainConfig
 from esper.tolaria.task.agreement import agreed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
@@ -122,7 +122,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
             *told,
             *doubts(splits, is_guessed=config.task == AUTO_TASK),
             *shared,
-            *optimizer_doubts(arm.optimizer, model, grows_spans=config.grow != "never"),
+            *optimizer_doubts(arm.optimizer, model, grows_spans=_grows_spans(config, splits)),
         ],
         interface=interface_of(given, host.splits),
         compiled_runs=compiled_runs,
@@ -151,8 +151,14 @@ def built_again(run: Prepared) -> TrainingArm:
 def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm:
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     optimizer = make_optimizer(config, model)
-    schedule = make_schedule(config, total_steps, [group["lr"] for group in optimizer.param_groups])
+    schedule = make_schedule(config, total_steps, [float(group["lr"]) for group in optimizer.param_groups])
     return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp))
+
+
+def _grows_spans(config: TrainConfig, splits: Splits) -> bool:
+    """Language models grow in depth, unless blueprints say otherwise; a stack needs no fold."""
+    is_deepened = splits.task == TaskType.TASK_TYPE_LANGUAGE_MODEL and not config.blueprints
+    return config.grow != "never" and not is_deepened
 
 
 def _in_training_mode(model: nn.Module) -> list[str]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, inf, pi
 from typing import Any
 
 from torch.optim import Optimizer
 
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.wiring import HOST_KEY
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.task.entry_point import called, load
 
 COSINE_END = 0.1
 """What a cosine leaves of the rate at the end, as a share of its height."""
+OWN = "own"
 LAST_SHARE = 0.3
 """Last phase of a run where nobody says: nothing grows in it."""
 
@@ -34,6 +37,8 @@ class Schedule:
     total_steps: int
     warmup_steps: int
     growth_end_step: int
+    shares: tuple[float, ...] = ()
+    """Share of the full rate at each step, where a function of the user's gave them."""
     factor: float = 1.0
 
     def rate(self, step: int) -> float:
@@ -50,7 +55,7 @@ class Schedule:
     @property
     def outlook(self) -> str:
         """What becomes of the rate, in words."""
-        return PHASES[self.name].outlook.format(self.growth_end_step)
+        return PHASES[self._kind].outlook.format(self.growth_end_step)
 
     def state_dict(self) -> dict[str, Any]:
         """What isn't in the settings."""
@@ -64,7 +69,11 @@ class Schedule:
         rate = base * self.factor
         if step < self.warmup_steps:
             rate *= (step + 1) / (self.warmup_steps + 1)
-        return rate * PHASES[self.name].share(self, step)
+        return rate * PHASES[self._kind].share(self, step)
+
+    @property
+    def _kind(self) -> str:
+        return OWN if self.shares else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +100,42 @@ def _constant(schedule: Schedule, step: int) -> float:
     return 1.0
 
 
+def _own(schedule: Schedule, step: int) -> float:
+    return schedule.shares[min(step, schedule.total_steps - 1)]
+
+
 PHASES: dict[str, Phases] = {
     "wsd": Phases(_linear_decay, "decays from step {:,}", LAST_SHARE),
     "cosine": Phases(_cosine, "falls along a cosine, and nothing grows from step {:,}", LAST_SHARE),
     "constant": Phases(_constant, "stays as it is", 0.0),
+    OWN: Phases(_own, "is as the function says, and nothing grows from step {:,}", LAST_SHARE),
 }
 
 
 def make_schedule(config: TrainConfig, total_steps: int, bases: Sequence[float] = ()) -> Schedule:
     """The schedule of a run of so many steps; `bases` are the full rates of the optimiser's groups."""
-    given = config.decay_fraction
-    last_share = PHASES[config.schedule].last_share if given is None else given
+    is_own, given = ":" in config.schedule, config.decay_fraction
+    last_share = PHASES[OWN if is_own else config.schedule].last_share if given is None else given
     return Schedule(
         name=config.schedule,
         bases=tuple(bases) or (config.lr,),
         total_steps=total_steps,
-        warmup_steps=min(config.warmup_steps, total_steps // 10),
+        warmup_steps=0 if is_own else min(config.warmup_steps, total_steps // 10),
         growth_end_step=round(total_steps * (1.0 - last_share)),
+        shares=shares_of(load("schedule", config.schedule), config.schedule, total_steps) if is_own else (),
     )
+
+
+def shares_of(function: object, name: str, total_steps: int) -> tuple[float, ...]:
+    """What a function of the user's own gives for every step; asked once, before the run, so twins see the same."""
+    expected = "(step) -> share of the learning rate"
+    if not callable(function):
+        raise ConfigError("schedule", name, f"expected a function {expected}")
+    called("schedule", name, function, 0, expected=expected)
+    shares = []
+    for step in range(total_steps):
+        share = function(step)
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < inf:
+            raise ConfigError("schedule", name, f"gives {share!r} at step {step}; expected a number from 0 up")
+        shares.append(float(share))
+    return tuple(shares)

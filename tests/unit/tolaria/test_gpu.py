@@ -80,6 +80,16 @@ def test_a_cull_on_a_gpu_gives_the_host_the_digest_of_its_twin(monkeypatch: pyte
     check_cull(replace(ON_GPU, deterministic=None), monkeypatch)
 
 
+@pytest.mark.parametrize(
+    "optimizer", ["rmsprop", "adagrad", "adadelta", "adafactor", "adamax", "nadam", "radam", "muon"]
+)
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_cull_on_a_gpu_is_exact_under_every_optimizer(optimizer: str, amp: str) -> None:
+    settings = {"optimizer": optimizer, "schedule": "cosine", "weight_decay": 0.1, "decay_rule": "matrices"}
+    config = replace(ON_GPU, amp=amp, **settings)
+    assert run(config, ScriptedControl(CULLED))["weights_digest"] == run(config)["weights_digest"]
+
+
 def test_the_trial_of_a_twin_compares_bits_also_where_the_run_is_free() -> None:
     config = TrainConfig(data="pytext", model="transformer", samples=600, epochs=1, device="cuda", min_samples=50)
     prepared = prepare(config)
@@ -96,6 +106,7 @@ def test_the_trial_of_a_twin_compares_bits_also_where_the_run_is_free() -> None:
         {"optimizer": "adamw", "clip_norm": 0.5, "amp": "bf16", "deterministic": None, "compile": "blocks"},
         {"optimizer": "adamw", "clip_norm": 0.5},
         {"optimizer": "sgd", "accumulate": 4},
+        {"optimizer": "muon", "weight_decay": 0.1, "decay_rule": "matrices", "schedule": "cosine"},
         {"accumulate": 4, "pcgrad": True},
         {"optimizer": "adamw", "clip_norm": 0.5, "amp": "fp16"},
     ],

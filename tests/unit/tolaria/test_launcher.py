@@ -95,7 +95,7 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--optimizer", "absent_module:make"], 78, "can't be imported"),
         (["--optimizer", "esper_test_hosts:Flat"], 78, "expected (parameters) -> torch.optim.Optimizer"),
         (["--optimizer", "sgd", "--beta2", "0.95"], 78, "sgd has no such setting"),
-        (["--schedule", "cosin"], 64, "invalid choice: 'cosin'"),
+        (["--schedule", "cosin"], 78, "choose one of wsd, cosine, constant, or give module:function"),
         (["--hidden", "0"], 78, "every width must be at least 1"),
         (["--repeats", "2"], 64, "counts the runs of --compare"),
         (["--compare", "--repeats", "0"], 64, "must be at least 1"),

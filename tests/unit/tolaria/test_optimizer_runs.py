@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from esper.kasmina.executor import SeedExecutor
 from esper.tolaria.config import OPTIMIZERS, TrainConfig
+from esper.tolaria.export import load_network
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.recovery.checkpoint import CheckpointStore
@@ -82,6 +84,24 @@ def test_a_seed_that_stays_a_module_says_why_before_the_run_and_at_the_end() -> 
     assert [report.failure for report in reports if report.directive_id == "s1:FOLD"] == [
         "kept as a module: optimiser NAdam is not one whose state can be merged (SGD, Adam, AdamW, RMSprop, Adagrad)"
     ]
+
+
+def test_a_language_model_that_grows_in_depth_is_not_told_of_spans() -> None:
+    told = "stays a module"
+    assert told not in " ".join(prepare(replace(DECODER, optimizer="nadam")).doubts)
+    assert told in " ".join(prepare(replace(DECODER, optimizer="nadam", blueprints=("span.linear",))).doubts)
+
+
+def lazy(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Its layers learn their sizes from the first samples."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, outputs))
+
+
+def test_a_network_is_exported_with_groups_that_depend_on_its_shapes(tmp_path: Path) -> None:
+    config = replace(RULED, model=f"{__name__}:lazy", hidden=(), dropout=0.0, optimizer="muon", run_dir=tmp_path)
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1)
+    digest = run(config, store=store)[0]["weights_digest"]
+    assert load_network(tmp_path).arm.digest() == digest
 
 
 def decays(executor: SeedExecutor) -> Iterator[tuple[str, int, float, bool]]:

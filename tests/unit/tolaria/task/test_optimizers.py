@@ -95,6 +95,10 @@ RATES: dict[str, tuple[dict[str, Any], Callable[[int], float]]] = {
         lambda step: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / STEPS)),
     ),
     "constant": ({"schedule": "constant"}, lambda step: min(1.0, (step + 1) / 3)),
+    "own": (
+        {"schedule": "tests.unit.tolaria.task.test_optimizers:square_root", "warmup_steps": 10},
+        lambda step: math.sqrt((STEPS - step) / STEPS),
+    ),
     "constant without warm-up": ({"schedule": "constant", "warmup_steps": 0}, lambda step: 1.0),
 }
 
@@ -250,6 +254,10 @@ def test_what_a_function_gives_must_be_of_use(factory: Any, says: str) -> None:
         made_by(factory, nn.Linear(2, 2), "mine:make")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def square_root(step: int) -> float:
+    return math.sqrt((STEPS - step) / STEPS)
 
 
 def two_rates(named_parameters: Sequence[tuple[str, nn.Parameter]]) -> optim.Optimizer:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.opening import growth_end_step
-from esper.tolaria.task.schedule import make_schedule
+from esper.tolaria.task.schedule import make_schedule, shares_of
 
 SCHEDULE = make_schedule(TrainConfig(lr=0.01, warmup_steps=50, decay_fraction=0.3), 2000)
 
@@ -52,6 +54,35 @@ def test_a_schedule_says_where_growth_ends(settings: dict[str, Any], end: int, w
     config = TrainConfig(**settings)
     assert make_schedule(config, 2000).growth_end_step == end == growth_end_step(config, 2000)
     assert make_schedule(config, 2000).outlook.startswith(words)
+
+
+def halved(step: int) -> float:
+    return 0.5 ** (step // 500)
+
+
+def test_a_function_of_ones_own_gives_the_share_of_every_step_and_growth_ends_where_it_is_told() -> None:
+    config = TrainConfig(lr=0.01, schedule=f"{__name__}:halved", warmup_steps=50)
+    schedule = make_schedule(config, 2000, [0.01, 0.1])
+    assert [schedule.rate(step) for step in (0, 499, 500, 1999)] == [0.01, 0.01, 0.005, 0.00125]
+    assert schedule.growth_end_step == 1400
+    assert make_schedule(replace(config, decay_fraction=0.1), 2000).growth_end_step == 1800
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (0.5, "expected a function (step) -> share of the learning rate"),
+        (lambda: 0.5, "takes ()"),
+        (lambda step: None, "gives None at step 0"),
+        (lambda step: 5 - step, "gives -1 at step 6"),
+        (lambda step: float("nan"), "gives nan at step 0"),
+    ],
+)
+def test_a_function_that_gives_no_rates_is_refused_in_one_line(function: Any, says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        shares_of(function, "mine:share", 20)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_cosine_falls_from_the_warm_up_on_to_a_tenth() -> None:
