@@ -102,12 +102,11 @@ def agreed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits:
 
 
 def as_posed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits | None:
-    """The samples under the task that the model's outputs fit as they are; None where they are of another form."""
+    """What `agreed` gives; None where the model's outputs are of another form than the data's task asks for."""
     try:
-        fitting = agreed(config, model, splits)
+        return agreed(config, model, splits)
     except ConfigError:
         return None
-    return fitting if fitting.train.targets.shape == splits.train.targets.shape else None
 
 
 def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, splits: Splits) -> None:

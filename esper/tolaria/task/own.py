@@ -86,6 +86,8 @@ class OwnTask(SplitTask):
         self.has_posed_outputs = base is not None
         self._own = own
         self._base = base
+        self.mixes_samples = False
+        """Whether the loss of a sample depends on the others in its batch, as by an oversight in broadcasting."""
         self._unit = self._first_losses(model)
         self.clip = CLIP_IN_FIRST_LOSSES * self._unit
 
@@ -123,6 +125,12 @@ class OwnTask(SplitTask):
             remedy = "compute it from the outputs with torch alone, without detach(), item(), argmax() or NumPy"
             raise self._own.refused(f"gives losses without a gradient: {remedy}")
 
+    def _mixes(self, losses: Tensor, outputs: Tensor, targets: Tensor) -> bool:
+        half = len(losses) // 2
+        return half > 0 and not torch.allclose(
+            self._own.tried(outputs[:half], targets[:half]), losses[:half], rtol=1e-3, atol=1e-5
+        )
+
     def _first_losses(self, model: nn.Module) -> float:
         """The mean magnitude of a loss before any step, over some training samples."""
         found, samples = [], 0
@@ -132,7 +140,9 @@ class OwnTask(SplitTask):
                 if not isinstance(outputs, Tensor):
                     what = f"gives {type(outputs).__name__}, expected one tensor"
                     raise ConfigError("model", type(model).__name__, f"{what}; wrap it and return that alone")
-                found.append(self._own.tried(in_full(outputs), targets).double().abs())
+                losses = self._own.tried(in_full(outputs), targets)
+                self.mixes_samples |= self._mixes(losses, in_full(outputs), targets)
+                found.append(losses.double().abs())
                 samples += len(targets)
                 if samples >= JUDGE_BATCH:
                     break

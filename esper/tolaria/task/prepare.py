@@ -97,6 +97,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         with named_by_settings(config, model):
             task = OwnTask(splits, own, model, None if fitting is None else make_task(fitting))
         what = f"{described(splits)}, by {config.loss}, scores clipped at {task.clip:.4g}"
+        if task.mixes_samples:
+            told.append(f"{config.loss} gives a sample another loss beside other samples: scores depend on batches")
     check_judging_data(config, splits)
     loader = make_loader(config, splits, device)
     check_passes(config, model, task, loader, splits)
@@ -149,7 +151,7 @@ def built_again(run: Prepared) -> TrainingArm:
     """What a run that is resumed builds before it puts a checkpoint back; the data is the run's own."""
     model = build_model(run.config, run.interface.sample_shape, run.interface.outputs).to(run.device)
     _in_training_mode(model)
-    if run.config.loss is None:
+    if run.task.has_posed_outputs:
         agreed(run.config, model, run.splits)
     return _arm(run.config, model, run.total_steps)
 

@@ -120,6 +120,11 @@ def scalar(outputs: Tensor, targets: Tensor) -> Tensor:
     return nn.functional.cross_entropy(outputs, targets)
 
 
+def mixed(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Every target against every output."""
+    return (targets.reshape(1, -1) - outputs.reshape(-1, 1)).square().mean(1)
+
+
 def column(outputs: Tensor, targets: Tensor) -> Tensor:
     """A dimension too many."""
     return focal(outputs, targets).unsqueeze(1)

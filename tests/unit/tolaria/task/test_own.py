@@ -86,6 +86,16 @@ def test_what_the_datas_task_tells_is_told_where_outputs_have_its_form() -> None
     assert set(evaluated(amounts.executor.arm, amounts.task, amounts.splits.judge).metrics) == {"R2", "MAE"}
 
 
+def test_targets_come_in_the_outputs_shape_so_that_nothing_is_broadcast_and_mixed_samples_are_told() -> None:
+    column = replace(AMOUNT, model=f"{HERE}:net", loss=f"{HERE}:pinball")
+    run = prepare(column)
+    assert run.splits.train.targets.shape == (96, 1)
+    assert run.task.has_posed_outputs
+    assert not any("beside other samples" in text for text in run.doubts)
+    mixed = prepare(replace(column, loss=f"{HERE}:mixed"))
+    assert any("another loss beside other samples" in text for text in mixed.doubts)
+
+
 @pytest.mark.parametrize(
     ("loss", "says"),
     [
