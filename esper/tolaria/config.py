@@ -76,6 +76,12 @@ class TrainConfig:
     )
     batch_size: int = _setting("data", 64, "samples in one step")
 
+    loss: str | None = _setting(
+        "loss", None, "module:function of (outputs, targets) that gives each sample's loss; default: by task"
+    )
+    metric: str | None = _setting(
+        "loss", None, "module:function of all (outputs, targets) of a set that gives a number to show; default: by task"
+    )
     ignore_index: int | None = _setting(
         "loss", None, "label that counts for nothing: not in the loss, the score or the accuracy; default: none"
     )

@@ -148,6 +148,8 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
 def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace) -> TrainConfig:
     """The settings of the run, which are its own where it goes on."""
     config = continued(loaded) if options.resume else loaded.value
+    if options.compare and config.loss is not None:
+        raise ConfigError("command line", "--compare", "compares accuracies, by the built-in losses; leave --loss out")
     if options.compare and load_splits(config).task == TaskType.TASK_TYPE_REGRESSION:
         raise ConfigError("command line", "--compare", f"compares accuracies; {config.data} is a regression")
     return config

@@ -111,7 +111,9 @@ def life_settings(
 
     def chosen(name: str) -> float | None:
         given: float | None = getattr(config, name)
-        default: float | None = getattr(JUDGING[task], name)
+        # The unit of a user's own loss is unknown: only shares of it mean anything.
+        kind = task if config.loss is None else TaskType.TASK_TYPE_REGRESSION
+        default: float | None = getattr(JUDGING[kind], name)
         return default if given is None else given
 
     return LifeSettings(

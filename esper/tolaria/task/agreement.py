@@ -101,13 +101,21 @@ def agreed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits:
     return splits.mapped(lambda split: replace(split, targets=split.targets.reshape(len(split), *wanted)))
 
 
+def as_posed(config: TrainConfig, model: nn.Module, splits: Splits) -> Splits | None:
+    """What `agreed` gives; None where the model's outputs are of another form than the data's task asks for."""
+    try:
+        return agreed(config, model, splits)
+    except ConfigError:
+        return None
+
+
 def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, splits: Splits) -> None:
     """Make every kind of pass once: the largest and the smallest in training, and those of the evaluations.
 
     Leaves the model as it was. Raises ConfigError for a size that it can't take, and for a loss that can't be used.
     """
     sample = tuple(splits.train.targets.shape[1:])
-    expected = form_of(splits).outputs(sample, splits.outputs)
+    expected = form_of(splits).outputs(sample, splits.outputs) if task.has_posed_outputs else None
     with side_pass([model], key=key(0, "passes"), training=None), torch.enable_grad():
         _check_training(config, model, task, loader, expected)
     sizes = {len(batch[0]): batch[0] for split in (splits.judge, splits.test) for batch in task.batches(split)}
@@ -126,7 +134,9 @@ def training_sizes(config: TrainConfig, loader: Batches) -> set[int]:
     return sizes
 
 
-def _check_training(config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, expected: Shape) -> None:
+def _check_training(
+    config: TrainConfig, model: nn.Module, task: SplitTask, loader: Batches, expected: Shape | None
+) -> None:
     sizes = training_sizes(config, loader)
     for samples in sorted({min(sizes), max(sizes)}, reverse=True):
         inputs, targets = (part[:samples] for part in loader.batch(0))
@@ -151,7 +161,7 @@ def _forward(name: str, model: nn.Module, inputs: Tensor, expected: Shape | None
         outputs = model(inputs)
     except MISFITS as error:
         raise ConfigError(
-            "model", name, f"can't take {arrived}: {_reason(error)}{_other_type(model, inputs)}"
+            "model", name, f"can't take {arrived}: {reason_of(error)}{_other_type(model, inputs)}"
         ) from error
     if not isinstance(outputs, Tensor):
         raise ConfigError("model", name, f"gives {_kind(outputs)}, expected one tensor; wrap it and return that alone")
@@ -193,10 +203,11 @@ def _no_labels(targets: Tensor) -> str | None:
 
 
 def _check_loss(name: str, task: SplitTask, outputs: Tensor, targets: Tensor) -> None:
+    task.check_loss(outputs, targets)
     try:
         loss = task.loss(outputs, targets)
     except MISFITS as error:
-        raise ConfigError("model", name, f"gives outputs that the loss can't take: {_reason(error)}") from error
+        raise ConfigError("model", name, f"gives outputs that the loss can't take: {reason_of(error)}") from error
     if not bool(torch.isfinite(loss)):
         remedy = (
             f"its loss is {float(loss.detach())} before any step; look at the scale of the inputs and of its weights"
@@ -227,5 +238,6 @@ def _kind(value: object) -> str:
     return f"{type(value).__name__} of {names}" if names else type(value).__name__
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line."""
     return (str(error).splitlines() or [""])[0] or type(error).__name__

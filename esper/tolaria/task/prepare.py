@@ -16,7 +16,7 @@ from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
 from esper.tolaria.config import AUTO_TASK, TrainConfig
-from esper.tolaria.task.agreement import agreed, check_passes
+from esper.tolaria.task.agreement import agreed, as_posed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
 from esper.tolaria.task.data.overlap import overlaps
@@ -27,6 +27,7 @@ from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.losses import LossSettings
 from esper.tolaria.task.models import build_host, build_model
 from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
+from esper.tolaria.task.own import OwnTask, own_loss, own_metric
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.task import SplitTask, make_task
@@ -87,9 +88,19 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     host = build_host(config, given)
     model = host.model.to(device)
     told = _in_training_mode(model)
-    splits = agreed(config, model, host.splits.to(device))
+    own, splits = own_loss(config), host.splits.to(device)
+    if own is None:
+        splits = agreed(config, model, splits)
+        task, what = make_task(splits, LossSettings.of(config)), described(splits)
+    else:
+        fitting = as_posed(config, model, splits)
+        splits = splits if fitting is None else fitting
+        with named_by_settings(config, model):
+            task = OwnTask(splits, own, model, None if fitting is None else make_task(fitting))
+        what = f"{described(splits)}, by {config.loss}, scores clipped at {task.clip:.4g}"
+        if task.mixes_samples:
+            told.append(f"{config.loss} gives a sample another loss beside other samples: scores depend on batches")
     check_judging_data(config, splits)
-    task = make_task(splits, LossSettings.of(config))
     loader = make_loader(config, splits, device)
     check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
@@ -107,6 +118,9 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
         compiled_runs = runs_to_compile(config, arm.model, task)
     check_isolable(config, executor)
+    task.metric = metric = own_metric(config)
+    if metric is not None:
+        metric.check(arm, task, splits.judge)
     return Prepared(
         config=config,
         splits=splits,
@@ -117,7 +131,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         total_steps=total_steps,
         growth_end_step=arm.scheduler.growth_end_step,
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        task_line=described(splits),
+        task_line=what,
         doubts=[
             *told,
             *doubts(splits, is_guessed=config.task == AUTO_TASK),
@@ -144,7 +158,8 @@ def built_again(run: Prepared) -> TrainingArm:
     """What a run that is resumed builds before it puts a checkpoint back; the data is the run's own."""
     model = build_model(run.config, run.interface.sample_shape, run.interface.outputs).to(run.device)
     _in_training_mode(model)
-    agreed(run.config, model, run.splits)
+    if run.task.has_posed_outputs:
+        agreed(run.config, model, run.splits)
     return _arm(run.config, model, run.total_steps)
 
 

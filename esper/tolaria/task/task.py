@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log
+from math import isfinite, log
 from operator import mul
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -39,8 +40,22 @@ CLIP_IN_UNIFORM_GUESSES = 2.0
 CLIP_IN_VARIANCES = 4.0
 
 
+class Metric(Protocol):
+    """A figure of a whole set, for people."""
+
+    name: str
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> float:
+        """The figure."""
+
+
 class SplitTask:
     """A task over the splits of a run; the executor judges with it, the stepper trains with it."""
+
+    metric: Metric | None = None
+    """A user's own."""
+    has_posed_outputs = True
+    """Whether outputs have the form that the data's task asks for."""
 
     def __init__(self, splits: Splits, loss: Callable[[Tensor, Tensor], Tensor], *, counts_hits: bool) -> None:
         self.type = splits.task
@@ -74,6 +89,9 @@ class SplitTask:
     def count(self, targets: Tensor) -> Tensor | int:
         """How much their accuracy counts in a mean of accuracies."""
         return len(targets)
+
+    def check_loss(self, outputs: Tensor, targets: Tensor) -> None:
+        """Refuse a loss that can't be used, where it isn't one of these."""
 
     def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Sums over these samples that figures of a whole set are made from."""
@@ -314,7 +332,7 @@ def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, fl
 
 def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
     """The same with the task's own metrics."""
-    weights, counts, losses, hits, sums = [], [], [], [], []
+    weights, counts, losses, hits, sums, whole = [], [], [], [], [], []
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
         for inputs, targets in task.batches(split):
             outputs = in_full(arm.model(inputs))
@@ -324,7 +342,10 @@ def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
                 counts.append(task.count(targets))
                 hits.append(task.accuracy(outputs, targets, torch.float64))
             sums.append(task.sums(outputs, targets))
+            if task.metric is not None:
+                whole.append(outputs)
         spread = task.spread(split)
+        own = {} if task.metric is None else {task.metric.name: task.metric(torch.cat(whole), split.targets)}
     # One transfer; the device has waited for nothing before.
     sizes = [size.double() for size in (*weights, *counts) if isinstance(size, Tensor)]
     told = [*(value for part in sums for value in part.values()), *spread.values()]
@@ -337,7 +358,8 @@ def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
     totals: dict[str, float] = {}
     for name in (name for part in (*sums, spread) for name in part):
         totals[name] = totals.get(name, 0.0) + next(numbers)
-    return Evaluation(loss, share if task.counts_hits else None, task.metrics(totals, split))
+    metrics = task.metrics(totals, split) | {name: value for name, value in own.items() if isfinite(value)}
+    return Evaluation(loss, share if task.counts_hits else None, metrics)
 
 
 def _mean(values: Sequence[float], sizes: Sequence[float]) -> float:

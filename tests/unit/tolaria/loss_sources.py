@@ -88,7 +88,80 @@ depths = Clouds(_depths, REGRESSION, 2 * 5 * 4)
 amounts = Clouds(
     lambda labels, draw: Split(points(labels, draw), labels[:, None] * torch.tensor([1.0, -2.0])), REGRESSION, 2
 )
+amount = Clouds(lambda labels, draw: Split(points(labels, draw), labels.float() - 1), REGRESSION, 1)
 padded = Clouds(_sequences, LANGUAGE_MODEL, CLASSES + 1)
+
+
+def pinball(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a quantile: what lies above costs nine times what lies below."""
+    error = targets - outputs
+    return torch.maximum(0.9 * error, -0.1 * error).mean(1)
+
+
+def focal(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in which sure samples count less."""
+    nats = nn.functional.cross_entropy(outputs, targets, reduction="none")
+    return (1 - (-nats).exp()) ** 2 * nats
+
+
+def of_sequences(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of a sequence's tokens."""
+    return nn.functional.cross_entropy(outputs.movedim(-1, 1), targets, reduction="none").mean(1)
+
+
+def likelihood(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Two outputs for one amount, its mean and the logarithm of its deviation; may fall below 0."""
+    mean, deviation = outputs.unbind(1)
+    return ((targets - mean) / deviation.exp()).square() / 2 + deviation
+
+
+def scalar(outputs: Tensor, targets: Tensor) -> Tensor:
+    """What most losses give, and none of ours may."""
+    return nn.functional.cross_entropy(outputs, targets)
+
+
+def mixed(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Every target against every output."""
+    return (targets.reshape(1, -1) - outputs.reshape(-1, 1)).square().mean(1)
+
+
+def column(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A dimension too many."""
+    return focal(outputs, targets).unsqueeze(1)
+
+
+def broken(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Infinite for one class."""
+    return focal(outputs, targets) / (targets != 1)
+
+
+def detached(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Without a way back."""
+    return focal(outputs.detach(), targets)
+
+
+def number(outputs: Tensor, targets: Tensor) -> float:
+    """No tensor."""
+    return float(focal(outputs, targets).detach().mean())
+
+
+def misfit(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Fails for every network."""
+    return outputs.reshape(7, 13)
+
+
+def nothing(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Nothing to learn."""
+    return 0 * focal(outputs, targets)
+
+
+def macro_recall(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A figure that no mean over samples gives."""
+    right = outputs.argmax(1) == targets
+    return torch.stack([right[targets == label].double().mean() for label in range(CLASSES)]).mean()
+
+
+NOTHING = 3
 
 
 def net(shape: tuple[int, ...], outputs: int) -> nn.Module:
@@ -105,6 +178,11 @@ def dense(shape: tuple[int, ...], outputs: int) -> nn.Module:
     """A value of each kind for each pixel; of the regression, two kinds."""
     kinds = outputs if outputs == CLASSES else 2
     return nn.Sequential(nn.Conv2d(shape[0], 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, kinds, 1))
+
+
+def two(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Two values for a sample, whatever is asked for."""
+    return net(shape, 2)
 
 
 class Decoder(nn.Module):

@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "your_own.md"
 def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The page's modules, importable, as the settings that name them."""
     blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert [name for name, _ in blocks] == ["mydata", "mynet", "mytrain"]
+    assert [name for name, _ in blocks] == ["mydata", "mynet", "myloss", "mytrain"]
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -41,6 +41,12 @@ def test_the_documented_optimizer_trains_with_its_own_rates(documented: dict[str
     )
     arm = prepare(TrainConfig(optimizer="mytrain:optimizer")).executor.arm
     assert [(len(group["params"]), group["lr"]) for group in arm.optimizer.param_groups] == [(4, 3e-3), (2, 1e-3)]
+
+
+def test_the_documented_loss_trains(documented: dict[str, str]) -> None:
+    flags = [part for name, value in documented.items() for part in (f"--{name}", value)]
+    flags += ["--task", "regression", "--loss", "myloss:pinball", "--metric", "myloss:pinball"]
+    assert main([*flags, "--plain", "--epochs", "1", "--grow", "never", "--run-dir", "run"]) == 0
 
 
 def test_the_documented_model_has_slots_for_seeds(documented: dict[str, str]) -> None:

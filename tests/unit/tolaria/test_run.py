@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -329,10 +330,13 @@ def test_a_run_whose_network_is_not_the_one_it_tells_of_fails_after_its_files_ar
 ) -> None:
     from esper.tolaria.record import summary as summaries
 
-    evaluate, figures = summaries.evaluate, iter([1.0, 0.0])
-    monkeypatch.setattr(
-        summaries, "evaluate", lambda *given: (evaluate(*given)[0] + next(figures), evaluate(*given)[1])
-    )
+    evaluated, more = summaries.evaluated, iter([1.0, 0.0])
+
+    def other(*given: Any) -> Any:
+        told = evaluated(*given)
+        return replace(told, loss=told.loss + next(more))
+
+    monkeypatch.setattr(summaries, "evaluated", other)
     with pytest.raises(RunContradicted, match="the last validation gave loss"):
         grow(config(tmp_path), PLAIN, [], Interruption())
     assert summary_of(tmp_path)["finished"]
