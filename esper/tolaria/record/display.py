@@ -290,7 +290,7 @@ def closing(summary: Mapping[str, Any]) -> str:
         f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
         f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters"
         + "".join(
-            f", {path} {made['from']} -> {made['to']} blocks" for path, made in summary.get("depths", {}).items()
+            f", stack:{path} {made['from']} -> {made['to']} blocks" for path, made in summary.get("depths", {}).items()
         ),
         f"reproducible: {promise(summary)}; weights {summary['weights_digest'][:16]}",
     ]

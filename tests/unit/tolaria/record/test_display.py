@@ -121,7 +121,7 @@ def test_a_plain_run_reads_from_top_to_bottom() -> None:
 def test_the_last_lines_say_how_deep_the_network_became() -> None:
     deeper = {**SUMMARY, "depths": {"encoder": {"from": 2, "to": 4}, "decoder": {"from": 3, "to": 5}}}
     line = closing(deeper).splitlines()[1]
-    assert line.endswith("502 -> 1,270 parameters, encoder 2 -> 4 blocks, decoder 3 -> 5 blocks")
+    assert line.endswith("502 -> 1,270 parameters, stack:encoder 2 -> 4 blocks, stack:decoder 3 -> 5 blocks")
 
 
 def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None:
