@@ -184,7 +184,7 @@ class TrainConfig:
     span_width: str = _setting(
         "growth", SPAN_WIDTH, "how much a seed widens its layer: +N by N units, xF to F times its width"
     )
-    min_documents: int = _setting("growth", 30, "smallest number of documents that they are of, where they are of any")
+    min_documents: int = _setting("growth", 30, "smallest number of documents in a text's judging set")
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )

@@ -52,7 +52,7 @@ def given(namespace: argparse.Namespace) -> dict[str, Any]:
 
 def _options(setting: Field[Any], kind: Any) -> dict[str, Any]:
     has_default = setting.default is not False and setting.default not in (None, (), MISSING)
-    default = f" (default: {setting.default})" if has_default else ""
+    default = f" (default: {_in_words(setting.default)})" if has_default else ""
     options: dict[str, Any] = {"help": (setting.metadata["help"] + default).replace("%", "%%")}
     base = _without_none(kind)
     if base is bool:
@@ -63,6 +63,12 @@ def _options(setting: Field[Any], kind: Any) -> dict[str, Any]:
         item = typing.get_args(base)[0]
         return options | {"type": _listing(item), "metavar": "A,B,..."}
     return options | {"type": base, "metavar": {int: "N", float: "X", Path: "PATH"}.get(base, "TEXT")}
+
+
+def _in_words(default: Any) -> str:
+    """As it would be given on the command line."""
+    values = default if isinstance(default, tuple) else (default,)
+    return ",".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def _without_none(kind: Any) -> Any:
