@@ -199,4 +199,7 @@ def test_sigterm_or_a_hang_up_drains_what_is_in_flight_and_ends_with_0(
         for number in signals:
             process.send_signal(number)
         assert answer.result().sequences == [7]
-        assert process.wait(10) == 0
+        try:
+            assert process.wait(10) == 0
+        finally:
+            process.kill()  # whoever leaves the block waits for it
