@@ -191,7 +191,7 @@ def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> l
     if parts := compiled_parts(model):
         remedy = f"the model compiles {parts[0] or 'itself'} already; leave one of both out"
         raise ConfigError("compile", config.compile, remedy)
-    runs, refusals = find_runs(model, task.probe_inputs())
+    runs, refusals = find_runs(model, task.probe_inputs(), forward=task.forward)
     if not runs:
         why = "; ".join(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
         found = f" ({why})" if why else ""

@@ -13,11 +13,10 @@ from math import prod
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.passes.batches import Forward, as_one, called, first_inputs, samples_in
 from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -39,19 +38,20 @@ class MacCount:
 NO_MACS = MacCount(forward=0, training=0)
 
 
-def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
+def count_macs(arm: TrainingArm, inputs: Any, *, forward: Forward = called) -> MacCount:
     """The arm's work for one sample, seeds included.
 
     Two passes of a few samples tell that of all: whole ones would hold more memory than many a training step. Where a
     host doesn't bear so few, all are passed.
     """
-    few, more = SAMPLES
-    if len(inputs) > more:
+    (few, more), samples = SAMPLES, samples_in(inputs)
+    if samples > more:
         try:
-            return _drawn_on(_count(arm, inputs[:few]), _count(arm, inputs[:more]), len(inputs))
+            least, most = (_count(arm, first_inputs(inputs, size), forward) for size in (few, more))
+            return _drawn_on(least, most, samples)
         except Exception:  # noqa: BLE001 - foreign code, that may want its samples in larger groups
             pass
-    return _drawn_on(_count(arm, inputs), None, len(inputs))
+    return _drawn_on(_count(arm, inputs, forward), None, samples)
 
 
 def _drawn_on(few: MacCount, more: MacCount | None, samples: int) -> MacCount:
@@ -65,21 +65,17 @@ def _drawn_on(few: MacCount, more: MacCount | None, samples: int) -> MacCount:
     return replace(few, forward=of_one(few.forward, more.forward), training=of_one(few.training, more.training))
 
 
-def _count(arm: TrainingArm, inputs: Tensor) -> MacCount:
+def _count(arm: TrainingArm, inputs: Any, forward: Forward) -> MacCount:
     """Of one pass of all these samples."""
     parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
     with side_pass(arm.modules, key=draw_key("macs"), training=False), torch.enable_grad():
-        outputs, forward = counted(lambda: arm.model(inputs))
-        if not isinstance(outputs, Tensor):
-            raise ConfigError(
-                "model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor"
-            )
-        loss = outputs.float().square().sum()
+        outputs, work = counted(lambda: forward(arm.model, inputs))
+        loss = as_one(outputs, type(arm.model).__name__).float().square().sum()
         is_checkpointed = is_reentrant(loss)
         _, backward = counted(lambda: gradients(loss, parameters, arm.modules))
     return MacCount(
-        forward=forward,
-        training=forward + backward,
+        forward=work,
+        training=work + backward,
         is_reentrant=is_checkpointed,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper.kasmina.executor.passes.batches import Forward, called, leaves
 from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -37,7 +38,9 @@ class ForwardTrace:
         return iter(self.visits.values())
 
 
-def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module] = ()) -> ForwardTrace:
+def trace_forward(
+    model: nn.Module, inputs: Any, *, seeds: Sequence[nn.Module] = (), forward: Forward = called
+) -> ForwardTrace:
     """Runs the model, with its seeds, once in eval mode and records every named submodule's call."""
     visits: dict[str, Visit] = {}
     repeated: set[str] = set()
@@ -59,14 +62,14 @@ def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module
     ]
     try:
         with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad():
-            model(inputs)
+            forward(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
     return ForwardTrace(visits, frozenset(repeated))
 
 
-def rerun_order(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+def rerun_order(model: nn.Module, inputs: Any, *, forward: Forward = called) -> tuple[str, ...]:
     """The submodules that re-entrant activation checkpoints run again in backward, in that order; mostly none."""
     order: list[str] = []
 
@@ -79,9 +82,9 @@ def rerun_order(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     ]
     try:
         with side_pass([model], key=draw_key("trace"), training=False), torch.enable_grad():
-            outputs = model(inputs)
-            if isinstance(outputs, Tensor) and is_reentrant(outputs):
-                gradients(outputs.float().sum(), list(model.parameters()), [model])
+            sums = [outputs.float().sum() for outputs in leaves(forward(model, inputs)) if is_reentrant(outputs)]
+            if sums:
+                gradients(sum(sums[1:], sums[0]), list(model.parameters()), [model])
     finally:
         for handle in handles:
             handle.remove()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.batches import Forward, called
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.stacks.equal import difference
@@ -58,7 +59,7 @@ class Refusal:
     reason: str
 
 
-def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal]]:
+def find_runs(model: nn.Module, inputs: Any, *, forward: Forward = called) -> tuple[list[Run], list[Refusal]]:
     """The longest run of each container that has one, in the model's order, and the lists that are none.
 
     One pass over `inputs` in eval mode shows which block reads which; it leaves no trace.
@@ -68,17 +69,17 @@ def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal
         return [], []
     quietly = side_pass([model], key=draw_key("stacks"), training=False)
     with _watched(containers) as passed, quietly, torch.no_grad():
-        model(inputs)
+        forward(model, inputs)
     found = [_longest(path, blocks, passed) for path, blocks in containers.items()]
     runs = [run for run in found if isinstance(run, Run)]
     outer = [run for run in runs if not any(run.path.startswith(f"{other.path}.") for other in runs)]
     return outer, [refusal for refusal in found if isinstance(refusal, Refusal) and refusal.path]
 
 
-def named_run(model: nn.Module, inputs: Tensor, name: str) -> Run:
+def named_run(model: nn.Module, inputs: Any, name: str, *, forward: Forward = called) -> Run:
     """The run that a user names, `stack:PATH`. Raises ConfigError with the reason where it is none."""
     path = name.removeprefix(PREFIX)
-    runs, refusals = find_runs(model, inputs)
+    runs, refusals = find_runs(model, inputs, forward=forward)
     for run in runs:
         if run.path == path:
             return run
