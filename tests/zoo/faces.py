@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tests.zoo.network import CLASSES, TOKENS
+from tests.zoo.network import TOKENS
 
 WIDTH = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
 WORDS = {"vocab_size": TOKENS, "max_position_embeddings": 32}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,12 +85,12 @@ class TiedHead(nn.Module):
         return out
 
 
-def with_weights(form: object) -> nn.Module:
+def with_weights(form: Callable[[nn.Linear], nn.Module]) -> nn.Module:
     """An MLP whose linear layers hold their weights in another form."""
     host = mlp()
     for index, layer in enumerate(host):
         if isinstance(layer, nn.Linear):
-            host[index] = form(layer)  # type: ignore[operator]
+            host[index] = form(layer)
     return host
 
 
@@ -114,22 +116,31 @@ FORMS = {
     "spectral_norm": parametrizations.spectral_norm,
 }
 
-VECTORS = [
-    Network(name="MLP", build=mlp, shape=(FEATURES,)),
-    Network(name="ModuleList loop", build=ModuleListLoop, shape=(FEATURES,)),
-    Network(name="reused ReLU", build=ReusedReLU, shape=(FEATURES,)),
-    Network(name="a module used twice", build=UsedTwice, shape=(FEATURES,)),
-    Network(name="BatchNorm and dropout", build=partial(mlp, partial(nn.BatchNorm1d, WIDTH), partial(nn.Dropout, 0.1)), shape=(FEATURES,)),
-    Network(name="LayerNorm between", build=partial(mlp, partial(nn.LayerNorm, WIDTH)), shape=(FEATURES,)),
-    Network(name="RMSNorm between", build=partial(mlp, partial(nn.RMSNorm, WIDTH)), shape=(FEATURES,)),
-    Network(name="GroupNorm between", build=partial(mlp, partial(nn.GroupNorm, 4, WIDTH)), shape=(FEATURES,)),
-    *(Network(name=name, build=partial(with_weights, form), shape=(FEATURES,)) for name, form in FORMS.items()),
-    Network(name="weights tied by F.linear", build=TiedByCall, shape=(FEATURES,)),
-    Network(name="frozen trunk", build=frozen_trunk, shape=(FEATURES,)),
-    Network(name="bfloat16", build=partial(of_type, torch.bfloat16), shape=(FEATURES,), dtype=torch.bfloat16),
-    Network(name="float64", build=partial(of_type, torch.float64), shape=(FEATURES,), dtype=torch.float64),
-]  # fmt: skip
-NETWORKS = [
-    *of_family("MLPs", VECTORS),
-    *of_family("MLPs", [Network(name="tied head", build=TiedHead, shape=(8,), task=TEXT, reads_tokens=True)]),
-]
+
+def vectors(name: str, build: Callable[[], nn.Module], **fields: Any) -> Network:
+    return Network(name=name, build=build, shape=(FEATURES,), **fields)
+
+
+def noisy() -> nn.Module:
+    return mlp(partial(nn.BatchNorm1d, WIDTH), partial(nn.Dropout, 0.1))
+
+
+NETWORKS = of_family(
+    "MLPs",
+    [
+        vectors("MLP", mlp),
+        vectors("ModuleList loop", ModuleListLoop),
+        vectors("reused ReLU", ReusedReLU),
+        vectors("a module used twice", UsedTwice),
+        vectors("BatchNorm and dropout", noisy),
+        vectors("LayerNorm between", partial(mlp, partial(nn.LayerNorm, WIDTH))),
+        vectors("RMSNorm between", partial(mlp, partial(nn.RMSNorm, WIDTH))),
+        vectors("GroupNorm between", partial(mlp, partial(nn.GroupNorm, 4, WIDTH))),
+        *(vectors(name, partial(with_weights, form)) for name, form in FORMS.items()),
+        vectors("weights tied by F.linear", TiedByCall),
+        vectors("frozen trunk", frozen_trunk),
+        vectors("bfloat16", partial(of_type, torch.bfloat16), dtype=torch.bfloat16),
+        vectors("float64", partial(of_type, torch.float64), dtype=torch.float64),
+        Network(name="tied head", build=TiedHead, shape=(8,), task=TEXT, reads_tokens=True),
+    ],
+)

@@ -35,7 +35,7 @@ networks of `transformers` are those of version {version}.
 | Folds | a span's seed became part of the layers that it stands beside |
 | Module | a seed stayed as a module of its own |
 | Stacks | a run of blocks was doubled; every copy ran once and got a gradient |
-| Resume | a network that is built anew goes on from a checkpoint bit for bit: with a graft and its twin, and grown for good |
+| Resume | a network built anew goes on from a checkpoint bit for bit: with a graft and its twin, and grown for good |
 | Export | a file that was proven: a program that plain PyTorch loads, or the weights alone |
 
 *–* means that there was nothing to try; why something is *no* stands below the tables.

@@ -110,7 +110,9 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         write_positions=_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
+        obstacle=path.obstacle
+        or _layer_obstacle(model, trace, path.read_path)
+        or _layer_obstacle(model, trace, path.write_path),
     )
 
 
@@ -201,10 +203,13 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
     )
 
 
-def _layer_obstacle(model: nn.Module, path: str) -> str:
+def _layer_obstacle(model: nn.Module, trace: ForwardTrace, path: str) -> str:
     layer = model.get_submodule(path)
     if obstacle := reshape_obstacle(path, layer):
         return obstacle
+    read = [name for name, _ in layer.named_parameters(recurse=False) if f"{path}.{name}" in trace.read_elsewhere]
+    if read:
+        return f"something else than {path} computes with its {read[0]}"
     own = {id(parameter) for parameter in layer.parameters(recurse=False)}
     names = [name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in own]
     return f"{path} shares its weight with another layer" if len(names) > len(own) else ""
