@@ -80,6 +80,7 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     spans = [_span(model, trace, path) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
+    found = {slot_id: _unless_read_elsewhere(trace, slot) for slot_id, slot in found.items()}
     in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
     return in_order, found_paths.untraced
 
@@ -110,10 +111,19 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         write_positions=_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle
-        or _layer_obstacle(model, trace, path.read_path)
-        or _layer_obstacle(model, trace, path.write_path),
+        obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
     )
+
+
+def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot) -> Slot:
+    """The slot; a span whose layers' weights something else computes with is not to be folded."""
+    read = [
+        name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in (slot.read_path, slot.write_path)
+    ]
+    if not slot.is_span or slot.obstacle or not read:
+        return slot
+    path, _, name = read[0].rpartition(".")
+    return replace(slot, obstacle=f"something else than {path} computes with its {name}")
 
 
 def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | None:
@@ -203,13 +213,10 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
     )
 
 
-def _layer_obstacle(model: nn.Module, trace: ForwardTrace, path: str) -> str:
+def _layer_obstacle(model: nn.Module, path: str) -> str:
     layer = model.get_submodule(path)
     if obstacle := reshape_obstacle(path, layer):
         return obstacle
-    read = [name for name, _ in layer.named_parameters(recurse=False) if f"{path}.{name}" in trace.read_elsewhere]
-    if read:
-        return f"something else than {path} computes with its {read[0]}"
     own = {id(parameter) for parameter in layer.parameters(recurse=False)}
     names = [name for name, parameter in model.named_parameters(remove_duplicate=False) if id(parameter) in own]
     return f"{path} shares its weight with another layer" if len(names) > len(own) else ""
