@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from esper.core.enums import short_name
@@ -50,6 +51,10 @@ def find_slots(
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
+    if not chosen and isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(
+            "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
+        )
     if not chosen:
         why = f"; not looked into: {'; '.join(unseen)}" if unseen else ""
         raise ConfigError(

@@ -142,3 +142,11 @@ def test_a_weight_that_a_function_computes_with_is_not_widened():
     slots = slots_of(TiedByCall(), torch.randn(2, 4))
     assert slots["span_linear:fc1-fc2"].obstacle == "something else than fc1 computes with its weight"
     assert slots["span_linear:fc2-fc3"].obstacle == ""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compiler", [torch.jit.script, lambda host: torch.jit.trace(host, torch.randn(2, 4))])
+def test_a_compiled_script_is_refused_with_what_to_give_instead(compiler):
+    host = compiler(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
+    with pytest.raises(ConfigError, match="is a compiled script, inside which nothing grows; give the module it is of"):
+        slots_of(host, torch.randn(2, 4))
