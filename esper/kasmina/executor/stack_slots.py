@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
-from esper.kasmina.executor.judge.macs import counted
+from esper.kasmina.executor.judge.macs import counting
 from esper.kasmina.executor.passes.batches import Forward, called, samples_in
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -117,18 +117,25 @@ def _slot(model: nn.Module, inputs: Any, run: Run, forward: Forward) -> StackSlo
 
 
 def _work_of(model: nn.Module, block: nn.Module, inputs: Any, forward: Forward) -> tuple[tuple[int, ...], int]:
-    """Shape of what the block reads, and its multiply-accumulates for all inputs."""
-    read: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    handle = block.register_forward_pre_hook(
-        lambda _, arguments, options: read.append((arguments, options)), with_kwargs=True
-    )
-    try:
-        with side_pass([model], key=draw_key("stacks"), training=False), torch.no_grad():
+    """Shape of what the block reads, and its multiply-accumulates for all inputs.
+
+    Counted as the model calls it: run again by itself, a block would find its cache filled.
+    """
+    read: list[tuple[Any, ...]] = []
+    work: list[int] = []
+    with side_pass([model], key=draw_key("stacks"), training=False), torch.no_grad(), counting() as so_far:
+
+        def begin(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+            read.append((*arguments, *options.values()))
+            work.append(-so_far())
+
+        handles = [
+            block.register_forward_pre_hook(begin, with_kwargs=True),
+            block.register_forward_hook(lambda *_: work.append(so_far())),
+        ]
+        try:
             forward(model, inputs)
-            handle.remove()
-            arguments, options = read[0]
-            _, macs = counted(lambda: block(*arguments, **options))
-    finally:
-        handle.remove()
-    values = (*arguments, *options.values())
-    return next(tuple(value.shape) for value in values if isinstance(value, Tensor)), macs
+        finally:
+            for handle in handles:
+                handle.remove()
+    return next(tuple(value.shape) for value in read[0] if isinstance(value, Tensor)), sum(work)

@@ -7,7 +7,8 @@ activation checkpoint runs again is no needed work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeVar
@@ -82,9 +83,16 @@ def _count(arm: TrainingArm, inputs: Any, forward: Forward) -> MacCount:
 
 def counted(work: Callable[[], T]) -> tuple[T, int]:
     """The result of some work, and the multiply-accumulates that it took."""
-    with _NeededWork(display=False, custom_mapping=_ATTENTION) as counter:
+    with counting() as so_far:
         result = work()
-    return result, int(counter.get_total_flops()) // 2
+    return result, so_far()
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[], int]]:
+    """Counts inside; what is yielded tells the multiply-accumulates so far."""
+    with _NeededWork(display=False, custom_mapping=_ATTENTION) as counter:
+        yield lambda: int(counter.get_total_flops()) // 2
 
 
 class _NeededWork(FlopCounterMode):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from esper.kasmina.executor.passes.batches import Forward, called, leaves
 from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
@@ -33,6 +35,8 @@ class ForwardTrace:
 
     visits: dict[str, Visit]
     repeated: frozenset[str]
+    read_elsewhere: frozenset[str] = frozenset()
+    """Names of parameters that something else than their own module's call computes with."""
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(self.visits.values())
@@ -61,12 +65,12 @@ def trace_forward(
         for path, module in _tappable(model)
     ]
     try:
-        with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad():
+        with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad(), _reads(model) as read:
             forward(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return ForwardTrace(visits, frozenset(repeated))
+    return ForwardTrace(visits, frozenset(repeated), frozenset(read))
 
 
 def rerun_order(model: nn.Module, inputs: Any, *, forward: Forward = called) -> tuple[str, ...]:
@@ -101,6 +105,46 @@ def _tappable(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The named submodules that take hooks: all but compiled scripts."""
     parts = [(path, module) for path, module in model.named_modules() if path]
     return [(path, module) for path, module in parts if not isinstance(module, torch.jit.ScriptModule)]
+
+
+@contextmanager
+def _reads(model: nn.Module) -> Iterator[set[str]]:
+    """Collects the parameters that functions compute with while no module that owns them is at work."""
+    owners: dict[int, dict[str, nn.Module]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), {})[f"{path}.{name}".removeprefix(".")] = module
+    at_work: list[nn.Module] = []
+    watched = [module for _, module in _tappable(model) if next(module.parameters(recurse=False), None) is not None]
+    handles = [module.register_forward_pre_hook(lambda module, _: at_work.append(module)) for module in watched]
+    handles += [
+        module.register_forward_hook(lambda module, *_: at_work.remove(module), always_call=True) for module in watched
+    ]
+    elsewhere: set[str] = set()
+    try:
+        with _WatchedReads(owners, at_work, elsewhere):
+            yield elsewhere
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _WatchedReads(TorchFunctionMode):
+    def __init__(
+        self, owners: Mapping[int, Mapping[str, nn.Module]], at_work: Sequence[nn.Module], elsewhere: set[str]
+    ) -> None:
+        super().__init__()
+        self._owners, self._at_work, self._elsewhere = owners, at_work, elsewhere
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        # What asks for a size or a type alone follows when these change.
+        if next(leaves(result), None) is not None:
+            for value in leaves((args, kwargs)):
+                owners = self._owners.get(id(value), {})
+                if owners and not any(module in self._at_work for module in owners.values()):
+                    self._elsewhere.update(owners)
+        return result
 
 
 def submodule_specs(model: nn.Module, trace: ForwardTrace) -> list[SubmoduleSpec]:

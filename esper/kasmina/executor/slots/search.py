@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from esper.core.enums import short_name
@@ -50,6 +51,10 @@ def find_slots(
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
+    if not chosen and isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(
+            "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
+        )
     if not chosen:
         why = f"; not looked into: {'; '.join(unseen)}" if unseen else ""
         raise ConfigError(
@@ -80,6 +85,7 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     spans = [_span(model, trace, path) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
+    found = {slot_id: _unless_read_elsewhere(trace, slot) for slot_id, slot in found.items()}
     in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
     return in_order, found_paths.untraced
 
@@ -112,6 +118,17 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         columns=columns,
         obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
     )
+
+
+def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot) -> Slot:
+    """The slot; a span whose layers' weights something else computes with is not to be folded."""
+    read = [
+        name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in (slot.read_path, slot.write_path)
+    ]
+    if not slot.is_span or slot.obstacle or not read:
+        return slot
+    path, _, name = read[0].rpartition(".")
+    return replace(slot, obstacle=f"something else than {path} computes with its {name}")
 
 
 def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | None:
