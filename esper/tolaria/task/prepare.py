@@ -30,6 +30,7 @@ from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
 from esper.tolaria.task.own import OwnTask, own_loss, own_metric
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
+from esper.tolaria.task.start.frozen import keep_statistics
 from esper.tolaria.task.task import SplitTask, make_task
 
 FetchArtifact = Callable[[str], bytes]
@@ -87,7 +88,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     shared = [] if config.data in SOURCES else overlaps(given)
     host = build_host(config, given)
     model = host.model.to(device)
-    told = _in_training_mode(model)
+    told = _in_training_mode(config, model)
     own, splits = own_loss(config), host.splits.to(device)
     if own is None:
         splits = agreed(config, model, splits)
@@ -157,7 +158,7 @@ def named_by_settings(config: TrainConfig, model: nn.Module) -> Iterator[None]:
 def built_again(run: Prepared) -> TrainingArm:
     """What a run that is resumed builds before it puts a checkpoint back; the data is the run's own."""
     model = build_model(run.config, run.interface.sample_shape, run.interface.outputs).to(run.device)
-    _in_training_mode(model)
+    _in_training_mode(run.config, model)
     if run.task.has_posed_outputs:
         agreed(run.config, model, run.splits)
     return _arm(run.config, model, run.total_steps)
@@ -176,11 +177,12 @@ def _grows_spans(config: TrainConfig, splits: Splits) -> bool:
     return config.grow != "never" and not is_deepened
 
 
-def _in_training_mode(model: nn.Module) -> list[str]:
+def _in_training_mode(config: TrainConfig, model: nn.Module) -> list[str]:
     """A network is trained in training mode; parts of one that are in eval mode stay so. Returns what to tell."""
     if model.training:
         return []
     model.train()
+    keep_statistics(config, model)
     return ["the model was handed over in eval mode; it trains in training mode"]
 
 
