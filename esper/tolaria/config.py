@@ -103,6 +103,14 @@ class TrainConfig:
     mlp: str | None = _setting("model", None, "MLPs of the transformer; default: plain", ("plain", "gated"))
     tied: bool = _setting("model", False, "one weight for the transformer's token embedding and its output")
 
+    init_from: str | None = _setting(
+        "fine-tuning",
+        None,
+        "trained weights to start from: a .safetensors file, a state_dict, a Hugging Face folder, or a run's directory",
+    )
+    init_except: tuple[str, ...] = _setting(
+        "fine-tuning", (), "names or patterns of parameters that init_from leaves as they are: head.*,..."
+    )
     freeze: tuple[str, ...] = _setting(
         "fine-tuning", (), "parameters that don't learn, by name, module or pattern: conv1,blocks.*.norm1,..."
     )
@@ -278,6 +286,8 @@ def _check_start(config: TrainConfig) -> None:
     """What a network starts from, and which of its parts learn."""
     if config.freeze and config.train_only:
         raise ConfigError("freeze, train_only", (config.freeze, config.train_only), "each says it all; give one")
+    if config.init_except and config.init_from is None:
+        raise ConfigError("init_except", config.init_except, "is of the weights that init_from names; give both")
 
 
 def _check_updates(config: TrainConfig) -> None:

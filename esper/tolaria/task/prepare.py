@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,7 @@ from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
 from esper.tolaria.task.own import OwnTask, own_loss, own_metric
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
+from esper.tolaria.task.start.fitting import Start, Started, put_in
 from esper.tolaria.task.start.frozen import keep_statistics
 from esper.tolaria.task.task import SplitTask, make_task
 
@@ -56,6 +58,10 @@ class Prepared:
     """What a person should look at before the run, a line each."""
     compiled_runs: list[Run] = field(default_factory=list)
     """Runs of blocks that are compiled before the first step."""
+    started: dict[str, Any] | None = None
+    """The weights that it started from, as the summary tells of them; None where they are random."""
+    start_line: str = ""
+    """The same in a few words."""
     outside: list[str] = field(default_factory=list)
     """What the run depends on and no checkpoint holds, because it stands outside the model; found by trying."""
     _manifest: HostManifest | None = field(default=None, init=False)
@@ -79,8 +85,13 @@ def no_artifacts(digest: str) -> bytes:
     raise DependencyViolationError("tolaria", "artefact", digest, "this run has no control plane to fetch it from")
 
 
-def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -> Prepared:
-    """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
+def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, start: Start | None = None) -> Prepared:
+    """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used.
+
+    `start` holds the weights that `init_from` names.
+    """
+    if (start is None) != (config.init_from is None):
+        raise ConfigError("init_from", config.init_from, "its weights weren't read; this run can't start from any")
     device = open_device(config.device, is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
@@ -89,6 +100,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     host = build_host(config, given)
     model = host.model.to(device)
     told = _in_training_mode(config, model)
+    started = None if start is None else put_in(config, model, start)
     own, splits = own_loss(config), host.splits.to(device)
     if own is None:
         splits = agreed(config, model, splits)
@@ -141,6 +153,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         ],
         interface=interface_of(given, host.splits),
         compiled_runs=compiled_runs,
+        started=_entry(start, started),
+        start_line="" if started is None else started.line,
     )
 
 
@@ -169,6 +183,13 @@ def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm
     optimizer = make_optimizer(config, model)
     schedule = make_schedule(config, total_steps, [float(group["lr"]) for group in optimizer.param_groups])
     return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp))
+
+
+def _entry(start: Start | None, started: Started | None) -> dict[str, Any] | None:
+    """A run that is resumed tells of its weights what it told at first."""
+    if start is None or started is None:
+        return None
+    return started.as_entry() if start.entry is None else dict(start.entry)
 
 
 def _grows_spans(config: TrainConfig, splits: Splits) -> bool:
