@@ -103,6 +103,19 @@ class TrainConfig:
     mlp: str | None = _setting("model", None, "MLPs of the transformer; default: plain", ("plain", "gated"))
     tied: bool = _setting("model", False, "one weight for the transformer's token embedding and its output")
 
+    init_from: str | None = _setting(
+        "fine-tuning",
+        None,
+        "trained weights to start from: a .safetensors file, a state_dict, a Hugging Face folder, or a run's directory",
+    )
+    init_except: tuple[str, ...] = _setting(
+        "fine-tuning", (), "names or patterns of parameters that init_from leaves as they are: head.*,..."
+    )
+    freeze: tuple[str, ...] = _setting(
+        "fine-tuning", (), "parameters that don't learn, by name, module or pattern: conv1,blocks.*.norm1,..."
+    )
+    train_only: tuple[str, ...] = _setting("fine-tuning", (), "the only parameters that learn, by the same patterns")
+
     epochs: int = _setting("training", 120, "passes over the training data")
     steps: int | None = _setting("training", None, "steps of the run; default: those of its epochs")
     steps_per_epoch: int | None = _setting(
@@ -244,6 +257,7 @@ class TrainConfig:
             if choices and value is not None and value not in choices:
                 raise ConfigError(setting.name, value, f"choose one of {', '.join(choices)}")
         _check_updates(self)
+        _check_start(self)
         if self.pcgrad and self.accumulate < 2:
             raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -266,6 +280,14 @@ class TrainConfig:
     def packet_lag(self) -> int:
         """Packets between an observation and its consequences."""
         return 0 if self.control == "sync" else self.lag
+
+
+def _check_start(config: TrainConfig) -> None:
+    """What a network starts from, and which of its parts learn."""
+    if config.freeze and config.train_only:
+        raise ConfigError("freeze, train_only", (config.freeze, config.train_only), "each says it all; give one")
+    if config.init_except and config.init_from is None:
+        raise ConfigError("init_except", config.init_except, "is of the weights that init_from names; give both")
 
 
 def _check_updates(config: TrainConfig) -> None:

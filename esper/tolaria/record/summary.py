@@ -102,6 +102,7 @@ def build_summary(
         "task": run.task_line,
         "judging": judging(run.splits),
         "model": run.config.model,
+        "init": run.started,
         "seed": run.config.seed,
         "smoothing": run.config.smoothing,
         "epochs": progress.step // run.loader.steps_per_epoch,

@@ -16,11 +16,12 @@ from torch import nn
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit
-from esper.kasmina.executor.slots.between import CallStep
+from esper.kasmina.executor.slots.between import CallStep, ModuleStep
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
     features_in,
     features_out,
+    is_batch_norm,
     is_convolution,
     is_width_layer,
     reshape_obstacle,
@@ -116,7 +117,7 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         write_positions=_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
+        obstacle=path.obstacle or _obstacle(model, path),
     )
 
 
@@ -216,6 +217,23 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
         between=(CallStep(nn.functional.relu),),
         obstacle=f"what lies between {read_path} and {write_path} could not be proven to be per channel",
     )
+
+
+def _obstacle(model: nn.Module, path: SpanPath) -> str:
+    """Why the layers at both ends, or a norm between them, can't be widened; empty if they can."""
+    norms = [step.path for step in path.steps if isinstance(step, ModuleStep)]
+    ends = [_layer_obstacle(model, place) for place in (path.read_path, path.write_path)]
+    found = [*ends, *(_norm_obstacle(place, model.get_submodule(place), model) for place in norms)]
+    return next(filter(None, found), "")
+
+
+def _norm_obstacle(path: str, norm: nn.Module, model: nn.Module) -> str:
+    """A seed's BatchNorm gathers statistics and learns; one that doesn't can't take it in."""
+    if not is_batch_norm(norm):
+        return ""
+    if any(not parameter.requires_grad for parameter in norm.parameters()):
+        return f"{path} is frozen"
+    return f"{path} is in eval mode" if model.training and not norm.training else ""
 
 
 def _layer_obstacle(model: nn.Module, path: str) -> str:
