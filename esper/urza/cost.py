@@ -20,8 +20,12 @@ CONV_KINDS = frozenset(
 )
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-# Values kept for each parameter beside it, by optimiser; one that isn't listed is taken to keep two.
-OPTIMIZER_STATES = {"SGD": 1, "Adam": 2, "AdamW": 2}
+# Values kept for each parameter beside it, by optimiser, with momentum where there may be any; one that isn't listed is
+# taken to keep two. Variants (amsgrad, a centred RMSprop) keep one more; Adafactor's vectors keep one, matrices less.
+OPTIMIZER_STATES = {
+    **dict.fromkeys(("SGD", "Adagrad", "Muon", "Lion", "Adafactor"), 1),
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "RMSprop", "MuonAdamW"), 2),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

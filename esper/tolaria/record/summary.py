@@ -127,6 +127,7 @@ def build_summary(
         "seeds": [
             {
                 **seed_entry(seed, history.unjudged),
+                "unfolded_because": history.unfolded.get(seed.seed_id),
                 "judgement": judgement(
                     history.looks.get(seed.seed_id, ()), run.executor.evaluation_macs.get(seed.seed_id, 0)
                 ),
