@@ -12,11 +12,17 @@ def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "export", run, "write a run's network as plain PyTorch")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write: NAME.pt2, a program, or NAME.safetensors")
+    parser.add_argument(
+        "--weights",
+        default="last",
+        choices=("last", "ema"),
+        help="those that the run ended with, or their average (default: last)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     # Only this verb needs torch, whose import takes seconds.
     from esper.tolaria.export import export
 
-    print(export(arguments.run_dir, arguments.out).line)
+    print(export(arguments.run_dir, arguments.out, arguments.weights).line)
     return 0

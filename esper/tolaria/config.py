@@ -140,6 +140,11 @@ class TrainConfig:
         "second beta, or what rmsprop and adadelta remember of squares; default: 0.999, of these 0.99 and 0.9",
     )
     nesterov: bool = _setting("training", False, "Nesterov momentum of sgd")
+    ema: float | None = _setting(
+        "training",
+        None,
+        "decay of an exponential average of the weights, whose figures are told beside theirs; default: none is kept",
+    )
     schedule: str = _setting(
         "training",
         "wsd",
@@ -370,6 +375,7 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("dropout", *_share(0.0, 0.95)),
     ("momentum", *_share(0.0, 0.9999)),
     ("beta2", *_share(0.0, 0.999999)),
+    ("ema", lambda decay: 0 < decay < 1, "must be above 0 and below 1, as 0.999"),
     ("label_smoothing", lambda share: 0 <= share < 1, "must be at least 0 and below 1"),
     (
         "class_weights",

@@ -20,7 +20,7 @@ from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
 from esper.tolaria.record.progress import EpochMeter, Progress
 from esper.tolaria.record.signals import Signals
-from esper.tolaria.record.summary import build_summary
+from esper.tolaria.record.summary import build_summary, evaluated_average
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
 from esper.tolaria.recovery.going_back import GoingBack
@@ -176,6 +176,7 @@ class Trainer:
         session, meter = self._session, self._session.progress.meter
         told = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
         self._validation = told.figures
+        average = evaluated_average(self._run, self._run.splits.judge)
         now_ns = session.clock.monotonic_ns()
         session.observer.on_epoch(
             EpochDone(
@@ -185,7 +186,7 @@ class Trainer:
                 train_accuracy=meter.accuracy / max(1, meter.steps) if self._run.task.counts_hits else None,
                 validation_loss=told.loss,
                 validation_accuracy=told.accuracy,
-                validation_metrics=told.metrics,
+                validation_metrics={**told.metrics, **(average.named("EMA") if average else {})},
                 duration_s=(now_ns - self._epoch_started_ns) / 1e9,
                 reason=session.progress.reason.now,
             )

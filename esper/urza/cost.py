@@ -20,8 +20,14 @@ CONV_KINDS = frozenset(
 )
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-# Values kept for each parameter beside it, by optimiser; one that isn't listed is taken to keep two.
-OPTIMIZER_STATES = {"SGD": 1, "Adam": 2, "AdamW": 2}
+# Values kept for each parameter beside it, by optimiser, with momentum where there may be any; one that isn't listed is
+# taken to keep two. Variants (amsgrad, a centred RMSprop) keep one more; Adafactor's vectors keep one, matrices less.
+OPTIMIZER_STATES = {
+    **dict.fromkeys(("SGD", "Adagrad", "Muon", "Lion", "Adafactor"), 1),
+    **dict.fromkeys(("Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adadelta", "RMSprop", "MuonAdamW"), 2),
+}
+AVERAGED = "+average"
+"""What an optimiser's name ends in where an average of the weights is kept too, one more value for each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +116,8 @@ def cost(
 def memory(manifest: HostManifest, *, parameters: int, added: int, has_twin: bool) -> Memory:
     """Memory of a network of `parameters` after a graft of `added`, and of its twin if it gets one."""
     dtype = next((module.dtype for module in manifest.submodules if module.dtype), "float32")
-    size, states = BYTES.get(dtype.removeprefix("torch."), 4), OPTIMIZER_STATES.get(manifest.optimizer_family, 2)
+    size, family = BYTES.get(dtype.removeprefix("torch."), 4), manifest.optimizer_family
+    states = OPTIMIZER_STATES.get(family.removesuffix(AVERAGED), 2) + family.endswith(AVERAGED)
     weights = (parameters + added) * size
     return Memory(
         weights=weights,

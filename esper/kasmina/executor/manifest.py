@@ -9,6 +9,7 @@ from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import submodule_specs, trace_forward
 from esper.leyline import HostManifest, SlotSpec
+from esper.urza.cost import AVERAGED
 
 
 def describe(arm: TrainingArm, task: Task, slots: Sequence[SlotSpec]) -> HostManifest:
@@ -24,5 +25,5 @@ def describe(arm: TrainingArm, task: Task, slots: Sequence[SlotSpec]) -> HostMan
         parameters=sum(parameter.numel() for parameter in arm.host_parameters()),
         forward_macs=count_macs(arm, inputs, forward=task.forward).forward,
         task=task.type,
-        optimizer_family=type(arm.optimizer).__name__,
+        optimizer_family=type(arm.optimizer).__name__ + (AVERAGED if arm.average_decay is not None else ""),
     )

@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, EsperError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.graft.average import swap_averages
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
@@ -44,7 +45,12 @@ class Network:
         return outputs
 
 
-def load_network(run_dir: Path) -> Network:
+LAST, AVERAGE = "last", "ema"
+WEIGHTS = (LAST, AVERAGE)
+"""Which weights of a run: those it ended with, or their average."""
+
+
+def load_network(run_dir: Path, weights: str = LAST) -> Network:
     """The network of the finished run in `run_dir`, as it was tested. Raises the error tree."""
     path = CheckpointStore(run_dir / "checkpoints", keep=1).final_path
     if not path.exists():
@@ -58,7 +64,15 @@ def load_network(run_dir: Path) -> Network:
         network.executor.load_state_dict(snapshot.executor)
     if network.arm.digest() != snapshot.weights_digest:
         raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
+    if weights == AVERAGE:
+        _take_average(network)
     return network
+
+
+def _take_average(network: Network) -> None:
+    if network.config.ema is None:
+        raise ConfigError("weights", AVERAGE, "the run kept no average of its weights; train with --ema DECAY")
+    swap_averages(network.arm.optimizer)
 
 
 def shown_network(config: TrainConfig, interface: Interface) -> Network:

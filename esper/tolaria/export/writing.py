@@ -17,7 +17,7 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.fold.export import plain
-from esper.tolaria.export.network import Network, load_network
+from esper.tolaria.export.network import LAST, Network, load_network
 from esper.tolaria.export.program import in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
 from esper.tolaria.export.weights import record_of, write_weights
@@ -41,14 +41,14 @@ class Exported:
         return f"{self.path}: {self.what}; {self.use}"
 
 
-def export(run_dir: Path, out: Path) -> Exported:
+def export(run_dir: Path, out: Path, weights: str = LAST) -> Exported:
     """Write the network of the finished run in `run_dir`, as a program to NAME.pt2 or as weights to NAME.safetensors.
 
     A network that can't be a program becomes weights, beside the name that was asked for. Raises the error tree.
     """
     if out.suffix not in (PROGRAM, WEIGHTS):
         raise ConfigError("out", str(out), f"expected a file name ending in {PROGRAM} or {WEIGHTS}")
-    network = load_network(run_dir)
+    network = load_network(run_dir, weights)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         return write(network, out)

@@ -17,7 +17,7 @@ from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected, MemoryNote
 from esper.kasmina.executor.memory.forecast import BURSTS, REFUSED
 from esper.kasmina.executor.twin import UNDONE
-from esper.leyline import DirectiveKind, SeedDirective, SystemStatePacket, TraceContext
+from esper.leyline import DirectiveKind, DirectiveReport, SeedDirective, SystemStatePacket, TraceContext
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
@@ -188,6 +188,7 @@ class Boundaries:
         collected = self._executor.collect(progress.step)
         for note in collected.memory:
             self._note_memory(note)
+        self._note_unfolded(collected.reports)
         progress.macs.side = self._executor.side_macs
         at = Position(
             generation=progress.generation,
@@ -200,6 +201,14 @@ class Boundaries:
         metrics = training_metrics(steps, progress.signals, network, session.measured)
         packet = session.packets.build(at, steps, metrics, collected, progress.history, progress.mode)
         return packet, collected
+
+    def _note_unfolded(self, reports: Sequence[DirectiveReport]) -> None:
+        """Keep for the summary why a seed stays a module, and tell it."""
+        for report in reports:
+            is_fold = report.kind == DirectiveKind.DIRECTIVE_KIND_FOLD
+            if is_fold and report.failure and not report.folded:
+                self._session.progress.history.unfolded[report.seed_id] = report.failure
+                self._session.notice("tolaria.seed_unfolded", "INFO", f"seed {report.seed_id}: {report.failure}")
 
     def _note_memory(self, note: MemoryNote) -> None:
         """Keep it for the summary; what a person didn't ask for is told, and what another machine might not repeat."""

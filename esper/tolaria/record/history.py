@@ -37,6 +37,8 @@ class History:
     """For each twin how it made its steps and why, with predicted, free and measured bytes; refused ones too."""
     unjudged: list[str] = field(default_factory=list)
     """Seeds that were in the network when growth ended, without a judgement and without a twin to go back to."""
+    unfolded: dict[str, str] = field(default_factory=dict)
+    """Why a kept seed stays a module beside its layers, by seed."""
     looks: dict[str, list[GateEvidence]] = field(default_factory=dict)
     """Looks of a stack's judge by seed, in order."""
 
@@ -120,6 +122,7 @@ class History:
             "policy": self.policy,
             "policy_digest": self.policy_digest,
             "unjudged": list(self.unjudged),
+            "unfolded": dict(self.unfolded),
             "twins": [dict(twin) for twin in self.twins],
             "looks": [
                 look.SerializeToString(deterministic=True).hex() for found in self.looks.values() for look in found
@@ -144,6 +147,7 @@ class History:
             policy=state["policy"],
             policy_digest=state["policy_digest"],
             unjudged=list(state.get("unjudged", ())),
+            unfolded=dict(state.get("unfolded", {})),
             twins=[dict(twin) for twin in state.get("twins", ())],
             looks=looks,
         )

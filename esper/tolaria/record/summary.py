@@ -23,9 +23,9 @@ from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.record.wanted_depth import wanted_depth
 from esper.tolaria.task.data.facts import largest_share
-from esper.tolaria.task.data.source import Splits
+from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import evaluated
+from esper.tolaria.task.task import Evaluation, evaluated
 
 FATES = {
     SeedStage.SEED_STAGE_FOSSILIZED: "kept",
@@ -117,6 +117,7 @@ def build_summary(
         "test_accuracy": test.accuracy,
         "test_metrics": dict(test.metrics),
         "test_largest_class": largest_share(run.splits),
+        "ema": average_entry(run),
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),
@@ -130,6 +131,7 @@ def build_summary(
         "seeds": [
             {
                 **seed_entry(seed, history.unjudged),
+                "unfolded_because": history.unfolded.get(seed.seed_id),
                 "judgement": judgement(
                     history.looks.get(seed.seed_id, ()), run.executor.evaluation_macs.get(seed.seed_id, 0)
                 ),
@@ -152,6 +154,33 @@ def build_summary(
         "device": str(run.device),
         "threads": run.config.threads,
         "weights_digest": arm.digest(),
+    }
+
+
+def evaluated_average(run: Prepared, split: Split) -> Evaluation | None:
+    """What the averages of the weights reach; None where none are kept."""
+    if run.config.ema is None:
+        return None
+    with run.executor.arm.averaged():
+        return evaluated(run.executor.arm, run.task, split)
+
+
+def average_entry(run: Prepared) -> dict[str, Any] | None:
+    """The averaged network's figures; buffers, such as a BatchNorm's statistics, are those of the network itself."""
+    val, test = (evaluated_average(run, split) for split in (run.splits.judge, run.splits.test))
+    if val is None or test is None:
+        return None
+    with run.executor.arm.averaged():
+        digest = run.executor.arm.digest()
+    return {
+        "decay": run.config.ema,
+        "val_loss": val.loss,
+        "val_accuracy": val.accuracy,
+        "val_metrics": dict(val.metrics),
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "test_metrics": dict(test.metrics),
+        "weights_digest": digest,
     }
 
 

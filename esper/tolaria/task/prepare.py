@@ -182,7 +182,7 @@ def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     optimizer = make_optimizer(config, model)
     schedule = make_schedule(config, total_steps, [float(group["lr"]) for group in optimizer.param_groups])
-    return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp))
+    return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp), average_decay=config.ema)
 
 
 def _entry(start: Start | None, started: Started | None) -> dict[str, Any] | None:

@@ -329,6 +329,11 @@ class Evaluation:
         """Those that every task has a place for."""
         return self.loss, self.accuracy
 
+    def named(self, whose: str) -> dict[str, float]:
+        """All of them by name, as those of another network than the one that is told of."""
+        own = {"loss": self.loss} | ({} if self.accuracy is None else {"accuracy": self.accuracy})
+        return {f"{whose} {name}": value for name, value in (own | dict(self.metrics)).items()}
+
 
 def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""

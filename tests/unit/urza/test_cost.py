@@ -109,6 +109,8 @@ def test_memory_counts_the_gradient_and_the_optimisers_moments() -> None:
     manifest.optimizer_family = "SGD"
     manifest.submodules[0].dtype = "torch.bfloat16"
     assert memory(manifest, parameters=100, added=0, has_twin=False).total == 600
+    manifest.optimizer_family = "SGD+average"
+    assert memory(manifest, parameters=100, added=0, has_twin=False).total == 800
 
 
 def test_two_arms_hold_what_the_network_and_its_never_grafted_copy_hold() -> None:

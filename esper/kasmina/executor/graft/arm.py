@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.average import Average, averaged
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
@@ -40,6 +41,7 @@ class TrainingArm:
         scaler: Any = None,
         *,
         amp: torch.dtype | None = None,
+        average_decay: float | None = None,
     ) -> None:
         self.model = compiled_in_place(model)
         self.optimizer = optimizer
@@ -47,6 +49,9 @@ class TrainingArm:
         self.scaler = scaler
         self.amp = amp
         """What matrix products are lowered to in training, and so in evaluations; None: nothing."""
+        self.average_decay = average_decay
+        """Of the exponential average of the weights; None: there is none."""
+        self._follow_weights()
         self.grafts: list[Graft] = []
         self.stacks: list[Run] = []
         """Runs that were repeated, in order, each as it was before."""
@@ -131,9 +136,20 @@ class TrainingArm:
         copied = independent_copy(self)
         if getattr(self.optimizer, SKIPS_BY_KERNEL, False):  # an optimiser's own copy is without it
             setattr(copied.optimizer, SKIPS_BY_KERNEL, True)
+        copied._follow_weights()
         copied._marks.renew(held(copied.model).marks, lost=self.unkept())
         compile_copy(self.model, copied.model)
         return copied
+
+    def _follow_weights(self) -> None:
+        if self.average_decay is not None:
+            Average(self.optimizer, self.average_decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network with the averages of its weights; buffers are those of now."""
+        with averaged(self.optimizer):
+            yield
 
     @contextmanager
     def _marks_follow(self) -> Iterator[None]:

@@ -215,6 +215,41 @@ HOSTS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any]]] = {
     "transformer": (Transformer, TokenTask),
 }
 
+
+class Lion(torch.optim.Optimizer):
+    """An optimiser of a user's own that remembers momentum alone, value by value."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99)):
+        super().__init__(params, {"lr": lr, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            beta1, beta2 = group["betas"]
+            for member in group["params"]:
+                if member.grad is not None:
+                    momentum = self.state[member].setdefault("exp_avg", torch.zeros_like(member))
+                    member -= group["lr"] * torch.lerp(member.grad, momentum, beta1).sign()
+                    momentum.lerp_(member.grad, 1 - beta2)
+
+
+class Shampoo(torch.optim.Optimizer):
+    """One that remembers a square of a parameter's rows, which a square matrix could be taken for."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float = 1e-3):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for member in group["params"]:
+                if member.grad is not None:
+                    rows = member.grad.reshape(len(member), -1)
+                    outer = self.state[member].setdefault("outer", rows.new_zeros(len(rows), len(rows)))
+                    outer += rows @ rows.T
+                    member -= group["lr"] * member.grad
+
+
 OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01),
@@ -223,6 +258,12 @@ OPTIMIZERS: dict[str, Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]]
     "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5, centered=True),
     "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01),
     "radam": lambda parameters: torch.optim.RAdam(parameters, lr=0.01),
+    "nadam": lambda parameters: torch.optim.NAdam(parameters, lr=0.01),
+    "adamax": lambda parameters: torch.optim.Adamax(parameters, lr=0.01),
+    "adadelta": lambda parameters: torch.optim.Adadelta(parameters, lr=0.5),
+    "adafactor": lambda parameters: torch.optim.Adafactor(parameters, lr=0.01),
+    "lion": lambda parameters: Lion(parameters, lr=0.001),
+    "shampoo": lambda parameters: Shampoo(parameters, lr=0.001),
 }
 
 RATES = {"sgd": 0.05, "nesterov": 0.05}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from esper.tolaria.config import OPTIMIZERS, REFUSED_OPTIMIZERS, TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.task.models import build_model
+from esper.tolaria.task.muon import MuonAdamW
 from esper.tolaria.task.optimizers import made_by, matrices, optimizer_doubts
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import seed_all
 from esper.tolaria.trainer import Trainer
+from esper.urza.cost import OPTIMIZER_STATES
+from tests.unit.tolaria.scripted_control import ScriptedControl, directive, fetch_artifact, germination
 
 STEPS = 20
 CONFIG = TrainConfig(
@@ -165,6 +169,58 @@ class Decoder(nn.Module):
         self.head.weight = self.tokens.weight
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_budget_of_memory_knows_how_much_an_optimizer_remembers(name: str) -> None:
+    """By the settings that a run may have; its momentum is counted where there is one. Counts are no values."""
+    momentum = {"momentum": 0.5} if "momentum" in OPTIMIZERS[name] else {}
+    config = replace(CONFIG, optimizer=name, hidden=(32, 32), **momentum)
+    run = prepare(config)
+    Trainer(run, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
+    arm = run.executor.arm
+    values = sum(
+        value.numel()
+        for state in arm.optimizer.state.values()
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor) and value.dim()
+    )
+    known = OPTIMIZER_STATES[type(arm.optimizer).__name__]
+    assert values / arm.parameter_count() <= known
+    if name not in ("adafactor", "muon"):
+        assert values / arm.parameter_count() == known
+
+
+def test_a_span_that_folds_under_muon_goes_on_as_the_wider_network_would() -> None:
+    """Its step makes a matrix orthogonal as a whole, so none of the unfolded run's can be told: momentum can."""
+    config = replace(CONFIG, optimizer="muon", grow="auto", steps=2 * STEPS, evaluate_every_steps=4)
+    run = prepare(config, fetch_artifact)
+    script = {4: germination("s1", "span_linear:fc1-fc2")}
+    boundaries = count(1)
+    stop_there = Trainer(
+        run, lambda opening: ScriptedControl(script), Observers(), should_stop=lambda: next(boundaries) == 6
+    )
+    stop_there.train()
+    executor, step = run.executor, 24
+    arm, (graft,) = executor.arm, executor.arm.grafts
+    optimizer, layer = arm.optimizer, arm.model.fc1
+    rows = [optimizer.state[part]["momentum_buffer"] for part in (layer.weight, graft.module.read.weight)]
+    columns = [optimizer.state[part]["momentum_buffer"] for part in (arm.model.fc2.weight, graft.module.write.weight)]
+    executor.execute([directive("s1", "FOLD")], step)
+    assert layer.weight.shape == (13, 64)
+    assert torch.equal(optimizer.state[layer.weight]["momentum_buffer"], torch.cat(rows))
+    assert torch.equal(optimizer.state[arm.model.fc2.weight]["momentum_buffer"], torch.cat(columns, 1))
+    alone = MuonAdamW([{"params": [nn.Parameter(layer.weight.detach().clone())], "momentum": 0.95}], 0.01)
+    twin = alone.param_groups[0]["params"][0]
+    alone.state[twin]["momentum_buffer"] = torch.cat(rows)
+    gradient = torch.linspace(-1, 1, layer.weight.numel()).view_as(layer.weight)
+    arm.optimizer.zero_grad()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    layer.weight.grad, twin.grad = gradient, gradient.clone()
+    optimizer.step()
+    alone.step()
+    assert torch.equal(layer.weight, twin)
+
+
 def test_matrices_are_neither_norms_nor_biases_nor_embeddings() -> None:
     model = Decoder()
     names = {part: name for name, part in model.named_parameters()}
@@ -280,8 +336,8 @@ def test_a_function_gets_names_if_it_asks_for_them_and_its_groups_keep_their_rat
 
 def test_what_a_run_must_know_of_an_optimizer_is_told_before_it(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    partial = optim.NAdam(model[0].parameters())
+    partial = optim.Adafactor(model[0].parameters())
     told = list(optimizer_doubts(partial, model, grows_spans=True))
     assert "leaves 1.weight and 1 other parameters out: they don't learn" in told[0]
-    assert "stays a module beside its layers: optimiser NAdam" in told[1]
+    assert "stays a module beside its layers: optimiser Adafactor" in told[1]
     assert list(optimizer_doubts(optim.RMSprop(model.parameters()), model, grows_spans=True)) == []

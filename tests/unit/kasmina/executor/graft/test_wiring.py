@@ -88,6 +88,35 @@ def test_a_scheduler_has_one_entry_for_each_group_before_with_and_after_a_seed(r
     assert len(run.arm.optimizer.param_groups) == 1
 
 
+@pytest.mark.parametrize("name", [*SCHEDULERS, "warm-up"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_seed_that_enters_while_the_rate_changes_learns_at_its_neighbours_rate(rig, name):
+    """Torch's LinearLR multiplies what it finds in a group, so one that enters at the full rate would end far above."""
+    warmup = {"warm-up": lambda optimizer: lr.LinearLR(optimizer, 0.1, total_iters=8)}
+    run, bare = (under(rig("mlp", optimizer="sgd"), (SCHEDULERS | warmup)[name]) for _ in range(2))
+    run.train(3)
+    bare.train(3)
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4, twin=False)
+    for _ in range(12):
+        run.train(1)
+        bare.train(1)
+        host, seed = run.arm.optimizer.param_groups
+        assert host["lr"] == bare.arm.optimizer.param_groups[0]["lr"]
+        assert seed["lr"] == host["lr"] * run.arm.grafts[0].blend.rate_factor_at(run.step - 1)
+
+
+@pytest.mark.parametrize("flags", [{"fused": True}, {"foreach": True}, {"foreach": False}], ids=str)
+def test_a_seed_is_stepped_by_the_kernels_that_the_host_is_stepped_by(rig, flags):
+    run = rig("mlp")
+    run.arm.optimizer = torch.optim.AdamW(run.arm.model.parameters(), lr=0.01, **flags)
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    by_group = group_by_host(run.arm.optimizer, run.arm.grafts[0].module, run.arm.model)
+    found = [*run.arm.optimizer.param_groups, *optimizer_like(run.arm.optimizer, by_group).param_groups]
+    assert len(found) == 3
+    assert all(group[name] == value for group in found for name, value in flags.items())
+    run.train(6)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_factor_on_the_rate_reaches_every_part_of_a_chain_and_no_decay(rig):
     run = rig("mlp", optimizer="sgd")
