@@ -70,7 +70,6 @@ def test_compiled_surgery_has_no_graph_break_and_equals_eager(device: torch.devi
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own compiler still imports it
 def test_the_default_compiler_gives_the_same_blend(device: torch.device) -> None:
     seed = torch.nn.Linear(6, 6).to(device)
     alpha = torch.tensor(0.3, device=device)

@@ -3,10 +3,11 @@
 
 A small decoder of bytes is trained, doubled, and trained beside its twin; gains are those of the same steps.
 
-  torch      as `--model transformer` begins: torch's own, embeddings of deviation 1, positions 0
+  torch      as torch's own, but normal: deviation 1 / sqrt(3 inputs), embeddings 1, positions 0
   gpt        every matrix and embedding of deviation 0.02 (Radford et al. 2019)
   fan-in     matrices of deviation 1 / sqrt(inputs), embeddings 0.02
   branches   the same, but layers that end a branch beside the residual stream are four times smaller
+  decoder    as `--model transformer` begins
 
 Prints a row for each (or --json).
 """
@@ -35,19 +36,23 @@ BRANCH_FACTOR = 0.25
 EVERY = 60
 Deviation = Callable[[str, int], float]
 STARTS: dict[str, Deviation | None] = {
-    "torch": None,
+    "decoder": None,
+    "torch": lambda name, inputs: (3 * inputs) ** -0.5,
     "gpt": lambda name, inputs: EMBEDDING_DEVIATION,
     "fan-in": lambda name, inputs: inputs**-0.5,
     "branches": lambda name, inputs: inputs**-0.5 * (BRANCH_FACTOR if name.endswith(BRANCH_ENDS) else 1.0),
 }
 
 
-def begin(model: nn.Module, deviation: Deviation | None) -> None:
+def begin(model: nn.Module, start: str) -> None:
     """Draw the initial weights anew."""
+    deviation = STARTS[start]
     if deviation is None:
         return
     for name, parameter in model.named_parameters():
-        if name in ("positions", "tokens.weight"):
+        if start == "torch" and name in ("positions", "tokens.weight"):
+            nn.init.normal_(parameter, std=float(name != "positions"))
+        elif name in ("positions", "tokens.weight"):
             nn.init.normal_(parameter, std=EMBEDDING_DEVIATION)
         elif parameter.ndim == 2:
             nn.init.normal_(parameter, std=deviation(name, parameter.shape[1]))
@@ -62,7 +67,7 @@ def grafted(start: str, graft: int, window: int, seed: int) -> dict[str, Any]:
     )
     arm = run.executor.arm
     torch.manual_seed(seed)
-    begin(arm.model, STARTS[start])
+    begin(arm.model, start)
     stepper = Stepper(run.task, run.config, run.device)
     train(run, stepper, arm, 0, graft)
     at_graft, twin = judged(run, arm), arm.clone()

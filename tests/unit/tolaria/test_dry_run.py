@@ -92,7 +92,6 @@ def test_a_directory_that_holds_a_run_is_refused_unless_it_is_meant(tmp_path: Pa
 HOSTS = "tests.unit.tolaria.task.foreign_hosts"
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_it_says_which_parts_are_compiled(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:compiled"), OPTIONS).splitlines()
     assert "compiled: the whole host" in lines

@@ -468,7 +468,6 @@ def test_work_that_cannot_be_counted_is_told_once_at_the_start() -> None:
     ]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_compiled_host_trains_in_compiled_code_and_ends_with_the_plain_ones_weights() -> None:
     foreign_hosts.BATCHES.clear()
     digests = [

@@ -382,6 +382,7 @@ def small_device() -> Iterator[Callable[[int], None]]:
     """Lets this process have no more than so many bytes of the device."""
 
     def limit(size_bytes: int) -> None:
+        gc.collect()  # an earlier run holds itself in circles
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(size_bytes / total)
@@ -409,7 +410,7 @@ def test_on_a_gpu_the_peak_is_what_was_foreseen(on_gpu: TrainConfig, twin: str, 
 
 def check_foreseen(config: TrainConfig) -> None:
     """Forecast, measurement and their parts are printed, so that a ratio beyond the bounds can be traced to one."""
-    gc.collect()  # an earlier test's run holds itself in circles
+    gc.collect()  # an earlier run holds itself in circles
     torch.cuda.empty_cache()
     summary, _ = run(config, UNDONE)
     told, memory = told_of(summary), summary["memory"]
