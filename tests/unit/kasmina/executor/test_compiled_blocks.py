@@ -16,7 +16,6 @@ from tests.unit.kasmina.executor.conftest import CLASSES, Block, Rig, TokenTask,
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
 ]
 
 

@@ -323,7 +323,6 @@ def test_wiring_up_moves_no_counter_of_the_host(rig_of, toy_task):
     assert (run.arm.model.calls, run.executor.twin.model.calls) == (1, 1)
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_compiled_script_trains_and_says_that_no_seed_can_look_into_it(rig_of, toy_task):
     run = rig_of(torch.jit.script(nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5))), toy_task)
     run.train(2)

@@ -26,7 +26,6 @@ from esper.leyline import BlendConfig, BlendMode, BlendSchedule, ConfidenceKind
 # torch's own tracer looks at .grad of what it is given, and still imports the old script compiler.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning"),
 ]
 CLASSES = 5

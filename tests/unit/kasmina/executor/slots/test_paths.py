@@ -208,7 +208,6 @@ def test_whatever_tracing_raises_means_part_by_part(odd):
     assert list(paths_of(Around(odd()), torch.randn(2, 4))) == ["part.0-part.2"]
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_compiled_script_inside_is_passed_over():
     with torch.no_grad():
         script = torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))
