@@ -45,9 +45,8 @@ class Network:
         return outputs
 
 
-LAST, AVERAGE = "last", "ema"
-WEIGHTS = (LAST, AVERAGE)
-"""Which weights of a run: those it ended with, or their average."""
+LAST, AVERAGE, BEST = "last", "ema", "best"
+"""Which weights of a run: those it ended with, their average, or those of its best epoch."""
 
 
 def load_network(run_dir: Path, weights: str = LAST) -> Network:
@@ -66,7 +65,16 @@ def load_network(run_dir: Path, weights: str = LAST) -> Network:
         raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
     if weights == AVERAGE:
         _take_average(network)
+    if weights == BEST:
+        _take_best(network, snapshot)
     return network
+
+
+def _take_best(network: Network, snapshot: Snapshot) -> None:
+    best = snapshot.progress.get("best", {}).get("network")
+    if best is None:
+        raise ConfigError("weights", BEST, "the run kept no network of an earlier epoch; train with --keep-best")
+    network.executor.load_network(best)
 
 
 def _take_average(network: Network) -> None:
