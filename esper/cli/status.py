@@ -12,6 +12,7 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.leyline import SeedStage
+from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.growth_reason import in_words
 from esper.tolaria.record.reading import Record, standing
 
@@ -80,6 +81,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name in PLAIN:
         if found.get(name) is not None:
             yield f"  {name.replace('_', ' '):22} {_value(found[name])}"
+    for grown in became(found):
+        yield f"  {'depth':22} {grown}"
+    if told := missed(found):
+        yield f"  {'depth':22} {told}"
     if reason := found.get("growth_reason"):
         words = in_words(reason["reason"], reason["detail"])
         yield f"  {'growth':22} {words} (since step {reason['since_step']:,})"

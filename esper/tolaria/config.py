@@ -103,6 +103,19 @@ class TrainConfig:
     mlp: str | None = _setting("model", None, "MLPs of the transformer; default: plain", ("plain", "gated"))
     tied: bool = _setting("model", False, "one weight for the transformer's token embedding and its output")
 
+    init_from: str | None = _setting(
+        "fine-tuning",
+        None,
+        "trained weights to start from: a .safetensors file, a state_dict, a Hugging Face folder, or a run's directory",
+    )
+    init_except: tuple[str, ...] = _setting(
+        "fine-tuning", (), "names or patterns of parameters that init_from leaves as they are: head.*,..."
+    )
+    freeze: tuple[str, ...] = _setting(
+        "fine-tuning", (), "parameters that don't learn, by name, module or pattern: conv1,blocks.*.norm1,..."
+    )
+    train_only: tuple[str, ...] = _setting("fine-tuning", (), "the only parameters that learn, by the same patterns")
+
     epochs: int = _setting("training", 120, "passes over the training data")
     steps: int | None = _setting("training", None, "steps of the run; default: those of its epochs")
     steps_per_epoch: int | None = _setting(
@@ -260,6 +273,7 @@ class TrainConfig:
         _check_updates(self)
         if self.min_delta and self.patience is None:
             raise ConfigError("min_delta", self.min_delta, "is what patience waits for; give patience too")
+        _check_start(self)
         if self.pcgrad and self.accumulate < 2:
             raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
         _check_certificates(self)
@@ -286,6 +300,14 @@ def _check_certificates(config: TrainConfig) -> None:
         raise ConfigError("tls_cert, tls_key", (config.tls_cert, config.tls_key), "give both or neither")
     if config.tls_cert is not None and config.tls_ca is None:
         raise ConfigError("tls_ca", None, "give the authority of the services' certificates too")
+
+
+def _check_start(config: TrainConfig) -> None:
+    """What a network starts from, and which of its parts learn."""
+    if config.freeze and config.train_only:
+        raise ConfigError("freeze, train_only", (config.freeze, config.train_only), "each says it all; give one")
+    if config.init_except and config.init_from is None:
+        raise ConfigError("init_except", config.init_except, "is of the weights that init_from names; give both")
 
 
 def _check_updates(config: TrainConfig) -> None:

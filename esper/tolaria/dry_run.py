@@ -17,8 +17,10 @@ from esper.tolaria.plane.plane import connected
 from esper.tolaria.plane.stack_growth import check_stacks
 from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.record.observer import Observers
+from esper.tolaria.recovery.starting import starting_weights
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import Prepared, prepare
+from esper.tolaria.task.start.fitting import Start
 from esper.tolaria.trainer import Trainer
 from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
 
@@ -28,7 +30,8 @@ TIMEOUT_S = 5.0
 def dry_run(config: TrainConfig, options: RunOptions) -> str:
     """Check the run's directory, data, model, slots, a first step, the export, keys and services."""
     check_free(config.run_dir, options)
-    run = prepare(config)
+    start = starting_weights(config, resumes=options.resume)
+    run = prepare(config, start=start)
     if config.grow != "never":
         try_stacks(run)
         check_blueprints(config.blueprints, run.manifest())
@@ -40,7 +43,8 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         *(f"warning: {doubt}" for doubt in run.doubts),
         f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
     ]
-    once = prepare(replace(config, evaluate_every_steps=1))
+    lines += [f"weights: {run.start_line}"] if run.start_line else []
+    once = prepare(replace(config, evaluate_every_steps=1), start=start)
     Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
     lines.append("one step: done")
     lines += [f"compiled: blocks {run.start} to {run.stop - 1} of {run.path}" for run in once.compiled_runs]
@@ -56,7 +60,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     if config.grow != "never":
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
         lines += [_slot_line(slot) for slot in run.manifest().slots]
-        lines += _services(config)
+        lines += _services(config, start)
     lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
 
@@ -73,11 +77,11 @@ def _exported(run: Prepared) -> str:
         return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 
 
-def _services(config: TrainConfig) -> list[str]:
+def _services(config: TrainConfig, start: Start | None) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
         config.run_dir.mkdir()
-        run = prepare(config)
+        run = prepare(config, start=start)
         with connected(config, run.run_id, lambda name, message: None) as plane:
             opening = Opening(generation=1, step=0, total_steps=run.total_steps, manifest=run.manifest, states=None)
             control = plane.link.open_control(opening)

@@ -150,6 +150,8 @@ def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace) -> Train
     config = continued(loaded) if options.resume else loaded.value
     if options.compare and config.loss is not None:
         raise ConfigError("command line", "--compare", "compares accuracies, by the built-in losses; leave --loss out")
+    if options.compare and config.init_from is not None:
+        raise ConfigError("command line", "--compare", "trains all networks from random weights; leave --init-from out")
     if options.compare and load_splits(config).task == TaskType.TASK_TYPE_REGRESSION:
         raise ConfigError("command line", "--compare", f"compares accuracies; {config.data} is a regression")
     return config

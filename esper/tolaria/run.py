@@ -31,6 +31,7 @@ from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.finished import unwritten_summary
+from esper.tolaria.recovery.starting import keep_start, starting_weights
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
@@ -90,7 +91,8 @@ def grow(
     check_free(config.run_dir, options)
     if options.resume and (summary := unwritten_summary(config)) is not None:
         return _completed(config, summary, observers)
-    run = prepare(config, lambda digest: plane.link.fetch_artifact(digest))
+    start = starting_weights(config, resumes=options.resume)
+    run = prepare(config, lambda digest: plane.link.fetch_artifact(digest), start)
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":
@@ -102,6 +104,8 @@ def grow(
     if config.checkpoint_every_epochs and not options.resume:
         tried_checkpoint(run)
     claim(config.run_dir, options)
+    if not options.resume:
+        keep_start(run)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
         scalars = _scalars(config, options, stack)

@@ -15,7 +15,10 @@ from esper.tolaria.record.observer import Observer, RunStarted
 from esper.tolaria.record.reading import cut_torn_line
 from esper.tolaria.record.summary import write_summary
 
-RUN_FILES = ("summary.json", "events.jsonl", "report.html", "kasmina.db", "tamiyo.db", "weatherlight.db")
+RUN_FILES = (
+    *("summary.json", "events.jsonl", "report.html", "init.safetensors"),
+    *("kasmina.db", "tamiyo.db", "weatherlight.db"),
+)
 LOCK = "run.lock"
 
 

@@ -129,6 +129,8 @@ class Trainer:
         self._saves.keep_extension()
         if uncounted := run.executor.uncounted:
             self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")
+        if run.start_line and snapshot is None:
+            self._session.notice("tolaria.started_from", "INFO", run.start_line)
         for doubt in run.doubts:
             self._session.notice("tolaria.data_doubt", "WARNING", doubt)
         return generation

@@ -51,14 +51,20 @@ def finished(run_dir: Path, arguments: list[str]) -> dict[str, Any]:
     return summary
 
 
-def test_a_refused_stack_leaves_the_never_grown_weights_and_its_evidence(tmp_path: Path, text: Path) -> None:
-    strict = flags(text, *SHORT, "--stack-margin", "9")
+def test_a_refused_stack_leaves_the_never_grown_weights_and_its_evidence(
+    tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = flags(text, *SHORT, "--stack-margin", "9", "--target-depth", "4")
     grown = finished(tmp_path / "grown", strict)
     never = finished(tmp_path / "never", [*strict, "--grow", "never"])
     assert (grown["growth"]["judged"], grown["growth"]["kept"]) == (1, 0)
     assert grown["weights_digest"] == never["weights_digest"]
     assert grown["reproducible"], grown["reproducible_cause"]
     looks = [e for e in events(tmp_path / "grown", "gate") if e["gate"] == "G4_SYSTEM_IMPACT"]
+    (seed,) = grown["seeds"]
+    culled = f"{seed['seed_id']} was culled: {looks[-1]['detail']}"
+    assert grown["depth_shortfall"] == {"wanted": 4, "got": {"stack:blocks": 2}, "reason": culled}
+    assert f"wanted depth 4, got 2: {culled}" in capsys.readouterr().out
     figures = {
         "gain",
         "document_error",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.passes.batches import called
 from esper.leyline import DirectiveKind, DirectiveReport, ParameterValue, SeedDirective, TaskType
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog, completed, misfit
@@ -23,6 +24,7 @@ class Probe:
 
     type = TaskType.TASK_TYPE_CLASSIFICATION
     judge_documents = None
+    forward = staticmethod(called)
 
     def __init__(self, inputs: Tensor) -> None:
         self.inputs = inputs

@@ -32,4 +32,4 @@ def probe_isolation(state: ExecutorState, life: Life, step: int) -> None:
     if graft is None or not graft.is_isolated or life.is_permanent:
         return
     key = state.key("isolation", life.plan.seed_id, step)
-    life.leaks += reachable_parameters(state.arm, graft, state.task.probe_inputs(), key=key)
+    life.leaks += reachable_parameters(state.arm, graft, state.task.probe_inputs(), key=key, forward=state.task.forward)

@@ -83,7 +83,7 @@ def attach(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
         after = state.outputs()
         if after.shape != before.shape or not bool(torch.isfinite(after).all()):
             raise GraftFailed(f"with seed {graft.seed_id} the host's outputs are {list(after.shape)} or not finite")
-        costs = count_macs(state.arm, state.task.probe_inputs())
+        costs = count_macs(state.arm, state.task.probe_inputs(), forward=state.task.forward)
     except BaseException:
         state.arm.detach(graft)
         raise

@@ -81,7 +81,9 @@ class SeedExecutor:
     def _find_stacks(self) -> None:
         state, named = self._state, self._state.config.slots
         names = None if named is None else [name for name in named if is_stack_name(name)]
-        found, refusals = find_stacks(state.arm.model, state.task.probe_inputs(), named=names)
+        found, refusals = find_stacks(
+            state.arm.model, state.task.probe_inputs(), named=names, forward=state.task.forward
+        )
         state.stack_slots = {slot.slot_id: slot for slot in found}
         self._refused_runs = tuple(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
 
@@ -110,7 +112,8 @@ class SeedExecutor:
         names = None if named is None else [name for name in named if not is_stack_name(name)]
         is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
         model, inputs = state.arm.model, state.task.probe_inputs()
-        traced, rerun = trace_forward(model, inputs), rerun_order(model, inputs)
+        forward = state.task.forward
+        traced, rerun = trace_forward(model, inputs, forward=forward), rerun_order(model, inputs, forward=forward)
         try:
             found = find_slots(model, traced, named=names, is_causal=is_causal, rerun=rerun)
             state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
@@ -363,7 +366,7 @@ class SeedExecutor:
                 gradients = [parameter.grad for parameter in graft.module.parameters()]
                 life.statistics.add([gradient for gradient in gradients if gradient is not None])
 
-    def shadow_step(self, inputs: Tensor, targets: Tensor, step: int) -> None:
+    def shadow_step(self, inputs: Any, targets: Any, step: int) -> None:
         """Trains incubating seeds on a quarter of the batch, after the host's own step."""
         state = self._state
         for life in state.lives.values():

@@ -18,10 +18,12 @@ def describe(arm: TrainingArm, task: Task, slots: Sequence[SlotSpec]) -> HostMan
     return HostManifest(
         model=type(arm.model).__name__,
         weights_digest=arm.digest(),
-        submodules=submodule_specs(arm.model, trace_forward(arm.model, inputs, seeds=arm.modules[1:])),
+        submodules=submodule_specs(
+            arm.model, trace_forward(arm.model, inputs, seeds=arm.modules[1:], forward=task.forward)
+        ),
         slots=slots,
         parameters=sum(parameter.numel() for parameter in arm.host_parameters()),
-        forward_macs=count_macs(arm, inputs).forward,
+        forward_macs=count_macs(arm, inputs, forward=task.forward).forward,
         task=task.type,
         optimizer_family=type(arm.optimizer).__name__ + (AVERAGED if arm.average_decay is not None else ""),
     )

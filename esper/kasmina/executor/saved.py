@@ -128,7 +128,7 @@ def _restore_arms(state: ExecutorState, data: Mapping[str, Any]) -> None:
         state.twin = state.arm.clone()
         _load_arm(state, state.twin, record, data["twin_seeds"])
         if mode == BURSTS:
-            state.twin_macs = count_macs(state.twin, state.task.probe_inputs())
+            state.twin_macs = count_macs(state.twin, state.task.probe_inputs(), forward=state.task.forward)
             state.bursts = Bursts(state.arm, state.twin, pace.get("steps_made", state.steps_done))
         state.twin_decision = Decision(
             mode=mode,
@@ -147,7 +147,7 @@ def _load_arm(
     def regraft(reshaped: TrainingArm) -> list[Graft]:
         if not records:
             return []
-        trace = trace_forward(reshaped.model, state.task.probe_inputs())
+        trace = trace_forward(reshaped.model, state.task.probe_inputs(), forward=state.task.forward)
         state.slots = {slot.slot_id: slot for slot in refreshed(list(state.slots.values()), trace)}
         return [_graft(state, reshaped, record) for record in records]
 

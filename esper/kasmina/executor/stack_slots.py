@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
-from esper.kasmina.executor.judge.macs import counted
+from esper.kasmina.executor.judge.macs import counting
+from esper.kasmina.executor.passes.batches import Forward, called, samples_in
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.trace import in_words
@@ -79,30 +80,31 @@ class StackSlot:
 
 
 def find_stacks(
-    model: nn.Module, inputs: Tensor, *, named: Sequence[str] | None
+    model: nn.Module, inputs: Any, *, named: Sequence[str] | None, forward: Forward = called
 ) -> tuple[list[StackSlot], list[Refusal]]:
     """The runs that the model offers or the user names, and the lists of blocks that are none, with the reason.
 
     Raises ConfigError for a name that is no run.
     """
     if named is not None:
-        return [_slot(model, inputs, named_run(model, inputs, name)) for name in named], []
+        found = [named_run(model, inputs, name, forward=forward) for name in named]
+        return [_slot(model, inputs, run, forward) for run in found], []
     try:
-        runs, refusals = find_runs(model, inputs)
+        runs, refusals = find_runs(model, inputs, forward=forward)
     except ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - foreign code under hooks; a host without stacks can still be grown
         return [], [Refusal("the model", f"looking for runs of blocks ended in {in_words(error)}")]
-    return [_slot(model, inputs, run) for run in runs], refusals
+    return [_slot(model, inputs, run, forward) for run in runs], refusals
 
 
 def is_stack_name(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def _slot(model: nn.Module, inputs: Tensor, run: Run) -> StackSlot:
+def _slot(model: nn.Module, inputs: Any, run: Run, forward: Forward) -> StackSlot:
     block = run.blocks(model)[-1]
-    shape, macs = _work_of(model, block, inputs)
+    shape, macs = _work_of(model, block, inputs, forward)
     is_map = len(shape) == FEATURE_MAP_DIMS
     return StackSlot(
         run=run,
@@ -110,23 +112,30 @@ def _slot(model: nn.Module, inputs: Tensor, run: Run) -> StackSlot:
         features=shape[1] if is_map else shape[-1],
         positions=max(1, math.prod(shape[2:] if is_map else shape[1:-1])),
         block_parameters=sum(parameter.numel() for parameter in block.parameters()),
-        block_forward_macs=macs // len(inputs),
+        block_forward_macs=macs // samples_in(inputs),
     )
 
 
-def _work_of(model: nn.Module, block: nn.Module, inputs: Tensor) -> tuple[tuple[int, ...], int]:
-    """Shape of what the block reads, and its multiply-accumulates for all inputs."""
-    read: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    handle = block.register_forward_pre_hook(
-        lambda _, arguments, options: read.append((arguments, options)), with_kwargs=True
-    )
-    try:
-        with side_pass([model], key=draw_key("stacks"), training=False), torch.no_grad():
-            model(inputs)
-            handle.remove()
-            arguments, options = read[0]
-            _, macs = counted(lambda: block(*arguments, **options))
-    finally:
-        handle.remove()
-    values = (*arguments, *options.values())
-    return next(tuple(value.shape) for value in values if isinstance(value, Tensor)), macs
+def _work_of(model: nn.Module, block: nn.Module, inputs: Any, forward: Forward) -> tuple[tuple[int, ...], int]:
+    """Shape of what the block reads, and its multiply-accumulates for all inputs.
+
+    Counted as the model calls it: run again by itself, a block would find its cache filled.
+    """
+    read: list[tuple[Any, ...]] = []
+    work: list[int] = []
+    with side_pass([model], key=draw_key("stacks"), training=False), torch.no_grad(), counting() as so_far:
+
+        def begin(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+            read.append((*arguments, *options.values()))
+            work.append(-so_far())
+
+        handles = [
+            block.register_forward_pre_hook(begin, with_kwargs=True),
+            block.register_forward_hook(lambda *_: work.append(so_far())),
+        ]
+        try:
+            forward(model, inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return next(tuple(value.shape) for value in read[0] if isinstance(value, Tensor)), sum(work)

@@ -18,6 +18,7 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, evaluate_stack
 from esper.kasmina.executor.memory.exhausted import is_out_of_memory
+from esper.kasmina.executor.passes.batches import first
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words
@@ -47,7 +48,7 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
         if after.shape != before.shape or not bool(torch.isfinite(after).all()):
             raise GraftFailed(f"with stack {directive.seed_id} the outputs are {list(after.shape)} or not finite")
         _prove(arm, state.task, run, copies, key=state.key("proof", directive.seed_id, step))
-        costs = count_macs(arm, state.task.probe_inputs())
+        costs = count_macs(arm, state.task.probe_inputs(), forward=state.task.forward)
     except BaseException:
         arm.take_out_copies()
         raise
@@ -130,5 +131,5 @@ def _prove(arm: TrainingArm, task: Task, run: Run, copies: Sequence[tuple[str, n
 
 
 def _loss(arm: TrainingArm, task: Task, samples: int) -> Tensor:
-    inputs, targets = (part[:samples] for part in next(iter(task.judge_batches())))
-    return task.loss(arm.model(inputs), targets)
+    inputs, targets = first(next(iter(task.judge_batches())), samples)
+    return task.loss(task.forward(arm.model, inputs), targets)

@@ -228,7 +228,7 @@ class ExecutorState:
         self.topology += 1
         inputs = self.task.probe_inputs()
         if self.slots:
-            trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:])
+            trace = trace_forward(self.arm.model, inputs, seeds=self.arm.modules[1:], forward=self.task.forward)
             self.slots = {slot.slot_id: slot for slot in refreshed(list(self.slots.values()), trace)}
         self.specs = (
             *(slot.spec(self.arm.model) for slot in self.slots.values()),
@@ -244,10 +244,10 @@ class ExecutorState:
         if self.twin is not None and self.bursts is None:
             self.twin_macs = self._counted(self.twin, inputs)
 
-    def _counted(self, arm: TrainingArm, inputs: Tensor) -> MacCount:
+    def _counted(self, arm: TrainingArm, inputs: Any) -> MacCount:
         """The arm's work; a host that can't be grown trains also where its work can't be counted."""
         try:
-            return count_macs(arm, inputs)
+            return count_macs(arm, inputs, forward=self.task.forward)
         except ConfigError:
             raise
         except Exception as error:

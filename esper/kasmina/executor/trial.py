@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, probe_outputs
+from esper.kasmina.executor.passes.batches import first
 from esper.kasmina.executor.passes.forms import is_writable
 from esper.kasmina.executor.passes.held import MODULE_HOOKS
 from esper.kasmina.executor.passes.keys import draw_key
@@ -112,12 +113,12 @@ class _Trial:
 
     def _gradients(self, arm: TrainingArm, like: TrainingArm) -> list[Tensor | None]:
         """Of a few samples in the arm's own mode; hooks may do what they like, the arm is that of before afterwards."""
-        inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(self._task.judge_batches())))
+        inputs, targets = first(next(iter(self._task.judge_batches())), GRADIENT_SAMPLES)
         parameters = list(_trained(arm).values())
         before = [parameter.grad for parameter in parameters]
         with _restored(arm, like, list(tensors_of(arm))), side_pass(arm.modules, key=self._key, training=None):
             _set_gradients(parameters, [None] * len(parameters))
-            self._task.loss(arm.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+            self._task.loss(self._task.forward(arm.model, inputs), targets).backward()  # type: ignore[no-untyped-call]
             found = [parameter.grad for parameter in parameters]
             _set_gradients(parameters, before)
         return found

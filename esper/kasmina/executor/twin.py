@@ -174,7 +174,7 @@ def count_waiting_twin(state: ExecutorState) -> None:
     """Count the work of a twin that waits, after a change of what it holds."""
     if state.twin is not None and state.bursts is not None:
         with state.twin_at_hand() as twin:
-            state.twin_macs = count_macs(twin, state.task.probe_inputs())
+            state.twin_macs = count_macs(twin, state.task.probe_inputs(), forward=state.task.forward)
 
 
 def pace(state: ExecutorState) -> dict[str, object]:

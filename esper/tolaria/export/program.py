@@ -35,7 +35,14 @@ def traced(module: nn.Module, example: Tensor) -> tuple[ExportedProgram | None, 
             continue
         _forget_sources(program)
         return program, ""
-    return None, reason
+    return None, _script_in(module) or reason
+
+
+def _script_in(module: nn.Module) -> str:
+    """What the tracer can't look into, if there is such a part: its own words for that are about its insides."""
+    parts = module.named_modules()
+    script = next((path or "it" for path, part in parts if isinstance(part, torch.jit.ScriptModule)), None)
+    return "" if script is None else f"{script} is a compiled script (torch.jit)"
 
 
 def in_words(error: BaseException) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-Batch = tuple[Tensor, Tensor]
+from esper.kasmina.executor.passes.batches import Batch as Batch
 
 
 class Arm(Protocol):

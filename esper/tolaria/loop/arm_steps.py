@@ -13,6 +13,7 @@ import torch
 
 from esper.core.errors import StepFailed
 from esper.kasmina.executor import TrainingArm, first_line, is_out_of_memory
+from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.session import Session
@@ -44,7 +45,7 @@ class ArmSteps:
         batch = self._loader.batch(step)
         result, rate = self._both(batch, step)
         executor.shadow_step(*batch, step)
-        session.progress.macs.step(len(batch[0]), executor.macs, executor.twin_macs)
+        session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.timings.step_ms.append(step_ms)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
+from esper.kasmina.executor.passes.batches import cut
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.aggregation import GradientSurgery
 from esper.tolaria.loop.arm import Arm, Batch
@@ -83,8 +84,7 @@ class Stepper:
     def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self._accumulate == 1:
             return *self._pass(arm, batch, 1.0), None
-        parts = list(zip(*(tensor.tensor_split(self._accumulate) for tensor in batch), strict=True))
-        parts = [part for part in parts if len(part[0])]
+        parts = cut(batch, self._accumulate)
         targets = [part[1] for part in parts]
         shares = shares_of([self._task.weight(each) for each in targets], self._task.weight(batch[1]))
         counts = shares_of([self._task.count(each) for each in targets], self._task.count(batch[1]))
@@ -97,7 +97,7 @@ class Stepper:
         """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
         inputs, targets = batch
         with autocast(self._amp, self._device):
-            outputs = arm.model(inputs)
+            outputs = self._task.forward(arm.model, inputs)
             loss = self._task.loss(outputs, targets)
         weighed = loss if isinstance(share, float) and share == 1.0 else loss * share
         scaler = arm.scaler

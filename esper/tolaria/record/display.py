@@ -16,6 +16,7 @@ from rich.text import Text
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.leyline import CommandOutcome, DirectiveKind
+from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.events import gate_fields, rationale_of, transition_fields
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.history import OPERATOR
@@ -289,9 +290,8 @@ def closing(summary: Mapping[str, Any]) -> str:
         _tested(summary),
         f"seeds: {growth['germinated']} germinated, {growth['judged']} judged, {growth['kept']} kept; "
         f"{summary['host_parameters']:,} -> {summary['final_parameters']:,} parameters"
-        + "".join(
-            f", stack:{path} {made['from']} -> {made['to']} blocks" for path, made in summary.get("depths", {}).items()
-        ),
+        + "".join(f", {grown}" for grown in became(summary)),
+        *([missed_depth] if (missed_depth := missed(summary)) else ()),
         f"reproducible: {promise(summary)}; weights {summary['weights_digest'][:16]}",
     ]
     return "\n".join(lines if summary["finished"] else [stopped, *lines])

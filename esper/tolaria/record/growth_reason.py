@@ -14,12 +14,13 @@ from esper.core.enums import short_name
 from esper.leyline import DecisionReason, DirectiveKind, SeedDirective
 from esper.tolaria.record.packet_result import PacketResult
 
-OFF, CONSERVATIVE, PAUSED = (
+OFF, CONSERVATIVE, PAUSED, TOO_LATE = (
     short_name(DecisionReason, value)
     for value in (
         DecisionReason.DECISION_REASON_GROWTH_OFF,
         DecisionReason.DECISION_REASON_CONSERVATIVE,
         DecisionReason.DECISION_REASON_PAUSED,
+        DecisionReason.DECISION_REASON_TOO_LATE,
     )
 )
 _PAUSING = {DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH: True, DirectiveKind.DIRECTIVE_KIND_RESUME_GROWTH: False}
@@ -58,13 +59,15 @@ class GrowthReason:
     def __init__(self) -> None:
         self.now: Reason | None = None
         """None before the first answer."""
+        self.before_late: Reason | None = None
+        """The last one that wasn't that too little of the run is left, which in the end holds for every run."""
         self._pause: str | None = None
         """Who paused growth and why; None while nobody does."""
         self._first_packet = 0
 
     def forget(self, next_packet: int) -> None:
         """Another course begins: what was decided for the packets before this one says nothing of it."""
-        self.now, self._first_packet = None, next_packet
+        self.now, self.before_late, self._first_packet = None, None, next_packet
 
     def note(self, result: PacketResult, step: int, *, is_conservative: bool = False) -> None:
         """Take one packet's result, and whether the run's mode is conservative with it."""
@@ -76,15 +79,17 @@ class GrowthReason:
             name, detail = CONSERVATIVE, self._why_conservative()
         since = self.now.since_step if self.now is not None and self.now.name == name else step
         self.now = Reason(name=name, detail=detail, since_step=since)
+        if name != TOO_LATE:
+            self.before_late = self.now
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"now": None if self.now is None else self.now.as_fields(), "pause": self._pause}
+        reasons = {"now": self.now, "before_late": self.before_late}
+        return {"pause": self._pause, **{name: reason and reason.as_fields() for name, reason in reasons.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        saved = state["now"]
-        self.now = saved and Reason(name=saved["reason"], detail=saved["detail"], since_step=saved["since_step"])
+        self.now, self.before_late = _saved(state["now"]), _saved(state.get("before_late"))
         self._pause = state["pause"]
 
     def _why_conservative(self) -> str:
@@ -109,6 +114,12 @@ class GrowthReason:
             self._pause = why if _PAUSING[directive.kind] else None
         if result.growth is not None and result.growth.paused != (self._pause is not None):
             self._pause = "by an earlier order" if result.growth.paused else None
+
+
+def _saved(fields: dict[str, Any] | None) -> Reason | None:
+    if fields is None:
+        return None
+    return Reason(name=fields["reason"], detail=fields["detail"], since_step=fields["since_step"])
 
 
 def _orders(result: PacketResult) -> Iterator[tuple[str, SeedDirective]]:

@@ -22,6 +22,7 @@ from esper.tolaria.record.best import Best
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
+from esper.tolaria.record.wanted_depth import wanted_depth
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.prepare import Prepared
@@ -103,6 +104,7 @@ def build_summary(
         "task": run.task_line,
         "judging": judging(run.splits),
         "model": run.config.model,
+        "init": run.started,
         "seed": run.config.seed,
         "smoothing": run.config.smoothing,
         "epochs": progress.step // run.loader.steps_per_epoch,
@@ -124,6 +126,7 @@ def build_summary(
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),
         "depths": depths(arm),
+        "depth_shortfall": None if stop_reason else wanted_depth(run, progress),
         "training_macs": progress.macs.total,
         "training_macs_by_use": progress.macs.state_dict(),
         "growth": {"germinated": growth.germinated, "judged": growth.judged, "kept": growth.kept},

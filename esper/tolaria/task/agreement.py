@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.judge.incubate import share_of
+from esper.kasmina.executor.passes.batches import called, logits_in
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
@@ -158,7 +159,7 @@ def _forward(name: str, model: nn.Module, inputs: Tensor, expected: Shape | None
     """The outputs for some samples: one floating-point tensor, a row for each; `expected` is the shape of a row."""
     arrived = f"samples of {tuple(inputs.shape)} ({_type(inputs)})"
     try:
-        outputs = model(inputs)
+        outputs = logits_in(called(model, inputs))
     except MISFITS as error:
         raise ConfigError(
             "model", name, f"can't take {arrived}: {reason_of(error)}{_other_type(model, inputs)}"

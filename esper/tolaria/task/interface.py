@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esper.core.enums import short_name
 from esper.core.errors import DependencyViolationError
+from esper.kasmina.executor.passes.batches import called
 from esper.leyline import TaskType
 from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.randomness import generator
@@ -87,6 +88,10 @@ class Shown:
         self.type: TaskType = TaskType.Value(f"TASK_TYPE_{interface.task}")  # type: ignore[assignment]
         self.judge_documents = None
         self._inputs = interface.inputs(PROBE_ROWS)
+
+    def forward(self, model: nn.Module, inputs: Any) -> Any:
+        """The model's outputs."""
+        return called(model, inputs)
 
     def probe_inputs(self) -> Tensor:
         """A few inputs, always the same."""

@@ -22,6 +22,7 @@ from esper.tolaria.task import decoder
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.entry_point import called, load
 from esper.tolaria.task.randomness import key
+from esper.tolaria.task.start.frozen import freeze
 from esper.tolaria.task.transformer import CausalTransformer
 
 Layout = Literal["vector", "sequence", "image", "tokens", "as given"]
@@ -122,13 +123,16 @@ def build_host(config: TrainConfig, splits: Splits) -> Host:
 
 
 def build_model(config: TrainConfig, sample_shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """The network that `model` names, for samples in its layout; no data is needed."""
+    """The network that `model` names, for samples in its layout, with its frozen parts; no data is needed."""
     recipe = _recipe(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(key(config.seed, "weights"))
         if recipe is None:
-            return _from_entry_point(config, sample_shape, outputs)
-        return recipe.build(sample_shape, outputs, host_widths(config), config)
+            model = _from_entry_point(config, sample_shape, outputs)
+        else:
+            model = recipe.build(sample_shape, outputs, host_widths(config), config)
+    freeze(config, model)
+    return model
 
 
 def _recipe(config: TrainConfig) -> Recipe | None:

@@ -136,7 +136,7 @@ class OwnTask(SplitTask):
         found, samples = [], 0
         with side_pass([model], key=key(0, "own loss"), training=False), torch.no_grad():
             for inputs, targets in self.batches(self._splits.train):
-                outputs = model(inputs)
+                outputs = self.forward(model, inputs)
                 if not isinstance(outputs, Tensor):
                     what = f"gives {type(outputs).__name__}, expected one tensor"
                     raise ConfigError("model", type(model).__name__, f"{what}; wrap it and return that alone")
@@ -175,7 +175,7 @@ class OwnMetric:
         found: list[Tensor] = []
         with arm.measured(key(0, "metric"), is_evaluation=True):
             for inputs, _ in task.batches(split):
-                found.append(in_full(arm.model(inputs)))
+                found.append(in_full(task.forward(arm.model, inputs)))
                 if (values := found[0][0].numel() * len(split)) > VALUES_AT_ONCE:
                     limit = f"{values:,} values, at most {VALUES_AT_ONCE:,}"
                     raise self._refused(f"wants all outputs of a set at once: {limit}; leave it out")

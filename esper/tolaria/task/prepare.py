@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,8 @@ from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
 from esper.tolaria.task.own import OwnTask, own_loss, own_metric
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
+from esper.tolaria.task.start.fitting import Start, Started, put_in
+from esper.tolaria.task.start.frozen import keep_statistics
 from esper.tolaria.task.task import SplitTask, make_task
 
 FetchArtifact = Callable[[str], bytes]
@@ -55,6 +58,10 @@ class Prepared:
     """What a person should look at before the run, a line each."""
     compiled_runs: list[Run] = field(default_factory=list)
     """Runs of blocks that are compiled before the first step."""
+    started: dict[str, Any] | None = None
+    """The weights that it started from, as the summary tells of them; None where they are random."""
+    start_line: str = ""
+    """The same in a few words."""
     outside: list[str] = field(default_factory=list)
     """What the run depends on and no checkpoint holds, because it stands outside the model; found by trying."""
     _manifest: HostManifest | None = field(default=None, init=False)
@@ -78,8 +85,13 @@ def no_artifacts(digest: str) -> bytes:
     raise DependencyViolationError("tolaria", "artefact", digest, "this run has no control plane to fetch it from")
 
 
-def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -> Prepared:
-    """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used."""
+def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, start: Start | None = None) -> Prepared:
+    """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used.
+
+    `start` holds the weights that `init_from` names.
+    """
+    if (start is None) != (config.init_from is None):
+        raise ConfigError("init_from", config.init_from, "its weights weren't read; this run can't start from any")
     device = open_device(config.device, is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     given = load_splits(config)
@@ -87,7 +99,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     shared = [] if config.data in SOURCES else overlaps(given)
     host = build_host(config, given)
     model = host.model.to(device)
-    told = _in_training_mode(model)
+    told = _in_training_mode(config, model)
+    started = None if start is None else put_in(config, model, start)
     own, splits = own_loss(config), host.splits.to(device)
     if own is None:
         splits = agreed(config, model, splits)
@@ -140,6 +153,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
         ],
         interface=interface_of(given, host.splits),
         compiled_runs=compiled_runs,
+        started=_entry(start, started),
+        start_line="" if started is None else started.line,
     )
 
 
@@ -157,7 +172,7 @@ def named_by_settings(config: TrainConfig, model: nn.Module) -> Iterator[None]:
 def built_again(run: Prepared) -> TrainingArm:
     """What a run that is resumed builds before it puts a checkpoint back; the data is the run's own."""
     model = build_model(run.config, run.interface.sample_shape, run.interface.outputs).to(run.device)
-    _in_training_mode(model)
+    _in_training_mode(run.config, model)
     if run.task.has_posed_outputs:
         agreed(run.config, model, run.splits)
     return _arm(run.config, model, run.total_steps)
@@ -170,17 +185,25 @@ def _arm(config: TrainConfig, model: nn.Module, total_steps: int) -> TrainingArm
     return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp), average_decay=config.ema)
 
 
+def _entry(start: Start | None, started: Started | None) -> dict[str, Any] | None:
+    """A run that is resumed tells of its weights what it told at first."""
+    if start is None or started is None:
+        return None
+    return started.as_entry() if start.entry is None else dict(start.entry)
+
+
 def _grows_spans(config: TrainConfig, splits: Splits) -> bool:
     """Language models grow in depth, unless blueprints say otherwise; a stack needs no fold."""
     is_deepened = splits.task == TaskType.TASK_TYPE_LANGUAGE_MODEL and not config.blueprints
     return config.grow != "never" and not is_deepened
 
 
-def _in_training_mode(model: nn.Module) -> list[str]:
+def _in_training_mode(config: TrainConfig, model: nn.Module) -> list[str]:
     """A network is trained in training mode; parts of one that are in eval mode stay so. Returns what to tell."""
     if model.training:
         return []
     model.train()
+    keep_statistics(config, model)
     return ["the model was handed over in eval mode; it trains in training mode"]
 
 
@@ -191,7 +214,7 @@ def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> l
     if parts := compiled_parts(model):
         remedy = f"the model compiles {parts[0] or 'itself'} already; leave one of both out"
         raise ConfigError("compile", config.compile, remedy)
-    runs, refusals = find_runs(model, task.probe_inputs())
+    runs, refusals = find_runs(model, task.probe_inputs(), forward=task.forward)
     if not runs:
         why = "; ".join(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
         found = f" ({why})" if why else ""

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, log
 from operator import mul
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.passes.batches import called, logits_in
 from esper.leyline import TaskType
 from esper.tolaria.task.data.source import LabelKind, Split, Splits
 from esper.tolaria.task.losses import (
@@ -64,6 +65,10 @@ class SplitTask:
         self._splits = splits
         documents = splits.judge.documents
         self.judge_documents = None if documents is None else documents.cpu()
+
+    def forward(self, model: nn.Module, inputs: Any) -> Any:
+        """The model's outputs, or the logits among them."""
+        return logits_in(called(model, inputs))
 
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Bounded score of each sample, lower is better."""
@@ -340,7 +345,7 @@ def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
     weights, counts, losses, hits, sums, whole = [], [], [], [], [], []
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
         for inputs, targets in task.batches(split):
-            outputs = in_full(arm.model(inputs))
+            outputs = in_full(task.forward(arm.model, inputs))
             weights.append(task.weight(targets))
             losses.append(task.loss(outputs, targets).double())
             if task.counts_hits:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 ROTARY_BASE = 10_000.0
-TIED_DEVIATION = 0.02
-"""Of a weight that is embedding and head at once: at torch's 1.0 the first logits would be as large as `size`."""
+EMBEDDING_DEVIATION = 0.02
+"""Of tokens and positions (Radford et al. 2019); torch's 1.0 would drown what the first blocks add."""
+BRANCH_ENDS = ("attention.out.weight", "mlp.fc2.weight", "mlp.down.weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,8 +151,23 @@ class CausalTransformer(nn.Module):
         self.norm = style.make_norm()
         self.head = nn.Linear(style.size, vocabulary, bias=False)
         if style.is_tied:
-            nn.init.normal_(self.tokens.weight, std=TIED_DEVIATION)
             self.head.weight = self.tokens.weight
+        self._begin(len(widths))
+
+    @torch.no_grad()
+    def _begin(self, depth: int) -> None:
+        """Draws the initial weights: matrices keep the size of what they read, no bias, small embeddings.
+
+        The ends of the 2 x depth branches are smaller, so that the residual stream begins at one size at any depth.
+        """
+        for name, parameter in self.named_parameters():
+            if name in ("tokens.weight", "positions"):
+                parameter.normal_(std=EMBEDDING_DEVIATION)
+            elif parameter.ndim == 2:
+                share = (2 * depth) ** -0.5 if name.endswith(BRANCH_ENDS) else 1.0
+                parameter.normal_(std=share * parameter.shape[1] ** -0.5)
+            elif name.endswith("bias"):
+                parameter.zero_()
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         x_BTD = self.tokens(tokens_BT)

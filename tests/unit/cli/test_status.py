@@ -28,6 +28,8 @@ SUMMARY = {
     ],
     "reproducible": True,
     "reproducible_cause": None,
+    "depths": {"blocks": {"from": 2, "to": 4}},
+    "depth_shortfall": {"wanted": 8, "got": {"stack:blocks": 4}, "reason": "max_parameters 9 leaves no room"},
     "growth_reason": {"reason": "TOO_LATE", "detail": "5 steps are left", "since_step": 1270},
 }
 
@@ -66,6 +68,8 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "run run-1: finished" in printed
     assert "test accuracy          0.9512" in printed
+    assert "depth                  stack:blocks 2 -> 4 blocks\n" in printed
+    assert "depth                  wanted depth 8, got 4: max_parameters 9 leaves no room\n" in printed
     assert "growth                 too late: 5 steps are left (since step 1,270)" in printed
     assert "3 issued, 2 accepted, 1 (1 stale command) refused" in printed
     assert "seed s1                FOSSILIZED in span:fc1-fc2, alpha 1, gain +0.0312 ± 0.0040, kept" in printed

@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
+from esper.kasmina.executor.passes.batches import logits_in
 from esper.kasmina.executor.passes.compiled import is_one_graph
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.objects import GoesBy
@@ -176,7 +177,7 @@ class Graft:
         return value
 
     def gate_from(self, logits: Any) -> None:
-        self._state.gate = gate_from_logits(self.blend.config, logits)
+        self._state.gate = gate_from_logits(self.blend.config, logits_in(logits))
 
 
 class ReadTap(GoesBy):

@@ -21,13 +21,13 @@ from esper.kasmina.executor.graft.wiring import HOST_KEY, group_by_host, optimiz
 from esper.kasmina.executor.judge.isolation import reachable_parameters
 from esper.kasmina.executor.judge.macs import counted
 from esper.kasmina.executor.judge.scores import judge_scores, paired
+from esper.kasmina.executor.passes.batches import Batch, first, samples_in, shapes
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule, PairedScore
 
-Batch = tuple[Tensor, Tensor]
 BATCH_SHARE = 4
 # BatchNorm has no statistics of a single sample.
 LEAST_SAMPLES = 2
@@ -61,7 +61,7 @@ class Incubation:
         self._parameters = [parameter for parameter in graft.module.parameters() if parameter.requires_grad]
         if not self._parameters:
             raise GraftFailed(f"seed {graft.seed_id} has nothing to train: it can't incubate")
-        self._macs_by_shape: dict[torch.Size, int] = {}
+        self._macs_by_shape: dict[tuple[torch.Size, ...], int] = {}
         self.optimizer = optimizer_like(host_optimizer, by_group)
 
     @property
@@ -77,7 +77,7 @@ class Incubation:
         """One shadow pass and one step of the seed, after the host's own step; returns the seed's gradients."""
         if step >= self.end_step:
             return []
-        inputs, targets = (part[: share_of(len(part))] for part in batch)
+        inputs, targets = first(batch, share_of(samples_in(batch[0])))
         self._graft.is_measuring = True
         self._graft.set_step(step, draw=run_seed)
         key = draw_key(run_seed, "shadow", self._graft.seed_id, step)
@@ -89,7 +89,9 @@ class Incubation:
         self._take_step(arm)
         if self.steps_done % PROBE_EVERY == 1:
             with self._hung(arm):
-                leaks, probed = counted(lambda: reachable_parameters(arm, self._graft, inputs, key=key))
+                leaks, probed = counted(
+                    lambda: reachable_parameters(arm, self._graft, inputs, key=key, forward=task.forward)
+                )
             self.leaks, macs = self.leaks + leaks, macs + probed
         self.macs += macs
         return [gradient for gradient in gradients if gradient is not None]
@@ -138,13 +140,14 @@ class Incubation:
         inputs, targets = batch
 
         def run() -> tuple[Tensor | None, ...]:
-            loss = task.loss(arm.model(inputs), targets)
+            loss = task.loss(task.forward(arm.model, inputs), targets)
             return torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
-        if inputs.shape in self._macs_by_shape:
-            return run(), self._macs_by_shape[inputs.shape]
+        form = shapes(inputs)
+        if form in self._macs_by_shape:
+            return run(), self._macs_by_shape[form]
         gradients, macs = counted(run)
-        self._macs_by_shape[inputs.shape] = macs
+        self._macs_by_shape[form] = macs
         return gradients, macs
 
     def _take_step(self, arm: TrainingArm) -> None:

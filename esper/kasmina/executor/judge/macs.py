@@ -7,17 +7,17 @@ activation checkpoint runs again is no needed work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.passes.batches import Forward, as_one, called, first_inputs, samples_in
 from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -39,19 +39,20 @@ class MacCount:
 NO_MACS = MacCount(forward=0, training=0)
 
 
-def count_macs(arm: TrainingArm, inputs: Tensor) -> MacCount:
+def count_macs(arm: TrainingArm, inputs: Any, *, forward: Forward = called) -> MacCount:
     """The arm's work for one sample, seeds included.
 
     Two passes of a few samples tell that of all: whole ones would hold more memory than many a training step. Where a
     host doesn't bear so few, all are passed.
     """
-    few, more = SAMPLES
-    if len(inputs) > more:
+    (few, more), samples = SAMPLES, samples_in(inputs)
+    if samples > more:
         try:
-            return _drawn_on(_count(arm, inputs[:few]), _count(arm, inputs[:more]), len(inputs))
+            least, most = (_count(arm, first_inputs(inputs, size), forward) for size in (few, more))
+            return _drawn_on(least, most, samples)
         except Exception:  # noqa: BLE001 - foreign code, that may want its samples in larger groups
             pass
-    return _drawn_on(_count(arm, inputs), None, len(inputs))
+    return _drawn_on(_count(arm, inputs, forward), None, samples)
 
 
 def _drawn_on(few: MacCount, more: MacCount | None, samples: int) -> MacCount:
@@ -65,30 +66,33 @@ def _drawn_on(few: MacCount, more: MacCount | None, samples: int) -> MacCount:
     return replace(few, forward=of_one(few.forward, more.forward), training=of_one(few.training, more.training))
 
 
-def _count(arm: TrainingArm, inputs: Tensor) -> MacCount:
+def _count(arm: TrainingArm, inputs: Any, forward: Forward) -> MacCount:
     """Of one pass of all these samples."""
     parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
     with side_pass(arm.modules, key=draw_key("macs"), training=False), torch.enable_grad():
-        outputs, forward = counted(lambda: arm.model(inputs))
-        if not isinstance(outputs, Tensor):
-            raise ConfigError(
-                "model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor"
-            )
-        loss = outputs.float().square().sum()
+        outputs, work = counted(lambda: forward(arm.model, inputs))
+        loss = as_one(outputs, type(arm.model).__name__).float().square().sum()
         is_checkpointed = is_reentrant(loss)
         _, backward = counted(lambda: gradients(loss, parameters, arm.modules))
     return MacCount(
-        forward=forward,
-        training=forward + backward,
+        forward=work,
+        training=work + backward,
         is_reentrant=is_checkpointed,
     )
 
 
 def counted(work: Callable[[], T]) -> tuple[T, int]:
     """The result of some work, and the multiply-accumulates that it took."""
-    with _NeededWork(display=False, custom_mapping=_ATTENTION) as counter:
+    with counting() as so_far:
         result = work()
-    return result, int(counter.get_total_flops()) // 2
+    return result, so_far()
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[], int]]:
+    """Counts inside; what is yielded tells the multiply-accumulates so far."""
+    with _NeededWork(display=False, custom_mapping=_ATTENTION) as counter:
+        yield lambda: int(counter.get_total_flops()) // 2
 
 
 class _NeededWork(FlopCounterMode):

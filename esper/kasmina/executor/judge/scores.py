@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.batches import as_one, first
 from esper.kasmina.executor.passes.compiled import eagerly
 from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -29,7 +29,7 @@ def judge_scores(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
     """One score for each sample of the judging data: float64 [n] on the CPU."""
     # A seed in it, muted and not, would be graphs of their own for a look or two.
     with eagerly(), arm.measured(key, is_evaluation=True):
-        parts = [task.scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
+        parts = [task.scores(task.forward(arm.model, inputs), targets) for inputs, targets in task.judge_batches()]
     return torch.cat(parts).double().cpu()
 
 
@@ -103,7 +103,9 @@ def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int
 def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, Tensor]:
     """For each sample of the judging data its score and the share of it that was clipped: float64 [n] on the device."""
     with arm.measured(key, is_evaluation=True):
-        parts = [task.clipped_scores(arm.model(inputs), targets) for inputs, targets in task.judge_batches()]
+        parts = [
+            task.clipped_scores(task.forward(arm.model, inputs), targets) for inputs, targets in task.judge_batches()
+        ]
     scores, clipped = (torch.cat(part).double() for part in zip(*parts, strict=True))
     return scores, clipped
 
@@ -124,12 +126,12 @@ def probe(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> ProbeResul
 
 def interference(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> float | None:
     """Cosine between the host's gradients with and without the seed, on a few samples; None where one is zero."""
-    inputs, targets = (part[:GRADIENT_SAMPLES] for part in next(iter(task.judge_batches())))
+    inputs, targets = first(next(iter(task.judge_batches())), GRADIENT_SAMPLES)
     parameters = arm.host_parameters()
 
     def of_now() -> list[Tensor]:
         with side_pass(arm.modules, key=key, training=False), torch.enable_grad():
-            loss = task.loss(arm.model(inputs), targets)
+            loss = task.loss(task.forward(arm.model, inputs), targets)
             found = gradients(loss, parameters, arm.modules)
         pairs = zip(found, parameters, strict=True)
         return [torch.zeros_like(p).double() if g is None else g.double() for g, p in pairs]
@@ -145,10 +147,8 @@ def interference(arm: TrainingArm, graft: Graft, task: Task, *, key: int) -> flo
 def probe_outputs(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
     """The network's outputs for the probe batch, in eval mode; float64 on the CPU."""
     with arm.measured(key):
-        outputs = arm.model(task.probe_inputs())
-    if not isinstance(outputs, Tensor):
-        raise ConfigError("model", type(arm.model).__name__, f"returns {type(outputs).__name__}, expected one tensor")
-    return outputs.double().cpu()
+        outputs = task.forward(arm.model, task.probe_inputs())
+    return as_one(outputs, type(arm.model).__name__).double().cpu()
 
 
 def _mismatch(arm: TrainingArm, graft: Graft, task: Task, key: int) -> str:

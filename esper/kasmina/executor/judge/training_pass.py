@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.kasmina.executor.graft.arm import TrainingArm
+from esper.kasmina.executor.passes.batches import Batch, first, samples_in
 from esper.kasmina.executor.passes.forms import is_writable
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
@@ -29,7 +30,7 @@ class TrainingPass:
 
 def try_training(arm: TrainingArm, task: Task, *, key: int) -> TrainingPass:
     """One pass over a few judging samples. Raises whatever the host raises."""
-    inputs, targets = _some(*next(iter(task.judge_batches())))
+    inputs, targets = _some(next(iter(task.judge_batches())))
     wanted = {name: parameter for name, parameter in arm.model.named_parameters() if parameter.requires_grad}
     parameters = list({id(p): p for module in arm.modules for p in module.parameters()}.values())
     values = [(p, p.detach().clone()) for p in parameters if not nn.parameter.is_lazy(p) and is_writable(p)]
@@ -38,9 +39,9 @@ def try_training(arm: TrainingArm, task: Task, *, key: int) -> TrainingPass:
         try:
             _set_gradients(parameters, [None] * len(parameters))
             with torch.enable_grad():
-                task.loss(arm.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+                task.loss(task.forward(arm.model, inputs), targets).backward()  # type: ignore[no-untyped-call]
             reached = frozenset(name for name, parameter in wanted.items() if parameter.grad is not None)
-            return TrainingPass(reached, len(inputs))
+            return TrainingPass(reached, samples_in(inputs))
         finally:
             _set_gradients(parameters, before)
             with torch.no_grad():
@@ -48,10 +49,9 @@ def try_training(arm: TrainingArm, task: Task, *, key: int) -> TrainingPass:
                     parameter.copy_(value)
 
 
-def _some(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _some(batch: Batch) -> Batch:
     """A few samples, a power of two: hosts that pair or group their samples want no remainder."""
-    rows = 1 << (min(SAMPLES, len(inputs)).bit_length() - 1)
-    return inputs[:rows], targets[:rows]
+    return first(batch, 1 << (min(SAMPLES, samples_in(batch[0])).bit_length() - 1))
 
 
 def _set_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:

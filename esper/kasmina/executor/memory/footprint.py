@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.memory.meter import Meter
 from esper.kasmina.executor.memory.parked import bytes_of, optimizer_tensors
+from esper.kasmina.executor.passes.batches import Batch, as_one, first, samples_in
 from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
@@ -27,7 +28,6 @@ SAMPLES = (2, 4)
 LEAST_FACTOR, MOST_FACTOR = 0.5, 4.0
 """Beyond these a measured step is taken for something else than the pass that was foreseen."""
 
-Batch = tuple[Tensor, Tensor]
 Precision = Callable[[], AbstractContextManager[object]]
 
 
@@ -113,13 +113,10 @@ def step_bytes(
 
     Raises whatever the host raises.
     """
-    inputs, targets = next(iter(task.judge_batches()))
-    sizes = [samples] if samples <= SAMPLES[-1] else [min(size, len(inputs)) for size in SAMPLES]
+    batch = next(iter(task.judge_batches()))
+    sizes = [samples] if samples <= SAMPLES[-1] else [min(size, samples_in(batch[0])) for size in SAMPLES]
     series, blocks = zip(
-        *(
-            _measured(arm, task, (inputs[:size], targets[:size]), key=key, block=block, precision=precision)
-            for size in sizes
-        ),
+        *(_measured(arm, task, first(batch, size), key=key, block=block, precision=precision) for size in sizes),
         strict=True,
     )
     peak, fixed = _drawn_on(series, sizes, samples, kept=kept)
@@ -147,11 +144,11 @@ def evaluation_bytes(arm: TrainingArm, task: Task, *, key: int, precision: Preci
     """What one judging batch holds at its peak, or the probe batch, which runs in full precision; and their samples."""
     inputs, targets = next(iter(task.judge_batches()))
     with arm.measured(key), precision(), Meter() as judging:
-        task.clipped_scores(arm.model(inputs), targets)
+        task.clipped_scores(task.forward(arm.model, inputs), targets)
     probe = task.probe_inputs()
     with arm.measured(key), Meter() as probing:
-        arm.model(probe).double()
-    return max(judging.peak_bytes, probing.peak_bytes), len(inputs) + len(probe)
+        as_one(task.forward(arm.model, probe), type(arm.model).__name__).double()
+    return max(judging.peak_bytes, probing.peak_bytes), samples_in(inputs) + samples_in(probe)
 
 
 def _measured(
@@ -172,7 +169,7 @@ def _measured(
     try:
         with side_pass(arm.modules, key=key, training=None), torch.enable_grad(), meter:
             with precision():
-                outputs = arm.model(inputs)
+                outputs = task.forward(arm.model, inputs)
                 loss = task.loss(outputs, targets)
             gradients(loss, parameters, arm.modules)
     finally:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from esper.kasmina.executor.passes.batches import Batch, called
 from esper.leyline import TaskType
 
 
@@ -17,21 +18,25 @@ class Task(Protocol):
     def type(self) -> TaskType:
         """Kind of task; a language model's seeds must not look ahead."""
 
-    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+    def forward(self, model: nn.Module, inputs: Any) -> Any:
+        """The model's outputs."""
+        return called(model, inputs)
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
         """Mean training loss of a batch."""
 
-    def scores(self, outputs: Any, targets: Tensor) -> Tensor:
+    def scores(self, outputs: Any, targets: Any) -> Tensor:
         """One bounded score for each sample, lower is better: [n]."""
 
-    def clipped_scores(self, outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def clipped_scores(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """The same scores, and the share of each sample's tokens whose loss was clipped: [n], [n]."""
 
     @property
     def judge_documents(self) -> Tensor | None:
         """The document that each judging sample is of, on the CPU: [n]; None where samples are independent."""
 
-    def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+    def judge_batches(self) -> Iterable[Batch]:
         """The judging data in a fixed order, on the model's device."""
 
-    def probe_inputs(self) -> Tensor:
+    def probe_inputs(self) -> Any:
         """A small batch that shows shapes and checks grafts, on the model's device."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from esper.kasmina.executor.passes.batches import Forward, called, leaves
 from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -32,12 +35,16 @@ class ForwardTrace:
 
     visits: dict[str, Visit]
     repeated: frozenset[str]
+    read_elsewhere: frozenset[str] = frozenset()
+    """Names of parameters that something else than their own module's call computes with."""
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(self.visits.values())
 
 
-def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module] = ()) -> ForwardTrace:
+def trace_forward(
+    model: nn.Module, inputs: Any, *, seeds: Sequence[nn.Module] = (), forward: Forward = called
+) -> ForwardTrace:
     """Runs the model, with its seeds, once in eval mode and records every named submodule's call."""
     visits: dict[str, Visit] = {}
     repeated: set[str] = set()
@@ -58,15 +65,15 @@ def trace_forward(model: nn.Module, inputs: Tensor, *, seeds: Sequence[nn.Module
         for path, module in _tappable(model)
     ]
     try:
-        with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad():
-            model(inputs)
+        with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad(), _reads(model) as read:
+            forward(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return ForwardTrace(visits, frozenset(repeated))
+    return ForwardTrace(visits, frozenset(repeated), frozenset(read))
 
 
-def rerun_order(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
+def rerun_order(model: nn.Module, inputs: Any, *, forward: Forward = called) -> tuple[str, ...]:
     """The submodules that re-entrant activation checkpoints run again in backward, in that order; mostly none."""
     order: list[str] = []
 
@@ -79,9 +86,9 @@ def rerun_order(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
     ]
     try:
         with side_pass([model], key=draw_key("trace"), training=False), torch.enable_grad():
-            outputs = model(inputs)
-            if isinstance(outputs, Tensor) and is_reentrant(outputs):
-                gradients(outputs.float().sum(), list(model.parameters()), [model])
+            sums = [outputs.float().sum() for outputs in leaves(forward(model, inputs)) if is_reentrant(outputs)]
+            if sums:
+                gradients(sum(sums[1:], sums[0]), list(model.parameters()), [model])
     finally:
         for handle in handles:
             handle.remove()
@@ -98,6 +105,46 @@ def _tappable(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The named submodules that take hooks: all but compiled scripts."""
     parts = [(path, module) for path, module in model.named_modules() if path]
     return [(path, module) for path, module in parts if not isinstance(module, torch.jit.ScriptModule)]
+
+
+@contextmanager
+def _reads(model: nn.Module) -> Iterator[set[str]]:
+    """Collects the parameters that functions compute with while no module that owns them is at work."""
+    owners: dict[int, dict[str, nn.Module]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), {})[f"{path}.{name}".removeprefix(".")] = module
+    at_work: list[nn.Module] = []
+    watched = [module for _, module in _tappable(model) if next(module.parameters(recurse=False), None) is not None]
+    handles = [module.register_forward_pre_hook(lambda module, _: at_work.append(module)) for module in watched]
+    handles += [
+        module.register_forward_hook(lambda module, *_: at_work.remove(module), always_call=True) for module in watched
+    ]
+    elsewhere: set[str] = set()
+    try:
+        with _WatchedReads(owners, at_work, elsewhere):
+            yield elsewhere
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _WatchedReads(TorchFunctionMode):
+    def __init__(
+        self, owners: Mapping[int, Mapping[str, nn.Module]], at_work: Sequence[nn.Module], elsewhere: set[str]
+    ) -> None:
+        super().__init__()
+        self._owners, self._at_work, self._elsewhere = owners, at_work, elsewhere
+
+    def __torch_function__(self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        # What asks for a size or a type alone follows when these change.
+        if next(leaves(result), None) is not None:
+            for value in leaves((args, kwargs)):
+                owners = self._owners.get(id(value), {})
+                if owners and not any(module in self._at_work for module in owners.values()):
+                    self._elsewhere.update(owners)
+        return result
 
 
 def submodule_specs(model: nn.Module, trace: ForwardTrace) -> list[SubmoduleSpec]:

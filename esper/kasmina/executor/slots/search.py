@@ -10,16 +10,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit
-from esper.kasmina.executor.slots.between import CallStep
+from esper.kasmina.executor.slots.between import CallStep, ModuleStep
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
     features_in,
     features_out,
+    is_batch_norm,
     is_convolution,
     is_width_layer,
     reshape_obstacle,
@@ -50,6 +52,10 @@ def find_slots(
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
+    if not chosen and isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(
+            "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
+        )
     if not chosen:
         why = f"; not looked into: {'; '.join(unseen)}" if unseen else ""
         raise ConfigError(
@@ -80,6 +86,7 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     spans = [_span(model, trace, path) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
+    found = {slot_id: _unless_read_elsewhere(trace, slot) for slot_id, slot in found.items()}
     in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
     return in_order, found_paths.untraced
 
@@ -110,8 +117,19 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         write_positions=_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
+        obstacle=path.obstacle or _obstacle(model, path),
     )
+
+
+def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot) -> Slot:
+    """The slot; a span whose layers' weights something else computes with is not to be folded."""
+    read = [
+        name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in (slot.read_path, slot.write_path)
+    ]
+    if not slot.is_span or slot.obstacle or not read:
+        return slot
+    path, _, name = read[0].rpartition(".")
+    return replace(slot, obstacle=f"something else than {path} computes with its {name}")
 
 
 def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | None:
@@ -199,6 +217,23 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
         between=(CallStep(nn.functional.relu),),
         obstacle=f"what lies between {read_path} and {write_path} could not be proven to be per channel",
     )
+
+
+def _obstacle(model: nn.Module, path: SpanPath) -> str:
+    """Why the layers at both ends, or a norm between them, can't be widened; empty if they can."""
+    norms = [step.path for step in path.steps if isinstance(step, ModuleStep)]
+    ends = [_layer_obstacle(model, place) for place in (path.read_path, path.write_path)]
+    found = [*ends, *(_norm_obstacle(place, model.get_submodule(place), model) for place in norms)]
+    return next(filter(None, found), "")
+
+
+def _norm_obstacle(path: str, norm: nn.Module, model: nn.Module) -> str:
+    """A seed's BatchNorm gathers statistics and learns; one that doesn't can't take it in."""
+    if not is_batch_norm(norm):
+        return ""
+    if any(not parameter.requires_grad for parameter in norm.parameters()):
+        return f"{path} is frozen"
+    return f"{path} is in eval mode" if model.training and not norm.training else ""
 
 
 def _layer_obstacle(model: nn.Module, path: str) -> str:

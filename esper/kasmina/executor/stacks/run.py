@@ -5,7 +5,7 @@ Experts beside each other are equal blocks too, but none reads its neighbour: su
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
+from esper.kasmina.executor.passes.batches import Forward, called
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.stacks.equal import difference
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 PREFIX = "stack:"
+OWN_WEIGHTS = "a run needs blocks with weights of their own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,30 @@ class Refusal:
     reason: str
 
 
-def find_runs(model: nn.Module, inputs: Tensor) -> tuple[list[Run], list[Refusal]]:
+def find_runs(model: nn.Module, inputs: Any, *, forward: Forward = called) -> tuple[list[Run], list[Refusal]]:
     """The longest run of each container that has one, in the model's order, and the lists that are none.
 
-    One pass over `inputs` in eval mode shows which block reads which; it leaves no trace.
+    One pass over `inputs` in eval mode shows which block reads which; it leaves no trace. A block outside of lists that
+    runs several times, as ALBERT's do, is refused as well.
     """
     containers = {path: blocks_of(model, path) for path, module in model.named_modules() if _is_list_of_blocks(module)}
-    if not containers:
+    singles = _single_blocks(model, containers)
+    if not containers and not singles:
         return [], []
     quietly = side_pass([model], key=draw_key("stacks"), training=False)
-    with _watched(containers) as passed, quietly, torch.no_grad():
-        model(inputs)
+    with _watched(containers, singles) as passed, quietly, torch.no_grad():
+        forward(model, inputs)
     found = [_longest(path, blocks, passed) for path, blocks in containers.items()]
     runs = [run for run in found if isinstance(run, Run)]
     outer = [run for run in runs if not any(run.path.startswith(f"{other.path}.") for other in runs)]
-    return outer, [refusal for refusal in found if isinstance(refusal, Refusal) and refusal.path]
+    refused = [refusal for refusal in found if isinstance(refusal, Refusal) and refusal.path]
+    return outer, [*refused, *_used_again(singles, passed)]
 
 
-def named_run(model: nn.Module, inputs: Tensor, name: str) -> Run:
+def named_run(model: nn.Module, inputs: Any, name: str, *, forward: Forward = called) -> Run:
     """The run that a user names, `stack:PATH`. Raises ConfigError with the reason where it is none."""
     path = name.removeprefix(PREFIX)
-    runs, refusals = find_runs(model, inputs)
+    runs, refusals = find_runs(model, inputs, forward=forward)
     for run in runs:
         if run.path == path:
             return run
@@ -100,7 +105,9 @@ class _Passage:
 
 
 @contextmanager
-def _watched(containers: dict[str, list[nn.Module]]) -> Iterator[dict[nn.Module, _Passage]]:
+def _watched(
+    containers: dict[str, list[nn.Module]], singles: dict[str, nn.Module]
+) -> Iterator[dict[nn.Module, _Passage]]:
     passed: dict[nn.Module, _Passage] = {}
     kept: list[Any] = []  # an identity is good only while its object lives
 
@@ -111,8 +118,12 @@ def _watched(containers: dict[str, list[nn.Module]]) -> Iterator[dict[nn.Module,
         passage.order = len(kept)
         passage.read, passage.gave = id(_leading((*arguments, *options.values()))), id(_leading(output))
 
+    def count(module: nn.Module, *_: object) -> None:
+        passed.setdefault(module, _Passage()).calls += 1
+
     blocks = {block for children in containers.values() for block in children}
     handles = [block.register_forward_hook(note, with_kwargs=True) for block in blocks]
+    handles += [block.register_forward_hook(count) for block in singles.values()]
     try:
         yield passed
     finally:
@@ -139,8 +150,26 @@ def _longest(path: str, blocks: list[nn.Module], passed: dict[nn.Module, _Passag
             start = index + 1
     if best.depth >= 2:
         return best if path and _is_trained(blocks[best.start : best.stop]) else _unusable(best)
-    reason = f"blocks 0 and 1 {joints[0]}" if joints else "it has one block, a run needs two"
-    return Refusal(path, reason)
+    return Refusal(path, f"blocks 0 and 1 {joints[0]}" if joints else _alone(blocks[0], passed))
+
+
+def _alone(block: nn.Module, passed: dict[nn.Module, _Passage]) -> str:
+    passage = passed.get(block, _Passage())
+    return f"its one block {_again(passage)}" if passage.calls > 1 else "it has one block, a run needs two"
+
+
+def _again(passage: _Passage) -> str:
+    return f"runs {passage.calls} times in a forward pass with the same weights; {OWN_WEIGHTS}"
+
+
+def _used_again(singles: dict[str, nn.Module], passed: dict[nn.Module, _Passage]) -> list[Refusal]:
+    """Blocks that run several times in a pass, without those inside of others that do."""
+    found: list[Refusal] = []
+    for path, block in singles.items():
+        passage = passed.get(block, _Passage())
+        if passage.calls > 1 and not any(path.startswith(f"{outer.path}.") for outer in found):
+            found.append(Refusal(path, f"it {_again(passage)}"))
+    return found
 
 
 def _unusable(run: Run) -> Refusal:
@@ -156,8 +185,10 @@ def _is_trained(blocks: list[nn.Module]) -> bool:
 
 def _joint(left: nn.Module, right: nn.Module, passed: dict[nn.Module, _Passage]) -> str:
     """Why two neighbours are no run, or nothing."""
-    if left is right or {id(p) for p in left.parameters()} & {id(p) for p in right.parameters()}:
-        return "share parameters"
+    if left is right:
+        return f"are one block, which {_again(passed.get(left, _Passage()))}"
+    if {id(p) for p in left.parameters()} & {id(p) for p in right.parameters()}:
+        return f"share parameters; {OWN_WEIGHTS}"
     if found := difference(left, right):
         return f"differ in {found}"
     before, after = passed.get(left), passed.get(right)
@@ -173,3 +204,13 @@ def _is_list_of_blocks(module: nn.Module) -> bool:
     names = list(module._modules)
     has_blocks = any(next(child.children(), None) is not None for child in module.children())
     return has_blocks and names == [str(index) for index in range(len(names))]
+
+
+def _single_blocks(model: nn.Module, containers: Iterable[str]) -> dict[str, nn.Module]:
+    """Trained modules of more than one layer, outside of lists of blocks."""
+    lists = tuple(path and f"{path}." for path in containers)
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if path and not f"{path}.".startswith(lists) and next(module.children(), None) and _is_trained([module])
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.files import named
+from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.page import forks, plots
 from esper.tolaria.record.page.curves import SMOOTHING, Curves, curves
 from esper.tolaria.record.page.drawing import of_kind
@@ -63,6 +64,7 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     found = curves(events, smoothing)
     sections = [
         _cards(summary),
+        _missed_depth(summary),
         _plot(plots.loss_with_seeds(events, found), _how_drawn(found, smoothing)),
         _plot(forks.forks(found), FORKS),
         _section("Seeds", _seed_table(summary)),
@@ -106,6 +108,11 @@ def _how_drawn(found: Curves, smoothing: float) -> str:
     )
 
 
+def _missed_depth(summary: Record) -> str | None:
+    told = missed(summary)
+    return None if told is None else f'<p class="bad">{html.escape(told)}</p>'
+
+
 def _cards(summary: Record) -> str:
     growth = summary["growth"]
     cards = [
@@ -113,6 +120,7 @@ def _cards(summary: Record) -> str:
         *((f"{value:.4g}", f"test {name}") for name, value in summary.get("test_metrics", {}).items()),
         (_percent(summary.get("host_test_accuracy")), "same host, never grown"),
         (f"{summary['host_parameters']:,} → {summary['final_parameters']:,}", "parameters"),
+        *((grown.partition(" ")[2], grown.partition(" ")[0]) for grown in became(summary)),
         (f"{growth['germinated']} / {growth['judged']} / {growth['kept']}", "germinated / judged / kept"),
         (f"{summary['training_macs'] / 1e6:,.0f} M", f"training MACs, {_growth_share(summary):.0%} of them for growth"),
         (f"{summary['step_ms']['p50']:.2f} ms", f"median step (p95 {summary['step_ms']['p95']:.2f} ms)"),

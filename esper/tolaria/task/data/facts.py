@@ -63,7 +63,7 @@ def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:
     `is_guessed` says that the task is the data's, not named in the settings: then it may be meant otherwise.
     """
     is_regression = splits.task == TaskType.TASK_TYPE_REGRESSION
-    found = [*_of_inputs(splits), *(_of_numbers(splits) if is_regression else ())]
+    found = [*splits.doubts, *_of_inputs(splits), *(_of_numbers(splits) if is_regression else ())]
     if splits.left_out:
         found.append(f"samples left out because no target of theirs counts: {splits.left_out:,}")
     if splits.has_numbered_classes:

@@ -121,6 +121,8 @@ class Splits:
     """Of a classification; another is told by the targets where they can't be meant otherwise."""
     left_out: int = 0
     """Samples that had no target that counts, and are in no set."""
+    doubts: tuple[str, ...] = ()
+    """What of the source itself a person should look at before the run, a line each."""
 
     def __post_init__(self) -> None:
         form = _FORMS.get(self.task)

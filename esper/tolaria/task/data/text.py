@@ -2,7 +2,8 @@
 
 Every file is a document, and is read once, however many names and links lead to it: a second copy could be learned
 from while the first is held out. A single file is divided by a mark, if one is given, or else into equal stretches.
-Several files are packed into one temporary file; names with a leading dot and folders behind links are left out.
+Several files are packed into one temporary file; names with a leading dot and folders behind links are left out, and
+so are files that hold a zero byte, which are no text and are told.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import IO
@@ -26,6 +29,8 @@ from esper.tolaria.task.data.token_file import TokenFile
 
 VOCABULARY = 256
 BYTE = np.dtype(np.uint8)
+NAMES_TOLD = 5
+TEXT_WANTED = "give a file with text in it, or a folder of such"
 
 
 class Text:
@@ -38,27 +43,30 @@ class Text:
         self._mark = mark
 
     def splits(self, seed: int) -> Splits:
-        return split_by_document(self._corpus(), self._context, self._held_out, seed)
-
-    def _corpus(self) -> Corpus:
         name = f"text:{self._place}"
         files = found_files(self._place)
-        file, starts = _opened(files)
-        with file:
-            tokens = TokenFile(file, name, BYTE)
-        if (nul := next(_places(tokens, b"\0"), None)) is not None:
-            culprit = files[int(np.searchsorted(starts, nul, side="right")) - 1]
-            remedy = "holds a zero byte, so it is no text; leave it out by a pattern, such as text:'FOLDER/**/*.py'"
-            raise ConfigError("data", str(culprit), remedy)
-        if self._mark is not None:
-            pattern = self._mark.encode()
-            inner = np.fromiter((place + len(pattern) for place in _places(tokens, pattern)), dtype=np.int64)
-            inner = inner[inner < len(tokens)]
-            if not len(inner):
-                raise ConfigError("document_mark", self._mark, f"divides nothing: it stands nowhere inside {name}")
-            starts = np.union1d(starts, inner)
-        starts = with_stretches(starts, len(tokens), self._context)
-        return Corpus(name=name, tokens=tokens, starts=starts, vocabulary=VOCABULARY)
+        packed = _opened(files)
+        with packed.file:
+            tokens = TokenFile(packed.file, name, BYTE)
+        if len(packed.skipped) == len(files):
+            raise ConfigError("data", name, f"holds no text: {_no_text(files)}; {TEXT_WANTED}")
+        starts = with_stretches(self._documents(tokens, packed.starts), len(tokens), self._context)
+        corpus = Corpus(name=name, tokens=tokens, starts=starts, vocabulary=VOCABULARY)
+        splits = split_by_document(corpus, self._context, self._held_out, seed)
+        return replace(splits, doubts=(f"skipped {_no_text(packed.skipped)}",) if packed.skipped else ())
+
+    def _documents(self, tokens: TokenFile, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where documents begin: with each file, and behind each mark."""
+        if self._mark is None:
+            return starts
+        pattern = self._mark.encode()
+        inner = np.fromiter((place + len(pattern) for place in _places(tokens, pattern)), dtype=np.int64)
+        inner = inner[inner < len(tokens)]
+        if not len(inner):
+            raise ConfigError(
+                "document_mark", self._mark, f"divides nothing: it stands nowhere inside text:{self._place}"
+            )
+        return np.union1d(starts, inner)
 
 
 def found_files(place: str) -> list[Path]:
@@ -81,7 +89,7 @@ def found_files(place: str) -> list[Path]:
         raise _unreadable(error) from error
     if not filled:
         what = "is an empty file" if path.is_file() else f"holds no text: {len(paths)} files, all empty"
-        raise ConfigError("data", f"text:{place}", f"{what}; give a file with text in it, or a folder of such")
+        raise ConfigError("data", f"text:{place}", f"{what}; {TEXT_WANTED}")
     return filled
 
 
@@ -124,21 +132,48 @@ def _folders(folder: Path) -> Iterator[tuple[str, list[str]]]:
         yield parent, names
 
 
-def _opened(files: Sequence[Path]) -> tuple[IO[bytes], NDArray[np.int64]]:
-    """One file with the bytes of all, and where each begins in it."""
-    starts: list[int] = []
+@dataclass(kw_only=True, slots=True)
+class _Packed:
+    """Files in one: where each begins, and which were left out because they are no text."""
+
+    file: IO[bytes]
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    skipped: list[Path] = field(default_factory=list)
+
+
+def _opened(files: Sequence[Path]) -> _Packed:
+    """One file with the bytes of all that are text; a single file stays where it is, text or not."""
     try:
         if len(files) == 1:
-            return files[0].open("rb"), np.zeros(1, dtype=np.int64)
-        packed = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+            single = files[0].open("rb")
+            return _Packed(file=single, skipped=[] if _is_text(single) else list(files))
+        packed = _Packed(file=tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+        starts: list[int] = []
         for path in files:
-            starts.append(packed.tell())
             with path.open("rb") as file:
-                shutil.copyfileobj(file, packed)
-        packed.flush()
+                if not _is_text(file):
+                    packed.skipped.append(path)
+                    continue
+                file.seek(0)
+                starts.append(packed.file.tell())
+                shutil.copyfileobj(file, packed.file)
+        packed.file.flush()
     except OSError as error:
         raise _unreadable(error) from error
-    return packed, np.array(starts, dtype=np.int64)
+    packed.starts = np.array(starts, dtype=np.int64)
+    return packed
+
+
+def _is_text(file: IO[bytes]) -> bool:
+    """Whether no byte is zero: texts have none, other files all but always."""
+    return all(b"\0" not in chunk for chunk in iter(partial(file.read, CHUNK), b""))
+
+
+def _no_text(files: Sequence[Path]) -> str:
+    """How many files are no text, and the first of their names."""
+    names = [*map(str, files[:NAMES_TOLD]), *([f"{len(files) - NAMES_TOLD:,} more"] if len(files) > NAMES_TOLD else ())]
+    count = "1 file that isn't" if len(files) == 1 else f"{len(files):,} files that aren't"
+    return f"{count} text (zero bytes in it): {', '.join(names)}"
 
 
 def _unreadable(error: OSError) -> ConfigError:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from esper.kasmina.executor import Collected, ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.judge.training_pass import try_training
+from esper.kasmina.executor.passes.batches import called
 from esper.leyline import (
     BlendConfig,
     BlendMode,
@@ -45,6 +46,7 @@ class ToyTask:
 
     type = TaskType.TASK_TYPE_CLASSIFICATION
     judge_documents = None
+    forward = staticmethod(called)
 
     def __init__(self, shape: tuple[int, ...], *, dtype: torch.dtype = torch.float32) -> None:
         generator = torch.Generator().manual_seed(11)
@@ -81,6 +83,7 @@ class TokenTask:
 
     type = TaskType.TASK_TYPE_LANGUAGE_MODEL
     judge_documents = None
+    forward = staticmethod(called)
 
     def __init__(self) -> None:
         self.tokens = torch.randint(0, 7, (48, 9), generator=torch.Generator().manual_seed(3)).to(DEVICE)
@@ -372,7 +375,7 @@ class Rig:
             seed_all(1000 + self.step)
             arm.model.train()
             arm.optimizer.zero_grad(set_to_none=True)
-            self.task.loss(arm.model(inputs), targets).backward()
+            self.task.loss(self.task.forward(arm.model, inputs), targets).backward()
             if index == 0:
                 self.executor.after_backward()
             arm.optimizer.step()

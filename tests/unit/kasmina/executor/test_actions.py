@@ -261,9 +261,14 @@ class TwoOutputs(nn.Module):
         return self.fc2(hidden), hidden
 
 
-def test_a_host_that_returns_several_tensors_is_told_so(rig_of, toy_task):
-    with pytest.raises(ConfigError, match=r"TwoOutputs.*returns tuple, expected one tensor"):
-        rig_of(TwoOutputs(), toy_task)
+class Wordy(TwoOutputs):
+    def forward(self, x: Tensor) -> str:
+        return str(super().forward(x))
+
+
+def test_a_host_that_returns_no_tensor_is_told_so(rig_of, toy_task):
+    with pytest.raises(ConfigError, match=r"Wordy.*returns str, expected a tensor"):
+        rig_of(Wordy(), toy_task)
 
 
 def test_an_unknown_directive_kind_is_reported_as_failed(rig):

@@ -79,3 +79,9 @@ def test_a_program_knows_nothing_of_the_code_that_it_came_from() -> None:
 
 def test_an_error_without_words_is_told_by_its_name() -> None:
     assert in_words(AssertionError()) == "AssertionError: "
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_part_that_is_a_compiled_script_is_named() -> None:
+    host = nn.Sequential(nn.Linear(4, 3), torch.jit.script(nn.Sequential(nn.Linear(3, 2)))).eval()
+    assert traced(host, EXAMPLE) == (None, "1 is a compiled script (torch.jit)")

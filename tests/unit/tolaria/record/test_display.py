@@ -124,6 +124,16 @@ def test_the_last_lines_say_how_deep_the_network_became() -> None:
     assert line.endswith("502 -> 1,270 parameters, stack:encoder 2 -> 4 blocks, stack:decoder 3 -> 5 blocks")
 
 
+def test_the_last_lines_say_why_a_wanted_depth_was_not_reached() -> None:
+    missed = {"wanted": 8, "got": {"stack:encoder": 4}, "reason": "s2 was culled: look 2: z = 0.31 against 2.71"}
+    line = "wanted depth 8, got 4: s2 was culled: look 2: z = 0.31 against 2.71"
+    assert closing({**SUMMARY, "depth_shortfall": missed}).splitlines()[2] == line
+    several = {**missed, "got": {"stack:encoder": 4, "stack:decoder": 2}}
+    assert "wanted depth 8, got 4 in stack:encoder, 2 in stack:decoder: s2" in closing(
+        {**SUMMARY, "depth_shortfall": several}
+    )
+
+
 def test_a_plain_line_comes_every_five_seconds_with_the_newest_figures() -> None:
     clock = ManualClock()
     display, stream = plain(clock)

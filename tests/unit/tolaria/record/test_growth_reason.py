@@ -77,6 +77,18 @@ def test_a_pause_whose_order_was_not_heard_is_told_all_the_same() -> None:
     assert told(why)[0] == "SATURATED"
 
 
+def test_what_held_before_too_little_was_left_is_kept_through_a_checkpoint() -> None:
+    why, again = GrowthReason(), GrowthReason()
+    why.note(decided(R.DECISION_REASON_BUDGET, "max_parameters is 9"), 10)
+    why.note(decided(R.DECISION_REASON_TOO_LATE, "5 steps are left"), 20)
+    again.load_state_dict(json.loads(json.dumps(why.state_dict())))
+    assert again.before_late is not None
+    assert again.before_late.in_words() == "budget: max_parameters is 9"
+    assert told(again)[0] == "TOO_LATE"
+    again.forget(next_packet=3)
+    assert again.before_late is None
+
+
 def test_where_no_policy_decides_growth_is_off() -> None:
     why = GrowthReason()
     why.note(PacketResult(packet_index=0), 10)

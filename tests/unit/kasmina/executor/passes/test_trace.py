@@ -34,3 +34,27 @@ def test_specs_list_modules_with_parameters_in_forward_order():
     ]
     assert list(specs[0].output_shape) == [5]
     assert specs[0].dtype == "float32"
+
+
+class Borrowing(nn.Module):
+    """Three layers, of which one's weight is used by a function and another's only asked for its form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc3(self.fc2(self.fc1(x)).to(self.fc2.weight.dtype).view(-1, self.fc2.weight.shape[0]))
+        return nn.functional.linear(x, self.fc1.weight)
+
+
+def test_a_weight_that_something_else_computes_with_is_told_and_one_that_is_asked_for_its_form_is_not():
+    model = Borrowing()
+    assert trace_forward(model, torch.randn(2, 4)).read_elsewhere == {"fc1.weight"}
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+
+
+def test_layers_of_one_weight_read_it_each_by_themselves():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    assert trace_forward(model, torch.randn(2, 4)).read_elsewhere == set()

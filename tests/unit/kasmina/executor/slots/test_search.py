@@ -124,3 +124,29 @@ def test_tied_grouped_parametrised_and_frozen_layers_say_why_they_cannot_fold():
     assert "parametrised" in slots_of(normed, torch.randn(3, 4))["span_linear:0-2"].obstacle
     frozen = nn.Sequential(nn.Linear(4, 6).requires_grad_(False), nn.ReLU(), nn.Linear(6, 2))
     assert "frozen" in slots_of(frozen, torch.randn(3, 4))["span_linear:0-2"].obstacle
+
+
+class TiedByCall(nn.Module):
+    """Its last product is made with the first layer's weight, which no layer but the first holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(x)))))
+        return nn.functional.linear(x, self.fc1.weight.t())
+
+
+def test_a_weight_that_a_function_computes_with_is_not_widened():
+    slots = slots_of(TiedByCall(), torch.randn(2, 4))
+    assert slots["span_linear:fc1-fc2"].obstacle == "something else than fc1 computes with its weight"
+    assert slots["span_linear:fc2-fc3"].obstacle == ""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compiler", [torch.jit.script, lambda host: torch.jit.trace(host, torch.randn(2, 4))])
+def test_a_compiled_script_is_refused_with_what_to_give_instead(compiler):
+    host = compiler(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
+    with pytest.raises(ConfigError, match="is a compiled script, inside which nothing grows; give the module it is of"):
+        slots_of(host, torch.randn(2, 4))

@@ -50,6 +50,23 @@ def decoder(depth: int = 3) -> Decoder:
     return Decoder([Block(config, index) for index in range(depth)], config)
 
 
+class Shared(nn.Module):
+    """One block that runs four times, as ALBERT has it: by itself, or in a list of one."""
+
+    def __init__(self, *, grouped: bool) -> None:
+        super().__init__()
+        block = Block(Config(4), 0)
+        if grouped:
+            self.layers = nn.ModuleList([block])
+        else:
+            self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(4):
+            x = (self.layers[0] if hasattr(self, "layers") else self.block)(x)[0]
+        return x
+
+
 class Experts(nn.Module):
     """Equal blocks side by side: each reads the same value."""
 

@@ -8,11 +8,17 @@ from torch import nn
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.stacks.run import Run, find_runs, named_run
-from tests.unit.kasmina.executor.stacks.hosts import Block, Config, Decoder, Experts, ResNet, decoder
+from tests.unit.kasmina.executor.stacks.hosts import Block, Config, Decoder, Experts, ResNet, Shared, decoder
 from tests.unit.tolaria.vision_hosts import resnet, vit
 
 TOKENS = torch.randn(2, 5, 8)
 IMAGES = torch.randn(2, 3, 6, 6)
+
+
+def tied(model: Decoder) -> Decoder:
+    """Its second block's norm is the first one's."""
+    model.layers[1].norm.weight = model.layers[0].norm.weight  # type: ignore[union-attr]
+    return model
 
 
 def test_the_blocks_of_a_decoder_are_a_run() -> None:
@@ -107,14 +113,28 @@ def test_blocks_inside_a_run_are_not_offered_beside_it() -> None:
     [
         (decoder(1), "it has one block, a run needs two"),
         (Decoder([Block(c := Config(2), 0), Block(c, 1, width=4)], c), r"differ in mlp.0.weight: \[16, 8\] .* and \[4"),
-        (Decoder([b := Block(c2 := Config(2), 0), b], c2), "share parameters"),
+        (
+            Decoder([b := Block(c2 := Config(2), 0), b], c2),
+            "0 and 1 are one block, which runs 2 times .* same weights; a",
+        ),
+        (tied(decoder(2)), "blocks 0 and 1 share parameters; a run needs blocks with weights of their own"),
+        (Shared(grouped=True), "its one block runs 4 times in a forward pass with the same weights; a run needs"),
     ],
-    ids=["one block", "unequal widths", "one block twice"],
+    ids=["one block", "unequal widths", "one block twice", "tied", "one block in a list, used again"],
 )
 def test_a_named_list_that_is_no_run_is_refused_with_its_reason(model: nn.Module, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
         named_run(model, TOKENS, "stack:layers")
     assert "\n" not in str(caught.value)
+
+
+def test_a_block_outside_of_lists_that_is_used_again_is_refused_with_its_reason() -> None:
+    runs, refusals = find_runs(Shared(grouped=False), TOKENS)
+    assert runs == []
+    reason = "it runs 4 times in a forward pass with the same weights; a run needs blocks with weights of their own"
+    assert [(refusal.path, refusal.reason) for refusal in refusals] == [("block", reason)]
+    with pytest.raises(ConfigError, match="'stack:block': can't be repeated: it runs 4 times"):
+        named_run(Shared(grouped=False), TOKENS, "stack:block")
 
 
 def test_a_name_that_is_no_list_is_refused_with_the_runs_that_are_there() -> None:

@@ -11,6 +11,7 @@ import pytest
 from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Splits, open_source
+from esper.tolaria.task.data.facts import doubts
 from esper.tolaria.task.data.stream import SHORTEST_STRETCH
 from esper.tolaria.task.data.text import BYTE, _places, found_files
 from esper.tolaria.task.data.token_file import TokenFile
@@ -88,7 +89,13 @@ def test_a_growing_run_may_ask_for_a_larger_judging_set(tmp_path: Path) -> None:
         ({"a": "", "b": ""}, "", {}, "holds no text: 2 files, all empty"),
         ({"a": ""}, "a", {}, "is an empty file"),
         ({"a": "text"}, "*.py", {}, "holds no text: 0 files"),
-        ({"a": "text" * 99, "b": "a\0b" * 99}, "", {}, "zero byte"),
+        ({"a": "a\0b" * 99}, "a", {}, r"holds no text: 1 file that isn't text \(zero bytes in it\): .*/a; give"),
+        (
+            {"a": "a\0b", "b": "\0"},
+            "",
+            {},
+            r"holds no text: 2 files that aren't text \(zero bytes in it\): .*/a, .*/b; give",
+        ),
         ({"a": "text"}, "a", {}, "too little"),
         ({"a": "text" * 99}, "a", {"document_mark": "|"}, "divides nothing"),
         ({"a": "text" * 99 + "|"}, "a", {"document_mark": "|"}, "divides nothing"),
@@ -104,10 +111,25 @@ def test_what_is_no_text_is_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_file_with_a_zero_byte_is_named(tmp_path: Path) -> None:
-    write(tmp_path, {"a": "text" * 99, "b": "a\0b" * 99, "c": "text" * 99})
-    with pytest.raises(ConfigError, match=r"b'.*zero byte"):
-        load(tmp_path)
+def test_files_that_are_no_text_are_left_out_and_told(tmp_path: Path) -> None:
+    texts = {f"{number:02}.txt": f"text {number} " * 40 for number in range(30)}
+    write(tmp_path / "alone", texts)
+    write(tmp_path / "mixed", texts)
+    (tmp_path / "mixed" / "15.png").write_bytes(b"\x89PNG\r\n\0" * 60)
+    (tmp_path / "mixed" / "late.bin").write_bytes(b"x" * 5000 + b"\0")
+    splits = load(tmp_path / "mixed")
+    assert splits.digest() == load(tmp_path / "alone").digest()
+    told = doubts(splits, is_guessed=False)
+    names = ", ".join(str(tmp_path / "mixed" / name) for name in ("15.png", "late.bin"))
+    assert told == [f"skipped 2 files that aren't text (zero bytes in it): {names}"]
+    assert doubts(load(tmp_path / "alone"), is_guessed=False) == []
+
+
+def test_of_many_files_that_are_no_text_the_first_are_named_and_all_counted(tmp_path: Path) -> None:
+    write(tmp_path, {"a.txt": "text " * 400, **{f"{number}.bin": "\0" for number in range(7)}})
+    (told,) = load(tmp_path).doubts
+    assert told.startswith("skipped 7 files that aren't text")
+    assert told.endswith("4.bin, 2 more")
 
 
 def test_a_place_without_a_path_is_refused() -> None:
@@ -156,7 +178,7 @@ def test_a_link_that_leads_nowhere_is_told_with_where_it_leads(tmp_path: Path, p
         load(tmp_path / place)
 
 
-def test_marks_and_zero_bytes_are_found_across_the_pieces_in_which_a_text_is_read(
+def test_marks_are_found_across_the_pieces_in_which_a_text_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = "aa<end>b<end><end>ccc" * 40

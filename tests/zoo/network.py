@@ -1,0 +1,73 @@
+"""One network of the zoo: how it is built, what it is shown, and the random task that it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.leyline import TaskType
+from esper.tolaria.task.data import Split, Splits
+
+CLASSES, TOKENS = 5, 30
+COUNTS = {"train": 64, "judge": 16, "test": 16}
+LABELS, TEXT, VALUES = (
+    TaskType.TASK_TYPE_CLASSIFICATION,
+    TaskType.TASK_TYPE_LANGUAGE_MODEL,
+    TaskType.TASK_TYPE_REGRESSION,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A row of the zoo; also the source of its data, with the sets that it learns from."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    """Of one sample: numbers, or tokens where `reads_tokens`."""
+    task: TaskType = LABELS
+    reads_tokens: bool = False
+    dtype: torch.dtype = torch.float32
+    family: str = ""
+    has_transformers: bool = False
+    """Whether it is one of Hugging Face's."""
+
+    def model(self, shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """The network with weights from torch's generator, as a model's factory is called."""
+        return self.build()
+
+    def splits(self, seed: int) -> Splits:
+        """Small disjoint sets of random samples, with targets that can be learnt."""
+        draw = torch.Generator().manual_seed(seed)
+        teacher = torch.Generator().manual_seed(seed + 1)
+        rows = self._inputs(sum(COUNTS.values()), draw)
+        inputs = rows.split(list(COUNTS.values()))
+        targets = self._targets(rows, teacher).split(list(COUNTS.values()))
+        sets = {name: Split(*pair) for name, pair in zip(COUNTS, zip(inputs, targets, strict=True), strict=True)}
+        outputs = {LABELS: CLASSES, TEXT: TOKENS, VALUES: prod(self.shape)}[self.task]
+        return Splits(**sets, task=self.task, outputs=outputs)
+
+    def _inputs(self, rows: int, draw: torch.Generator) -> Tensor:
+        if self.reads_tokens:
+            return torch.randint(0, TOKENS, (rows, *self.shape), generator=draw)
+        return torch.randn(rows, *self.shape, generator=draw).to(self.dtype)
+
+    def _targets(self, inputs: Tensor, draw: torch.Generator) -> Tensor:
+        if self.task == TEXT:
+            return (7 * inputs + 3) % TOKENS
+        if self.task == VALUES:
+            return inputs.float().tanh()
+        if self.reads_tokens:
+            return inputs[:, 0] % CLASSES
+        weights = torch.randn(inputs[0].numel(), CLASSES, generator=draw)
+        return (inputs.flatten(1).float() @ weights).argmax(1)
+
+
+def of_family(family: str, networks: list[Network], **fields: Any) -> list[Network]:
+    """The networks as those of a family."""
+    return [replace(network, family=family, **fields) for network in networks]

@@ -1,0 +1,92 @@
+"""The zoo's rows as the page of the docs, and the page's rows read back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tests.zoo.row import Row
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "what_grows.md"
+COLUMNS = ("clone", "slots", "graft", "trains", "folds", "module", "stacks", "resume", "export")
+TITLES = ("Network", "Copy", "Slots", "Graft", "Trains", "Folds", "Module", "Stacks", "Resume", "Export")
+FORMATS = {
+    "slots": r"\d+/\d+ \+ \d+ \+ \d+|no",
+    "graft": r"0|\de-\d\d|–",
+    "export": r"program|weights|no|–",
+}
+ANSWER = r"yes|no|–"
+
+HEAD = """# What grows and what does not
+
+{counted} networks, small and with random weights, on the CPU, each through the trainer's own preparation, steps,
+checkpoints and export, with a span, a residual seed and a stack that the executor grafts. `tools/zoo` makes this page;
+networks of `transformers` are those of version {version}.
+
+{grown} of them fold a span or double a run of blocks; {slotless} have no place for a seed and say so in one line.
+
+| Column | Says |
+| --- | --- |
+| Copy | a copy for the twin computes and learns as the network does, and neither reaches the other |
+| Slots | spans that fold / spans found + residual slots + runs of blocks |
+| Graft | largest change of any output when a span's and a residual seed are put in |
+| Trains | the loss falls over {steps} steps with the seed |
+| Folds | a span's seed became part of the layers that it stands beside |
+| Module | a seed stayed as a module of its own |
+| Stacks | a run of blocks was doubled; every copy ran once and got a gradient |
+| Resume | a network built anew goes on from a checkpoint bit for bit: with a graft and its twin, and grown for good |
+| Export | a file that was proven: a program that plain PyTorch loads, or the weights alone |
+
+*–* means that there was nothing to try; why something is *no* stands below the tables.
+"""
+
+
+def written(rows: Iterable[Row], *, version: str, steps: int) -> str:
+    """The page."""
+    rows = list(rows)
+    head = HEAD.format(
+        counted=len(rows),
+        grown=sum(row.is_grown for row in rows),
+        slotless=sum(row.slots == "no" for row in rows),
+        version=version,
+        steps=steps,
+    )
+    families = dict.fromkeys(row.family for row in rows)
+    tables = [_table(family, [row for row in rows if row.family == family]) for family in families]
+    return "\n".join([head, *tables, _reasons(rows)])
+
+
+def read(text: str) -> dict[str, dict[str, str]]:
+    """The cells of every network on a page, by column."""
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == len(TITLES) and cells[0] != TITLES[0] and not set(cells[0]) <= set("- "):
+            found[cells[0]] = dict(zip(COLUMNS, cells[1:], strict=True))
+    return found
+
+
+def misfits(cells: Mapping[str, str]) -> list[str]:
+    """Columns of a row whose text isn't of its column's form."""
+    return [column for column, text in cells.items() if not re.fullmatch(FORMATS.get(column, ANSWER), text)]
+
+
+def cells_of(row: Row) -> dict[str, str]:
+    """A row as it stands on the page."""
+    return {column: str(getattr(row, column)) for column in COLUMNS}
+
+
+def _table(family: str, rows: list[Row]) -> str:
+    lines = [f"## {family[0].upper()}{family[1:]}", "", _line(TITLES), _line("---" for _ in TITLES)]
+    lines += [_line((row.name, *cells_of(row).values())) for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def _reasons(rows: list[Row]) -> str:
+    lines = [f"* **{row.name}**, {column}: {reason}" for row in rows for column, reason in row.notes.items()]
+    return "\n".join(["## Reasons", "", *lines, ""])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

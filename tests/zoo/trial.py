@@ -1,0 +1,154 @@
+"""What a network goes through: the trainer's own preparation, steps, checkpoints and export, the executor's own grafts.
+
+Directives are those of the control plane, given by hand so that every network gets the same: a span that is folded, a
+seed that stays as a module, a run of blocks that is doubled. Nothing here does what the product does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.leyline import DirectiveReport, SeedDirective, SlotKind, SlotSpec
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.export.network import Network as Exportable
+from esper.tolaria.export.writing import Exported, write
+from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.packets import PacketBuilder
+from esper.tolaria.record.observer import Observers
+from esper.tolaria.record.progress import Progress
+from esper.tolaria.record.signals import Signals
+from esper.tolaria.recovery.checkpoint import decode, encode_proven
+from esper.tolaria.task.prepare import Prepared, prepare
+from esper.tolaria.task.task import evaluate
+from esper.tolaria.trial import try_host, try_stacks
+from tests.unit.tolaria.scripted_control import directive, fetch_artifact, germination
+from tests.zoo.network import Network
+from tests.zoo.zoo import slug
+
+WIDTH, STEPS = 4, 12
+BLUEPRINTS = {
+    SlotKind.SLOT_KIND_SPAN_LINEAR: "span.linear",
+    SlotKind.SLOT_KIND_SPAN_CONV: "span.conv",
+    SlotKind.SLOT_KIND_SPAN_CONV_LINEAR: "span.conv",
+    SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
+    SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
+    SlotKind.SLOT_KIND_STACK: "stack.double",
+}
+RESIDUAL = (SlotKind.SLOT_KIND_RESIDUAL_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV)
+
+
+class RefusedError(Exception):
+    """The executor refused a directive, with its reason."""
+
+
+def config_of(network: Network, scratch: Path) -> TrainConfig:
+    return TrainConfig(
+        data=f"tests.zoo.zoo:{slug(network.name)}",
+        model=f"tests.zoo.zoo:{slug(network.name)}.model",
+        batch_size=16,
+        steps=200,
+        schedule="constant",
+        warmup_steps=0,
+        lr=3e-3,
+        min_samples=8,
+        min_documents=2,
+        run_dir=scratch / slug(network.name),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The places that a network offers."""
+
+    spans: Sequence[SlotSpec]
+    residuals: Sequence[SlotSpec]
+    stacks: Sequence[SlotSpec]
+
+    @property
+    def foldable(self) -> list[SlotSpec]:
+        return [slot for slot in self.spans if slot.is_foldable]
+
+
+class Trial:
+    """One prepared run of a network, its steps made and its seeds ordered by hand."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.run: Prepared = prepare(config, fetch_artifact)
+        self._session = Session(
+            run=self.run,
+            progress=Progress(signals=Signals(config.smoothing)),
+            packets=PacketBuilder(self.run.run_id, self.run.device, config.threads),
+            observer=Observers(),
+            clock=SYSTEM_CLOCK,
+        )
+        self._steps = ArmSteps(self._session)
+
+    def slots(self) -> Slots:
+        """Stacks are those that were repeated once, on a copy. Raises ConfigError where a network has none at all."""
+        try_stacks(self.run)
+        found = list(self.run.manifest().slots)
+        stacks = [slot for slot in found if slot.kind == SlotKind.SLOT_KIND_STACK]
+        residuals = [slot for slot in found if slot.kind in RESIDUAL]
+        spans = [slot for slot in found if slot not in stacks and slot not in residuals]
+        return Slots(spans, residuals, stacks)
+
+    def copies(self) -> None:
+        """Copies compute and learn as the network does. Raises ConfigError."""
+        try_host(self.run)
+
+    def train(self, steps: int = STEPS) -> None:
+        for _ in range(steps):
+            self._steps.make()
+
+    def loss(self) -> float:
+        """Over the training set."""
+        return evaluate(self.run.executor.arm, self.run.task, self.run.splits.train)[0]
+
+    def graft(self, slot: SlotSpec, seed_id: str) -> float:
+        """Copies the twin, builds the seed, grafts it; returns the largest change of an output."""
+        blueprint = BLUEPRINTS[slot.kind]
+        sizes = {} if slot.kind == SlotKind.SLOT_KIND_STACK else {"width": float(WIDTH)}
+        reports = self._do(*germination(seed_id, slot.slot_id, blueprint, **sizes))
+        return reports[-1].max_logit_delta
+
+    def keep(self, seed_id: str) -> DirectiveReport:
+        """Makes the seed permanent; the report says whether it was folded."""
+        fold, _ = self._do(directive(seed_id, "FOLD"), directive(seed_id, "DROP_TWIN"))
+        return fold
+
+    def drop_twin(self, seed_id: str) -> None:
+        self._do(directive(seed_id, "DROP_TWIN"))
+
+    def saved(self) -> bytes:
+        """The executor's part of a checkpoint."""
+        return encode_proven({"executor": self.run.executor.state_dict(), "step": self._session.progress.step})
+
+    def restore(self, content: bytes) -> None:
+        state = decode(content, "the checkpoint")
+        self.run.executor.load_state_dict(state["executor"])
+        self._session.progress.step = state["step"]
+
+    def digests(self) -> tuple[str, str | None]:
+        """Of the network and its twin."""
+        twin = self.run.executor.twin
+        return self.run.executor.arm.digest(), None if twin is None else twin.digest()
+
+    def export(self) -> Exported:
+        """Writes the network and proves the file."""
+        self.config.run_dir.mkdir(parents=True, exist_ok=True)
+        network = Exportable(config=self.config, interface=self.run.interface, executor=self.run.executor)
+        return write(network, self.config.run_dir / "network.pt2")
+
+    def _do(self, *directives: SeedDirective) -> tuple[DirectiveReport, ...]:
+        executor, step = self.run.executor, self._session.progress.step
+        executor.execute(directives, step)
+        executor.at_boundary(step)
+        reports = executor.collect(step).reports
+        if refused := next((report for report in reports if not report.succeeded), None):
+            raise RefusedError(refused.failure)
+        return reports
