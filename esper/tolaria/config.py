@@ -43,6 +43,8 @@ REFUSED_OPTIMIZERS = {
     "sparseadam": "is for sparse gradients alone, which no seed has",
     "lion": "isn't in torch; write it as module:function",
 }
+BY_LOSSES = "losses"
+"""Gradient surgery between several losses."""
 SCHEDULES = ("wsd", "cosine", "constant")
 
 
@@ -169,6 +171,12 @@ class TrainConfig:
     pcgrad: bool = _setting(
         "training", False, "project conflicting microbatch gradients (needs --accumulate 2 or more)"
     )
+    surgery: str = _setting(
+        "training",
+        "microbatches",
+        "whose gradients --pcgrad holds against each other: losses are those that a --loss of one's own gives by name",
+        ("microbatches", BY_LOSSES),
+    )
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
     threads: int = _setting("training", 1, "threads of torch on the CPU; fixed, because results may depend on it")
@@ -274,8 +282,7 @@ class TrainConfig:
         if self.min_delta and self.patience is None:
             raise ConfigError("min_delta", self.min_delta, "is what patience waits for; give patience too")
         _check_start(self)
-        if self.pcgrad and self.accumulate < 2:
-            raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
+        _check_surgery(self)
         _check_certificates(self)
         if self.batch_size < self.accumulate:
             raise ConfigError(
@@ -293,6 +300,21 @@ class TrainConfig:
     def packet_lag(self) -> int:
         """Packets between an observation and its consequences."""
         return 0 if self.control == "sync" else self.lag
+
+
+def _check_surgery(config: TrainConfig) -> None:
+    """Gradient surgery has several gradients, of microbatches or of losses."""
+    if config.surgery != BY_LOSSES:
+        if config.pcgrad and config.accumulate < 2:
+            raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {config.accumulate}")
+        return
+    if not config.pcgrad:
+        raise ConfigError("surgery", config.surgery, "says how pcgrad works; give pcgrad too")
+    if config.accumulate > 1:
+        raise ConfigError("accumulate", config.accumulate, "surgery between losses takes whole batches; leave it out")
+    if config.compile != "off":
+        remedy = "compiled blocks can't be passed backward once for each loss; leave it out, or --surgery losses"
+        raise ConfigError("compile", config.compile, remedy)
 
 
 def _check_certificates(config: TrainConfig) -> None:
