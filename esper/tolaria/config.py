@@ -160,7 +160,7 @@ class TrainConfig:
         "training",
         "wsd",
         "learning rate after warm-up: wsd (constant, then linear to zero), cosine (to a tenth), constant, or "
-        "module:function",
+        "module:function of a step or an optimizer",
     )
     warmup_steps: int = _setting("training", 50, "steps of learning-rate warm-up")
     decay_fraction: float | None = _setting(

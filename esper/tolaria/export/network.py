@@ -89,7 +89,8 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     model = build_model(config, interface.sample_shape, interface.outputs).to("cpu")
     if any(is_lazy(parameter) for parameter in model.parameters()):
         _materialize(model, interface)
-    arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
+    schedule = make_schedule(replace(config, schedule="constant", decay_fraction=None), 1)  # nothing is trained
+    arm = TrainingArm(model, make_optimizer(config, model), schedule)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
     return Network(config=config, interface=interface, executor=executor)
