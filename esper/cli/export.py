@@ -15,8 +15,8 @@ def register(verbs: Verbs) -> None:
     parser.add_argument(
         "--weights",
         default="last",
-        choices=("last", "ema"),
-        help="those that the run ended with, or their average (default: last)",
+        choices=("last", "ema", "best"),
+        help="those that the run ended with, their average, or those of its best epoch (default: last)",
     )
 
 

@@ -104,6 +104,7 @@ PLAIN = (
     "total_steps",
     "epoch",
     "epochs",
+    "ended_early",
     "smoothed_loss",
     "accuracy",
     "val_accuracy",

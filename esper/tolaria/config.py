@@ -43,6 +43,8 @@ REFUSED_OPTIMIZERS = {
     "sparseadam": "is for sparse gradients alone, which no seed has",
     "lion": "isn't in torch; write it as module:function",
 }
+BY_LOSSES = "losses"
+"""Gradient surgery between several losses."""
 SCHEDULES = ("wsd", "cosine", "constant")
 
 
@@ -121,6 +123,15 @@ class TrainConfig:
     steps_per_epoch: int | None = _setting(
         "training", None, "steps between evaluations where data is drawn from a stream; default: 100"
     )
+    patience: int | None = _setting(
+        "training",
+        None,
+        "epochs without a lower validation loss after which the run ends, judgements left out; default: it doesn't",
+    )
+    min_delta: float = _setting("training", 0.0, "how much the validation loss must fall to begin --patience anew")
+    keep_best: bool = _setting(
+        "training", False, "keep the network of the lowest validation loss: it is tested, and exported on request"
+    )
     seed: int = _setting("training", 1, "seed of every random draw of the run")
     optimizer: str = _setting("training", "adam", f"{', '.join(OPTIMIZERS)}, or module:function")
     lr: float = _setting("training", 3e-3, "learning rate after warm-up; a module:function has its own")
@@ -149,7 +160,7 @@ class TrainConfig:
         "training",
         "wsd",
         "learning rate after warm-up: wsd (constant, then linear to zero), cosine (to a tenth), constant, or "
-        "module:function",
+        "module:function of a step or an optimizer",
     )
     warmup_steps: int = _setting("training", 50, "steps of learning-rate warm-up")
     decay_fraction: float | None = _setting(
@@ -159,6 +170,12 @@ class TrainConfig:
     accumulate: int = _setting("training", 1, "microbatches that one step is cut into")
     pcgrad: bool = _setting(
         "training", False, "project conflicting microbatch gradients (needs --accumulate 2 or more)"
+    )
+    surgery: str = _setting(
+        "training",
+        "microbatches",
+        "whose gradients --pcgrad holds against each other: losses are those that a --loss of one's own gives by name",
+        ("microbatches", BY_LOSSES),
     )
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
@@ -262,13 +279,11 @@ class TrainConfig:
             if choices and value is not None and value not in choices:
                 raise ConfigError(setting.name, value, f"choose one of {', '.join(choices)}")
         _check_updates(self)
+        if self.min_delta and self.patience is None:
+            raise ConfigError("min_delta", self.min_delta, "is what patience waits for; give patience too")
         _check_start(self)
-        if self.pcgrad and self.accumulate < 2:
-            raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {self.accumulate}")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ConfigError("tls_cert, tls_key", (self.tls_cert, self.tls_key), "give both or neither")
-        if self.tls_cert is not None and self.tls_ca is None:
-            raise ConfigError("tls_ca", None, "give the authority of the services' certificates too")
+        _check_surgery(self)
+        _check_certificates(self)
         if self.batch_size < self.accumulate:
             raise ConfigError(
                 "accumulate", self.accumulate, f"can't cut a batch of {self.batch_size} into as many parts"
@@ -285,6 +300,28 @@ class TrainConfig:
     def packet_lag(self) -> int:
         """Packets between an observation and its consequences."""
         return 0 if self.control == "sync" else self.lag
+
+
+def _check_surgery(config: TrainConfig) -> None:
+    """Gradient surgery has several gradients, of microbatches or of losses."""
+    if config.surgery != BY_LOSSES:
+        if config.pcgrad and config.accumulate < 2:
+            raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {config.accumulate}")
+        return
+    if not config.pcgrad:
+        raise ConfigError("surgery", config.surgery, "says how pcgrad works; give pcgrad too")
+    if config.accumulate > 1:
+        raise ConfigError("accumulate", config.accumulate, "surgery between losses takes whole batches; leave it out")
+    if config.compile != "off":
+        remedy = "compiled blocks can't be passed backward once for each loss; leave it out, or --surgery losses"
+        raise ConfigError("compile", config.compile, remedy)
+
+
+def _check_certificates(config: TrainConfig) -> None:
+    if (config.tls_cert is None) != (config.tls_key is None):
+        raise ConfigError("tls_cert, tls_key", (config.tls_cert, config.tls_key), "give both or neither")
+    if config.tls_cert is not None and config.tls_ca is None:
+        raise ConfigError("tls_ca", None, "give the authority of the services' certificates too")
 
 
 def _check_start(config: TrainConfig) -> None:
@@ -357,14 +394,14 @@ def _positive() -> tuple[Callable[[Any], bool], str]:
 _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
-    *("vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
+    *("patience", "vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
     *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
-    *("max_seeds", "checkpoint_every_epochs", "stack_margin"),
+    *("max_seeds", "checkpoint_every_epochs", "stack_margin", "min_delta"),
 )
-_FINITE = ("weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
+_FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
 _POSITIVE = ("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),

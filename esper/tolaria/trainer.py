@@ -12,6 +12,7 @@ from typing import Any
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import NonFiniteLoss
 from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.null_control import NullControl
@@ -62,6 +63,7 @@ class Trainer:
         self._stop_reason: str | None = None
         self._epoch_started_ns = clock.monotonic_ns()
         self._validation: tuple[float, float | None] | None = None
+        self._best = BestEpoch(self._session)
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, or until told to stop; returns the summary. Raises StepFailed, RollbackFailed."""
@@ -71,17 +73,20 @@ class Trainer:
         session = self._session
         self._run.executor.peaks.begin()
         try:
-            while session.progress.step < self._run.total_steps and self._stop_reason is None:
+            while not self._is_over and self._stop_reason is None:
                 self._advance()
             if self._stop_reason is None:
-                self._generation.boundaries.drain()
-                # Not before: the end of growth may change the network, and the last figures are to be its own.
-                self._end_epoch()
+                self._end_run()
         finally:
             self._generation.control.close()
         session.timings.surgery_ms = self._steps.surgery_ms
         summary = build_summary(
-            self._run, session.progress, session.timings, self._stop_reason, validation=self._validation
+            self._run,
+            session.progress,
+            session.timings,
+            self._stop_reason,
+            validation=self._validation,
+            why_early=self._best.why_end if session.progress.step < self._run.total_steps else None,
         )
         self._compile_watch.look()
         for contradiction in summary["contradictions"]:
@@ -145,6 +150,21 @@ class Trainer:
             self._go_back(why, to_step)
 
     @property
+    def _is_over(self) -> bool:
+        return self._session.progress.step >= self._run.total_steps or self._best.why_end is not None
+
+    def _end_run(self) -> None:
+        """The end of growth may change the network, and the last figures are to be its own."""
+        session, why = self._session, self._best.why_end
+        if session.progress.step < self._run.total_steps:
+            session.notice("tolaria.ended_early", "INFO", f"ended after step {session.progress.step}: {why}")
+        self._generation.boundaries.drain()
+        if session.progress.step < self._run.total_steps:  # its last epoch was told
+            self._validation = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge).figures
+        else:
+            self._end_epoch()
+
+    @property
     def _is_boundary(self) -> bool:
         return self._session.progress.step % self._config.evaluate_every_steps == 0
 
@@ -191,6 +211,7 @@ class Trainer:
                 reason=session.progress.reason.now,
             )
         )
+        self._best.note(told)
         session.progress.meter = EpochMeter()
         self._epoch_started_ns = now_ns
 

@@ -33,7 +33,7 @@ from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
-from esper.kasmina.executor.saved import restore, saved
+from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
@@ -412,6 +412,20 @@ class SeedExecutor:
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain containers; tensors are the live ones."""
         return saved(self._state, self._reports)
+
+    def network(self) -> dict[str, Any]:
+        """The main arm's network alone, as it is now, in host memory."""
+        return saved_network(self._state)
+
+    def rebuilt(self, network: Mapping[str, Any]) -> TrainingArm:
+        """A copy of the main arm with the weights and the growth of a network that `network` gave."""
+        arm = self.arm.clone()
+        load_network(self._state, arm, network)
+        return arm
+
+    def load_network(self, network: Mapping[str, Any]) -> None:
+        """Give the main arm the weights and the growth of such a network: to be used, not trained on."""
+        load_network(self._state, self.arm, network)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores topology, arms, seeds in every phase, and what waits."""

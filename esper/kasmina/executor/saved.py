@@ -76,6 +76,23 @@ def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str,
     }
 
 
+def saved_network(state: ExecutorState) -> dict[str, Any]:
+    """Copies of the grown network alone, in host memory: no moments, no twin."""
+    arm = state.arm.state_dict()
+    arm["optimizer"] = {"state": {}, "param_groups": arm["optimizer"]["param_groups"]}
+    found: dict[str, Any] = copied_to_host({"arm": arm, "arm_seeds": [_graft_record(g) for g in state.arm.grafts]})
+    return found
+
+
+def load_network(state: ExecutorState, arm: TrainingArm, network: Mapping[str, Any]) -> None:
+    """Give an arm the weights and the growth of a network that was saved."""
+    slots = state.slots
+    try:
+        _load_arm(state, arm, network["arm"], network["arm_seeds"])
+    finally:
+        state.slots = slots
+
+
 def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveReport]:
     """Puts a saved state in place of the present one; returns the reports that nobody had collected."""
     if data.get("format") != FORMAT:

@@ -45,9 +45,8 @@ class Network:
         return outputs
 
 
-LAST, AVERAGE = "last", "ema"
-WEIGHTS = (LAST, AVERAGE)
-"""Which weights of a run: those it ended with, or their average."""
+LAST, AVERAGE, BEST = "last", "ema", "best"
+"""Which weights of a run: those it ended with, their average, or those of its best epoch."""
 
 
 def load_network(run_dir: Path, weights: str = LAST) -> Network:
@@ -66,7 +65,16 @@ def load_network(run_dir: Path, weights: str = LAST) -> Network:
         raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
     if weights == AVERAGE:
         _take_average(network)
+    if weights == BEST:
+        _take_best(network, snapshot)
     return network
+
+
+def _take_best(network: Network, snapshot: Snapshot) -> None:
+    best = snapshot.progress.get("best", {}).get("network")
+    if best is None:
+        raise ConfigError("weights", BEST, "the run kept no network of an earlier epoch; train with --keep-best")
+    network.executor.load_network(best)
 
 
 def _take_average(network: Network) -> None:
@@ -81,7 +89,8 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     model = build_model(config, interface.sample_shape, interface.outputs).to("cpu")
     if any(is_lazy(parameter) for parameter in model.parameters()):
         _materialize(model, interface)
-    arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
+    schedule = make_schedule(replace(config, schedule="constant", decay_fraction=None), 1)  # nothing is trained
+    arm = TrainingArm(model, make_optimizer(config, model), schedule)
     settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
     return Network(config=config, interface=interface, executor=executor)

@@ -1,11 +1,12 @@
-"""Gradient surgery over the microbatches of a step: each one's gradient is a row, conflicts are projected out.
+"""Gradient surgery over the microbatches or losses of a step: each gradient is a row, conflicts are projected out.
 
 Rows are weighed by their share of the batch, so that without a conflict the result is the batch's own gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from esper.core.errors import ConfigError
-from esper.kernels import MAX_ROWS, GradientPool, pcgrad
+from esper.kernels import MAX_ROWS, GradientPool, gram, pcgrad
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.task.device import sent
@@ -61,6 +62,21 @@ class GradientSurgery:
         conflict_rate = conflicts / max(1, pairs)
         return torch.stack(losses).sum(), torch.stack(hits).sum() if hits else None, conflict_rate
 
+    def of_losses(self, arm: Arm, losses: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The same of several losses of one forward pass; returns also the cosines of their gradients."""
+        pool = self._pool(arm.optimizer, len(losses))
+        was_present = [False] * len(pool.parameters)
+        for row, loss in enumerate(losses.values()):
+            arm.optimizer.zero_grad(set_to_none=True)
+            scaled = loss if arm.scaler is None else arm.scaler.scale(loss)
+            scaled.backward(retain_graph=row + 1 < len(losses))  # type: ignore[no-untyped-call]
+            with self._timer.measure():
+                was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
+        with self._timer.measure():
+            cosines = _cosines(list(losses), pool.rows)
+            conflicts = self._assign(arm, pool, was_present, step)
+        return conflicts / (len(losses) * (len(losses) - 1) // 2), cosines
+
     def _assign(self, arm: Arm, pool: GradientPool, was_present: Sequence[bool], step: int) -> Tensor:
         """Give the parameters the projected gradient; one that is not finite makes the step void."""
         rows = pool.row_count
@@ -93,6 +109,14 @@ class GradientSurgery:
 def skips_on_device(optimizer: Optimizer, device: torch.device) -> bool:
     """Whether the optimiser's kernels themselves leave out a void step, so that nobody has to wait for its verdict."""
     return device.type == "cuda" and all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _cosines(names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
+    """Of each pair of rows, by their names; 0 where one has no length."""
+    products = gram(rows)
+    lengths = products.diagonal().sqrt()
+    found = (products / (lengths[:, None] * lengths).clamp(min=torch.finfo(products.dtype).tiny)).clamp(-1.0, 1.0)
+    return {f"cosine {names[i]}, {names[j]}": found[i, j] for i, j in combinations(range(len(names)), 2)}
 
 
 def _same(left: Sequence[Tensor], right: Sequence[nn.Parameter]) -> bool:

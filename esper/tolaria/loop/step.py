@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.kasmina.executor.passes.batches import cut
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import BY_LOSSES, TrainConfig
 from esper.tolaria.loop.aggregation import GradientSurgery
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
@@ -47,6 +49,9 @@ class Stepper:
         self._surgery_timer = DeviceTimer(device, clock)
         surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer) if config.pcgrad else None
         self._surgery = surgery
+        self._parts_losses = config.surgery == BY_LOSSES
+        self._named: dict[str, Tensor] = {}
+        """What the present step tells by name."""
 
     @property
     def surgery_ms(self) -> float | None:
@@ -65,6 +70,7 @@ class Stepper:
     ) -> StepResult:
         """Make step `step` (counted from 0) of the arm."""
         seed_all(self._device, self._seed, "step", step)
+        self._named = {}
         for parameter in (*groups.host, *groups.seeds):
             parameter.grad = None
         loss, accuracy, conflict_rate = self._backward(arm, batch, step)
@@ -79,9 +85,11 @@ class Stepper:
         else:
             scaler.step(arm.optimizer)
             scaler.update()
-        return StepResult(loss, accuracy, norm, conflict_rate, norms)
+        return StepResult(loss, accuracy, norm, conflict_rate, norms, self._named)
 
     def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self._surgery is not None and self._parts_losses:
+            return self._apart(self._surgery, arm, batch, step)
         if self._accumulate == 1:
             return *self._pass(arm, batch, 1.0), None
         parts = cut(batch, self._accumulate)
@@ -98,13 +106,34 @@ class Stepper:
         inputs, targets = batch
         with autocast(self._amp, self._device):
             outputs = self._task.forward(arm.model, inputs)
-            loss = self._task.loss(outputs, targets)
+            parts = self._task.named_losses(outputs, targets)
+            loss = reduce(add, parts.values()) if parts else self._task.loss(outputs, targets)
+        self._tell(parts, share)
         weighed = loss if isinstance(share, float) and share == 1.0 else loss * share
         scaler = arm.scaler
         (weighed if scaler is None else scaler.scale(weighed)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
         return loss.detach(), accuracy
+
+    def _apart(
+        self, surgery: GradientSurgery, arm: Arm, batch: Batch, step: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """One forward pass, and a backward pass for each of several losses."""
+        inputs, targets = batch
+        with autocast(self._amp, self._device):
+            outputs = self._task.forward(arm.model, inputs)
+            parts = self._task.named_losses(outputs, targets)
+        self._tell(parts, 1.0)
+        conflict_rate, cosines = surgery.of_losses(arm, parts, step)
+        self._named |= cosines
+        with torch.no_grad():
+            accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
+        return reduce(add, parts.values()).detach(), accuracy, conflict_rate
+
+    def _tell(self, parts: Mapping[str, Tensor], share: Share) -> None:
+        for name, loss in parts.items():
+            self._named[f"loss {name}"] = self._named.get(f"loss {name}", 0.0) + loss.detach() * share
 
     def _clip(self, groups: Groups, measures_norm: bool) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
         """The host's gradient norm before any clipping, and the norms of what is not clipped."""

@@ -22,6 +22,8 @@ class StepResult:
     conflict_rate: Tensor | None
     parameter_norms: Mapping[nn.Parameter, Tensor] = field(default_factory=dict)
     """Norms of the gradients that the step leaves behind, where `gradient_norm` was made of them."""
+    named: Mapping[str, Tensor] = field(default_factory=dict)
+    """Several losses, and cosines of their gradients, by name."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class StepLog:
             _numbers([getattr(record.result, name) for record in records])
             for name in ("accuracy", "gradient_norm", "conflict_rate")
         )
-        done = []
+        done, told = [], iter(_numbers([value for record in records for value in record.result.named.values()]))
         for record, loss, accuracy, norm, conflicts in zip(records, losses, accuracies, norms, rates, strict=True):
             done.append(
                 StepDone(
@@ -78,6 +80,7 @@ class StepLog:
                     learning_rate=record.rate,
                     conflict_rate=conflicts,
                     step_ms=record.step_ms,
+                    named={name: next(told) or 0.0 for name in record.result.named},
                 )
             )
         twin_steps = [

@@ -47,6 +47,7 @@ from esper.tolaria.record.observer import (
     RunStarted,
     StepDone,
     TwinStep,
+    named_means,
 )
 
 Fields = dict[str, Any]
@@ -221,9 +222,11 @@ def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
     """One boundary and the steps before it, in means."""
     count = len(steps)
     accuracies = [done.accuracy for done in steps if done.accuracy is not None]
+    named = named_means(steps)
     return {
         "step": boundary.step,
         "epoch": boundary.epoch,
+        **({"named": named} if named else {}),
         "loss": sum(done.loss for done in steps) / count,
         "smoothed_loss": boundary.packet.metrics.smoothed_loss,
         "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,

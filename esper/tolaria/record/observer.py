@@ -49,6 +49,17 @@ class StepDone:
     learning_rate: float
     conflict_rate: float | None
     step_ms: float
+    named: Mapping[str, float] = field(default_factory=dict)
+    """Several losses (`loss NAME`) and the cosines of their gradients (`cosine NAME, NAME`)."""
+
+
+def named_means(steps: Sequence[StepDone]) -> dict[str, float]:
+    """What steps tell by name, in means over those that tell it."""
+    found: dict[str, list[float]] = {}
+    for done in steps:
+        for name, value in done.named.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

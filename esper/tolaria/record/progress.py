@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from esper.tolaria.record.best import Best
 from esper.tolaria.record.growth_reason import GrowthReason
 from esper.tolaria.record.history import History
 from esper.tolaria.record.macs_book import MacsBook
@@ -40,6 +41,7 @@ class Progress:
     mode: RunMode = field(default_factory=RunMode)
     reason: GrowthReason = field(default_factory=GrowthReason)
     meter: EpochMeter = field(default_factory=EpochMeter)
+    best: Best = field(default_factory=Best)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -51,6 +53,7 @@ class Progress:
             "history": self.history.state_dict(),
             "mode": self.mode.state_dict(),
             "reason": self.reason.state_dict(),
+            "best": self.best.state_dict(),
             "meter": [self.meter.steps, self.meter.loss, self.meter.accuracy],
         }
 
@@ -62,5 +65,6 @@ class Progress:
         self.history = History.from_state(state["history"])
         self.mode.load_state_dict(state["mode"])
         self.reason.load_state_dict(state["reason"])
+        self.best = Best.from_state(state.get("best", {}))
         steps, loss, accuracy = state["meter"]
         self.meter = EpochMeter(int(steps), loss, accuracy)

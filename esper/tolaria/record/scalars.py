@@ -18,7 +18,16 @@ from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.writer import FileWriter
 
 from esper.core.files import named
-from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, TwinStep
+from esper.tolaria.record.observer import (
+    Boundary,
+    EpochDone,
+    Notice,
+    Observer,
+    RunStarted,
+    StepDone,
+    TwinStep,
+    named_means,
+)
 
 WAIT_S = 1.0
 # More than a second's events: a step that finds the queue full waits for the writer.
@@ -47,6 +56,7 @@ class TensorBoardScalars(Observer):
         self._written_s = time.monotonic()
         self._last_step = -1
         self._twin_steps: list[TwinStep] = []
+        self._steps: list[StepDone] = []
 
     @property
     def _writer(self) -> FileWriter:
@@ -89,6 +99,10 @@ class TensorBoardScalars(Observer):
         self._writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
         self._last_step = step
         self._twin_steps.clear()
+        self._steps.clear()
+
+    def on_steps(self, steps: Sequence[StepDone]) -> None:
+        self._steps.extend(done for done in steps if done.named)
 
     def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
         self._twin_steps.extend(steps)
@@ -101,6 +115,7 @@ class TensorBoardScalars(Observer):
             self._twin_steps = []
             mean = sum(done.loss for done in twin_steps) / len(twin_steps)
             self._add(twin_steps[-1].step, {"twin/loss": mean})
+        steps, self._steps = self._steps, []
         metrics = boundary.packet.metrics
         values: dict[str, float | None] = {
             "loss/train": metrics.loss,
@@ -110,6 +125,7 @@ class TensorBoardScalars(Observer):
             "time/step_ms": metrics.step_latency_ms if metrics.HasField("step_latency_ms") else None,
             "time/boundary_ms": boundary.hook_ms,
         }
+        values |= {f"{name}/train": value for name, value in named_means(steps).items()}
         for seed in boundary.seeds:
             values |= {f"alpha/{seed.seed_id}": seed.alpha, f"gain/{seed.seed_id}": seed.gain}
         self._add(boundary.step, values)

@@ -18,6 +18,7 @@ from esper.core.files import write_atomically
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.stacks.run import blocks_of
 from esper.leyline import SeedStage, SeedState
+from esper.tolaria.record.best import Best
 from esper.tolaria.record.contradictions import contradictions
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
@@ -78,6 +79,7 @@ def build_summary(
     stop_reason: str | None,
     *,
     validation: tuple[float, float | None] | None = None,
+    why_early: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate the network and put everything together; `validation` is what was last told of the judging data."""
     arm, history = run.executor.arm, progress.history
@@ -110,6 +112,7 @@ def build_summary(
         "total_steps": run.total_steps,
         "finished": stop_reason is None,
         "stop_reason": stop_reason,
+        "ended_early": why_early,
         "val_loss": val.loss,
         "val_accuracy": val.accuracy,
         "val_metrics": dict(val.metrics),
@@ -118,6 +121,7 @@ def build_summary(
         "test_metrics": dict(test.metrics),
         "test_largest_class": largest_share(run.splits),
         "ema": average_entry(run),
+        "best": best_entry(run, progress.best),
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),
@@ -181,6 +185,24 @@ def average_entry(run: Prepared) -> dict[str, Any] | None:
         "test_accuracy": test.accuracy,
         "test_metrics": dict(test.metrics),
         "weights_digest": digest,
+    }
+
+
+def best_entry(run: Prepared, best: Best) -> dict[str, Any] | None:
+    """The best epoch by its validation loss; its network is tested where it was kept."""
+    if not best.is_there:
+        return None
+    told = {"epoch": best.epoch, "step": best.step, "val_loss": best.loss, "val_accuracy": best.accuracy}
+    if best.network is None:
+        return told
+    arm = run.executor.rebuilt(best.network)
+    test = evaluated(arm, run.task, run.splits.test)
+    return {
+        **told,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "test_metrics": dict(test.metrics),
+        "weights_digest": arm.digest(),
     }
 
 

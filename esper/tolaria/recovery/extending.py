@@ -15,5 +15,7 @@ def extended(snapshot: Snapshot, config: TrainConfig) -> Snapshot:
     cause = f"extended from {had} to {has} {unit} at step {snapshot.progress['step']}"
     # The policy's digest covers the length of the run: the longer one pins its own.
     history = {**history, "causes": [*history["causes"], cause], "policy_digest": None}
-    progress = {**snapshot.progress, "history": history}
+    # And it waits anew for a gain.
+    best = {**snapshot.progress.get("best", {}), "idle_epochs": 0}
+    progress = {**snapshot.progress, "history": history, "best": best}
     return replace(snapshot, settings=settings_of(config), progress=progress, is_final=False, summary=None)

@@ -9,7 +9,9 @@ first step: with one that moved, scores of two looks, or of a network and its tw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from math import isfinite
+from operator import add
 from typing import Any
 
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kernels import MAX_ROWS
 from esper.leyline import TaskType
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import BY_LOSSES, TrainConfig
 from esper.tolaria.task.agreement import MISFITS, reason_of
 from esper.tolaria.task.data.source import VALUES_AT_ONCE, Split, Splits
 from esper.tolaria.task.entry_point import load
@@ -27,6 +30,8 @@ from esper.tolaria.task.randomness import key
 from esper.tolaria.task.task import JUDGE_BATCH, SplitTask, in_full
 
 CLIP_IN_FIRST_LOSSES = 4.0
+PART = "loss "
+"""Before the name of one of several losses, where figures of a set are told."""
 
 Function = Callable[[Tensor, Tensor], Any]
 
@@ -37,6 +42,12 @@ class OwnLoss:
     def __init__(self, name: str, function: Function) -> None:
         self._name = name
         self._function = function
+        self._names: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of several losses, once some were given; empty where there is one."""
+        return self._names or ()
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean over the samples."""
@@ -44,15 +55,33 @@ class OwnLoss:
 
     def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of each sample: [N]. Raises ConfigError where the function gives anything else."""
-        losses, samples = self._function(outputs, targets), len(targets)
+        return reduce(add, self.parts(outputs, targets).values())
+
+    def parts(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Each of several losses by name, the same names in the same order for every batch; of one the name is ''."""
+        given, samples = self._function(outputs, targets), len(targets)
+        is_several = isinstance(given, Mapping)
+        names = tuple(given) if is_several else ()
+        if is_several and (not names or any(not isinstance(name, str) or not name.strip() for name in names)):
+            raise self.refused(f"gives a mapping with the names {list(names)}, expected words")
+        if self._names is None:
+            self._names = names
+        if set(names) != set(self._names):
+            now, first = (", ".join(found) or "a single loss" for found in (names, self._names))
+            raise self.refused(f"gives {now} for a batch and gave {first} at first: give the same for every batch")
+        if not is_several:
+            return {"": self._of_samples(given, samples, "gives")}
+        return {name: self._of_samples(given[name], samples, f"gives as {name}") for name in self._names}
+
+    def _of_samples(self, losses: Any, samples: int, gives: str) -> Tensor:
         if not isinstance(losses, Tensor):
-            raise self.refused(f"gives {type(losses).__name__}, expected a tensor with a loss for each sample, [N]")
+            raise self.refused(f"{gives} {type(losses).__name__}, expected a tensor with a loss for each sample, [N]")
         if losses.ndim == 0:
             remedy = "reduction='none', and a mean over what a sample holds"
-            raise self.refused(f"gives one number for {samples} samples, expected a loss for each, [N]: {remedy}")
+            raise self.refused(f"{gives} one number for {samples} samples, expected a loss for each, [N]: {remedy}")
         if losses.shape != (samples,) or not losses.is_floating_point():
             what = f"{str(losses.dtype).removeprefix('torch.')} of shape {tuple(losses.shape)}"
-            raise self.refused(f"gives {what} for {samples} samples, expected floating-point losses ({samples},)")
+            raise self.refused(f"{gives} {what} for {samples} samples, expected floating-point losses ({samples},)")
         return losses
 
     def tried(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -110,20 +139,29 @@ class OwnTask(SplitTask):
     def count(self, targets: Tensor) -> Tensor | int:
         return len(targets) if self._base is None else self._base.count(targets)
 
+    def named_losses(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        parts = self._own.parts(outputs, targets) if self._own.names else {}
+        return {name: losses.mean() for name, losses in parts.items()}
+
     def sums(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        return {} if self._base is None else self._base.sums(outputs, targets)
+        means = self.named_losses(outputs, targets)
+        own = {PART + name: mean.double() * len(targets) for name, mean in means.items()}
+        return own if self._base is None else own | self._base.sums(outputs, targets)
 
     def spread(self, split: Split) -> dict[str, Tensor]:
         return {} if self._base is None else self._base.spread(split)
 
     def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
-        return {} if self._base is None else self._base.metrics(sums, split)
+        own = {name: total / len(split) for name, total in sums.items() if name.startswith(PART)}
+        return own if self._base is None else own | self._base.metrics(sums, split)
 
     def check_loss(self, outputs: Tensor, targets: Tensor) -> None:
-        losses = self._own.tried(outputs, targets)
-        if outputs.requires_grad and not losses.requires_grad:
-            remedy = "compute it from the outputs with torch alone, without detach(), item(), argmax() or NumPy"
-            raise self._own.refused(f"gives losses without a gradient: {remedy}")
+        self._own.tried(outputs, targets)
+        for name, losses in self._own.parts(outputs, targets).items():
+            if outputs.requires_grad and not losses.requires_grad:
+                gives = f"gives as {name} losses" if name else "gives losses"
+                remedy = "compute it from the outputs with torch alone, without detach(), item(), argmax() or NumPy"
+                raise self._own.refused(f"{gives} without a gradient: {remedy}")
 
     def _mixes(self, losses: Tensor, outputs: Tensor, targets: Tensor) -> bool:
         half = len(losses) // 2
@@ -202,6 +240,17 @@ def own_loss(config: TrainConfig) -> OwnLoss | None:
         if value := getattr(config, name):
             raise ConfigError(name, value, f"is of the built-in losses; put it into {config.loss}, or leave it out")
     return OwnLoss(config.loss, _function("loss", config.loss))
+
+
+def check_sources(config: TrainConfig, own: OwnLoss | None) -> None:
+    """Refuse surgery between losses where there aren't several. Called once the loss was tried."""
+    if config.surgery != BY_LOSSES:
+        return
+    count = 0 if own is None else len(own.names)
+    if not 2 <= count <= MAX_ROWS:
+        what = f"{config.loss} gives {count}" if count else f"{config.loss or 'the built-in loss'} is a single one"
+        remedy = f"needs from 2 to {MAX_ROWS} losses, and {what}: let a function of --loss return them by name"
+        raise ConfigError("surgery", config.surgery, remedy)
 
 
 def own_metric(config: TrainConfig) -> OwnMetric | None:

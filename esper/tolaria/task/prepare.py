@@ -16,7 +16,7 @@ from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
-from esper.tolaria.config import AUTO_TASK, TrainConfig
+from esper.tolaria.config import AUTO_TASK, BY_LOSSES, TrainConfig
 from esper.tolaria.task.agreement import agreed, as_posed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
@@ -28,7 +28,7 @@ from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.losses import LossSettings
 from esper.tolaria.task.models import build_host, build_model
 from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts
-from esper.tolaria.task.own import OwnTask, own_loss, own_metric
+from esper.tolaria.task.own import OwnLoss, OwnTask, check_sources, own_loss, own_metric
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.start.fitting import Start, Started, put_in
@@ -103,6 +103,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
     started = None if start is None else put_in(config, model, start)
     own, splits = own_loss(config), host.splits.to(device)
     if own is None:
+        check_sources(config, own)
         splits = agreed(config, model, splits)
         task, what = make_task(splits, LossSettings.of(config)), described(splits)
     else:
@@ -111,6 +112,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
         with named_by_settings(config, model):
             task = OwnTask(splits, own, model, None if fitting is None else make_task(fitting))
         what = f"{described(splits)}, by {config.loss}, scores clipped at {task.clip:.4g}"
+        check_sources(config, own)
         if task.mixes_samples:
             told.append(f"{config.loss} gives a sample another loss beside other samples: scores depend on batches")
     check_judging_data(config, splits)
@@ -123,7 +125,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
         slots=config.slots or None,
         twin=config.twin,
         pass_samples=-(-config.batch_size // config.accumulate),
-        gradient_rows=config.accumulate if config.pcgrad else 0,
+        gradient_rows=_gradient_rows(config, own),
         accumulates=config.accumulate > 1 and not config.pcgrad,
         precision=partial(autocast, config.amp, device),
     )
@@ -156,6 +158,13 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
         started=_entry(start, started),
         start_line="" if started is None else started.line,
     )
+
+
+def _gradient_rows(config: TrainConfig, own: OwnLoss | None) -> int:
+    """Gradients that surgery keeps side by side: of losses, or of microbatches."""
+    if not config.pcgrad:
+        return 0
+    return config.accumulate if own is None or config.surgery != BY_LOSSES else len(own.names)
 
 
 @contextmanager

@@ -16,12 +16,15 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.wiring import HOST_KEY
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.entry_point import called, load
+from esper.tolaria.task.torch_schedule import Rates, makes_scheduler, rates_of
 
 COSINE_END = 0.1
 """What a cosine leaves of the rate at the end, as a share of its height."""
 OWN = "own"
 LAST_SHARE = 0.3
 """Last phase of a run where nobody says: nothing grows in it."""
+LOW_RATE, ROUNDING = 0.3, 1e-9
+"""Share of its height below which a rate is too low for growth."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -39,17 +42,19 @@ class Schedule:
     growth_end_step: int
     shares: tuple[float, ...] = ()
     """Share of the full rate at each step, where a function of the user's gave them."""
+    rates: Rates = ()
+    """Rates of each group of the host's at each step, where a scheduler of torch's gave them."""
     factor: float = 1.0
 
     def rate(self, step: int) -> float:
         """Rate of the step, counted from 0, in the first group; the last step's is still positive."""
-        return self._rate(step, self.bases[0])
+        return self._rate(step, 0)
 
     def apply(self, optimizer: Optimizer, step: int) -> float:
         """Give every group the step's rate and return that of the first."""
         for index, group in enumerate(optimizer.param_groups):
             host = group.get(HOST_KEY, index)
-            group["lr"] = self._rate(step, self.bases[host if len(self.bases) > 1 else 0])
+            group["lr"] = self._rate(step, host if len(self.bases) > 1 else 0)
         return self.rate(step)
 
     @property
@@ -65,15 +70,17 @@ class Schedule:
         """Go on from a saved state."""
         self.factor = float(state["factor"])
 
-    def _rate(self, step: int, base: float) -> float:
-        rate = base * self.factor
+    def _rate(self, step: int, group: int) -> float:
+        if self.rates:
+            return self.rates[group][min(step, self.total_steps - 1)] * self.factor
+        rate = self.bases[group] * self.factor
         if step < self.warmup_steps:
             rate *= (step + 1) / (self.warmup_steps + 1)
         return rate * PHASES[self._kind].share(self, step)
 
     @property
     def _kind(self) -> str:
-        return OWN if self.shares else self.name
+        return OWN if ":" in self.name else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +121,52 @@ PHASES: dict[str, Phases] = {
 
 def make_schedule(config: TrainConfig, total_steps: int, bases: Sequence[float] = ()) -> Schedule:
     """The schedule of a run of so many steps; `bases` are the full rates of the optimiser's groups."""
-    is_own, given = ":" in config.schedule, config.decay_fraction
-    last_share = PHASES[OWN if is_own else config.schedule].last_share if given is None else given
+    if ":" in config.schedule:
+        return _own_schedule(config, total_steps, tuple(bases) or (config.lr,))
     return Schedule(
         name=config.schedule,
         bases=tuple(bases) or (config.lr,),
         total_steps=total_steps,
-        warmup_steps=0 if is_own else min(config.warmup_steps, total_steps // 10),
-        growth_end_step=round(total_steps * (1.0 - last_share)),
-        shares=shares_of(load("schedule", config.schedule), config.schedule, total_steps) if is_own else (),
+        warmup_steps=min(config.warmup_steps, total_steps // 10),
+        growth_end_step=_last_phase(config, config.schedule, total_steps),
     )
+
+
+def _own_schedule(config: TrainConfig, total_steps: int, bases: tuple[float, ...]) -> Schedule:
+    """What a function of the user's own says of every step; growth ends where it has let the rate fall for good.
+
+    When that is follows from the settings alone, because the control plane knows no optimiser's groups.
+    """
+    function, name = load("schedule", config.schedule), config.schedule
+    shares: tuple[float, ...] = ()
+    rates: Rates = ()
+    if makes_scheduler(function):
+        rates = rates_of(function, name, bases, total_steps)
+        is_plain = set(bases) == {config.lr}
+        told: Sequence[float] = (rates if is_plain else rates_of(function, name, [config.lr], total_steps))[0]
+    else:
+        told = shares = shares_of(function, name, total_steps)
+    end = _last_phase(config, OWN, total_steps)
+    return Schedule(
+        name=name,
+        bases=bases,
+        total_steps=total_steps,
+        warmup_steps=0,
+        growth_end_step=end if config.decay_fraction is not None else min(end, fallen_step(told)),
+        shares=shares,
+        rates=rates,
+    )
+
+
+def _last_phase(config: TrainConfig, kind: str, total_steps: int) -> int:
+    last_share = PHASES[kind].last_share if config.decay_fraction is None else config.decay_fraction
+    return round(total_steps * (1.0 - last_share))
+
+
+def fallen_step(rates: Sequence[float]) -> int:
+    """The first step from which on the rate stays below what a cosine has left where its last phase begins."""
+    low = max(rates, default=0.0) * (LOW_RATE - ROUNDING)
+    return next((step + 1 for step in reversed(range(len(rates))) if rates[step] >= low), 0)
 
 
 def shares_of(function: object, name: str, total_steps: int) -> tuple[float, ...]:

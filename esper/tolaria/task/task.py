@@ -95,6 +95,10 @@ class SplitTask:
         """How much their accuracy counts in a mean of accuracies."""
         return len(targets)
 
+    def named_losses(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The means of several losses by name, which add up to the loss; empty where there is one."""
+        return {}
+
     def check_loss(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse a loss that can't be used, where it isn't one of these."""
 

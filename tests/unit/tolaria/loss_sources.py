@@ -104,6 +104,43 @@ def focal(outputs: Tensor, targets: Tensor) -> Tensor:
     return (1 - (-nats).exp()) ** 2 * nats
 
 
+def several(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Two losses that want different things of one network."""
+    nats = nn.functional.cross_entropy(outputs, targets, reduction="none")
+    return {"nats": nats, "size": 0.3 * (outputs - 2).square().mean(1)}
+
+
+def opposed(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Three losses, of which two are at odds."""
+    return {**several(outputs, targets), "smallness": 0.5 * (outputs + 3).square().mean(1)}
+
+
+def fickle(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Other losses for a batch of other size."""
+    found = several(outputs, targets)
+    return found if len(targets) > 60 else {"nats": found["nats"], "weight": found["size"]}
+
+
+def sometimes(outputs: Tensor, targets: Tensor) -> Any:
+    """Several losses, or one."""
+    return several(outputs, targets) if len(targets) > 60 else focal(outputs, targets)
+
+
+def nameless(outputs: Tensor, targets: Tensor) -> dict[Any, Tensor]:
+    """Numbers for names."""
+    return dict(enumerate(several(outputs, targets).values()))
+
+
+def reduced(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """One of its losses is a mean already."""
+    return {**several(outputs, targets), "size": outputs.square().mean()}
+
+
+def half_detached(outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """One of its losses has no gradient."""
+    return {**several(outputs, targets), "size": outputs.detach().square().mean(1)}
+
+
 def of_sequences(outputs: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of a sequence's tokens."""
     return nn.functional.cross_entropy(outputs.movedim(-1, 1), targets, reduction="none").mean(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     sections = [
         _cards(summary),
         _missed_depth(summary),
+        _early_end(summary),
         _plot(plots.loss_with_seeds(events, found), _how_drawn(found, smoothing)),
         _plot(forks.forks(found), FORKS),
         _section("Seeds", _seed_table(summary)),
@@ -113,11 +114,27 @@ def _missed_depth(summary: Record) -> str | None:
     return None if told is None else f'<p class="bad">{html.escape(told)}</p>'
 
 
+def _early_end(summary: Record) -> str | None:
+    told = summary.get("ended_early")
+    return None if told is None else f'<p class="quiet">{html.escape(f"Ended early: {told}.")}</p>'
+
+
+def _of_other_weights(summary: Record) -> Iterator[tuple[str, str]]:
+    """What the average of the weights and the network of the best epoch reach in the test."""
+    for entry, whose in (("ema", "the average"), ("best", "the best epoch")):
+        found = summary.get(entry) or {}
+        if found.get("test_accuracy") is not None:
+            yield _percent(found["test_accuracy"]), f"test accuracy of {whose}"
+        elif "test_loss" in found:
+            yield f"{found['test_loss']:.4g}", f"test loss of {whose}"
+
+
 def _cards(summary: Record) -> str:
     growth = summary["growth"]
     cards = [
         (_percent(summary["test_accuracy"]), "test accuracy"),
         *((f"{value:.4g}", f"test {name}") for name, value in summary.get("test_metrics", {}).items()),
+        *_of_other_weights(summary),
         (_percent(summary.get("host_test_accuracy")), "same host, never grown"),
         (f"{summary['host_parameters']:,} → {summary['final_parameters']:,}", "parameters"),
         *((grown.partition(" ")[2], grown.partition(" ")[0]) for grown in became(summary)),

@@ -16,8 +16,10 @@ from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import Flushed, StepLog, StepResult
 from esper.tolaria.record.observer import TwinStep
 from esper.tolaria.task.prepare import prepare
+from esper.tolaria.task.randomness import generator
 from esper.tolaria.task.schedule import Schedule, make_schedule
 from esper.tolaria.task.task import make_task
+from tests.unit.tolaria.loss_sources import opposed, several
 
 CPU = torch.device("cpu")
 
@@ -89,8 +91,6 @@ def test_surgery_matches_a_textbook_loop() -> None:
         model.zero_grad()
         (run.task.loss(model(part_inputs), part_targets) * len(part_inputs) / len(inputs)).backward()
         rows.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
-    from esper.tolaria.task.randomness import generator
-
     order = torch.rand(5, 5, generator=generator(config.seed, "surgery", 0)).argsort(dim=1)
     total = torch.zeros_like(rows[0])
     for index, row in enumerate(rows):
@@ -104,6 +104,64 @@ def test_surgery_matches_a_textbook_loop() -> None:
     Stepper(run.task, config, CPU).run(arm, (inputs, targets), 0, Groups(host=list(model.parameters())))
     after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
     assert torch.allclose(after, before - 0.1 * total, atol=1e-10)
+
+
+def test_surgery_between_losses_matches_a_textbook_loop_and_tells_their_cosines() -> None:
+    """In float64; the losses' names are those of the cosines."""
+    here = "tests.unit.tolaria.loss_sources"
+    config = TrainConfig(
+        data=f"{here}:plain", model=f"{here}:net", loss=f"{here}:opposed", pcgrad=True, surgery="losses", grow="never"
+    )
+    run = prepare(config)
+    model = run.executor.arm.model.double()
+    inputs, targets = run.loader.batch(0)
+    inputs = inputs.double()
+    rows, losses = {}, opposed(model(inputs), targets)
+    for name, loss in losses.items():
+        model.zero_grad()
+        loss.mean().backward(retain_graph=True)
+        rows[name] = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    order = torch.rand(3, 3, generator=generator(config.seed, "surgery", 0)).argsort(dim=1)
+    total, each = torch.zeros_like(rows["nats"]), list(rows.values())
+    for index, row in enumerate(each):
+        current = row.clone()
+        for other in order[index].tolist():
+            if other != index and (dot := current @ each[other]) < 0:
+                current -= dot / (each[other] @ each[other]) * each[other]
+        total += current
+    before = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    arm = Arm(model, torch.optim.SGD(model.parameters(), lr=0.1), make_schedule(config, 100))
+    result = Stepper(run.task, config, CPU).run(arm, (inputs, targets), 0, Groups(host=list(model.parameters())))
+    after = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+    assert torch.allclose(after, before - 0.1 * total, atol=1e-10)
+    cosines = {
+        f"cosine {a}, {b}": float(torch.cosine_similarity(rows[a], rows[b], dim=0))
+        for a, b in (("nats", "size"), ("nats", "smallness"), ("size", "smallness"))
+    }
+    means = {f"loss {name}": float(loss.detach().mean()) for name, loss in losses.items()}
+    assert {name: float(value) for name, value in result.named.items()} == pytest.approx(means | cosines)
+    assert float(result.conflict_rate) == pytest.approx(sum(value < 0 for value in cosines.values()) / 3)
+    assert 0 < float(result.conflict_rate) < 1
+    assert float(result.loss) == pytest.approx(sum(means.values()))
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_several_losses_are_told_by_name_for_the_whole_batch(accumulate: int) -> None:
+    here = "tests.unit.tolaria.loss_sources"
+    settings = {"data": f"{here}:plain", "model": f"{here}:net", "loss": f"{here}:several", "grow": "never"}
+    config = TrainConfig(**settings, accumulate=accumulate)
+    run = prepare(config)
+    arm, batch = run.executor.arm, run.loader.batch(0)
+    expected = several(arm.model(batch[0]), batch[1])
+    result = Stepper(run.task, config, CPU).run(arm, batch, 0, Groups(host=arm.host_parameters()))
+    told = {name: float(value) for name, value in result.named.items()}
+    assert told == pytest.approx(
+        {f"loss {name}": float(loss.detach().mean()) for name, loss in expected.items()}, rel=1e-5
+    )
+    assert float(result.loss) == pytest.approx(sum(told.values()), rel=1e-5)
+    log = StepLog()
+    log.add(1, 0, result, rate=0.1, step_ms=1.0)
+    assert log.flush().steps[0].named == pytest.approx(told)
 
 
 def test_a_microbatch_gradient_that_is_not_finite_makes_the_step_void() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from esper.tolaria.plane.opening import life_settings
 from esper.tolaria.task.own import CLIP_IN_FIRST_LOSSES
 from esper.tolaria.task.prepare import built_again, prepare
 from esper.tolaria.task.task import evaluated
-from tests.unit.tolaria.loss_sources import focal, likelihood, macro_recall
+from tests.unit.tolaria.loss_sources import focal, likelihood, macro_recall, several
 
 HERE = "tests.unit.tolaria.loss_sources"
 CONFIG = TrainConfig(data=f"{HERE}:plain", model=f"{HERE}:net", min_samples=10, batch_size=16, loss=f"{HERE}:focal")
@@ -108,12 +109,46 @@ def test_targets_come_in_the_outputs_shape_so_that_nothing_is_broadcast_and_mixe
         ("nothing", "is 0 for every sample before any step"),
         ("missing", "can't be imported"),
         ("NOTHING", "is int, expected a function of"),
+        ("nameless", r"gives a mapping with the names \[0, 1\], expected words"),
+        ("reduced", "gives as size one number for .* samples, expected a loss for each, .N.: reduction='none'"),
+        ("half_detached", "gives as size losses without a gradient"),
+        ("fickle", "gives nats, weight for a batch and gave nats, size at first: give the same for every batch"),
+        ("sometimes", "gives a single loss for a batch and gave nats, size at first"),
     ],
 )
 def test_a_loss_that_cannot_be_used_is_refused_in_one_line(loss: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         prepare(replace(CONFIG, loss=f"{HERE}:{loss}"))
     assert caught.value.key == "loss"
+    assert "\n" not in str(caught.value)
+
+
+def test_several_losses_add_up_are_told_by_name_and_judged_by_their_sum() -> None:
+    run = prepare(replace(CONFIG, loss=f"{HERE}:several"))
+    arm, split = run.executor.arm, run.splits.judge
+    with torch.no_grad():
+        outputs = arm.model.eval()(split.inputs)
+    parts = several(outputs, split.targets)
+    total = parts["nats"] + parts["size"]
+    assert float(run.task.loss(outputs, split.targets)) == pytest.approx(float(total.mean()), rel=1e-6)
+    assert torch.allclose(judge_scores(arm, run.task, key=1), total.clamp(-run.task.clip, run.task.clip).double())
+    metrics = evaluated(arm, run.task, split).metrics
+    assert metrics == pytest.approx({f"loss {name}": float(each.mean()) for name, each in parts.items()}, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "says"),
+    [
+        (None, {"pcgrad": True}, "needs from 2 to 64 losses, and the built-in loss is a single one"),
+        ("focal", {"pcgrad": True}, f"needs from 2 to 64 losses, and {HERE}:focal is a single one"),
+        ("several", {}, "says how pcgrad works; give pcgrad too"),
+        ("several", {"pcgrad": True, "accumulate": 2}, "surgery between losses takes whole batches; leave it out"),
+        ("several", {"pcgrad": True, "compile": "blocks"}, "compiled blocks can't be passed backward once for each"),
+    ],
+)
+def test_surgery_between_losses_needs_several(loss: str | None, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        prepare(replace(CONFIG, loss=loss and f"{HERE}:{loss}", surgery="losses", **settings))
     assert "\n" not in str(caught.value)
 
 

@@ -45,6 +45,16 @@ def test_a_card_tells_each_metric_under_its_name() -> None:
     assert "<b>3</b><span>test MAE</span>" in text
 
 
+def test_the_page_says_why_a_run_ended_early_and_what_other_weights_reach() -> None:
+    found = {"ended_early": "no lower loss & so on", "ema": {"test_accuracy": 0.5, "test_loss": 1.0}}
+    text = page({**SUMMARY, **found, "best": {"test_accuracy": None, "test_loss": 0.25}}, [boundary(10)])
+    assert "Ended early: no lower loss &amp; so on." in text
+    assert "<span>test accuracy of the average</span>" in text
+    assert "<b>0.25</b><span>test loss of the best epoch</span>" in text
+    told_without = page({**SUMMARY, "ended_early": None, "ema": None, "best": {"epoch": 3}}, [boundary(10)])
+    assert not any(words in told_without for words in ("Ended early", "of the average", "of the best epoch"))
+
+
 def test_the_page_says_what_was_learnt_and_what_judged_it() -> None:
     assert "language_model, judged by 7 documents" in page(SUMMARY, [boundary(10)])
 
