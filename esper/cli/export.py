@@ -12,11 +12,16 @@ def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "export", run, "write a run's network as plain PyTorch")
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     parser.add_argument("out", type=Path, metavar="OUT", help="file to write: NAME.pt2, a program, or NAME.safetensors")
+    parser.add_argument(
+        "--seeds-only",
+        action="store_true",
+        help="write the weights of adapters and other seeds that stayed modules",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     # Only this verb needs torch, whose import takes seconds.
     from esper.tolaria.export import export
 
-    print(export(arguments.run_dir, arguments.out).line)
+    print(export(arguments.run_dir, arguments.out, seeds_only=arguments.seeds_only).line)
     return 0

@@ -16,6 +16,8 @@ from typing import Any
 from esper.core.errors import ConfigError
 
 AUTO_TASK = "auto"
+ADAPTER = "adapter.lora"
+"""The blueprint for whose sake single layers are slots."""
 BALANCED = "balanced"
 """Weights of the classes by their share of the training labels."""
 SPAN_WIDTH = "+8"
@@ -115,6 +117,13 @@ class TrainConfig:
         "fine-tuning", (), "parameters that don't learn, by name, module or pattern: conv1,blocks.*.norm1,..."
     )
     train_only: tuple[str, ...] = _setting("fine-tuning", (), "the only parameters that learn, by the same patterns")
+
+    adapters: str = _setting(
+        "fine-tuning",
+        "merge",
+        "what a kept adapter.lora becomes: part of its layer's weight (merge), or a module (stay)",
+        ("merge", "stay"),
+    )
 
     epochs: int = _setting("training", 120, "passes over the training data")
     steps: int | None = _setting("training", None, "steps of the run; default: those of its epochs")

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, EsperError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import ADAPTER, TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
 from esper.tolaria.task.agreement import EXAMPLES
@@ -68,7 +68,12 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     if any(is_lazy(parameter) for parameter in model.parameters()):
         _materialize(model, interface)
     arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
-    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    settings = ExecutorConfig(
+        run_seed=config.seed,
+        slots=config.slots or None,
+        offers_layers=ADAPTER in config.blueprints,
+        merges_adapters=config.adapters == "merge",
+    )
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
     return Network(config=config, interface=interface, executor=executor)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.fold.export import plain
+from esper.kasmina.executor.fold.merge import merge_all
 from esper.tolaria.export.network import Network, load_network
 from esper.tolaria.export.program import in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
@@ -41,16 +42,23 @@ class Exported:
         return f"{self.path}: {self.what}; {self.use}"
 
 
-def export(run_dir: Path, out: Path) -> Exported:
+def export(run_dir: Path, out: Path, *, seeds_only: bool = False) -> Exported:
     """Write the network of the finished run in `run_dir`, as a program to NAME.pt2 or as weights to NAME.safetensors.
 
-    A network that can't be a program becomes weights, beside the name that was asked for. Raises the error tree.
+    A network that can't be a program becomes weights, beside the name that was asked for. Low-rank adapters are merged
+    first, where the run lets them; `seeds_only` writes the weights of all that stayed modules instead, and nothing of
+    the host. Raises the error tree.
     """
     if out.suffix not in (PROGRAM, WEIGHTS):
         raise ConfigError("out", str(out), f"expected a file name ending in {PROGRAM} or {WEIGHTS}")
+    if seeds_only and out.suffix != WEIGHTS:
+        raise ConfigError("out", str(out), f"seeds alone are weights: expected a file name ending in {WEIGHTS}")
     network = load_network(run_dir)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if seeds_only:
+            return _write_seeds(network, out)
+        merge_all(network.arm)
         return write(network, out)
     except OSError as error:
         raise ConfigError("out", str(out), f"can't be written: {error.strerror}") from error
@@ -72,6 +80,20 @@ def write(network: Network, out: Path) -> Exported:
         return _write_weights(network, out.with_suffix(WEIGHTS), f"{takes}; torch.export can't take it: {reason}")
     what = f"{takes}, proven without Esper with {_listed(expected, 'and')} rows"
     return Exported(path=out, what=what, use=f'torch.export.load("{out}").module() loads it')
+
+
+def _write_seeds(network: Network, out: Path) -> Exported:
+    if not network.arm.grafts:
+        raise ConfigError("run_dir", str(network.config.run_dir), "its network has no seed that stayed a module")
+
+    def work(path: Path) -> str:
+        write_weights(network, path, seeds_only=True)
+        return ""
+
+    _placed(out, work)
+    ids = ", ".join(graft.seed_id for graft in network.arm.grafts)
+    use = "the metadata says what each reads and adds to"
+    return Exported(path=out, what=f"weights of the seeds {ids} alone, named seeds.ID.NAME", use=use)
 
 
 def _write_weights(network: Network, out: Path, what: str) -> Exported:

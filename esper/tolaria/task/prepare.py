@@ -16,7 +16,7 @@ from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
-from esper.tolaria.config import AUTO_TASK, TrainConfig
+from esper.tolaria.config import ADAPTER, AUTO_TASK, TrainConfig
 from esper.tolaria.task.agreement import agreed, as_posed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
@@ -121,6 +121,8 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,
+        offers_layers=ADAPTER in config.blueprints,
+        merges_adapters=config.adapters == "merge",
         twin=config.twin,
         pass_samples=-(-config.batch_size // config.accumulate),
         gradient_rows=config.accumulate if config.pcgrad else 0,
