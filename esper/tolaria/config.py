@@ -76,6 +76,15 @@ class TrainConfig:
     document_mark: str | None = _setting(
         "data", None, "what divides documents: words of a text, the number of a token; default: none"
     )
+    transform: str | None = _setting(
+        "data", None, "module:function of the inputs of a set, or an object whose fit(training inputs) gives one"
+    )
+    normalize: bool = _setting(
+        "data", False, "each feature or channel of the inputs to mean 0 and deviation 1, by the training set"
+    )
+    augment: str | None = _setting(
+        "data", None, "module:function of (inputs, generator) that changes training batches at random"
+    )
     batch_size: int = _setting("data", 64, "samples in one step")
 
     loss: str | None = _setting(

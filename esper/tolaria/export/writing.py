@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.fold.export import plain
@@ -22,6 +23,7 @@ from esper.tolaria.export.network import Network, load_network
 from esper.tolaria.export.program import in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
 from esper.tolaria.export.weights import record_of, write_weights
+from esper.tolaria.task.interface import Interface
 
 PROGRAM, WEIGHTS = ".pt2", ".safetensors"
 RECORD = "network.json"
@@ -104,13 +106,15 @@ def _write_weights(network: Network, out: Path, what: str) -> Exported:
     _placed(out, work)
     shape, outputs = network.interface.sample_shape, network.interface.outputs
     use = f"{network.config.model} builds the network for ({shape}, {outputs}), the metadata says what was grown"
+    if network.interface.mean is not None:
+        use += "; normalise its inputs first, (x - mean) / deviation by feature or channel, as the metadata has them"
     return Exported(path=out, what=f"weights alone, {what}", use=use)
 
 
 def _write_program(network: Network, path: Path, shown: dict[int, Tensor], expected: dict[int, Tensor]) -> str:
     """Trace, save and prove; returns why it can't be done."""
     try:
-        module = plain(network.arm)
+        module = taking_raw_inputs(plain(network.arm), network.interface)
     except (GraftFailed, ConfigError) as error:
         return in_words(error)
     program, reason = traced(module, network.interface.inputs(3))
@@ -136,6 +140,28 @@ def _expected(network: Network, shown: dict[int, Tensor]) -> tuple[dict[int, Ten
         except Exception as error:  # noqa: BLE001 - the host is anybody's code, and refuses in its own way
             refusal = in_words(error)
     return outputs, refusal
+
+
+class Normalized(nn.Module):
+    """A network behind the normalisation of its inputs."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("deviation", deviation.clone())
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.network((inputs - self.mean) / self.deviation)
+
+
+def taking_raw_inputs(network: nn.Module, interface: Interface) -> nn.Module:
+    """The network that normalises by itself, where the run did."""
+    scale = interface.scale()
+    return network if scale is None else Normalized(network, *scale).eval()
 
 
 def _listed(numbers: Iterable[int], word: str) -> str:
