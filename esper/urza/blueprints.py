@@ -126,7 +126,7 @@ BUILTIN: tuple[Row, ...] = (
         description="(W + alpha / rank B A) x beside one linear layer, B zero at first: fine-tuning at little cost.",
         slot_kinds=(LINEAR,),
         parameters=(
-            Bounds(name="rank", low=1, high=256, default=4, meaning="rank of B A, at most the weight's"),
+            Bounds(name="rank", low=1, high=256, default=4, meaning="rank of B A"),
             Bounds(
                 name="alpha",
                 low=0.01,

@@ -42,9 +42,6 @@ def low_rank_layer(host: nn.Module, slot: Slot, parameters: Mapping[str, float])
         raise GraftFailed(f"{slot.write_path} is no linear layer: an adapter.lora has nothing to stand beside")
     if alpha is None or alpha <= 0:
         raise GraftFailed(f"blueprint parameter alpha is {alpha!r}, expected a number above 0")
-    if rank > min(layer.in_features, layer.out_features):
-        sizes = f"{layer.out_features} x {layer.in_features}"
-        raise GraftFailed(f"rank {rank} exceeds that of the {sizes} weight of {slot.write_path}")
     down = nn.Linear(layer.in_features, rank, bias=False, **place)
     up = zeroed(nn.Linear(rank, layer.out_features, bias=False, **place))
     return LowRank(down, up, scale=alpha / rank, path=slot.write_path)

@@ -110,9 +110,9 @@ def test_during_warm_up_and_below_full_alpha_nothing_is_merged(rig):
         add(run.arm.grafts[0], run.arm.model.fc2.weight)
 
 
-def test_a_rank_beyond_the_weight_s_is_refused(rig):
+def test_an_alpha_that_would_mute_it_is_refused(rig):
     run = rig("mlp", offers_layers=True)
-    assert "rank 9 exceeds" in run.failure(run.build("adapter.lora", SLOT, rank=9, alpha=6.0))
+    assert "alpha is 0.0, expected a number above 0" in run.failure(run.build("adapter.lora", SLOT, rank=2, alpha=0.0))
 
 
 def test_layers_are_slots_on_request_alone_or_by_name(rig):
