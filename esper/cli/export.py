@@ -18,11 +18,16 @@ def register(verbs: Verbs) -> None:
         choices=("last", "ema", "best"),
         help="those that the run ended with, their average, or those of its best epoch (default: last)",
     )
+    parser.add_argument(
+        "--seeds-only",
+        action="store_true",
+        help="write the weights of adapters and other seeds that stayed modules",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     # Only this verb needs torch, whose import takes seconds.
     from esper.tolaria.export import export
 
-    print(export(arguments.run_dir, arguments.out, arguments.weights).line)
+    print(export(arguments.run_dir, arguments.out, arguments.weights, seeds_only=arguments.seeds_only).line)
     return 0

@@ -37,6 +37,7 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_SPAN_CONV_LINEAR: "span.conv",
     SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
+    SlotKind.SLOT_KIND_LINEAR: "adapter.lora",
 }
 BUDGET, CLOSED, DEEP = "budget", "closed", "deep enough"
 BUDGET_PREFIX = f"{BUDGET}: "

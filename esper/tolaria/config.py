@@ -16,6 +16,8 @@ from typing import Any
 from esper.core.errors import ConfigError
 
 AUTO_TASK = "auto"
+ADAPTER = "adapter.lora"
+"""The blueprint for whose sake single layers are slots."""
 BALANCED = "balanced"
 """Weights of the classes by their share of the training labels."""
 SPAN_WIDTH = "+8"
@@ -76,6 +78,15 @@ class TrainConfig:
     document_mark: str | None = _setting(
         "data", None, "what divides documents: words of a text, the number of a token; default: none"
     )
+    transform: str | None = _setting(
+        "data", None, "module:function of the inputs of a set, or an object whose fit(training inputs) gives one"
+    )
+    normalize: bool = _setting(
+        "data", False, "each feature or channel of the inputs to mean 0 and deviation 1, by the training set"
+    )
+    augment: str | None = _setting(
+        "data", None, "module:function of (inputs, generator) that changes training batches at random"
+    )
     batch_size: int = _setting("data", 64, "samples in one step")
 
     loss: str | None = _setting(
@@ -117,6 +128,13 @@ class TrainConfig:
         "fine-tuning", (), "parameters that don't learn, by name, module or pattern: conv1,blocks.*.norm1,..."
     )
     train_only: tuple[str, ...] = _setting("fine-tuning", (), "the only parameters that learn, by the same patterns")
+
+    adapters: str = _setting(
+        "fine-tuning",
+        "merge",
+        "what a kept adapter.lora becomes: part of its layer's weight (merge), or a module (stay)",
+        ("merge", "stay"),
+    )
 
     epochs: int = _setting("training", 120, "passes over the training data")
     steps: int | None = _setting("training", None, "steps of the run; default: those of its epochs")

@@ -15,6 +15,7 @@ SPAN_CONV_LINEAR = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR
 RESIDUAL_LINEAR = SlotKind.SLOT_KIND_RESIDUAL_LINEAR
 RESIDUAL_CONV = SlotKind.SLOT_KIND_RESIDUAL_CONV
 STACK = SlotKind.SLOT_KIND_STACK
+LINEAR = SlotKind.SLOT_KIND_LINEAR
 
 SAFE = BlueprintTier.BLUEPRINT_TIER_SAFE
 EXPERIMENTAL = BlueprintTier.BLUEPRINT_TIER_EXPERIMENTAL
@@ -118,6 +119,26 @@ BUILTIN: tuple[Row, ...] = (
         ),
         risk=0.20,
         recommendation="For large hosts with a tight budget.",
+    ),
+    Row(
+        blueprint_id="adapter.lora",
+        name="Low-rank adapter of a layer",
+        description="(W + alpha / rank B A) x beside one linear layer, B zero at first: fine-tuning at little cost.",
+        slot_kinds=(LINEAR,),
+        parameters=(
+            Bounds(name="rank", low=1, high=256, default=4, meaning="rank of B A"),
+            Bounds(
+                name="alpha",
+                low=0.01,
+                high=1024,
+                default=8,
+                meaning="scales B A, over the rank",
+                is_integer=False,
+            ),
+        ),
+        risk=0.15,
+        recommendation="For trained hosts, frozen or not; merges into the layer's weight.",
+        is_foldable=True,
     ),
     Row(
         blueprint_id="gate.channel",

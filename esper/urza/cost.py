@@ -200,6 +200,7 @@ FORMULAS: dict[str, Formula] = {
     "residual.linear": _residual,
     "residual.conv": _residual,
     "adapter.low_rank": _low_rank,
+    "adapter.lora": _low_rank,
     "gate.channel": _channel_gate,
     "attention.self": _attention,
     "stack.double": _stack,

@@ -60,7 +60,8 @@ def sequence() -> tuple[nn.Module, Tensor]:
 def test_every_seed_costs_what_the_model_says(host: Callable[[], tuple[nn.Module, Tensor]]) -> None:
     model, inputs = host()
     arm = TrainingArm(model, torch.optim.SGD(model.parameters(), lr=0.1), None)
-    executor = SeedExecutor(arm, Probe(inputs), fetch_artifact=ArtifactStore().get, config=ExecutorConfig(run_seed=1))
+    config = ExecutorConfig(run_seed=1, offers_layers=True)
+    executor = SeedExecutor(arm, Probe(inputs), fetch_artifact=ArtifactStore().get, config=config)
     seen = set()
     manifest = executor.manifest()
     for slot in manifest.slots:
@@ -68,7 +69,7 @@ def test_every_seed_costs_what_the_model_says(host: Callable[[], tuple[nn.Module
             if misfit(blueprint, slot, manifest.task):
                 continue
             seed_id = f"{blueprint.blueprint_id} in {slot.slot_id}"
-            values = completed(blueprint, {"rank": 2} if blueprint.blueprint_id == "adapter.low_rank" else {})
+            values = completed(blueprint, {"rank": 2} if blueprint.blueprint_id.startswith("adapter.") else {})
             build = SeedDirective(
                 seed_id=seed_id,
                 slot_id=slot.slot_id,
@@ -86,7 +87,7 @@ def test_every_seed_costs_what_the_model_says(host: Callable[[], tuple[nn.Module
             paid = Cost(parameters=report.added_parameters, forward_macs=report.added_forward_macs)
             assert paid == cost(blueprint, slot, None, values, manifest.task), seed_id
             seen.add(blueprint.blueprint_id)
-    assert len(seen) >= 3
+    assert len(seen) >= 4
 
 
 def done(executor: SeedExecutor, directives: list[SeedDirective]) -> DirectiveReport:

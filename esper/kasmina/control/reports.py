@@ -127,9 +127,12 @@ def _needed_by(gate: SeedGate, turn: Turn, record: SeedRecord, report: Directive
         turn.note(record, gates.undone(record, gate, report))
 
 
-def _folded(_: Turn, record: SeedRecord, report: DirectiveReport) -> None:
-    """A fold that failed leaves the seed as a permanent module of its own."""
+def _folded(turn: Turn, record: SeedRecord, report: DirectiveReport) -> None:
+    """A fold that failed leaves the seed as a permanent module of its own; what was merged costs nothing any more."""
     record.state.is_folded = report.succeeded and report.folded
+    if report.HasField("added_parameters"):
+        turn.state.growth.added_parameters += report.added_parameters - record.state.parameters
+        _book(record, report)
 
 
 def _installed_twin(turn: Turn, record: SeedRecord, report: DirectiveReport) -> None:

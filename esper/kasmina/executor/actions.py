@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.entering import attach, build, incubate
 from esper.kasmina.executor.fold.fold import fold, fold_obstacle
+from esper.kasmina.executor.fold.merge import is_adapter, merge, merge_obstacle
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft
@@ -114,7 +115,8 @@ def fold_seed(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
     """Makes the seed permanent: folded where that is possible, otherwise, or if it fails, as the module that it is."""
     graft, life = state.graft(directive.seed_id), state.life(directive.seed_id)
     life.is_permanent = True
-    obstacle = fold_obstacle(state.arm, graft, step)
+    is_merged = is_adapter(graft)
+    obstacle = (merge_obstacle if is_merged else fold_obstacle)(state.arm, graft, step)
     if obstacle:
         return {"folded": False, "failure": f"kept as a module: {obstacle}"}
 
@@ -123,11 +125,15 @@ def fold_seed(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
         state.side_macs += tried.samples * state.macs.training
         return tried.reached
 
-    delta = fold(state.arm, graft, step, state.outputs, reached)
+    if is_merged:
+        delta = merge(state.arm, graft, state.outputs)
+    else:
+        delta = fold(state.arm, graft, step, state.outputs, reached)
     del state.lives[directive.seed_id]
     state.folded[graft.slot.slot_id] = state.folded.get(graft.slot.slot_id, 0) + 1
     state.topology_changed()
-    return {"folded": True, "max_logit_delta": delta}
+    added = {"added_parameters": 0, "added_forward_macs": 0} if is_merged else {}
+    return {"folded": True, "max_logit_delta": delta, **added}
 
 
 def install_twin(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:

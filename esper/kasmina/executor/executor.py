@@ -34,6 +34,7 @@ from esper.kasmina.executor.passes.compilations import Compilations, compilation
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
+from esper.kasmina.executor.slots.linear import unmerged
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
@@ -115,8 +116,16 @@ class SeedExecutor:
         forward = state.task.forward
         traced, rerun = trace_forward(model, inputs, forward=forward), rerun_order(model, inputs, forward=forward)
         try:
-            found = find_slots(model, traced, named=names, is_causal=is_causal, rerun=rerun)
-            state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
+            found = find_slots(
+                model,
+                traced,
+                named=names,
+                is_causal=is_causal,
+                rerun=rerun,
+                offers_layers=state.config.offers_layers,
+            )
+            slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
+            state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen
         except ConfigError:
             if names or not state.stack_slots:
                 raise

@@ -66,6 +66,10 @@ class ExecutorConfig:
     """Slots by name, e.g. "fc1-fc2" or "act1"; None: those that the host offers."""
     measure_every_steps: int = 10
     """Steps between two measurements of rms(seed output) / rms(host activation)."""
+    offers_layers: bool = False
+    """Whether each linear layer is a slot for an adapter, named or not."""
+    merges_adapters: bool = True
+    """Whether a kept low-rank adapter becomes part of its layer's weight."""
     twin: str = AUTO
     """How a twin makes its steps: live, in bursts, or as memory allows."""
     pass_samples: int = 64

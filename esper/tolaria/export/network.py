@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, EsperError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.graft.average import swap_averages
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import ADAPTER, TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
 from esper.tolaria.task.agreement import EXAMPLES
@@ -39,9 +39,9 @@ class Network:
         return self.executor.arm
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """What the trained network gives, in eval mode."""
+        """What the trained network gives for inputs that nobody has normalised, in eval mode."""
         with self.arm.measured(key(0, "export")):
-            outputs: Tensor = self.arm.model(inputs)
+            outputs: Tensor = self.arm.model(self.interface.normalized(inputs))
         return outputs
 
 
@@ -91,7 +91,12 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
         _materialize(model, interface)
     schedule = make_schedule(replace(config, schedule="constant", decay_fraction=None), 1)  # nothing is trained
     arm = TrainingArm(model, make_optimizer(config, model), schedule)
-    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    settings = ExecutorConfig(
+        run_seed=config.seed,
+        slots=config.slots or None,
+        offers_layers=ADAPTER in config.blueprints,
+        merges_adapters=config.adapters == "merge",
+    )
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
     return Network(config=config, interface=interface, executor=executor)
 

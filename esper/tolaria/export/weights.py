@@ -25,9 +25,9 @@ from esper.tolaria.task.models import build_model
 DIALS = ("depth", "width", "heads", "positions", "norm", "mlp", "tied")
 
 
-def write_weights(network: Network, path: Path) -> None:
+def write_weights(network: Network, path: Path, *, seeds_only: bool = False) -> None:
     """Write the file and read it back. Raises StorageError where that gives anything else."""
-    tensors, record = tensors_of(network), {"network": json.dumps(record_of(network))}
+    tensors, record = tensors_of(network, seeds_only=seeds_only), {"network": json.dumps(record_of(network))}
     path.write_bytes(save(tensors, metadata=record))
     with safe_open(path, framework="pt") as file:
         is_whole = file.metadata() == record and set(file.keys()) == set(tensors)
@@ -38,10 +38,11 @@ def write_weights(network: Network, path: Path) -> None:
         raise StorageError(f"{path} does not read back as it was written")
 
 
-def tensors_of(network: Network) -> dict[str, Tensor]:
+def tensors_of(network: Network, *, seeds_only: bool = False) -> dict[str, Tensor]:
     """Weights and buffers under the names of the host's state_dict; a seed's are `seeds.ID.NAME`."""
     arm = network.arm
-    states = [("", arm.model), *((f"seeds.{graft.seed_id}.", graft.module) for graft in arm.grafts)]
+    seeds = [(f"seeds.{graft.seed_id}.", graft.module) for graft in arm.grafts]
+    states = seeds if seeds_only else [("", arm.model), *seeds]
     # Each with a storage of its own: tied weights are written twice, views without what they view.
     return {
         prefix + name: value.detach().clone(memory_format=torch.contiguous_format)

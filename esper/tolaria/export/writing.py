@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.fold.export import plain
+from esper.kasmina.executor.fold.merge import merge_all
 from esper.tolaria.export.network import LAST, Network, load_network
 from esper.tolaria.export.program import in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
 from esper.tolaria.export.weights import record_of, write_weights
+from esper.tolaria.task.interface import Interface
 
 PROGRAM, WEIGHTS = ".pt2", ".safetensors"
 RECORD = "network.json"
@@ -41,16 +44,23 @@ class Exported:
         return f"{self.path}: {self.what}; {self.use}"
 
 
-def export(run_dir: Path, out: Path, weights: str = LAST) -> Exported:
+def export(run_dir: Path, out: Path, weights: str = LAST, *, seeds_only: bool = False) -> Exported:
     """Write the network of the finished run in `run_dir`, as a program to NAME.pt2 or as weights to NAME.safetensors.
 
-    A network that can't be a program becomes weights, beside the name that was asked for. Raises the error tree.
+    A network that can't be a program becomes weights, beside the name that was asked for. Low-rank adapters are merged
+    first, where the run lets them; `seeds_only` writes the weights of all that stayed modules instead, and nothing of
+    the host. Raises the error tree.
     """
     if out.suffix not in (PROGRAM, WEIGHTS):
         raise ConfigError("out", str(out), f"expected a file name ending in {PROGRAM} or {WEIGHTS}")
+    if seeds_only and out.suffix != WEIGHTS:
+        raise ConfigError("out", str(out), f"seeds alone are weights: expected a file name ending in {WEIGHTS}")
     network = load_network(run_dir, weights)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if seeds_only:
+            return _write_seeds(network, out)
+        merge_all(network.arm)
         return write(network, out)
     except OSError as error:
         raise ConfigError("out", str(out), f"can't be written: {error.strerror}") from error
@@ -74,6 +84,20 @@ def write(network: Network, out: Path) -> Exported:
     return Exported(path=out, what=what, use=f'torch.export.load("{out}").module() loads it')
 
 
+def _write_seeds(network: Network, out: Path) -> Exported:
+    if not network.arm.grafts:
+        raise ConfigError("run_dir", str(network.config.run_dir), "its network has no seed that stayed a module")
+
+    def work(path: Path) -> str:
+        write_weights(network, path, seeds_only=True)
+        return ""
+
+    _placed(out, work)
+    ids = ", ".join(graft.seed_id for graft in network.arm.grafts)
+    use = "the metadata says what each reads and adds to"
+    return Exported(path=out, what=f"weights of the seeds {ids} alone, named seeds.ID.NAME", use=use)
+
+
 def _write_weights(network: Network, out: Path, what: str) -> Exported:
     def work(path: Path) -> str:
         write_weights(network, path)
@@ -82,13 +106,15 @@ def _write_weights(network: Network, out: Path, what: str) -> Exported:
     _placed(out, work)
     shape, outputs = network.interface.sample_shape, network.interface.outputs
     use = f"{network.config.model} builds the network for ({shape}, {outputs}), the metadata says what was grown"
+    if network.interface.mean is not None:
+        use += "; normalise its inputs first, (x - mean) / deviation by feature or channel, as the metadata has them"
     return Exported(path=out, what=f"weights alone, {what}", use=use)
 
 
 def _write_program(network: Network, path: Path, shown: dict[int, Tensor], expected: dict[int, Tensor]) -> str:
     """Trace, save and prove; returns why it can't be done."""
     try:
-        module = plain(network.arm)
+        module = taking_raw_inputs(plain(network.arm), network.interface)
     except (GraftFailed, ConfigError) as error:
         return in_words(error)
     program, reason = traced(module, network.interface.inputs(3))
@@ -114,6 +140,28 @@ def _expected(network: Network, shown: dict[int, Tensor]) -> tuple[dict[int, Ten
         except Exception as error:  # noqa: BLE001 - the host is anybody's code, and refuses in its own way
             refusal = in_words(error)
     return outputs, refusal
+
+
+class Normalized(nn.Module):
+    """A network behind the normalisation of its inputs."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("deviation", deviation.clone())
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.network((inputs - self.mean) / self.deviation)
+
+
+def taking_raw_inputs(network: nn.Module, interface: Interface) -> nn.Module:
+    """The network that normalises by itself, where the run did."""
+    scale = interface.scale()
+    return network if scale is None else Normalized(network, *scale).eval()
 
 
 def _listed(numbers: Iterable[int], word: str) -> str:

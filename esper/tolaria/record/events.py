@@ -212,10 +212,14 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
     return json.dumps({"time": stamp, "kind": kind, **fields}, default=str) + "\n"
 
 
+INCIDENT_WORDS = (
+    *("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled", "room", "started"),
+)
+
+
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
-    words = ("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled", "room")
-    return next((word for word in words if word in name), "failure")
+    return next((word for word in INCIDENT_WORDS if word in name), "failure")
 
 
 def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:

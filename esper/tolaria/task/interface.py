@@ -17,6 +17,7 @@ from esper.core.errors import DependencyViolationError
 from esper.kasmina.executor.passes.batches import called
 from esper.leyline import TaskType
 from esper.tolaria.task.data.source import Splits
+from esper.tolaria.task.inputs.normalize import Scaling
 from esper.tolaria.task.randomness import generator
 
 PROBE_ROWS = 8
@@ -35,6 +36,11 @@ class Interface:
     high: int | None
     outputs: int
     task: str
+    mean: tuple[float, ...] | None = None
+    """Of each feature or channel of `source_shape`, where inputs are normalised."""
+    deviation: tuple[float, ...] | None = None
+    transform: str | None = None
+    """What made the inputs of those that the data source gives, before they are normalised."""
 
     def to_state(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,6 +60,19 @@ class Interface:
             return torch.randn(shape, generator=draws).to(dtype)
         return torch.randint(self.low, self.high + 1, shape, generator=draws).to(dtype)
 
+    def scale(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation of each value of a sample, as the network takes it; None where inputs stay as they are."""
+        if self.mean is None or self.deviation is None:
+            return None
+        parts = Scaling(mean=self.mean, deviation=self.deviation).of_sample(self.source_shape)
+        mean, deviation = (part.reshape(self.sample_shape).to(getattr(torch, self.dtype)) for part in parts)
+        return mean, deviation
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """Inputs as the network itself takes them."""
+        scale = self.scale()
+        return inputs if scale is None else (inputs - scale[0]) / scale[1]
+
     def described(self) -> str:
         """Inputs in words, e.g. "float32 [rows, 64] (samples of 1 x 8 x 8, reshaped)"."""
         text = f"{self.dtype} [{', '.join(map(str, ('rows', *self.sample_shape)))}]"
@@ -61,10 +80,12 @@ class Interface:
             text += f", whole numbers {self.low} to {self.high}"
         if self.source_shape != self.sample_shape:
             text += f" (samples of {' x '.join(map(str, self.source_shape))}, reshaped)"
-        return text
+        return text if self.transform is None else f"{text} as {self.transform} gives them"
 
 
-def interface_of(given: Splits, fitted: Splits) -> Interface:
+def interface_of(
+    given: Splits, fitted: Splits, scaling: Scaling | None = None, transform: str | None = None
+) -> Interface:
     """Of the data as it came and as the network takes it."""
     inputs = fitted.train.inputs
     is_counted = not (inputs.is_floating_point() or inputs.is_complex())
@@ -78,6 +99,9 @@ def interface_of(given: Splits, fitted: Splits) -> Interface:
         high=max(highs, default=None),
         outputs=fitted.outputs,
         task=short_name(TaskType, fitted.task),
+        mean=None if scaling is None else scaling.mean,
+        deviation=None if scaling is None else scaling.deviation,
+        transform=transform,
     )
 
 

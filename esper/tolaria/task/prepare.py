@@ -16,13 +16,16 @@ from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
-from esper.tolaria.config import AUTO_TASK, BY_LOSSES, TrainConfig
+from esper.tolaria.config import ADAPTER, AUTO_TASK, BY_LOSSES, TrainConfig
 from esper.tolaria.task.agreement import agreed, as_posed, check_passes
 from esper.tolaria.task.data import Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
 from esper.tolaria.task.data.overlap import overlaps
 from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.device import open_device
+from esper.tolaria.task.inputs.augment import Augmented, augmented
+from esper.tolaria.task.inputs.normalize import normalized
+from esper.tolaria.task.inputs.transform import transformed
 from esper.tolaria.task.interface import Interface, interface_of
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.losses import LossSettings
@@ -45,7 +48,7 @@ class Prepared:
     config: TrainConfig
     splits: Splits
     task: SplitTask
-    loader: Loader | StreamLoader
+    loader: Loader | StreamLoader | Augmented
     executor: SeedExecutor
     device: torch.device
     total_steps: int
@@ -94,9 +97,10 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
         raise ConfigError("init_from", config.init_from, "its weights weren't read; this run can't start from any")
     device = open_device(config.device, is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
-    given = load_splits(config)
+    read = load_splits(config)
     # The sets of built-in sources are known.
-    shared = [] if config.data in SOURCES else overlaps(given)
+    shared = [] if config.data in SOURCES else overlaps(read)
+    given, scaling = normalized(config, transformed(config, read))
     host = build_host(config, given)
     model = host.model.to(device)
     told = _in_training_mode(config, model)
@@ -116,13 +120,15 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
         if task.mixes_samples:
             told.append(f"{config.loss} gives a sample another loss beside other samples: scores depend on batches")
     check_judging_data(config, splits)
-    loader = make_loader(config, splits, device)
+    loader = augmented(config, make_loader(config, splits, device))
     check_passes(config, model, task, loader, splits)
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
     arm = _arm(config, model, total_steps)
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,
+        offers_layers=ADAPTER in config.blueprints,
+        merges_adapters=config.adapters == "merge",
         twin=config.twin,
         pass_samples=-(-config.batch_size // config.accumulate),
         gradient_rows=_gradient_rows(config, own),
@@ -153,7 +159,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
             *shared,
             *optimizer_doubts(arm.optimizer, model, grows_spans=_grows_spans(config, splits)),
         ],
-        interface=interface_of(given, host.splits),
+        interface=interface_of(given, host.splits, scaling, config.transform),
         compiled_runs=compiled_runs,
         started=_entry(start, started),
         start_line="" if started is None else started.line,

@@ -86,7 +86,7 @@ def fetch_artifact(digest: str) -> bytes:
 
 
 def told_seeds(
-    before: Iterable[SeedState], orders: Iterable[SeedDirective], reports: Iterable[DirectiveReport]
+    before: Sequence[SeedState], orders: Iterable[SeedDirective], reports: Iterable[DirectiveReport]
 ) -> tuple[SeedState, ...]:
     """The seeds as Kasmina would tell them, from what was told before, everything ordered and what was now done."""
     seeds: dict[str, SeedState] = {}
@@ -109,6 +109,9 @@ def told_seeds(
         if known.seed_id in seeds:
             seeds[known.seed_id].parameters = max(seeds[known.seed_id].parameters, known.parameters)
             seeds[known.seed_id].is_folded |= known.is_folded
+    merged = {known.seed_id for known in before if known.is_folded and not known.parameters}
+    for seed_id in merged & set(seeds):
+        seeds[seed_id].parameters = 0
     for report in reports:
         if report.HasField("added_parameters"):
             seeds[report.seed_id].parameters = report.added_parameters

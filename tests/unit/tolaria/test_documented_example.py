@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from esper.cli.main import main as esper
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
 from esper.tolaria.launcher import main
@@ -21,7 +22,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "your_own.md"
 def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The page's modules, importable, as the settings that name them."""
     blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert [name for name, _ in blocks] == ["mydata", "mynet", "myloss", "mytrain"]
+    assert [name for name, _ in blocks] == ["mydata", "myinputs", "mynet", "myloss", "mytrain"]
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -52,6 +53,39 @@ def test_the_documented_loss_trains(documented: dict[str, str]) -> None:
 def test_the_documented_model_has_slots_for_seeds(documented: dict[str, str]) -> None:
     slots = [slot.slot_id for slot in prepare(TrainConfig(**documented)).manifest().slots]
     assert "span_linear:0-2" in slots
+
+
+def commands(after: str) -> list[list[str]]:
+    """The commands of the first console block behind a line of the page."""
+    block = re.search(r"```console\n(.*?)```", PAGE.read_text().partition(after)[2], flags=re.DOTALL)
+    assert block is not None
+    return [line.split() for line in block[1].replace("\\\n", " ").split("$ ") if line]
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_inputs_are_prepared() -> None:
+    program, *flags = next(iter(commands("# myinputs.py")))
+    assert program == "tolaria-train"
+    assert main([*flags, "--plain", "--epochs", "1", "--grow", "never"]) == 0
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_fine_tuning_ends_in_a_file_for_the_plain_model() -> None:
+    ran = commands("## Fine-tuning")
+    assert [program for program, *_ in ran] == ["tolaria-train", "esper", "tolaria-train", "tolaria-train", "esper"]
+    short = ["--plain", "--epochs", "1", "--grow", "never"]
+    for program, *flags in ran:
+        assert (main([*flags, *short]) if program == "tolaria-train" else esper(flags)) == 0
+    code = re.search(r"```python\n(from mynet import build\nfrom safetensors.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    assert code is not None
+    found: dict[str, Any] = {}
+    exec(code[1], found)
+    network = load_network(Path("runs/adapted"))
+    inputs = network.interface.inputs(7)
+    assert torch.equal(found["network"].eval()(inputs), network.outputs(inputs))
+    frozen = load_network(Path("runs/disc")).arm.model.state_dict()
+    kept = {name for name, value in network.arm.model.state_dict().items() if torch.equal(value, frozen[name])}
+    assert kept == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
 
 def test_the_documented_way_back_from_weights_gives_the_exported_network(documented: dict[str, str]) -> None:

@@ -39,6 +39,7 @@ def test_the_catalogue_holds_what_can_be_grown() -> None:
         "residual.linear",
         "residual.conv",
         "adapter.low_rank",
+        "adapter.lora",
         "gate.channel",
         "attention.self",
         "stack.double",

@@ -15,6 +15,7 @@ from esper.kasmina.executor.blueprints.adapter import low_rank
 from esper.kasmina.executor.blueprints.attention import self_attention
 from esper.kasmina.executor.blueprints.control import random_frozen
 from esper.kasmina.executor.blueprints.gate import channel_gate
+from esper.kasmina.executor.blueprints.lora import low_rank_layer
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import span_conv, span_linear
 from esper.kasmina.executor.passes.keys import draw_key, forked_generators
@@ -29,6 +30,7 @@ FACTORIES: dict[str, Factory] = {
     "residual.linear": residual_linear,
     "residual.conv": residual_conv,
     "adapter.low_rank": low_rank,
+    "adapter.lora": low_rank_layer,
     "gate.channel": channel_gate,
     "attention.self": self_attention,
     "control.random_frozen": random_frozen,

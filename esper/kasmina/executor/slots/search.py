@@ -7,7 +7,7 @@ What could not be looked into is said with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,7 @@ from esper.kasmina.executor.slots.layers import (
     is_width_layer,
     reshape_obstacle,
 )
+from esper.kasmina.executor.slots.linear import PREFIX, linear_slot, linear_slots
 from esper.kasmina.executor.slots.paths import SpanPath, span_paths
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
@@ -40,14 +41,23 @@ class Search:
 
 
 def find_slots(
-    model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool, rerun: Sequence[str] = ()
+    model: nn.Module,
+    trace: ForwardTrace,
+    *,
+    named: Sequence[str] | None,
+    is_causal: bool,
+    rerun: Sequence[str] = (),
+    offers_layers: bool = False,
 ) -> Search:
     """The slots that the host offers, or the named ones. None usable is an error.
 
     `rerun` are the submodules that re-entrant checkpoints run again, in that order: no span may begin in one and end
-    outside it, because such a checkpoint cuts the graph at its edge.
+    outside it, because such a checkpoint cuts the graph at its edge. Single linear layers, which adapters alone fit,
+    are offered on request.
     """
     candidates, untraced = _candidates(model, trace)
+    if offers_layers:
+        candidates = _in_order(trace, [*candidates, *linear_slots(model, trace)])
     cut = [slot.slot_id for slot in candidates if _is_cut(slot, rerun)]
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
@@ -87,8 +97,11 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
     found = {slot_id: _unless_read_elsewhere(trace, slot) for slot_id, slot in found.items()}
-    in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
-    return in_order, found_paths.untraced
+    return _in_order(trace, found.values()), found_paths.untraced
+
+
+def _in_order(trace: ForwardTrace, slots: Iterable[Slot]) -> list[Slot]:
+    return sorted(slots, key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
 
 
 def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
@@ -175,9 +188,11 @@ def _last_layer_is_convolution(model: nn.Module, trace: ForwardTrace, visit: Vis
 
 def _named(model: nn.Module, trace: ForwardTrace, candidates: Sequence[Slot], name: str) -> Slot:
     """A user's slot: a full id, "read-write" for a span, or one path for a residual slot."""
+    if name.startswith(PREFIX) and (layer := linear_slot(model, trace, name)) is not None:
+        return layer
     wanted = name.partition(":")[2] or name
     pair = wanted if "-" in wanted else f"{wanted}-{wanted}"
-    for slot in candidates:
+    for slot in (slot for slot in candidates if slot.kind != SlotKind.SLOT_KIND_LINEAR):
         if name == slot.slot_id or (":" not in name and pair == f"{slot.read_path}-{slot.write_path}"):
             return slot
     read_path, _, write_path = pair.partition("-")

@@ -20,6 +20,8 @@ from esper.tolaria.task.start.patterns import SHOWN, fits, listed
 DATA_PARALLEL, COMPILED = "module.", "_orig_mod."
 AVERAGES = "n_averaged"
 """What an AveragedModel adds to its module's weights."""
+SEEDS = "seeds."
+"""Before the names of what hangs on a host, in a run's end and in an export."""
 COUNTER = "num_batches_tracked"
 """Of a BatchNorm; older files don't have it."""
 
@@ -159,9 +161,12 @@ def _remedy(config: TrainConfig, taken: Mapping[str, Tensor], wanted: Mapping[st
     if not set(taken) & set(wanted):
         return f"no name is in both: is it another architecture? the model has {_first(list(wanted))}"
     exception = "--init-except 'PATTERN,...' leaves out what is replaced"
-    if flags := topology_flags(config, taken):
+    if any(name.startswith(SEEDS) for name in taken):
+        return f"seeds that stayed modules are no part of a plain host: esper export merges adapters; {exception}"
+    flags = topology_flags(config, taken)
+    if flags and flags != topology_flags(config, wanted):
         return f"its topology is another, was it grown? {flags} builds it so; {exception}"
-    return f"was it grown? then build the model as deep and wide as it is; {exception}"
+    return exception if flags else f"was it grown? then build the model as deep and wide as it is; {exception}"
 
 
 def topology_flags(config: TrainConfig, tensors: Mapping[str, Tensor]) -> str:

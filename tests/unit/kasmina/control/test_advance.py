@@ -271,6 +271,17 @@ def test_a_fold_that_fails_leaves_a_permanent_module() -> None:
     assert (seed.stage, seed.is_folded) == (SeedStage.SEED_STAGE_FOSSILIZED, False)
 
 
+def test_a_seed_that_was_merged_costs_nothing_any_more() -> None:
+    merged = {"folded": True, "added_parameters": 0, "added_forward_macs": 0}
+    course = begun(gain=0.05, faults={K.DIRECTIVE_KIND_FOLD: merged})
+    course.until("PROBATIONARY", "PASS")
+    assert course.state.seeds[0].state.parameters > 0
+    course.order(on_seed("FOSSILIZE", step=course.step))
+    course.boundary()
+    seed = course.state.seeds[0].state
+    assert (seed.is_folded, seed.parameters, seed.forward_macs, course.state.growth.added_parameters) == (True, 0, 0, 0)
+
+
 def test_leaks_add_up_until_the_gate_looks() -> None:
     course = begun()
     course.until("BLENDING")

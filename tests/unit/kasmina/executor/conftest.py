@@ -280,16 +280,21 @@ class Rig:
         optimizer: str = "adam",
         slots: tuple[str, ...] | None = None,
         double: bool = False,
+        frozen: tuple[str, ...] = (),
+        **settings: Any,
     ) -> None:
         model.to(DEVICE)
+        for path in frozen:
+            model.get_submodule(path).requires_grad_(False)
         if double:
             model = model.double()
             if task.probe_inputs().is_floating_point():
                 task.inputs = task.inputs.double()
         self.task = task
         self.recipes: dict[str, bytes] = {}
-        arm = TrainingArm(model, OPTIMIZERS[optimizer](model.parameters()), FlatRate(RATES.get(optimizer, 0.01)))
-        config = ExecutorConfig(run_seed=7, slots=slots, measure_every_steps=2)
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        arm = TrainingArm(model, OPTIMIZERS[optimizer](learning), FlatRate(RATES.get(optimizer, 0.01)))
+        config = ExecutorConfig(run_seed=7, slots=slots, measure_every_steps=2, **settings)
         self.executor = SeedExecutor(arm, task, fetch_artifact=self.recipes.__getitem__, config=config)
         self.step = 0
         self.prefix = "d"

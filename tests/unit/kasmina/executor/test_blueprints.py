@@ -44,7 +44,7 @@ def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_
     assert {blueprint.blueprint_id for blueprint in catalog.all()} == set(FACTORIES) | STACK_FACTORIES
     kinds = set()
     for host in ("mlp", "conv1d", "transformer"):
-        run = rig(host)
+        run = rig(host, offers_layers=True)
         manifest = run.executor.manifest()
         for slot in run.executor._state.slots.values():
             for blueprint in catalog.for_slot(slot.kind):

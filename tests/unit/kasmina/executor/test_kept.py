@@ -56,6 +56,7 @@ PLACES = (
     Place("conv1d", "residual_conv:act1-act1", "residual.conv", (("width", 3),)),
     Place("mlp", "residual_linear:act1-act1", "adapter.low_rank", (("rank", 2),)),
     Place("conv1d", "residual_conv:act2-act2", "adapter.low_rank", (("rank", 2),)),
+    Place("mlp", "linear:fc2-fc2", "adapter.lora", (("rank", 2), ("alpha", 4)), folds=True),
     Place("conv1d", "residual_conv:act1-act1", "gate.channel"),
     Place("transformer", "residual_linear:blocks.0-blocks.0", "attention.self", (("heads", 2), ("head_size", 4))),
     Place("mlp", "span_linear:fc1-fc2", "control.random_frozen", (("width", 4), ("scale", 1.0))),
@@ -97,7 +98,9 @@ def keeping(run, place, judge, blend):
 
 
 def grown(rig, place, judge, outcome, zero_output):
-    run = rig(place.host, optimizer="radam" if outcome == "kept as a module" else "adam")
+    stays = outcome == "kept as a module"
+    layers = {"offers_layers": place.blueprint_id == "adapter.lora", "merges_adapters": not stays}
+    run = rig(place.host, optimizer="radam" if stays else "adam", **layers)
     is_control = place.blueprint_id == "control.random_frozen"
     blend = RISING if is_control else zero_output
     run.prefix = "setup"
@@ -124,7 +127,8 @@ def test_the_network_at_the_end_of_the_run_is_the_judged_one(rig, zero_output, m
     assert run.executor.finish(run.step) == ()
     assert torch.equal(run.outputs(), trained)
     assert run.arm.digest() == digest
-    assert run.arm.parameter_count() == parameters
+    is_merged = outcome == "folds" and place.blueprint_id == "adapter.lora"
+    assert run.arm.parameter_count() == (rig(place.host).arm.parameter_count() if is_merged else parameters)
     assert run.executor.fossils == {place.slot_id: 1}
     assert bool(run.executor.seeds) is (outcome != "folds")
     assert not torch.equal(judged, trained)

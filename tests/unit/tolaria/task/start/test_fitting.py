@@ -106,7 +106,7 @@ def test_batch_norm_s_counter_may_be_missing() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda given: given.pop("fc3.bias"), r"1 missing \(fc3.bias\)"),
+        (lambda given: given.pop("fc3.bias"), r"1 missing \(fc3.bias\); --init-except"),
         (lambda given: given.update(head=torch.ones(1)), r"1 unexpected \(head\)"),
         (
             lambda given: given.update({"fc1.weight": torch.ones(14, 64), "fc1.bias": torch.ones(14)}),
