@@ -255,7 +255,7 @@ sys.exit(main())
 """
 
 
-def test_a_run_that_is_training_is_neither_overwritten_nor_resumed_by_another_process(
+def test_a_run_that_is_training_is_no_other_processes_and_stops_after_a_checkpoint_when_its_terminal_hangs_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with Live("run") as live:
@@ -270,9 +270,13 @@ def test_a_run_that_is_training_is_neither_overwritten_nor_resumed_by_another_pr
         assert "unfinished" in capsys.readouterr().out
         assert cli(["export", "run", "out.pt2"]) == 1
         assert "only a finished run" in capsys.readouterr().err
-    assert live.process.returncode == 0
-    assert json.loads(Path("run/summary.json").read_text())["finished"]
+        live.process.send_signal(signal.SIGHUP)
+        live.process.send_signal(signal.SIGHUP)  # the kernel says it, and the shell again
+    assert live.process.returncode == 129
+    assert not json.loads(Path("run/summary.json").read_text())["finished"]
+    assert list(Path("run/checkpoints").glob("step-*.ckpt"))
     assert not Path("run/run.lock").exists()
+    assert main(["--plain", "--run-dir", "run", "--resume"]) == 0
     assert main(["--run-dir", "run", *SHORT, "--overwrite"]) == 0
 
 
@@ -347,16 +351,6 @@ def test_a_table_stands_in_the_summary_before_it_is_printed(monkeypatch: pytest.
     assert main(COMPARED) == 130
     assert "comparison" in json.loads(Path("run/summary.json").read_text())
     assert Path("run/report.html").exists()
-
-
-def test_a_terminal_that_hangs_up_stops_a_run_after_a_checkpoint() -> None:
-    with Live("run") as live:
-        live.process.send_signal(signal.SIGHUP)
-        live.process.send_signal(signal.SIGHUP)  # the kernel says it, and the shell again
-    assert live.process.returncode == 129
-    assert not json.loads(Path("run/summary.json").read_text())["finished"]
-    assert list(Path("run/checkpoints").glob("step-*.ckpt"))
-    assert main(["--plain", "--run-dir", "run", "--resume"]) == 0
 
 
 def test_what_a_kill_kept_from_being_written_is_written_on_resume(capsys: pytest.CaptureFixture[str]) -> None:
