@@ -2,7 +2,34 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import sys
+
+import pytest
 
 # Under nohup a hang-up is ignored, here and in every process that tests start: those that send one would wait for ever.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# Collecting garbage walks through all that is alive, which is most of a second when every test and torch's compiler are
+# imported, and each twin collects: what stays to the end is put aside.
+gc.disable()
+_set_aside: set[str] = set()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    _put_aside("collected")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    if "torch._inductor" in sys.modules:
+        _put_aside("compiler")
+
+
+def _put_aside(since: str) -> None:
+    if since not in _set_aside:
+        _set_aside.add(since)
+        gc.collect()
+        gc.freeze()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,10 +99,13 @@ def test_the_command_starts_without_torch_and_without_grpc() -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_goes_away_is_told_nothing_and_a_full_disk_is_one_line(unbuffered: str) -> None:
+def test_a_reader_that_goes_away_is_told_nothing_and_a_full_disk_is_one_line(unbuffered: str, tmp_path: Path) -> None:
+    summary = {"run_id": "run-1", "commands": {"issued": 0, "accepted": 0}, "seeds": []}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+
     def ends(redirection: str) -> tuple[str, str]:
-        script = f'set -o pipefail; "$0" -m esper.cli.main doctor {redirection}; echo "code $?" >&2'
-        command = ["bash", "-c", script, sys.executable]
+        script = f'set -o pipefail; "$0" -m esper.cli.main status "$1" {redirection}; echo "code $?" >&2'
+        command = ["bash", "-c", script, sys.executable, str(tmp_path)]
         environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         *lines, code = done.stderr.splitlines()

@@ -10,6 +10,7 @@ import pytest
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.dry_run import dry_run
+from esper.tolaria.export import writing
 from esper.tolaria.run_dir import RunOptions
 
 OPTIONS = RunOptions()
@@ -19,6 +20,12 @@ OPTIONS = RunOptions()
 def _without_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ESPER_LEYLINE_SECRET", "ESPER_KEYRING"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the fresh process that loads what was exported, for what is not about it."""
+    monkeypatch.setattr(writing, "disproof", lambda *given: "")
 
 
 def config(tmp_path: Path, **fields: Any) -> TrainConfig:
@@ -40,7 +47,7 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("unproven")
 def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
     few = TrainConfig(run_dir=tmp_path / "run", samples=30, batch_size=8, grow="never")
     warnings = [line for line in dry_run(few, OPTIONS).splitlines() if line.startswith("warning: ")]
@@ -48,6 +55,7 @@ def test_it_warns_of_what_the_data_gives_cause_to_doubt(tmp_path: Path) -> None:
     assert "a single training sample" in warnings[0]
 
 
+@pytest.mark.usefixtures("unproven")
 def test_it_opens_and_closes_the_run_at_real_services(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path), OPTIONS).splitlines()
     assert "slot: span_linear:fc1-fc2, width 6" in lines
@@ -79,6 +87,7 @@ def test_what_doesnt_fit_is_said_before_anything_starts(tmp_path: Path, fields: 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("unproven")
 def test_a_directory_that_holds_a_run_is_refused_unless_it_is_meant(tmp_path: Path) -> None:
     there = config(tmp_path, grow="never")
     there.run_dir.mkdir()
@@ -92,11 +101,13 @@ def test_a_directory_that_holds_a_run_is_refused_unless_it_is_meant(tmp_path: Pa
 HOSTS = "tests.unit.tolaria.task.foreign_hosts"
 
 
+@pytest.mark.usefixtures("unproven")
 def test_it_says_which_parts_are_compiled(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:compiled"), OPTIONS).splitlines()
     assert "compiled: the whole host" in lines
 
 
+@pytest.mark.usefixtures("unproven")
 def test_a_host_that_will_not_be_watched_makes_its_step_where_nothing_is_to_grow(tmp_path: Path) -> None:
     lines = dry_run(config(tmp_path, grow="never", model=f"{HOSTS}:unwilling"), OPTIONS).splitlines()
     assert "one step: done" in lines

@@ -191,10 +191,14 @@ def test_print_config_gives_every_setting_with_its_origin(capsys: pytest.Capture
     assert "epochs = 7  # flag" in capsys.readouterr().out
 
 
-def test_a_comparison_says_what_it_trains_and_stands_in_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
-    run = ["--plain", "--epochs", "1", "--hidden", "4,4", "--samples", "600", "--min-samples", "50", "--run-dir", "run"]
-    assert main([*run, "--compare"]) == 0
-    printed = capsys.readouterr().out
+def test_a_comparison_says_what_it_trains_and_stands_in_the_summary_also_where_a_terminal_is_ascii(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open("out", "w", encoding="ascii") as ascii_only:
+        monkeypatch.setattr(sys, "stdout", ascii_only)
+        assert main(COMPARED) == 0
+    printed = Path("out").read_text()
+    assert "1 repeats; mean ? standard deviation" in printed
     assert "comparison: static network from seed 1, widths 16,16" in printed
     assert "static, 32 wide" in printed
     summary = json.loads(Path("run/summary.json").read_text())
@@ -251,7 +255,7 @@ sys.exit(main())
 """
 
 
-def test_a_run_that_is_training_is_neither_overwritten_nor_resumed_by_another_process(
+def test_a_run_that_is_training_is_no_other_processes_and_stops_after_a_checkpoint_when_its_terminal_hangs_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with Live("run") as live:
@@ -266,9 +270,13 @@ def test_a_run_that_is_training_is_neither_overwritten_nor_resumed_by_another_pr
         assert "unfinished" in capsys.readouterr().out
         assert cli(["export", "run", "out.pt2"]) == 1
         assert "only a finished run" in capsys.readouterr().err
-    assert live.process.returncode == 0
-    assert json.loads(Path("run/summary.json").read_text())["finished"]
+        live.process.send_signal(signal.SIGHUP)
+        live.process.send_signal(signal.SIGHUP)  # the kernel says it, and the shell again
+    assert live.process.returncode == 129
+    assert not json.loads(Path("run/summary.json").read_text())["finished"]
+    assert list(Path("run/checkpoints").glob("step-*.ckpt"))
     assert not Path("run/run.lock").exists()
+    assert main(["--plain", "--run-dir", "run", "--resume"]) == 0
     assert main(["--run-dir", "run", *SHORT, "--overwrite"]) == 0
 
 
@@ -308,14 +316,6 @@ def test_output_that_nobody_takes_never_ends_a_run(
     assert capsys.readouterr().err == said
 
 
-def test_an_ascii_terminal_loses_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    with open("out", "w", encoding="ascii") as ascii_only:
-        monkeypatch.setattr(sys, "stdout", ascii_only)
-        assert main(COMPARED) == 0
-    assert "comparison" in json.loads(Path("run/summary.json").read_text())
-    assert "1 repeats; mean ? standard deviation" in Path("out").read_text()
-
-
 def test_a_display_that_fails_is_left_out_and_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,19 +347,10 @@ def test_a_table_stands_in_the_summary_before_it_is_printed(monkeypatch: pytest.
             raise KeyboardInterrupt
 
     monkeypatch.setattr(launcher, "say", killed)
+    monkeypatch.setattr(launcher, "train_static", lambda arm: {**FIRST, "seed": arm.seed})
     assert main(COMPARED) == 130
     assert "comparison" in json.loads(Path("run/summary.json").read_text())
     assert Path("run/report.html").exists()
-
-
-def test_a_terminal_that_hangs_up_stops_a_run_after_a_checkpoint() -> None:
-    with Live("run") as live:
-        live.process.send_signal(signal.SIGHUP)
-        live.process.send_signal(signal.SIGHUP)  # the kernel says it, and the shell again
-    assert live.process.returncode == 129
-    assert not json.loads(Path("run/summary.json").read_text())["finished"]
-    assert list(Path("run/checkpoints").glob("step-*.ckpt"))
-    assert main(["--plain", "--run-dir", "run", "--resume"]) == 0
 
 
 def test_what_a_kill_kept_from_being_written_is_written_on_resume(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,11 @@ class Killer(Observer):
             raise KilledError
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
+def config_in(folder: Path) -> TrainConfig:
     words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 5000)
-    (tmp_path / "text.txt").write_text(" ".join(words))
+    (folder / "text.txt").write_text(" ".join(words))
     return TrainConfig(
-        data=f"text:{tmp_path / 'text.txt'}",
+        data=f"text:{folder / 'text.txt'}",
         context=16,
         batch_size=8,
         model="transformer",
@@ -89,8 +88,13 @@ def config(tmp_path: Path) -> TrainConfig:
         min_samples=50,
         evaluate_every_steps=2,
         checkpoint_every_epochs=1,
-        run_dir=tmp_path / "run",
+        run_dir=folder / "run",
     )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> TrainConfig:
+    return config_in(tmp_path)
 
 
 def run(config: TrainConfig, script: Script, observer: Observer | None = None, **how: Any) -> Any:
@@ -98,19 +102,6 @@ def run(config: TrainConfig, script: Script, observer: Observer | None = None, *
     prepared = prepare(config, fetch_artifact)
     trainer = Trainer(prepared, lambda opening: control, observer or Observers(), store=store)
     return trainer.train(**how), control
-
-
-def test_a_run_killed_between_a_stacks_evaluations_resumes_to_the_same_weights_and_evidence(
-    tmp_path: Path, config: TrainConfig
-) -> None:
-    whole, heard = run(config, KEPT)
-    store = CheckpointStore(tmp_path / "saved", keep=2)
-    with pytest.raises(KilledError):
-        run(config, KEPT, Killer(), store=store)
-    resumed, heard_again = run(config, KEPT, store=store, resume=True)
-    same = ("weights_digest", "val_loss", "test_loss", "training_macs_by_use", "final_parameters")
-    assert {name: resumed[name] for name in same} == {name: whole[name] for name in same}
-    assert evidence(heard_again)[-1] == evidence(heard)[-1]
 
 
 class Losses(Observer):
@@ -128,46 +119,107 @@ class Losses(Observer):
         self.twin |= {(done.seed_id, done.step): done.loss for done in steps}
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A run's summary, what was heard of it, and both arms' losses."""
+
+    summary: dict[str, Any]
+    control: ScriptedControl
+    losses: Losses
+
+
+def told(config: TrainConfig, script: Script) -> Told:
+    losses = Losses()
+    summary, control = run(config, script, losses)
+    return Told(summary, control, losses)
+
+
+@pytest.fixture(scope="module")
+def undone(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return told(config_in(tmp_path_factory.mktemp("undone")), UNDONE)
+
+
+@pytest.fixture(scope="module")
+def never(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return told(replace(config_in(tmp_path_factory.mktemp("never")), grow="never"), {})
+
+
 def test_the_twins_losses_are_those_of_the_run_that_never_grew_and_end_where_it_is_installed(
-    config: TrainConfig,
+    undone: Told, never: Told
 ) -> None:
-    grown, never = Losses(), Losses()
-    run(config, UNDONE, grown)
-    run(replace(config, grow="never"), {}, never)
     # Ordered at steps 4 and 20, executed a packet later.
-    assert grown.twin == {("s1", step): never.main[step] for step in range(7, 23)}
-    assert {step for step in never.main if grown.main[step] != never.main[step]} == set(range(7, 23))
-    assert never.twin == {}
+    grown, plain = undone.losses, never.losses.main
+    assert grown.twin == {("s1", step): plain[step] for step in range(7, 23)}
+    assert {step for step in plain if grown.main[step] != plain[step]} == set(range(7, 23))
+    assert never.losses.twin == {}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A run that keeps its stacks: its directory, summary, events and what was heard of it."""
+
+    config: TrainConfig
+    summary: dict[str, Any]
+    events: dict[Any, Any]
+    control: ScriptedControl
+
+
+def recorded(config: TrainConfig, folder: Path, *others: Observer, **how: Any) -> tuple[Any, ScriptedControl]:
+    folder.mkdir(exist_ok=True)
+    with EventLog(folder / "events.jsonl") as log:
+        found: tuple[Any, ScriptedControl] = run(config, KEPT, Observers(log, *others), **how)
+    return found
+
+
+def standing_events(folder: Path) -> dict[Any, Any]:
+    """Losses of both arms by step, and gains; each once."""
+    found: dict[Any, Any] = {}
+    for event in standing(read_events(folder)):
+        kinds = {
+            "boundary": (event.get("loss"),),
+            "twin": event.get("losses", ()),
+            "evaluation": (event.get("gain"),),
+        }
+        for step, value in enumerate(kinds.get(event["kind"], ()), event.get("from_step", event.get("step", 0))):
+            key = event["kind"], event.get("seed_id"), step
+            assert key not in found
+            found[key] = value
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    folder = tmp_path_factory.mktemp("whole")
+    config = config_in(folder)
+    store = CheckpointStore(config.run_dir / "checkpoints", keep=1)
+    summary, control = recorded(config, folder, store=store)
+    return Kept(config, summary, standing_events(folder), control)
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    folder = tmp_path_factory.mktemp("resumed")
+    config, store = config_in(folder), CheckpointStore(folder / "saved", keep=2)
+    with pytest.raises(KilledError):
+        recorded(config, folder, Killer(), store=store)
+    summary, control = recorded(config, folder, store=store, resume=True)
+    return Kept(config, summary, standing_events(folder), control)
+
+
+def test_a_run_killed_between_a_stacks_evaluations_resumes_to_the_same_weights_and_evidence(
+    whole: Kept, resumed: Kept
+) -> None:
+    same = ("weights_digest", "val_loss", "test_loss", "training_macs_by_use", "final_parameters")
+    assert {name: resumed.summary[name] for name in same} == {name: whole.summary[name] for name in same}
+    assert evidence(resumed.control)[-1] == evidence(whole.control)[-1]
 
 
 def test_a_run_killed_in_the_window_tells_each_step_of_each_arm_once_in_what_stands_of_its_events(
-    tmp_path: Path, config: TrainConfig
+    whole: Kept, resumed: Kept
 ) -> None:
-    def told(folder: Path, *others: Observer, **how: Any) -> dict[Any, Any]:
-        folder.mkdir(exist_ok=True)
-        with EventLog(folder / "events.jsonl") as log:
-            try:
-                run(config, KEPT, Observers(log, *others), **how)
-            except KilledError:
-                return {}
-        found: dict[Any, Any] = {}
-        for event in standing(read_events(folder)):
-            kinds = {
-                "boundary": (event.get("loss"),),
-                "twin": event.get("losses", ()),
-                "evaluation": (event.get("gain"),),
-            }
-            for step, value in enumerate(kinds.get(event["kind"], ()), event.get("from_step", event.get("step", 0))):
-                key = event["kind"], event.get("seed_id"), step
-                assert key not in found
-                found[key] = value
-        return found
-
-    store = CheckpointStore(tmp_path / "saved", keep=2)
-    whole = told(tmp_path / "whole")
-    assert told(tmp_path / "killed", Killer(), store=store) == {}
-    assert told(tmp_path / "killed", store=store, resume=True) == whole
-    assert {(kind, seed_id) for kind, seed_id, _ in whole} >= {("twin", "s1"), ("twin", "s2"), ("evaluation", "s1")}
+    assert resumed.events == whole.events
+    found = {(kind, seed_id) for kind, seed_id, _ in whole.events}
+    assert found >= {("twin", "s1"), ("twin", "s2"), ("evaluation", "s1")}
 
 
 def evidence(control: ScriptedControl) -> list[bytes]:
@@ -179,18 +231,16 @@ def evidence(control: ScriptedControl) -> list[bytes]:
     ]
 
 
-def test_evaluations_are_made_at_their_steps_also_between_two_packets(config: TrainConfig) -> None:
-    _, control = run(config, UNDONE)
+def test_evaluations_are_made_at_their_steps_also_between_two_packets(undone: Told) -> None:
+    control = undone.control
     seen = [(c.observations, p.step) for c, p in zip(control.collected, control.packets, strict=True)]
     steps = [(found.step, step) for observations, step in seen for o in observations for found in o.evaluations]
     assert steps == [(9, 10), (13, 14), (18, 18)]
 
 
-def test_an_undone_stack_leaves_the_never_grown_weights(config: TrainConfig) -> None:
-    grown, _ = run(config, UNDONE)
-    never, _ = run(replace(config, grow="never"), {})
-    assert grown["weights_digest"] == never["weights_digest"]
-    assert grown["training_macs"] > never["training_macs"]
+def test_an_undone_stack_leaves_the_never_grown_weights(undone: Told, never: Told) -> None:
+    assert undone.summary["weights_digest"] == never.summary["weights_digest"]
+    assert undone.summary["training_macs"] > never.summary["training_macs"]
 
 
 @pytest.mark.slow
@@ -210,10 +260,9 @@ def test_a_kept_stack_is_saved_exported_and_loaded_without_esper(tmp_path: Path,
     assert torch.allclose(torch.load(tmp_path / "outputs.pt"), expected, atol=1e-5)
 
 
-def test_a_kept_stacks_weights_are_those_of_the_deeper_model_that_one_builds_directly(config: TrainConfig) -> None:
-    run(config, KEPT, store=CheckpointStore(config.run_dir / "checkpoints", keep=1))
-    grown = load_network(config.run_dir)
-    deeper = prepare(replace(config, depth=5)).executor.arm.model
+def test_a_kept_stacks_weights_are_those_of_the_deeper_model_that_one_builds_directly(whole: Kept) -> None:
+    grown = load_network(whole.config.run_dir)
+    deeper = prepare(replace(whole.config, depth=5)).executor.arm.model
     deeper.load_state_dict(grown.arm.model.state_dict())
     inputs = grown.interface.inputs(3)
     with torch.no_grad():

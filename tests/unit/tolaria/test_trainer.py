@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
 from esper.tolaria.trial import try_host
+from tests.drilled import drilled
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,
     cull,
@@ -168,8 +170,15 @@ def unbroken(config: TrainConfig) -> dict[str, Any]:
     return run(config, ScriptedControl(KEPT))
 
 
-@pytest.mark.parametrize("control_mode", [{"lag": 1}, {"lag": 2}, {"control": "sync"}])
-@pytest.mark.parametrize("kill_at", [9, 23, 45])
+CONTROL_MODES: tuple[dict[str, Any], ...] = ({"lag": 1}, {"lag": 2}, {"control": "sync"})
+KILLS = (9, 23, 45)
+
+
+def is_told_apart(control_mode: dict[str, Any], kill_at: int) -> bool:
+    return CONTROL_MODES.index(control_mode) == KILLS.index(kill_at)
+
+
+@pytest.mark.parametrize(("control_mode", "kill_at"), drilled(product(CONTROL_MODES, KILLS), is_told_apart))
 def test_a_killed_run_that_resumes_ends_with_the_same_weights(
     tmp_path: Path, control_mode: dict[str, Any], kill_at: int
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,9 @@ def _content() -> Iterator[None]:
     Greedy.left = 0
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> TrainConfig:
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    tmp_path = tmp_path_factory.mktemp("text")
     words = np.random.default_rng(0).choice(("the", "seed", "grows", "deeper", "than", "its", "twin"), 5000)
     (tmp_path / "text.txt").write_text(" ".join(words))
     return TrainConfig(
@@ -116,6 +118,18 @@ def run(
     return trainer.train(**how), control
 
 
+@cache
+def undone(config: TrainConfig) -> Any:
+    """A run that gives its stack up, made once for each settings."""
+    return run(config, UNDONE)
+
+
+@cache
+def never_grown(config: TrainConfig) -> dict[str, Any]:
+    summary: dict[str, Any] = run(replace(config, grow="never"), {})[0]
+    return summary
+
+
 def evidence(control: ScriptedControl) -> list[bytes]:
     return [
         found.SerializeToString(deterministic=True)
@@ -143,7 +157,8 @@ def test_bursts_end_in_the_same_bits_the_same_evidence_and_the_same_account(
     config: TrainConfig, script: Script, changes: dict[str, Any]
 ) -> None:
     (live, heard_live), (bursts, heard) = (
-        run(replace(config, twin=twin, **changes), script) for twin in ("live", "bursts")
+        undone(each) if script is UNDONE else run(each, script)
+        for each in (replace(config, twin=twin, **changes) for twin in ("live", "bursts"))
     )
     assert {name: bursts[name] for name in SAME} == {name: live[name] for name in SAME}
     assert evidence(heard) == evidence(heard_live)
@@ -153,7 +168,7 @@ def test_bursts_end_in_the_same_bits_the_same_evidence_and_the_same_account(
 
 
 def test_the_grown_arm_keeps_the_gradients_that_signals_are_made_of(config: TrainConfig) -> None:
-    live, bursts = (run(replace(config, twin=twin), UNDONE)[1] for twin in ("live", "bursts"))
+    live, bursts = (undone(replace(config, twin=twin))[1] for twin in ("live", "bursts"))
     assert [c.slots for c in bursts.collected] == [c.slots for c in live.collected]
 
 
@@ -163,7 +178,7 @@ def test_the_grown_arm_keeps_the_gradients_that_signals_are_made_of(config: Trai
 def test_a_run_in_bursts_that_is_killed_goes_on_also_with_a_live_twin(
     tmp_path: Path, config: TrainConfig, again: str
 ) -> None:
-    whole, heard = run(replace(config, twin="live"), UNDONE)
+    whole, heard = undone(replace(config, twin="live"))
     store = CheckpointStore(tmp_path / "saved", keep=2)
     with pytest.raises(KilledError):
         run(replace(config, twin="bursts"), UNDONE, Killer(), store=store)
@@ -181,7 +196,7 @@ def test_a_grown_network_that_runs_out_of_memory_is_the_never_grown_one_again(co
         prepared.executor.arm.model.register_forward_pre_hook(greedy)
         Greedy.depth, Greedy.left = 4, 1
 
-    never, _ = run(replace(config, grow="never"), {})
+    never = never_grown(config)
     for twin in ("live", "bursts"):
         grown, heard = run(replace(config, twin=twin), UNDONE, change=exhaust)
         assert Greedy.left == 0
@@ -207,7 +222,7 @@ def test_a_later_step_that_runs_out_of_memory_undoes_the_stack_too(config: Train
         prepared.executor.arm.model.register_forward_pre_hook(greedy)
         Greedy.depth = 4
 
-    never, _ = run(replace(config, grow="never"), {})
+    never = never_grown(config)
     grown, heard = run(replace(config, twin="bursts"), UNDONE, Late(), change=prepare_host)
     assert grown["weights_digest"] == never["weights_digest"]
     assert len(evidence(heard)) == 2
@@ -264,7 +279,7 @@ def with_free(size_bytes: int) -> Callable[[Prepared], None]:
 
 
 def test_a_graft_without_room_is_refused_in_one_line_and_costs_the_run_nothing(config: TrainConfig) -> None:
-    never, _ = run(replace(config, grow="never"), {})
+    never = never_grown(config)
     grown, heard = run(config, UNDONE, change=with_free(1000))
     assert grown["weights_digest"] == never["weights_digest"]
     (told,) = grown["memory"]["twins"]

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch._ops import OpOverload
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.passes.batches import Forward, as_one, called, first_inputs, samples_in
@@ -23,6 +25,7 @@ from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 
 T = TypeVar("T")
+COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 SAMPLES = (2, 4)
 """Of the two passes that are counted."""
 
@@ -96,12 +99,39 @@ def counting() -> Iterator[Callable[[], int]]:
 
 
 class _NeededWork(FlopCounterMode):
-    """Leaves out forward passes inside backward: they alone record gradients there."""
+    """Leaves out forward passes inside backward: they alone record gradients there. Doesn't ask which module works."""
+
+    def __enter__(self) -> Self:
+        self._mode = _Quickly(self)
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._mode.__exit__(*raised)  # type: ignore[no-untyped-call]
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         if torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1:
             return out
         return super()._count_flops(func_packet, out, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+class _Quickly(_FlopCounterMode):
+    """Takes operators that aren't made of others as they are; torch's own mode tries every time to take them apart."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not _is_elementary(func):
+            return super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        named = kwargs or {}
+        output = func(*args, **named)
+        return self.counter._count_flops(func._overloadpacket, output, args, named)  # type: ignore[no-untyped-call]
+
+
+@cache
+def _is_elementary(operator: Any) -> bool:
+    """Whether it gives tensors, and is no composition of other operators."""
+    if not isinstance(operator, OpOverload) or operator.has_kernel_for_dispatch_key(COMPOSITE):
+        return False
+    return any("Tensor" in str(given.type) for given in operator._schema.returns)
 
 
 def _attention(operator: Any, *, first: int, products: int) -> Callable[..., int]:

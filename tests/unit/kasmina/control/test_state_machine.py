@@ -202,5 +202,5 @@ def reachable(stage: int) -> set[int]:
 
 TestKasminaMachine = KasminaMachine.TestCase
 TestKasminaMachine.settings = settings(
-    max_examples=20, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=12, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )

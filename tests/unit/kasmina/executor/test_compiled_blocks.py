@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from esper.kasmina.executor.passes import compiled
 from esper.kasmina.executor.passes.compilations import Compilations, break_reasons
 from esper.kasmina.executor.stacks.run import find_runs
+from tests.drilled import drilled
 from tests.unit.kasmina.executor.conftest import CLASSES, Block, Rig, TokenTask, ToyTask, Transformer
 
 pytestmark = [
@@ -109,7 +110,7 @@ HOSTS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("host", drilled(HOSTS, lambda host: host in ("numbered", "nn.TransformerEncoderLayer")))
 def test_neither_a_twin_nor_a_stack_nor_an_evaluation_of_either_adds_a_compilation(
     host: str, backend: Counting, rig_of: type[Rig]
 ) -> None:

@@ -61,7 +61,9 @@ def arm_steps(kernels: Kernels) -> int:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "script"), [("adamw", STACKS_KEPT), ("sgd", UNDONE)], ids=["adamw, kept", "sgd, undone"]
+    ("optimizer", "script"),
+    [pytest.param("adamw", STACKS_KEPT, marks=pytest.mark.slow), ("sgd", UNDONE)],
+    ids=["adamw, kept", "sgd, undone"],
 )
 def test_stacks_and_twins_are_stepped_by_one_fused_kernel_each(
     config: TrainConfig, optimizer: str, script: Script, kernels: Kernels

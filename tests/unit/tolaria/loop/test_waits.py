@@ -22,7 +22,11 @@ __all__ = ["config"]
 
 @pytest.mark.parametrize(
     "change",
-    [{"clip_norm": 0.5, "optimizer": "adamw"}, {"optimizer": "sgd", "accumulate": 2}, {"amp": "bf16"}],
+    [
+        {"clip_norm": 0.5, "optimizer": "adamw"},
+        pytest.param({"optimizer": "sgd", "accumulate": 2}, marks=pytest.mark.slow),
+        pytest.param({"amp": "bf16"}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_no_step_of_a_stack_and_its_twin_reads_a_value(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from esper.kasmina.executor.passes.compiled import (
     compiled_parts,
 )
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule, ConfidenceKind
+from tests.drilled import drilled
 
 # torch's own tracer looks at .grad of what it is given, and still imports the old script compiler.
 pytestmark = [
@@ -96,7 +98,7 @@ def by_forward(backend: Counting) -> nn.Module:
 
 KINDS = [wrapped, in_place, by_blocks, wrapped_blocks, by_forward]
 # Where every kind takes seconds: those that differ most, the others with the drills.
-FEW = [by_blocks, by_forward, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (wrapped, in_place))]
+FEW = drilled(KINDS[:3] + KINDS[4:], lambda kind: kind is by_forward)
 
 
 @pytest.fixture(autouse=True)
@@ -174,17 +176,21 @@ def test_compiled_code_still_runs_in_training_after_the_host_was_measured(kind, 
     assert backend.run > ran
 
 
-@pytest.mark.parametrize("kind", [wrapped, by_blocks, pytest.param(in_place, marks=pytest.mark.slow)])
+SEEDS = [
+    ("span_linear:0.fc1-0.fc2", "span.linear", {"width": 4}),
+    ("residual_linear:1-1", "residual.linear", {"width": 3}),
+    ("residual_linear:1-1", "gate.channel", {}),
+    ("residual_linear:0-0", "adapter.low_rank", {"rank": 2}),
+]
+TOLD_APART = [(by_blocks, SEEDS[0]), (wrapped, SEEDS[1])]
+
+
 @pytest.mark.parametrize(
-    ("slot", "blueprint", "parameters"),
-    [
-        ("span_linear:0.fc1-0.fc2", "span.linear", {"width": 4}),
-        ("residual_linear:1-1", "residual.linear", {"width": 3}),
-        pytest.param("residual_linear:1-1", "gate.channel", {}, marks=pytest.mark.slow),
-        pytest.param("residual_linear:0-0", "adapter.low_rank", {"rank": 2}, marks=pytest.mark.slow),
-    ],
+    ("kind", "seed"),
+    drilled(product((wrapped, by_blocks, in_place), SEEDS), lambda kind, seed: (kind, seed) in TOLD_APART),
 )
-def test_a_grown_compiled_run_is_bit_for_bit_the_eager_one(kind, slot, blueprint, parameters, rig_of, toy_task):
+def test_a_grown_compiled_run_is_bit_for_bit_the_eager_one(kind, seed, rig_of, toy_task):
+    slot, blueprint, parameters = seed
     backend = Counting()
     compiled, eager = rig_of(kind(backend), toy_task), rig_of(plain(), toy_task)
     for run in (compiled, eager):
@@ -272,7 +278,7 @@ CONFIDENCE = BlendConfig(
 )
 
 
-@pytest.mark.parametrize("kind", [wrapped, by_blocks])
+@pytest.mark.parametrize("kind", [pytest.param(wrapped, marks=pytest.mark.slow), by_blocks])
 def test_a_confidence_blend_asks_a_compiled_host_for_its_logits(kind, rig_of, toy_task):
     backend = Counting()
     compiled, eager = rig_of(kind(backend), toy_task), rig_of(plain(), toy_task)
@@ -294,7 +300,7 @@ def test_a_confidence_blend_is_refused_where_the_whole_host_must_be_one_graph(ri
     run.train(2)
 
 
-@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("use_reentrant", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_checkpoints_inside_compiled_code_grow_as_eager_ones(use_reentrant, rig_of, toy_task):
     class Checkpointed(nn.Module):
         def __init__(self) -> None:
