@@ -12,7 +12,7 @@ from tests.zoo.row import NO, YES, row_of
 from tests.zoo.trial import STEPS
 from tests.zoo.zoo import FAMILIES, NETWORKS, SLUGS
 
-FAST = ("MLP", "BatchNorm and dropout", "squeeze-excite", "MLP-Mixer")
+FAST = ("MLP", "BatchNorm and dropout", "ConvNet", "rtdl MLP")
 LEAST, LEAST_GROWN = 48, 48
 
 
