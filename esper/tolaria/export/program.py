@@ -51,7 +51,7 @@ def foreign_operator(program: ExportedProgram) -> str:
     modules = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
     targets = [node.target for module in modules for node in module.graph.nodes]
     called = [target for target in targets if isinstance(target, torch._ops.OpOverload)]
-    return next((target.name() for target in called if target.namespace not in OWN_NAMESPACES), "")
+    return next((str(target.name()) for target in called if target.namespace not in OWN_NAMESPACES), "")  # type: ignore[no-untyped-call]
 
 
 def in_words(error: BaseException) -> str:

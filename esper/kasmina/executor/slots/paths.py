@@ -7,6 +7,7 @@ by that forward alone. Tracing runs foreign code on stand-ins for tensors: it ma
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,6 +150,8 @@ class _Walker:
             return None
         if self._averages(source, node):
             return CallStep(torch.mean, (tuple(range(2, self._output_dims[source])),))
+        if not is_flat and self._moves_positions(source, node):
+            return CallStep(node.target, tuple(node.args[1:]), dict(node.kwargs))  # type: ignore[arg-type]
         if node.op == "call_function":
             return self._call_step(source, node)
         if node.op == "call_method" and node.target in ACTIVATION_METHODS:
@@ -196,6 +199,19 @@ class _Walker:
             return is_pair and sizes[1] == -1 and _is_batch_size(sizes[0])
         return False
 
+    def _moves_positions(self, source: str, node: fx.Node) -> bool:
+        """True if the node pads positions of [batch, channels, positions...], or cuts some off."""
+        if node.op != "call_function" or not is_convolution(self._model.get_submodule(source)):
+            return False
+        given: Any = node.args[1] if len(node.args) > 1 else None
+        if node.target is F.pad:
+            is_given = isinstance(given, (tuple, list)) and all(isinstance(size, int) for size in given)
+            return is_given and len(given) <= 2 * (self._output_dims[source] - 2)
+        if node.target is not operator.getitem or not isinstance(given, tuple):
+            return False
+        places = given[1:] if given[:1] == (...,) else given[2:] if given[:2] == (slice(None), slice(None)) else ()
+        return 0 < len(places) <= self._output_dims[source] - 2 and all(_is_fixed(place) for place in places)
+
     def _averages(self, source: str, node: fx.Node) -> bool:
         """True if the node averages [batch, channels, positions...] over all positions."""
         if not is_convolution(self._model.get_submodule(source)) or node.target not in (torch.mean, "mean"):
@@ -208,6 +224,12 @@ class _Walker:
 
     def _module(self, node: fx.Node) -> nn.Module:
         return self._model.get_submodule(self._prefix + str(node.target))
+
+
+def _is_fixed(place: Any) -> bool:
+    """True for a slice of constant ends."""
+    is_slice = isinstance(place, slice)
+    return is_slice and all(isinstance(end, (int, type(None))) for end in (place.start, place.stop, place.step))
 
 
 def _is_unary(node: fx.Node) -> bool:
