@@ -7,10 +7,10 @@ by that forward alone. Tracing runs foreign code on stand-ins for tensors: it ma
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
@@ -207,10 +207,12 @@ class _Walker:
         if node.target is F.pad:
             is_given = isinstance(given, (tuple, list)) and all(isinstance(size, int) for size in given)
             return is_given and len(given) <= 2 * (self._output_dims[source] - 2)
-        if node.target is not operator.getitem or not isinstance(given, tuple):
+        if node.target is not getitem or not isinstance(given, tuple):
             return False
         places = given[1:] if given[:1] == (...,) else given[2:] if given[:2] == (slice(None), slice(None)) else ()
-        return 0 < len(places) <= self._output_dims[source] - 2 and all(_is_fixed(place) for place in places)
+        ends = [(place.start, place.stop, place.step) for place in places if isinstance(place, slice)]
+        is_fixed = all(isinstance(end, (int, type(None))) for each in ends for end in each)
+        return is_fixed and 0 < len(ends) == len(places) <= self._output_dims[source] - 2
 
     def _averages(self, source: str, node: fx.Node) -> bool:
         """True if the node averages [batch, channels, positions...] over all positions."""
@@ -224,12 +226,6 @@ class _Walker:
 
     def _module(self, node: fx.Node) -> nn.Module:
         return self._model.get_submodule(self._prefix + str(node.target))
-
-
-def _is_fixed(place: Any) -> bool:
-    """True for a slice of constant ends."""
-    is_slice = isinstance(place, slice)
-    return is_slice and all(isinstance(end, (int, type(None))) for end in (place.start, place.stop, place.step))
 
 
 def _is_unary(node: fx.Node) -> bool:
