@@ -21,7 +21,7 @@ def page() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=SLUGS)
 def test_a_network_grows_as_the_page_says(network: Network, tmp_path: Path) -> None:
