@@ -14,7 +14,8 @@ from esper.leyline import TaskType
 from esper.tolaria.task.data import Split, Splits
 
 CLASSES, TOKENS = 5, 30
-COUNTS = {"train": 64, "judge": 16, "test": 16}
+COUNTS = (64, 16, 16)
+"""Samples to learn from, to judge on, and to test on."""
 LABELS, TEXT, VALUES = (
     TaskType.TASK_TYPE_CLASSIFICATION,
     TaskType.TASK_TYPE_LANGUAGE_MODEL,
@@ -45,12 +46,11 @@ class Network:
         """Small disjoint sets of random samples, with targets that can be learnt."""
         draw = torch.Generator().manual_seed(seed)
         teacher = torch.Generator().manual_seed(seed + 1)
-        rows = self._inputs(sum(COUNTS.values()), draw)
-        inputs = rows.split(list(COUNTS.values()))
-        targets = self._targets(rows, teacher).split(list(COUNTS.values()))
-        sets = {name: Split(*pair) for name, pair in zip(COUNTS, zip(inputs, targets, strict=True), strict=True)}
+        rows = self._inputs(sum(COUNTS), draw)
+        parts = zip(rows.split(COUNTS), self._targets(rows, teacher).split(COUNTS), strict=True)  # type: ignore[no-untyped-call]
+        train, judge, test = (Split(*part) for part in parts)
         outputs = {LABELS: CLASSES, TEXT: TOKENS, VALUES: prod(self.shape)}[self.task]
-        return Splits(**sets, task=self.task, outputs=outputs)
+        return Splits(train=train, judge=judge, test=test, task=self.task, outputs=outputs)
 
     def _inputs(self, rows: int, draw: torch.Generator) -> Tensor:
         if self.reads_tokens:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from tests.zoo.network import CLASSES
@@ -46,12 +45,3 @@ class Pooled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.body(x).mean(1))
         return out
-
-
-def seeded(module: nn.Module) -> nn.Module:
-    """The module with small random weights where it has none but ones and zeros."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.dim() < 2:
-                parameter.add_(0.1 * torch.randn_like(parameter))
-    return module

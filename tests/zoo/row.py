@@ -79,7 +79,7 @@ def _cell(row: Row, column: str) -> Iterator[None]:
         yield
     except (EsperError, RefusedError) as error:
         setattr(row, column, NO)
-        row.notes[column] = str(error)
+        row.notes[column] = getattr(error, "remedy", str(error))
     except Exception as error:  # noqa: BLE001 - the zoo finds what is raised
         setattr(row, column, NO)
         row.notes[column] = f"{type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ from tests.zoo.row import NO, YES, row_of
 from tests.zoo.trial import STEPS
 from tests.zoo.zoo import FAMILIES, NETWORKS, SLUGS
 
-FAST = ("MLP", "BatchNorm and dropout", "squeeze-excite", "MLP-Mixer")
+FAST = ("MLP", "BatchNorm and dropout", "ConvNet", "rtdl MLP")
 LEAST, LEAST_GROWN = 48, 48
 
 
@@ -21,7 +21,7 @@ def page() -> dict[str, dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=SLUGS)
 def test_a_network_grows_as_the_page_says(network: Network, tmp_path: Path) -> None:

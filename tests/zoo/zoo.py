@@ -8,7 +8,7 @@ from tests.zoo import convolutional, decoders, encoders, mlps, sequences, tabula
 from tests.zoo.network import Network
 
 FAMILIES = (mlps, convolutional, sequences, tabular, unusual, decoders, encoders, vision)
-NETWORKS = {network.name: network for family in FAMILIES for network in family.NETWORKS}
+NETWORKS: dict[str, Network] = {network.name: network for family in FAMILIES for network in family.NETWORKS}
 
 
 def slug(name: str) -> str:

@@ -18,6 +18,7 @@ REASONS = {
     "ConstraintViolationError": "it fixes the number of rows",
 }
 LONGEST_REASON = 160
+OWN_NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "higher_order", "inductor"})
 
 _OPEN = {0: Dim.DYNAMIC}
 
@@ -43,6 +44,14 @@ def _script_in(module: nn.Module) -> str:
     parts = module.named_modules()
     script = next((path or "it" for path, part in parts if isinstance(part, torch.jit.ScriptModule)), None)
     return "" if script is None else f"{script} is a compiled script (torch.jit)"
+
+
+def foreign_operator(program: ExportedProgram) -> str:
+    """An operator that some library registers and torch itself lacks, if the program calls one."""
+    modules = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    targets = [node.target for module in modules for node in module.graph.nodes]
+    called = [target for target in targets if isinstance(target, torch._ops.OpOverload)]
+    return next((str(target.name()) for target in called if target.namespace not in OWN_NAMESPACES), "")  # type: ignore[no-untyped-call]
 
 
 def in_words(error: BaseException) -> str:

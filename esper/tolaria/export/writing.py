@@ -20,7 +20,7 @@ from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.fold.export import plain
 from esper.kasmina.executor.fold.merge import merge_all
 from esper.tolaria.export.network import LAST, Network, load_network
-from esper.tolaria.export.program import in_words, quiet, traced
+from esper.tolaria.export.program import foreign_operator, in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
 from esper.tolaria.export.weights import record_of, write_weights
 from esper.tolaria.task.interface import Interface
@@ -127,7 +127,10 @@ def _write_program(network: Network, path: Path, shown: dict[int, Tensor], expec
         raise
     except Exception as error:  # noqa: BLE001 - operators of the user's own have no form in a file
         return in_words(error)
-    return disproof(path, {rows: shown[rows] for rows in expected}, expected)
+    reason = disproof(path, {rows: shown[rows] for rows in expected}, expected)
+    if reason and (operator := foreign_operator(program)):
+        return f"{operator} is an operator of another library, which plain PyTorch lacks"
+    return reason
 
 
 def _expected(network: Network, shown: dict[int, Tensor]) -> tuple[dict[int, Tensor], str]:

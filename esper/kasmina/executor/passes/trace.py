@@ -104,7 +104,12 @@ def in_words(error: Exception) -> str:
 def _tappable(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The named submodules that take hooks: all but compiled scripts."""
     parts = [(path, module) for path, module in model.named_modules() if path]
-    return [(path, module) for path, module in parts if not isinstance(module, torch.jit.ScriptModule)]
+    return [(path, module) for path, module in parts if not is_script(module)]
+
+
+def is_script(module: nn.Module) -> bool:
+    """Whether the module is a compiled script, which runs as a whole and takes no hooks."""
+    return isinstance(module, torch.jit.ScriptModule)
 
 
 @contextmanager

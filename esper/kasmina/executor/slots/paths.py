@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
@@ -149,6 +150,8 @@ class _Walker:
             return None
         if self._averages(source, node):
             return CallStep(torch.mean, (tuple(range(2, self._output_dims[source])),))
+        if not is_flat and self._moves_positions(source, node):
+            return CallStep(node.target, tuple(node.args[1:]), dict(node.kwargs))  # type: ignore[arg-type]
         if node.op == "call_function":
             return self._call_step(source, node)
         if node.op == "call_method" and node.target in ACTIVATION_METHODS:
@@ -195,6 +198,21 @@ class _Walker:
             is_pair = isinstance(sizes, (tuple, list)) and len(sizes) == 2
             return is_pair and sizes[1] == -1 and _is_batch_size(sizes[0])
         return False
+
+    def _moves_positions(self, source: str, node: fx.Node) -> bool:
+        """True if the node pads positions of [batch, channels, positions...], or cuts some off."""
+        if node.op != "call_function" or not is_convolution(self._model.get_submodule(source)):
+            return False
+        given: Any = node.args[1] if len(node.args) > 1 else None
+        if node.target is F.pad:
+            is_given = isinstance(given, (tuple, list)) and all(isinstance(size, int) for size in given)
+            return is_given and len(given) <= 2 * (self._output_dims[source] - 2)
+        if node.target is not getitem or not isinstance(given, tuple):
+            return False
+        places = given[1:] if given[:1] == (...,) else given[2:] if given[:2] == (slice(None), slice(None)) else ()
+        ends = [(place.start, place.stop, place.step) for place in places if isinstance(place, slice)]
+        is_fixed = all(isinstance(end, (int, type(None))) for each in ends for end in each)
+        return is_fixed and 0 < len(ends) == len(places) <= self._output_dims[source] - 2
 
     def _averages(self, source: str, node: fx.Node) -> bool:
         """True if the node averages [batch, channels, positions...] over all positions."""

@@ -10,12 +10,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.trace import ForwardTrace, Visit
+from esper.kasmina.executor.passes.trace import ForwardTrace, Visit, is_script
 from esper.kasmina.executor.slots.between import CallStep, ModuleStep
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
@@ -62,7 +61,7 @@ def find_slots(
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
-    if not chosen and isinstance(model, torch.jit.ScriptModule):
+    if not chosen and is_script(model):
         raise ConfigError(
             "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
         )
@@ -93,10 +92,9 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
         if visit.output_shape is not None and visit.path not in trace.repeated
     }
     found_paths = span_paths(model, dims)
-    spans = [_span(model, trace, path) for path in found_paths.paths]
+    spans = [_unless_read_elsewhere(trace, _span(model, trace, path)) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
-    found = {slot_id: _unless_read_elsewhere(trace, slot) for slot_id, slot in found.items()}
     return _in_order(trace, found.values()), found_paths.untraced
 
 
@@ -134,12 +132,13 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
     )
 
 
-def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot) -> Slot:
-    """The slot; a span whose layers' weights something else computes with is not to be folded."""
-    read = [
-        name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in (slot.read_path, slot.write_path)
-    ]
-    if not slot.is_span or slot.obstacle or not read:
+def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot | None) -> Slot | None:
+    """The slot; one whose layers' weights something else computes with is not to be folded."""
+    if slot is None or slot.obstacle:
+        return slot
+    layers = (slot.read_path, slot.write_path)
+    read = [name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in layers]
+    if not read:
         return slot
     path, _, name = read[0].rpartition(".")
     return replace(slot, obstacle=f"something else than {path} computes with its {name}")

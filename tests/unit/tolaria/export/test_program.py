@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper.tolaria.export.program import LONGEST_REASON, in_words, traced
+from esper.tolaria.export.program import LONGEST_REASON, foreign_operator, in_words, traced
 
 
 class Host(nn.Module):
@@ -85,3 +85,25 @@ def test_an_error_without_words_is_told_by_its_name() -> None:
 def test_a_part_that_is_a_compiled_script_is_named() -> None:
     host = nn.Sequential(nn.Linear(4, 3), torch.jit.script(nn.Sequential(nn.Linear(3, 2)))).eval()
     assert traced(host, EXAMPLE) == (None, "1 is a compiled script (torch.jit)")
+
+
+@torch.library.custom_op("esper_tests::doubled", mutates_args=())
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@doubled.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class OfALibrary(Host):
+    def between(self, x: Tensor) -> Tensor:
+        return doubled(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("kind", "operator"), [(Host, ""), (OfALibrary, "esper_tests::doubled")])
+def test_an_operator_that_torch_itself_lacks_is_named(kind: type[Host], operator: str) -> None:
+    program, reason = traced(kind().eval(), EXAMPLE)
+    assert program is not None, reason
+    assert foreign_operator(program) == operator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -233,3 +234,57 @@ def test_a_graph_that_cannot_be_followed_is_named_with_the_reason():
     found = span_paths(Rated(), {"fc1": 2, "fc2": 2})
     assert found.paths == ()
     assert "what follows fc1: " in found.untraced[0]
+
+
+class Positions(nn.Module):
+    """Two convolutions, and between them whatever a test does with positions."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.between = between
+        self.conv1, self.conv2 = nn.Conv1d(2, 3, 3), nn.Conv1d(3, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.between(torch.relu(self.conv1(x))))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: F.pad(x, (2, 0)),
+        lambda x: F.pad(x, (1, 1), mode="circular"),
+        lambda x: x[:, :, :-1],
+        lambda x: x[..., 1:],
+    ],
+)
+def test_padding_and_cutting_positions_is_per_channel(between):
+    found = paths_of(Positions(between), torch.randn(3, 2, 9))
+    assert found["conv1-conv2"].obstacle == ""
+    assert len(found["conv1-conv2"].steps) == 2
+
+
+@pytest.mark.parametrize(
+    "between",
+    [lambda x: F.pad(x, (0, 0, 1, 0))[:, 1:], lambda x: x[:, [2, 1, 0]], lambda x: x[:, :, x.shape[2] // 4 :]],
+)
+def test_what_reaches_into_channels_or_depends_on_sizes_is_no_path(between):
+    assert paths_of(Positions(between), torch.randn(3, 2, 9)) == {}
+
+
+def test_a_span_across_padding_is_exactly_the_wider_network(rig_of, toy_task):
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = nn.Conv1d(1, 3, 3), nn.Conv1d(3, 4, 3)
+            self.fc = nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.relu(self.conv1(F.pad(x.unsqueeze(1), (2, 0))))
+            return self.fc(F.relu(self.conv2(F.pad(x, (2, 0), value=0.5)[:, :, :-1])).mean(2))
+
+    run = rig_of(Causal(), toy_task)
+    run.graft("span.conv", "span_conv:conv1-conv2", width=4)
+    run.train(6)
+    report = run.do(run.directive("FOLD"), run.directive("DROP_TWIN")).reports[0]
+    assert report.folded
+    assert run.arm.model.conv1.out_channels == 7
