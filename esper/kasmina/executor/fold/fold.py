@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,8 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import Undo, replace_parameter, set_sizes
 from esper.kasmina.executor.passes.trace import in_words
-from esper.kasmina.executor.slots.between import ModuleStep
-from esper.kasmina.executor.slots.layers import is_batch_norm, reshape_obstacle
+from esper.kasmina.executor.slots.between import ModuleStep, gates
+from esper.kasmina.executor.slots.layers import Side, growing_dim, reshape_obstacle
 from esper.leyline import BlendMode
 
 RELATIVE_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -34,11 +35,12 @@ Reached = Callable[[int], Collection[str]]
 
 @dataclass(frozen=True, slots=True)
 class _Merge:
-    """One host module, the seed's module that joins it, and the dimension that grows."""
+    """One host module, the seed's module that joins it, the side that grows, and in how many equal blocks."""
 
     host: nn.Module
     seed: nn.Module
-    dim: int
+    side: Side
+    blocks: int
 
 
 def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
@@ -50,7 +52,7 @@ def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
         return f"alpha is {graft.alpha:g} in mode {BlendMode.Name(graft.blend.mode)}, expected exactly 1 in RESIDUAL"
     if graft.blend.rate_factor_at(step) != 1.0:
         return "its learning-rate warm-up isn't over"
-    layers = (slot.read_path, slot.write_path)
+    layers = (slot.read_path, *gates(slot.between), slot.write_path)
     known = slot.obstacle or next(
         filter(None, (reshape_obstacle(path, model.get_submodule(path)) for path in layers)), ""
     )
@@ -121,7 +123,7 @@ def _other_seed(arm: TrainingArm, graft: Graft) -> str:
         if other is graft:
             continue
         reads = slot.read_path == graft.slot.write_path if slot.is_span else slot.read_path in between
-        if reads or slot.write_path == graft.slot.read_path or slot.write_path in between:
+        if reads or slot.write_path in {graft.slot.read_path, *gates(graft.slot.between)} | between:
             return f"seed {other.seed_id} has a fixed width on the activation that would grow"
     return ""
 
@@ -130,11 +132,8 @@ def _merges(arm: TrainingArm, graft: Graft) -> Iterator[_Merge]:
     seed, model = graft.module, arm.model
     if not isinstance(seed, SpanSeed):
         return
-    yield _Merge(model.get_submodule(graft.slot.read_path), seed.read, 0)
-    for part, step in zip(seed.between, graft.slot.between, strict=True):
-        if is_batch_norm(part) and isinstance(step, ModuleStep):
-            yield _Merge(model.get_submodule(step.path), part, 0)
-    yield _Merge(model.get_submodule(graft.slot.write_path), seed.write, 1)
+    for name, join in seed.joins.items():
+        yield _Merge(model.get_submodule(join.path), seed.get_submodule(name), join.side, join.blocks)
 
 
 def _apply(arm: TrainingArm, merge: _Merge) -> Iterator[Undo]:
@@ -144,13 +143,40 @@ def _apply(arm: TrainingArm, merge: _Merge) -> Iterator[Undo]:
     for name, old in list(merge.host.named_parameters(recurse=False)):
         if name not in seed_parameters:
             continue
-        new = seed_parameters[name]
-        state = merged_state(arm.optimizer, old, new, merge.dim)
-        yield replace_parameter(merge.host, name, _join(old.data, new.data, merge.dim), arm.optimizer, state)
+        new, dim = seed_parameters[name], growing_dim(merge.host, name, merge.side)
+        order = _order(old.shape[dim], new.shape[dim], merge.blocks)
+        value = _ordered(_join(old.data, new.data, dim), dim, order)
+        state = merged_state(arm.optimizer, old, new, dim)
+        state = {key: _ordered(part, dim, order, like=value) for key, part in state.items()}
+        yield replace_parameter(merge.host, name, value, arm.optimizer, state)
     for name, buffer in list(merge.host.named_buffers(recurse=False)):
         if buffer.dim() > 0:
             yield _replace_buffer(merge.host, name, _join(buffer, merge.seed.get_buffer(name), 0))
     set_sizes(merge.host)
+
+
+def _order(host: int, seed: int, blocks: int) -> list[int] | None:
+    """Where each block of a joined tensor takes its rows from: the host's share of it, then the seed's."""
+    if blocks == 1:
+        return None
+    host_rows, seed_rows = host // blocks, seed // blocks
+    return [
+        row
+        for block in range(blocks)
+        for row in (
+            *range(block * host_rows, (block + 1) * host_rows),
+            *range(host + block * seed_rows, host + (block + 1) * seed_rows),
+        )
+    ]
+
+
+def _ordered(value: Any, dim: int, order: list[int] | None, like: Tensor | None = None) -> Any:
+    """The joined tensor with its rows in this order; what an optimiser remembers of it has its shape, or is a count."""
+    if order is None or not isinstance(value, Tensor) or value.dim() == 0:
+        return value
+    if like is not None and value.shape != like.shape:
+        raise GraftFailed("the optimiser remembers less than a value for each weight: its state can't be reordered")
+    return value.index_select(dim, torch.tensor(order, device=value.device))
 
 
 def _replace_buffer(module: nn.Module, name: str, value: Tensor) -> Undo:

@@ -7,6 +7,7 @@ dropout masks, the same activation and pooling.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
-from esper.kasmina.executor.slots.layers import is_dropout, stored_parameter
+from esper.kasmina.executor.slots.fresh import group_size, like_convolution, reading_layer
+from esper.kasmina.executor.slots.layers import is_dropout, kernel_taps, stored_parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,33 @@ class DropoutStep:
     rate: float
 
 
-Step = ModuleStep | CallStep | DropoutStep
+@dataclass(frozen=True, slots=True)
+class GateStep:
+    """The value times what another layer makes of the same input: gated MLPs."""
+
+    path: str
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HalvesStep:
+    """The value's two halves, each after steps of its own, multiplied: a gated MLP whose first layers are one."""
+
+    first: tuple[Step, ...] = ()
+    second: tuple[Step, ...] = ()
+
+
+Step = ModuleStep | CallStep | DropoutStep | GateStep | HalvesStep
+
+
+def halves(steps: Sequence[Step]) -> int:
+    """How many of the reading layer's features make one of the width."""
+    return 2 if any(isinstance(step, HalvesStep) for step in steps) else 1
+
+
+def gates(steps: Sequence[Step]) -> list[str]:
+    """Layers that read beside the reading layer."""
+    return [step.path for step in steps if isinstance(step, GateStep)]
 
 
 class Call(nn.Module):
@@ -102,6 +131,33 @@ def _mask_fake(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -
     return value.new_empty(value.shape[:2] + (1,) * (value.dim() - 2) if whole_channels else value.shape)
 
 
+class Gated(nn.Module):
+    """The value times what a layer makes of the seed's input."""
+
+    def __init__(self, read: nn.Module, between: nn.Sequential) -> None:
+        super().__init__()
+        self.read = read
+        self.between = between
+
+    def forward(self, value: Tensor, source: Tensor) -> Tensor:
+        product: Tensor = value * self.between(self.read(source))
+        return product
+
+
+class Halves(nn.Module):
+    """The product of the two halves of the value."""
+
+    def __init__(self, first: nn.Sequential, second: nn.Sequential) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, value: Tensor) -> Tensor:
+        first, second = value.chunk(2, dim=-1)
+        product: Tensor = self.first(first) * self.second(second)
+        return product
+
+
 def copy_between(host: nn.Module, steps: Sequence[Step], width: int) -> nn.Sequential:
     """The steps as modules of `width` channels, with fresh parameters and statistics."""
     return nn.Sequential(*(_copy_step(host, step, width) for step in steps))
@@ -112,11 +168,26 @@ def _copy_step(host: nn.Module, step: Step, width: int) -> nn.Module:
         return Call(step)
     if isinstance(step, DropoutStep):
         return KeyedDropout(step.rate, whole_channels=False)
-    module = host.get_submodule(step.path)
+    if isinstance(step, GateStep):
+        layer = reading_layer(host.get_submodule(step.path), width)
+        return Gated(layer, copy_between(host, step.steps, width))
+    if isinstance(step, HalvesStep):
+        return Halves(*(copy_between(host, part, width) for part in (step.first, step.second)))
+    return _copy_module(host.get_submodule(step.path), width)
+
+
+def _copy_module(module: nn.Module, width: int) -> nn.Module:
     if isinstance(module, _BatchNorm):
         return _batch_norm(module, width)
+    if isinstance(module, _ConvNd):
+        return like_convolution(module, width, width, groups=width // group_size(module))
     if is_dropout(module):
         return KeyedDropout(float(module.p), whole_channels=not isinstance(module, nn.Dropout))  # type: ignore[arg-type]
+    return without_hooks(module)
+
+
+def without_hooks(module: nn.Module) -> nn.Module:
+    """A copy of the module alone, of which nothing hangs on the host's."""
     duplicate = copy.copy(module)
     duplicate.__dict__ = {
         key: value.copy() if isinstance(value, dict) else value for key, value in module.__dict__.items()
@@ -125,6 +196,21 @@ def _copy_step(host: nn.Module, step: Step, width: int) -> nn.Module:
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
         duplicate.__dict__[hooks].clear()
     return duplicate
+
+
+def width_unit(host: nn.Module, steps: Sequence[Step]) -> int:
+    """The width grows by multiples of this: by whole groups of the convolutions between."""
+    return math.lcm(*(group_size(layer) for layer in _convolutions(host, steps)))
+
+
+def between_taps(host: nn.Module, steps: Sequence[Step]) -> int:
+    """Weights of the convolutions between, for each feature of the width."""
+    return sum(kernel_taps(layer) * group_size(layer) for layer in _convolutions(host, steps))
+
+
+def _convolutions(host: nn.Module, steps: Sequence[Step]) -> list[_ConvNd]:
+    modules = [host.get_submodule(step.path) for step in steps if isinstance(step, ModuleStep)]
+    return [module for module in modules if isinstance(module, _ConvNd)]
 
 
 def _batch_norm(module: _BatchNorm, width: int) -> _BatchNorm:

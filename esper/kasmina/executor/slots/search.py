@@ -15,12 +15,13 @@ from torch import nn
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit
-from esper.kasmina.executor.slots.between import CallStep
+from esper.kasmina.executor.slots.between import CallStep, gates, halves
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
     features_in,
     features_out,
     is_convolution,
+    is_dense,
     is_width_layer,
     reshape_obstacle,
 )
@@ -90,14 +91,19 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         return None
     shapes = [visit.output_shape for visit in visits if visit is not None]
     read, write = model.get_submodule(path.read_path), model.get_submodule(path.write_path)
-    if shapes[0] is None or shapes[1] is None or features_in(write) % features_out(read):
+    width = features_out(read) // halves(path.steps)
+    if shapes[0] is None or shapes[1] is None or features_in(write) % width:
         return None
-    columns = features_in(write) // features_out(read) if path.flattens else 1
-    if not path.flattens and features_in(write) != features_out(read):
+    columns = features_in(write) // width if path.flattens else 1
+    if not path.flattens and features_in(write) != width:
+        return None
+    beside = gates(path.steps)
+    if any(place in trace.repeated or place not in trace.visits for place in beside):
         return None
     kind = SlotKind.SLOT_KIND_SPAN_LINEAR
     if is_convolution(read):
         kind = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR if path.flattens else SlotKind.SLOT_KIND_SPAN_CONV
+    layers = (path.read_path, *beside, path.write_path)
     return Slot(
         slot_id=f"{_kind_name(kind)}:{path.read_path}-{path.write_path}",
         kind=kind,
@@ -110,7 +116,7 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         write_positions=_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle or _layer_obstacle(model, path.read_path) or _layer_obstacle(model, path.write_path),
+        obstacle=path.obstacle or next(filter(None, (_layer_obstacle(model, place) for place in layers)), ""),
     )
 
 
@@ -180,7 +186,7 @@ def _named(model: nn.Module, trace: ForwardTrace, candidates: Sequence[Slot], na
 def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_path: str) -> Slot | None:
     """Two linear layers whose connection can't be proven: usable, never foldable."""
     read, write = model.get_submodule(read_path), model.get_submodule(write_path)
-    if not isinstance(read, nn.Linear) or not isinstance(write, nn.Linear):
+    if not is_dense(read) or not is_dense(write):
         return None
     shapes = trace.visits[read_path].output_shape, trace.visits[write_path].output_shape
     in_order = trace.visits[read_path].order < trace.visits[write_path].order
@@ -193,7 +199,7 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
         write_path=write_path,
         order=0,
         dims=len(shapes[1]),
-        features=write.out_features,
+        features=features_out(write),
         read_positions=_positions(shapes[0], False),
         write_positions=_positions(shapes[1], False),
         between=(CallStep(nn.functional.relu),),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from esper.kasmina.executor.passes.trace import ForwardTrace
-from esper.kasmina.executor.slots.between import Step
+from esper.kasmina.executor.slots.between import Step, gates, halves
 from esper.kasmina.executor.slots.layers import features_in, features_out, kernel_taps
 from esper.leyline import SlotKind, SlotSpec
 
@@ -60,15 +60,19 @@ class Slot:
             write_path=self.write_path,
             in_features=features_in(read) if self.is_span else self.features,
             out_features=self.channels(model),
-            width=features_out(read) if self.is_span else self.features,
+            width=features_out(read) // halves(self.between) if self.is_span else self.features,
             read_positions=self.read_positions,
             write_positions=self.write_positions,
-            read_kernel=kernel_taps(read) if self.is_span else self._residual_taps(),
+            read_kernel=kernel_taps(read) * self._readers() if self.is_span else self._residual_taps(),
             write_kernel=kernel_taps(write) * self.columns if self.is_span else self._residual_taps(),
             is_foldable=self.is_span and not self.obstacle,
             fold_obstacle=self.obstacle if self.is_span else "a residual seed has no layer to be merged into",
             order=self.order,
         )
+
+    def _readers(self) -> int:
+        """Features of reading layers for each one of the width."""
+        return halves(self.between) + len(gates(self.between))
 
     def _residual_taps(self) -> int:
         return 3 ** (self.dims - 2) if self.is_conv else 1
