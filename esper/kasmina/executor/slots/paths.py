@@ -19,7 +19,7 @@ from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.slots.between import CallStep, DropoutStep, ModuleStep, Step
-from esper.kasmina.executor.slots.graphs import graphs_of
+from esper.kasmina.executor.slots.graphs import Calls, graphs_of
 from esper.kasmina.executor.slots.layers import (
     ACTIVATION_CALLS,
     ACTIVATION_METHODS,
@@ -67,13 +67,16 @@ class _Walk:
     obstacle: str
 
 
-def span_paths(model: nn.Module, output_dims: dict[str, int]) -> Spans:
-    """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has."""
+def span_paths(model: nn.Module, output_dims: dict[str, int], calls: Calls | None = None) -> Spans:
+    """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has.
+
+    `calls` are what submodules are called with: many can be traced only so.
+    """
     paths: list[SpanPath] = list(encoder_layers(model, output_dims))
     untraced: list[str] = []
     pointwise = pointwise_modules(model)
     with side_pass([model], key=draw_key("paths"), training=None), torch.enable_grad():
-        graphs = list(graphs_of(model, "", set(pointwise), untraced))
+        graphs = list(graphs_of(model, "", set(pointwise), untraced, calls or {}))
     for prefix, graph in graphs:
         walker = _Walker(model, prefix, output_dims, pointwise)
         for node in graph.nodes:
