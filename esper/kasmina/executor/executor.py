@@ -112,7 +112,7 @@ class SeedExecutor:
         model, inputs = state.arm.model, state.task.probe_inputs()
         traced, rerun = trace_forward(model, inputs), rerun_order(model, inputs)
         try:
-            found = find_slots(model, traced, named=names, is_causal=is_causal, rerun=rerun)
+            found = find_slots(model, traced, named=names, is_causal=is_causal, rerun=rerun, inputs=inputs)
             state.slots, self._unseen = {slot.slot_id: slot for slot in found.slots}, found.unseen
         except ConfigError:
             if names or not state.stack_slots:

@@ -15,6 +15,7 @@ from esper.kasmina.executor.blueprints.adapter import low_rank
 from esper.kasmina.executor.blueprints.attention import self_attention
 from esper.kasmina.executor.blueprints.control import random_frozen
 from esper.kasmina.executor.blueprints.gate import channel_gate
+from esper.kasmina.executor.blueprints.heads import span_heads
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import span_conv, span_linear
 from esper.kasmina.executor.passes.keys import draw_key, forked_generators
@@ -26,6 +27,7 @@ Factory = Callable[[nn.Module, Slot, Mapping[str, float]], nn.Module]
 FACTORIES: dict[str, Factory] = {
     "span.linear": span_linear,
     "span.conv": span_conv,
+    "span.heads": span_heads,
     "residual.linear": residual_linear,
     "residual.conv": residual_conv,
     "adapter.low_rank": low_rank,

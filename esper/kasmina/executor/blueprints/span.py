@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.blueprints.joins import Join, JoiningSeed
 from esper.kasmina.executor.blueprints.parts import require_kind, whole, zeroed
 from esper.kasmina.executor.slots.between import Gated, GateStep, ModuleStep, Step, copy_between, halves, width_unit
 from esper.kasmina.executor.slots.fresh import reading_layer, writing_layer
@@ -16,32 +16,14 @@ from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
-    """The host's module that one of the seed's becomes part of, and the side that grows, in so many equal blocks."""
-
-    path: str
-    side: Side
-    blocks: int = 1
-
-
-class SpanSeed(nn.Module):
-    """Layer k's and layer k+1's shares for the new width, with the host's steps between at that width.
-
-    `joins` says of each of the seed's modules beside which of the host's it stands: its parameters learn as that one's
-    do, and a fold joins the two.
-    """
+class SpanSeed(JoiningSeed):
+    """Layer k's and layer k+1's shares for the new width, with the host's steps between at that width."""
 
     def __init__(self, read: nn.Module, between: nn.Sequential, write: nn.Module, joins: Mapping[str, Join]) -> None:
-        super().__init__()
+        super().__init__(joins)
         self.read = read
         self.between = between
         self.write = write
-        self.joins = dict(joins)
-
-    @property
-    def twins_of(self) -> dict[str, str]:
-        return {name: join.path for name, join in self.joins.items()}
 
     def forward(self, value: Tensor) -> Tensor:
         hidden: Tensor = self.read(value)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.slots.arguments import Arguments
 from esper.leyline import BlendMode
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
@@ -81,16 +82,18 @@ class _PlainTaps:
     def __init__(self, graft: Graft) -> None:
         self._graft = graft
         self._join = PLAIN_JOINS[graft.blend.mode]
-        self._input: Tensor | None = None
+        self._input: Tensor | Arguments | None = None
 
     def attach(self, host: nn.Module) -> None:
         slot = self._graft.slot
         if slot.is_span:
-            host.get_submodule(_uncompiled_path(slot.read_path)).register_forward_pre_hook(self._read)
+            read = host.get_submodule(_uncompiled_path(slot.read_path))
+            read.register_forward_pre_hook(self._read, with_kwargs=True)
         host.get_submodule(_uncompiled_path(slot.write_path)).register_forward_hook(self._write)
 
-    def _read(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._input = arguments[0]
+    def _read(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        is_call = self._graft.slot.heads is not None
+        self._input = Arguments.without_cache(arguments, named) if is_call else arguments[0]
 
     def _write(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         value = self._input if self._graft.slot.is_span else output

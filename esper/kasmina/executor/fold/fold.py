@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.blueprints.span import SpanSeed
-from esper.kasmina.executor.fold.optimizer import merged_state, optimizer_obstacle
+from esper.kasmina.executor.blueprints.joins import JoiningSeed
+from esper.kasmina.executor.fold.optimizer import State, merged_state, optimizer_obstacle
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import Undo, replace_parameter, set_sizes
 from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.slots.between import ModuleStep, gates
+from esper.kasmina.executor.slots.joining import joined, order_of
 from esper.kasmina.executor.slots.layers import Side, growing_dim, reshape_obstacle
 from esper.leyline import BlendMode
 
@@ -46,16 +47,15 @@ class _Merge:
 def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
     """Why the seed can't be folded now; empty if it can."""
     slot, model = graft.slot, arm.model
-    if not slot.is_span or not isinstance(graft.module, SpanSeed):
+    if not slot.is_span or not isinstance(graft.module, JoiningSeed):
         return f"{graft.plan.blueprint_id} in {slot.slot_id} is not a span of its own weights"
     if graft.blend.mode not in (BlendMode.BLEND_MODE_RESIDUAL,) or graft.alpha != 1.0:
         return f"alpha is {graft.alpha:g} in mode {BlendMode.Name(graft.blend.mode)}, expected exactly 1 in RESIDUAL"
     if graft.blend.rate_factor_at(step) != 1.0:
         return "its learning-rate warm-up isn't over"
-    layers = (slot.read_path, *gates(slot.between), slot.write_path)
-    known = slot.obstacle or next(
-        filter(None, (reshape_obstacle(path, model.get_submodule(path)) for path in layers)), ""
-    )
+    layers = [join.path for join in graft.module.joins.values()]
+    obstacles = (reshape_obstacle(path, model.get_submodule(path), may_be_grouped=True) for path in layers)
+    known = slot.obstacle or next(filter(None, obstacles), "")
     return known or optimizer_obstacle(arm.optimizer) or _other_seed(arm, graft)
 
 
@@ -68,7 +68,10 @@ def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor
     undo: list[Undo] = []
     try:
         for merge in _merges(arm, graft):
-            undo += _apply(arm, merge)
+            for revert in _apply(arm, merge):
+                undo.append(revert)
+        for revert in _count(arm, graft):
+            undo.append(revert)
         graft.detach()
         delta = _checked_change(graft, before, outputs(), tolerance(next(arm.model.parameters()).dtype))
         _check_training(graft, wanted, reached)
@@ -130,7 +133,7 @@ def _other_seed(arm: TrainingArm, graft: Graft) -> str:
 
 def _merges(arm: TrainingArm, graft: Graft) -> Iterator[_Merge]:
     seed, model = graft.module, arm.model
-    if not isinstance(seed, SpanSeed):
+    if not isinstance(seed, JoiningSeed):
         return
     for name, join in seed.joins.items():
         yield _Merge(model.get_submodule(join.path), seed.get_submodule(name), join.side, join.blocks)
@@ -144,50 +147,40 @@ def _apply(arm: TrainingArm, merge: _Merge) -> Iterator[Undo]:
         if name not in seed_parameters:
             continue
         new, dim = seed_parameters[name], growing_dim(merge.host, name, merge.side)
-        order = _order(old.shape[dim], new.shape[dim], merge.blocks)
-        value = _ordered(_join(old.data, new.data, dim), dim, order)
-        state = merged_state(arm.optimizer, old, new, dim)
-        state = {key: _ordered(part, dim, order, like=value) for key, part in state.items()}
+        value = joined(old.data, new.data, dim, merge.blocks)
+        state = _in_blocks(merged_state(arm.optimizer, old, new, dim), old, new, dim, merge.blocks)
         yield replace_parameter(merge.host, name, value, arm.optimizer, state)
     for name, buffer in list(merge.host.named_buffers(recurse=False)):
         if buffer.dim() > 0:
-            yield _replace_buffer(merge.host, name, _join(buffer, merge.seed.get_buffer(name), 0))
+            yield _replace_buffer(merge.host, name, joined(buffer, merge.seed.get_buffer(name), 0))
     set_sizes(merge.host)
 
 
-def _order(host: int, seed: int, blocks: int) -> list[int] | None:
-    """Where each block of a joined tensor takes its rows from: the host's share of it, then the seed's."""
+def _count(arm: TrainingArm, graft: Graft) -> Iterator[Undo]:
+    """Raises what the host's modules count of the parts that have become more."""
+    if not isinstance(graft.module, JoiningSeed):
+        return
+    for path, name, by in graft.module.counts:
+        module = arm.model.get_submodule(path)
+        before = getattr(module, name)
+        yield partial(setattr, module, name, before)
+        setattr(module, name, before + by)
+
+
+def _in_blocks(state: State, old: Tensor, new: Tensor, dim: int, blocks: int) -> State:
+    """What an optimiser remembers, merged as if there were one block, in the order of so many."""
     if blocks == 1:
-        return None
-    host_rows, seed_rows = host // blocks, seed // blocks
-    return [
-        row
-        for block in range(blocks)
-        for row in (
-            *range(block * host_rows, (block + 1) * host_rows),
-            *range(host + block * seed_rows, host + (block + 1) * seed_rows),
-        )
-    ]
-
-
-def _ordered(value: Any, dim: int, order: list[int] | None, like: Tensor | None = None) -> Any:
-    """The joined tensor with its rows in this order; what an optimiser remembers of it has its shape, or is a count."""
-    if order is None or not isinstance(value, Tensor) or value.dim() == 0:
-        return value
-    if like is not None and value.shape != like.shape:
+        return state
+    shape = list(old.shape)
+    shape[dim] += new.shape[dim]
+    values = {name: value for name, value in state.items() if isinstance(value, Tensor) and value.dim() > 0}
+    if any(list(value.shape) != shape for value in values.values()):
         raise GraftFailed("the optimiser remembers less than a value for each weight: its state can't be reordered")
-    return value.index_select(dim, torch.tensor(order, device=value.device))
+    order = order_of(old.shape[dim], new.shape[dim], blocks, old.device)
+    return {**state, **{name: value.index_select(dim, order) for name, value in values.items()}}
 
 
 def _replace_buffer(module: nn.Module, name: str, value: Tensor) -> Undo:
     old = module.get_buffer(name)
     setattr(module, name, value)
     return lambda: setattr(module, name, old)
-
-
-def _join(host: Tensor, seed: Tensor, dim: int) -> Tensor:
-    joined = torch.cat([host, seed.to(host.dtype)], dim)
-    is_channels_last = (
-        host.dim() == 4 and not host.is_contiguous() and host.is_contiguous(memory_format=torch.channels_last)
-    )
-    return joined.contiguous(memory_format=torch.channels_last) if is_channels_last else joined

@@ -21,7 +21,8 @@ from esper.kasmina.executor.passes.compiled import is_one_graph
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.objects import GoesBy
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
-from esper.kasmina.executor.slots.between import KeyedDropout
+from esper.kasmina.executor.slots.arguments import Arguments, has_past
+from esper.kasmina.executor.slots.between import KeyedDropout, KeyedModule
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import BlendMode
 
@@ -52,10 +53,10 @@ class Graft:
         self.rms: tuple[Tensor, Tensor] | None = None
         self._handles: list[RemovableHandle] = []
         self._logits_handle: RemovableHandle | None = None
-        self._input: Tensor | None = None
+        self._input: Tensor | Arguments | None = None
         self._input_has_graph = True
-        self._spent: Tensor | None = None
-        self._dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
+        self._spent: Tensor | Arguments | None = None
+        self._dropouts = [part for part in module.modules() if isinstance(part, (KeyedDropout, KeyedModule))]
         self.set_blend(blend)
 
     @property
@@ -101,7 +102,9 @@ class Graft:
         write = model.get_submodule(self.slot.write_path)
         if self.slot.is_span:
             read = model.get_submodule(self.slot.read_path)
-            self._handles.append(read.register_forward_pre_hook(ReadTap(self)))
+            tap = CallTap(self) if self.slot.heads is not None else ReadTap(self)
+            with_names = isinstance(tap, CallTap)
+            self._handles.append(read.register_forward_pre_hook(tap, with_kwargs=with_names))
         self._handles.append(write.register_forward_hook(WriteTap(self)))
         self.watch_logits(model, neighbours)
 
@@ -141,12 +144,12 @@ class Graft:
         """A copy begins without the values of a pass."""
         return {**self.__dict__, "_input": None, "_spent": None}
 
-    def read(self, value: Tensor) -> None:
+    def read(self, value: Tensor | Arguments) -> None:
         self._input, self._input_has_graph = value, torch.is_grad_enabled()
 
     def join(self, host: Tensor) -> Tensor:
         """The host's value with the seed's blended in."""
-        value = self._take_input() if self.slot.is_span else host
+        value: Tensor | Arguments | None = self._take_input() if self.slot.is_span else host
         if self.is_muted:
             return host
         if value is None:
@@ -154,13 +157,13 @@ class Graft:
                 f"{self.slot.write_path} ran before {self.slot.read_path}: seed {self.seed_id} has no input"
             )
         if self.is_isolated:
-            value = value.detach()
+            value = value.detached() if isinstance(value, Arguments) else value.detach()
         seed = self.module(value)
         if self.is_measuring:
             self.rms = (root_mean_square(seed), root_mean_square(host))
         return self._join(host, seed, self._state)
 
-    def _take_input(self) -> Tensor | None:
+    def _take_input(self) -> Tensor | Arguments | None:
         """What was read in this pass; where backward runs the writing layer again alone, what that layer had then."""
         value, self._input = self._input, None
         if torch.compiler.is_compiling():
@@ -187,6 +190,20 @@ class ReadTap(GoesBy):
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         self.graft.read(arguments[0])
+
+
+class CallTap(GoesBy):
+    """Keeps what an attention is called with for a seed of heads."""
+
+    def __init__(self, graft: Graft) -> None:
+        self.graft = graft
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if any(has_past(value) for value in (*arguments, *named.values())):
+            raise GraftFailed(
+                f"seed {self.graft.seed_id} adds heads that keep no cache: pass the whole text, with use_cache=False"
+            )
+        self.graft.read(Arguments.without_cache(arguments, named))
 
 
 class WriteTap(GoesBy):

@@ -6,7 +6,6 @@ dropout masks, the same activation and pooling.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from esper.kasmina.executor.slots.fresh import group_size, like_convolution, reading_layer
+from esper.kasmina.executor.passes.keys import forked_generators
+from esper.kasmina.executor.passes.side_pass import device_of
+from esper.kasmina.executor.slots.fresh import group_size, like_convolution, reading_layer, without_hooks
 from esper.kasmina.executor.slots.layers import is_dropout, kernel_taps, stored_parameter
 
 
@@ -131,6 +132,28 @@ def _mask_fake(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -
     return value.new_empty(value.shape[:2] + (1,) * (value.dim() - 2) if whole_channels else value.shape)
 
 
+class KeyedModule(nn.Module):
+    """A module that may draw: from a key of each step, so that the host's draws are those without the seed."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.draw = 0
+        self._is_noisy = any(_drops(part) for part in inner.modules())
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        if not self.training or not self._is_noisy:
+            return self.inner(*arguments, **named)
+        with forked_generators(self.draw, device_of(self.inner)):
+            return self.inner(*arguments, **named)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether the module drops values, whatever it calls that."""
+    rates = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
+    return any(rates) or (is_dropout(module) and bool(module.p))
+
+
 class Gated(nn.Module):
     """The value times what a layer makes of the seed's input."""
 
@@ -184,18 +207,6 @@ def _copy_module(module: nn.Module, width: int) -> nn.Module:
     if is_dropout(module):
         return KeyedDropout(float(module.p), whole_channels=not isinstance(module, nn.Dropout))  # type: ignore[arg-type]
     return without_hooks(module)
-
-
-def without_hooks(module: nn.Module) -> nn.Module:
-    """A copy of the module alone, of which nothing hangs on the host's."""
-    duplicate = copy.copy(module)
-    duplicate.__dict__ = {
-        key: value.copy() if isinstance(value, dict) else value for key, value in module.__dict__.items()
-    }
-    # The host's taps belong to the host's module alone.
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
-        duplicate.__dict__[hooks].clear()
-    return duplicate
 
 
 def width_unit(host: nn.Module, steps: Sequence[Step]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -74,3 +75,15 @@ def like_convolution(
 def _placement(layer: nn.Module) -> dict[str, Any]:
     weight = stored_parameter(layer, "weight")
     return {} if weight is None else {"device": weight.device, "dtype": weight.dtype}
+
+
+def without_hooks(module: nn.Module) -> nn.Module:
+    """A copy of the module alone, of which nothing hangs on the host's."""
+    duplicate = copy.copy(module)
+    duplicate.__dict__ = {
+        key: value.copy() if isinstance(value, dict) else value for key, value in module.__dict__.items()
+    }
+    # The host's taps belong to the host's module alone.
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+        duplicate.__dict__[hooks].clear()
+    return duplicate

@@ -18,7 +18,6 @@ from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.trace import Passed, in_words
 from esper.kasmina.executor.slots.layers import is_turned
 
-
 Calls = Mapping[str, Sequence[Passed]]
 """What each submodule was called with in a forward pass, by its path."""
 

@@ -7,15 +7,17 @@ What could not be looked into is said with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit
 from esper.kasmina.executor.slots.between import CallStep, gates, halves
+from esper.kasmina.executor.slots.heads import Attention, Heads
+from esper.kasmina.executor.slots.heads_trial import proven_heads
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
     features_in,
@@ -39,14 +41,25 @@ class Search:
 
 
 def find_slots(
-    model: nn.Module, trace: ForwardTrace, *, named: Sequence[str] | None, is_causal: bool, rerun: Sequence[str] = ()
+    model: nn.Module,
+    trace: ForwardTrace,
+    *,
+    named: Sequence[str] | None,
+    is_causal: bool,
+    rerun: Sequence[str] = (),
+    inputs: Tensor | None = None,
 ) -> Search:
     """The slots that the host offers, or the named ones. None usable is an error.
 
+    `inputs` are passed through the host once to try attentions with more heads; without them no heads are offered.
     `rerun` are the submodules that re-entrant checkpoints run again, in that order: no span may begin in one and end
     outside it, because such a checkpoint cuts the graph at its edge.
     """
     candidates, untraced = _candidates(model, trace)
+    if inputs is not None:
+        of_heads, closed = _heads(model, trace, inputs)
+        candidates = _in_order(trace, [*candidates, *of_heads])
+        untraced = (*untraced, *closed)
     cut = [slot.slot_id for slot in candidates if _is_cut(slot, rerun)]
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
@@ -82,8 +95,41 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     spans = [_span(model, trace, path) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
-    in_order = sorted(found.values(), key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
-    return in_order, found_paths.untraced
+    return _in_order(trace, found.values()), found_paths.untraced
+
+
+def _in_order(trace: ForwardTrace, slots: Iterable[Slot]) -> list[Slot]:
+    return sorted(slots, key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
+
+
+def _heads(model: nn.Module, trace: ForwardTrace, inputs: Tensor) -> tuple[list[Slot], list[str]]:
+    """Attentions that take more heads, and in words those that don't."""
+    slots, refused = [], []
+    for attention, heads in proven_heads(model, trace, inputs):
+        if isinstance(heads, str):
+            refused.append(f"{attention.path} takes no more heads: {heads}")
+        else:
+            slots.append(_heads_slot(model, trace, attention, heads))
+    return slots, refused
+
+
+def _heads_slot(model: nn.Module, trace: ForwardTrace, attention: Attention, heads: Heads) -> Slot:
+    kind = SlotKind.SLOT_KIND_SPAN_HEADS
+    shape = trace.visits[attention.output_path].output_shape or ()
+    layers = (*heads.paths(attention.path), attention.output_path)
+    return Slot(
+        slot_id=f"{_kind_name(kind)}:{attention.path}-{attention.output_path}",
+        kind=kind,
+        read_path=attention.path,
+        write_path=attention.output_path,
+        order=0,
+        dims=len(shape),
+        features=features_out(model.get_submodule(attention.output_path)),
+        read_positions=_positions(shape, False),
+        write_positions=_positions(shape, False),
+        obstacle=next(filter(None, (_layer_obstacle(model, place) for place in layers)), ""),
+        heads=heads,
+    )
 
 
 def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from esper.kasmina.executor.passes.trace import ForwardTrace
-from esper.kasmina.executor.slots.between import Step, gates, halves
+from esper.kasmina.executor.slots.between import Step, between_taps, gates, halves, width_unit
+from esper.kasmina.executor.slots.heads import Heads
 from esper.kasmina.executor.slots.layers import features_in, features_out, kernel_taps
 from esper.leyline import SlotKind, SlotSpec
 
@@ -36,6 +37,8 @@ class Slot:
     columns: int = 1
     obstacle: str = ""
     is_causal: bool = False
+    heads: Heads | None = None
+    """What a slot of heads knows of its attention."""
 
     @property
     def is_span(self) -> bool:
@@ -52,6 +55,8 @@ class Slot:
 
     def spec(self, model: nn.Module) -> SlotSpec:
         """The slot as the services know it, with the sizes of now."""
+        if self.heads is not None:
+            return self._spec_of_heads(model, self.heads)
         read, write = model.get_submodule(self.read_path), model.get_submodule(self.write_path)
         return SlotSpec(
             slot_id=self.slot_id,
@@ -67,6 +72,29 @@ class Slot:
             write_kernel=kernel_taps(write) * self.columns if self.is_span else self._residual_taps(),
             is_foldable=self.is_span and not self.obstacle,
             fold_obstacle=self.obstacle if self.is_span else "a residual seed has no layer to be merged into",
+            order=self.order,
+            width_unit=width_unit(model, self.between),
+            between_kernel=between_taps(model, self.between),
+        )
+
+    def _spec_of_heads(self, model: nn.Module, heads: Heads) -> SlotSpec:
+        """The width is counted in groups of heads that share keys and values."""
+        read = model.get_submodule(heads.paths(self.read_path)[0])
+        write = model.get_submodule(self.write_path)
+        return SlotSpec(
+            slot_id=self.slot_id,
+            kind=self.kind,
+            read_path=self.read_path,
+            write_path=self.write_path,
+            in_features=features_in(read),
+            out_features=features_out(write),
+            width=features_in(write) // heads.columns,
+            read_positions=self.read_positions,
+            write_positions=self.write_positions,
+            read_kernel=heads.rows,
+            write_kernel=heads.columns,
+            is_foldable=not self.obstacle,
+            fold_obstacle=self.obstacle,
             order=self.order,
         )
 

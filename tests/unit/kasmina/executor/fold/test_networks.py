@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esper.core.errors import ConfigError
+
 
 class Conv1D(nn.Module):
     """A linear layer as Hugging Face's GPT-2 has it."""
@@ -129,6 +131,82 @@ class Decoder(nn.Module):
         return self.head(self.layer(rows, rows).flatten(1))
 
 
+class Attention(nn.Module):
+    """Two groups of two heads that share keys and values, called by name, with a count of them; it gives a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.num_key_value_heads, self.head_dim = 4, 2, 3
+        self.q_proj, self.k_proj, self.v_proj = nn.Linear(4, 12), nn.Linear(4, 6), nn.Linear(4, 6, bias=False)
+        self.o_proj, self.drop = nn.Linear(12, 4), nn.Dropout(0.0)
+
+    def forward(self, hidden: Tensor, *, mask: Tensor) -> tuple[Tensor, None]:
+        batch, rows, _ = hidden.shape
+        query = self.q_proj(hidden).view(batch, rows, self.num_heads, self.head_dim).transpose(1, 2)
+        key, value = (
+            layer(hidden).view(batch, rows, self.num_key_value_heads, self.head_dim).transpose(1, 2)
+            for layer in (self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+        return self.drop(self.o_proj(mixed.transpose(1, 2).flatten(2))), None
+
+
+class FusedAttention(nn.Module):
+    """Queries, keys and values of two heads from one transposed layer, and dropout after the output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.split_size = 2, 4
+        self.c_attn, self.c_proj, self.drop = Conv1D(12, 4), Conv1D(4, 4), nn.Dropout(0.0)
+
+    def forward(self, hidden: Tensor, *, mask: Tensor) -> tuple[Tensor, None]:
+        parts = self.c_attn(hidden).split(self.split_size, dim=2)
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.drop(self.c_proj(mixed.transpose(1, 2).flatten(2))), None
+
+
+class HeadsBeside(nn.Module):
+    """Mixed heads, whose output layer stands in a module beside; every head's size is in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_size = 2
+        self.query, self.key, self.value = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, hidden: Tensor, *, mask: Tensor) -> tuple[Tensor, None]:
+        query, key, value = (
+            layer(hidden).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return mixed.transpose(1, 2).flatten(2), None
+
+
+class BesideAttention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.self = HeadsBeside()
+        self.output = Dense(4, 4)
+
+    def forward(self, hidden: Tensor, *, mask: Tensor) -> tuple[Tensor, None]:
+        return self.output(self.self(hidden, mask=mask)[0]), None
+
+
+class Attending(nn.Module):
+    """Three rows of four features each, that see earlier rows alone."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.view(-1, 3, 4)
+        mask = torch.ones(3, 3, dtype=torch.bool, device=x.device).tril()
+        return self.head((rows + self.attention(rows, mask=mask)[0]).flatten(1))
+
+
 class Images(nn.Module):
     """Twelve features as a picture of 3 channels and 2 by 2 pixels."""
 
@@ -161,6 +239,7 @@ def turned() -> nn.Module:
 
 
 Case = tuple[Callable[[], nn.Module], str, str, int]
+"""A host, its slot, the blueprint, and by how much it grows."""
 
 HOSTS: dict[str, Case] = {
     "transposed linear": (turned, "span_linear:c_fc-c_proj", "span.linear", 3),
@@ -173,7 +252,20 @@ HOSTS: dict[str, Case] = {
     "decoder": (Decoder, "span_linear:layer.linear1-layer.linear2", "span.linear", 3),
     "inverted residual": (inverted_residual, "span_conv:body.0-body.6", "span.conv", 4),
     "grouped": (resnext, "span_conv:body.0-body.5", "span.conv", 3),
+    "heads in groups": (
+        *(lambda: Attending(Attention()), "span_heads:attention-attention.o_proj"),
+        *("span.heads", 1),
+    ),
+    "fused heads": (
+        *(lambda: Attending(FusedAttention()), "span_heads:attention-attention.c_proj"),
+        *("span.heads", 3),
+    ),
+    "heads beside": (
+        *(lambda: Attending(BesideAttention()), "span_heads:attention.self-attention.output.dense"),
+        *("span.heads", 2),
+    ),
 }
+PARAMETERS = {"span.linear": "width", "span.conv": "width", "span.heads": "heads"}
 # Adam has one count for a joined tensor: the share by which a step of the folded run may go elsewhere.
 SHARES = {"sgd": 1e-9, "adam": 0.1}
 
@@ -188,13 +280,13 @@ def grown(rig_of, toy_task, case):
     """Makes the run of the case, three steps old, with a seed that has learnt for eight steps."""
 
     def make(optimizer: str = "adam"):
-        build, slot_id, blueprint, width = case
+        build, slot_id, blueprint, amount = case
         torch.default_generator.manual_seed(2)
         run = rig_of(build(), toy_task, optimizer=optimizer, double=True)
         run.train(3)
         spec = next(spec for spec in run.executor.manifest().slots if spec.slot_id == slot_id)
-        assert (spec.is_foldable, spec.fold_obstacle, spec.width) == (True, "", 6)
-        grafted = run.graft(blueprint, slot_id, width=width)
+        assert (spec.is_foldable, spec.fold_obstacle, spec.width) == (True, "", 2 if "heads" in slot_id else 6)
+        grafted = run.graft(blueprint, slot_id, **{PARAMETERS[blueprint]: amount})
         assert grafted.reports[-1].max_logit_delta == 0.0
         run.train(8)
         assert run.arm.grafts[0].module.write.weight.abs().max() > 0
@@ -241,7 +333,7 @@ def test_copies_and_restored_states_are_the_same_network(grown, rig_of, toy_task
         if run.arm.grafts:
             run.do(run.directive("FOLD"), run.directive("DROP_TWIN"))
     before = run.arm.parameter_count()
-    run.graft(case[2], case[1], "s2", width=case[3])
+    run.graft(case[2], case[1], "s2", **{PARAMETERS[case[2]]: case[3]})
     assert run.arm.parameter_count() > before
 
 
@@ -252,6 +344,32 @@ def test_a_culled_seed_leaves_the_never_grafted_host(grown, rig_of, toy_task, ca
     plain.train(run.step)
     run.do(run.directive("INSTALL_TWIN"))
     assert run.arm.digest() == plain.arm.digest()
+
+
+def test_a_folded_attention_counts_its_heads(rig_of, toy_task):
+    run = rig_of(Attending(Attention()), toy_task)
+    run.graft("span.heads", "span_heads:attention-attention.o_proj", heads=2)
+    run.train(6)
+    run.do(run.directive("FOLD"), run.directive("DROP_TWIN"))
+    attention = run.arm.model.attention
+    assert (attention.num_heads, attention.num_key_value_heads, attention.head_dim) == (8, 4, 3)
+    assert (attention.q_proj.out_features, attention.v_proj.out_features, attention.o_proj.in_features) == (24, 12, 24)
+
+
+def test_an_attention_that_goes_wrong_with_more_heads_offers_none(rig_of, toy_task):
+    class Fixed(Attention):
+        def forward(self, hidden: Tensor, *, mask: Tensor) -> tuple[Tensor, None]:
+            mixed, none = super().forward(hidden, mask=mask)
+            return mixed / self.num_heads, none
+
+    class Normed(Attention):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(3)
+
+    for kind, reason in ((Fixed, "other values"), (Normed, "weights that all heads may share")):
+        with pytest.raises(ConfigError, match=f"attention takes no more heads: .*{reason}"):
+            rig_of(Attending(kind()), toy_task).executor.manifest()
 
 
 def test_a_width_that_splits_a_group_is_refused(rig_of, toy_task):
