@@ -16,6 +16,7 @@ from esper.kasmina.executor.blueprints.attention import self_attention
 from esper.kasmina.executor.blueprints.control import random_frozen
 from esper.kasmina.executor.blueprints.gate import channel_gate
 from esper.kasmina.executor.blueprints.heads import span_heads
+from esper.kasmina.executor.blueprints.joins import bundled
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import span_conv, span_linear
 from esper.kasmina.executor.passes.keys import draw_key, forked_generators
@@ -44,4 +45,6 @@ def build_seed(
     if factory not in FACTORIES:
         raise GraftFailed(f"the recipe names factory {factory!r}, which this executor lacks: {', '.join(FACTORIES)}")
     with forked_generators(draw_key("initialization", initialization_seed), device_of(host)):
-        return FACTORIES[factory](host, slot, parameters).train(host.training)
+        parts = [FACTORIES[factory](host, part, parameters) for part in slot.parts(host)]
+        seed = bundled(parts) if slot.container else parts[0]
+        return seed.train(host.training)

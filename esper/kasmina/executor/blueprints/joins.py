@@ -23,6 +23,14 @@ Count = tuple[str, str, int]
 """A module's path, the name of what it counts, and how many the seed adds."""
 
 
+class Bundle(nn.Module):
+    """One seed of many blocks, a part for each."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+
 class JoiningSeed(nn.Module):
     """A seed beside layers of the host: its parameters learn as those do, and a fold joins them."""
 
@@ -35,3 +43,21 @@ class JoiningSeed(nn.Module):
     def twins_of(self) -> dict[str, str]:
         """The host's module that each of the seed's stands beside."""
         return {name: join.path for name, join in self.joins.items()}
+
+
+class JoiningBundle(JoiningSeed):
+    """One seed of many blocks, each of whose parts joins layers of its own."""
+
+    def __init__(self, parts: Sequence[JoiningSeed]) -> None:
+        named = [(f"parts.{index}", part) for index, part in enumerate(parts)]
+        super().__init__(
+            {f"{prefix}.{name}": join for prefix, part in named for name, join in part.joins.items()},
+            [count for part in parts for count in part.counts],
+        )
+        self.parts = nn.ModuleList(parts)
+
+
+def bundled(parts: Sequence[nn.Module]) -> nn.Module:
+    """The parts as one seed."""
+    joining = [part for part in parts if isinstance(part, JoiningSeed)]
+    return JoiningBundle(joining) if len(joining) == len(parts) else Bundle(parts)

@@ -20,6 +20,7 @@ from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import Undo, replace_parameter, set_sizes
 from esper.kasmina.executor.passes.trace import in_words
+from esper.kasmina.executor.pretrained.config import Change, Pretrained, changes_of, find_pretrained, say
 from esper.kasmina.executor.slots.between import ModuleStep, gates
 from esper.kasmina.executor.slots.joining import joined, order_of
 from esper.kasmina.executor.slots.layers import Side, growing_dim, reshape_obstacle
@@ -65,13 +66,13 @@ def fold(arm: TrainingArm, graft: Graft, step: int, outputs: Callable[[], Tensor
         raise GraftFailed(f"seed {graft.seed_id} can't be folded: {obstacle}")
     before = outputs()
     wanted = _widened(arm, graft) & set(reached(0))
+    said = _sayings(arm, graft)
     undo: list[Undo] = []
     try:
         for merge in _merges(arm, graft):
-            for revert in _apply(arm, merge):
-                undo.append(revert)
-        for revert in _count(arm, graft):
-            undo.append(revert)
+            undo += _apply(arm, merge)
+        undo += _count(arm, graft)
+        undo += _say(said)
         graft.detach()
         delta = _checked_change(graft, before, outputs(), tolerance(next(arm.model.parameters()).dtype))
         _check_training(graft, wanted, reached)
@@ -120,14 +121,14 @@ def tolerance(dtype: torch.dtype) -> float:
 
 def _other_seed(arm: TrainingArm, graft: Graft) -> str:
     """A permanent seed of fixed width on the activation that would grow."""
-    between = {step.path for step in graft.slot.between if isinstance(step, ModuleStep)}
-    for other in arm.grafts:
-        slot = other.slot
-        if other is graft:
-            continue
-        reads = slot.read_path == graft.slot.write_path if slot.is_span else slot.read_path in between
-        if reads or slot.write_path in {graft.slot.read_path, *gates(graft.slot.between)} | between:
-            return f"seed {other.seed_id} has a fixed width on the activation that would grow"
+    others = [(other, part) for other in arm.grafts if other is not graft for part in other.parts]
+    for slot in graft.parts:
+        between = {step.path for step in slot.between if isinstance(step, ModuleStep)}
+        written = {slot.read_path, *gates(slot.between)} | between
+        for other, part in others:
+            reads = part.read_path == slot.write_path if part.is_span else part.read_path in between
+            if reads or part.write_path in written:
+                return f"seed {other.seed_id} has a fixed width on the activation that would grow"
     return ""
 
 
@@ -165,6 +166,21 @@ def _count(arm: TrainingArm, graft: Graft) -> Iterator[Undo]:
         before = getattr(module, name)
         yield partial(setattr, module, name, before)
         setattr(module, name, before + by)
+
+
+def _sayings(arm: TrainingArm, graft: Graft) -> list[tuple[Pretrained, list[Change]]]:
+    """What configurations must say once the seed has become a part of their networks."""
+    amount = int(dict(graft.plan.parameters).get("heads" if graft.slot.heads is not None else "width", 0))
+    changes = changes_of(arm.model, graft.parts[0], amount)
+    path = graft.slot.read_path
+    return [(found, changes) for found in find_pretrained(arm.model) if path.startswith(found.prefix)]
+
+
+def _say(said: list[tuple[Pretrained, list[Change]]]) -> Iterator[Undo]:
+    """A configuration that can't say it stays as it is: such a network is exported with a loader."""
+    for pretrained, changes in said:
+        if (undo := say(pretrained, changes)) is not None:
+            yield undo
 
 
 def _in_blocks(state: State, old: Tensor, new: Tensor, dim: int, blocks: int) -> State:

@@ -64,6 +64,18 @@ class HalvesStep:
 Step = ModuleStep | CallStep | DropoutStep | GateStep | HalvesStep
 
 
+def moved_step(step: Step, old: str, new: str) -> Step:
+    """The same step in another block."""
+    if isinstance(step, ModuleStep):
+        return ModuleStep(step.path.replace(old, new, 1))
+    if isinstance(step, GateStep):
+        return GateStep(step.path.replace(old, new, 1), tuple(moved_step(part, old, new) for part in step.steps))
+    if isinstance(step, HalvesStep):
+        first, second = (tuple(moved_step(part, old, new) for part in steps) for steps in (step.first, step.second))
+        return HalvesStep(first, second)
+    return step
+
+
 def halves(steps: Sequence[Step]) -> int:
     """How many of the reading layer's features make one of the width."""
     return 2 if any(isinstance(step, HalvesStep) for step in steps) else 1

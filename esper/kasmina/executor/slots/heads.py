@@ -59,6 +59,12 @@ class Heads:
     def paths(self, attention_path: str) -> list[str]:
         return [f"{attention_path}.{projection.name}" for projection in self.projections]
 
+    @property
+    def each(self) -> int:
+        """Heads of one group."""
+        size = next((row.rows for row in self.projections[1:2]), self.columns)
+        return self.columns // size
+
     def groups(self, attention: nn.Module) -> int:
         """Groups that the attention has."""
         first = self.projections[0]

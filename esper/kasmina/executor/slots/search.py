@@ -7,7 +7,7 @@ What could not be looked into is said with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ from esper.kasmina.executor.slots.paths import SpanPath, span_paths
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
+Regroup = Callable[[nn.Module, Sequence[Slot]], tuple[list[Slot], list[str]]]
+"""From the slots that were found to those that are offered, and in words what is left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -48,10 +51,12 @@ def find_slots(
     is_causal: bool,
     rerun: Sequence[str] = (),
     inputs: Tensor | None = None,
+    regroup: Regroup | None = None,
 ) -> Search:
     """The slots that the host offers, or the named ones. None usable is an error.
 
     `inputs` are passed through the host once to try attentions with more heads; without them no heads are offered.
+    `regroup` has the last word on what is offered.
     `rerun` are the submodules that re-entrant checkpoints run again, in that order: no span may begin in one and end
     outside it, because such a checkpoint cuts the graph at its edge.
     """
@@ -60,6 +65,9 @@ def find_slots(
         of_heads, closed = _heads(model, trace, inputs)
         candidates = _in_order(trace, [*candidates, *of_heads])
         untraced = (*untraced, *closed)
+    if regroup is not None:
+        candidates, left_out = regroup(model, candidates)
+        untraced = (*untraced, *left_out)
     cut = [slot.slot_id for slot in candidates if _is_cut(slot, rerun)]
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from esper.kasmina.executor.passes.trace import ForwardTrace
-from esper.kasmina.executor.slots.between import Step, between_taps, gates, halves, width_unit
+from esper.kasmina.executor.slots.between import Step, between_taps, gates, halves, moved_step, width_unit
 from esper.kasmina.executor.slots.heads import Heads
 from esper.kasmina.executor.slots.layers import features_in, features_out, kernel_taps
 from esper.leyline import SlotKind, SlotSpec
@@ -39,6 +39,8 @@ class Slot:
     is_causal: bool = False
     heads: Heads | None = None
     """What a slot of heads knows of its attention."""
+    container: str = ""
+    """The list of whose blocks each has such a slot, all of which a seed widens at once; this one is the first's."""
 
     @property
     def is_span(self) -> bool:
@@ -49,12 +51,34 @@ class Slot:
         """True if channels are dimension 1 of what the seed writes."""
         return self.kind in (SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_RESIDUAL_CONV)
 
+    @property
+    def whole_id(self) -> str:
+        """The slot's id over all blocks of its container."""
+        return self.slot_id.replace(f"{self.container}.0.", f"{self.container}.*.")
+
+    def parts(self, model: nn.Module) -> list[Slot]:
+        """The slots of each block of the container as it is now; without a container the slot itself."""
+        if not self.container:
+            return [self]
+        first = f"{self.container}.0."
+        blocks = range(len(model.get_submodule(self.container)._modules))
+        return [moved(replace(self, container=""), first, f"{self.container}.{block}.") for block in blocks]
+
     def channels(self, model: nn.Module) -> int:
         """Channels or features of what the seed writes, now."""
         return features_out(model.get_submodule(self.write_path)) if self.is_span else self.features
 
     def spec(self, model: nn.Module) -> SlotSpec:
         """The slot as the services know it, with the sizes of now."""
+        parts = self.parts(model)
+        spec = parts[0]._spec(model)
+        if self.container:
+            spec.slot_id, spec.order = self.slot_id, self.order
+            for name in ("read_kernel", "write_kernel", "between_kernel"):
+                setattr(spec, name, len(parts) * getattr(spec, name))
+        return spec
+
+    def _spec(self, model: nn.Module) -> SlotSpec:
         if self.heads is not None:
             return self._spec_of_heads(model, self.heads)
         read, write = model.get_submodule(self.read_path), model.get_submodule(self.write_path)
@@ -104,6 +128,18 @@ class Slot:
 
     def _residual_taps(self) -> int:
         return 3 ** (self.dims - 2) if self.is_conv else 1
+
+
+def moved(slot: Slot, old: str, new: str) -> Slot:
+    """The same slot in another block."""
+    return replace(
+        slot,
+        slot_id=slot.slot_id.replace(old, new),
+        read_path=slot.read_path.replace(old, new, 1),
+        write_path=slot.write_path.replace(old, new, 1),
+        between=tuple(moved_step(step, old, new) for step in slot.between),
+        obstacle=slot.obstacle.replace(old, new),
+    )
 
 
 def refreshed(slots: Sequence[Slot], trace: ForwardTrace) -> tuple[Slot, ...]:
