@@ -68,6 +68,8 @@ FACTOR = Bounds(
     is_integer=False,
 )
 
+HEADS = Bounds(name="heads", low=1, high=64, default=1, meaning="heads, or groups of heads that share keys and values")
+
 BUILTIN: tuple[Row, ...] = (
     Row(
         blueprint_id="span.linear",
@@ -96,11 +98,7 @@ BUILTIN: tuple[Row, ...] = (
         name="More attention heads",
         description="Whole heads beside those of an attention, zero columns at first: exactly a wider attention.",
         slot_kinds=(SPAN_HEADS,),
-        parameters=(
-            Bounds(
-                name="heads", low=1, high=64, default=1, meaning="heads, or groups of heads that share keys and values"
-            ),
-        ),
+        parameters=(HEADS,),
         risk=0.20,
         recommendation="Where attention is what a network lacks; folds into the host. Chosen only when named.",
         tier=EXPERIMENTAL,

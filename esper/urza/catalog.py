@@ -24,7 +24,7 @@ from esper.leyline import (
     SlotSpec,
     TaskType,
 )
-from esper.urza.blueprints import BUILTIN, FACTOR, WIDTH, Row
+from esper.urza.blueprints import BUILTIN, FACTOR, HEADS, WIDTH, Row
 
 HAZARD_BANDS: tuple[tuple[float, HazardBand], ...] = (
     (0.30, HazardBand.HAZARD_BAND_LOW),
@@ -115,8 +115,8 @@ def completed(
         raise ContractError("SeedOperation.parameters", problems)
     if factor != 1.0 and units is not None:
         values[WIDTH.name] = min(max(WIDTH.low, round((factor - 1.0) * units)), WIDTH.high)
-    if unit > 1 and WIDTH.name in values:
-        values[WIDTH.name] = float(-int(-values[WIDTH.name] // unit) * unit)
+    for name in {WIDTH.name, HEADS.name} & values.keys() if unit > 1 else ():
+        values[name] = float(-int(-values[name] // unit) * unit)
     return values
 
 

@@ -68,7 +68,7 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     if any(is_lazy(parameter) for parameter in model.parameters()):
         _materialize(model, interface)
     arm = TrainingArm(model, make_optimizer(config, model), make_schedule(config, 1))
-    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None)
+    settings = ExecutorConfig(run_seed=config.seed, slots=config.slots or None, config_widths=config.config_widths)
     executor = SeedExecutor(arm, Shown(interface), fetch_artifact=no_artifacts, config=settings)
     return Network(config=config, interface=interface, executor=executor)
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from esper.core.errors import ConfigError, GraftFailed
-from esper.kasmina.executor.fold.export import plain
+from esper.kasmina.executor.fold.export import plain, uncompiled
+from esper.kasmina.executor.pretrained.loader import save_grown
 from esper.tolaria.export.network import Network, load_network
 from esper.tolaria.export.program import in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
@@ -44,16 +45,32 @@ class Exported:
 def export(run_dir: Path, out: Path) -> Exported:
     """Write the network of the finished run in `run_dir`, as a program to NAME.pt2 or as weights to NAME.safetensors.
 
-    A network that can't be a program becomes weights, beside the name that was asked for. Raises the error tree.
+    A network that can't be a program becomes weights, beside the name that was asked for. A name without an ending is
+    the folder of a network that has a configuration of its own. Raises the error tree.
     """
-    if out.suffix not in (PROGRAM, WEIGHTS):
-        raise ConfigError("out", str(out), f"expected a file name ending in {PROGRAM} or {WEIGHTS}")
+    if out.suffix not in (PROGRAM, WEIGHTS, ""):
+        remedy = (
+            f"expected a file name ending in {PROGRAM} or {WEIGHTS}, or a folder for a network with save_pretrained"
+        )
+        raise ConfigError("out", str(out), remedy)
     network = load_network(run_dir)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        return write(network, out)
+        return write(network, out) if out.suffix else _write_folder(network, out)
     except OSError as error:
         raise ConfigError("out", str(out), f"can't be written: {error.strerror}") from error
+
+
+def _write_folder(network: Network, out: Path) -> Exported:
+    """The network as its own save_pretrained writes it. Seeds that stay modules are no part of such a folder."""
+    if grafts := network.arm.grafts:
+        kept = ", ".join(graft.seed_id for graft in grafts)
+        raise ConfigError("out", str(out), f"{kept} stayed beside the network as modules: name a {PROGRAM} file")
+    loader = save_grown(uncompiled(network.arm.clone().model), out)
+    what = "the network with its configuration"
+    if loader is None:
+        return Exported(path=out, what=what, use=f'from_pretrained("{out}") loads it')
+    return Exported(path=out, what=f"{what} and a loader for what that can't say", use=f"load() of {loader} loads it")
 
 
 def write(network: Network, out: Path) -> Exported:

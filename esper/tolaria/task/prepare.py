@@ -108,6 +108,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts) -
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,
+        config_widths=config.config_widths,
         twin=config.twin,
         pass_samples=-(-config.batch_size // config.accumulate),
         gradient_rows=config.accumulate if config.pcgrad else 0,

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.blueprints.joins import Join, JoiningSeed
+from esper.kasmina.executor.blueprints.joins import Count, Join, JoiningSeed
 from esper.kasmina.executor.blueprints.parts import require_kind, whole, zeroed
+from esper.kasmina.executor.pretrained.config import FIELDS
 from esper.kasmina.executor.slots.between import Gated, GateStep, ModuleStep, Step, copy_between, halves, width_unit
 from esper.kasmina.executor.slots.fresh import reading_layer, writing_layer
-from esper.kasmina.executor.slots.layers import Side, holds_channels
+from esper.kasmina.executor.slots.layers import Side, features_in, holds_channels
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
@@ -19,8 +20,15 @@ from esper.leyline import SlotKind
 class SpanSeed(JoiningSeed):
     """Layer k's and layer k+1's shares for the new width, with the host's steps between at that width."""
 
-    def __init__(self, read: nn.Module, between: nn.Sequential, write: nn.Module, joins: Mapping[str, Join]) -> None:
-        super().__init__(joins)
+    def __init__(
+        self,
+        read: nn.Module,
+        between: nn.Sequential,
+        write: nn.Module,
+        joins: Mapping[str, Join],
+        counts: Sequence[Count] = (),
+    ) -> None:
+        super().__init__(joins, counts)
         self.read = read
         self.between = between
         self.write = write
@@ -60,6 +68,16 @@ def build_span(host: nn.Module, slot: Slot, width: int) -> SpanSeed:
             "write": Join(slot.write_path, Side.COLUMNS),
             **dict(_joins(host, slot.between, "between")),
         },
+        list(_counts(host, slot, width)),
+    )
+
+
+def _counts(host: nn.Module, slot: Slot, width: int) -> Iterator[Count]:
+    """What the module that holds layer k notes of the width."""
+    path, now = slot.read_path.rpartition(".")[0], features_in(host.get_submodule(slot.write_path)) // slot.columns
+    holder = vars(host.get_submodule(path))
+    yield from (
+        (path, name, width) for name in FIELDS["width"] if type(holder.get(name)) is int and holder[name] == now
     )
 
 

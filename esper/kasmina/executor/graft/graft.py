@@ -214,7 +214,8 @@ class CallTap(GoesBy):
         self.place = place
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if any(has_past(value) for value in (*arguments, *named.values())):
+        layer = getattr(module, "layer_idx", None) or 0
+        if any(has_past(value, layer) for value in (*arguments, *named.values())):
             raise GraftFailed(
                 f"seed {self.graft.seed_id} adds heads that keep no cache: pass the whole text, with use_cache=False"
             )

@@ -70,6 +70,11 @@ def built(network: nn.Module, config: Any) -> nn.Module:
     return fresh
 
 
+def _read_again(config: Any) -> Any:
+    """The configuration as who loads it gets it: many check their numbers only then."""
+    return type(config).from_dict(config.to_dict()) if hasattr(type(config), "from_dict") else config
+
+
 def raised(config: Any, changes: list[Change]) -> Any:
     """A copy of the configuration with these numbers raised, wherever it says them."""
     new = copy.deepcopy(config)
@@ -85,7 +90,7 @@ def misfit(network: nn.Module, config: Any, wanted: Shapes) -> str:
     """Why the configuration doesn't build a network of these shapes; empty if it does."""
     name = type(config).__name__
     try:
-        found = shapes_of(built(network, config))
+        found = shapes_of(built(network, _read_again(config)))
     except Exception as error:  # noqa: BLE001 - foreign code, with numbers that its authors didn't foresee
         return f"{name} refuses it ({in_words(error)})"
     for tensor, shape in wanted.items():

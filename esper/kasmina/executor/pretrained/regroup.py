@@ -28,11 +28,12 @@ def regrouped(model: nn.Module, slots: Sequence[Slot]) -> tuple[list[Slot], list
             whole, members = _whole(model, kept, slot)
             kept = [other for other in kept if other is slot or other.slot_id not in members]
             place = kept.index(slot)
-            if why := _inexpressible(model, pretrained, whole):
+            least, why = _least(model, pretrained, whole)
+            if why:
                 refused.append(f"{whole.slot_id}: {why}; {REMEDY}")
                 del kept[place]
             else:
-                kept[place] = whole
+                kept[place] = replace(whole, least=least)
     return kept, refused
 
 
@@ -57,18 +58,38 @@ def _container(model: nn.Module, path: str) -> str:
     return ""
 
 
-def _inexpressible(model: nn.Module, pretrained: Pretrained, slot: Slot) -> str:
-    """Why the configuration can't say that the slot has grown by the least that it can; empty if it can."""
-    wanted = shapes_of(pretrained.network)
-    for part in slot.parts(model):
-        _grow(model, wanted, pretrained.prefix, part)
-    least = 1 if slot.heads is not None else width_unit(model, slot.between)
-    changes = changes_of(model, slot.parts(model)[0], least)
+def _least(model: nn.Module, pretrained: Pretrained, slot: Slot) -> tuple[int, str]:
+    """The least growth that the configuration can say, or why it can say none. Many want heads that divide a size."""
+    why = _inexpressible(model, pretrained, slot, 1)
+    if why and slot.heads is not None:
+        doubled = slot.heads.groups(model.get_submodule(slot.read_path))
+        if not _inexpressible(model, pretrained, slot, doubled):
+            return doubled, ""
+    return 1, why
+
+
+def refusal(model: nn.Module, slot: Slot, units: int) -> str:
+    """Why the configurations can't say that the slot has grown by so many groups or features; empty if they can."""
+    if not slot.is_span or slot.obstacle:
+        return ""
+    over = [found for found in find_pretrained(model) if slot.read_path.startswith(found.prefix)]
+    each = 1 if slot.heads is not None else width_unit(model, slot.between)
+    reasons = (_inexpressible(model, pretrained, slot, units // each) for pretrained in over)
+    return next((f"{slot.slot_id}: {why}; {REMEDY}" for why in reasons if why), "")
+
+
+def _inexpressible(model: nn.Module, pretrained: Pretrained, slot: Slot, units: int) -> str:
+    """Why the configuration can't say that the slot has grown by so many units; empty if it can."""
+    wanted, parts = shapes_of(pretrained.network), slot.parts(model)
+    for part in parts:
+        _grow(model, wanted, pretrained.prefix, part, units)
+    each = 1 if slot.heads is not None else width_unit(model, slot.between)
+    changes = changes_of(model, parts[0], units * each)
     return misfit(pretrained.network, raised(pretrained.config, changes), wanted)
 
 
-def _grow(model: nn.Module, shapes: dict[str, tuple[int, ...]], prefix: str, slot: Slot) -> None:
-    """The shapes after the slot has grown by one unit."""
+def _grow(model: nn.Module, shapes: dict[str, tuple[int, ...]], prefix: str, slot: Slot, units: int) -> None:
+    """The shapes after the slot has grown by so many units."""
     for path, side, by in _growth(model, slot):
         layer = model.get_submodule(path)
         for name, _ in layer.named_parameters(recurse=False):
@@ -76,7 +97,7 @@ def _grow(model: nn.Module, shapes: dict[str, tuple[int, ...]], prefix: str, slo
                 continue
             key, dim = f"{path}.{name}".removeprefix(prefix), growing_dim(layer, name, side)
             shape = list(shapes[key])
-            shape[dim] += by
+            shape[dim] += by * units
             shapes[key] = tuple(shape)
 
 

@@ -28,9 +28,9 @@ class Arguments:
         return Arguments(tuple(_detached(value) for value in self.positional), named)
 
 
-def has_past(value: Any) -> bool:
-    """Whether it is a cache that holds earlier positions."""
-    return _is_cache(value) and bool(value.get_seq_length())
+def has_past(value: Any, layer: int) -> bool:
+    """Whether it is a cache that holds earlier positions of a layer."""
+    return _is_cache(value) and bool(value.get_seq_length(layer))
 
 
 def leading_tensor(value: Any) -> Tensor:

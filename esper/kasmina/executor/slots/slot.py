@@ -39,6 +39,8 @@ class Slot:
     is_causal: bool = False
     heads: Heads | None = None
     """What a slot of heads knows of its attention."""
+    least: int = 1
+    """The groups of heads by whose multiples the slot grows."""
     container: str = ""
     """The list of whose blocks each has such a slot, all of which a seed widens at once; this one is the first's."""
 
@@ -120,6 +122,7 @@ class Slot:
             is_foldable=not self.obstacle,
             fold_obstacle=self.obstacle,
             order=self.order,
+            width_unit=self.least,
         )
 
     def _readers(self) -> int:

@@ -147,7 +147,8 @@ def test_all_mlps_of_one_width_are_said_by_the_configuration(
     assert torch.allclose(loaded(run, tmp_path), run.outputs(), rtol=0, atol=1e-10)
     assert not (tmp_path / LOADER).exists()
     config = run.network.config.to_dict()
-    assert 32 in [config.get(name) for name in ("intermediate_size", "n_inner", "ffn_dim")]
+    widths = [config.get(name) for name in ("intermediate_size", "n_inner", "ffn_dim")]
+    assert widths.count(72 if family == "gpt2" else 32) == 1
     again = saved(run, make, family, "refuse")
     assert again.network.config.to_dict() == config
     assert torch.equal(again.outputs(), run.outputs())
@@ -187,9 +188,11 @@ def test_width_and_depth_together_are_said_by_the_configuration(
 def test_llamas_heads_of_all_blocks_are_said_by_the_configuration(make: Callable[..., Any], tmp_path: Path) -> None:
     run = make("llama", "refuse")
     run.train(2)
-    run.grow("span.heads", run.slot("heads", ATTENTIONS["llama"], "*"), heads=2)
+    slot_id = run.slot("heads", ATTENTIONS["llama"], "*")
+    run.grow("span.heads", slot_id, heads=1)
     config = run.network.config
-    assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (6, 3, 8)
+    assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (4, 2, 8)
+    assert "not a multiple of the number" in run.failure(run.build("span.heads", slot_id, "s2", heads=1))
     assert torch.allclose(loaded(run, tmp_path), run.outputs(), rtol=0, atol=1e-10)
 
 
