@@ -92,7 +92,8 @@ def misfit(network: nn.Module, config: Any, wanted: Shapes) -> str:
     try:
         found = shapes_of(built(network, _read_again(config)))
     except Exception as error:  # noqa: BLE001 - foreign code, with numbers that its authors didn't foresee
-        return f"{name} refuses it ({in_words(error)})"
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        return f"{name} refuses it ({in_words(cause)})"
     for tensor, shape in wanted.items():
         if found.get(tensor) != shape:
             return f"{name} can't say it: {tensor} would be {list(found.get(tensor, ()))}, expected {list(shape)}"
