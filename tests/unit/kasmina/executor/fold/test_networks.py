@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
+from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle
 
 
 class Conv1D(nn.Module):
@@ -265,6 +266,16 @@ HOSTS: dict[str, Case] = {
         *("span.heads", 2),
     ),
 }
+# One of each way in which a seed is built and joined.
+RESTORED = [
+    "transposed linear",
+    "gated",
+    "fused gate",
+    "inverted residual",
+    "grouped",
+    "heads in groups",
+    "fused heads",
+]
 PARAMETERS = {"span.linear": "width", "span.conv": "width", "span.heads": "heads"}
 # Adam has one count for a joined tensor: the share by which a step of the folded run may go elsewhere.
 SHARES = {"sgd": 1e-9, "adam": 0.1}
@@ -319,6 +330,7 @@ def test_the_next_steps_are_those_of_the_unfolded_run(grown, optimizer):
         assert (folded.outputs() - unfolded.outputs()).norm() <= SHARES[optimizer] * moved
 
 
+@pytest.mark.parametrize("case", RESTORED, indirect=True)
 def test_copies_and_restored_states_are_the_same_network(grown, rig_of, toy_task, case):
     run = grown()
     for _ in ("grafted", "folded"):
@@ -337,6 +349,7 @@ def test_copies_and_restored_states_are_the_same_network(grown, rig_of, toy_task
     assert run.arm.parameter_count() > before
 
 
+@pytest.mark.parametrize("case", ["transposed linear", "inverted residual", "heads in groups"], indirect=True)
 def test_a_culled_seed_leaves_the_never_grafted_host(grown, rig_of, toy_task, case):
     run = grown()
     torch.default_generator.manual_seed(2)
@@ -344,6 +357,29 @@ def test_a_culled_seed_leaves_the_never_grafted_host(grown, rig_of, toy_task, ca
     plain.train(run.step)
     run.do(run.directive("INSTALL_TWIN"))
     assert run.arm.digest() == plain.arm.digest()
+
+
+@pytest.mark.parametrize("positions", ["learnt", "rotary"])
+def test_the_projects_own_decoder_takes_gates_and_heads(rig, rig_of, positions):
+    torch.default_generator.manual_seed(2)
+    style = DecoderStyle(size=8, heads=2, positions=positions, norm="rms", mlp="gated")
+    model = CausalTransformer(vocabulary=7, context=8, widths=(6,), dropout=0.0, style=style)
+    run = rig_of(model, rig("transformer").task, double=True)
+    for seed_id, blueprint, slot_id, parameters in (
+        ("s1", "span.linear", "span_linear:blocks.0.mlp.gate-blocks.0.mlp.down", {"width": 4}),
+        ("s2", "span.heads", "span_heads:blocks.0.attention-blocks.0.attention.out", {"heads": 1}),
+    ):
+        assert run.graft(blueprint, slot_id, seed_id, **parameters).reports[-1].max_logit_delta == 0.0
+        run.train(6)
+        before = run.outputs()
+        assert run.do(run.directive("FOLD", seed_id), run.directive("DROP_TWIN", seed_id)).reports[0].folded
+        assert torch.allclose(run.outputs(), before, rtol=0, atol=1e-12)
+    block = run.arm.model.blocks[0]
+    assert (block.mlp.up.out_features, block.attention.key.out_features, block.attention.out.in_features) == (
+        10,
+        12,
+        12,
+    )
 
 
 def test_a_folded_attention_counts_its_heads(rig_of, toy_task):
