@@ -7,7 +7,14 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from esper.kasmina.executor.slots.layers import stored_parameter
+from esper.kasmina.executor.slots.layers import (
+    Side,
+    features_in,
+    features_out,
+    growing_dim,
+    is_turned,
+    stored_parameter,
+)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
