@@ -27,7 +27,12 @@ _ATTACHED = frozenset(
 _MEASURED = _ATTACHED - {SeedStage.SEED_STAGE_BLENDING}
 # A residual slot reads and writes an activation, which has no parameters and so no gradient of its own.
 _WITH_LAYERS = frozenset(
-    {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
+    {
+        SlotKind.SLOT_KIND_SPAN_LINEAR,
+        SlotKind.SLOT_KIND_SPAN_CONV,
+        SlotKind.SLOT_KIND_SPAN_CONV_LINEAR,
+        SlotKind.SLOT_KIND_SPAN_HEADS,
+    }
 )
 
 Expectation = Callable[[SystemStatePacket, RunContext], bool]

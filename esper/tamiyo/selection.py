@@ -184,6 +184,8 @@ def _candidate(
     closed = _closure(slot.slot_id, packet) or _restriction(blueprint, context.trigger.blueprint_ids)
 
     def priced(values: Mapping[str, float]) -> Candidate:
+        if slot.width_unit > 1:
+            values = completed(blueprint, values, unit=slot.width_unit)
         price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
         costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
         return Candidate(
@@ -225,6 +227,8 @@ def _largest(priced: Callable[[Mapping[str, float]], Candidate], width: int) -> 
 
 def _preferred(slot: SlotSpec, task: TaskType, catalog: Catalog) -> Blueprint | None:
     """The blueprint that a slot of this kind gets where the run names none."""
+    if slot.kind not in PREFERRED:
+        return None
     blueprint = catalog.get(PREFERRED[slot.kind])
     return blueprint if misfit(blueprint, slot, task) is None else None
 

@@ -224,6 +224,12 @@ class TrainConfig:
     isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
     blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
     slots: tuple[str, ...] = _setting("growth", (), "slots that may be used; default: all that are found")
+    config_widths: str = _setting(
+        "growth",
+        "refuse",
+        "widths that a network's own configuration can't say: refuse them, or export such a network with a loader",
+        ("refuse", "loader"),
+    )
     window_fraction: float = _setting("growth", 0.1, "judging window as a share of the run's steps")
     incubate_fraction: float = _setting("growth", 0.08, "incubation as a share of the run's steps")
     embargo_fraction: float = _setting("growth", 0.05, "closure of a slot after a cull, as a share of the run's steps")

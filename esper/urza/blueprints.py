@@ -14,6 +14,7 @@ SPAN_CONV = SlotKind.SLOT_KIND_SPAN_CONV
 SPAN_CONV_LINEAR = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR
 RESIDUAL_LINEAR = SlotKind.SLOT_KIND_RESIDUAL_LINEAR
 RESIDUAL_CONV = SlotKind.SLOT_KIND_RESIDUAL_CONV
+SPAN_HEADS = SlotKind.SLOT_KIND_SPAN_HEADS
 STACK = SlotKind.SLOT_KIND_STACK
 LINEAR = SlotKind.SLOT_KIND_LINEAR
 
@@ -68,6 +69,8 @@ FACTOR = Bounds(
     is_integer=False,
 )
 
+HEADS = Bounds(name="heads", low=1, high=64, default=1, meaning="heads, or groups of heads that share keys and values")
+
 BUILTIN: tuple[Row, ...] = (
     Row(
         blueprint_id="span.linear",
@@ -90,6 +93,17 @@ BUILTIN: tuple[Row, ...] = (
         recommendation="The first choice between convolutions; owns its batch norm and folds into the host.",
         is_foldable=True,
         version=2,
+    ),
+    Row(
+        blueprint_id="span.heads",
+        name="More attention heads",
+        description="Whole heads beside those of an attention, zero columns at first: exactly a wider attention.",
+        slot_kinds=(SPAN_HEADS,),
+        parameters=(HEADS,),
+        risk=0.20,
+        recommendation="Where attention is what a network lacks; folds into the host. Chosen only when named.",
+        tier=EXPERIMENTAL,
+        is_foldable=True,
     ),
     Row(
         blueprint_id="residual.linear",

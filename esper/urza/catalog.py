@@ -24,7 +24,7 @@ from esper.leyline import (
     SlotSpec,
     TaskType,
 )
-from esper.urza.blueprints import BUILTIN, FACTOR, WIDTH, Row
+from esper.urza.blueprints import BUILTIN, FACTOR, HEADS, WIDTH, Row
 
 HAZARD_BANDS: tuple[tuple[float, HazardBand], ...] = (
     (0.30, HazardBand.HAZARD_BAND_LOW),
@@ -92,10 +92,13 @@ def assigned(named: Sequence[Blueprint], slots: Sequence[SlotSpec], task: TaskTy
     return found
 
 
-def completed(blueprint: Blueprint, given: Mapping[str, float], *, units: int | None = None) -> dict[str, float]:
+def completed(
+    blueprint: Blueprint, given: Mapping[str, float], *, units: int | None = None, unit: int = 1
+) -> dict[str, float]:
     """What the seed is built with: defaults filled in, a factor turned into the width that it stands for.
 
-    `units` is the present width of the layer that would be widened. Raises ContractError with all violations.
+    `units` is the present width of the layer that would be widened; widths are rounded up to a multiple of `unit`.
+    Raises ContractError with all violations.
     """
     bounds = {bound.name: bound for bound in blueprint.parameters}
     known = ", ".join(bounds) or "it has no parameters"
@@ -112,6 +115,8 @@ def completed(blueprint: Blueprint, given: Mapping[str, float], *, units: int | 
         raise ContractError("SeedOperation.parameters", problems)
     if factor != 1.0 and units is not None:
         values[WIDTH.name] = min(max(WIDTH.low, round((factor - 1.0) * units)), WIDTH.high)
+    for name in {WIDTH.name, HEADS.name} & values.keys() if unit > 1 else ():
+        values[name] = float(-int(-values[name] // unit) * unit)
     return values
 
 

@@ -80,6 +80,7 @@ class Shape:
     write_positions: int
     read_kernel: int
     write_kernel: int
+    between_kernel: int
     is_causal: bool
     depth: int
     block_parameters: int
@@ -105,6 +106,7 @@ def cost(
         write_positions=slot.write_positions,
         read_kernel=slot.read_kernel,
         write_kernel=slot.write_kernel,
+        between_kernel=slot.between_kernel,
         is_causal=task == TaskType.TASK_TYPE_LANGUAGE_MODEL,
         depth=signal.depth if signal is not None else slot.depth,
         block_parameters=slot.block_parameters,
@@ -143,13 +145,28 @@ def forecast_training_macs(run: Account, *, added_macs: int) -> int:
 
 def _span(shape: Shape, parameters: Parameters) -> Cost:
     """Layer k and layer k+1 of `width`: bias in the first, batch norm between convolutions, no output bias."""
-    width = int(parameters["width"])
+    return _wider(shape, int(parameters["width"]))
+
+
+def _wider(shape: Shape, width: int) -> Cost:
     norm = 2 * width if shape.kind in CONV_KINDS else 0
     first = shape.in_features * shape.read_kernel
     second = shape.out_features * shape.write_kernel
+    between = shape.between_kernel
     return Cost(
-        parameters=width * (first + 1) + norm + width * second,
-        forward_macs=width * (shape.read_positions * first + shape.write_positions * second),
+        parameters=width * (first + 1) + norm + width * (between + second),
+        forward_macs=width * (shape.read_positions * (first + between) + shape.write_positions * second),
+    )
+
+
+def _heads(shape: Shape, parameters: Parameters) -> Cost:
+    """Projections of whole groups of heads, and two products over all pairs of positions, or half of them."""
+    groups = int(parameters["heads"])
+    layers = _wider(shape, groups)
+    products = 2 * shape.write_positions * shape.write_positions * groups * shape.write_kernel
+    return Cost(
+        parameters=layers.parameters,
+        forward_macs=layers.forward_macs + products // (2 if shape.is_causal else 1),
     )
 
 
@@ -197,6 +214,7 @@ def _control(shape: Shape, parameters: Parameters) -> Cost:
 FORMULAS: dict[str, Formula] = {
     "span.linear": _span,
     "span.conv": _span,
+    "span.heads": _heads,
     "residual.linear": _residual,
     "residual.conv": _residual,
     "adapter.low_rank": _low_rank,

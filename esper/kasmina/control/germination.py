@@ -43,7 +43,12 @@ def _values(turn: Turn, blueprint: Blueprint, command: AdaptationCommand) -> dic
     """What the seed is built with, in the slot as it is now."""
     slot, signal = turn.slot(command.seed.slot_id), turn.signal(command.seed.slot_id)
     now = signal if signal is not None and signal.HasField("width") else slot
-    return completed(blueprint, given_parameters(command.seed), units=None if now is None else now.width)
+    return completed(
+        blueprint,
+        given_parameters(command.seed),
+        units=None if now is None else now.width,
+        unit=1 if slot is None else max(1, slot.width_unit),
+    )
 
 
 def _no_seed_is_alive(turn: Turn, _: AdaptationCommand) -> Refusal | None:

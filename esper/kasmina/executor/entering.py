@@ -16,8 +16,9 @@ from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.pretrained.regroup import refusal
 from esper.kasmina.executor.stack_slots import STACK_FACTORIES
-from esper.kasmina.executor.state import ExecutorState, Facts, Life, all_finite
+from esper.kasmina.executor.state import REFUSE, ExecutorState, Facts, Life, all_finite
 from esper.leyline import SeedDirective, SeedRecipe
 
 
@@ -47,12 +48,23 @@ def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
     stack = state.stack_slots.get(plan.slot_id)
     if (stack is not None) != (plan.factory in STACK_FACTORIES):
         raise GraftFailed(f"{plan.factory} can't be grafted in slot {plan.slot_id!r}: one of them is a stack's")
+    _refuse_unsayable(state, plan)
     life = Life(plan=plan, module=grow(state, plan))
     added = sum(parameter.numel() for parameter in life.module.parameters())
     if stack is not None:
         added = stack.part(state.arm.stacks, values).depth * stack.block_parameters
     state.lives[plan.seed_id] = life
     return {"digest_matched": True, "parameters_finite": all_finite(life.module), "added_parameters": added}
+
+
+def _refuse_unsayable(state: ExecutorState, plan: SeedPlan) -> None:
+    """A width that a configuration can't say, unless a loader may say it."""
+    slot, parameters = state.slots.get(plan.slot_id), dict(plan.parameters)
+    if slot is None or state.config.config_widths != REFUSE:
+        return
+    amount = parameters.get("heads" if slot.heads is not None else "width")
+    if amount and (why := refusal(state.arm.model, slot, int(amount))):
+        raise GraftFailed(why)
 
 
 def grow(state: ExecutorState, plan: SeedPlan) -> torch.nn.Module:

@@ -33,13 +33,14 @@ from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
+from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
 from esper.kasmina.executor.slots.search import find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
-from esper.kasmina.executor.state import SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
+from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import UNDONE, end_twin, give_up_grown, let_wait
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
@@ -113,6 +114,7 @@ class SeedExecutor:
         names = None if named is None else [name for name in named if not is_stack_name(name)]
         is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
         model, inputs = state.arm.model, state.task.probe_inputs()
+        regroup = regrouped if state.config.config_widths == REFUSE else None
         forward = state.task.forward
         traced, rerun = trace_forward(model, inputs, forward=forward), rerun_order(model, inputs, forward=forward)
         try:
@@ -122,7 +124,9 @@ class SeedExecutor:
                 named=names,
                 is_causal=is_causal,
                 rerun=rerun,
+                run=partial(forward, model, inputs),
                 offers_layers=state.config.offers_layers,
+                regroup=regroup,
             )
             slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
             state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen

@@ -57,6 +57,9 @@ SEED_BOUND = frozenset(
 )
 
 
+REFUSE, LOADER = CONFIG_WIDTHS = ("refuse", "loader")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecutorConfig:
     """Settings of the executor."""
@@ -64,6 +67,8 @@ class ExecutorConfig:
     run_seed: int
     slots: tuple[str, ...] | None = None
     """Slots by name, e.g. "fc1-fc2" or "act1"; None: those that the host offers."""
+    config_widths: str = REFUSE
+    """Widths that a network's configuration can't say: refused before the graft, or left to a loader."""
     measure_every_steps: int = 10
     """Steps between two measurements of rms(seed output) / rms(host activation)."""
     offers_layers: bool = False

@@ -336,7 +336,7 @@ class SubmoduleSpec(_message.Message):
     def __init__(self, path: _Optional[str] = ..., class_name: _Optional[str] = ..., parameters: _Optional[int] = ..., output_shape: _Optional[_Iterable[int]] = ..., dtype: _Optional[str] = ...) -> None: ...
 
 class SlotSpec(_message.Message):
-    __slots__ = ("slot_id", "kind", "read_path", "write_path", "in_features", "out_features", "width", "read_positions", "write_positions", "read_kernel", "write_kernel", "is_foldable", "fold_obstacle", "order", "depth", "block_parameters", "block_forward_macs")
+    __slots__ = ("slot_id", "kind", "read_path", "write_path", "in_features", "out_features", "width", "read_positions", "write_positions", "read_kernel", "write_kernel", "is_foldable", "fold_obstacle", "order", "depth", "block_parameters", "block_forward_macs", "width_unit", "between_kernel")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     READ_PATH_FIELD_NUMBER: _ClassVar[int]
@@ -354,6 +354,8 @@ class SlotSpec(_message.Message):
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     BLOCK_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FORWARD_MACS_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_UNIT_FIELD_NUMBER: _ClassVar[int]
+    BETWEEN_KERNEL_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     kind: _types_pb2.SlotKind
     read_path: str
@@ -371,7 +373,9 @@ class SlotSpec(_message.Message):
     depth: int
     block_parameters: int
     block_forward_macs: int
-    def __init__(self, slot_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.SlotKind, str]] = ..., read_path: _Optional[str] = ..., write_path: _Optional[str] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., width: _Optional[int] = ..., read_positions: _Optional[int] = ..., write_positions: _Optional[int] = ..., read_kernel: _Optional[int] = ..., write_kernel: _Optional[int] = ..., is_foldable: bool = ..., fold_obstacle: _Optional[str] = ..., order: _Optional[int] = ..., depth: _Optional[int] = ..., block_parameters: _Optional[int] = ..., block_forward_macs: _Optional[int] = ...) -> None: ...
+    width_unit: int
+    between_kernel: int
+    def __init__(self, slot_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.SlotKind, str]] = ..., read_path: _Optional[str] = ..., write_path: _Optional[str] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., width: _Optional[int] = ..., read_positions: _Optional[int] = ..., write_positions: _Optional[int] = ..., read_kernel: _Optional[int] = ..., write_kernel: _Optional[int] = ..., is_foldable: bool = ..., fold_obstacle: _Optional[str] = ..., order: _Optional[int] = ..., depth: _Optional[int] = ..., block_parameters: _Optional[int] = ..., block_forward_macs: _Optional[int] = ..., width_unit: _Optional[int] = ..., between_kernel: _Optional[int] = ...) -> None: ...
 
 class LifeSettings(_message.Message):
     __slots__ = ("judge", "window_steps", "incubation", "incubation_steps", "isolate", "embargo_steps", "margin_relative", "margin_absolute", "tau", "min_samples", "growth_end_step", "max_culls_in_row", "reaction_steps", "fade_steps", "stability_limit", "stack", "judge_samples")

@@ -149,6 +149,7 @@ class SlotKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SLOT_KIND_RESIDUAL_CONV: _ClassVar[SlotKind]
     SLOT_KIND_STACK: _ClassVar[SlotKind]
     SLOT_KIND_LINEAR: _ClassVar[SlotKind]
+    SLOT_KIND_SPAN_HEADS: _ClassVar[SlotKind]
 
 class TaskType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -404,6 +405,7 @@ SLOT_KIND_RESIDUAL_LINEAR: SlotKind
 SLOT_KIND_RESIDUAL_CONV: SlotKind
 SLOT_KIND_STACK: SlotKind
 SLOT_KIND_LINEAR: SlotKind
+SLOT_KIND_SPAN_HEADS: SlotKind
 TASK_TYPE_UNSPECIFIED: TaskType
 TASK_TYPE_CLASSIFICATION: TaskType
 TASK_TYPE_LANGUAGE_MODEL: TaskType

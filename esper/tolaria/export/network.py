@@ -94,6 +94,7 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,
+        config_widths=config.config_widths,
         offers_layers=ADAPTER in config.blueprints,
         merges_adapters=config.adapters == "merge",
     )

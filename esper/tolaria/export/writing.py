@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
-from esper.kasmina.executor.fold.export import plain
+from esper.kasmina.executor.fold.export import plain, uncompiled
 from esper.kasmina.executor.fold.merge import merge_all
+from esper.kasmina.executor.pretrained.loader import save_grown
 from esper.tolaria.export.network import LAST, Network, load_network
 from esper.tolaria.export.program import foreign_operator, in_words, quiet, traced
 from esper.tolaria.export.proof import ROWS, disproof
@@ -47,12 +48,16 @@ class Exported:
 def export(run_dir: Path, out: Path, weights: str = LAST, *, seeds_only: bool = False) -> Exported:
     """Write the network of the finished run in `run_dir`, as a program to NAME.pt2 or as weights to NAME.safetensors.
 
-    A network that can't be a program becomes weights, beside the name that was asked for. Low-rank adapters are merged
-    first, where the run lets them; `seeds_only` writes the weights of all that stayed modules instead, and nothing of
-    the host. Raises the error tree.
+    A network that can't be a program becomes weights, beside the name that was asked for. A name without an ending is
+    the folder of a network that has a configuration of its own. Low-rank adapters are merged first, where the run lets
+    them; `seeds_only` writes the weights of all that stayed modules instead, and nothing of the host. Raises the error
+    tree.
     """
-    if out.suffix not in (PROGRAM, WEIGHTS):
-        raise ConfigError("out", str(out), f"expected a file name ending in {PROGRAM} or {WEIGHTS}")
+    if out.suffix not in (PROGRAM, WEIGHTS, ""):
+        remedy = (
+            f"expected a file name ending in {PROGRAM} or {WEIGHTS}, or a folder for a network with save_pretrained"
+        )
+        raise ConfigError("out", str(out), remedy)
     if seeds_only and out.suffix != WEIGHTS:
         raise ConfigError("out", str(out), f"seeds alone are weights: expected a file name ending in {WEIGHTS}")
     network = load_network(run_dir, weights)
@@ -61,9 +66,21 @@ def export(run_dir: Path, out: Path, weights: str = LAST, *, seeds_only: bool = 
         if seeds_only:
             return _write_seeds(network, out)
         merge_all(network.arm)
-        return write(network, out)
+        return write(network, out) if out.suffix else _write_folder(network, out)
     except OSError as error:
         raise ConfigError("out", str(out), f"can't be written: {error.strerror}") from error
+
+
+def _write_folder(network: Network, out: Path) -> Exported:
+    """The network as its own save_pretrained writes it. Seeds that stay modules are no part of such a folder."""
+    if grafts := network.arm.grafts:
+        kept = ", ".join(graft.seed_id for graft in grafts)
+        raise ConfigError("out", str(out), f"{kept} stayed beside the network as modules: name a {PROGRAM} file")
+    loader = save_grown(uncompiled(network.arm.clone().model), out)
+    what = "the network with its configuration"
+    if loader is None:
+        return Exported(path=out, what=what, use=f'from_pretrained("{out}") loads it')
+    return Exported(path=out, what=f"{what} and a loader for what that can't say", use=f"load() of {loader} loads it")
 
 
 def write(network: Network, out: Path) -> Exported:

@@ -127,6 +127,7 @@ def prepare(config: TrainConfig, fetch_artifact: FetchArtifact = no_artifacts, s
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,
+        config_widths=config.config_widths,
         offers_layers=ADAPTER in config.blueprints,
         merges_adapters=config.adapters == "merge",
         twin=config.twin,

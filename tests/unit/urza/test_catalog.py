@@ -36,6 +36,7 @@ def test_the_catalogue_holds_what_can_be_grown() -> None:
     assert [b.blueprint_id for b in BLUEPRINTS] == [
         "span.linear",
         "span.conv",
+        "span.heads",
         "residual.linear",
         "residual.conv",
         "adapter.low_rank",
@@ -127,3 +128,10 @@ def test_a_width_is_accepted_exactly_when_it_is_a_whole_number_in_bounds(width: 
         assert legal
     except ContractError:
         assert not legal
+
+
+def test_a_width_is_rounded_up_to_whole_groups() -> None:
+    span = CATALOG.get("span.conv")
+    assert completed(span, {"width": 7}, unit=3)["width"] == 9
+    assert completed(span, {"factor": 1.5}, units=12, unit=4)["width"] == 8
+    assert completed(span, {"width": 7})["width"] == 7

@@ -122,3 +122,25 @@ def test_two_arms_hold_what_the_network_and_its_never_grafted_copy_hold() -> Non
 
 def test_training_a_block_costs_three_times_its_forward_pass() -> None:
     assert Cost(parameters=1, forward_macs=40).training_macs == 120
+
+
+def test_heads_cost_their_projections_and_half_of_all_pairs_where_attention_is_causal() -> None:
+    spec = slot(
+        SlotKind.SLOT_KIND_SPAN_HEADS,
+        in_features=16, out_features=16, read_positions=10, write_positions=10, read_kernel=12, write_kernel=4,
+    )  # fmt: skip
+    layers, pairs = 2 * (12 * 16 + 4 * 16), 2 * 10 * 10 * 2 * 4
+    whole = cost(CATALOG.get("span.heads"), spec, None, {"heads": 2}, CLASSES)
+    causal = cost(CATALOG.get("span.heads"), spec, None, {"heads": 2}, TaskType.TASK_TYPE_LANGUAGE_MODEL)
+    assert whole.parameters == layers + 2
+    assert (whole.forward_macs, causal.forward_macs) == (10 * layers + pairs, 10 * layers + pairs // 2)
+
+
+def test_a_convolution_between_costs_its_taps_for_each_channel() -> None:
+    sizes = {"in_features": 3, "out_features": 5, "read_positions": 16, "write_positions": 16}
+    plain, between = (
+        cost(CATALOG.get("span.conv"), slot(SlotKind.SLOT_KIND_SPAN_CONV, **sizes, **more), None, {"width": 2}, CLASSES)
+        for more in ({}, {"between_kernel": 9})
+    )
+    assert between.parameters - plain.parameters == 18
+    assert between.forward_macs - plain.forward_macs == 2 * 16 * 9

@@ -15,6 +15,8 @@ from esper.kasmina.executor.blueprints.adapter import low_rank
 from esper.kasmina.executor.blueprints.attention import self_attention
 from esper.kasmina.executor.blueprints.control import random_frozen
 from esper.kasmina.executor.blueprints.gate import channel_gate
+from esper.kasmina.executor.blueprints.heads import span_heads
+from esper.kasmina.executor.blueprints.joins import bundled
 from esper.kasmina.executor.blueprints.lora import low_rank_layer
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import span_conv, span_linear
@@ -27,6 +29,7 @@ Factory = Callable[[nn.Module, Slot, Mapping[str, float]], nn.Module]
 FACTORIES: dict[str, Factory] = {
     "span.linear": span_linear,
     "span.conv": span_conv,
+    "span.heads": span_heads,
     "residual.linear": residual_linear,
     "residual.conv": residual_conv,
     "adapter.low_rank": low_rank,
@@ -44,4 +47,6 @@ def build_seed(
     if factory not in FACTORIES:
         raise GraftFailed(f"the recipe names factory {factory!r}, which this executor lacks: {', '.join(FACTORIES)}")
     with forked_generators(draw_key("initialization", initialization_seed), device_of(host)):
-        return FACTORIES[factory](host, slot, parameters).train(host.training)
+        parts = [FACTORIES[factory](host, part, parameters) for part in slot.parts(host)]
+        seed = bundled(parts) if slot.container else parts[0]
+        return seed.train(host.training)

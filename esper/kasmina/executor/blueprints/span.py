@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
-from esper.kasmina.executor.blueprints.parts import placement, require_kind, whole, zeroed
-from esper.kasmina.executor.slots.between import ModuleStep, copy_between
-from esper.kasmina.executor.slots.layers import is_batch_norm, stored_parameter
+from esper.core.errors import GraftFailed
+from esper.kasmina.executor.blueprints.joins import Count, Join, JoiningSeed
+from esper.kasmina.executor.blueprints.parts import require_kind, whole, zeroed
+from esper.kasmina.executor.pretrained.config import FIELDS
+from esper.kasmina.executor.slots.between import Gated, GateStep, ModuleStep, Step, copy_between, halves, width_unit
+from esper.kasmina.executor.slots.fresh import reading_layer, writing_layer
+from esper.kasmina.executor.slots.layers import Side, features_in, holds_channels
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 
-class SpanSeed(nn.Module):
-    """Layer k's and layer k+1's shares for the new width, with the host's steps between at that width.
+class SpanSeed(JoiningSeed):
+    """Layer k's and layer k+1's shares for the new width, with the host's steps between at that width."""
 
-    `twins_of` names the host's module that each of the seed's stands beside: its parameters learn as that one's do,
-    and a fold joins the two.
-    """
-
-    def __init__(self, read: nn.Module, between: nn.Sequential, write: nn.Module, twins_of: Mapping[str, str]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        read: nn.Module,
+        between: nn.Sequential,
+        write: nn.Module,
+        joins: Mapping[str, Join],
+        counts: Sequence[Count] = (),
+    ) -> None:
+        super().__init__(joins, counts)
         self.read = read
         self.between = between
         self.write = write
-        self.twins_of = dict(twins_of)
 
     def forward(self, value: Tensor) -> Tensor:
-        output: Tensor = self.write(self.between(self.read(value)))
+        hidden: Tensor = self.read(value)
+        for part in self.between:
+            hidden = part(hidden, value) if isinstance(part, Gated) else part(hidden)
+        output: Tensor = self.write(hidden)
         return output
 
 
@@ -48,52 +55,38 @@ def span_conv(host: nn.Module, slot: Slot, parameters: Mapping[str, float]) -> n
 
 def build_span(host: nn.Module, slot: Slot, width: int) -> SpanSeed:
     """A span of the given width; its output is zero and it has no output bias."""
-    place = placement(host, slot)
+    if width % (unit := width_unit(host, slot.between)):
+        raise GraftFailed(f"{slot.slot_id} grows by whole groups of {unit} channels; a width of {width} is none")
     read, write = host.get_submodule(slot.read_path), host.get_submodule(slot.write_path)
+    blocks = halves(slot.between)
     return SpanSeed(
-        _reading(read, width, place),
+        reading_layer(read, blocks * width),
         copy_between(host, slot.between, width),
-        zeroed(_writing(write, width * slot.columns, place)),
-        _twins(host, slot),
+        zeroed(writing_layer(write, width * slot.columns)),
+        {
+            "read": Join(slot.read_path, Side.ROWS, blocks),
+            "write": Join(slot.write_path, Side.COLUMNS),
+            **dict(_joins(host, slot.between, "between")),
+        },
+        list(_counts(host, slot, width)),
     )
 
 
-def _reading(layer: nn.Module, width: int, place: dict[str, Any]) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, width, bias=stored_parameter(layer, "bias") is not None, **place)
-    conv = cast(_ConvNd, layer)
-    return _like(conv, conv.in_channels, width, stored_parameter(conv, "bias") is not None, place)
-
-
-def _writing(layer: nn.Module, features: int, place: dict[str, Any]) -> nn.Module:
-    if isinstance(layer, nn.Linear):
-        return nn.Linear(features, layer.out_features, bias=False, **place)
-    conv = cast(_ConvNd, layer)
-    return _like(conv, features, conv.out_channels, False, place)
-
-
-def _like(conv: _ConvNd, channels_in: int, channels_out: int, bias: bool, place: dict[str, Any]) -> nn.Module:
-    make = cast(Any, type(conv))
-    return cast(
-        nn.Module,
-        make(
-            channels_in,
-            channels_out,
-            conv.kernel_size,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            padding_mode=conv.padding_mode,
-            bias=bias,
-            **place,
-        ),
+def _counts(host: nn.Module, slot: Slot, width: int) -> Iterator[Count]:
+    """What the module that holds layer k notes of the width."""
+    path, now = slot.read_path.rpartition(".")[0], features_in(host.get_submodule(slot.write_path)) // slot.columns
+    holder = vars(host.get_submodule(path))
+    yield from (
+        (path, name, width) for name in FIELDS["width"] if type(holder.get(name)) is int and holder[name] == now
     )
 
 
-def _twins(host: nn.Module, slot: Slot) -> dict[str, str]:
-    twins = {"read": slot.read_path, "write": slot.write_path}
-    steps: Sequence[object] = slot.between
+def _joins(host: nn.Module, steps: Sequence[Step], prefix: str) -> Iterator[tuple[str, Join]]:
+    """Of what stands between, the modules that hold something for each channel."""
     for index, step in enumerate(steps):
-        if isinstance(step, ModuleStep) and is_batch_norm(host.get_submodule(step.path)):
-            twins[f"between.{index}"] = step.path
-    return twins
+        place = f"{prefix}.{index}"
+        if isinstance(step, GateStep):
+            yield f"{place}.read", Join(step.path, Side.ROWS)
+            yield from _joins(host, step.steps, f"{place}.between")
+        elif isinstance(step, ModuleStep) and holds_channels(host.get_submodule(step.path)):
+            yield place, Join(step.path, Side.CHANNELS)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.slots.arguments import Arguments
+from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import BlendMode
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
@@ -71,30 +73,35 @@ class Grown(nn.Module):
             if graft.blend.mode not in PLAIN_JOINS:
                 mode = BlendMode.Name(graft.blend.mode)
                 raise GraftFailed(f"seed {graft.seed_id} blends by {mode}, which needs the host's logits: can't export")
-            _PlainTaps(graft).attach(host)
+            for place, part in enumerate(graft.parts):
+                _PlainTaps(graft, part, place).attach(host)
 
     def forward(self, value: Tensor) -> Any:
         return self.host(value)
 
 
 class _PlainTaps:
-    def __init__(self, graft: Graft) -> None:
+    def __init__(self, graft: Graft, part: Slot, place: int) -> None:
         self._graft = graft
+        self._slot = part
+        self._place = place
         self._join = PLAIN_JOINS[graft.blend.mode]
-        self._input: Tensor | None = None
+        self._input: Tensor | Arguments | None = None
 
     def attach(self, host: nn.Module) -> None:
-        slot = self._graft.slot
+        slot = self._slot
         if slot.is_span:
-            host.get_submodule(_uncompiled_path(slot.read_path)).register_forward_pre_hook(self._read)
+            read = host.get_submodule(_uncompiled_path(slot.read_path))
+            read.register_forward_pre_hook(self._read, with_kwargs=True)
         host.get_submodule(_uncompiled_path(slot.write_path)).register_forward_hook(self._write)
 
-    def _read(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._input = arguments[0]
+    def _read(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        is_call = self._slot.heads is not None
+        self._input = Arguments.without_cache(arguments, named) if is_call else arguments[0]
 
     def _write(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-        value = self._input if self._graft.slot.is_span else output
-        return self._join(output, self._graft.module(value), self._graft)
+        value = self._input if self._slot.is_span else output
+        return self._join(output, self._graft.branch(self._place)(value), self._graft)
 
 
 def _uncompiled_path(path: str) -> str:

@@ -22,7 +22,8 @@ from esper.kasmina.executor.passes.compiled import is_one_graph
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.objects import GoesBy
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
-from esper.kasmina.executor.slots.between import KeyedDropout
+from esper.kasmina.executor.slots.arguments import Arguments, has_past
+from esper.kasmina.executor.slots.between import KeyedDropout, KeyedModule
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import BlendMode
 
@@ -45,6 +46,8 @@ class Graft:
     def __init__(self, plan: SeedPlan, slot: Slot, module: nn.Module, blend: Blend, *, is_isolated: bool) -> None:
         self.plan = plan
         self.slot = slot
+        self.parts = [slot]
+        """The slot in each of the blocks that it is attached to."""
         self.module = module
         self.is_isolated = is_isolated
         self.is_muted = False
@@ -53,10 +56,11 @@ class Graft:
         self.rms: tuple[Tensor, Tensor] | None = None
         self._handles: list[RemovableHandle] = []
         self._logits_handle: RemovableHandle | None = None
-        self._input: Tensor | None = None
+        self._input: Tensor | Arguments | None = None
         self._input_has_graph = True
-        self._spent: Tensor | None = None
-        self._dropouts = [part for part in module.modules() if isinstance(part, KeyedDropout)]
+        self._place = 0
+        self._spent: Tensor | Arguments | None = None
+        self._dropouts = [part for part in module.modules() if isinstance(part, (KeyedDropout, KeyedModule))]
         self.set_blend(blend)
 
     @property
@@ -99,11 +103,15 @@ class Graft:
 
     def attach(self, model: nn.Module, neighbours: list[Graft]) -> None:
         """Hangs the taps on the model; `neighbours` is the arm's own list of grafts."""
-        write = model.get_submodule(self.slot.write_path)
-        if self.slot.is_span:
-            read = model.get_submodule(self.slot.read_path)
-            self._handles.append(read.register_forward_pre_hook(ReadTap(self)))
-        self._handles.append(write.register_forward_hook(WriteTap(self)))
+        self.parts = self.slot.parts(model)
+        for place, part in enumerate(self.parts):
+            write = model.get_submodule(part.write_path)
+            if part.is_span:
+                read = model.get_submodule(part.read_path)
+                tap = CallTap(self, place) if part.heads is not None else ReadTap(self, place)
+                with_names = isinstance(tap, CallTap)
+                self._handles.append(read.register_forward_pre_hook(tap, with_kwargs=with_names))
+            self._handles.append(write.register_forward_hook(WriteTap(self, place)))
         self.watch_logits(model, neighbours)
 
     def watch_logits(self, model: nn.Module, neighbours: list[Graft]) -> None:
@@ -142,12 +150,18 @@ class Graft:
         """A copy begins without the values of a pass."""
         return {**self.__dict__, "_input": None, "_spent": None}
 
-    def read(self, value: Tensor) -> None:
-        self._input, self._input_has_graph = value, torch.is_grad_enabled()
+    def read(self, value: Tensor | Arguments, place: int = 0) -> None:
+        self._input, self._input_has_graph, self._place = value, torch.is_grad_enabled(), place
 
-    def join(self, host: Tensor) -> Tensor:
+    def branch(self, place: int) -> nn.Module:
+        """The seed, or its part of that place."""
+        parts = getattr(self.module, "parts", None) if self.slot.container else None
+        found: nn.Module = self.module if parts is None else parts[place]
+        return found
+
+    def join(self, host: Tensor, place: int = 0) -> Tensor:
         """The host's value with the seed's blended in."""
-        value = self._take_input() if self.slot.is_span else host
+        value: Tensor | Arguments | None = self._take_input(place) if self.slot.is_span else host
         if self.is_muted:
             return host
         if value is None:
@@ -155,14 +169,16 @@ class Graft:
                 f"{self.slot.write_path} ran before {self.slot.read_path}: seed {self.seed_id} has no input"
             )
         if self.is_isolated:
-            value = value.detach()
-        seed = self.module(value)
+            value = value.detached() if isinstance(value, Arguments) else value.detach()
+        seed = self.branch(place)(value)
         if self.is_measuring:
             self.rms = (root_mean_square(seed), root_mean_square(host))
         return self._join(host, seed, self._state)
 
-    def _take_input(self) -> Tensor | None:
+    def _take_input(self, place: int) -> Tensor | Arguments | None:
         """What was read in this pass; where backward runs the writing layer again alone, what that layer had then."""
+        if place != self._place:
+            return None
         value, self._input = self._input, None
         if torch.compiler.is_compiling():
             return value
@@ -183,21 +199,39 @@ class Graft:
 class ReadTap(GoesBy):
     """Keeps the input of layer k for the seed."""
 
-    def __init__(self, graft: Graft) -> None:
+    def __init__(self, graft: Graft, place: int = 0) -> None:
         self.graft = graft
+        self.place = place
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self.graft.read(arguments[0])
+        self.graft.read(arguments[0], self.place)
+
+
+class CallTap(GoesBy):
+    """Keeps what an attention is called with for a seed of heads."""
+
+    def __init__(self, graft: Graft, place: int = 0) -> None:
+        self.graft = graft
+        self.place = place
+
+    def __call__(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        layer = getattr(module, "layer_idx", None) or 0
+        if any(has_past(value, layer) for value in (*arguments, *named.values())):
+            raise GraftFailed(
+                f"seed {self.graft.seed_id} adds heads that keep no cache: pass the whole text, with use_cache=False"
+            )
+        self.graft.read(Arguments.without_cache(arguments, named), self.place)
 
 
 class WriteTap(GoesBy):
     """Adds the seed's output to the submodule's."""
 
-    def __init__(self, graft: Graft) -> None:
+    def __init__(self, graft: Graft, place: int = 0) -> None:
         self.graft = graft
+        self.place = place
 
     def __call__(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
-        return self.graft.join(output)
+        return self.graft.join(output, self.place)
 
 
 class ConfidenceTap(GoesBy):

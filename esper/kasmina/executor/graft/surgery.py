@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.passes.clone import TENSOR_HOOKS
-from esper.kasmina.executor.slots.layers import is_batch_norm
+from esper.kasmina.executor.slots.layers import is_batch_norm, is_grouped, is_turned
 
 Undo = Callable[[], None]
 
@@ -87,7 +87,11 @@ def set_sizes(module: nn.Module) -> None:
         return
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
+    elif is_turned(module):
+        module.nx, module.nf = weight.shape  # type: ignore[assignment]
     elif isinstance(module, _ConvNd):
+        if is_grouped(module):  # groups keep their size and become more
+            module.groups = weight.shape[0] * module.groups // module.out_channels
         module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
     elif is_batch_norm(module):
         module.num_features = weight.shape[0]  # type: ignore[assignment]

@@ -155,8 +155,8 @@ def _mismatch(arm: TrainingArm, graft: Graft, task: Task, key: int) -> str:
     seen: list[tuple[Tensor, Tensor]] = []
     join = graft.join
 
-    def watched(host: Tensor) -> Tensor:
-        joined = join(host)
+    def watched(host: Tensor, place: int = 0) -> Tensor:
+        joined = join(host, place)
         seen.append((host, joined))
         return joined
 

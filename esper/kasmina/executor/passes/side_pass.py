@@ -3,7 +3,7 @@
 Generators, train and eval flags, buffers (BatchNorm's running statistics) and whatever else the modules hold (counters,
 caches, generators of their own) are as before afterwards. Compiled parts run eagerly, unless asked for: a pass that is
 made now and then is not worth a graph, hooks that were attached a moment ago act, and what counts operators can't end
-compilation.
+compilation. Torch's fused kernels for whole transformer layers, which the first hook puts out of use, are so for all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def side_pass(
         for module in parts:
             module.training = training
     try:
-        with eagerly() if is_eager else nullcontext(), forked_generators(key, device_of(modules[0])):
+        with eagerly() if is_eager else nullcontext(), forked_generators(key, device_of(modules[0])), unfused():
             yield
     finally:
         held.put_back()
@@ -45,6 +45,17 @@ def side_pass(
         for module, flag in flags:
             if module.training != flag:
                 module.training = flag
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Without the kernels that run a whole `nn.TransformerEncoderLayer` in eval mode."""
+    was_enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_enabled)
 
 
 def device_of(module: nn.Module) -> torch.device:

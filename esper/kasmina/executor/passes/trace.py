@@ -18,11 +18,21 @@ from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import SubmoduleSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An argument of a call: its keyword, empty for one by position, and its value if that is plain."""
+
+    keyword: str
+    is_plain: bool
+    value: bool | int | float | str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visit:
     """One submodule's only call: shapes with the batch, None where it isn't a single tensor."""
 
     path: str
+    passed: tuple[Passed, ...]
     order: int
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
@@ -49,11 +59,12 @@ def trace_forward(
     visits: dict[str, Visit] = {}
     repeated: set[str] = set()
 
-    def record(path: str, arguments: tuple[Any, ...], output: Any) -> None:
+    def record(path: str, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         if path in visits:
             repeated.add(path)
         visits[path] = Visit(
             path=path,
+            passed=(*(_passed("", value) for value in arguments), *(_passed(*item) for item in keywords.items())),
             order=len(visits),
             input_shape=_shape(arguments[0] if arguments else None),
             output_shape=_shape(output),
@@ -61,7 +72,7 @@ def trace_forward(
         )
 
     handles = [
-        module.register_forward_hook(lambda _, arguments, output, path=path: record(path, arguments, output))
+        module.register_forward_hook(lambda _, *call, path=path: record(path, *call), with_kwargs=True)
         for path, module in _tappable(model)
     ]
     try:
@@ -170,6 +181,11 @@ def submodule_specs(model: nn.Module, trace: ForwardTrace) -> list[SubmoduleSpec
             )
         )
     return specs
+
+
+def _passed(keyword: str, value: Any) -> Passed:
+    is_plain = isinstance(value, (bool, int, float, str, type(None)))
+    return Passed(keyword, is_plain, value if is_plain else None)
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ dropout masks, the same activation and pooling.
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
-from esper.kasmina.executor.slots.layers import is_dropout, stored_parameter
+from esper.kasmina.executor.passes.keys import forked_generators
+from esper.kasmina.executor.passes.side_pass import device_of
+from esper.kasmina.executor.slots.fresh import group_size, like_convolution, reading_layer, without_hooks
+from esper.kasmina.executor.slots.layers import is_dropout, kernel_taps, stored_parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,45 @@ class DropoutStep:
     rate: float
 
 
-Step = ModuleStep | CallStep | DropoutStep
+@dataclass(frozen=True, slots=True)
+class GateStep:
+    """The value times what another layer makes of the same input: gated MLPs."""
+
+    path: str
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HalvesStep:
+    """The value's two halves, each after steps of its own, multiplied: a gated MLP whose first layers are one."""
+
+    first: tuple[Step, ...] = ()
+    second: tuple[Step, ...] = ()
+
+
+Step = ModuleStep | CallStep | DropoutStep | GateStep | HalvesStep
+
+
+def moved_step(step: Step, old: str, new: str) -> Step:
+    """The same step in another block."""
+    if isinstance(step, ModuleStep):
+        return ModuleStep(step.path.replace(old, new, 1))
+    if isinstance(step, GateStep):
+        return GateStep(step.path.replace(old, new, 1), tuple(moved_step(part, old, new) for part in step.steps))
+    if isinstance(step, HalvesStep):
+        first, second = (tuple(moved_step(part, old, new) for part in steps) for steps in (step.first, step.second))
+        return HalvesStep(first, second)
+    return step
+
+
+def halves(steps: Sequence[Step]) -> int:
+    """How many of the reading layer's features make one of the width."""
+    return 2 if any(isinstance(step, HalvesStep) for step in steps) else 1
+
+
+def gates(steps: Sequence[Step]) -> list[str]:
+    """Layers that read beside the reading layer."""
+    return [step.path for step in steps if isinstance(step, GateStep)]
 
 
 class Call(nn.Module):
@@ -102,6 +144,55 @@ def _mask_fake(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -
     return value.new_empty(value.shape[:2] + (1,) * (value.dim() - 2) if whole_channels else value.shape)
 
 
+class KeyedModule(nn.Module):
+    """A module that may draw: from a key of each step, so that the host's draws are those without the seed."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.draw = 0
+        self._is_noisy = any(_drops(part) for part in inner.modules())
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        if not self.training or not self._is_noisy:
+            return self.inner(*arguments, **named)
+        with forked_generators(self.draw, device_of(self.inner)):
+            return self.inner(*arguments, **named)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether the module drops values, whatever it calls that."""
+    rates = [value for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]
+    return any(rates) or (is_dropout(module) and bool(module.p))
+
+
+class Gated(nn.Module):
+    """The value times what a layer makes of the seed's input."""
+
+    def __init__(self, read: nn.Module, between: nn.Sequential) -> None:
+        super().__init__()
+        self.read = read
+        self.between = between
+
+    def forward(self, value: Tensor, source: Tensor) -> Tensor:
+        product: Tensor = value * self.between(self.read(source))
+        return product
+
+
+class Halves(nn.Module):
+    """The product of the two halves of the value."""
+
+    def __init__(self, first: nn.Sequential, second: nn.Sequential) -> None:
+        super().__init__()
+        self.first = first
+        self.second = second
+
+    def forward(self, value: Tensor) -> Tensor:
+        first, second = value.chunk(2, dim=-1)
+        product: Tensor = self.first(first) * self.second(second)
+        return product
+
+
 def copy_between(host: nn.Module, steps: Sequence[Step], width: int) -> nn.Sequential:
     """The steps as modules of `width` channels, with fresh parameters and statistics."""
     return nn.Sequential(*(_copy_step(host, step, width) for step in steps))
@@ -112,19 +203,37 @@ def _copy_step(host: nn.Module, step: Step, width: int) -> nn.Module:
         return Call(step)
     if isinstance(step, DropoutStep):
         return KeyedDropout(step.rate, whole_channels=False)
-    module = host.get_submodule(step.path)
+    if isinstance(step, GateStep):
+        layer = reading_layer(host.get_submodule(step.path), width)
+        return Gated(layer, copy_between(host, step.steps, width))
+    if isinstance(step, HalvesStep):
+        return Halves(*(copy_between(host, part, width) for part in (step.first, step.second)))
+    return _copy_module(host.get_submodule(step.path), width)
+
+
+def _copy_module(module: nn.Module, width: int) -> nn.Module:
     if isinstance(module, _BatchNorm):
         return _batch_norm(module, width)
+    if isinstance(module, _ConvNd):
+        return like_convolution(module, width, width, groups=width // group_size(module))
     if is_dropout(module):
         return KeyedDropout(float(module.p), whole_channels=not isinstance(module, nn.Dropout))  # type: ignore[arg-type]
-    duplicate = copy.copy(module)
-    duplicate.__dict__ = {
-        key: value.copy() if isinstance(value, dict) else value for key, value in module.__dict__.items()
-    }
-    # The host's taps belong to the host's module alone.
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
-        duplicate.__dict__[hooks].clear()
-    return duplicate
+    return without_hooks(module)
+
+
+def width_unit(host: nn.Module, steps: Sequence[Step]) -> int:
+    """The width grows by multiples of this: by whole groups of the convolutions between."""
+    return math.lcm(*(group_size(layer) for layer in _convolutions(host, steps)))
+
+
+def between_taps(host: nn.Module, steps: Sequence[Step]) -> int:
+    """Weights of the convolutions between, for each feature of the width."""
+    return sum(kernel_taps(layer) * group_size(layer) for layer in _convolutions(host, steps))
+
+
+def _convolutions(host: nn.Module, steps: Sequence[Step]) -> list[_ConvNd]:
+    modules = [host.get_submodule(step.path) for step in steps if isinstance(step, ModuleStep)]
+    return [module for module in modules if isinstance(module, _ConvNd)]
 
 
 def _batch_norm(module: _BatchNorm, width: int) -> _BatchNorm:

@@ -2,12 +2,11 @@
 
 A span may be folded only if everything between its layers is per channel and layer k's output has no other reader.
 A model whose forward can't be traced as a whole is traced part by part: a value inside a submodule's forward is seen
-by that forward alone. Tracing runs foreign code on stand-ins for tensors: it may fail in any way and leaves no trace.
+by that forward alone.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import getitem
@@ -17,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from esper.kasmina.executor.passes.compiled import through_compiled
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.slots.between import CallStep, DropoutStep, ModuleStep, Step
+from esper.kasmina.executor.slots.graphs import Calls, graphs_of
 from esper.kasmina.executor.slots.layers import (
     ACTIVATION_CALLS,
     ACTIVATION_METHODS,
@@ -31,8 +30,15 @@ from esper.kasmina.executor.slots.layers import (
     is_batch_norm,
     is_convolution,
     is_dropout,
+    is_grouped,
     is_width_layer,
+    reshape_obstacle,
 )
+from esper.kasmina.executor.slots.nodes import is_batch_size, is_unary, reads_batch_size
+from esper.kasmina.executor.slots.pointwise import pointwise_modules
+from esper.kasmina.executor.slots.products import product
+
+ENCODER_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,91 +68,99 @@ class _Walk:
     obstacle: str
 
 
-def span_paths(model: nn.Module, output_dims: dict[str, int]) -> Spans:
-    """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has."""
-    paths: list[SpanPath] = []
+def span_paths(model: nn.Module, output_dims: dict[str, int], calls: Calls | None = None) -> Spans:
+    """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has.
+
+    `calls` are what submodules are called with: many can be traced only so.
+    """
+    paths: list[SpanPath] = list(encoder_layers(model, output_dims))
     untraced: list[str] = []
+    pointwise = pointwise_modules(model)
     with side_pass([model], key=draw_key("paths"), training=None), torch.enable_grad():
-        graphs = list(_graphs(model, "", untraced))
+        graphs = list(graphs_of(model, "", set(pointwise), untraced, calls or {}))
     for prefix, graph in graphs:
-        walker = _Walker(model, prefix, output_dims)
+        walker = _Walker(model, prefix, output_dims, pointwise)
         for node in graph.nodes:
             try:
                 paths += walker.from_layer(node)
             except Exception as error:  # noqa: BLE001 - a graph of foreign code may hold whatever that code passes on
                 untraced.append(f"what follows {prefix}{node.target}: {in_words(error)}")
-    return Spans(tuple(paths), tuple(untraced))
+    return Spans(tuple(_without_inner(paths)), tuple(untraced))
 
 
-def _graphs(module: nn.Module, prefix: str, untraced: list[str]) -> Iterator[tuple[str, fx.Graph]]:
-    name = f"{prefix.rstrip('.') or 'the model'} ({type(module).__name__})"
-    if isinstance(module, torch.jit.ScriptModule):
-        untraced.append(f"{name} is a compiled script")
-        return
-    try:
-        graph = _traced(module)
-    except Exception as error:  # noqa: BLE001 - foreign code, run on proxies, may raise whatever it likes
-        untraced.append(f"{name}: {in_words(error)}")
-        for name, child in module.named_children():
-            yield from _graphs(child, f"{prefix}{name}.", untraced)
-    else:
-        yield prefix, graph
-
-
-def _traced(module: nn.Module) -> fx.Graph:
-    """The graph of the module's forward; proxies that the forward keeps in attributes are gone afterwards."""
-    with side_pass([module], key=draw_key("paths"), training=None), through_compiled(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return fx.Tracer().trace(module)
+def _without_inner(paths: list[SpanPath]) -> Iterator[SpanPath]:
+    """No path that ends or begins at a layer which a longer one goes through."""
+    passed = {(path.read_path, step.path) for path in paths for step in path.steps if isinstance(step, ModuleStep)}
+    inner = {step for _, step in passed}
+    for path in paths:
+        if (path.read_path, path.write_path) not in passed and path.read_path not in inner:
+            yield path
 
 
 class _Walker:
-    def __init__(self, model: nn.Module, prefix: str, output_dims: dict[str, int]) -> None:
+    def __init__(
+        self, model: nn.Module, prefix: str, output_dims: dict[str, int], pointwise: frozenset[nn.Module]
+    ) -> None:
+        self._pointwise = pointwise
         self._model = model
         self._prefix = prefix
         self._output_dims = output_dims
 
     def from_layer(self, node: fx.Node) -> Iterator[SpanPath]:
         """Follows a width layer's output to the width layers that read it."""
-        if node.op != "call_module" or not is_width_layer(self._module(node)):
+        if node.op != "call_module" or not is_width_layer(self.module(node)):
             return
-        source = self._prefix + str(node.target)
+        source = self.path(node)
         if source not in self._output_dims:
             return
         pending = [_Walk(node, (), False, "")]
         while pending:
             walk = pending.pop()
-            readers = [user for user in walk.node.users if not _reads_batch_size(user)]
+            readers = [user for user in walk.node.users if not reads_batch_size(user)]
             obstacle = walk.obstacle
             if len(readers) > 1:
                 obstacle = obstacle or f"{source}'s output has another reader"
             for reader in readers:
-                found = self._advance(source, walk, reader, obstacle)
-                if isinstance(found, SpanPath):
-                    yield found
-                elif found is not None:
-                    pending.append(found)
+                for found in self._advance(node, walk, reader, obstacle):
+                    if isinstance(found, SpanPath):
+                        yield found
+                    else:
+                        pending.append(found)
 
-    def _advance(self, source: str, walk: _Walk, reader: fx.Node, obstacle: str) -> SpanPath | _Walk | None:
-        if reader.op == "call_module" and is_width_layer(self._module(reader)):
-            is_conv = is_convolution(self._model.get_submodule(source))
-            if is_convolution(self._module(reader)) != (is_conv and not walk.flattens) or (
-                not is_conv and walk.flattens
-            ):
-                return None
-            target = self._prefix + str(reader.target)
-            return SpanPath(source, target, walk.steps, walk.flattens, obstacle)
+    def _advance(self, origin: fx.Node, walk: _Walk, reader: fx.Node, obstacle: str) -> Iterator[SpanPath | _Walk]:
+        source = self.path(origin)
+        if reader.op == "call_module" and is_width_layer(self.module(reader)):
+            if (ended := self._end(source, walk, reader, obstacle)) is not None:
+                yield ended
+            if is_grouped(self.module(reader)) and is_convolution(self.module(origin)) and not walk.flattens:
+                step = ModuleStep(self.path(reader))
+                why = obstacle or reshape_obstacle(step.path, self.module(reader), may_be_grouped=True)
+                yield _Walk(reader, (*walk.steps, step), False, why)
+        elif not walk.flattens and (found := product(self, origin, walk.node, reader)) is not None:
+            last, product_step, why = found
+            yield _Walk(last, (*walk.steps, product_step), False, obstacle or why)
+        elif (following := self._follow(source, walk, reader, obstacle)) is not None:
+            yield following
+
+    def _end(self, source: str, walk: _Walk, reader: fx.Node, obstacle: str) -> SpanPath | None:
+        """A width layer that reads what the walk has made, if it reads it as such."""
+        is_conv = is_convolution(self._model.get_submodule(source))
+        if is_convolution(self.module(reader)) != (is_conv and not walk.flattens) or (not is_conv and walk.flattens):
+            return None
+        return SpanPath(source, self.path(reader), walk.steps, walk.flattens, obstacle)
+
+    def _follow(self, source: str, walk: _Walk, reader: fx.Node, obstacle: str) -> _Walk | None:
         flattens = walk.flattens or self._flattens(source, reader) or self._averages(source, reader)
-        step = self._step(source, reader, walk.flattens)
+        step = self.step(source, reader, walk.flattens)
         if isinstance(step, str):
             return _Walk(reader, walk.steps, flattens, obstacle or step)
         return None if step is None else _Walk(reader, (*walk.steps, step), flattens, obstacle)
 
-    def _step(self, source: str, node: fx.Node, is_flat: bool) -> Step | str | None:
+    def step(self, source: str, node: fx.Node, is_flat: bool) -> Step | str | None:
         """A step of the seed; or, in words, what keeps the span from being folded; or None where the path ends."""
         if node.op == "call_module":
             return self._module_step(source, node, is_flat)
-        if not _is_unary(node):
+        if not is_unary(node):
             return None
         if self._averages(source, node):
             return CallStep(torch.mean, (tuple(range(2, self._output_dims[source])),))
@@ -159,9 +173,10 @@ class _Walker:
         return CallStep(torch.flatten, (1,)) if self._flattens(source, node) else None
 
     def _module_step(self, source: str, node: fx.Node, is_flat: bool) -> Step | str | None:
-        module, path = self._module(node), self._prefix + str(node.target)
+        module, path = self.module(node), self.path(node)
         is_conv = is_convolution(self._model.get_submodule(source)) and not is_flat
-        if isinstance(module, (nn.Identity, *ACTIVATIONS)) or is_dropout(module) or self._flattens(source, node):
+        is_activation = module in self._pointwise or isinstance(module, (nn.Identity, *ACTIVATIONS))
+        if is_activation or is_dropout(module) or self._flattens(source, node):
             return ModuleStep(path)
         if is_batch_norm(module) and (is_conv or self._output_dims[source] == 2) and not is_flat:
             return ModuleStep(path)
@@ -188,7 +203,7 @@ class _Walker:
         if not is_convolution(self._model.get_submodule(source)):
             return False
         if node.op == "call_module":
-            module = self._module(node)
+            module = self.module(node)
             return isinstance(module, nn.Flatten) and module.start_dim == 1 and module.end_dim == -1
         if node.target in (torch.flatten, "flatten"):
             start = node.kwargs.get("start_dim", node.args[1] if len(node.args) > 1 else 0)
@@ -196,7 +211,7 @@ class _Walker:
         if node.target in ("view", "reshape", torch.reshape):
             sizes: Any = node.args[1:] if len(node.args) == 3 else (node.args[1] if len(node.args) == 2 else ())
             is_pair = isinstance(sizes, (tuple, list)) and len(sizes) == 2
-            return is_pair and sizes[1] == -1 and _is_batch_size(sizes[0])
+            return is_pair and sizes[1] == -1 and is_batch_size(sizes[0])
         return False
 
     def _moves_positions(self, source: str, node: fx.Node) -> bool:
@@ -224,26 +239,26 @@ class _Walker:
         positions = sorted(size % dims for size in given if isinstance(size, int))
         return positions == list(range(2, dims)) and not node.kwargs.get("keepdim", len(node.args) > 2)
 
-    def _module(self, node: fx.Node) -> nn.Module:
-        return self._model.get_submodule(self._prefix + str(node.target))
+    def module(self, node: fx.Node) -> nn.Module:
+        """What a node calls."""
+        return self._model.get_submodule(self.path(node))
+
+    def path(self, node: fx.Node) -> str:
+        """Where that stands in the model."""
+        return self._prefix + str(node.target)
 
 
-def _is_unary(node: fx.Node) -> bool:
-    """True if the node reads one value beside batch sizes."""
-    return all(_is_batch_size(other) for other in node.all_input_nodes[1:])
-
-
-def _reads_batch_size(node: fx.Node) -> bool:
-    if node.op == "call_method" and node.target == "size":
-        return node.args[1:] == (0,)
-    is_shape = node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
-    return is_shape and all(_is_batch_size(user) for user in node.users)
-
-
-def _is_batch_size(value: Any) -> bool:
-    if not isinstance(value, fx.Node):
-        return False
-    if value.op == "call_method" and value.target == "size":
-        return value.args[1:] == (0,)
-    source = value.args[0] if value.op == "call_function" and len(value.args) == 2 and value.args[1] == 0 else None
-    return isinstance(source, fx.Node) and source.target is getattr and source.args[1] == "shape"
+def encoder_layers(model: nn.Module, output_dims: dict[str, int]) -> Iterator[SpanPath]:
+    """The MLPs inside torch's own transformer layers, whose forward the tracer doesn't go into."""
+    for path, module in model.named_modules():
+        kind = next((kind for kind in ENCODER_LAYERS if isinstance(module, kind)), None)
+        prefix = f"{path}." if path else ""
+        if kind is None or f"{prefix}linear1" not in output_dims:
+            continue
+        if type(module).forward is kind.forward and type(module)._ff_block is kind._ff_block:
+            dropout = ModuleStep(f"{prefix}dropout")
+            is_module = isinstance(module.activation, nn.Module)
+            activation = ModuleStep(f"{prefix}activation") if is_module else CallStep(module.activation)
+            is_known = isinstance(module.activation, ACTIVATIONS) or module.activation in ACTIVATION_CALLS
+            why = "" if is_known else f"{path} has an activation that is not known to be per channel"
+            yield SpanPath(f"{prefix}linear1", f"{prefix}linear2", (activation, dropout), False, why)

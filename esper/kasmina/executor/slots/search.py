@@ -7,21 +7,25 @@ What could not be looked into is said with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit, is_script
-from esper.kasmina.executor.slots.between import CallStep, ModuleStep
+from esper.kasmina.executor.slots.between import CallStep, ModuleStep, gates, halves
+from esper.kasmina.executor.slots.heads import Attention, Heads
+from esper.kasmina.executor.slots.heads_trial import proven_heads
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
     features_in,
     features_out,
     is_batch_norm,
     is_convolution,
+    is_dense,
     is_width_layer,
     reshape_obstacle,
 )
@@ -29,6 +33,9 @@ from esper.kasmina.executor.slots.linear import PREFIX, linear_slot, linear_slot
 from esper.kasmina.executor.slots.paths import SpanPath, span_paths
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
+
+Regroup = Callable[[nn.Module, Sequence[Slot]], tuple[list[Slot], list[str]]]
+"""From the slots that were found to those that are offered, and in words what is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +53,14 @@ def find_slots(
     named: Sequence[str] | None,
     is_causal: bool,
     rerun: Sequence[str] = (),
+    run: Callable[[], Any] | None = None,
     offers_layers: bool = False,
+    regroup: Regroup | None = None,
 ) -> Search:
     """The slots that the host offers, or the named ones. None usable is an error.
 
+    `run` passes inputs through the host once to try attentions with more heads; without it no heads are offered.
+    `regroup` has the last word on what is offered.
     `rerun` are the submodules that re-entrant checkpoints run again, in that order: no span may begin in one and end
     outside it, because such a checkpoint cuts the graph at its edge. Single linear layers, which adapters alone fit,
     are offered on request.
@@ -57,6 +68,13 @@ def find_slots(
     candidates, untraced = _candidates(model, trace)
     if offers_layers:
         candidates = _in_order(trace, [*candidates, *linear_slots(model, trace)])
+    if run is not None:
+        of_heads, closed = _heads(model, trace, run)
+        candidates = _in_order(trace, [*candidates, *of_heads])
+        untraced = (*untraced, *closed)
+    if regroup is not None:
+        candidates, left_out = regroup(model, candidates)
+        untraced = (*untraced, *left_out)
     cut = [slot.slot_id for slot in candidates if _is_cut(slot, rerun)]
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
@@ -91,7 +109,8 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
         for visit in trace
         if visit.output_shape is not None and visit.path not in trace.repeated
     }
-    found_paths = span_paths(model, dims)
+    calls = {visit.path: visit.passed for visit in trace if visit.path not in trace.repeated}
+    found_paths = span_paths(model, dims, calls)
     spans = [_unless_read_elsewhere(trace, _span(model, trace, path)) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
@@ -102,20 +121,55 @@ def _in_order(trace: ForwardTrace, slots: Iterable[Slot]) -> list[Slot]:
     return sorted(slots, key=lambda slot: (trace.visits[slot.read_path].order, not slot.is_span))
 
 
+def _heads(model: nn.Module, trace: ForwardTrace, run: Callable[[], Any]) -> tuple[list[Slot], list[str]]:
+    """Attentions that take more heads, and in words those that don't."""
+    slots, refused = [], []
+    for attention, heads in proven_heads(model, trace, run):
+        if isinstance(heads, str):
+            refused.append(f"{attention.path} takes no more heads: {heads}")
+        else:
+            slots.append(_heads_slot(model, trace, attention, heads))
+    return slots, refused
+
+
+def _heads_slot(model: nn.Module, trace: ForwardTrace, attention: Attention, heads: Heads) -> Slot:
+    kind = SlotKind.SLOT_KIND_SPAN_HEADS
+    shape = trace.visits[attention.output_path].output_shape or ()
+    layers = (*heads.paths(attention.path), attention.output_path)
+    return Slot(
+        slot_id=f"{_kind_name(kind)}:{attention.path}-{attention.output_path}",
+        kind=kind,
+        read_path=attention.path,
+        write_path=attention.output_path,
+        order=0,
+        dims=len(shape),
+        features=features_out(model.get_submodule(attention.output_path)),
+        read_positions=_positions(shape, False),
+        write_positions=_positions(shape, False),
+        obstacle=next(filter(None, (_layer_obstacle(model, place) for place in layers)), ""),
+        heads=heads,
+    )
+
+
 def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
     visits = [trace.visits.get(place) for place in (path.read_path, path.write_path)]
     if None in visits or trace.repeated & {path.read_path, path.write_path}:
         return None
     shapes = [visit.output_shape for visit in visits if visit is not None]
     read, write = model.get_submodule(path.read_path), model.get_submodule(path.write_path)
-    if shapes[0] is None or shapes[1] is None or features_in(write) % features_out(read):
+    width = features_out(read) // halves(path.steps)
+    if shapes[0] is None or shapes[1] is None or features_in(write) % width:
         return None
-    columns = features_in(write) // features_out(read) if path.flattens else 1
-    if not path.flattens and features_in(write) != features_out(read):
+    columns = features_in(write) // width if path.flattens else 1
+    if not path.flattens and features_in(write) != width:
+        return None
+    beside = gates(path.steps)
+    if any(place in trace.repeated or place not in trace.visits for place in beside):
         return None
     kind = SlotKind.SLOT_KIND_SPAN_LINEAR
     if is_convolution(read):
         kind = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR if path.flattens else SlotKind.SLOT_KIND_SPAN_CONV
+    layers = (path.read_path, *beside, path.write_path)
     return Slot(
         slot_id=f"{_kind_name(kind)}:{path.read_path}-{path.write_path}",
         kind=kind,
@@ -128,7 +182,7 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
         write_positions=_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle or _obstacle(model, path),
+        obstacle=path.obstacle or _obstacle(model, path, layers),
     )
 
 
@@ -212,7 +266,7 @@ def _named(model: nn.Module, trace: ForwardTrace, candidates: Sequence[Slot], na
 def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_path: str) -> Slot | None:
     """Two linear layers whose connection can't be proven: usable, never foldable."""
     read, write = model.get_submodule(read_path), model.get_submodule(write_path)
-    if not isinstance(read, nn.Linear) or not isinstance(write, nn.Linear):
+    if not is_dense(read) or not is_dense(write):
         return None
     shapes = trace.visits[read_path].output_shape, trace.visits[write_path].output_shape
     in_order = trace.visits[read_path].order < trace.visits[write_path].order
@@ -225,7 +279,7 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
         write_path=write_path,
         order=0,
         dims=len(shapes[1]),
-        features=write.out_features,
+        features=features_out(write),
         read_positions=_positions(shapes[0], False),
         write_positions=_positions(shapes[1], False),
         between=(CallStep(nn.functional.relu),),
@@ -233,10 +287,10 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
     )
 
 
-def _obstacle(model: nn.Module, path: SpanPath) -> str:
-    """Why the layers at both ends, or a norm between them, can't be widened; empty if they can."""
+def _obstacle(model: nn.Module, path: SpanPath, layers: Sequence[str]) -> str:
+    """Why one of the layers, or a norm between them, can't be widened; empty if they can."""
     norms = [step.path for step in path.steps if isinstance(step, ModuleStep)]
-    ends = [_layer_obstacle(model, place) for place in (path.read_path, path.write_path)]
+    ends = [_layer_obstacle(model, place) for place in layers]
     found = [*ends, *(_norm_obstacle(place, model.get_submodule(place), model) for place in norms)]
     return next(filter(None, found), "")
 
