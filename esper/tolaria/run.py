@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -32,6 +33,7 @@ from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
+from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
 from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
@@ -67,9 +69,22 @@ class Interruption:
             self._was_asked = True
         self.number = self.number or number
 
+    def pass_on(self) -> None:
+        """Raise what would have come of the signal, once everything is written."""
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.number is not None:
+            raise SystemExit(128 + self.number)
+
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Catch signals inside; under nohup, which ignores it, a hang-up is none."""
+        """Catch signals inside; under nohup, which ignores it, a hang-up is none.
+
+        Only a program's main thread can, and a notebook's kernel has handlers of its own: there nothing is caught.
+        """
+        if threading.current_thread() is not threading.main_thread() or "ipykernel" in sys.modules:
+            yield
+            return
         is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         caught = (*STOPS, *(() if is_nohup else (signal.SIGHUP,)))
         before = {number: signal.signal(number, self._note) for number in caught}
@@ -81,16 +96,23 @@ class Interruption:
 
 
 def grow(
-    config: TrainConfig, options: RunOptions, observers: Sequence[Observer], interruption: Interruption
+    config: TrainConfig,
+    options: RunOptions,
+    observers: Sequence[Observer],
+    interruption: Interruption,
+    given: Given = NOTHING,
+    note: Callable[[Prepared], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Train under the control plane; returns the summary, which also stands in the run directory.
 
-    The caller holds that directory (`run_dir.occupied`), for as long as it writes to it.
+    The caller holds that directory (`run_dir.occupied`), for as long as it writes to it. `note` is shown what is
+    trained.
     """
     check_free(config.run_dir, options)
     if options.resume and (summary := unwritten_summary(config)) is not None:
         return _completed(config, summary, observers)
-    run = prepare(config, lambda digest: plane.link.fetch_artifact(digest))
+    run = prepare(config, lambda digest: plane.link.fetch_artifact(digest), given)
+    note(run)
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if config.grow != "never":

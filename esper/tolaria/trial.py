@@ -22,7 +22,8 @@ from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
 from esper.tolaria.task.device import computing_the_same
-from esper.tolaria.task.prepare import Prepared, built_again, named_by_settings
+from esper.tolaria.task.posed import named_by_settings
+from esper.tolaria.task.prepare import Prepared, built_again
 
 
 def try_host(run: Prepared) -> None:

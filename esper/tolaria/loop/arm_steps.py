@@ -44,7 +44,7 @@ class ArmSteps:
         step = session.progress.step
         batch = self._loader.batch(step)
         result, rate = self._both(batch, step)
-        executor.shadow_step(*batch, step)
+        executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6

@@ -23,6 +23,7 @@ from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.data.source import Splits
+from esper.tolaria.task.feeds.feed import BatchSets
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluated
 
@@ -114,7 +115,7 @@ def build_summary(
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
         "test_metrics": dict(test.metrics),
-        "test_largest_class": largest_share(run.splits),
+        "test_largest_class": largest_share(run.splits) if isinstance(run.splits, Splits) else None,
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),
@@ -164,7 +165,7 @@ def memory_entry(run: Prepared, progress: Progress) -> dict[str, Any]:
     }
 
 
-def judging(splits: Splits) -> dict[str, Any]:
+def judging(splits: Splits | BatchSets) -> dict[str, Any]:
     """By how many samples a verdict is reached, and which are the independent units of its error."""
     documents = splits.judge.document_count
     return {"unit": "sample" if documents is None else "document", "samples": len(splits.judge), "documents": documents}

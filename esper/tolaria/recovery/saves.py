@@ -14,11 +14,13 @@ from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, encode_proven
+from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, State, encode, encode_proven
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
+from esper.tolaria.task.feeds.feed import FedLoader
+from esper.tolaria.task.prepare import AnyLoader
 
 # Paths that a message lists.
 SHOWN = 3
@@ -146,11 +148,18 @@ class Saves:
         self._session.progress.load_state_dict(snapshot.progress)
         self._session.packets.load_state_dict(snapshot.violations)
         self._steps.regroup()
+        self._restore_position(snapshot)
         if snapshot.losses:
             step = self._session.progress.step
             self._session.progress.history.doubt(
                 f"the checkpoint of step {step} couldn't hold {_listed(snapshot.losses)}"
             )
+
+    def _restore_position(self, snapshot: Snapshot) -> None:
+        """Have a loader go on where it stood; one that can't makes the run another than it was."""
+        loader, step = self._session.run.loader, self._session.progress.step
+        if isinstance(loader, FedLoader) and (why := loader.feeder.load_state_dict(snapshot.loader or {}, step)):
+            self._session.progress.history.doubt(why)
 
     def _encoded(self, snapshot: Snapshot) -> bytes:
         """The snapshot as bytes; the first is read back, before anyone relies on it."""
@@ -183,8 +192,13 @@ class Saves:
             is_final=states is None,
             data_digest=self._data_digest,
             losses=[*session.run.outside, *session.run.executor.arm.unkept()],
-            network=session.run.interface.to_state(),
+            network=None if session.run.interface is None else session.run.interface.to_state(),
+            loader=_position(session.run.loader, session.progress.step),
         )
+
+
+def _position(loader: AnyLoader, step: int) -> State | None:
+    return loader.feeder.state_dict(step) if isinstance(loader, FedLoader) else None
 
 
 def _listed(paths: Sequence[str]) -> str:
