@@ -9,7 +9,9 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _DOOR = {
+    "Change": "esper.tolaria.door.change",
     "Data": "esper.tolaria.door.data",
+    "Growth": "esper.tolaria.door.growth",
     "Result": "esper.tolaria.door.train",
     "TrainConfig": "esper.tolaria.config",
     "train": "esper.tolaria.door.train",

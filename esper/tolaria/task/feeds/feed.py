@@ -120,6 +120,14 @@ class FedLoader:
         """Inputs and targets of the step, counted from 0."""
         return on(self._halves(self.feeder.batch(step)), self._device)
 
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """Where it stands before the step."""
+        return self.feeder.state_dict(step)
+
+    def load_state_dict(self, state: dict[str, Any], step: int) -> str:
+        """Go on at the step. Returns why what follows need not be what the first run saw; mostly empty."""
+        return self.feeder.load_state_dict(state, step)
+
 
 def on(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device; what is no tensor stays as it is."""
