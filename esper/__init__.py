@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _DOOR = {
     "Change": "esper.tolaria.door.change",
+    "Context": "esper.tolaria.door.script",
     "Data": "esper.tolaria.door.data",
     "Growth": "esper.tolaria.door.growth",
     "Result": "esper.tolaria.door.train",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -251,14 +254,14 @@ def test_a_loop_that_is_killed_goes_on_to_the_same_weights(tmp_path, scripted, s
 
     whole = make("whole").run()
     killed = make("killed")
+
+    def dies(*arguments: Any) -> Tensor:
+        if killed.rounds == 30:
+            raise RuntimeError("killed")
+        return one_round(*arguments)
+
+    killed.one_round = dies
     with pytest.raises(RuntimeError, match="killed"):
-
-        def dies(*arguments: Any) -> Tensor:
-            if killed.rounds == 30:
-                raise RuntimeError("killed")
-            return one_round(*arguments)
-
-        killed.one_round = dies
         killed.run()
     again = make("killed", resume=True)
     resumed = again.run()
@@ -339,6 +342,35 @@ def test_clipping_that_is_said_is_the_twins_too(tmp_path, scripted):
     assert len(digests) == 1
     with pytest.raises(ConfigError, match=r"step 1 of the loop.*the gradient's norm is 0\.09.*say clip_norm="):
         Own(tmp_path / "unsaid", one_round=clipped).run()
+
+
+def test_an_interrupted_loop_ends_behind_a_checkpoint_and_goes_on(tmp_path, scripted):
+    scripted(KEPT_AND_CULLED)
+    whole = Own(tmp_path / "whole").run()
+    stopped = Own(tmp_path / "stopped")
+
+    def interrupted(*arguments: Any) -> Tensor:
+        if stopped.rounds == 25:
+            signal.raise_signal(signal.SIGINT)
+        return one_round(*arguments)
+
+    stopped.one_round = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    summary = json.loads((tmp_path / "stopped" / "summary.json").read_text())
+    assert summary["stop_reason"] == "interrupted"
+    assert summary["steps"] == 28
+    resumed = Own(tmp_path / "stopped", resume=True).run()
+    assert resumed.summary["weights_digest"] == whole.summary["weights_digest"]
+
+
+def test_it_works_in_another_thread(tmp_path, scripted):
+    scripted(KEPT_AND_CULLED)
+    found: list[esper.Result] = []
+    thread = threading.Thread(target=lambda: found.append(Own(tmp_path).run()))
+    thread.start()
+    thread.join()
+    assert found[0].summary["finished"]
 
 
 def test_a_loop_that_is_left_says_so(tmp_path, scripted):
