@@ -91,6 +91,9 @@ class OwnLoader(FedLoader):
         self.executor: SeedExecutor | None = None
         self._average = average
 
+    def batch(self, step: int) -> Batch:
+        return _whole(self.feeder.batch(step), self._device)
+
     def state_dict(self, step: int) -> dict[str, Any]:
         beside = {} if self._average is None else {"average": self._average.state_dict()}
         return {**super().state_dict(step), **beside}
@@ -145,4 +148,5 @@ def _set(part: Any, config: TrainConfig, what: str, device: torch.device) -> Bat
 
 
 def _whole(batch: Any, device: torch.device) -> Batch:
-    return on((batch, batch), device)
+    moved = on(batch, device)
+    return moved, moved

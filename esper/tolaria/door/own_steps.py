@@ -59,6 +59,7 @@ class OwnSteps:
         self._parameters = self._listed()
         self._topology = self._executor.topology
         self._made = 0
+        self._batch: Any = None
         self._loss: Tensor | None = None
         self._norm: Tensor | None = None
         self._norms: dict[nn.Parameter, Tensor] = {}
@@ -70,8 +71,9 @@ class OwnSteps:
         """Prepare the next step; returns its batch."""
         session, executor = self._session, self._executor
         step = session.progress.step
-        self._check_untouched()
-        batch = session.run.loader.batch(step)[0]
+        if self._to_verify or step % self._norm_every == 0:
+            self._check_untouched()
+        batch = self._batch = session.run.loader.batch(step)[0]
         self._started_ns = session.clock.monotonic_ns()
         if self._loop.grows:
             executor.before_step(step)
@@ -93,8 +95,7 @@ class OwnSteps:
     def make(self) -> None:
         """The loop has made its step: the twin makes its own, and what came of both is kept."""
         session, executor = self._session, self._executor
-        step = session.progress.step
-        batch = session.run.loader.batch(step)[0]
+        step, batch = session.progress.step, self._batch
         loss = self._checked(step)
         result = StepResult(loss, None, self._norm, None, self._norms)
         executor.note_norms(result.parameter_norms)

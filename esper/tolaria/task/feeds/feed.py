@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import Batch, leaves, mapped, samples_in
 from esper.tolaria.task.device import sent
 
+T = TypeVar("T")
 Halves = Callable[[Any], Batch]
 """Parts what a loader gives into inputs and targets."""
 
@@ -129,14 +130,12 @@ class FedLoader:
         return self.feeder.load_state_dict(state, step)
 
 
-def on(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device; what is no tensor stays as it is."""
-    inputs, targets = (mapped(part, lambda leaf: _moved(leaf, device)) for part in batch)
-    return inputs, targets
-
-
-def _moved(leaf: Any, device: torch.device) -> Any:
-    return sent(leaf, device) if isinstance(leaf, Tensor) else leaf
+def on(batch: T, device: torch.device) -> T:
+    """The batch, or a part of one, on a device; what is no tensor stays as it is."""
+    if all(tensor.device == device for tensor in leaves(batch)):
+        return batch
+    moved: T = mapped(batch, lambda leaf: sent(leaf, device) if isinstance(leaf, Tensor) else leaf)
+    return moved
 
 
 def digest_of(parts: Iterable[tuple[str, Iterable[Any]]]) -> str:
