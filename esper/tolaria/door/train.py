@@ -76,7 +76,9 @@ def train(
     interruption.pass_on()
     if not runs:
         raise ConfigError("resume", str(settings.run_dir), "was finished but for its summary, which is written now")
-    return Result(model=plain(runs[0].executor.arm), summary=summary, report=report, run_dir=settings.run_dir)
+    return Result(
+        model=plain(runs[0].executor.arm, takes_any=True), summary=summary, report=report, run_dir=settings.run_dir
+    )
 
 
 def _given(settings: TrainConfig, model: Any, data: Any, **parts: Any) -> Given:

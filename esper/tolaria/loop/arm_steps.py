@@ -119,6 +119,8 @@ class ArmSteps:
     def _let_wait(self, step: int, why: str) -> bool:
         """Both arms are too much for the device: from now on the twin makes its steps in bursts, this one included."""
         self._free()
+        if not self._loader.is_replayable:
+            return False
         try:
             self._executor.let_twin_wait(step, f"its step {step + 1} ran out of memory while both were live: {why}")
         except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 import esper
 from esper.core.errors import ConfigError
 from esper.tolaria.record.observer import Observer, StepDone
+from tests.unit.tolaria.scripted_control import cull, germination, judgement, keep
 
 SAMPLES, FEATURES, CLASSES = 240, 8, 3
 
@@ -233,3 +236,39 @@ def _seed(step: int) -> None:
     from esper.tolaria.task.randomness import seed_all
 
     seed_all(torch.device("cpu"), 1, "step", step)
+
+
+class Hidden(nn.Module):
+    """A host whose span is found in a forward of keywords."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.fc1 = nn.Linear(FEATURES, 5)
+        self.act1 = nn.ReLU()
+        self.fc2 = nn.Linear(5, CLASSES)
+
+    def forward(self, features: Tensor, labels: Tensor | None = None) -> Outputs:
+        logits = self.fc2(self.act1(self.fc1(features)))
+        return Outputs(None if labels is None else F.cross_entropy(logits, labels), logits)
+
+
+@pytest.mark.parametrize("end", [keep, cull])
+@pytest.mark.parametrize("blueprint", ["span.linear", "residual.linear"])
+def test_a_network_of_mappings_grows(settings, scripted, blueprint, end):
+    slot = "span_linear:fc1-fc2" if blueprint == "span.linear" else "residual_linear:act1-act1"
+    script = {4: [*germination("s1", slot, blueprint), judgement("s1", 12)], 16: end("s1")}
+    scripted(script)
+    changes = {"grow": "auto", "evaluate_every_steps": 4}
+    result = esper.train(Hidden(), loaders(rows), config={**settings, **changes})
+    assert result.summary["growth"] == {"germinated": 0, "judged": 0, "kept": int(end is keep)}
+    assert [seed["fate"] for seed in result.summary["seeds"]] == ["kept" if end is keep else "culled"]
+    batch = next(iter(loaders(rows)["test"]))
+    assert result.model(features=batch["features"]).logits.shape == (32, CLASSES)
+
+
+def test_importing_the_package_leaves_torch_alone():
+    code = "import esper, sys; assert 'torch' not in sys.modules; assert 'train' in dir(esper)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="module 'esper' has no attribute 'trian'"):
+        _ = esper.trian
