@@ -168,9 +168,7 @@ class Growth:
             trained = plain(course.run.executor.arm, takes_any=True)
         # Not before: the run's files are whole once what follows the trainer is done.
         report = write_report(self._config.run_dir)
-        self._result = Result(
-            model=plain(arm, takes_any=True), summary=summary, report=report, run_dir=self._config.run_dir
-        )
+        self._result = Result(model=trained, summary=summary, report=report, run_dir=self._config.run_dir)
         self._interruption.pass_on()
 
     def _opened(self, loader: Iterable[Any]) -> _Course:
