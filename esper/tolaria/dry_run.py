@@ -73,6 +73,8 @@ def _slot_line(slot: SlotSpec) -> str:
 
 def _exported(run: Prepared) -> str:
     """What `esper export` would make of the host."""
+    if run.interface is None:
+        return "none: the network takes or gives more than a tensor"
     with tempfile.TemporaryDirectory() as scratch:
         return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 

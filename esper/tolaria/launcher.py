@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from esper.core.unexpected import FLAG, unexpected
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.door.script import Context, run_script
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
 from esper.tolaria.record.compare import compare, table
@@ -122,6 +123,9 @@ def parser() -> FlagParser:
         action="store_true",
         help="inject a forged and a replayed command, a useless seed, and a slow Tamiyo",
     )
+    flags.add_argument(
+        "--train", metavar="MODULE:FUNCTION", help="run a script's function, which calls esper.train or esper.Growth"
+    )
     flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
     flags.add_argument(FLAG, action="store_true", help="print the whole traceback of an unexpected error")
     add_settings(flags)
@@ -140,6 +144,9 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     check_free(loaded.value.run_dir, how)
     if options.dry_run:
         say(dry_run(_settings(loaded, options), how))
+        return
+    if options.train is not None:
+        _script(_settings(loaded, options), how, options)
         return
     with occupied(loaded.value.run_dir):
         _train(_settings(loaded, options), how, options, interruption)
@@ -172,6 +179,14 @@ def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, in
         end_tracing()
 
 
+def _script(config: TrainConfig, how: RunOptions, options: argparse.Namespace) -> None:
+    """A script's function, with the launcher's settings and display."""
+    with _display(options.plain) as display:
+        context = Context(config=config, callbacks=[display], resume=how.resume, overwrite=how.overwrite)
+        run_script(options.train, context)
+    say(f"summary: {config.run_dir / 'summary.json'}  report: {config.run_dir / 'report.html'}")
+
+
 def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
     """Refuse flags that exclude each other or would have no effect."""
     grows = config.grow != "never"
@@ -179,6 +194,13 @@ def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
         (options.repeats is None or options.repeats >= 1, f"--repeats {options.repeats}", "must be at least 1"),
         (options.repeats is None or options.compare, "--repeats", "counts the runs of --compare; give both"),
         (not (options.resume and options.overwrite), "--resume --overwrite", "choose one"),
+        (not (options.train and options.dry_run), "--train --dry-run", "a script is tried by running it: choose one"),
+        (not (options.train and options.compare), "--train --compare", "compares networks of the settings: choose one"),
+        (
+            not (options.train and options.demo_faults),
+            "--train --demo-faults",
+            "is for runs of the settings: choose one",
+        ),
         (grows or not options.compare, "--compare", "compares a grown network; leave --grow never out"),
         (grows or not options.demo_faults, "--demo-faults", "is for a run that may grow; leave --grow never out"),
     ]
@@ -189,6 +211,13 @@ def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
 
 def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption) -> dict[str, Any]:
     """One run with its display."""
+    with _display(plain) as display:
+        return grow(config, how, [Shielded(display, _lost)], interruption)
+
+
+@contextmanager
+def _display(plain: bool) -> Iterator[Observer]:
+    """Lines, or the live display of a terminal."""
     close: Callable[[], None] = _nothing
     display: Observer
     if plain or not sys.stdout.isatty():
@@ -197,7 +226,7 @@ def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Inte
         display = live = LiveDisplay(Console())
         close = live.close
     try:
-        return grow(config, how, [Shielded(display, _lost)], interruption)
+        yield display
     finally:
         with suppress(Exception, SystemExit):  # the terminal may be gone
             close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from types import FrameType
@@ -15,6 +16,8 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import RunContradicted, StepFailed
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.control import Control
 from esper.tolaria.plane.faults import FaultInjector
 from esper.tolaria.plane.link import Link
@@ -33,9 +36,10 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.recovery.starting import keep_start, starting_weights
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
-from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
+from esper.tolaria.task.given import NOTHING, Given
+from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
+from esper.tolaria.trainer import Steps, Trainer
+from esper.tolaria.trial import Step, tried_checkpoint, try_host, try_stacks
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -68,9 +72,22 @@ class Interruption:
             self._was_asked = True
         self.number = self.number or number
 
+    def pass_on(self) -> None:
+        """Raise what would have come of the signal, once everything is written."""
+        if self.number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.number is not None:
+            raise SystemExit(128 + self.number)
+
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Catch signals inside; under nohup, which ignores it, a hang-up is none."""
+        """Catch signals inside; under nohup, which ignores it, a hang-up is none.
+
+        Only a program's main thread can, and a notebook's kernel has handlers of its own: there nothing is caught.
+        """
+        if threading.current_thread() is not threading.main_thread() or "ipykernel" in sys.modules:
+            yield
+            return
         is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         caught = (*STOPS, *(() if is_nohup else (signal.SIGHUP,)))
         before = {number: signal.signal(number, self._note) for number in caught}
@@ -82,27 +99,58 @@ class Interruption:
 
 
 def grow(
-    config: TrainConfig, options: RunOptions, observers: Sequence[Observer], interruption: Interruption
+    config: TrainConfig,
+    options: RunOptions,
+    observers: Sequence[Observer],
+    interruption: Interruption,
+    given: Given = NOTHING,
+    note: Callable[[Prepared], None] = lambda run: None,
 ) -> dict[str, Any]:
     """Train under the control plane; returns the summary, which also stands in the run directory.
 
-    The caller holds that directory (`run_dir.occupied`), for as long as it writes to it.
+    The caller holds that directory (`run_dir.occupied`), for as long as it writes to it. `note` is shown what is
+    trained.
     """
     check_free(config.run_dir, options)
     if options.resume and (summary := unwritten_summary(config)) is not None:
         return _completed(config, summary, observers)
-    start = starting_weights(config, resumes=options.resume)
-    run = prepare(config, lambda digest: plane.link.fetch_artifact(digest), start)
+    shelf = Shelf()
+    run = prepare(config, shelf.fetch, given, start=starting_weights(config, resumes=options.resume))
+    note(run)
+    with opened(run, shelf, options, observers, interruption) as trainer, interruption.watched():
+        return trainer.train(resume=options.resume)
+
+
+class Shelf:
+    """Where a run's artefacts come from: its control plane, once that is there."""
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+
+    def fetch(self, digest: str) -> bytes:
+        """The artefact with that digest."""
+        return no_artifacts(digest) if self.link is None else self.link.fetch_artifact(digest)
+
+
+@contextmanager
+def opened(
+    run: Prepared,
+    shelf: Shelf,
+    options: RunOptions,
+    observers: Sequence[Observer],
+    interruption: Interruption,
+    *,
+    steps: Callable[[Session], Steps] = ArmSteps,
+    tried: Step | None = None,
+) -> Iterator[Trainer]:
+    """A trainer with all that a run leaves behind, and its control plane; it is to be driven to its end inside.
+
+    `steps` makes the steps, and `tried` the two of the trials before the first, where these aren't as settings say.
+    """
+    config = run.config
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    if config.grow != "never":
-        try_stacks(run)
-        check_blueprints(config.blueprints, run.manifest())
-        check_stacks(config, run.manifest(), run.executor.refused_runs)
-        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
-        try_host(run)
-    if config.checkpoint_every_epochs and not options.resume:
-        tried_checkpoint(run)
+    _try(run, options, tried)
     claim(config.run_dir, options)
     if not options.resume:
         keep_start(run)
@@ -115,9 +163,31 @@ def grow(
         stack.enter_context(_recorded(board, log))
         watching = Observers(SummaryFile(config.run_dir), everyone, board)
         if config.grow == "never":
-            return _agreed(_trained(run, lambda opening: NullControl(), watching, options, interruption))
+            trainer = _trainer(run, lambda opening: NullControl(), watching, interruption, steps)
+            yield trainer
+            _agree(trainer.summary)
+            return
         plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin))
-        return _agreed(_grown(run, plane, watching, options, interruption))
+        shelf.link = plane.link
+        told, open_control = _grown(run, plane, watching, options, stack)
+        trainer = _trainer(run, open_control, told, interruption, steps)
+        yield trainer
+        _end(plane.link, trainer.summary, told)
+        _agree(trainer.summary)
+
+
+def _try(run: Prepared, options: RunOptions, tried: Step | None) -> None:
+    """What must hold before a run relies on it."""
+    config = run.config
+    if config.grow != "never":
+        try_stacks(run)
+        check_blueprints(config.blueprints, run.manifest())
+        check_stacks(config, run.manifest(), run.executor.refused_runs)
+        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
+        try_host(run, tried)
+    is_tried = config.grow != "never" or tried is None
+    if config.checkpoint_every_epochs and not options.resume and is_tried:
+        tried_checkpoint(run, tried)
 
 
 def _impatient(config: TrainConfig, options: RunOptions) -> TrainConfig:
@@ -126,11 +196,10 @@ def _impatient(config: TrainConfig, options: RunOptions) -> TrainConfig:
     return replace(config, deadline_s=shorter)
 
 
-def _agreed(summary: dict[str, Any]) -> dict[str, Any]:
-    """The summary of a run that ends as it was told; all files are written by now. Raises RunContradicted."""
-    if summary["contradictions"]:
+def _agree(summary: Mapping[str, Any] | None) -> None:
+    """Raises RunContradicted for a run that didn't end as it was told; all files are written by now."""
+    if summary is not None and summary["contradictions"]:
         raise RunContradicted("; ".join(summary["contradictions"]))
-    return summary
 
 
 def _completed(config: TrainConfig, summary: Mapping[str, Any], observers: Sequence[Observer]) -> dict[str, Any]:
@@ -142,25 +211,29 @@ def _completed(config: TrainConfig, summary: Mapping[str, Any], observers: Seque
 
 
 def _grown(
-    run: Prepared, plane: Plane, watching: Observer, options: RunOptions, interruption: Interruption
-) -> dict[str, Any]:
-    link = plane.link
+    run: Prepared, plane: Plane, watching: Observer, options: RunOptions, stack: ExitStack
+) -> tuple[Observer, OpenControl]:
+    """Who hears of a run that may grow, and how its control plane is opened."""
     services = plane.services
     sender = TelemetrySender(
         services.endpoints["weatherlight"], plane.keyring, "tolaria", tls=services.tls("weatherlight")
     )
-    with ExitStack() as stack:
-        stack.callback(sender.close, TELEMETRY_CLOSE_S)
-        told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK))
-        open_control = _telling_refused_slots(link, told)
-        if options.demo_faults:
-            injector = _injector(plane, told)
-            told, open_control = Observers(told, injector), injector.around(open_control)
-        summary = _trained(run, open_control, told, options, interruption)
-        step = summary["steps"]
-        if summary["finished"] and (failure := link.finish(step, "finished")):
-            told.on_events([Notice(step=step, name="tolaria.close_failed", level="WARNING", message=failure)])
-    return summary
+    stack.callback(sender.close, TELEMETRY_CLOSE_S)
+    told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK))
+    open_control = _telling_refused_slots(plane.link, told)
+    if options.demo_faults:
+        injector = _injector(plane, told)
+        told, open_control = Observers(told, injector), injector.around(open_control)
+    return told, open_control
+
+
+def _end(link: Link, summary: Mapping[str, Any] | None, told: Observer) -> None:
+    """Tell the services of a finished run."""
+    if summary is None or not summary["finished"]:
+        return
+    step = summary["steps"]
+    if failure := link.finish(step, "finished"):
+        told.on_events([Notice(step=step, name="tolaria.close_failed", level="WARNING", message=failure)])
 
 
 def _telling_refused_slots(link: Link, told: Observer) -> OpenControl:
@@ -208,18 +281,15 @@ def train_static(config: TrainConfig) -> dict[str, Any]:
     return Trainer(prepare(config), lambda opening: NullControl(), Observers()).train()
 
 
-def _trained(
+def _trainer(
     run: Prepared,
     open_control: OpenControl,
     observer: Observer,
-    options: RunOptions,
     interruption: Interruption,
-) -> dict[str, Any]:
-    config = run.config
-    store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
-    trainer = Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set)
-    with interruption.watched():
-        return trainer.train(resume=options.resume)
+    steps: Callable[[Session], Steps],
+) -> Trainer:
+    store = CheckpointStore(run.config.run_dir / "checkpoints", run.config.keep_checkpoints)
+    return Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set, steps=steps)
 
 
 def _injector(plane: Plane, told: Observer) -> FaultInjector:

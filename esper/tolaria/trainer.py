@@ -7,7 +7,7 @@ goes on from a checkpoint under a new generation, as if nothing had happened.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import NonFiniteLoss
@@ -31,6 +31,20 @@ from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluated
 
 
+class Steps(Protocol):
+    """What makes the steps of a session."""
+
+    def make(self) -> None:
+        """Make the next step and keep its results in the log."""
+
+    def regroup(self) -> None:
+        """Forget what is known of the arms: they were replaced."""
+
+    @property
+    def surgery_ms(self) -> float | None:
+        """Time spent on gradient surgery so far; None where it is off."""
+
+
 class Trainer:
     """Trains one prepared run to its end; with `store` None nothing is kept on the disk."""
 
@@ -43,6 +57,7 @@ class Trainer:
         store: CheckpointStore | None = None,
         clock: Clock = SYSTEM_CLOCK,
         should_stop: Callable[[], bool] = lambda: False,
+        steps: Callable[[Session], Steps] = ArmSteps,
     ) -> None:
         self._run = run
         self._config = run.config
@@ -56,10 +71,13 @@ class Trainer:
             observer=observer,
             clock=clock,
         )
-        self._steps = ArmSteps(self._session)
-        self._saves = Saves(self._session, self._steps, store)
+        self.steps = steps(self._session)
+        self._saves = Saves(self._session, self.steps, store)
         self._going_back = GoingBack(self._session, self._saves)
         self._compile_watch = CompileWatch(self._session)
+        self.summary: dict[str, Any] | None = None
+        """Of the run, once it is over."""
+        self._is_closed = False
         self._stop_reason: str | None = None
         self._epoch_started_ns = clock.monotonic_ns()
         self._validation: tuple[float, float | None] | None = None
@@ -67,19 +85,52 @@ class Trainer:
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, or until told to stop; returns the summary. Raises StepFailed, RollbackFailed."""
+        self.begin(resume=resume)
+        try:
+            while self.is_going:
+                self.advance(self.steps.make)
+            self.drain()
+        finally:
+            self.close()
+        return self.finish()
+
+    def begin(self, *, resume: bool = False) -> None:
+        """Open the run; from here on `close` must follow."""
         if self._run.compiled_runs:
             self._run.executor.compile_blocks(self._run.compiled_runs)
         self._generation = self._begin(self._saves.newest() if resume else None)
-        session = self._session
         self._run.executor.peaks.begin()
-        try:
-            while not self._is_over and self._stop_reason is None:
-                self._advance()
-            if self._stop_reason is None:
-                self._end_run()
-        finally:
+
+    @property
+    def is_going(self) -> bool:
+        """Whether there is another step to make."""
+        return not self._is_over and self._stop_reason is None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self._session.progress.step
+
+    def stop(self, why: str) -> None:
+        """Make no more steps."""
+        self._stop_reason = why
+        self._session.notice("tolaria.stopped", "WARNING", f"{why} after step {self.step}")
+
+    def drain(self) -> None:
+        """After the last step: hear what is in flight, end growth, and take the last figures."""
+        if self._stop_reason is None:
+            self._end_run()
+
+    def close(self) -> None:
+        """Let go of the control plane; once more does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
             self._generation.control.close()
-        session.timings.surgery_ms = self._steps.surgery_ms
+
+    def finish(self) -> dict[str, Any]:
+        """The summary of the run, which is kept and told."""
+        session = self._session
+        session.timings.surgery_ms = self.steps.surgery_ms
         summary = build_summary(
             self._run,
             session.progress,
@@ -94,6 +145,7 @@ class Trainer:
         if self._stop_reason is None:
             self._saves.write_final(self._generation.boundaries.pipeline, summary)
         session.observer.on_finish(summary)
+        self.summary = summary
         return summary
 
     def _begin(self, snapshot: Snapshot | None) -> Generation:
@@ -135,10 +187,10 @@ class Trainer:
             self._session.notice("tolaria.data_doubt", "WARNING", doubt)
         return generation
 
-    def _advance(self) -> None:
+    def advance(self, make: Callable[[], None]) -> None:
         """One step, and the boundary after it if there is one."""
         try:
-            self._steps.make()
+            make()
             self._after_step()
         except NonFiniteLoss as error:
             if self._config.on_nonfinite != "rollback":

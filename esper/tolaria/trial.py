@@ -22,27 +22,33 @@ from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
 from esper.tolaria.task.device import computing_the_same
-from esper.tolaria.task.prepare import Prepared, built_again, named_by_settings
+from esper.tolaria.task.posed import named_by_settings
+from esper.tolaria.task.prepare import Prepared, built_again
+
+Step = Callable[[TrainingArm, int], None]
 
 
-def try_host(run: Prepared) -> None:
-    """Refuse to grow a host of which no twin can be made, or that no checkpoint can hold. Raises ConfigError."""
+def try_host(run: Prepared, step: Step | None = None) -> None:
+    """Refuse to grow a host of which no twin can be made, or that no checkpoint can hold. Raises ConfigError.
+
+    `step` makes the real step of a number in any arm, where that isn't as the settings say.
+    """
     with _kept_generators(run.device):
         try:
             with computing_the_same(run.device):
-                _try_host(run)
+                _try_host(run, step or _steps(run))
         except RuntimeError as error:
             if run.config.is_deterministic or "determinis" not in str(error):
                 raise
             run.doubts.append(f"whether a twin is a true copy couldn't be tried bit for bit: {in_words(error)}")
 
 
-def _try_host(run: Prepared) -> None:
+def _try_host(run: Prepared, step: Step) -> None:
     config, arm = run.config, run.executor.arm
     if config.judge == "twin":
         with named_by_settings(config, arm.model):
-            try_twin(arm, run.task, _steps(run))
-    if config.checkpoint_every_epochs and (lost := unkept(arm, _steps(run))):
+            try_twin(arm, run.task, step)
+    if config.checkpoint_every_epochs and (lost := unkept(arm, step)):
         remedy = "hold it as a buffer, a tensor, a plain value, or a list or dict of these"
         give_up = "or give --checkpoint-every-epochs 0"
         raise ConfigError("model", lost[0], f"changes in a step, and no checkpoint can hold it; {remedy}, {give_up}")
@@ -58,7 +64,7 @@ def try_stacks(run: Prepared) -> None:
             run.executor.try_stacks()
 
 
-def tried_checkpoint(run: Prepared) -> bool:
+def tried_checkpoint(run: Prepared, step: Step | None = None) -> bool:
     """Whether a network that is built anew goes on from a checkpoint of the run as the run does.
 
     Where it doesn't, or where that can't be tried, a line of `run.doubts` says so. Raises ConfigError for a host that
@@ -66,7 +72,7 @@ def tried_checkpoint(run: Prepared) -> bool:
     """
     doubts = len(run.doubts)
     try:
-        try_checkpoint(run)
+        try_checkpoint(run, step)
     except ConfigError as error:
         if run.config.grow != "never":
             raise
@@ -76,14 +82,14 @@ def tried_checkpoint(run: Prepared) -> bool:
     return len(run.doubts) == doubts
 
 
-def try_checkpoint(run: Prepared) -> None:
+def try_checkpoint(run: Prepared, step: Step | None = None) -> None:
     """As `tried_checkpoint`; raises ConfigError, having noted what depends on something outside the model."""
-    shared = Shared(run.executor.arm.model)
+    shared, step = Shared(run.executor.arm.model), step or _steps(run)
     with eagerly(), computing_the_same(run.device), _kept_generators(run.device):
-        state, expected = _two_steps(run)
+        state, expected = _two_steps(run, step)
         fresh = built_again(run)
         fresh.load_state_dict(state["executor"]["arm"], lambda arm: [])
-        _steps(run)(fresh, 1)
+        step(fresh, 1)
     if differing := differences(expected, tensors_of(fresh)):
         run.outside.append(f"what {differing[0]} depends on outside the model")
         what = next(iter(shared.changed()), "something")
@@ -92,16 +98,16 @@ def try_checkpoint(run: Prepared) -> None:
         raise ConfigError("model", differing[0], f"{cause}; {remedy}")
 
 
-def _two_steps(run: Prepared) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _two_steps(run: Prepared, step: Step) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A checkpoint after the first step, and the tensors after the second; the network itself is gone by then."""
-    arm, step = built_again(run), _steps(run)
+    arm = built_again(run)
     step(arm, 0)
     state = decode(encode_proven({"executor": {"arm": arm.state_dict()}}), "the checkpoint that was tried")
     step(arm, 1)
     return state, {name: tensor.detach().clone() for name, tensor in tensors_of(arm).items()}
 
 
-def _steps(run: Prepared) -> Callable[[TrainingArm, int], None]:
+def _steps(run: Prepared) -> Step:
     """Makes the run's real step of a number, with its batch and draws, in any arm."""
     stepper = Stepper(run.task, run.config, run.device)
 

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -64,12 +64,12 @@ class TimedTrainer(Trainer):
         self._turn.start_clock()
         return generation
 
-    def _advance(self) -> None:
+    def advance(self, make: Callable[[], None]) -> None:
         if self._steps_in_turn >= self._turn_steps and self._steps_since_boundary >= QUIET_STEPS:
             self._turn.hand_over()
             self._steps_in_turn = 0
         started = time.perf_counter()
-        super()._advance()
+        super().advance(make)
         step_ms = 1e3 * (time.perf_counter() - started)
         (self._boundary_step_ms if self._is_boundary else self._step_ms).append(step_ms)
         self._steps_in_turn += 1

@@ -86,6 +86,8 @@ class ExecutorConfig:
     precision: Precision = nullcontext
     """Training's precision, for the passes that measure its memory."""
     free_memory: FreeMemory = free_memory
+    is_in_place: bool = False
+    """Whether an installed twin lives on in the objects of the arm that it replaces, because others hold them."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -136,7 +136,7 @@ def put_in_twin(state: ExecutorState, step: int) -> None:
         raise GraftFailed("there is no twin to install")
     if state.bursts is not None:
         state.bursts.release(state.arm, step, state.step_twin)
-    state.arm = twin
+    state.arm = _installed(state, twin)
     end_twin(state, step)
 
 
@@ -150,8 +150,16 @@ def give_up_grown(state: ExecutorState, step: int) -> None:
             parameter.grad = None
     if state.bursts is not None:
         state.bursts.replace(grown, step, state.step_twin)
-    state.arm = twin
+    state.arm = _installed(state, twin)
     end_twin(state, step)
+
+
+def _installed(state: ExecutorState, twin: TrainingArm) -> TrainingArm:
+    """The arm of the run from now on."""
+    if not state.config.is_in_place:
+        return twin
+    state.arm.take_over(twin)
+    return state.arm
 
 
 def let_wait(state: ExecutorState, step: int, why: str) -> None:

@@ -44,7 +44,7 @@ class ArmSteps:
         step = session.progress.step
         batch = self._loader.batch(step)
         result, rate = self._both(batch, step)
-        executor.shadow_step(*batch, step)
+        executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
@@ -119,6 +119,8 @@ class ArmSteps:
     def _let_wait(self, step: int, why: str) -> bool:
         """Both arms are too much for the device: from now on the twin makes its steps in bursts, this one included."""
         self._free()
+        if not self._loader.is_replayable:
+            return False
         try:
             self._executor.let_twin_wait(step, f"its step {step + 1} ran out of memory while both were live: {why}")
         except Exception as error:

@@ -25,6 +25,7 @@ from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.record.wanted_depth import wanted_depth
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.data.source import Split, Splits
+from esper.tolaria.task.feeds.feed import BatchSet, BatchSets
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import Evaluation, evaluated
 
@@ -119,7 +120,7 @@ def build_summary(
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
         "test_metrics": dict(test.metrics),
-        "test_largest_class": largest_share(run.splits),
+        "test_largest_class": largest_share(run.splits) if isinstance(run.splits, Splits) else None,
         "ema": average_entry(run),
         "best": best_entry(run, progress.best),
         "host_parameters": run.host_parameters,
@@ -161,7 +162,7 @@ def build_summary(
     }
 
 
-def evaluated_average(run: Prepared, split: Split) -> Evaluation | None:
+def evaluated_average(run: Prepared, split: Split | BatchSet) -> Evaluation | None:
     """What the averages of the weights reach; None where none are kept."""
     if run.config.ema is None:
         return None
@@ -218,7 +219,7 @@ def memory_entry(run: Prepared, progress: Progress) -> dict[str, Any]:
     }
 
 
-def judging(splits: Splits) -> dict[str, Any]:
+def judging(splits: Splits | BatchSets) -> dict[str, Any]:
     """By how many samples a verdict is reached, and which are the independent units of its error."""
     documents = splits.judge.document_count
     return {"unit": "sample" if documents is None else "document", "samples": len(splits.judge), "documents": documents}

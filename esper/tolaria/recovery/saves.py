@@ -6,28 +6,36 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from esper.core.errors import ConfigError, DependencyViolationError
-from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, encode_proven
+from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, State, encode, encode_proven
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
+from esper.tolaria.task.feeds.feed import FedLoader
+from esper.tolaria.task.prepare import AnyLoader
 
 # Paths that a message lists.
 SHOWN = 3
 
 
+class Regrouped(Protocol):
+    """Whoever lists the parameters of the arms."""
+
+    def regroup(self) -> None:
+        """List them anew."""
+
+
 class Saves:
     """The checkpoints of a session: the newest in memory, and on the disk where there is a store."""
 
-    def __init__(self, session: Session, steps: ArmSteps, store: CheckpointStore | None) -> None:
+    def __init__(self, session: Session, steps: Regrouped, store: CheckpointStore | None) -> None:
         self._session = session
         self._steps = steps
         self._store = store
@@ -123,10 +131,9 @@ class Saves:
         self._store.write(encode(snapshot.to_state()), step)
         self._store.unfinish()
         schedule = self._session.run.executor.arm.scheduler
-        message = (
-            f"{snapshot.progress['history']['causes'][-1]}: the learning rate, {schedule.rate(step):.3g} from here, "
-            f"{schedule.outlook}"
-        )
+        outlook = getattr(schedule, "outlook", None)
+        rate = "" if outlook is None else f": the learning rate, {schedule.rate(step):.3g} from here, {outlook}"
+        message = f"{snapshot.progress['history']['causes'][-1]}{rate}"
         self._session.notice("tolaria.extended", "WARNING", message)
         if self._session.run.config.grow != "never" and not snapshot.has_services:
             message = "the run's end kept no state of the services, so training goes on without growth"
@@ -146,11 +153,18 @@ class Saves:
         self._session.progress.load_state_dict(snapshot.progress)
         self._session.packets.load_state_dict(snapshot.violations)
         self._steps.regroup()
+        self._restore_position(snapshot)
         if snapshot.losses:
             step = self._session.progress.step
             self._session.progress.history.doubt(
                 f"the checkpoint of step {step} couldn't hold {_listed(snapshot.losses)}"
             )
+
+    def _restore_position(self, snapshot: Snapshot) -> None:
+        """Have a loader go on where it stood; one that can't makes the run another than it was."""
+        loader, step = self._session.run.loader, self._session.progress.step
+        if isinstance(loader, FedLoader) and (why := loader.load_state_dict(snapshot.loader or {}, step)):
+            self._session.progress.history.doubt(why)
 
     def _encoded(self, snapshot: Snapshot) -> bytes:
         """The snapshot as bytes; the first is read back, before anyone relies on it."""
@@ -183,8 +197,13 @@ class Saves:
             is_final=states is None,
             data_digest=self._data_digest,
             losses=[*session.run.outside, *session.run.executor.arm.unkept()],
-            network=session.run.interface.to_state(),
+            network=None if session.run.interface is None else session.run.interface.to_state(),
+            loader=_position(session.run.loader, session.progress.step),
         )
+
+
+def _position(loader: AnyLoader, step: int) -> State | None:
+    return loader.state_dict(step) if isinstance(loader, FedLoader) else None
 
 
 def _listed(paths: Sequence[str]) -> str:

@@ -47,6 +47,8 @@ class Snapshot:
     """Paths of what the host held and no checkpoint can."""
     network: State | None = None
     """What the network takes and gives; with the settings it is enough to build it again."""
+    loader: State | None = None
+    """Where training data stands that a step's number doesn't tell."""
     weights_digest: str | None = None
     """Of the finished run's network."""
     summary: Mapping[str, Any] | None = None
@@ -79,6 +81,7 @@ class Snapshot:
             "data_digest": self.data_digest,
             "losses": list(self.losses),
             "network": self.network,
+            "loader": self.loader,
             "weights_digest": self.weights_digest,
             "summary": None if self.summary is None else json.dumps(self.summary),
         }
@@ -100,6 +103,7 @@ class Snapshot:
             data_digest=state["data_digest"],
             losses=state["losses"],
             network=state.get("network"),
+            loader=state.get("loader"),
             weights_digest=state.get("weights_digest"),
             summary=json.loads(state["summary"]) if state.get("summary") else None,
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.judge.incubate import share_of
-from esper.kasmina.executor.passes.batches import called, logits_in
+from esper.kasmina.executor.passes.batches import Batch, called, logits_in, samples_in
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
@@ -37,8 +37,9 @@ class Batches(Protocol):
     """Training batches by step."""
 
     steps_per_epoch: int
+    is_replayable: bool
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int) -> Batch:
         """Inputs and targets of the step."""
 
 
@@ -127,7 +128,8 @@ def check_passes(config: TrainConfig, model: nn.Module, task: SplitTask, loader:
 
 def training_sizes(config: TrainConfig, loader: Batches) -> set[int]:
     """Samples in a training pass: a batch or its microbatches, and an incubating seed's share."""
-    batches = {len(loader.batch(step)[0]) for step in (0, loader.steps_per_epoch - 1)}
+    steps = (0, loader.steps_per_epoch - 1) if loader.is_replayable else (0,)
+    batches = {samples_in(loader.batch(step)[0]) for step in steps}
     sizes = {-(-size // config.accumulate) for size in batches}
     sizes |= {size // config.accumulate for size in batches if size >= config.accumulate}
     if config.grow != "never" and config.incubate == "shadow":

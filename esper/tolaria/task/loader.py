@@ -21,6 +21,8 @@ class Loader:
     left over joins the batch before it: one sample has no statistics for a BatchNorm to learn from.
     """
 
+    is_replayable = True
+
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
         if batch_size > len(split):
             raise ConfigError("batch_size", batch_size, f"is larger than the training set of {len(split)} samples")
@@ -45,6 +47,8 @@ class Loader:
 
 class StreamLoader:
     """Batches drawn from a stream, each by its step alone; an epoch is a stated number of steps."""
+
+    is_replayable = True
 
     def __init__(self, stream: Stream, batch_size: int, seed: int, steps_per_epoch: int, device: torch.device) -> None:
         self._stream = stream

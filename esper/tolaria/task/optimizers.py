@@ -73,6 +73,13 @@ def made_by(factory: object, model: nn.Module, name: str) -> Optimizer:
     return optimizer
 
 
+def optimizer_of(given: object, model: nn.Module) -> Optimizer:
+    """A script's optimiser over the host's parameters, or what its function makes of them."""
+    if isinstance(given, Optimizer):
+        return made_by(lambda parameters: given, model, type(given).__name__)
+    return made_by(given, model, getattr(given, "__name__", type(given).__name__))
+
+
 def optimizer_doubts(optimizer: Optimizer, model: nn.Module, *, grows_spans: bool) -> Iterator[str]:
     """What a person should know of an optimiser before the run, a line each."""
     members = {id(member) for group in optimizer.param_groups for member in group["params"]}
@@ -91,7 +98,8 @@ def _wants_names(factory: Callable[..., object]) -> bool:
 
 
 def _needs_closure(optimizer: Optimizer) -> bool:
-    first = next(iter(inspect.signature(optimizer.step).parameters.values()), None)
+    # Of the class: a scheduler wraps the step of its optimiser, and the signature with it.
+    _, first, *_ = *inspect.signature(type(optimizer).step).parameters.values(), None
     return first is not None and first.default is first.empty and first.kind is first.POSITIONAL_OR_KEYWORD
 
 

@@ -40,7 +40,7 @@ class OwnLoss:
     """The function that `loss` names."""
 
     def __init__(self, name: str, function: Function) -> None:
-        self._name = name
+        self.name = name
         self._function = function
         self._names: tuple[str, ...] | None = None
 
@@ -98,7 +98,7 @@ class OwnLoss:
 
     def refused(self, why: str) -> ConfigError:
         """Why the function can't be used."""
-        return ConfigError("loss", self._name, why)
+        return ConfigError("loss", self.name, why)
 
 
 class OwnTask(SplitTask):
@@ -148,10 +148,10 @@ class OwnTask(SplitTask):
         own = {PART + name: mean.double() * len(targets) for name, mean in means.items()}
         return own if self._base is None else own | self._base.sums(outputs, targets)
 
-    def spread(self, split: Split) -> dict[str, Tensor]:
+    def spread(self, split: Any) -> dict[str, Tensor]:
         return {} if self._base is None else self._base.spread(split)
 
-    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+    def metrics(self, sums: Mapping[str, float], split: Any) -> dict[str, float]:
         own = {name: total / len(split) for name, total in sums.items() if name.startswith(PART)}
         return own if self._base is None else own | self._base.metrics(sums, split)
 
@@ -232,14 +232,18 @@ class OwnMetric:
         return ConfigError("metric", self._text, why)
 
 
-def own_loss(config: TrainConfig) -> OwnLoss | None:
-    """The loss that the settings name. Raises ConfigError for what is none, and for settings that mean another."""
-    if config.loss is None:
+def own_loss(config: TrainConfig, given: Function | None = None) -> OwnLoss | None:
+    """The loss that the settings name, or one that a script gives.
+
+    Raises ConfigError for what is none, and for settings that mean another.
+    """
+    name = config.loss if given is None else name_of(given)
+    if name is None:
         return None
-    for name in ("label_smoothing", "class_weights"):
-        if value := getattr(config, name):
-            raise ConfigError(name, value, f"is of the built-in losses; put it into {config.loss}, or leave it out")
-    return OwnLoss(config.loss, _function("loss", config.loss))
+    for setting in ("label_smoothing", "class_weights"):
+        if value := getattr(config, setting):
+            raise ConfigError(setting, value, f"is of the built-in losses; put it into {name}, or leave it out")
+    return OwnLoss(name, _function("loss", name) if given is None else given)
 
 
 def check_sources(config: TrainConfig, own: OwnLoss | None) -> None:
@@ -248,14 +252,22 @@ def check_sources(config: TrainConfig, own: OwnLoss | None) -> None:
         return
     count = 0 if own is None else len(own.names)
     if not 2 <= count <= MAX_ROWS:
-        what = f"{config.loss} gives {count}" if count else f"{config.loss or 'the built-in loss'} is a single one"
+        name = "the built-in loss" if own is None else own.name
+        what = f"{name} gives {count}" if count else f"{name} is a single one"
         remedy = f"needs from 2 to {MAX_ROWS} losses, and {what}: let a function of --loss return them by name"
         raise ConfigError("surgery", config.surgery, remedy)
 
 
-def own_metric(config: TrainConfig) -> OwnMetric | None:
-    """The metric that the settings name."""
+def own_metric(config: TrainConfig, given: Function | None = None) -> OwnMetric | None:
+    """The metric that the settings name, or one that a script gives."""
+    if given is not None:
+        return OwnMetric(name_of(given), given)
     return None if config.metric is None else OwnMetric(config.metric, _function("metric", config.metric))
+
+
+def name_of(function: Function) -> str:
+    """A function in one word."""
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def _function(setting: str, text: str) -> Function:

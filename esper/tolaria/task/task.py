@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper.kasmina.executor.graft.arm import TrainingArm
-from esper.kasmina.executor.passes.batches import called, logits_in
+from esper.kasmina.executor.passes.batches import Batch, called, logits_in, mapped
 from esper.leyline import TaskType
-from esper.tolaria.task.data.source import LabelKind, Split, Splits
+from esper.tolaria.task.data.source import LabelKind, Splits
 from esper.tolaria.task.losses import (
     PLAIN,
     CrossEntropy,
@@ -106,19 +106,19 @@ class SplitTask:
         """Sums over these samples that figures of a whole set are made from."""
         return {}
 
-    def spread(self, split: Split) -> dict[str, Tensor]:
+    def spread(self, split: Any) -> dict[str, Tensor]:
         """The same of a whole set, of which no network need be asked."""
         return {}
 
-    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+    def metrics(self, sums: Mapping[str, float], split: Any) -> dict[str, float]:
         """Further figures of a set for people, by name, from its sums."""
         return {}
 
-    def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def judge_batches(self) -> Iterator[Batch]:
         """All judging samples, in order."""
         return self.batches(self._splits.judge)
 
-    def batches(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, split: Any) -> Iterator[Batch]:
         """All samples of a set in order, in batches for evaluation."""
         rows = self._splits.rows_at_once(JUDGE_BATCH)
         for start in range(0, len(split), rows):
@@ -274,10 +274,10 @@ class Regression(SplitTask):
         errors = outputs.double() - targets
         return {"squares": errors.square().sum(), "amounts": errors.abs().sum()}
 
-    def spread(self, split: Split) -> dict[str, Tensor]:
+    def spread(self, split: Any) -> dict[str, Tensor]:
         return {"variance": split.targets.double().var(dim=0, correction=0).sum() * len(split)}
 
-    def metrics(self, sums: Mapping[str, float], split: Split) -> dict[str, float]:
+    def metrics(self, sums: Mapping[str, float], split: Any) -> dict[str, float]:
         """The share of the variance that is explained (0 for always naming each value's mean), and the mean error."""
         found = {"MAE": sums["amounts"] / split.targets.numel()}
         return {"R2": 1 - sums["squares"] / sums["variance"], **found} if sums["variance"] > 0 else found
@@ -339,12 +339,12 @@ class Evaluation:
         return {f"{whose} {name}": value for name, value in (own | dict(self.metrics)).items()}
 
 
-def evaluate(arm: TrainingArm, task: SplitTask, split: Split) -> tuple[float, float | None]:
+def evaluate(arm: TrainingArm, task: SplitTask, split: Any) -> tuple[float, float | None]:
     """Mean loss and share right over a set, seeds included; the arm is left as it was."""
     return evaluated(arm, task, split).figures
 
 
-def evaluated(arm: TrainingArm, task: SplitTask, split: Split) -> Evaluation:
+def evaluated(arm: TrainingArm, task: SplitTask, split: Any) -> Evaluation:
     """The same with the task's own metrics."""
     weights, counts, losses, hits, sums, whole = [], [], [], [], [], []
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
@@ -381,6 +381,8 @@ def _mean(values: Sequence[float], sizes: Sequence[float]) -> float:
     return total / (sum(sizes) or 1)
 
 
-def in_full(outputs: Tensor) -> Tensor:
+def in_full(outputs: Any) -> Any:
     """Outputs of a lowered precision as float32: sums over a vocabulary and over positions need it."""
+    if not isinstance(outputs, Tensor):
+        return mapped(outputs, lambda leaf: in_full(leaf) if isinstance(leaf, Tensor) else leaf)
     return outputs.float() if outputs.dtype in (torch.bfloat16, torch.float16) else outputs

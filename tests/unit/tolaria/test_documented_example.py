@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "your_own.md"
 def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The page's modules, importable, as the settings that name them."""
     blocks = re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert [name for name, _ in blocks] == ["mydata", "myinputs", "mynet", "myloss", "mytrain"]
+    names = ["mywhole", "myloop", "mydata", "myinputs", "mynet", "myloss", "mytrain"]
+    assert [name for name, _ in blocks] == names
     for name, code in blocks:
         (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.chdir(tmp_path)
@@ -33,6 +35,16 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str
 def test_the_documented_data_and_model_train(documented: dict[str, str]) -> None:
     flags = [part for name, value in documented.items() for part in (f"--{name}", value)]
     assert main([*flags, "--plain", "--epochs", "1", "--grow", "never", "--run-dir", "run"]) == 0
+
+
+@pytest.mark.parametrize("name", ["mywhole", "myloop"])
+def test_the_documented_scripts_train_in_under_thirty_lines(documented: dict[str, str], name: str) -> None:
+    script = importlib.import_module(name)
+    result = script.main({"run_dir": "run", "epochs": 2, "grow": "never"})
+    assert result.summary["finished"]
+    assert result.summary["test_loss"] < 0.8
+    lines = [line for line in Path(f"{name}.py").read_text().splitlines() if line.strip()]
+    assert len(lines) < 30
 
 
 def test_the_documented_optimizer_trains_with_its_own_rates(documented: dict[str, str]) -> None:

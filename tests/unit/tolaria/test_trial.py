@@ -186,7 +186,7 @@ def test_a_network_that_fits_only_once_is_told_and_not_refused(tmp_path: Path) -
 def test_the_trial_loads_no_data_and_leaves_the_run_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepare(config(tmp_path, lazy))
     digest, generator = run.executor.arm.digest(), torch.default_generator.get_state()
-    monkeypatch.setattr("esper.tolaria.task.prepare.load_splits", None)
+    monkeypatch.setattr("esper.tolaria.task.posed.load_splits", None)
     assert tried_checkpoint(run)
     assert run.executor.arm.digest() == digest
     assert run.executor.arm.optimizer.state == {}

@@ -23,14 +23,17 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "
 INNER = "_orig_mod"
 
 
-def plain(arm: TrainingArm) -> nn.Module:
-    """An independent module in eval mode: the host itself, or `Grown` where seeds stay as modules."""
+def plain(arm: TrainingArm, *, takes_any: bool = False) -> nn.Module:
+    """An independent module in eval mode: the host itself, or `Grown` where seeds stay as modules.
+
+    `takes_any` lets that take whatever the host takes, and not one tensor alone, which is what a trace wants.
+    """
     copied = arm.clone()
     grafts = list(copied.grafts)
     for graft in grafts:
         graft.detach()
     host = uncompiled(copied.model)
-    module = Grown(host, grafts) if grafts else host
+    module = (GrownOfForm if takes_any else Grown)(host, grafts) if grafts else host
     _own_storages(module)
     return module.eval()
 
@@ -78,6 +81,13 @@ class Grown(nn.Module):
 
     def forward(self, value: Tensor) -> Any:
         return self.host(value)
+
+
+class GrownOfForm(Grown):
+    """The same for a host that takes more than a tensor."""
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        return self.host(*arguments, **keywords)
 
 
 class _PlainTaps:

@@ -217,6 +217,25 @@ class TrainingArm:
             if part is not None and saved is not None:
                 part.load_state_dict(saved)
 
+    def take_over(self, other: TrainingArm) -> None:
+        """Becomes what a copy has become, in this arm's own objects; rates and scheduler stay as they are here.
+
+        Whoever holds this arm's model, parameters or optimiser goes on holding them.
+        """
+        kept = [graft for theirs in other.grafts if (graft := self.graft(theirs.seed_id)) is not None]
+        hosts = [group for group in self.optimizer.param_groups if SEED_KEY not in group]
+        settings = [{name: value for name, value in group.items() if name != "params"} for group in hosts]
+
+        def regraft(arm: TrainingArm) -> list[Graft]:
+            for mine, theirs in zip(kept, other.grafts, strict=True):
+                mine.set_blend(theirs.blend)
+                mine.rms = theirs.rms
+            return kept
+
+        self.load_state_dict({**other.state_dict(), "scheduler": None}, regraft)
+        for group, own in zip(self.optimizer.param_groups, settings, strict=False):
+            group.update(own)
+
     def _restack(self, wanted: Sequence[Run]) -> None:
         """Undoes the repetitions that aren't wanted and makes those that are missing."""
         while self.stacks != list(wanted[: len(self.stacks)]):

@@ -48,9 +48,9 @@ class Files:
         self._kind = kind
 
     def splits(self, seed: int) -> Splits:
-        whole = read_samples(self._path)
+        whole = self.whole()
         check_rows(str(self._path), whole)
-        task = self._task or _task_of(whole.targets)
+        task = self._task or task_of(whole.targets)
         is_labelled = task == TaskType.TASK_TYPE_CLASSIFICATION and self._kind in (LabelKind.ONE, LabelKind.BINARY)
         targets = self._labels(whole.targets) if is_labelled else self._amounts(whole.targets)
         whole = Split(self._inputs(task, whole.inputs), targets)
@@ -60,6 +60,10 @@ class Files:
         rows = stratified_rows(_strata(task, whole.targets), seed)
         train, judge, test = map(whole.take, rows)
         return Splits(train=train, judge=judge, test=test, task=task, outputs=outputs, label_kind=self._kind)
+
+    def whole(self) -> Split:
+        """All samples, before they are divided."""
+        return read_samples(self._path)
 
     def _inputs(self, task: TaskType, inputs: Tensor) -> Tensor:
         """Tokens for a language model, single-precision numbers otherwise; bytes are brightness, 0..1."""
@@ -92,7 +96,8 @@ def read_samples(path: Path) -> Split:
     return _from_classes(path)
 
 
-def _task_of(targets: Tensor) -> TaskType:
+def task_of(targets: Tensor) -> TaskType:
+    """Labels where targets are whole numbers, else amounts."""
     if targets.is_floating_point():
         return TaskType.TASK_TYPE_REGRESSION
     return TaskType.TASK_TYPE_CLASSIFICATION

@@ -26,6 +26,7 @@ class Augmented:
         self._name = name
         self._seed = seed
         self.steps_per_epoch = loader.steps_per_epoch
+        self.is_replayable = loader.is_replayable
         self._check()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:

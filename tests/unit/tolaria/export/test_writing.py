@@ -180,7 +180,7 @@ def test_it_needs_neither_the_data_nor_the_device_of_the_run(
     def absent(*given: Any) -> None:
         raise AssertionError("the data is elsewhere")
 
-    monkeypatch.setattr("esper.tolaria.task.prepare.load_splits", absent)
+    monkeypatch.setattr("esper.tolaria.task.posed.load_splits", absent)
     store = tmp_path / "moved" / "checkpoints"
     store.mkdir(parents=True)
     state = read(finished / "checkpoints" / "final.ckpt")

@@ -123,7 +123,7 @@ def test_each_position_can_have_a_label() -> None:
         (splits(LABELS, CLASSIFICATION, 3), lambda x, w: w * x[:, 0], r"gives \(2,\).*expected \(2, 3\)"),
         (splits(LABELS, CLASSIFICATION, 3), lambda x, w: (w * x).unsqueeze(2).expand(-1, -1, 7), "3, 7"),
         (splits(LABELS, CLASSIFICATION, 3), lambda x, w: (w * x, x), "gives tuple, expected one tensor"),
-        (splits(LABELS, CLASSIFICATION, 3), lambda x, w: {"logits": w * x}, "gives dict of logits, expected one"),
+        (splits(LABELS, CLASSIFICATION, 3), lambda x, w: {"scores": w * x}, "gives dict of scores, expected one"),
         (splits(LABELS, CLASSIFICATION, 3), lambda x, w: (w * x).argmax(1), "gives int64.*scores or values"),
         (splits(LABELS, CLASSIFICATION, 3), lambda x, w: (w * x).mean(0, keepdim=True), "for 2 samples"),
         (splits(LABELS, CLASSIFICATION, 3), lambda x, w: (w * x).sum(), "expected floating-point rows"),

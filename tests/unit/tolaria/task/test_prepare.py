@@ -11,7 +11,8 @@ import torch
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.prepare import named_by_settings, no_artifacts, prepare
+from esper.tolaria.task.posed import named_by_settings
+from esper.tolaria.task.prepare import no_artifacts, prepare
 from tests.unit.tolaria.task import foreign_hosts
 
 CONFIG = TrainConfig(samples=600, hidden=(5, 5), min_samples=50)

@@ -1,0 +1,283 @@
+"""`esper.Growth`: the control plane inside a loop that exists.
+
+    with esper.Growth(model, optimizer, step=step, judge=judge_loader, scheduler=scheduler, config={...}) as growth:
+        for batch in growth.steps(loader):
+            optimizer.zero_grad()
+            loss = step(model, batch).mean()
+            growth.note(loss)
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+
+The objects stay the user's own, changed in place. Every step's draws are keyed by the run's seed and the step's number;
+with grow="never" no generator is touched and the loader is iterated as it is: that run is the bare loop, bit for bit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+from weakref import WeakSet
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from esper.core.errors import ConfigError
+from esper.core.streams import say
+from esper.kasmina.executor.fold.export import plain
+from esper.rpc.otel import setup_tracing
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.door.average import Average
+from esper.tolaria.door.callbacks import observer_of
+from esper.tolaria.door.change import Change
+from esper.tolaria.door.own_run import own_run
+from esper.tolaria.door.own_step import OwnStep, TwinStep
+from esper.tolaria.door.own_steps import Loop, OwnSteps
+from esper.tolaria.door.settings import config_from, named
+from esper.tolaria.door.train import Result
+from esper.tolaria.record.observer import Observer
+from esper.tolaria.record.page.report import write_report
+from esper.tolaria.record.shielded import Shielded
+from esper.tolaria.run import Interruption, Shelf, opened
+from esper.tolaria.run_dir import RunOptions, check_free, occupied
+from esper.tolaria.task.optimizers import optimizer_of
+from esper.tolaria.task.prepare import Prepared
+from esper.tolaria.task.randomness import seed_all
+from esper.tolaria.trainer import Trainer
+
+_IN_USE: WeakSet[nn.Module] = WeakSet()
+LEFT = "left by its loop"
+OWNED = (
+    *("optimizer", "lr", "schedule", "weight_decay", "clip_norm", "accumulate", "pcgrad", "amp", "loss", "metric"),
+    "compile",
+)
+"""Settings that a loop decides itself."""
+
+
+class Growth:
+    """A run around a loop of the user's own; a context, entered once."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        step: Callable[[nn.Module, Any], Tensor],
+        judge: Any,
+        test: Any = None,
+        scheduler: LRScheduler | None = None,
+        ema: Any = None,
+        scaler: Any = None,
+        clip_norm: float | None = None,
+        config: TrainConfig | Mapping[str, Any] | None = None,
+        on_change: Callable[[Change], None] | None = None,
+        callbacks: Iterable[Observer | Callable[[Any], None]] = (),
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        """`step(model, batch)` gives the loss of each sample, [N], as the loop computes it; its mean trains.
+
+        `judge` and `test` are batches of the kind that the loop trains on. What the loop does between backward and the
+        optimiser's step must be said: `clip_norm` for clipping, `scaler` for scaling. `on_change` hears of every shape
+        that changed. Raises ConfigError for what can't be used.
+        """
+        if not isinstance(model, nn.Module):
+            raise ConfigError("model", type(model).__name__, "expected a torch.nn.Module")
+        if not isinstance(optimizer, Optimizer):
+            raise ConfigError("optimizer", type(optimizer).__name__, "expected a torch.optim.Optimizer")
+        self.model = model
+        self._optimizer = optimizer_of(optimizer, model)
+        self._scheduler = _scheduler(scheduler, optimizer)
+        self._scaler = scaler
+        self._step = OwnStep(step)
+        self._judge, self._test = judge, test
+        self._average = None if ema is None else Average(ema)
+        self._clip_norm = clip_norm
+        self._config = _settings(named(config_from(config), model=model, data=None))
+        self._on_change = on_change
+        self._observers = [Shielded(observer_of(callback), _lost) for callback in callbacks]
+        self._how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
+        self._interruption = Interruption()
+        self._stack = ExitStack()
+        self._course: _Course | None = None
+        self._has_looped = False
+        self._is_inside = False
+        self._result: Result | None = None
+
+    @property
+    def result(self) -> Result:
+        """What the run became, after the with block."""
+        if self._result is None:
+            raise ConfigError("growth.result", None, "is there after the with block of a run that made its steps")
+        return self._result
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run's files are."""
+        return self._config.run_dir
+
+    def __enter__(self) -> Growth:
+        if self.model in _IN_USE:
+            raise ConfigError("model", type(self.model).__name__, "grows already: one Growth at a time for a model")
+        check_free(self._config.run_dir, self._how)
+        _IN_USE.add(self.model)
+        self._stack.callback(_IN_USE.discard, self.model)
+        try:
+            self._stack.enter_context(occupied(self._config.run_dir))
+        except BaseException:
+            self._stack.close()
+            raise
+        self._is_inside = True
+        return self
+
+    def steps(self, loader: Iterable[Any]) -> Iterator[Any]:
+        """The batches of all steps of the run, epoch after epoch; what stands between two of them is a step."""
+        if not self._is_inside:
+            raise ConfigError("growth.steps", "outside", "is for the inside of `with esper.Growth(...) as growth:`")
+        if self._has_looped:
+            raise ConfigError("growth.steps", "twice", "gives all steps of the run, of every epoch: call it once")
+        self._has_looped = True
+        self._course = self._opened(loader)
+        return _rounds(self._course)
+
+    def note(self, loss: Tensor) -> None:
+        """Tell the loss of the batch, once in each step: what the run shows and is grown by."""
+        if self._course is None:
+            raise ConfigError("growth.note", "outside", "is for the rounds of `for batch in growth.steps(loader):`")
+        if not isinstance(loss, Tensor):
+            raise ConfigError("growth.note", type(loss).__name__, "expected the loss as a tensor")
+        self._course.steps.note(loss)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_inside = False
+        course = self._course
+        if kind is not None or course is None:
+            self._stack.__exit__(kind, error, traceback)
+            return
+        with self._stack:
+            summary = course.finish()
+            trained = plain(course.run.executor.arm, takes_any=True)
+        # Not before: the run's files are whole once what follows the trainer is done.
+        report = write_report(self._config.run_dir)
+        self._result = Result(model=trained, summary=summary, report=report, run_dir=self._config.run_dir)
+        self._interruption.pass_on()
+
+    def _opened(self, loader: Iterable[Any]) -> _Course:
+        shelf, stack = Shelf(), self._stack
+        run = own_run(
+            self._config,
+            self.model,
+            self._optimizer,
+            self._scheduler,
+            self._scaler,
+            step=self._step,
+            loader=loader,
+            judge=self._judge,
+            test=self._test,
+            average=self._average,
+            fetch=shelf.fetch,
+        )
+        grows = self._config.grow != "never"
+        loop = Loop(
+            twin_step=TwinStep(self._step, self._clip_norm),
+            clip_norm=self._clip_norm,
+            average=self._average,
+            on_change=self._on_change,
+            grows=grows,
+        )
+        stack.callback(setup_tracing("esper.Growth", self._config.otlp_endpoint))
+        trainer = stack.enter_context(
+            opened(
+                run,
+                shelf,
+                self._how,
+                self._observers,
+                self._interruption,
+                steps=partial(OwnSteps, loop=loop),
+                tried=_trial_step(run, loop),
+            )
+        )
+        steps = cast(OwnSteps, trainer.steps)
+        stack.callback(steps.close)
+        stack.enter_context(self._interruption.watched())
+        trainer.begin(resume=self._how.resume)
+        stack.callback(trainer.close)
+        steps.settle()
+        return _Course(run, trainer, steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A run whose loop has begun."""
+
+    run: Prepared
+    trainer: Trainer
+    steps: OwnSteps
+
+    def finish(self) -> dict[str, Any]:
+        """End it, at its end or where the loop was left."""
+        if self.trainer.is_going:
+            self.trainer.stop(LEFT)
+        self.trainer.drain()
+        self.steps.settle()
+        self.trainer.close()
+        return self.trainer.finish()
+
+
+def _rounds(course: _Course) -> Iterator[Any]:
+    """The batch of each step, and around it what growth does."""
+    trainer, steps = course.trainer, course.steps
+    while trainer.is_going:
+        yield steps.begin()
+        trainer.advance(steps.make)
+        steps.settle()
+
+
+def _scheduler(scheduler: Any, optimizer: Optimizer) -> Any:
+    if scheduler is None:
+        return None
+    name = type(scheduler).__name__
+    if isinstance(scheduler, ReduceLROnPlateau) or not isinstance(scheduler, LRScheduler):
+        what = "follows what the loop measures" if isinstance(scheduler, ReduceLROnPlateau) else "is none of torch's"
+        remedy = "leave it out of Growth: a twin takes the rates of the loop's own optimiser as they are"
+        raise ConfigError("scheduler", name, f"{what}; {remedy}")
+    if scheduler.optimizer is not optimizer:
+        raise ConfigError("scheduler", name, "is over another optimiser than the one that Growth was given")
+    return scheduler
+
+
+def _settings(config: TrainConfig) -> TrainConfig:
+    """What a loop of the user's decides itself can't be settings too."""
+    default = TrainConfig()
+    for name in OWNED:
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(name, getattr(config, name), "is the loop's own to decide; leave it out of the settings")
+    if config.on_nonfinite == "rollback":
+        raise ConfigError("on_nonfinite", "rollback", "can't take a loop of your own back; use stop")
+    if config.twin == "bursts":
+        raise ConfigError("twin", "bursts", "can't be in a loop of your own: its twin makes every step at once")
+    return replace(config, twin="live")
+
+
+def _trial_step(run: Prepared, loop: Loop) -> Callable[[Any, int], None]:
+    """Makes the step of a number in a copy, as the loop is said to make it."""
+
+    def step(arm: Any, number: int) -> None:
+        seed_all(run.device, run.config.seed, "step", number)
+        loop.twin_step.backward(arm, run.loader.batch(number % run.loader.steps_per_epoch)[0])
+        loop.twin_step.finish(arm)
+
+    return step
+
+
+def _lost(error: BaseException) -> None:
+    say(f"esper.Growth: a callback failed, the run goes on: {type(error).__name__}: {error}", sys.stderr)

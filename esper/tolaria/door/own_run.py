@@ -1,0 +1,152 @@
+"""From a user's loop to everything that a run is made of: data, task, arm, executor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, IterableDataset
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.passes.batches import Batch, samples_in
+from esper.kasmina.executor.passes.side_pass import device_of
+from esper.leyline import TaskType
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.door.average import Average
+from esper.tolaria.door.own_step import OwnStep
+from esper.tolaria.task.data.posing import task_named
+from esper.tolaria.task.feeds.batch_task import BatchTask, check_training
+from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, on
+from esper.tolaria.task.feeds.halves import task_told_by
+from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
+from esper.tolaria.task.feeds.sequential import SequentialFeeder
+from esper.tolaria.task.loader import STEPS_PER_EPOCH
+from esper.tolaria.task.optimizers import optimizer_doubts
+from esper.tolaria.task.posed import check_judging_data
+from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
+from esper.tolaria.task.schedule import LAST_SHARE
+
+
+def own_run(
+    config: TrainConfig,
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: Any,
+    scaler: Any,
+    *,
+    step: OwnStep,
+    loader: Iterable[Any],
+    judge: Any,
+    test: Any,
+    average: Average | None,
+    fetch: FetchArtifact,
+) -> Prepared:
+    """Raises ConfigError for what doesn't go together."""
+    device = device_of(model)
+    feeder = _feeder(loader, config)
+    batches = OwnLoader(feeder, device, average)
+    first = BatchSet((batches.batch(0),))
+    samples = samples_in(first.batches[0][0])
+    judged = _set(judge, config, "judge", device)
+    doubts = [] if test is not None else ["no test set was given: test figures are those of the judging set"]
+    reported = judged if test is None else _set(test, config, "test", device)
+    sets = BatchSets(first=first, judge=judged, test=reported, train_samples=feeder.samples)
+    check_judging_data(config, sets)
+    task = _task(config, model, step, sets)
+    arm = TrainingArm(model, optimizer, scheduler, scaler)
+    settings = ExecutorConfig(
+        run_seed=config.seed, slots=config.slots or None, twin="live", pass_samples=samples, is_in_place=True
+    )
+    executor = SeedExecutor(arm, task, fetch_artifact=fetch, config=settings)
+    check_isolable(config, executor)
+    batches.executor = executor
+    total_steps = config.steps or config.epochs * feeder.steps_per_epoch
+    share = LAST_SHARE if config.decay_fraction is None else config.decay_fraction
+    return Prepared(
+        config=config,
+        splits=sets,
+        task=task,
+        loader=batches,
+        executor=executor,
+        device=device,
+        total_steps=total_steps,
+        growth_end_step=round(total_steps * (1.0 - share)),
+        host_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        interface=None,
+        task_line=f"by {step.name}, scores clipped at {task.clip:.4g}",
+        doubts=[*doubts, *optimizer_doubts(optimizer, model, grows_spans=config.grow != "never")],
+        is_given=True,
+    )
+
+
+class OwnLoader(FedLoader):
+    """Batches whole, as the loop takes them; what else is saved beside them follows the network."""
+
+    def __init__(self, feeder: Feeder, device: torch.device, average: Average | None) -> None:
+        super().__init__(feeder, lambda batch: (batch, batch), device)
+        self.executor: SeedExecutor | None = None
+        self._average = average
+
+    def batch(self, step: int) -> Batch:
+        return _whole(self.feeder.batch(step), self._device)
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        beside = {} if self._average is None else {"average": self._average.state_dict()}
+        return {**super().state_dict(step), **beside}
+
+    def load_state_dict(self, state: dict[str, Any], step: int) -> str:
+        if self._average is not None and self.executor is not None and "average" in state:
+            self._average.load_state_dict(state["average"], self.executor.arm, self.executor.twin)
+        return super().load_state_dict(state, step)
+
+
+def _task(config: TrainConfig, model: nn.Module, step: OwnStep, sets: BatchSets) -> BatchTask:
+    batch = sets.first.batches[0][0]
+    named = task_named(config.task)
+    kind = task_told_by(batch) if named is None else named
+    if kind != TaskType.TASK_TYPE_LANGUAGE_MODEL:
+        kind = TaskType.TASK_TYPE_REGRESSION
+    was_training = model.training
+    task = BatchTask(sets, model, _losses, type=kind, forward=step.tried)
+    check_training(task, model, sets.first.batches[0])
+    model.train(was_training) if model.training != was_training else None
+    return task
+
+
+def _losses(outputs: Any, batch: Any) -> Tensor:
+    """The outputs are the losses."""
+    losses: Tensor = outputs
+    return losses
+
+
+def _feeder(loader: Any, config: TrainConfig) -> KeyedFeeder | SequentialFeeder:
+    is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    is_mapped = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    if config.grow != "never" and is_mapped and not is_stateful:
+        return KeyedFeeder(loader, config.seed)
+    if not isinstance(loader, Iterable):
+        raise ConfigError("loader", type(loader).__name__, "expected a DataLoader, or another iterable of batches")
+    return SequentialFeeder(loader, config.steps_per_epoch or _length(loader) or STEPS_PER_EPOCH)
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except TypeError:
+        return None
+
+
+def _set(part: Any, config: TrainConfig, what: str, device: torch.device) -> BatchSet:
+    if not isinstance(part, Iterable):
+        raise ConfigError(what, type(part).__name__, "expected a DataLoader, or another iterable of batches")
+    batches = all_batches(part, config.seed, what)
+    return BatchSet(tuple(_whole(batch, device) for batch in batches))
+
+
+def _whole(batch: Any, device: torch.device) -> Batch:
+    moved = on(batch, device)
+    return moved, moved

@@ -1,0 +1,242 @@
+"""The steps of a user's loop: what is done before and after each, as `ArmSteps` does for a loop of ours.
+
+The optimiser's own step tells when gradients are there: a hook that all optimisers call hears of it, because one that
+hung on the user's would be copied with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.graft.wiring import SEED_KEY
+from esper.kasmina.executor.passes.batches import samples_in
+from esper.tolaria.door.average import Average
+from esper.tolaria.door.change import Change, change_between, shapes_of
+from esper.tolaria.door.own_step import TwinStep
+from esper.tolaria.door.verify import Verification, norm_of
+from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.task.randomness import seed_all
+
+VERIFIED_STEPS = 2
+"""Of a loop, from its start or from where it goes on: momentum and what else is remembered shows in the second."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loop:
+    """What the user's loop is made of, beside the arm."""
+
+    twin_step: TwinStep
+    clip_norm: float | None
+    average: Average | None
+    on_change: Callable[[Change], None] | None
+    grows: bool
+
+
+class OwnSteps:
+    """Stands around the steps of a loop that somebody else makes."""
+
+    def __init__(self, session: Session, loop: Loop) -> None:
+        run = session.run
+        self._session = session
+        self._executor = run.executor
+        self._loop = loop
+        self._stepper = loop.twin_step
+        self._norm_every = run.config.evaluate_every_steps
+        self._to_verify = VERIFIED_STEPS if loop.grows and run.config.judge == "twin" else 0
+        self._verification = Verification(run.device)
+        self._copy: TrainingArm | None = None
+        self._shapes = shapes_of(self._executor.arm)
+        self._parameters = self._listed()
+        self._topology = self._executor.topology
+        self._made = 0
+        self._batch: Any = None
+        self._loss: Tensor | None = None
+        self._norm: Tensor | None = None
+        self._norms: dict[nn.Parameter, Tensor] = {}
+        self._settings: list[dict[str, Any]] = []
+        self._started_ns = 0
+        self._hook = register_optimizer_step_pre_hook(self._before_optimizer)
+
+    def begin(self) -> Any:
+        """Prepare the next step; returns its batch."""
+        session, executor = self._session, self._executor
+        step = session.progress.step
+        if self._to_verify or step % self._norm_every == 0:
+            self._check_untouched()
+        batch = self._batch = session.run.loader.batch(step)[0]
+        self._started_ns = session.clock.monotonic_ns()
+        if self._loop.grows:
+            executor.before_step(step)
+            for parameter in executor.seed_parameters():
+                parameter.grad = None
+        if self._to_verify and executor.twin is None:
+            self._copy = executor.arm.clone()
+        if self._loop.average is not None:
+            self._loop.average.begin()
+        self._made, self._loss, self._norm, self._norms, self._settings = 0, None, None, {}, []
+        if self._loop.grows:
+            seed_all(session.run.device, session.run.config.seed, "step", step)
+        return batch
+
+    def note(self, loss: Tensor) -> None:
+        """The loop's loss of this step."""
+        self._loss = loss.detach().mean() if loss.ndim else loss.detach()
+
+    def make(self) -> None:
+        """The loop has made its step: the twin makes its own, and what came of both is kept."""
+        session, executor = self._session, self._executor
+        step, batch = session.progress.step, self._batch
+        loss = self._checked(step)
+        result = StepResult(loss, None, self._norm, None, self._norms)
+        executor.note_norms(result.parameter_norms)
+        if self._copy is not None:
+            self._verify(self._copy, batch, step, loss)
+        if executor.twin is not None:
+            self._twin(executor.twin, batch, step)
+        if self._loop.grows:
+            executor.shadow_step(batch, None, step)
+        session.progress.macs.step(samples_in(batch), executor.macs, executor.twin_macs)
+        session.progress.step = step + 1
+        step_ms = (session.clock.monotonic_ns() - self._started_ns) / 1e6
+        session.timings.step_ms.append(step_ms)
+        rate = float(self._settings[0]["lr"]) if self._settings else 0.0
+        session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
+
+    def settle(self) -> None:
+        """After a boundary: what it changed is told, and is from now on what the network is."""
+        executor, average = self._executor, self._loop.average
+        if average is not None:
+            average.follow(executor.arm, executor.twin)
+        if executor.topology == self._topology:
+            return
+        self._topology = executor.topology
+        before, self._shapes = self._shapes, shapes_of(executor.arm)
+        self._parameters = self._listed()
+        self._tell(before)
+
+    def close(self) -> None:
+        """Hear no more of optimisers."""
+        self._hook.remove()
+
+    def regroup(self) -> None:
+        """A saved state was put back."""
+        self._topology = -1
+        self._parameters = self._listed()
+        self._to_verify = VERIFIED_STEPS if self._to_verify else 0
+
+    @property
+    def surgery_ms(self) -> float | None:
+        """There is none."""
+        return None
+
+    def _before_optimizer(self, optimizer: Optimizer, arguments: Any, keywords: Any) -> None:
+        """Gradients are there, and not used yet."""
+        executor = self._executor
+        arm = executor.arm
+        if optimizer is not arm.optimizer:
+            return
+        self._made += 1
+        groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
+        self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        if arm.grafts and self._loop.grows:
+            executor.after_backward()
+            if self._loop.clip_norm is not None:
+                nn.utils.clip_grad_norm_(executor.seed_parameters(), self._loop.clip_norm)
+        if self._copy is not None:
+            self._norm = norm_of(arm)
+        elif self._loop.clip_norm is None and (self._session.progress.step + 1) % self._norm_every == 0:
+            there = {p: p.grad for p in executor.host_parameters() if p.grad is not None}
+            norms = torch._foreach_norm(list(there.values())) if there else []
+            self._norms = dict(zip(there, norms, strict=True))
+            self._norm = torch.linalg.vector_norm(torch.stack(list(norms))) if there else None
+
+    def _checked(self, step: int) -> Tensor:
+        """The loss of a step that was made as a step is to be. Raises ConfigError."""
+        where = f"step {step + 1}"
+        if self._loss is None:
+            raise ConfigError("growth.note", where, "wasn't called: say growth.note(loss) in each round")
+        is_skipped = self._made == 0 and self._executor.arm.scaler is not None
+        if self._made != 1 and not is_skipped:
+            told = f"the optimiser made {self._made} steps"
+            raise ConfigError("optimizer", where, f"{told}; each round makes one (accumulate inside a round)")
+        return self._loss
+
+    def _twin(self, twin: TrainingArm, batch: Any, step: int) -> None:
+        session = self._session
+        result = self._stepped(twin, batch, step)
+        if self._loop.average is not None:
+            self._loop.average.after_twin(twin)
+        session.log.add_twin(self._executor.twin_of, step + 1, result)
+
+    def _stepped(self, arm: TrainingArm, batch: Any, step: int) -> StepResult:
+        """The same batch and draws, at the rates of the user's step."""
+        run = self._session.run
+        seed_all(run.device, run.config.seed, "step", step)
+        result = self._stepper.backward(arm, batch)
+        for group, settings in zip(arm.optimizer.param_groups, self._settings, strict=False):
+            group.update(settings)
+        self._rescale_seeds(arm)
+        self._stepper.finish(arm)
+        return result
+
+    def _rescale_seeds(self, arm: TrainingArm) -> None:
+        """Seeds in the twin learn at a share of the rates, which came just now."""
+        if arm.grafts:
+            arm.set_step(self._session.progress.step, run_seed=self._session.run.config.seed)
+
+    def _verify(self, copy: TrainingArm, batch: Any, step: int, loss: Tensor) -> None:
+        self._copy = None
+        self._to_verify -= 1
+        run = self._session.run
+        seed_all(run.device, run.config.seed, "step", step)
+        result = self._stepper.backward(copy, batch)
+        norm = norm_of(copy)
+        for group, settings in zip(copy.optimizer.param_groups, self._settings, strict=False):
+            group.update(settings)
+        if self._made:
+            self._stepper.finish(copy)
+        mine = norm if self._norm is None else self._norm
+        self._verification.check(self._executor.arm, copy, (loss, result.loss), (mine, norm), step)
+
+    def _check_untouched(self) -> None:
+        """The network is the one that growth left. Raises ConfigError."""
+        now = self._listed()
+        if now == self._parameters:
+            return
+        names = [name for name in {**now, **self._parameters} if now.get(name) != self._parameters.get(name)]
+        remedy = "changed behind growth's back: leave the network's parameters in place while it grows"
+        raise ConfigError("model", names[0], remedy)
+
+    def _listed(self) -> dict[str, int]:
+        return {name: id(parameter) for name, parameter in self._executor.arm.model.named_parameters()}
+
+    def _tell(self, before: dict[str, tuple[int, ...]]) -> None:
+        executor, session = self._executor, self._session
+        after = self._shapes
+        grew = sum(map(_size, after.values())) > sum(map(_size, before.values()))
+        seeds = session.progress.history.seeds
+        seed_id = executor.twin_of or next(reversed(seeds), "")
+        kind = "grafted" if grew else "undone" if len(after) < len(before) and not _folds(before, after) else "kept"
+        depths = {run.path: len(executor.arm.model.get_submodule(run.path)._modules) for run in executor.arm.stacks}
+        change = change_between(before, after, step=session.progress.step, seed_id=seed_id, kind=kind, depths=depths)
+        if change is not None and self._loop.on_change is not None:
+            self._loop.on_change(change)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _folds(before: dict[str, tuple[int, ...]], after: dict[str, tuple[int, ...]]) -> bool:
+    """Whether a seed went into its neighbours: some grew while it left."""
+    return any(name in before and _size(shape) > _size(before[name]) for name, shape in after.items())

@@ -1,0 +1,54 @@
+"""A script's settings: those of the launcher, by the same names, refused in the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from esper.core.errors import ConfigError
+from esper.tolaria.config import TrainConfig
+
+GIVEN = "given"
+"""How settings name what a script hands over as an object."""
+_PATHS = ("run_dir", "tls_ca", "tls_cert", "tls_key")
+_TUPLES = ("hidden", "slots", "blueprints", "stack_shares")
+
+
+def config_from(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
+    """Settings as they are, or by name. Raises ConfigError with the nearest known name for an unknown one."""
+    if isinstance(config, TrainConfig):
+        return config
+    values = dict(config or {})
+    known = [setting.name for setting in fields(TrainConfig)]
+    for name in values:
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "tolaria-train --print-config lists all"
+            raise ConfigError(str(name), values[name], f"is no setting; {hint}")
+    for name in _PATHS:
+        if isinstance(values.get(name), str):
+            values[name] = Path(values[name])
+    for name in _TUPLES:
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
+    return TrainConfig(**values)
+
+
+def named(config: TrainConfig, *, model: Any, data: Any) -> TrainConfig:
+    """The settings with names for what is handed over: those of a run that is resumed must be the same."""
+    model_name = _kind(model) if isinstance(model, nn.Module) else str(model)
+    data_name = data if isinstance(data, str) else GIVEN
+    default = TrainConfig()
+    for name, value in (("model", model_name), ("data", data_name)):
+        if (set_to := getattr(config, name)) not in (getattr(default, name), value):
+            raise ConfigError(name, set_to, f"is given twice: in the settings, and as {value}; leave one out")
+    return replace(config, model=model_name, data=data_name)
+
+
+def _kind(model: nn.Module) -> str:
+    return f"{type(model).__module__}:{type(model).__qualname__}"

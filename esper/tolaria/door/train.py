@@ -1,0 +1,104 @@
+"""`esper.train`: the whole loop over a script's own network, data, loss, optimiser and scheduler."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from esper.core.errors import ConfigError
+from esper.core.streams import say
+from esper.kasmina.executor.fold.export import plain
+from esper.rpc.otel import setup_tracing
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.door.callbacks import observer_of
+from esper.tolaria.door.data import feed_of, splits_in
+from esper.tolaria.door.settings import config_from, named
+from esper.tolaria.record.observer import Observer
+from esper.tolaria.record.page.report import write_report
+from esper.tolaria.record.shielded import Shielded
+from esper.tolaria.run import Interruption, grow
+from esper.tolaria.run_dir import RunOptions, check_free, occupied
+from esper.tolaria.task.entry_point import load
+from esper.tolaria.task.given import Given
+from esper.tolaria.task.prepare import Prepared
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """A finished run."""
+
+    model: nn.Module
+    """The trained network as a plain module of its own, in eval mode."""
+    summary: Mapping[str, Any]
+    """What the run was, did, cost and reached; as in summary.json."""
+    report: Path
+    run_dir: Path
+
+
+def train(
+    model: nn.Module | str,
+    data: Any,
+    *,
+    loss: Callable[..., Any] | None = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    metric: Callable[..., Any] | None = None,
+    config: TrainConfig | Mapping[str, Any] | None = None,
+    callbacks: Iterable[Observer | Callable[[Any], None]] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Result:
+    """Train a network under the control plane, as `tolaria-train` does, and return what it became.
+
+    `data` is (inputs, targets), a Dataset, a DataLoader, an iterable, or these as train, judge and test; `loss` gives a
+    number for each sample of (outputs, targets); `optimizer` and `scheduler` are of torch, or make one of parameters
+    and of the optimiser. What isn't given is as `config` says. The first Ctrl-C ends the run behind a checkpoint, from
+    which the same call with `resume=True` goes on. Raises the error tree (esper.core.errors).
+    """
+    settings = named(config_from(config), model=model, data=data)
+    given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)
+    how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
+    check_free(settings.run_dir, how)
+    observers = [Shielded(observer_of(callback), _lost) for callback in callbacks]
+    interruption, runs = Interruption(), list[Prepared]()
+    with occupied(settings.run_dir):
+        end_tracing = setup_tracing("esper.train", settings.otlp_endpoint)
+        try:
+            summary = grow(settings, how, observers, interruption, given, runs.append)
+            report = write_report(settings.run_dir)
+        finally:
+            end_tracing()
+    interruption.pass_on()
+    if not runs:
+        raise ConfigError("resume", str(settings.run_dir), "was finished but for its summary, which is written now")
+    return Result(
+        model=plain(runs[0].executor.arm, takes_any=True), summary=summary, report=report, run_dir=settings.run_dir
+    )
+
+
+def _given(settings: TrainConfig, model: Any, data: Any, **parts: Any) -> Given:
+    if not isinstance(model, (nn.Module, str)):
+        raise ConfigError("model", type(model).__name__, "expected a torch.nn.Module, or the name of a model")
+    network = model if isinstance(model, nn.Module) else None
+    for name in ("loss", "metric"):
+        if parts[name] is not None and getattr(settings, name) is not None:
+            raise ConfigError(name, getattr(settings, name), "is given twice: in the settings, and as a function")
+        if parts[name] is not None and not callable(parts[name]):
+            raise ConfigError(name, type(parts[name]).__name__, "expected a function of (outputs, targets)")
+    if isinstance(data, str):
+        return Given(model=network, **parts)
+    splits = splits_in(data)
+    if splits is not None:
+        return Given(model=network, splits=splits, **parts)
+    if parts["loss"] is None and settings.loss is not None:
+        parts["loss"] = load("loss", settings.loss)
+    return Given(model=network, feed=feed_of(data, settings), **parts)
+
+
+def _lost(error: BaseException) -> None:
+    say(f"esper.train: a callback failed, the run goes on: {type(error).__name__}: {error}", sys.stderr)

@@ -1,0 +1,63 @@
+"""Whether a twin's way of stepping is the user's: a copy makes the first steps beside the loop, and must end alike.
+
+What the loop does and `Growth` wasn't told of, such as clipping, would make every later judgement one of that
+difference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from esper.core.errors import ConfigError
+from esper.kasmina.executor import TrainingArm, tensors_of
+
+CUDA_TOLERANCE = 1e-3
+"""Relative; kernels that add up in any order differ by rounding."""
+
+
+class Verification:
+    """The steps of one loop, compared."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_exact = device.type == "cpu"
+
+    def check(
+        self,
+        arm: TrainingArm,
+        copy: TrainingArm,
+        losses: tuple[Tensor, Tensor],
+        gradients: tuple[Tensor, Tensor],
+        step: int,
+    ) -> None:
+        """`losses` and norms of `gradients` are the loop's and the copy's. Raises ConfigError with what differs."""
+        where = f"in step {step + 1} of the loop"
+        if not self._is_same(*losses):
+            told = f"{float(losses[0]):.6g}, and the mean of step() is {float(losses[1]):.6g}"
+            remedy = "they must compute the same, with the same draws in the same order"
+            raise ConfigError("step", where, f"the loss that was noted is {told}; {remedy}")
+        if not self._is_same(*gradients):
+            raise ConfigError("step", where, _of_gradients(*map(float, gradients)))
+        mine, theirs = tensors_of(arm), tensors_of(copy)
+        for name, tensor in mine.items():
+            if not self._is_same(tensor, theirs[name]):
+                remedy = "the optimiser's step is not all that changes it, or the step was made by another optimiser"
+                raise ConfigError("step", where, f"{name} became another than by step().mean().backward(); {remedy}")
+
+    def _is_same(self, first: Tensor, second: Tensor) -> bool:
+        if self._is_exact:
+            return torch.equal(first, second)
+        return torch.allclose(first.float(), second.float(), rtol=CUDA_TOLERANCE, atol=CUDA_TOLERANCE)
+
+
+def norm_of(arm: TrainingArm) -> Tensor:
+    """Of all gradients of the host."""
+    found = [parameter.grad for parameter in arm.host_parameters() if parameter.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found))) if found else torch.zeros(())
+
+
+def _of_gradients(mine: float, theirs: float) -> str:
+    told = f"the gradient's norm is {mine:.6g}, and that of step().mean() is {theirs:.6g}"
+    if theirs > 0 and mine < theirs:
+        return f"{told}; does the loop clip? say clip_norm=; does it scale the loss? let step() do so"
+    return f"{told}; does the loop add up losses, scale them (scaler=) or accumulate? step() must give the same"

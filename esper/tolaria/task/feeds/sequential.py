@@ -1,0 +1,69 @@
+"""Batches that come in their own order, from an iterable: a step's batch can be had while it is near, and not again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from esper.core.errors import ConfigError
+
+KEPT = 4
+"""Batches that are remembered: trials before a run look at the first two."""
+
+
+class SequentialFeeder:
+    """Training batches of an iterable; one with state_dict and load_state_dict goes on where it stood."""
+
+    is_replayable = False
+    samples: int | None = None
+
+    def __init__(self, batches: Iterable[Any], steps_per_epoch: int) -> None:
+        self._source = batches
+        self.steps_per_epoch = steps_per_epoch
+        self._iterator: Iterator[Any] | None = None
+        self._next = 0
+        self._kept: dict[int, Any] = {}
+        self._states: dict[int, Any] = {}
+
+    def batch(self, step: int) -> Any:
+        """The batch of the step, counted from 0; later ones than were asked for are passed over."""
+        while self._next <= step:
+            if self._has_state:
+                self._states[self._next] = self._source.state_dict()  # type: ignore[attr-defined]
+            self._kept[self._next] = self._drawn()
+            self._next += 1
+            for held in (self._kept, self._states):
+                held.pop(self._next - 1 - KEPT, None)
+        if step not in self._kept:
+            remedy = f"the batch of step {step} is gone: this loader can't be replayed"
+            raise ConfigError("data", type(self._source).__name__, remedy)
+        return self._kept[step]
+
+    @property
+    def _has_state(self) -> bool:
+        return hasattr(self._source, "state_dict") and hasattr(self._source, "load_state_dict")
+
+    def state_dict(self, step: int) -> dict[str, Any]:
+        """Of the loader before the step's batch, where it has one."""
+        if not self._has_state:
+            return {}
+        at = self._states.get(step)
+        return {"loader": self._source.state_dict() if at is None else at}  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state: dict[str, Any], step: int) -> str:
+        """Go on at the step, from where the loader stood, or from its beginning."""
+        self._kept, self._states, self._iterator, self._next = {}, {}, None, step
+        if state.get("loader") is None:
+            return f"{type(self._source).__name__} has no state to restore: from step {step} on its batches start anew"
+        self._source.load_state_dict(state["loader"])  # type: ignore[attr-defined]
+        return ""
+
+    def _drawn(self) -> Any:
+        for _ in range(2):
+            if self._iterator is None:
+                self._iterator = iter(self._source)
+            try:
+                return next(self._iterator)
+            except StopIteration:
+                self._iterator = None
+        raise ConfigError("data", type(self._source).__name__, "gives no batch; a training set needs at least one")

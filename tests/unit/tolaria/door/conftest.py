@@ -1,0 +1,33 @@
+"""A control plane in memory for whole runs of the door: what it orders, and when, is a script's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from esper.tolaria import run as runs
+from tests.unit.tolaria.scripted_control import Script, ScriptedControl, fetch_artifact
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
+    """Let every run from here on follow the script."""
+
+    def follow(script: Script) -> None:
+        link = SimpleNamespace(fetch_artifact=fetch_artifact, finish=lambda step, reason: None)
+
+        @contextmanager
+        def connected(*_: Any) -> Iterator[Any]:
+            yield SimpleNamespace(link=link)
+
+        def grown(run: Any, plane: Any, watching: Any, options: Any, stack: Any) -> Any:
+            return watching, lambda opening: ScriptedControl(script)
+
+        monkeypatch.setattr(runs, "connected", connected)
+        monkeypatch.setattr(runs, "_grown", grown)
+
+    return follow
