@@ -9,6 +9,7 @@ from esper.kasmina.executor.blueprints import FACTORIES, build_seed
 from esper.kasmina.executor.slots.slot import Slot
 from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.leyline import SlotKind
+from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle
 from esper.urza.catalog import Catalog, misfit
 
 
@@ -39,12 +40,15 @@ def test_a_seed_has_the_hosts_type_mode_and_layer_settings(rig):
     assert built.read.bias is None
 
 
-def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_fits(rig):
+def test_every_blueprint_of_the_catalogue_has_a_factory_and_a_default_seed_that_fits(rig, rig_of):
     catalog = Catalog.builtin()
     assert {blueprint.blueprint_id for blueprint in catalog.all()} == set(FACTORIES) | STACK_FACTORIES
     kinds = set()
-    for host in ("mlp", "conv1d", "transformer"):
-        run = rig(host, offers_layers=True)
+    runs = [rig(host, offers_layers=True) for host in ("mlp", "conv1d", "transformer")]
+    attending = CausalTransformer(
+        vocabulary=7, context=8, widths=(6,), dropout=0.0, style=DecoderStyle(size=8, heads=2)
+    )
+    for run in (*runs, rig_of(attending, runs[-1].task)):
         manifest = run.executor.manifest()
         for slot in run.executor._state.slots.values():
             for blueprint in catalog.for_slot(slot.kind):

@@ -20,7 +20,7 @@ from esper.kasmina.executor import ExecutorConfig, SeedExecutor
 from esper.kasmina.executor.pretrained.loader import LOADER, save_grown
 
 transformers = pytest.importorskip("transformers")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 
 WIDTH = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
 TEXT = {"vocab_size": 7, "max_position_embeddings": 32}
