@@ -42,15 +42,21 @@ class Average:
 
     def follow(self, arm: TrainingArm, twin: TrainingArm | None) -> None:
         """Take the shape of the network of now; where a twin took its place, its average too."""
-        if twin is not None and self._twin is None:
-            self._of_twin = copy.deepcopy(self._ema)
-        is_culled = self._twin is not None and _held(arm) == _held(self._twin)
+        if twin is not self._twin:
+            # A new twin is the network as it was before its graft, and so after the last one's end.
+            self._end(arm if twin is None else twin)
+            self._twin, self._of_twin = twin, None if twin is None else copy.deepcopy(self._ema)
         self._reshape(arm)
-        if self._twin is not None and twin is None:
-            if is_culled and _fits(self._ema, self._of_twin):
-                self._ema.load_state_dict(self._of_twin.state_dict())
-            self._of_twin = None
-        self._twin = twin
+
+    def _end(self, network: TrainingArm) -> None:
+        """The twin is gone; the network is what it was, or has kept what the twin was without."""
+        if self._twin is None:
+            self._reshape(network)
+            return
+        is_culled = _held(network) == _held(self._twin)
+        self._reshape(network)
+        if is_culled and _fits(self._ema, self._of_twin):
+            self._ema.load_state_dict(self._of_twin.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Of both."""

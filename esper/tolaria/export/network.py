@@ -56,7 +56,8 @@ def load_network(run_dir: Path, weights: str = LAST) -> Network:
         raise DependencyViolationError("tolaria", "final checkpoint", str(path), "only a finished run can be exported")
     snapshot = Snapshot.from_state(read(path))
     if snapshot.network is None:
-        raise CorruptRecord(f"{path} doesn't say what its network takes: it was written by an earlier version")
+        why = "it takes more than a tensor (save a script's result.model then), or it was written by an earlier version"
+        raise CorruptRecord(f"{path} doesn't say what its network takes: {why}")
     config = config_of(snapshot.settings)
     with _same_factory(config):
         network = shown_network(config, Interface.from_state(snapshot.network))

@@ -21,7 +21,7 @@ from esper.tolaria.loop import compile_watch
 from esper.tolaria.record.events import incident_kind
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.run_dir import RunOptions
-from esper.tolaria.task import prepare as preparation
+from esper.tolaria.task import posed as preparation
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.transformer import Block
 from esper.tolaria.trial import tried_checkpoint, try_host

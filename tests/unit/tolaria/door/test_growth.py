@@ -226,6 +226,35 @@ def test_a_stack_deepens_the_users_model_and_its_average(tmp_path, scripted, is_
         assert same(ema_of_own, ema_of_never)
 
 
+@pytest.mark.parametrize("kill_at", [12, 30])
+def test_an_average_goes_on_with_a_loop_that_is_killed(tmp_path, scripted, kill_at):
+    scripted({4: germination("s1", "stack:blocks", "stack.double"), 16: cull("s1")})
+    averages = []
+
+    def run(name: str, die_at: int | None = None, **options: Any) -> None:
+        model = Deep()
+        ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+        averages.append(ema)
+
+        def averaging(*arguments: Any) -> Tensor:
+            if own.rounds == die_at:
+                raise RuntimeError("killed")
+            loss = one_round(*arguments)
+            ema.update_parameters(model)
+            return loss
+
+        config = {"checkpoint_every_epochs": 1}
+        own = Own(tmp_path / name, model, ema=ema, one_round=averaging, config=config, **options)
+        own.run()
+
+    run("whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        run("killed", die_at=kill_at)
+    run("killed", resume=True)
+    whole, _, resumed = averages
+    assert same(resumed, whole)
+
+
 def test_an_average_follows_a_span_that_is_kept(tmp_path, scripted):
     scripted({4: germination("s1", SPAN), 16: keep("s1")})
     model = Net()
