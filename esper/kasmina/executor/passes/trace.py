@@ -47,6 +47,8 @@ class ForwardTrace:
     repeated: frozenset[str]
     read_elsewhere: frozenset[str] = frozenset()
     """Names of parameters that something else than their own module's call computes with."""
+    passed: tuple[Passed, ...] = ()
+    """What the model itself was called with."""
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(self.visits.values())
@@ -58,13 +60,14 @@ def trace_forward(
     """Runs the model, with its seeds, once in eval mode and records every named submodule's call."""
     visits: dict[str, Visit] = {}
     repeated: set[str] = set()
+    whole: list[tuple[Passed, ...]] = []
 
     def record(path: str, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
         if path in visits:
             repeated.add(path)
         visits[path] = Visit(
             path=path,
-            passed=(*(_passed("", value) for value in arguments), *(_passed(*item) for item in keywords.items())),
+            passed=_all_passed(arguments, keywords),
             order=len(visits),
             input_shape=_shape(arguments[0] if arguments else None),
             output_shape=_shape(output),
@@ -75,13 +78,21 @@ def trace_forward(
         module.register_forward_hook(lambda _, *call, path=path: record(path, *call), with_kwargs=True)
         for path, module in _tappable(model)
     ]
+    handles += [
+        root.register_forward_pre_hook(lambda _, *call: whole.append(_all_passed(*call)), with_kwargs=True)
+        for root in ([] if is_script(model) else [model])
+    ]
     try:
         with side_pass([model, *seeds], key=draw_key("trace"), training=False), torch.no_grad(), _reads(model) as read:
             forward(model, inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return ForwardTrace(visits, frozenset(repeated), frozenset(read))
+    return ForwardTrace(visits, frozenset(repeated), frozenset(read), whole[0] if whole else ())
+
+
+def _all_passed(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Passed, ...]:
+    return (*(_passed("", value) for value in arguments), *(_passed(*item) for item in keywords.items()))
 
 
 def rerun_order(model: nn.Module, inputs: Any, *, forward: Forward = called) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
         for visit in trace
         if visit.output_shape is not None and visit.path not in trace.repeated
     }
-    calls = {visit.path: visit.passed for visit in trace if visit.path not in trace.repeated}
+    calls = {"": trace.passed, **{visit.path: visit.passed for visit in trace if visit.path not in trace.repeated}}
     found_paths = span_paths(model, dims, calls)
     spans = [_unless_read_elsewhere(trace, _span(model, trace, path)) for path in found_paths.paths]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
