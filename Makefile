@@ -1,7 +1,8 @@
-# Thin: each target is one line into tools/. VENV and TORCH_SPEC may be given.
+# Thin: each target is one line into tools/. VENV, TORCH_SPEC and WORKERS may be given.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+WORKERS ?= 2
 
 .PHONY: setup train test check check-native bench drills clean
 
@@ -14,7 +15,7 @@ train: setup ## grow a network on scikit-learn's digits
 	$(VENV)/bin/tolaria-train --data digits --model mlp --hidden 6,6 --run-dir runs/digits --overwrite $(ARGS)
 
 test: setup ## the default suite
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 drills: setup ## the slow drills: kill -9, load, faults
 	$(PY) -m pytest -m "slow and not gpu" $(ARGS)
