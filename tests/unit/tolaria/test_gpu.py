@@ -112,6 +112,7 @@ def test_the_trial_of_a_twin_compares_bits_also_where_the_run_is_free() -> None:
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_no_step_of_a_stack_and_its_twin_waits_for_the_device(
     stack_config: TrainConfig, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_no_step_of_a_seed_and_its_twin_waits_for_the_device(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("amp", ["off", "bf16"])
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_blocks_on_a_gpu_share_their_graphs_and_resume(
     stack_config: TrainConfig, tmp_path: Path, amp: str
 ) -> None:

@@ -442,6 +442,7 @@ def check_foreseen(config: TrainConfig) -> None:
 @pytest.mark.gpu
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("changes", [{"amp": "bf16"}, {"amp": "bf16", "dropout": 0.1}, {}], ids=str)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_on_a_gpu_the_peak_of_compiled_blocks_is_what_was_foreseen(
     on_gpu: TrainConfig, changes: dict[str, Any]
 ) -> None:

@@ -26,8 +26,9 @@ from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run
 
-# Marks an optimiser whose fused kernels take a scaler's verdict on the device; others wait for it in every step.
-SKIPS_BY_KERNEL = "_step_supports_amp_scaling"
+# What torch's optimisers know outside of their state, and lose when they are copied: that fused kernels take a scaler's
+# verdict on the device (others wait for it in every step), and that nobody need look for `capturable`.
+LOST_BY_COPYING = ("_step_supports_amp_scaling", "_warned_capturable_if_run_uncaptured")
 
 
 class TrainingArm:
@@ -134,8 +135,9 @@ class TrainingArm:
         Raises ConfigError by attribute for what can't be copied.
         """
         copied = independent_copy(self)
-        if getattr(self.optimizer, SKIPS_BY_KERNEL, False):  # an optimiser's own copy is without it
-            setattr(copied.optimizer, SKIPS_BY_KERNEL, True)
+        for name in LOST_BY_COPYING:
+            if hasattr(self.optimizer, name):
+                setattr(copied.optimizer, name, getattr(self.optimizer, name))
         copied._follow_weights()
         copied._marks.renew(held(copied.model).marks, lost=self.unkept())
         compile_copy(self.model, copied.model)

@@ -60,8 +60,17 @@ def add_seed_groups(
     for index, parameters in sorted(by_group.items()):
         options = {key: value for key, value in optimizer.param_groups[index].items() if key != "params"}
         optimizer.add_param_group({**options, "params": parameters, SEED_KEY: seed_id, HOST_KEY: index})
+        _begin_state(optimizer, parameters)
         for values in _group_lists(scheduler):
             values.append(values[index])
+
+
+def _begin_state(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """State that the class makes with the optimiser, not at a step: Adagrad, before torch 2.13, makes none later."""
+    if isinstance(optimizer, torch.optim.Adagrad):
+        group = optimizer.param_groups[-1]
+        fresh = torch.optim.Adagrad(parameters, **{name: group[name] for name in optimizer.defaults})
+        optimizer.state.update(fresh.state)
 
 
 def remove_seed_groups(optimizer: torch.optim.Optimizer, scheduler: object, seed_id: str) -> None:

@@ -145,3 +145,13 @@ def test_a_clone_that_takes_the_hosts_place_lost_nothing(rig):
     assert arm.clone().unkept() == arm.unkept() == []
     arm.model.fc1.lock = threading.Lock()
     assert arm.unkept() == arm.clone().unkept() == ["fc1.lock"]
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adam"])
+def test_a_cloned_optimiser_knows_what_its_original_knows_outside_of_its_state(rig, optimizer):
+    arm = rig("mlp", optimizer=optimizer).arm
+    names = {name for name in vars(arm.optimizer) if name.startswith("_") and "hook" not in name}
+    copied = vars(arm.clone().optimizer)
+    kept = {name for name in names if isinstance(vars(arm.optimizer)[name], bool)}
+    assert kept
+    assert {name: copied.get(name) for name in kept} == {name: vars(arm.optimizer)[name] for name in kept}

@@ -263,3 +263,10 @@ def test_a_new_optimiser_has_the_settings_of_the_groups_that_it_stands_beside():
         (0.1, 1e-3 / 3, (0.5, 0.7)),
         (0.0, 0.5 / 3, (0.5, 0.7)),
     ]
+
+
+def test_state_that_an_optimiser_makes_at_its_start_is_made_for_a_seed_too(rig):
+    run = rig("mlp", optimizer="adagrad")
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    seed = run.arm.grafts[0].module
+    assert all(set(run.arm.optimizer.state[parameter]) == {"step", "sum"} for parameter in seed.parameters())
