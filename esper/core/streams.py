@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from esper.core.plain import plain_lines
+
 
 def secure() -> None:
     """Open what was closed on nothing, so that no file gets its number; replace what an encoding lacks by "?"."""
@@ -32,7 +34,7 @@ def say(text: object, stream: TextIO | None = None) -> None:
     """Print a line at once, to standard output if no stream is given; nothing happens if nobody can take it."""
     stream = stream or sys.stdout
     try:
-        print(text, file=stream, flush=True)
+        print(plain_lines(text), file=stream, flush=True)
     except (OSError, ValueError) as error:
         lose(stream, error)
 
