@@ -53,6 +53,7 @@ def handler_of(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler[Any, An
 
 
 def _handler(method: Method, servicer: Servicer, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
+    metrics.begin(method.full_name)
     answer = getattr(servicer, method.attribute)
     is_endless = method.attribute in servicer.endless
     wrap = _streaming(method, answer, gate, is_endless) if method.responses_stream else _single(method, answer, gate)
