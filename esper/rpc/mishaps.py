@@ -6,7 +6,6 @@ import logging
 from typing import NamedTuple
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import EsperError
 from esper.core.flood import Flood
 
 log = logging.getLogger("esper.rpc")
@@ -24,7 +23,7 @@ class Mishaps:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._flood: Flood[_Kind] = Flood(clock, _tell_held, window_s=WINDOW_S, told_singly=1)
 
-    def unparsable(self, method: str, peer: str, error: EsperError) -> None:
+    def unparsable(self, method: str, peer: str, error: object) -> None:
         """A request whose bytes are no message."""
         if self._flood.admits(_Kind(method, "unparsable requests")):
             log.warning("%s from %s refused: %s", method, peer, error)

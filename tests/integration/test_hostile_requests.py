@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -232,6 +233,27 @@ def _unexpected(method: str) -> float:
 def test_bytes_that_are_no_message_are_an_invalid_argument(plane: Plane, name: str) -> None:
     for raw in (b"\xff" * 40, b"\x0a\xff", b"\x08"):
         assert plane.call(METHODS[name], [raw]) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+FOREIGN = [
+    ("grpc.health.v1.Health", "Check", False, False),
+    ("grpc.health.v1.Health", "Watch", False, True),
+    ("grpc.reflection.v1alpha.ServerReflection", "ServerReflectionInfo", True, True),
+]
+
+
+@pytest.mark.parametrize(("service", "name", "sends", "gets"), FOREIGN, ids=[name for _, name, *_ in FOREIGN])
+def test_the_same_holds_for_the_services_that_come_with_grpc(
+    plane: Plane, service: str, name: str, sends: bool, gets: bool
+) -> None:
+    foreign = Method(
+        service=service, name=name, request=Empty, response=Empty, requests_stream=sends, responses_stream=gets
+    )
+    before = len(plane.log.lines)
+    for _ in range(20):
+        assert plane.call(foreign, [b"\xff" * 8]) is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(plane.log.lines) == before + 1
+    assert plane.call(foreign, [b""]) in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def test_a_flood_of_them_is_a_line_for_each_method(plane: Plane) -> None:
