@@ -7,12 +7,13 @@ otherwise, as on a full disk, is told once on the other one.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO
 
-from esper.core.plain import plain_lines
+from esper.core.plain import PlainFormatter, plain_lines
 
 
 def secure() -> None:
@@ -28,6 +29,8 @@ def secure() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
+    if logging.lastResort is not None:  # where no handler was set up
+        logging.lastResort.setFormatter(PlainFormatter())
 
 
 def say(text: object, stream: TextIO | None = None) -> None:
