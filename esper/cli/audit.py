@@ -17,6 +17,7 @@ from esper.core.clock import SYSTEM_CLOCK, nanoseconds
 from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
 from esper.core.keys import Keyring
+from esper.core.plain import plain
 from esper.core.signing import Verifier, open_payload
 from esper.kasmina.control.command_rows import GIVEN_UP, payload_digest
 from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunSpec, RegistryReset, SignedCommand
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     for row, faults in verified(rows, keyring):
         failed += bool(faults)
         verdict = f"FAILED {'; '.join(faults)}" if faults else f"ok     {_told(row)}"
-        print(f"{row.seq:6} {row.run_id} {row.command_id} {verdict}")
+        print(plain(f"{row.seq:6} {row.run_id} {row.command_id} {verdict}"))
     missing = missing_rows(rows, last_seq)
     if missing:
         print(f"rows missing from the ledger: {', '.join(map(str, missing))}")

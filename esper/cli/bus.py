@@ -12,6 +12,7 @@ from esper.cli.databases import find
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import utc_text
 from esper.core.enums import short_name
+from esper.core.plain import plain
 from esper.leyline import BusEnvelope, BusLane
 from esper.oona.dead_letters import DeadLetter, read
 
@@ -28,7 +29,7 @@ def register(verbs: Verbs) -> None:
 def run_dead_letters(arguments: argparse.Namespace) -> int:
     letters = read(find(arguments.place, DATABASE))
     for letter in letters:
-        print(_line(letter))
+        print(plain(_line(letter)))
         if arguments.payload:
             print(_payload(letter.envelope))
     print(f"{len(letters)} dead letters")

@@ -22,6 +22,7 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError
 from esper.core.keys import load_keyring
+from esper.core.plain import plain
 
 PACKAGES = ("torch", "protobuf", "grpcio", "grpcio-health-checking", "grpcio-reflection", "opentelemetry-sdk")
 MIN_PYTHON = (3, 11)
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([{**asdict(finding), "level": finding.level.value} for finding in found], indent=2))
     else:
         for finding in found:
-            print(f"{finding.level.value:8} {finding.subject:22} {finding.detail}")
+            print(plain(f"{finding.level.value:8} {finding.subject:22} {finding.detail}"))
     return 1 if any(finding.level is Level.PROBLEM for finding in found) else 0
 
 

@@ -16,6 +16,7 @@ from esper.cli import audit, bus, doctor, export, keys, ledger, sign, status, wa
 from esper.cli.usage import Parser, UsageError
 from esper.core import streams
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
+from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
 GROUPS = (status, export, sign, keys, audit, ledger, wal, bus, doctor)
@@ -47,14 +48,14 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         arguments = parser().parse_strictly([word for word in given if word != FLAG])
         code: int = arguments.run(arguments)
     except (UsageError, EsperError) as error:
-        streams.say(f"esper: {error}", sys.stderr)
+        streams.say(plain(f"esper: {error}"), sys.stderr)
         return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return 1  # the reader of our output went away, e.g. `| head`
     except OSError as error:
-        streams.say(f"esper: {error}", sys.stderr)
+        streams.say(plain(f"esper: {error}"), sys.stderr)
         return 1
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if FLAG in given:

@@ -11,6 +11,7 @@ from typing import Any
 from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
+from esper.core.plain import plain
 from esper.leyline import SeedStage
 from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.growth_reason import in_words
@@ -25,7 +26,7 @@ def register(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     found = read(arguments.run_dir)
-    print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(map(plain, lines(found))))
     return 0
 
 

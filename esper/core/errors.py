@@ -3,6 +3,7 @@
 EsperError
   ConfigError                    names the key, the value, and what to do
   ContractError                  a message lacks or misuses a field; carries every violation
+    UnparsableMessage            bytes that are no such message
     InvalidAnswer                it came from a peer, as the answer to a call
   DependencyViolationError       an id, blueprint, artefact or run is missing: no substitute is made
     KernelsNotBuilt              the compiled operators are absent
@@ -50,6 +51,10 @@ class ContractError(EsperError):
         super().__init__(f"{message_type}: {'; '.join(violations)}")
         self.message_type = message_type
         self.violations = tuple(violations)
+
+
+class UnparsableMessage(ContractError):
+    """What arrived is no serialized message of the type that was expected."""
 
 
 class InvalidAnswer(ContractError):

@@ -7,10 +7,13 @@ otherwise, as on a full disk, is told once on the other one.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from contextlib import suppress
 from typing import TextIO
+
+from esper.core.plain import PlainFormatter, plain_lines
 
 
 def secure() -> None:
@@ -26,13 +29,15 @@ def secure() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
+    if logging.lastResort is not None:  # where no handler was set up
+        logging.lastResort.setFormatter(PlainFormatter())
 
 
 def say(text: object, stream: TextIO | None = None) -> None:
     """Print a line at once, to standard output if no stream is given; nothing happens if nobody can take it."""
     stream = stream or sys.stdout
     try:
-        print(text, file=stream, flush=True)
+        print(plain_lines(text), file=stream, flush=True)
     except (OSError, ValueError) as error:
         lose(stream, error)
 

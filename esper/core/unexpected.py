@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import traceback
 
+from esper.core.plain import plain
+
 FLAG = "--traceback"
 
 
@@ -14,7 +16,7 @@ def unexpected(error: Exception) -> str:
     """What it is, where it was raised, and how to see more."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     first_line = (str(error).splitlines() or [""])[0]
-    return (
+    return plain(
         f"unexpected {type(error).__name__}: {first_line} "
         f"({place.filename}:{place.lineno}, in {place.name}; {FLAG} shows more)"
     )

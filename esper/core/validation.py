@@ -12,12 +12,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from esper.core.clock import NS_PER_S
 from esper.core.errors import ContractError
 from esper.core.field_rules import MAX_ALPHA_ENTRIES, RANGES, RULES, Rule
 from esper.core.required_fields import REQUIRED
+
+# What a database's column and 64 bits of nanoseconds hold. Seeds are bit patterns, never stored or added to.
+MAX_INTEGER = 2**63 - 1
+MAX_SECONDS = MAX_INTEGER // NS_PER_S - 1
+_UNSIGNED_64 = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64)
 
 _Check = Callable[[Any], bool]
 _Look = Callable[[Any, list[str]], None]
@@ -55,6 +61,7 @@ class _Plan:
     required: tuple[tuple[str, _Check], ...]
     rules: tuple[Rule, ...]
     ranges: tuple[tuple[str, bool, float, float], ...]
+    integers: tuple[tuple[str, bool], ...]
     enums: tuple[tuple[str, bool, frozenset[int]], ...]
     children: tuple[tuple[str, bool], ...]
     check: _Look | None
@@ -69,6 +76,9 @@ def _plan(descriptor: Descriptor) -> _Plan:
         ranges=tuple(
             (f.name, f.is_repeated, *RANGES[f"{name}.{f.name}"]) for f in fields if f"{name}.{f.name}" in RANGES
         ),
+        integers=tuple(
+            (f.name, f.is_repeated) for f in fields if f.type in _UNSIGNED_64 and not f.name.endswith("seed")
+        ),
         enums=tuple(
             (f.name, f.is_repeated, frozenset(f.enum_type.values_by_number)) for f in fields if f.enum_type is not None
         ),
@@ -82,6 +92,7 @@ def _look(message: Any, found: list[str]) -> None:
     plan = _plan(message.DESCRIPTOR)
     _look_at_presence(plan, message, found)
     _look_at_values(plan, message, found)
+    _look_at_integers(plan, message, found)
     if plan.check is not None:
         plan.check(message, found)
     for name, is_repeated in plan.children:
@@ -120,6 +131,13 @@ def _look_at_values(plan: _Plan, message: Any, found: list[str]) -> None:
                 found.append(f"{name} has the unknown value {number}")
 
 
+def _look_at_integers(plan: _Plan, message: Any, found: list[str]) -> None:
+    for name, is_repeated in plan.integers:
+        for number in getattr(message, name) if is_repeated else (getattr(message, name),):
+            if number > MAX_INTEGER:
+                found.append(f"{name} is {number}, expected at most {MAX_INTEGER}")
+
+
 def is_present(message: Any, path: str) -> bool:
     """Whether a field, an oneof or a dotted path holds something: a zero enum or an empty text is nothing."""
     return _presence(message.DESCRIPTOR, path)(message)
@@ -147,9 +165,11 @@ def _look_at_blend(blend: Any, found: list[str]) -> None:
         found.append(f"share_min is {blend.share_min:g}, above share_max {blend.share_max:g}")
 
 
-def _nanos_within(allowed: range) -> _Look:
+def _time_with(nanos: range) -> _Look:
     def look(moment: Any, found: list[str]) -> None:
-        if moment.nanos not in allowed:
+        if abs(moment.seconds) > MAX_SECONDS:
+            found.append(f"seconds is {moment.seconds}, expected {-MAX_SECONDS} to {MAX_SECONDS}")
+        if moment.nanos not in nanos:
             found.append(f"nanos is {moment.nanos}, expected less than a second")
 
     return look
@@ -157,8 +177,8 @@ def _nanos_within(allowed: range) -> _Look:
 
 _CHECKS: Mapping[str, _Look] = {
     "esper.leyline.v1.BlendConfig": _look_at_blend,
-    "google.protobuf.Timestamp": _nanos_within(range(1_000_000_000)),
-    "google.protobuf.Duration": _nanos_within(range(-999_999_999, 1_000_000_000)),
+    "google.protobuf.Timestamp": _time_with(range(1_000_000_000)),
+    "google.protobuf.Duration": _time_with(range(-999_999_999, 1_000_000_000)),
 }
 
 

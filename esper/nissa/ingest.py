@@ -29,7 +29,7 @@ from esper.nissa import metrics
 from esper.nissa.alerts import Alerts, Change
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
-from esper.oona.envelope import check, span_attributes
+from esper.oona.envelope import check, check_kept, span_attributes
 
 log = logging.getLogger("esper.nissa")
 GROUP = "nissa"
@@ -66,20 +66,23 @@ class Ingestor:
             seen = await bus.last_sequence()
             envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)
             for envelope in envelopes:
-                self.take(envelope)
+                self.take(envelope, is_vouched_for=bus.vouches)
             if envelopes:
                 await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
             else:
                 await bus.wait(seen, WAIT_S)
 
-    def take(self, envelope: BusEnvelope) -> None:
+    def take(self, envelope: BusEnvelope, *, is_vouched_for: bool = False) -> None:
         """Take one envelope. One that can't be believed is counted and left: trying again would not help."""
         taker = self._takers.get(envelope.payload_type)
         if taker is None:
             return
         began = time.perf_counter()
         try:
-            check(self._keyring, envelope)
+            if is_vouched_for:
+                check_kept(self._keyring, envelope)
+            else:
+                check(self._keyring, envelope, self._clock.now_ns())
             taker(envelope)
         except (EsperError, DecodeError) as error:
             metrics.REFUSED.inc()

@@ -27,6 +27,9 @@ EVENTS = (ALERT_RAISED, ALERT_CLEARED)
 
 PACKETS = Counter("esper_telemetry_packets_total", "Telemetry packets taken.", ["source", "priority"])
 TELEMETRY_EVENTS = Counter("esper_telemetry_events_total", "Events in telemetry.", ["source", "event", "level"])
+# An alert waits for these: their series begin at 0, so that the first event is a rise.
+for _source in ("kasmina", "tamiyo", "tolaria", "weatherlight"):
+    TELEMETRY_EVENTS.labels(_source, "command_rejected", "critical")
 FIELD_REPORTS = Counter("esper_field_reports_total", "Field reports taken.", ["outcome"])
 INGEST_LATENCY = Histogram(
     "nissa_ingest_latency_ms",

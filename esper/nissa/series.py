@@ -1,7 +1,7 @@
 """The latest value of every metric, as Prometheus scrapes it.
 
-Names keep their words: dots become underscores. Values of metrics named `..._total` are the source's own running
-totals, so they are exposed as counters; everything else is a gauge. The number of series is bounded.
+Names keep their words: dots become underscores. Values of metrics that are then named `..._total` are the source's own
+running totals, so they are exposed as counters; everything else is a gauge. The number of series is bounded.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class LatestValues(Collector):
             families.setdefault(name, []).append((dict(labels), value))
         for name, series in families.items():
             keys = sorted({key for labels, _ in series for key in labels})
-            make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family = make(prometheus_name(name), f"Latest value of {name}.", labels=keys)
+            exposed = prometheus_name(name)
+            make = CounterMetricFamily if exposed.endswith("_total") else GaugeMetricFamily
+            family = make(exposed, f"Latest value of {name}.", labels=keys)
             for found, value in series:
                 family.add_metric([found.get(key, "") for key in keys], value)
             yield family

@@ -51,6 +51,9 @@ class Stored:
 class Bus(Protocol):
     """A durable log with consumer groups."""
 
+    vouches: bool
+    """Whether only checked envelopes can be in it: a file of our own vouches for them, a shared server doesn't."""
+
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
         """Store envelopes that were checked; returns once they are durable. A known id has its first position."""
 

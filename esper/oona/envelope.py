@@ -17,6 +17,7 @@ from esper.core.validation import require_valid
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, RejectionReason, TelemetryPacket, TraceContext
 
 _LABEL = b"ESPER-BUS-V1\n"
+_BEFORE_ANY_END_NS = 0
 
 
 def seal(
@@ -48,14 +49,26 @@ def seal(
     return envelope
 
 
-def check(keyring: Keyring, envelope: BusEnvelope) -> None:
-    """Raise unless the envelope is complete and signed by a key that was accepted when it was made."""
+def check(keyring: Keyring, envelope: BusEnvelope, now_ns: int) -> None:
+    """Raise unless the envelope is complete and signed by a key that is accepted now.
+
+    When it says that it was made doesn't count: whoever has a key that was revoked writes any time.
+    """
+    _check(keyring, envelope, now_ns)
+
+
+def check_kept(keyring: Keyring, envelope: BusEnvelope) -> None:
+    """The same for an envelope that was checked when it arrived: its key may have ended since."""
+    _check(keyring, envelope, _BEFORE_ANY_END_NS)
+
+
+def _check(keyring: Keyring, envelope: BusEnvelope, at_ns: int) -> None:
     require_valid(envelope)
-    key = keyring.key(envelope.key_id, nanoseconds(envelope.time))
+    key = keyring.key(envelope.key_id, at_ns)
     expected = _signature(key or b"unknown key", envelope)
     if not hmac.compare_digest(expected.encode(), envelope.signature.encode()) or key is None:
         reason = RejectionReason.REJECTION_REASON_INVALID_SIGNATURE
-        raise InvalidSignature(reason, f"envelope {envelope.event_id!r}: unknown key or wrong signature")
+        raise InvalidSignature(reason, f"envelope {envelope.event_id!r}: unknown or ended key, or wrong signature")
 
 
 def span_attributes(operation: str, packet: TelemetryPacket) -> dict[str, str]:

@@ -26,6 +26,8 @@ RETRY_AFTER_S = 1.0
 class SqliteLog:
     """A bus in one file."""
 
+    vouches = True
+
     def __init__(self, path: Path, clock: Clock, config: BusConfig | None = None) -> None:
         self._clock = clock
         self._config = config or BusConfig()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError, WatchError
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
@@ -27,9 +27,13 @@ MAX_TRIMMED = 10_000
 POLL_S = 0.1
 NS_PER_MS = 1_000_000
 
+_Entry = tuple[bytes, dict[bytes, bytes]]
+
 
 class RedisBus:
     """A bus on one Redis server."""
+
+    vouches = False
 
     def __init__(self, client: Any, config: BusConfig | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
         self._redis = client
@@ -123,34 +127,52 @@ class RedisBus:
     def _lease_ms(self) -> int:
         return round(self._config.lease_s * 1e3)
 
+    @property
+    def _place_ttl_s(self) -> int:
+        return max(1, round(self._config.retention_s * 2))
+
     def _now_ms(self) -> int:
         return self._clock.now_ns() // NS_PER_MS
 
     async def _append(self, envelope: BusEnvelope) -> Stored:
-        """Entry first, then its id: after a crash in between the entry may come twice, but never not at all."""
-        known = await self._redis.get(_place_key(envelope.event_id))
+        """Position, entry and id in one transaction; another publisher may come in between, then once more."""
+        while True:
+            with contextlib.suppress(WatchError):
+                async with self._redis.pipeline(transaction=True) as pipe:
+                    return await self._append_in(pipe, envelope)
+
+    async def _append_in(self, pipe: Any, envelope: BusEnvelope) -> Stored:
+        key, place_key = _key(envelope), _place_key(envelope.event_id)
+        await pipe.watch(COUNTER, place_key)
+        counted, known = await pipe.mget(COUNTER, place_key)
         if known is not None:
             return Stored(_sequence(known.rpartition(b"|")[2]), is_new=False)
-        key = _key(envelope)
-        if envelope.lane != BusLane.BUS_LANE_EMERGENCY and await self._redis.xlen(key) >= self._config.max_lane_entries:
+        length, last = await _extent(pipe, key)
+        if envelope.lane != BusLane.BUS_LANE_EMERGENCY and length >= self._config.max_lane_entries:
             raise BackPressure(f"{key} holds {self._config.max_lane_entries} envelopes, as many as it takes", 1.0)
-        fields = {b"e": envelope.SerializeToString(), b"ms": self._now_ms()}
-        entry = await self._add(key, fields)
-        ttl_s = round(self._config.retention_s * 2)
-        await self._redis.set(_place_key(envelope.event_id), key.encode() + b"|" + entry, ex=ttl_s)
-        return Stored(_sequence(entry), is_new=True)
+        sequence = max(int(counted or 0), last) + 1
+        entry = f"{sequence}-0"
+        pipe.multi()
+        pipe.set(COUNTER, sequence)
+        pipe.xadd(key, {b"e": envelope.SerializeToString(), b"ms": self._now_ms()}, id=entry)
+        pipe.set(place_key, f"{key}|{entry}", ex=self._place_ttl_s)
+        await pipe.execute()
+        return Stored(sequence, is_new=True)
 
-    async def _add(self, key: str, fields: dict[bytes, Any]) -> bytes:
-        """Add an entry under the next position; another publisher may have overtaken it, then under the next."""
-        while True:
-            sequence = await self._redis.incr(COUNTER)
-            try:
-                added: bytes = await self._redis.xadd(key, fields, id=f"{sequence}-0")
-            except ResponseError as error:
-                if "equal or smaller" not in str(error):
-                    raise
+    async def _only(self, key: str, group: str, entries: list[_Entry]) -> list[_Entry]:
+        """Without the duplicates of what stands at another place: a consumer could acknowledge only that one.
+
+        They come from publishers that were killed between entry and id. An entry without an id gets it here.
+        """
+        kept = []
+        for entry, fields in entries:
+            place_key, place = _place_key(_envelope(entry, fields).event_id), key.encode() + b"|" + entry
+            await self._redis.set(place_key, place, nx=True, ex=self._place_ttl_s)
+            if await self._redis.get(place_key) == place:
+                kept.append((entry, fields))
             else:
-                return added
+                await self._redis.xack(key, group, entry)
+        return kept
 
     async def _require_group(self, key: str, group: str) -> None:
         if (key, group) in self._groups:
@@ -168,21 +190,26 @@ class RedisBus:
             return []
         _, entries, *_ = await self._redis.xautoclaim(key, group, consumer, self._lease_ms, count=limit)
         found = []
-        for entry, fields in entries:
+        for entry, fields in await self._only(key, group, entries):
             (state,) = await self._redis.xpending_range(key, group, entry, entry, 1)
             if state["times_delivered"] > self._config.max_deliveries:
-                await self._redis.xadd(DEAD, {b"e": _envelope(entry, fields).SerializeToString()}, maxlen=MAX_DEAD)
-                await self._redis.xack(key, group, entry)
+                await self._put_aside(key, group, entry, fields)
             else:
                 found.append(_envelope(entry, fields, state["times_delivered"]))
         return found
+
+    async def _put_aside(self, key: str, group: str, entry: bytes, fields: dict[bytes, bytes]) -> None:
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xadd(DEAD, {b"e": _envelope(entry, fields).SerializeToString()}, maxlen=MAX_DEAD)
+            pipe.xack(key, group, entry)
+            await pipe.execute()
 
     async def _read_new(self, key: str, group: str, consumer: str, limit: int) -> list[BusEnvelope]:
         if limit <= 0:
             return []
         answer = await self._redis.xreadgroup(group, consumer, {key: ">"}, count=limit)
         entries = [entry for _, entries in answer or () for entry in entries]
-        return [_envelope(entry, fields, 1) for entry, fields in entries]
+        return [_envelope(entry, fields, 1) for entry, fields in await self._only(key, group, entries)]
 
     async def _set_idle(self, key: str, group: str, consumer: str, entries: list[bytes], idle_ms: int) -> None:
         await self._redis.xclaim(key, group, consumer, 0, entries, idle=idle_ms, justid=True)
@@ -224,6 +251,14 @@ async def _reached(what: str) -> AsyncIterator[None]:
         yield
     except RedisError as error:
         raise ServiceUnavailable("oona", "bus", "redis", f"{what} failed: {error}; see that Redis runs") from error
+
+
+async def _extent(pipe: Any, key: str) -> tuple[int, int]:
+    """How many entries a stream has, and the last position that it ever gave."""
+    if not await pipe.exists(key):
+        return 0, 0
+    found = await pipe.xinfo_stream(key)
+    return found["length"], _sequence(found["last-generated-id"])
 
 
 def _keys(lane: BusLane) -> tuple[str, str]:

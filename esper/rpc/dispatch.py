@@ -1,13 +1,12 @@
 """From a servicer's methods to grpc handlers.
 
-Around each call: deadline, limit of calls in flight, span, validation, error mapping, drain. Single requests arrive
-validated, unless they are signed envelopes, which their verifier judges; messages of a stream arrive unjudged.
+Around each call: deadline, limit of calls in flight, span, parsing, validation, error mapping, drain. Single requests
+arrive validated, unless they are signed envelopes, which their verifier judges; messages of a stream arrive unjudged.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,17 +16,18 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError, ServiceUnavailable
+from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError, ServiceUnavailable, UnparsableMessage
 from esper.core.validation import require_valid
 from esper.leyline import SignedCommand
 from esper.rpc import metrics
 from esper.rpc.bases import Servicer
 from esper.rpc.call import Call
 from esper.rpc.contract import Method, methods
+from esper.rpc.mishaps import Mishaps
+from esper.rpc.parse import parsed, parsed_each
 from esper.rpc.status import DETAILS_KEY, code_of, to_status
 from esper.rpc.tracing import record_status, server_span
 
-log = logging.getLogger("esper.rpc")
 RETRY_AFTER_S = 0.1
 Context = grpc.aio.ServicerContext
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class Gate:
     deadline_s: float
     in_flight: int = 0
     draining: asyncio.Event = field(default_factory=asyncio.Event)
+    mishaps: Mishaps = field(default_factory=Mishaps)
 
 
 def handler_of(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler[Any, Any]:
@@ -52,23 +53,21 @@ def handler_of(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler[Any, An
 
 
 def _handler(method: Method, servicer: Servicer, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
+    metrics.begin(method.full_name)
     answer = getattr(servicer, method.attribute)
     is_endless = method.attribute in servicer.endless
     wrap = _streaming(method, answer, gate, is_endless) if method.responses_stream else _single(method, answer, gate)
     make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(grpc, f"{method.shape}_rpc_method_handler")
-    return make(
-        wrap,
-        request_deserializer=method.request.FromString,
-        response_serializer=method.response.SerializeToString,
-    )
+    # No deserializer: what fails in grpc's hands is UNKNOWN to the caller and a traceback to us.
+    return make(wrap, response_serializer=method.response.SerializeToString)
 
 
 def _single(method: Method, answer: Callable[[Any, Call], Awaitable[Any]], gate: Gate) -> Callable[..., Any]:
     """One response."""
 
-    async def handle(request: Any, context: Context[Any, Any]) -> Any:
+    async def handle(raw: Any, context: Context[Any, Any]) -> Any:
         async with _answering(method, context, gate) as call:
-            return await answer(_checked(method, request, gate), call)
+            return await answer(_request(method, raw, gate), call)
 
     return handle
 
@@ -78,9 +77,9 @@ def _streaming(
 ) -> Callable[..., Any]:
     """Any number of responses. A drain cuts streams that are endless, or that wait for a request."""
 
-    async def handle(request: Any, context: Context[Any, Any]) -> None:
+    async def handle(raw: Any, context: Context[Any, Any]) -> None:
         async with _answering(method, context, gate) as call:
-            responses = answer(_checked(method, request, gate), call)
+            responses = answer(_request(method, raw, gate), call)
             if is_endless:
                 responses = until_set(responses, gate.draining)
             async for response in responses:
@@ -91,10 +90,11 @@ def _streaming(
     return handle
 
 
-def _checked(method: Method, request: Any, gate: Gate) -> Any:
+def _request(method: Method, raw: Any, gate: Gate) -> Any:
     """The request, proven valid. Streams are judged message by message and signed envelopes by their verifier."""
     if method.requests_stream:
-        return until_set(request, gate.draining)
+        return parsed_each(method.request, until_set(raw, gate.draining))
+    request = parsed(method.request, raw)
     if not _is_signed(request):
         require_valid(request)
     return request
@@ -133,7 +133,7 @@ async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> 
             record_status(span, code)
             metrics.CALL_SECONDS.labels(method.full_name, code.name).observe(time.perf_counter() - began)
     if failure is not None:
-        await _abort(context, method, failure)
+        await _abort(context, method, failure, gate.mishaps)
 
 
 def _limit_s(method: Method, brought_s: float | None, gate: Gate) -> float:
@@ -148,14 +148,23 @@ def _code(failure: Exception) -> grpc.StatusCode:
     return code_of(failure) if isinstance(failure, EsperError) else grpc.StatusCode.INTERNAL
 
 
-async def _abort(context: Context[Any, Any], method: Method, failure: Exception) -> None:
+async def _abort(context: Context[Any, Any], method: Method, failure: Exception, mishaps: Mishaps) -> None:
     """End the call with the status of the failure. One from outside the tree is our bug: logged here, silent there."""
+    code, message = grpc.StatusCode.INTERNAL, "internal error; the server's log has it"
+    details: tuple[tuple[str, bytes], ...] = ()
     if isinstance(failure, EsperError):
         status = to_status(failure)
-        await context.abort(code_of(failure), status.message, ((DETAILS_KEY, status.SerializeToString()),))
-    metrics.UNEXPECTED_ERRORS.labels(method.full_name).inc()
-    log.error("%s failed unexpectedly", method.full_name, exc_info=failure)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has it")
+        code, message, details = code_of(failure), status.message, ((DETAILS_KEY, status.SerializeToString()),)
+        if isinstance(failure, UnparsableMessage):
+            mishaps.unparsable(method.full_name, context.peer(), failure)
+    else:
+        metrics.UNEXPECTED_ERRORS.labels(method.full_name).inc()
+        mishaps.unexpected(method.full_name, failure)
+    try:
+        await context.abort(code, message, details)
+    except grpc.aio.InternalError as error:
+        # The caller has gone; grpc would write a traceback for each that does.
+        raise asyncio.CancelledError from error
 
 
 @asynccontextmanager

@@ -22,3 +22,9 @@ LOOP_LAG_SECONDS = Gauge("rpc_server_loop_lag_seconds", "How late the event loop
 UNEXPECTED_ERRORS = Counter(
     "rpc_server_unexpected_errors_total", "Calls that ended with an error outside the error tree.", ["method"]
 )
+
+
+def begin(method: str) -> None:
+    """Let a served method's counters begin at 0: one that appeared with its first event would hide it."""
+    for counter in (CALLS_REFUSED, CALLS_WITHOUT_DEADLINE, UNEXPECTED_ERRORS):
+        counter.labels(method)

@@ -24,6 +24,7 @@ from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring, load_keyring
+from esper.core.plain import PlainFormatter, plain
 from esper.core.streams import say
 from esper.leyline import HealthStatus
 from esper.rpc import metrics
@@ -86,9 +87,9 @@ def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, confi
 def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_type: type[C]) -> int:
     try:
         process, config = read_settings(name, config_type, sys.argv[1:] if argv is None else argv, os.environ)
-        logging.basicConfig(
-            level=process.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(level=process.log_level.upper(), handlers=[handler])
         asyncio.run(_serve(name, build, process, config))
     except ConfigError as error:
         return _fail(name, error, EXIT_CONFIG)
@@ -103,7 +104,7 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
 
 
 def _fail(name: str, error: object, code: int) -> int:
-    say(f"esper-{name}: {error}", sys.stderr)
+    say(plain(f"esper-{name}: {error}"), sys.stderr)
     return code
 
 

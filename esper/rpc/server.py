@@ -21,6 +21,7 @@ from esper.rpc.bases import Servicer
 from esper.rpc.contract import SERVICES
 from esper.rpc.dispatch import Gate, handler_of
 from esper.rpc.endpoint import Endpoint
+from esper.rpc.foreign import ParseInterceptor
 
 MIB = 1024 * 1024
 
@@ -90,7 +91,7 @@ async def start(config: ServerConfig, servicers: Sequence[Servicer]) -> Server:
         raise ConfigError("listen", config.listen, "beyond loopback TLS is needed: give tls_cert and tls_key")
     await claim(endpoint)
     gate = Gate(max_in_flight=config.max_in_flight, deadline_s=config.deadline_s)
-    raw = grpc.aio.server(options=_options(config))
+    raw = grpc.aio.server(options=_options(config), interceptors=[ParseInterceptor(gate.mishaps)])
     raw.add_generic_rpc_handlers(tuple(handler_of(servicer, gate) for servicer in servicers))
     names = [SERVICES[servicer.service].full_name for servicer in servicers]
     server = Server(raw, _bind(raw, endpoint, config), config, gate)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 from esper.core.config import described, load
 from esper.core.nearest import nearest
+from esper.core.plain import plain
 from esper.rpc.server import ServerConfig
 
 C = TypeVar("C")
@@ -70,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         return known
 
     def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; --help shows what there is", file=sys.stderr)
+        print(plain(f"{self.prog}: {message}; --help shows what there is"), file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import grpc
@@ -22,8 +23,11 @@ from esper.leyline import RejectionReason
 
 DOMAIN = "esper"
 DETAILS_KEY = "grpc-status-details-bin"
-# Trailing metadata may hold 8 KiB in all.
-MAX_TEXT_CHARS = 1024
+# Clients take 8 KiB of trailing metadata in all, as it is encoded: the message percent by percent, and again in the
+# details, which go as base64 with the fields.
+MAX_MESSAGE_BYTES = 1024
+MAX_FIELDS_BYTES = 3072
+MAX_FIELD_BYTES = 1024
 Code = grpc.StatusCode
 
 
@@ -41,6 +45,7 @@ _COMMAND = ("reason", "detail", "command_id")
 TABLE: dict[type[errors.EsperError], Row] = {
     errors.ConfigError: Row(Code.FAILED_PRECONDITION, ("key", "value", "remedy")),
     errors.ContractError: Row(Code.INVALID_ARGUMENT, ("message_type", "violations")),
+    errors.UnparsableMessage: Row(Code.INVALID_ARGUMENT, ("message_type", "violations")),
     errors.InvalidAnswer: Row(Code.INTERNAL, ("message_type", "violations")),
     errors.DependencyViolationError: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
     errors.KernelsNotBuilt: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
@@ -105,12 +110,15 @@ def code_of(error: errors.EsperError) -> grpc.StatusCode:
 
 def to_status(error: errors.EsperError) -> Status:
     """The error as google.rpc.Status: code, message and ErrorInfo."""
-    fields = {name: _encode(name, getattr(error, name)) for name in TABLE[type(error)].fields}
+    names = TABLE[type(error)].fields
+    limit_bytes = min(MAX_FIELD_BYTES, MAX_FIELDS_BYTES // max(1, len(names)))
+    fields = {name: _cut(_encode(name, getattr(error, name)), limit_bytes, _utf8_bytes) for name in names}
     reason = fields.get("reason", type(error).__name__)
     info = ErrorInfo(domain=DOMAIN, reason=reason, metadata={"error": type(error).__name__, **fields})
     packed = AnyMessage()
     packed.Pack(info)
-    return Status(code=code_of(error).value[0], message=_message(error)[:MAX_TEXT_CHARS], details=[packed])
+    message = _cut(_message(error), MAX_MESSAGE_BYTES, _percent_bytes)
+    return Status(code=code_of(error).value[0], message=message, details=[packed])
 
 
 def _message(error: errors.EsperError) -> str:
@@ -122,10 +130,27 @@ def _message(error: errors.EsperError) -> str:
 
 def _encode(name: str, value: Any) -> str:
     if name == "violations":
-        return "\n".join(value)[:MAX_TEXT_CHARS]
+        return "\n".join(value)
     if name == "reason":
         return RejectionReason.Name(value)
-    return str(value)[:MAX_TEXT_CHARS]
+    return str(value)
+
+
+def _cut(text: str, limit_bytes: int, size_bytes: Callable[[str], int]) -> str:
+    """The characters at the front that fit, once encoded; what no encoding can say becomes a question mark."""
+    # No character takes less than a byte.
+    sayable = text[:limit_bytes].encode(errors="replace").decode()
+    ends = accumulate(size_bytes(character) for character in sayable)
+    return sayable[: sum(end <= limit_bytes for end in ends)]
+
+
+def _utf8_bytes(character: str) -> int:
+    return len(character.encode())
+
+
+def _percent_bytes(character: str) -> int:
+    """Size in grpc-message."""
+    return 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
 
 
 def from_rpc_error(error: grpc.RpcError, service: str = "", timeout_s: float = 0.0) -> errors.EsperError:

@@ -27,6 +27,7 @@ from esper.core import streams
 from esper.core.config import Loaded, described, load
 from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, UnwritableStorage
 from esper.core.files import UNWRITABLE
+from esper.core.plain import plain
 from esper.core.streams import say
 from esper.core.unexpected import FLAG, unexpected
 from esper.leyline import TaskType
@@ -86,7 +87,7 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
 
 
 def _fail(error: object, code: int) -> int:
-    say(f"tolaria-train: {error}", sys.stderr)
+    say(plain(f"tolaria-train: {error}"), sys.stderr)
     return code
 
 

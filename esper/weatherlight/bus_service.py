@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from esper.core.clock import Clock
 from esper.core.errors import ContractError
 from esper.core.keys import Keyring
 from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
@@ -24,15 +25,16 @@ REDELIVERY_S = 0.5
 class BusService(BusServicer):
     """Serves one bus."""
 
-    def __init__(self, bus: Bus, router: Router, keyring: Keyring) -> None:
+    def __init__(self, bus: Bus, router: Router, keyring: Keyring, clock: Clock) -> None:
         self._bus = bus
+        self._clock = clock
         self._router = router
         self._keyring = keyring
 
     async def publish(self, request: PublishRequest, call: Call) -> PublishResponse:
         require_service(call, self._keyring)
         for envelope in request.envelopes:
-            check(self._keyring, envelope)
+            check(self._keyring, envelope, self._clock.now_ns())
         stored = await self._router.publish(request.envelopes)
         return PublishResponse(sequences=[each.sequence for each in stored])
 

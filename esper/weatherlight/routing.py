@@ -15,7 +15,7 @@ from esper.core.errors import BackPressure
 from esper.core.keys import Keyring
 from esper.core.priority import lane_of
 from esper.core.tracing import context_of, current_trace, tracer
-from esper.core.validation import violations
+from esper.core.validation import MAX_INTEGER, violations
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, SubscribeRequest, TelemetryPacket
 from esper.oona.bus import Bus, Stored
 from esper.oona.envelope import seal, span_attributes
@@ -39,6 +39,10 @@ class Counts:
     published: int = 0
     turned_away: int = 0
     publish_latency_ms: float = 0.0
+
+    def add_dropped(self, count: int) -> None:
+        """The senders' counts stop at what their field holds."""
+        self.dropped_by_senders = min(MAX_INTEGER, self.dropped_by_senders + count)
 
 
 @dataclass(frozen=True, slots=True)

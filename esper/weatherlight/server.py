@@ -77,7 +77,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     service.close_with(bus.close)
     service.close_with(lambda: asyncio.to_thread(store.close))
     await supervisor.refresh()
-    return [service, BusService(bus, router, keyring)]
+    return [service, BusService(bus, router, keyring, clock)]
 
 
 def open_store(path: Path, ledger: NonceLedger) -> SqliteStore:

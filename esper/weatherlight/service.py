@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from esper.core.clock import Clock, duration, timestamp
-from esper.core.errors import AccessDenied
+from esper.core.errors import AccessDenied, ContractError
 from esper.core.keys import Keyring
+from esper.core.validation import MAX_INTEGER
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
     AcknowledgeEmergencyResponse,
@@ -94,7 +95,11 @@ class WeatherlightService(WeatherlightServicer):
         require_service(call, self._keyring)
         total = PublishTelemetryResponse(accepted=0, refused=0, duplicates=0)
         async for request in requests:
-            self._supervisor.router.counts.dropped_by_senders += request.dropped
+            if request.dropped > MAX_INTEGER:
+                raise ContractError(
+                    "PublishTelemetryRequest", [f"dropped is {request.dropped}, expected at most {MAX_INTEGER}"]
+                )
+            self._supervisor.router.counts.add_dropped(request.dropped)
             taken = await self._supervisor.router.take(request.packets)
             total.accepted += taken.accepted
             total.refused += taken.refused

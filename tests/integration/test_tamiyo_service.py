@@ -279,7 +279,7 @@ def test_closed_reports_reach_the_bus_also_when_it_comes_up_late(tmp_path: Path)
     requests: queue.SimpleQueue[ConsumeRequest | None] = queue.SimpleQueue()
     requests.put(ConsumeRequest(group="simic", consumer="test", lanes=lanes))
     envelope = next(bus.consume(iter(requests.get, None), timeout_s=30.0)).envelope
-    check(Keyring.from_secret(SECRET), envelope)
+    check(Keyring.from_secret(SECRET), envelope, SYSTEM_CLOCK.now_ns())
     assert (envelope.event_id, envelope.source) == (closed[0], "tamiyo")
     assert (
         FieldReport.FromString(envelope.payload)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
+from esper.core.plain import plain, plain_lines
 from esper.leyline import CommandOutcome, DirectiveKind
 from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.events import gate_fields, rationale_of, transition_fields
@@ -61,7 +62,7 @@ class State:
         self.waits = None if now is None or now.name in SHOWN_OTHERWISE or _acts(boundary) else now
         if self.waits is None or (before is not None and before.name == self.waits.name):
             return happenings(boundary)
-        return [*happenings(boundary), f"no growth: {self.waits.in_words()}"]
+        return [*happenings(boundary), plain(f"no growth: {self.waits.in_words()}")]
 
     @property
     def step_ms(self) -> float:
@@ -85,7 +86,7 @@ class State:
             parts += [f"{seed.seed_id} {seed.stage} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
             parts.append(f"mode {self.boundary.mode}")
         parts.append(f"{self.step_ms:.2f} ms/step")
-        return "  ".join(parts)
+        return plain("  ".join(parts))
 
 
 def _acts(boundary: Boundary) -> bool:
@@ -110,7 +111,7 @@ class PlainDisplay(Observer):
         self._reason_due_ns = 0
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(plain_lines(text), file=self._stream, flush=True)
 
     def on_start(self, started: RunStarted) -> None:
         self._state.started = started
@@ -132,7 +133,7 @@ class PlainDisplay(Observer):
             self._print(self._state.line())
         if waits is not None and now_ns >= self._reason_due_ns:
             self._reason_due_ns = now_ns + REASON_INTERVAL_NS
-            self._print(f"step {boundary.step}  no growth: {waits.with_since()}")
+            self._print(plain(f"step {boundary.step}  no growth: {waits.with_since()}"))
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
@@ -205,13 +206,14 @@ class LiveDisplay(Observer):
             figures = (
                 f"loss [bold]{boundary.packet.metrics.smoothed_loss:.4f}[/bold]",
                 "" if accuracy is None else f"accuracy [bold]{100 * accuracy:.2f} %[/bold]",
-                *(map(escape, in_words(epoch.validation_metrics)) if epoch else ()),
+                *(escape(plain(figure)) for figure in (in_words(epoch.validation_metrics) if epoch else ())),
                 f"{boundary.packet.metrics.parameters:,} parameters",
-                f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{boundary.mode}[/]",
+                f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{escape(plain(boundary.mode))}[/]",
                 f"{self._state.step_ms:.2f} ms/step",
             )
             line = Text.from_markup("   ".join(filter(None, figures)))
-            why = Text("" if boundary.reason is None else f"growth: {boundary.reason.with_since()}", style="dim")
+            growth = "" if boundary.reason is None else f"growth: {boundary.reason.with_since()}"
+            why = Text(plain(growth), style="dim")
             return Group(self._progress, line, why, seed_table(boundary.seeds, self._console.width))
         return Group(self._progress)
 
@@ -226,7 +228,7 @@ def seed_table(seeds: Sequence[SeedView], width: int = WIDE) -> Table:
     for seed in seeds:
         cells = _cells(seed, with_bar=width >= WIDE)
         style = "green" if seed.stage == "FOSSILIZED" else "" if seed in living(seeds) else "dim"
-        table.add_row(*(Text(cells[name]) for name in columns), style=style)
+        table.add_row(*(Text(plain(cells[name])) for name in columns), style=style)
     return table
 
 
@@ -246,15 +248,13 @@ def opening(started: RunStarted) -> str:
     """The first lines of a run."""
     splits = ", ".join(f"{count:,} {name}" for name, count in started.splits.items())
     verb = f"resumes at step {started.step:,}" if started.is_resumed else "starts"
-    return (
-        f"run {started.run_id} {verb}: {started.total_steps:,} steps, {started.parameters:,} parameters, {splits}\n"
-        f"task: {started.task}"
-    )
+    steps = f"{started.total_steps:,} steps, {started.parameters:,} parameters, {splits}"
+    return "\n".join(map(plain, (f"run {started.run_id} {verb}: {steps}", f"task: {started.task}")))
 
 
 def in_line(notice: Notice) -> str:
     """A notice in one line; its level is a word, for those who see no colours."""
-    return f"step {notice.step}  {notice.level.lower()}: {notice.message}"
+    return plain(f"step {notice.step}  {notice.level.lower()}: {notice.message}")
 
 
 def happenings(boundary: Boundary) -> list[str]:
@@ -268,7 +268,7 @@ def happenings(boundary: Boundary) -> list[str]:
         if fields["gate"] == "G4_SYSTEM_IMPACT" or fields["verdict"] == "FAIL":
             texts.append(f"{fields['seed_id']} {fields['gate']} {fields['verdict'].lower()}: {fields['detail']}")
     texts += filter(None, map(_command_in_words, boundary.result.outcomes))
-    return texts
+    return [plain(text) for text in texts]
 
 
 def _command_in_words(outcome: CommandOutcome) -> str:
@@ -294,7 +294,7 @@ def closing(summary: Mapping[str, Any]) -> str:
         *([missed_depth] if (missed_depth := missed(summary)) else ()),
         f"reproducible: {promise(summary)}; weights {summary['weights_digest'][:16]}",
     ]
-    return "\n".join(lines if summary["finished"] else [stopped, *lines])
+    return "\n".join(map(plain, lines if summary["finished"] else [stopped, *lines]))
 
 
 def _tested(summary: Mapping[str, Any]) -> str:

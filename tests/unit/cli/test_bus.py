@@ -16,7 +16,7 @@ from esper.oona.log import SqliteLog
 NORMAL = BusLane.BUS_LANE_NORMAL
 
 
-def sealed(clock: ManualClock) -> BusEnvelope:
+def sealed(clock: ManualClock, event_id: str = "e1") -> BusEnvelope:
     return seal(
         Keyring.from_secret("test-secret-0123456789-abcdefghijklm"),
         clock,
@@ -24,7 +24,7 @@ def sealed(clock: ManualClock) -> BusEnvelope:
         source="tolaria",
         lane=NORMAL,
         priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
-        event_id="e1",
+        event_id=event_id,
     )
 
 
@@ -33,7 +33,7 @@ async def refused_by_nissa(path: Path, envelope: BusEnvelope, clock: ManualClock
     bus = SqliteLog(path, clock, BusConfig(max_deliveries=1))
     await bus.publish([envelope])
     await bus.fetch("nissa", "c1", [NORMAL], 1)
-    await bus.reject("nissa", ["e1"])
+    await bus.reject("nissa", [envelope.event_id])
     clock.advance(60.0)
     assert await bus.fetch("nissa", "c1", [NORMAL], 1) == []
     return bus
@@ -66,3 +66,23 @@ def test_what_is_no_bus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     other.write_bytes(b"not a database, whatever its name says")
     assert main(["bus", "dead-letters", str(other)]) == 1
     assert "can't be read as a bus" in capsys.readouterr().err
+
+
+def test_the_id_of_a_dead_letter_does_not_act_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "services").mkdir()
+    clock = ManualClock()
+
+    async def look() -> int:
+        envelope = sealed(clock, "e\x1b[2J\n0 dead letters")
+        bus = await refused_by_nissa(tmp_path / "services" / "oona.db", envelope, clock)
+        try:
+            return await asyncio.to_thread(main, ["bus", "dead-letters", str(tmp_path), "--payload"])
+        finally:
+            await bus.close()
+
+    assert asyncio.run(look()) == 0
+    printed = capsys.readouterr().out
+    assert "e\\x1b[2J\\n0 dead letters" in printed
+    assert not [line for line in printed.splitlines() if line.startswith("0 ")]

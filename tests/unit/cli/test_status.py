@@ -137,3 +137,14 @@ def test_the_reason_of_a_run_under_way_has_its_numbers_of_now(
     (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [EVENTS[0], *events]))
     assert main(["status", str(tmp_path)]) == 0
     assert "warming up: step 7310 of 180000 (since step 20)" in capsys.readouterr().out
+
+
+def test_what_a_run_was_given_does_not_act_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b[2J\nrun r: finished\u202e"
+    seed = {**SUMMARY["seeds"][0], "seed_id": hostile, "slot": hostile, "fate": hostile}  # type: ignore[index]
+    summary = {**SUMMARY, "run_id": hostile, "seeds": [seed], "machine": hostile, "mode": hostile}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert main(["status", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(character == "\n" or character.isprintable() for character in printed)
+    assert sum(line.startswith("run ") for line in printed.splitlines()) == 1

@@ -11,6 +11,7 @@ from esper.core.field_rules import RANGES, RULES
 from esper.core.validation import require_valid, submessages, violations
 from esper.leyline import (
     AdaptationCommand,
+    AdvanceRequest,
     BlendConfig,
     BlendMode,
     BlendSchedule,
@@ -128,6 +129,19 @@ def test_an_unknown_enum_value_is_refused() -> None:
     event.time.seconds = 1
     event.MergeFromString(b"\x10\x2a")
     assert violations(event) == ["level has the unknown value 42"]
+
+
+@pytest.mark.parametrize("seconds", [253_402_300_799, -62_135_596_800, 2**63 - 1])
+def test_a_time_that_64_bits_of_nanoseconds_cannot_hold_is_refused(seconds: int) -> None:
+    event = Event(name="a", level=TelemetryLevel.TELEMETRY_LEVEL_INFO, time=Timestamp(seconds=seconds))
+    assert violations(event) == [f"time.seconds is {seconds}, expected -9223372035 to 9223372035"]
+
+
+def test_an_integer_that_no_database_holds_is_refused_but_a_seed_is_a_bit_pattern() -> None:
+    request = AdvanceRequest(generation=2**63 - 1, step=2**63, is_epoch_end=False)
+    assert violations(request) == [f"step is {2**63}, expected at most {2**63 - 1}"]
+    directive = SeedDirective(initialization_seed=2**64 - 1)
+    assert not any("initialization_seed" in text for text in violations(directive))
 
 
 def test_a_time_with_more_than_a_second_of_nanoseconds_is_refused() -> None:

@@ -29,7 +29,10 @@ EVENTS: list[EventSpec] = [spec for registry in REGISTRIES for spec in registry.
 # The process's own metrics, by the names that are scraped.
 OWN = {sample for name in REGISTRY._names_to_collectors for sample in (name, f"{name}_bucket")}
 SCRAPED = {prometheus_name(name) for name in METRICS} | OWN
-PROMQL_WORDS = {"sum", "by", "rate", "increase", "histogram_quantile", "up", "le", "method", "job", "s", "m", "h"}
+PROMQL_WORDS = {
+    *("sum", "by", "or", "unless", "offset", "rate", "increase", "histogram_quantile"),
+    *("up", "le", "method", "job", "s", "m", "h"),
+}
 ALERT_FILE = ROOT / "services" / "prometheus" / "alert_rules.yml"
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
 

@@ -9,13 +9,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
+from esper.core.keys import Key, Keyring, KeySet
 from esper.core.priority import lane_of
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
 from esper.leyline import BusEnvelope, BusLane, FieldReport, MessagePriority, TelemetryLevel, TelemetryPacket
 from esper.nissa.ingest import GROUP, Ingestor
 from esper.oona.envelope import seal
 from esper.oona.log import SqliteLog
+from esper.oona.redis import RedisBus
 
 KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
 VIOLATIONS = MetricSpec("kasmina.isolation.violations", "count", "Leaks.")
@@ -86,6 +87,19 @@ def test_an_envelope_that_cannot_be_believed_is_counted_and_left(nissa: Ingestor
     nissa.take(broken)
     assert sample("nissa_envelopes_refused_total") == before + 2
     assert not nissa.alerts.active
+
+
+def test_what_a_bus_vouches_for_is_taken_after_its_key_has_ended_and_nothing_else(clock: ManualClock) -> None:
+    key = Key(key_id="k1", secret="test-secret-0123456789-abcdefghijklm", accepted_until_ns=clock.now_ns())
+    keys = Keyring(KeySet(active="k2", keys=(key, Key(key_id="k2", secret="next-secret-0123456789-abcdefghijkl"))))
+    nissa, kept = Ingestor(keys, clock, lambda packet: None), sealed(leaks(clock, 5.0), clock)
+    clock.advance(60.0)
+    before = sample("nissa_envelopes_refused_total")
+    nissa.take(kept)
+    assert (sample("nissa_envelopes_refused_total"), nissa.alerts.active) == (before + 1, [])
+    nissa.take(kept, is_vouched_for=True)
+    assert nissa.alerts.active
+    assert (SqliteLog.vouches, RedisBus.vouches) == (True, False)
 
 
 def test_other_messages_on_the_bus_are_none_of_its_business(nissa: Ingestor, clock: ManualClock) -> None:

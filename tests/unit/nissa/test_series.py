@@ -62,6 +62,14 @@ def test_series_of_one_metric_may_have_different_labels() -> None:
     assert scraped(series) == ['a_b{lane="",run="",source="x"} 1.0', 'a_b{lane="normal",run="",source="x"} 2.0']
 
 
+@pytest.mark.parametrize("name", ["tolaria.epochs.total", "tolaria.timeout.total", "tamiyo.field_reports.total"])
+def test_a_total_is_a_counter_however_its_name_is_written(name: str) -> None:
+    series = LatestValues()
+    series.put(measured(name, 3.0), "x")
+    (family,) = series.collect()
+    assert (family.type, [sample.name for sample in family.samples]) == ("counter", [name.replace(".", "_")])
+
+
 @given(st.lists(st.integers(0, 20), max_size=100))
 def test_the_number_of_series_is_bounded_and_the_most_recent_stay(numbers: list[int]) -> None:
     series = LatestValues(max_series=5)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import fakeredis
+import redis.asyncio as redis
 
 from esper.core.clock import ManualClock
 from esper.core.keys import Keyring
@@ -15,6 +16,7 @@ from esper.oona.bus import Bus, BusConfig
 from esper.oona.envelope import seal
 from esper.oona.log import SqliteLog
 from esper.oona.redis import RedisBus
+from tests.unit.oona.redis_server import redis_server
 
 KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
 NORMAL_LANE = BusLane.BUS_LANE_NORMAL
@@ -53,3 +55,13 @@ async def redis_bus(directory: Path, clock: ManualClock, config: BusConfig) -> A
         yield bus
     finally:
         await bus.close()
+
+
+@asynccontextmanager
+async def redis_server_bus(directory: Path, clock: ManualClock, config: BusConfig) -> AsyncIterator[Bus]:
+    with redis_server() as url:
+        bus = RedisBus(redis.from_url(url), config, clock)
+        try:
+            yield bus
+        finally:
+            await bus.close()

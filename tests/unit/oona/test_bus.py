@@ -20,12 +20,13 @@ from tests.unit.oona.buses import (
     TELEMETRY_LANE,
     an_envelope,
     redis_bus,
+    redis_server_bus,
     sqlite_bus,
 )
 
 # Real time passes in Redis's idle times, so leases and waits are short there.
 CONFIG = BusConfig(max_deliveries=3, lease_s=1.0, retry_s=0.01, retention_s=100.0, max_lane_entries=5)
-BUSES = {"sqlite": sqlite_bus, "redis": redis_bus}
+BUSES = {"sqlite": sqlite_bus, "redis": redis_bus, "redis server": redis_server_bus}
 LANES = (EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE)
 
 

@@ -8,9 +8,10 @@ from esper.core.clock import NS_PER_S, ManualClock, timestamp
 from esper.core.errors import ContractError, InvalidSignature
 from esper.core.keys import Key, Keyring, KeySet
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, TelemetryPacket
-from esper.oona.envelope import check, seal, span_attributes
+from esper.oona.envelope import check, check_kept, seal, span_attributes
 from tests.unit.oona.buses import KEYRING, an_envelope
 
+NOW_NS = ManualClock().now_ns()
 CHANGES = {
     "event_id": "other",
     "payload_type": "esper.leyline.v1.SystemStatePacket",
@@ -24,7 +25,7 @@ CHANGES = {
 
 
 def test_a_sealed_envelope_is_believed() -> None:
-    check(KEYRING, an_envelope("a"))
+    check(KEYRING, an_envelope("a"), NOW_NS)
 
 
 @pytest.mark.parametrize("field", CHANGES)
@@ -32,14 +33,14 @@ def test_any_changed_field_breaks_the_seal(field: str) -> None:
     envelope = an_envelope("a")
     setattr(envelope, field, CHANGES[field])
     with pytest.raises(InvalidSignature):
-        check(KEYRING, envelope)
+        check(KEYRING, envelope, NOW_NS)
 
 
 def test_a_changed_time_breaks_the_seal() -> None:
     envelope = an_envelope("a")
     envelope.time.CopyFrom(timestamp(1))
     with pytest.raises(InvalidSignature):
-        check(KEYRING, envelope)
+        check(KEYRING, envelope, NOW_NS)
 
 
 def test_every_flipped_bit_of_the_payload_breaks_the_seal() -> None:
@@ -50,31 +51,48 @@ def test_every_flipped_bit_of_the_payload_breaks_the_seal() -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         envelope.payload = bytes(flipped)
         with pytest.raises(InvalidSignature):
-            check(KEYRING, envelope)
+            check(KEYRING, envelope, NOW_NS)
 
 
 def test_what_the_bus_adds_does_not_break_the_seal() -> None:
     envelope = an_envelope("a")
     envelope.sequence, envelope.attempt = 7, 2
-    check(KEYRING, envelope)
+    check(KEYRING, envelope, NOW_NS)
 
 
 def test_an_incomplete_envelope_is_refused_with_every_missing_field() -> None:
     with pytest.raises(ContractError, match=r"event_id is required.*signature is required"):
-        check(KEYRING, BusEnvelope())
+        check(KEYRING, BusEnvelope(), NOW_NS)
 
 
-def test_a_key_that_has_ended_still_proves_what_it_signed_before() -> None:
-    clock = ManualClock()
+def ended(clock: ManualClock) -> tuple[Keyring, Keyring]:
+    """Whoever kept the first key, and a keyring in which it has ended."""
     secrets = [f"{letter}-secret-0123456789-abcdefghijklm" for letter in "ab"]
-    ended = Key(key_id="k1", secret=secrets[0], accepted_until_ns=clock.now_ns())
-    rotated = Keyring(KeySet(active="k2", keys=(ended, Key(key_id="k2", secret=secrets[1]))))
-    before = _sealed(Keyring.from_secret(secrets[0]), clock)
-    check(rotated, before)
-    clock.advance(1.0)
+    key = Key(key_id="k1", secret=secrets[0], accepted_until_ns=clock.now_ns())
+    keys = Keyring(KeySet(active="k2", keys=(key, Key(key_id="k2", secret=secrets[1]))))
+    return Keyring.from_secret(secrets[0]), keys
+
+
+@pytest.mark.parametrize("set_back_s", [0.0, 1.0, 3600.0, 1e9])
+def test_an_envelope_of_a_revoked_key_is_refused_whatever_its_time(set_back_s: float) -> None:
+    clock = ManualClock()
+    stolen, keys = ended(clock)
+    clock.advance(60.0)
+    forged = _sealed(stolen, ManualClock(now_ns=clock.now_ns() - round(set_back_s * NS_PER_S)))
+    with pytest.raises(InvalidSignature, match="ended key"):
+        check(keys, forged, clock.now_ns())
+
+
+def test_what_was_checked_when_it_arrived_stands_after_its_key_has_ended() -> None:
+    clock = ManualClock()
+    signer, keys = ended(clock)
+    envelope = _sealed(signer, clock)
+    check(keys, envelope, clock.now_ns())
+    clock.advance(60.0)
+    check_kept(keys, envelope)
+    envelope.payload += b"x"
     with pytest.raises(InvalidSignature):
-        check(rotated, _sealed(Keyring.from_secret(secrets[0]), clock))
-    assert clock.now_ns() % NS_PER_S == 0
+        check_kept(keys, envelope)
 
 
 def _sealed(keyring: Keyring, clock: ManualClock) -> BusEnvelope:

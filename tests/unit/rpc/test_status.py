@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -11,13 +13,18 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from esper.core import errors
-from esper.leyline import RejectionReason
+from esper.leyline import PublishRequest, PublishResponse, RejectionReason
+from esper.rpc.call import Call
+from esper.rpc.clients.aio import BusClient, aio_channel
 from esper.rpc.status import DETAILS_KEY, TABLE, code_of, from_rpc_error, to_status
+from tests.unit.rpc.conftest import Serve
+from tests.unit.rpc.scripted import ScriptedBus, a_request
 
 STALE = RejectionReason.REJECTION_REASON_STALE_COMMAND
 ARGUMENTS: dict[type[errors.EsperError], tuple[object, ...]] = {
     errors.ConfigError: ("key", "value", "remedy"),
     errors.ContractError: ("Message", ["a is required", "b is 3"]),
+    errors.UnparsableMessage: ("Message", ["no bytes of it"]),
     errors.InvalidAnswer: ("Answer", ["a is required"]),
     errors.DependencyViolationError: ("urza", "blueprint", "x", "name another"),
     errors.KernelsNotBuilt: ("kernels", "extension", "_C", "build it"),
@@ -132,10 +139,41 @@ def test_security_reasons_are_unauthenticated() -> None:
         assert code_of(error) is grpc.StatusCode.UNAUTHENTICATED, name
 
 
-def test_a_status_fits_into_trailing_metadata_whatever_the_error_holds() -> None:
+def wide(cls: type[errors.EsperError], text: str) -> errors.EsperError:
+    """An error of the class whose every text is `text`."""
+    if issubclass(cls, errors.CommandRejected):
+        return cls(STALE, text, text)
+    given = ARGUMENTS.get(cls, ("",))
+    return cls(*(text if isinstance(each, str) else [text] if isinstance(each, list) else each for each in given))
+
+
+@pytest.mark.parametrize("cls", list(tree()), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("character", ["a", "%", "\n", "ü", "漢", "𝔘", "\udc80"], ids=ascii)
+def test_a_status_fits_into_trailing_metadata_whatever_the_error_holds(
+    cls: type[errors.EsperError], character: str
+) -> None:
+    status = to_status(wide(cls, character * 70_000))
+    details = base64.b64encode(status.SerializeToString())
+    message = quote(status.message, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}")
+    assert len(details) + len(message) < 7 * 1024  # of 8 KiB; the rest is for other headers
+    assert len(status.message) > 80
+
+
+async def test_a_client_gets_the_code_of_an_error_full_of_wide_characters(serve: Serve) -> None:
+    async def fail(request: PublishRequest, call: Call) -> PublishResponse:
+        raise errors.StaleCommand(STALE, "𝔘" * 70_000, "漢" * 70_000)
+
+    server = await serve(ScriptedBus(fail))
+    async with aio_channel(server.endpoint) as link:
+        with pytest.raises(errors.StaleCommand, match="𝔘𝔘𝔘"):
+            await BusClient(link).publish(a_request(), timeout_s=5)
+
+
+def test_many_violations_are_cut_to_what_fits() -> None:
     error = errors.ContractError("M", [f"field{i} is required" for i in range(10_000)])
-    assert len(to_status(error).SerializeToString()) < 4096
-    assert isinstance(through_the_wire(error), errors.ContractError)
+    received = through_the_wire(error)
+    assert isinstance(received, errors.ContractError)
+    assert received.violations[:2] == ("field0 is required", "field1 is required")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ async def test_a_packet_travels_in_the_lane_of_its_priority_sealed(plane: Plane)
     assert by_lane[BusLane.BUS_LANE_EMERGENCY].priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
     assert by_lane[BusLane.BUS_LANE_TELEMETRY].source == "tolaria"
     for envelope in by_lane.values():
-        check(KEYRING, envelope)
+        check(KEYRING, envelope, plane.clock.now_ns())
 
 
 async def test_what_arrives_twice_is_stored_once(plane: Plane) -> None:

@@ -56,7 +56,7 @@ async def server(plane: Plane) -> AsyncIterator[Server]:
     )
     with tempfile.TemporaryDirectory(prefix="esper-") as directory:
         config = ServerConfig(listen=f"unix:{Path(directory) / 's'}")
-        made = await start(config, [service, BusService(plane.bus, plane.router, KEYRING)])
+        made = await start(config, [service, BusService(plane.bus, plane.router, KEYRING, plane.clock)])
         yield made
         await made.drain(0.1)
 

@@ -12,9 +12,12 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from esper.core.plain import plain
+
 Record = Mapping[str, Any]
 
 WIDTH = 9.5
+LABEL_LENGTH = 14  # ids are a few characters; what is longer would leave no room for the curves
 INK, QUIET, FAINT = "#222222", "#8a8a8a", "#bbbbbb"
 BAD = "#c0392b"
 SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
@@ -37,8 +40,18 @@ def of_kind(events: Sequence[Record], kind: str) -> list[Record]:
 
 def seed_color(seed_id: str) -> str:
     """A seed's colour, the same in every plot."""
-    digits = "".join(character for character in seed_id if character.isdigit()) or "0"
+    digits = "".join(character for character in seed_id if character.isdecimal()) or "0"
     return SEED_COLORS[int(digits) % len(SEED_COLORS)]
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LABEL_LENGTH else f"{text[: LABEL_LENGTH - 1]}…"
+
+
+def as_label(text: str) -> str:
+    """A text in a plot: short, and matplotlib reads no mathematics from it, nor "leave it out" from an underscore."""
+    shown = shortened(plain(text)).replace("$", r"\$")
+    return f"\N{ZERO WIDTH NON-JOINER}{shown}" if shown.startswith("_") else shown
 
 
 def span(events: Sequence[Record]) -> tuple[int, int]:
@@ -65,7 +78,7 @@ def svg(drawn: Figure, title: str, *, panels: bool = False) -> str:
         drawn.axes[0].set_title(title, loc="left", fontsize=11)
     buffer = io.StringIO()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        drawn.savefig(buffer, format="svg", metadata={"Date": None})
+        drawn.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     for color, variable in PAGE_COLORS.items():

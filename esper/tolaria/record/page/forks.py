@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from esper.tolaria.record.page.curves import Curves, Fork, Point
-from esper.tolaria.record.page.drawing import BAD, INK, QUIET, Record, figure, of_kind, seed_color, svg
+from esper.tolaria.record.page.drawing import BAD, INK, QUIET, Record, as_label, figure, of_kind, seed_color, svg
 
 COLUMNS = 2
 MOST_PANELS = 8
@@ -66,7 +66,7 @@ def _zoomed(axes: Axes, found: Curves, fork: Fork, *, is_labelled: bool) -> None
     room = (max(losses) - min(losses)) or 1.0
     axes.set(xlim=(max(0, low), high), ylim=(min(losses) - 0.08 * room, max(losses) + 0.08 * room), ylabel="loss")
     word = WORDS.get(fork.fate, "undecided")
-    axes.set_title(f"{fork.seed_id}: {word} at step {fork.end:,}", color=color, fontsize=10)
+    axes.set_title(f"{as_label(fork.seed_id)}: {word} at step {fork.end:,}", color=color, fontsize=10)
 
 
 def evaluations(events: Sequence[Record], found: Curves) -> str | None:
@@ -83,7 +83,7 @@ def evaluations(events: Sequence[Record], found: Curves) -> str | None:
     for place, (axes, (seed_id, own)) in enumerate(zip(panels, shown, strict=True)):
         _gains(axes, own, list(_looks(events, seed_id)), is_labelled=place == 0)
         axes.set_xlim(left=starts.get(seed_id))
-        axes.set_title(f"{seed_id}: gain over its twin", color=seed_color(seed_id), fontsize=10)
+        axes.set_title(f"{as_label(seed_id)}: gain over its twin", color=seed_color(seed_id), fontsize=10)
     drawn.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=8.5)
     return svg(drawn, "What the judge of stacks measured", panels=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from esper.tolaria.record.page.curves import SMOOTHING, Curves, Point, curves
-from esper.tolaria.record.page.drawing import BAD, FAINT, INK, Record, figure, of_kind, seed_color, span, svg
+from esper.tolaria.record.page.drawing import BAD, FAINT, INK, Record, as_label, figure, of_kind, seed_color, span, svg
 from esper.tolaria.record.page.forks import draw_fork
 
 FATE_STYLE: dict[Any, Any] = {"FOSSILIZED": ("kept", 0.16), "CULLED": ("culled", 0.07)}
@@ -109,7 +109,7 @@ def _shade(axes: Axes, life: Record) -> None:
     axes.axvline(life["end"], color=color, linestyle="-" if life["fate"] == "FOSSILIZED" else ":", linewidth=1.2)
     where: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
     axes.annotate(
-        f"{life['seed_id']}\n{word}", (life["end"], 0.99), (-3, 0), ha="right", va="top", color=color, **where
+        f"{as_label(life['seed_id'])}\n{word}", (life["end"], 0.99), (-3, 0), ha="right", va="top", color=color, **where
     )
 
 
@@ -128,7 +128,8 @@ def alphas(events: Sequence[Record]) -> str | None:
     drawn = figure(height=2.6)
     axes = drawn.add_subplot()
     for seed_id, points in series.items():
-        axes.plot(*zip(*points, strict=True), color=seed_color(seed_id), label=seed_id, drawstyle="steps-post")
+        style: dict[str, Any] = {"color": seed_color(seed_id), "drawstyle": "steps-post"}
+        axes.plot(*zip(*points, strict=True), label=as_label(seed_id), **style)
     axes.set(xlabel="step", ylabel="alpha", xlim=span(events), ylim=(-0.05, 1.3))
     axes.legend(frameon=False, ncols=8, loc="upper left")
     return svg(drawn, "Alpha of each seed")
@@ -158,7 +159,9 @@ def twin_gains(events: Sequence[Record]) -> str | None:
         axes.hlines(needed, position - 0.3, position + 0.3, color="#222222", linewidth=1.2)
     axes.axhline(0, color="#999999", linewidth=0.8)
     axes.set_xticks(range(len(looks)))
-    axes.set_xticklabels([f"{look['seed_id']} look {look['look']}\n{look['verdict'].lower()}" for look in looks])
+    axes.set_xticklabels(
+        [f"{as_label(look['seed_id'])} look {look['look']}\n{as_label(look['verdict'].lower())}" for look in looks]
+    )
     axes.set_ylabel("gain in judging score")
     axes.set_xlim(-0.6, len(looks) - 0.4)
     return svg(drawn, "Gain against the twin (90 % interval); the bar is what the test asked for")
@@ -176,7 +179,8 @@ def step_times(events: Sequence[Record]) -> str | None:
     drawn = figure(height=3.0)
     axes = drawn.add_subplot()
     heights = [[_mean([event["timings"][part] for event in stretch]) for stretch in stretches] for part in parts]
-    axes.stackplot(steps, heights, labels=[part.replace("_ms", "").replace("_", " ") for part in parts], alpha=0.85)
+    labels = [as_label(part.replace("_ms", "").replace("_", " ")) for part in parts]
+    axes.stackplot(steps, heights, labels=labels, alpha=0.85)
     totals = [sum(parts_of) for parts_of in zip(*heights, strict=True)]
     axes.set(xlabel="step", ylabel="milliseconds a step", xlim=span(events), ylim=(0, LEGEND_ROOM * max(totals)))
     _cut_peaks(axes, totals)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.files import named
+from esper.core.plain import plain
 from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.page import forks, plots
 from esper.tolaria.record.page.curves import SMOOTHING, Curves, curves
@@ -58,6 +59,22 @@ def write_report(run_dir: Path) -> Path:
     return path
 
 
+class Markup(str):
+    """HTML that was made here; every other text is escaped where it is drawn."""
+
+    __slots__ = ()
+
+
+def span(kind: str, text: str) -> Markup:
+    """A text of one of the page's kinds: good, bad or quiet."""
+    return Markup(f'<span class="{kind}">{escaped(text)}</span>')
+
+
+def escaped(text: object) -> str:
+    """A text as it stands in the page: nothing in it is markup, nor turns the direction of writing."""
+    return html.escape(plain(text))
+
+
 def page(summary: Record, events: Sequence[Record]) -> str:
     """The whole page."""
     smoothing = float(summary.get("smoothing") or SMOOTHING)
@@ -81,8 +98,8 @@ def page(summary: Record, events: Sequence[Record]) -> str:
         _section("Commands", _command_table(events)),
         _section("Incidents", _incident_table(events)),
     ]
-    title = html.escape(f"Run {summary['run_id']}")
-    lead = html.escape(
+    title = escaped(f"Run {summary['run_id']}")
+    lead = escaped(
         f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
         f"{summary['task']}"
     )
@@ -99,7 +116,7 @@ def _plot(drawn: str | None, note: str = "") -> str | None:
     """A plot, which narrow screens move sideways rather than shrink, with what is to be known of it."""
     if drawn is None:
         return None
-    return f'<div class="wide">{drawn}</div>' + (f'<p class="quiet">{html.escape(note)}</p>' if note else "")
+    return f'<div class="wide">{drawn}</div>' + (f'<p class="quiet">{escaped(note)}</p>' if note else "")
 
 
 def _how_drawn(found: Curves, smoothing: float) -> str:
@@ -111,12 +128,12 @@ def _how_drawn(found: Curves, smoothing: float) -> str:
 
 def _missed_depth(summary: Record) -> str | None:
     told = missed(summary)
-    return None if told is None else f'<p class="bad">{html.escape(told)}</p>'
+    return None if told is None else f'<p class="bad">{escaped(told)}</p>'
 
 
 def _early_end(summary: Record) -> str | None:
     told = summary.get("ended_early")
-    return None if told is None else f'<p class="quiet">{html.escape(f"Ended early: {told}.")}</p>'
+    return None if told is None else f'<p class="quiet">{escaped(f"Ended early: {told}.")}</p>'
 
 
 def _of_other_weights(summary: Record) -> Iterator[tuple[str, str]]:
@@ -147,7 +164,7 @@ def _cards(summary: Record) -> str:
         else ("no", f"reproducible: {summary['reproducible_cause']}"),
     ]
     items = "".join(
-        f'<div class="card"><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>'
+        f'<div class="card"><b>{escaped(value)}</b><span>{escaped(label)}</span></div>'
         for value, label in cards
         if value
     )
@@ -232,9 +249,7 @@ def _command_table(events: Sequence[Record]) -> str:
             str(command["step"]),
             command["command_id"],
             command.get("action") or _ordered(command),
-            '<span class="good">accepted</span>'
-            if command["accepted"]
-            else f'<span class="bad">{html.escape(_words(command["rejection"]))}</span>',
+            span("good", "accepted") if command["accepted"] else span("bad", _words(command["rejection"])),
             command.get("detail") or command.get("rationale") or ", ".join(map(_words, command.get("reasons", ()))),
         )
         for command in of_kind(events, "command")
@@ -284,7 +299,7 @@ def _memory_table(summary: Record) -> str:
         f"{_mib(memory['peak_bytes_with_twin'])} MiB with one."
     )
     header = ("seed", "step", "twin", "predicted, MiB", "measured, MiB", "to be had, MiB", "why")
-    return _table(header, rows, empty="") + f'<p class="quiet">{html.escape(peaks)}</p>'
+    return _table(header, rows, empty="") + f'<p class="quiet">{escaped(peaks)}</p>'
 
 
 def _mib(size: int | None) -> str:
@@ -305,7 +320,7 @@ def _comparison_table(summary: Record) -> str:
         for row in summary["comparison"]["rows"]
     ]
     words = f"{summary['comparison']['repeats']} repeats; mean ± standard deviation; paired differences."
-    note = f'<p class="quiet">{words}</p>'
+    note = f'<p class="quiet">{escaped(words)}</p>'
     return (
         _table(("network", "test accuracy, %", "grown - this, points", "parameters", "training MMACs"), rows, empty="")
         + note
@@ -317,19 +332,19 @@ def _section(title: str, body: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> str:
-    """Cells that begin with "<" are markup made here; all others are escaped."""
+    """Cells that are Markup stand as they are; all others are escaped."""
     if not rows:
         return f'<p class="quiet">{empty}</p>'
     columns = zip(header, zip(*rows, strict=True), strict=True)
-    head = "".join(f"<th{_kind(cells)}>{html.escape(name)}</th>" for name, cells in columns)
+    head = "".join(f"<th{_kind(cells)}>{escaped(name)}</th>" for name, cells in columns)
     lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
 
 
 def _cell(text: str) -> str:
-    if text.startswith("<span"):
+    if isinstance(text, Markup):
         return f"<td>{text}</td>"
-    return f"<td{_kind([text])}>{html.escape(text)}</td>"
+    return f"<td{_kind([text])}>{escaped(text)}</td>"
 
 
 def _kind(cells: Sequence[str]) -> str:
@@ -356,13 +371,13 @@ def _gate(name: str) -> str:
     return f"{number} {_words(words)}"
 
 
-def _fate(fate: str) -> str:
-    return f'<span class="{"good" if fate == "kept" else "quiet"}">{html.escape(fate)}</span>'
+def _fate(fate: str) -> Markup:
+    return span("good" if fate == "kept" else "quiet", fate)
 
 
-def _verdict(verdict: str) -> str:
+def _verdict(verdict: str) -> Markup:
     kind = {"PASS": "good", "FAIL": "bad"}.get(verdict, "quiet")
-    return f'<span class="{kind}">{html.escape(verdict.lower())}</span>'
+    return span(kind, verdict.lower())
 
 
 def _number(value: float | None) -> str:

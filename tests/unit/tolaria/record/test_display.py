@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -354,3 +355,39 @@ def test_a_narrow_table_drops_columns_and_neither_a_slots_end_nor_an_alpha(
     assert len(rows) == 2
     assert "0" in rows[0].partition("blocks.")[2][:1]
     assert "1" in rows[1].partition("blocks.")[2][:1]
+
+
+HOSTILE = "\x1b[2J\x07\nstep 9  info: forged [red]\u202e"
+
+
+def hostile_growth() -> PacketResult:
+    """Ids and reasons as somebody may send them."""
+    refused = CommandOutcome(command_id=HOSTILE, accepted=False, detail=HOSTILE)
+    moved = StageTransition(seed_id=HOSTILE, reason=HOSTILE)
+    failed = GateEvidence(
+        seed_id=HOSTILE,
+        gate=SeedGate.SEED_GATE_G2_STABILITY,
+        verdict=GateVerdict.GATE_VERDICT_FAIL,
+        detail=HOSTILE,
+    )
+    return PacketResult(packet_index=1, outcomes=(refused,), transitions=(moved,), gates=(failed,))
+
+
+@pytest.mark.parametrize("is_live", [False, True], ids=["plain", "live"])
+def test_nothing_that_is_shown_acts_on_the_terminal(is_live: bool) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=200, color_system=None, force_terminal=False)
+    shown: Observer = LiveDisplay(console, ManualClock()) if is_live else PlainDisplay(stream, ManualClock())
+    shown.on_start(replace(started(), run_id=HOSTILE, task=HOSTILE))
+    seeds = (replace(seed_view(), seed_id=HOSTILE, slot_id=HOSTILE, blueprint_id=HOSTILE, stage="TRAINING"),)
+    shown.on_steps([step_done(10)])
+    reason = Reason(name=HOSTILE, detail=HOSTILE, since_step=1)
+    shown.on_boundary(replace(boundary(10), result=hostile_growth(), seeds=seeds, mode=HOSTILE, reason=reason))
+    shown.on_events([Notice(step=10, level="ERROR", name=HOSTILE, message=HOSTILE)])
+    shown.on_finish({**SUMMARY, "machine": HOSTILE, "test_metrics": {HOSTILE: 1.0}})
+    if isinstance(shown, LiveDisplay):
+        shown.close()
+    told = stream.getvalue()
+    assert "forged" in told
+    assert all(character == "\n" or character.isprintable() for character in told)
+    assert not [line for line in told.splitlines() if line.startswith("step 9")]
