@@ -39,7 +39,10 @@ def unseal(path: Path) -> bool:
 
 def _require_whole(path: Path, where: Path) -> None:
     remedy = f"put back a copy of both, or remove {where.name} to have the database used as it is"
-    digest = where.read_text(errors="replace").strip()
+    try:
+        digest = where.read_text(errors="replace").strip()
+    except OSError as error:
+        raise CorruptRecord(f"{where}, the seal of {path.name}, can't be read: {error.strerror}; {remedy}") from error
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise CorruptRecord(f"{where}, the seal of {path.name}, is damaged; {remedy}")
     if digest != _digest(path):

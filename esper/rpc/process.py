@@ -1,7 +1,7 @@
 """What the main of every service shares: settings, keys, traces, metrics, telemetry, signals, drain, exit code.
 
-Exit codes: 0 stopped on request, 1 failed, 64 wrong usage, 65 what is stored is damaged, 74 nothing can be written, 78
-unusable settings, 128 and the signal's number where one came before it served; an error is one line, no traceback.
+Exit codes: 0 stopped on request, 1 failed, 64 wrong usage, 65 what is stored can't be used, 74 nothing can be written,
+78 unusable settings, 128 and the signal's number where one came before it served; an error is one line, no traceback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prometheus_client import start_http_server
 
 from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import ConfigError, CorruptRecord, EsperError, UnwritableStorage
+from esper.core.errors import ConfigError, EsperError, StorageError, UnwritableStorage
 from esper.core.files import UNWRITABLE
 from esper.core.keys import Keyring, load_keyring
 from esper.core.last_word import leave
@@ -101,14 +101,16 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
             asyncio.run(_serve(name, build, process, config))
     except ConfigError as error:
         return _fail(name, error, EXIT_CONFIG)
-    except CorruptRecord as error:
-        return _fail(name, error, os.EX_DATAERR)
     except UnwritableStorage as error:
         return _fail(name, error, os.EX_IOERR)
+    except StorageError as error:
+        return _fail(name, error, os.EX_DATAERR)
     except EsperError as error:
         return _fail(name, error, EXIT_FAILED)
     except OSError as error:
-        return _fail(name, error, os.EX_IOERR if error.errno in UNWRITABLE else EXIT_FAILED)
+        if error.errno in UNWRITABLE:
+            return _fail(name, f"{error.filename or 'a file'} can't be written: {error.strerror}", os.EX_IOERR)
+        return _fail(name, error, EXIT_FAILED)
     except KeyboardInterrupt:  # before anything handles signals
         return 128 + signal.SIGINT
     except EndedEarly as ended:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.errors import CorruptRecord, StorageError, UnwritableStorage
+from esper.core.errors import CorruptRecord, EsperError, StorageError, UnwritableStorage
 from esper.leyline import HealthStatus, PublishResponse
 from esper.rpc import process
 from esper.rpc.clients import channel, wait_serving
@@ -87,7 +87,7 @@ def test_without_a_strong_secret_no_service_starts(
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (StorageError("disk full"), "esper-kasmina: disk full"),
+        (EsperError("it went wrong"), "esper-kasmina: it went wrong"),
         (ZeroDivisionError("oh"), "esper-kasmina: unexpected ZeroDivisionError: oh (--log-level debug shows more)"),
     ],
 )
@@ -210,22 +210,24 @@ def test_sigterm_or_a_hang_up_drains_what_is_in_flight_and_ends_with_0(
 
 @pytest.mark.usefixtures("secret")
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "words"),
     [
-        (CorruptRecord("a.db is damaged"), 65),
-        (UnwritableStorage("a.db can't be written"), 74),
-        (OSError(errno.ENOSPC, "No space left on device", "a.log"), 74),
-        (PermissionError(errno.EACCES, "Permission denied", "a.log"), 1),
+        (CorruptRecord("a.db is damaged"), 65, "a.db is damaged"),
+        (StorageError("a.db is a directory"), 65, "a.db is a directory"),
+        (UnwritableStorage("a.db can't be written"), 74, "a.db can't be written"),
+        (OSError(errno.ENOSPC, "No space left", "a.log"), 74, "a.log can't be written: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.log"), 1, "Permission denied"),
     ],
 )
 def test_a_start_that_storage_keeps_from_serving_says_by_its_code_why(
-    error: Exception, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    error: Exception, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(context: ServiceContext[Nothing]) -> Sequence[ScriptedBus]:
         raise error
 
     assert run_service("kasmina", fail, ["--state-dir", str(tmp_path)], config_type=Nothing) == code
-    assert capsys.readouterr().err.splitlines() == [f"esper-kasmina: {error}"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 @pytest.mark.usefixtures("secret")

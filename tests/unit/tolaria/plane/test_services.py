@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import pytest
 
-from esper.core.errors import ConfigError, ServiceUnavailable, UnwritableStorage
+from esper.core.errors import ConfigError, CorruptRecord, ServiceUnavailable, UnwritableStorage
 from esper.core.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
 
@@ -238,7 +238,7 @@ def test_what_a_child_says_last_is_heard_though_its_log_could_not_take_it(tmp_pa
     config = ServicesConfig(state_dir=blocked)
     (blocked / "weatherlight.log").symlink_to("/dev/full")
     with (
-        pytest.raises(ServiceUnavailable, match=r"weatherlight\.db can't be opened as a database: Is a directory"),
+        pytest.raises(CorruptRecord, match=r"weatherlight\.db can't be opened as a database: Is a directory"),
         Services(config, new_secret(), lambda name, text: None),
     ):
         pass
