@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,11 +52,21 @@ def _opened(database: Path) -> Iterator[tuple[SqliteStore, NonceLedger]]:
         raise ConfigError(
             "DB", str(database), "is no file; name a service's database, e.g. RUN_DIR/services/kasmina.db"
         )
+    _require_ledger(database)
     store = SqliteStore(database, lambda connection: None)
     try:
         yield store, NonceLedger(SYSTEM_CLOCK)
     finally:
         store.close()
+
+
+def _require_ledger(database: Path) -> None:
+    """Look before opening: another program's database must not become one of ours."""
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT value FROM nonce_marks")
+    except sqlite3.Error as error:
+        raise StorageError(f"{database} holds no nonce ledger: {error}") from error
 
 
 def _done(store: SqliteStore, work: Callable[[sqlite3.Connection], T]) -> T:

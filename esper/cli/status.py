@@ -148,9 +148,9 @@ def _seed(seed: Record) -> Record:
 
 def _events(path: Path) -> Iterator[Record]:
     """The events written so far; a last line that is still being written is left out."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
                 yield json.loads(line)

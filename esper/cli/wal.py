@@ -12,6 +12,8 @@ REMEDIES = {
     wal.Condition.CLEAN: "nothing to do",
     wal.Condition.TORN: "a write was cut off; its log repairs it when it is opened, or `esper wal repair` now",
     wal.Condition.CORRUPT: "back it up, then `esper wal repair` keeps what precedes the damage",
+    wal.Condition.FOREIGN: "it doesn't begin as a log does, and `esper wal repair` leaves it alone; a service's log is "
+    "RUN_DIR/services/field_reports.log",
 }
 
 
@@ -50,6 +52,8 @@ def run_repair(arguments: argparse.Namespace) -> int:
 
 
 def _in_words(found: wal.Inspection) -> str:
+    if found.condition is wal.Condition.FOREIGN:
+        return f"no log: {found.size_bytes} bytes; {REMEDIES[found.condition]}"
     lines = [f"{found.condition.value}: {found.records} whole records in {found.size_bytes} bytes"]
     if found.condition is not wal.Condition.CLEAN:
         lines.append(f"damage at byte {found.end_bytes}; {found.records_after_damage} whole records after it")

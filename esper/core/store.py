@@ -2,8 +2,8 @@
 
 One thread with one connection does every write and every checkpoint, which keeps clear of SQLite's race between
 several checkpointing connections. Work that waits at the same time shares one commit, each piece in a savepoint
-of its own. A piece's future resolves when it is on the disk. If a commit fails, what the disk holds is unknown,
-and the process ends.
+of its own. A piece's future resolves when it is on the disk. If a commit fails or the file is damaged, what the disk
+holds is unknown, and the process ends. A closed database is sealed, one without a seal is checked when it is opened.
 """
 
 from __future__ import annotations
@@ -20,8 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
-from esper.core.errors import ConfigError, StorageError
+from esper.core.errors import ConfigError, CorruptRecord, StorageError, UnwritableStorage
 from esper.core.file_lock import holder, try_hold
+from esper.core.files import UNWRITABLE
+from esper.core.last_word import leave
+from esper.core.seal import seal, unseal
+from esper.core.storage_faults import REMEDY, exit_code_of, fault_of, opening_fault
 
 T = TypeVar("T")
 
@@ -31,9 +35,11 @@ CLOSE_TIMEOUT_S = 10.0
 
 def end_process(error: BaseException) -> None:
     """What a failed commit does: no cleanup could be trusted. Whoever started the process reads its exit code."""
+    line = f"storage failed, the process ends: {error}"
+    leave(line)
     with suppress(OSError):  # its log may be on the same full disk
-        print(f"storage failed, the process ends: {error}", file=sys.stderr, flush=True)
-    os._exit(os.EX_IOERR)
+        print(line, file=sys.stderr, flush=True)
+    os._exit(exit_code_of(error))
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +60,8 @@ class _Work(Generic[T]):
             self.error = error
             if not connection.in_transaction:
                 raise StorageError(f"SQLite undid the whole transaction: {error}") from error
+            if isinstance(error, sqlite3.Error) and fault_of(Path(), error) is not None:
+                raise
             connection.execute("ROLLBACK TO piece")
         connection.execute("RELEASE piece")
 
@@ -118,7 +126,12 @@ class SqliteStore:
             connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
             self._local.connection = connection
             self._readers.append(connection)
-        return fn(connection)
+        try:
+            return fn(connection)
+        except sqlite3.Error as error:
+            if (fault := fault_of(self._path, error)) is None or isinstance(fault, UnwritableStorage):
+                raise
+            raise fault from error
 
     def close(self) -> None:
         """Finish what was submitted and let go of the file."""
@@ -133,6 +146,8 @@ class SqliteStore:
         self._writer.join(CLOSE_TIMEOUT_S)
         if self._writer.is_alive():
             raise StorageError(f"{self._path}: writes in flight took longer than {CLOSE_TIMEOUT_S:g} s")
+        if self._failure is None and not self._path.with_name(self._path.name + "-wal").exists():
+            seal(self._path)
         self._lock_file.close()
 
     def _require_open(self) -> None:
@@ -144,8 +159,8 @@ class SqliteStore:
     def _write(self) -> None:
         try:
             connection = _open_for_writing(self._path)
-        except (sqlite3.Error, OSError) as error:
-            self._refuse_all(StorageError(f"{self._path} can't be opened as a database: {error}"))
+        except Exception as error:  # noqa: BLE001 - the edge of the thread: who waits for it would wait for ever
+            self._refuse_all(opening_fault(self._path, error))
             return
         try:
             while (group := self._next_group()) is not None:
@@ -173,8 +188,8 @@ class SqliteStore:
             for work in group:
                 work.run(connection)
             connection.execute("COMMIT")
-        except (sqlite3.Error, StorageError) as error:
-            fatal = StorageError(f"{self._path}: commit failed: {error}")
+        except Exception as error:  # noqa: BLE001 - the edge of the thread
+            fatal = fault_of(self._path, error) or StorageError(f"{self._path}: commit failed: {error}")
             self._on_fatal(fatal)
             for work in group:
                 work.future.set_exception(fatal)
@@ -201,6 +216,8 @@ def _own(path: Path) -> TextIO:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock_file = try_hold(lock_path)
     except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise UnwritableStorage(f"{error.filename or lock_path} can't be written: {error.strerror}") from error
         raise ConfigError("state directory", str(path.parent), f"can't be used ({error.strerror})") from error
     if lock_file is None:
         remedy = f"{path.name} is in use by {holder(lock_path)}; stop it, or give another directory"
@@ -209,9 +226,25 @@ def _own(path: Path) -> TextIO:
 
 
 def _open_for_writing(path: Path) -> sqlite3.Connection:
+    was_sealed = unseal(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if not was_sealed:
+            _check(connection, path)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Look through a database that nobody closed, and make sure that it can be written."""
+    found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if found != "ok":
+        raise CorruptRecord(f"{path} is damaged: {' '.join(found.split())}; {REMEDY}")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.execute(f"PRAGMA user_version = {version}")

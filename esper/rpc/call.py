@@ -35,6 +35,11 @@ class Call:
         return self.metadata.get(SERVICE_TOKEN)
 
     @property
+    def token(self) -> str:
+        """Whose call it says it is, by the token that came with it; without one, by where it is from."""
+        return self.run_token or self.service_token or self.peer
+
+    @property
     def remaining_s(self) -> float:
         """Seconds until the caller stops waiting."""
         return max(0.0, self.deadline_monotonic_s - time.monotonic())

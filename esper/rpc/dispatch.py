@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,13 +36,28 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True, slots=True)
 class Gate:
-    """What all calls of a server share: how many are in flight, and whether it drains."""
+    """What all calls of a server share: how many are in flight, and whether it drains.
+
+    Streams last: all together leave a quarter of the room to single calls such as heartbeats, and those of one token
+    half of it to others.
+    """
 
     max_in_flight: int
     deadline_s: float
     in_flight: int = 0
+    streams: Counter[str] = field(default_factory=Counter)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     mishaps: Mishaps = field(default_factory=Mishaps)
+
+    def refusal(self, token: str, *, is_stream: bool) -> str | None:
+        """Why there is no room for one more call; None if there is."""
+        if self.in_flight >= self.max_in_flight:
+            return f"{self.in_flight} calls are in flight, as many as this server takes"
+        if is_stream and self.streams[token] >= max(1, self.max_in_flight // 2):
+            return f"{self.streams[token]} streams of one token are open, as many as one may have here"
+        if is_stream and self.streams.total() >= max(1, self.max_in_flight * 3 // 4):
+            return f"{self.streams.total()} streams are open, as many as this server takes"
+        return None
 
 
 def handler_of(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler[Any, Any]:
@@ -121,7 +137,7 @@ async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> 
     failure: Exception | None = None
     with server_span(method, metadata) as span:
         try:
-            async with _in_flight(gate, method), asyncio.timeout(limit_s) as limit:
+            async with _in_flight(gate, method, call.token), asyncio.timeout(limit_s) as limit:
                 yield call
             code = grpc.StatusCode.OK
         except TimeoutError as error:
@@ -168,16 +184,19 @@ async def _abort(context: Context[Any, Any], method: Method, failure: Exception,
 
 
 @asynccontextmanager
-async def _in_flight(gate: Gate, method: Method) -> AsyncIterator[None]:
-    if gate.in_flight >= gate.max_in_flight:
+async def _in_flight(gate: Gate, method: Method, token: str) -> AsyncIterator[None]:
+    is_stream = method.requests_stream or method.responses_stream
+    if (refusal := gate.refusal(token, is_stream=is_stream)) is not None:
         metrics.CALLS_REFUSED.labels(method.full_name).inc()
-        raise BackPressure(f"{gate.in_flight} calls are in flight, as many as this server takes", RETRY_AFTER_S)
+        raise BackPressure(refusal, RETRY_AFTER_S)
     gate.in_flight += 1
+    gate.streams[token] += is_stream
     metrics.CALLS_IN_FLIGHT.inc()
     try:
         yield
     finally:
         gate.in_flight -= 1
+        gate.streams -= Counter({token: int(is_stream)})  # which forgets tokens without streams
         metrics.CALLS_IN_FLIGHT.dec()
 
 

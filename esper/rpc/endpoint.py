@@ -49,15 +49,20 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         """True if no other machine can reach it."""
-        if self.path is not None or self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.path is not None or is_local_host(self.host)
 
     def __str__(self) -> str:
         """The text that `parse` reads and that grpc takes as a target."""
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_local_host(host: str) -> bool:
+    """True for this machine's own loopback."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

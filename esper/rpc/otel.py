@@ -7,10 +7,14 @@ chooses the same ones of those, and traces of commands are whole because each of
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -20,12 +24,16 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import StatusCode
 
 from esper.core.errors import ConfigError
+from esper.rpc.endpoint import is_local_host
 
+log = logging.getLogger("esper.traces")
 COMMAND_ID = "esper.command.id"
 KEEP = "esper.keep"
 KEEP_ONE_IN = 100
 MAX_OPEN_TRACES = 1024
 MAX_SPANS_PER_TRACE = 512
+# A run ends three processes one after the other: together they wait less than two seconds for a collector.
+END_S = 0.5
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -84,28 +92,40 @@ def setup_tracing(
     service_name: str, endpoint: str | None, environ: Mapping[str, str] = os.environ, *, keep_one_in: int = KEEP_ONE_IN
 ) -> Callable[[], None]:
     """Send this process's spans to `endpoint`, or where OTEL_* says, or nowhere. Call the result at the end."""
-    if endpoint is None and not any(environ.get(name) for name in ENDPOINT_VARIABLES):
+    place = endpoint or next((environ[name] for name in ENDPOINT_VARIABLES if environ.get(name)), None)
+    if place is None:
         return _nothing
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return _nothing
     provider = TracerProvider(
-        resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", service_name)})
+        resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", service_name)}),
+        shutdown_on_exit=False,  # it would wait for a collector as long as that likes
     )
-    provider.add_span_processor(KeepDecisions(BatchSpanProcessor(_exporter(endpoint)), keep_one_in))
+    provider.add_span_processor(KeepDecisions(BatchSpanProcessor(_exporter(endpoint, place)), keep_one_in))
     trace.set_tracer_provider(provider)
-    return provider.shutdown
+    return partial(_end, provider, place)
 
 
-def _exporter(endpoint: str | None) -> SpanExporter:
+def _end(provider: TracerProvider, place: str) -> None:
+    """Send what waits, as far as the collector takes it in time: nobody's end is delayed by it."""
+    ending = threading.Thread(target=provider.shutdown, name="end of traces", daemon=True)
+    ending.start()
+    ending.join(END_S)
+    if ending.is_alive():
+        log.warning("the last traces are lost: the collector at %s did not take them within %g s", place, END_S)
+
+
+def _exporter(endpoint: str | None, place: str) -> SpanExporter:
     # Costs a quarter of a second to import: only processes that trace pay it.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    if endpoint is None:
-        return OTLPSpanExporter()
-    address = endpoint if "://" in endpoint else f"http://{endpoint}"
-    if not address.startswith(("http://", "https://")):
+    address = place if "://" in place else f"http://{place}"
+    if endpoint is not None and not address.startswith(("http://", "https://")):
         raise ConfigError("otlp_endpoint", endpoint, "use HOST:PORT, http://HOST:PORT or https://HOST:PORT")
-    return OTLPSpanExporter(endpoint=address, insecure=address.startswith("http://"))
+    options: Any = (("grpc.enable_http_proxy", 0),) if is_local_host(urlsplit(address).hostname or "") else None
+    if endpoint is None:
+        return OTLPSpanExporter(channel_options=options)
+    return OTLPSpanExporter(endpoint=address, insecure=address.startswith("http://"), channel_options=options)
 
 
 def _nothing() -> None:

@@ -1,6 +1,7 @@
 """What the main of every service shares: settings, keys, traces, metrics, telemetry, signals, drain, exit code.
 
-Exit codes: 0 stopped on request, 1 failed, 64 wrong usage, 78 unusable settings; an error is one line, no traceback.
+Exit codes: 0 stopped on request, 1 failed, 64 wrong usage, 65 what is stored can't be used, 74 nothing can be written,
+78 unusable settings, 128 and the signal's number where one came before it served; an error is one line, no traceback.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import start_http_server
 
 from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import ConfigError, EsperError
+from esper.core.errors import ConfigError, EsperError, StorageError, UnwritableStorage
+from esper.core.files import UNWRITABLE
 from esper.core.keys import Keyring, load_keyring
+from esper.core.last_word import leave
 from esper.core.plain import PlainFormatter, plain
 from esper.core.streams import say
 from esper.leyline import HealthStatus
@@ -60,6 +64,10 @@ class ServiceContext(Generic[C]):
     stop: Callable[[float | None], None]
 
 
+class EndedEarly(SystemExit):
+    """A signal came before the process served; there is nothing to drain."""
+
+
 class Stopping:
     """Whether the process was asked to end, and how long it may take."""
 
@@ -90,13 +98,24 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.basicConfig(level=process.log_level.upper(), handlers=[handler])
-        asyncio.run(_serve(name, build, process, config))
+        with _ended_by_signals():
+            asyncio.run(_serve(name, build, process, config))
     except ConfigError as error:
         return _fail(name, error, EXIT_CONFIG)
+    except UnwritableStorage as error:
+        return _fail(name, error, os.EX_IOERR)
+    except StorageError as error:
+        return _fail(name, error, os.EX_DATAERR)
     except EsperError as error:
         return _fail(name, error, EXIT_FAILED)
-    except KeyboardInterrupt:  # before the loop handles signals
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            return _fail(name, f"{error.filename or 'a file'} can't be written: {error.strerror}", os.EX_IOERR)
+        return _fail(name, error, EXIT_FAILED)
+    except KeyboardInterrupt:  # before anything handles signals
         return 128 + signal.SIGINT
+    except EndedEarly as ended:
+        return int(ended.code or 0)
     except Exception as error:
         log.debug("unexpected", exc_info=True)
         return _fail(name, f"unexpected {type(error).__name__}: {error} (--log-level debug shows more)", EXIT_FAILED)
@@ -104,13 +123,14 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
 
 
 def _fail(name: str, error: object, code: int) -> int:
-    say(plain(f"esper-{name}: {error}"), sys.stderr)
+    line = plain(f"esper-{name}: {error}")
+    leave(line)
+    say(line, sys.stderr)
     return code
 
 
 async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) -> None:
     stopping = Stopping()
-    _stop_on_signals(stopping)
     keyring = load_keyring(os.environ, process.keyring)
     _make_private(process.state_dir)
     end_tracing = setup_tracing(f"esper-{name}", process.otlp_endpoint)
@@ -132,6 +152,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         servicers = await built if inspect.isawaitable(built) else built
         async with _closing(servicers):
             server = await start(process.server, servicers)
+            _stop_on_signals(stopping)
             say(f"esper-{name} listens on {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
     finally:
@@ -182,6 +203,27 @@ async def _watch_loop_lag() -> None:
         metrics.LOOP_LAG_SECONDS.set(max(0.0, time.monotonic() - due))
 
 
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """What a start does on a signal: it ends at once, whatever it waits for. The event loop may not be running then."""
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        raise EndedEarly(128 + number)
+
+    before = {number: signal.signal(number, on_signal) for number in _signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    """Those that ask to stop; under nohup, which ignores it, a hang-up is none."""
+    is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if is_nohup else (signal.SIGHUP,)))
+
+
 def _stop_on_signals(stopping: Stopping) -> None:
     """The first signal drains, the second ends at once; a terminal that hangs up may say so twice."""
 
@@ -190,8 +232,7 @@ def _stop_on_signals(stopping: Stopping) -> None:
             os._exit(128 + number)
         stopping.ask(None)
 
-    is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    for number in (signal.SIGTERM, signal.SIGINT, *(() if is_nohup else (signal.SIGHUP,))):
+    for number in _signals():
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
 
 

@@ -172,6 +172,8 @@ def _options(config: ServerConfig) -> tuple[tuple[str, int], ...]:
         # Clients ping every 10 s; the default would hang up on them.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        # Those of idle clients too: without this, a connection without calls may be pinged every two hours only.
+        ("grpc.keepalive_permit_without_calls", 1),
         # A client that froze is noticed within 15 s.
         ("grpc.keepalive_time_ms", 10_000),
         ("grpc.keepalive_timeout_ms", 5_000),

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from esper.core.errors import EsperError
+
 log = logging.getLogger("esper.weatherlight")
 RETRY_S = 1.0
 
@@ -43,7 +45,9 @@ class Duties:
             except Exception as error:  # noqa: BLE001 - the edge of the task
                 cause = error
             if name not in self._failed:
-                log.error("duty %s ended and begins anew every %g s", name, self._retry_s, exc_info=cause)
+                unexpected = None if isinstance(cause, EsperError) else cause
+                why = cause or "by itself"
+                log.error("duty %s ended, begins anew every %g s: %s", name, self._retry_s, why, exc_info=unexpected)
             self._failed.add(name)
             await asyncio.sleep(self._retry_s)
 
@@ -57,3 +61,4 @@ class Duties:
             await task
         finally:
             task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # what it uses may be closed next

@@ -6,7 +6,8 @@
 A record's crc32 (zlib) covers log id, length, sequence, type and payload, so that a record of another log is no record
 of this one. Sequences start at 1 and have no gaps. Damage that no whole record follows is a torn tail: it is copied
 to "<log>.broken" and cut off when the log is opened. Damage that a whole record follows is corruption: a strict log
-refuses to open. A failed fsync ends the process, because nobody knows what it left on the disk.
+refuses to open. A file that doesn't begin as a log, such as a database, is never changed. A failed fsync ends the
+process, because nobody knows what it left on the disk.
 """
 
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record

@@ -41,6 +41,14 @@ def decode_header(raw: bytes) -> bytes | None:
     return bytes(log_id) if is_whole else None
 
 
+def resembles_header(raw: bytes) -> bool:
+    """Whether these are the first bytes of a log, whole, damaged or cut off."""
+    if len(raw) < HEADER_BYTES:
+        return MAGIC.startswith(raw[: len(MAGIC)])
+    magic, _, checksum, log_id = _HEADER.unpack_from(raw)
+    return bool(magic == MAGIC or checksum == zlib.crc32(log_id))
+
+
 def encode_record(log_id: bytes, record: Record) -> bytes:
     checksum = _checksum(log_id, len(record.payload), record.seq, record.type, record.payload)
     return _FRAME.pack(len(record.payload), checksum, record.seq, record.type) + record.payload

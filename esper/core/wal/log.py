@@ -12,7 +12,7 @@ from types import TracebackType
 from esper.core.errors import CorruptRecord, StorageError
 from esper.core.store import end_process
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record, encode_record
-from esper.core.wal.repair import create, repair
+from esper.core.wal.repair import create, repair, require_log
 from esper.core.wal.scan import Condition, inspect, mapped, prefix
 
 
@@ -87,6 +87,7 @@ class Log:
 
     def _open(self, strict: bool) -> None:
         found = inspect(self._path)
+        require_log(self._path, found)
         if found.condition is Condition.CORRUPT and strict:
             raise CorruptRecord(
                 f"log {self._path} is damaged at byte {found.end_bytes}, after record {found.last_seq}, and "

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from esper.core.errors import StorageError
+from esper.core.errors import CorruptRecord, StorageError
 from esper.core.files import sync_directory, write_atomically
 from esper.core.wal.format import LOG_ID_BYTES, encode_header
 from esper.core.wal.scan import Condition, Inspection, inspect
@@ -35,6 +35,7 @@ def repair(path: Path) -> Inspection:
     found = inspect(path)
     if found.condition is Condition.CLEAN:
         return found
+    require_log(path, found)
     backup(path, _free_name(path))
     with open(path, "r+b") as file:
         file.truncate(found.end_bytes)
@@ -43,6 +44,14 @@ def repair(path: Path) -> Inspection:
             file.flush()
         os.fsync(file.fileno())
     return found
+
+
+def require_log(path: Path, found: Inspection) -> None:
+    """Refuse a file that never was a log: to repair it would be to destroy it. Raises CorruptRecord."""
+    if found.condition is Condition.FOREIGN:
+        raise CorruptRecord(
+            f"{path} doesn't begin as a log does and is left as it is; name a log, or put back its copy"
+        )
 
 
 def new_header() -> bytes:

@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from esper.core.errors import StorageError
-from esper.core.wal.format import FRAME_BYTES, HEADER_BYTES, Record, decode_header, decode_record
+from esper.core.wal.format import FRAME_BYTES, HEADER_BYTES, Record, decode_header, decode_record, resembles_header
 
 
 class Condition(Enum):
@@ -19,6 +19,7 @@ class Condition(Enum):
     CLEAN = "clean"
     TORN = "torn"
     CORRUPT = "corrupt"
+    FOREIGN = "no log"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +45,7 @@ def inspect(path: Path) -> Inspection:
         if log_id is None:
             # Only a file that never had a whole header can be torn there: headers are written in one piece.
             condition = Condition.TORN if len(data) < HEADER_BYTES else Condition.CORRUPT
+            condition = condition if resembles_header(bytes(data[:HEADER_BYTES])) else Condition.FOREIGN
             return Inspection(
                 condition=condition, log_id=None, records=0, end_bytes=0, size_bytes=len(data), records_after_damage=0
             )

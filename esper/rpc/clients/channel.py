@@ -31,6 +31,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
+# A proxy is for other machines; grpc would ask it for this one's ports too.
+LOCAL_OPTIONS = (*OPTIONS, ("grpc.enable_http_proxy", 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,16 +98,16 @@ def channel(endpoint: str | Endpoint, tls: Tls | None = None) -> Channel:
     """Open a channel; it connects at the first call."""
     target = _endpoint(endpoint, tls)
     if tls is None:
-        return Channel(grpc.insecure_channel(str(target), OPTIONS), target)
-    return Channel(grpc.secure_channel(str(target), tls.credentials(), OPTIONS), target)
+        return Channel(grpc.insecure_channel(str(target), _options(target)), target)
+    return Channel(grpc.secure_channel(str(target), tls.credentials(), _options(target)), target)
 
 
 def aio_channel(endpoint: str | Endpoint, tls: Tls | None = None) -> AioChannel:
     """Open an asyncio channel; it connects at the first call."""
     target = _endpoint(endpoint, tls)
     if tls is None:
-        return AioChannel(grpc.aio.insecure_channel(str(target), OPTIONS), target)
-    return AioChannel(grpc.aio.secure_channel(str(target), tls.credentials(), OPTIONS), target)
+        return AioChannel(grpc.aio.insecure_channel(str(target), _options(target)), target)
+    return AioChannel(grpc.aio.secure_channel(str(target), tls.credentials(), _options(target)), target)
 
 
 def _endpoint(endpoint: str | Endpoint, tls: Tls | None) -> Endpoint:
@@ -113,3 +115,7 @@ def _endpoint(endpoint: str | Endpoint, tls: Tls | None) -> Endpoint:
     if not target.is_local and tls is None:
         raise ConfigError("endpoint", str(target), "beyond loopback TLS is needed: give the authority's certificate")
     return target
+
+
+def _options(target: Endpoint) -> tuple[tuple[str, int], ...]:
+    return LOCAL_OPTIONS if target.is_local else OPTIONS

@@ -18,6 +18,10 @@ from esper.tolaria.record.observer import StepDone
 from esper.tolaria.record.signals import Signals, Smoothed
 
 
+MOST_COUNTED = 2**63 - 1
+"""Of multiply-accumulates in a message: what databases count to. A run's own book goes on."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
     """The network as it is at a boundary."""
@@ -167,5 +171,5 @@ def network_of(executor: SeedExecutor, training_macs: int) -> Network:
         learning_rate=float(group["lr"]),
         parameters=executor.parameters,
         forward_macs=executor.macs.forward,
-        training_macs=training_macs,
+        training_macs=min(training_macs, MOST_COUNTED),
     )

@@ -1,6 +1,6 @@
 """The services that a run works with: spawned as children, or connected to by endpoint.
 
-Children are started in order (Weatherlight, Tamiyo, Kasmina), stopped in reverse, started again when they die,
+Children are started in order (Weatherlight, Tamiyo, Kasmina), stopped the other way round, started again when they die,
 and end with their parent. Only what was started here is stopped here.
 """
 
@@ -11,15 +11,16 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from esper.core import last_word
 from esper.core.child import child_command
-from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, UnwritableStorage
-from esper.core.keys import new_secret
+from esper.core.errors import ConfigError, CorruptRecord, EsperError, ServiceUnavailable, UnwritableStorage
+from esper.core.keys import check_strength, new_secret
 from esper.rpc.clients import Channel, Tls, channel
 from esper.rpc.clients.health import wait_serving
 from esper.tolaria.plane.runtime_dir import RuntimeDir
@@ -27,6 +28,8 @@ from esper.tolaria.plane.runtime_dir import RuntimeDir
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 SPAWN = "spawn"
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
+# Who publishes ends before who is published to: Tamiyo and Kasmina at once, then Weatherlight.
+END_ORDER = (("kasmina", "tamiyo"), ("weatherlight",))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,11 +89,22 @@ def run_secret(path: Path, environ: Mapping[str, str], *, are_all_spawned: bool)
     if not are_all_spawned:
         return None
     if path.exists():
-        return path.read_text().strip()
+        return _kept_secret(path)
     secret = new_secret()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret + "\n")
+    return secret
+
+
+def _kept_secret(path: Path) -> str:
+    try:
+        secret = path.read_bytes().strip().decode("ascii")
+        check_strength(secret, str(path))
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is damaged"
+        remedy = f"the run's secret can't be used: {why}; remove it, and the run makes another one"
+        raise ConfigError("run_dir", str(path), remedy) from error
     return secret
 
 
@@ -102,6 +116,7 @@ class Services:
         self._secret = secret
         self._on_event = on_event
         self._children: dict[str, Child] = {}
+        self._last_words: dict[str, int] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
@@ -134,12 +149,14 @@ class Services:
             threading.Thread(target=self._supervise, name="services", daemon=True).start()
 
     def stop(self) -> None:
-        """Drain the children in reverse order; kill what doesn't end in time."""
+        """Drain the children, who publishes before who is published to; kill what doesn't end in time, and say so."""
         self._stopping.set()
         with self._lock:
-            for name in reversed(START_ORDER):
-                if child := self._children.get(name):
-                    self._end(child)
+            for names in END_ORDER:
+                self._end([child for name in names if (child := self._children.get(name))])
+        for descriptor in self._last_words.values():
+            os.close(descriptor)
+        self._last_words.clear()
         self._runtime_dir.remove()
         self._stopped.set()
 
@@ -167,11 +184,19 @@ class Services:
         if self._config.otlp_endpoint:
             command += ["--otlp-endpoint", self._config.otlp_endpoint]
         command += self._config.extra_arguments.get(name, ())
-        environment = {**os.environ, **({SECRET_VARIABLE: self._secret} if self._secret else {})}
+        if name not in self._last_words:
+            self._last_words[name] = last_word.make()
+        word = self._last_words[name]
+        os.ftruncate(word, 0)
+        environment = {**os.environ, last_word.VARIABLE: str(word)}
+        if self._secret:
+            environment[SECRET_VARIABLE] = self._secret
         with (self._config.state_dir / f"{name}.log").open("ab") as log:
             # A group of its own: a Ctrl-C at the terminal stops the trainer, which then drains its services. Not a
             # session: Linux shares the processors out by session, and would take a service's share from the training.
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, process_group=0)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, pass_fds=(word,), process_group=0
+            )
         _yield_to_training(process.pid)
         return process
 
@@ -208,13 +233,17 @@ class Services:
         if code == os.EX_IOERR:
             remedy = "make room there if none is left, then start the run again (with --resume if it had begun)"
             return UnwritableStorage(f"service {child.name} can't write: {last}; {remedy}")
+        if code == os.EX_DATAERR:
+            return CorruptRecord(f"service {child.name} can't use what it stored: {last}")
         return ServiceUnavailable("tolaria", "service", child.name, f"it ended {_how(code)}: {last} (see {log})")
 
     def _log(self, child: Child) -> Path:
         return self._config.state_dir / f"{child.name}.log"
 
     def _last_line(self, child: Child) -> str:
-        """What a child said last; a full disk may have kept it from saying anything."""
+        """What a child said last; a full disk may have kept it from its log."""
+        if child.name in self._last_words and (said := last_word.heard(self._last_words[child.name])):
+            return said
         with suppress(OSError):
             if lines := self._log(child).read_text(errors="replace").strip().splitlines():
                 return lines[-1]
@@ -234,7 +263,7 @@ class Services:
             return
         child.restarts += 1
         why = "" if code < 0 else f": {self._last_line(child)}"
-        child.storage_death = self._death_of(child, code) if code == os.EX_IOERR else None
+        child.storage_death = self._death_of(child, code) if code in (os.EX_IOERR, os.EX_DATAERR) else None
         self._on_event("service_lost", f"{child.name} ended {_how(code)}{why}")
         if child.restarts > self._config.restart_limit:
             self._on_event("service_given_up", f"{child.name} died {child.restarts} times; it stays down")
@@ -251,14 +280,20 @@ class Services:
                     return
                 self._on_event("service_restarted", f"{child.name} started again")
 
-    def _end(self, child: Child) -> None:
-        if child.process.poll() is None:
+    def _end(self, children: Sequence[Child]) -> None:
+        """End children that run, all at once."""
+        running = [child for child in children if child.process.poll() is None]
+        for child in running:
             child.process.terminate()
+        deadline = time.monotonic() + self._config.stop_timeout_s
+        for child in running:
             try:
-                child.process.wait(self._config.stop_timeout_s)
+                child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+                within = f"{self._config.stop_timeout_s:g} s of SIGTERM"
+                self._on_event("service_killed", f"{child.name} did not end within {within} and was killed")
 
 
 def _how(code: int) -> str:

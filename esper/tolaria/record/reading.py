@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from esper.core.errors import DependencyViolationError
+from esper.core.errors import DependencyViolationError, StorageError
 
 Record = Mapping[str, Any]
 
@@ -20,17 +20,24 @@ GOES_BACK = ("resumed", "rollback")
 
 
 def read_events(run_dir: Path) -> list[Record]:
-    """Every whole line of events.jsonl; a line that was cut off by a kill is left out."""
+    """Every whole line of events.jsonl; a line that a kill cut off or that was damaged since is left out."""
     path = run_dir / "events.jsonl"
     if not path.exists():
         raise DependencyViolationError("tolaria", "file", str(path), "is this the directory of a run?")
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise StorageError(f"{path} can't be read: {error.strerror}") from error
+    return [event for line in lines if (event := parsed(line)) is not None]
+
+
+def parsed(line: bytes | str) -> Record | None:
+    """The event of a line; None if it holds none that is whole."""
+    try:
+        event = json.loads(line)
+    except ValueError:  # not JSON, or not even text
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
 
 
 def standing(events: Iterable[Record]) -> list[Record]:

@@ -23,6 +23,7 @@ from esper.core.files import sync_directory, write_atomically
 MAGIC = b"esper-checkpoint 2 "
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
 UNWRITABLE = (PicklingError, TypeError, AttributeError, RuntimeError, CorruptRecord)
+_REMOVE = "remove it, and the count goes on from the checkpoint's"
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
 
 State = dict[str, Any]
@@ -153,10 +154,22 @@ class CheckpointStore:
         """Claim a generation that no opening of this run had before."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "generation"
-        used = int(path.read_text()) if path.exists() else 0
-        generation = max(used + 1, at_least)
+        generation = max(_used(path) + 1, at_least)
         write_atomically(path, f"{generation}\n".encode())
         return generation
+
+
+def _used(path: Path) -> int:
+    """The newest generation that was claimed."""
+    if not path.exists():
+        return 0
+    try:
+        content = path.read_bytes()
+        return int(content)
+    except OSError as error:
+        raise StorageError(f"{path} can't be read: {error.strerror}; {_REMOVE}") from error
+    except ValueError as error:
+        raise CorruptRecord(f"{path} is damaged: {content[:20]!r} is no number; {_REMOVE}") from error
 
 
 def read(path: Path) -> State:

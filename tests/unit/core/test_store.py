@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.errors import ConfigError, StorageError
+from esper.core import last_word
+from esper.core.errors import ConfigError, CorruptRecord, StorageError, UnwritableStorage
 from esper.core.store import SqliteStore
 
 
@@ -132,7 +133,7 @@ def test_a_closed_store_is_one_file_with_everything_in_it(tmp_path: Path) -> Non
     store.submit(insert(7)).result(10)
     store.read(numbers)
     store.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db.lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.db", "a.db.lock", "a.db.seal"]
 
 
 def test_the_writer_closes_after_every_reader(tmp_path: Path) -> None:
@@ -210,3 +211,124 @@ def test_the_default_answer_to_a_failed_commit_ends_the_process(tmp_path: Path) 
     )
     assert ended.returncode == os.EX_IOERR
     assert "commit failed" in ended.stderr
+
+
+def closed(path: Path) -> bytes:
+    """A database that was closed in order, and its bytes."""
+    store = SqliteStore(path, create)
+    store.submit(insert(7)).result(10)
+    store.close()
+    return path.read_bytes()
+
+
+def flipped(content: bytes, offset: int) -> bytes:
+    return content[:offset] + bytes([content[offset] ^ 0xFF]) + content[offset + 1 :]
+
+
+@pytest.mark.parametrize("offset", [0, 18, 47, 99, 4090, -1])
+def test_a_byte_that_was_changed_in_a_closed_database_is_told(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "a.db"
+    content = closed(path)
+    path.write_bytes(flipped(content, offset % len(content)))
+    with pytest.raises(CorruptRecord, match=r"a\.db is damaged: it is not as its last owner left"):
+        SqliteStore(path, create)
+    path.write_bytes(content)
+    SqliteStore(path, create).close()
+
+
+def test_a_closed_database_that_was_emptied_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    closed(path)
+    path.write_bytes(b"")
+    with pytest.raises(CorruptRecord, match="not as its last owner left"):
+        SqliteStore(path, create)
+
+
+def test_a_database_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    closed(path)
+    path.unlink()
+    store = SqliteStore(path, create)
+    assert store.read(numbers) == []
+    store.close()
+
+
+def test_a_damaged_seal_is_told_and_its_remedy_works(tmp_path: Path) -> None:
+    path, seal = tmp_path / "a.db", tmp_path / "a.db.seal"
+    closed(path)
+    seal.write_bytes(b"\xff" * 10)
+    with pytest.raises(CorruptRecord, match=r"a\.db\.seal.* is damaged; .*remove a\.db\.seal"):
+        SqliteStore(path, create)
+    seal.unlink()
+    SqliteStore(path, create).close()
+
+
+@pytest.mark.parametrize("text", [b"CREATE", b"INTEGER"])
+def test_damage_that_sqlite_cannot_even_put_into_words_hangs_nobody(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "a.db"
+    content = closed(path)
+    (tmp_path / "a.db.seal").unlink()
+    path.write_bytes(content.replace(text, bytes(byte ^ 0xFF for byte in text)))
+    with pytest.raises(CorruptRecord, match=r"a\.db can't be opened as a database"):
+        SqliteStore(path, create)
+
+
+def test_a_database_that_nobody_closed_is_looked_through(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    content = closed(path)
+    (tmp_path / "a.db.seal").unlink()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+    with pytest.raises(CorruptRecord, match=r"a\.db"):
+        SqliteStore(path, create)
+
+
+def test_a_database_that_cannot_be_written_is_told_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    content = closed(path)
+    (tmp_path / "a.db.seal").unlink()
+    path.write_bytes(flipped(content, 18))  # SQLite takes it for one that only a newer version may write
+    with pytest.raises(UnwritableStorage, match="readonly"):
+        SqliteStore(path, create)
+
+
+def test_a_directory_in_a_databases_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.db").mkdir()
+    with pytest.raises(StorageError, match=r"a\.db can't be opened as a database: Is a directory"):
+        SqliteStore(tmp_path / "a.db", create)
+
+
+def test_damage_that_is_met_later_ends_the_owner(tmp_path: Path) -> None:
+    deaths: list[BaseException] = []
+    store = SqliteStore(tmp_path / "a.db", create, on_fatal=deaths.append)
+
+    def meet(connection: sqlite3.Connection) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with pytest.raises(CorruptRecord, match=r"a\.db is damaged"):
+        store.submit(meet).result(10)
+    assert [type(death) for death in deaths] == [CorruptRecord]
+    store.close()
+    assert not (tmp_path / "a.db.seal").exists()
+
+
+FILLS_ITS_DISK = """
+import pathlib, resource, signal, sys
+from esper.core.store import SqliteStore
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = SqliteStore(pathlib.Path(sys.argv[1]), lambda c: c.execute("CREATE TABLE a (b BLOB)"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+store.submit(lambda c: c.execute("INSERT INTO a VALUES (zeroblob(1000000))").rowcount).exception()
+sys.exit(99)
+"""
+
+
+def test_a_disk_that_fills_ends_the_owner_and_leaves_its_last_word(tmp_path: Path) -> None:
+    word = last_word.make()
+    command = [sys.executable, "-c", FILLS_ITS_DISK, str(tmp_path / "a.db")]
+    environment = {**os.environ, last_word.VARIABLE: str(word)}
+    ended = subprocess.run(command, capture_output=True, env=environment, pass_fds=(word,))
+    assert ended.returncode == os.EX_IOERR
+    assert "a.db" in last_word.heard(word)
+    os.close(word)

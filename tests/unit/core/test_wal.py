@@ -247,3 +247,24 @@ def test_a_sync_reaches_the_logs_own_file(path: Path, synced: set[tuple[int, int
 def test_a_log_that_is_not_there_cannot_be_inspected(path: Path) -> None:
     with pytest.raises(StorageError, match="can't be read"):
         wal.inspect(path)
+
+
+def test_a_file_that_never_was_a_log_is_never_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    content = b"SQLite format 3\0" + os.urandom(5000)
+    path.write_bytes(content)
+    assert wal.inspect(path).condition is wal.Condition.FOREIGN
+    for touch in (wal.repair, wal.Log, lambda path: wal.Log(path, strict=False)):
+        with pytest.raises(CorruptRecord, match="doesn't begin as a log does"):
+            touch(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("offset", [0, 8, 12, 31])
+def test_a_log_whose_header_is_damaged_is_still_a_log(path: Path, offset: int) -> None:
+    fill(path, b"a", b"b")
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0xFF
+    path.write_bytes(content)
+    assert wal.inspect(path).condition is wal.Condition.CORRUPT

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from esper.core.errors import StorageError
+from esper.core.errors import CorruptRecord, EsperError, StorageError, UnwritableStorage
 from esper.leyline import HealthStatus, PublishResponse
 from esper.rpc import process
 from esper.rpc.clients import channel, wait_serving
@@ -84,7 +87,7 @@ def test_without_a_strong_secret_no_service_starts(
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (StorageError("disk full"), "esper-kasmina: disk full"),
+        (EsperError("it went wrong"), "esper-kasmina: it went wrong"),
         (ZeroDivisionError("oh"), "esper-kasmina: unexpected ZeroDivisionError: oh (--log-level debug shows more)"),
     ],
 )
@@ -203,3 +206,38 @@ def test_sigterm_or_a_hang_up_drains_what_is_in_flight_and_ends_with_0(
             assert process.wait(10) == 0
         finally:
             process.kill()  # whoever leaves the block waits for it
+
+
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (CorruptRecord("a.db is damaged"), 65, "a.db is damaged"),
+        (StorageError("a.db is a directory"), 65, "a.db is a directory"),
+        (UnwritableStorage("a.db can't be written"), 74, "a.db can't be written"),
+        (OSError(errno.ENOSPC, "No space left", "a.log"), 74, "a.log can't be written: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.log"), 1, "Permission denied"),
+    ],
+)
+def test_a_start_that_storage_keeps_from_serving_says_by_its_code_why(
+    error: Exception, code: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(context: ServiceContext[Nothing]) -> Sequence[ScriptedBus]:
+        raise error
+
+    assert run_service("kasmina", fail, ["--state-dir", str(tmp_path)], config_type=Nothing) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.usefixtures("secret")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_that_waits_for_something_that_never_comes(number: int, tmp_path: Path) -> None:
+    def wait(context: ServiceContext[Nothing]) -> Sequence[ScriptedBus]:
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        Future[None]().result(20)
+        return []
+
+    before = signal.getsignal(number)
+    assert run_service("kasmina", wait, ["--state-dir", str(tmp_path)], config_type=Nothing) == 128 + number
+    assert signal.getsignal(number) is before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -20,10 +21,11 @@ from esper.core.errors import (
     LifecycleConflict,
     ServiceUnavailable,
 )
-from esper.leyline import ConsumeRequest, PublishRequest, PublishResponse
+from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.rpc import metrics
 from esper.rpc.call import Call
-from esper.rpc.clients.aio import BusClient, aio_channel
+from esper.rpc.clients.aio import AioChannel, BusClient, aio_channel
+from esper.rpc.clients.channel import OPTIONS
 from esper.rpc.server import MIB, Server, ServerConfig, start
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request
@@ -312,3 +314,61 @@ async def test_health_says_not_serving_before_the_server_goes(serve: Serve) -> N
         watching.cancel()
         release.set()
         await asyncio.gather(in_flight, draining)
+
+
+def hanging(link: AioChannel, token: str) -> AsyncIterator[ConsumeResponse]:
+    """A stream that stays open after its first answer."""
+    opening = ConsumeRequest(group="g", consumer="c", lanes=[BusLane.BUS_LANE_NORMAL])
+
+    async def requests() -> AsyncIterator[ConsumeRequest]:
+        yield opening
+        await asyncio.Event().wait()
+
+    return BusClient(link, token=token).consume(requests(), timeout_s=30)
+
+
+async def test_streams_of_one_token_leave_room_for_others_and_for_single_calls(serve: Serve) -> None:
+    server = await serve(ScriptedBus(hangs=True), max_in_flight=8)
+    async with aio_channel(server.endpoint) as link:
+        mine = [hanging(link, "mine") for _ in range(4)]
+        for stream in mine:
+            await anext(stream)
+        with pytest.raises(BackPressure, match="of one token"):
+            await anext(hanging(link, "mine"))
+        others = [hanging(link, "another"), hanging(link, "a third")]
+        for stream in others:
+            await anext(stream)
+        with pytest.raises(BackPressure, match="6 streams are open"):
+            await anext(hanging(link, "a fourth"))
+        for _ in range(3):
+            assert (await BusClient(link, token="mine").publish(a_request(), timeout_s=10)).sequences == [1]
+        await mine.pop().aclose()
+        async with asyncio.timeout(10):
+            while server.in_flight > 5:
+                await asyncio.sleep(0.01)
+        await anext(hanging(link, "mine"))
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "https_proxy", "grpc_proxy"])
+async def test_a_proxy_is_never_asked_for_this_machine(
+    name: str, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("no_grpc_proxy", raising=False)
+    monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody serves the discard port
+    server = await serve(ScriptedBus(), listen="127.0.0.1:0")
+    async with aio_channel(server.endpoint) as link:
+        assert (await BusClient(link).publish(a_request(), timeout_s=10)).sequences == [1]
+
+
+@pytest.mark.slow  # pings have a least distance that is seconds
+async def test_an_idle_connection_outlives_its_pings(serve: Serve) -> None:
+    server = await serve(ScriptedBus(), listen="127.0.0.1:0")
+    quick = dict(OPTIONS) | {"grpc.keepalive_time_ms": 5_500}  # the server takes pings every 5 s
+    async with grpc.aio.insecure_channel(str(server.endpoint), options=tuple(quick.items())) as raw:
+        async with asyncio.timeout(10):
+            while (state := raw.get_state(try_to_connect=True)) != grpc.ChannelConnectivity.READY:
+                await raw.wait_for_state_change(state)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(30):
+                await raw.wait_for_state_change(grpc.ChannelConnectivity.READY)

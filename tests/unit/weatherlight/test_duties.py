@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from esper.core.errors import BackPressure
+from esper.core.errors import BackPressure, StorageError
 from esper.weatherlight.duties import Duties
 
 
@@ -50,3 +50,35 @@ async def test_closing_ends_every_duty() -> None:
     await asyncio.sleep(0)
     await duties.close()
     assert ended.is_set()
+
+
+async def test_a_failure_of_ours_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise StorageError("oona.db is full")
+
+    duties = Duties(retry_s=30.0)
+    duties.take_on("trim", fail)
+    async with asyncio.timeout(10):
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+    await duties.close()
+    (record,) = caplog.records
+    assert record.getMessage() == "duty trim ended, begins anew every 30 s: oona.db is full"
+    assert record.exc_info is None
+
+
+async def test_what_a_duty_uses_may_be_closed_after_it() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            done.append("work")
+
+    duties = Duties()
+    duties.take_on("ingest", work)
+    await asyncio.sleep(0.01)
+    await duties.close()
+    assert done == ["work"]

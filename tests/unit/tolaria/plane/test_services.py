@@ -10,13 +10,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-from esper.core.errors import ConfigError, ServiceUnavailable, UnwritableStorage
+from esper.core.errors import ConfigError, CorruptRecord, ServiceUnavailable, UnwritableStorage
 from esper.core.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
 
@@ -145,10 +145,11 @@ def test_a_service_that_was_started_again_serves_until_its_turn_to_stop(tmp_path
     alive_after: dict[str, bool] = {}
 
     class Watched(Services):
-        def _end(self, child: Child) -> None:
-            super()._end(child)
+        def _end(self, children: Sequence[Child]) -> None:
+            super()._end(children)
             time.sleep(0.5)  # what stops too early has ended by then
-            alive_after[child.name] = self._children["weatherlight"].process.poll() is None
+            is_alive = self._children["weatherlight"].process.poll() is None
+            alive_after.update((child.name, is_alive) for child in children)
 
     with Watched(ServicesConfig(state_dir=tmp_path), new_secret(), lambda name, text: told.append(name)) as services:
         pid = services.pid("weatherlight")
@@ -204,3 +205,47 @@ def test_a_death_of_storage_is_remembered_when_the_child_was_started_again_and_t
     assert isinstance(services.death(), UnwritableStorage)
     assert told[0] == "kasmina ended with code 74: disk is full"
     services.stop()
+
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+
+
+def test_children_that_do_not_end_are_killed_together_and_that_is_told(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    config = ServicesConfig(state_dir=tmp_path, stop_timeout_s=0.5)
+    services = Services(config, None, lambda name, text: told.append((name, text)))
+    for name in ("kasmina", "tamiyo"):
+        process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        services._children[name] = Child(name, "unix:/s", process)
+    began = time.monotonic()
+    services.stop()
+    assert time.monotonic() - began < 0.95  # one after the other they would take twice the wait
+    assert told == [
+        ("service_killed", f"{name} did not end within 0.5 s of SIGTERM and was killed")
+        for name in ("kasmina", "tamiyo")
+    ]
+    assert all(child.process.returncode == -signal.SIGKILL for child in services._children.values())
+    for child in services._children.values():
+        child.process.stdout.close()
+
+
+def test_what_a_child_says_last_is_heard_though_its_log_could_not_take_it(tmp_path: Path) -> None:
+    blocked = tmp_path / "state"
+    blocked.mkdir()
+    (blocked / "weatherlight.db").mkdir()
+    config = ServicesConfig(state_dir=blocked)
+    (blocked / "weatherlight.log").symlink_to("/dev/full")
+    with (
+        pytest.raises(CorruptRecord, match=r"weatherlight\.db can't be opened as a database: Is a directory"),
+        Services(config, new_secret(), lambda name, text: None),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 43, b"short"])
+def test_a_damaged_secret_is_told_by_its_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"secret.*damaged; remove it"):
+        run_secret(tmp_path / "secret", {}, are_all_spawned=True)

@@ -91,3 +91,14 @@ def test_a_new_run_forgets_the_old_one_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     store.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\n", b"three\n"])
+def test_a_damaged_generation_is_told_and_its_remedy_works(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "generation"
+    path.write_bytes(content)
+    store = CheckpointStore(tmp_path, keep=3)
+    with pytest.raises(CorruptRecord, match=r"generation is damaged: .* remove it"):
+        store.next_generation(3)
+    path.unlink()
+    assert store.next_generation(3) == 3
