@@ -162,5 +162,5 @@ def _are_one(one: EmergencySignal, other: EmergencySignal) -> bool:
     """Whether they tell the same, or have one id."""
     if one.emergency_id == other.emergency_id:
         return True
-    facts = ("level", "cause", "origin", "training_run_id", "generation")
+    facts = ("level", "cause", "detail", "origin", "training_run_id", "generation")
     return all(getattr(one, name) == getattr(other, name) for name in facts)
