@@ -54,7 +54,7 @@ def from_events(events: Iterable[Record]) -> dict[str, Any]:
             found["state"] = "unfinished"
             found.update({name: event[name] for name in ("run_id", "seed", "total_steps") if name in event})
         elif kind == "boundary":
-            found.update({name: event.get(name) for name in ("step", "epoch", "smoothed_loss", "accuracy", "mode")})
+            found.update({name: event.get(name) for name in BOUNDARY})
             found["seeds"] = [_seed(seed) for seed in event["seeds"]]
         elif (kind, event.get("name")) == ("failure", "tolaria.run_failed"):
             found["state"] = f"failed, {event['detail']}"
@@ -86,6 +86,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  {'depth':22} {grown}"
     if told := missed(found):
         yield f"  {'depth':22} {told}"
+    if plane := found.get("plane") or found.get("halted_by"):
+        who = f" (raised by {plane['raised_by']}, id {plane['emergency_id']})" if "raised_by" in plane else ""
+        level = f", {plane['level']}" if "level" in plane else ""
+        yield f"  {'plane':22} {plane['mode']}{level}: {plane['cause']}{who}"
     if reason := found.get("growth_reason"):
         words = in_words(reason["reason"], reason["detail"])
         yield f"  {'growth':22} {words} (since step {reason['since_step']:,})"
@@ -99,6 +103,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  seed {seed['seed_id']:17} {seed['stage']} in {place}, alpha {seed['alpha']:g}{gain}{fate}"
 
 
+BOUNDARY = ("step", "epoch", "smoothed_loss", "accuracy", "mode", "plane")
 PLAIN = (
     "step",
     "steps",

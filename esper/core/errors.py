@@ -18,6 +18,7 @@ EsperError
   StepFailed                     a training step can't be used
     NonFiniteLoss
   RollbackFailed
+  PlaneNotNormal                 the plane's mode, or an open emergency, forbids it
   RunContradicted                the network at a run's end is not the one that was told of
   AsyncTimeoutError              also a TimeoutError
   StorageError                   a file or database can't be used
@@ -148,6 +149,10 @@ class NonFiniteLoss(StepFailed):
 
 class RollbackFailed(EsperError):
     """No checkpoint could be restored."""
+
+
+class PlaneNotNormal(EsperError):
+    """The plane's mode forbids it: someone has to acknowledge an emergency, or to see what is wrong with a service."""
 
 
 class RunContradicted(EsperError):

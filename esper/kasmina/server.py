@@ -16,11 +16,12 @@ from esper.core.ledger import NonceLedger
 from esper.core.signing import Verifier
 from esper.core.store import SqliteStore
 from esper.kasmina import metrics
-from esper.kasmina.control import database
+from esper.kasmina.control import command_rows, database
 from esper.kasmina.control.admission import Admission
 from esper.kasmina.control.artifacts import BREAKER, ArtifactAccess, Breaker
 from esper.kasmina.control.authority import Authority
 from esper.kasmina.control.interventions import Interventions
+from esper.kasmina.control.plane_watch import PlaneWatch
 from esper.kasmina.control.prefetch import Prefetcher
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.resources import Resources
@@ -144,7 +145,9 @@ def build_service(context: ServiceContext[KasminaConfig]) -> Sequence[Servicer]:
         artifacts=artifacts,
         reporting=reporting,
         clock=clock,
+        plane=PlaneWatch(lambda: context.reporter.plane, context.alarm),
     )
+    resources.plane.raise_ordered(store.read(command_rows.emergency_orders))
     prefetcher = Prefetcher(artifacts, reporting, clock)
     return [KasminaService(Authority(resources), Interventions(resources), prefetcher, store)]
 

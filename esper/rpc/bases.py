@@ -24,6 +24,10 @@ class Servicer(ABC):
         """False, e.g. when a background duty died, makes the health check and the heartbeats say so."""
         return True
 
+    def caution(self) -> tuple[str, str | None] | None:
+        """Why a service that is ready holds back, and the run that it is about (None: all); None where it doesn't."""
+        return None
+
     async def close(self) -> None:
         """Release what the service holds; called once, after the last call has ended."""
         return

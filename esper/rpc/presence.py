@@ -20,6 +20,7 @@ class Presence:
     instance: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     health: HealthStatus = HealthStatus.HEALTH_STATUS_HEALTHY
     summary: str = ""
+    run: str | None = None
     is_registered: bool = False
     interval_s: float = 0.0
     last_beat_s: float = 0.0
@@ -43,6 +44,7 @@ class Presence:
             health=self.health,
             summary=self.summary or None,
             is_leaving=is_leaving,
+            training_run_id=self.run,
         )
 
 

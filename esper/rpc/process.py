@@ -32,6 +32,7 @@ from esper.core.plain import PlainFormatter, plain
 from esper.core.streams import say
 from esper.leyline import HealthStatus
 from esper.rpc import metrics
+from esper.rpc.alarm import Alarm
 from esper.rpc.bases import Servicer
 from esper.rpc.clients.channel import Tls
 from esper.rpc.contract import SERVICES
@@ -59,6 +60,7 @@ class ServiceContext(Generic[C]):
     clock: Clock
     state_dir: Path
     reporter: Reporter
+    alarm: Alarm
     weatherlight: str | None
     weatherlight_tls: Tls | None
     stop: Callable[[float | None], None]
@@ -135,6 +137,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
     _make_private(process.state_dir)
     end_tracing = setup_tracing(f"esper-{name}", process.otlp_endpoint)
     reporter = _reporter(name, keyring, process)
+    alarm = _alarm(name, keyring, process)
     try:
         _serve_metrics(process)
         context = ServiceContext(
@@ -144,6 +147,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
             clock=SYSTEM_CLOCK,
             state_dir=process.state_dir,
             reporter=reporter,
+            alarm=alarm,
             weatherlight=process.weatherlight_endpoint,
             weatherlight_tls=_weatherlight_tls(process),
             stop=stopping.ask,
@@ -156,6 +160,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
             say(f"esper-{name} listens on {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
     finally:
+        alarm.close(REPORT_TIMEOUT_S)
         reporter.close(REPORT_TIMEOUT_S)
         end_tracing()
 
@@ -190,8 +195,13 @@ async def watch_health(server: Server, servicers: Sequence[Servicer], reporter: 
         for name, is_ready in {**ready, "": all(ready.values())}.items():
             await server.set_serving(is_ready, name)
         unready = ", ".join(name for name, is_ready in ready.items() if not is_ready)
-        health = HealthStatus.HEALTH_STATUS_UNHEALTHY if unready else HealthStatus.HEALTH_STATUS_HEALTHY
-        reporter.report_health(health, unready and f"{unready} can't do its work")
+        cautions = [found for servicer in servicers if (found := servicer.caution()) is not None]
+        if unready:
+            reporter.report_health(HealthStatus.HEALTH_STATUS_UNHEALTHY, f"{unready} can't do its work")
+        elif cautions:
+            reporter.report_health(HealthStatus.HEALTH_STATUS_DEGRADED, *cautions[0])
+        else:
+            reporter.report_health(HealthStatus.HEALTH_STATUS_HEALTHY)
         await asyncio.sleep(HEALTH_PERIOD_S)
 
 
@@ -248,6 +258,11 @@ def _reporter(name: str, keyring: Keyring, process: ProcessConfig) -> Reporter:
         return LogReporter()
     tls = _weatherlight_tls(process)
     return TelemetrySender(process.weatherlight_endpoint, keyring, name, endpoint_served=process.server.listen, tls=tls)
+
+
+def _alarm(name: str, keyring: Keyring, process: ProcessConfig) -> Alarm:
+    directory, tls = process.state_dir / "alarms" / name, _weatherlight_tls(process)
+    return Alarm(process.weatherlight_endpoint, keyring, SYSTEM_CLOCK, name, directory, tls)
 
 
 def _weatherlight_tls(process: ProcessConfig) -> Tls | None:

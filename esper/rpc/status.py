@@ -64,6 +64,7 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.StepFailed: Row(Code.ABORTED, ("step",)),
     errors.NonFiniteLoss: Row(Code.ABORTED, ("step",)),
     errors.RollbackFailed: Row(Code.FAILED_PRECONDITION),
+    errors.PlaneNotNormal: Row(Code.FAILED_PRECONDITION),
     errors.RunContradicted: Row(Code.DATA_LOSS),
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
     errors.StorageError: Row(Code.INTERNAL),

@@ -32,6 +32,7 @@ from esper.rpc.presence import Presence
 
 log = logging.getLogger("esper.telemetry")
 WATCH_S = 3600.0
+UNHEARD = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause="not heard yet")
 
 
 class Reporter(Protocol):
@@ -41,15 +42,15 @@ class Reporter(Protocol):
         """Take a packet; never waits."""
 
     @property
-    def mode(self) -> SystemMode:
-        """Mode of the plane as last heard; UNSPECIFIED while Weatherlight can't be heard."""
+    def plane(self) -> ModeUpdate:
+        """The plane as last heard; its mode is UNSPECIFIED while Weatherlight can't be heard."""
 
     @property
     def dropped(self) -> int:
         """Packets that had to be dropped."""
 
-    def report_health(self, health: HealthStatus, summary: str = "") -> None:
-        """Health that the next heartbeat tells."""
+    def report_health(self, health: HealthStatus, summary: str = "", run: str | None = None) -> None:
+        """Health that the next heartbeat tells, and the run that it is about; None for all."""
 
     def close(self, timeout_s: float) -> None:
         """Send what waits, for at most `timeout_s`."""
@@ -58,8 +59,11 @@ class Reporter(Protocol):
 class LogReporter:
     """For a process without Weatherlight: CRITICAL events go to the log, the rest nowhere."""
 
-    mode: SystemMode = SystemMode.SYSTEM_MODE_UNSPECIFIED
     dropped: int = 0
+
+    @property
+    def plane(self) -> ModeUpdate:
+        return UNHEARD
 
     def send(self, packet: TelemetryPacket) -> None:
         for event in packet.events:
@@ -67,7 +71,7 @@ class LogReporter:
                 attributes = {a.key: getattr(a, a.WhichOneof("value") or "text") for a in event.attributes}
                 log.critical("%s: %s %s %s", packet.source, event.name, event.message, attributes)
 
-    def report_health(self, health: HealthStatus, summary: str = "") -> None:
+    def report_health(self, health: HealthStatus, summary: str = "", run: str | None = None) -> None:
         return
 
     def close(self, timeout_s: float) -> None:
@@ -106,7 +110,7 @@ class TelemetrySender:
         self._keyring = keyring
         self._client = self._new_client(service)
         self._presence = Presence(service, endpoint_served)
-        self._mode = ModeUpdate(mode=SystemMode.SYSTEM_MODE_UNSPECIFIED, cause="not heard yet")
+        self._mode = UNHEARD
         self._hold_s = 0.0
         self._wake = threading.Event()
         self._closing = threading.Event()
@@ -116,8 +120,8 @@ class TelemetrySender:
         self._watcher.start()
 
     @property
-    def mode(self) -> SystemMode:
-        return self._mode.mode
+    def plane(self) -> ModeUpdate:
+        return self._mode
 
     @property
     def dropped(self) -> int:
@@ -133,8 +137,8 @@ class TelemetrySender:
         if packet.priority == CRITICAL:
             self._wake.set()
 
-    def report_health(self, health: HealthStatus, summary: str = "") -> None:
-        self._presence.health, self._presence.summary = health, summary
+    def report_health(self, health: HealthStatus, summary: str = "", run: str | None = None) -> None:
+        self._presence.health, self._presence.summary, self._presence.run = health, summary, run
 
     def close(self, timeout_s: float) -> None:
         self._closing.set()

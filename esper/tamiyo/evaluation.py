@@ -68,12 +68,14 @@ class Evaluator:
             run_id=run.run_id,
             verdict=verdict,
             packet_index=packet.packet_index,
+            generation=packet.generation,
             previous_loss=previous_loss,
             known=run.conditions,
             latency_ms=decision.latency_ms,
             trace=current_trace(),
         )
         run.conditions = conditions(verdict)
+        run.heard_ns = began_ns
         if packet.metrics.HasField("hook_latency_ms"):
             run.hook_latency_ms = packet.metrics.hook_latency_ms
         self.tell(told)

@@ -12,6 +12,7 @@ from esper.core.signing import Signer, Verifier
 from esper.core.telemetry import metric
 from esper.leyline import BusLane, FieldReport, MessagePriority, Metric, PublishRequest
 from esper.oona.envelope import seal
+from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import Tls
 from esper.rpc.clients.aio import AioChannel, BusClient, aio_channel
@@ -19,6 +20,7 @@ from esper.rpc.telemetry import Reporter
 from esper.tamiyo import metrics
 from esper.tamiyo.admission import Admission
 from esper.tamiyo.config import TamiyoConfig
+from esper.tamiyo.emergency import raise_emergencies
 from esper.tamiyo.evaluation import Evaluator
 from esper.tamiyo.outcomes import Outcomes
 from esper.tamiyo.policy import HeuristicPolicy, Policy
@@ -39,6 +41,7 @@ class Surroundings:
     clock: Clock
     state_dir: Path
     reporter: Reporter
+    alarm: Alarm
     bus_endpoint: str | None = None
     """Where closed field reports are published; without it they stay in the log."""
     bus_tls: Tls | None = None
@@ -50,6 +53,7 @@ class Parts:
 
     def __init__(self, config: TamiyoConfig, around: Surroundings) -> None:
         self.clock = around.clock
+        self._alarm = around.alarm
         self.policy: Policy = HeuristicPolicy()
         self.catalog = Catalog.builtin()
         self.teller = Teller(around.reporter, around.clock, every_packets=config.telemetry_every_packets)
@@ -99,6 +103,7 @@ class Parts:
 
     def _tell(self, told: Told) -> None:
         self.teller.decision(told, self._gauges)
+        raise_emergencies(self._alarm, told)
 
     def _tell_retry(self, pending: int) -> None:
         self.teller.event(metrics.REPORT_RETRY, None, pending=pending)

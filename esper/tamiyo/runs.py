@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from esper.core.clock import Clock
+from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
 from esper.core.ledger import NonceLedger
 from esper.core.store import SqliteStore
@@ -31,6 +31,9 @@ _SAVE_RUN = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)"
 _SAVE_STATE = "UPDATE runs SET state = ?, decision = ? WHERE token_digest = ? AND is_open"
 
 
+HEARD_WITHIN_S = 600
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Run:
     """One open run. `lock` keeps its packets, outcomes and updates in order."""
@@ -41,6 +44,8 @@ class Run:
     decision: Decision
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     hook_latency_ms: float | None = None
+    heard_ns: int | None = None
+    """Steady time of the last packet; None since the start."""
     conditions: frozenset[str] = frozenset()
     """What held at the last packet: an event tells when it begins, not that it lasts."""
 
@@ -59,6 +64,7 @@ class RunBook:
     def __init__(self, path: Path, clock: Clock, config: TamiyoConfig, *, policy_version: str) -> None:
         self._config = config
         self._policy_version = policy_version
+        self._clock = clock
         self._ledger = NonceLedger(clock)
         self._store = SqliteStore(path, self._create)
         self._runs: dict[str, Run] = {}
@@ -73,6 +79,15 @@ class RunBook:
     def is_conservative(self) -> bool:
         """Whether any open run is in conservative mode."""
         return any(run.state.conservative for run in self._runs.values())
+
+    def conservative_ids(self) -> list[str]:
+        """Runs in conservative mode that were heard lately: one that was killed is open still, but bothers nobody."""
+        since_ns = self._clock.monotonic_ns() - HEARD_WITHIN_S * NS_PER_S
+        return sorted(
+            run.run_id
+            for run in self._runs.values()
+            if run.state.conservative and run.heard_ns is not None and run.heard_ns >= since_ns
+        )
 
     def get(self, run_id: str) -> Run | None:
         return self._runs.get(run_id)

@@ -48,6 +48,7 @@ from esper.tamiyo.runs import blob_of
 from esper.tamiyo.update import Refusal, with_update
 
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 500
+SHOWN = 3
 
 
 class TamiyoService(TamiyoServicer):
@@ -162,6 +163,12 @@ class TamiyoService(TamiyoServicer):
         parts.teller.event(metrics.POLICY_UPDATE_APPLIED, run_id, update_id=update.update_id, version=update.version)
         return ApplyPolicyUpdateResponse(accepted=True, policy_version=update.version)
 
+    def caution(self) -> tuple[str, str | None] | None:
+        ids = self._parts.runs.conservative_ids()
+        only = ids[0] if len(ids) == 1 else None
+        shown = ", ".join(ids[:SHOWN]) + " and others" * (len(ids) > SHOWN)
+        return (f"conservative about {shown}", only) if ids else None
+
     async def close(self) -> None:
         await self._parts.close()
 
@@ -192,6 +199,7 @@ def build(context: ServiceContext[TamiyoConfig]) -> Sequence[TamiyoServicer]:
         clock=context.clock,
         state_dir=context.state_dir,
         reporter=context.reporter,
+        alarm=context.alarm,
         bus_endpoint=context.weatherlight,
         bus_tls=context.weatherlight_tls,
     )

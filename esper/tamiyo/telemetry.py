@@ -36,6 +36,7 @@ class Told:
     packet_index: int
     verdict: Verdict
     previous_loss: float | None
+    generation: int
     known: frozenset[str]
     """Conditions of the packet before: what lasts is told once."""
     latency_ms: float

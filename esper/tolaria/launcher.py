@@ -1,6 +1,7 @@
 """`tolaria-train`: settings from flags, environment and file; one run or a comparison; one line for every error.
 
-Exit codes: 0 done, 1 failed, 64 wrong usage, 74 nothing more can be written (make room, then --resume), 75 a service
+Exit codes: 0 done, 1 failed, 64 wrong usage, 69 halted or kept from starting by the plane's mode (acknowledge the
+emergency, then --resume), 74 nothing more can be written (make room, then --resume), 75 a service
 can't be reached (try again), 78 a setting can't be used, 129, 130 and 143 stopped by a terminal that hung up, Ctrl-C or
 SIGTERM after a checkpoint. Whether anybody takes what is printed changes nothing: the run goes on, its files say all.
 """
@@ -25,7 +26,7 @@ from rich.console import Console
 
 from esper.core import streams
 from esper.core.config import Loaded, described, load
-from esper.core.errors import ConfigError, EsperError, ServiceUnavailable, UnwritableStorage
+from esper.core.errors import ConfigError, EsperError, PlaneNotNormal, ServiceUnavailable, UnwritableStorage
 from esper.core.files import UNWRITABLE
 from esper.core.plain import plain
 from esper.core.streams import say
@@ -36,6 +37,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.script import Context, run_script
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
+from esper.tolaria.plane.emergencies import require_not_halted
 from esper.tolaria.record.compare import compare, table
 from esper.tolaria.record.display import LiveDisplay, PlainDisplay
 from esper.tolaria.record.observer import Observer
@@ -71,6 +73,8 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
         return _fail(error, EXIT_USAGE if error.key == "command line" else EXIT_CONFIG)
     except ServiceUnavailable as error:
         return _fail(error, EXIT_RETRY)
+    except PlaneNotNormal as error:
+        return _fail(error, os.EX_UNAVAILABLE)
     except UnwritableStorage as error:
         return _fail(error, os.EX_IOERR)
     except OSError as error:
@@ -176,6 +180,7 @@ def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, in
             _compare(config, how, options.repeats or 1, summary, interruption)
             report = write_report(config.run_dir)
         say(f"summary: {config.run_dir / 'summary.json'}  report: {report}")
+        require_not_halted(summary, config)
     finally:
         end_tracing()
 

@@ -30,6 +30,18 @@ ANSWERS_REFUSED = MetricSpec(
 )
 CHECKPOINT_BYTES = MetricSpec("tolaria.checkpoint.size_bytes", "bytes", "size of the last checkpoint")
 CHECKPOINT_LATENCY = MetricSpec("tolaria.checkpoint.latency_ms", "ms", "time to make the last checkpoint durable")
+EMERGENCY_LEVEL = MetricSpec("tolaria.emergency.level", "enum", "gravest open emergency that the run knows, 0 for none")
+EMERGENCY_HALTED = MetricSpec("tolaria.emergency.halt", "bool", "1 once an emergency has halted the run")
+EMERGENCY_SENT = MetricSpec(
+    "tolaria.emergency.broadcasts_total", "count", "emergencies of the trainer's that Weatherlight has"
+)
+EMERGENCY_FAILURES = MetricSpec(
+    "tolaria.emergency.broadcast_failures_total", "count", "failed tries to give Weatherlight an emergency"
+)
+EMERGENCY_QUEUED = MetricSpec("tolaria.emergency.queued", "count", "emergencies that wait for Weatherlight")
+EMERGENCY_LATENCY = MetricSpec(
+    "tolaria.emergency.last_broadcast_latency_ms", "ms", "time that Weatherlight took for the trainer's last emergency"
+)
 
 METRICS = (
     TRAINING_LOSS,
@@ -48,6 +60,12 @@ METRICS = (
     ANSWERS_REFUSED,
     CHECKPOINT_BYTES,
     CHECKPOINT_LATENCY,
+    EMERGENCY_LEVEL,
+    EMERGENCY_HALTED,
+    EMERGENCY_SENT,
+    EMERGENCY_FAILURES,
+    EMERGENCY_QUEUED,
+    EMERGENCY_LATENCY,
 )
 
 RUN_STARTED = EventSpec("tolaria.run_started", _INFO, "a run begins or goes on", ("generation", "total_steps"))
@@ -62,6 +80,8 @@ NOTICE_INFO = EventSpec("tolaria.notice", _INFO, "something out of the ordinary"
 NOTICE_WARNING = EventSpec("tolaria.warning", _WARNING, "something that needs a look", ("name",))
 NOTICE_ERROR = EventSpec("tolaria.error", _ERROR, "something failed and was handled", ("name",))
 NOTICE_CRITICAL = EventSpec("tolaria.critical", _CRITICAL, "someone has to act", ("name",))
+EMERGENCY_ESCALATED = EventSpec("tolaria.emergency.escalated", _CRITICAL, "the trainer raises an emergency", ("name",))
+EMERGENCY_HALT = EventSpec("tolaria.emergency.halt", _CRITICAL, "an emergency halts the run", ("name",))
 
 EVENTS = (
     RUN_STARTED,
@@ -74,4 +94,6 @@ EVENTS = (
     NOTICE_WARNING,
     NOTICE_ERROR,
     NOTICE_CRITICAL,
+    EMERGENCY_ESCALATED,
+    EMERGENCY_HALT,
 )

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import RunContradicted, StepFailed
-from esper.rpc.telemetry import TelemetrySender
+from esper.leyline import ModeUpdate
+from esper.rpc.alarm import Alarm
+from esper.rpc.telemetry import UNHEARD, TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.control import Control
+from esper.tolaria.plane.emergencies import raising, require_normal
 from esper.tolaria.plane.faults import FaultInjector
 from esper.tolaria.plane.link import Link
 from esper.tolaria.plane.named_blueprints import check_blueprints
@@ -169,9 +172,12 @@ def opened(
             return
         plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin))
         shelf.link = plane.link
-        told, open_control = _grown(run, plane, watching, options, stack)
-        trainer = _trainer(run, open_control, told, interruption, steps)
-        yield trainer
+        require_normal(plane, config, run.run_id)
+        alarm = _alarm(plane, config, stack)
+        told, open_control, heard = _grown(run, plane, watching, options, alarm, stack)
+        trainer = _trainer(run, open_control, told, interruption, steps, heard)
+        with raising(alarm, run.run_id):
+            yield trainer
         _end(plane.link, trainer.summary, told)
         _agree(trainer.summary)
 
@@ -211,20 +217,29 @@ def _completed(config: TrainConfig, summary: Mapping[str, Any], observers: Seque
 
 
 def _grown(
-    run: Prepared, plane: Plane, watching: Observer, options: RunOptions, stack: ExitStack
-) -> tuple[Observer, OpenControl]:
-    """Who hears of a run that may grow, and how its control plane is opened."""
+    run: Prepared, plane: Plane, watching: Observer, options: RunOptions, alarm: Alarm, stack: ExitStack
+) -> tuple[Observer, OpenControl, Callable[[], ModeUpdate]]:
+    """Who hears of a run that may grow, how its control plane is opened, and what is heard of that plane's mode."""
     services = plane.services
     sender = TelemetrySender(
         services.endpoints["weatherlight"], plane.keyring, "tolaria", tls=services.tls("weatherlight")
     )
     stack.callback(sender.close, TELEMETRY_CLOSE_S)
-    told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK))
+    told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK, alarm))
     open_control = _telling_refused_slots(plane.link, told)
     if options.demo_faults:
         injector = _injector(plane, told)
         told, open_control = Observers(told, injector), injector.around(open_control)
-    return told, open_control
+    return told, open_control, lambda: sender.plane
+
+
+def _alarm(plane: Plane, config: TrainConfig, stack: ExitStack) -> Alarm:
+    """The trainer's own, whose emergencies wait in the run's directory."""
+    services, directory = plane.services, config.run_dir / "services" / "alarms" / "tolaria"
+    endpoint, tls = services.endpoints["weatherlight"], services.tls("weatherlight")
+    alarm = Alarm(endpoint, plane.keyring, SYSTEM_CLOCK, "tolaria", directory, tls)
+    stack.callback(alarm.close, TELEMETRY_CLOSE_S)
+    return alarm
 
 
 def _end(link: Link, summary: Mapping[str, Any] | None, told: Observer) -> None:
@@ -287,9 +302,10 @@ def _trainer(
     observer: Observer,
     interruption: Interruption,
     steps: Callable[[Session], Steps],
+    heard: Callable[[], ModeUpdate] = lambda: UNHEARD,
 ) -> Trainer:
     store = CheckpointStore(run.config.run_dir / "checkpoints", run.config.keep_checkpoints)
-    return Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set, steps=steps)
+    return Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set, steps=steps, plane=heard)
 
 
 def _injector(plane: Plane, told: Observer) -> FaultInjector:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import NonFiniteLoss
+from esper.leyline import ModeUpdate
+from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
@@ -29,6 +31,8 @@ from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import evaluated
+
+HALTED = "halted"
 
 
 class Steps(Protocol):
@@ -58,6 +62,7 @@ class Trainer:
         clock: Clock = SYSTEM_CLOCK,
         should_stop: Callable[[], bool] = lambda: False,
         steps: Callable[[Session], Steps] = ArmSteps,
+        plane: Callable[[], ModeUpdate] = lambda: UNHEARD,
     ) -> None:
         self._run = run
         self._config = run.config
@@ -70,6 +75,7 @@ class Trainer:
             packets=PacketBuilder(run.run_id, run.device, run.config.threads),
             observer=observer,
             clock=clock,
+            plane=plane,
         )
         self.steps = steps(self._session)
         self._saves = Saves(self._session, self.steps, store)
@@ -224,7 +230,7 @@ class Trainer:
         """A boundary, an epoch's end, a checkpoint: whichever is due, in this order. A run ends its last epoch."""
         session, boundaries = self._session, self._generation.boundaries
         is_boundary = self._is_boundary
-        stop_reason = "interrupted" if is_boundary and self._should_stop() else None
+        stop_reason = self._reason_to_stop() if is_boundary else None
         wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
         if is_boundary:
             boundaries.cross(want_state=wants_state)
@@ -235,14 +241,27 @@ class Trainer:
             boundaries.read_steps()
             if session.progress.step < self._run.total_steps:
                 self._end_epoch()
-        if wants_state and self._saves.write(boundaries.pipeline):
+        is_saved = wants_state and self._saves.write(boundaries.pipeline)
+        if is_saved:
             self._going_back.note_save()
-        if boundaries.order_to_stop is not None:
-            stop_reason = f"halted: {boundaries.order_to_stop}"
-            session.progress.history.doubt(stop_reason)
         self._stop_reason = stop_reason
         if stop_reason is not None:
-            session.notice("tolaria.stopped", "WARNING", f"{stop_reason} after step {session.progress.step}")
+            kept = (
+                ""
+                if is_saved or self._store is None
+                else "; this step could not be saved, the newest checkpoint stands"
+            )
+            session.notice("tolaria.stopped", "WARNING", f"{stop_reason} after step {session.progress.step}{kept}")
+        if boundaries.order_to_stop is not None and stop_reason is not None:
+            session.progress.history.doubt(stop_reason)
+
+    def _reason_to_stop(self) -> str | None:
+        """Of a run that ends at this boundary, with its state: the plane's order, or whoever interrupts it."""
+        boundaries = self._generation.boundaries
+        boundaries.heed()
+        if boundaries.order_to_stop is not None:
+            return f"{HALTED}: {boundaries.order_to_stop}"
+        return "interrupted" if self._should_stop() else None
 
     def _end_epoch(self) -> None:
         session, meter = self._session, self._session.progress.meter

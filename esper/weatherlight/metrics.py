@@ -21,6 +21,11 @@ EMERGENCY_LEVEL = MetricSpec(
 EMERGENCY_LATENCY = MetricSpec(
     "weatherlight.emergency.latency_ms", "ms", "Time from raising the last emergency to its arrival."
 )
+EMERGENCIES_RAISED = MetricSpec("weatherlight.emergency.detections_total", "count", "Emergencies entered.")
+EMERGENCIES_OF_TAMIYO = MetricSpec("weatherlight.emergency.tamiyo_total", "count", "Emergencies that Tamiyo raised.")
+EMERGENCIES_ACKNOWLEDGED = MetricSpec(
+    "weatherlight.emergency.acknowledged_total", "count", "Acknowledgements of emergencies."
+)
 ROLLBACK_LATENCY = MetricSpec(
     "weatherlight.rollback.deadline_latency_ms", "ms", "Time that the last late rollback had taken when reported."
 )
@@ -38,6 +43,9 @@ METRICS = (
     EMERGENCIES_OPEN,
     EMERGENCY_LEVEL,
     EMERGENCY_LATENCY,
+    EMERGENCIES_RAISED,
+    EMERGENCIES_OF_TAMIYO,
+    EMERGENCIES_ACKNOWLEDGED,
     ROLLBACK_LATENCY,
 )
 

@@ -1,7 +1,7 @@
 """The plane's mode: worse at once, better only after a while.
 
-A mode lasts at least its dwell time, and ends only when its conditions have been clear for as long as the hysteresis
-asks, so that a service that comes and goes doesn't make the plane flap.
+DEGRADED lasts at least its dwell time, and ends only when its conditions have been clear for as long as the hysteresis
+asks, so that a service that comes and goes doesn't make the plane flap. EMERGENCY ends with its acknowledgement.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ NORMAL = SystemMode.SYSTEM_MODE_NORMAL
 DEGRADED = SystemMode.SYSTEM_MODE_DEGRADED
 EMERGENCY = SystemMode.SYSTEM_MODE_EMERGENCY
 STEADY = "every registered service lives and no emergency is open"
-_UNWELL = (HealthStatus.HEALTH_STATUS_UNHEALTHY, HealthStatus.HEALTH_STATUS_CRITICAL)
+_UNWELL = (
+    HealthStatus.HEALTH_STATUS_DEGRADED,
+    HealthStatus.HEALTH_STATUS_UNHEALTHY,
+    HealthStatus.HEALTH_STATUS_CRITICAL,
+)
+# Nobody depends on a trainer.
+_TRAINER = "tolaria"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,18 +39,36 @@ class ModeConfig:
                 raise ConfigError(key, getattr(self, key), "give a number of seconds, 0 or more")
 
 
-def conditions(services: Sequence[ServiceStatus], emergencies: Sequence[EmergencySignal]) -> tuple[SystemMode, str]:
-    """The mode that the facts ask for now, and why."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The mode that the facts ask for, why, and the run that is its only cause, if it is the policy of one run."""
+
+    mode: SystemMode
+    cause: str
+    only_run: str | None = None
+
+
+def conditions(services: Sequence[ServiceStatus], emergencies: Sequence[EmergencySignal]) -> Facts:
+    """The mode that the facts ask for now. Of a service that another instance stands in for, nobody needs the lost."""
     grave = [e for e in emergencies if e.level >= EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE]
     if grave:
-        return EMERGENCY, "; ".join(f"{e.cause} raised by {e.origin} ({e.emergency_id})" for e in grave)
-    lost = [f"{s.service} ({s.instance}) is lost" for s in services if s.is_lost]
-    unwell = [f"{s.service} is unwell: {s.summary or 'no reason given'}" for s in services if s.health in _UNWELL]
+        return Facts(EMERGENCY, "; ".join(f"{e.cause} raised by {e.origin} ({e.emergency_id})" for e in grave))
+    live = [s for s in services if not s.is_lost]
+    served = {s.service for s in live} | {_TRAINER}
+    lost = [f"{s.service} ({s.instance}) is lost" for s in services if s.is_lost and s.service not in served]
+    unwell = [s for s in live if s.health in _UNWELL]
+    told = [f"{s.service} is unwell: {s.summary or 'no reason given'}" for s in unwell]
     elevated = [
-        f"{e.cause} raised by {e.origin}" for e in emergencies if e.level == EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED
+        f"{e.cause} raised by {e.origin} ({e.emergency_id})"
+        for e in emergencies
+        if e.level == EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED
     ]
-    causes = lost + unwell + elevated
-    return (DEGRADED, "; ".join(causes)) if causes else (NORMAL, STEADY)
+    causes = lost + told + elevated
+    if not causes:
+        return Facts(NORMAL, STEADY)
+    only = unwell[0] if len(causes) == len(unwell) == 1 else None
+    of_run = only.training_run_id if only is not None and only.HasField("training_run_id") else None
+    return Facts(DEGRADED, "; ".join(causes), of_run)
 
 
 class ModeMachine:
@@ -53,39 +77,42 @@ class ModeMachine:
     def __init__(self, clock: Clock, config: ModeConfig | None = None) -> None:
         self._clock = clock
         self._config = config or ModeConfig()
-        self._mode = NORMAL
-        self._cause = STEADY
+        self._facts = Facts(NORMAL, STEADY)
         self._since_wall_ns = clock.now_ns()
         self._since_ns = clock.monotonic_ns()
         self._better_since_ns: int | None = None
 
     @property
     def mode(self) -> SystemMode:
-        return self._mode
+        return self._facts.mode
 
     def describe(self, emergencies: Sequence[EmergencySignal]) -> ModeUpdate:
         """The mode as a message."""
         return ModeUpdate(
-            mode=self._mode, cause=self._cause, since=timestamp(self._since_wall_ns), open_emergencies=emergencies
+            mode=self._facts.mode,
+            cause=self._facts.cause,
+            since=timestamp(self._since_wall_ns),
+            open_emergencies=emergencies,
+            only_run=self._facts.only_run,
         )
 
-    def update(self, wanted: SystemMode, cause: str) -> bool:
-        """Move towards the mode that the facts ask for; True if mode or cause changed."""
+    def update(self, facts: Facts) -> bool:
+        """Move towards the mode that the facts ask for; True if anything changed."""
         now_ns = self._clock.monotonic_ns()
-        if wanted > self._mode:
-            return self._enter(wanted, cause, now_ns)
-        if wanted == self._mode:
+        if facts.mode > self.mode or self.mode == EMERGENCY != facts.mode:
+            return self._enter(facts, now_ns)
+        if facts.mode == self.mode:
             self._better_since_ns = None
-            changed, self._cause = cause != self._cause, cause
+            changed, self._facts = facts != self._facts, facts
             return changed
         if self._better_since_ns is None:
             self._better_since_ns = now_ns
         dwelt = now_ns - self._since_ns >= self._config.dwell_s * NS_PER_S
         clear = now_ns - self._better_since_ns >= self._config.clear_s * NS_PER_S
-        return dwelt and clear and self._enter(wanted, cause, now_ns)
+        return dwelt and clear and self._enter(facts, now_ns)
 
-    def _enter(self, mode: SystemMode, cause: str, now_ns: int) -> bool:
-        self._mode, self._cause = mode, cause
+    def _enter(self, facts: Facts, now_ns: int) -> bool:
+        self._facts = facts
         self._since_ns, self._since_wall_ns = now_ns, self._clock.now_ns()
         self._better_since_ns = None
         return True

@@ -1,6 +1,7 @@
 """Which services there are and when each was last heard. Kept on disk: a restart forgets nobody.
 
-After a restart every service has one full term to be heard again before it counts as lost.
+After a restart every service has one full term to be heard again before it counts as lost, and counts as well until
+it says otherwise.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Entry:
             last_seen=timestamp(self.seen_ns),
             is_lost=self.is_lost,
             summary=self.summary,
+            training_run_id=self.run,
         )
 
 
@@ -114,6 +116,7 @@ class Registry:
             before,
             health=request.health,
             summary=request.summary if request.HasField("summary") else None,
+            run=request.training_run_id if request.HasField("training_run_id") else None,
             seen_ns=self._clock.now_ns(),
             heard_ns=self._clock.monotonic_ns(),
             is_lost=False,
@@ -144,7 +147,8 @@ class Registry:
         rows = self._store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM services").fetchall())
         names = _COLUMNS.split(", ")
         heard_ns = self._clock.monotonic_ns()
-        return [Entry(**dict(zip(names, row, strict=True)), heard_ns=heard_ns) for row in rows]
+        found = [Entry(**dict(zip(names, row, strict=True)), heard_ns=heard_ns) for row in rows]
+        return [replace(entry, health=HealthStatus.HEALTH_STATUS_HEALTHY, summary=None, run=None) for entry in found]
 
 
 def _write(db: sqlite3.Connection, gone: list[tuple[str, str]], entry: Entry | None) -> None:

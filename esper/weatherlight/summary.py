@@ -31,7 +31,6 @@ async def summarise(supervisor: Supervisor, bus: Bus, clock: Clock, period_s: fl
 def own_summary(supervisor: Supervisor, clock: Clock, uptime_s: float) -> TelemetryPacket:
     """Every metric of Weatherlight."""
     counts, services = supervisor.router.counts, supervisor.registry.statuses()
-    emergencies = supervisor.open_emergencies
     values = {
         metrics.UPTIME: uptime_s,
         metrics.SERVICES_REGISTERED: len(services),
@@ -42,9 +41,7 @@ def own_summary(supervisor: Supervisor, clock: Clock, uptime_s: float) -> Teleme
         metrics.PACKETS_DUPLICATE: counts.duplicates,
         metrics.PACKETS_DROPPED: counts.dropped_by_senders,
         metrics.CRITICAL_PACKETS: counts.critical,
-        metrics.EMERGENCIES_OPEN: len(emergencies),
-        metrics.EMERGENCY_LEVEL: max((int(signal.level) for signal in emergencies), default=0),
-        metrics.EMERGENCY_LATENCY: supervisor.emergency_latency_ms,
+        **supervisor.emergency_values(),
         metrics.ROLLBACK_LATENCY: supervisor.rollback_latency_ms,
     }
     return build_packet("weatherlight", clock, metrics=[metric(spec, value) for spec, value in values.items()])

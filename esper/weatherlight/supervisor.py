@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import BackPressure
 from esper.core.store import SqliteStore
-from esper.core.telemetry import AttributeValue, attribute_value, build_packet, event
+from esper.core.telemetry import AttributeValue, MetricSpec, attribute_value, build_packet, event, metric
 from esper.leyline import (
     EmergencyAcknowledgement,
     EmergencySignal,
     Event,
     HeartbeatRequest,
+    Metric,
     ModeUpdate,
     RegisterServiceRequest,
     RollbackDeadlineSignal,
@@ -58,6 +60,8 @@ class Supervisor:
         self.router = router
         self.emergency_latency_ms = 0.0
         self.rollback_latency_ms = 0.0
+        self.raised: Counter[str] = Counter()
+        self.acknowledged = 0
         self._store = store
         self._clock = clock
         self._machine = mode
@@ -98,22 +102,24 @@ class Supervisor:
             await self.tell(event(metrics.SERVICE_LEFT, self._clock, **place))
         elif before.is_lost:
             await self.tell(event(metrics.SERVICE_RETURNED, self._clock, **place))
-        if request.is_leaving or before.is_lost or before.health != request.health:
+        felt = (before.health, before.summary or "", before.run or "")
+        if request.is_leaving or before.is_lost or felt != (request.health, request.summary, request.training_run_id):
             await self.refresh()
         return True
 
     async def emergency_raised(self, signal: EmergencySignal) -> None:
-        """Tell of an emergency that was entered."""
-        self._open = self.book.unresolved()
+        """Tell of an emergency that was entered: whoever watches the mode before anyone else."""
         self.emergency_latency_ms = (self._clock.now_ns() - nanoseconds(signal.raised_at)) / 1e6
+        self.raised[signal.origin] += 1
+        changed = self._follow_emergencies()
         attributes: dict[str, AttributeValue] = {
             "emergency_id": signal.emergency_id,
             "level": int(signal.level),
             "cause": signal.cause,
             "origin": signal.origin,
         }
-        await self.tell(event(metrics.EMERGENCY_RECEIVED, self._clock, message=signal.detail, **attributes))
-        await self.refresh()
+        await self._tell_level(event(metrics.EMERGENCY_RECEIVED, self._clock, message=signal.detail, **attributes))
+        await self._tell_mode(changed)
 
     async def rollback_late(self, signal: RollbackDeadlineSignal) -> None:
         """Tell of a rollback that missed its deadline."""
@@ -123,14 +129,16 @@ class Supervisor:
 
     async def emergency_acknowledged(self, word: EmergencyAcknowledgement) -> None:
         """Tell that someone has an emergency in hand."""
-        self._open = self.book.unresolved()
+        self.acknowledged += 1
+        changed = self._follow_emergencies()
         attributes: dict[str, AttributeValue] = {
             "emergency_id": word.emergency_id,
             "by": word.acknowledged_by,
             "resolved": word.resolved,
         }
-        await self.tell(event(metrics.EMERGENCY_ACKNOWLEDGED, self._clock, message=word.note or None, **attributes))
-        await self.refresh()
+        told = event(metrics.EMERGENCY_ACKNOWLEDGED, self._clock, message=word.note or None, **attributes)
+        await self._tell_level(told)
+        await self._tell_mode(changed)
 
     async def sweep(self) -> None:
         """Find lost services, and let the mode follow the time."""
@@ -145,21 +153,54 @@ class Supervisor:
 
     async def refresh(self) -> None:
         """Let the mode follow the facts."""
-        if not self._machine.update(*conditions(self.registry.statuses(), self._open)):
-            return
+        changed = self._follow()
+        if changed:
+            self._announce()
+        await self._tell_mode(changed)
+
+    def _follow(self) -> bool:
+        return self._machine.update(conditions(self.registry.statuses(), self._open))
+
+    def _follow_emergencies(self) -> bool:
+        """Read the book again; whoever watches hears of a mere notice too, which changes no mode."""
+        self._open = self.book.unresolved()
+        changed = self._follow()
+        self._announce()
+        return changed
+
+    def _announce(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _tell_mode(self, changed: bool) -> None:
+        if not changed:
+            return
         update = self.mode()
         attributes = {"mode": SystemMode.Name(update.mode), "cause": update.cause}
         await self.tell(event(metrics.MODE_CHANGED, self._clock, **attributes))
 
-    async def tell(self, *events: Event) -> None:
+    async def _tell_level(self, told: Event) -> None:
+        """Tell of an emergency with the level that stands now: an alert doesn't wait for the next summary."""
+        await self.tell(told, measured=[metric(spec, value) for spec, value in self.emergency_values().items()])
+
+    def emergency_values(self) -> dict[MetricSpec, float]:
+        """What is measured of emergencies."""
+        return {
+            metrics.EMERGENCIES_OPEN: len(self._open),
+            metrics.EMERGENCY_LEVEL: max((int(signal.level) for signal in self._open), default=0),
+            metrics.EMERGENCY_LATENCY: self.emergency_latency_ms,
+            metrics.EMERGENCIES_RAISED: self.raised.total(),
+            metrics.EMERGENCIES_OF_TAMIYO: self.raised["tamiyo"],
+            metrics.EMERGENCIES_ACKNOWLEDGED: self.acknowledged,
+        }
+
+    async def tell(self, *events: Event, measured: Sequence[Metric] = ()) -> None:
         """Publish events of Weatherlight's own, and log them."""
         for each in events:
             attributes = {attribute.key: attribute_value(attribute) for attribute in each.attributes}
             log.log(LOG_LEVELS[each.level], "%s %s %s", each.name, each.message, attributes)
         try:
-            await self.router.take([build_packet("weatherlight", self._clock, events=events)])
+            await self.router.take([build_packet("weatherlight", self._clock, events=events, metrics=measured)])
         except BackPressure as error:
             log.error("the log above is the only trace of these events: %s", error)
 

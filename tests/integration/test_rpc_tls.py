@@ -15,6 +15,7 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ServiceUnavailable
 from esper.core.keys import Keyring
 from esper.leyline import FieldReport
+from esper.rpc.alarm import Alarm
 from esper.rpc.clients import BusClient, Tls, channel
 from esper.rpc.server import Server, ServerConfig, start
 from esper.rpc.telemetry import LogReporter
@@ -115,8 +116,10 @@ async def test_a_certificate_lets_a_server_listen_beyond_loopback(certificates: 
 
 
 async def test_tamiyo_publishes_its_reports_to_a_bus_that_asks_for_tls(server: Server, certificates: Path) -> None:
+    keyring = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
     around = Surroundings(
-        keyring=Keyring.from_secret("test-secret-0123456789-abcdefghijklm"),
+        alarm=Alarm(None, keyring, SYSTEM_CLOCK, "tamiyo", certificates),
+        keyring=keyring,
         clock=SYSTEM_CLOCK,
         state_dir=certificates,
         reporter=LogReporter(),

@@ -6,6 +6,7 @@ telemetry and watchers once it is stored.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 
@@ -106,6 +107,7 @@ class Authority:
             trace=current_trace(),
             artifact_problem=self._resources.artifacts.problem(blueprint_id) if blueprint_id else None,
             breakers=(self._resources.artifacts.breaker.name,),
+            plane=self._resources.plane.problem(command.training_run_id),
         )
 
         def work(connection: sqlite3.Connection) -> tuple[Applied, LedgerStats]:
@@ -121,6 +123,8 @@ class Authority:
         if applied.turn is not None:
             if command.HasField("circuit_breaker"):
                 self._resources.artifacts.breaker.force(command.circuit_breaker.desired_state)
+            if command.HasField("emergency"):
+                await asyncio.to_thread(self._resources.plane.raise_ordered, [command])
             await self._resources.published(applied.turn, stats)
         return outcome
 

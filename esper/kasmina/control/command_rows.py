@@ -9,7 +9,7 @@ import hashlib
 import sqlite3
 from dataclasses import dataclass
 
-from esper.leyline import CommandOutcome, SignedCommand
+from esper.leyline import AdaptationCommand, CommandOutcome, SignedCommand
 
 GIVEN_UP = "course_given_up"
 
@@ -57,6 +57,16 @@ def due_commands(connection: sqlite3.Connection, run_id: str, step: int) -> list
 def all_due_commands(connection: sqlite3.Connection, run_id: str) -> list[CommandRow]:
     where = f"{_COMMAND} WHERE run_id = ? AND is_due ORDER BY seq"
     return [_command(row) for row in connection.execute(where, (run_id,))]
+
+
+def emergency_orders(connection: sqlite3.Connection) -> list[AdaptationCommand]:
+    """Emergencies that were ordered for runs that are open."""
+    query = (
+        "SELECT envelope FROM commands JOIN runs USING (run_id) WHERE is_open AND accepted AND action = 'emergency'"
+        " ORDER BY seq"
+    )
+    envelopes = (SignedCommand.FromString(raw) for (raw,) in connection.execute(query))
+    return [AdaptationCommand.FromString(envelope.payload) for envelope in envelopes]
 
 
 def _command(row: tuple[int, str, str, str, bytes, str, str, bytes, int, int | None, int, int]) -> CommandRow:

@@ -14,7 +14,6 @@ from esper.core.errors import CommandIdReused
 from esper.kasmina.control import command_rows, database, dispatch, moves
 from esper.kasmina.control.command_rows import CommandRow
 from esper.kasmina.control.database import RunRow
-from esper.kasmina.control.lifecycle import CULLABLE
 from esper.kasmina.control.turn import Turn
 from esper.kasmina.metrics import REGISTRY_RESET, REPLAY_DIVERGED
 from esper.leyline import (
@@ -41,6 +40,7 @@ class Receipt:
     trace: TraceContext | None = None
     artifact_problem: str | None = None
     breakers: tuple[str, ...] = ()
+    plane: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,10 +159,8 @@ def _correct(recorded: CommandOutcome, outcome: CommandOutcome) -> None:
 
 
 def _cull_all(turn: Turn, command_id: str, rationale: str) -> None:
-    living = [record for record in turn.state.seeds if record.state.stage in CULLABLE]
-    for record in living:
-        moves.cull(turn, record, command_id, f"registry reset: {rationale}")
-    turn.tell(REGISTRY_RESET, rationale, removed=len(living))
+    removed = moves.cull_all(turn, command_id, f"registry reset: {rationale}")
+    turn.tell(REGISTRY_RESET, rationale, removed=removed)
 
 
 def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:
@@ -173,6 +171,7 @@ def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:
         step=step,
         breakers=receipt.breakers,
         artifact_problem=receipt.artifact_problem,
+        plane=receipt.plane,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from esper.core.errors import LifecycleConflict
+from esper.kasmina.control import moves
 from esper.kasmina.control.operations import Handler, prune, seed_operation
 from esper.kasmina.control.turn import Refusal, Turn
 from esper.kasmina.metrics import (
@@ -30,6 +31,7 @@ from esper.leyline import (
 
 R = RejectionReason
 POLICY = "tamiyo"
+WEATHERLIGHT = "operator:weatherlight"
 OPERATOR_PREFIX = "operator:"
 OPTIMIZER_RANGES = (
     ("learning_rate_factor", 0.01, 100.0),
@@ -143,13 +145,19 @@ def _roll_back(turn: Turn, command: AdaptationCommand) -> Refusal | None:
 
 
 def _raise_emergency(turn: Turn, command: AdaptationCommand) -> Refusal | None:
-    """L1 and L2 are recorded, L3 pauses growth, L4 stops the run after a checkpoint. A level never falls here."""
+    """L1 and L2 are recorded, L3 ends the seeds in flight and growth with them, L4 stops the run after a checkpoint.
+
+    A level falls by Weatherlight's word alone. A halt changes nothing else: the run goes on after it as if there had
+    been none.
+    """
     order, growth = command.emergency, turn.state.growth
-    growth.emergency = max(growth.emergency, order.level)
-    if order.level >= EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE and not growth.paused:
-        pause_growth(turn, command.command_id, order.rationale)
     if order.level >= EmergencyLevel.EMERGENCY_LEVEL_L4_HALT:
         turn.direct(DirectiveKind.DIRECTIVE_KIND_HALT, command.command_id, rationale=order.rationale)
+    else:
+        is_told = command.issued_by == WEATHERLIGHT
+        growth.emergency = order.level if is_told else max(growth.emergency, order.level)
+    if order.level == EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE:
+        moves.cull_all(turn, command.command_id, f"emergency: {order.rationale}")
     level = EmergencyLevel.Name(order.level)
     turn.tell(EMERGENCY_ORDERED, order.rationale, level=level, command_id=command.command_id)
     return None

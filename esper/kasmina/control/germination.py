@@ -20,6 +20,7 @@ from esper.leyline import (
     BlendMode,
     Blueprint,
     DirectiveKind,
+    EmergencyLevel,
     HandlingClass,
     HealthStatus,
     ParameterValue,
@@ -72,6 +73,10 @@ def _seed_is_new(turn: Turn, command: AdaptationCommand) -> Refusal | None:
 def _growth_goes_on(turn: Turn, _: AdaptationCommand) -> Refusal | None:
     if turn.state.growth.ended:
         return Refusal(R.REJECTION_REASON_GROWTH_ENDED, f"{turn.state.growth.culls_in_row} culls in a row ended growth")
+    if turn.state.growth.emergency >= EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE:
+        return Refusal(R.REJECTION_REASON_PAUSED, "an emergency ended growth; acknowledge it at Weatherlight first")
+    if turn.plane is not None:
+        return Refusal(R.REJECTION_REASON_PAUSED, turn.plane)
     if turn.state.growth.paused:
         return Refusal(R.REJECTION_REASON_PAUSED, "growth is paused; resume it first")
     return None

@@ -131,6 +131,14 @@ def cull(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: See
         remove(turn, record, command_id)
 
 
+def cull_all(turn: Turn, command_id: str, reason: str) -> int:
+    """Cull every seed in flight; gives their number. What is permanent stays."""
+    living = [record for record in turn.state.seeds if record.state.stage in lifecycle.CULLABLE]
+    for record in living:
+        cull(turn, record, command_id, reason)
+    return len(living)
+
+
 def remove(turn: Turn, record: SeedRecord, command_id: str) -> None:
     """Take the seed out without a twin; one that was attached fades first."""
     if not record.HasField("grafted_step") or turn.traits(record).is_stack:

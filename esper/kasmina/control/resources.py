@@ -13,6 +13,7 @@ from esper.kasmina.control.admission import Admission, RunBound
 from esper.kasmina.control.artifacts import ArtifactAccess
 from esper.kasmina.control.database import RunRow
 from esper.kasmina.control.feed import Feed
+from esper.kasmina.control.plane_watch import PlaneWatch
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.turn import Notice, Turn
 from esper.leyline import AdvanceResponse
@@ -28,6 +29,7 @@ class Resources:
     artifacts: ArtifactAccess
     reporting: Reporting
     clock: Clock
+    plane: PlaneWatch
     feed: Feed = field(default_factory=Feed)
 
     def turn(self, row: RunRow, step: int) -> Turn:

@@ -65,6 +65,8 @@ class Turn:
     step: int
     breakers: tuple[str, ...] = ()
     artifact_problem: str | None = None
+    plane: str | None = None
+    """Why the plane allows no new seed now; None where it does."""
     directives: list[SeedDirective] = field(default_factory=list)
     transitions: list[StageTransition] = field(default_factory=list)
     gates: list[GateEvidence] = field(default_factory=list)

@@ -67,13 +67,15 @@ class DrainOrder(_message.Message):
     def __init__(self, rationale: _Optional[str] = ..., grace_s: _Optional[float] = ...) -> None: ...
 
 class ModeUpdate(_message.Message):
-    __slots__ = ("mode", "cause", "since", "open_emergencies")
+    __slots__ = ("mode", "cause", "since", "open_emergencies", "only_run")
     MODE_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     SINCE_FIELD_NUMBER: _ClassVar[int]
     OPEN_EMERGENCIES_FIELD_NUMBER: _ClassVar[int]
+    ONLY_RUN_FIELD_NUMBER: _ClassVar[int]
     mode: _types_pb2.SystemMode
     cause: str
     since: _timestamp_pb2.Timestamp
     open_emergencies: _containers.RepeatedCompositeFieldContainer[EmergencySignal]
-    def __init__(self, mode: _Optional[_Union[_types_pb2.SystemMode, str]] = ..., cause: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., open_emergencies: _Optional[_Iterable[_Union[EmergencySignal, _Mapping]]] = ...) -> None: ...
+    only_run: str
+    def __init__(self, mode: _Optional[_Union[_types_pb2.SystemMode, str]] = ..., cause: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., open_emergencies: _Optional[_Iterable[_Union[EmergencySignal, _Mapping]]] = ..., only_run: _Optional[str] = ...) -> None: ...

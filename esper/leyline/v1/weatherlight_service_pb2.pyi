@@ -37,18 +37,20 @@ class RegisterServiceResponse(_message.Message):
     def __init__(self, heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., mode: _Optional[_Union[_emergency_pb2.ModeUpdate, _Mapping]] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("service", "instance", "health", "summary", "is_leaving")
+    __slots__ = ("service", "instance", "health", "summary", "is_leaving", "training_run_id")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     IS_LEAVING_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     service: str
     instance: str
     health: _types_pb2.HealthStatus
     summary: str
     is_leaving: bool
-    def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., summary: _Optional[str] = ..., is_leaving: bool = ...) -> None: ...
+    training_run_id: str
+    def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., summary: _Optional[str] = ..., is_leaving: bool = ..., training_run_id: _Optional[str] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
     __slots__ = ("mode", "is_unknown")
@@ -111,7 +113,7 @@ class WeatherlightServiceGetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServiceStatus(_message.Message):
-    __slots__ = ("service", "instance", "endpoint", "health", "last_seen", "is_lost", "summary")
+    __slots__ = ("service", "instance", "endpoint", "health", "last_seen", "is_lost", "summary", "training_run_id")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +121,7 @@ class ServiceStatus(_message.Message):
     LAST_SEEN_FIELD_NUMBER: _ClassVar[int]
     IS_LOST_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     service: str
     instance: str
     endpoint: str
@@ -126,7 +129,8 @@ class ServiceStatus(_message.Message):
     last_seen: _timestamp_pb2.Timestamp
     is_lost: bool
     summary: str
-    def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ..., endpoint: _Optional[str] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_lost: bool = ..., summary: _Optional[str] = ...) -> None: ...
+    training_run_id: str
+    def __init__(self, service: _Optional[str] = ..., instance: _Optional[str] = ..., endpoint: _Optional[str] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_lost: bool = ..., summary: _Optional[str] = ..., training_run_id: _Optional[str] = ...) -> None: ...
 
 class WeatherlightServiceGetStatusResponse(_message.Message):
     __slots__ = ("mode", "services", "packets", "critical", "dropped", "log_sequence", "started_at")

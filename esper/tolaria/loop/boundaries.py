@@ -18,6 +18,7 @@ from esper.kasmina.executor import Collected, MemoryNote
 from esper.kasmina.executor.memory.forecast import BURSTS, REFUSED
 from esper.kasmina.executor.twin import UNDONE
 from esper.leyline import DirectiveKind, DirectiveReport, SeedDirective, SystemStatePacket, TraceContext
+from esper.tolaria.loop.plane_orders import PlaneOrders
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
@@ -37,6 +38,7 @@ class Boundaries:
     def __init__(self, session: Session, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
+        self.orders = PlaneOrders(session, pipeline)
         self.order_to_go_back: tuple[str, int | None] | None = None
         self._told_causes: set[str | None] = set()
         self._unsent: list[StepDone] = []
@@ -46,6 +48,12 @@ class Boundaries:
         self._has_lag = session.run.config.packet_lag > 0
         goes_back = session.run.config.on_nonfinite == "rollback"
         self._remedy = "" if goes_back else "; lower the learning rate, clip gradients, or use --on-nonfinite rollback"
+
+    def heed(self) -> None:
+        """Hear the plane's mode; it binds everything that is done from here on."""
+        self.orders.heed()
+        if self.orders.halt is not None:
+            self.order_to_stop = self.orders.halt
 
     def cross(self, *, want_state: bool) -> None:
         """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
@@ -143,6 +151,7 @@ class Boundaries:
         with watch.measure("wait"):
             result = self.pipeline.take()
         self._note(result)
+        self.orders.note(result)
         step = self._session.progress.step
         with watch.measure("apply"):
             for trace, directives in by_decision(result):
@@ -157,7 +166,8 @@ class Boundaries:
         """Keep an order that concerns the whole run for the trainer."""
         why = directive.rationale or "by command"
         if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
-            self.order_to_stop = why
+            # The order of a halt from which the run goes on was acknowledged, else it would not go on.
+            self.order_to_stop = None if self.pipeline.is_replayed(directive.command_id) else why
         else:
             to_step = directive.to_step if directive.HasField("to_step") else None
             self.order_to_go_back = (f"rollback ordered: {why}", to_step)
@@ -240,6 +250,7 @@ class Boundaries:
                 result=result,
                 seeds=session.seed_views(),
                 mode=session.progress.mode.name,
+                plane=session.progress.mode.plane,
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
+from esper.leyline import ModeUpdate
+from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.step_log import StepLog
 from esper.tolaria.plane.packets import Measured, PacketBuilder
 from esper.tolaria.record.observer import Notice, Observer, SeedView
@@ -25,6 +28,8 @@ class Session:
     log: StepLog = field(default_factory=StepLog)
     timings: Timings = field(default_factory=Timings)
     measured: Measured = field(default_factory=Measured)
+    plane: Callable[[], ModeUpdate] = lambda: UNHEARD
+    """The plane as last heard."""
 
     @property
     def epoch(self) -> int:

@@ -38,6 +38,11 @@ class Answer:
         self.failed_service = service
         self.cause = cause_of(service, error)
 
+    def merge_failure(self, other: Answer) -> None:
+        """What failed in a part of the work failed here."""
+        self.failures += other.failures
+        self.failed_service, self.cause = other.failed_service, other.cause
+
     def break_off(self, error: Exception) -> None:
         """An error that nobody foresaw ended the work on this packet."""
         self.failures.append(f"the control worker: unexpected {type(error).__name__}: {error}")

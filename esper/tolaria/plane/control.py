@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -21,8 +22,10 @@ from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, In
 from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected
 from esper.leyline import (
+    AdaptationCommand,
     AdvanceRequest,
     AdvanceResponse,
+    ReplayedCommand,
     RunStateBlob,
     SignedCommand,
     SubmitOutcomeRequest,
@@ -63,8 +66,15 @@ class Control(Protocol):
     def policy_digest(self) -> str | None:
         """What pins the policy that decides; None where nothing does."""
 
+    @property
+    def replayed(self) -> frozenset[str]:
+        """Ids of commands that a resume replays."""
+
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         """Start work on a packet; `want_state` asks for both services' state after it."""
+
+    def order(self, command: AdaptationCommand) -> None:
+        """Give Kasmina an order of the plane's with the next packet, whose Advance delivers what comes of it."""
 
     def take(self, packet_index: int) -> PacketResult:
         """Wait for a packet's result, up to the deadline; a failure is part of the result."""
@@ -78,6 +88,7 @@ class _Job:
     packet: SystemStatePacket
     collected: Collected
     want_state: bool
+    orders: tuple[AdaptationCommand, ...]
 
 
 class ServiceControl:
@@ -90,14 +101,18 @@ class ServiceControl:
         config: ControlConfig,
         *,
         facts: RunFacts,
-        replay_until_step: int = -1,
+        sign: Callable[[AdaptationCommand], SignedCommand],
+        replay: Sequence[ReplayedCommand] = (),
         policy_digest: str | None = None,
     ) -> None:
         self.policy_digest = policy_digest
         self._tamiyo = tamiyo
+        self._sign = sign
+        self._orders: list[AdaptationCommand] = []
         self._kasmina = KasminaCalls(kasmina, facts, config.rpc_timeout_s)
         self._config = config
-        self._replay_until_step = replay_until_step
+        self._replay_until_step = max((row.delivery_step for row in replay), default=-1)
+        self.replayed = frozenset(row.command_id for row in replay)
         self._answered_step: int | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._results: dict[int, PacketResult] = {}
@@ -112,7 +127,11 @@ class ServiceControl:
         self._thread.start()
 
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
-        self._jobs.put(_Job(packet, collected, want_state))
+        orders, self._orders = tuple(self._orders), []
+        self._jobs.put(_Job(packet, collected, want_state, orders))
+
+    def order(self, command: AdaptationCommand) -> None:
+        self._orders.append(command)
 
     def take(self, packet_index: int) -> PacketResult:
         with self._arrived:
@@ -170,12 +189,14 @@ class ServiceControl:
     def _handle(self, job: _Job, answer: Answer) -> PacketResult:
         """Ask Tamiyo, relay, advance, settle, report back; each part's failure leaves the others' results."""
         self._backlog.add(job.collected)
+        for command in job.orders:
+            self._order(command, answer)
         decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
         if decision is not None:
             for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
                 with relaying(command_id, decision.trace):
                     self._apply(command_id, envelope, answer)
-        if self._is_due(job.packet):
+        if job.orders or self._is_due(job.packet):
             self._advance(job.packet, answer)
         elif job.packet.step <= self._replay_until_step:
             self._fetch_replayed(job.packet, answer)
@@ -183,6 +204,14 @@ class ServiceControl:
         self._report(job, answer)
         states = self._states(answer) if job.want_state else None
         return answer.result(job.packet.packet_index, decision, states)
+
+    def _order(self, command: AdaptationCommand, answer: Answer) -> None:
+        """Have Kasmina take an order; what was accepted comes back with the next Advance, as an operator's does."""
+        given = Answer()
+        self._apply(command.command_id, self._sign(command), given)
+        if given.failed_service is not None:
+            answer.merge_failure(given)
+        answer.outcomes.extend(outcome for outcome in given.outcomes if not outcome.accepted)
 
     def _apply(self, command_id: str, envelope: SignedCommand, answer: Answer) -> None:
         try:

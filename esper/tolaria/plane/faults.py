@@ -171,11 +171,15 @@ class _WithRefusals:
 
     def __init__(self, control: Control, refusals: list[CommandOutcome]) -> None:
         self.policy_digest = control.policy_digest
+        self.replayed = control.replayed
         self._control = control
         self._refusals = refusals
 
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         self._control.hand_over(packet, collected, want_state=want_state)
+
+    def order(self, command: AdaptationCommand) -> None:
+        self._control.order(command)
 
     def take(self, packet_index: int) -> PacketResult:
         result = self._control.take(packet_index)

@@ -59,7 +59,8 @@ class Link:
             self._opened.kasmina,
             ControlConfig(deadline_s=self._config.deadline_s),
             facts=RunFacts(slots=frozenset(self._opened.accepted_slots), seeds=set(self._opened.seeds)),
-            replay_until_step=self._opened.replay_until_step,
+            sign=lambda command: self._signer.sign(command, audience=f"kasmina/{self._run_id}"),
+            replay=self._opened.replay,
             policy_digest=self._opened.policy_digest,
         )
 

@@ -90,11 +90,6 @@ class OpenedRun:
     policy_digest: str
     """SHA-256 of everything that Tamiyo's decisions depend on beside the run's own course."""
 
-    @property
-    def replay_until_step(self) -> int:
-        """Last step at which Kasmina delivers a replayed command; -1 without any."""
-        return max((row.delivery_step for row in self.replay), default=-1)
-
 
 def growth_end_step(config: TrainConfig, total_steps: int) -> int:
     """First step of the schedule's last phase, in which nothing grows: no seed's stages may end later."""

@@ -17,7 +17,6 @@ from esper.tolaria.record.mode import RunMode
 from esper.tolaria.record.observer import StepDone
 from esper.tolaria.record.signals import Signals, Smoothed
 
-
 MOST_COUNTED = 2**63 - 1
 """Of multiply-accumulates in a message: what databases count to. A run's own book goes on."""
 

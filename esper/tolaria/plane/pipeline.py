@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from esper.kasmina.executor import Collected
-from esper.leyline import SystemStatePacket
+from esper.leyline import AdaptationCommand, SystemStatePacket
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ class Pipeline:
         """Send the next packet."""
         self._control.hand_over(packet, collected, want_state=want_state)
         self.next_packet += 1
+
+    def is_replayed(self, command_id: str) -> bool:
+        """Whether a resume replays that command."""
+        return command_id in self._control.replayed
+
+    def order(self, command: AdaptationCommand) -> None:
+        """Send an order of the plane's with the next packet."""
+        self._control.order(command)
 
     def take(self) -> PacketResult:
         """The oldest result; waits for it up to the deadline."""

@@ -27,6 +27,8 @@ from esper.tolaria.plane.runtime_dir import RuntimeDir
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 SPAWN = "spawn"
+# Where an operator finds the Weatherlight of a run that is under way.
+ENDPOINT = "weatherlight.endpoint"
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
 # Who publishes ends before who is published to: Tamiyo and Kasmina at once, then Weatherlight.
 END_ORDER = (("kasmina", "tamiyo"), ("weatherlight",))
@@ -56,6 +58,8 @@ class ServicesConfig:
     """Longest wait for a child to drain before it is killed, seconds."""
     restart_limit: int = 5
     """A child that died more often than this is left dead."""
+    names: tuple[str, ...] = START_ORDER
+    """Which of them are wanted."""
     extra_arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Further command-line arguments of a spawned service, by name."""
 
@@ -67,7 +71,7 @@ class ServicesConfig:
     @property
     def spawned(self) -> tuple[str, ...]:
         """Names of the services that are started here, in order."""
-        return tuple(name for name in START_ORDER if self.endpoint(name) == SPAWN)
+        return tuple(name for name in self.names if self.endpoint(name) == SPAWN)
 
 
 @dataclass(slots=True)
@@ -138,13 +142,15 @@ class Services:
 
     def start(self) -> None:
         """Start what is to be spawned and wait until every service serves."""
-        for name in START_ORDER:
+        for name in self._config.names:
             endpoint = self._config.endpoint(name)
             self.endpoints[name] = f"unix:{self._runtime_dir.path / name}.sock" if endpoint == SPAWN else endpoint
         for name in self._config.spawned:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
-        for name in START_ORDER:
+        for name in self._config.names:
             self._wait_serving(name)
+        if "weatherlight" in self._children:
+            (self._config.state_dir / ENDPOINT).write_text(self.endpoints["weatherlight"] + "\n")
         if self._children:
             threading.Thread(target=self._supervise, name="services", daemon=True).start()
 
@@ -157,6 +163,8 @@ class Services:
         for descriptor in self._last_words.values():
             os.close(descriptor)
         self._last_words.clear()
+        if "weatherlight" in self._children:
+            (self._config.state_dir / ENDPOINT).unlink(missing_ok=True)
         self._runtime_dir.remove()
         self._stopped.set()
 

@@ -84,9 +84,14 @@ class State:
         if self.boundary:
             parts.append(f"{self.boundary.packet.metrics.parameters:,} parameters")
             parts += [f"{seed.seed_id} {seed.stage} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
-            parts.append(f"mode {self.boundary.mode}")
+            parts.append(f"mode {self.boundary.mode}{of_plane(self.boundary)}")
         parts.append(f"{self.step_ms:.2f} ms/step")
         return plain("  ".join(parts))
+
+
+def of_plane(boundary: Boundary) -> str:
+    """The plane's word, where it is not NORMAL."""
+    return "" if boundary.plane.is_quiet else f" (the plane is {boundary.plane.in_words})"
 
 
 def _acts(boundary: Boundary) -> bool:
@@ -212,6 +217,7 @@ class LiveDisplay(Observer):
                 f"{self._state.step_ms:.2f} ms/step",
             )
             line = Text.from_markup("   ".join(filter(None, figures)))
+            line.append(plain(of_plane(boundary)), style="red")
             growth = "" if boundary.reason is None else f"growth: {boundary.reason.with_since()}"
             why = Text(plain(growth), style="dim")
             return Group(self._progress, line, why, seed_table(boundary.seeds, self._console.width))

@@ -236,6 +236,7 @@ def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
         "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
         "learning_rate": steps[-1].learning_rate,
         "mode": boundary.mode,
+        **({} if boundary.plane.is_quiet else {"plane": boundary.plane.as_fields()}),
         "seeds": [
             {"seed_id": seed.seed_id, "stage": seed.stage, "alpha": seed.alpha, "slot_id": seed.slot_id}
             for seed in boundary.seeds

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.leyline import SystemStatePacket
+from esper.tolaria.record.growth_reason import Reason
+from esper.tolaria.record.mode import Standing
 
 if TYPE_CHECKING:
     from esper.kasmina.executor import Collected
-    from esper.tolaria.record.growth_reason import Reason
     from esper.tolaria.record.packet_result import PacketResult
 
 
@@ -100,6 +101,8 @@ class Boundary:
     result: PacketResult | None
     seeds: Sequence[SeedView]
     mode: str
+    plane: Standing = field(default_factory=Standing)
+    """The plane as it binds the run."""
     wait_ms: float
     apply_ms: float
     hook_ms: float

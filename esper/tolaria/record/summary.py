@@ -20,6 +20,7 @@ from esper.kasmina.executor.stacks.run import blocks_of
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.best import Best
 from esper.tolaria.record.contradictions import contradictions
+from esper.tolaria.record.mode import L4
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.record.wanted_depth import wanted_depth
@@ -113,6 +114,9 @@ def build_summary(
         "total_steps": run.total_steps,
         "finished": stop_reason is None,
         "stop_reason": stop_reason,
+        "halted_by": halted_by(progress, stop_reason),
+        "mode": progress.mode.name,
+        "emergency_level": progress.mode.plane.level,
         "ended_early": why_early,
         "val_loss": val.loss,
         "val_accuracy": val.accuracy,
@@ -160,6 +164,14 @@ def build_summary(
         "threads": run.config.threads,
         "weights_digest": arm.digest(),
     }
+
+
+def halted_by(progress: Progress, stop_reason: str | None) -> dict[str, str] | None:
+    """The emergency that halted the run: its id, level, cause and who raised it."""
+    plane = progress.mode.plane
+    if stop_reason is None or plane.level < L4:
+        return None
+    return plane.as_fields()
 
 
 def evaluated_average(run: Prepared, split: Split | BatchSet) -> Evaluation | None:

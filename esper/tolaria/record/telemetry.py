@@ -12,6 +12,7 @@ from esper.core.clock import Clock
 from esper.core.enums import short_name
 from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
+from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.record.display import living
@@ -25,6 +26,7 @@ NOTICE_EVENTS = {
     "ERROR": m.NOTICE_ERROR,
     "CRITICAL": m.NOTICE_CRITICAL,
 }
+NAMED = {spec.name: spec for spec in (m.EMERGENCY_HALT, m.EMERGENCY_ESCALATED)}
 REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
     DirectiveKind.DIRECTIVE_KIND_ATTACH: (m.SEED_GRAFTED, ("max_logit_delta",)),
     DirectiveKind.DIRECTIVE_KIND_FOLD: (m.SEED_FOLDED, ("folded",)),
@@ -37,8 +39,9 @@ REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
 class TelemetryObserver(Observer):
     """Observer that sends figures now and then, and a packet for each thing out of the ordinary."""
 
-    def __init__(self, reporter: Reporter, clock: Clock) -> None:
+    def __init__(self, reporter: Reporter, clock: Clock, alarm: Alarm) -> None:
         self._reporter = reporter
+        self._alarm = alarm
         self._clock = clock
         self._run = ""
         self._step_ms: list[float] = []
@@ -92,8 +95,19 @@ class TelemetryObserver(Observer):
             metric(m.TRAINING_MACS, packet.training_macs),
             metric(m.TIMEOUT_TOTAL, self._timeouts),
             metric(m.ANSWERS_REFUSED, self._refused),
+            *self._emergency(boundary.plane.level),
             *_epoch_figures(self._epoch),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
+        ]
+
+    def _emergency(self, level: int, *, is_halted: bool = False) -> list[Metric]:
+        return [
+            metric(m.EMERGENCY_LEVEL, level),
+            metric(m.EMERGENCY_HALTED, float(is_halted)),
+            metric(m.EMERGENCY_SENT, self._alarm.sent),
+            metric(m.EMERGENCY_FAILURES, self._alarm.failures),
+            metric(m.EMERGENCY_QUEUED, self._alarm.queued),
+            metric(m.EMERGENCY_LATENCY, self._alarm.last_latency_ms),
         ]
 
     def _report_event(self, report: DirectiveReport) -> Event | None:
@@ -108,7 +122,7 @@ class TelemetryObserver(Observer):
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
-            spec = NOTICE_EVENTS[notice.level]
+            spec = NAMED.get(notice.name) or NOTICE_EVENTS[notice.level]
             self._send(notice.step, events=[event(spec, self._clock, notice.message, name=notice.name)])
 
     def on_epoch(self, done: EpochDone) -> None:
@@ -121,7 +135,8 @@ class TelemetryObserver(Observer):
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         facts = {"weights_digest": summary["weights_digest"], "kept": summary["growth"]["kept"]}
         finished = event(m.RUN_FINISHED, self._clock, **facts)
-        self._send(summary["steps"], metrics=_epoch_figures(self._epoch), events=[finished])
+        stood = self._emergency(summary["emergency_level"], is_halted=summary["halted_by"] is not None)
+        self._send(summary["steps"], metrics=[*_epoch_figures(self._epoch), *stood], events=[finished])
 
     def _send(
         self,

@@ -107,7 +107,7 @@ class Told(LogReporter):
     def __init__(self) -> None:
         self.healths: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
 
-    def report_health(self, health: HealthStatus, summary: str = "") -> None:
+    def report_health(self, health: HealthStatus, summary: str = "", run: str | None = None) -> None:
         self.healths.put_nowait((health, summary))
 
 

@@ -217,12 +217,12 @@ async def test_the_mode_is_followed_and_unknown_while_it_cannot_be_heard(serve: 
     listener = Listener()
     server = await serve(listener)
     sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
-    assert sender.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED
+    assert sender.plane.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED
     for mode in (SystemMode.SYSTEM_MODE_DEGRADED, SystemMode.SYSTEM_MODE_NORMAL):
         listener.modes.put_nowait(mode)
-        await reached(lambda mode=mode: sender.mode == mode)
+        await reached(lambda mode=mode: sender.plane.mode == mode)
     await server.drain(0.1)
-    await reached(lambda: sender.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED)
+    await reached(lambda: sender.plane.mode == SystemMode.SYSTEM_MODE_UNSPECIFIED)
     await closed(sender)
 
 
@@ -275,7 +275,7 @@ async def test_an_error_that_nobody_foresaw_ends_neither_thread(serve: Serve, ca
     sender._client = client
     listener.modes.put_nowait(SystemMode.SYSTEM_MODE_DEGRADED)
     await listener.until(lambda: len(listener.heard) == 1)
-    await reached(lambda: sender.mode == SystemMode.SYSTEM_MODE_DEGRADED)
+    await reached(lambda: sender.plane.mode == SystemMode.SYSTEM_MODE_DEGRADED)
     await closed(sender)
 
 

@@ -12,6 +12,7 @@ from esper.core.clock import ManualClock
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.leyline import SystemMode, TelemetryPacket
+from esper.rpc.alarm import Alarm
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.parts import Parts, Surroundings
 
@@ -50,7 +51,13 @@ class Home:
     def parts(self) -> Parts:
         return Parts(
             self.config,
-            Surroundings(keyring=self.keyring, clock=self.clock, state_dir=self.state_dir, reporter=self.telemetry),
+            Surroundings(
+                keyring=self.keyring,
+                clock=self.clock,
+                state_dir=self.state_dir,
+                reporter=self.telemetry,
+                alarm=Alarm(None, self.keyring, self.clock, "tamiyo", self.state_dir / "alarms"),
+            ),
         )
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from esper.core.growth import no_growth
 from esper.kasmina.executor import Collected
 from esper.leyline import (
+    AdaptationCommand,
     BlendConfig,
     BlendMode,
     BlendSchedule,
@@ -139,7 +140,9 @@ class ScriptedControl:
     told: tuple[SeedState, ...] = ()
     lost: set[int] = field(default_factory=set)
     is_closed: bool = False
+    orders: list[AdaptationCommand] = field(default_factory=list)
     policy_digest: str | None = None
+    replayed: frozenset[str] = frozenset()
 
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         assert packet.packet_index not in self.results
@@ -167,6 +170,9 @@ class ScriptedControl:
             cause="timeout" if is_lost else None,
             states=states,
         )
+
+    def order(self, command: AdaptationCommand) -> None:
+        self.orders.append(command)
 
     def take(self, packet_index: int) -> PacketResult:
         return self.results.pop(packet_index)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted, ServiceUnavailable
+from esper.rpc.telemetry import UNHEARD
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.observer import Boundary, Notice, Observer
@@ -53,11 +54,22 @@ class At(Observer):
 class Silent:
     """Stands for whatever is only told things."""
 
+    plane = UNHEARD
+    sent = failures = queued = 0
+    last_latency_ms = 0.0
+
     def send(self, packet: Any) -> None:
         pass
 
     def close(self, timeout_s: float) -> None:
         pass
+
+
+def silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Weatherlight: nobody is told anything, and nothing is heard."""
+    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    monkeypatch.setattr(module, "Alarm", lambda *given: Silent())
+    monkeypatch.setattr(module, "require_normal", lambda *given: None)
 
 
 def plane(refused: tuple[tuple[str, str], ...]) -> Any:
@@ -200,7 +212,7 @@ def test_where_the_services_states_were_not_kept_a_longer_run_trains_without_gro
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "connected", lambda *given: plane(refused=()))
-    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    silence(monkeypatch)
     grow(config(tmp_path, grow="auto", checkpoint_every_epochs=0), PLAIN, (), Interruption())
     opened: list[Any] = []
 
@@ -304,7 +316,7 @@ def test_what_services_say_from_their_thread_stands_in_the_events(
         return plane(refused=())
 
     monkeypatch.setattr(module, "connected", connected)
-    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    silence(monkeypatch)
     lose = At(6, lambda: pins[0]("service_lost", "tamiyo ended with signal SIGKILL"))
     grow(config(tmp_path, grow="auto"), PLAIN, [lose], Interruption())
     (lost,) = [event for event in read_events(tmp_path) if event["kind"] == "service"]
@@ -320,7 +332,7 @@ def test_slots_that_kasmina_refuses_are_told(tmp_path: Path, monkeypatch: pytest
             told.extend(notices)
 
     monkeypatch.setattr(module, "connected", lambda *given: plane(refused=(("a", "nothing fits"),)))
-    monkeypatch.setattr(module, "TelemetrySender", lambda *given, **named: Silent())
+    silence(monkeypatch)
     grow(config(tmp_path, grow="auto"), PLAIN, [Listener()], Interruption())
     assert [(notice.step, notice.message) for notice in told] == [(0, "slot a stays closed: nothing fits")]
 

@@ -32,6 +32,7 @@ from esper.leyline import (
     SystemMode,
     TelemetryPacket,
 )
+from esper.rpc.alarm import Alarm
 from esper.rpc.call import RUN_TOKEN, Call
 from esper.rpc.process import ServiceContext
 from tests.unit.kasmina.control.making import RUN
@@ -88,6 +89,7 @@ class Service:
             clock=self.clock,
             state_dir=self._state_dir,
             reporter=self.recorder,
+            alarm=Alarm(None, self.keyring, self.clock, "kasmina", self._state_dir / "alarms"),
             weatherlight_tls=None,
             weatherlight=None,
             stop=lambda: None,

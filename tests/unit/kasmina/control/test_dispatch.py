@@ -351,20 +351,41 @@ def test_growth_pauses_and_resumes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "directives", "is_paused"),
+    ("level", "directives", "in_force"),
     [
-        ("L1_NOTICE", [], False),
-        ("L2_ELEVATED", [], False),
-        ("L3_CONSERVATIVE", ["PAUSE_GROWTH"], True),
-        ("L4_HALT", ["PAUSE_GROWTH", "HALT"], True),
+        ("L1_NOTICE", [], "L1_NOTICE"),
+        ("L2_ELEVATED", [], "L2_ELEVATED"),
+        ("L3_CONSERVATIVE", [], "L3_CONSERVATIVE"),
+        ("L4_HALT", ["HALT"], "UNSPECIFIED"),
     ],
 )
-def test_an_emergency_does_what_its_level_says(level: str, directives: list[str], is_paused: bool) -> None:
+def test_an_emergency_does_what_its_level_says(level: str, directives: list[str], in_force: str) -> None:
     state = fresh_state()
-    value = EmergencyLevel.Value(f"EMERGENCY_LEVEL_{level}")
-    order = command("e", issued_by=OPERATOR, emergency=EmergencyOrder(level=value, rationale="smoke"))
+    order = command("e", issued_by=OPERATOR, emergency=emergency(level))
     assert kinds(applied(order, turn(state)).directives) == directives
-    assert (state.growth.paused, state.growth.emergency) == (is_paused, value)
+    assert EmergencyLevel.Name(state.growth.emergency) == f"EMERGENCY_LEVEL_{in_force}"
+    assert not state.growth.paused
+
+
+def test_a_grave_emergency_ends_the_seed_in_flight() -> None:
+    state = fresh_state()
+    applied(germinate(), turn(state))
+    ended = applied(command("e", issued_by=OPERATOR, emergency=emergency("L3_CONSERVATIVE")), turn(state))
+    assert state.seeds[0].state.stage == SeedStage.SEED_STAGE_CULLED
+    assert "INSTALL_TWIN" in kinds(ended.directives) or "REMOVE" in kinds(ended.directives)
+
+
+def test_nothing_is_germinated_until_weatherlight_says_that_a_grave_emergency_is_over() -> None:
+    state = fresh_state()
+    applied(command("e", issued_by=OPERATOR, emergency=emergency("L3_CONSERVATIVE")), turn(state))
+    assert refusal_of(applied(germinate("s2"), turn(state))) == "PAUSED"
+    for issuer, is_over in ((OPERATOR, False), ("operator:weatherlight", True)):
+        applied(command(f"n-{issuer}", issued_by=issuer, emergency=emergency("L1_NOTICE")), turn(state))
+        assert (state.growth.emergency < EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE) == is_over
+
+
+def emergency(level: str) -> EmergencyOrder:
+    return EmergencyOrder(level=EmergencyLevel.Value(f"EMERGENCY_LEVEL_{level}"), rationale="smoke")
 
 
 def test_a_rollback_names_a_step_that_was_reached() -> None:

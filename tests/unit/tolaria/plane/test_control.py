@@ -29,6 +29,7 @@ from esper.leyline import (
     KasminaRunState,
     KasminaServiceGetRunStateResponse,
     RejectionReason,
+    ReplayedCommand,
     RunStateBlob,
     SeedDirective,
     SeedObservation,
@@ -44,6 +45,10 @@ from esper.tolaria.plane.answer_rules import RunFacts
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
 from esper.tolaria.plane.decision_stream import DecisionStream
 from esper.tolaria.record.packet_result import PacketResult
+
+
+def signed(command: AdaptationCommand) -> SignedCommand:
+    return SignedCommand(payload=command.SerializeToString(), audience="kasmina/r")
 
 
 def command(command_id: str) -> SignedCommand:
@@ -158,7 +163,7 @@ def kasmina() -> FakeKasmina:
 
 @pytest.fixture
 def control(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> Iterator[ServiceControl]:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=10.0), facts=facts())  # type: ignore[arg-type]
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=10.0), facts=facts(), sign=signed)  # type: ignore[arg-type]
     yield control
     tamiyo.may_answer.set()
     control.close()
@@ -239,7 +244,14 @@ def test_kasmina_advances_every_fifth_packet_and_at_epoch_ends(control: ServiceC
 
 
 def test_a_replay_is_fetched_where_no_gate_is_due(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(), facts=facts(), replay_until_step=30)  # type: ignore[arg-type]
+    control = ServiceControl(
+        tamiyo,
+        kasmina,
+        ControlConfig(),
+        facts=facts(),
+        replay=[ReplayedCommand(command_id="c", decision_step=30, delivery_step=30, issued_by="tamiyo")],
+        sign=signed,
+    )  # type: ignore[arg-type]
     seen = SeedObservation(seed_id="s1", alpha=0.5)
     run(control, 1, Collected(observations=(seen,), reports=(), slots=()))
     assert run(control, 3).growth is None
@@ -260,7 +272,7 @@ def test_a_broken_stream_is_a_failure_at_once_and_opens_again(control: ServiceCo
 
 
 def test_a_late_answer_is_executed_at_the_next_boundary(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=0.2), facts=facts())  # type: ignore[arg-type]
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=0.2), facts=facts(), sign=signed)  # type: ignore[arg-type]
     tamiyo.commands[1] = ["c1"]
     tamiyo.may_answer.clear()
     missed = run(control, 1)
@@ -296,7 +308,7 @@ class Forgetful(FakeTamiyo):
 
 def test_an_answer_that_never_comes_does_not_cost_every_later_packet_its_deadline(kasmina: FakeKasmina) -> None:
     config = ControlConfig(deadline_s=0.2, patience=2)
-    control = ServiceControl(Forgetful(), kasmina, config, facts=facts())  # type: ignore[arg-type]
+    control = ServiceControl(Forgetful(), kasmina, config, facts=facts(), sign=signed)  # type: ignore[arg-type]
     assert [run(control, index).cause for index in (1, 2)] == ["timeout", "timeout"]
     index = 3
     while run(control, index).cause == "timeout" and index < 50:  # a loaded machine may need more than one deadline
@@ -423,7 +435,7 @@ def test_an_error_that_nobody_foresaw_is_that_packets_failure_and_no_others(
 
 
 def test_a_worker_that_is_gone_is_told_at_once(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:
-    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=3600.0), facts=facts())  # type: ignore[arg-type]
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(deadline_s=3600.0), facts=facts(), sign=signed)  # type: ignore[arg-type]
     control.close()
     control.hand_over(packet(1), NOTHING)
     assert "the control worker has ended" in str(control.take(1).failure)

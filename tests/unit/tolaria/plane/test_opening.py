@@ -150,7 +150,7 @@ def test_a_new_run_is_opened_at_kasmina_and_then_at_tamiyo_with_the_slots_left(s
     assert (FIRST, "too wide") in found.refused_slots
     tokens = found.kasmina.token, found.tamiyo.token  # type: ignore[attr-defined]
     assert tokens == (KASMINA_TOKEN, TAMIYO_TOKEN)
-    assert found.replay_until_step == -1
+    assert found.replay == ()
 
 
 def test_a_resumed_run_brings_both_states_and_tells_tamiyo_of_its_own_replayed_commands(services: Services) -> None:
@@ -164,7 +164,7 @@ def test_a_resumed_run_brings_both_states_and_tells_tamiyo_of_its_own_replayed_c
     assert services.tamiyo.resume == states.tamiyo
     assert services.kasmina.generation == services.tamiyo.generation == 2
     assert [(row.command_id, row.decision_step) for row in services.tamiyo.replay] == [("r-g1-c1", 100)]
-    assert found.replay_until_step == 125
+    assert max(row.delivery_step for row in found.replay) == 125
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper.kasmina.executor import Collected
-from esper.leyline import SystemStatePacket
+from esper.leyline import SignedCommand, SystemStatePacket
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.answer_rules import RunFacts
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
@@ -100,7 +100,7 @@ def opened(spoil: Spoil) -> ServiceControl:
     tamiyo, kasmina = clients(spoil)
     facts = RunFacts(slots=frozenset({SLOT}), seeds={"s1"})
     config = ControlConfig(deadline_s=DEADLINE_S, advance_every_packets=1)
-    return ServiceControl(tamiyo, kasmina, config, facts=facts)
+    return ServiceControl(tamiyo, kasmina, config, facts=facts, sign=lambda command: SignedCommand())
 
 
 def packet(index: int) -> SystemStatePacket:

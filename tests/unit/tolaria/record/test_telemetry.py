@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from esper.core.clock import ManualClock
+from esper.core.keys import Keyring
 from esper.core.telemetry import attribute_value
 from esper.core.validation import violations
 from esper.kasmina.executor import Collected
@@ -23,13 +24,17 @@ from esper.leyline import (
     TelemetryPacket,
     TraceContext,
 )
+from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
 from esper.tolaria.record.observer import CheckpointWritten, Notice
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
 
-SUMMARY = {"steps": 1000, "weights_digest": "abc", "growth": {"kept": 2}}
+SUMMARY = {"steps": 1000, "weights_digest": "abc", "growth": {"kept": 2}, "emergency_level": 0, "halted_by": None}
+KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
+
+SILENT = Alarm(None, KEYRING, ManualClock(), "tolaria", Path("/nowhere"))
 
 
 class Sent:
@@ -38,7 +43,7 @@ class Sent:
     def __init__(self) -> None:
         self.packets: list[TelemetryPacket] = []
         self.clock = ManualClock()
-        self.observer = TelemetryObserver(self, self.clock)
+        self.observer = TelemetryObserver(self, self.clock, SILENT)
 
     def send(self, packet: TelemetryPacket) -> None:
         assert violations(packet) == []

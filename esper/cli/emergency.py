@@ -1,0 +1,164 @@
+"""`esper emergency`: list, raise and acknowledge emergencies at a Weatherlight, that of a run or one that serves.
+
+A run that isn't under way has no Weatherlight: one is started over the run's state for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb
+from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
+from esper.core.enums import short_name
+from esper.core.errors import ConfigError
+from esper.core.file_lock import try_hold
+from esper.core.signing import Signer
+from esper.leyline import (
+    AcknowledgeEmergencyRequest,
+    EmergencyAcknowledgement,
+    EmergencyLevel,
+    EmergencySignal,
+    ModeUpdate,
+    RaiseEmergencyRequest,
+    SystemMode,
+    WeatherlightServiceGetStatusRequest,
+)
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients import Tls, WeatherlightClient, channel
+from esper.tolaria.plane.services import ENDPOINT, Services, ServicesConfig
+from esper.tolaria.run_dir import LOCK
+
+TIMEOUT_S = 10.0
+LEVELS = {name.removeprefix("EMERGENCY_LEVEL_")[:2]: number for name, number in EmergencyLevel.items() if number}
+CAUSE = "operator"
+WHOLE_PLANE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A Weatherlight that serves, and the keys to speak to it."""
+
+    client: WeatherlightClient
+    signer: Signer
+
+
+def register(verbs: Verbs) -> None:
+    group = add_group(verbs, "emergency", "list, raise and acknowledge emergencies")
+    listed = add_verb(group, "list", run_list, "show the plane's mode and its open emergencies")
+    raised = add_verb(group, "raise", run_raise, "raise an emergency for every run of the plane")
+    closed = add_verb(group, "acknowledge", run_acknowledge, "acknowledge emergencies: they are over")
+    for verb in (listed, raised, closed):
+        verb.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a run with services of its own")
+        verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of one that serves")
+        verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
+        add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
+    raised.add_argument("--level", required=True, choices=LEVELS, help="L1 told, L2 no new seed, L3 no growth, L4 halt")
+    raised.add_argument("--why", required=True, metavar="TEXT", help="the cause in words")
+    closed.add_argument("--id", action="append", metavar="ID", help="one of them (default: all that are open)")
+    closed.add_argument("--note", metavar="TEXT", help="remark for the audit")
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    with connected(arguments) as line:
+        print("\n".join(lines(_mode(line))))
+    return 0
+
+
+def run_raise(arguments: argparse.Namespace) -> int:
+    signal = EmergencySignal(
+        emergency_id=f"operator-{secrets.token_hex(6)}",
+        level=EmergencyLevel.Name(LEVELS[arguments.level]),
+        cause=CAUSE,
+        detail=arguments.why,
+        origin=_operator(),
+        raised_at=timestamp(SYSTEM_CLOCK.now_ns()),
+    )
+    with connected(arguments) as line:
+        command = line.signer.sign(signal, audience=f"weatherlight/{WHOLE_PLANE}")
+        line.client.raise_emergency(RaiseEmergencyRequest(command=command), timeout_s=TIMEOUT_S)
+        print("\n".join(lines(_mode(line))))
+    return 0
+
+
+def run_acknowledge(arguments: argparse.Namespace) -> int:
+    with connected(arguments) as line:
+        opened = {signal.emergency_id: signal for signal in _mode(line).open_emergencies}
+        wanted = opened if arguments.id is None else arguments.id
+        if unknown := [each for each in wanted if each not in opened]:
+            raise ConfigError("--id", unknown[0], f"isn't open; open are {', '.join(opened) or 'none'}")
+        for emergency_id in wanted:
+            word = EmergencyAcknowledgement(
+                emergency_id=emergency_id, acknowledged_by=_operator(), resolved=True, note=arguments.note
+            )
+            audience = f"weatherlight/{opened[emergency_id].training_run_id or WHOLE_PLANE}"
+            request = AcknowledgeEmergencyRequest(command=line.signer.sign(word, audience=audience))
+            line.client.acknowledge_emergency(request, timeout_s=TIMEOUT_S)
+            print(f"acknowledged: {in_words(opened[emergency_id])}")
+        print("\n".join(lines(_mode(line))))
+    return 0
+
+
+def lines(update: ModeUpdate) -> Iterator[str]:
+    """The plane for people."""
+    yield f"the plane is {short_name(SystemMode, update.mode)}: {update.cause}"
+    yield from (f"  {in_words(signal)}" for signal in update.open_emergencies)
+
+
+def in_words(signal: EmergencySignal) -> str:
+    """One emergency: level, id, cause, who and when."""
+    run = f" in run {signal.training_run_id}" if signal.HasField("training_run_id") else ""
+    level, when = short_name(EmergencyLevel, signal.level), utc_text(nanoseconds(signal.raised_at))
+    return f"{level} {signal.emergency_id}: {signal.detail} (raised by {signal.origin}{run}, {when})"
+
+
+@contextmanager
+def connected(arguments: argparse.Namespace) -> Iterator[Line]:
+    """The Weatherlight that the command line names; that of a run which isn't under way serves inside."""
+    if (arguments.run_dir is None) == (arguments.weatherlight is None):
+        raise UsageError("name a RUN_DIR or --weatherlight ENDPOINT, one of them")
+    with ExitStack() as stack:
+        secret = None if arguments.run_dir is None else arguments.run_dir / "secret"
+        is_own = arguments.key == FROM_ENVIRONMENT and secret is not None and secret.exists()
+        keyring = keyring_of(str(secret) if is_own else arguments.key)
+        endpoint = arguments.weatherlight or stack.enter_context(_of_run(arguments.run_dir))
+        link = stack.enter_context(channel(endpoint, None if arguments.ca is None else Tls(ca=arguments.ca)))
+        metadata = service_metadata(keyring, "operator")
+        yield Line(WeatherlightClient(link, metadata=metadata), Signer(keyring, SYSTEM_CLOCK))
+
+
+@contextmanager
+def _of_run(run_dir: Path) -> Iterator[str]:
+    """Endpoint of a run's own Weatherlight."""
+    state_dir = run_dir / "services"
+    if not (state_dir / "weatherlight.db").exists():
+        raise ConfigError("RUN_DIR", str(run_dir), "has no Weatherlight of its own: give --weatherlight ENDPOINT")
+    if (held := try_hold(run_dir / LOCK)) is None:
+        yield (state_dir / ENDPOINT).read_text().strip()
+        return
+    with held, _started(run_dir, state_dir) as own:
+        yield own.endpoints["weatherlight"]
+
+
+def _started(run_dir: Path, state_dir: Path) -> Services:
+    secret_path = run_dir / "secret"
+    secret = secret_path.read_text().strip() if secret_path.exists() else None
+    return Services(ServicesConfig(state_dir=state_dir, names=("weatherlight",)), secret, _ignored)
+
+
+def _ignored(name: str, message: str) -> None:
+    """The service's own log says it."""
+
+
+def _mode(line: Line) -> ModeUpdate:
+    return line.client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=TIMEOUT_S).mode
+
+
+def _operator() -> str:
+    return f"operator:{getpass.getuser()}"

@@ -1,0 +1,166 @@
+"""A process's alarm: the emergencies that it raises, kept on disk until Weatherlight has them.
+
+Raising never waits for the network. A queued emergency is sent again until it is acknowledged, by this process or the
+next one with the same directory; Weatherlight knows a repeated one by its id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from esper.core.clock import Clock, timestamp
+from esper.core.errors import BackPressure, EsperError
+from esper.core.files import write_atomically
+from esper.core.keys import Keyring
+from esper.core.signing import Signer
+from esper.core.validation import require_valid
+from esper.leyline import EmergencyLevel, EmergencySignal, RaiseEmergencyRequest
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients.channel import Tls, channel
+from esper.rpc.clients.sync import WeatherlightClient
+
+log = logging.getLogger("esper.alarm")
+CAPACITY = 256
+TIMEOUT_S = 5.0
+RETRY_S, MAX_RETRY_S = 0.2, 5.0
+SUFFIX = ".emergency"
+WHOLE_PLANE = "-"
+
+
+class Alarm:
+    """Raises emergencies in the name of one service. Without an endpoint they go to the log alone."""
+
+    def __init__(
+        self, endpoint: str | None, keyring: Keyring, clock: Clock, origin: str, directory: Path, tls: Tls | None = None
+    ) -> None:
+        self.sent = 0
+        self.failures = 0
+        self.last_latency_ms = 0.0
+        self._origin = origin
+        self._clock = clock
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+        if endpoint is None:
+            return
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._signer = Signer(keyring, clock)
+        self._channel = channel(endpoint, tls)
+        self._client = WeatherlightClient(self._channel, metadata=service_metadata(keyring, origin))
+        self._thread = threading.Thread(target=self._send_all, name="alarm", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Emergencies that wait for Weatherlight."""
+        return len(self._files())
+
+    def raise_emergency(
+        self,
+        level: EmergencyLevel,
+        cause: str,
+        detail: str,
+        *,
+        run: str | None = None,
+        generation: int | None = None,
+        emergency_id: str | None = None,
+    ) -> None:
+        """Raise one; on the disk when this returns. The same one that waits already is not raised twice."""
+        signal = EmergencySignal(
+            emergency_id=emergency_id or f"{self._origin}-{secrets.token_hex(6)}",
+            level=level,
+            cause=cause,
+            detail=detail,
+            origin=self._origin,
+            training_run_id=run,
+            generation=generation,
+            raised_at=timestamp(self._clock.now_ns()),
+        )
+        require_valid(signal)
+        log.critical("%s: %s %s", EmergencyLevel.Name(level), cause, detail)
+        if self._thread is None:
+            return
+        with self._lock:
+            if not any(_are_one(signal, waiting) for _, waiting in self._waiting()):
+                self._keep(signal)
+        self._wake.set()
+
+    def close(self, timeout_s: float) -> None:
+        """Try once more to send what waits; what can't be sent stays for the next process."""
+        if self._thread is None:
+            return
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        self._channel.close()
+
+    def _keep(self, signal: EmergencySignal) -> None:
+        if self.queued >= CAPACITY:
+            raise BackPressure(f"{CAPACITY} emergencies wait for Weatherlight in {self._directory}", MAX_RETRY_S)
+        name = hashlib.sha256(signal.emergency_id.encode()).hexdigest()[:16]
+        path = self._directory / f"{self._clock.now_ns():020d}-{name}{SUFFIX}"
+        write_atomically(path, signal.SerializeToString(), mode=0o600)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._directory.glob(f"*{SUFFIX}"))
+
+    def _waiting(self) -> Iterator[tuple[Path, EmergencySignal]]:
+        """What waits, oldest first; a file that holds no emergency is put aside."""
+        for path in self._files():
+            try:
+                signal = EmergencySignal.FromString(path.read_bytes())
+                require_valid(signal)
+            except FileNotFoundError:
+                continue
+            except (DecodeError, EsperError) as error:
+                log.error("%s holds no emergency and is put aside: %s", path, error)
+                path.rename(path.with_suffix(".damaged"))
+            else:
+                yield path, signal
+
+    def _send_all(self) -> None:
+        pause_s = 0.0
+        while not self._closing.is_set():
+            pause_s = self._round(pause_s)
+            self._wake.wait(pause_s or None)
+            self._wake.clear()
+        self._round(0.0)
+
+    def _round(self, last_pause_s: float) -> float:
+        """Send what waits; gives the pause before the next try, 0 where nothing is left."""
+        try:
+            for path, signal in self._waiting():
+                self._send(signal)
+                path.unlink(missing_ok=True)
+            return 0.0
+        except Exception as error:  # the edge of the thread: without it nobody would be told any more
+            self.failures += 1
+            if not last_pause_s:
+                unexpected = None if isinstance(error, EsperError) else error
+                log.warning("an emergency waits for Weatherlight: %s", error, exc_info=unexpected)
+            return min(max(RETRY_S, 2 * last_pause_s), MAX_RETRY_S)
+
+    def _send(self, signal: EmergencySignal) -> None:
+        began = time.monotonic()
+        run = signal.training_run_id or WHOLE_PLANE
+        request = RaiseEmergencyRequest(command=self._signer.sign(signal, audience=f"weatherlight/{run}"))
+        self._client.raise_emergency(request, timeout_s=TIMEOUT_S)
+        self.sent += 1
+        self.last_latency_ms = (time.monotonic() - began) * 1e3
+
+
+def _are_one(one: EmergencySignal, other: EmergencySignal) -> bool:
+    """Whether they tell the same, or have one id."""
+    if one.emergency_id == other.emergency_id:
+        return True
+    facts = ("level", "cause", "detail", "origin", "training_run_id", "generation")
+    return all(getattr(one, name) == getattr(other, name) for name in facts)
