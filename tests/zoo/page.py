@@ -33,7 +33,7 @@ line.
 | Copy | a copy for the twin computes and learns as the network does, and neither reaches the other |
 | Slots | spans that fold / spans found + attentions that take heads + residual slots + runs of blocks |
 | Graft | largest change of any output when a span, heads and a residual seed are put in |
-| Trains | the loss falls over {steps} steps with the seed |
+| Trains | the loss falls over {steps} steps with the first of these |
 | Folds | a span's seed became part of the layers that it stands beside |
 | Heads | a seed of heads became part of its attention |
 | Module | a seed stayed as a module of its own |

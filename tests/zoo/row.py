@@ -31,7 +31,7 @@ class Row:
     graft: str = NONE
     """Largest change of an output by any graft of a span, of heads or of a residual seed."""
     trains: str = NONE
-    """The loss falls over a few steps with the seed."""
+    """The loss falls over a few steps with the first seed."""
     folds: str = NONE
     """A span's seed became part of its layers."""
     heads: str = NONE
@@ -124,10 +124,13 @@ def _grow_in(row: Row, trial: Trial, slot: SlotSpec, column: str) -> None:
     delta = trial.graft(slot, seed_id)
     row.figures["graft"] = max(delta, row.figures.get("graft", 0.0))
     row.graft = f"{row.figures['graft']:.0e}" if row.figures["graft"] else "0"
-    with _cell(row, "trains"):
-        _train(row, trial)
-    with _cell(row, "resume"):
-        _resume(row, trial)
+    if row.trains == NONE:
+        with _cell(row, "trains"):
+            _train(row, trial)
+        with _cell(row, "resume"):
+            _resume(row, trial)
+    else:
+        trial.train()
     kept = trial.keep(seed_id)
     if kept.folded:
         setattr(row, column, YES)
@@ -145,7 +148,7 @@ def _train(row: Row, trial: Trial) -> None:
     trial.train()
     after = trial.loss()
     row.figures["loss before"], row.figures["loss after"] = before, after
-    row.trains = YES if after < before and row.trains != NO else NO
+    row.trains = YES if after < before else NO
     if after >= before:
         row.notes["trains"] = f"the loss went from {before:.4g} to {after:.4g}"
 
