@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.zoo.faces import ENDS, MLP, WIDTH, WORDS, Face, Sequence2Sequence, face
+from tests.zoo.faces import ENDS, MLP, WIDTH, WORDS, Face, face, fed
 from tests.zoo.network import TEXT, TOKENS, Network, of_family
 
 GPT2 = {"n_embd": 16, "n_head": 2, "n_layer": 2, "vocab_size": TOKENS, "n_positions": 32, **ENDS}
@@ -26,26 +26,26 @@ def text(name: str, made: Face) -> Network:
     return Network(name=name, build=made.one_output, shape=(8,), task=TEXT, reads_tokens=True)
 
 
+def fed_text(name: str, made: Face) -> Network:
+    return fed(text(name, made), made, "input_ids")
+
+
 def modern(name: str, kind: str, **more: Any) -> Network:
-    return text(name, face(f"{kind}ForCausalLM", f"{kind}Config", MODERN, more))
-
-
-def t5() -> Sequence2Sequence:
-    return Sequence2Sequence(face("T5ForConditionalGeneration", "T5Config", T5)())
+    return fed_text(name, face(f"{kind}ForCausalLM", f"{kind}Config", MODERN, more))
 
 
 NETWORKS = of_family(
     "decoders",
     [
-        text("GPT-2", face("GPT2LMHeadModel", "GPT2Config", GPT2, WHOLE)),
+        fed_text("GPT-2", face("GPT2LMHeadModel", "GPT2Config", GPT2, WHOLE)),
         text("GPT-2 with dropout", face("GPT2LMHeadModel", "GPT2Config", GPT2)),
         modern("LLaMA", "Llama"),
         modern("Mistral", "Mistral"),
         modern("Qwen3", "Qwen3", head_dim=8),
         modern("Gemma 2", "Gemma2", head_dim=8),
         modern("Phi-3", "Phi3"),
-        modern("Mixtral", "Mixtral", **EXPERTS),
-        text("GPT-NeoX", face("GPTNeoXForCausalLM", "GPTNeoXConfig", WIDTH, WORDS, MLP, ENDS)),
+        text("Mixtral", face("MixtralForCausalLM", "MixtralConfig", MODERN, EXPERTS)),
+        fed_text("GPT-NeoX", face("GPTNeoXForCausalLM", "GPTNeoXConfig", WIDTH, WORDS, MLP, ENDS)),
         text(
             "OPT",
             face("OPTForCausalLM", "OPTConfig", WIDTH, WORDS, ENDS, ffn_dim=32, word_embed_proj_dim=16),
@@ -66,7 +66,7 @@ NETWORKS = of_family(
                 vocab_size=TOKENS,
             ),
         ),
-        Network(name="T5, seq2seq", build=t5, shape=(8,), task=TEXT, reads_tokens=True),
+        fed_text("T5, seq2seq", face("T5ForConditionalGeneration", "T5Config", T5)),
     ],
     has_transformers=True,
 )

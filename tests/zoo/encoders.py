@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from tests.zoo.decoders import T5
-from tests.zoo.faces import MLP, WIDTH, WORDS, Face, Pooled, face
+from tests.zoo.faces import MLP, WIDTH, WORDS, Face, Pooled, face, fed
 from tests.zoo.network import CLASSES, TOKENS, Network, of_family
 
 BERT = {**WIDTH, **WORDS, **MLP, "num_labels": CLASSES, "pad_token_id": 2, "type_vocab_size": 2}
@@ -19,13 +19,19 @@ WHISPER = {
     "classifier_proj_size": 16, "num_labels": CLASSES,
 }  # fmt: skip
 
+SOUND = face("WhisperForAudioClassification", "WhisperConfig", WHISPER)
+
 
 def labels(name: str, made: Face) -> Network:
     return Network(name=name, build=made.one_output, shape=(8,), reads_tokens=True)
 
 
+def fed_labels(name: str, made: Face) -> Network:
+    return fed(labels(name, made), made, "input_ids")
+
+
 def bert_like(name: str, kind: str, **more: Any) -> Network:
-    return labels(name, face(f"{kind}ForSequenceClassification", f"{kind}Config", BERT, more))
+    return fed_labels(name, face(f"{kind}ForSequenceClassification", f"{kind}Config", BERT, more))
 
 
 def t5_encoder() -> nn.Module:
@@ -39,13 +45,9 @@ NETWORKS = of_family(
         bert_like("RoBERTa", "Roberta", max_position_embeddings=40),
         bert_like("ELECTRA", "Electra", embedding_size=16),
         bert_like("ALBERT", "Albert", embedding_size=16),
-        labels("DistilBERT", face("DistilBertForSequenceClassification", "DistilBertConfig", DISTILBERT)),
+        fed_labels("DistilBERT", face("DistilBertForSequenceClassification", "DistilBertConfig", DISTILBERT)),
         Network(name="T5 encoder", build=t5_encoder, shape=(8,), reads_tokens=True),
-        Network(
-            name="Whisper encoder",
-            build=face("WhisperForAudioClassification", "WhisperConfig", WHISPER).one_output,
-            shape=(8, 16),
-        ),
+        fed(Network(name="Whisper encoder", build=SOUND, shape=(8, 16)), SOUND, "input_features"),
     ],
     has_transformers=True,
 )

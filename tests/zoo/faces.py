@@ -1,4 +1,4 @@
-"""Hugging Face's networks, small and random, each behind one tensor in and one out.
+"""Hugging Face's networks, small and random: as they are, or behind one tensor in and one out.
 
 `transformers` is asked for when a network is built, not when the zoo is listed.
 """
@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from tests.zoo.network import TOKENS
+from tests.zoo.network import TOKENS, Network
 
 WIDTH = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
 WORDS = {"vocab_size": TOKENS, "max_position_embeddings": 32}
@@ -28,18 +28,6 @@ class OneOutput(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         out: Tensor = getattr(self.network(inputs), self.output)
-        return out
-
-
-class Sequence2Sequence(nn.Module):
-    """Reads a text and tells its answer, each as the other's own input."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.network(input_ids=tokens, decoder_input_ids=tokens, use_cache=False).logits
         return out
 
 
@@ -79,3 +67,8 @@ def face(model: str, config: str, *settings: dict[str, Any], **more: Any) -> Fac
     for part in (*settings, more):
         merged |= part
     return Face(model, config, merged)
+
+
+def fed(network: Network, made: Face, name: str) -> Network:
+    """The network as it is, fed with mappings that call its inputs so."""
+    return replace(network, build=made, fed=name)

@@ -9,36 +9,40 @@ from pathlib import Path
 from tests.zoo.row import Row
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "what_grows.md"
-COLUMNS = ("clone", "slots", "graft", "trains", "folds", "module", "stacks", "resume", "export")
-TITLES = ("Network", "Copy", "Slots", "Graft", "Trains", "Folds", "Module", "Stacks", "Resume", "Export")
+COLUMNS = ("clone", "slots", "graft", "trains", "folds", "heads", "module", "stacks", "resume", "export")
+TITLES = ("Network", "Copy", "Slots", "Graft", "Trains", "Folds", "Heads", "Module", "Stacks", "Resume", "Export")
 FORMATS = {
-    "slots": r"\d+/\d+ \+ \d+ \+ \d+|no",
+    "slots": r"\d+/\d+ \+ \d+ \+ \d+ \+ \d+|no",
     "graft": r"0|\de-\d\d|–",
-    "export": r"program|weights|no|–",
+    "export": r"program|weights|folder|no|–",
 }
 ANSWER = r"yes|no|–"
 
 HEAD = """# What grows and what does not
 
 {counted} networks, small and with random weights, on the CPU, each through the trainer's own preparation, steps,
-checkpoints and export, with a span, a residual seed and a stack that the executor grafts. `tools/zoo` makes this page;
-networks of `transformers` are those of version {version}.
+checkpoints and export, with a span, heads, a residual seed and a stack that the executor grafts. `tools/zoo` makes this
+page; networks of `transformers` are those of version {version}. {fed} of these are fed as their users feed them,
+with mappings of masks and labels, and learn by the loss that they return; the others take one tensor and give one.
 
-{grown} of them fold a span or double a run of blocks; {slotless} have no place for a seed and say so in one line.
+{grown} of all fold a span or heads, or double a run of blocks; {slotless} have no place for a seed and say so in one
+line.
 
 | Column | Says |
 | --- | --- |
 | Copy | a copy for the twin computes and learns as the network does, and neither reaches the other |
-| Slots | spans that fold / spans found + residual slots + runs of blocks |
-| Graft | largest change of any output when a span's and a residual seed are put in |
-| Trains | the loss falls over {steps} steps with the seed |
+| Slots | spans that fold / spans found + attentions that take heads + residual slots + runs of blocks |
+| Graft | largest change of any output when a span, heads and a residual seed are put in |
+| Trains | the loss falls over {steps} steps with the first of these |
 | Folds | a span's seed became part of the layers that it stands beside |
+| Heads | a seed of heads became part of its attention |
 | Module | a seed stayed as a module of its own |
 | Stacks | a run of blocks was doubled; every copy ran once and got a gradient |
 | Resume | a network built anew goes on from a checkpoint bit for bit: with a graft and its twin, and grown for good |
-| Export | a file that was proven: a program that plain PyTorch loads, or the weights alone |
+| Export | proven: a program that plain PyTorch loads, the weights alone, or a folder that `from_pretrained` reads |
 
-*–* means that there was nothing to try; why something is *no* stands below the tables.
+A slot that stands for one place in every block of a network counts once. *–* means that there was nothing to try; why
+something is *no* stands below the tables.
 """
 
 
@@ -47,6 +51,7 @@ def written(rows: Iterable[Row], *, version: str, steps: int) -> str:
     rows = list(rows)
     head = HEAD.format(
         counted=len(rows),
+        fed=sum(row.is_fed for row in rows),
         grown=sum(row.is_grown for row in rows),
         slotless=sum(row.slots == "no" for row in rows),
         version=version,

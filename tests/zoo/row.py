@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from esper.core.errors import EsperError
 from esper.leyline import SlotSpec
-from esper.tolaria.config import TrainConfig
 from tests.zoo.network import Network
-from tests.zoo.trial import RefusedError, Slots, Trial, config_of
+from tests.zoo.trial import RefusedError, Slots, Trial
 
 YES, NO, NONE = "yes", "no", "–"
-PROGRAM, WEIGHTS = "program", "weights"
+PROGRAM, WEIGHTS, FOLDER = "program", "weights", "folder"
 
 
 @dataclass(slots=True)
@@ -23,16 +22,20 @@ class Row:
 
     name: str
     family: str
+    is_fed: bool = False
+    """By loaders, with mappings."""
     slots: str = NONE
-    """Foldable spans of all spans, residual slots, runs of blocks."""
+    """Foldable spans of all spans, attentions that take heads, residual slots, runs of blocks."""
     clone: str = NONE
     """A copy computes and learns as the network does, and neither reaches the other."""
     graft: str = NONE
-    """Largest change of an output by any graft of a span or of a residual seed."""
+    """Largest change of an output by any graft of a span, of heads or of a residual seed."""
     trains: str = NONE
-    """The loss falls over a few steps with the seed."""
+    """The loss falls over a few steps with the first seed."""
     folds: str = NONE
     """A span's seed became part of its layers."""
+    heads: str = NONE
+    """Heads became part of their attention."""
     module: str = NONE
     """A seed stayed as a module of its own."""
     stacks: str = NONE
@@ -40,7 +43,7 @@ class Row:
     resume: str = NONE
     """A network that is built anew goes on from a checkpoint bit for bit, grafted with its twin, and grown for good."""
     export: str = NONE
-    """A file that was proven: a program of plain PyTorch, or the weights alone."""
+    """A file that was proven: a program of plain PyTorch, the weights alone, or a folder of the network's library."""
     notes: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     crashes: list[str] = field(default_factory=list)
@@ -49,25 +52,23 @@ class Row:
     @property
     def is_grown(self) -> bool:
         """Whether it took a seed into its own layers, or copies of its own blocks."""
-        return YES in (self.folds, self.stacks)
+        return YES in (self.folds, self.heads, self.stacks)
 
 
 def row_of(network: Network, scratch: Path, *, exports: bool = True) -> Row:
     """Everything tried with a network; its files go under `scratch`. The proof of an export takes a process."""
-    row, config = Row(network.name, network.family), config_of(network, scratch)
+    row = Row(network.name, network.family, is_fed=bool(network.fed))
     with _cell(row, "slots"):
-        slots = Trial(config).slots()
+        trial = Trial(network, scratch)
+        slots = trial.slots()
         _count(row, slots)
         with _cell(row, "clone"):
-            Trial(config).copies()
+            trial.copies()
             row.clone = YES
-        trial = _grown(row, config, slots)
-        if exports:
-            with _cell(row, "export"):
-                _export(row, trial)
+        _grown(row, trial.again(), slots, exports=exports)
         if slots.stacks:
             with _cell(row, "stacks"):
-                _double(config, slots.stacks[0])
+                _double(trial.again(), slots.stacks[0])
                 row.stacks = YES
     return row
 
@@ -87,37 +88,58 @@ def _cell(row: Row, column: str) -> Iterator[None]:
 
 
 def _count(row: Row, slots: Slots) -> None:
-    row.slots = f"{len(slots.foldable)}/{len(slots.spans)} + {len(slots.residuals)} + {len(slots.stacks)}"
+    spans = f"{len(slots.foldable)}/{len(slots.spans)}"
+    row.slots = f"{spans} + {len(slots.heads)} + {len(slots.residuals)} + {len(slots.stacks)}"
 
 
-def _grown(row: Row, config: TrainConfig, slots: Slots) -> Trial:
-    """A span and a residual seed, one after the other in one network."""
-    trial = Trial(config)
+def _grown(row: Row, trial: Trial, slots: Slots, *, exports: bool) -> None:
+    """A span, heads and a residual seed, one after the other in one network."""
     trial.train(2)
-    for slot in [*(slots.foldable or slots.spans)[:1], *slots.residuals[:1]]:
-        with _cell(row, "module" if slot in slots.residuals else "folds"):
-            _grow_in(row, trial, slot, f"s{slot.order}", is_span=slot not in slots.residuals)
+    is_folder = bool(trial.network.fed)
+    _grow(row, trial, "folds", slots.foldable or slots.spans)
+    _grow(row, trial, "heads", slots.heads)
+    if exports and is_folder:
+        with _cell(row, "export"):
+            _save(row, trial)
+    _grow(row, trial, "module", slots.residuals)
     with _cell(row, "resume"):
         _resume(row, trial)
-    return trial
+    if exports and not is_folder:
+        with _cell(row, "export"):
+            _export(row, trial)
 
 
-def _grow_in(row: Row, trial: Trial, slot: SlotSpec, seed_id: str, *, is_span: bool) -> None:
+def _grow(row: Row, trial: Trial, column: str, slots: Sequence[SlotSpec]) -> None:
+    """In the first of the slots; where there is none, what was left out is told."""
+    for slot in slots[:1]:
+        with _cell(row, column):
+            _grow_in(row, trial, slot, column)
+    if not slots and (reason := trial.left_out(column)):
+        setattr(row, column, NO)
+        row.notes[column] = reason
+
+
+def _grow_in(row: Row, trial: Trial, slot: SlotSpec, column: str) -> None:
+    seed_id = f"s{slot.order}"
     delta = trial.graft(slot, seed_id)
     row.figures["graft"] = max(delta, row.figures.get("graft", 0.0))
     row.graft = f"{row.figures['graft']:.0e}" if row.figures["graft"] else "0"
-    with _cell(row, "trains"):
-        _train(row, trial)
-    with _cell(row, "resume"):
-        _resume(row, trial)
+    if row.trains == NONE:
+        with _cell(row, "trains"):
+            _train(row, trial)
+        with _cell(row, "resume"):
+            _resume(row, trial)
+    else:
+        trial.train()
     kept = trial.keep(seed_id)
     if kept.folded:
-        row.folds, row.figures["fold"] = YES, kept.max_logit_delta
-    elif is_span:
-        row.folds, row.module = NO, YES
-        row.notes["folds"] = kept.failure
+        setattr(row, column, YES)
+        row.figures[column] = kept.max_logit_delta
     else:
+        setattr(row, column, NO)
         row.module = YES
+    if not kept.folded and column != "module":
+        row.notes[column] = kept.failure
     trial.train(2)
 
 
@@ -126,13 +148,13 @@ def _train(row: Row, trial: Trial) -> None:
     trial.train()
     after = trial.loss()
     row.figures["loss before"], row.figures["loss after"] = before, after
-    row.trains = YES if after < before and row.trains != NO else NO
+    row.trains = YES if after < before else NO
     if after >= before:
         row.notes["trains"] = f"the loss went from {before:.4g} to {after:.4g}"
 
 
 def _resume(row: Row, trial: Trial) -> None:
-    again = Trial(trial.config)
+    again = trial.again()
     again.restore(trial.saved())
     for each in (trial, again):
         each.train(1)
@@ -149,8 +171,14 @@ def _export(row: Row, trial: Trial) -> None:
         row.notes["export"] = exported.what
 
 
-def _double(config: TrainConfig, slot: SlotSpec) -> None:
-    trial = Trial(config)
+def _save(row: Row, trial: Trial) -> None:
+    difference = trial.folder()
+    row.export = FOLDER if difference == 0.0 else NO
+    if difference:
+        row.notes["export"] = f"what from_pretrained builds gives outputs that differ by {difference:.1e}"
+
+
+def _double(trial: Trial, slot: SlotSpec) -> None:
     trial.train(2)
     trial.graft(slot, "deeper")
     trial.train(2)

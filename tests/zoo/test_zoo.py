@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.zoo.network import Network
+from esper.tolaria.task.feeds.model_loss import IGNORED
+from tests.zoo.network import TOKENS, Network
 from tests.zoo.page import PAGE, cells_of, misfits, read, written
 from tests.zoo.row import NO, YES, row_of
 from tests.zoo.trial import STEPS
@@ -60,6 +62,15 @@ def test_a_page_reads_back_as_it_was_written(tmp_path: Path) -> None:
     text = written([row], version="1", steps=STEPS)
     assert read(text) == {row.name: cells_of(row)}
     assert f"* **{row.name}**, slots: {row.notes['slots']}" in text
+
+
+def test_fed_texts_are_padded_and_each_token_tells_the_next() -> None:
+    sample = NETWORKS["LLaMA"].datasets(seed=0)["train"][0]
+    tokens, labels, is_text = sample["input_ids"], sample["labels"], sample["attention_mask"].bool()
+    assert 0 < is_text.sum() < len(tokens)
+    assert torch.equal(labels[is_text], tokens[is_text])
+    assert set(labels[~is_text].tolist()) == {IGNORED}
+    assert torch.equal(tokens[1:], (7 * tokens[:-1] + 3) % TOKENS)
 
 
 def test_names_are_distinct() -> None:

@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from esper.core.clock import SYSTEM_CLOCK
+from esper.kasmina.executor.fold.export import plain
 from esper.leyline import DirectiveReport, SeedDirective, SlotKind, SlotSpec
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.door.data import feed_of
+from esper.tolaria.door.settings import named
 from esper.tolaria.export.network import Network as Exportable
 from esper.tolaria.export.writing import Exported, write
 from esper.tolaria.loop.arm_steps import ArmSteps
@@ -22,6 +29,8 @@ from esper.tolaria.record.observer import Observers
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.signals import Signals
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
+from esper.tolaria.task.data import Splits
+from esper.tolaria.task.given import Given
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.task.task import evaluate
 from esper.tolaria.trial import try_host, try_stacks
@@ -34,11 +43,14 @@ BLUEPRINTS = {
     SlotKind.SLOT_KIND_SPAN_LINEAR: "span.linear",
     SlotKind.SLOT_KIND_SPAN_CONV: "span.conv",
     SlotKind.SLOT_KIND_SPAN_CONV_LINEAR: "span.conv",
+    SlotKind.SLOT_KIND_SPAN_HEADS: "span.heads",
     SlotKind.SLOT_KIND_RESIDUAL_LINEAR: "residual.linear",
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
     SlotKind.SLOT_KIND_STACK: "stack.double",
 }
 RESIDUAL = (SlotKind.SLOT_KIND_RESIDUAL_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV)
+LEFT_OUT = {"folds": ("span_linear:", "span_conv"), "heads": ("span_heads:", " takes no more heads: ")}
+"""What the lines that tell of them have in them."""
 
 
 class RefusedError(Exception):
@@ -46,9 +58,10 @@ class RefusedError(Exception):
 
 
 def config_of(network: Network, scratch: Path) -> TrainConfig:
+    name = f"tests.zoo.zoo:{slug(network.name)}"
+    named_parts = {} if network.fed else {"data": name, "model": f"{name}.model"}
     return TrainConfig(
-        data=f"tests.zoo.zoo:{slug(network.name)}",
-        model=f"tests.zoo.zoo:{slug(network.name)}.model",
+        **named_parts,
         batch_size=16,
         steps=200,
         schedule="constant",
@@ -60,11 +73,24 @@ def config_of(network: Network, scratch: Path) -> TrainConfig:
     )
 
 
+def prepared(network: Network, config: TrainConfig) -> Prepared:
+    """As the launcher does it, or `esper.train` with a network that is fed by loaders."""
+    if not network.fed:
+        return prepare(config, fetch_artifact)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = network.build()
+    data = network.datasets(config.seed)
+    settings = named(config, model=model, data=data)
+    return prepare(settings, fetch_artifact, Given(model=model, feed=feed_of(data, settings)))
+
+
 @dataclass(frozen=True, slots=True)
 class Slots:
     """The places that a network offers."""
 
     spans: Sequence[SlotSpec]
+    heads: Sequence[SlotSpec]
     residuals: Sequence[SlotSpec]
     stacks: Sequence[SlotSpec]
 
@@ -76,9 +102,10 @@ class Slots:
 class Trial:
     """One prepared run of a network, its steps made and its seeds ordered by hand."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.run: Prepared = prepare(config, fetch_artifact)
+    def __init__(self, network: Network, scratch: Path) -> None:
+        self.network, self.scratch = network, scratch
+        self.config = config = config_of(network, scratch)
+        self.run = prepared(network, config)
         self._session = Session(
             run=self.run,
             progress=Progress(signals=Signals(config.smoothing)),
@@ -94,8 +121,18 @@ class Trial:
         found = list(self.run.manifest().slots)
         stacks = [slot for slot in found if slot.kind == SlotKind.SLOT_KIND_STACK]
         residuals = [slot for slot in found if slot.kind in RESIDUAL]
-        spans = [slot for slot in found if slot not in stacks and slot not in residuals]
-        return Slots(spans, residuals, stacks)
+        heads = [slot for slot in found if slot.kind == SlotKind.SLOT_KIND_SPAN_HEADS]
+        spans = [slot for slot in found if slot not in (*stacks, *residuals, *heads)]
+        return Slots(spans, heads, residuals, stacks)
+
+    def left_out(self, column: str) -> str:
+        """Why a span or heads that were seen aren't offered; empty where none were seen."""
+        marks = LEFT_OUT.get(column, ())
+        return next((line for line in self.run.executor.unseen if any(mark in line for mark in marks)), "")
+
+    def again(self) -> Trial:
+        """The same run from its beginning, by a network that is built anew."""
+        return Trial(self.network, self.scratch)
 
     def copies(self) -> None:
         """Copies compute and learn as the network does. Raises ConfigError."""
@@ -106,14 +143,14 @@ class Trial:
             self._steps.make()
 
     def loss(self) -> float:
-        """Over the training set."""
-        return evaluate(self.run.executor.arm, self.run.task, self.run.splits.train)[0]
+        """Over the training set, or the first of its batches."""
+        sets = self.run.splits
+        shown = sets.train if isinstance(sets, Splits) else sets.first
+        return evaluate(self.run.executor.arm, self.run.task, shown)[0]
 
     def graft(self, slot: SlotSpec, seed_id: str) -> float:
         """Copies the twin, builds the seed, grafts it; returns the largest change of an output."""
-        blueprint = BLUEPRINTS[slot.kind]
-        sizes = {} if slot.kind == SlotKind.SLOT_KIND_STACK else {"width": float(WIDTH)}
-        reports = self._do(*germination(seed_id, slot.slot_id, blueprint, **sizes))
+        reports = self._do(*germination(seed_id, slot.slot_id, BLUEPRINTS[slot.kind], **_sizes(slot)))
         return reports[-1].max_logit_delta
 
     def keep(self, seed_id: str) -> DirectiveReport:
@@ -144,6 +181,17 @@ class Trial:
         network = Exportable(config=self.config, interface=self.run.interface, executor=self.run.executor)
         return write(network, self.config.run_dir / "network.pt2")
 
+    def folder(self) -> float:
+        """Writes the network as its own class does and reads it again; the largest difference of their outputs."""
+        network, folder = plain(self.run.executor.arm, takes_any=True), self.config.run_dir / "network"
+        saved: Any = network
+        saved.save_pretrained(folder)
+        again: nn.Module = type(saved).from_pretrained(folder).eval()
+        inputs = self.run.task.probe_inputs()
+        with torch.no_grad():
+            before, after = (self.run.task.forward(model, inputs).logits for model in (network, again))
+        return float((before - after).abs().max())
+
     def _do(self, *directives: SeedDirective) -> tuple[DirectiveReport, ...]:
         executor, step = self.run.executor, self._session.progress.step
         executor.execute(directives, step)
@@ -152,3 +200,13 @@ class Trial:
         if refused := next((report for report in reports if not report.succeeded), None):
             raise RefusedError(refused.failure)
         return reports
+
+
+def _sizes(slot: SlotSpec) -> dict[str, float]:
+    """As little growth as the slot can take, and `WIDTH` features at least."""
+    unit = max(1, slot.width_unit)
+    if slot.kind == SlotKind.SLOT_KIND_STACK:
+        return {}
+    if slot.kind == SlotKind.SLOT_KIND_SPAN_HEADS:
+        return {"heads": float(unit)}
+    return {"width": float(unit * -(-WIDTH // unit))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.zoo.faces import MLP, WIDTH, Face, face
+from tests.zoo.faces import MLP, WIDTH, Face, face, fed
 from tests.zoo.network import CLASSES, Network, of_family
 
 IMAGE = {"image_size": 8, "patch_size": 4, "num_channels": 1, "num_labels": CLASSES}
@@ -25,19 +25,25 @@ def image(name: str, made: Face, size: int = 8) -> Network:
     return Network(name=name, build=made.one_output, shape=(1, size, size))
 
 
+def fed_image(name: str, made: Face, size: int = 8) -> Network:
+    return fed(image(name, made, size), made, "pixel_values")
+
+
 NETWORKS = of_family(
     "vision",
     [
-        image("ViT", face("ViTForImageClassification", "ViTConfig", WIDTH, IMAGE, MLP)),
+        fed_image("ViT", face("ViTForImageClassification", "ViTConfig", WIDTH, IMAGE, MLP)),
         image("DeiT", face("DeiTForImageClassification", "DeiTConfig", WIDTH, IMAGE, MLP)),
         image(
             "ResNet of transformers, basic",
             face("ResNetForImageClassification", "ResNetConfig", RESNET, layer_type="basic"),
             32,
         ),
-        image("ResNet of transformers, bottleneck", face("ResNetForImageClassification", "ResNetConfig", RESNET), 32),
-        image("ConvNext", face("ConvNextForImageClassification", "ConvNextConfig", CONVNEXT), 16),
-        image("Swin", face("SwinForImageClassification", "SwinConfig", SWIN), 16),
+        fed_image(
+            "ResNet of transformers, bottleneck", face("ResNetForImageClassification", "ResNetConfig", RESNET), 32
+        ),
+        fed_image("ConvNext", face("ConvNextForImageClassification", "ConvNextConfig", CONVNEXT), 16),
+        fed_image("Swin", face("SwinForImageClassification", "SwinConfig", SWIN), 16),
         image("MobileNetV2", face("MobileNetV2ForImageClassification", "MobileNetV2Config", MOBILE), 32),
     ],
     has_transformers=True,

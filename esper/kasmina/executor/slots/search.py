@@ -7,7 +7,7 @@ What could not be looked into is said with its reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit, is_script
-from esper.kasmina.executor.slots.between import CallStep, ModuleStep, gates, halves
+from esper.kasmina.executor.slots.between import CallStep, GateStep, HalvesStep, ModuleStep, Step, gates, halves
 from esper.kasmina.executor.slots.heads import Attention, Heads
 from esper.kasmina.executor.slots.heads_trial import proven_heads
 from esper.kasmina.executor.slots.layers import (
@@ -111,7 +111,11 @@ def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tupl
     }
     calls = {"": trace.passed, **{visit.path: visit.passed for visit in trace if visit.path not in trace.repeated}}
     found_paths = span_paths(model, dims, calls)
-    spans = [_unless_read_elsewhere(trace, _span(model, trace, path)) for path in found_paths.paths]
+    spans = [
+        _unless_read_elsewhere(trace, slot)
+        for path in found_paths.paths
+        if (slot := _span(model, trace, path)) is not None
+    ]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
     return _in_order(trace, found.values()), found_paths.untraced
@@ -128,7 +132,7 @@ def _heads(model: nn.Module, trace: ForwardTrace, run: Callable[[], Any]) -> tup
         if isinstance(heads, str):
             refused.append(f"{attention.path} takes no more heads: {heads}")
         else:
-            slots.append(_heads_slot(model, trace, attention, heads))
+            slots.append(_unless_read_elsewhere(trace, _heads_slot(model, trace, attention, heads)))
     return slots, refused
 
 
@@ -186,16 +190,33 @@ def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
     )
 
 
-def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot | None) -> Slot | None:
+def _unless_read_elsewhere(trace: ForwardTrace, slot: Slot) -> Slot:
     """The slot; one whose layers' weights something else computes with is not to be folded."""
-    if slot is None or slot.obstacle:
+    if slot.obstacle:
         return slot
-    layers = (slot.read_path, slot.write_path)
-    read = [name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in layers]
+    read = [name for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] in _widened(slot)]
     if not read:
         return slot
     path, _, name = read[0].rpartition(".")
     return replace(slot, obstacle=f"something else than {path} computes with its {name}")
+
+
+def _widened(slot: Slot) -> list[str]:
+    """Whatever of the host a fold widens."""
+    if slot.heads is not None:
+        return [*slot.heads.paths(slot.read_path), slot.write_path]
+    return [slot.read_path, *_places(slot.between), slot.write_path]
+
+
+def _places(steps: Iterable[Step]) -> Iterator[str]:
+    """The modules of the host among the steps, and among the steps within these."""
+    for step in steps:
+        if isinstance(step, (ModuleStep, GateStep)):
+            yield step.path
+        if isinstance(step, GateStep):
+            yield from _places(step.steps)
+        if isinstance(step, HalvesStep):
+            yield from _places((*step.first, *step.second))
 
 
 def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | None:

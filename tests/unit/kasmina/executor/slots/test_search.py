@@ -144,6 +144,62 @@ def test_a_weight_that_a_function_computes_with_is_not_widened():
     assert slots["span_linear:fc2-fc3"].obstacle == ""
 
 
+class Borrowed(nn.Module):
+    """Whatever its body gives, scaled by the weight of one of the layers inside."""
+
+    def __init__(self, body: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.body, self.layer = body, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) * self.body.get_parameter(f"{self.layer}.weight").norm()
+
+
+class GatedMLP(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.up, self.down = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+
+
+class OneHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_dim = 4
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = (layer(x).unflatten(-1, (-1, 4)).transpose(1, 2) for layer in (self.q_proj, self.k_proj, self.v_proj))
+        return self.o_proj(nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize(
+    ("body", "slot_id", "layers"),
+    [
+        (GatedMLP(), "span_linear:body.gate-body.down", ("gate", "up", "down")),
+        (
+            nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)),
+            "span_linear:body.0-body.2",
+            ("0", "1", "2"),
+        ),
+    ],
+)
+def test_no_layer_that_a_span_widens_may_be_computed_with_elsewhere(body, slot_id, layers):
+    for layer in layers:
+        obstacle = slots_of(Borrowed(body, layer), torch.randn(3, 4))[slot_id].obstacle
+        assert obstacle == f"something else than body.{layer} computes with its weight"
+
+
+@pytest.mark.parametrize("layer", ["q_proj", "k_proj", "v_proj", "o_proj"])
+def test_no_projection_that_heads_widen_may_be_computed_with_elsewhere(layer):
+    model, inputs = Borrowed(OneHead(), layer), torch.randn(2, 3, 4)
+    found = find_slots(model, trace_forward(model, inputs), named=None, is_causal=False, run=lambda: model(inputs))
+    heads = next(slot for slot in found.slots if slot.heads is not None)
+    assert heads.obstacle == f"something else than body.{layer} computes with its weight"
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("compiler", [torch.jit.script, lambda host: torch.jit.trace(host, torch.randn(2, 4))])
 def test_a_compiled_script_is_refused_with_what_to_give_instead(compiler):
