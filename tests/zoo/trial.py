@@ -184,6 +184,8 @@ class Trial:
     def folder(self) -> float:
         """Writes the network as its own class does and reads it again; the largest difference of their outputs."""
         network, folder = plain(self.run.executor.arm, takes_any=True), self.config.run_dir / "network"
+        if self.run.executor.arm.grafts:
+            raise RefusedError("a seed stayed a module, which save_pretrained doesn't know of")
         saved: Any = network
         saved.save_pretrained(folder)
         again: nn.Module = type(saved).from_pretrained(folder).eval()
