@@ -27,7 +27,7 @@ def test_what_was_written_is_named(
 ) -> None:
     asked: list[tuple[Path, Path]] = []
 
-    def export(run_dir: Path, out: Path, *, seeds_only: bool) -> Exported:
+    def export(run_dir: Path, out: Path, weights: str, *, seeds_only: bool) -> Exported:
         assert not seeds_only
         asked.append((run_dir, out))
         return Exported(path=out, what="float32 [rows, 4] -> [rows, 2]", use="torch loads it")
