@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
@@ -30,10 +31,10 @@ from esper.leyline import (
     SystemMode,
     WeatherlightServiceGetStatusRequest,
 )
-from esper.rpc.auth import service_metadata
-from esper.rpc.clients import Tls, WeatherlightClient, channel
-from esper.tolaria.plane.services import ENDPOINT, Services, ServicesConfig
-from esper.tolaria.run_dir import LOCK
+
+if TYPE_CHECKING:
+    from esper.rpc.clients import WeatherlightClient
+    from esper.tolaria.plane.services import Services
 
 TIMEOUT_S = 10.0
 LEVELS = {name.removeprefix("EMERGENCY_LEVEL_")[:2]: number for name, number in EmergencyLevel.items() if number}
@@ -123,6 +124,9 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
     """The Weatherlight that the command line names; that of a run which isn't under way serves inside."""
     if (arguments.run_dir is None) == (arguments.weatherlight is None):
         raise UsageError("name a RUN_DIR or --weatherlight ENDPOINT, one of them")
+    from esper.rpc.auth import service_metadata  # grpc, which the other verbs start without
+    from esper.rpc.clients import Tls, WeatherlightClient, channel
+
     with ExitStack() as stack:
         secret = None if arguments.run_dir is None else arguments.run_dir / "secret"
         is_own = arguments.key == FROM_ENVIRONMENT and secret is not None and secret.exists()
@@ -136,6 +140,9 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
 @contextmanager
 def _of_run(run_dir: Path) -> Iterator[str]:
     """Endpoint of a run's own Weatherlight."""
+    from esper.tolaria.plane.services import ENDPOINT
+    from esper.tolaria.run_dir import LOCK
+
     state_dir = run_dir / "services"
     if not (state_dir / "weatherlight.db").exists():
         raise ConfigError("RUN_DIR", str(run_dir), "has no Weatherlight of its own: give --weatherlight ENDPOINT")
@@ -147,6 +154,9 @@ def _of_run(run_dir: Path) -> Iterator[str]:
 
 
 def _started(run_dir: Path, state_dir: Path) -> Services:
+    """The Weatherlight of a run that isn't under way."""
+    from esper.tolaria.plane.services import Services, ServicesConfig
+
     secret_path = run_dir / "secret"
     secret = secret_path.read_text().strip() if secret_path.exists() else None
     return Services(ServicesConfig(state_dir=state_dir, names=("weatherlight",)), secret, _ignored)

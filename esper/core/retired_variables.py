@@ -22,7 +22,7 @@ RETIRED: Mapping[str, Mapping[str, str]] = {
     "TOLARIA_": {
         "TOLARIA_PCGRAD_ENABLED": "use TOLARIA_PCGRAD",
         "TOLARIA_ROLLBACK_*": _ROLLBACK,
-        "TOLARIA_EMERGENCY_*": "emergencies are signed and raised at Weatherlight; L4_HALT stops a run at a checkpoint",
+        "TOLARIA_EMERGENCY_*": "`esper emergency` raises and acknowledges them; L4 halts every run at a checkpoint",
         "TOLARIA_AGGREGATION_*": "microbatches (TOLARIA_ACCUMULATE) are averaged, or combined with TOLARIA_PCGRAD",
         "TOLARIA_AGG_*": "microbatches (TOLARIA_ACCUMULATE) are averaged, or combined with TOLARIA_PCGRAD",
         "TOLARIA_SEED_*": "what is measured of seeds always stands in events.jsonl and in telemetry",

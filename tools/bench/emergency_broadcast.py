@@ -41,7 +41,7 @@ def client(endpoint: str, keyring: Keyring) -> WeatherlightClient:
     return WeatherlightClient(channel(endpoint), metadata=service_metadata(keyring, "tolaria"))
 
 
-def saturate(endpoint: str, secret: str, stop: Event, sent: multiprocessing.Queue[int]) -> None:
+def saturate(endpoint: str, secret: str, begun: Event, stop: Event, sent: multiprocessing.Queue[int]) -> None:
     """Send NORMAL telemetry as fast as it is taken."""
     line, count = client(endpoint, Keyring.from_secret(secret)), 0
     while not stop.is_set():
@@ -49,6 +49,7 @@ def saturate(endpoint: str, secret: str, stop: Event, sent: multiprocessing.Queu
         try:
             request = PublishTelemetryRequest(packets=packets, dropped=0)
             count += line.publish_telemetry(iter([request]), timeout_s=TIMEOUT_S).accepted
+            begun.set()
         except EsperError:
             time.sleep(0.01)  # the lane is full: that is what saturation means
     sent.put(count)
@@ -108,15 +109,17 @@ def main() -> None:
         environment = {**os.environ, "ESPER_LEYLINE_SECRET": secret}
         service = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         context = multiprocessing.get_context("spawn")
-        stop, sent = context.Event(), context.Queue()
+        begun, stop, sent = context.Event(), context.Event(), context.Queue()
         senders = [
-            context.Process(target=saturate, args=(endpoint, secret, stop, sent)) for _ in range(options.senders)
+            context.Process(target=saturate, args=(endpoint, secret, begun, stop, sent)) for _ in range(options.senders)
         ]
         try:
             with channel(endpoint) as link:
                 wait_serving(link, timeout_s=TIMEOUT_S)
             for sender in senders:
                 sender.start()
+            if not begun.wait(TIMEOUT_S):
+                raise SystemExit("no sender has begun")
             began = time.monotonic()
             found = measure(endpoint, keyring, directory / "alarms", options.runs, options.emergencies)
             stop.set()

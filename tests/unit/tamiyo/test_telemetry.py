@@ -18,6 +18,7 @@ DECLARED = {spec.name: spec for spec in (*METRICS, *EVENTS)}
 def told(verdict: Verdict, index: int = 1, known: frozenset[str] = frozenset()) -> Told:
     return Told(
         run_id=RUN,
+        generation=1,
         packet_index=index,
         verdict=verdict,
         previous_loss=0.6,
