@@ -42,6 +42,7 @@ from esper.tolaria.door.own_step import OwnStep, TwinStep
 from esper.tolaria.door.own_steps import Loop, OwnSteps
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.train import Result
+from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
@@ -64,6 +65,7 @@ OWNED = (
 class Growth:
     """A run around a loop of the user's own; a context, entered once."""
 
+    @in_words_of_scripts()
     def __init__(
         self,
         model: nn.Module,
@@ -123,6 +125,7 @@ class Growth:
         """Where the run's files are."""
         return self._config.run_dir
 
+    @in_words_of_scripts()
     def __enter__(self) -> Growth:
         if self.model in _IN_USE:
             raise ConfigError("model", type(self.model).__name__, "grows already: one Growth at a time for a model")
@@ -137,6 +140,7 @@ class Growth:
         self._is_inside = True
         return self
 
+    @in_words_of_scripts()
     def steps(self, loader: Iterable[Any]) -> Iterator[Any]:
         """The batches of all steps of the run, epoch after epoch; what stands between two of them is a step."""
         if not self._is_inside:
@@ -155,6 +159,7 @@ class Growth:
             raise ConfigError("growth.note", type(loss).__name__, "expected the loss as a tensor")
         self._course.steps.note(loss)
 
+    @in_words_of_scripts()
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -238,8 +243,9 @@ def _rounds(course: _Course) -> Iterator[Any]:
     trainer, steps = course.trainer, course.steps
     while trainer.is_going:
         yield steps.begin()
-        trainer.advance(steps.make)
-        steps.settle()
+        with in_words_of_scripts():
+            trainer.advance(steps.make)
+            steps.settle()
 
 
 def _scheduler(scheduler: Any, optimizer: Optimizer) -> Any:

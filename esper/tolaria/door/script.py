@@ -8,6 +8,7 @@ from typing import Any
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.door.wording import in_words_of_flags
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.task.entry_point import called, load
 
@@ -38,7 +39,8 @@ def run_script(text: str, context: Context) -> None:
     function = load("train", text)
     if not callable(function):
         raise ConfigError("train", text, f"is {type(function).__name__}, expected a function of a context")
-    called("train", text, function, context, expected="(context: esper.Context)")
+    with in_words_of_flags():
+        called("train", text, function, context, expected="(context: esper.Context)")
     if not (context.config.run_dir / "summary.json").exists():
         remedy = "call esper.train or esper.Growth with **context.arguments"
         raise ConfigError("train", text, f"made no run in {context.config.run_dir}; {remedy}")

@@ -18,6 +18,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.callbacks import observer_of
 from esper.tolaria.door.data import feed_of, splits_in
 from esper.tolaria.door.settings import config_from, named
+from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
@@ -40,6 +41,7 @@ class Result:
     run_dir: Path
 
 
+@in_words_of_scripts()
 def train(
     model: nn.Module | str,
     data: Any,
