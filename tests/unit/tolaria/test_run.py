@@ -368,7 +368,9 @@ def test_a_demonstrations_short_deadline_is_the_planes_and_no_setting_of_the_run
 
     prepared: list[TrainConfig] = []
     prepare = module.prepare
-    monkeypatch.setattr(module, "prepare", lambda config, *rest: prepared.append(config) or prepare(config, *rest))
+    monkeypatch.setattr(
+        module, "prepare", lambda config, *rest, **named: prepared.append(config) or prepare(config, *rest, **named)
+    )
     monkeypatch.setattr(module, "connected", connected)
     faults = RunOptions(demo_faults=True, tensorboard=False)
     with pytest.raises(ServiceUnavailable):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from esper.rpc.telemetry import UNHEARD
 from esper.tolaria import run as runs
 from tests.unit.tolaria.scripted_control import Script, ScriptedControl, fetch_artifact
 
@@ -24,10 +25,12 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
         def connected(*_: Any) -> Iterator[Any]:
             yield SimpleNamespace(link=link)
 
-        def grown(run: Any, plane: Any, watching: Any, options: Any, stack: Any) -> Any:
-            return watching, lambda opening: ScriptedControl(script)
+        def grown(run: Any, plane: Any, watching: Any, options: Any, alarm: Any, stack: Any) -> Any:
+            return watching, lambda opening: ScriptedControl(script), lambda: UNHEARD
 
         monkeypatch.setattr(runs, "connected", connected)
+        monkeypatch.setattr(runs, "require_normal", lambda *_: None)
+        monkeypatch.setattr(runs, "_alarm", lambda *_: None)
         monkeypatch.setattr(runs, "_grown", grown)
 
     return follow
