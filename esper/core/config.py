@@ -163,6 +163,12 @@ def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable
     return ConfigError(key, value, f"the {origin} names no known setting; {hint}")
 
 
+def converted(cls: type, values: Mapping[str, object]) -> dict[str, Any]:
+    """Values of known settings as the types of a class without nested ones."""
+    hints = typing.get_type_hints(cls)
+    return {key: _convert(hints[key], value, key) for key, value in values.items()}
+
+
 def _convert(hint: Any, value: object, key: str) -> object:
     try:
         return _converted(hint, value, key)

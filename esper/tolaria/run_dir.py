@@ -34,6 +34,8 @@ class RunOptions:
 
 def check_free(run_dir: Path, options: RunOptions) -> None:
     """A run that is there already is neither mixed nor lost by accident; one that never began doesn't count."""
+    if options.resume and options.overwrite:
+        raise ConfigError("resume", "overwrite", "exclude each other: --resume goes on, --overwrite starts anew")
     events = run_dir / "events.jsonl"
     holds_run = events.is_file() and events.stat().st_size > 0
     if options.resume and not holds_run:

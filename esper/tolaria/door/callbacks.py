@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from esper.core.errors import ConfigError
@@ -37,6 +37,13 @@ class Told(Observer):
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._function(summary)
+
+
+def observers_of(callbacks: Iterable[Observer | Callable[[Any], None]]) -> list[Observer]:
+    """Raises ConfigError for what is no list of callbacks."""
+    if not isinstance(callbacks, Iterable):
+        raise ConfigError("callbacks", type(callbacks).__name__, "expected a list: callbacks=[it]")
+    return [observer_of(callback) for callback in callbacks]
 
 
 def observer_of(callback: Observer | Callable[[Any], None]) -> Observer:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
@@ -44,6 +45,7 @@ class Data:
 
 def splits_in(data: Any) -> Callable[[TrainConfig], Splits] | None:
     """What makes sets that are held in memory; None where the data isn't."""
+    data = _tensors(data)
     if isinstance(data, Splits):
         return lambda config: counted(posed(data, config.task), config.ignore_index)
     if callable(getattr(data, "splits", None)):
@@ -74,6 +76,17 @@ def feed_of(data: Any, config: TrainConfig) -> Feed:
     return Feed(train=train, judge=judge, test=test, doubts=doubts)
 
 
+def _tensors(part: Any) -> Any:
+    """A pair of arrays as one of tensors; anything else as it is."""
+    is_two = isinstance(part, (tuple, list)) and len(part) == 2
+    if not (is_two and any(isinstance(half, numpy.ndarray) for half in part)):
+        return part
+    try:
+        return tuple(torch.as_tensor(half) for half in part)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError("data", type(part).__name__, f"its arrays can't be tensors: {error}") from error
+
+
 def _parts(data: Any) -> dict[str, Any] | None:
     """The named parts; None where the data is one."""
     if is_dataclass(data) and not isinstance(data, type):
@@ -82,7 +95,7 @@ def _parts(data: Any) -> dict[str, Any] | None:
         found = dict(data)
     else:
         return None
-    found = {name: part for name, part in found.items() if part is not None}
+    found = {name: _tensors(part) for name, part in found.items() if part is not None}
     if unknown := [name for name in found if name not in ("train", *HELD_OUT, "test")]:
         raise ConfigError("data", ", ".join(map(str, unknown)), f"is no part of a run's data; {EXPECTED}")
     if "train" not in found or not any(name in found for name in HELD_OUT):

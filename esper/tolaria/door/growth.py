@@ -35,7 +35,7 @@ from esper.kasmina.executor.fold.export import plain
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.average import Average
-from esper.tolaria.door.callbacks import observer_of
+from esper.tolaria.door.callbacks import observers_of
 from esper.tolaria.door.change import Change
 from esper.tolaria.door.own_run import own_run
 from esper.tolaria.door.own_step import OwnStep, TwinStep
@@ -104,7 +104,7 @@ class Growth:
         self._clip_norm = clip_norm
         self._config = _settings(named(config_from(config), model=model, data=None))
         self._on_change = on_change
-        self._observers = [Shielded(observer_of(callback), _lost) for callback in callbacks]
+        self._observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
         self._how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
         self._interruption = Interruption()
         self._stack = ExitStack()

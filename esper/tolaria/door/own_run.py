@@ -21,7 +21,7 @@ from esper.tolaria.door.own_step import OwnStep
 from esper.tolaria.task.data.posing import task_named
 from esper.tolaria.task.feeds.batch_task import BatchTask, check_training
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, on
-from esper.tolaria.task.feeds.halves import task_told_by
+from esper.tolaria.task.feeds.halves import is_pair, task_told_by
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
@@ -141,6 +141,9 @@ def _length(loader: Any) -> int | None:
 
 
 def _set(part: Any, config: TrainConfig, what: str, device: torch.device) -> BatchSet:
+    if isinstance(part, tuple) and is_pair(part):
+        remedy = "is one pair where batches are expected: give a DataLoader, or [(inputs, targets)]"
+        raise ConfigError(what, "(inputs, targets)", remedy)
     if not isinstance(part, Iterable):
         raise ConfigError(what, type(part).__name__, "expected a DataLoader, or another iterable of batches")
     batches = all_batches(part, config.seed, what)

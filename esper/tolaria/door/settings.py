@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from esper.core.config import converted
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 
 GIVEN = "given"
 """How settings name what a script hands over as an object."""
-_PATHS = ("run_dir", "tls_ca", "tls_cert", "tls_key")
-_TUPLES = ("hidden", "slots", "blueprints", "stack_shares")
 
 
 def config_from(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
     """Settings as they are, or by name. Raises ConfigError with the nearest known name for an unknown one."""
     if isinstance(config, TrainConfig):
         return config
+    if config is not None and not isinstance(config, Mapping):
+        raise ConfigError(
+            "config", type(config).__name__, "expected a mapping of settings by name, or esper.TrainConfig"
+        )
     values = dict(config or {})
     known = [setting.name for setting in fields(TrainConfig)]
     for name in values:
@@ -30,13 +32,7 @@ def config_from(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
             near = get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "tolaria-train --print-config lists all"
             raise ConfigError(str(name), values[name], f"is no setting; {hint}")
-    for name in _PATHS:
-        if isinstance(values.get(name), str):
-            values[name] = Path(values[name])
-    for name in _TUPLES:
-        if isinstance(values.get(name), list):
-            values[name] = tuple(values[name])
-    return TrainConfig(**values)
+    return TrainConfig(**converted(TrainConfig, values))
 
 
 def named(config: TrainConfig, *, model: Any, data: Any) -> TrainConfig:

@@ -15,7 +15,7 @@ from esper.core.streams import say
 from esper.kasmina.executor.fold.export import plain
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.door.callbacks import observer_of
+from esper.tolaria.door.callbacks import observers_of
 from esper.tolaria.door.data import feed_of, splits_in
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.wording import in_words_of_scripts
@@ -62,11 +62,12 @@ def train(
     and of the optimiser. What isn't given is as `config` says. The first Ctrl-C ends the run behind a checkpoint, from
     which the same call with `resume=True` goes on. Raises the error tree (esper.core.errors).
     """
+    data = str(data) if isinstance(data, Path) else data
     settings = named(config_from(config), model=model, data=data)
     given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)
     how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
     check_free(settings.run_dir, how)
-    observers = [Shielded(observer_of(callback), _lost) for callback in callbacks]
+    observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
     interruption, runs = Interruption(), list[Prepared]()
     with occupied(settings.run_dir):
         end_tracing = setup_tracing("esper.train", settings.otlp_endpoint)
