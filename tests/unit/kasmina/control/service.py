@@ -18,6 +18,7 @@ from esper.leyline import (
     ApplyCommandRequest,
     CommandOutcome,
     GetCommandRequest,
+    HealthStatus,
     KasminaRunSpec,
     KasminaRunState,
     KasminaServiceGetRunStateRequest,
@@ -26,6 +27,7 @@ from esper.leyline import (
     KasminaServiceOpenRunRequest,
     KasminaServiceOpenRunResponse,
     ListSeedsRequest,
+    ModeUpdate,
     RunStateBlob,
     SeedRecord,
     SignedCommand,
@@ -45,7 +47,7 @@ START_NS = 1_800_000_000 * 1_000_000_000
 class Recorder:
     """A reporter that keeps what it is told."""
 
-    mode = SystemMode.SYSTEM_MODE_NORMAL
+    plane = ModeUpdate(mode=SystemMode.SYSTEM_MODE_NORMAL)
     dropped = 0
 
     def __init__(self) -> None:
@@ -53,6 +55,9 @@ class Recorder:
 
     def send(self, packet: TelemetryPacket) -> None:
         self.packets.append(packet)
+
+    def report_health(self, health: HealthStatus, summary: str = "", run: str | None = None) -> None:
+        return
 
     def close(self, timeout_s: float) -> None:
         return
