@@ -44,6 +44,7 @@ from esper.leyline import (
     TeacherReset,
     TelemetryPacket,
 )
+from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.bases import Servicer
 from esper.rpc.call import RUN_TOKEN
@@ -185,6 +186,7 @@ def context(name: str, config: Any, directory: Path) -> ServiceContext[Any]:
         clock=SYSTEM_CLOCK,
         state_dir=directory,
         reporter=NoReporter(),
+        alarm=Alarm(None, KEYRING, SYSTEM_CLOCK, name, directory / "alarms" / name),
         weatherlight=None,
         weatherlight_tls=None,
         stop=lambda grace_s: None,
