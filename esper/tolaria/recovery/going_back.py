@@ -28,7 +28,7 @@ class GoingBack:
         session, progress = self._session, self._session.progress
         self._refuse_once_too_often(setback)
         session.log.flush()
-        left, began, generation = progress.history, progress.step, progress.generation
+        left, generation = progress.history, progress.generation
         spent = progress.macs.total
         try:
             snapshot, told = self._saves.go_back(_bounds(setback))
@@ -38,7 +38,7 @@ class GoingBack:
         progress.generation = generation
         progress.macs.undone += spent - progress.macs.total
         self._carry_over(left, setback)
-        message = f"{setback.why}; back from step {began} to step {progress.step} {told}"
+        message = f"{setback.why}; back to step {progress.step} {told}"
         session.notice("tolaria.rollback", "ERROR", message)
         return snapshot
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_a_poisoned_batch_is_tried_twice_and_then_passed_over(tmp_path: Path, ti
     assert course.is_finite
     assert (summary["rollbacks"], summary["passed_over"]) == (2, [BAD_STEP - 1, BAD_STEP])
     first, second = course.told("tolaria.rollback")
-    assert "step 14: the training loss is nan; back from step" in first
+    assert "step 14: the training loss is nan; back to step" in first
     assert all(f"from {tier} in " in message for message in (first, second))
     assert course.loader.given.count(BAD_STEP) == 2
     assert [opening.gives_up_course for opening in course.openings] == [False, True, True]
@@ -208,7 +209,7 @@ def test_a_loss_that_diverges_takes_the_run_back_to_before_it_rose() -> None:
     summary = driven(course)
     (told,) = course.told("tolaria.rollback")
     assert "the smoothed loss of" in told
-    assert "back from step 104 to step 100" in told or "back from step 104 to step 96" in told, told
+    assert re.search(r"back to step (96|100) from memory", told), told
     assert (summary["finished"], summary["rollbacks"], summary["passed_over"]) == (True, 1, [])
     assert summary["val_loss"] < 2.3
 
@@ -260,7 +261,7 @@ def test_a_critical_gate_takes_the_run_back_to_before_its_seed(
         assert not course.told("tolaria.rollback")
         return
     (told,) = course.told("tolaria.rollback")
-    assert told.startswith("CRITICAL gate G5_RESET of s1: a hook is left; back from step 36 to step 8 from disk")
+    assert told.startswith("CRITICAL gate G5_RESET of s1: a hook is left; back to step 8 from disk")
     assert [opening.gives_up_course for opening in course.openings] == [False, True]
 
 

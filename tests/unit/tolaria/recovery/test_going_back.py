@@ -135,7 +135,7 @@ def test_going_back_restores_the_weights_and_books_what_is_undone(moments: Momen
     assert (progress.generation, progress.history.rollbacks, progress.macs.undone) == (5, 1, wasted)
     assert not moments.saves.is_due
     (told,) = moments.heard.notices
-    assert told.message.startswith("the loss is nan; back from step 4 to step 2 from memory in ")
+    assert told.message.startswith("the loss is nan; back to step 2 from memory in ")
 
 
 def test_a_state_that_has_proven_itself_is_preferred_to_a_newer_one(moments: Moments) -> None:
