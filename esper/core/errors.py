@@ -157,10 +157,10 @@ class RollbackFailed(EsperError):
 
 
 class RollbackLate(RollbackFailed):
-    """A restore missed its deadline and was broken off. `tier` is where it read from; times are in milliseconds."""
+    """A restore missed its deadline. `tier` is where it read from; times are in milliseconds."""
 
     def __init__(self, tier: str, deadline_ms: float, elapsed_ms: float) -> None:
-        super().__init__(f"the restore from {tier} took {elapsed_ms:.0f} ms of {deadline_ms:.0f} and was broken off")
+        super().__init__(f"the restore from {tier} took {elapsed_ms:.0f} of {deadline_ms:.0f} ms")
         self.tier = tier
         self.deadline_ms = deadline_ms
         self.elapsed_ms = elapsed_ms

@@ -35,7 +35,7 @@ class Rollback:
         self._clock = clock
 
     def restore(self, bounds: tuple[int | None, ...], executor: SeedExecutor, load: Load) -> tuple[str, list[str]]:
-        """Load the newest state within the first bound that has one; the tier, and what failed before it.
+        """Load the newest state within the first bound that has one; the tier, and what failed or was late.
 
         Raises RollbackLate where nothing came in time, and RollbackFailed for all else.
         """
@@ -43,7 +43,7 @@ class Rollback:
         bound, tiers = next(((bound, found) for bound in bounds if (found := self._order(bound))), (None, []))
         for tier in tiers:
             try:
-                self._restore(tier, bound, executor, load)
+                failures += self._restore(tier, bound, executor, load)
             except EsperError as error:
                 failures.append(error)
                 continue
@@ -55,12 +55,14 @@ class Rollback:
             raise late[-1]
         raise RollbackFailed("; ".join(map(str, failures)) or "nothing to go back to: no state was kept yet")
 
-    def _restore(self, tier: Tier, bound: int | None, executor: SeedExecutor, load: Load) -> None:
+    def _restore(self, tier: Tier, bound: int | None, executor: SeedExecutor, load: Load) -> list[EsperError]:
+        """What is loaded too late is a state as good as any, but not without a word."""
         deadline = Deadline(self._clock, tier.name, tier.deadline_s)
         snapshot = tier.read(bound, executor, deadline)
         # The last moment at which giving up leaves the next tier a choice; loading is copying, and is not broken off.
         deadline.check()
         load(snapshot)
+        return [deadline.late()] if deadline.is_missed else []
 
     def _order(self, bound: int | None) -> list[Tier]:
         """The tiers that have something, the newer first, and memory where they are equal."""

@@ -28,10 +28,15 @@ class Deadline:
         """Since it began."""
         return (self._clock.monotonic_ns() - self._began_ns) / NS_PER_S
 
+    @property
+    def is_missed(self) -> bool:
+        """Whether it is over."""
+        return self._is_over.is_set() or self.elapsed_s > self._limit_s
+
     def check(self) -> None:
         """Ask between two pieces of work. Raises RollbackLate, once it was missed for ever."""
-        if self._is_over.is_set() or self.elapsed_s > self._limit_s:
-            raise self._late()
+        if self.is_missed:
+            raise self.late()
 
     def within(self, work: Callable[[], T]) -> T:
         """The result of work that may block, in a thread of its own; what comes later is dropped. Raises RollbackLate.
@@ -50,11 +55,12 @@ class Deadline:
         try:
             result, error = done.get(timeout=max(0.0, self._limit_s - self.elapsed_s))
         except queue.Empty:
-            raise self._late() from None
+            raise self.late() from None
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
 
-    def _late(self) -> RollbackLate:
+    def late(self) -> RollbackLate:
+        """The error that says so; from now on it is missed for whoever asks."""
         self._is_over.set()
         return RollbackLate(self._tier, self._limit_s * 1e3, self.elapsed_s * 1e3)
