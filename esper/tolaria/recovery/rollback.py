@@ -7,7 +7,9 @@ have torn the present state, so what follows is another tier or the end of the r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import torch
 
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, RollbackFailed, RollbackLate
@@ -24,6 +26,15 @@ Tier = FastTier | FullTier
 Load = Callable[[Snapshot], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """Where a state came from, what failed before it, and whether it was loaded later than its deadline allows."""
+
+    tier: str
+    failures: list[EsperError]
+    late: RollbackLate | None
+
+
 class Rollback:
     """Both tiers of a run, and what became of its restores."""
 
@@ -34,8 +45,8 @@ class Rollback:
         self.figures = RollbackFigures()
         self._clock = clock
 
-    def restore(self, bounds: tuple[int | None, ...], executor: SeedExecutor, load: Load) -> tuple[str, list[str]]:
-        """Load the newest state within the first bound that has one; the tier, and what failed or was late.
+    def restore(self, bounds: tuple[int | None, ...], executor: SeedExecutor, load: Load) -> Restored:
+        """Load the newest state within the first bound that has one.
 
         Raises RollbackLate where nothing came in time, and RollbackFailed for all else.
         """
@@ -43,26 +54,29 @@ class Rollback:
         bound, tiers = next(((bound, found) for bound in bounds if (found := self._order(bound))), (None, []))
         for tier in tiers:
             try:
-                failures += self._restore(tier, bound, executor, load)
+                late = self._restore(tier, bound, executor, load)
             except EsperError as error:
                 failures.append(error)
                 continue
-            self._note(tier, failures, (self._clock.monotonic_ns() - began_ns) / 1e6)
-            return tier.name, [str(failure) for failure in failures]
+            missed = failures if late is None else [*failures, late]
+            self._note(tier, missed, (self._clock.monotonic_ns() - began_ns) / 1e6)
+            return Restored(tier.name, failures, late)
         self._note(None, failures)
-        late = [failure for failure in failures if isinstance(failure, RollbackLate)]
-        if late:
-            raise late[-1]
+        too_late = [failure for failure in failures if isinstance(failure, RollbackLate)]
+        if too_late:
+            raise too_late[-1]
         raise RollbackFailed("; ".join(map(str, failures)) or "nothing to go back to: no state was kept yet")
 
-    def _restore(self, tier: Tier, bound: int | None, executor: SeedExecutor, load: Load) -> list[EsperError]:
-        """What is loaded too late is a state as good as any, but not without a word."""
+    def _restore(self, tier: Tier, bound: int | None, executor: SeedExecutor, load: Load) -> RollbackLate | None:
+        """Load a tier's state; what was loaded too late is as good as any, but that is said."""
         deadline = Deadline(self._clock, tier.name, tier.deadline_s)
         snapshot = tier.read(bound, executor, deadline)
         # The last moment at which giving up leaves the next tier a choice; loading is copying, and is not broken off.
         deadline.check()
         load(snapshot)
-        return [deadline.late()] if deadline.is_missed else []
+        if executor.arm.device.type == "cuda":
+            torch.cuda.synchronize(executor.arm.device)
+        return deadline.late() if deadline.is_missed else None
 
     def _order(self, bound: int | None) -> list[Tier]:
         """The tiers that have something, the newer first, and memory where they are equal."""

@@ -16,7 +16,7 @@ from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, State, encode, encode_proven
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
-from esper.tolaria.recovery.rollback import Rollback
+from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
 from esper.tolaria.recovery.tiers.fast import snapshot_steps
 from esper.tolaria.task.feeds.feed import FedLoader
@@ -207,17 +207,23 @@ class Saves:
             loaded.append(snapshot)
 
         try:
-            tier, failures = rollback.restore(bounds, session.run.executor, load)
+            restored = rollback.restore(bounds, session.run.executor, load)
         finally:
             session.observer.on_rollback(rollback.figures)
         for known in (rollback.fast, rollback.full):
             known.forget_after(session.progress.step)
-        for failure in failures:
-            session.notice("tolaria.rollback.tier_failed", "ERROR", failure)
-        if failures or rollback.fast.refusal is not None:
-            why = "; ".join(failures) or rollback.fast.refusal
+        self._tell(restored)
+        return loaded[-1], f"from {restored.tier} in {rollback.figures.restore_latency_ms:.1f} ms"
+
+    def _tell(self, restored: Restored) -> None:
+        """What of a restore was not as it should be; what chose another state than memory's makes one doubt the run."""
+        session, refusal = self._session, self._rollback.fast.refusal
+        for failure in restored.failures:
+            session.notice("tolaria.rollback.tier_failed", "ERROR", str(failure))
+        if restored.late is not None:
+            session.notice("tolaria.rollback.late", "WARNING", f"{restored.late}: the state was loaded all the same")
+        if why := "; ".join(map(str, restored.failures)) or refusal:
             session.progress.history.doubt(f"time or memory decided where a rollback went back to: {why}")
-        return loaded[-1], f"from {tier} in {rollback.figures.restore_latency_ms:.1f} ms"
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a saved state in place of the present one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from esper.core.errors import RollbackFailed, RollbackLate
 from esper.tolaria.record.observer import RollbackFigures
 from esper.tolaria.recovery.checkpoint import CheckpointStore, Found
+from esper.tolaria.recovery.snapshot import Snapshot
+from esper.tolaria.recovery.tiers.deadline import Deadline
 from tests.unit.tolaria.recovery.test_going_back import Moments
 
 
@@ -135,3 +138,28 @@ def test_nothing_to_go_back_to_is_an_error_but_no_missed_deadline(tmp_path: Path
     with pytest.raises(RollbackFailed, match="nothing to go back to"):
         moments.saves.go_back((None,))
     assert figures(moments) == RollbackFigures(fast_misses=1, failures=1)
+
+
+def test_a_state_that_is_loaded_too_late_is_taken_counted_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = Moments(CheckpointStore(tmp_path, keep=2))
+    moments.make(2)
+    moments.save()
+    saved = moments.whole()
+    moments.make(1)
+    restore = moments.saves.restore
+
+    def slowly(snapshot: Snapshot) -> None:
+        restore(snapshot)
+        time.sleep(0.02)
+
+    moments.fast.deadline_s = 10.0
+    monkeypatch.setattr(moments.saves, "restore", slowly)
+    monkeypatch.setattr(Deadline, "is_missed", property(lambda deadline: deadline.elapsed_s >= 0.02))
+    _, told = moments.saves.go_back((None,))
+    assert moments.whole() == saved
+    assert told.startswith("from memory")
+    assert figures(moments) == RollbackFigures(fast_hits=1, deadline_exceeded=1)
+    assert [notice.name for notice in moments.heard.notices] == ["tolaria.rollback.late"]
+    assert not moments.session.progress.history.causes
