@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -65,15 +65,19 @@ class Saves:
 
     @property
     def is_snapshot_due(self) -> bool:
-        """Whether to keep the boundary of now in memory: the first since so many steps, told by the step alone.
+        """Whether to keep the boundary of now in memory: the first of all, and the first since so many steps.
 
         A loss that is about to diverge, and a twin that would have to be fetched for it, are waited out.
         """
         session = self._session
-        if not self._snapshot_steps or not self._is_first_of(self._snapshot_steps):
+        if not self._snapshot_steps or not (self._is_first or self._is_first_of(self._snapshot_steps)):
             return False
         is_steady = session.run.config.on_divergence != "rollback" or not session.progress.divergence.is_near
         return is_steady and not session.run.executor.is_twin_waiting
+
+    @property
+    def _is_first(self) -> bool:
+        return self._session.progress.step <= self._session.run.config.evaluate_every_steps
 
     def _is_first_of(self, every_steps: int) -> bool:
         """Whether a boundary is the first since a multiple of so many steps."""
@@ -96,7 +100,7 @@ class Saves:
         self._tell_losses(snapshot.losses)
         content = self._encoded(snapshot)
         if self._snapshot_steps and session.progress.step < session.run.total_steps:
-            self._keep(snapshot, pipeline)
+            self._keep(lambda: snapshot, pipeline)
         if self._store is None:
             return True
         path = self._store.write(content, session.progress.step)
@@ -109,12 +113,16 @@ class Saves:
 
     def keep(self, pipeline: Pipeline) -> None:
         """Keep this moment in memory; what is in flight at it is noted as it is executed, so that nothing waits."""
-        self._keep(self._snapshot(pipeline, (), None), pipeline)
+        self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
 
-    def _keep(self, snapshot: Snapshot, pipeline: Pipeline) -> None:
+    def _keep(self, make: Callable[[], Snapshot], pipeline: Pipeline) -> None:
         session, rollback = self._session, self._rollback
-        started_ns = session.clock.monotonic_ns()
-        is_kept = rollback.fast.keep(session.progress.step, replace(snapshot, is_final=False), pipeline.follow())
+        started_ns, flight = session.clock.monotonic_ns(), pipeline.follow()
+        try:
+            is_kept, refusal = rollback.fast.keep(session.progress.step, make(), flight), rollback.fast.refusal
+        except Exception as error:  # noqa: BLE001 - whatever a host holds, or memory lacks, no run ends for a snapshot
+            is_kept, refusal = False, f"a snapshot can't be made: {type(error).__name__}: {error}"
+            rollback.fast.refuse(refusal)
         rollback.figures = replace(
             rollback.figures,
             snapshots=rollback.figures.snapshots + is_kept,
@@ -122,20 +130,20 @@ class Saves:
             snapshot_ms=(session.clock.monotonic_ns() - started_ns) / 1e6,
         )
         session.observer.on_rollback(rollback.figures)
-        if (refusal := rollback.fast.refusal) is not None and self._refusal is None:
+        if refusal is not None and self._refusal is None:
             session.notice("tolaria.no_snapshots", "WARNING", f"a rollback reads the disk: {refusal}")
-        self._refusal = rollback.fast.refusal
+        self._refusal = refusal
 
     def keep_last_good(self, to_step: int) -> str:
         """Before the run ends for a step that can't be used: have the newest good state on the disk, in words."""
         store, kept = self._store, self._rollback.fast.whole(to_step)
         if store is None or kept is None:
             return ""
-        step, state = kept
+        step, snapshot = kept
         try:
             if step > max(store.steps(), default=-1):
-                store.write(encode(state), step)
-        except StorageError as error:
+                store.write(self._encoded(snapshot), step)
+        except (StorageError, ConfigError) as error:
             return f"; the state of step {step} could not be kept: {error}"
         return f"; the state of step {step} is kept as a checkpoint"
 

@@ -318,3 +318,13 @@ def test_a_slow_epoch_takes_nothing_back(monkeypatch: pytest.MonkeyPatch) -> Non
     course = Course(replace(CONFIG, on_divergence="rollback", on_critical_gate="rollback"))
     course.trainer._session.clock = SlowClock()
     assert course.train()["rollbacks"] == 0
+
+
+def test_a_state_that_no_checkpoint_can_hold_leaves_the_broken_loss_its_own_word(tmp_path: Path) -> None:
+    model = "tests.unit.tolaria.recovery.test_saves:Extra"
+    settings = replace(CONFIG, model=model, hidden=(), dropout=0.0, grow="never", on_nonfinite="stop")
+    course = Course(settings, CheckpointStore(tmp_path, keep=3), bad={BAD_STEP})
+    course.control = ScriptedControl
+    with pytest.raises(NonFiniteLoss, match=r"loss is nan.*; the state of step 8 could not be kept: .*extra_state"):
+        course.train()
+    assert not list(tmp_path.glob("step-*"))

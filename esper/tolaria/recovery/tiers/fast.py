@@ -55,6 +55,7 @@ class FastTier:
         self.size_bytes = 0
         self.refusal: str | None = None
         """Why nothing is kept, as long as that is so."""
+        self._is_refused = False
         self._free_bytes = free_bytes
         self._asked_bytes: int | None = None
         self._moments: list[_Moment] = []
@@ -63,14 +64,22 @@ class FastTier:
         """Copy a moment of now; False where there is no room for it."""
         size = size_of(snapshot.executor)
         if not self._has_room(size):
-            self._moments.clear()
-            self.size_bytes = 0
+            self._clear()
             return False
         buffers = self._free_buffers()
-        snapshot = replace(snapshot, executor=buffers.take(snapshot.executor))
+        snapshot = replace(snapshot, is_final=False, executor=buffers.take(snapshot.executor))
         self._moments.append(_Moment(step, snapshot, flight, buffers))
         self.size_bytes = size * len(self._moments)
         return True
+
+    def refuse(self, why: str) -> None:
+        """Keep nothing from now on."""
+        self._clear()
+        self.refusal, self._is_refused = why, True
+
+    def _clear(self) -> None:
+        self._moments.clear()
+        self.size_bytes = 0
 
     def newest(self, to_step: int | None = None) -> int | None:
         """Step of the newest moment that can be gone back to, at most `to_step`."""
@@ -81,13 +90,13 @@ class FastTier:
         """Later moments are of a course that was given up."""
         self._moments = [moment for moment in self._moments if moment.step <= step]
 
-    def whole(self, to_step: int | None = None) -> tuple[int, State] | None:
-        """The newest moment as the state of a checkpoint, to be written at once."""
+    def whole(self, to_step: int | None = None) -> tuple[int, Snapshot] | None:
+        """The newest moment, to be written at once: its tensors are the tier's own."""
         moment = self._newest(to_step)
         if moment is None:
             return None
         _arrive(moment)
-        return moment.step, _landed(moment).to_state()
+        return moment.step, _landed(moment)
 
     def read(self, to_step: int | None, executor: SeedExecutor, deadline: Deadline) -> Snapshot:
         """The newest moment, with tensors that the executor may keep. Raises RollbackLate.
@@ -111,6 +120,8 @@ class FastTier:
 
     def _has_room(self, size: int) -> bool:
         """Asked of the machine only when a state has grown."""
+        if self._is_refused:
+            return False
         if self._asked_bytes is not None and size <= self._asked_bytes:
             return self.refusal is None
         held, free, self._asked_bytes = self.size_bytes, self._free_bytes(), size

@@ -58,8 +58,8 @@ class Stateless(NullControl):
 class Moments:
     """A session whose steps a test makes, and what saves and restores it."""
 
-    def __init__(self, store: CheckpointStore | None = None) -> None:
-        run = prepare(CONFIG)
+    def __init__(self, store: CheckpointStore | None = None, **settings: Any) -> None:
+        run = prepare(replace(CONFIG, **settings))
         self.heard = Heard()
         self.session = Session(
             run=run,

@@ -17,6 +17,7 @@ from esper.tolaria.recovery.tiers.copies import Buffers, size_of
 from esper.tolaria.recovery.tiers.deadline import Deadline
 from esper.tolaria.recovery.tiers.fast import FastTier, snapshot_steps
 from tests.unit.tolaria.recovery.test_going_back import Moments
+from tests.unit.tolaria.recovery.test_saves import Host
 
 PATIENCE_S = 20.0
 
@@ -183,3 +184,39 @@ def test_a_tier_without_moments_has_none() -> None:
     tier = FastTier(0.5)
     assert tier.newest() is None
     assert tier.whole() is None
+
+
+@pytest.mark.parametrize("host", ["Counting", "Averaging", "Remembering", "Noisy", "Norm"])
+def test_whatever_a_host_holds_comes_back_from_memory(host: str) -> None:
+    """A counter, a buffer that no state_dict holds, earlier values, noise, metadata: each decides what follows."""
+    moments = Moments(model=f"tests.unit.tolaria.recovery.test_saves:{host}", hidden=(), dropout=0.0, grow="never")
+    moments.make(3)
+    moments.save()
+    courses = []
+    for _ in range(2):
+        moments.make(5)
+        courses.append(moments.whole())
+        moments.saves.go_back((None,))
+    assert courses[0] == courses[1]
+
+
+class Locked(Host):
+    """Its state_dict holds what nobody can copy."""
+
+    def get_extra_state(self) -> Any:
+        return threading.Lock()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Never called."""
+
+
+def test_a_host_that_cant_be_copied_trains_without_snapshots_and_that_is_said_once() -> None:
+    settings = {"model": f"{__name__}:Locked", "hidden": (), "dropout": 0.0, "grow": "never"}
+    moments = Moments(checkpoint_every_epochs=0, **settings)
+    for _ in range(2):
+        moments.make(1)
+        moments.hand_over()
+        moments.saves.keep(moments.pipeline)
+    assert moments.fast.newest() is None
+    (told,) = moments.heard.notices
+    assert told.message.startswith("a rollback reads the disk: a snapshot can't be made: TypeError: ")
