@@ -18,6 +18,7 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, ServiceUnavailable
@@ -74,14 +75,14 @@ class _Job(Generic[T]):
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
-            self.end(lambda: self.future.set_exception(error))
+            self.end(partial(self.future.set_exception, error))
         else:
             if self.is_late:
                 self.expire()
-            self.end(lambda: self.future.set_result(result))
+            self.end(partial(self.future.set_result, result))
 
     def expire(self) -> None:
-        self.end(lambda: self.future.set_exception(AsyncTimeoutError(self.name, self.timeout_s or 0.0)))
+        self.end(partial(self.future.set_exception, AsyncTimeoutError(self.name, self.timeout_s or 0.0)))
 
     def end(self, ending: Callable[[], object]) -> None:
         with suppress(InvalidStateError):
