@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
@@ -30,7 +31,8 @@ from esper.core.keys import Keyring, load_keyring
 from esper.core.last_word import leave
 from esper.core.plain import PlainFormatter, plain
 from esper.core.streams import say
-from esper.leyline import HealthStatus
+from esper.core.telemetry import build_packet
+from esper.leyline import Event, HealthStatus
 from esper.rpc import metrics
 from esper.rpc.alarm import Alarm
 from esper.rpc.bases import Servicer
@@ -155,7 +157,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         built = build(context)
         servicers = await built if inspect.isawaitable(built) else built
         async with _closing(servicers):
-            server = await start(process.server, servicers)
+            server = await start(process.server, servicers, partial(_tell, name, reporter))
             _stop_on_signals(stopping)
             say(f"esper-{name} listens on {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
@@ -163,6 +165,10 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         alarm.close(REPORT_TIMEOUT_S)
         reporter.close(REPORT_TIMEOUT_S)
         end_tracing()
+
+
+def _tell(name: str, reporter: Reporter, told: Event) -> None:
+    reporter.send(build_packet(name, SYSTEM_CLOCK, events=[told]))
 
 
 async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter: Reporter, stopping: Stopping) -> None:
