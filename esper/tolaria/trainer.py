@@ -17,6 +17,7 @@ from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
 from esper.tolaria.loop.session import Session
+from esper.tolaria.metrics import EMERGENCY_HALT
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
@@ -254,6 +255,7 @@ class Trainer:
             session.notice("tolaria.stopped", "WARNING", f"{stop_reason} after step {session.progress.step}{kept}")
         if boundaries.order_to_stop is not None and stop_reason is not None:
             session.progress.history.doubt(stop_reason)
+            session.notice(EMERGENCY_HALT.name, "CRITICAL", f"{stop_reason} at step {session.progress.step}")
 
     def _reason_to_stop(self) -> str | None:
         """Of a run that ends at this boundary, with its state: the plane's order, or whoever interrupts it."""
