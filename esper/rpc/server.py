@@ -19,6 +19,7 @@ from esper.core.config import require_positive
 from esper.core.errors import ConfigError
 from esper.leyline import Event
 from esper.rpc.bases import Servicer
+from esper.rpc.certificates import require_authorities, require_pair
 from esper.rpc.contract import SERVICES
 from esper.rpc.dispatch import Gate, handler_of
 from esper.rpc.endpoint import Endpoint
@@ -156,6 +157,10 @@ def _bind(server: grpc.aio.Server, endpoint: Endpoint, config: ServerConfig) -> 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials:
     key, chain = read_pem("tls_key", config.tls_key), read_pem("tls_cert", config.tls_cert)
     authorities = None if config.tls_client_ca is None else read_pem("tls_client_ca", config.tls_client_ca)
+    if config.tls_client_ca is not None:
+        require_authorities(config.tls_client_ca, "tls_client_ca")
+    if config.tls_cert is not None and config.tls_key is not None:
+        require_pair(config.tls_cert, config.tls_key, "tls_cert", "tls_key")
     return grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None)
 
 

@@ -208,7 +208,11 @@ def by_trainer(plane: Plane, tmp_path: Path) -> None:
     broken = config(plane, tmp_path / "broken", lr=1e30, on_nonfinite="rollback", max_rollbacks=0)
     with pytest.raises(RollbackFailed):
         Run(broken, hold_at=math.inf).end()
-    told = [event["detail"].partition(":")[0] for event in read_events(tmp_path / "broken") if event.get("name") == ESCALATED]
+    told = [
+        event["detail"].partition(":")[0]
+        for event in read_events(tmp_path / "broken")
+        if event.get("name") == ESCALATED
+    ]
     assert told == ["L4_HALT"]
 
 

@@ -222,10 +222,17 @@ class Services:
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
+                        self._require_trust(name)
                         remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; {_remedy(name, child)}"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()
+
+    def _require_trust(self, name: str) -> None:
+        """Raises ConfigError if certificates are why a service doesn't answer."""
+        tls = self.tls(name)
+        if tls is not None and (doubt := tls.doubt_of(self.endpoints[name])) is not None:
+            raise ConfigError(f"services.{name}", self.endpoints[name], doubt)
 
     def death(self) -> EsperError | None:
         """Why a service that was started here can't serve: it has ended, or its storage failed. None if none has."""
