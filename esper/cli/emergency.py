@@ -127,6 +127,8 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
     from esper.rpc.auth import service_metadata  # grpc, which the other verbs start without
     from esper.rpc.clients import Tls, WeatherlightClient, channel
 
+    if arguments.run_dir is not None:
+        _require_own(arguments.run_dir)
     with ExitStack() as stack:
         secret = None if arguments.run_dir is None else arguments.run_dir / "secret"
         is_own = arguments.key == FROM_ENVIRONMENT and secret is not None and secret.exists()
@@ -137,6 +139,13 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
         yield Line(WeatherlightClient(link, metadata=metadata), Signer(keyring, SYSTEM_CLOCK))
 
 
+def _require_own(run_dir: Path) -> None:
+    if not run_dir.is_dir():
+        raise ConfigError("RUN_DIR", str(run_dir), "is no run's directory")
+    if not (run_dir / "services" / "weatherlight.db").exists():
+        raise ConfigError("RUN_DIR", str(run_dir), "has no Weatherlight of its own: give --weatherlight ENDPOINT")
+
+
 @contextmanager
 def _of_run(run_dir: Path) -> Iterator[str]:
     """Endpoint of a run's own Weatherlight."""
@@ -144,8 +153,6 @@ def _of_run(run_dir: Path) -> Iterator[str]:
     from esper.tolaria.run_dir import LOCK
 
     state_dir = run_dir / "services"
-    if not (state_dir / "weatherlight.db").exists():
-        raise ConfigError("RUN_DIR", str(run_dir), "has no Weatherlight of its own: give --weatherlight ENDPOINT")
     if (held := try_hold(run_dir / LOCK)) is None:
         yield (state_dir / ENDPOINT).read_text().strip()
         return

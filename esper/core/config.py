@@ -25,6 +25,7 @@ from esper.core.retired_variables import refuse_retired
 T = TypeVar("T")
 Origin = Literal["default", "file", "environment", "flag"]
 
+_TEN_YEARS = {"_s": 3650 * 86_400.0, "_hours": 3650 * 24.0}
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -66,11 +67,18 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def require_positive(config: object, *keys: str) -> None:
-    """Raise ConfigError for the first of these settings that isn't a number above zero."""
+    """Raise ConfigError for the first of these settings that isn't a number above zero, and of times one to be waited."""
     for key in keys:
         value = getattr(config, key)
         if not 0 < value < math.inf:
             raise ConfigError(key, value, "give a number above zero")
+        if value > longest(key):
+            raise ConfigError(key, value, f"give at most {longest(key):.0f}, which is ten years")
+
+
+def longest(key: str) -> float:
+    """The largest value of a setting, told by its unit: clocks and locks overflow at times that nobody waits for."""
+    return next((most for unit, most in _TEN_YEARS.items() if key.endswith(unit)), math.inf)
 
 
 def described(loaded: Loaded[Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from esper.core.errors import ConfigError
+from esper.core.config import require_positive
 from esper.leyline import TaskType
 
 
@@ -112,7 +112,6 @@ class TamiyoConfig:
 
 
 def _require_positive(config: Thresholds | RiskLimits | TamiyoConfig) -> None:
-    for name in (item.name for item in fields(config)):
-        value = getattr(config, name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
-            raise ConfigError(name, value, "give a number above 0")
+    values = {item.name: getattr(config, item.name) for item in fields(config)}
+    is_number = {name: isinstance(value, int | float) and not isinstance(value, bool) for name, value in values.items()}
+    require_positive(config, *(name for name in values if is_number[name]))

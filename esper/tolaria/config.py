@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from esper.core.config import longest
 from esper.core.errors import ConfigError
 
 AUTO_TASK = "auto"
@@ -323,6 +324,7 @@ class TrainConfig:
             raise ConfigError("min_delta", self.min_delta, "is what patience waits for; give patience too")
         _check_start(self)
         _check_surgery(self)
+        _check_rollback(self)
         _check_certificates(self)
         if self.batch_size < self.accumulate:
             raise ConfigError(
@@ -355,6 +357,15 @@ def _check_surgery(config: TrainConfig) -> None:
     if config.compile != "off":
         remedy = "compiled blocks can't be passed backward once for each loss; leave it out, or --surgery losses"
         raise ConfigError("compile", config.compile, remedy)
+
+
+def _check_rollback(config: TrainConfig) -> None:
+    """A rollback has something to go back to."""
+    if config.snapshot_every_steps == 0 and config.checkpoint_every_epochs == 0:
+        for key in ("on_nonfinite", "on_divergence", "on_critical_gate"):
+            if getattr(config, key) == "rollback":
+                remedy = "has nothing to go back to: give snapshot_every_steps or checkpoint_every_epochs above 0"
+                raise ConfigError(key, "rollback", remedy)
 
 
 def _check_certificates(config: TrainConfig) -> None:
@@ -427,8 +438,9 @@ def _share(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: low <= value <= high), f"must lie between {low:g} and {high:g}"
 
 
-def _positive() -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: 0 < value < float("inf")), "must be a positive number"
+def _positive(most: float = inf) -> tuple[Callable[[Any], bool], str]:
+    bound = "" if most == inf else f" of at most {most:.0f}"
+    return (lambda value: 0 < value <= most and value < inf), f"must be a positive number{bound}"
 
 
 _COUNTS = (
@@ -442,14 +454,13 @@ _NOT_NEGATIVE = (
     *("max_seeds", "checkpoint_every_epochs", "stack_margin", "min_delta", "snapshot_every_steps"),
 )
 _FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
-_POSITIVE = (
-    *("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor"),
-    *("rollback_fast_deadline_s", "rollback_full_deadline_s"),
-)
+_POSITIVE = ("lr", "clip_norm", "stability_limit", "slope_threshold", "saturation_floor")
+_SECONDS = ("deadline_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
     *((key, *_at_least(0)) for key in _NOT_NEGATIVE),
     *((key, *_positive()) for key in _POSITIVE),
+    *((key, *_positive(longest(key))) for key in _SECONDS),
     *((key, isfinite, "must be a finite number") for key in _FINITE),
     ("hidden", lambda widths: all(width >= 1 for width in widths), "every width must be at least 1"),
     ("dropout", *_share(0.0, 0.95)),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esper.core.clock import NS_PER_S, Clock, timestamp
+from esper.core.config import longest
 from esper.core.errors import ConfigError
 from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ModeUpdate, ServiceStatus, SystemMode
 
@@ -35,8 +36,8 @@ class ModeConfig:
 
     def __post_init__(self) -> None:
         for key in ("dwell_s", "clear_s"):
-            if getattr(self, key) < 0:
-                raise ConfigError(key, getattr(self, key), "give a number of seconds, 0 or more")
+            if not 0 <= getattr(self, key) <= longest(key):
+                raise ConfigError(key, getattr(self, key), f"give seconds, from 0 to {longest(key):.0f}")
 
 
 @dataclass(frozen=True, slots=True)

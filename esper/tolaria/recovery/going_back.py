@@ -45,7 +45,7 @@ class GoingBack:
     def _refuse_once_too_often(self, setback: Setback) -> None:
         made, allowed = self._session.progress.history.rollbacks, self._session.run.config.max_rollbacks
         if made >= allowed:
-            raise RollbackFailed(f"{setback.why}; {made} rollbacks were made already, which is max_rollbacks")
+            raise RollbackFailed(f"{setback.why}; {made} of max_rollbacks = {allowed} were made already")
 
     def _tell_failure(self, error: RollbackFailed, setback: Setback) -> None:
         name = MISSED if isinstance(error, RollbackLate) else FAILED

@@ -93,7 +93,7 @@ class OwnLoss:
             raise self.refused(f"can't take {given}: {reason_of(error)}") from error
         if not bool(torch.isfinite(losses).all()):
             where = int((~torch.isfinite(losses)).nonzero()[0])
-            raise self.refused(f"gives {float(losses[where]):g} for sample {where} of a batch before any step")
+            raise self.refused(f"gives {float(losses[where].detach()):g} for sample {where} of a batch before any step")
         return losses
 
     def refused(self, why: str) -> ConfigError:

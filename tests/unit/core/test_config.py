@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from esper.core.config import described, load, require_positive
+from esper.core.config import described, load, longest, require_positive
 from esper.core.errors import ConfigError
 
 
@@ -180,3 +181,17 @@ def test_what_is_no_number_above_zero_is_refused_by_its_name(slope: float) -> No
     require_positive(Given(), "floor", "slope")
     with pytest.raises(ConfigError, match=r"slope = .*: give a number above zero"):
         require_positive(Given(slope=slope), "floor", "slope")
+
+
+@pytest.mark.parametrize(("key", "value"), [("wait_s", 1e18), ("wait_s", 1e300), ("kept_hours", 1e300)])
+def test_a_time_that_no_clock_can_wait_is_refused(key: str, value: float) -> None:
+    @dataclass(frozen=True)
+    class Given:
+        wait_s: float = 3600.0
+        kept_hours: float = 720.0
+        rate: float = 1e300
+
+    require_positive(Given(), "wait_s", "kept_hours", "rate")
+    with pytest.raises(ConfigError, match=rf"{key} = .*: give at most \d+, which is ten years"):
+        require_positive(Given(**{key: value}), "wait_s", "kept_hours", "rate")
+    assert longest("wait_s") < threading.TIMEOUT_MAX

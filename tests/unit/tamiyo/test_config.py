@@ -16,7 +16,7 @@ def test_each_kind_of_task_has_thresholds_of_its_own() -> None:
     assert len({config.thresholds(task) for task in tasks}) == len(tasks)
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_setting_that_makes_no_sense_is_refused_by_name(value: float) -> None:
     with pytest.raises(ConfigError, match="slope"):
         Thresholds(slope=value)

@@ -25,6 +25,7 @@ def test_every_setting_has_help_and_a_group() -> None:
         *(("decay_fraction", 1.5), ("window_fraction", 0.0), ("hidden", (4, 0)), ("seed", -1), ("lag", 0)),
         *(("grow", "sometimes"), ("judge", "me"), ("amp", "fp8"), ("optimizer", "adamm"), ("control", "async")),
         *(("span_width", text) for text in ("8", "+0", "+9999", "+1.5", "x1", "x17", "x-2", "2x", "")),
+        *((key, 1e300) for key in ("deadline_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")),
         *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
     ],
 )
@@ -40,6 +41,10 @@ def test_a_senseless_value_is_refused_by_name(name: str, value: object) -> None:
         {"pcgrad": True},
         {"accumulate": 65, "batch_size": 64},
         {"amp": "fp16", "device": "cpu"},
+        *(
+            {key: "rollback", "snapshot_every_steps": 0, "checkpoint_every_epochs": 0}
+            for key in ("on_nonfinite", "on_divergence", "on_critical_gate")
+        ),
         {"tls_ca": Path("ca.pem"), "tls_key": Path("own.key")},
         {"tls_cert": Path("own.pem"), "tls_key": Path("own.key")},
     ],
@@ -47,6 +52,11 @@ def test_a_senseless_value_is_refused_by_name(name: str, value: object) -> None:
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         TrainConfig(**settings)
+
+
+def test_a_rollback_needs_only_one_tier_to_go_back_to() -> None:
+    for tier in ("snapshot_every_steps", "checkpoint_every_epochs"):
+        assert getattr(TrainConfig(on_nonfinite="rollback", **{tier: 0}), tier) == 0
 
 
 def test_synchronous_control_has_no_lag() -> None:

@@ -138,6 +138,7 @@ def test_the_mode_is_never_better_than_the_facts_and_never_flaps(history: list[t
         clock.advance(seconds)
 
 
-def test_negative_times_are_refused() -> None:
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e300])
+def test_times_that_make_no_sense_are_refused(seconds: float) -> None:
     with pytest.raises(ConfigError, match="dwell_s"):
-        ModeConfig(dwell_s=-1.0)
+        ModeConfig(dwell_s=seconds)

@@ -16,7 +16,7 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
 from esper.tolaria.plane.opening import life_settings
-from esper.tolaria.task.own import CLIP_IN_FIRST_LOSSES
+from esper.tolaria.task.own import CLIP_IN_FIRST_LOSSES, OwnLoss
 from esper.tolaria.task.prepare import built_again, prepare
 from esper.tolaria.task.task import evaluated
 from tests.unit.tolaria.loss_sources import focal, likelihood, macro_recall, several
@@ -121,6 +121,16 @@ def test_a_loss_that_cannot_be_used_is_refused_in_one_line(loss: str, says: str)
         prepare(replace(CONFIG, loss=f"{HERE}:{loss}"))
     assert caught.value.key == "loss"
     assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_nan_says_only_that() -> None:
+    outputs = torch.zeros(4, 3, requires_grad=True)
+    torch.set_warn_always(True)
+    try:
+        with pytest.raises(ConfigError, match="gives nan for sample 0"):
+            OwnLoss("own:broken", lambda outputs, targets: outputs.sum(1) * float("nan")).tried(outputs, torch.zeros(4))
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_several_losses_add_up_are_told_by_name_and_judged_by_their_sum() -> None:

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from esper.cli.main import main
+
+
+@pytest.mark.parametrize("verb", [["list"], ["acknowledge"], ["raise", "--level", "L1", "--why", "a drill"]])
+def test_a_directory_that_is_no_runs_is_named_before_any_key_is_asked_for(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("ESPER_LEYLINE_SECRET", "ESPER_KEYRING"):
+        monkeypatch.delenv(variable, raising=False)
+    mistyped = tmp_path / "rnus"
+    assert main(["emergency", *verb, str(mistyped)]) == 78
+    assert capsys.readouterr().err == f"esper: RUN_DIR = '{mistyped}': is no run's directory\n"
+    assert main(["emergency", *verb, str(tmp_path)]) == 78
+    assert "has no Weatherlight of its own: give --weatherlight" in capsys.readouterr().err
