@@ -7,7 +7,6 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
 from esper.core.keys import Keyring
 from esper.core.plain import plain
+from esper.core.read_only import looked_at
 from esper.core.signing import MAX_AHEAD_NS, Verifier, expires_ns, open_payload
 from esper.kasmina.control.command_rows import GIVEN_UP, payload_digest
 from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunSpec, RegistryReset, SignedCommand
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 def read_rows(ledger: Path) -> tuple[list[Row], int]:
     """Every row, and the highest number that was ever given to one. The database isn't changed."""
     try:
-        with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with looked_at(ledger) as connection:
             found = [_row(*columns) for columns in connection.execute(_ROWS)]
             last = connection.execute(_LAST_SEQ).fetchone()
     except sqlite3.Error as error:

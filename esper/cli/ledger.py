@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError, StorageError
 from esper.core.ledger import NonceLedger
+from esper.core.read_only import looked_at
 from esper.core.store import SqliteStore
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def _opened(database: Path) -> Iterator[tuple[SqliteStore, NonceLedger]]:
 def _require_ledger(database: Path) -> None:
     """Look before opening: another program's database must not become one of ours."""
     try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with looked_at(database) as connection:
             connection.execute("SELECT value FROM nonce_marks")
     except sqlite3.Error as error:
         raise StorageError(f"{database} holds no nonce ledger: {error}") from error

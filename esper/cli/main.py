@@ -1,6 +1,7 @@
 """`esper`: look at runs, sign commands, keep keys, inspect logs, check an installation.
 
-Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 78 a setting can't be used.
+Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 77 this user may not
+read or write a file, 78 a setting can't be used.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from esper import __version__
 from esper.cli import audit, bus, doctor, emergency, export, keys, ledger, sign, status, wal
 from esper.cli.usage import Parser, UsageError
 from esper.core import streams
-from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
+from esper.core.errors import (
+    AsyncTimeoutError,
+    BackPressure,
+    ConfigError,
+    EsperError,
+    ForbiddenStorage,
+    ServiceUnavailable,
+)
+from esper.core.files import FORBIDDEN, forbidden
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
@@ -28,6 +37,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (ServiceUnavailable, os.EX_TEMPFAIL),
     (AsyncTimeoutError, os.EX_TEMPFAIL),
     (BackPressure, os.EX_TEMPFAIL),
+    (ForbiddenStorage, os.EX_NOPERM),
     (EsperError, 1),
 )
 
@@ -48,21 +58,24 @@ def _exit_code(argv: Sequence[str] | None) -> int:
         arguments = parser().parse_strictly([word for word in given if word != FLAG])
         code: int = arguments.run(arguments)
     except (UsageError, EsperError) as error:
-        streams.say(plain(f"esper: {error}"), sys.stderr)
-        return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+        return _fail(error)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
         return 1  # the reader of our output went away, e.g. `| head`
     except OSError as error:
-        streams.say(plain(f"esper: {error}"), sys.stderr)
-        return 1
+        return _fail(forbidden(error, "a file") if error.errno in FORBIDDEN else error)
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if FLAG in given:
             streams.say(traceback.format_exc(), sys.stderr)
         streams.say(f"esper: {unexpected(error)}", sys.stderr)
         return 1
     return code
+
+
+def _fail(error: Exception) -> int:
+    streams.say(plain(f"esper: {error}"), sys.stderr)
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
 
 
 def parser() -> Parser:

@@ -67,7 +67,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def require_positive(config: object, *keys: str) -> None:
-    """Raise ConfigError for the first of these settings that isn't a number above zero, and of times one to be waited."""
+    """Raise ConfigError for the first of these settings that isn't a number above zero, or a time beyond all use."""
     for key in keys:
         value = getattr(config, key)
         if not 0 < value < math.inf:

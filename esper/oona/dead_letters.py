@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from esper.core.errors import StorageError
+from esper.core.read_only import looked_at
 from esper.leyline import BusEnvelope
 
 _ROWS = "SELECT name, stored_ns, sequence, envelope FROM dead_letters ORDER BY stored_ns, sequence"
@@ -25,7 +25,7 @@ class DeadLetter:
 def read(path: Path) -> list[DeadLetter]:
     """Every dead letter that is still kept, oldest first. The file isn't changed."""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with looked_at(path) as connection:
             return [_letter(*row) for row in connection.execute(_ROWS)]
     except sqlite3.Error as error:
         raise StorageError(f"{path} can't be read as a bus: {error}") from error

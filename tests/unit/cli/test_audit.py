@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +16,7 @@ from esper.core.keys import Key, Keyring, KeySet, derive_key, new_secret, write_
 from esper.core.signing import Signer, signature_of
 from esper.kasmina.control import command_rows, database
 from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
+from tests.permissions import as_its_user
 from tests.unit.kasmina.control.making import spec
 
 RUN = "run-1"
@@ -120,6 +124,31 @@ def test_an_order_is_told_with_the_step_at_which_it_acted(ledger: Ledger, capsys
 def test_the_database_itself_can_be_named(ledger: Ledger) -> None:
     argv = ["audit", "verify", str(ledger.path), "--key", str(ledger.run_dir / "secret")]
     assert main(argv) == 0
+
+
+def told_as_its_user(ledger: Ledger) -> tuple[int, str, str]:
+    command = [*as_its_user(), sys.executable, "-m", "esper.cli.main", "audit", "verify", str(ledger.run_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_ledger_is_verified_where_nothing_may_be_written(ledger: Ledger) -> None:
+    ledger.change(lambda connection: connection.execute("PRAGMA journal_mode = WAL"))  # as the service has it
+    ledger.path.parent.chmod(0o555)
+    try:
+        code, told, _ = told_as_its_user(ledger)
+    finally:
+        ledger.path.parent.chmod(0o755)
+    assert code == 0
+    assert told.endswith("3 commands, 0 failed, 0 missing\n")
+
+
+def test_a_ledger_of_another_user_is_named_with_the_remedy(ledger: Ledger) -> None:
+    ledger.path.chmod(0o000)
+    code, told, refused = told_as_its_user(ledger)
+    assert (code, told) == (os.EX_NOPERM, "")
+    remedy = "give this user the right to read and write it"
+    assert refused == f"esper: {ledger.path} can't be used: Permission denied; {remedy}\n"
 
 
 def test_a_changed_payload_is_found(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from esper.cli import main as cli
 from esper.cli.main import EXIT_CODES, main
-from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, EsperError, ServiceUnavailable
+from esper.core.errors import (
+    AsyncTimeoutError,
+    BackPressure,
+    ConfigError,
+    EsperError,
+    ForbiddenStorage,
+    ServiceUnavailable,
+)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
@@ -28,6 +35,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
         (ServiceUnavailable("esper", "service", "kasmina", "start it"), 75),
         (AsyncTimeoutError("call", 1.0), 75),
         (BackPressure("full", 1.0), 75),
+        (ForbiddenStorage("a file can't be used"), 77),
         (EsperError("anything else"), 1),
     ],
 )

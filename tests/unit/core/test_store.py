@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from esper.core import last_word
 from esper.core.errors import ConfigError, CorruptRecord, StorageError, UnwritableStorage
 from esper.core.store import SqliteStore
+from tests.permissions import as_its_user
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -333,15 +333,6 @@ def test_a_disk_that_fills_ends_the_owner_and_leaves_its_last_word(tmp_path: Pat
     assert ended.returncode == os.EX_IOERR
     assert "a.db" in last_word.heard(word)
     os.close(word)
-
-
-def as_its_user() -> list[str]:
-    """What has a command obey permissions, which root doesn't."""
-    if os.geteuid():
-        return []
-    if (setpriv := shutil.which("setpriv")) is None:
-        pytest.skip("root obeys no permissions, and setpriv (Debian: util-linux) is missing")
-    return [setpriv, "--bounding-set", "-dac_override,-dac_read_search", "--"]
 
 
 @pytest.mark.parametrize(
