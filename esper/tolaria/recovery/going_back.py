@@ -38,7 +38,7 @@ class GoingBack:
         progress.generation = generation
         progress.macs.undone += spent - progress.macs.total
         self._carry_over(left, setback)
-        message = f"{setback.why}; back to step {progress.step} {told}"
+        message = f"{setback.why}; back to step {progress.step} {told}{self._rate() if setback.is_slower else ''}"
         session.notice("tolaria.rollback", "ERROR", message)
         return snapshot
 
@@ -83,6 +83,9 @@ class GoingBack:
         executor, factor = self._session.run.executor, self._session.run.config.rollback_lr_factor
         for arm in filter(None, (executor.arm, executor.twin)):
             arm.scheduler.factor *= factor**times
+
+    def _rate(self) -> str:
+        return f", at {self._session.run.executor.arm.scheduler.factor:.3g} of the learning rate"
 
 
 def _bounds(setback: Setback) -> tuple[int | None, ...]:

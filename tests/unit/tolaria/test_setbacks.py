@@ -83,6 +83,8 @@ def test_a_poisoned_batch_is_tried_twice_and_then_passed_over(tmp_path: Path, ti
     first, second = course.told("tolaria.rollback")
     assert "step 14: the training loss is nan; back to step" in first
     assert all(f"from {tier} in " in message for message in (first, second))
+    assert first.endswith(" ms, at 0.5 of the learning rate")
+    assert second.endswith(" ms, at 0.25 of the learning rate")
     assert course.loader.given.count(BAD_STEP) == 2
     assert [opening.gives_up_course for opening in course.openings] == [False, True, True]
     assert summary["reproducible"]
