@@ -116,7 +116,7 @@ def test_a_run_goes_back_to_the_same_weights_whichever_tier_it_goes_back_by(
 
 @pytest.mark.parametrize("every", [None, 0, 8])
 def test_snapshots_change_nothing_of_a_run(every: int | None) -> None:
-    settings = replace(CONFIG, snapshot_every_steps=every)
+    settings = replace(CONFIG, snapshot_every_steps=every, on_nonfinite="stop" if every == 0 else "rollback")
     same = ("weights_digest", "val_loss", "training_macs", "reproducible")
     summary = Course(settings).train()
     assert {name: summary[name] for name in same} == {name: unbroken()[name] for name in same}
@@ -129,7 +129,7 @@ def unbroken() -> dict[str, Any]:
 def test_a_loss_that_stays_broken_ends_after_so_many_rollbacks_with_a_state_to_go_on_from(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=3)
     course = Course(replace(CONFIG, max_rollbacks=2), store, bad=set(range(BAD_STEP, 100)))
-    with pytest.raises(RollbackFailed, match=r"2 rollbacks were made already.*the state of step 12 is kept"):
+    with pytest.raises(RollbackFailed, match=r"2 of max_rollbacks = 2 were made already.*the state of step 12 is kept"):
         course.train()
     mended = Course(CONFIG, store)
     assert mended.train(resume=True)["finished"]
