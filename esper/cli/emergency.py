@@ -18,7 +18,7 @@ from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, ServiceUnavailable
 from esper.core.file_lock import try_hold
 from esper.core.signing import Signer
 from esper.leyline import (
@@ -125,7 +125,7 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
     if (arguments.run_dir is None) == (arguments.weatherlight is None):
         raise UsageError("name a RUN_DIR or --weatherlight ENDPOINT, one of them")
     from esper.rpc.auth import service_metadata  # grpc, which the other verbs start without
-    from esper.rpc.clients import Tls, WeatherlightClient, channel
+    from esper.rpc.clients import Tls, WeatherlightClient, channel, doubt_of
 
     if arguments.run_dir is not None:
         _require_own(arguments.run_dir)
@@ -134,9 +134,15 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
         is_own = arguments.key == FROM_ENVIRONMENT and secret is not None and secret.exists()
         keyring = keyring_of(str(secret) if is_own else arguments.key)
         endpoint = arguments.weatherlight or stack.enter_context(_of_run(arguments.run_dir))
-        link = stack.enter_context(channel(endpoint, None if arguments.ca is None else Tls(ca=arguments.ca)))
+        tls = None if arguments.ca is None else Tls(ca=arguments.ca)
+        link = stack.enter_context(channel(endpoint, tls))
         metadata = service_metadata(keyring, "operator")
-        yield Line(WeatherlightClient(link, metadata=metadata), Signer(keyring, SYSTEM_CLOCK))
+        try:
+            yield Line(WeatherlightClient(link, metadata=metadata), Signer(keyring, SYSTEM_CLOCK))
+        except ServiceUnavailable as error:
+            if (doubt := doubt_of(endpoint, tls)) is None:
+                raise
+            raise ConfigError("--weatherlight", endpoint, doubt) from error
 
 
 def _require_own(run_dir: Path) -> None:

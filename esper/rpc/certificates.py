@@ -49,6 +49,20 @@ def require_authorities(path: Path, setting: str) -> None:
         raise ConfigError(setting, str(path), f"expired at {max(ends, key=ssl.cert_time_to_seconds)}; make a new one")
 
 
+def doubt_without(endpoint: Endpoint) -> str | None:
+    """Why a peer can't be spoken to without TLS, asked of the peer itself; None if that isn't the reason."""
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE  # nothing is said to it
+    anyone.set_alpn_protocols(["h2"])
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), PROBE_S) as raw:
+            raw.settimeout(PROBE_S)
+            with anyone.wrap_socket(raw):
+                return f"the server at {endpoint} speaks TLS: give the authority of its certificate"
+    except OSError:  # ssl.SSLError is one: no TLS is spoken
+        return None
+
+
 def doubt_of(endpoint: Endpoint, ca: Path, cert: Path | None = None, key: Path | None = None) -> str | None:
     """Why a peer can't be spoken to with these files, asked of the peer itself; None if that isn't the reason."""
     context = ssl.create_default_context(cafile=str(ca))

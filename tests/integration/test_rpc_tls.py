@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from esper.cli.main import main as esper
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, ServiceUnavailable
-from esper.core.keys import Keyring
+from esper.core.keys import Keyring, new_secret
 from esper.leyline import FieldReport
 from esper.rpc.alarm import Alarm
-from esper.rpc.clients import BusClient, Tls, channel
+from esper.rpc.clients import BusClient, Tls, channel, doubt_of
 from esper.rpc.server import Server, ServerConfig, start
 from esper.rpc.telemetry import LogReporter
 from esper.tamiyo.parts import BusLine, Surroundings
@@ -156,7 +157,7 @@ async def test_a_trainer_connects_to_services_that_ask_for_a_certificate(
             return len(BusClient(link).publish(a_request(), timeout_s=5).sequences)
 
     assert await asyncio.to_thread(connected, own) == 1
-    with pytest.raises(ServiceUnavailable, match="no answer"):
+    with pytest.raises(ConfigError, match="speaks TLS: give the authority of its certificate"):
         await asyncio.to_thread(connected, None)
     with pytest.raises(ConfigError, match="the server asks for a client's certificate"):
         await asyncio.to_thread(connected, Tls(ca=own.ca))
@@ -219,11 +220,12 @@ def test_a_client_names_the_file_of_its_own_that_is_wrong(
         ("server", "stranger", r"is not from .*stranger\.pem"),
         ("foreign", "ca", r"is not from .*ca\.pem"),
         ("misnamed", "ca", "is for another name"),
+        ("server", None, "speaks TLS: give the authority of its certificate"),
         ("server", "ca", None),
     ],
 )
 async def test_a_trainer_says_what_is_wrong_with_a_servers_certificate(
-    certificates: Path, tmp_path: Path, served: str, trusted: str, cause: str | None
+    certificates: Path, tmp_path: Path, served: str, trusted: str | None, cause: str | None
 ) -> None:
     config = ServerConfig(
         listen="127.0.0.1:0", tls_cert=certificates / f"{served}.pem", tls_key=certificates / f"{served}.key"
@@ -232,7 +234,7 @@ async def test_a_trainer_says_what_is_wrong_with_a_servers_certificate(
 
     def connect() -> None:
         places = dict.fromkeys(START_ORDER, str(server.endpoint))
-        tls = Tls(ca=certificates / f"{trusted}.pem")
+        tls = None if trusted is None else Tls(ca=certificates / f"{trusted}.pem")
         with Services(ServicesConfig(**places, state_dir=tmp_path, connect_timeout_s=0.5, tls=tls), None, print):
             pass
 
@@ -246,7 +248,31 @@ async def test_a_trainer_says_what_is_wrong_with_a_servers_certificate(
 
 async def test_a_server_without_tls_is_told_from_one_with_another_certificate(certificates: Path) -> None:
     server = await start(ServerConfig(listen="127.0.0.1:0"), [ScriptedBus()])
-    doubt = await asyncio.to_thread(Tls(ca=certificates / "ca.pem").doubt_of, server.endpoint)
+    doubt = await asyncio.to_thread(doubt_of, server.endpoint, Tls(ca=certificates / "ca.pem"))
     assert doubt is not None
     assert "without TLS" in doubt
+    await server.drain(0.1)
+
+
+@pytest.mark.parametrize(
+    ("ca", "cause"), [(None, "speaks TLS: give the authority of its certificate"), ("stranger.pem", "is not from")]
+)
+async def test_an_operator_is_told_what_is_wrong_with_a_certificate(
+    certificates: Path,
+    ca: str | None,
+    cause: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", new_secret())
+    config = ServerConfig(
+        listen="127.0.0.1:0", tls_cert=certificates / "server.pem", tls_key=certificates / "server.key"
+    )
+    server = await start(config, [ScriptedBus()])
+    authority = [] if ca is None else ["--ca", str(certificates / ca)]
+    command = ["emergency", "list", "--weatherlight", str(server.endpoint), *authority]
+    assert await asyncio.to_thread(esper, command) == 78
+    refused = capsys.readouterr().err
+    assert cause in refused
+    assert refused.count("\n") == 1
     await server.drain(0.1)

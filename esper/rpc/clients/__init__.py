@@ -4,7 +4,7 @@ Here: synchronous, for a trainer's threads. `clients.aio` holds the asyncio twin
 """
 
 from esper.rpc.clients._callers import Responses
-from esper.rpc.clients.channel import Channel, Tls, channel
+from esper.rpc.clients.channel import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import wait_serving, watch
 from esper.rpc.clients.sync import BusClient, KasminaClient, TamiyoClient, WeatherlightClient
 
@@ -17,6 +17,7 @@ __all__ = [
     "Tls",
     "WeatherlightClient",
     "channel",
+    "doubt_of",
     "wait_serving",
     "watch",
 ]

@@ -55,10 +55,15 @@ class Tls:
             require_pair(self.cert, self.key, "tls cert", "tls key")
         return grpc.ssl_channel_credentials(authorities, *own)
 
-    def doubt_of(self, endpoint: str | Endpoint) -> str | None:
-        """Why a server can't be spoken to with these files; None if the reason is another."""
-        place = Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
-        return None if place.path is not None else certificates.doubt_of(place, self.ca, self.cert, self.key)
+
+def doubt_of(endpoint: str | Endpoint, tls: Tls | None) -> str | None:
+    """Why a server can't be spoken to with these files, or without any; None if the reason is another."""
+    place = Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
+    if place.path is not None:
+        return None
+    if tls is None:
+        return certificates.doubt_without(place)
+    return certificates.doubt_of(place, tls.ca, tls.cert, tls.key)
 
 
 class Channel:

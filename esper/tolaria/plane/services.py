@@ -28,7 +28,7 @@ from esper.core.errors import (
     UnwritableStorage,
 )
 from esper.core.keys import check_strength, new_secret
-from esper.rpc.clients import Channel, Tls, channel
+from esper.rpc.clients import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import wait_serving
 from esper.tolaria.plane.runtime_dir import RuntimeDir
 
@@ -237,8 +237,7 @@ class Services:
 
     def _require_trust(self, name: str) -> None:
         """Raises ConfigError if certificates are why a service doesn't answer."""
-        tls = self.tls(name)
-        if tls is not None and (doubt := tls.doubt_of(self.endpoints[name])) is not None:
+        if (doubt := doubt_of(self.endpoints[name], self.tls(name))) is not None:
             raise ConfigError(f"services.{name}", self.endpoints[name], doubt)
 
     def death(self) -> EsperError | None:
