@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import NonFiniteLoss
+from esper.core.errors import NonFiniteLoss, RollbackFailed
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.arm_steps import ArmSteps
@@ -20,6 +20,7 @@ from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
+from esper.tolaria.ranks.alike import buffers_alike, start_alike
 from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
 from esper.tolaria.record.progress import EpochMeter, Progress
 from esper.tolaria.record.signals import Signals
@@ -28,9 +29,10 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
 from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
+from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import evaluated
+from esper.tolaria.task.task import Evaluation, evaluated
 
 HALTED = "halted"
 
@@ -104,7 +106,7 @@ class Trainer:
         """Open the run; from here on `close` must follow."""
         if self._run.compiled_runs:
             self._run.executor.compile_blocks(self._run.compiled_runs)
-        self._generation = self._begin(self._saves.newest() if resume else None)
+        self._generation = self._begin(self._newest() if resume else None)
         self._run.executor.peaks.begin()
 
     @property
@@ -154,6 +156,10 @@ class Trainer:
         self.summary = summary
         return summary
 
+    def _newest(self) -> Snapshot:
+        """Where the run goes on, for all ranks: the first one alone reads checkpoints."""
+        return shared_snapshot(self._session.ranks, self._saves.newest)
+
     def _begin(self, snapshot: Snapshot | None) -> Generation:
         """Open the run from its start, or from where a snapshot left it."""
         run, progress = self._run, self._session.progress
@@ -164,8 +170,10 @@ class Trainer:
             self._saves.restore(snapshot)
             if self._config.grow != "never" and not snapshot.has_services:
                 self._open_control = lambda opening: NullControl()
-        elif self._store is not None:
-            self._store.clear()
+        else:
+            start_alike(self._session.ranks, run.executor.arm)
+            if self._store is not None:
+                self._store.clear()
         generation = open_generation(
             self._session, self._open_control, self._store, snapshot, gives_up_course=self._saves.is_extending
         )
@@ -218,7 +226,7 @@ class Trainer:
             session.notice("tolaria.ended_early", "INFO", f"ended after step {session.progress.step}: {why}")
         self._generation.boundaries.drain()
         if session.progress.step < self._run.total_steps:  # its last epoch was told
-            self._validation = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge).figures
+            self._validation = self._evaluated().figures
         else:
             self._end_epoch()
 
@@ -265,7 +273,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         session, meter = self._session, self._session.progress.meter
-        told = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        told = self._evaluated()
         self._validation = told.figures
         average = evaluated_average(self._run, self._run.splits.judge)
         now_ns = session.clock.monotonic_ns()
@@ -286,8 +294,16 @@ class Trainer:
         session.progress.meter = EpochMeter()
         self._epoch_started_ns = now_ns
 
+    def _evaluated(self) -> Evaluation:
+        """On the judging data; every rank goes by the first one's figures."""
+        buffers_alike(self._session.ranks, self._run.executor)
+        found = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        return shared_evaluation(self._session.ranks, found)
+
     def _go_back(self, why: str, to_step: int | None = None, *, slower: bool = False) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
+        if self._session.ranks.count > 1:
+            raise RollbackFailed(f"{why}; many ranks can't go back within a run: the newest checkpoint stands")
         restored = self._going_back.find(why, to_step)
         self._generation.control.close()
         snapshot = self._going_back.apply(restored, why, slower=slower)

@@ -314,10 +314,10 @@ class SeedExecutor:
         state = self._state
         state.steps_done = step + 1
         if state.twin is not None and state.bursts is None:
-            state.twin.set_step(step, run_seed=state.config.run_seed)
+            state.twin.set_step(step, run_seed=state.config.step_seed)
         if not state.arm.grafts:
             return
-        state.arm.set_step(step, run_seed=state.config.run_seed)
+        state.arm.set_step(step, run_seed=state.config.step_seed)
         is_measuring = step % state.config.measure_every_steps == 0
         for graft in state.arm.grafts:
             graft.is_measuring = is_measuring
@@ -332,7 +332,7 @@ class SeedExecutor:
 
     def before_twin_step(self, twin: TrainingArm, step: int) -> None:
         """As `before_step`, for a twin that makes the step by itself."""
-        twin.set_step(step, run_seed=self._state.config.run_seed)
+        twin.set_step(step, run_seed=self._state.config.step_seed)
 
     def give_up(self, step: int, why: str) -> bool:
         """Memory has run out in step `step`: the twin takes the grown arm's place, as if there had been no graft.

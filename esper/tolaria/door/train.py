@@ -19,8 +19,10 @@ from esper.tolaria.door.callbacks import observers_of
 from esper.tolaria.door.data import feed_of, splits_in
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.wording import in_words_of_scripts
+from esper.tolaria.following import follow
+from esper.tolaria.ranks.joining import joined
 from esper.tolaria.record.observer import Observer
-from esper.tolaria.record.page.report import write_report
+from esper.tolaria.record.page.report import report_path, write_report
 from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
@@ -60,27 +62,35 @@ def train(
     `data` is (inputs, targets), a Dataset, a DataLoader, an iterable, or these as train, judge and test; `loss` gives a
     number for each sample of (outputs, targets); `optimizer` and `scheduler` are of torch, or make one of parameters
     and of the optimiser. What isn't given is as `config` says. The first Ctrl-C ends the run behind a checkpoint, from
-    which the same call with `resume=True` goes on. Raises the error tree (esper.core.errors).
+    which the same call with `resume=True` goes on. Under torchrun all processes make the call; the first one writes the
+    files and tells the callbacks. Raises the error tree (esper.core.errors).
     """
     data = str(data) if isinstance(data, Path) else data
     settings = named(config_from(config), model=model, data=data)
     given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)
     how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
-    check_free(settings.run_dir, how)
     observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
     interruption, runs = Interruption(), list[Prepared]()
-    with occupied(settings.run_dir):
-        end_tracing = setup_tracing("esper.train", settings.otlp_endpoint)
-        try:
-            summary = grow(settings, how, observers, interruption, given, runs.append)
-            report = write_report(settings.run_dir)
-        finally:
-            end_tracing()
+    with joined(settings) as ranks:
+        if not ranks.is_first:
+            summary = follow(ranks, interruption, given, runs.append)
+        else:
+            check_free(settings.run_dir, how)
+            with occupied(settings.run_dir):
+                end_tracing = setup_tracing("esper.train", settings.otlp_endpoint)
+                try:
+                    summary = grow(settings, how, observers, interruption, given, runs.append, ranks)
+                    write_report(settings.run_dir)
+                finally:
+                    end_tracing()
     interruption.pass_on()
     if not runs:
         raise ConfigError("resume", str(settings.run_dir), "was finished but for its summary, which is written now")
     return Result(
-        model=plain(runs[0].executor.arm, takes_any=True), summary=summary, report=report, run_dir=settings.run_dir
+        model=plain(runs[0].executor.arm, takes_any=True),
+        summary=summary,
+        report=report_path(settings.run_dir),
+        run_dir=settings.run_dir,
     )
 
 

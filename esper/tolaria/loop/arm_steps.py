@@ -30,7 +30,7 @@ class ArmSteps:
         self._executor = run.executor
         self._loader = run.loader
         self._norm_every = run.config.evaluate_every_steps
-        self._stepper = Stepper(run.task, run.config, run.device, session.clock)
+        self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks)
         self._topology = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
@@ -87,7 +87,7 @@ class ArmSteps:
                     after_backward=executor.after_backward if arm.grafts else None,
                 )
         except Exception as error:
-            if twin is None or not is_out_of_memory(error):
+            if twin is None or not self._may_give_way(error):
                 raise
             # Only its words: the error holds the frames, and these the activations.
             return None, rate, first_line(error)
@@ -100,12 +100,16 @@ class ArmSteps:
         try:
             result = self._stepper.run(twin, batch, step, self._twin_groups)
         except Exception as error:
-            if not is_out_of_memory(error) or not self._remade.restore():
+            if not self._may_give_way(error) or not self._remade.restore():
                 raise
             return first_line(error)
         self._remade.end()
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         return ""
+
+    def _may_give_way(self, error: Exception) -> bool:
+        """Of many ranks one alone can't: the others have made their part of the step."""
+        return self._session.ranks.count == 1 and is_out_of_memory(error)
 
     def _make_late(self, twin: TrainingArm, step: int) -> None:
         """A step that a twin which waits has missed: the same batch, the same draws."""

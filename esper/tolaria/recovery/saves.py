@@ -72,6 +72,9 @@ class Saves:
                 message = "the services' states could not be had; it is tried again at every boundary"
                 session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False
+        self._compare_weights()
+        if not session.ranks.is_first:
+            return True
         snapshot = self._snapshot(pipeline, in_flight, states)
         self._tell_losses(snapshot.losses)
         content = self._encoded(snapshot)
@@ -84,6 +87,12 @@ class Saves:
             CheckpointWritten(path=path, step=session.progress.step, size_bytes=len(content), duration_ms=duration_ms)
         )
         return True
+
+    def _compare_weights(self) -> None:
+        """A checkpoint is of all ranks: one whose weights went astray unseen must not be taken for them."""
+        ranks = self._session.ranks
+        if ranks.count > 1:
+            ranks.agree("set of weights", self._session.run.executor.arm.digest())
 
     def write_final(self, pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
         """Keep the finished run, with the summary that is about to be written."""
@@ -154,6 +163,8 @@ class Saves:
         self._session.packets.load_state_dict(snapshot.violations)
         self._steps.regroup()
         self._restore_position(snapshot)
+        if snapshot.ranks != (count := self._session.ranks.count):
+            self._session.progress.history.doubt(f"{snapshot.ranks} ranks trained it to here, and {count} go on")
         if snapshot.losses:
             step = self._session.progress.step
             self._session.progress.history.doubt(
@@ -196,6 +207,7 @@ class Saves:
             states=states,
             is_final=states is None,
             data_digest=self._data_digest,
+            ranks=session.ranks.count,
             losses=[*session.run.outside, *session.run.executor.arm.unkept()],
             network=None if session.run.interface is None else session.run.interface.to_state(),
             loader=_position(session.run.loader, session.progress.step),
