@@ -366,6 +366,10 @@ class SeedExecutor:
         else:
             self._note(directive, step, {}, self._state.given_up[directive.seed_id])
 
+    def catch_up(self) -> None:
+        """Have a twin that waits make every step, as whoever saves it does."""
+        self._state.catch_up()
+
     def let_twin_wait(self, step: int, why: str) -> None:
         """From now on the twin, which has made `step` steps, makes its steps in bursts. Raises if it can't wait."""
         let_wait(self._state, step, why)

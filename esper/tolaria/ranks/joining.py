@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from esper.tolaria.ranks.place import Place, place
 from esper.tolaria.ranks.pulse import Pulse
 
 CUDA_BACKEND = "cpu:gloo,cuda:nccl"
+_RUNS = count()  # of this process: each has keys of its own, and all ranks make the same runs
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def _join(config: TrainConfig, here: Place) -> tuple[ManyRanks, Pulse]:
     backend = CUDA_BACKEND if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, _, _ = next(rendezvous("env://", timeout=limit))
-        own = PrefixStore("esper", store)
+        own = PrefixStore(f"esper-{next(_RUNS)}", store)
         if dist.is_initialized():  # by a script, for itself
             group = dist.new_group(backend=backend, timeout=limit)
         else:

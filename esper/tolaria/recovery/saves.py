@@ -72,7 +72,8 @@ class Saves:
                 message = "the services' states could not be had; it is tried again at every boundary"
                 session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False
-        self._compare_weights()
+        if session.ranks.count > 1:
+            self._agree_with_ranks()
         if not session.ranks.is_first:
             return True
         snapshot = self._snapshot(pipeline, in_flight, states)
@@ -88,11 +89,11 @@ class Saves:
         )
         return True
 
-    def _compare_weights(self) -> None:
+    def _agree_with_ranks(self) -> None:
         """A checkpoint is of all ranks: one whose weights went astray unseen must not be taken for them."""
-        ranks = self._session.ranks
-        if ranks.count > 1:
-            ranks.agree("set of weights", self._session.run.executor.arm.digest())
+        executor = self._session.run.executor
+        executor.catch_up()  # which saving does, and no rank alone can
+        self._session.ranks.agree("set of weights", executor.arm.digest())
 
     def write_final(self, pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
         """Keep the finished run, with the summary that is about to be written."""
