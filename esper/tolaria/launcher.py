@@ -158,7 +158,7 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
         return
     for flag in ("compare", "demo_faults", "dry_run"):
         if getattr(options, flag):
-            check_alone(f"--{flag.replace('_', '-')}", here.count)
+            check_alone("command line", f"--{flag.replace('_', '-')}", here.count)
     how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
     if here.rank == 0:
         how = restarted(how, loaded.value.run_dir, here.restarts)

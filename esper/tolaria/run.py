@@ -32,6 +32,7 @@ from esper.tolaria.plane.shared_control import telling, told_artifact, told_mode
 from esper.tolaria.plane.stack_growth import check_stacks
 from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.place import is_launched
 from esper.tolaria.ranks.support import check_settings
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
@@ -168,7 +169,7 @@ def opened(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try_run(run, options, tried)
     claim(config.run_dir, options)
-    if run.ranks.count > 1:
+    if is_launched():
         mark_launch(config.run_dir)
     if not options.resume:
         keep_start(run)

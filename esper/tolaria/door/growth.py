@@ -43,6 +43,8 @@ from esper.tolaria.door.own_steps import Loop, OwnSteps
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.train import Result
 from esper.tolaria.door.wording import in_words_of_scripts
+from esper.tolaria.ranks.place import place
+from esper.tolaria.ranks.support import check_alone, check_bare
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
@@ -94,6 +96,8 @@ class Growth:
             raise ConfigError("model", type(model).__name__, "expected a torch.nn.Module")
         if not isinstance(optimizer, Optimizer):
             raise ConfigError("optimizer", type(optimizer).__name__, "expected a torch.optim.Optimizer")
+        check_alone("growth", "esper.Growth", place().count)
+        check_bare(model)
         self.model = model
         self._optimizer = optimizer_of(optimizer, model)
         self._scheduler = _scheduler(scheduler, optimizer)

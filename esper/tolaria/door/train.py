@@ -21,9 +21,11 @@ from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.following import follow
 from esper.tolaria.ranks.joining import joined
+from esper.tolaria.ranks.place import place
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import report_path, write_report
 from esper.tolaria.record.shielded import Shielded
+from esper.tolaria.recovery.continuing import restarted
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.entry_point import load
@@ -75,6 +77,7 @@ def train(
         if not ranks.is_first:
             summary = follow(ranks, interruption, given, runs.append)
         else:
+            how = restarted(how, settings.run_dir, place().restarts)
             check_free(settings.run_dir, how)
             with occupied(settings.run_dir):
                 end_tracing = setup_tracing("esper.train", settings.otlp_endpoint)

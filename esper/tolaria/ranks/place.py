@@ -20,6 +20,11 @@ class Place:
     """How often torchrun has started the processes anew."""
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process, and may do so anew."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def place() -> Place:
     """This process's place; alone where torchrun did not start it."""
     count = _number("WORLD_SIZE", 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.ranks.group import Ranks
 
+WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 MANY = "with many ranks"
 
 
@@ -44,7 +47,15 @@ def check_run(config: TrainConfig, ranks: Ranks, *, is_replayable: bool, is_reen
         raise ConfigError("model", config.model, what)
 
 
-def check_alone(what: str, count: int) -> None:
+def check_alone(key: str, what: str, count: int) -> None:
     """Raises ConfigError for what one process alone can do."""
     if count > 1:
-        raise ConfigError("command line", what, f"isn't supported {MANY}: start it without torchrun")
+        raise ConfigError(key, what, f"isn't supported {MANY}: start it without torchrun")
+
+
+def check_bare(model: nn.Module) -> None:
+    """Raises ConfigError for a network that somebody has wrapped already: growth changes what is inside."""
+    names = {base.__name__ for base in type(model).__mro__}  # FSDP's module takes a second to import
+    if names & WRAPPERS:
+        remedy = "is wrapped for many ranks already: give the network itself, a run under torchrun wraps it"
+        raise ConfigError("model", type(model).__name__, remedy)

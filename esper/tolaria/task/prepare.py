@@ -19,7 +19,7 @@ from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
 from esper.tolaria.config import ADAPTER, BY_LOSSES, TrainConfig
 from esper.tolaria.ranks.group import ALONE, Ranks
-from esper.tolaria.ranks.support import check_run
+from esper.tolaria.ranks.support import check_bare, check_run
 from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.device import open_device
@@ -111,6 +111,8 @@ def prepare(
     """
     if (start is None) != (config.init_from is None):
         raise ConfigError("init_from", config.init_from, "its weights weren't read; this run can't start from any")
+    if given.model is not None:
+        check_bare(given.model)
     device = open_device(_device_of(config, ranks), is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     posed = pose(config, given, device, start)

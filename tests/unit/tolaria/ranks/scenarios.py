@@ -28,8 +28,17 @@ from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.given import Given
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
-from tests.unit.tolaria.scripted_control import ScriptedControl, cull, fetch_artifact, germination, judgement, keep
+from tests.unit.tolaria.scripted_control import (
+    ScriptedControl,
+    cull,
+    directive,
+    fetch_artifact,
+    germination,
+    judgement,
+    keep,
+)
 
+HERE = "tests.unit.tolaria.ranks.scenarios"
 SLOT = "span_linear:fc1-fc2"
 # The last batch of an epoch is short: 345 samples in batches of 64.
 CONFIG = TrainConfig(
@@ -41,13 +50,17 @@ CONFIG = TrainConfig(
     checkpoint_every_epochs=1,
     warmup_steps=2,
     deadline_s=5.0,
-    rank_timeout_s=20.0,
+    rank_timeout_s=60.0,
 )
 GROWN = [*germination("s1", SLOT), judgement("s1", 16)]
 SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
     "kept": {4: GROWN, 16: keep("s1")},
     "culled": {4: GROWN, 16: cull("s1")},
-    "open": {4: GROWN},
+    "incubated": {
+        4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
+        12: [GROWN[2]],
+        20: keep("s1"),
+    },
 }
 
 
@@ -157,6 +170,14 @@ def own_weights(ranks: Ranks, folder: Path) -> Any:
     return train(CONFIG, SCRIPTS["kept"], ranks=ranks, model=drawn)
 
 
+def two_losses(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Each sample's cross-entropy, and the size of its scores."""
+    return {
+        "error": nn.functional.cross_entropy(outputs, targets, reduction="none"),
+        "size": 0.1 * outputs.square().mean(1),
+    }
+
+
 def mismatched(ranks: Ranks, folder: Path) -> Any:
     """The last rank's graft fails, as for lack of memory there alone."""
 
@@ -184,6 +205,8 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "bursts": grown("kept", twin="bursts"),
     "accumulated": grown("kept", accumulate=3, clip_norm=0.5),
     "surgery": grown("kept", accumulate=3, pcgrad=True),
+    "losses": grown("kept", pcgrad=True, surgery="losses", loss=f"{HERE}:two_losses"),
+    "incubated": grown("incubated"),
     "resumed": resumed,
     "leave_off": leave_off,
     "go_on": go_on,
