@@ -6,6 +6,7 @@ Networks and data are in float64, so that what differs between numbers of ranks 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from tests.unit.tolaria.scripted_control import (
 )
 
 HERE = "tests.unit.tolaria.ranks.scenarios"
+LATE_S = 12.0
 SLOT = "span_linear:fc1-fc2"
 # The last batch of an epoch is short: 345 samples in batches of 64.
 CONFIG = TrainConfig(
@@ -192,6 +194,22 @@ def _refuse(graft: Any) -> None:
     raise RuntimeError("no room")
 
 
+def late(ranks: Ranks, folder: Path) -> Any:
+    """The last rank is there, and makes no step for longer than the others wait."""
+
+    def sleep_once(run: Prepared) -> None:
+        draw = run.loader.batch
+
+        def batch(step: int) -> Any:
+            if step == 5 and ranks.rank == ranks.count - 1:
+                time.sleep(LATE_S)
+            return draw(step)
+
+        run.loader.batch = batch  # type: ignore[method-assign]
+
+    return train(CONFIG, SCRIPTS["kept"], ranks=ranks, before=sleep_once)
+
+
 def other_data(ranks: Ranks, folder: Path) -> Any:
     from esper.tolaria.recovery.shared import agree_on_data
 
@@ -213,6 +231,7 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "own_weights": own_weights,
     "mismatched": mismatched,
     "other_data": other_data,
+    "late": late,
 }
 
 
@@ -228,7 +247,7 @@ def main(names: Sequence[str], folder: Path) -> None:
         there = folder / name
         there.mkdir(exist_ok=True)
         try:
-            with joined(CONFIG) as ranks:
+            with joined(replace(CONFIG, rank_timeout_s=6.0) if name == "late" else CONFIG) as ranks:
                 results[name] = SCENARIOS[name](ranks, there)
         except EsperError as error:
             results[name] = f"{type(error).__name__}: {error}"

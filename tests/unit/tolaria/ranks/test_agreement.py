@@ -95,3 +95,10 @@ def test_four_ranks_grow_as_one_does_and_two_go_on_with_them(tmp_path: Path) -> 
     assert_as_one("kept", [each["kept"] for each in found], one("kept"))
     shutil.copytree(folder(4, ("kept", "leave_off")) / "leave_off", tmp_path / "go_on", dirs_exist_ok=True)
     assert_as_one("go_on", [each["go_on"] for each in ran("go_on", 2, tmp_path)], one("kept"))
+
+
+@pytest.mark.slow
+def test_one_that_does_not_come_in_time_is_named(tmp_path: Path) -> None:
+    found = ran("late", 2, tmp_path)
+    assert found[0]["late"].startswith("RankLost: rank 1 did not keep up: the others waited for as long as they may")
+    assert found[1]["late"].startswith("RankLost: ")
