@@ -59,7 +59,8 @@ def _join(config: TrainConfig, here: Place) -> tuple[ManyRanks, Pulse]:
     backend = CUDA_BACKEND if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         store, _, _ = next(rendezvous("env://", timeout=limit))
-        own = PrefixStore(f"esper-{next(_RUNS)}", store)
+        # Torchrun's store outlives the processes that it starts anew.
+        own = PrefixStore(f"esper-{here.restarts}-{next(_RUNS)}", store)
         if dist.is_initialized():  # by a script, for itself
             group = dist.new_group(backend=backend, timeout=limit)
         else:
