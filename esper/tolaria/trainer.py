@@ -16,6 +16,7 @@ from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
+from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
@@ -80,6 +81,7 @@ class Trainer:
             plane=plane,
         )
         self.steps = steps(self._session)
+        self._room = Room(self._session, self.steps.regroup)
         self._saves = Saves(self._session, self.steps, store)
         self._going_back = GoingBack(self._session, self._saves)
         self._compile_watch = CompileWatch(self._session)
@@ -275,7 +277,7 @@ class Trainer:
         session, meter = self._session, self._session.progress.meter
         told = self._evaluated()
         self._validation = told.figures
-        average = evaluated_average(self._run, self._run.splits.judge)
+        average = self._room.measured(lambda: evaluated_average(self._run, self._run.splits.judge))
         now_ns = session.clock.monotonic_ns()
         session.observer.on_epoch(
             EpochDone(
@@ -295,10 +297,11 @@ class Trainer:
         self._epoch_started_ns = now_ns
 
     def _evaluated(self) -> Evaluation:
-        """On the judging data; every rank goes by the first one's figures."""
-        buffers_alike(self._session.ranks, self._run.executor)
-        found = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
-        return shared_evaluation(self._session.ranks, found)
+        """The network as it is, on the judging data; every rank goes by the first one's figures."""
+        run = self._run
+        buffers_alike(run.ranks, run.executor)
+        found = self._room.measured(lambda: evaluated(run.executor.arm, run.task, run.splits.judge))
+        return shared_evaluation(run.ranks, found)
 
     def _go_back(self, why: str, to_step: int | None = None, *, slower: bool = False) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""

@@ -21,10 +21,16 @@ class Arms(Protocol):
     @property
     def twin(self) -> TrainingArm | None: ...
 
+    @property
+    def is_twin_live(self) -> bool: ...
+
 
 def topology_of(arms: Arms) -> str:
-    """SHA-256 (hex) over names, shapes, dtypes and trainability of all parameters and buffers, seeds and twin alike."""
-    digest = hashlib.sha256()
+    """SHA-256 (hex) over names, shapes, dtypes and trainability of all parameters and buffers, seeds and twin alike.
+
+    And over whether that twin makes its steps at once: a rank whose twin waits reduces no gradients of it.
+    """
+    digest = hashlib.sha256(f"live: {arms.is_twin_live}\n".encode())
     for name, arm in (("arm", arms.arm), ("twin", arms.twin)):
         for line in [] if arm is None else _lines(arm):
             digest.update(f"{name} {line}\n".encode())
@@ -50,6 +56,7 @@ class _Alone:
     def __init__(self, arm: TrainingArm) -> None:
         self.arm = arm
         self.twin = None
+        self.is_twin_live = False
 
 
 def _lines(arm: TrainingArm) -> Iterable[str]:
