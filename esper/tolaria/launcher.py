@@ -99,7 +99,8 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
 
 def _fail(error: object, code: int) -> int:
     rank = place().rank
-    if not is_told(error):
+    is_of_all = isinstance(error, ConfigError) and error.key == "command line"  # which every rank has
+    if not is_told(error) and not (rank and is_of_all):
         say(plain(f"tolaria-train: {f'rank {rank}: ' if rank else ''}{error}"), sys.stderr)
     return code
 

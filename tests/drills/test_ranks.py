@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from functools import cache
@@ -12,7 +13,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from tests.drills.launching import events, pids_of, train, training, wait_for_step
+from tests.drills.launching import environment, events, pids_of, train, training, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE_S = 60.0
@@ -118,3 +119,39 @@ def test_what_many_ranks_cannot_do_is_refused_by_one_line(tmp_path: Path) -> Non
     assert lines == [
         "tolaria-train: on_nonfinite = 'rollback': isn't supported with many ranks: use stop, then --resume"
     ]
+
+
+SCRIPT = """
+import subprocess
+import sys
+import torch
+from torch import nn
+import esper
+
+inputs = torch.randn(900, 12, generator=torch.Generator().manual_seed(0))
+targets = (inputs[:, :3].sum(1) > 0).long() + (inputs[:, 3] * inputs[:, 4] > 0).long()
+model = nn.Sequential(nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))  # unseeded
+told = []
+settings = {"epochs": 30, "run_dir": sys.argv[1], "grow": "always", "growth_warmup_steps": 20, "min_samples": 50}
+result = esper.train(model, (inputs, targets), config=settings, callbacks=[told.append])
+digest = [float(p.detach().double().sum()) for p in result.model.parameters()]
+print("came to", result.summary["growth"]["germinated"], digest, flush=True)
+print("told" if told else "untold", flush=True)
+"""
+
+
+def test_a_script_trains_one_network_in_all_its_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    own = ("--standalone", "--nproc-per-node", "2", str(script), str(tmp_path / "run"))
+    command = [sys.executable, "-m", "torch.distributed.run", *own]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=4 * PATIENCE_S, env=environment()
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    found = [line for line in lines if line.startswith("came to")]
+    assert len(found) == 2
+    assert len(set(found)) == 1
+    assert "came to 0" not in found[0]
+    assert sorted(line for line in lines if line in ("told", "untold")) == ["told", "untold"]
