@@ -72,6 +72,8 @@ def test_a_lost_rank_stops_all_and_the_run_goes_on_as_if_it_had_not_been(rank: i
     assert f"tolaria-train: {'' if rank else 'rank 1: '}rank {rank} gives no sign of life" in output
     assert "go on with --resume" in output
     wait_until_gone(run_dir)
+    if how == STOPPED:
+        assert "exitcode  : 75 " in output
     if rank:
         assert "no sign of life" in events(run_dir, "failure")[-1]["detail"]
     resumed = train(run_dir, "--resume", launcher=torchrun(2))
