@@ -25,6 +25,18 @@ MODE_CONSERVATIVE = MetricSpec("tolaria.mode.conservative", "bool", "1 in conser
 PARAMETERS = MetricSpec("tolaria.model.parameters", "count", "trainable parameters, seeds included")
 TRAINING_MACS = MetricSpec("tolaria.training.macs", "count", "training multiply-accumulates so far, growth included")
 TIMEOUT_TOTAL = MetricSpec("tolaria.timeout.total", "count", "packets without an answer in time")
+TIMEOUTS = {
+    "tamiyo": MetricSpec("tolaria.timeout.tamiyo_total", "count", "deadlines that Tamiyo missed"),
+    "kasmina": MetricSpec("tolaria.timeout.kasmina_total", "count", "deadlines that Kasmina missed"),
+}
+LAST_CALL = {
+    "tamiyo": MetricSpec("tolaria.timeout.tamiyo_last_ms", "ms", "the last call to Tamiyo, 0 if it was late"),
+    "kasmina": MetricSpec("tolaria.timeout.kasmina_last_ms", "ms", "the last call to Kasmina, 0 if it was late"),
+}
+BREAKER_STATE = MetricSpec(
+    "tolaria.breaker.state", "state", "breaker of a service, as the number in CircuitState", ("service",)
+)
+WORKER_CALLS = MetricSpec("tolaria.worker.calls_total", "count", "packets worked on, by what became of them", ("fate",))
 ANSWERS_REFUSED = MetricSpec(
     "tolaria.answers.refused_total", "count", "packets whose answer couldn't be used, of any service"
 )
@@ -43,6 +55,21 @@ EMERGENCY_LATENCY = MetricSpec(
     "tolaria.emergency.last_broadcast_latency_ms", "ms", "time that Weatherlight took for the trainer's last emergency"
 )
 
+ROLLBACK_SIZE = MetricSpec("tolaria.rollback.fast_size_bytes", "bytes", "size of the snapshots in memory")
+ROLLBACK_SNAPSHOTS = MetricSpec("tolaria.rollback.snapshots_total", "count", "snapshots kept in memory")
+ROLLBACK_SNAPSHOT_LATENCY = MetricSpec(
+    "tolaria.rollback.snapshot_latency_ms", "ms", "time of the training thread for the last snapshot"
+)
+ROLLBACK_HITS = MetricSpec("tolaria.rollback.fast_hits_total", "count", "restores from memory")
+ROLLBACK_MISSES = MetricSpec(
+    "tolaria.rollback.fast_misses_total", "count", "restores that memory could not serve in time, or at all"
+)
+ROLLBACK_FAILURES = MetricSpec("tolaria.rollback.failures_total", "count", "restores that nothing could serve")
+ROLLBACK_LATE = MetricSpec(
+    "tolaria.rollback.deadline_exceeded_total", "count", "restores that missed the deadline of their tier"
+)
+ROLLBACK_LATENCY = MetricSpec("tolaria.rollback.restore_latency_ms", "ms", "time that the last restore took")
+
 METRICS = (
     TRAINING_LOSS,
     TRAINING_ACCURACY,
@@ -57,6 +84,10 @@ METRICS = (
     PARAMETERS,
     TRAINING_MACS,
     TIMEOUT_TOTAL,
+    *TIMEOUTS.values(),
+    *LAST_CALL.values(),
+    BREAKER_STATE,
+    WORKER_CALLS,
     ANSWERS_REFUSED,
     CHECKPOINT_BYTES,
     CHECKPOINT_LATENCY,
@@ -66,6 +97,14 @@ METRICS = (
     EMERGENCY_FAILURES,
     EMERGENCY_QUEUED,
     EMERGENCY_LATENCY,
+    ROLLBACK_SIZE,
+    ROLLBACK_SNAPSHOTS,
+    ROLLBACK_SNAPSHOT_LATENCY,
+    ROLLBACK_HITS,
+    ROLLBACK_MISSES,
+    ROLLBACK_FAILURES,
+    ROLLBACK_LATE,
+    ROLLBACK_LATENCY,
 )
 
 RUN_STARTED = EventSpec("tolaria.run_started", _INFO, "a run begins or goes on", ("generation", "total_steps"))
@@ -81,7 +120,19 @@ NOTICE_WARNING = EventSpec("tolaria.warning", _WARNING, "something that needs a 
 NOTICE_ERROR = EventSpec("tolaria.error", _ERROR, "something failed and was handled", ("name",))
 NOTICE_CRITICAL = EventSpec("tolaria.critical", _CRITICAL, "someone has to act", ("name",))
 EMERGENCY_ESCALATED = EventSpec("tolaria.emergency.escalated", _CRITICAL, "the trainer raises an emergency", ("name",))
+TAMIYO_TIMEOUT = EventSpec("tolaria.tamiyo_timeout", _WARNING, "Tamiyo missed a deadline", ("name",))
+KASMINA_TIMEOUT = EventSpec("tolaria.kasmina_timeout", _WARNING, "Kasmina missed a deadline", ("name",))
+BREAKER_OPENED = EventSpec(
+    "tolaria.breaker_opened", _WARNING, "a service that hangs isn't asked for a while", ("name",)
+)
+BREAKER_CLOSED = EventSpec("tolaria.breaker_closed", _INFO, "a service that hung answers again", ("name",))
 EMERGENCY_HALT = EventSpec("tolaria.emergency.halt", _CRITICAL, "an emergency halts the run", ("name",))
+ROLLBACK_MISSED = EventSpec(
+    "tolaria.rollback.deadline_exceeded", _CRITICAL, "no older state could be restored in time", ("name",)
+)
+ROLLBACK_FAILED = EventSpec(
+    "tolaria.rollback.restore_failed", _CRITICAL, "no older state could be restored at all", ("name",)
+)
 
 EVENTS = (
     RUN_STARTED,
@@ -96,4 +147,10 @@ EVENTS = (
     NOTICE_CRITICAL,
     EMERGENCY_ESCALATED,
     EMERGENCY_HALT,
+    ROLLBACK_MISSED,
+    ROLLBACK_FAILED,
+    TAMIYO_TIMEOUT,
+    KASMINA_TIMEOUT,
+    BREAKER_OPENED,
+    BREAKER_CLOSED,
 )

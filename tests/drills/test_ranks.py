@@ -119,7 +119,8 @@ def test_what_many_ranks_cannot_do_is_refused_by_one_line(tmp_path: Path) -> Non
         output, _ = process.communicate(timeout=PATIENCE_S)
     lines = [line for line in output.splitlines() if line.startswith("tolaria-train: ")]
     assert lines == [
-        "tolaria-train: on_nonfinite = 'rollback': isn't supported with many ranks: use stop, then --resume"
+        "tolaria-train: on_nonfinite = 'rollback': isn't supported with many ranks: "
+        "leave it out, and go on with --resume"
     ]
 
 

@@ -44,7 +44,7 @@ class Pulse:
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
             if (end := self._get(f"end/{rank}")) is not None:
-                return bool(end["cause"] == cause)
+                return str(end["cause"]).startswith(cause)
             time.sleep(PERIOD_S / 10)
         return False
 

@@ -9,6 +9,8 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.ranks.group import Ranks
 
 WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+GOING_BACK = ("on_nonfinite", "on_divergence", "on_critical_gate")
+ELSE = "leave it out, and go on with --resume"
 MANY = "with many ranks"
 
 
@@ -19,7 +21,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
     least = config.accumulate * ranks.count
     checks = (
         ("compile", config.compile == "off", f"isn't supported {MANY}; leave it out"),
-        ("on_nonfinite", config.on_nonfinite == "stop", f"isn't supported {MANY}: use stop, then --resume"),
+        *((key, getattr(config, key) != "rollback", f"isn't supported {MANY}: {ELSE}") for key in GOING_BACK),
         ("device", config.device in ("cpu", "cuda"), f"{MANY} torchrun gives each its own: say cpu or cuda"),
         (
             "batch_size",

@@ -214,11 +214,14 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 INCIDENT_WORDS = (
     *("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled", "room", "started"),
+    *("emergency", "breaker"),
 )
 
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
+    if name.startswith("tolaria.rollback."):  # of a restore that failed: nothing went back
+        return "failure"
     return next((word for word in INCIDENT_WORDS if word in name), "failure")
 
 

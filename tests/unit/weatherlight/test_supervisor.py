@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,8 +29,11 @@ from esper.leyline import (
     RollbackDeadlineSignal,
     SignedCommand,
     SystemMode,
+    TelemetryPacket,
 )
+from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL
+from esper.weatherlight.routing import Taken
 from tests.unit.weatherlight.conftest import Open, Plane
 
 HEALTHY = HealthStatus.HEALTH_STATUS_HEALTHY
@@ -161,6 +165,26 @@ async def test_an_emergency_sets_the_mode_until_it_is_resolved(plane: Plane) -> 
     assert plane.supervisor.mode().mode == NORMAL
 
 
+async def test_who_watches_hears_of_an_emergency_while_the_bus_hangs(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = asyncio.Event()
+    take = plane.router.take
+
+    async def hanging(packets: Sequence[TelemetryPacket]) -> Taken:
+        await free.wait()
+        return await take(packets)
+
+    monkeypatch.setattr(plane.router, "take", hanging)
+    watching = plane.supervisor.modes()
+    await anext(watching)
+    for name in ("e1", "e2", "e3"):
+        await plane.actions.raise_emergency(plane.signer.sign(signal(name), audience="weatherlight/r1"))
+        assert name in {each.emergency_id for each in (await anext(watching)).open_emergencies}
+    free.set()
+    assert (await names(plane)).count("emergency_signal_received") == 3
+
+
 async def test_an_emergency_is_told_as_critical(plane: Plane) -> None:
     await plane.actions.raise_emergency(plane.signer.sign(signal(), audience="weatherlight/r1"))
     told = next(packet for packet in await plane.packets() if packet.events[0].name == "emergency_signal_received")
@@ -177,14 +201,21 @@ async def test_the_same_emergency_counts_once_and_stays_resolved(plane: Plane) -
     assert (await names(plane)).count("emergency_signal_received") == 1
 
 
-async def test_a_late_rollback_opens_an_emergency_of_the_configured_level(plane: Plane) -> None:
+async def test_a_late_rollback_opens_one_emergency_of_the_configured_level_however_often_it_is_told(
+    plane: Plane,
+) -> None:
     late = RollbackDeadlineSignal(training_run_id="r1", generation=2, step=70, deadline_ms=500.0, elapsed_ms=812.0)
-    await plane.actions.signal_late_rollback(plane.signer.sign(late, audience="weatherlight/r1"))
+    for _ in range(2):
+        await plane.actions.signal_late_rollback(plane.signer.sign(late, audience="weatherlight/r1"))
     (opened,) = plane.supervisor.open_emergencies
     assert opened.level == EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE
     assert opened.detail == "the rollback at step 70 took 812 of 500 ms"
     assert plane.supervisor.rollback_latency_ms == 812.0
-    assert "rollback_deadline_triggered" in await names(plane)
+    assert (await names(plane)).count("rollback_deadline_triggered") == 1
+
+
+def test_a_late_rollback_halts_every_run_by_default() -> None:
+    assert WeatherlightConfig().rollback_level == EmergencyLevel.EMERGENCY_LEVEL_L4_HALT
 
 
 @pytest.mark.parametrize(
@@ -227,6 +258,7 @@ async def spoiled(plane: Plane, how: str) -> SignedCommand:
         plane.clock.advance(61.0)
     if how == "replayed":
         await plane.actions.raise_emergency(envelope)
+        await plane.supervisor.settled()
     return envelope
 
 
