@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.distributed import HashStore
 
 from esper.core.errors import ConfigError, DependencyViolationError, RankLost, RanksDiffer
@@ -24,8 +26,11 @@ from esper.tolaria.ranks.joining import in_words
 from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.ranks.place import place
 from esper.tolaria.ranks.pulse import Pulse
-from esper.tolaria.ranks.support import check_alone, check_run, check_settings
+from esper.tolaria.ranks.support import check_alone, check_bare, check_run, check_settings
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.continuing import mark_launch, restarted
 from esper.tolaria.recovery.shared import shared_evaluation
+from esper.tolaria.run_dir import LAUNCHED_BY, RunOptions
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import of_rank
 from esper.tolaria.task.task import Evaluation
@@ -86,6 +91,7 @@ def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ({"compile": "blocks", "model": "transformer"}, "compile = 'blocks': isn't supported with many ranks"),
         ({"on_nonfinite": "rollback"}, "on_nonfinite = 'rollback': isn't supported with many ranks"),
+        ({"on_divergence": "rollback"}, "on_divergence = 'rollback': isn't supported with many ranks"),
         ({"device": "cuda:1"}, "device = 'cuda:1': with many ranks torchrun gives each its own"),
         ({"batch_size": 5, "accumulate": 3}, "batch_size = 5: has less than a sample for each of 2 ranks"),
         ({"rank_timeout_s": 30.0}, "rank_timeout_s = 30.0: must be longer than deadline_s"),
@@ -219,3 +225,23 @@ def test_words_of_an_error_fit_a_line() -> None:
     assert in_words(RankLost("it is gone")) == "it is gone"
     assert in_words(ValueError("first\nsecond")) == "ValueError first"
     assert in_words(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_ranks_that_are_started_anew_go_on_with_the_run_that_they_had_begun_and_with_no_other(tmp_path: Path) -> None:
+    how = RunOptions(overwrite=True)
+    CheckpointStore(tmp_path / "checkpoints", 1).write(b"", 10)
+    assert restarted(how, tmp_path, 1) == how  # nobody says who began it
+    mark_launch(tmp_path)
+    assert restarted(how, tmp_path, 0) == how
+    assert restarted(how, tmp_path, 1) == RunOptions(resume=True)
+    (tmp_path / LAUNCHED_BY).write_text("1\n")
+    assert restarted(how, tmp_path, 1) == how
+
+
+def test_a_network_that_is_wrapped_already_is_refused() -> None:
+    class DistributedDataParallel(nn.Module):
+        pass
+
+    check_bare(nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="is wrapped for many ranks already"):
+        check_bare(DistributedDataParallel())
