@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from plan import SCORES, Plan
@@ -137,7 +138,7 @@ def share_of_frontier(plan: Plan, row: Row, seed: int, by_arm: Mapping[str, BySe
         if seed in by_arm[arm]
     )
     score = row[SCORES[plan.score][0]]
-    for (cost, low), (dearer, high) in zip(points, points[1:], strict=False):
+    for (cost, low), (dearer, high) in pairwise(points):
         if min(low, high) <= score <= max(low, high) and low != high:
             share = (score - low) / (high - low)
             return float(row["training_macs"] / math.exp(math.log(cost) + share * (math.log(dearer) - math.log(cost))))
@@ -148,7 +149,7 @@ def table(plan: Plan, lines: Sequence[Line]) -> str:
     """Markdown."""
     name = "test accuracy, %" if plan.score == "accuracy" else "test loss"
     columns = ["arm", "runs", name, "first arm - this, 95 %", "p", "first is better", "parameters", "steps"]
-    columns += ["training MACs", "cost of the first", "kept of judged"]
+    columns += ["training MACs", "the first costs", "kept of judged"]
     has_frontier = any("share_of_frontier" in line for line in lines)
     columns += ["share of the frontier's cost"] if has_frontier else []
     rows = [_cells(plan, line, has_frontier) for line in lines]

@@ -1,5 +1,5 @@
-"""Launches training runs one after another without importing torch anew for each: every run is a process of its own,
-forked from one that has imported what tolaria-train needs and has started nothing.
+"""Launches training runs one after another, each as cheaply as a process of its own can be: forked from one that has
+imported what tolaria-train needs and has started nothing, and with services that all runs of an experiment share.
 """
 
 from __future__ import annotations
@@ -7,11 +7,33 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from esper.core.keys import new_secret
+from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
 
 PRELOADED = ["esper.tolaria.launcher", "esper.tolaria.run", "sklearn.datasets", "matplotlib.figure", "control_arms"]
+
+
+@contextmanager
+def shared_services() -> Iterator[list[str]]:
+    """Weatherlight, Tamiyo and Kasmina, and the flags by which a run finds them.
+
+    Their databases begin empty and end with them: they know a run by its name, and would refuse its second life.
+    """
+    secret = os.environ.setdefault(SECRET_VARIABLE, new_secret())
+    with TemporaryDirectory() as state:
+        services = Services(ServicesConfig(state_dir=Path(state)), secret, _tell)
+        with services:
+            yield [part for name, place in services.endpoints.items() for part in (f"--{name}", place)]
+
+
+def _tell(name: str, detail: str) -> None:
+    print(f"{name}: {detail}", file=sys.stderr)
 
 
 def context() -> ForkServerContext:

@@ -21,6 +21,8 @@
     [arms.odd]
     control = "useless"            # grafts of control_arms.py in place of the product's own
 
+    [arms.rival]
+    made_by = "beside_gromo.py"    # a script that adds rows of its own
     [sweep]                        # some arms as one: what choosing among them costs, and gives
     arms = ["narrow", "wide"]
     rungs = [0.25, 0.5]            # shares of a run after which successive halving drops half of them
@@ -57,6 +59,8 @@ class Arm:
     """Learning rates to choose from; empty leaves the flags as they are."""
     rate_of: str | None = None
     """The arm whose chosen rate this one takes."""
+    made_by: str | None = None
+    """The script that adds this arm's rows; nothing is trained for it here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Runs an experiment from its plan: every arm with every seed through the real launcher, and compares them.
 
-A plan (plans/*.toml, whose fields plan.py explains) says what all runs have in common, and what each arm adds. Rates are
-chosen first, by other seeds and the judging data. An arm with `cost_of = "grown"` trains as many steps as the named arm
-of the same seed paid for, its twins, looks and undone stacks included. Each finished run is one line of --out/rows.jsonl,
-so an interrupted experiment goes on where it was; --recorded reads the committed lines (rows/) and trains nothing.
+A plan (plans/*.toml, whose fields plan.py explains) says what all runs have in common, and what each arm adds. Rates
+are chosen first, by other seeds and the judging data. An arm with `cost_of = "grown"` trains as many steps as the named
+arm of the same seed paid for, its twins, looks and undone stacks included. All runs share one Tamiyo, one Kasmina and
+one Weatherlight. Each finished run is one line of --out/rows.jsonl, so an interrupted experiment goes on where it was;
+--recorded reads the committed lines (rows/) and trains nothing.
 
-Prints a table (or --json): the score on the test set, what training cost, and paired differences with 95 % bounds; draws
---out/cost.png (score over cost) and --out/course.png (the loss of one grown run over its cost, with its grafts).
+Prints a table (or --json): the score on the test set, what training cost, and paired differences with 95 % bounds.
+Draws --out/cost.png (score over cost) and --out/course.png (the loss of one grown run over its cost, with its grafts).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from statistics import fmean
 from typing import Any
 
 from comparing import compared, table
-from launching import context, launch
+from launching import context, launch, shared_services
 from pictures import cost_picture, course_picture
 from plan import SCORES, Plan, Run, read_plan
 from rows import Row, Rows, row_of
@@ -84,7 +85,8 @@ class Runner:
         self._each(plan.tuning(iter(sorted(givers))))
         rates = chosen_rates(plan, self._rows)
         for is_dependent in (False, True):
-            own = [arm for arm in arms if (plan.arms[arm].cost_of is not None) == is_dependent]
+            here = [arm for arm in arms if plan.arms[arm].made_by is None]
+            own = [arm for arm in here if (plan.arms[arm].cost_of is not None) == is_dependent]
             self._each([Run(arm, seed, rates[arm]) for seed in seeds for arm in own])
 
     def _each(self, runs: Sequence[Run]) -> None:
@@ -167,7 +169,8 @@ def main() -> int:
         seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else list(plan.seeds)
         devices = options.devices.split(",")
         places = list(islice(cycle(devices), options.processes * len(devices)))
-        Runner(plan, out, rows, places, told[end + 1 :]).run(arms, seeds)
+        with shared_services() as services:
+            Runner(plan, out, rows, places, [*told[end + 1 :], *services]).run(arms, seeds)
     if not len(rows):
         sys.exit(f"no run of {plan.name} is recorded; expected lines in rows/{plan.name}.jsonl or --out")
     rates = chosen_rates(plan, rows)
