@@ -16,7 +16,11 @@ from tempfile import TemporaryDirectory
 from esper.core.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
 
-PRELOADED = ["esper.tolaria.launcher", "esper.tolaria.run", "sklearn.datasets", "matplotlib.figure", "control_arms"]
+PRELOADED = [
+    *("esper.tolaria.launcher", "esper.tolaria.run", "control_arms"),
+    *("torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "matplotlib.backends.backend_svg"),
+]
+"""Imports, alone, take a small run longer than its training."""
 
 
 @contextmanager
