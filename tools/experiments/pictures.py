@@ -41,7 +41,8 @@ def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path
         }
         axes.scatter(costs, list(found.values()), s=12, alpha=0.3, linewidths=0, **style)
         axes.plot(*means[arm], linestyle="", markersize=9, markeredgecolor="white", label=arm, zorder=4, **style)
-    frontier = sorted(means[arm] for arm in plan.frontier if arm in means)
+    static = plan.frontier or (() if plan.sweep is None else plan.sweep.arms)
+    frontier = sorted(means[arm] for arm in static if arm in means)
     if len(frontier) > 1:
         axes.plot(*zip(*frontier, strict=True), color=QUIET, linewidth=1.2, zorder=1, label="static frontier")
     what = "test accuracy, %" if plan.score == "accuracy" else "test loss"

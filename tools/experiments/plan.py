@@ -158,19 +158,25 @@ def _arms(name: str, table: Mapping[str, Any], rates: list[float]) -> Iterator[t
 def _wrong(plan: Plan) -> Iterator[str]:
     """What keeps a plan from being run."""
     for name, arm in plan.arms.items():
-        if arm.cost_of is not None and (arm.cost_of not in plan.arms or plan.arms[arm.cost_of].cost_of is not None):
-            yield f"arm {name} costs what {arm.cost_of!r} costs; expected an arm with steps of its own"
-        if arm.rates and not plan.tuning_seeds:
-            yield f"arm {name} has rates to choose from; expected tuning_seeds to choose them by"
-        if arm.rates and (arm.cost_of is not None or arm.rate_of is not None):
-            yield f"arm {name} has rates beside cost_of or rate_of; expected rate_of alone to say its rate"
-        if arm.rate_of is not None and not (arm.rate_of in plan.arms and plan.arms[arm.rate_of].rates):
-            yield f"arm {name} has the rate of {arm.rate_of!r}; expected an arm with rates to choose from"
+        yield from _wrong_with_arm(plan, name, arm)
     if both := sorted({*plan.seeds} & {*plan.tuning_seeds}):
         yield f"seeds {both} would choose rates and report them; expected other tuning_seeds"
+    if plan.frontier and plan.score != "loss":
+        yield "a frontier needs score = 'loss': by seed, accuracies don't rise with the size; expected a sweep"
     if plan.score not in SCORES:
         yield f"score = {plan.score!r}; expected one of {', '.join(SCORES)}"
     named = [*plan.frontier, *(() if plan.sweep is None else plan.sweep.arms)]
     for name in named:
         if name not in plan.arms:
             yield f"{name!r} is to be compared; expected one of the arms {', '.join(plan.arms)}"
+
+
+def _wrong_with_arm(plan: Plan, name: str, arm: Arm) -> Iterator[str]:
+    if arm.cost_of is not None and (arm.cost_of not in plan.arms or plan.arms[arm.cost_of].cost_of is not None):
+        yield f"arm {name} costs what {arm.cost_of!r} costs; expected an arm with steps of its own"
+    if arm.rates and not plan.tuning_seeds:
+        yield f"arm {name} has rates to choose from; expected tuning_seeds to choose them by"
+    if arm.rates and (arm.cost_of is not None or arm.rate_of is not None):
+        yield f"arm {name} has rates beside cost_of or rate_of; expected rate_of alone to say its rate"
+    if arm.rate_of is not None and not (arm.rate_of in plan.arms and plan.arms[arm.rate_of].rates):
+        yield f"arm {name} has the rate of {arm.rate_of!r}; expected an arm with rates to choose from"

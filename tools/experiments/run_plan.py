@@ -100,8 +100,9 @@ class Runner:
             paid = self._rows.get(Run(dearer, run.seed, chosen_rates(self._plan, self._rows)[dearer]))
             if paid is None:
                 return
-            # The last of two equal flags counts; what a step costs doesn't hang on the seed.
-            flags += ["--steps", str(round(paid["training_macs"] / macs_of_step((*flags, "--seed", "1"))))]
+            # What a step costs doesn't hang on the seed. The last of two equal flags counts.
+            step = macs_of_step(tuple(self._plan.flags(run._replace(seed=1), self._out)))
+            flags += ["--steps", str(round(paid["training_macs"] / step))]
         place = self._places.get()
         try:
             started = time.monotonic()

@@ -55,8 +55,16 @@ rates = []
 [sweep]
 arms = ["small", "large"]
 rungs = [0.5]
+"""
+FRONTIER = """
+about = "two budgets of a static network, and what grows"
+seeds = [1]
+common = []
+[arms.grown]
+[arms.static]
+budgets = [100, 800]
 [frontier]
-arms = ["small", "large"]
+arms = ["static@100", "static@800"]
 """
 ACCURACY = {"grown": 0.95, "small": 0.90, "large": 0.96, "small-longer": 0.91}
 COST = {"grown": 400, "small": 100, "large": 800, "small-longer": 400}
@@ -170,13 +178,17 @@ def test_halving_gives_up_what_looks_worse_at_the_rung_and_pays_only_until_then(
     assert (halved["score"], halved["training_macs"]) == (pytest.approx(91.0), 100 + 800 / 2)
 
 
-def test_a_score_is_held_against_what_the_frontier_costs_there(sweep: Any, tmp_path: Path) -> None:
-    rows = run_plan.Rows(tmp_path / "rows.jsonl")
-    ran(sweep, tmp_path, rows)
-    lines = {line["arm"]: line for line in comparing.compared(sweep, rows, run_plan.chosen_rates(sweep, rows))}
-    # From 91 at 100 to 97 at 800: 95 lies two thirds of the way, in the logarithm of the cost.
-    assert lines["grown"]["share_of_frontier"] == pytest.approx(400 / (100 * 8 ** (4 / 6)))
-    assert "share_of_frontier" not in lines["large"]
+@pytest.mark.parametrize(("loss", "share"), [(1.0, 4.0), (0.7, 2.0), (0.4, 0.5), (0.3, None)])
+def test_a_loss_is_held_against_what_the_frontier_costs_there(tmp_path: Path, loss: float, share: float | None) -> None:
+    plan, rows = written(tmp_path, FRONTIER), run_plan.Rows(tmp_path / "rows.jsonl")
+    for arm, cost, own in (("grown", 400, loss), ("static@100", 100, 1.0), ("static@800", 800, 0.4)):
+        figures = {"steps": 1, "final_parameters": 1, "wall_s": 1.0, "growth": {"kept": 0, "judged": 0}}
+        rows.add({"arm": arm, "seed": 1, "rate": None, "test_loss": own, "training_macs": cost, **figures})
+    grown, *static = comparing.compared(plan, rows, run_plan.chosen_rates(plan, rows))
+    # Half-way in the loss lies half-way in the logarithm of the cost.
+    expected = share if share != 2.0 else 400 / (100 * 8**0.5)
+    assert grown.get("share_of_frontier") == (None if expected is None else pytest.approx(expected))
+    assert not any("share_of_frontier" in line for line in static)
 
 
 def test_rows_that_another_script_made_are_compared_and_not_trained(sweep: Any, tmp_path: Path) -> None:
@@ -235,6 +247,7 @@ def test_a_cost_that_nobody_has_is_refused(tmp_path: Path, cost_of: str) -> None
         (("tuning_seeds = [8, 9]", ""), "expected tuning_seeds to choose them by"),
         (("tuning_seeds = [8, 9]", "tuning_seeds = [2, 8]"), r"seeds \[2\] would choose rates and report them"),
         (('score = "accuracy"', 'score = "speed"'), "score = 'speed'; expected one of loss, accuracy"),
+        (("[sweep]\n", "[frontier]\n"), "a frontier needs score = 'loss'"),
         (('rate_of = "small"', 'rate_of = "rival"'), "has the rate of 'rival'; expected an arm with rates"),
         (('arms = ["small", "large"]', 'arms = ["tiny"]'), "'tiny' is to be compared; expected one of the arms"),
     ],
