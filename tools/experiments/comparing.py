@@ -128,20 +128,23 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
 
 
 def share_of_frontier(plan: Plan, row: Row, seed: int, by_arm: Mapping[str, BySeed]) -> float | None:
-    """A run's cost as a share of what the frontier of the same seed costs at its score; None outside the frontier.
+    """A run's cost as a share of what the frontier of the same seed costs at its loss.
 
-    Between neighbours the score is linear in the logarithm of the cost.
+    Between neighbours the loss is linear in the logarithm of the cost. Of a loss below all of the frontier this is what
+    the share is at most; of one above all of it nothing can be said, and it is None.
     """
     points = sorted(
-        (by_arm[arm][seed]["training_macs"], by_arm[arm][seed][SCORES[plan.score][0]])
+        (by_arm[arm][seed]["training_macs"], by_arm[arm][seed]["test_loss"])
         for arm in plan.frontier
         if seed in by_arm[arm]
     )
-    score = row[SCORES[plan.score][0]]
-    for (cost, low), (dearer, high) in pairwise(points):
-        if min(low, high) <= score <= max(low, high) and low != high:
-            share = (score - low) / (high - low)
-            return float(row["training_macs"] / math.exp(math.log(cost) + share * (math.log(dearer) - math.log(cost))))
+    loss, own = row["test_loss"], row["training_macs"]
+    for (cost, above), (dearer, below) in pairwise(points):
+        if below <= loss <= above and below < above:
+            share = (above - loss) / (above - below)
+            return float(own / math.exp(math.log(cost) + share * (math.log(dearer) - math.log(cost))))
+    if points and loss < min(reached for _, reached in points):
+        return float(own / min(points, key=lambda point: point[1])[0])
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -12,19 +13,25 @@ from comparing import scores
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from plan import Plan
-from rows import Rows
+from rows import Row, Rows
 
 from esper.tolaria.record.page.curves import Curves, Fork, Point, curves
-from esper.tolaria.record.page.drawing import INK, QUIET, SEED_COLORS, STYLE, seed_color
+from esper.tolaria.record.page.drawing import INK, QUIET, STYLE, seed_color
 from esper.tolaria.record.reading import Record
 
 MARKERS = "osD^vP*XhdpH<>"
+COLORS = tuple(matplotlib.color_sequences["tab10"])
+LEAST_ERROR = 0.1
+TITLE_WIDTH, LEGEND_COLUMNS = 120, 6
 WORDS = {"FOSSILIZED": "kept", "CULLED": "culled"}
 Macs = Sequence[tuple[int, int]]
 
 
 def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path: Path) -> Path | None:
-    """Every run a small mark, every arm's mean a large one; the frontier's means are joined. None without runs."""
+    """Every run a small mark, every arm's mean a large one; the static sizes' means are joined. None without runs.
+
+    Accuracies are drawn as errors on a logarithmic axis, which keeps good ones apart.
+    """
     known = [(arm, rows.of(arm, rates[arm], plan.seeds)) for arm in plan.arms]
     shown = [(arm, own) for arm, own in known if own]
     if not shown:
@@ -32,24 +39,26 @@ def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path
     drawn, axes = _picture()
     means: dict[str, tuple[float, float]] = {}
     for place, (arm, own) in enumerate(shown):
-        found = scores(plan, own)
+        found = _losses(plan, own)
         costs = [row["training_macs"] for row in own.values()]
-        means[arm] = sum(costs) / len(costs), sum(found.values()) / len(found)
-        style: dict[str, Any] = {
-            "color": SEED_COLORS[place % len(SEED_COLORS)],
-            "marker": MARKERS[place % len(MARKERS)],
-        }
-        axes.scatter(costs, list(found.values()), s=12, alpha=0.3, linewidths=0, **style)
+        means[arm] = sum(costs) / len(costs), sum(found) / len(found)
+        style: dict[str, Any] = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+        axes.scatter(costs, found, s=12, alpha=0.3, linewidths=0, **style)
         axes.plot(*means[arm], linestyle="", markersize=9, markeredgecolor="white", label=arm, zorder=4, **style)
     static = plan.frontier or (() if plan.sweep is None else plan.sweep.arms)
-    frontier = sorted(means[arm] for arm in static if arm in means)
-    if len(frontier) > 1:
-        axes.plot(*zip(*frontier, strict=True), color=QUIET, linewidth=1.2, zorder=1, label="static frontier")
-    what = "test accuracy, %" if plan.score == "accuracy" else "test loss"
-    axes.set(xscale="log", xlabel="training MACs, everything booked", ylabel=what)
-    axes.set_title(plan.about, loc="left", fontsize=10)
-    drawn.legend(frameon=False, loc="outside right upper", fontsize=8.5)
-    return _saved(drawn, path)
+    joined = sorted(means[arm] for arm in static if arm in means)
+    if len(joined) > 1:
+        axes.plot(*zip(*joined, strict=True), color=QUIET, linewidth=1.2, zorder=1, label="static frontier")
+    axes.set(xscale="log", xlabel="training MACs, everything booked", ylabel="test loss")
+    if plan.score == "accuracy":
+        axes.set(yscale="log", ylabel="test error, %")
+    return _saved(drawn, plan.about, path)
+
+
+def _losses(plan: Plan, own: Mapping[int, Row]) -> list[float]:
+    """What is drawn of each run: less is better."""
+    found = scores(plan, own).values()
+    return [max(LEAST_ERROR, 100.0 - score) for score in found] if plan.score == "accuracy" else list(found)
 
 
 def course_picture(name: str, events: Sequence[Record], path: Path) -> Path | None:
@@ -65,9 +74,7 @@ def course_picture(name: str, events: Sequence[Record], path: Path) -> Path | No
     for fork in found.forks:
         _fork(axes, fork, macs)
     axes.set(xlabel="training MACs, everything booked", ylabel="training loss, smoothed", yscale="log")
-    axes.set_title(name, loc="left", fontsize=10)
-    drawn.legend(frameon=False, loc="outside right upper", fontsize=8.5)
-    return _saved(drawn, path)
+    return _saved(drawn, name, path)
 
 
 def _fork(axes: Axes, fork: Fork, macs: Macs) -> None:
@@ -97,11 +104,14 @@ def _spent(step: int, macs: Macs) -> float:
 
 def _picture() -> tuple[Figure, Axes]:
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(9.5, 4.2), layout="constrained", dpi=110)
+        drawn = Figure(figsize=(9.5, 4.6), layout="constrained", dpi=110)
         return drawn, drawn.subplots()
 
 
-def _saved(drawn: Figure, path: Path) -> Path:
+def _saved(drawn: Figure, title: str, path: Path) -> Path:
+    """Written with its title above and its legend below."""
+    drawn.suptitle("\n".join(wrap(title, TITLE_WIDTH)), x=0.01, ha="left", fontsize=10)
+    drawn.legend(frameon=False, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8.5)
     with matplotlib.rc_context(STYLE):
         drawn.savefig(path)
     return path

@@ -34,7 +34,7 @@ def test_what_was_spent_is_linear_between_boundaries(step: int, spent: float) ->
 
 def test_a_graft_and_its_twin_are_drawn_over_what_they_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = []
-    monkeypatch.setattr(pictures, "_saved", lambda drawn, path: saved.append(drawn) or path)
+    monkeypatch.setattr(pictures, "_saved", lambda drawn, title, path: saved.append(drawn) or path)
     assert pictures.course_picture("grown-1", EVENTS, tmp_path / "course.png") == tmp_path / "course.png"
     (axes,) = saved[0].axes
     lines = {line.get_label(): line for line in axes.lines}

@@ -178,7 +178,7 @@ def test_halving_gives_up_what_looks_worse_at_the_rung_and_pays_only_until_then(
     assert (halved["score"], halved["training_macs"]) == (pytest.approx(91.0), 100 + 800 / 2)
 
 
-@pytest.mark.parametrize(("loss", "share"), [(1.0, 4.0), (0.7, 2.0), (0.4, 0.5), (0.3, None)])
+@pytest.mark.parametrize(("loss", "share"), [(1.0, 4.0), (0.7, 2.0), (0.4, 0.5), (0.3, 0.5), (1.1, None)])
 def test_a_loss_is_held_against_what_the_frontier_costs_there(tmp_path: Path, loss: float, share: float | None) -> None:
     plan, rows = written(tmp_path, FRONTIER), run_plan.Rows(tmp_path / "rows.jsonl")
     for arm, cost, own in (("grown", 400, loss), ("static@100", 100, 1.0), ("static@800", 800, 0.4)):
