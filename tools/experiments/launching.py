@@ -13,6 +13,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from esper.core.child import end_with
 from esper.core.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
 
@@ -29,11 +30,22 @@ def shared_services() -> Iterator[list[str]]:
 
     Their databases begin empty and end with them: they know a run by its name, and would refuse its second life.
     """
-    secret = os.environ.setdefault(SECRET_VARIABLE, new_secret())
-    with TemporaryDirectory() as state:
-        services = Services(ServicesConfig(state_dir=Path(state)), secret, _tell)
-        with services:
+    with _secret() as secret, TemporaryDirectory() as state:
+        with Services(ServicesConfig(state_dir=Path(state)), secret, _tell) as services:
             yield [part for name, place in services.endpoints.items() for part in (f"--{name}", place)]
+
+
+@contextmanager
+def _secret() -> Iterator[str]:
+    """The environment's, or one of its own, which runs find there too."""
+    if given := os.environ.get(SECRET_VARIABLE):
+        yield given
+        return
+    os.environ[SECRET_VARIABLE] = made = new_secret()
+    try:
+        yield made
+    finally:
+        del os.environ[SECRET_VARIABLE]
 
 
 def _tell(name: str, detail: str) -> None:
@@ -56,6 +68,8 @@ def launch(server: ForkServerContext, control: str | None, argv: Sequence[str], 
 
 
 def _train(control: str | None, argv: list[str], log: str) -> None:
+    # The server ends when the experiment does, however that ends, and a run with it: behind a checkpoint.
+    end_with(os.getppid())
     told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(told, 1)
     os.dup2(told, 2)
