@@ -164,7 +164,7 @@ def _cells(plan: Plan, line: Line, has_frontier: bool) -> list[str]:
     spread = "" if line["score_sd"] is None else f" ± {line['score_sd']:.{digits}f}"
     difference = p = better = cost = "-"
     if "difference" in line:
-        difference = f"{line['difference']:+.{digits}f} ± {line['difference_95']:.{digits}f}"
+        difference = f"{line['difference']:+.{digits}f}{_half(line['difference_95'], digits)}"
         p = "-" if line["p"] is None else f"{line['p']:.2g}"
         ties = f", {line['equal']} equal" if line["equal"] else ""
         better = f"{line['first_is_better']} of {line['runs']}{ties}"
@@ -175,5 +175,10 @@ def _cells(plan: Plan, line: Line, has_frontier: bool) -> list[str]:
     cells += [f"{line['kept']} of {line['judged']}"]
     if has_frontier:
         share = line.get("share_of_frontier")
-        cells += ["-" if share is None else f"{share:.3f} ± {line['share_of_frontier_95']:.3f}"]
+        cells += ["-" if share is None else f"{share:.3f}{_half(line['share_of_frontier_95'], 3)}"]
     return cells
+
+
+def _half(width: float, digits: int) -> str:
+    """Half of an interval, which a single run doesn't have."""
+    return "" if math.isnan(width) else f" ± {width:.{digits}f}"

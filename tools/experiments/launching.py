@@ -30,9 +30,12 @@ def shared_services() -> Iterator[list[str]]:
 
     Their databases begin empty and end with them: they know a run by its name, and would refuse its second life.
     """
-    with _secret() as secret, TemporaryDirectory() as state:
-        with Services(ServicesConfig(state_dir=Path(state)), secret, _tell) as services:
-            yield [part for name, place in services.endpoints.items() for part in (f"--{name}", place)]
+    with (
+        _secret() as secret,
+        TemporaryDirectory() as state,
+        Services(ServicesConfig(state_dir=Path(state)), secret, _tell) as services,
+    ):
+        yield [part for name, place in services.endpoints.items() for part in (f"--{name}", place)]
 
 
 @contextmanager
