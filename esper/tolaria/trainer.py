@@ -16,6 +16,7 @@ from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
+from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
@@ -30,7 +31,7 @@ from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import evaluated
+from esper.tolaria.task.task import Evaluation, evaluated
 
 HALTED = "halted"
 
@@ -78,6 +79,7 @@ class Trainer:
             plane=plane,
         )
         self.steps = steps(self._session)
+        self._room = Room(self._session, self.steps.regroup)
         self._saves = Saves(self._session, self.steps, store)
         self._going_back = GoingBack(self._session, self._saves)
         self._compile_watch = CompileWatch(self._session)
@@ -218,7 +220,7 @@ class Trainer:
             session.notice("tolaria.ended_early", "INFO", f"ended after step {session.progress.step}: {why}")
         self._generation.boundaries.drain()
         if session.progress.step < self._run.total_steps:  # its last epoch was told
-            self._validation = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge).figures
+            self._validation = self._evaluated().figures
         else:
             self._end_epoch()
 
@@ -265,9 +267,9 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         session, meter = self._session, self._session.progress.meter
-        told = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        told = self._evaluated()
         self._validation = told.figures
-        average = evaluated_average(self._run, self._run.splits.judge)
+        average = self._room.measured(lambda: evaluated_average(self._run, self._run.splits.judge))
         now_ns = session.clock.monotonic_ns()
         session.observer.on_epoch(
             EpochDone(
@@ -285,6 +287,11 @@ class Trainer:
         self._best.note(told)
         session.progress.meter = EpochMeter()
         self._epoch_started_ns = now_ns
+
+    def _evaluated(self) -> Evaluation:
+        """The network as it is, on the judging data."""
+        run = self._run
+        return self._room.measured(lambda: evaluated(run.executor.arm, run.task, run.splits.judge))
 
     def _go_back(self, why: str, to_step: int | None = None, *, slower: bool = False) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
