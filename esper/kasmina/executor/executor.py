@@ -427,6 +427,11 @@ class SeedExecutor:
         self._state.queue.clear()
         return tuple(staying)
 
+    @property
+    def is_twin_waiting(self) -> bool:
+        """Whether there is a twin that makes its steps in bursts."""
+        return self._state.bursts is not None
+
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain containers; tensors are the live ones."""
         return saved(self._state, self._reports)

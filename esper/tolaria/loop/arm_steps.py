@@ -39,7 +39,7 @@ class ArmSteps:
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
-        batch = self._loader.batch(step)
+        batch = self._loader.batch(self._source(step))
         result, rate = self._both(batch, step)
         executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
@@ -47,6 +47,14 @@ class ArmSteps:
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // self._loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
+
+    def _source(self, step: int) -> int:
+        """The step whose batch is taken: for one that is passed over an earlier one, or at the beginning a later."""
+        passed_over = self._session.progress.history.passed_over
+        if step not in passed_over:
+            return step
+        earlier = (before for before in range(step - 1, -1, -1) if before not in passed_over)
+        return next(earlier, max(passed_over) + 1)
 
     def _both(self, batch: Batch, step: int) -> tuple[StepResult, float]:
         """The step of both arms, as often as it takes until there is memory for it."""
@@ -111,7 +119,7 @@ class ArmSteps:
             self._regroup()
         twin.scheduler.apply(twin.optimizer, step)
         self._executor.before_twin_step(twin, step)
-        result = self._stepper.run(twin, self._loader.batch(step), step, self._twin_groups)
+        result = self._stepper.run(twin, self._loader.batch(self._source(step)), step, self._twin_groups)
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     @property
