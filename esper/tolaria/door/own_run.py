@@ -26,7 +26,6 @@ from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.optimizers import optimizer_doubts
-from esper.tolaria.task.posed import check_judging_data
 from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
 from esper.tolaria.task.schedule import LAST_SHARE
 
@@ -55,7 +54,6 @@ def own_run(
     doubts = [] if test is not None else ["no test set was given: test figures are those of the judging set"]
     reported = judged if test is None else _set(test, config, "test", device)
     sets = BatchSets(first=first, judge=judged, test=reported, train_samples=feeder.samples)
-    check_judging_data(config, sets)
     task = _task(config, model, step, sets)
     arm = TrainingArm(model, optimizer, scheduler, scaler)
     settings = ExecutorConfig(
