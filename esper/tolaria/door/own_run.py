@@ -28,7 +28,7 @@ from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.optimizers import optimizer_doubts
 from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
-from esper.tolaria.task.schedule import LAST_SHARE
+from esper.tolaria.task.schedule import growth_end_step
 
 
 def own_run(
@@ -65,7 +65,6 @@ def own_run(
     check_isolable(config, executor)
     batches.executor = executor
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
-    share = LAST_SHARE if config.decay_fraction is None else config.decay_fraction
     return Prepared(
         config=config,
         splits=sets,
@@ -74,7 +73,7 @@ def own_run(
         executor=executor,
         device=device,
         total_steps=total_steps,
-        growth_end_step=round(total_steps * (1.0 - share)),
+        growth_end_step=growth_end_step(config, total_steps),
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         interface=None,
         task_line=f"by {step.name}, scores clipped at {task.clip:.4g}",

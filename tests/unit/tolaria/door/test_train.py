@@ -208,7 +208,7 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("holds a parameter .* that isn't among those", {"optimizer": torch.optim.SGD(network().parameters(), lr=0.1)}),
     ("expected a torch.optim.Optimizer, got list", {"optimizer": list}),
     (
-        "ReduceLROnPlateau.*follows what is measured",
+        "ReduceLROnPlateau wants to see losses",
         {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
     ),
     ("model = 'cnn': is given twice", {"config": {"model": "cnn"}}),
