@@ -27,7 +27,7 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from esper.core.errors import ConfigError
 from esper.core.streams import say
@@ -252,10 +252,9 @@ def _scheduler(scheduler: Any, optimizer: Optimizer) -> Any:
     if scheduler is None:
         return None
     name = type(scheduler).__name__
-    if isinstance(scheduler, ReduceLROnPlateau) or not isinstance(scheduler, LRScheduler):
-        what = "follows what the loop measures" if isinstance(scheduler, ReduceLROnPlateau) else "is none of torch's"
+    if not isinstance(scheduler, LRScheduler):
         remedy = "leave it out of Growth: a twin takes the rates of the loop's own optimiser as they are"
-        raise ConfigError("scheduler", name, f"{what}; {remedy}")
+        raise ConfigError("scheduler", name, f"is none of torch's; {remedy}")
     if scheduler.optimizer is not optimizer:
         raise ConfigError("scheduler", name, "is over another optimiser than the one that Growth was given")
     return scheduler
