@@ -121,8 +121,7 @@ class Own:
             self.optimizer,
             scheduler=self.scheduler,
             config=self.config,
-            on_change=self.changes.append,
-            **self.options,
+            **{"on_change": self.changes.append, **self.options},
         )
         with growth:
             for batch in growth.steps(self.batches):
@@ -498,6 +497,11 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("lr.*is the loop's own to decide", {"config": {"lr": 1.0}}),
     ("twin = 'bursts': can't be in a loop of your own", {"config": {"twin": "bursts"}}),
     ("ema = 'int': expected a torch.optim.swa_utils.AveragedModel", {"ema": 3}),
+    ("ema = 'AveragedModel': is of another model: fc1.weight", {"ema": AveragedModel(Deep())}),
+    ("scaler = 'int': expected a torch.amp.GradScaler", {"scaler": 3}),
+    ("clip_norm = -1.0: expected the norm that the loop clips to", {"clip_norm": -1.0}),
+    ("clip_norm = 'much': expected the norm", {"clip_norm": "much"}),
+    ("on_change = 'int': expected a function of an esper.Change", {"on_change": 3}),
 ]
 
 

@@ -40,6 +40,11 @@ def test_misuse_is_told_in_one_line(tmp_path: Path, options: dict[str, Any], mes
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_without_save_pretrained_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="model = 'Linear': has no save_pretrained; save it as torch saves modules"):
+        train(tmp_path).save_pretrained(tmp_path / "network")
+
+
 def test_settings_are_taken_in_the_types_of_the_launcher() -> None:
     config = config_from({"hidden": [6, 6], "slots": "span_linear:0-2", "run_dir": "runs/a", "lr": 1})
     assert (config.hidden, config.slots, config.run_dir) == ((6, 6), ("span_linear:0-2",), Path("runs/a"))
@@ -52,6 +57,9 @@ def test_arrays_are_the_tensors_that_they_hold(tmp_path: Path) -> None:
     first = train(tmp_path / "a", arrays).summary["weights_digest"]
     torch.manual_seed(3)
     assert train(tmp_path / "b").summary["weights_digest"] == first
+    torch.manual_seed(3)
+    lists = INPUTS.tolist(), TARGETS.tolist()
+    assert train(tmp_path / "d", lists).summary["weights_digest"] == first
     parts = train(tmp_path / "c", {"train": arrays, "judge": arrays}).summary
     assert parts["splits"] == {"train": 40, "judge": 40, "test": 40}
 

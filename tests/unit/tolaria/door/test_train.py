@@ -209,9 +209,14 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("expected a torch.optim.Optimizer, got list", {"optimizer": list}),
     (
         "ReduceLROnPlateau wants to see losses",
-        {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+        {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau, "config": {"warmup_steps": 50}},
     ),
     ("model = 'cnn': is given twice", {"config": {"model": "cnn"}}),
+    ("lr = 0.5: is of the settings' own optimizer", {"optimizer": torch.optim.SGD, "config": {"lr": 0.5}}),
+    (
+        "schedule = 'cosine': is of the settings' own scheduler",
+        {"scheduler": torch.optim.lr_scheduler.ConstantLR, "config": {"schedule": "cosine", "warmup_steps": 50}},
+    ),
     ("callbacks.*expected an Observer, or a function", {"callbacks": [3]}),
 ]
 
