@@ -97,6 +97,7 @@ def test_a_loader_without_growth_equals_the_bare_loop_bit_for_bit(settings):
     given, bare = network(), network()
     sgd = torch.optim.SGD(given.parameters(), lr=0.1, momentum=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 24)
+    del settings["warmup_steps"]
     result = esper.train(given, data, optimizer=sgd, scheduler=cosine, config=settings)
     feeder = _feeder(data["train"])
     optimizer = torch.optim.SGD(bare.parameters(), lr=0.1, momentum=0.9)
