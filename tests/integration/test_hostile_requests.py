@@ -29,8 +29,10 @@ from esper.leyline import (
     EmergencyAcknowledgement,
     EmergencySignal,
     EvaluateRequest,
+    HealthStatus,
     KasminaServiceOpenRunRequest,
     KasminaServiceOpenRunResponse,
+    ModeUpdate,
     PolicyUpdate,
     PublishTelemetryRequest,
     RegistryReset,
@@ -101,8 +103,11 @@ GOOD: dict[str, Message] = {
 class NoReporter:
     """Takes telemetry and forgets it."""
 
-    mode = SystemMode.SYSTEM_MODE_NORMAL
+    plane = ModeUpdate(mode=SystemMode.SYSTEM_MODE_NORMAL)
     dropped = 0
+
+    def report_health(self, health: HealthStatus, summary: str = "", run: str | None = None) -> None:
+        return
 
     def send(self, packet: TelemetryPacket) -> None:
         return

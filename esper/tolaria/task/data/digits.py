@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 
 from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.data.splitting import classification, stratified_subset
@@ -19,6 +18,9 @@ class Digits:
         self._samples = samples
 
     def splits(self, seed: int) -> Splits:
+        # Scikit-learn and what it needs take as long to import as torch; other runs need none of it.
+        from sklearn.datasets import load_digits
+
         bundle = load_digits()
         inputs = torch.from_numpy(bundle.images).to(torch.float32).unsqueeze(1) / BRIGHTEST
         labels = torch.from_numpy(bundle.target).to(torch.int64)
