@@ -82,6 +82,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     for name in PLAIN:
         if found.get(name) is not None:
             yield f"  {name.replace('_', ' '):22} {_value(found[name])}"
+    if passed_over := found.get("passed_over"):
+        yield f"  {'passed over':22} the batches of steps {', '.join(map(str, passed_over))}"
     for grown in became(found):
         yield f"  {'depth':22} {grown}"
     if told := missed(found):
@@ -120,6 +122,7 @@ PLAIN = (
     "training_macs",
     "mode",
     "timeouts",
+    "rollbacks",
     "reproducible",
     "reproducible_cause",
     "machine",

@@ -16,8 +16,9 @@ EsperError
   LifecycleConflict              a stage, slot or generation doesn't allow it
   GraftFailed                    a graft, fold or removal was undone
   StepFailed                     a training step can't be used
-    NonFiniteLoss
-  RollbackFailed
+    NonFiniteLoss  LossDiverged
+  RollbackFailed                 no state could be restored
+    RollbackLate                 none within its deadline
   PlaneNotNormal                 the plane's mode, or an open emergency, forbids it
   RunContradicted                the network at a run's end is not the one that was told of
   AsyncTimeoutError              also a TimeoutError
@@ -147,8 +148,22 @@ class NonFiniteLoss(StepFailed):
     """The training loss is NaN or infinite."""
 
 
+class LossDiverged(StepFailed):
+    """The smoothed training loss has left what it ever was."""
+
+
 class RollbackFailed(EsperError):
-    """No checkpoint could be restored."""
+    """No state could be restored."""
+
+
+class RollbackLate(RollbackFailed):
+    """A restore missed its deadline. `tier` is where it read from; times are in milliseconds."""
+
+    def __init__(self, tier: str, deadline_ms: float, elapsed_ms: float) -> None:
+        super().__init__(f"the restore from {tier} took {elapsed_ms:.0f} of {deadline_ms:.0f} ms")
+        self.tier = tier
+        self.deadline_ms = deadline_ms
+        self.elapsed_ms = elapsed_ms
 
 
 class PlaneNotNormal(EsperError):

@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 from esper.core.errors import ConfigError
 
 _ROLLBACK = (
-    "TOLARIA_ON_NONFINITE=rollback, TOLARIA_MAX_ROLLBACKS and TOLARIA_ROLLBACK_LR_FACTOR set what a broken loss does; "
-    "operators sign a RollbackOrder"
+    "TOLARIA_ON_NONFINITE, TOLARIA_ON_DIVERGENCE and TOLARIA_ON_CRITICAL_GATE say what takes a run back, "
+    "TOLARIA_SNAPSHOT_EVERY_STEPS how often it is kept in memory, TOLARIA_ROLLBACK_FAST_DEADLINE_S and "
+    "TOLARIA_ROLLBACK_FULL_DEADLINE_S how long a restore may take; operators sign a RollbackOrder"
 )
 _REPORTS = "ESPER_TAMIYO_TAMIYO__PUBLISH_RETRY_S sets the first wait; closed reports are published once, as they are"
 _LANES = "lanes have fixed names; ESPER_WEATHERLIGHT_WEATHERLIGHT__REDIS_URL chooses Redis"

@@ -1,7 +1,8 @@
 """A process's alarm: the emergencies that it raises, kept on disk until Weatherlight has them.
 
-Raising never waits for the network. A queued emergency is sent again until it is acknowledged, by this process or the
-next one with the same directory; Weatherlight knows a repeated one by its id.
+Raising never waits for the network. What is queued is sent again until it is acknowledged, by this process or the
+next one with the same directory; Weatherlight knows a repeated one by its id. A rollback that missed its deadline goes
+the same way, and Weatherlight opens the emergency.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -22,7 +23,13 @@ from esper.core.files import write_atomically
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.core.validation import require_valid
-from esper.leyline import EmergencyLevel, EmergencySignal, RaiseEmergencyRequest
+from esper.leyline import (
+    EmergencyLevel,
+    EmergencySignal,
+    RaiseEmergencyRequest,
+    RollbackDeadlineSignal,
+    SignalRollbackDeadlineRequest,
+)
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients.channel import Tls, channel
 from esper.rpc.clients.sync import WeatherlightClient
@@ -31,8 +38,9 @@ log = logging.getLogger("esper.alarm")
 CAPACITY = 256
 TIMEOUT_S = 5.0
 RETRY_S, MAX_RETRY_S = 0.2, 5.0
-SUFFIX = ".emergency"
 WHOLE_PLANE = "-"
+Signal = EmergencySignal | RollbackDeadlineSignal
+KINDS: Mapping[str, type[Signal]] = {".emergency": EmergencySignal, ".late-rollback": RollbackDeadlineSignal}
 
 
 class Alarm:
@@ -87,11 +95,25 @@ class Alarm:
         )
         require_valid(signal)
         log.critical("%s: %s %s", EmergencyLevel.Name(level), cause, detail)
+        self._queue(signal, signal.emergency_id)
+
+    def signal_late_rollback(
+        self, run: str, *, generation: int, step: int, deadline_ms: float, elapsed_ms: float
+    ) -> None:
+        """Tell of a rollback that missed its deadline; on the disk when this returns."""
+        late = RollbackDeadlineSignal(
+            training_run_id=run, generation=generation, step=step, deadline_ms=deadline_ms, elapsed_ms=elapsed_ms
+        )
+        require_valid(late)
+        log.critical("the rollback of %s at step %d took %.0f of %.0f ms", run, step, elapsed_ms, deadline_ms)
+        self._queue(late, f"{run} {generation} {step}")
+
+    def _queue(self, signal: Signal, known_by: str) -> None:
         if self._thread is None:
             return
         with self._lock:
             if not any(_are_one(signal, waiting) for _, waiting in self._waiting()):
-                self._keep(signal)
+                self._keep(signal, known_by)
         self._wake.set()
 
     def close(self, timeout_s: float) -> None:
@@ -103,21 +125,22 @@ class Alarm:
         self._thread.join(timeout_s)
         self._channel.close()
 
-    def _keep(self, signal: EmergencySignal) -> None:
+    def _keep(self, signal: Signal, known_by: str) -> None:
         if self.queued >= CAPACITY:
             raise BackPressure(f"{CAPACITY} emergencies wait for Weatherlight in {self._directory}", MAX_RETRY_S)
-        name = hashlib.sha256(signal.emergency_id.encode()).hexdigest()[:16]
-        path = self._directory / f"{self._clock.now_ns():020d}-{name}{SUFFIX}"
+        name = hashlib.sha256(known_by.encode()).hexdigest()[:16]
+        suffix = next(suffix for suffix, kind in KINDS.items() if isinstance(signal, kind))
+        path = self._directory / f"{self._clock.now_ns():020d}-{name}{suffix}"
         write_atomically(path, signal.SerializeToString(), mode=0o600)
 
     def _files(self) -> list[Path]:
-        return sorted(self._directory.glob(f"*{SUFFIX}"))
+        return sorted(path for suffix in KINDS for path in self._directory.glob(f"*{suffix}"))
 
-    def _waiting(self) -> Iterator[tuple[Path, EmergencySignal]]:
+    def _waiting(self) -> Iterator[tuple[Path, Signal]]:
         """What waits, oldest first; a file that holds no emergency is put aside."""
         for path in self._files():
             try:
-                signal = EmergencySignal.FromString(path.read_bytes())
+                signal = KINDS[path.suffix].FromString(path.read_bytes())
                 require_valid(signal)
             except FileNotFoundError:
                 continue
@@ -149,17 +172,23 @@ class Alarm:
                 log.warning("an emergency waits for Weatherlight: %s", error, exc_info=unexpected)
             return min(max(RETRY_S, 2 * last_pause_s), MAX_RETRY_S)
 
-    def _send(self, signal: EmergencySignal) -> None:
+    def _send(self, signal: Signal) -> None:
         began = time.monotonic()
         run = signal.training_run_id or WHOLE_PLANE
-        request = RaiseEmergencyRequest(command=self._signer.sign(signal, audience=f"weatherlight/{run}"))
-        self._client.raise_emergency(request, timeout_s=TIMEOUT_S)
+        command = self._signer.sign(signal, audience=f"weatherlight/{run}")
+        if isinstance(signal, EmergencySignal):
+            self._client.raise_emergency(RaiseEmergencyRequest(command=command), timeout_s=TIMEOUT_S)
+        else:
+            late = SignalRollbackDeadlineRequest(command=command)
+            self._client.signal_rollback_deadline(late, timeout_s=TIMEOUT_S)
         self.sent += 1
         self.last_latency_ms = (time.monotonic() - began) * 1e3
 
 
-def _are_one(one: EmergencySignal, other: EmergencySignal) -> bool:
+def _are_one(one: Signal, other: Signal) -> bool:
     """Whether they tell the same, or have one id."""
+    if not isinstance(one, EmergencySignal) or not isinstance(other, EmergencySignal):
+        return one == other
     if one.emergency_id == other.emergency_id:
         return True
     facts = ("level", "cause", "detail", "origin", "training_run_id", "generation")

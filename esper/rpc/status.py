@@ -63,7 +63,9 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.GraftFailed: Row(Code.ABORTED),
     errors.StepFailed: Row(Code.ABORTED, ("step",)),
     errors.NonFiniteLoss: Row(Code.ABORTED, ("step",)),
+    errors.LossDiverged: Row(Code.ABORTED, ("step",)),
     errors.RollbackFailed: Row(Code.FAILED_PRECONDITION),
+    errors.RollbackLate: Row(Code.DEADLINE_EXCEEDED, ("tier", "deadline_ms", "elapsed_ms")),
     errors.PlaneNotNormal: Row(Code.FAILED_PRECONDITION),
     errors.RunContradicted: Row(Code.DATA_LOSS),
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
@@ -96,6 +98,8 @@ _DECODE: dict[str, Callable[[str], object]] = {
     "violations": lambda text: tuple(text.split("\n")),
     "retry_after_s": float,
     "timeout_s": float,
+    "deadline_ms": float,
+    "elapsed_ms": float,
     "step": int,
     "reason": RejectionReason.Value,
 }

@@ -212,8 +212,24 @@ class TrainConfig:
     )
     smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
     on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
+    on_divergence: str = _setting(
+        "training",
+        "ignore",
+        "what a loss does that has risen as far above its beginning as it had fallen below",
+        ("ignore", "stop", "rollback"),
+    )
+    on_critical_gate: str = _setting(
+        "training", "ignore", "what a gate does that failed and left its seed CRITICAL", ("ignore", "rollback")
+    )
     max_rollbacks: int = _setting("training", 3, "rollbacks before the run stops")
     rollback_lr_factor: float = _setting("training", 0.5, "factor on the learning rate at each rollback")
+    snapshot_every_steps: int | None = _setting(
+        "training",
+        None,
+        "steps between snapshots in memory, to go back to; 0: none; default: 20 a run, but 100 to 1000 steps apart",
+    )
+    rollback_fast_deadline_s: float = _setting("training", 0.5, "longest restore from memory in seconds")
+    rollback_full_deadline_s: float = _setting("training", 12.0, "longest restore from a checkpoint in seconds")
 
     grow: str = _setting("growth", "auto", "when to grow", ("auto", "always", "never"))
     judge: str = _setting("growth", "twin", "what a grown network is judged against", ("twin", "muted"))
@@ -423,10 +439,13 @@ _COUNTS = (
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
     *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
-    *("max_seeds", "checkpoint_every_epochs", "stack_margin", "min_delta"),
+    *("max_seeds", "checkpoint_every_epochs", "stack_margin", "min_delta", "snapshot_every_steps"),
 )
 _FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
-_POSITIVE = ("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor")
+_POSITIVE = (
+    *("lr", "clip_norm", "deadline_s", "stability_limit", "slope_threshold", "saturation_floor"),
+    *("rollback_fast_deadline_s", "rollback_full_deadline_s"),
+)
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
     *((key, *_at_least(0)) for key in _NOT_NEGATIVE),

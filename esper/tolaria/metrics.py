@@ -43,6 +43,21 @@ EMERGENCY_LATENCY = MetricSpec(
     "tolaria.emergency.last_broadcast_latency_ms", "ms", "time that Weatherlight took for the trainer's last emergency"
 )
 
+ROLLBACK_SIZE = MetricSpec("tolaria.rollback.fast_size_bytes", "bytes", "size of the snapshots in memory")
+ROLLBACK_SNAPSHOTS = MetricSpec("tolaria.rollback.snapshots_total", "count", "snapshots kept in memory")
+ROLLBACK_SNAPSHOT_LATENCY = MetricSpec(
+    "tolaria.rollback.snapshot_latency_ms", "ms", "time of the training thread for the last snapshot"
+)
+ROLLBACK_HITS = MetricSpec("tolaria.rollback.fast_hits_total", "count", "restores from memory")
+ROLLBACK_MISSES = MetricSpec(
+    "tolaria.rollback.fast_misses_total", "count", "restores that memory could not serve in time, or at all"
+)
+ROLLBACK_FAILURES = MetricSpec("tolaria.rollback.failures_total", "count", "restores that nothing could serve")
+ROLLBACK_LATE = MetricSpec(
+    "tolaria.rollback.deadline_exceeded_total", "count", "restores that missed the deadline of their tier"
+)
+ROLLBACK_LATENCY = MetricSpec("tolaria.rollback.restore_latency_ms", "ms", "time that the last restore took")
+
 METRICS = (
     TRAINING_LOSS,
     TRAINING_ACCURACY,
@@ -66,6 +81,14 @@ METRICS = (
     EMERGENCY_FAILURES,
     EMERGENCY_QUEUED,
     EMERGENCY_LATENCY,
+    ROLLBACK_SIZE,
+    ROLLBACK_SNAPSHOTS,
+    ROLLBACK_SNAPSHOT_LATENCY,
+    ROLLBACK_HITS,
+    ROLLBACK_MISSES,
+    ROLLBACK_FAILURES,
+    ROLLBACK_LATE,
+    ROLLBACK_LATENCY,
 )
 
 RUN_STARTED = EventSpec("tolaria.run_started", _INFO, "a run begins or goes on", ("generation", "total_steps"))
@@ -82,6 +105,12 @@ NOTICE_ERROR = EventSpec("tolaria.error", _ERROR, "something failed and was hand
 NOTICE_CRITICAL = EventSpec("tolaria.critical", _CRITICAL, "someone has to act", ("name",))
 EMERGENCY_ESCALATED = EventSpec("tolaria.emergency.escalated", _CRITICAL, "the trainer raises an emergency", ("name",))
 EMERGENCY_HALT = EventSpec("tolaria.emergency.halt", _CRITICAL, "an emergency halts the run", ("name",))
+ROLLBACK_MISSED = EventSpec(
+    "tolaria.rollback.deadline_exceeded", _CRITICAL, "no older state could be restored in time", ("name",)
+)
+ROLLBACK_FAILED = EventSpec(
+    "tolaria.rollback.restore_failed", _CRITICAL, "no older state could be restored at all", ("name",)
+)
 
 EVENTS = (
     RUN_STARTED,
@@ -96,4 +125,6 @@ EVENTS = (
     NOTICE_CRITICAL,
     EMERGENCY_ESCALATED,
     EMERGENCY_HALT,
+    ROLLBACK_MISSED,
+    ROLLBACK_FAILED,
 )

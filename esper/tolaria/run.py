@@ -174,7 +174,7 @@ def opened(
         alarm = _alarm(plane, config, stack)
         told, open_control, heard = _grown(run, plane, watching, options, alarm, stack)
         trainer = _trainer(run, open_control, told, interruption, steps, heard)
-        with raising(alarm, run.run_id):
+        with raising(alarm, run.run_id, lambda: trainer.generation, lambda: trainer.step):
             yield trainer
         _end(plane.link, trainer.summary, told)
         _agree(trainer.summary)

@@ -10,13 +10,15 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import NonFiniteLoss
+from esper.core.errors import EsperError, LossDiverged, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
+from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.setback import Setback, of_failed_step
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
@@ -30,7 +32,7 @@ from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import evaluated
+from esper.tolaria.task.task import Evaluation, evaluated
 
 HALTED = "halted"
 
@@ -78,6 +80,7 @@ class Trainer:
             plane=plane,
         )
         self.steps = steps(self._session)
+        self._room = Room(self._session, self.steps.regroup)
         self._saves = Saves(self._session, self.steps, store)
         self._going_back = GoingBack(self._session, self._saves)
         self._compile_watch = CompileWatch(self._session)
@@ -116,6 +119,11 @@ class Trainer:
     def step(self) -> int:
         """Steps done."""
         return self._session.progress.step
+
+    @property
+    def generation(self) -> int:
+        """Of the run, as it is open now."""
+        return self._session.progress.generation
 
     def stop(self, why: str) -> None:
         """Make no more steps."""
@@ -194,18 +202,32 @@ class Trainer:
         return generation
 
     def advance(self, make: Callable[[], None]) -> None:
-        """One step, and the boundary after it if there is one."""
+        """One step, and the boundary after it if there is one; going back where the policy says so."""
+        try:
+            setback = self._made(make)
+            if setback is not None:
+                self._go_back(setback)
+        except (StepFailed, RollbackFailed) as error:
+            error.args = (f"{error}{self._kept_last_good(error)}",)
+            raise
+
+    def _made(self, make: Callable[[], None]) -> Setback | None:
+        """Make a step; what it or its boundary came upon that takes the run back."""
         try:
             make()
             self._after_step()
-        except NonFiniteLoss as error:
-            if self._config.on_nonfinite != "rollback":
+        except StepFailed as error:
+            setback = of_failed_step(error, self._config, self._session.progress)
+            if setback is None:
                 raise
-            self._go_back(str(error), slower=True)
-            return
-        if self._generation.boundaries.order_to_go_back is not None:
-            why, to_step = self._generation.boundaries.order_to_go_back
-            self._go_back(why, to_step)
+            return setback
+        return self._generation.boundaries.order_to_go_back
+
+    def _kept_last_good(self, error: EsperError) -> str:
+        """What stands on the disk for a resume; a disk that was too slow isn't waited for once more."""
+        progress = self._session.progress
+        good = progress.steady_step if isinstance(error, LossDiverged) else progress.proven_step
+        return "" if isinstance(error, RollbackLate) else self._saves.keep_last_good(good)
 
     @property
     def _is_over(self) -> bool:
@@ -218,7 +240,7 @@ class Trainer:
             session.notice("tolaria.ended_early", "INFO", f"ended after step {session.progress.step}: {why}")
         self._generation.boundaries.drain()
         if session.progress.step < self._run.total_steps:  # its last epoch was told
-            self._validation = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge).figures
+            self._validation = self._evaluated().figures
         else:
             self._end_epoch()
 
@@ -232,18 +254,19 @@ class Trainer:
         is_boundary = self._is_boundary
         stop_reason = self._reason_to_stop() if is_boundary else None
         wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
+        wants_snapshot = is_boundary and not (wants_state or self._is_over) and self._saves.is_snapshot_due
         if is_boundary:
-            boundaries.cross(want_state=wants_state)
+            boundaries.cross(want_state=wants_state or wants_snapshot)
             self._compile_watch.look()
         else:
             self._run.executor.between_boundaries(session.progress.step)
-        if session.is_epoch_end:
+        if session.is_epoch_end or self._is_over:
             boundaries.read_steps()
-            if session.progress.step < self._run.total_steps:
-                self._end_epoch()
+        if session.is_epoch_end and session.progress.step < self._run.total_steps:
+            self._end_epoch()
         is_saved = wants_state and self._saves.write(boundaries.pipeline)
-        if is_saved:
-            self._going_back.note_save()
+        if wants_snapshot:
+            self._saves.keep(boundaries.pipeline)
         self._stop_reason = stop_reason
         if stop_reason is not None:
             kept = (
@@ -265,9 +288,9 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         session, meter = self._session, self._session.progress.meter
-        told = evaluated(self._run.executor.arm, self._run.task, self._run.splits.judge)
+        told = self._evaluated()
         self._validation = told.figures
-        average = evaluated_average(self._run, self._run.splits.judge)
+        average = self._room.measured(lambda: evaluated_average(self._run, self._run.splits.judge))
         now_ns = session.clock.monotonic_ns()
         session.observer.on_epoch(
             EpochDone(
@@ -286,11 +309,15 @@ class Trainer:
         session.progress.meter = EpochMeter()
         self._epoch_started_ns = now_ns
 
-    def _go_back(self, why: str, to_step: int | None = None, *, slower: bool = False) -> None:
+    def _evaluated(self) -> Evaluation:
+        """The network as it is, on the judging data."""
+        run = self._run
+        return self._room.measured(lambda: evaluated(run.executor.arm, run.task, run.splits.judge))
+
+    def _go_back(self, setback: Setback) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
-        restored = self._going_back.find(why, to_step)
+        snapshot = self._going_back.go(setback)
         self._generation.control.close()
-        snapshot = self._going_back.apply(restored, why, slower=slower)
         self._generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=slower
+            self._session, self._open_control, self._store, snapshot, gives_up_course=setback.gives_up_course
         )

@@ -6,7 +6,6 @@ Of a flood of refusals the first are told one by one, the rest as a count.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable
@@ -56,17 +55,17 @@ class Actions:
             await self._supervisor.emergency_raised(signal)
 
     async def signal_late_rollback(self, envelope: SignedCommand) -> None:
-        """Open an emergency for a rollback that missed its deadline."""
+        """Open an emergency for a rollback that missed its deadline; one that is known changes nothing."""
 
-        def act(db: sqlite3.Connection, late: RollbackDeadlineSignal) -> EmergencySignal:
+        def act(db: sqlite3.Connection, late: RollbackDeadlineSignal) -> tuple[EmergencySignal, bool]:
             signal = self._emergency_of(late)
-            self._supervisor.book.raise_in(db, signal)
-            return signal
+            return signal, self._supervisor.book.raise_in(db, signal)
 
         work = self._signed.perform(envelope, RollbackDeadlineSignal, lambda db, late: late.training_run_id, act)
-        late, signal = await self._told(envelope, work)
-        await self._supervisor.rollback_late(late)
-        await self._supervisor.emergency_raised(signal)
+        late, (signal, is_new) = await self._told(envelope, work)
+        if is_new:
+            await self._supervisor.rollback_late(late)
+            await self._supervisor.emergency_raised(signal)
 
     async def acknowledge(self, envelope: SignedCommand) -> None:
         """Note who has an emergency in hand, and close it if it is over."""
@@ -121,7 +120,7 @@ class Actions:
 
     def _emergency_of(self, late: RollbackDeadlineSignal) -> EmergencySignal:
         return EmergencySignal(
-            emergency_id=f"rollback-{late.training_run_id}-g{late.generation}-{secrets.token_hex(4)}",
+            emergency_id=f"rollback-{late.training_run_id}-g{late.generation}-s{late.step}",
             level=self._rollback_level,
             cause=metrics.ROLLBACK_LATE.name,
             detail=f"the rollback at step {late.step} took {late.elapsed_ms:.0f} of {late.deadline_ms:.0f} ms",

@@ -28,7 +28,7 @@ class WeatherlightConfig:
     mode: ModeConfig = field(default_factory=ModeConfig)
     bus: BusConfig = field(default_factory=BusConfig)
     redis_url: str | None = None  # the bus on Redis Streams instead of the embedded log
-    rollback_deadline_level: Level = "L3_CONSERVATIVE"  # emergency that a late rollback raises
+    rollback_deadline_level: Level = "L4_HALT"  # emergency that a late rollback raises
     sweep_s: float = 0.5  # how often lost services are looked for
     summary_s: float = 10.0  # how often Weatherlight reports on itself
     trim_s: float = 10.0  # how often the bus forgets what is old

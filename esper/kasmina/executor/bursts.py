@@ -26,6 +26,7 @@ class Bursts:
         self.steps_made = steps_made
         self._twin = twin
         self._waiting = Parked()
+        self._aside = Parked()
         _forget_gradients(twin)
         self._waiting.take(twin, beside=grown)
 
@@ -34,37 +35,50 @@ class Bursts:
         """Host memory that the twin takes."""
         return self._waiting.size_bytes
 
+    @property
+    def is_grown_aside(self) -> bool:
+        """Whether the grown arm waits, though the twin is no longer at hand: there was no memory for its return."""
+        return self._aside.size_bytes > 0
+
+    def bring_back(self) -> None:
+        """The grown arm is again as it was. What can't be put back for lack of memory waits on."""
+        self._aside.put_back()
+
     @contextmanager
     def at_hand(self, grown: TrainingArm, step: int, make: MakeStep | None) -> Iterator[TrainingArm]:
-        """The twin on its device, every step before `step` made; the two change places again afterwards."""
-        aside = Parked()
+        """The twin on its device, every step before `step` made; the two change places again afterwards.
+
+        An error holds the memory of what was under way: where the grown arm finds no room beside that, it waits for
+        `bring_back`.
+        """
         try:
-            aside.take(grown, beside=self._twin)
+            self._aside.take(grown, beside=self._twin)
             self._come(step, make)
             yield self._twin
         finally:
-            _forget_gradients(self._twin)
-            self._waiting.take(self._twin, beside=grown)
-            aside.put_back()
+            self._part(grown)
 
     def release(self, grown: TrainingArm, step: int, make: MakeStep | None) -> TrainingArm:
-        """The twin for good, as after `step` steps. A failure leaves both arms as they were."""
-        aside = Parked()
+        """The twin for good, as after `step` steps. A failure leaves both arms as they were, as in `at_hand`."""
         try:
-            aside.take(grown, beside=self._twin)
+            self._aside.take(grown, beside=self._twin)
             self._come(step, make)
         except BaseException:
-            _forget_gradients(self._twin)
-            self._waiting.take(self._twin, beside=grown)
-            aside.put_back()
+            self._part(grown)
             raise
         return self._twin
 
     def replace(self, grown: TrainingArm, step: int, make: MakeStep | None) -> TrainingArm:
         """The twin for good, in place of a grown arm that nobody wants any more."""
+        self._aside = Parked()
         empty(grown, beside=self._twin)
         self._come(step, make)
         return self._twin
+
+    def _part(self, grown: TrainingArm) -> None:
+        _forget_gradients(self._twin)
+        self._waiting.take(self._twin, beside=grown)
+        self.bring_back()
 
     def _come(self, step: int, make: MakeStep | None) -> None:
         self._waiting.put_back()

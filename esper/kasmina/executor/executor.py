@@ -41,7 +41,7 @@ from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
-from esper.kasmina.executor.twin import UNDONE, end_twin, give_up_grown, let_wait
+from esper.kasmina.executor.twin import UNDONE, bring_back, end_twin, give_up_grown, let_wait
 from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
@@ -328,12 +328,17 @@ class SeedExecutor:
         """Let a twin that waits make its steps this way: `make(twin, step)` makes the one after `step` done ones."""
         self._state.step_twin = make
 
+    @property
+    def makes_late_steps(self) -> bool:
+        """Whether somebody makes the steps of a twin that waits."""
+        return self._state.step_twin is not None
+
     def before_twin_step(self, twin: TrainingArm, step: int) -> None:
         """As `before_step`, for a twin that makes the step by itself."""
         twin.set_step(step, run_seed=self._state.config.run_seed)
 
     def give_up(self, step: int, why: str) -> bool:
-        """Memory has run out in step `step`: the twin takes the grown arm's place, as if there had been no graft.
+        """Memory has run out: the twin as after `step` steps takes the grown arm's place, as if it had never grown.
 
         False if there is no twin, or nothing that it is without. The caller has let go of what the step had made.
         """
@@ -341,7 +346,7 @@ class SeedExecutor:
         if state.twin is None or seed_id not in state.lives or state.lives[seed_id].is_permanent:
             return False
         state.steps_done = step
-        told = f"memory ran out in step {step + 1}: {why}; the network is again the one without {seed_id}"
+        told = f"{why}; the network is again the one without {seed_id}"
         state.given_up[seed_id] = told
         give_up_grown(state, step)
         settle_in(state)
@@ -420,6 +425,11 @@ class SeedExecutor:
         self._state.queue.clear()
         return tuple(staying)
 
+    @property
+    def is_twin_waiting(self) -> bool:
+        """Whether there is a twin that makes its steps in bursts."""
+        return self._state.bursts is not None
+
     def state_dict(self) -> dict[str, Any]:
         """Everything as tensors and plain containers; tensors are the live ones."""
         return saved(self._state, self._reports)
@@ -468,6 +478,8 @@ class SeedExecutor:
             except Exception as error:  # noqa: BLE001 - an action runs the host, which may raise anything
                 facts, failure = {}, str(error) if isinstance(error, PLAIN_SPOKEN) and str(error) else in_words(error)
                 span.set_attribute("esper.failure", failure)
+        if why := bring_back(self._state):
+            self.give_up(step, f"memory ran out at the boundary after step {step}: {why}")
         self._note(directive, step, facts, failure)
 
     def _note(self, directive: SeedDirective, step: int, facts: Facts, failure: str) -> None:

@@ -97,6 +97,7 @@ def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveRepo
     """Puts a saved state in place of the present one; returns the reports that nobody had collected."""
     if data.get("format") != FORMAT:
         raise ConfigError("checkpoint", data.get("format"), f"expected executor state of format {FORMAT}")
+    is_alike, slots = _is_alike(state, data), state.slots
     _restore_arms(state, data)
     state.given_up = dict(data.get("given_up", {}))
     state.memory_notes = [MemoryNote(**record) for record in data.get("memory", ())]
@@ -110,8 +111,41 @@ def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveRepo
     state.smoothed_loss, state.loss_standard_error = data["smoothed_loss"], data["loss_standard_error"]
     # Whoever holds lists of parameters from before must notice, also where the saved count is the present one.
     state.topology = max(state.topology, data["topology"])
-    state.topology_changed()
+    if is_alike:
+        state.slots, state.topology = slots, state.topology + 1
+    else:
+        state.topology_changed()
     return [DirectiveReport.FromString(content) for content in data["reports"]]
+
+
+def _is_alike(state: ExecutorState, data: Mapping[str, Any]) -> bool:
+    """Whether the saved networks are the present ones in all but values: their slots and costs are known then.
+
+    Measuring them passes each network forward and backward, which takes longer than to restore it.
+    """
+    plans = [_plan_record(life.plan) for life in state.lives.values()]
+    return (
+        bool(state.specs)
+        and plans == [record["plan"] for record in data["lives"]]
+        and _is_arm_alike(state.arm, data["arm"], data["arm_seeds"])
+        and _is_arm_alike(state.twin, data["twin"], data["twin_seeds"])
+    )
+
+
+def _is_arm_alike(
+    arm: TrainingArm | None, wanted: Mapping[str, Any] | None, seeds: Sequence[Mapping[str, Any]]
+) -> bool:
+    if arm is None or wanted is None:
+        return arm is None and wanted is None
+    return (
+        [[run.path, run.start, run.stop] for run in arm.stacks] == [list(run) for run in wanted["stacks"]]
+        and [_plan_record(graft.plan) for graft in arm.grafts] == [record["plan"] for record in seeds]
+        and _shapes(arm.model.state_dict()) == _shapes(wanted["model"])
+    )
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in tensors.items()}
 
 
 def _restore_arms(state: ExecutorState, data: Mapping[str, Any]) -> None:

@@ -171,6 +171,23 @@ def let_wait(state: ExecutorState, step: int, why: str) -> None:
     note(state, state.twin_seed, step, state.twin_decision)
 
 
+def bring_back(state: ExecutorState) -> str:
+    """The arm that made room for its twin, and found none to return to while an error held the memory, is there again.
+
+    Why not, where there is no room for it without the error either; "" otherwise.
+    """
+    if state.bursts is None or not state.bursts.is_grown_aside:
+        return ""
+    gc.collect()
+    try:
+        state.bursts.bring_back()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return first_line(error)
+    return ""
+
+
 def measured_twin(state: ExecutorState) -> TrainingArm | None:
     """The twin for whoever measures it; one that waits is at hand while it is measured."""
     if state.twin is None or state.bursts is None:

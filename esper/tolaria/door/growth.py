@@ -282,8 +282,9 @@ def _settings(config: TrainConfig) -> TrainConfig:
     for name in OWNED:
         if getattr(config, name) != getattr(default, name):
             raise ConfigError(name, getattr(config, name), "is the loop's own to decide; leave it out of the settings")
-    if config.on_nonfinite == "rollback":
-        raise ConfigError("on_nonfinite", "rollback", "can't take a loop of your own back; use stop")
+    for name in ("on_nonfinite", "on_divergence", "on_critical_gate"):
+        if getattr(config, name) == "rollback":
+            raise ConfigError(name, "rollback", f"can't take a loop of your own back; use {getattr(default, name)}")
     if config.twin == "bursts":
         raise ConfigError("twin", "bursts", "can't be in a loop of your own: its twin makes every step at once")
     return replace(config, twin="live")

@@ -1,21 +1,17 @@
 """One step of everything that trains: the main arm, its twin with the same batch and draws, incubating seeds.
 
-Where memory runs out, growth gives way: a live twin waits from then on, and a grown arm is given up for its twin, which
-makes the step instead.
+Where memory runs out, growth gives way (`Room`): the twin then makes the step later, or in the grown arm's place.
 """
 
 from __future__ import annotations
 
-import gc
 from typing import cast
 
-import torch
-
-from esper.core.errors import StepFailed
 from esper.kasmina.executor import TrainingArm, first_line, is_out_of_memory
 from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.remade import Remade
+from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import StepResult
@@ -35,6 +31,7 @@ class ArmSteps:
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
         self._remade = Remade()
+        self._room = Room(session, self.regroup)
         self._executor.step_twin_by(self._make_late)
 
     def make(self) -> None:
@@ -42,7 +39,7 @@ class ArmSteps:
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
-        batch = self._loader.batch(step)
+        batch = self._loader.batch(self._source(step))
         result, rate = self._both(batch, step)
         executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
@@ -51,18 +48,27 @@ class ArmSteps:
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // self._loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
 
+    def _source(self, step: int) -> int:
+        """The step whose batch is taken: for one that is passed over an earlier one, or at the beginning a later."""
+        passed_over = self._session.progress.history.passed_over
+        if step not in passed_over:
+            return step
+        earlier = (before for before in range(step - 1, -1, -1) if before not in passed_over)
+        return next(earlier, max(passed_over) + 1)
+
     def _both(self, batch: Batch, step: int) -> tuple[StepResult, float]:
         """The step of both arms, as often as it takes until there is memory for it."""
+        where = f"step {step + 1}"
         while True:
             result, rate, why = self._main(batch, step)
             if result is None:
-                self._give_up(step, why)
+                self._room.give_up(step, where, why)
                 continue
             self._executor.note_norms(result.parameter_norms)
             if not self._executor.is_twin_live or not (why := self._twin(batch, step)):
                 return result, rate
-            if not self._let_wait(step, why):
-                self._give_up(step, why)
+            if not self._room.let_wait(step, where, why):
+                self._room.give_up(step, where, why)
                 continue
             return result, rate
 
@@ -113,35 +119,8 @@ class ArmSteps:
             self._regroup()
         twin.scheduler.apply(twin.optimizer, step)
         self._executor.before_twin_step(twin, step)
-        result = self._stepper.run(twin, self._loader.batch(step), step, self._twin_groups)
+        result = self._stepper.run(twin, self._loader.batch(self._source(step)), step, self._twin_groups)
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
-
-    def _let_wait(self, step: int, why: str) -> bool:
-        """Both arms are too much for the device: from now on the twin makes its steps in bursts, this one included."""
-        self._free()
-        if not self._loader.is_replayable:
-            return False
-        try:
-            self._executor.let_twin_wait(step, f"its step {step + 1} ran out of memory while both were live: {why}")
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
-
-    def _give_up(self, step: int, why: str) -> None:
-        """The twin takes the grown arm's place. Raises where it can't."""
-        self._groups, self._topology = Groups(host=()), -1
-        self._free()
-        if not self._executor.give_up(step, why):
-            raise StepFailed(step, f"memory ran out: {why}; there is no grown network to give up for it")
-        self._free()
-
-    def _free(self) -> None:
-        """Give back what nobody holds any more."""
-        gc.collect()
-        if self._session.run.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     @property
     def surgery_ms(self) -> float | None:
@@ -150,7 +129,7 @@ class ArmSteps:
 
     def regroup(self) -> None:
         """Forget what is known of the arms: they were replaced."""
-        self._topology = -1
+        self._groups, self._twin_groups, self._topology = Groups(host=()), Groups(host=()), -1
 
     def _regroup(self) -> None:
         """List the parameters of both arms anew after a change of the topology."""

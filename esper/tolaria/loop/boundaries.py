@@ -12,7 +12,7 @@ from math import isfinite
 
 from opentelemetry.trace import Link, Span, get_current_span
 
-from esper.core.errors import NonFiniteLoss
+from esper.core.errors import LossDiverged, NonFiniteLoss
 from esper.core.tracing import context_of, tracer
 from esper.kasmina.executor import Collected, MemoryNote
 from esper.kasmina.executor.memory.forecast import BURSTS, REFUSED
@@ -20,6 +20,7 @@ from esper.kasmina.executor.twin import UNDONE
 from esper.leyline import DirectiveKind, DirectiveReport, SeedDirective, SystemStatePacket, TraceContext
 from esper.tolaria.loop.plane_orders import PlaneOrders
 from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.setback import Setback, of_gates
 from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
@@ -39,14 +40,15 @@ class Boundaries:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
         self.orders = PlaneOrders(session, pipeline)
-        self.order_to_go_back: tuple[str, int | None] | None = None
+        self.order_to_go_back: Setback | None = None
         self._told_causes: set[str | None] = set()
         self._unsent: list[StepDone] = []
         self._epochs_told = session.epoch
         self._session = session
         self._executor = session.run.executor
         self._has_lag = session.run.config.packet_lag > 0
-        goes_back = session.run.config.on_nonfinite == "rollback"
+        self._config = session.run.config
+        goes_back = self._config.on_nonfinite == "rollback"
         self._remedy = "" if goes_back else "; lower the learning rate, clip gradients, or use --on-nonfinite rollback"
 
     def heed(self) -> None:
@@ -56,7 +58,7 @@ class Boundaries:
             self.order_to_stop = self.orders.halt
 
     def cross(self, *, want_state: bool) -> None:
-        """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used."""
+        """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used, and LossDiverged."""
         with self._span():
             self._cross(want_state)
 
@@ -64,6 +66,7 @@ class Boundaries:
         session = self._session
         watch = Watch(session.clock)
         self.read_steps()
+        self._look_at_course()
         signals = session.progress.signals
         self._executor.note_loss(signals.loss.mean, signals.loss.standard_error)
         result = self._react(watch) if self._has_lag and self.pipeline.is_due else None
@@ -136,8 +139,7 @@ class Boundaries:
         steps, twin_steps = session.log.flush()
         usable = list(takewhile(lambda done: isfinite(done.loss), steps))
         for done in usable:
-            session.progress.signals.add(done)
-            session.progress.meter.add(done)
+            session.progress.note_loss(done)
         session.observer.on_steps(usable)
         if twin_steps and len(usable) == len(steps):
             session.observer.on_twin_steps(twin_steps)
@@ -146,6 +148,16 @@ class Boundaries:
             bad = steps[len(usable)]
             raise NonFiniteLoss(bad.step - 1, f"the training loss is {bad.loss}{self._remedy}")
 
+    def _look_at_course(self) -> None:
+        """Raises LossDiverged where the settings want to know."""
+        progress, divergence = self._session.progress, self._session.progress.divergence
+        if self._config.on_divergence != "ignore" and divergence.is_found:
+            now, begun, limit = divergence.now, divergence.begun, divergence.limit
+            why = f"the smoothed loss of {now:.4g} diverges: it began at {begun:.4g}, fell to {divergence.best:.4g}"
+            raise LossDiverged(progress.step, f"{why}, and is above {limit:.4g}")
+        if not divergence.is_near:
+            progress.steady_step = progress.step
+
     def _react(self, watch: Watch) -> PacketResult:
         """Take the oldest result and execute what it says."""
         with watch.measure("wait"):
@@ -153,6 +165,7 @@ class Boundaries:
         self._note(result)
         self.orders.note(result)
         step = self._session.progress.step
+        self.order_to_go_back = of_gates(result, self._config, step)
         with watch.measure("apply"):
             for trace, directives in by_decision(result):
                 with _continued(trace, directives[0].command_id, self._session.run.run_id):
@@ -170,7 +183,7 @@ class Boundaries:
             self.order_to_stop = None if self.pipeline.is_replayed(directive.command_id) else why
         else:
             to_step = directive.to_step if directive.HasField("to_step") else None
-            self.order_to_go_back = (f"rollback ordered: {why}", to_step)
+            self.order_to_go_back = Setback(why=f"rollback ordered: {why}", to_step=to_step)
 
     def _note(self, result: PacketResult) -> None:
         session = self._session

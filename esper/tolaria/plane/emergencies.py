@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from esper.core.errors import PlaneNotNormal, RollbackFailed, StepFailed
+from esper.core.errors import PlaneNotNormal, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import EmergencyLevel, ModeUpdate, WeatherlightServiceGetStatusRequest
 from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
@@ -47,10 +47,18 @@ def acknowledging(config: TrainConfig) -> str:
 
 
 @contextmanager
-def raising(alarm: Alarm, run_id: str) -> Iterator[None]:
-    """Raise what ends the run inside: a step that can't be used as a notice, a run that can't go back as a halt."""
+def raising(alarm: Alarm, run_id: str, generation: Callable[[], int], step: Callable[[], int]) -> Iterator[None]:
+    """Raise what ends the run inside: a step that can't be used as a notice, a run that can't go back as a halt.
+
+    Of one that could not go back in time Weatherlight makes the emergency.
+    """
     try:
         yield
+    except RollbackLate as late:
+        alarm.signal_late_rollback(
+            run_id, generation=generation(), step=step(), deadline_ms=late.deadline_ms, elapsed_ms=late.elapsed_ms
+        )
+        raise
     except (StepFailed, RollbackFailed) as error:
         is_lost = isinstance(error, RollbackFailed)
         level = EmergencyLevel.EMERGENCY_LEVEL_L4_HALT if is_lost else EmergencyLevel.EMERGENCY_LEVEL_L1_NOTICE

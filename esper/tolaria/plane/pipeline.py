@@ -13,6 +13,34 @@ if TYPE_CHECKING:
     from esper.tolaria.plane.control import Control
 
 
+class Flight:
+    """What is in flight at one moment; its results are noted as they are executed later, so that nobody waits."""
+
+    def __init__(self, next_packet: int, expected: range, known: Iterable[PacketResult], last: PacketResult | None):
+        self.next_packet = next_packet
+        self._expected = expected
+        self._results = {result.packet_index: result for result in known}
+        self._last = last
+
+    @property
+    def results(self) -> tuple[PacketResult, ...]:
+        """Those that arrived, in order."""
+        return tuple(self._results[index] for index in self._expected if index in self._results)
+
+    @property
+    def states(self) -> RunStates | None:
+        """Both services' after the newest packet; None before all has arrived, and where they could not be had."""
+        if len(self.results) < len(self._expected):
+            return None
+        newest = self.results[-1] if self._expected else self._last
+        return None if newest is None else newest.states
+
+    def note(self, result: PacketResult) -> None:
+        """Take a result, if it belongs to that moment."""
+        if result.packet_index in self._expected:
+            self._results[result.packet_index] = result
+
+
 class Pipeline:
     """Numbers packets and gives their results in order."""
 
@@ -24,6 +52,7 @@ class Pipeline:
         self.next_packet = next_packet
         self._next_result = next_packet - len(self._arrived)
         self._last_taken: PacketResult | None = None
+        self._followed: Flight | None = None
 
     @property
     def in_flight(self) -> int:
@@ -54,7 +83,16 @@ class Pipeline:
         result = self._arrived.pop(index, None) or self._control.take(index)
         self._next_result += 1
         self._last_taken = result
+        if self._followed is not None:
+            self._followed.note(result)
         return result
+
+    def follow(self) -> Flight:
+        """What is in flight now; of two moments that are followed the newer one alone learns what comes."""
+        expected = range(self._next_result, self.next_packet)
+        known = [result for index, result in self._arrived.items() if index in expected]
+        self._followed = Flight(self.next_packet, expected, known, self._last_taken)
+        return self._followed
 
     def settle(self) -> tuple[tuple[PacketResult, ...], RunStates | None]:
         """Wait for everything in flight without executing it; the states are those after the newest packet."""

@@ -219,6 +219,8 @@ INCIDENT_WORDS = (
 
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
+    if name.startswith("tolaria.rollback."):  # of a restore that failed: nothing went back
+        return "failure"
     return next((word for word in INCIDENT_WORDS if word in name), "failure")
 
 

@@ -29,6 +29,12 @@ class History:
     failures: int = 0
     causes: list[str] = field(default_factory=list)
     rollbacks: int = 0
+    slowdowns: int = 0
+    """Rollbacks that lowered the learning rate."""
+    failed_steps: list[int] = field(default_factory=list)
+    """Steps whose loss could not be used, as often as they were tried."""
+    passed_over: list[int] = field(default_factory=list)
+    """Steps that are made with an earlier batch than their own."""
     policy: str | None = None
     """Id and version of the policy that decides."""
     policy_digest: str | None = None
@@ -119,6 +125,9 @@ class History:
             "failures": self.failures,
             "causes": list(self.causes),
             "rollbacks": self.rollbacks,
+            "slowdowns": self.slowdowns,
+            "failed_steps": list(self.failed_steps),
+            "passed_over": list(self.passed_over),
             "policy": self.policy,
             "policy_digest": self.policy_digest,
             "unjudged": list(self.unjudged),
@@ -144,6 +153,9 @@ class History:
             failures=state["failures"],
             causes=list(state["causes"]),
             rollbacks=state["rollbacks"],
+            slowdowns=state.get("slowdowns", 0),
+            failed_steps=list(state.get("failed_steps", ())),
+            passed_over=list(state.get("passed_over", ())),
             policy=state["policy"],
             policy_digest=state["policy_digest"],
             unjudged=list(state.get("unjudged", ())),

@@ -138,6 +138,26 @@ class CheckpointWritten:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RollbackFigures:
+    """Snapshots and restores of this process so far."""
+
+    snapshots: int = 0
+    fast_size_bytes: int = 0
+    """Of the snapshots in memory."""
+    snapshot_ms: float = 0.0
+    """Time of the training thread for the last one."""
+    fast_hits: int = 0
+    fast_misses: int = 0
+    """Restores that memory could not serve in time, or at all."""
+    failures: int = 0
+    """Restores that nothing could serve."""
+    deadline_exceeded: int = 0
+    """Tiers that missed their deadline."""
+    restore_latency_ms: float = 0.0
+    """Of the last restore, what failed before it included."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
     """Something that the run's reader must know: a timeout, a changed mode, a rollback, a skipped checkpoint."""
 
@@ -172,6 +192,9 @@ class Observer:
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         """A checkpoint is durable."""
+
+    def on_rollback(self, figures: RollbackFigures) -> None:
+        """A snapshot was kept, or a restore was tried."""
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         """The run is over; the summary is what summary.json holds."""
@@ -211,6 +234,10 @@ class Observers(Observer):
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         for observer in self._observers:
             observer.on_checkpoint(written)
+
+    def on_rollback(self, figures: RollbackFigures) -> None:
+        for observer in self._observers:
+            observer.on_rollback(figures)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         for observer in self._observers:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from esper.tolaria.record.best import Best
+from esper.tolaria.record.divergence import Divergence
 from esper.tolaria.record.growth_reason import GrowthReason
 from esper.tolaria.record.history import History
 from esper.tolaria.record.macs_book import MacsBook
@@ -42,6 +43,20 @@ class Progress:
     reason: GrowthReason = field(default_factory=GrowthReason)
     meter: EpochMeter = field(default_factory=EpochMeter)
     best: Best = field(default_factory=Best)
+    divergence: Divergence = field(default_factory=Divergence)
+    steady_step: int = 0
+    """Last boundary at which the loss was not about to diverge."""
+
+    @property
+    def proven_step(self) -> int:
+        """Newest state whose weights have given a loss that could be used."""
+        return self.signals.loss.count - 1
+
+    def note_loss(self, done: StepDone) -> None:
+        """Take one more step's figures."""
+        self.signals.add(done)
+        self.divergence.note(self.signals.loss)
+        self.meter.add(done)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -54,6 +69,8 @@ class Progress:
             "mode": self.mode.state_dict(),
             "reason": self.reason.state_dict(),
             "best": self.best.state_dict(),
+            "divergence": self.divergence.state_dict(),
+            "steady_step": self.steady_step,
             "meter": [self.meter.steps, self.meter.loss, self.meter.accuracy],
         }
 
@@ -66,5 +83,7 @@ class Progress:
         self.mode.load_state_dict(state["mode"])
         self.reason.load_state_dict(state["reason"])
         self.best = Best.from_state(state.get("best", {}))
+        self.divergence = Divergence(**state.get("divergence", {}))
+        self.steady_step = int(state.get("steady_step", 0))
         steps, loss, accuracy = state["meter"]
         self.meter = EpochMeter(int(steps), loss, accuracy)

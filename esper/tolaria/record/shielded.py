@@ -11,6 +11,7 @@ from esper.tolaria.record.observer import (
     EpochDone,
     Notice,
     Observer,
+    RollbackFigures,
     RunStarted,
     StepDone,
     TwinStep,
@@ -57,6 +58,9 @@ class Shielded(Observer):
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         self._give(self._observer.on_checkpoint, written)
+
+    def on_rollback(self, figures: RollbackFigures) -> None:
+        self._give(self._observer.on_rollback, figures)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         self._give(self._observer.on_finish, summary)

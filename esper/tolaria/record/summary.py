@@ -153,6 +153,7 @@ def build_summary(
         "timeouts": history.timeouts,
         "control_failures": history.failures,
         "rollbacks": history.rollbacks,
+        "passed_over": list(history.passed_over),
         "contradictions": found,
         "policy": history.policy,
         "policy_digest": history.policy_digest,

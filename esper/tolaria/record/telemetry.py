@@ -16,7 +16,16 @@ from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.record.display import living
-from esper.tolaria.record.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
+from esper.tolaria.record.observer import (
+    Boundary,
+    CheckpointWritten,
+    EpochDone,
+    Notice,
+    Observer,
+    RollbackFigures,
+    RunStarted,
+    StepDone,
+)
 from esper.tolaria.record.packet_result import TIMEOUT
 
 SOURCE = "tolaria"
@@ -26,7 +35,7 @@ NOTICE_EVENTS = {
     "ERROR": m.NOTICE_ERROR,
     "CRITICAL": m.NOTICE_CRITICAL,
 }
-NAMED = {spec.name: spec for spec in (m.EMERGENCY_HALT, m.EMERGENCY_ESCALATED)}
+NAMED = {spec.name: spec for spec in (m.EMERGENCY_HALT, m.EMERGENCY_ESCALATED, m.ROLLBACK_MISSED, m.ROLLBACK_FAILED)}
 REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
     DirectiveKind.DIRECTIVE_KIND_ATTACH: (m.SEED_GRAFTED, ("max_logit_delta",)),
     DirectiveKind.DIRECTIVE_KIND_FOLD: (m.SEED_FOLDED, ("folded",)),
@@ -50,6 +59,7 @@ class TelemetryObserver(Observer):
         self._refused = 0
         self._epoch: EpochDone | None = None
         self._traces: dict[str, TraceContext] = {}
+        self._rollbacks = RollbackFigures()
 
     def on_start(self, started: RunStarted) -> None:
         self._run = started.run_id
@@ -96,6 +106,7 @@ class TelemetryObserver(Observer):
             metric(m.TIMEOUT_TOTAL, self._timeouts),
             metric(m.ANSWERS_REFUSED, self._refused),
             *self._emergency(boundary.plane.level),
+            *_rollback_figures(self._rollbacks),
             *_epoch_figures(self._epoch),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
         ]
@@ -123,7 +134,12 @@ class TelemetryObserver(Observer):
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
             spec = NAMED.get(notice.name) or NOTICE_EVENTS[notice.level]
-            self._send(notice.step, events=[event(spec, self._clock, notice.message, name=notice.name)])
+            measured = _rollback_figures(self._rollbacks) if notice.name.startswith("tolaria.rollback") else ()
+            told = event(spec, self._clock, notice.message, name=notice.name)
+            self._send(notice.step, metrics=measured, events=[told])
+
+    def on_rollback(self, figures: RollbackFigures) -> None:
+        self._rollbacks = figures
 
     def on_epoch(self, done: EpochDone) -> None:
         self._epoch = done
@@ -150,6 +166,19 @@ class TelemetryObserver(Observer):
             SOURCE, self._clock, metrics=metrics, events=events, run=self._run, step=step, trace=trace
         )
         self._reporter.send(packet)
+
+
+def _rollback_figures(figures: RollbackFigures) -> list[Metric]:
+    return [
+        metric(m.ROLLBACK_SIZE, figures.fast_size_bytes),
+        metric(m.ROLLBACK_SNAPSHOTS, figures.snapshots),
+        metric(m.ROLLBACK_SNAPSHOT_LATENCY, figures.snapshot_ms),
+        metric(m.ROLLBACK_HITS, figures.fast_hits),
+        metric(m.ROLLBACK_MISSES, figures.fast_misses),
+        metric(m.ROLLBACK_FAILURES, figures.failures),
+        metric(m.ROLLBACK_LATE, figures.deadline_exceeded),
+        metric(m.ROLLBACK_LATENCY, figures.restore_latency_ms),
+    ]
 
 
 def _epoch_figures(done: EpochDone | None) -> list[Metric]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError, UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -21,6 +21,8 @@ from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationErr
 from esper.core.files import sync_directory, write_atomically
 
 MAGIC = b"esper-checkpoint 2 "
+DIGEST_LENGTH = 64
+PIECE_BYTES = 8 * 2**20
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
 UNWRITABLE = (PicklingError, TypeError, AttributeError, RuntimeError, CorruptRecord)
 _REMOVE = "remove it, and the count goes on from the checkpoint's"
@@ -39,13 +41,24 @@ def encode(state: State) -> bytes:
 
 def decode(content: bytes, source: str) -> State:
     """Verify the bytes of a file and return its state, on the CPU."""
-    header, _, payload = content.partition(b"\n")
+    return _read(io.BytesIO(content), source, lambda: None)
+
+
+def _read(file: BinaryIO, source: str, check: Callable[[], None]) -> State:
+    """Tensors are read where they stand in the file, so that its bytes are never held beside them."""
+    header = file.readline(len(MAGIC) + DIGEST_LENGTH + 1).rstrip(b"\n")
     if not header.startswith(MAGIC):
         raise CorruptRecord(f"{source} is not a checkpoint of this version")
-    if hashlib.sha256(payload).hexdigest().encode() != header[len(MAGIC) :]:
+    start, digest = file.tell(), hashlib.sha256()
+    while piece := file.read(PIECE_BYTES):
+        check()
+        digest.update(piece)
+    if digest.hexdigest().encode() != header[len(MAGIC) :]:
         raise CorruptRecord(f"{source} is damaged: its SHA-256 does not match")
+    check()
+    file.seek(start)
     try:
-        state: State = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        state: State = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise CorruptRecord(f"{source} can't be read: {error}") from error
     return state
@@ -136,15 +149,24 @@ class CheckpointStore:
         """Checkpoints, oldest first."""
         return sorted(path for path in self._folder.glob("step-*.ckpt") if _NAME.fullmatch(path.name))
 
-    def newest(self, to_step: int | None = None) -> Found:
-        """The newest whole checkpoint, at most at `to_step`."""
+    def steps(self) -> list[int]:
+        """Their steps, oldest first."""
+        return [_step_of(path) for path in self.paths()]
+
+    def forget_after(self, step: int) -> None:
+        """Drop later ones: they are of a course that was given up."""
+        for path in self.paths():
+            if _step_of(path) > step:
+                path.unlink()
+
+    def newest(self, to_step: int | None = None, check: Callable[[], None] = lambda: None) -> Found:
+        """The newest whole checkpoint, at most at `to_step`; `check` is asked between pieces, and may end it."""
         damaged: list[str] = []
         for path in reversed(self.paths()):
-            step = int(path.stem.removeprefix("step-"))
-            if to_step is not None and step > to_step:
+            if to_step is not None and _step_of(path) > to_step:
                 continue
             try:
-                return Found(state=read(path), path=path, damaged=tuple(damaged))
+                return Found(state=read(path, check), path=path, damaged=tuple(damaged))
             except StorageError as error:
                 damaged.append(str(error))
         remedy = "; ".join(damaged) or "none was written yet; --overwrite starts the run anew"
@@ -157,6 +179,10 @@ class CheckpointStore:
         generation = max(_used(path) + 1, at_least)
         write_atomically(path, f"{generation}\n".encode())
         return generation
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
 
 
 def _used(path: Path) -> int:
@@ -172,9 +198,10 @@ def _used(path: Path) -> int:
         raise CorruptRecord(f"{path} is damaged: {content[:20]!r} is no number; {_REMOVE}") from error
 
 
-def read(path: Path) -> State:
-    """Verify a file and return its state. Raises StorageError."""
+def read(path: Path, check: Callable[[], None] = lambda: None) -> State:
+    """Verify a file and return its state; `check` is asked between pieces of it. Raises StorageError."""
     try:
-        return decode(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            return _read(file, str(path), check)
     except OSError as error:
         raise StorageError(f"{path} can't be read: {error.strerror}") from error

@@ -1,51 +1,96 @@
-"""Going back to the last good state of a run: from memory where it is there, else from the disk.
+"""Going back to an older state of a run: from memory where it is there in time, else from the disk.
 
-What is restored is a whole state or an error; the trainer applies it on its own thread, under a new generation.
+Each tier has a deadline of its own. What is read is loaded on the training thread; a restore that was broken off may
+have torn the present state, so what follows is another tier or the end of the run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
 
 from esper.core.clock import Clock
-from esper.core.errors import DependencyViolationError, RollbackFailed
-from esper.tolaria.recovery.checkpoint import CheckpointStore, State, decode
+from esper.core.errors import EsperError, RollbackFailed, RollbackLate
+from esper.kasmina.executor import SeedExecutor
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.observer import RollbackFigures
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.snapshot import Snapshot
+from esper.tolaria.recovery.tiers.deadline import Deadline
+from esper.tolaria.recovery.tiers.fast import FastTier
+from esper.tolaria.recovery.tiers.full import FullTier
 
-MEMORY_LIMIT_BYTES = 256 * 2**20
+Tier = FastTier | FullTier
+Load = Callable[[Snapshot], None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Restored:
-    """A state to go back to, where it came from, and how long reading it took."""
+    """Where a state came from, what failed before it, and whether it was loaded later than its deadline allows."""
 
-    state: State
     tier: str
-    latency_ms: float
+    failures: list[EsperError]
+    late: RollbackLate | None
 
 
 class Rollback:
-    """Remembers the newest checkpoint in memory; falls through to the files for older ones."""
+    """Both tiers of a run, and what became of its restores."""
 
-    def __init__(self, store: CheckpointStore | None, clock: Clock, *, limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
-        self._store = store
+    def __init__(self, store: CheckpointStore | None, clock: Clock, config: TrainConfig) -> None:
+        self.fast = FastTier(config.rollback_fast_deadline_s)
+        self.full = FullTier(store, config.rollback_full_deadline_s)
+        self._tiers: tuple[Tier, ...] = (self.fast, self.full)
+        self.figures = RollbackFigures()
         self._clock = clock
-        self._limit_bytes = limit_bytes
-        self._remembered: tuple[int, bytes] | None = None
 
-    def remember(self, step: int, content: bytes) -> None:
-        """Keep an encoded state; one that is too large is left to the disk."""
-        self._remembered = (step, content) if len(content) <= self._limit_bytes else None
+    def restore(self, bounds: tuple[int | None, ...], executor: SeedExecutor, load: Load) -> Restored:
+        """Load the newest state within the first bound that has one.
 
-    def restore(self, to_step: int | None = None) -> Restored:
-        """The newest state, at most at `to_step`. Raises RollbackFailed."""
-        started_ns = self._clock.monotonic_ns()
-        if self._remembered is not None and (to_step is None or self._remembered[0] <= to_step):
-            state, tier = decode(self._remembered[1], "the checkpoint in memory"), "memory"
-        elif self._store is not None:
+        Raises RollbackLate where nothing came in time, and RollbackFailed for all else.
+        """
+        began_ns, failures = self._clock.monotonic_ns(), list[EsperError]()
+        bound, tiers = next(((bound, found) for bound in bounds if (found := self._order(bound))), (None, []))
+        for tier in tiers:
             try:
-                state, tier = self._store.newest(to_step).state, "disk"
-            except DependencyViolationError as error:
-                raise RollbackFailed(f"nothing to go back to: {error}") from error
-        else:
-            raise RollbackFailed("nothing to go back to: no checkpoint was written yet")
-        return Restored(state=state, tier=tier, latency_ms=(self._clock.monotonic_ns() - started_ns) / 1e6)
+                late = self._restore(tier, bound, executor, load)
+            except EsperError as error:
+                failures.append(error)
+                continue
+            missed = failures if late is None else [*failures, late]
+            self._note(tier, missed, (self._clock.monotonic_ns() - began_ns) / 1e6)
+            return Restored(tier.name, failures, late)
+        self._note(None, failures)
+        too_late = [failure for failure in failures if isinstance(failure, RollbackLate)]
+        if too_late:
+            raise too_late[-1]
+        raise RollbackFailed("; ".join(map(str, failures)) or "nothing to go back to: no state was kept yet")
+
+    def _restore(self, tier: Tier, bound: int | None, executor: SeedExecutor, load: Load) -> RollbackLate | None:
+        """Load a tier's state; what was loaded too late is as good as any, but that is said."""
+        deadline = Deadline(self._clock, tier.name, tier.deadline_s)
+        snapshot = tier.read(bound, executor, deadline)
+        # The last moment at which giving up leaves the next tier a choice; loading is copying, and is not broken off.
+        deadline.check()
+        load(snapshot)
+        if executor.arm.device.type == "cuda":
+            torch.cuda.synchronize(executor.arm.device)
+        return deadline.late() if deadline.is_missed else None
+
+    def _order(self, bound: int | None) -> list[Tier]:
+        """The tiers that have something, the newer first, and memory where they are equal."""
+        steps = [(tier.newest(bound), tier) for tier in self._tiers]
+        there = [(step, tier) for step, tier in steps if step is not None]
+        return [tier for _, tier in sorted(there, key=lambda found: -found[0])]
+
+    def _note(self, hit: Tier | None, failures: list[EsperError], latency_ms: float | None = None) -> None:
+        before, is_fast = self.figures, hit is self.fast
+        self.figures = replace(
+            before,
+            fast_hits=before.fast_hits + is_fast,
+            fast_misses=before.fast_misses + (not is_fast),
+            failures=before.failures + (hit is None),
+            deadline_exceeded=before.deadline_exceeded + sum(isinstance(each, RollbackLate) for each in failures),
+            restore_latency_ms=before.restore_latency_ms if latency_ms is None else latency_ms,
+        )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from esper.core.errors import ConfigError, DependencyViolationError
+from esper.core.errors import ConfigError, DependencyViolationError, StorageError
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
@@ -18,6 +18,7 @@ from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
+from esper.tolaria.recovery.tiers.fast import snapshot_steps
 from esper.tolaria.task.feeds.feed import FedLoader
 from esper.tolaria.task.prepare import AnyLoader
 
@@ -39,7 +40,9 @@ class Saves:
         self._session = session
         self._steps = steps
         self._store = store
-        self._rollback = Rollback(store, session.clock)
+        self._rollback = Rollback(store, session.clock, session.run.config)
+        self._snapshot_steps = snapshot_steps(session.run.total_steps, session.run.config.snapshot_every_steps)
+        self._refusal: str | None = None
         self._owes_one = False
         self._is_postponed = False
         self._is_proven = False
@@ -58,7 +61,28 @@ class Saves:
         if self._owes_one or not every_steps:
             return self._owes_one
         is_last = step + config.evaluate_every_steps > self._session.run.total_steps  # where more epochs go on from
-        return is_last or step // every_steps > max(0, step - config.evaluate_every_steps) // every_steps
+        return is_last or self._is_first_of(every_steps)
+
+    @property
+    def is_snapshot_due(self) -> bool:
+        """Whether to keep the boundary of now in memory: the first of all, and the first since so many steps.
+
+        A loss that is about to diverge, and a twin that would have to be fetched for it, are waited out.
+        """
+        session = self._session
+        if not self._snapshot_steps or not (self._is_first or self._is_first_of(self._snapshot_steps)):
+            return False
+        is_steady = session.run.config.on_divergence != "rollback" or not session.progress.divergence.is_near
+        return is_steady and not session.run.executor.is_twin_waiting
+
+    @property
+    def _is_first(self) -> bool:
+        return self._session.progress.step <= self._session.run.config.evaluate_every_steps
+
+    def _is_first_of(self, every_steps: int) -> bool:
+        """Whether a boundary is the first since a multiple of so many steps."""
+        step = self._session.progress.step
+        return step // every_steps > max(0, step - self._session.run.config.evaluate_every_steps) // every_steps
 
     def write(self, pipeline: Pipeline) -> bool:
         """Save this moment; without both services' states it would not be one, so it is tried again later."""
@@ -75,15 +99,53 @@ class Saves:
         snapshot = self._snapshot(pipeline, in_flight, states)
         self._tell_losses(snapshot.losses)
         content = self._encoded(snapshot)
-        self._rollback.remember(session.progress.step, content)
+        if self._snapshot_steps and session.progress.step < session.run.total_steps:
+            self._keep(lambda: snapshot, pipeline)
         if self._store is None:
             return True
         path = self._store.write(content, session.progress.step)
+        self._rollback.full.note(session.progress.step)
         duration_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.observer.on_checkpoint(
             CheckpointWritten(path=path, step=session.progress.step, size_bytes=len(content), duration_ms=duration_ms)
         )
         return True
+
+    def keep(self, pipeline: Pipeline) -> None:
+        """Keep this moment in memory; what is in flight at it is noted as it is executed, so that nothing waits."""
+        self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
+
+    def _keep(self, make: Callable[[], Snapshot], pipeline: Pipeline) -> None:
+        session, rollback = self._session, self._rollback
+        started_ns, flight = session.clock.monotonic_ns(), pipeline.follow()
+        try:
+            is_kept, refusal = rollback.fast.keep(session.progress.step, make(), flight), rollback.fast.refusal
+        except Exception as error:  # noqa: BLE001 - whatever a host holds, or memory lacks, no run ends for a snapshot
+            is_kept, refusal = False, f"a snapshot can't be made: {type(error).__name__}: {error}"
+            rollback.fast.refuse(refusal)
+        rollback.figures = replace(
+            rollback.figures,
+            snapshots=rollback.figures.snapshots + is_kept,
+            fast_size_bytes=rollback.fast.size_bytes,
+            snapshot_ms=(session.clock.monotonic_ns() - started_ns) / 1e6,
+        )
+        session.observer.on_rollback(rollback.figures)
+        if refusal is not None and self._refusal is None:
+            session.notice("tolaria.no_snapshots", "WARNING", f"a rollback reads the disk: {refusal}")
+        self._refusal = refusal
+
+    def keep_last_good(self, to_step: int) -> str:
+        """Before the run ends for a step that can't be used: have the newest good state on the disk, in words."""
+        store, kept = self._store, self._rollback.fast.whole(to_step)
+        if store is None or kept is None:
+            return ""
+        step, snapshot = kept
+        try:
+            if step > max(store.steps(), default=-1):
+                store.write(self._encoded(snapshot), step)
+        except (StorageError, ConfigError) as error:
+            return f"; the state of step {step} could not be kept: {error}"
+        return f"; the state of step {step} is kept as a checkpoint"
 
     def write_final(self, pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
         """Keep the finished run, with the summary that is about to be written."""
@@ -101,6 +163,7 @@ class Saves:
         found = self._store.newest() if final is None else self._last_of(self._store, Snapshot.from_state(final))
         for damage in found.damaged:
             self._session.notice("tolaria.checkpoint_damaged", "ERROR", f"passed over: {damage}")
+        self._rollback.full.note(*self._store.steps())
         snapshot = Snapshot.from_state(found.state)
         snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
         if snapshot.is_shorter_than(config):
@@ -143,9 +206,32 @@ class Saves:
         """Have the next boundary saved."""
         self._owes_one = True
 
-    def last_good(self, to_step: int | None) -> Restored:
-        """The newest state, at most at `to_step`, from wherever it is at hand. Raises RollbackFailed."""
-        return self._rollback.restore(to_step)
+    def go_back(self, bounds: tuple[int | None, ...]) -> tuple[Snapshot, str]:
+        """Put the newest state within the first bound that has one in place; says from where. Raises RollbackFailed."""
+        session, rollback, loaded = self._session, self._rollback, list[Snapshot]()
+
+        def load(snapshot: Snapshot) -> None:
+            self.restore(snapshot)
+            loaded.append(snapshot)
+
+        try:
+            restored = rollback.restore(bounds, session.run.executor, load)
+        finally:
+            session.observer.on_rollback(rollback.figures)
+        for known in (rollback.fast, rollback.full):
+            known.forget_after(session.progress.step)
+        self._tell(restored)
+        return loaded[-1], f"from {restored.tier} in {rollback.figures.restore_latency_ms:.1f} ms"
+
+    def _tell(self, restored: Restored) -> None:
+        """What of a restore was not as it should be; what chose another state than memory's makes one doubt the run."""
+        session, refusal = self._session, self._rollback.fast.refusal
+        for failure in restored.failures:
+            session.notice("tolaria.rollback.tier_failed", "ERROR", str(failure))
+        if restored.late is not None:
+            session.notice("tolaria.rollback.late", "WARNING", f"{restored.late}: the state was loaded all the same")
+        if why := "; ".join(map(str, restored.failures)) or refusal:
+            session.progress.history.doubt(f"time or memory decided where a rollback went back to: {why}")
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a saved state in place of the present one."""

@@ -20,7 +20,8 @@ FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
-        "twin",
+        *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
+        *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin"),
     }
 )
 

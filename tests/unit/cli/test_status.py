@@ -26,6 +26,8 @@ SUMMARY = {
         },
         {"seed_id": "s2", "stage": "CULLED", "slot": "span:fc1-fc2", "alpha": 0.0, "gain": None, "gain_se": None},
     ],
+    "rollbacks": 2,
+    "passed_over": [13, 14],
     "reproducible": True,
     "reproducible_cause": None,
     "depths": {"blocks": {"from": 2, "to": 4}},
@@ -68,6 +70,8 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "run run-1: finished" in printed
     assert "test accuracy          0.9512" in printed
+    assert "rollbacks              2\n" in printed
+    assert "passed over            the batches of steps 13, 14\n" in printed
     assert "depth                  stack:blocks 2 -> 4 blocks\n" in printed
     assert "depth                  wanted depth 8, got 4: max_parameters 9 leaves no room\n" in printed
     assert "growth                 too late: 5 steps are left (since step 1,270)" in printed

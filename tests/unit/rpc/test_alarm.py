@@ -10,7 +10,15 @@ import pytest
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import BackPressure
-from esper.leyline import EmergencyLevel, EmergencySignal, RaiseEmergencyRequest, RaiseEmergencyResponse
+from esper.leyline import (
+    EmergencyLevel,
+    EmergencySignal,
+    RaiseEmergencyRequest,
+    RaiseEmergencyResponse,
+    RollbackDeadlineSignal,
+    SignalRollbackDeadlineRequest,
+    SignalRollbackDeadlineResponse,
+)
 from esper.rpc import alarm as module
 from esper.rpc.alarm import Alarm
 from esper.rpc.call import Call
@@ -27,11 +35,19 @@ class Warned(Listener):
     def __init__(self) -> None:
         super().__init__()
         self.raised: list[EmergencySignal] = []
+        self.late: list[RollbackDeadlineSignal] = []
 
     async def raise_emergency(self, request: RaiseEmergencyRequest, call: Call) -> RaiseEmergencyResponse:
         self.raised.append(EmergencySignal.FromString(request.command.payload))
         self.changed.set()
         return await super().raise_emergency(request, call)
+
+    async def signal_rollback_deadline(
+        self, request: SignalRollbackDeadlineRequest, call: Call
+    ) -> SignalRollbackDeadlineResponse:
+        self.late.append(RollbackDeadlineSignal.FromString(request.command.payload))
+        self.changed.set()
+        return await super().signal_rollback_deadline(request, call)
 
 
 def alarm(endpoint: str, directory: Path) -> Alarm:
@@ -69,6 +85,24 @@ async def test_what_waits_is_sent_by_the_next_process_oldest_first_and_each_once
     await asyncio.to_thread(second.close, 5.0)
     assert [signal.detail for signal in listener.raised] == ["the first", "the second"]
     assert second.queued == 0
+
+
+async def test_a_late_rollback_waits_like_an_emergency_and_goes_by_its_own_call(
+    serve: Serve, socket_dir: Path, tmp_path: Path
+) -> None:
+    first = alarm(f"unix:{socket_dir}/nobody", tmp_path)
+    for _ in range(2):
+        first.signal_late_rollback("r1", generation=3, step=70, deadline_ms=12e3, elapsed_ms=12001.5)
+    assert first.queued == 1
+    await asyncio.to_thread(first.close, 5.0)
+    listener = Warned()
+    server = await serve(listener)
+    second = alarm(str(server.endpoint), tmp_path)
+    await listener.until(lambda: bool(listener.late))
+    await asyncio.to_thread(second.close, 5.0)
+    expected = RollbackDeadlineSignal(training_run_id="r1", generation=3, step=70, deadline_ms=12e3, elapsed_ms=12001.5)
+    assert listener.late == [expected]
+    assert (listener.raised, second.sent, second.queued) == ([], 1, 0)
 
 
 async def test_a_damaged_file_is_put_aside_and_keeps_no_other_back(serve: Serve, tmp_path: Path) -> None:

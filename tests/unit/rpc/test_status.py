@@ -32,6 +32,8 @@ ARGUMENTS: dict[type[errors.EsperError], tuple[object, ...]] = {
     errors.BackPressure: ("too much", 1.5),
     errors.StepFailed: (7, "no good"),
     errors.NonFiniteLoss: (8, "nan"),
+    errors.LossDiverged: (9, "rises"),
+    errors.RollbackLate: ("disk", 12000.0, 12001.5),
     errors.AsyncTimeoutError: ("Advance", 2.5),
 }
 

@@ -19,6 +19,7 @@ from esper.tolaria.task.task import evaluate, make_task
 from esper.tolaria.trial import tried_checkpoint, try_host
 from tests.unit.tolaria.loop.waiting import no_waits, watch_steps
 from tests.unit.tolaria.scripted_control import ScriptedControl
+from tests.unit.tolaria.test_setbacks import BAD_STEP, Course
 from tests.unit.tolaria.test_stack_runs import KEPT as KEPT_STACKS
 from tests.unit.tolaria.test_stack_runs import UNDONE, Killer
 from tests.unit.tolaria.test_stack_runs import KilledError as KilledStackError
@@ -189,3 +190,16 @@ def test_labels_of_positions_have_a_loss_that_is_the_same_every_time() -> None:
     plain = torch.nn.functional.cross_entropy(layer(data.train.inputs).cpu(), masks)
     assert torch.allclose(losses[0].cpu(), plain, atol=1e-5)
     assert task.scores(layer(data.train.inputs), data.train.targets).shape == (4,)
+
+
+def test_a_poisoned_batch_takes_a_run_back_to_pinned_memory_and_ends_as_on_the_disk_s_course(tmp_path: Path) -> None:
+    settings = replace(ON_GPU, on_nonfinite="rollback", snapshot_every_steps=4)
+    digests = []
+    for every in (4, 0):
+        store = CheckpointStore(tmp_path / str(every), keep=3)
+        course = Course(replace(settings, snapshot_every_steps=every), store, bad={BAD_STEP})
+        summary = course.train()
+        assert course.is_finite
+        assert f"from {'memory' if every else 'disk'} in" in course.told("tolaria.rollback")[0]
+        digests.append(summary["weights_digest"])
+    assert digests[0] == digests[1]

@@ -29,6 +29,7 @@ from esper.leyline import (
     SignedCommand,
     SystemMode,
 )
+from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL
 from tests.unit.weatherlight.conftest import Open, Plane
 
@@ -177,14 +178,21 @@ async def test_the_same_emergency_counts_once_and_stays_resolved(plane: Plane) -
     assert (await names(plane)).count("emergency_signal_received") == 1
 
 
-async def test_a_late_rollback_opens_an_emergency_of_the_configured_level(plane: Plane) -> None:
+async def test_a_late_rollback_opens_one_emergency_of_the_configured_level_however_often_it_is_told(
+    plane: Plane,
+) -> None:
     late = RollbackDeadlineSignal(training_run_id="r1", generation=2, step=70, deadline_ms=500.0, elapsed_ms=812.0)
-    await plane.actions.signal_late_rollback(plane.signer.sign(late, audience="weatherlight/r1"))
+    for _ in range(2):
+        await plane.actions.signal_late_rollback(plane.signer.sign(late, audience="weatherlight/r1"))
     (opened,) = plane.supervisor.open_emergencies
     assert opened.level == EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE
     assert opened.detail == "the rollback at step 70 took 812 of 500 ms"
     assert plane.supervisor.rollback_latency_ms == 812.0
-    assert "rollback_deadline_triggered" in await names(plane)
+    assert (await names(plane)).count("rollback_deadline_triggered") == 1
+
+
+def test_a_late_rollback_halts_every_run_by_default() -> None:
+    assert WeatherlightConfig().rollback_level == EmergencyLevel.EMERGENCY_LEVEL_L4_HALT
 
 
 @pytest.mark.parametrize(

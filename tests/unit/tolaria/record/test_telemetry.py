@@ -26,7 +26,7 @@ from esper.leyline import (
 )
 from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
-from esper.tolaria.record.observer import CheckpointWritten, Notice
+from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFigures
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
@@ -109,6 +109,39 @@ def test_figures_are_those_of_the_boundary_and_of_the_steps_since_the_last_ones(
     assert (found["tolaria.seeds.active"], found["tolaria.mode.conservative"]) == (1.0, 1.0)
     alphas = [metric for metric in sent.last.metrics if metric.name == "tolaria.seed.alpha"]
     assert [(metric.value, attributes(metric)) for metric in alphas] == [(0.5, {"seed_id": "s1", "stage": "BLENDING"})]
+
+
+def test_figures_of_rollbacks_go_with_the_others_and_at_once_where_one_fails(sent: Sent) -> None:
+    told = RollbackFigures(
+        snapshots=3,
+        fast_size_bytes=2048,
+        snapshot_ms=0.5,
+        fast_hits=1,
+        fast_misses=2,
+        failures=4,
+        deadline_exceeded=5,
+        restore_latency_ms=7.5,
+    )
+    expected = {
+        "tolaria.rollback.snapshots_total": 3.0,
+        "tolaria.rollback.fast_size_bytes": 2048.0,
+        "tolaria.rollback.snapshot_latency_ms": 0.5,
+        "tolaria.rollback.fast_hits_total": 1.0,
+        "tolaria.rollback.fast_misses_total": 2.0,
+        "tolaria.rollback.failures_total": 4.0,
+        "tolaria.rollback.deadline_exceeded_total": 5.0,
+        "tolaria.rollback.restore_latency_ms": 7.5,
+    }
+    sent.cross(10)
+    assert {values(sent.last)[name] for name in expected} == {0.0}, "a counter begins at 0"
+    sent.observer.on_rollback(told)
+    sent.cross(20)
+    assert values(sent.last).items() >= expected.items()
+    for name in ("tolaria.rollback.deadline_exceeded", "tolaria.rollback.restore_failed"):
+        sent.observer.on_events([Notice(step=21, name=name, level="CRITICAL", message="late")])
+        assert values(sent.last) == expected
+        assert [event.name for event in sent.last.events] == [name]
+        assert sent.last.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
 
 
 def test_figures_go_a_few_times_a_second_however_short_the_steps(sent: Sent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from esper.tolaria.loop.setback import Setback
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.recovery.checkpoint import CheckpointStore
@@ -39,7 +40,7 @@ def test_a_run_goes_on_with_its_states_and_what_was_in_flight() -> None:
     openings, moments = Openings(), Moments()
     moments.make(2)
     moments.save()
-    snapshot = moments.going_back.apply(moments.going_back.find("why", None), "why", slower=True)
+    snapshot = moments.going_back.go(Setback(why="why", is_slower=True, gives_up_course=True))
     generation = open_generation(moments.session, openings.open_control, None, snapshot, gives_up_course=True)
     (opening,) = openings
     assert (opening.generation, opening.step, opening.gives_up_course) == (2, 2, True)

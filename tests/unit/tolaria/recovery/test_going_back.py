@@ -7,24 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from esper.core.clock import ManualClock
+from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, RollbackFailed
 from esper.kasmina.executor import Collected
 from esper.leyline import SystemStatePacket
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.setback import Setback
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.plane.pipeline import Pipeline
-from esper.tolaria.record.observer import Notice, Observer
+from esper.tolaria.record.history import History
+from esper.tolaria.record.observer import Notice, Observer, RollbackFigures
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.signals import Signals
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
+from esper.tolaria.recovery.tiers.fast import FastTier
 from esper.tolaria.task.prepare import prepare
 
 CONFIG = TrainConfig(samples=300, hidden=(4,), epochs=9, min_samples=20, checkpoint_every_epochs=1, max_rollbacks=2)
@@ -35,9 +39,13 @@ class Heard(Observer):
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
+        self.rollbacks: list[RollbackFigures] = []
 
     def on_events(self, notices: Any) -> None:
         self.notices.extend(notices)
+
+    def on_rollback(self, figures: RollbackFigures) -> None:
+        self.rollbacks.append(figures)
 
 
 class Stateless(NullControl):
@@ -50,15 +58,15 @@ class Stateless(NullControl):
 class Moments:
     """A session whose steps a test makes, and what saves and restores it."""
 
-    def __init__(self, store: CheckpointStore | None = None) -> None:
-        run = prepare(CONFIG)
+    def __init__(self, store: CheckpointStore | None = None, **settings: Any) -> None:
+        run = prepare(replace(CONFIG, **settings))
         self.heard = Heard()
         self.session = Session(
             run=run,
             progress=Progress(signals=Signals(CONFIG.smoothing)),
             packets=PacketBuilder(run.run_id, run.device, run.config.threads),
             observer=self.heard,
-            clock=ManualClock(),
+            clock=SYSTEM_CLOCK,
         )
         self.steps = ArmSteps(self.session)
         self.saves = Saves(self.session, self.steps, store)
@@ -69,13 +77,32 @@ class Moments:
         for _ in range(steps):
             self.steps.make()
 
+    def hand_over(self) -> None:
+        self.pipeline.hand_over(SystemStatePacket(), Collected(), want_state=True)
+
     def save(self) -> bool:
         """Save what stands, with one packet in flight, as at a boundary."""
-        self.pipeline.hand_over(SystemStatePacket(), Collected(), want_state=True)
+        self.hand_over()
         return self.saves.write(self.pipeline)
 
     def digest(self) -> str:
         return self.session.run.executor.arm.digest()
+
+    def whole(self) -> str:
+        """All of the executor that a checkpoint would hold, tensors by their bytes; the count of changes rises."""
+        return repr(_plain({**self.session.run.executor.state_dict(), "topology": 0}))
+
+    @property
+    def fast(self) -> FastTier:
+        return self.saves._rollback.fast
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (value.dtype, tuple(value.shape), value.detach().numpy().tobytes())
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 @pytest.fixture
@@ -102,41 +129,79 @@ def test_going_back_restores_the_weights_and_books_what_is_undone(moments: Momen
     moments.make(2)
     moments.session.progress.generation = 5
     wasted = moments.session.progress.macs.total - spent
-    restored = moments.going_back.find("the loss is nan", None)
-    snapshot = moments.going_back.apply(restored, "the loss is nan", slower=False)
+    snapshot = moments.going_back.go(Setback(why="the loss is nan"))
     progress = moments.session.progress
     assert (moments.digest(), progress.step, snapshot.next_packet) == (saved, 2, 1)
     assert (progress.generation, progress.history.rollbacks, progress.macs.undone) == (5, 1, wasted)
     assert not moments.saves.is_due
     (told,) = moments.heard.notices
-    assert told.message.startswith("the loss is nan; back to step 2 from memory")
+    assert told.message.startswith("the loss is nan; back to step 2 from memory in ")
 
 
-def test_each_return_to_the_same_moment_is_slower_until_a_later_one_is_saved(moments: Moments) -> None:
+def test_a_state_that_has_proven_itself_is_preferred_to_a_newer_one(moments: Moments) -> None:
+    for _ in range(2):
+        moments.make(1)
+        moments.save()
+    moments.going_back.go(Setback(why="why", proven_to=1))
+    assert moments.session.progress.step == 1
+    moments.going_back.go(Setback(why="why", proven_to=0))
+    assert moments.session.progress.step == 1, "none is proven, so the newest is tried"
+
+
+def test_what_is_newer_than_the_state_gone_back_to_is_of_a_course_given_up(tmp_path: Path) -> None:
+    kept = Moments(CheckpointStore(tmp_path, keep=3))
+    for _ in range(3):
+        kept.make(1)
+        kept.save()
+    kept.going_back.go(Setback(why="why", to_step=1))
+    assert CheckpointStore(tmp_path, keep=3).steps() == [1]
+    kept.make(1)
+    kept.going_back.go(Setback(why="why"))
+    assert kept.session.progress.step == 1
+
+
+def test_each_return_is_slower_whichever_state_it_leads_to(moments: Moments) -> None:
+    slower, factors = Setback(why="why", is_slower=True), []
     moments.make(1)
     moments.save()
-    factors = []
     for _ in range(2):
-        moments.going_back.apply(moments.going_back.find("why", None), "why", slower=True)
+        moments.going_back.go(slower)
         factors.append(moments.session.run.executor.arm.scheduler.factor)
     assert factors == [pytest.approx(CONFIG.rollback_lr_factor ** (n + 1)) for n in range(2)]
     assert moments.saves.is_due
+    moments.make(1)
     moments.save()
-    moments.going_back.note_save()
     assert not moments.saves.is_due
     moments.session.progress.history.rollbacks = 0
-    moments.going_back.apply(moments.going_back.find("why", None), "why", slower=True)
+    moments.going_back.go(slower)
     assert moments.session.run.executor.arm.scheduler.factor == pytest.approx(CONFIG.rollback_lr_factor**3)
 
 
+def test_a_rate_that_a_command_changed_stays_changed(moments: Moments) -> None:
+    moments.session.run.executor.arm.scheduler.factor = 0.1
+    moments.make(1)
+    moments.save()
+    moments.going_back.go(Setback(why="why", is_slower=True))
+    assert moments.session.run.executor.arm.scheduler.factor == pytest.approx(0.1 * CONFIG.rollback_lr_factor)
+
+
+def test_a_batch_that_fails_twice_is_passed_over_with_the_one_before_it(moments: Moments) -> None:
+    moments.make(1)
+    moments.save()
+    for expected in ([], [6, 7]):
+        moments.going_back.go(Setback(why="why", is_slower=True, failed_step=7))
+        assert moments.session.progress.history.passed_over == expected
+    assert History.from_state(moments.session.progress.history.state_dict()).passed_over == [6, 7]
+
+
 def test_once_too_often_is_refused_and_so_is_going_back_to_nothing(moments: Moments) -> None:
-    with pytest.raises(RollbackFailed, match="nothing to go back to"):
-        moments.going_back.find("why", None)
+    with pytest.raises(RollbackFailed, match="why; nothing to go back to"):
+        moments.going_back.go(Setback(why="why"))
     moments.make(1)
     moments.save()
     moments.session.progress.history.rollbacks = CONFIG.max_rollbacks
     with pytest.raises(RollbackFailed, match="why; 2 rollbacks were made already, which is max_rollbacks"):
-        moments.going_back.find("why", None)
+        moments.going_back.go(Setback(why="why"))
 
 
 def test_a_moment_without_the_services_states_is_owed(moments: Moments) -> None:
