@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from esper.cli.databases import find
 from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import Verbs, add_group, add_verb
-from esper.core.clock import SYSTEM_CLOCK, nanoseconds
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
 from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
 from esper.core.keys import Keyring
 from esper.core.plain import plain
-from esper.core.signing import Verifier, open_payload
+from esper.core.signing import MAX_AHEAD_NS, Verifier, expires_ns, open_payload
 from esper.kasmina.control.command_rows import GIVEN_UP, payload_digest
 from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunSpec, RegistryReset, SignedCommand
 
@@ -64,6 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
         verdict = f"FAILED {'; '.join(faults)}" if faults else f"ok     {_told(row)}"
         print(plain(f"{row.seq:6} {row.run_id} {row.command_id} {verdict}"))
     missing = missing_rows(rows, last_seq)
+    if ended := signed_by_ended_keys(rows, keyring):
+        told = ", ".join(f"{count} by {key_id}" for key_id, count in sorted(ended.items()))
+        print(plain(f"signed by keys that have ended since ({told}): believed at the time that this ledger recorded"))
     if missing:
         print(f"rows missing from the ledger: {', '.join(map(str, missing))}")
     print(f"{len(rows)} commands, {failed} failed, {len(missing)} missing")
@@ -94,6 +99,13 @@ def verified(rows: list[Row], keyring: Keyring) -> Iterator[tuple[Row, list[str]
         yield row, faults
 
 
+def signed_by_ended_keys(rows: list[Row], keyring: Keyring) -> Counter[str]:
+    """Rows whose key isn't accepted any more, by key: whoever has it can sign such a row, not have it recorded."""
+    now_ns = SYSTEM_CLOCK.now_ns()
+    ids = (row.envelope.security.key_id for row in rows)
+    return Counter(key_id for key_id in ids if key_id in keyring.key_ids and keyring.key(key_id, now_ns) is None)
+
+
 def missing_rows(rows: list[Row], last_seq: int) -> list[int]:
     """Numbers that were given and are no longer there: rows are never deleted."""
     return sorted(set(range(1, last_seq + 1)) - {row.seq for row in rows})
@@ -104,6 +116,7 @@ def _faults(row: Row, verifier: Verifier) -> Iterator[str]:
     envelope = row.envelope
     if not verifier.is_authentic(envelope, nanoseconds(envelope.security.issued_at)):
         yield f"signature by key {envelope.security.key_id!r} doesn't match"
+    yield from _untimely(row, verifier)
     if envelope.audience != f"kasmina/{row.run_id}":
         yield f"signed for {envelope.audience!r}"
     if hashlib.sha256(envelope.payload).hexdigest() != row.payload_sha256:
@@ -121,6 +134,24 @@ def _faults(row: Row, verifier: Verifier) -> Iterator[str]:
         yield f"the payload is command {command_id!r} of run {payload.training_run_id!r}"
     if row.outcome.command_id != row.command_id or row.outcome.ledger_seq != row.seq:
         yield "its outcome belongs to another row"
+
+
+def _untimely(row: Row, verifier: Verifier) -> Iterator[str]:
+    """What a row signed with a key that had ended, and a time that was set back, can't have: a recording to match."""
+    security = row.envelope.security
+    if not row.outcome.HasField("recorded_at"):
+        if row.envelope.payload_type != KasminaRunSpec.DESCRIPTOR.full_name:  # an opening has a row, but no outcome
+            yield "its outcome doesn't say when it was recorded"
+        return
+    recorded_ns, issued_ns = nanoseconds(row.outcome.recorded_at), nanoseconds(security.issued_at)
+    if not -MAX_AHEAD_NS <= recorded_ns - issued_ns <= expires_ns(security) - issued_ns + MAX_AHEAD_NS:
+        yield f"issued at {_clock_time(issued_ns)}, but recorded at {_clock_time(recorded_ns)}"
+    if verifier.is_authentic(row.envelope, issued_ns) and not verifier.is_authentic(row.envelope, recorded_ns):
+        yield f"key {security.key_id!r} had ended when it was recorded"
+
+
+def _clock_time(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns / NS_PER_S, UTC).isoformat(timespec="seconds")
 
 
 def _command_id(envelope: SignedCommand, payload: Payload) -> str:

@@ -25,6 +25,7 @@ EsperError
   StorageError                   a file or database can't be used
     CorruptRecord                what was stored is damaged
     UnwritableStorage            nothing more can be written: no room, or no right to
+    ForbiddenStorage             this user may not read or write it
 """
 
 from __future__ import annotations
@@ -193,3 +194,7 @@ class CorruptRecord(StorageError):
 
 class UnwritableStorage(StorageError):
     """Nothing more can be written, for want of room or of the right to; what was written stands."""
+
+
+class ForbiddenStorage(StorageError):
+    """The system lets this user not read or write a file or directory."""

@@ -9,8 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from esper.core.errors import ForbiddenStorage
+
 # What a file system says where nothing more can be written; whoever made room goes on.
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+# And where its user may not.
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+
+
+def forbidden(error: OSError, path: object) -> ForbiddenStorage:
+    """What the system's refusal means, and what to do about it."""
+    place = error.filename or path
+    return ForbiddenStorage(f"{place} can't be used: {error.strerror}; give this user the right to read and write it")
 
 
 @contextmanager

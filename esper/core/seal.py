@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from esper.core.errors import CorruptRecord
-from esper.core.files import sync_directory, write_atomically
+from esper.core.files import FORBIDDEN, forbidden, sync_directory, write_atomically
 
 
 def seal_of(path: Path) -> Path:
@@ -42,6 +42,8 @@ def _require_whole(path: Path, where: Path) -> None:
     try:
         digest = where.read_text(errors="replace").strip()
     except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise forbidden(error, where) from error
         raise CorruptRecord(f"{where}, the seal of {path.name}, can't be read: {error.strerror}; {remedy}") from error
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise CorruptRecord(f"{where}, the seal of {path.name}, is damaged; {remedy}")

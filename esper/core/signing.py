@@ -114,7 +114,8 @@ class Verifier:
         if not self.is_authentic(envelope, now_ns):
             raise InvalidSignature(
                 RejectionReason.REJECTION_REASON_INVALID_SIGNATURE,
-                "the signature doesn't match; check key id and secret, and send the payload as it was signed",
+                "the signature doesn't match, or its key has ended; check key id and secret, and send the payload as it"
+                " was signed",
             )
         _require_use(envelope, audience, payload_type)
         require_fresh(envelope.security, now_ns)

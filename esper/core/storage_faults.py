@@ -6,8 +6,8 @@ import os
 import sqlite3
 from pathlib import Path
 
-from esper.core.errors import CorruptRecord, StorageError, UnwritableStorage
-from esper.core.files import UNWRITABLE
+from esper.core.errors import CorruptRecord, ForbiddenStorage, StorageError, UnwritableStorage
+from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden
 
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 REFUSED = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
@@ -28,6 +28,8 @@ def opening_fault(path: Path, error: Exception) -> StorageError:
     """Why a database can't be opened. What SQLite says of a damaged schema may not even be text."""
     if isinstance(error, StorageError):
         return error
+    if isinstance(error, OSError) and error.errno in FORBIDDEN:
+        return forbidden(error, path)
     if isinstance(error, OSError):
         kind = UnwritableStorage if error.errno in UNWRITABLE else StorageError
         return kind(f"{path} can't be opened as a database: {error.strerror}")
@@ -38,6 +40,8 @@ def opening_fault(path: Path, error: Exception) -> StorageError:
 
 def exit_code_of(error: BaseException) -> int:
     """What a process ends with that can't go on without its storage."""
+    if isinstance(error, ForbiddenStorage):
+        return os.EX_NOPERM
     return os.EX_DATAERR if isinstance(error, CorruptRecord) else os.EX_IOERR
 
 

@@ -37,6 +37,9 @@ NONCE_TTL = MetricSpec("kasmina.nonce_ledger.ttl_seconds", "s", "How long a nonc
 PREFETCH_REQUESTS = MetricSpec("kasmina.prefetch.requests_total", "count", "Prefetches since the start.", ("status",))
 PREFETCH_INFLIGHT = MetricSpec("kasmina.prefetch.inflight", "count", "Prefetches going on.")
 PREFETCH_LAST_LATENCY = MetricSpec("kasmina.prefetch.last_latency_ms", "ms", "Request to verified artefact, last one.")
+WORKER_CALLS = MetricSpec(
+    "kasmina.worker.calls_total", "count", "Blocking calls since the start, by what became of them.", ("fate",)
+)
 BREAKER_STATE = MetricSpec("kasmina.breaker.state", "state", "State as the number in CircuitState.", ("breaker",))
 BREAKER_FAILURES = MetricSpec("kasmina.breaker.failures", "count", "Failures in a row.", ("breaker",))
 
@@ -58,6 +61,7 @@ METRICS: tuple[MetricSpec, ...] = (
     PREFETCH_REQUESTS,
     PREFETCH_INFLIGHT,
     PREFETCH_LAST_LATENCY,
+    WORKER_CALLS,
     BREAKER_STATE,
     BREAKER_FAILURES,
 )

@@ -120,6 +120,7 @@ class KasminaService(KasminaServicer):
             yield pb.FetchArtifactResponse(chunk=chunk)
 
     async def close(self) -> None:
+        self._prefetcher.close()
         await asyncio.to_thread(self._store.close)
 
 

@@ -30,6 +30,7 @@ from esper.nissa.alerts import Alerts, Change
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
 from esper.oona.envelope import check, check_kept, span_attributes
+from esper.oona.precedence import Precedence
 
 log = logging.getLogger("esper.nissa")
 GROUP = "nissa"
@@ -49,12 +50,14 @@ class Ingestor:
         clock: Clock,
         tell: Callable[[TelemetryPacket], None],
         series: LatestValues | None = None,
+        precedence: Precedence | None = None,
     ) -> None:
         self.series = series or LatestValues()
         self.alerts = Alerts()
         self._keyring = keyring
         self._clock = clock
         self._tell = tell
+        self._precedence = precedence or Precedence()
         self._takers: dict[str, Callable[[BusEnvelope], None]] = {
             TelemetryPacket.DESCRIPTOR.full_name: self._take_packet,
             FieldReport.DESCRIPTOR.full_name: self._take_report,
@@ -65,8 +68,9 @@ class Ingestor:
         while True:
             seen = await bus.last_sequence()
             envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)
-            for envelope in envelopes:
-                self.take(envelope, is_vouched_for=bus.vouches)
+            async for some in self._precedence.slices(envelopes):
+                for envelope in some:
+                    self.take(envelope, is_vouched_for=bus.vouches)
             if envelopes:
                 await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
             else:

@@ -41,5 +41,7 @@ RULES: tuple[Rule, ...] = (
          "A registered service is silent."),
     Rule("emergency_open", "weatherlight.emergency.level", gt, 2.0, 1, "critical", PAGE,
          "An emergency of level 3 or above is open."),
+    Rule("breaker_open", "tolaria.breaker.state", gt, 1.0, 1, "warning", SLACK,
+         "A run doesn't ask a service that hangs."),
 )
 # fmt: on

@@ -88,7 +88,8 @@ class SqliteLog:
         return int(row[0]) if row else 0
 
     async def depth(self, lane: BusLane) -> int:
-        return self._store.read(lambda db: _backlog(db, lane))
+        # It counts what may be many rows: the loop goes on meanwhile.
+        return await asyncio.to_thread(self._store.read, lambda db: _backlog(db, lane))
 
     async def dead_letter_count(self) -> int:
         return self._store.read(lambda db: int(db.execute("SELECT COUNT(*) FROM dead_letters").fetchone()[0]))

@@ -17,7 +17,14 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError, ServiceUnavailable, UnparsableMessage
+from esper.core.errors import (
+    AsyncTimeoutError,
+    BackPressure,
+    DependencyViolationError,
+    EsperError,
+    ServiceUnavailable,
+    UnparsableMessage,
+)
 from esper.core.validation import require_valid
 from esper.leyline import SignedCommand
 from esper.rpc import metrics
@@ -173,6 +180,8 @@ async def _abort(context: Context[Any, Any], method: Method, failure: Exception,
         code, message, details = code_of(failure), status.message, ((DETAILS_KEY, status.SerializeToString()),)
         if isinstance(failure, UnparsableMessage):
             mishaps.unparsable(method.full_name, context.peer(), failure)
+        elif isinstance(failure, DependencyViolationError) and not isinstance(failure, ServiceUnavailable):
+            mishaps.violation(method.full_name, failure)
     else:
         metrics.UNEXPECTED_ERRORS.labels(method.full_name).inc()
         mishaps.unexpected(method.full_name, failure)

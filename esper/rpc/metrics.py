@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from esper.core.telemetry import EventSpec, MetricSpec
+from esper.leyline import TelemetryLevel
+
 CALL_SECONDS = Histogram(
     "rpc_server_call_duration_seconds",
     "Time from the request to the status, by method and status.",
@@ -22,9 +25,21 @@ LOOP_LAG_SECONDS = Gauge("rpc_server_loop_lag_seconds", "How late the event loop
 UNEXPECTED_ERRORS = Counter(
     "rpc_server_unexpected_errors_total", "Calls that ended with an error outside the error tree.", ["method"]
 )
+DEPENDENCY_VIOLATIONS = Counter(
+    "rpc_server_dependency_violations_total", "Calls refused because something that they name is not there.", ["method"]
+)
+
+METRICS: tuple[MetricSpec, ...] = ()
+DEPENDENCY_VIOLATION = EventSpec(
+    "dependency_guard.violation",
+    TelemetryLevel.TELEMETRY_LEVEL_ERROR,
+    "A call named something that is not there; `count` where one event tells of many",
+    ("method", "subsystem", "kind", "identifier", "count"),
+)
+EVENTS: tuple[EventSpec, ...] = (DEPENDENCY_VIOLATION,)
 
 
 def begin(method: str) -> None:
     """Let a served method's counters begin at 0: one that appeared with its first event would hide it."""
-    for counter in (CALLS_REFUSED, CALLS_WITHOUT_DEADLINE, UNEXPECTED_ERRORS):
+    for counter in (CALLS_REFUSED, CALLS_WITHOUT_DEADLINE, UNEXPECTED_ERRORS, DEPENDENCY_VIOLATIONS):
         counter.labels(method)

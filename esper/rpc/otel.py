@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
 from esper.core.errors import ConfigError
@@ -34,6 +35,8 @@ MAX_OPEN_TRACES = 1024
 MAX_SPANS_PER_TRACE = 512
 # A run ends three processes one after the other: together they wait less than two seconds for a collector.
 END_S = 0.5
+# A collector that took nothing when it was last asked won't take the last traces either.
+UNHEARD_END_S = 0.1
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -83,6 +86,37 @@ class KeepDecisions(SpanProcessor):
         return spans
 
 
+class Heard(SpanExporter):
+    """Passes spans on, and knows whether the collector takes them."""
+
+    def __init__(self, following: SpanExporter) -> None:
+        self._following = following
+        self._began_s: float | None = None
+        self._has_failed = False
+
+    @property
+    def patience_s(self) -> float:
+        """How long the end waits for it: shorter where the last export failed, or waits for an answer still."""
+        began_s = self._began_s
+        is_stuck = began_s is not None and time.monotonic() - began_s > END_S
+        return UNHEARD_END_S if self._has_failed or is_stuck else END_S
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self._began_s = time.monotonic()
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._following.export(spans)
+        finally:
+            self._has_failed, self._began_s = result is not SpanExportResult.SUCCESS, None
+        return result
+
+    def shutdown(self) -> None:
+        self._following.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._following.force_flush(timeout_millis)
+
+
 def _is_worth_keeping(span: ReadableSpan) -> bool:
     attributes = span.attributes or {}
     return bool(attributes.get(COMMAND_ID) or attributes.get(KEEP)) or span.status.status_code is StatusCode.ERROR
@@ -101,18 +135,20 @@ def setup_tracing(
         resource=Resource.create({"service.name": environ.get("OTEL_SERVICE_NAME", service_name)}),
         shutdown_on_exit=False,  # it would wait for a collector as long as that likes
     )
-    provider.add_span_processor(KeepDecisions(BatchSpanProcessor(_exporter(endpoint, place)), keep_one_in))
+    exporter = Heard(_exporter(endpoint, place))
+    provider.add_span_processor(KeepDecisions(BatchSpanProcessor(exporter), keep_one_in))
     trace.set_tracer_provider(provider)
-    return partial(_end, provider, place)
+    return partial(_end, provider, exporter, place)
 
 
-def _end(provider: TracerProvider, place: str) -> None:
+def _end(provider: TracerProvider, exporter: Heard, place: str) -> None:
     """Send what waits, as far as the collector takes it in time: nobody's end is delayed by it."""
     ending = threading.Thread(target=provider.shutdown, name="end of traces", daemon=True)
+    patience_s = exporter.patience_s
     ending.start()
-    ending.join(END_S)
+    ending.join(patience_s)
     if ending.is_alive():
-        log.warning("the last traces are lost: the collector at %s did not take them within %g s", place, END_S)
+        log.warning("the last traces are lost: the collector at %s did not take them within %g s", place, patience_s)
 
 
 def _exporter(endpoint: str | None, place: str) -> SpanExporter:

@@ -1,7 +1,8 @@
 """What the main of every service shares: settings, keys, traces, metrics, telemetry, signals, drain, exit code.
 
 Exit codes: 0 stopped on request, 1 failed, 64 wrong usage, 65 what is stored can't be used, 74 nothing can be written,
-78 unusable settings, 128 and the signal's number where one came before it served; an error is one line, no traceback.
+77 this user may not read or write a file, 78 unusable settings, 128 and the signal's number where one came before it
+served; an error is one line, no traceback.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, TypeVar
@@ -24,13 +26,14 @@ from prometheus_client import start_http_server
 
 from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
-from esper.core.errors import ConfigError, EsperError, StorageError, UnwritableStorage
-from esper.core.files import UNWRITABLE
+from esper.core.errors import ConfigError, EsperError, ForbiddenStorage, StorageError, UnwritableStorage
+from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden
 from esper.core.keys import Keyring, load_keyring
 from esper.core.last_word import leave
 from esper.core.plain import PlainFormatter, plain
 from esper.core.streams import say
-from esper.leyline import HealthStatus
+from esper.core.telemetry import build_packet
+from esper.leyline import Event, HealthStatus
 from esper.rpc import metrics
 from esper.rpc.alarm import Alarm
 from esper.rpc.bases import Servicer
@@ -106,14 +109,14 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
         return _fail(name, error, EXIT_CONFIG)
     except UnwritableStorage as error:
         return _fail(name, error, os.EX_IOERR)
+    except ForbiddenStorage as error:
+        return _fail(name, error, os.EX_NOPERM)
     except StorageError as error:
         return _fail(name, error, os.EX_DATAERR)
     except EsperError as error:
         return _fail(name, error, EXIT_FAILED)
     except OSError as error:
-        if error.errno in UNWRITABLE:
-            return _fail(name, f"{error.filename or 'a file'} can't be written: {error.strerror}", os.EX_IOERR)
-        return _fail(name, error, EXIT_FAILED)
+        return _fail(name, *_of_system(error))
     except KeyboardInterrupt:  # before anything handles signals
         return 128 + signal.SIGINT
     except EndedEarly as ended:
@@ -122,6 +125,15 @@ def _exit_code(name: str, build: Build[C], argv: Sequence[str] | None, config_ty
         log.debug("unexpected", exc_info=True)
         return _fail(name, f"unexpected {type(error).__name__}: {error} (--log-level debug shows more)", EXIT_FAILED)
     return EXIT_OK
+
+
+def _of_system(error: OSError) -> tuple[object, int]:
+    """What the system refused, and the exit code."""
+    if error.errno in UNWRITABLE:
+        return f"{error.filename or 'a file'} can't be written: {error.strerror}", os.EX_IOERR
+    if error.errno in FORBIDDEN:
+        return forbidden(error, "a file"), os.EX_NOPERM
+    return error, EXIT_FAILED
 
 
 def _fail(name: str, error: object, code: int) -> int:
@@ -155,7 +167,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         built = build(context)
         servicers = await built if inspect.isawaitable(built) else built
         async with _closing(servicers):
-            server = await start(process.server, servicers)
+            server = await start(process.server, servicers, partial(_tell, name, reporter))
             _stop_on_signals(stopping)
             say(f"esper-{name} listens on {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
@@ -163,6 +175,10 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
         alarm.close(REPORT_TIMEOUT_S)
         reporter.close(REPORT_TIMEOUT_S)
         end_tracing()
+
+
+def _tell(name: str, reporter: Reporter, told: Event) -> None:
+    reporter.send(build_packet(name, SYSTEM_CLOCK, events=[told]))
 
 
 async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter: Reporter, stopping: Stopping) -> None:

@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,14 @@ from grpc_reflection.v1alpha import reflection
 
 from esper.core.config import require_positive
 from esper.core.errors import ConfigError
+from esper.leyline import Event
 from esper.rpc.bases import Servicer
+from esper.rpc.certificates import require_authorities, require_pair
 from esper.rpc.contract import SERVICES
 from esper.rpc.dispatch import Gate, handler_of
 from esper.rpc.endpoint import Endpoint
 from esper.rpc.foreign import ParseInterceptor
+from esper.rpc.mishaps import Mishaps
 
 MIB = 1024 * 1024
 
@@ -84,13 +87,15 @@ class Server:
             self.endpoint.path.unlink(missing_ok=True)
 
 
-async def start(config: ServerConfig, servicers: Sequence[Servicer]) -> Server:
-    """Bind, serve and report SERVING."""
+async def start(
+    config: ServerConfig, servicers: Sequence[Servicer], tell: Callable[[Event], None] = lambda told: None
+) -> Server:
+    """Bind, serve and report SERVING; `tell` is given events about calls."""
     endpoint = Endpoint.parse(config.listen, "listen")
     if not endpoint.is_local and config.tls_cert is None:
         raise ConfigError("listen", config.listen, "beyond loopback TLS is needed: give tls_cert and tls_key")
     await claim(endpoint)
-    gate = Gate(max_in_flight=config.max_in_flight, deadline_s=config.deadline_s)
+    gate = Gate(max_in_flight=config.max_in_flight, deadline_s=config.deadline_s, mishaps=Mishaps(tell=tell))
     raw = grpc.aio.server(options=_options(config), interceptors=[ParseInterceptor(gate.mishaps)])
     raw.add_generic_rpc_handlers(tuple(handler_of(servicer, gate) for servicer in servicers))
     names = [SERVICES[servicer.service].full_name for servicer in servicers]
@@ -152,6 +157,10 @@ def _bind(server: grpc.aio.Server, endpoint: Endpoint, config: ServerConfig) -> 
 def _credentials(config: ServerConfig) -> grpc.ServerCredentials:
     key, chain = read_pem("tls_key", config.tls_key), read_pem("tls_cert", config.tls_cert)
     authorities = None if config.tls_client_ca is None else read_pem("tls_client_ca", config.tls_client_ca)
+    if config.tls_client_ca is not None:
+        require_authorities(config.tls_client_ca, "tls_client_ca")
+    if config.tls_cert is not None and config.tls_key is not None:
+        require_pair(config.tls_cert, config.tls_key, "tls_cert", "tls_key")
     return grpc.ssl_server_credentials([(key, chain)], authorities, authorities is not None)
 
 

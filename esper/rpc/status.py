@@ -72,6 +72,7 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.StorageError: Row(Code.INTERNAL),
     errors.CorruptRecord: Row(Code.DATA_LOSS),
     errors.UnwritableStorage: Row(Code.INTERNAL),
+    errors.ForbiddenStorage: Row(Code.INTERNAL),
 }
 
 # A plain CommandRejected has its status from its reason; a reason that is not here has the class's.

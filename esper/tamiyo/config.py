@@ -93,6 +93,8 @@ class TamiyoConfig:
     """How long closed field reports are kept, hours."""
     publish_retry_s: float = 1.0
     """First wait after a failed publication, seconds; doubled up to a minute."""
+    inference_timeout_s: float = 5.0
+    """Longest time to decide on a packet, its wait for a thread included, seconds; the run is conservative after it."""
     telemetry_every_packets: int = 10
     """Packets between telemetry without events."""
 

@@ -7,7 +7,7 @@ no measured time (unless the run asked for latency rules), and leaves the state 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from esper.core.enums import short_name
 from esper.leyline import (
@@ -71,16 +71,22 @@ class Observed:
 
 
 def decide(
-    context: RunContext, state: TamiyoRunState, packet: SystemStatePacket, *, policy: Policy, select: Select
+    context: RunContext,
+    state: TamiyoRunState,
+    packet: SystemStatePacket,
+    *,
+    policy: Policy,
+    select: Select,
+    was_late: bool = False,
 ) -> Verdict:
-    """Answer a packet that follows on the state."""
+    """Answer a packet that follows on the state, and perhaps on one that could not be answered in time."""
     seen = _take_in(context, state, packet)
     after = seen.state
     view = View(
         context=context, packet=packet, state=after, signals=seen.signals, select=lambda: select(after, packet, context)
     )
     proposal = policy.propose(view)
-    findings = risk.assess(_risk_view(state, view, proposal, seen.coverage.average))
+    findings = risk.assess(replace(_risk_view(state, view, proposal, seen.coverage.average), was_late=was_late))
     orders, reasons, detail = _restrain(proposal, findings, state)
     mode_change = mode.advance(after, findings, packet.step, context.config)
     metadata = DecisionMetadata(

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, get_current_span
 
 from esper.core.clock import Clock, timestamp
-from esper.core.errors import ContractError, LifecycleConflict
+from esper.core.errors import AsyncTimeoutError, ContractError, LifecycleConflict
 from esper.core.signing import Signer
 from esper.core.tracing import context_of, current_trace, tracer
-from esper.leyline import AdaptationCommand, Decision, FieldReport, SignedCommand, SystemStatePacket, TamiyoRunState
+from esper.core.worker import AsyncWorker
+from esper.leyline import (
+    AdaptationCommand,
+    Decision,
+    FieldReport,
+    RiskReason,
+    SignedCommand,
+    SystemStatePacket,
+    TamiyoRunState,
+)
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.decide import Verdict, decide
@@ -25,10 +36,16 @@ from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.reports import ABORTED, Moment, closed, is_open, opened, report_id
 from esper.tamiyo.runs import Run, RunBook
 from esper.tamiyo.selection import Selection, select
-from esper.tamiyo.telemetry import Told, conditions
+from esper.tamiyo.telemetry import Told, conditions, reason_name
 from esper.urza.catalog import Catalog
 
 _tracer = tracer("esper.tamiyo")
+
+
+class TellLate(Protocol):
+    """Hears of a packet that could not be decided on in time; of several in a row, which is the first."""
+
+    def __call__(self, run_id: str, late_ms: float, *, is_first: bool) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +59,9 @@ class Evaluator:
     signer: Signer
     clock: Clock
     tell: Callable[[Told], None]
+    tell_late: TellLate
+    worker: AsyncWorker
+    timeout_s: float
 
     async def evaluate(self, run: Run, packet: SystemStatePacket) -> Decision:
         """The decision on a packet. Raises LifecycleConflict for one that is out of order."""
@@ -59,7 +79,7 @@ class Evaluator:
 
     async def _evaluate(self, run: Run, packet: SystemStatePacket) -> Decision:
         began_ns, previous_loss = self.clock.monotonic_ns(), _previous_loss(run.state)
-        verdict = decide(run.context, run.state, packet, policy=self.policy, select=self._look_up)
+        verdict = await self._verdict(run, packet)
         decision = self._decision(run, packet, verdict)
         decision.latency_ms = (self.clock.monotonic_ns() - began_ns) / 1e6
         await self.reports.put(self._new_reports(verdict, packet, decision.latency_ms))
@@ -74,12 +94,33 @@ class Evaluator:
             latency_ms=decision.latency_ms,
             trace=current_trace(),
         )
-        run.conditions = conditions(verdict)
+        run.conditions, run.was_late = conditions(verdict), False
         run.heard_ns = began_ns
         if packet.metrics.HasField("hook_latency_ms"):
             run.hook_latency_ms = packet.metrics.hook_latency_ms
         self.tell(told)
         return decision
+
+    async def _verdict(self, run: Run, packet: SystemStatePacket) -> Verdict:
+        """Decide in a thread of the worker. Raises AsyncTimeoutError: nothing is decided in place of what is late."""
+        work = partial(
+            decide,
+            run.context,
+            run.state,
+            packet,
+            policy=self.policy,
+            select=self._look_up,
+            was_late=run.was_late,
+        )
+        began_ns = self.clock.monotonic_ns()
+        try:
+            return await self.worker.run(work, name="inference", timeout_s=self.timeout_s)
+        except AsyncTimeoutError:
+            late_ms = (self.clock.monotonic_ns() - began_ns) / 1e6
+            self.tell_late(run.run_id, late_ms, is_first=not run.was_late)
+            run.was_late = True
+            run.conditions |= {reason_name(RiskReason.RISK_REASON_TIMEOUT_INFERENCE)}
+            raise
 
     def _decision(self, run: Run, packet: SystemStatePacket, verdict: Verdict) -> Decision:
         fresh = [issue.command for issue in verdict.issues if not issue.is_replayed]

@@ -41,6 +41,15 @@ DECISIONS = MetricSpec("tamiyo.decisions_total", "count", "Decisions since the s
 COMMAND_REJECTED_TOTAL = MetricSpec(
     "tamiyo.command_rejected", "count", "Requests refused for their signature or token since the service started"
 )
+INFERENCE_TIMEOUTS = MetricSpec(
+    "tamiyo.timeout.inference_total", "count", "Packets that could not be decided on in time, since the service started"
+)
+LATE_INFERENCE = MetricSpec(
+    "tamiyo.timeout.inference_ms", "ms", "Time that the last decision took which was given up, 0 while none was"
+)
+WORKER_CALLS = MetricSpec(
+    "tamiyo.worker.calls_total", "count", "Decisions by what became of them, since the service started", ("fate",)
+)
 REPORTS_TOTAL = MetricSpec("tamiyo.field_reports.total", "count", "Field reports in the log")
 REPORTS_PENDING = MetricSpec("tamiyo.field_reports.pending_total", "count", "Closed field reports not yet published")
 REPORTS_PUBLISHED = MetricSpec("tamiyo.field_reports.published_total", "count", "Field reports published since start")
@@ -69,6 +78,9 @@ METRICS: tuple[MetricSpec, ...] = (
     COMMANDS,
     DECISIONS,
     COMMAND_REJECTED_TOTAL,
+    INFERENCE_TIMEOUTS,
+    LATE_INFERENCE,
+    WORKER_CALLS,
     REPORTS_TOTAL,
     REPORTS_PENDING,
     REPORTS_PUBLISHED,
@@ -83,6 +95,9 @@ RISK_EVENTS: dict[RiskReason, EventSpec] = {
         "loss_non_finite", CRITICAL, "A loss is NaN or infinite", _FINDING
     ),
     RiskReason.RISK_REASON_LOSS_SPIKE: EventSpec("loss_spike", WARNING, "The smoothed loss rose sharply", _FINDING),
+    RiskReason.RISK_REASON_TIMEOUT_INFERENCE: EventSpec(
+        "timeout_inference", CRITICAL, "A packet could not be decided on in time", _FINDING
+    ),
     RiskReason.RISK_REASON_ISOLATION_VIOLATION: EventSpec(
         "isolation_violations", WARNING, "A seed's gradient leaked into the host", _FINDING
     ),

@@ -10,7 +10,8 @@ from esper.core.clock import Clock
 from esper.core.keys import Keyring
 from esper.core.signing import Signer, Verifier
 from esper.core.telemetry import metric
-from esper.leyline import BusLane, FieldReport, MessagePriority, Metric, PublishRequest
+from esper.core.worker import AsyncWorker
+from esper.leyline import BusLane, FieldReport, MessagePriority, Metric, PublishRequest, RiskReason
 from esper.oona.envelope import seal
 from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
@@ -63,6 +64,8 @@ class Parts:
         self.runs = RunBook(around.state_dir / "tamiyo.db", around.clock, config, policy_version=self.policy.version)
         self.admission = Admission(Verifier(around.keyring, around.clock), self.runs)
         self.outcomes = Outcomes(reports=self.reports, clock=around.clock)
+        self.worker = AsyncWorker()
+        self._late_ms = 0.0
         self.evaluator = Evaluator(
             policy=self.policy,
             catalog=self.catalog,
@@ -71,6 +74,9 @@ class Parts:
             signer=Signer(around.keyring, around.clock),
             clock=around.clock,
             tell=self._tell,
+            tell_late=self._tell_late,
+            worker=self.worker,
+            timeout_s=config.inference_timeout_s,
         )
         self._bus = BusLine(around) if around.bus_endpoint is not None else None
         self.publisher = (
@@ -94,6 +100,7 @@ class Parts:
             self.publisher.wake()
 
     async def close(self) -> None:
+        self.worker.close()
         if self.publisher is not None:
             await self.publisher.close()
         if self._bus is not None:
@@ -105,12 +112,21 @@ class Parts:
         self.teller.decision(told, self._gauges)
         raise_emergencies(self._alarm, told)
 
+    def _tell_late(self, run_id: str, late_ms: float, *, is_first: bool) -> None:
+        self._late_ms = late_ms
+        if is_first:
+            spec = metrics.RISK_EVENTS[RiskReason.RISK_REASON_TIMEOUT_INFERENCE]
+            self.teller.event(spec, run_id, effect="conservative", measured=late_ms)
+
     def _tell_retry(self, pending: int) -> None:
         self.teller.event(metrics.REPORT_RETRY, None, pending=pending)
 
     def _gauges(self) -> list[Metric]:
         publisher = self.publisher
         return [
+            metric(metrics.INFERENCE_TIMEOUTS, self.worker.counts.timed_out),
+            metric(metrics.LATE_INFERENCE, self._late_ms),
+            *(metric(metrics.WORKER_CALLS, n, fate=fate) for fate, n in self.worker.counts.by_fate().items()),
             metric(metrics.REPORTS_TOTAL, len(self.reports)),
             metric(metrics.REPORTS_PENDING, len(self.reports.unpublished())),
             metric(metrics.REPORTS_PUBLISHED, publisher.published if publisher else 0),

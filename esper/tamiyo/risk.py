@@ -54,6 +54,8 @@ class RiskView:
     severity: float = 0.0
     latency_rules: bool = False
     is_conservative: bool = False
+    was_late: bool = False
+    """Whether no decision on the packet before could be made in time."""
 
 
 Rule = Callable[[RiskView], Iterator[RiskFinding]]
@@ -88,6 +90,11 @@ def loss_spike(view: RiskView) -> Iterator[RiskFinding]:
         yield _finding(RiskReason.RISK_REASON_LOSS_SPIKE, CONSERVATIVE, WARNING, rise, view.limits.loss_rise_spike)
     elif rise > view.limits.loss_rise_warning:
         yield _finding(RiskReason.RISK_REASON_LOSS_SPIKE, NOTE, INFO, rise, view.limits.loss_rise_warning)
+
+
+def late_inference(view: RiskView) -> Iterator[RiskFinding]:
+    if view.was_late:
+        yield _finding(RiskReason.RISK_REASON_TIMEOUT_INFERENCE, CONSERVATIVE, CRITICAL)
 
 
 def isolation(view: RiskView) -> Iterator[RiskFinding]:
@@ -183,6 +190,7 @@ RULES: tuple[Rule, ...] = (
     loss_spike,
     isolation,
     degraded_inputs,
+    late_inference,
     policy_severity,
     blueprint_safety,
     conservative_mode,

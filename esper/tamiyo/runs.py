@@ -46,6 +46,8 @@ class Run:
     hook_latency_ms: float | None = None
     heard_ns: int | None = None
     """Steady time of the last packet; None since the start."""
+    was_late: bool = False
+    """Whether the last packet could not be decided on in time."""
     conditions: frozenset[str] = frozenset()
     """What held at the last packet: an event tells when it begins, not that it lasts."""
 

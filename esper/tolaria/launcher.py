@@ -1,9 +1,10 @@
 """`tolaria-train`: settings from flags, environment and file; one run or a comparison; one line for every error.
 
 Exit codes: 0 done, 1 failed, 64 wrong usage, 69 halted or kept from starting by the plane's mode (acknowledge the
-emergency, then --resume), 74 nothing more can be written (make room, then --resume), 75 a service
-can't be reached (try again), 78 a setting can't be used, 129, 130 and 143 stopped by a terminal that hung up, Ctrl-C or
-SIGTERM after a checkpoint. Whether anybody takes what is printed changes nothing: the run goes on, its files say all.
+emergency, then --resume), 74 nothing more can be written (make room, then --resume), 75 a service can't be reached (try
+again), 77 this user may not read or write a file of the run, 78 a setting can't be used, 129, 130 and 143 stopped by a
+terminal that hung up, Ctrl-C or SIGTERM after a checkpoint. Whether anybody takes what is printed changes nothing: the
+run goes on, its files say all.
 """
 
 from __future__ import annotations
@@ -26,8 +27,15 @@ from rich.console import Console
 
 from esper.core import streams
 from esper.core.config import Loaded, described, load
-from esper.core.errors import ConfigError, EsperError, PlaneNotNormal, ServiceUnavailable, UnwritableStorage
-from esper.core.files import UNWRITABLE
+from esper.core.errors import (
+    ConfigError,
+    EsperError,
+    ForbiddenStorage,
+    PlaneNotNormal,
+    ServiceUnavailable,
+    UnwritableStorage,
+)
+from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden
 from esper.core.plain import plain
 from esper.core.streams import say
 from esper.core.unexpected import FLAG, unexpected
@@ -52,7 +60,13 @@ from esper.tolaria.task.data import load_splits
 from esper.tolaria.task.models import host_widths
 
 ENVIRONMENT_PREFIX = "TOLARIA_"
-EXIT_USAGE, EXIT_RETRY, EXIT_CONFIG = 64, 75, 78
+EXIT_USAGE, EXIT_CONFIG = 64, 78
+EXIT_CODES: tuple[tuple[type[EsperError], int], ...] = (
+    (ServiceUnavailable, os.EX_TEMPFAIL),
+    (PlaneNotNormal, os.EX_UNAVAILABLE),
+    (UnwritableStorage, os.EX_IOERR),
+    (ForbiddenStorage, os.EX_NOPERM),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,16 +85,10 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
         launch(given_argv, interruption)
     except ConfigError as error:
         return _fail(error, EXIT_USAGE if error.key == "command line" else EXIT_CONFIG)
-    except ServiceUnavailable as error:
-        return _fail(error, EXIT_RETRY)
-    except PlaneNotNormal as error:
-        return _fail(error, os.EX_UNAVAILABLE)
-    except UnwritableStorage as error:
-        return _fail(error, os.EX_IOERR)
+    except EsperError as error:
+        return _fail(error, next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
     except OSError as error:
         return _fail(*_of_system(error))
-    except EsperError as error:
-        return _fail(error, 1)
     except KeyboardInterrupt:
         return 128 + (interruption.number or signal.SIGINT)
     except Exception as error:  # noqa: BLE001 - the edge of the process
@@ -97,6 +105,8 @@ def _fail(error: object, code: int) -> int:
 
 def _of_system(error: OSError) -> tuple[object, int]:
     """What the system refused, and the exit code; where nothing more can be written, what to do about it."""
+    if error.errno in FORBIDDEN:
+        return forbidden(error, "a file"), os.EX_NOPERM
     if error.errno not in UNWRITABLE:
         return error, 1
     place = error.filename or "a file"

@@ -25,6 +25,18 @@ MODE_CONSERVATIVE = MetricSpec("tolaria.mode.conservative", "bool", "1 in conser
 PARAMETERS = MetricSpec("tolaria.model.parameters", "count", "trainable parameters, seeds included")
 TRAINING_MACS = MetricSpec("tolaria.training.macs", "count", "training multiply-accumulates so far, growth included")
 TIMEOUT_TOTAL = MetricSpec("tolaria.timeout.total", "count", "packets without an answer in time")
+TIMEOUTS = {
+    "tamiyo": MetricSpec("tolaria.timeout.tamiyo_total", "count", "deadlines that Tamiyo missed"),
+    "kasmina": MetricSpec("tolaria.timeout.kasmina_total", "count", "deadlines that Kasmina missed"),
+}
+LAST_CALL = {
+    "tamiyo": MetricSpec("tolaria.timeout.tamiyo_last_ms", "ms", "the last call to Tamiyo, 0 if it was late"),
+    "kasmina": MetricSpec("tolaria.timeout.kasmina_last_ms", "ms", "the last call to Kasmina, 0 if it was late"),
+}
+BREAKER_STATE = MetricSpec(
+    "tolaria.breaker.state", "state", "breaker of a service, as the number in CircuitState", ("service",)
+)
+WORKER_CALLS = MetricSpec("tolaria.worker.calls_total", "count", "packets worked on, by what became of them", ("fate",))
 ANSWERS_REFUSED = MetricSpec(
     "tolaria.answers.refused_total", "count", "packets whose answer couldn't be used, of any service"
 )
@@ -72,6 +84,10 @@ METRICS = (
     PARAMETERS,
     TRAINING_MACS,
     TIMEOUT_TOTAL,
+    *TIMEOUTS.values(),
+    *LAST_CALL.values(),
+    BREAKER_STATE,
+    WORKER_CALLS,
     ANSWERS_REFUSED,
     CHECKPOINT_BYTES,
     CHECKPOINT_LATENCY,
@@ -104,6 +120,12 @@ NOTICE_WARNING = EventSpec("tolaria.warning", _WARNING, "something that needs a 
 NOTICE_ERROR = EventSpec("tolaria.error", _ERROR, "something failed and was handled", ("name",))
 NOTICE_CRITICAL = EventSpec("tolaria.critical", _CRITICAL, "someone has to act", ("name",))
 EMERGENCY_ESCALATED = EventSpec("tolaria.emergency.escalated", _CRITICAL, "the trainer raises an emergency", ("name",))
+TAMIYO_TIMEOUT = EventSpec("tolaria.tamiyo_timeout", _WARNING, "Tamiyo missed a deadline", ("name",))
+KASMINA_TIMEOUT = EventSpec("tolaria.kasmina_timeout", _WARNING, "Kasmina missed a deadline", ("name",))
+BREAKER_OPENED = EventSpec(
+    "tolaria.breaker_opened", _WARNING, "a service that hangs isn't asked for a while", ("name",)
+)
+BREAKER_CLOSED = EventSpec("tolaria.breaker_closed", _INFO, "a service that hung answers again", ("name",))
 EMERGENCY_HALT = EventSpec("tolaria.emergency.halt", _CRITICAL, "an emergency halts the run", ("name",))
 ROLLBACK_MISSED = EventSpec(
     "tolaria.rollback.deadline_exceeded", _CRITICAL, "no older state could be restored in time", ("name",)
@@ -127,4 +149,8 @@ EVENTS = (
     EMERGENCY_HALT,
     ROLLBACK_MISSED,
     ROLLBACK_FAILED,
+    TAMIYO_TIMEOUT,
+    KASMINA_TIMEOUT,
+    BREAKER_OPENED,
+    BREAKER_CLOSED,
 )

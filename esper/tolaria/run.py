@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -172,9 +173,10 @@ def opened(
         shelf.link = plane.link
         require_normal(plane, config, run.run_id)
         alarm = _alarm(plane, config, stack)
-        told, open_control, heard = _grown(run, plane, watching, options, alarm, stack)
+        told, open_control, heard = _grown(run, plane, watching, board, options, alarm, stack)
         trainer = _trainer(run, open_control, told, interruption, steps, heard)
-        with raising(alarm, run.run_id, lambda: trainer.generation, lambda: trainer.step):
+        tell = partial(_tell_critical, told, board)
+        with raising(alarm, run.run_id, tell, generation=lambda: trainer.generation, step=lambda: trainer.step):
             yield trainer
         _end(plane.link, trainer.summary, told)
         _agree(trainer.summary)
@@ -212,7 +214,13 @@ def _completed(config: TrainConfig, summary: Mapping[str, Any], observers: Seque
 
 
 def _grown(
-    run: Prepared, plane: Plane, watching: Observer, options: RunOptions, alarm: Alarm, stack: ExitStack
+    run: Prepared,
+    plane: Plane,
+    watching: Observer,
+    board: Noticeboard,
+    options: RunOptions,
+    alarm: Alarm,
+    stack: ExitStack,
 ) -> tuple[Observer, OpenControl, Callable[[], ModeUpdate]]:
     """Who hears of a run that may grow, how its control plane is opened, and what is heard of that plane's mode."""
     services = plane.services
@@ -220,12 +228,18 @@ def _grown(
         services.endpoints["weatherlight"], plane.keyring, "tolaria", tls=services.tls("weatherlight")
     )
     stack.callback(sender.close, TELEMETRY_CLOSE_S)
-    told: Observer = Observers(watching, TelemetryObserver(sender, SYSTEM_CLOCK, alarm))
+    telemetry = TelemetryObserver(sender, SYSTEM_CLOCK, alarm)
+    board.tell_too(telemetry.on_events)
+    told: Observer = Observers(watching, telemetry)
     open_control = _telling_refused_slots(plane.link, told)
     if options.demo_faults:
         injector = _injector(plane, told)
         told, open_control = Observers(told, injector), injector.around(open_control)
     return told, open_control, lambda: sender.plane
+
+
+def _tell_critical(told: Observer, board: Noticeboard, name: str, message: str) -> None:
+    told.on_events([Notice(step=board.step or 0, name=name, level="CRITICAL", message=message)])
 
 
 def _alarm(plane: Plane, config: TrainConfig, stack: ExitStack) -> Alarm:

@@ -19,6 +19,7 @@ from esper.tolaria.loop.compile_watch import CompileWatch
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.setback import Setback, of_failed_step
+from esper.tolaria.metrics import EMERGENCY_HALT
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
@@ -277,6 +278,7 @@ class Trainer:
             session.notice("tolaria.stopped", "WARNING", f"{stop_reason} after step {session.progress.step}{kept}")
         if boundaries.order_to_stop is not None and stop_reason is not None:
             session.progress.history.doubt(stop_reason)
+            session.notice(EMERGENCY_HALT.name, "CRITICAL", f"{stop_reason} at step {session.progress.step}")
 
     def _reason_to_stop(self) -> str | None:
         """Of a run that ends at this boundary, with its state: the plane's order, or whoever interrupts it."""

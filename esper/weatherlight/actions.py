@@ -50,9 +50,10 @@ class Actions:
         """Open the emergency; a known id changes nothing."""
         book = self._supervisor.book
         work = self._signed.perform(envelope, EmergencySignal, lambda db, signal: run_of(signal), book.raise_in)
-        signal, is_new = await self._told(envelope, work)
-        if is_new:
-            await self._supervisor.emergency_raised(signal)
+        with self._supervisor.router.precedence.urgent():
+            signal, is_new = await self._told(envelope, work)
+            if is_new:
+                self._supervisor.emergency_raised(signal)
 
     async def signal_late_rollback(self, envelope: SignedCommand) -> None:
         """Open an emergency for a rollback that missed its deadline; one that is known changes nothing."""
@@ -62,10 +63,12 @@ class Actions:
             return signal, self._supervisor.book.raise_in(db, signal)
 
         work = self._signed.perform(envelope, RollbackDeadlineSignal, lambda db, late: late.training_run_id, act)
-        late, (signal, is_new) = await self._told(envelope, work)
+        with self._supervisor.router.precedence.urgent():
+            late, (signal, is_new) = await self._told(envelope, work)
+            if is_new:
+                self._supervisor.emergency_raised(signal)
         if is_new:
             await self._supervisor.rollback_late(late)
-            await self._supervisor.emergency_raised(signal)
 
     async def acknowledge(self, envelope: SignedCommand) -> None:
         """Note who has an emergency in hand, and close it if it is over."""

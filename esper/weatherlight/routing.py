@@ -19,6 +19,7 @@ from esper.core.validation import MAX_INTEGER, violations
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, SubscribeRequest, TelemetryPacket
 from esper.oona.bus import Bus, Stored
 from esper.oona.envelope import seal, span_attributes
+from esper.oona.precedence import Precedence
 
 CRITICAL = MessagePriority.MESSAGE_PRIORITY_CRITICAL
 TELEMETRY_LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_TELEMETRY)
@@ -57,15 +58,18 @@ class Taken:
 class Router:
     """Takes packets and envelopes onto the bus."""
 
-    def __init__(self, bus: Bus, keyring: Keyring, clock: Clock) -> None:
+    def __init__(self, bus: Bus, keyring: Keyring, clock: Clock, precedence: Precedence | None = None) -> None:
         self.counts = Counts()
+        self.precedence = precedence or Precedence()
         self._bus = bus
         self._keyring = keyring
         self._clock = clock
 
     async def take(self, packets: Sequence[TelemetryPacket]) -> Taken:
         """Store a batch of packets; raises BackPressure if the ordinary lane is full, with CRITICAL ones stored."""
-        valid = [packet for packet in packets if not violations(packet)]
+        valid: list[TelemetryPacket] = []
+        async for some in self.precedence.slices(packets):
+            valid += (packet for packet in some if not violations(packet))
         urgent = [packet for packet in valid if packet.priority == CRITICAL]
         ordinary = [packet for packet in valid if packet.priority != CRITICAL]
         self.counts.refused += len(packets) - len(valid)
@@ -103,7 +107,10 @@ class Router:
         """How many of the packets were new."""
         if not packets:
             return 0
-        stored = await self.publish([self._sealed(packet) for packet in packets])
+        envelopes: list[BusEnvelope] = []
+        async for some in self.precedence.slices(packets):
+            envelopes += map(self._sealed, some)
+        stored = await self.publish(envelopes)
         new = [packet for packet, each in zip(packets, stored, strict=True) if each.is_new]
         self.counts.packets += len(new)
         self.counts.critical += sum(packet.priority == CRITICAL for packet in new)

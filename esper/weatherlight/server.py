@@ -66,7 +66,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
         stop=context.stop,
     )
     outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
-    nissa = Ingestor(keyring, clock, outgoing.put_nowait)
+    nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence)
     REGISTRY.register(nissa.series)
     service.close_with(partial(_unregister, nissa.series))
     service.duties.take_on("ingest", partial(nissa.run, bus))
@@ -74,6 +74,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
     service.duties.take_on("summarise", partial(summarise, supervisor, bus, clock, config.summary_s))
     service.duties.take_on("trim", partial(_trim, bus, config.trim_s))
+    service.close_with(supervisor.settled)
     service.close_with(bus.close)
     service.close_with(lambda: asyncio.to_thread(store.close))
     await supervisor.refresh()

@@ -67,6 +67,7 @@ class Supervisor:
         self._machine = mode
         self._open = book.unresolved()
         self._changed = asyncio.Event()
+        self._telling: set[asyncio.Task[None]] = set()
 
     @property
     def open_emergencies(self) -> list[EmergencySignal]:
@@ -107,8 +108,8 @@ class Supervisor:
             await self.refresh()
         return True
 
-    async def emergency_raised(self, signal: EmergencySignal) -> None:
-        """Tell of an emergency that was entered: whoever watches the mode before anyone else."""
+    def emergency_raised(self, signal: EmergencySignal) -> None:
+        """Tell of an emergency that was entered: whoever watches the mode at once, the log after it."""
         self.emergency_latency_ms = (self._clock.now_ns() - nanoseconds(signal.raised_at)) / 1e6
         self.raised[signal.origin] += 1
         changed = self._follow_emergencies()
@@ -118,8 +119,15 @@ class Supervisor:
             "cause": signal.cause,
             "origin": signal.origin,
         }
-        await self._tell_level(event(metrics.EMERGENCY_RECEIVED, self._clock, message=signal.detail, **attributes))
-        await self._tell_mode(changed)
+        received = event(metrics.EMERGENCY_RECEIVED, self._clock, message=signal.detail, **attributes)
+        # Whoever raises emergencies one after the other doesn't wait for the log's disk between them.
+        task = asyncio.get_running_loop().create_task(self._tell_received(received, changed))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def settled(self) -> None:
+        """Every emergency that was received has been told."""
+        await asyncio.gather(*self._telling)
 
     async def rollback_late(self, signal: RollbackDeadlineSignal) -> None:
         """Tell of a rollback that missed its deadline."""
@@ -178,6 +186,10 @@ class Supervisor:
         update = self.mode()
         attributes = {"mode": SystemMode.Name(update.mode), "cause": update.cause}
         await self.tell(event(metrics.MODE_CHANGED, self._clock, **attributes))
+
+    async def _tell_received(self, received: Event, changed: bool) -> None:
+        await self._tell_level(received)
+        await self._tell_mode(changed)
 
     async def _tell_level(self, told: Event) -> None:
         """Tell of an emergency with the level that stands now: an alert doesn't wait for the next summary."""

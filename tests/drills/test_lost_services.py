@@ -60,3 +60,23 @@ def test_a_killed_trainer_leaves_no_service_behind(tmp_path: Path) -> None:
     while left := pids_of(run_dir):
         assert time.monotonic() < deadline, f"{left} outlived the trainer"
         time.sleep(0.1)  # polling other processes
+
+
+def test_a_frozen_tamiyo_costs_a_few_deadlines_and_is_asked_again_when_it_thaws(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with training(run_dir, "--epochs", "100000", "--deadline-s", "1") as process:
+        wait_for_step(process, run_dir, 100)
+        tamiyo = pids_of(run_dir)["tamiyo"]
+        os.kill(tamiyo, signal.SIGSTOP)
+        try:
+            wait_for_event(process, run_dir, "breaker", "missed 3 deadlines in a row")
+            frozen_at = events(run_dir, "boundary")[-1]["step"]
+            wait_for_step(process, run_dir, frozen_at + 1000)  # which thousands of deadlines would not have allowed
+        finally:
+            os.kill(tamiyo, signal.SIGCONT)
+        wait_for_event(process, run_dir, "breaker", "tamiyo answers again")
+        wait_for_event(process, run_dir, "mode", "normal mode")
+        process.terminate()
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, output[-2000:]
+    assert len(events(run_dir, "timeout")) >= 3

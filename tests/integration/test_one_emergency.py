@@ -49,6 +49,7 @@ from tests.unit.tamiyo.builders import packet, spec
 SETTINGS = '[weatherlight]\nrollback_deadline_level = "L4_HALT"\n[weatherlight.mode]\ndwell_s = 0.1\nclear_s = 0.1\n'
 AT_STEP = 30
 PATIENCE_S = 60.0
+ESCALATED = "tolaria.emergency.escalated"
 
 
 class Plane:
@@ -207,6 +208,12 @@ def by_trainer(plane: Plane, tmp_path: Path) -> None:
     broken = config(plane, tmp_path / "broken", lr=1e30, on_nonfinite="rollback", max_rollbacks=0)
     with pytest.raises(RollbackFailed):
         Run(broken, hold_at=math.inf).end()
+    told = [
+        event["detail"].partition(":")[0]
+        for event in read_events(tmp_path / "broken")
+        if event.get("name") == ESCALATED
+    ]
+    assert told == ["L4_HALT"]
 
 
 PLACES = {
@@ -236,6 +243,7 @@ def test_an_l4_from_anywhere_halts_every_open_run_with_a_checkpoint_and_clears_a
         assert summary["halted_by"]["level"] == "L4_HALT"
         assert not summary["reproducible"]
         assert read_events(tmp_path / name)[-2]["kind"] != "failure"
+        assert "tolaria.emergency.halt" in {event.get("name") for event in read_events(tmp_path / name)}
         assert any(str(summary["steps"]) in path.name for path in (tmp_path / name / "checkpoints").iterdir())
     with pytest.raises(PlaneNotNormal, match="esper emergency acknowledge"):
         Run(settings["one"], resume=True, hold_at=math.inf).end()

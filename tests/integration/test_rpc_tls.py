@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import ServiceUnavailable
+from esper.core.errors import ConfigError, ServiceUnavailable
 from esper.core.keys import Keyring
 from esper.leyline import FieldReport
 from esper.rpc.alarm import Alarm
@@ -42,6 +42,15 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _openssl(directory, "req", *_new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
         issuing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san.cnf")
         _openssl(directory, "x509", "-req", "-in", f"{name}.csr", *issuing, "-out", f"{name}.pem", "-days", "2")
+    (directory / "other.cnf").write_text("subjectAltName=DNS:elsewhere.example\n")
+    for name, authority, names, days in (("misnamed", "ca", "other", "2"), ("foreign", "stranger", "san", "2")):
+        _openssl(directory, "req", *_new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        issuing = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial")
+        extended = ("-extfile", f"{names}.cnf", "-out", f"{name}.pem", "-days", days)
+        _openssl(directory, "x509", "-req", "-in", f"{name}.csr", *issuing, *extended)
+    expiring = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "san.cnf", "-days", "-1")
+    _openssl(directory, "x509", "-req", "-in", "server.csr", *expiring, "-out", "expired.pem")
+    (directory / "garbage.pem").write_text("no certificate")
     return directory
 
 
@@ -149,3 +158,95 @@ async def test_a_trainer_connects_to_services_that_ask_for_a_certificate(
     assert await asyncio.to_thread(connected, own) == 1
     with pytest.raises(ServiceUnavailable, match="no answer"):
         await asyncio.to_thread(connected, None)
+    with pytest.raises(ConfigError, match="the server asks for a client's certificate"):
+        await asyncio.to_thread(connected, Tls(ca=own.ca))
+    foreign = Tls(ca=own.ca, cert=certificates / "foreign.pem", key=certificates / "foreign.key")
+    with pytest.raises(ConfigError, match=r"does not take the certificate in .*foreign\.pem"):
+        await asyncio.to_thread(connected, foreign)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "client_ca", "setting", "cause"),
+    [
+        ("server.pem", "client.key", None, "tls_key", "is not the key of the certificate in"),
+        ("garbage.pem", "server.key", None, "tls_cert", "holds no certificate in PEM"),
+        ("server.pem", "garbage.pem", None, "tls_key", "holds no private key in PEM"),
+        ("server.key", "server.pem", None, "tls_cert", "holds no certificate in PEM"),
+        ("expired.pem", "server.key", None, "tls_cert", "has expired"),
+        ("server.pem", "server.key", "garbage.pem", "tls_client_ca", "holds no certificate in PEM"),
+        ("server.pem", "server.key", "server.key", "tls_client_ca", "holds no certificate in PEM"),
+        ("absent.pem", "server.key", None, "tls_cert", "can't be read"),
+    ],
+)
+async def test_files_that_do_not_belong_together_are_named_before_a_server_listens(
+    certificates: Path, cert: str, key: str, client_ca: str | None, setting: str, cause: str
+) -> None:
+    config = ServerConfig(
+        listen="127.0.0.1:0",
+        tls_cert=certificates / cert,
+        tls_key=certificates / key,
+        tls_client_ca=None if client_ca is None else certificates / client_ca,
+    )
+    with pytest.raises(ConfigError, match=cause) as refused:
+        await start(config, [ScriptedBus()])
+    assert refused.value.key == setting
+
+
+@pytest.mark.parametrize(
+    ("ca", "cert", "key", "setting", "cause"),
+    [
+        ("ca.pem", "client.pem", "server.key", "tls key", "is not the key of the certificate in"),
+        ("ca.pem", "expired.pem", "server.key", "tls cert", "has expired"),
+        ("garbage.pem", None, None, "tls ca", "holds no certificate in PEM"),
+    ],
+)
+def test_a_client_names_the_file_of_its_own_that_is_wrong(
+    certificates: Path, ca: str, cert: str | None, key: str | None, setting: str, cause: str
+) -> None:
+    tls = Tls(
+        ca=certificates / ca,
+        cert=None if cert is None else certificates / cert,
+        key=None if key is None else certificates / key,
+    )
+    with pytest.raises(ConfigError, match=cause) as refused:
+        channel("127.0.0.1:1", tls)
+    assert refused.value.key == setting
+
+
+@pytest.mark.parametrize(
+    ("served", "trusted", "cause"),
+    [
+        ("server", "stranger", r"is not from .*stranger\.pem"),
+        ("foreign", "ca", r"is not from .*ca\.pem"),
+        ("misnamed", "ca", "is for another name"),
+        ("server", "ca", None),
+    ],
+)
+async def test_a_trainer_says_what_is_wrong_with_a_servers_certificate(
+    certificates: Path, tmp_path: Path, served: str, trusted: str, cause: str | None
+) -> None:
+    config = ServerConfig(
+        listen="127.0.0.1:0", tls_cert=certificates / f"{served}.pem", tls_key=certificates / f"{served}.key"
+    )
+    server = await start(config, [ScriptedBus()])
+
+    def connect() -> None:
+        places = dict.fromkeys(START_ORDER, str(server.endpoint))
+        tls = Tls(ca=certificates / f"{trusted}.pem")
+        with Services(ServicesConfig(**places, state_dir=tmp_path, connect_timeout_s=0.5, tls=tls), None, print):
+            pass
+
+    if cause is None:
+        await asyncio.to_thread(connect)
+    else:
+        with pytest.raises(ConfigError, match=cause):
+            await asyncio.to_thread(connect)
+    await server.drain(0.1)
+
+
+async def test_a_server_without_tls_is_told_from_one_with_another_certificate(certificates: Path) -> None:
+    server = await start(ServerConfig(listen="127.0.0.1:0"), [ScriptedBus()])
+    doubt = await asyncio.to_thread(Tls(ca=certificates / "ca.pem").doubt_of, server.endpoint)
+    assert doubt is not None
+    assert "without TLS" in doubt
+    await server.drain(0.1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from esper.core.errors import CorruptRecord, StorageError
+from esper.core.files import FORBIDDEN, forbidden
 from esper.core.store import end_process
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record, encode_record
 from esper.core.wal.repair import create, repair, require_log
@@ -124,6 +125,8 @@ def _own(path: Path) -> int:
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError as error:
+        if error.errno in FORBIDDEN:
+            raise forbidden(error, path) from error
         raise StorageError(f"log {path} can't be opened: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

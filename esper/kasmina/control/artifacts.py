@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, ServiceUnavailable
 from esper.core.tracing import tracer
+from esper.core.worker import AsyncWorker
 from esper.leyline import Blueprint, BreakerStatus, CircuitState
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
@@ -79,12 +80,13 @@ class PrefetchFigures:
 
 
 class ArtifactAccess:
-    """The only way of this service to blueprints and their bytes."""
+    """The only way of this service to blueprints and their bytes; what may hang is done by its worker."""
 
     def __init__(self, catalog: Catalog, store: ArtifactStore, clock: Clock, breaker: Breaker) -> None:
         self.catalog = catalog
         self.breaker = breaker
         self.figures = PrefetchFigures()
+        self.worker = AsyncWorker()
         self._store = store
         self._clock = clock
 

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import AsyncTimeoutError, EsperError
-from esper.core.worker import AsyncWorker
 from esper.kasmina import metrics
 from esper.kasmina.control.artifacts import ArtifactAccess
 from esper.kasmina.control.reporting import Reporting
@@ -30,7 +29,6 @@ class Prefetcher:
         self._reporting = reporting
         self._clock = clock
         self._timeout_s = timeout_s
-        self._worker = AsyncWorker()
 
     async def updates(self, blueprint_id: str) -> AsyncIterator[PrefetchUpdate]:
         """SCHEDULED, then READY with the artefact or ERROR with the reason."""
@@ -53,10 +51,14 @@ class Prefetcher:
     async def _read(self, work: Callable[[], T]) -> T:
         """The result of `work`; a store that hangs counts against the breaker like one that fails."""
         try:
-            return await self._worker.run(work, name="artefact", timeout_s=self._timeout_s)
+            return await self._artifacts.worker.run(work, name="artefact", timeout_s=self._timeout_s)
         except AsyncTimeoutError:
             self._artifacts.breaker.note(succeeded=False)
             raise
+
+    def close(self) -> None:
+        """Wait for no store any more."""
+        self._artifacts.worker.close()
 
     def _update(
         self, blueprint_id: str, status: PrefetchStatus, *, artifact: KernelArtifact | None = None, error: str = ""

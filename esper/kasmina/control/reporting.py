@@ -163,6 +163,10 @@ class Reporting:
             metric(metrics.NONCE_TTL, stats.ttl_s),
             *(metric(metrics.PREFETCH_REQUESTS, n, status=status) for status, n in figures.requests.items()),
             metric(metrics.PREFETCH_INFLIGHT, figures.inflight),
+            *(
+                metric(metrics.WORKER_CALLS, n, fate=fate)
+                for fate, n in self._artifacts.worker.counts.by_fate().items()
+            ),
             metric(metrics.BREAKER_STATE, breaker.state, breaker=breaker.name),
             metric(metrics.BREAKER_FAILURES, breaker.failures, breaker=breaker.name),
         ]

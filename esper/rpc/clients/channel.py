@@ -12,6 +12,8 @@ from types import TracebackType
 import grpc
 
 from esper.core.errors import ConfigError
+from esper.rpc import certificates
+from esper.rpc.certificates import require_authorities, require_pair
 from esper.rpc.endpoint import Endpoint
 from esper.rpc.server import MIB, read_pem
 
@@ -47,7 +49,16 @@ class Tls:
         if (self.cert is None) != (self.key is None):
             raise ConfigError("tls cert, key", (self.cert, self.key), "give both or neither")
         own = (None, None) if self.cert is None else (read_pem("tls key", self.key), read_pem("tls cert", self.cert))
-        return grpc.ssl_channel_credentials(read_pem("tls ca", self.ca), *own)
+        authorities = read_pem("tls ca", self.ca)
+        require_authorities(self.ca, "tls ca")
+        if self.cert is not None and self.key is not None:
+            require_pair(self.cert, self.key, "tls cert", "tls key")
+        return grpc.ssl_channel_credentials(authorities, *own)
+
+    def doubt_of(self, endpoint: str | Endpoint) -> str | None:
+        """Why a server can't be spoken to with these files; None if the reason is another."""
+        place = Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint
+        return None if place.path is not None else certificates.doubt_of(place, self.ca, self.cert, self.key)
 
 
 class Channel:

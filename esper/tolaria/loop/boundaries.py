@@ -25,7 +25,7 @@ from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import Boundary, StepDone
-from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
+from esper.tolaria.record.packet_result import PacketResult
 
 _TRACER = tracer("esper.tolaria")
 
@@ -191,8 +191,8 @@ class Boundaries:
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
-        if result.failure is not None and (result.cause == TIMEOUT or result.cause not in self._told_causes):
-            name = "tolaria.control_timeout" if result.cause == TIMEOUT else "tolaria.service_failure"
+        if result.failure is not None and (result.is_timeout or result.cause not in self._told_causes):
+            name = f"tolaria.{result.cause}" if result.is_timeout else "tolaria.service_failure"
             session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)

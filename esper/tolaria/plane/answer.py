@@ -72,7 +72,7 @@ class Answer:
 def cause_of(service: str, error: EsperError) -> str:
     """The kind of a failure, in one word for each service."""
     if isinstance(error, AsyncTimeoutError):
-        return TIMEOUT
+        return f"{service}_{TIMEOUT}"
     kind = next((word for cls, word in KINDS if isinstance(error, cls)), "refused")
     return f"{service}_{kind}"
 

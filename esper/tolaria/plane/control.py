@@ -9,22 +9,25 @@ can't be used, and an error that nobody foresaw: the worker goes on with the nex
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from opentelemetry.trace import Span
 
 from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, InvalidAnswer, ServiceUnavailable
 from esper.core.tracing import context_of, tracer
+from esper.core.worker import AsyncWorker
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,
     AdvanceResponse,
+    Decision,
     ReplayedCommand,
     RunStateBlob,
     SignedCommand,
@@ -37,12 +40,16 @@ from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.plane.answer import Answer, refusal
 from esper.tolaria.plane.answer_rules import RunFacts, require, state_violations
 from esper.tolaria.plane.backlog import Backlog
+from esper.tolaria.plane.breaker import BreakerConfig
 from esper.tolaria.plane.decision_stream import DecisionStream
 from esper.tolaria.plane.kasmina_calls import KasminaCalls
+from esper.tolaria.plane.line import Line, Tell
 from esper.tolaria.record.packet_result import BROKEN_OFF, TIMEOUT, PacketResult, RunStates, merged
 
 log = logging.getLogger("esper.tolaria")
 _TRACER = tracer("esper.tolaria")
+# As many packets may wait as a run has: none of them may be refused.
+MAX_PACKETS = 2**40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +60,8 @@ class ControlConfig:
     """Longest wait of the training thread for one packet's result, seconds."""
     rpc_timeout_s: float = 10.0
     """Deadline of each unary call, seconds."""
-    patience: int = 5
-    """Deadlines missed in a row after which the call that is waited for is cut: an answer may be lost for good."""
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    """When a service that misses deadlines isn't asked any more for a while, and the call to it cut."""
     advance_every_packets: int = 5
     """Kasmina advances at least this often; also after each epoch's end, and where there is evidence."""
 
@@ -92,7 +99,7 @@ class _Job:
 
 
 class ServiceControl:
-    """`Control` over Tamiyo's stream and Kasmina's calls, on one worker thread."""
+    """`Control` over Tamiyo's stream and Kasmina's calls, on a worker with one place."""
 
     def __init__(
         self,
@@ -104,76 +111,77 @@ class ServiceControl:
         sign: Callable[[AdaptationCommand], SignedCommand],
         replay: Sequence[ReplayedCommand] = (),
         policy_digest: str | None = None,
+        tell: Tell = lambda name, message: None,
     ) -> None:
         self.policy_digest = policy_digest
         self._tamiyo = tamiyo
         self._sign = sign
         self._orders: list[AdaptationCommand] = []
-        self._kasmina = KasminaCalls(kasmina, facts, config.rpc_timeout_s)
+        self._line = Line(config.breaker, tell)
+        self._kasmina = KasminaCalls(kasmina, facts, config.rpc_timeout_s, self._line)
         self._config = config
         self._replay_until_step = max((row.delivery_step for row in replay), default=-1)
         self.replayed = frozenset(row.command_id for row in replay)
         self._answered_step: int | None = None
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._results: dict[int, PacketResult] = {}
+        self._worker = AsyncWorker(max_concurrency=1, max_queued=MAX_PACKETS)
+        self._results: dict[int, Future[PacketResult]] = {}
         self._given_up: set[int] = set()
-        self._missed = 0
-        self._arrived = threading.Condition()
-        self._has_ended = False
         self._backlog = Backlog()
         self._unsettled: dict[str, SignedCommand] = {}
         self._stream = DecisionStream(tamiyo)
-        self._thread = threading.Thread(target=self._work, name="control", daemon=True)
-        self._thread.start()
 
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         orders, self._orders = tuple(self._orders), []
-        self._jobs.put(_Job(packet, collected, want_state, orders))
+        job = _Job(packet, collected, want_state, orders)
+        try:
+            future = self._worker.submit(partial(self._survived, job), name="control")
+        except ServiceUnavailable:
+            future = Future()
+            future.cancel()
+        self._results[packet.packet_index] = future
 
     def order(self, command: AdaptationCommand) -> None:
         self._orders.append(command)
 
     def take(self, packet_index: int) -> PacketResult:
-        with self._arrived:
-            self._arrived.wait_for(
-                lambda: packet_index in self._results or self._has_ended, timeout=self._config.deadline_s
-            )
-            if packet_index not in self._results and self._has_ended:
-                failure = f"no answer to packet {packet_index}: the control worker has ended"
-                return PacketResult(packet_index=packet_index, failure=failure, cause=BROKEN_OFF)
-            if packet_index not in self._results:
-                self._given_up.add(packet_index)
-                self._missed += 1
-                if self._missed % self._config.patience == 0:
-                    self._stream.cut()
-                return PacketResult(
-                    packet_index=packet_index,
-                    failure=f"no answer to packet {packet_index} within {self._config.deadline_s:g} s",
-                    cause=TIMEOUT,
-                )
-            self._missed = 0
-            result = self._results.pop(packet_index)
-            for index in sorted(index for index in self._given_up if index in self._results):
-                self._given_up.discard(index)
-                result = merged(self._results.pop(index), result)
-            return result
+        result = replace(self._taken(packet_index), calls=self._line.calls(self._worker))
+        for index in sorted(index for index in self._given_up if self._results[index].done()):
+            self._given_up.discard(index)
+            result = merged(self._outcome(index), result)
+        return result
 
     def close(self) -> None:
-        self._jobs.put(None)
+        self._stream.cut()
+        self._worker.close(self._config.rpc_timeout_s)
         self._stream.close()
-        self._thread.join(timeout=self._config.rpc_timeout_s)
 
-    def _work(self) -> None:
+    def _taken(self, packet_index: int) -> PacketResult:
+        """A packet's result, or the failure that its deadline was missed: then it comes with a later one."""
         try:
-            while (job := self._jobs.get()) is not None:
-                result = self._survived(job)
-                with self._arrived:
-                    self._results[result.packet_index] = result
-                    self._arrived.notify_all()
-        finally:
-            with self._arrived:
-                self._has_ended = True
-                self._arrived.notify_all()
+            with suppress(CancelledError):
+                self._results[packet_index].exception(self._config.deadline_s)
+        except FutureTimeout:
+            self._given_up.add(packet_index)
+            return self._missed(packet_index)
+        return self._outcome(packet_index)
+
+    def _outcome(self, packet_index: int) -> PacketResult:
+        """What came of a packet that nobody works on any more."""
+        future = self._results.pop(packet_index)
+        if future.cancelled() or future.exception() is not None:
+            failure = f"no answer to packet {packet_index}: the control worker has ended"
+            return PacketResult(packet_index=packet_index, failure=failure, cause=BROKEN_OFF)
+        return future.result()
+
+    def _missed(self, packet_index: int) -> PacketResult:
+        service = self._line.missed()
+        if self._line.is_hopeless:
+            self._stream.cut()
+        return PacketResult(
+            packet_index=packet_index,
+            failure=f"no answer of {service} to packet {packet_index} within {self._config.deadline_s:g} s",
+            cause=f"{service}_{TIMEOUT}",
+        )
 
     def _survived(self, job: _Job) -> PacketResult:
         """The packet's result, whatever happens: what was done before an unexpected error counts."""
@@ -191,7 +199,7 @@ class ServiceControl:
         self._backlog.add(job.collected)
         for command in job.orders:
             self._order(command, answer)
-        decision = answer.guard("tamiyo", lambda: self._stream.ask(job.packet))
+        decision = answer.guard("tamiyo", lambda: self._decision(job.packet))
         if decision is not None:
             for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
                 with relaying(command_id, decision.trace):
@@ -283,6 +291,10 @@ class ServiceControl:
             else:
                 self._apply(command_id, envelope, answer)
 
+    def _decision(self, packet: SystemStatePacket) -> Decision:
+        with self._line.asking("tamiyo"):
+            return self._stream.ask(packet)
+
     def _report(self, job: _Job, answer: Answer) -> None:
         advanced = answer.advanced
         request = SubmitOutcomeRequest(
@@ -294,15 +306,20 @@ class ServiceControl:
             seeds=advanced.seeds if advanced else (),
         )
         if answer.outcomes or request.gates or request.transitions:
-            answer.guard("tamiyo", lambda: self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s))
+            answer.guard("tamiyo", partial(self._submit_outcome, request))
 
     def _states(self, answer: Answer) -> RunStates | None:
         """Both services' states; one of them alone is of no use."""
         kasmina, tamiyo = answer.guard("kasmina", self._kasmina.state), answer.guard("tamiyo", self._tamiyo_state)
         return RunStates(kasmina=kasmina, tamiyo=tamiyo) if kasmina is not None and tamiyo is not None else None
 
+    def _submit_outcome(self, request: SubmitOutcomeRequest) -> None:
+        with self._line.asking("tamiyo"):
+            self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s)
+
     def _tamiyo_state(self) -> RunStateBlob:
-        state = self._tamiyo.get_run_state(TamiyoStateRequest(), timeout_s=self._config.rpc_timeout_s).state
+        with self._line.asking("tamiyo"):
+            state = self._tamiyo.get_run_state(TamiyoStateRequest(), timeout_s=self._config.rpc_timeout_s).state
         require("RunStateBlob of tamiyo", state_violations("tamiyo", state))
         return state
 

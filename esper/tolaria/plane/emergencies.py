@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from esper.core.enums import short_name
 from esper.core.errors import PlaneNotNormal, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import EmergencyLevel, ModeUpdate, WeatherlightServiceGetStatusRequest
 from esper.rpc.alarm import Alarm
@@ -47,8 +48,15 @@ def acknowledging(config: TrainConfig) -> str:
 
 
 @contextmanager
-def raising(alarm: Alarm, run_id: str, generation: Callable[[], int], step: Callable[[], int]) -> Iterator[None]:
-    """Raise what ends the run inside: a step that can't be used as a notice, a run that can't go back as a halt.
+def raising(
+    alarm: Alarm,
+    run_id: str,
+    tell: Callable[[str, str], None],
+    *,
+    generation: Callable[[], int],
+    step: Callable[[], int],
+) -> Iterator[None]:
+    """Raise and tell what ends the run inside: a step that can't be used is a notice, no way back is a halt.
 
     Of one that could not go back in time Weatherlight makes the emergency.
     """
@@ -63,6 +71,7 @@ def raising(alarm: Alarm, run_id: str, generation: Callable[[], int], step: Call
         is_lost = isinstance(error, RollbackFailed)
         level = EmergencyLevel.EMERGENCY_LEVEL_L4_HALT if is_lost else EmergencyLevel.EMERGENCY_LEVEL_L1_NOTICE
         alarm.raise_emergency(level, metrics.EMERGENCY_ESCALATED.name, str(error), run=run_id)
+        tell(metrics.EMERGENCY_ESCALATED.name, f"{short_name(EmergencyLevel, level)}: {error}")
         raise
 
 

@@ -12,7 +12,9 @@ from esper.leyline import FetchArtifactRequest
 from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.answer_rules import RunFacts
+from esper.tolaria.plane.breaker import BreakerConfig
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
+from esper.tolaria.plane.line import Tell
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.opening import OpenedRun, RunIdentity, close_run, open_run
 
@@ -25,8 +27,15 @@ class Link:
     """One run's connections; opened again, under a new generation, at every resume and rollback."""
 
     def __init__(
-        self, config: TrainConfig, run_id: str, open_channel: Callable[[str], Channel], keyring: Keyring, clock: Clock
+        self,
+        config: TrainConfig,
+        run_id: str,
+        open_channel: Callable[[str], Channel],
+        keyring: Keyring,
+        clock: Clock,
+        tell: Tell,
     ) -> None:
+        self._tell = tell
         self._config = config
         self._run_id = run_id
         self._signer = Signer(keyring, clock)
@@ -57,11 +66,15 @@ class Link:
         return ServiceControl(
             self._opened.tamiyo,
             self._opened.kasmina,
-            ControlConfig(deadline_s=self._config.deadline_s),
+            ControlConfig(
+                deadline_s=self._config.deadline_s,
+                breaker=BreakerConfig(open_s=min(self._config.deadline_s, BreakerConfig().open_s)),
+            ),
             facts=RunFacts(slots=frozenset(self._opened.accepted_slots), seeds=set(self._opened.seeds)),
             sign=lambda command: self._signer.sign(command, audience=f"kasmina/{self._run_id}"),
             replay=self._opened.replay,
             policy_digest=self._opened.policy_digest,
+            tell=self._tell,
         )
 
     def fetch_artifact(self, digest: str) -> bytes:

@@ -19,7 +19,14 @@ from types import TracebackType
 
 from esper.core import last_word
 from esper.core.child import child_command
-from esper.core.errors import ConfigError, CorruptRecord, EsperError, ServiceUnavailable, UnwritableStorage
+from esper.core.errors import (
+    ConfigError,
+    CorruptRecord,
+    EsperError,
+    ForbiddenStorage,
+    ServiceUnavailable,
+    UnwritableStorage,
+)
 from esper.core.keys import check_strength, new_secret
 from esper.rpc.clients import Channel, Tls, channel
 from esper.rpc.clients.health import wait_serving
@@ -222,10 +229,17 @@ class Services:
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
+                        self._require_trust(name)
                         remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; {_remedy(name, child)}"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()
+
+    def _require_trust(self, name: str) -> None:
+        """Raises ConfigError if certificates are why a service doesn't answer."""
+        tls = self.tls(name)
+        if tls is not None and (doubt := tls.doubt_of(self.endpoints[name])) is not None:
+            raise ConfigError(f"services.{name}", self.endpoints[name], doubt)
 
     def death(self) -> EsperError | None:
         """Why a service that was started here can't serve: it has ended, or its storage failed. None if none has."""
@@ -241,6 +255,8 @@ class Services:
         if code == os.EX_IOERR:
             remedy = "make room there if none is left, then start the run again (with --resume if it had begun)"
             return UnwritableStorage(f"service {child.name} can't write: {last}; {remedy}")
+        if code == os.EX_NOPERM:
+            return ForbiddenStorage(f"service {child.name} can't use what it stored: {last}")
         if code == os.EX_DATAERR:
             return CorruptRecord(f"service {child.name} can't use what it stored: {last}")
         return ServiceUnavailable("tolaria", "service", child.name, f"it ended {_how(code)}: {last} (see {log})")
@@ -271,7 +287,9 @@ class Services:
             return
         child.restarts += 1
         why = "" if code < 0 else f": {self._last_line(child)}"
-        child.storage_death = self._death_of(child, code) if code in (os.EX_IOERR, os.EX_DATAERR) else None
+        child.storage_death = (
+            self._death_of(child, code) if code in (os.EX_IOERR, os.EX_DATAERR, os.EX_NOPERM) else None
+        )
         self._on_event("service_lost", f"{child.name} ended {_how(code)}{why}")
         if child.restarts > self._config.restart_limit:
             self._on_event("service_given_up", f"{child.name} died {child.restarts} times; it stays down")

@@ -10,7 +10,7 @@ from esper.core.growth import no_growth
 from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.twin import ENDED
 from esper.leyline import CommandOutcome, GateEvidence, GrowthState, PolicyMetadata, RejectionReason, SeedState
-from esper.tolaria.record.packet_result import TIMEOUT, PacketResult
+from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.stack_judgement import with_look
 
 OPERATOR = "operator:"
@@ -76,7 +76,7 @@ class History:
             self.growth = result.growth
         if result.failure is not None:
             self.failures += 1
-            self.timeouts += result.cause == TIMEOUT
+            self.timeouts += result.is_timeout
             self.doubt(result.reason or result.failure)
 
     def _note_outcome(self, outcome: CommandOutcome) -> None:

@@ -13,7 +13,7 @@ class Noticeboard(Observer):
     """Observer that knows the newest step, and passes on what was pinned since the last boundary."""
 
     def __init__(self, tell: Callable[[Sequence[Notice]], None]) -> None:
-        self._tell = tell
+        self._tells = [tell]
         self._pinned: deque[tuple[str, str]] = deque()
         self.step: int | None = None
         """Newest step; None before the run begins."""
@@ -22,11 +22,17 @@ class Noticeboard(Observer):
         """Leave a warning; any thread may."""
         self._pinned.append((name, message))
 
+    def tell_too(self, tell: Callable[[Sequence[Notice]], None]) -> None:
+        """Have somebody else hear of it from now on."""
+        self._tells.append(tell)
+
     def pass_on(self) -> None:
         """Tell what is pinned, the oldest first."""
         while self._pinned:
             name, message = self._pinned.popleft()
-            self._tell([Notice(step=self.step or 0, name=name, level="WARNING", message=message)])
+            notice = Notice(step=self.step or 0, name=name, level="WARNING", message=message)
+            for tell in self._tells:
+                tell([notice])
 
     def on_start(self, started: RunStarted) -> None:
         self.step = started.step

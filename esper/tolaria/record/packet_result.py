@@ -6,6 +6,7 @@ A result is a value; it can be written into a checkpoint and read back unchanged
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from esper.leyline import (
@@ -21,6 +22,7 @@ from esper.leyline import (
 )
 
 TIMEOUT = "timeout"
+"""What the cause of a missed deadline ends with; before it stands whose deadline it was."""
 # The second half of a cause such as "tamiyo_unavailable", in words for people.
 REASONS = {
     "unavailable": "can't be reached",
@@ -40,6 +42,20 @@ class RunStates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Calls:
+    """How the services were to talk to since the last result."""
+
+    missed: tuple[str, ...] = ()
+    """Services whose deadline was missed, once for each miss."""
+    last_ms: Mapping[str, float] = field(default_factory=dict)
+    """Time of each service's last call, 0 where it missed its deadline, milliseconds."""
+    breakers: Mapping[str, int] = field(default_factory=dict)
+    """Each service's breaker, as the number in CircuitState."""
+    worker: Mapping[str, int] = field(default_factory=dict)
+    """The control worker's calls since the run was opened, by what became of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PacketResult:
     """What packet `packet_index` caused; `failure` says why a part of it is missing, `cause` in one word."""
 
@@ -54,14 +70,20 @@ class PacketResult:
     failure: str | None = None
     cause: str | None = None
     states: RunStates | None = field(default=None, compare=False)
+    calls: Calls | None = field(default=None, compare=False)
 
     @property
     def reason(self) -> str | None:
         """The failure in a few words, the same for each failure of its kind; `failure` has the details."""
-        if self.cause == TIMEOUT:
-            return "an answer missed its deadline"
         service, _, kind = (self.cause or "").rpartition("_")
+        if kind == TIMEOUT:
+            return f"{service or 'an answer'} missed its deadline"
         return f"{service} {REASONS[kind]}" if kind in REASONS else self.failure
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether a deadline was missed."""
+        return (self.cause or "").endswith(TIMEOUT)
 
     @property
     def is_invalid(self) -> bool:
@@ -124,4 +146,5 @@ def merged(late: PacketResult, now: PacketResult) -> PacketResult:
         failure=now.failure,
         cause=now.cause,
         states=now.states,
+        calls=now.calls,
     )

@@ -14,7 +14,7 @@ Record = Mapping[str, Any]
 # What happened to a run, as opposed to what it did: it stays true when the run goes back.
 INCIDENTS = (
     *("timeout", "mode", "service", "fault", "rollback", "failure", "resumed", "stopped", "doubt", "compiled", "room"),
-    "started",
+    *("started", "emergency", "breaker"),
 )
 GOES_BACK = ("resumed", "rollback")
 

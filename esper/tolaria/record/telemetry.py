@@ -5,6 +5,7 @@ Figures go a few times a second, however short the steps; whatever happened goes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from esper.tolaria.record.observer import (
     RunStarted,
     StepDone,
 )
-from esper.tolaria.record.packet_result import TIMEOUT
+from esper.tolaria.record.packet_result import Calls
 
 SOURCE = "tolaria"
 NOTICE_EVENTS = {
@@ -35,7 +36,19 @@ NOTICE_EVENTS = {
     "ERROR": m.NOTICE_ERROR,
     "CRITICAL": m.NOTICE_CRITICAL,
 }
-NAMED = {spec.name: spec for spec in (m.EMERGENCY_HALT, m.EMERGENCY_ESCALATED, m.ROLLBACK_MISSED, m.ROLLBACK_FAILED)}
+NAMED = {
+    spec.name: spec
+    for spec in (
+        m.EMERGENCY_HALT,
+        m.EMERGENCY_ESCALATED,
+        m.ROLLBACK_MISSED,
+        m.ROLLBACK_FAILED,
+        m.TAMIYO_TIMEOUT,
+        m.KASMINA_TIMEOUT,
+        m.BREAKER_OPENED,
+        m.BREAKER_CLOSED,
+    )
+}
 REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
     DirectiveKind.DIRECTIVE_KIND_ATTACH: (m.SEED_GRAFTED, ("max_logit_delta",)),
     DirectiveKind.DIRECTIVE_KIND_FOLD: (m.SEED_FOLDED, ("folded",)),
@@ -56,6 +69,8 @@ class TelemetryObserver(Observer):
         self._step_ms: list[float] = []
         self._pace = Pace(clock)
         self._timeouts = 0
+        self._missed: Counter[str] = Counter()
+        self._calls = Calls()
         self._refused = 0
         self._epoch: EpochDone | None = None
         self._traces: dict[str, TraceContext] = {}
@@ -72,8 +87,10 @@ class TelemetryObserver(Observer):
     def on_boundary(self, boundary: Boundary) -> None:
         result = boundary.result
         if result is not None:
-            self._timeouts += result.cause == TIMEOUT
+            self._timeouts += result.is_timeout
             self._refused += result.is_invalid
+            self._calls = result.calls or self._calls
+            self._missed.update(result.calls.missed if result.calls else ())
         trace = self._trace(boundary)
         events = [found for found in map(self._report_event, boundary.collected.reports) if found is not None]
         if not self._pace.admits(has_news=bool(events) or trace is not None):
@@ -104,11 +121,22 @@ class TelemetryObserver(Observer):
             metric(m.PARAMETERS, packet.parameters),
             metric(m.TRAINING_MACS, packet.training_macs),
             metric(m.TIMEOUT_TOTAL, self._timeouts),
+            *self._line(),
             metric(m.ANSWERS_REFUSED, self._refused),
             *self._emergency(boundary.plane.level),
             *_rollback_figures(self._rollbacks),
             *_epoch_figures(self._epoch),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
+        ]
+
+    def _line(self) -> list[Metric]:
+        """How the services are to talk to."""
+        calls = self._calls
+        return [
+            *(metric(spec, self._missed[service]) for service, spec in m.TIMEOUTS.items()),
+            *(metric(m.LAST_CALL[service], last_ms) for service, last_ms in calls.last_ms.items()),
+            *(metric(m.BREAKER_STATE, state, service=service) for service, state in calls.breakers.items()),
+            *(metric(m.WORKER_CALLS, count, fate=fate) for fate, count in calls.worker.items()),
         ]
 
     def _emergency(self, level: int, *, is_halted: bool = False) -> list[Metric]:

@@ -9,8 +9,8 @@ import pytest
 
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK, timestamp
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.keys import Key, Keyring, KeySet, derive_key, new_secret, write_keys
+from esper.core.signing import Signer, signature_of
 from esper.kasmina.control import command_rows, database
 from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
 from tests.unit.kasmina.control.making import spec
@@ -185,3 +185,48 @@ def test_a_course_that_was_given_up_is_verified_and_told(ledger: Ledger, capsys:
     ledger.verify()
     line = capsys.readouterr().out.splitlines()[3]
     assert "ok     generation 2 goes on otherwise" in line
+
+
+class Rotated(Ledger):
+    """A ledger whose key k1 was revoked; whoever has it still signs with it."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir)
+        secret = (run_dir / "secret").read_text().strip()
+        keys = KeySet(active="k1", keys=(Key(key_id="k1", secret=secret),))
+        self.keys = run_dir / "keys.json"
+        revoked_ns = SYSTEM_CLOCK.now_ns()
+        write_keys(self.keys, keys.with_key(Key(key_id="k2", secret=new_secret())).accepting_until("k1", revoked_ns))
+
+    def verify(self) -> int:
+        return main(["audit", "verify", str(self.run_dir), "--key", str(self.keys)])
+
+
+def test_rows_of_a_key_that_was_revoked_since_are_believed_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Rotated(tmp_path).verify() == 0
+    printed = capsys.readouterr().out
+    assert "signed by keys that have ended since (3 by k1)" in printed
+    assert printed.endswith("3 commands, 0 failed, 0 missing\n")
+
+
+@pytest.mark.parametrize(
+    ("back_s", "fault"),
+    [
+        (0, "signature by key 'k1' doesn't match"),
+        (3600, "issued at 20"),
+        (30, "key 'k1' had ended when it was recorded"),
+    ],
+)
+def test_a_row_that_a_revoked_key_signed_fails_however_its_time_is_set_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], back_s: float, fault: str
+) -> None:
+    ledger = Rotated(tmp_path)
+    envelope = ledger.sign(4)
+    envelope.security.issued_at.CopyFrom(timestamp(SYSTEM_CLOCK.now_ns() - round(back_s * 1e9)))
+    secret = (tmp_path / "secret").read_text().strip()
+    envelope.security.signature = signature_of(derive_key(secret.encode(), "k1"), envelope)
+    ledger.change(lambda connection: ledger.insert(connection, envelope, 4))
+    assert ledger.verify() == 1
+    assert fault in capsys.readouterr().out

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -332,3 +333,39 @@ def test_a_disk_that_fills_ends_the_owner_and_leaves_its_last_word(tmp_path: Pat
     assert ended.returncode == os.EX_IOERR
     assert "a.db" in last_word.heard(word)
     os.close(word)
+
+
+def as_its_user() -> list[str]:
+    """What has a command obey permissions, which root doesn't."""
+    if os.geteuid():
+        return []
+    if (setpriv := shutil.which("setpriv")) is None:
+        pytest.skip("root obeys no permissions, and setpriv (Debian: util-linux) is missing")
+    return [setpriv, "--bounding-set", "-dac_override,-dac_read_search", "--"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "told"),
+    [
+        ("a.db", 0o444, "a.db"),
+        ("a.db", 0o000, "a.db"),
+        ("a.db.seal", 0o000, "a.db.seal"),
+        (".", 0o555, "a.db.seal"),
+    ],
+)
+def test_what_its_user_may_not_use_is_named_with_the_remedy(tmp_path: Path, name: str, mode: int, told: str) -> None:
+    SqliteStore(tmp_path / "a.db", create).close()
+    (tmp_path / name).chmod(mode)
+    program = (
+        "import sys; from pathlib import Path; from esper.core.errors import ForbiddenStorage\n"
+        "from esper.core.store import SqliteStore\n"
+        "try: SqliteStore(Path(sys.argv[1]), lambda db: None)\n"
+        "except ForbiddenStorage as error: print(error)\n"
+    )
+    command = [*as_its_user(), sys.executable, "-c", program, str(tmp_path / "a.db")]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    finally:
+        (tmp_path / name).chmod(0o755)
+    remedy = "can't be used: Permission denied; give this user the right to read and write it"
+    assert done.stdout == f"{tmp_path / told} {remedy}\n"

@@ -71,18 +71,46 @@ def test_prometheus_raises_each_alert_of_a_counter(
     assert ask("test", "rules", str(file)) == ""
 
 
-def asked(name: str, expression: str, values: str, at_s: int, stands: bool) -> dict[str, Any]:
+# Alert, its series in life, values every 15 s, seconds at which it is asked, and whether the alert stands then.
+PLANE = 'weatherlight_emergency_level{source="weatherlight",job="esper",instance="a"}'
+BREAKER = 'tolaria_breaker_state{service="tamiyo",run="r1",source="tolaria",job="esper",instance="a"}'
+GAUGES = [
+    ("emergency_open", PLANE, "0x8 3x8", 180, True),
+    ("emergency_open", PLANE, "0x8 4x8", 180, True),
+    ("emergency_open", PLANE, "0x8 2x8", 180, False),
+    ("emergency_open", PLANE, "0x8 4x8 0x8", 300, False),
+    ("breaker_open", BREAKER, "1x8 2x8", 180, True),
+    ("breaker_open", BREAKER, "1x8 3x8", 180, True),
+    ("breaker_open", BREAKER, "1x8 2x8 1x8", 300, False),
+]
+
+
+@needs_promtool
+@pytest.mark.parametrize(("name", "measured", "values", "at_s", "stands"), GAUGES)
+def test_prometheus_raises_the_alert_of_a_level_while_it_lasts(
+    tmp_path: Path, name: str, measured: str, values: str, at_s: int, stands: bool
+) -> None:
+    test = asked(name, alert_rules()[name], values, at_s, stands, measured)
+    file = tmp_path / "tests.yml"
+    file.write_text(json.dumps({"rule_files": [str(ALERT_FILE)], "evaluation_interval": "15s", "tests": [test]}))
+    assert ask("test", "rules", str(file)) == ""
+
+
+def asked(
+    name: str, expression: str, values: str, at_s: int, stands: bool, measured: str | None = None
+) -> dict[str, Any]:
+    measured = measured or series(expression)
     written = rf"- alert: {name}\n.*\n\s+labels: \{{ severity: (\w+), route: (\w+) \}}\n.*summary: \"(.+)\""
     rule = re.search(written, TEXT)
     assert rule, name
-    labels = dict(re.findall(r'(\w+)="([^"]*)"', series(expression)))
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', measured))
     alert = {
         "exp_labels": {**labels, "severity": rule[1], "route": rule[2]},
         "exp_annotations": {"summary": rule[3]},
     }
     return {
         "interval": f"{INTERVAL_S}s",
-        "input_series": [{"series": series(expression), "values": values}],
+        "input_series": [{"series": measured, "values": values}],
         "alert_rule_test": [{"eval_time": f"{at_s}s", "alertname": name, "exp_alerts": [alert] if stands else []}],
     }
 

@@ -23,7 +23,7 @@ from esper.tolaria import metrics as tolaria
 from esper.weatherlight import metrics as weatherlight
 
 ROOT = Path(__file__).resolve().parents[3]
-REGISTRIES = (kasmina, nissa, oona, tamiyo, tolaria, weatherlight)
+REGISTRIES = (kasmina, nissa, oona, rpc, tamiyo, tolaria, weatherlight)
 METRICS: dict[str, MetricSpec] = {spec.name: spec for registry in REGISTRIES for spec in registry.METRICS}
 EVENTS: list[EventSpec] = [spec for registry in REGISTRIES for spec in registry.EVENTS]
 # The process's own metrics, by the names that are scraped.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Status, StatusCode
 
 from esper.core.errors import ConfigError
-from esper.rpc.otel import COMMAND_ID, KEEP, KeepDecisions, setup_tracing
+from esper.rpc.otel import COMMAND_ID, END_S, KEEP, UNHEARD_END_S, Heard, KeepDecisions, setup_tracing
 
 
 class Recorder:
@@ -102,3 +103,37 @@ def test_without_an_endpoint_nothing_is_set_up() -> None:
 def test_an_endpoint_of_another_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="ftp://x"):
         setup_tracing("esper-test", "ftp://x", {})
+
+
+class Collector(SpanExporter):
+    """Takes spans, refuses them, or keeps silent."""
+
+    def __init__(self) -> None:
+        self.result = SpanExportResult.SUCCESS
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.answers.wait(10.0)
+        return self.result
+
+
+def test_the_end_waits_shorter_for_a_collector_that_took_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = Collector()
+    heard = Heard(collector)
+    assert heard.patience_s == END_S  # nobody asked it yet
+    collector.result = SpanExportResult.FAILURE
+    assert heard.export(()) is SpanExportResult.FAILURE
+    assert heard.patience_s == UNHEARD_END_S
+    collector.result = SpanExportResult.SUCCESS
+    heard.export(())
+    assert heard.patience_s == END_S
+    collector.answers.clear()
+    asking = threading.Thread(target=heard.export, args=((),))
+    asking.start()
+    monkeypatch.setattr("esper.rpc.otel.END_S", -1.0)  # as if it had been silent for long
+    while heard.patience_s != UNHEARD_END_S:
+        pass
+    collector.answers.set()
+    asking.join()
+    assert heard.patience_s == -1.0

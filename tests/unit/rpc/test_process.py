@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.errors import CorruptRecord, EsperError, StorageError, UnwritableStorage
+from esper.core.errors import CorruptRecord, EsperError, ForbiddenStorage, StorageError, UnwritableStorage
 from esper.leyline import HealthStatus, PublishResponse
 from esper.rpc import process
 from esper.rpc.clients import channel, wait_serving
@@ -216,7 +216,8 @@ def test_sigterm_or_a_hang_up_drains_what_is_in_flight_and_ends_with_0(
         (StorageError("a.db is a directory"), 65, "a.db is a directory"),
         (UnwritableStorage("a.db can't be written"), 74, "a.db can't be written"),
         (OSError(errno.ENOSPC, "No space left", "a.log"), 74, "a.log can't be written: No space left"),
-        (PermissionError(errno.EACCES, "Permission denied", "a.log"), 1, "Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.log"), 77, "a.log can't be used: Permission denied"),
+        (ForbiddenStorage("a.db can't be used"), 77, "a.db can't be used"),
     ],
 )
 def test_a_start_that_storage_keeps_from_serving_says_by_its_code_why(

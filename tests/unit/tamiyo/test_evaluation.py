@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from esper.core.errors import ContractError, LifecycleConflict
+from esper.core.errors import AsyncTimeoutError, ContractError, LifecycleConflict
 from esper.core.signing import Verifier, open_payload
 from esper.core.validation import violations
 from esper.leyline import AdaptationCommand, Decision, TamiyoRunSpec, TraceContext
@@ -169,3 +172,43 @@ async def test_each_decision_is_a_trace_of_its_own_linked_to_the_step(
     assert command_of(home, decision).trace.traceparent.startswith(signed_in)
     assert f"{root.context.trace_id:032x}" in decision.trace.traceparent
     assert (found["tamiyo.sign"].attributes or {})["esper.command.id"] == decision.command_ids[0]
+
+
+async def test_a_decision_that_is_late_is_none_and_the_run_is_conservative_from_the_next_packet_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.config = replace(home.config, inference_timeout_s=0.05)
+    parts, go_on = home.parts(), threading.Event()
+    run = await opened(home, parts)
+    await parts.evaluator.evaluate(run, packet(400))
+    decide = evaluation.decide
+
+    def hanging(*arguments: Any, **named: Any) -> Any:
+        go_on.wait(20.0)
+        return decide(*arguments, **named)
+
+    monkeypatch.setattr(evaluation, "decide", hanging)
+    before = run.state.SerializeToString()
+    for _ in range(2):
+        with pytest.raises(AsyncTimeoutError, match=r"inference took longer than 0\.05 s"):
+            await parts.evaluator.evaluate(run, packet(500))
+    assert run.state.SerializeToString() == before
+    assert home.telemetry.events.count("timeout_inference") == 1
+    go_on.set()
+    monkeypatch.setattr(evaluation, "decide", decide)
+    object.__setattr__(parts.evaluator, "timeout_s", 20.0)
+    decision = await parts.evaluator.evaluate(run, packet(510))
+    assert decision.conservative
+    assert not decision.commands
+    assert home.telemetry.events.count("timeout_inference") == 1
+    assert "conservative_entered" in home.telemetry.events
+    measured = {each.name: each.value for each in home.telemetry.packets[-1].metrics if not each.attributes}
+    assert measured["tamiyo.timeout.inference_total"] == 2
+    fates = {
+        each.attributes[0].text: each.value
+        for each in home.telemetry.packets[-1].metrics
+        if each.name == "tamiyo.worker.calls_total"
+    }
+    assert fates == {"submitted": 4, "done": 2, "failed": 0, "cancelled": 0, "timed_out": 2, "rejected": 0}
+    assert not run.was_late
+    await parts.close()

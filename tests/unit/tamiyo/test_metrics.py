@@ -8,7 +8,6 @@ from esper.tamiyo.metrics import EVENTS, METRICS, RISK_EVENTS
 # Reasons that name something which this policy, with the catalogue in its own process, can't meet.
 ELSEWHERE = {
     RiskReason.RISK_REASON_UNSPECIFIED,
-    RiskReason.RISK_REASON_TIMEOUT_INFERENCE,
     RiskReason.RISK_REASON_TIMEOUT_URZA,
     RiskReason.RISK_REASON_OPERATOR_OVERRIDE,
     RiskReason.RISK_REASON_BUDGET_EXCEEDED,

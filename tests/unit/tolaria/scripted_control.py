@@ -167,7 +167,7 @@ class ScriptedControl:
             seeds=None if is_lost else seeds,
             growth=None if is_lost else growth_of(seeds),
             failure="no answer" if is_lost else None,
-            cause="timeout" if is_lost else None,
+            cause="tamiyo_timeout" if is_lost else None,
             states=states,
         )
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from esper.cli.main import main as cli
-from esper.core.errors import ConfigError, ServiceUnavailable, StorageError, UnwritableStorage
+from esper.core.errors import ConfigError, ForbiddenStorage, ServiceUnavailable, StorageError, UnwritableStorage
 from esper.core.unexpected import unexpected
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
@@ -160,7 +160,9 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (StorageError("damaged"), 1),
         (UnwritableStorage("full"), 74),
         (OSError(28, "No space left on device"), 74),
-        (OSError(13, "Permission denied"), 1),
+        (OSError(13, "Permission denied"), 77),
+        (ForbiddenStorage("a.db can't be used"), 77),
+        (OSError(5, "Input/output error"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )

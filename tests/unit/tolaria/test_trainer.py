@@ -308,7 +308,7 @@ def test_a_missing_answer_is_counted_named_and_makes_the_run_irreproducible() ->
     modes = [boundary.mode for boundary in recorder.boundaries]
     assert modes.count("conservative") == 5
     assert modes[-1] == "normal"
-    assert [notice.name for notice in recorder.notices].count("tolaria.control_timeout") == 1
+    assert [notice.name for notice in recorder.notices].count("tolaria.tamiyo_timeout") == 1
 
 
 class Losing(ScriptedControl):

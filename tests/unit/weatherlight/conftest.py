@@ -42,11 +42,13 @@ class Plane:
     actions: Actions
 
     async def close(self) -> None:
+        await self.supervisor.settled()
         await self.bus.close()
         await asyncio.to_thread(self.store.close)
 
     async def packets(self) -> list[TelemetryPacket]:
         """Everything on the bus."""
+        await self.supervisor.settled()
         return [TelemetryPacket.FromString(each.payload) for each in await self.bus.read(LANES, 0, 1000)]
 
     async def events(self) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -28,9 +29,11 @@ from esper.leyline import (
     RollbackDeadlineSignal,
     SignedCommand,
     SystemMode,
+    TelemetryPacket,
 )
 from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL
+from esper.weatherlight.routing import Taken
 from tests.unit.weatherlight.conftest import Open, Plane
 
 HEALTHY = HealthStatus.HEALTH_STATUS_HEALTHY
@@ -162,6 +165,26 @@ async def test_an_emergency_sets_the_mode_until_it_is_resolved(plane: Plane) -> 
     assert plane.supervisor.mode().mode == NORMAL
 
 
+async def test_who_watches_hears_of_an_emergency_while_the_bus_hangs(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = asyncio.Event()
+    take = plane.router.take
+
+    async def hanging(packets: Sequence[TelemetryPacket]) -> Taken:
+        await free.wait()
+        return await take(packets)
+
+    monkeypatch.setattr(plane.router, "take", hanging)
+    watching = plane.supervisor.modes()
+    await anext(watching)
+    for name in ("e1", "e2", "e3"):
+        await plane.actions.raise_emergency(plane.signer.sign(signal(name), audience="weatherlight/r1"))
+        assert name in {each.emergency_id for each in (await anext(watching)).open_emergencies}
+    free.set()
+    assert (await names(plane)).count("emergency_signal_received") == 3
+
+
 async def test_an_emergency_is_told_as_critical(plane: Plane) -> None:
     await plane.actions.raise_emergency(plane.signer.sign(signal(), audience="weatherlight/r1"))
     told = next(packet for packet in await plane.packets() if packet.events[0].name == "emergency_signal_received")
@@ -235,6 +258,7 @@ async def spoiled(plane: Plane, how: str) -> SignedCommand:
         plane.clock.advance(61.0)
     if how == "replayed":
         await plane.actions.raise_emergency(envelope)
+        await plane.supervisor.settled()
     return envelope
 
 

@@ -74,9 +74,9 @@ class Recorder:
 class Service:
     """Kasmina over one state directory; `restart` is a crash without losing what was committed."""
 
-    def __init__(self, state_dir: Path, config: KasminaConfig | None = None) -> None:
+    def __init__(self, state_dir: Path, config: KasminaConfig | None = None, keyring: Keyring | None = None) -> None:
         self.clock = ManualClock(now_ns=START_NS)
-        self.keyring = Keyring.from_secret(SECRET)
+        self.keyring = keyring or Keyring.from_secret(SECRET)
         self.signer = Signer(self.keyring, self.clock)
         self.recorder = Recorder()
         self.token = ""

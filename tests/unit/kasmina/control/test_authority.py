@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ from esper.core.errors import (
     MissingSignature,
     NonceReplayed,
 )
+from esper.core.keys import Key, Keyring, KeySet, derive_key, new_secret, read_keys, write_keys
+from esper.core.signing import signature_of
 from esper.core.validation import violations
 from esper.kasmina import metrics
 from esper.leyline import (
@@ -39,6 +42,7 @@ from esper.leyline import (
     ResetTeacherRequest,
     RunClosure,
     SeedStage,
+    SignedCommand,
     SlotSignal,
     TeacherRegistration,
     TeacherReset,
@@ -60,7 +64,7 @@ from tests.unit.kasmina.control.making import (
     slot,
     spec,
 )
-from tests.unit.kasmina.control.service import Service
+from tests.unit.kasmina.control.service import SECRET, Service
 
 OPERATOR = "operator:ada"
 R = RejectionReason
@@ -605,3 +609,33 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None
     assert {s.name for s in metrics.METRICS} == service.recorder.metrics
     assert all(not violations(packet) for packet in service.recorder.packets)
     service.apply(on_seed("CULL", step=120))
+
+
+def test_a_command_that_is_retried_after_its_key_was_revoked_acts_once_and_its_outcome_is_found(tmp_path: Path) -> None:
+    """The same envelope is refused, however it sets its time; the same command, signed anew, is told what it did."""
+    path = tmp_path / "keys.json"
+    write_keys(path, KeySet(active="k1", keys=(Key(key_id="k1", secret=SECRET),)))
+    service = Service(tmp_path / "state", keyring=Keyring.load(path))
+    service.open(spec())
+    envelope = service.sign(germinate())
+    first = service.apply(envelope)
+    never_arrived = service.sign(command("c2", pause=PauseOrder(rationale="lunch")))
+    rotated = read_keys(path).with_key(Key(key_id="k2", secret=new_secret()))
+    write_keys(path, rotated.accepting_until("k1", service.clock.now_ns()))
+    service.clock.advance(1)
+    set_back = SignedCommand()
+    set_back.CopyFrom(never_arrived)
+    set_back.security.issued_at.seconds -= 30
+    set_back.security.signature = signature_of(derive_key(SECRET.encode(), "k1"), set_back)
+    for retried in (envelope, never_arrived, set_back):
+        with pytest.raises(InvalidSignature, match="or its key has ended"):
+            service.apply(retried)
+    found = service.outcome_of(germinate().command_id)
+    assert found is not None
+    assert found.directives == first.directives
+    again = service.apply(germinate())
+    assert again.repeated_id
+    assert again.directives == first.directives
+    assert service.outcome_of("c2") is None
+    assert len(service.seeds()) == 1
+    service.close()

@@ -42,6 +42,7 @@ from esper.leyline import (
 )
 from esper.rpc.clients import Responses
 from esper.tolaria.plane.answer_rules import RunFacts
+from esper.tolaria.plane.breaker import CLOSED, OPEN, BreakerConfig
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
 from esper.tolaria.plane.decision_stream import DecisionStream
 from esper.tolaria.record.packet_result import PacketResult
@@ -194,7 +195,7 @@ def test_a_lost_answer_is_settled_and_executed_exactly_once(
     kasmina.lose_answers = 1
     first = run(control, 1)
     assert first.failure is not None
-    assert first.cause == "timeout"
+    assert first.cause == "kasmina_timeout"
     assert directive_ids(first) == []
     assert directive_ids(run(control, 2)) == ["d-c1"]
     assert directive_ids(run(control, 3)) == []
@@ -276,12 +277,12 @@ def test_a_late_answer_is_executed_at_the_next_boundary(tamiyo: FakeTamiyo, kasm
     tamiyo.commands[1] = ["c1"]
     tamiyo.may_answer.clear()
     missed = run(control, 1)
-    assert missed.cause == "timeout"
+    assert missed.cause == "tamiyo_timeout"
     assert missed.directives == ()
     tamiyo.may_answer.set()
     control.hand_over(packet(2), NOTHING)
     late = control.take(2)
-    while "d-c1" not in directive_ids(late) and late.cause == "timeout":  # a loaded machine may need another wait
+    while "d-c1" not in directive_ids(late) and late.is_timeout:  # a loaded machine may need another wait
         control.hand_over(packet(late.packet_index + 1), NOTHING)
         late = control.take(late.packet_index + 1)
     assert directive_ids(late) == ["d-c1"]
@@ -307,14 +308,98 @@ class Forgetful(FakeTamiyo):
 
 
 def test_an_answer_that_never_comes_does_not_cost_every_later_packet_its_deadline(kasmina: FakeKasmina) -> None:
-    config = ControlConfig(deadline_s=0.2, patience=2)
+    config = ControlConfig(deadline_s=0.2, breaker=BreakerConfig(misses_to_open=2, open_s=0.01))
     control = ServiceControl(Forgetful(), kasmina, config, facts=facts(), sign=signed)  # type: ignore[arg-type]
-    assert [run(control, index).cause for index in (1, 2)] == ["timeout", "timeout"]
+    assert [run(control, index).cause for index in (1, 2)] == ["tamiyo_timeout"] * 2
     index = 3
-    while run(control, index).cause == "timeout" and index < 50:  # a loaded machine may need more than one deadline
+    while run(control, index).failure and index < 50_000:  # until the trial after the breaker's time
         index += 1
     assert run(control, index + 1).failure is None
     control.close()
+
+
+class Hanging(FakeTamiyo):
+    """Answers no packet until it is told to; a call ends when it is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.hangs = True
+
+    def control(self, requests: Iterator[ControlRequest], *, timeout_s: float) -> Iterator[ControlResponse]:
+        cancelled = threading.Event()
+
+        def answers() -> Generator[ControlResponse, None, None]:
+            for request in requests:
+                self.asked.append(request.packet.packet_index)
+                if self.hangs:
+                    cancelled.wait()
+                    raise ServiceUnavailable("rpc", "service", "tamiyo", "CANCELLED")
+                yield ControlResponse(decision=Decision(packet_index=request.packet.packet_index, generation=1))
+
+        return Responses(answers(), cancelled.set)
+
+
+def test_a_tamiyo_that_hangs_at_every_packet_costs_a_few_their_deadline_and_is_tried_again(
+    kasmina: FakeKasmina,
+) -> None:
+    tamiyo, told = Hanging(), list[str]()
+    control = ServiceControl(
+        tamiyo,  # type: ignore[arg-type]
+        kasmina,  # type: ignore[arg-type]
+        ControlConfig(deadline_s=0.1, breaker=BreakerConfig(misses_to_open=2, open_s=3600.0)),
+        facts=facts(),
+        sign=signed,
+        tell=lambda name, message: told.append(name),
+    )
+    assert [run(control, index).cause for index in (1, 2)] == ["tamiyo_timeout"] * 2
+    spared = [run(control, index) for index in range(3, 40)]
+    assert {result.cause for result in spared} == {"tamiyo_unavailable"}
+    assert tamiyo.asked == [1]
+    assert told == ["tolaria.breaker_opened"]
+    assert kasmina.advanced, "Kasmina goes on being asked"
+    calls = spared[-1].calls
+    assert calls is not None
+    assert (calls.breakers["tamiyo"], calls.breakers["kasmina"]) == (OPEN, CLOSED)
+    assert calls.last_ms["tamiyo"] == 0.0
+    assert calls.worker["submitted"] == 39
+    control.close()
+
+
+def test_a_trial_that_is_answered_closes_the_breaker_and_one_that_hangs_opens_it_again(kasmina: FakeKasmina) -> None:
+    tamiyo, told = Hanging(), list[str]()
+    control = ServiceControl(
+        tamiyo,  # type: ignore[arg-type]
+        kasmina,  # type: ignore[arg-type]
+        ControlConfig(deadline_s=0.1, breaker=BreakerConfig(misses_to_open=2, open_s=0.0)),
+        facts=facts(),
+        sign=signed,
+        tell=lambda name, message: told.append(name),
+    )
+    index = 1
+    while told.count("tolaria.breaker_opened") < 2:
+        run(control, index)
+        index += 1
+    tamiyo.hangs = False
+    while run(control, index).failure is not None:
+        index += 1
+    assert told[-1] == "tolaria.breaker_closed"
+    result = run(control, index + 1)
+    assert result.failure is None
+    assert result.calls is not None
+    assert result.calls.breakers["tamiyo"] == CLOSED
+    assert result.calls.last_ms["tamiyo"] > 0.0
+    control.close()
+
+
+def test_closing_cuts_a_call_that_hangs(kasmina: FakeKasmina) -> None:
+    tamiyo = Hanging()
+    control = ServiceControl(tamiyo, kasmina, ControlConfig(rpc_timeout_s=3600.0), facts=facts(), sign=signed)  # type: ignore[arg-type]
+    control.hand_over(packet(1), NOTHING)
+    while not tamiyo.asked:
+        pass
+    control.close()
+    assert control.take(1).cause == "tamiyo_unavailable"
 
 
 def test_states_are_those_after_the_packet(control: ServiceControl) -> None:

@@ -260,6 +260,8 @@ def test_reading_what_is_no_run_says_so(tmp_path: Path) -> None:
         *(("tolaria.tamiyo_timeout", "timeout"), ("conservative_mode_entered", "mode"), ("service_lost", "service")),
         ("tolaria.data_doubt", "doubt"),
         ("tolaria.started_from", "started"),
+        ("tolaria.emergency.halt", "emergency"),
+        ("tolaria.breaker_opened", "breaker"),
     ],
 )
 def test_incidents_have_a_kind_that_the_report_shows(tmp_path: Path, name: str, kind: str) -> None:

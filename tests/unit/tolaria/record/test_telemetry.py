@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from esper.leyline import (
 from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
 from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFigures
-from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.packet_result import Calls, PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
 
@@ -167,6 +168,40 @@ def test_timeouts_are_counted_over_the_run(sent: Sent) -> None:
         sent.cross(step, result=heard(failure="no answer", cause="timeout"))
     sent.cross(30, result=heard(failure="away", cause="tamiyo_unavailable"))
     assert values(sent.last)["tolaria.timeout.total"] == 2.0
+
+
+def test_deadlines_calls_and_breakers_are_told_by_service(sent: Sent) -> None:
+    late = Calls(missed=("tamiyo", "tamiyo"), last_ms={"tamiyo": 0.0}, breakers={"tamiyo": 2}, worker={"done": 3})
+    calm = Calls(missed=("kasmina",), last_ms={"tamiyo": 1.5, "kasmina": 0.0}, breakers={"tamiyo": 1, "kasmina": 1})
+    sent.cross(10, result=replace(heard(failure="late", cause="tamiyo_timeout"), calls=late))
+    assert values(sent.last)["tolaria.timeout.tamiyo_last_ms"] == 0.0
+    assert [metric.value for metric in sent.last.metrics if metric.name == "tolaria.worker.calls_total"] == [3.0]
+    sent.cross(20, result=replace(heard(), calls=calm))
+    found = values(sent.last)
+    assert (found["tolaria.timeout.total"], found["tolaria.timeout.tamiyo_total"]) == (1.0, 2.0)
+    assert (found["tolaria.timeout.kasmina_total"], found["tolaria.timeout.tamiyo_last_ms"]) == (1.0, 1.5)
+    breakers = [metric for metric in sent.last.metrics if metric.name == "tolaria.breaker.state"]
+    assert [(metric.value, attributes(metric)) for metric in breakers] == [
+        (1.0, {"service": "tamiyo"}),
+        (1.0, {"service": "kasmina"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [
+        ("tolaria.emergency.halt", "CRITICAL"),
+        ("tolaria.emergency.escalated", "CRITICAL"),
+        ("tolaria.tamiyo_timeout", "WARNING"),
+        ("tolaria.kasmina_timeout", "WARNING"),
+        ("tolaria.breaker_opened", "WARNING"),
+        ("tolaria.breaker_closed", "INFO"),
+    ],
+)
+def test_an_incident_with_a_name_of_its_own_is_an_event_of_that_name(sent: Sent, name: str, level: str) -> None:
+    sent.observer.on_events([Notice(step=1, name=name, level="WARNING", message="why")])
+    (event,) = sent.last.events
+    assert (event.name, TelemetryLevel.Name(event.level)) == (name, f"TELEMETRY_LEVEL_{level}")
 
 
 @pytest.mark.parametrize(
