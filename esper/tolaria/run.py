@@ -19,19 +19,17 @@ from esper.leyline import ModeUpdate
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import UNHEARD, TelemetrySender
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.growable import check_growth
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.control import Control
 from esper.tolaria.plane.emergencies import raising, require_normal
 from esper.tolaria.plane.faults import FaultInjector
 from esper.tolaria.plane.link import Link
-from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl, Opening
 from esper.tolaria.plane.plane import Plane, connected
 from esper.tolaria.plane.shared_control import telling, told_artifact, told_mode
-from esper.tolaria.plane.stack_growth import check_stacks
-from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.place import is_launched
 from esper.tolaria.ranks.support import check_settings
@@ -49,7 +47,7 @@ from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
 from esper.tolaria.trainer import Steps, Trainer
-from esper.tolaria.trial import Step, tried_checkpoint, try_host, try_stacks
+from esper.tolaria.trial import Step, tried_checkpoint, try_host
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -205,10 +203,7 @@ def try_run(run: Prepared, options: RunOptions, tried: Step | None) -> None:
     """What must hold before a run relies on it."""
     config = run.config
     if config.grow != "never":
-        try_stacks(run)
-        check_blueprints(config.blueprints, run.manifest())
-        check_stacks(config, run.manifest(), run.executor.refused_runs)
-        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
+        check_growth(run)
         try_host(run, tried)
     is_tried = config.grow != "never" or tried is None
     if config.checkpoint_every_epochs and not options.resume and is_tried:

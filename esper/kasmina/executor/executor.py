@@ -36,7 +36,7 @@ from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_for
 from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
-from esper.kasmina.executor.slots.search import find_slots
+from esper.kasmina.executor.slots.search import check_found, find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
@@ -117,22 +117,20 @@ class SeedExecutor:
         regroup = regrouped if state.config.config_widths == REFUSE else None
         forward = state.task.forward
         traced, rerun = trace_forward(model, inputs, forward=forward), rerun_order(model, inputs, forward=forward)
-        try:
-            found = find_slots(
-                model,
-                traced,
-                named=names,
-                is_causal=is_causal,
-                rerun=rerun,
-                run=partial(forward, model, inputs),
-                offers_layers=state.config.offers_layers,
-                regroup=regroup,
-            )
-            slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
-            state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen
-        except ConfigError:
-            if names or not state.stack_slots:
-                raise
+        found = find_slots(
+            model,
+            traced,
+            named=names,
+            is_causal=is_causal,
+            rerun=rerun,
+            run=partial(forward, model, inputs),
+            offers_layers=state.config.offers_layers,
+            regroup=regroup,
+        )
+        if names or not state.stack_slots:
+            check_found(model, traced, found)
+        slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
+        state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen
         first = len(state.slots)
         state.stack_slots = {
             slot_id: replace(slot, order=order)

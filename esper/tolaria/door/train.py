@@ -13,6 +13,7 @@ from torch import nn
 from esper.core.errors import ConfigError
 from esper.core.streams import say
 from esper.kasmina.executor.fold.export import plain
+from esper.kasmina.executor.pretrained.loader import save_grown
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.callbacks import observers_of
@@ -32,6 +33,12 @@ from esper.tolaria.task.entry_point import load
 from esper.tolaria.task.given import Given
 from esper.tolaria.task.prepare import Prepared
 
+SAID_BY = {
+    "optimizer": ("optimizer", "lr", "weight_decay", "decay_rule", "momentum", "beta2", "nesterov"),
+    "scheduler": ("schedule", "warmup_steps"),
+}
+"""Settings of an optimiser and a schedule that a script's own replace."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
@@ -43,6 +50,15 @@ class Result:
     """What the run was, did, cost and reached; as in summary.json."""
     report: Path
     run_dir: Path
+
+    @in_words_of_scripts()
+    def save_pretrained(self, folder: Path | str) -> Path | None:
+        """Write a network that has `save_pretrained` by it, and a loader beside it where its configuration falls short.
+
+        Returns the loader, `grown.py`, whose `load()` needs transformers alone; None where `from_pretrained` reads the
+        folder. Raises ConfigError for another network.
+        """
+        return save_grown(self.model, Path(folder))
 
 
 @in_words_of_scripts()
@@ -106,6 +122,7 @@ def _given(settings: TrainConfig, model: Any, data: Any, **parts: Any) -> Given:
             raise ConfigError(name, getattr(settings, name), "is given twice: in the settings, and as a function")
         if parts[name] is not None and not callable(parts[name]):
             raise ConfigError(name, type(parts[name]).__name__, "expected a function of (outputs, targets)")
+    _check_unset(settings, parts)
     if isinstance(data, str):
         return Given(model=network, **parts)
     splits = splits_in(data)
@@ -114,6 +131,15 @@ def _given(settings: TrainConfig, model: Any, data: Any, **parts: Any) -> Given:
     if parts["loss"] is None and settings.loss is not None:
         parts["loss"] = load("loss", settings.loss)
     return Given(model=network, feed=feed_of(data, settings), **parts)
+
+
+def _check_unset(settings: TrainConfig, parts: Mapping[str, Any]) -> None:
+    """Refuse settings of what is handed over: they would say nothing."""
+    default = TrainConfig()
+    for part, names in SAID_BY.items():
+        for name in names if parts[part] is not None else ():
+            if (value := getattr(settings, name)) != getattr(default, name):
+                raise ConfigError(name, value, f"is of the settings' own {part}, and another was given; leave one out")
 
 
 def _lost(error: BaseException) -> None:

@@ -25,7 +25,6 @@ from esper.tolaria.task.data import Splits
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.feeds.feed import BatchSets, FedLoader
 from esper.tolaria.task.given import NOTHING, Given
-from esper.tolaria.task.given_schedule import TorchSchedule, torch_schedule
 from esper.tolaria.task.inputs.augment import Augmented
 from esper.tolaria.task.interface import Interface
 from esper.tolaria.task.loader import Loader, StreamLoader
@@ -35,7 +34,7 @@ from esper.tolaria.task.own import own_metric
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.randomness import of_rank
-from esper.tolaria.task.schedule import Schedule, make_schedule
+from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.start.fitting import Start, Started
 from esper.tolaria.task.task import SplitTask
 
@@ -241,10 +240,7 @@ def built_again(run: Prepared) -> TrainingArm:
 def _arm(config: TrainConfig, given: Given, model: nn.Module, total_steps: int) -> TrainingArm:
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     optimizer = make_optimizer(config, model) if given.optimizer is None else optimizer_of(given.optimizer, model)
-    if given.scheduler is not None:
-        schedule: Schedule | TorchSchedule = torch_schedule(config, optimizer, given.scheduler, total_steps)
-    else:
-        schedule = make_schedule(config, total_steps, [float(group["lr"]) for group in optimizer.param_groups])
+    schedule = make_schedule(config, total_steps, optimizer, given.scheduler)
     return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp), average_decay=config.ema)
 
 

@@ -174,5 +174,5 @@ def all_batches(loader: Any, seed: int, what: str) -> list[Any]:
     with _keyed(key(seed, "set", what)):
         batches = list(loader)
     if not batches or not all(samples_in(batch) for batch in batches):
-        raise ConfigError("data", what, "is empty; give at least one batch")
+        raise ConfigError("data", type(loader).__name__, f"the {what} set is empty; give at least one batch")
     return batches
