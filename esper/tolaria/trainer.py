@@ -34,6 +34,7 @@ from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
+from esper.tolaria.task.feeds.feed import FedLoader
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import Evaluation, evaluated
 
@@ -162,6 +163,8 @@ class Trainer:
         if self._stop_reason is None:
             self._saves.write_final(self._generation.boundaries.pipeline, summary)
         session.observer.on_finish(summary)
+        if isinstance(self._run.loader, FedLoader):
+            self._run.loader.close()
         self.summary = summary
         return summary
 
