@@ -1,10 +1,13 @@
-# Thin: each target is one line into tools/. VENV, TORCH_SPEC and WORKERS may be given.
+# Thin: each target is one line into tools/. VENV, TORCH_SPEC, WORKERS, DEVICES, PROCESSES and GPU_PLANS may be given.
 VENV ?= .venv
 PY := $(VENV)/bin/python
 ARGS ?=
 WORKERS ?= 2
+DEVICES ?= cuda
+PROCESSES ?= 2
+GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
 
-.PHONY: setup train test check check-native bench drills clean
+.PHONY: setup train test check check-native bench drills experiments-quick experiments-gpu clean
 
 setup: $(VENV)/.ready ## environment and extension
 
@@ -28,6 +31,12 @@ check-native: setup ## sanitised build of the kernels
 
 bench: setup ## ratios of the control plane and of the kernels
 	VENV=$(VENV) tools/bench/all $(ARGS)
+
+experiments-quick: setup ## one grown run beside a sweep of sizes, on digits; minutes on a CPU
+	OMP_NUM_THREADS=1 $(PY) tools/experiments/run_plan.py digits_quick $(ARGS)
+
+experiments-gpu: setup ## the language models' plans on DEVICES, PROCESSES runs at a time on each
+	for plan in $(GPU_PLANS); do $(PY) tools/experiments/run_plan.py $$plan --devices $(DEVICES) --processes $(PROCESSES) $(ARGS) || exit; done
 
 clean: ## everything that the targets above made, runs excepted
 	tools/clean

@@ -21,6 +21,8 @@ EsperError
     RollbackLate                 none within its deadline
   PlaneNotNormal                 the plane's mode, or an open emergency, forbids it
   RunContradicted                the network at a run's end is not the one that was told of
+  RankLost                       another process of the run is gone, or doesn't keep up
+  RanksDiffer                    the processes of a run don't hold the same
   AsyncTimeoutError              also a TimeoutError
   StorageError                   a file or database can't be used
     CorruptRecord                what was stored is damaged
@@ -173,6 +175,18 @@ class PlaneNotNormal(EsperError):
 
 class RunContradicted(EsperError):
     """The network at the end of a run is not the one that was judged or told of."""
+
+
+class RankLost(EsperError):
+    """Another rank of the run is gone, or doesn't keep up. `ranks` are those that gave no sign of life."""
+
+    def __init__(self, detail: str, ranks: Sequence[int] = ()) -> None:
+        super().__init__(detail)
+        self.ranks = tuple(ranks)
+
+
+class RanksDiffer(EsperError):
+    """The ranks of a run don't hold the same: to go on would train networks that differ."""
 
 
 class AsyncTimeoutError(EsperError, TimeoutError):

@@ -45,8 +45,9 @@ def forecast_training_macs(packet: SystemStatePacket, context: RunContext, *, fo
         total_steps=context.spec.total_steps,
         window_steps=context.spec.life.window_steps,
         forward_macs=packet.metrics.forward_macs,
+        has_twin=context.spec.life.judge == JudgeMode.JUDGE_MODE_TWIN,
     )
-    return cost.forecast_training_macs(run, added_macs=forward_macs)
+    return cost.forecast_training_macs(run, packet.seeds, added_macs=forward_macs)
 
 
 def _limit(budget: Budget, name: str) -> int | None:

@@ -303,6 +303,10 @@ class TrainConfig:
     tls_key: Path | None = field(default=None, metadata=_metadata("control", "PEM key of that certificate"))
     otlp_endpoint: str | None = _setting("control", None, "where traces go; default: OTEL_* variables, else nowhere")
 
+    rank_timeout_s: float = _setting(
+        "control", 120.0, "longest wait of a rank for the others in seconds, where torchrun started several"
+    )
+
     run_dir: Path = field(default=Path("runs/latest"), metadata=_metadata("run", "directory of the run's files"))
     run_id: str | None = _setting("run", None, "name of the run; default: its directory's")
     checkpoint_every_epochs: int = _setting(
@@ -455,7 +459,7 @@ _NOT_NEGATIVE = (
 )
 _FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
 _POSITIVE = ("lr", "clip_norm", "stability_limit", "slope_threshold", "saturation_floor")
-_SECONDS = ("deadline_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")
+_SECONDS = ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
     *((key, *_at_least(0)) for key in _NOT_NEGATIVE),

@@ -10,19 +10,17 @@ from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import KasminaServiceGetStatusRequest, SlotKind, SlotSpec
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import shown_network, write
-from esper.tolaria.plane.named_blueprints import check_blueprints
+from esper.tolaria.growable import check_growth
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.plane import connected
-from esper.tolaria.plane.stack_growth import check_stacks
-from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.recovery.starting import starting_weights
 from esper.tolaria.run_dir import RunOptions, check_free
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.task.start.fitting import Start
 from esper.tolaria.trainer import Trainer
-from esper.tolaria.trial import tried_checkpoint, try_host, try_stacks
+from esper.tolaria.trial import tried_checkpoint, try_host
 
 TIMEOUT_S = 5.0
 
@@ -33,10 +31,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     start = starting_weights(config, resumes=options.resume)
     run = prepare(config, start=start)
     if config.grow != "never":
-        try_stacks(run)
-        check_blueprints(config.blueprints, run.manifest())
-        check_stacks(config, run.manifest(), run.executor.refused_runs)
-        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
+        check_growth(run)
     lines = [
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
         f"task: {run.task_line}",

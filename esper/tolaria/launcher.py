@@ -1,10 +1,10 @@
 """`tolaria-train`: settings from flags, environment and file; one run or a comparison; one line for every error.
 
 Exit codes: 0 done, 1 failed, 64 wrong usage, 69 halted or kept from starting by the plane's mode (acknowledge the
-emergency, then --resume), 74 nothing more can be written (make room, then --resume), 75 a service can't be reached (try
-again), 77 this user may not read or write a file of the run, 78 a setting can't be used, 129, 130 and 143 stopped by a
-terminal that hung up, Ctrl-C or SIGTERM after a checkpoint. Whether anybody takes what is printed changes nothing: the
-run goes on, its files say all.
+emergency, then --resume), 74 nothing more can be written (make room, then --resume), 75 a service can't be reached, or
+another rank of the run is lost (try again; with --resume if the run had begun), 77 this user may not read or write a
+file of the run, 78 a setting can't be used, 129, 130 and 143 stopped by a terminal that hung up, Ctrl-C or SIGTERM
+after a checkpoint. Whether anybody takes what is printed changes nothing: the run goes on, its files say all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from esper.core.errors import (
     EsperError,
     ForbiddenStorage,
     PlaneNotNormal,
+    RankLost,
     ServiceUnavailable,
     UnwritableStorage,
 )
@@ -45,15 +46,21 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.script import Context, run_script
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
+from esper.tolaria.following import follow
 from esper.tolaria.plane.emergencies import require_not_halted
+from esper.tolaria.ranks.group import Ranks
+from esper.tolaria.ranks.joining import is_told, joined
+from esper.tolaria.ranks.place import Place, place
+from esper.tolaria.ranks.support import check_alone
 from esper.tolaria.record.compare import compare, table
 from esper.tolaria.record.display import LiveDisplay, PlainDisplay
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.summary import write_summary
-from esper.tolaria.recovery.continuing import continued
+from esper.tolaria.recovery.continuing import continued, restarted
 from esper.tolaria.recovery.finished import is_unreported
+from esper.tolaria.recovery.shared import tell_summary
 from esper.tolaria.run import Interruption, grow, train_static
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.data import load_splits
@@ -63,6 +70,7 @@ ENVIRONMENT_PREFIX = "TOLARIA_"
 EXIT_USAGE, EXIT_CONFIG = 64, 78
 EXIT_CODES: tuple[tuple[type[EsperError], int], ...] = (
     (ServiceUnavailable, os.EX_TEMPFAIL),
+    (RankLost, os.EX_TEMPFAIL),
     (PlaneNotNormal, os.EX_UNAVAILABLE),
     (UnwritableStorage, os.EX_IOERR),
     (ForbiddenStorage, os.EX_NOPERM),
@@ -99,7 +107,10 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
 
 
 def _fail(error: object, code: int) -> int:
-    say(plain(f"tolaria-train: {error}"), sys.stderr)
+    rank = place().rank
+    is_of_all = isinstance(error, ConfigError) and error.key == "command line"  # which every rank has
+    if not is_told(error) and not (rank and is_of_all):
+        say(plain(f"tolaria-train: {f'rank {rank}: ' if rank else ''}{error}"), sys.stderr)
     return code
 
 
@@ -152,24 +163,35 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     options = parser().parse(argv)
     loaded = load(TrainConfig, file=options.config, environ=os.environ, prefix=ENVIRONMENT_PREFIX, flags=given(options))
     check_modes(options, loaded.value)
+    here = place()
     if options.print_config:
-        say("\n".join(described(loaded)))
+        if here.rank == 0:
+            say("\n".join(described(loaded)))
         return
+    for flag in ("compare", "demo_faults", "dry_run"):
+        if getattr(options, flag):
+            check_alone("command line", f"--{flag.replace('_', '-')}", here.count)
     how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
-    check_free(loaded.value.run_dir, how)
+    if here.rank == 0:
+        how = restarted(how, loaded.value.run_dir, here.restarts)
+        check_free(loaded.value.run_dir, how)
     if options.dry_run:
-        say(dry_run(_settings(loaded, options), how))
+        say(dry_run(_settings(loaded, options, how), how))
         return
     if options.train is not None:
-        _script(_settings(loaded, options), how, options)
+        _script(_settings(loaded, options, how) if here.rank == 0 else loaded.value, how, options, here)
         return
-    with occupied(loaded.value.run_dir):
-        _train(_settings(loaded, options), how, options, interruption)
+    with joined(loaded.value) as ranks:
+        if ranks.is_first:
+            with occupied(loaded.value.run_dir):
+                _train(_settings(loaded, options, how), how, options, interruption, ranks)
+        else:
+            follow(ranks, interruption)
 
 
-def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace) -> TrainConfig:
+def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace, how: RunOptions) -> TrainConfig:
     """The settings of the run, which are its own where it goes on."""
-    config = continued(loaded) if options.resume else loaded.value
+    config = continued(loaded) if how.resume else loaded.value
     if options.compare and config.loss is not None:
         raise ConfigError("command line", "--compare", "compares accuracies, by the built-in losses; leave --loss out")
     if options.compare and config.init_from is not None:
@@ -179,12 +201,16 @@ def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace) -> Train
     return config
 
 
-def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, interruption: Interruption) -> None:
+def _train(
+    config: TrainConfig, how: RunOptions, options: argparse.Namespace, interruption: Interruption, ranks: Ranks
+) -> None:
     """One run or a comparison, and its report."""
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
         is_trained = how.resume and is_unreported(config) and not options.compare
-        summary = {} if is_trained else _shown(config, how, options.plain, interruption)
+        summary = {} if is_trained else _shown(config, how, options.plain, interruption, ranks)
+        if is_trained:
+            tell_summary(ranks, summary)
         report = write_report(config.run_dir)
         if options.compare and summary["finished"]:
             _compare(config, how, options.repeats or 1, summary, interruption)
@@ -195,12 +221,13 @@ def _train(config: TrainConfig, how: RunOptions, options: argparse.Namespace, in
         end_tracing()
 
 
-def _script(config: TrainConfig, how: RunOptions, options: argparse.Namespace) -> None:
-    """A script's function, with the launcher's settings and display."""
-    with _display(options.plain) as display:
+def _script(config: TrainConfig, how: RunOptions, options: argparse.Namespace, here: Place) -> None:
+    """A script's function, with the launcher's settings and display; of many ranks the first one shows the run."""
+    with _display(options.plain) if here.rank == 0 else nullcontext(Observer()) as display:
         context = Context(config=config, callbacks=[display], resume=how.resume, overwrite=how.overwrite)
         run_script(options.train, context)
-    say(f"summary: {config.run_dir / 'summary.json'}  report: {config.run_dir / 'report.html'}")
+    if here.rank == 0:
+        say(f"summary: {config.run_dir / 'summary.json'}  report: {config.run_dir / 'report.html'}")
 
 
 def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
@@ -225,10 +252,12 @@ def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
             raise ConfigError("command line", flags, remedy)
 
 
-def _shown(config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption) -> dict[str, Any]:
+def _shown(
+    config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption, ranks: Ranks
+) -> dict[str, Any]:
     """One run with its display."""
     with _display(plain) as display:
-        return grow(config, how, [Shielded(display, _lost)], interruption)
+        return grow(config, how, [Shielded(display, _lost)], interruption, ranks=ranks)
 
 
 @contextmanager

@@ -19,31 +19,35 @@ from esper.leyline import ModeUpdate
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import UNHEARD, TelemetrySender
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.growable import check_growth
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.control import Control
 from esper.tolaria.plane.emergencies import raising, require_normal
 from esper.tolaria.plane.faults import FaultInjector
 from esper.tolaria.plane.link import Link
-from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl, Opening
 from esper.tolaria.plane.plane import Plane, connected
-from esper.tolaria.plane.stack_growth import check_stacks
-from esper.tolaria.plane.stack_schedule import schedule_doubts
+from esper.tolaria.plane.shared_control import telling, told_artifact, told_mode
+from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.place import is_launched
+from esper.tolaria.ranks.support import check_settings
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
 from esper.tolaria.record.observer import Notice, Observer, Observers
 from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.continuing import mark_launch
 from esper.tolaria.recovery.finished import unwritten_summary
+from esper.tolaria.recovery.shared import agree_on_data, call, tell_summary
 from esper.tolaria.recovery.starting import keep_start, starting_weights
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
 from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
 from esper.tolaria.trainer import Steps, Trainer
-from esper.tolaria.trial import Step, tried_checkpoint, try_host, try_stacks
+from esper.tolaria.trial import Step, tried_checkpoint, try_host
 
 if TYPE_CHECKING:
     from esper.tolaria.record.scalars import TensorBoardScalars
@@ -109,20 +113,28 @@ def grow(
     interruption: Interruption,
     given: Given = NOTHING,
     note: Callable[[Prepared], None] = lambda run: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train under the control plane; returns the summary, which also stands in the run directory.
 
     The caller holds that directory (`run_dir.occupied`), for as long as it writes to it. `note` is shown what is
-    trained.
+    trained. Of many ranks this is the first: it calls the others.
     """
+    check_settings(config, ranks)
     check_free(config.run_dir, options)
     if options.resume and (summary := unwritten_summary(config)) is not None:
+        tell_summary(ranks, summary)
         return _completed(config, summary, observers)
+    call(ranks, config, resumes=options.resume)
     shelf = Shelf()
-    run = prepare(config, shelf.fetch, given, start=starting_weights(config, resumes=options.resume))
+    start = starting_weights(config, resumes=options.resume)
+    run = prepare(config, told_artifact(shelf.fetch, ranks), given, start=start, ranks=ranks)
+    agree_on_data(run)
     note(run)
     with opened(run, shelf, options, observers, interruption) as trainer, interruption.watched():
-        return trainer.train(resume=options.resume)
+        summary = trainer.train(resume=options.resume)
+    tell_summary(ranks, summary)
+    return summary
 
 
 class Shelf:
@@ -154,8 +166,10 @@ def opened(
     config = run.config
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    _try(run, options, tried)
+    try_run(run, options, tried)
     claim(config.run_dir, options)
+    if is_launched():
+        mark_launch(config.run_dir)
     if not options.resume:
         keep_start(run)
     with ExitStack() as stack:
@@ -176,6 +190,7 @@ def opened(
         require_normal(plane, config, run.run_id)
         alarm = _alarm(plane, config, stack)
         told, open_control, heard = _grown(run, plane, watching, board, options, alarm, stack)
+        open_control, heard = telling(open_control, run.ranks), told_mode(heard, run.ranks)
         trainer = _trainer(run, open_control, told, interruption, steps, heard)
         tell = partial(_tell_critical, told, board)
         with raising(alarm, run.run_id, tell, generation=lambda: trainer.generation, step=lambda: trainer.step):
@@ -184,14 +199,11 @@ def opened(
         _agree(trainer.summary)
 
 
-def _try(run: Prepared, options: RunOptions, tried: Step | None) -> None:
+def try_run(run: Prepared, options: RunOptions, tried: Step | None) -> None:
     """What must hold before a run relies on it."""
     config = run.config
     if config.grow != "never":
-        try_stacks(run)
-        check_blueprints(config.blueprints, run.manifest())
-        check_stacks(config, run.manifest(), run.executor.refused_runs)
-        run.doubts += schedule_doubts(config, run.manifest(), run.total_steps)
+        check_growth(run)
         try_host(run, tried)
     is_tried = config.grow != "never" or tried is None
     if config.checkpoint_every_epochs and not options.resume and is_tried:
@@ -319,7 +331,15 @@ def _trainer(
     heard: Callable[[], ModeUpdate] = lambda: UNHEARD,
 ) -> Trainer:
     store = CheckpointStore(run.config.run_dir / "checkpoints", run.config.keep_checkpoints)
-    return Trainer(run, open_control, observer, store=store, should_stop=interruption.is_set, steps=steps, plane=heard)
+    return Trainer(
+        run,
+        open_control,
+        observer,
+        store=store,
+        should_stop=lambda: run.ranks.any(interruption.is_set()),
+        steps=steps,
+        plane=heard,
+    )
 
 
 def _injector(plane: Plane, told: Observer) -> FaultInjector:

@@ -16,10 +16,11 @@ from esper.tolaria.record.reading import cut_torn_line
 from esper.tolaria.record.summary import write_summary
 
 RUN_FILES = (
-    *("summary.json", "events.jsonl", "report.html", "init.safetensors"),
+    *("summary.json", "events.jsonl", "report.html", "init.safetensors", "launched-by"),
     *("kasmina.db", "tamiyo.db", "weatherlight.db"),
 )
 LOCK = "run.lock"
+LAUNCHED_BY = "launched-by"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

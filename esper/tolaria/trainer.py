@@ -23,6 +23,7 @@ from esper.tolaria.metrics import EMERGENCY_HALT
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
+from esper.tolaria.ranks.alike import buffers_alike, start_alike
 from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
 from esper.tolaria.record.progress import EpochMeter, Progress
 from esper.tolaria.record.signals import Signals
@@ -31,7 +32,9 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
 from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
+from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
+from esper.tolaria.task.feeds.feed import FedLoader
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import Evaluation, evaluated
 
@@ -108,7 +111,7 @@ class Trainer:
         """Open the run; from here on `close` must follow."""
         if self._run.compiled_runs:
             self._run.executor.compile_blocks(self._run.compiled_runs)
-        self._generation = self._begin(self._saves.newest() if resume else None)
+        self._generation = self._begin(self._newest() if resume else None)
         self._run.executor.peaks.begin()
 
     @property
@@ -160,8 +163,14 @@ class Trainer:
         if self._stop_reason is None:
             self._saves.write_final(self._generation.boundaries.pipeline, summary)
         session.observer.on_finish(summary)
+        if isinstance(self._run.loader, FedLoader):
+            self._run.loader.close()
         self.summary = summary
         return summary
+
+    def _newest(self) -> Snapshot:
+        """Where the run goes on, for all ranks: the first one alone reads checkpoints."""
+        return shared_snapshot(self._session.ranks, self._saves.newest)
 
     def _begin(self, snapshot: Snapshot | None) -> Generation:
         """Open the run from its start, or from where a snapshot left it."""
@@ -173,8 +182,10 @@ class Trainer:
             self._saves.restore(snapshot)
             if self._config.grow != "never" and not snapshot.has_services:
                 self._open_control = lambda opening: NullControl()
-        elif self._store is not None:
-            self._store.clear()
+        else:
+            start_alike(self._session.ranks, run.executor.arm)
+            if self._store is not None:
+                self._store.clear()
         generation = open_generation(
             self._session, self._open_control, self._store, snapshot, gives_up_course=self._saves.is_extending
         )
@@ -312,12 +323,16 @@ class Trainer:
         self._epoch_started_ns = now_ns
 
     def _evaluated(self) -> Evaluation:
-        """The network as it is, on the judging data."""
+        """The network as it is, on the judging data; every rank goes by the first one's figures."""
         run = self._run
-        return self._room.measured(lambda: evaluated(run.executor.arm, run.task, run.splits.judge))
+        buffers_alike(run.ranks, run.executor)
+        found = self._room.measured(lambda: evaluated(run.executor.arm, run.task, run.splits.judge))
+        return shared_evaluation(run.ranks, found)
 
     def _go_back(self, setback: Setback) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
+        if self._session.ranks.count > 1:
+            raise RollbackFailed(f"{setback.why}; many ranks can't go back within a run: the newest checkpoint stands")
         snapshot = self._going_back.go(setback)
         self._generation.control.close()
         self._generation = open_generation(

@@ -20,6 +20,7 @@ from esper.kasmina.executor.passes.compiled import eagerly
 from esper.kasmina.executor.passes.shared import Shared
 from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
+from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
 from esper.tolaria.task.device import computing_the_same
 from esper.tolaria.task.posed import named_by_settings
@@ -113,9 +114,10 @@ def _steps(run: Prepared) -> Step:
 
     def step(arm: TrainingArm, number: int) -> None:
         arm.scheduler.apply(arm.optimizer, number)
-        stepper.run(
-            arm, run.loader.batch(number % run.loader.steps_per_epoch), number, Groups(host=arm.host_parameters())
-        )
+        batch = run.loader.batch(number % run.loader.steps_per_epoch)
+        # A rank may have no room for more than its own samples of a batch; each tries alone.
+        own = batch if run.ranks.count == 1 else piece_of(batch, run.ranks.rank, run.ranks.count).batch
+        stepper.run(arm, own, number, Groups(host=arm.host_parameters()))
 
     return step
 

@@ -7,10 +7,10 @@ The slot's features as last signalled count, not those at the start: earlier see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from esper.leyline import Blueprint, HostManifest, SlotKind, SlotSignal, SlotSpec, TaskType
+from esper.leyline import Blueprint, HostManifest, SeedStage, SeedState, SlotKind, SlotSignal, SlotSpec, TaskType
 
 SPAN_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
@@ -19,6 +19,8 @@ CONV_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV}
 )
 
+WINDOWS = 2
+"""A judgement's window and its extension."""
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # Values kept for each parameter beside it, by optimiser, with momentum where there may be any; one that isn't listed is
 # taken to keep two. Variants (amsgrad, a centred RMSprop) keep one more; Adafactor's vectors keep one, matrices less.
@@ -67,6 +69,8 @@ class Account:
     total_steps: int
     window_steps: int
     forward_macs: int
+    """Of the network as it is now, for one sample."""
+    has_twin: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,18 +133,32 @@ def memory(manifest: HostManifest, *, parameters: int, added: int, has_twin: boo
     )
 
 
-def forecast_training_macs(run: Account, *, added_macs: int) -> int:
-    """Training MACs of a whole run if a seed of `added_macs` is germinated now and kept.
+def forecast_training_macs(run: Account, seeds: Sequence[SeedState], *, added_macs: int) -> int:
+    """Training MACs of a whole run if a seed of `added_macs` is germinated now and kept at its last look.
 
-    The rest of the run is taken to cost what the past did, plus the seed, plus its twin. Whole numbers only: a
-    forecast must come out alike on every machine.
+    `seeds` are those that the run has had, in order: what it has spent was spent on smaller networks, too. Whole
+    numbers only: a forecast must come out alike on every machine.
     """
-    if run.steps_done == 0 or run.forward_macs == 0:
+    trained = trained_macs(run.forward_macs, run.steps_done, seeds, has_twin=run.has_twin)
+    if trained == 0:
         return run.training_macs
     steps_left = max(0, run.total_steps - run.steps_done)
-    host = run.training_macs * steps_left // run.steps_done
-    twin = run.training_macs * min(steps_left, run.window_steps) // run.steps_done
-    return run.training_macs + host + host * added_macs // run.forward_macs + twin
+    twin_steps = min(steps_left, WINDOWS * run.window_steps) if run.has_twin else 0
+    to_train = steps_left * (run.forward_macs + added_macs) + twin_steps * run.forward_macs
+    return run.training_macs + run.training_macs * to_train // trained
+
+
+def trained_macs(forward_macs: int, steps_done: int, seeds: Sequence[SeedState], *, has_twin: bool = True) -> int:
+    """Steps so far, twins' included, each counted as the forward MACs for one sample of what it trained."""
+    kept = sum(seed.forward_macs for seed in seeds if seed.stage == SeedStage.SEED_STAGE_FOSSILIZED)
+    host = forward_macs - kept
+    trained = host * steps_done
+    for seed in seeds:
+        trained += seed.age_steps * (seed.forward_macs + (host if has_twin else 0))
+        if seed.stage == SeedStage.SEED_STAGE_FOSSILIZED:
+            trained += max(0, steps_done - seed.stage_step) * seed.forward_macs
+            host += seed.forward_macs
+    return trained
 
 
 def _span(shape: Shape, parameters: Parameters) -> Cost:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from esper.core.growth import stack_window_steps
 from esper.leyline import LifeSettings, SeedStage, SeedState
+from esper.urza.cost import WINDOWS, trained_macs
 
 LOOKS = 3
 """An early one, the window's end, and one more window's end."""
@@ -66,29 +67,27 @@ def forecast_stack_macs(run: StackAccount, seeds: Sequence[SeedState], *, added_
 
     `seeds` are those that the run has had, in order.
     """
-    trained, evaluated = _past(run, seeds)
+    trained = trained_macs(run.forward_macs, run.steps_done, seeds)
     if trained == 0:
         return run.training_macs
     steps_left = max(0, run.total_steps - run.graft_step)
-    windows = 2 if run.graft_step + 2 * run.window_steps <= run.growth_end_step else 1
+    has_extension = run.graft_step + WINDOWS * run.window_steps <= run.growth_end_step
+    windows = WINDOWS if has_extension else 1
     twin_steps = min(steps_left, windows * run.window_steps + 2 * run.reaction_steps)
     to_train = (run.graft_step - run.steps_done + twin_steps) * run.forward_macs
     to_train += steps_left * (run.forward_macs + added_macs)
-    to_evaluate = (LOOKS if windows == 2 else LOOKS - 1) * run.evaluations * (2 * run.forward_macs + added_macs)
-    of_steps = max(0, run.training_macs - run.samples * evaluated)
+    to_evaluate = (LOOKS if has_extension else LOOKS - 1) * run.evaluations * (2 * run.forward_macs + added_macs)
+    of_steps = max(0, run.training_macs - run.samples * _evaluated(run, seeds))
     return run.training_macs + of_steps * to_train // trained + run.samples * to_evaluate
 
 
-def _past(run: StackAccount, seeds: Sequence[SeedState]) -> tuple[int, int]:
-    """Steps so far, each counted as the forward MACs of what it trained, and evaluations as those of their two arms."""
+def _evaluated(run: StackAccount, seeds: Sequence[SeedState]) -> int:
+    """Evaluations so far, each counted as the forward MACs for one sample of both arms."""
     kept = sum(seed.forward_macs for seed in seeds if seed.stage == SeedStage.SEED_STAGE_FOSSILIZED)
-    host = run.forward_macs - kept
-    trained, evaluated = host * run.steps_done, 0
+    host, evaluated = run.forward_macs - kept, 0
     for seed in seeds:
-        trained += seed.age_steps * (host + seed.forward_macs)
         looks = min(LOOKS, 1 + seed.age_steps // run.window_steps)
         evaluated += looks * run.evaluations * (2 * host + seed.forward_macs)
         if seed.stage == SeedStage.SEED_STAGE_FOSSILIZED:
-            trained += max(0, run.steps_done - seed.stage_step) * seed.forward_macs
             host += seed.forward_macs
-    return trained, evaluated
+    return evaluated

@@ -12,6 +12,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "what_grows.md"
 COLUMNS = ("clone", "slots", "graft", "trains", "folds", "heads", "module", "stacks", "resume", "export")
 TITLES = ("Network", "Copy", "Slots", "Graft", "Trains", "Folds", "Heads", "Module", "Stacks", "Resume", "Export")
 FORMATS = {
+    "folds": r"yes|loader|no|–",
+    "heads": r"yes|loader|no|–",
     "slots": r"\d+/\d+ \+ \d+ \+ \d+ \+ \d+|no",
     "graft": r"0|\de-\d\d|–",
     "export": r"program|weights|folder|no|–",
@@ -33,13 +35,16 @@ line.
 | Copy | a copy for the twin computes and learns as the network does, and neither reaches the other |
 | Slots | spans that fold / spans found + attentions that take heads + residual slots + runs of blocks |
 | Graft | largest change of any output when a span, heads and a residual seed are put in |
-| Trains | the loss falls over {steps} steps with the first of these |
+| Trains | the loss falls within {steps} steps with the first of these |
 | Folds | a span's seed became part of the layers that it stands beside |
 | Heads | a seed of heads became part of its attention |
 | Module | a seed stayed as a module of its own |
 | Stacks | a run of blocks was doubled; every copy ran once and got a gradient |
 | Resume | a network built anew goes on from a checkpoint bit for bit: with a graft and its twin, and grown for good |
 | Export | proven: a program that plain PyTorch loads, the weights alone, or a folder that `from_pretrained` reads |
+
+*loader*: its configuration has no number for such a width, which is refused before the graft; with
+`--config-widths loader` it folds, and the network is exported with a small loader beside it.
 
 A slot that stands for one place in every block of a network counts once. *–* means that there was nothing to try; why
 something is *no* stands below the tables.

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from esper.core.errors import EsperError
+from esper.kasmina.executor.pretrained.regroup import REMEDY
 from esper.leyline import SlotSpec
 from tests.zoo.network import Network
-from tests.zoo.trial import RefusedError, Slots, Trial
+from tests.zoo.trial import ROUNDS, RefusedError, Slots, Trial
 
 YES, NO, NONE = "yes", "no", "–"
+LOADER = "loader"
 PROGRAM, WEIGHTS, FOLDER = "program", "weights", "folder"
 
 
@@ -31,11 +33,11 @@ class Row:
     graft: str = NONE
     """Largest change of an output by any graft of a span, of heads or of a residual seed."""
     trains: str = NONE
-    """The loss falls over a few steps with the first seed."""
+    """The loss falls within a few steps with the first seed."""
     folds: str = NONE
-    """A span's seed became part of its layers."""
+    """A span's seed became part of its layers; `loader` where only a network that is loaded by one may grow so."""
     heads: str = NONE
-    """Heads became part of their attention."""
+    """Heads became part of their attention; `loader` as above."""
     module: str = NONE
     """A seed stayed as a module of its own."""
     stacks: str = NONE
@@ -96,7 +98,7 @@ def _grown(row: Row, trial: Trial, slots: Slots, *, exports: bool) -> None:
     """A span, heads and a residual seed, one after the other in one network."""
     trial.train(2)
     is_folder = bool(trial.network.fed)
-    _grow(row, trial, "folds", slots.foldable or slots.spans)
+    _grow(row, trial, "folds", slots.foldable or ([] if REMEDY in trial.left_out("folds") else slots.spans))
     _grow(row, trial, "heads", slots.heads)
     if exports and is_folder:
         with _cell(row, "export"):
@@ -117,6 +119,21 @@ def _grow(row: Row, trial: Trial, column: str, slots: Sequence[SlotSpec]) -> Non
     if not slots and (reason := trial.left_out(column)):
         setattr(row, column, NO)
         row.notes[column] = reason
+        if REMEDY in reason:
+            with _cell(row, column):
+                _grow_with_loader(row, trial.with_loader(), column)
+
+
+def _grow_with_loader(row: Row, trial: Trial, column: str) -> None:
+    """The same in a network that may take what its configuration can't say."""
+    found = trial.slots()
+    slot = (found.foldable if column == "folds" else found.heads)[0]
+    trial = trial.again()
+    trial.train(2)
+    trial.graft(slot, "loaded")
+    trial.train()
+    if trial.keep("loaded").folded:
+        setattr(row, column, LOADER)
 
 
 def _grow_in(row: Row, trial: Trial, slot: SlotSpec, column: str) -> None:
@@ -144,9 +161,12 @@ def _grow_in(row: Row, trial: Trial, slot: SlotSpec, column: str) -> None:
 
 
 def _train(row: Row, trial: Trial) -> None:
-    before = trial.loss()
-    trial.train()
-    after = trial.loss()
+    before = after = trial.loss()
+    for _ in range(ROUNDS):
+        trial.train()
+        after = trial.loss()
+        if after < before:
+            break
     row.figures["loss before"], row.figures["loss after"] = before, after
     row.trains = YES if after < before else NO
     if after >= before:

@@ -11,7 +11,7 @@ from esper.tolaria.task.feeds.model_loss import IGNORED
 from tests.zoo.network import TOKENS, Network
 from tests.zoo.page import PAGE, cells_of, misfits, read, written
 from tests.zoo.row import NO, YES, row_of
-from tests.zoo.trial import STEPS
+from tests.zoo.trial import ROUNDS, STEPS
 from tests.zoo.zoo import FAMILIES, NETWORKS, SLUGS
 
 FAST = ("MLP", "BatchNorm and dropout", "ConvNet", "rtdl MLP")
@@ -59,7 +59,7 @@ def test_enough_networks_grow_and_every_no_has_its_reason() -> None:
 
 def test_a_page_reads_back_as_it_was_written(tmp_path: Path) -> None:
     row = row_of(NETWORKS["a module used twice"], tmp_path)
-    text = written([row], version="1", steps=STEPS)
+    text = written([row], version="1", steps=ROUNDS * STEPS)
     assert read(text) == {row.name: cells_of(row)}
     assert f"* **{row.name}**, slots: {row.notes['slots']}" in text
 

@@ -6,6 +6,7 @@ seed that stays as a module, a run of blocks that is doubled. Nothing here does 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from tests.unit.tolaria.scripted_control import directive, fetch_artifact, germi
 from tests.zoo.network import Network
 from tests.zoo.zoo import slug
 
-WIDTH, STEPS = 4, 12
+WIDTH, STEPS, ROUNDS = 4, 12, 5
 BLUEPRINTS = {
     SlotKind.SLOT_KIND_SPAN_LINEAR: "span.linear",
     SlotKind.SLOT_KIND_SPAN_CONV: "span.conv",
@@ -57,7 +58,7 @@ class RefusedError(Exception):
     """The executor refused a directive, with its reason."""
 
 
-def config_of(network: Network, scratch: Path) -> TrainConfig:
+def config_of(network: Network, scratch: Path, config_widths: str) -> TrainConfig:
     name = f"tests.zoo.zoo:{slug(network.name)}"
     named_parts = {} if network.fed else {"data": name, "model": f"{name}.model"}
     return TrainConfig(
@@ -70,6 +71,7 @@ def config_of(network: Network, scratch: Path) -> TrainConfig:
         min_samples=8,
         min_documents=2,
         run_dir=scratch / slug(network.name),
+        config_widths=config_widths,
     )
 
 
@@ -102,9 +104,9 @@ class Slots:
 class Trial:
     """One prepared run of a network, its steps made and its seeds ordered by hand."""
 
-    def __init__(self, network: Network, scratch: Path) -> None:
+    def __init__(self, network: Network, scratch: Path, config_widths: str = "refuse") -> None:
         self.network, self.scratch = network, scratch
-        self.config = config = config_of(network, scratch)
+        self.config = config = config_of(network, scratch, config_widths)
         self.run = prepared(network, config)
         self._session = Session(
             run=self.run,
@@ -126,13 +128,23 @@ class Trial:
         return Slots(spans, heads, residuals, stacks)
 
     def left_out(self, column: str) -> str:
-        """Why a span or heads that were seen aren't offered; empty where none were seen."""
-        marks = LEFT_OUT.get(column, ())
-        return next((line for line in self.run.executor.unseen if any(mark in line for mark in marks)), "")
+        """Why no span or heads are offered; empty where nothing was left out."""
+        executor, marks = self.run.executor, LEFT_OUT.get(column, ())
+        seen = [line for line in executor.unseen if any(mark in line for mark in marks)]
+        return next(iter([*seen, *(self._unseen_blocks() if column == "folds" else [])]), "")
+
+    def _unseen_blocks(self) -> list[str]:
+        """Why no span was seen in the blocks of a list: one that runs again, or that can't be looked into."""
+        again = [line for line in self.run.executor.refused_runs if "times in a forward pass" in line]
+        return [*again, *(line for line in self.run.executor.unseen if re.match(r"\S+\.\d+ \(", line))]
 
     def again(self) -> Trial:
         """The same run from its beginning, by a network that is built anew."""
-        return Trial(self.network, self.scratch)
+        return Trial(self.network, self.scratch, self.config.config_widths)
+
+    def with_loader(self) -> Trial:
+        """One in which a network may take widths that its configuration can't say."""
+        return Trial(self.network, self.scratch, "loader")
 
     def copies(self) -> None:
         """Copies compute and learn as the network does. Raises ConfigError."""

@@ -1,100 +1,70 @@
 #!/usr/bin/env python3
 """Runs an experiment from its plan: every arm with every seed through the real launcher, and compares them.
 
-A plan (plans/*.toml) says what all runs have in common, and what each arm adds. An arm with `cost_of = "grown"` trains
-as many steps as the named arm of the same seed paid for, its twins, looks and undone stacks included. Each finished
-run is one line of --out/rows.jsonl, so an interrupted experiment goes on where it was.
+A plan (plans/*.toml, whose fields plan.py explains) says what all runs have in common, and what each arm adds. Rates
+are chosen first, by other seeds and the judging data. An arm with `cost_of = "grown"` trains as many steps as the named
+arm of the same seed paid for, its twins, looks and undone stacks included. All runs share one Tamiyo, one Kasmina and
+one Weatherlight. Each finished run is one line of --out/rows.jsonl, so an interrupted experiment goes on where it was;
+--recorded reads the committed lines (rows/) and trains nothing.
 
-Prints a table (or --json): the loss on the test set, what training cost, and paired differences with 95 % bounds.
+Prints a table (or --json): the score on the test set, what training cost, and paired differences with 95 % bounds.
+Draws --out/cost.png (score over cost) and --out/course.png (the loss of one grown run over its cost, with its grafts).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 import subprocess
 import sys
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import cycle
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import cycle, islice
 from pathlib import Path
 from queue import SimpleQueue
+from statistics import fmean
 from typing import Any
 
+from comparing import compared, table
+from launching import context, launch, shared_services
+from pictures import cost_picture, course_picture
+from plan import SCORES, Plan, Run, read_plan
+from rows import Row, Rows, row_of
 from texts import write_text
 
-from esper.core.child import child_command
-from esper.kasmina.control.student import student_quantile
+from esper.tolaria.record.reading import Record, read_events, standing
 
 HERE = Path(__file__).parent
-CONFIDENCE = 0.975
-KEPT = ("gain", "gain_se", "stage", "slot", "blueprint_id", "fate")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arm:
-    """What one arm adds to the plan's common flags."""
-
-    flags: tuple[str, ...] = ()
-    cost_of: str | None = None
-    """The arm whose cost this one may spend; it makes as many steps as that pays for."""
-    control: str | None = None
-    """A graft of control_arms.py in place of the product's own."""
+def chosen_rates(plan: Plan, rows: Rows) -> dict[str, float | None]:
+    """Each arm's rate: the best by the judging data of the tuning seeds; None where its flags say it."""
+    own = {name: _best_rate(plan, name, rows) for name in plan.arms}
+    return {name: own[arm.rate_of] if arm.rate_of is not None else own[name] for name, arm in plan.arms.items()}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """An experiment."""
-
-    name: str
-    about: str
-    common: tuple[str, ...]
-    seeds: tuple[int, ...]
-    arms: Mapping[str, Arm]
-    text: Mapping[str, Any] = field(default_factory=dict)
-    """A text to be made (texts.py); runs then train on it."""
-
-    def flags(self, arm: str, seed: int, out: Path) -> list[str]:
-        """What the launcher is told, but for the steps of an arm of equal cost."""
-        data = ["--data", f"text:{out / 'text'}"] if self.text else []
-        return [*data, *self.common, *self.arms[arm].flags, "--seed", str(seed)]
+def _best_rate(plan: Plan, arm: str, rows: Rows) -> float | None:
+    rates = plan.arms[arm].rates
+    known = {rate: rows.of(arm, rate, plan.tuning_seeds).values() for rate in rates}
+    scores = {rate: mean_on_judging_data(plan, found) for rate, found in known.items() if found}
+    return max(scores, key=lambda rate: scores[rate]) if scores else None
 
 
-def read_plan(path: Path) -> Plan:
-    """The plan of a file. Raises SystemExit for one that can't be run."""
-    told = tomllib.loads(path.read_text())
-    arms = {name: Arm(**{**arm, "flags": tuple(arm.get("flags", ()))}) for name, arm in told.pop("arms").items()}
-    for name, arm in arms.items():
-        if arm.cost_of is not None and (arm.cost_of not in arms or arms[arm.cost_of].cost_of is not None):
-            sys.exit(f"{path}: arm {name} costs what {arm.cost_of!r} costs; expected an arm with steps of its own")
-    told["common"], told["seeds"] = tuple(told["common"]), tuple(told["seeds"])
-    return Plan(name=path.stem, arms=arms, **told)
+def mean_on_judging_data(plan: Plan, rows: Iterable[Row]) -> float:
+    """More is better."""
+    sign = -1.0 if plan.score == "loss" else 1.0
+    return sign * fmean(row[SCORES[plan.score][1]] for row in rows)
 
 
-class Rows:
-    """The finished runs, one JSON line each."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A finished run as it lies in its directory."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self._rows = {(row["arm"], row["seed"]): row for row in map(json.loads, lines)}
-
-    def get(self, arm: str, seed: int) -> dict[str, Any] | None:
-        return self._rows.get((arm, seed))
-
-    def add(self, row: dict[str, Any]) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self._rows[row["arm"], row["seed"]] = row
-
-    def of(self, arm: str) -> dict[int, dict[str, Any]]:
-        """An arm's rows by seed."""
-        return {seed: row for (name, seed), row in sorted(self._rows.items()) if name == arm}
+    summary: dict[str, Any]
+    events: Sequence[Record] = ()
 
 
 class Runner:
@@ -106,48 +76,53 @@ class Runner:
         for place in places:
             self._places.put(place)
         self._workers = len(places)
+        self._server = context()
 
-    def run(self, wanted: Sequence[tuple[str, int]]) -> None:
-        """Arms with a budget of their own first: the others' steps follow from them."""
-        arms = self._plan.arms
+    def run(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
+        """Rates first; then arms with a budget of their own, from which the others' steps follow."""
+        plan = self._plan
+        givers = {plan.arms[arm].rate_of or arm for arm in arms}
+        self._each(plan.tuning(iter(sorted(givers))))
+        rates = chosen_rates(plan, self._rows)
         for is_dependent in (False, True):
-            todo = [(arm, seed) for arm, seed in wanted if (arms[arm].cost_of is not None) == is_dependent]
-            with ThreadPoolExecutor(self._workers) as pool:
-                list(pool.map(lambda pair: self._once(*pair), todo))
+            here = [arm for arm in arms if plan.arms[arm].made_by is None]
+            own = [arm for arm in here if (plan.arms[arm].cost_of is not None) == is_dependent]
+            self._each([Run(arm, seed, rates[arm]) for seed in seeds for arm in own])
 
-    def _once(self, arm: str, seed: int) -> None:
-        if self._rows.get(arm, seed) is not None:
-            return
-        flags = [*self._plan.flags(arm, seed, self._out), *self._extra]
-        if (dearer := self._plan.arms[arm].cost_of) is not None:
-            paid = self._rows.get(dearer, seed)
+    def _each(self, runs: Sequence[Run]) -> None:
+        missing = [run for run in runs if self._rows.get(run) is None]
+        with ThreadPoolExecutor(self._workers) as pool:
+            list(pool.map(self._once, missing))
+
+    def _once(self, run: Run) -> None:
+        flags = [*self._plan.flags(run, self._out), *self._extra]
+        if (dearer := self._plan.arms[run.arm].cost_of) is not None:
+            paid = self._rows.get(Run(dearer, run.seed, chosen_rates(self._plan, self._rows)[dearer]))
             if paid is None:
                 return
-            # The last of two equal flags counts.
-            flags += ["--steps", str(round(paid["training_macs"] / macs_of_step(flags)))]
+            # What a step costs doesn't hang on the seed. The last of two equal flags counts.
+            step = macs_of_step(tuple(self._plan.flags(run._replace(seed=1), self._out)))
+            flags += ["--steps", str(round(paid["training_macs"] / step))]
         place = self._places.get()
         try:
             started = time.monotonic()
-            summary = self._train(arm, seed, [*flags, "--device", place])
-            self._rows.add(row_of(arm, seed, summary, time.monotonic() - started))
+            trained = self._train(run, [*flags, "--device", place])
+            self._rows.add(row_of(self._plan, run, trained.summary, trained.events, time.monotonic() - started))
         finally:
             self._places.put(place)
 
-    def _train(self, arm: str, seed: int, flags: Sequence[str]) -> dict[str, Any]:
-        folder = self._out / f"{arm}-{seed}"
-        command = [*child_command("esper.tolaria.launcher")]
-        if (control := self._plan.arms[arm].control) is not None:
-            command = [sys.executable, str(HERE / "control_arms.py"), control, "--"]
-        command += ["--run-dir", str(folder), "--overwrite", "--plain"]
-        done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
-        (self._out / f"{arm}-{seed}.log").write_text(done.stdout + done.stderr)
-        if done.returncode != 0:
-            print(f"{arm} with seed {seed} failed with {done.returncode}:\n{done.stderr[-1500:]}", file=sys.stderr)
+    def _train(self, run: Run, flags: Sequence[str]) -> Trained:
+        folder, log = self._out / run.name, self._out / f"{run.name}.log"
+        argv = ["--run-dir", str(folder), "--overwrite", "--plain", *flags]
+        code = launch(self._server, self._plan.arms[run.arm].control, argv, log)
+        if code != 0:
+            print(f"{run.name} failed with {code}:\n{log.read_text()[-1500:]}", file=sys.stderr)
             raise SystemExit(1)
-        return json.loads((folder / "summary.json").read_text())  # type: ignore[no-any-return]
+        return Trained(json.loads((folder / "summary.json").read_text()), standing(read_events(folder)))
 
 
-def macs_of_step(flags: Sequence[str]) -> int:
+@lru_cache
+def macs_of_step(flags: tuple[str, ...]) -> int:
     """Multiply-accumulates of a training step of the network that these flags begin with."""
     counted = subprocess.run(
         [sys.executable, str(HERE / "step_cost.py"), *flags], capture_output=True, text=True, check=False
@@ -157,71 +132,13 @@ def macs_of_step(flags: Sequence[str]) -> int:
     return int(counted.stdout)
 
 
-def row_of(arm: str, seed: int, summary: Mapping[str, Any], wall_s: float) -> dict[str, Any]:
-    """What is kept of a run."""
-    names = ("steps", "test_loss", "val_loss", "host_parameters", "final_parameters", "training_macs", "growth")
-    more = ("training_macs_by_use", "step_ms", "weights_digest", "reproducible", "machine", "memory", "compile")
-    seeds = [{name: entry.get(name) for name in KEPT} for entry in summary["seeds"]]
-    kept = {name: summary.get(name) for name in (*names, *more)}
-    return {"arm": arm, "seed": seed, **kept, "seeds": seeds, "wall_s": round(wall_s, 1)}
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval (Student)."""
-    if len(values) < 2:
-        return statistics.fmean(values), math.nan
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    # The table of quantiles is of upper tails.
-    return statistics.fmean(values), error * student_quantile(1 - CONFIDENCE, len(values) - 1)
-
-
-def compared(plan: Plan, rows: Rows) -> Iterator[dict[str, Any]]:
-    """An arm a line; differences are the first arm's loss minus this one's, seed by seed."""
-    first = rows.of(next(iter(plan.arms)))
-    for arm in plan.arms:
-        own = rows.of(arm)
-        if not own:
-            continue
-        losses = [row["test_loss"] for row in own.values()]
-        line: dict[str, Any] = {
-            "arm": arm,
-            "runs": len(own),
-            "test_loss": statistics.fmean(losses),
-            "test_loss_sd": statistics.stdev(losses) if len(losses) > 1 else None,
-            "training_macs": statistics.fmean(row["training_macs"] for row in own.values()),
-            "steps": statistics.fmean(row["steps"] for row in own.values()),
-            "parameters": statistics.fmean(row["final_parameters"] for row in own.values()),
-            "kept": sum(row["growth"]["kept"] for row in own.values()),
-            "judged": sum(row["growth"]["judged"] for row in own.values()),
-            "wall_s": statistics.fmean(row["wall_s"] for row in own.values()),
-        }
-        paired = [first[seed]["test_loss"] - row["test_loss"] for seed, row in own.items() if seed in first]
-        if own is not first and paired and arm != next(iter(plan.arms)):
-            mean, half = interval(paired)
-            line |= {"difference": mean, "difference_95": half, "first_is_better": sum(d < 0 for d in paired)}
-        yield line
-
-
-def table(lines: Sequence[Mapping[str, Any]]) -> str:
-    head = (
-        "| arm | runs | test loss | first arm - this | first is better | parameters | steps | training MACs "
-        "| kept of judged | wall, s |\n|---|---|---|---|---|---|---|---|---|---|"
-    )
-    return "\n".join([head, *map(_table_row, lines)])
-
-
-def _table_row(line: Mapping[str, Any]) -> str:
-    spread = "" if line["test_loss_sd"] is None else f" ± {line['test_loss_sd']:.4f}"
-    difference = better = "-"
-    if "difference" in line:
-        difference = f"{line['difference']:+.4f} ± {line['difference_95']:.4f}"
-        better = f"{line['first_is_better']} of {line['runs']}"
-    cells = (
-        *(line["arm"], line["runs"], f"{line['test_loss']:.4f}{spread}", difference, better),
-        *(f"{line['parameters']:,.0f}", f"{line['steps']:,.0f}", f"{line['training_macs']:.3e}"),
-        *(f"{line['kept']} of {line['judged']}", f"{line['wall_s']:.0f}"),
-    )
-    return f"| {' | '.join(map(str, cells))} |"
+def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], out: Path) -> list[Path]:
+    """The experiment's pictures; the course needs the directory of the first arm's first run."""
+    pictures = [cost_picture(plan, rows, rates, out / "cost.png")]
+    run = Run(plan.first, plan.seeds[0], rates[plan.first])
+    if (out / run.name / "events.jsonl").exists():
+        pictures.append(course_picture(run.name, standing(read_events(out / run.name)), out / "course.png"))
+    return [path for path in pictures if path is not None]
 
 
 def main() -> int:
@@ -236,6 +153,7 @@ def main() -> int:
     parser.add_argument("--seeds", help="comma-separated; default: the plan's")
     parser.add_argument("--devices", default="cpu", help="comma-separated")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time on each device")
+    parser.add_argument("--recorded", action="store_true", help="compare the committed rows; train nothing")
     parser.add_argument("--json", action="store_true")
     told = sys.argv[1:]
     end = told.index("--") if "--" in told else len(told)
@@ -244,20 +162,23 @@ def main() -> int:
     plan = read_plan(path)
     out = (options.out or Path("runs/experiments") / plan.name).absolute()
     out.mkdir(parents=True, exist_ok=True)
-    if plan.text:
-        write_text(out / "text", **plan.text)
-    arms = options.arms.split(",") if options.arms else list(plan.arms)
-    seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else list(plan.seeds)
-    places = [
-        device
-        for _, device in zip(
-            range(options.processes * len(options.devices.split(","))), cycle(options.devices.split(",")), strict=False
-        )
-    ]
-    rows = Rows(out / "rows.jsonl")
-    Runner(plan, out, rows, places, told[end + 1 :]).run([(arm, seed) for seed in seeds for arm in arms])
-    lines = list(compared(plan, rows))
-    print(json.dumps({"plan": plan.name, "arms": lines}, indent=2) if options.json else table(lines))
+    rows = Rows(HERE / "rows" / f"{plan.name}.jsonl" if options.recorded else out / "rows.jsonl")
+    if not options.recorded:
+        if plan.text:
+            write_text(out / "text", **plan.text)
+        arms = options.arms.split(",") if options.arms else list(plan.arms)
+        seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else list(plan.seeds)
+        devices = options.devices.split(",")
+        places = list(islice(cycle(devices), options.processes * len(devices)))
+        with shared_services() as services:
+            Runner(plan, out, rows, places, [*told[end + 1 :], *services]).run(arms, seeds)
+    if not len(rows):
+        sys.exit(f"no run of {plan.name} is recorded; expected lines in rows/{plan.name}.jsonl or --out")
+    rates = chosen_rates(plan, rows)
+    lines = list(compared(plan, rows, rates))
+    pictures = draw(plan, rows, rates, out)
+    print(json.dumps({"plan": plan.name, "arms": lines}, indent=2) if options.json else table(plan, lines))
+    print("\n".join(f"drawn: {picture}" for picture in pictures), file=sys.stderr)
     return 0
 
 

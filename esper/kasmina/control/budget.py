@@ -32,6 +32,7 @@ def budget_problem(spec: KasminaRunSpec, state: KasminaRunState, cost: Cost, *, 
 
 def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, cost: Cost, step: int | None) -> int:
     """Training MACs of the whole run, by the trainer's last account of them; 0 before the first."""
+    seeds = [record.state for record in state.seeds]
     if step is not None:
         seen = [record.evaluations[-1].twin.samples for record in state.seeds if record.evaluations]
         account = stack_account(
@@ -43,12 +44,13 @@ def _forecast(spec: KasminaRunSpec, state: KasminaRunState, forward_macs: int, c
             graft_step=max(step, state.training_macs_step) + spec.life.reaction_steps,
             seen_samples=max(seen, default=0),
         )
-        return forecast_stack_macs(account, [record.state for record in state.seeds], added_macs=cost.forward_macs)
+        return forecast_stack_macs(account, seeds, added_macs=cost.forward_macs)
     run = Account(
         training_macs=state.training_macs,
         steps_done=state.training_macs_step,
         total_steps=spec.total_steps,
         window_steps=spec.life.window_steps,
         forward_macs=forward_macs,
+        has_twin=spec.life.judge == JudgeMode.JUDGE_MODE_TWIN,
     )
-    return forecast_training_macs(run, added_macs=cost.forward_macs)
+    return forecast_training_macs(run, seeds, added_macs=cost.forward_macs)

@@ -36,7 +36,7 @@ from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_for
 from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
-from esper.kasmina.executor.slots.search import find_slots
+from esper.kasmina.executor.slots.search import check_found, find_slots
 from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
@@ -117,22 +117,20 @@ class SeedExecutor:
         regroup = regrouped if state.config.config_widths == REFUSE else None
         forward = state.task.forward
         traced, rerun = trace_forward(model, inputs, forward=forward), rerun_order(model, inputs, forward=forward)
-        try:
-            found = find_slots(
-                model,
-                traced,
-                named=names,
-                is_causal=is_causal,
-                rerun=rerun,
-                run=partial(forward, model, inputs),
-                offers_layers=state.config.offers_layers,
-                regroup=regroup,
-            )
-            slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
-            state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen
-        except ConfigError:
-            if names or not state.stack_slots:
-                raise
+        found = find_slots(
+            model,
+            traced,
+            named=names,
+            is_causal=is_causal,
+            rerun=rerun,
+            run=partial(forward, model, inputs),
+            offers_layers=state.config.offers_layers,
+            regroup=regroup,
+        )
+        if names or not state.stack_slots:
+            check_found(model, traced, found)
+        slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
+        state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen
         first = len(state.slots)
         state.stack_slots = {
             slot_id: replace(slot, order=order)
@@ -314,10 +312,10 @@ class SeedExecutor:
         state = self._state
         state.steps_done = step + 1
         if state.twin is not None and state.bursts is None:
-            state.twin.set_step(step, run_seed=state.config.run_seed)
+            state.twin.set_step(step, run_seed=state.config.step_seed)
         if not state.arm.grafts:
             return
-        state.arm.set_step(step, run_seed=state.config.run_seed)
+        state.arm.set_step(step, run_seed=state.config.step_seed)
         is_measuring = step % state.config.measure_every_steps == 0
         for graft in state.arm.grafts:
             graft.is_measuring = is_measuring
@@ -337,7 +335,7 @@ class SeedExecutor:
 
     def before_twin_step(self, twin: TrainingArm, step: int) -> None:
         """As `before_step`, for a twin that makes the step by itself."""
-        twin.set_step(step, run_seed=self._state.config.run_seed)
+        twin.set_step(step, run_seed=self._state.config.step_seed)
 
     def give_up(self, step: int, why: str) -> bool:
         """Memory has run out: the twin as after `step` steps takes the grown arm's place, as if it had never grown.
@@ -370,6 +368,10 @@ class SeedExecutor:
             self._state.done.add(directive.directive_id)
         else:
             self._note(directive, step, {}, self._state.given_up[directive.seed_id])
+
+    def catch_up(self) -> None:
+        """Have a twin that waits make every step, as whoever saves it does."""
+        self._state.catch_up()
 
     def let_twin_wait(self, step: int, why: str) -> None:
         """From now on the twin, which has made `step` steps, makes its steps in bursts. Raises if it can't wait."""

@@ -86,8 +86,17 @@ class ExecutorConfig:
     precision: Precision = nullcontext
     """Training's precision, for the passes that measure its memory."""
     free_memory: FreeMemory = free_memory
+    draws_seed: int | None = None
+    """Of the seeds' own draws in training steps, where each of several processes has its samples; None: `run_seed`."""
+    agreed: Callable[[Decision], Decision] | None = None
+    """What several processes of a run make of each one's decision on a twin; None: it is the only one."""
     is_in_place: bool = False
     """Whether an installed twin lives on in the objects of the arm that it replaces, because others hold them."""
+
+    @property
+    def step_seed(self) -> int:
+        """Seed of the draws in training steps."""
+        return self.run_seed if self.draws_seed is None else self.draws_seed
 
 
 @dataclass(kw_only=True, slots=True)

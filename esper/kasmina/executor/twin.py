@@ -41,6 +41,8 @@ ENDED, UNDONE = "ended", "undone"
 def make_twin(state: ExecutorState, seed_id: str, step: int) -> None:
     """Copies the whole training state, or refuses to for lack of memory. Raises GraftFailed."""
     decision = room(state, seed_id)
+    if state.config.agreed is not None:
+        decision = state.config.agreed(decision)
     if decision.mode == REFUSED:
         refuse(state, seed_id, step, decision)
     state.begin_twin_phase()

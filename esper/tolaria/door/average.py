@@ -22,9 +22,12 @@ from esper.kasmina.executor.stacks.run import Run
 class Average:
     """The user's average, and that of a twin while there is one."""
 
-    def __init__(self, ema: Any) -> None:
+    def __init__(self, ema: Any, model: nn.Module) -> None:
         if not isinstance(getattr(ema, "module", None), nn.Module) or not hasattr(ema, "update_parameters"):
             raise ConfigError("ema", type(ema).__name__, "expected a torch.optim.swa_utils.AveragedModel of the model")
+        mine, theirs = ({name: p.shape for name, p in net.named_parameters()} for net in (ema.module, model))
+        if other := next((name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)), None):
+            raise ConfigError("ema", type(ema).__name__, f"is of another model: {other} isn't of one shape in both")
         self._ema = ema
         self._stacks: list[Run] = []
         self._twin: TrainingArm | None = None

@@ -32,6 +32,8 @@ EXPECTED = (
     "these as train, judge (or validation) and test"
 )
 HELD_OUT = ("judge", "validation")
+MOST_PARTS = 9
+"""Of one sample in a list; three sets can't be made of fewer than ten samples."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,14 +79,20 @@ def feed_of(data: Any, config: TrainConfig) -> Feed:
 
 
 def _tensors(part: Any) -> Any:
-    """A pair of arrays as one of tensors; anything else as it is."""
+    """A pair of arrays, or of lists of numbers, as one of tensors; anything else as it is."""
     is_two = isinstance(part, (tuple, list)) and len(part) == 2
-    if not (is_two and any(isinstance(half, numpy.ndarray) for half in part)):
+    if not (is_two and (any(isinstance(half, numpy.ndarray) for half in part) or _are_lists(part))):
         return part
     try:
         return tuple(torch.as_tensor(half) for half in part)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError("data", type(part).__name__, f"its arrays can't be tensors: {error}") from error
+
+
+def _are_lists(pair: Any) -> bool:
+    """Whether they are many numbers beside as many; two short lists may be two samples."""
+    first, second = pair
+    return isinstance(first, list) and isinstance(second, list) and len(first) == len(second) > MOST_PARTS
 
 
 def _parts(data: Any) -> dict[str, Any] | None:

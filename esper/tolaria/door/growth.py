@@ -27,7 +27,7 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from esper.core.errors import ConfigError
 from esper.core.streams import say
@@ -43,6 +43,8 @@ from esper.tolaria.door.own_steps import Loop, OwnSteps
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.train import Result
 from esper.tolaria.door.wording import in_words_of_scripts
+from esper.tolaria.ranks.place import place
+from esper.tolaria.ranks.support import check_alone, check_bare
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
@@ -94,15 +96,19 @@ class Growth:
             raise ConfigError("model", type(model).__name__, "expected a torch.nn.Module")
         if not isinstance(optimizer, Optimizer):
             raise ConfigError("optimizer", type(optimizer).__name__, "expected a torch.optim.Optimizer")
+        check_alone("growth", "esper.Growth", place().count)
+        check_bare(model)
         self.model = model
         self._optimizer = optimizer_of(optimizer, model)
         self._scheduler = _scheduler(scheduler, optimizer)
-        self._scaler = scaler
+        self._scaler = _scaler(scaler)
         self._step = OwnStep(step)
         self._judge, self._test = judge, test
-        self._average = None if ema is None else Average(ema)
-        self._clip_norm = clip_norm
+        self._average = None if ema is None else Average(ema, model)
+        self._clip_norm = _norm(clip_norm)
         self._config = _settings(named(config_from(config), model=model, data=None))
+        if on_change is not None and not callable(on_change):
+            raise ConfigError("on_change", type(on_change).__name__, "expected a function of an esper.Change")
         self._on_change = on_change
         self._observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
         self._how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
@@ -252,13 +258,26 @@ def _scheduler(scheduler: Any, optimizer: Optimizer) -> Any:
     if scheduler is None:
         return None
     name = type(scheduler).__name__
-    if isinstance(scheduler, ReduceLROnPlateau) or not isinstance(scheduler, LRScheduler):
-        what = "follows what the loop measures" if isinstance(scheduler, ReduceLROnPlateau) else "is none of torch's"
+    if not isinstance(scheduler, LRScheduler):
         remedy = "leave it out of Growth: a twin takes the rates of the loop's own optimiser as they are"
-        raise ConfigError("scheduler", name, f"{what}; {remedy}")
+        raise ConfigError("scheduler", name, f"is none of torch's; {remedy}")
     if scheduler.optimizer is not optimizer:
         raise ConfigError("scheduler", name, "is over another optimiser than the one that Growth was given")
     return scheduler
+
+
+def _scaler(scaler: Any) -> Any:
+    wanted = ("scale", "unscale_", "step", "update", "state_dict", "load_state_dict")
+    if scaler is not None and not all(callable(getattr(scaler, name, None)) for name in wanted):
+        raise ConfigError("scaler", type(scaler).__name__, "expected a torch.amp.GradScaler")
+    return scaler
+
+
+def _norm(clip_norm: Any) -> float | None:
+    is_number = isinstance(clip_norm, (int, float)) and not isinstance(clip_norm, bool)
+    if clip_norm is not None and not (is_number and clip_norm > 0):
+        raise ConfigError("clip_norm", clip_norm, "expected the norm that the loop clips to, a number above 0")
+    return clip_norm if clip_norm is None else float(clip_norm)
 
 
 def _settings(config: TrainConfig) -> TrainConfig:

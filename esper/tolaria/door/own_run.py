@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,9 +27,8 @@ from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.optimizers import optimizer_doubts
-from esper.tolaria.task.posed import check_judging_data
 from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
-from esper.tolaria.task.schedule import LAST_SHARE
+from esper.tolaria.task.schedule import growth_end_step
 
 
 def own_run(
@@ -50,12 +50,12 @@ def own_run(
     feeder = _feeder(loader, config)
     batches = OwnLoader(feeder, device, average)
     first = BatchSet((batches.batch(0),))
-    samples = samples_in(first.batches[0][0])
+    with _named("loader"):
+        samples = samples_in(first.batches[0][0])
     judged = _set(judge, config, "judge", device)
     doubts = [] if test is not None else ["no test set was given: test figures are those of the judging set"]
     reported = judged if test is None else _set(test, config, "test", device)
     sets = BatchSets(first=first, judge=judged, test=reported, train_samples=feeder.samples)
-    check_judging_data(config, sets)
     task = _task(config, model, step, sets)
     arm = TrainingArm(model, optimizer, scheduler, scaler)
     settings = ExecutorConfig(
@@ -65,7 +65,6 @@ def own_run(
     check_isolable(config, executor)
     batches.executor = executor
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
-    share = LAST_SHARE if config.decay_fraction is None else config.decay_fraction
     return Prepared(
         config=config,
         splits=sets,
@@ -74,7 +73,7 @@ def own_run(
         executor=executor,
         device=device,
         total_steps=total_steps,
-        growth_end_step=round(total_steps * (1.0 - share)),
+        growth_end_step=growth_end_step(config, total_steps),
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         interface=None,
         task_line=f"by {step.name}, scores clipped at {task.clip:.4g}",
@@ -92,7 +91,8 @@ class OwnLoader(FedLoader):
         self._average = average
 
     def batch(self, step: int) -> Batch:
-        return _whole(self.feeder.batch(step), self._device)
+        with _named("loader"):
+            return _whole(self.feeder.batch(step), self._device)
 
     def state_dict(self, step: int) -> dict[str, Any]:
         beside = {} if self._average is None else {"average": self._average.state_dict()}
@@ -124,12 +124,12 @@ def _losses(outputs: Any, batch: Any) -> Tensor:
 
 
 def _feeder(loader: Any, config: TrainConfig) -> KeyedFeeder | SequentialFeeder:
+    _check_batches(loader, "loader")
     is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
     is_mapped = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
     if config.grow != "never" and is_mapped and not is_stateful:
-        return KeyedFeeder(loader, config.seed)
-    if not isinstance(loader, Iterable):
-        raise ConfigError("loader", type(loader).__name__, "expected a DataLoader, or another iterable of batches")
+        with _named("loader"):
+            return KeyedFeeder(loader, config.seed)
     return SequentialFeeder(loader, config.steps_per_epoch or _length(loader) or STEPS_PER_EPOCH)
 
 
@@ -141,13 +141,31 @@ def _length(loader: Any) -> int | None:
 
 
 def _set(part: Any, config: TrainConfig, what: str, device: torch.device) -> BatchSet:
-    if isinstance(part, tuple) and is_pair(part):
-        remedy = "is one pair where batches are expected: give a DataLoader, or [(inputs, targets)]"
-        raise ConfigError(what, "(inputs, targets)", remedy)
-    if not isinstance(part, Iterable):
-        raise ConfigError(what, type(part).__name__, "expected a DataLoader, or another iterable of batches")
-    batches = all_batches(part, config.seed, what)
+    _check_batches(part, what)
+    with _named(what):
+        batches = all_batches(part, config.seed, what)
     return BatchSet(tuple(_whole(batch, device) for batch in batches))
+
+
+def _check_batches(part: Any, what: str) -> None:
+    """Refuse what is one batch, or a name of some, where batches are expected."""
+    is_one = isinstance(part, (Tensor, Mapping)) or (isinstance(part, tuple) and is_pair(part))
+    if is_one:
+        arrived = "(inputs, targets)" if isinstance(part, tuple) else type(part).__name__
+        raise ConfigError(what, arrived, "is one batch where many are expected: give a DataLoader, or a list of them")
+    if isinstance(part, (str, bytes)) or not isinstance(part, Iterable):
+        raise ConfigError(what, type(part).__name__, "expected a DataLoader, or another iterable of batches")
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Refusals of data inside name the argument that it came by."""
+    try:
+        yield
+    except ConfigError as error:
+        if error.key != "data":
+            raise
+        raise ConfigError(what, error.value, error.remedy) from error
 
 
 def _whole(batch: Any, device: torch.device) -> Batch:

@@ -63,6 +63,7 @@ class OwnSteps:
         self._loss: Tensor | None = None
         self._norm: Tensor | None = None
         self._norms: dict[nn.Parameter, Tensor] = {}
+        self._rate = 0.0
         self._settings: list[dict[str, Any]] = []
         self._started_ns = 0
         self._hook = register_optimizer_step_pre_hook(self._before_optimizer)
@@ -83,7 +84,8 @@ class OwnSteps:
             self._copy = executor.arm.clone()
         if self._loop.average is not None:
             self._loop.average.begin()
-        self._made, self._loss, self._norm, self._norms, self._settings = 0, None, None, {}, []
+        self._made, self._rate, self._settings = 0, 0.0, []
+        self._loss, self._norm, self._norms = None, None, {}
         if self._loop.grows:
             seed_all(session.run.device, session.run.config.seed, "step", step)
         return batch
@@ -109,8 +111,7 @@ class OwnSteps:
         session.progress.step = step + 1
         step_ms = (session.clock.monotonic_ns() - self._started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
-        rate = float(self._settings[0]["lr"]) if self._settings else 0.0
-        session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
+        session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=self._rate, step_ms=step_ms)
 
     def settle(self) -> None:
         """After a boundary: what it changed is told, and is from now on what the network is."""
@@ -146,8 +147,10 @@ class OwnSteps:
         if optimizer is not arm.optimizer:
             return
         self._made += 1
-        groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
-        self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        self._rate = float(optimizer.param_groups[0]["lr"])
+        if self._copy is not None or executor.twin is not None:
+            groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
+            self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         if arm.grafts and self._loop.grows:
             executor.after_backward()
             if self._loop.clip_norm is not None:

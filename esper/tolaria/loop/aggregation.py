@@ -17,6 +17,7 @@ from esper.core.errors import ConfigError
 from esper.kernels import MAX_ROWS, GradientPool, gram, pcgrad
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
+from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.task.device import sent
 from esper.tolaria.task.randomness import generator
 
@@ -26,11 +27,12 @@ Pass = Callable[[Arm, Batch, float | Tensor], tuple[Tensor, Tensor | None]]
 class GradientSurgery:
     """PCGrad over up to `rows` microbatches of one step."""
 
-    def __init__(self, seed: int, rows: int, timer: DeviceTimer) -> None:
+    def __init__(self, seed: int, rows: int, timer: DeviceTimer, ranks: Ranks = ALONE) -> None:
         if rows > MAX_ROWS:
             raise ConfigError("accumulate", rows, f"gradient surgery takes at most {MAX_ROWS} microbatches")
         self._seed = seed
         self._timer = timer
+        self._ranks = ranks
         self._pools: WeakKeyDictionary[Optimizer, GradientPool] = WeakKeyDictionary()
 
     def backward(
@@ -57,6 +59,7 @@ class GradientSurgery:
             with self._timer.measure():
                 was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
         with self._timer.measure():
+            was_present = self._of_all(pool, was_present)
             conflicts = self._assign(arm, pool, was_present, step)
         pairs = len(parts) * (len(parts) - 1) // 2
         conflict_rate = conflicts / max(1, pairs)
@@ -73,6 +76,7 @@ class GradientSurgery:
             with self._timer.measure():
                 was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
         with self._timer.measure():
+            was_present = self._of_all(pool, was_present)
             cosines = _cosines(list(losses), pool.rows)
             conflicts = self._assign(arm, pool, was_present, step)
         return conflicts / (len(losses) * (len(losses) - 1) // 2), cosines
@@ -96,6 +100,16 @@ class GradientSurgery:
             if not present:
                 parameter.grad = None
         return result.conflicts_raw
+
+    def _of_all(self, pool: GradientPool, was_present: list[bool]) -> list[bool]:
+        """Rows become those of whole microbatches or losses, of which each rank has passed its own samples."""
+        if self._ranks.count == 1:
+            return was_present
+        for row in pool.rows:
+            self._ranks.total(row)
+        present = torch.tensor(was_present, dtype=torch.uint8)
+        self._ranks.largest(present)
+        return list(map(bool, present.tolist()))
 
     def _pool(self, optimizer: Optimizer, rows: int) -> GradientPool:
         """The arm's pool; laid out anew when its parameters changed, so that a resumed run has the same layout."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from esper.kasmina.executor import TrainingArm, first_line, is_out_of_memory
+from esper.kasmina.executor import TrainingArm, first_line
 from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.remade import Remade
@@ -26,7 +26,7 @@ class ArmSteps:
         self._executor = run.executor
         self._loader = run.loader
         self._norm_every = run.config.evaluate_every_steps
-        self._stepper = Stepper(run.task, run.config, run.device, session.clock)
+        self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks)
         self._topology = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
@@ -93,7 +93,7 @@ class ArmSteps:
                     after_backward=executor.after_backward if arm.grafts else None,
                 )
         except Exception as error:
-            if twin is None or not is_out_of_memory(error):
+            if twin is None or not self._room.may_give_way(error):
                 raise
             # Only its words: the error holds the frames, and these the activations.
             return None, rate, first_line(error)
@@ -106,7 +106,7 @@ class ArmSteps:
         try:
             result = self._stepper.run(twin, batch, step, self._twin_groups)
         except Exception as error:
-            if not is_out_of_memory(error) or not self._remade.restore():
+            if not self._room.may_give_way(error) or not self._remade.restore():
                 raise
             return first_line(error)
         self._remade.end()

@@ -24,6 +24,7 @@ from esper.tolaria.loop.setback import Setback, of_gates
 from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.ranks.alike import buffers_alike, topology_of
 from esper.tolaria.record.observer import Boundary, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 
@@ -60,7 +61,9 @@ class Boundaries:
     def cross(self, *, want_state: bool) -> None:
         """One boundary. Raises NonFiniteLoss for the first step whose loss can't be used, and LossDiverged."""
         with self._span():
+            buffers_alike(self._session.ranks, self._executor)
             self._cross(want_state)
+            self._compare_ranks()
 
     def _cross(self, want_state: bool) -> None:
         session = self._session
@@ -84,7 +87,15 @@ class Boundaries:
     def drain(self) -> None:
         """After the last step: execute what is in flight, end growth, tell the services and hear their last word."""
         with self._span():
+            buffers_alike(self._session.ranks, self._executor)
             self._drain()
+            self._compare_ranks()
+
+    def _compare_ranks(self) -> None:
+        """Before the first step after a graft: gradients of networks that differ would be summed, or waited for."""
+        ranks = self._session.ranks
+        if ranks.count > 1:
+            ranks.agree("network", topology_of(self._executor))
 
     def _drain(self) -> None:
         watch, step = Watch(self._session.clock), self._session.progress.step

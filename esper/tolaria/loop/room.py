@@ -32,7 +32,7 @@ class Room:
             try:
                 return measure()
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not self.may_give_way(error):
                     raise
                 # Only its words: the error holds the frames, and these the activations.
                 why = first_line(error)
@@ -40,6 +40,10 @@ class Room:
             where = f"the evaluation after step {steps}"
             if not (self._executor.is_twin_live and self.let_wait(steps, where, why)):
                 self.give_up(steps, where, why)
+
+    def may_give_way(self, error: Exception) -> bool:
+        """Of many ranks one alone can't: the others have made their part, and hold what they held."""
+        return self._session.ranks.count == 1 and is_out_of_memory(error)
 
     def let_wait(self, steps: int, where: str, why: str) -> bool:
         """Both arms are too much for the device: the twin, which has made so many steps, makes the others in bursts."""

@@ -10,6 +10,7 @@ from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.step_log import StepLog
 from esper.tolaria.plane.packets import Measured, PacketBuilder
+from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.record.observer import Notice, Observer, SeedView
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.summary import Timings, name_of_stage
@@ -30,6 +31,11 @@ class Session:
     measured: Measured = field(default_factory=Measured)
     plane: Callable[[], ModeUpdate] = lambda: UNHEARD
     """The plane as last heard."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train the run."""
+        return self.run.ranks
 
     @property
     def epoch(self) -> int:

@@ -5,26 +5,33 @@ The same call trains the host and its twin, with the same batch and the same dra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
+from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import cut
 from esper.tolaria.config import BY_LOSSES, TrainConfig
 from esper.tolaria.loop.aggregation import GradientSurgery
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.pieces import piece_of
+from esper.tolaria.ranks.replica import Forward, Replicas
 from esper.tolaria.task.precision import autocast
-from esper.tolaria.task.randomness import seed_all
+from esper.tolaria.task.randomness import of_rank, seed_all
 from esper.tolaria.task.task import SplitTask
 
 Share = float | Tensor
+LOSS = "loss "
+"""What names of one of several losses begin with."""
 TINY = torch.finfo(torch.float64).tiny
 
 
@@ -39,15 +46,24 @@ class Groups:
 class Stepper:
     """Makes steps; holds settings, no state of the run."""
 
-    def __init__(self, task: SplitTask, config: TrainConfig, device: torch.device, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        task: SplitTask,
+        config: TrainConfig,
+        device: torch.device,
+        clock: Clock = SYSTEM_CLOCK,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self._task = task
-        self._seed = config.seed
+        self._ranks = ranks
+        self._replicas = Replicas(ranks, task)
+        self._seed = of_rank(config.seed, ranks.rank)
         self._device = device
         self._accumulate = config.accumulate
         self._clip_norm = config.clip_norm
         self._amp = config.amp
         self._surgery_timer = DeviceTimer(device, clock)
-        surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer) if config.pcgrad else None
+        surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer, ranks) if config.pcgrad else None
         self._surgery = surgery
         self._parts_losses = config.surgery == BY_LOSSES
         self._named: dict[str, Tensor] = {}
@@ -88,6 +104,8 @@ class Stepper:
         return StepResult(loss, accuracy, norm, conflict_rate, norms, self._named)
 
     def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self._ranks.count > 1:
+            return self._over_ranks(arm, batch, step)
         if self._surgery is not None and self._parts_losses:
             return self._apart(self._surgery, arm, batch, step)
         if self._accumulate == 1:
@@ -101,11 +119,49 @@ class Stepper:
         passes = [self._pass(arm, part, share) for part, share in zip(parts, shares, strict=True)]
         return *mean_of(passes, shares, counts), None
 
-    def _pass(self, arm: Arm, batch: Batch, share: Share) -> tuple[Tensor, Tensor | None]:
+    def _over_ranks(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """This rank passes its own samples; gradients, loss and accuracy are those of the whole batch."""
+        pieces = [piece_of(part, self._ranks.rank, self._ranks.count) for part in cut(batch, self._accumulate)]
+        parts = [piece.batch for piece in pieces]
+        weights, counts = (
+            shares_of([of(piece.batch[1]) * piece.counts for piece in pieces], of(batch[1]))
+            for of in (self._task.weight, self._task.count)
+        )
+        conflicts: Tensor | None = None
+        if self._surgery is not None and self._parts_losses:
+            loss, accuracy, conflicts = self._apart(self._surgery, arm, parts[0], step, weights[0])
+            accuracy = None if accuracy is None else accuracy * counts[0]
+        elif self._surgery is not None:
+            loss, accuracy, conflicts = self._surgery.backward(arm, parts, step, self._pass, weights, counts)
+        else:
+            loss, accuracy = mean_of(list(self._passes(arm, parts, weights)), weights, counts)
+        return *self._whole(loss, accuracy), conflicts
+
+    def _passes(
+        self, arm: Arm, parts: Sequence[Batch], shares: Sequence[Share]
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Gradients are summed over the ranks behind the last pass."""
+        for number, (part, share) in enumerate(zip(parts, shares, strict=True), 1):
+            with self._replicas.forward(cast(TrainingArm, arm), is_last=number == len(parts)) as forward:
+                yield self._pass(arm, part, share, forward)
+
+    def _whole(self, loss: Tensor, accuracy: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Each rank's share of what is told of a step, summed."""
+        names = [name for name in self._named if name.startswith(LOSS)]
+        there = [loss, *([] if accuracy is None else [accuracy]), *(self._named[name] for name in names)]
+        told = torch.stack([value.double() for value in there])
+        self._ranks.total(told)
+        if names:
+            self._named |= dict(zip(names, told[-len(names) :], strict=True))
+        return told[0], None if accuracy is None else told[1]
+
+    def _pass(
+        self, arm: Arm, batch: Batch, share: Share, forward: Forward | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
         inputs, targets = batch
         with autocast(self._amp, self._device):
-            outputs = self._task.forward(arm.model, inputs)
+            outputs = self._task.forward(arm.model, inputs) if forward is None else forward(inputs)
             parts = self._task.named_losses(outputs, targets)
             loss = reduce(add, parts.values()) if parts else self._task.loss(outputs, targets)
         self._tell(parts, share)
@@ -117,14 +173,16 @@ class Stepper:
         return loss.detach(), accuracy
 
     def _apart(
-        self, surgery: GradientSurgery, arm: Arm, batch: Batch, step: int
+        self, surgery: GradientSurgery, arm: Arm, batch: Batch, step: int, share: Share = 1.0
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """One forward pass, and a backward pass for each of several losses."""
+        """One forward pass, and a backward pass for each of several losses, which are weighed by `share`."""
         inputs, targets = batch
         with autocast(self._amp, self._device):
             outputs = self._task.forward(arm.model, inputs)
             parts = self._task.named_losses(outputs, targets)
-        self._tell(parts, 1.0)
+        self._tell(parts, share)
+        if not (isinstance(share, float) and share == 1.0):
+            parts = {name: part * share for name, part in parts.items()}
         conflict_rate, cosines = surgery.of_losses(arm, parts, step)
         self._named |= cosines
         with torch.no_grad():
@@ -133,7 +191,7 @@ class Stepper:
 
     def _tell(self, parts: Mapping[str, Tensor], share: Share) -> None:
         for name, loss in parts.items():
-            self._named[f"loss {name}"] = self._named.get(f"loss {name}", 0.0) + loss.detach() * share
+            self._named[LOSS + name] = self._named.get(LOSS + name, 0.0) + loss.detach() * share
 
     def _clip(self, groups: Groups, measures_norm: bool) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
         """The host's gradient norm before any clipping, and the norms of what is not clipped."""

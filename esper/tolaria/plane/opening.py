@@ -30,7 +30,7 @@ from esper.tolaria.config import TrainConfig, span_growth
 from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
 from esper.tolaria.plane.stack_growth import stack_judging, stack_steps
 from esper.tolaria.record.packet_result import RunStates
-from esper.tolaria.task.schedule import make_schedule
+from esper.tolaria.task.schedule import growth_end_step
 
 TIMEOUT_S = 15.0
 TRIGGERS = {
@@ -89,11 +89,6 @@ class OpenedRun:
     replay: tuple[ReplayedCommand, ...]
     policy_digest: str
     """SHA-256 of everything that Tamiyo's decisions depend on beside the run's own course."""
-
-
-def growth_end_step(config: TrainConfig, total_steps: int) -> int:
-    """First step of the schedule's last phase, in which nothing grows: no seed's stages may end later."""
-    return make_schedule(config, total_steps).growth_end_step
 
 
 def life_settings(

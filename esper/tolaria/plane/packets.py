@@ -10,15 +10,13 @@ import torch
 
 from esper.core.tracing import current_trace
 from esper.core.training_metrics import pack
+from esper.core.validation import MAX_INTEGER
 from esper.kasmina.executor import Collected, SeedExecutor
 from esper.leyline import HardwareContext, StepSample, SystemStatePacket, TrainingMetrics
 from esper.tolaria.record.history import History
 from esper.tolaria.record.mode import RunMode
 from esper.tolaria.record.observer import StepDone
 from esper.tolaria.record.signals import Signals, Smoothed
-
-MOST_COUNTED = 2**63 - 1
-"""Of multiply-accumulates in a message: what databases count to. A run's own book goes on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,5 +168,5 @@ def network_of(executor: SeedExecutor, training_macs: int) -> Network:
         learning_rate=float(group["lr"]),
         parameters=executor.parameters,
         forward_macs=executor.macs.forward,
-        training_macs=min(training_macs, MOST_COUNTED),
+        training_macs=min(training_macs, MAX_INTEGER),  # all that a message may count to; the run's own book goes on
     )

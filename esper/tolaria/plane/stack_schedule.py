@@ -18,6 +18,7 @@ from esper.tolaria.plane.stack_growth import is_named, stack_steps, stacks_of
 from esper.urza.catalog import Catalog
 
 DEFAULT_SHARES = TrainConfig().stack_shares
+LONGEST_RUN = 10**8
 # The judge's own names of what the run's settings call otherwise.
 SETTINGS = {"min_evaluations": "stack_evaluations"}
 
@@ -36,7 +37,7 @@ def schedule_doubts(config: TrainConfig, manifest: HostManifest, total_steps: in
     _check_target(config, manifest, len(steps))
     found = [(step, obstacle) for step in steps if (obstacle := _obstacle(config, manifest, total_steps, step))]
     if len(found) == len(steps) and (is_asked_for or config.stack_shares != DEFAULT_SHARES):
-        raise found[0][1]
+        raise _with_length(found[0][1], config, manifest, total_steps)
     return [
         *_beyond_budget(config, manifest, is_asked_for=is_asked_for),
         *(f"no stack at step {step}: {obstacle}" for step, obstacle in found),
@@ -94,6 +95,33 @@ def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due
     except ConfigError as error:
         return ConfigError(SETTINGS.get(error.key, error.key), error.value, error.remedy)
     return None
+
+
+def _with_length(error: ConfigError, config: TrainConfig, manifest: HostManifest, total_steps: int) -> ConfigError:
+    """The same, and how long a run would do, whatever else stands in the way of a shorter one."""
+    enough = _enough_steps(config, manifest, total_steps)
+    if enough is None:
+        return error
+    return ConfigError(error.key, error.value, f"{error.remedy}; {enough:,} steps are enough for a first stack")
+
+
+def _enough_steps(config: TrainConfig, manifest: HostManifest, total_steps: int) -> int | None:
+    """A length of run, to about 1 %, in which the first stack can be grown; None where longer runs don't help."""
+    if ":" in config.schedule:  # only the user's own function knows where growth ends then
+        return None
+
+    def suffices(steps: int) -> bool:
+        return _obstacle(config, manifest, steps, stack_steps(config, manifest, steps)[0]) is None
+
+    too_few, enough = total_steps, 2 * total_steps
+    while not suffices(enough):
+        too_few, enough = enough, 2 * enough
+        if enough > LONGEST_RUN:
+            return None
+    while enough - too_few > max(1, enough // 100):
+        between = (too_few + enough) // 2
+        too_few, enough = (too_few, between) if suffices(between) else (between, enough)
+    return enough
 
 
 def _short_window(config: TrainConfig, total_steps: int) -> list[str]:

@@ -238,6 +238,7 @@ def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
         "smoothed_loss": boundary.packet.metrics.smoothed_loss,
         "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
         "learning_rate": steps[-1].learning_rate,
+        "training_macs": boundary.packet.metrics.training_macs,
         "mode": boundary.mode,
         **({} if boundary.plane.is_quiet else {"plane": boundary.plane.as_fields()}),
         "seeds": [

@@ -108,6 +108,7 @@ def build_summary(
         "model": run.config.model,
         "init": run.started,
         "seed": run.config.seed,
+        "ranks": run.ranks.count,
         "smoothing": run.config.smoothing,
         "epochs": progress.step // run.loader.steps_per_epoch,
         "steps": progress.step,

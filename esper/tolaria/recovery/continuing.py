@@ -6,12 +6,31 @@ or copied keeps its name.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from esper.core.config import Loaded
+from esper.core.files import write_atomically
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.snapshot import config_of
+from esper.tolaria.run_dir import LAUNCHED_BY, RunOptions
+
+
+def mark_launch(run_dir: Path) -> None:
+    """Note who started the processes of a run, which may start them anew."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / LAUNCHED_BY, f"{os.getppid()}\n".encode())
+
+
+def restarted(how: RunOptions, run_dir: Path, restarts: int) -> RunOptions:
+    """What processes do that torchrun has started anew: go on with the run that they had begun, and with no other."""
+    if not restarts or not (path := run_dir / LAUNCHED_BY).exists():
+        return how
+    is_same = path.read_bytes().strip() == str(os.getppid()).encode()
+    has_checkpoint = bool(CheckpointStore(run_dir / "checkpoints", 1).paths())
+    return replace(how, resume=True, overwrite=False) if is_same and has_checkpoint else how
 
 
 def continued(loaded: Loaded[TrainConfig]) -> TrainConfig:

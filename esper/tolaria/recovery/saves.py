@@ -96,6 +96,10 @@ class Saves:
                 message = "the services' states could not be had; it is tried again at every boundary"
                 session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False
+        if session.ranks.count > 1:
+            self._agree_with_ranks()
+        if not session.ranks.is_first:
+            return True
         snapshot = self._snapshot(pipeline, in_flight, states)
         self._tell_losses(snapshot.losses)
         content = self._encoded(snapshot)
@@ -111,9 +115,16 @@ class Saves:
         )
         return True
 
+    def _agree_with_ranks(self) -> None:
+        """A checkpoint is of all ranks: one whose weights went astray unseen must not be taken for them."""
+        executor = self._session.run.executor
+        executor.catch_up()  # which saving does, and no rank alone can
+        self._session.ranks.agree("set of weights", executor.arm.digest())
+
     def keep(self, pipeline: Pipeline) -> None:
         """Keep this moment in memory; what is in flight at it is noted as it is executed, so that nothing waits."""
-        self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
+        if self._session.ranks.is_first:
+            self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
 
     def _keep(self, make: Callable[[], Snapshot], pipeline: Pipeline) -> None:
         session, rollback = self._session, self._rollback
@@ -240,6 +251,8 @@ class Saves:
         self._session.packets.load_state_dict(snapshot.violations)
         self._steps.regroup()
         self._restore_position(snapshot)
+        if snapshot.ranks != (count := self._session.ranks.count):
+            self._session.progress.history.doubt(f"{snapshot.ranks} ranks trained it to here, and {count} go on")
         if snapshot.losses:
             step = self._session.progress.step
             self._session.progress.history.doubt(
@@ -282,6 +295,7 @@ class Saves:
             states=states,
             is_final=states is None,
             data_digest=self._data_digest,
+            ranks=session.ranks.count,
             losses=[*session.run.outside, *session.run.executor.arm.unkept()],
             network=None if session.run.interface is None else session.run.interface.to_state(),
             loader=_position(session.run.loader, session.progress.step),

@@ -19,6 +19,7 @@ from esper.tolaria.recovery.checkpoint import State
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
+        "rank_timeout_s",
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
         *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
         *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin"),
@@ -52,6 +53,8 @@ class Snapshot:
     """Where training data stands that a step's number doesn't tell."""
     weights_digest: str | None = None
     """Of the finished run's network."""
+    ranks: int = 1
+    """Processes that trained it."""
     summary: Mapping[str, Any] | None = None
     """The finished run's summary, which is written after this; None before the end."""
 
@@ -84,6 +87,7 @@ class Snapshot:
             "network": self.network,
             "loader": self.loader,
             "weights_digest": self.weights_digest,
+            "ranks": self.ranks,
             "summary": None if self.summary is None else json.dumps(self.summary),
         }
 
@@ -106,6 +110,7 @@ class Snapshot:
             network=state.get("network"),
             loader=state.get("loader"),
             weights_digest=state.get("weights_digest"),
+            ranks=state.get("ranks", 1),
             summary=json.loads(state["summary"]) if state.get("summary") else None,
         )
 

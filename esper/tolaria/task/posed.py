@@ -123,7 +123,6 @@ def _of_splits(config: TrainConfig, given: Given, read: Splits, device: torch.de
         if task.mixes_samples:
             told.append(f"{own.name} gives a sample another loss beside other samples: scores depend on batches")
     check_sources(config, own)
-    check_judging_data(config, splits)
     loader = _loader(config, given, splits, device)
     check_passes(config, model, task, loader, splits)
     return Posed(
@@ -156,7 +155,6 @@ def _of_batches(
     first = BatchSet(tuple(loader.batch(step) for step in range(min(FIRST_BATCHES, loader.steps_per_epoch))))
     judge, test = (BatchSet(tuple(on(halves(batch), device) for batch in part)) for part in (feed.judge, feed.test))
     sets = BatchSets(first=first, judge=judge, test=test, train_samples=feed.train.samples)
-    check_judging_data(config, sets)
     with named_by_settings(config, model):
         task, line = _batch_task(config, model, given, sets)
         check_training(task, model, first.batches[0])
@@ -283,24 +281,3 @@ def _as_many_classes(model: nn.Module, splits: Splits) -> Splits:
 
 def _name(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
-
-
-def check_judging_data(config: TrainConfig, sets: Splits | BatchSets) -> None:
-    """Growth needs enough samples to judge by, of enough documents.
-
-    With few documents, or a few large ones among many, an error that counts them is too small (Cameron and Miller 2015,
-    6.B: "few" may mean 20 to 50); 30 of about one size err little.
-    """
-    if config.grow == "never":
-        return
-    samples, documents = len(sets.judge), sets.judge.document_count
-    if samples < config.min_samples:
-        remedy = f"the judging set has only {samples}; give more data, lower min_samples, or --grow never"
-        raise ConfigError("min_samples", config.min_samples, remedy)
-    if documents is not None and documents < max(2, config.min_documents):
-        found = "a single document" if documents == 1 else f"only {documents} documents"
-        remedy = (
-            f"the {samples} judging samples are of {found}; divide documents further (--document-mark), give more of "
-            "them, lower min_documents, or --grow never"
-        )
-        raise ConfigError("min_documents", config.min_documents, remedy)

@@ -12,16 +12,19 @@ from torch import nn
 
 from esper.core.errors import ConfigError, DependencyViolationError
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
+from esper.kasmina.executor.memory.forecast import BURSTS, LIVE, REFUSED, Decision, switched
+from esper.kasmina.executor.memory.free import Free, free_memory
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
 from esper.tolaria.config import ADAPTER, BY_LOSSES, TrainConfig
+from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.support import check_bare, check_run
 from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.feeds.feed import BatchSets, FedLoader
 from esper.tolaria.task.given import NOTHING, Given
-from esper.tolaria.task.given_schedule import TorchSchedule, torch_schedule
 from esper.tolaria.task.inputs.augment import Augmented
 from esper.tolaria.task.interface import Interface
 from esper.tolaria.task.loader import Loader, StreamLoader
@@ -30,10 +33,13 @@ from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts, opti
 from esper.tolaria.task.own import own_metric
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
 from esper.tolaria.task.precision import AMP_TYPES, autocast
-from esper.tolaria.task.schedule import Schedule, make_schedule
+from esper.tolaria.task.randomness import of_rank
+from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.start.fitting import Start, Started
 from esper.tolaria.task.task import SplitTask
 
+# How a twin lives, the best first.
+TWIN_MODES = (LIVE, BURSTS, REFUSED)
 FetchArtifact = Callable[[str], bytes]
 AnyLoader = Loader | StreamLoader | FedLoader | Augmented
 
@@ -57,6 +63,8 @@ class Prepared:
     """What is learned, in a few words."""
     doubts: list[str]
     """What a person should look at before the run, a line each."""
+    ranks: Ranks = ALONE
+    """The processes that train it."""
     is_given: bool = False
     """Whether a script made the network, so that nobody else can build it anew."""
     compiled_runs: list[Run] = field(default_factory=list)
@@ -94,6 +102,7 @@ def prepare(
     given: Given = NOTHING,
     *,
     start: Start | None = None,
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used.
 
@@ -101,7 +110,9 @@ def prepare(
     """
     if (start is None) != (config.init_from is None):
         raise ConfigError("init_from", config.init_from, "its weights weren't read; this run can't start from any")
-    device = open_device(config.device, is_deterministic=config.is_deterministic)
+    if given.model is not None:
+        check_bare(given.model)
+    device = open_device(_device_of(config, ranks), is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
     posed = pose(config, given, device, start)
     model, task, loader = posed.model, posed.task, posed.loader
@@ -114,15 +125,17 @@ def prepare(
         offers_layers=ADAPTER in config.blueprints,
         merges_adapters=config.adapters == "merge",
         twin=twin_for(config, loader),
-        pass_samples=-(-config.batch_size // config.accumulate),
+        pass_samples=-(-config.batch_size // (config.accumulate * ranks.count)),
         gradient_rows=_gradient_rows(config, posed.losses),
         accumulates=config.accumulate > 1 and not config.pcgrad,
         precision=partial(autocast, config.amp, device),
+        **_together(config, ranks),
     )
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
         compiled_runs = runs_to_compile(config, arm.model, task)
     check_isolable(config, executor)
+    check_run(config, ranks, is_replayable=loader.is_replayable, is_reentrant=executor.macs.is_reentrant)
     if isinstance(posed.sets, Splits):
         task.metric = metric = own_metric(config, given.metric)
         if metric is not None:
@@ -142,13 +155,51 @@ def prepare(
         doubts=[
             *posed.doubts,
             *optimizer_doubts(arm.optimizer, model, grows_spans=_grows_spans(config, is_text=is_text)),
+            *_rank_doubts(model, ranks),
         ],
         interface=posed.interface,
+        ranks=ranks,
         is_given=given.model is not None,
         compiled_runs=compiled_runs,
         started=_entry(start, posed.started),
         start_line="" if posed.started is None else posed.started.line,
     )
+
+
+def _device_of(config: TrainConfig, ranks: Ranks) -> str:
+    """Each rank of a machine has a device of its own there."""
+    return f"cuda:{ranks.local_rank}" if ranks.count > 1 and config.device == "cuda" else config.device
+
+
+def _together(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+    """Settings of an executor that is one of several: all decide alike, each draws for its own samples."""
+    if ranks.count == 1:
+        return {}
+
+    def agreed(decision: Decision) -> Decision:
+        worst = torch.tensor([TWIN_MODES.index(decision.mode)])
+        ranks.largest(worst)
+        mode = TWIN_MODES[int(worst)]
+        return decision if mode == decision.mode else switched(decision, mode, "another rank has no more room")
+
+    def shared_memory(device: torch.device) -> Free:
+        free = free_memory(device)
+        if device.type == "cuda" or free.size_bytes is None:
+            return free
+        return Free(free.size_bytes // ranks.local_count, f"{free.source}, for each of {ranks.local_count} ranks")
+
+    return {"draws_seed": of_rank(config.seed, ranks.rank), "agreed": agreed, "free_memory": shared_memory}
+
+
+def _rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
+    """A person should know which figures are of a rank's own samples."""
+    norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+    if ranks.count == 1 or not any(isinstance(part, norms) and part.track_running_stats for part in model.modules()):
+        return []
+    return [
+        f"each of {ranks.count} ranks has BatchNorm statistics of its own samples, and the first one's are kept: the "
+        "run computes something else than one process would"
+    ]
 
 
 def _gradient_rows(config: TrainConfig, losses: int) -> int:
@@ -189,10 +240,7 @@ def built_again(run: Prepared) -> TrainingArm:
 def _arm(config: TrainConfig, given: Given, model: nn.Module, total_steps: int) -> TrainingArm:
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     optimizer = make_optimizer(config, model) if given.optimizer is None else optimizer_of(given.optimizer, model)
-    if given.scheduler is not None:
-        schedule: Schedule | TorchSchedule = torch_schedule(config, optimizer, given.scheduler, total_steps)
-    else:
-        schedule = make_schedule(config, total_steps, [float(group["lr"]) for group in optimizer.param_groups])
+    schedule = make_schedule(config, total_steps, optimizer, given.scheduler)
     return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp), average_decay=config.ema)
 
 

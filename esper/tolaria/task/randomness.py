@@ -15,6 +15,11 @@ def key(seed: int, *parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def of_rank(seed: int, rank: int) -> int:
+    """The seed of a rank's draws for its own samples; that of the first one, or of one that is alone, is the run's."""
+    return seed if rank == 0 else key(seed, "rank", rank)
+
+
 def generator(seed: int, *parts: int | str) -> torch.Generator:
     """A CPU generator of its own for one purpose."""
     return torch.Generator().manual_seed(key(seed, *parts))

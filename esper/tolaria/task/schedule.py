@@ -16,7 +16,15 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.wiring import HOST_KEY
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.entry_point import called, load
-from esper.tolaria.task.torch_schedule import Rates, makes_scheduler, rates_of
+from esper.tolaria.task.torch_schedule import (
+    TorchSchedule,
+    handed_over,
+    makes_scheduler,
+    named,
+    rates_of,
+    single_group,
+    torch_schedule,
+)
 
 COSINE_END = 0.1
 """What a cosine leaves of the rate at the end, as a share of its height."""
@@ -42,8 +50,6 @@ class Schedule:
     growth_end_step: int
     shares: tuple[float, ...] = ()
     """Share of the full rate at each step, where a function of the user's gave them."""
-    rates: Rates = ()
-    """Rates of each group of the host's at each step, where a scheduler of torch's gave them."""
     factor: float = 1.0
 
     def rate(self, step: int) -> float:
@@ -71,8 +77,6 @@ class Schedule:
         self.factor = float(state["factor"])
 
     def _rate(self, step: int, group: int) -> float:
-        if self.rates:
-            return self.rates[group][min(step, self.total_steps - 1)] * self.factor
         rate = self.bases[group] * self.factor
         if step < self.warmup_steps:
             rate *= (step + 1) / (self.warmup_steps + 1)
@@ -119,48 +123,50 @@ PHASES: dict[str, Phases] = {
 }
 
 
-def make_schedule(config: TrainConfig, total_steps: int, bases: Sequence[float] = ()) -> Schedule:
-    """The schedule of a run of so many steps; `bases` are the full rates of the optimiser's groups."""
-    if ":" in config.schedule:
-        return _own_schedule(config, total_steps, tuple(bases) or (config.lr,))
+def make_schedule(
+    config: TrainConfig, total_steps: int, optimizer: Optimizer | None = None, scheduler: Any = None
+) -> Schedule | TorchSchedule:
+    """The schedule of a run of so many steps over the optimiser; `scheduler` is what a script hands over instead.
+
+    Without an optimiser it is that of a single group, at the rate of the settings.
+    """
+    optimizer, end = optimizer or single_group(config.lr), growth_end_step(config, total_steps)
+    if scheduler is not None:
+        return torch_schedule(handed_over(scheduler), optimizer, total_steps, end)
+    function = _own_function(config)
+    if function is not None and makes_scheduler(function):
+        return torch_schedule(named(function, config.schedule), optimizer, total_steps, end)
     return Schedule(
         name=config.schedule,
-        bases=tuple(bases) or (config.lr,),
+        bases=tuple(float(group["lr"]) for group in optimizer.param_groups),
         total_steps=total_steps,
-        warmup_steps=min(config.warmup_steps, total_steps // 10),
-        growth_end_step=_last_phase(config, config.schedule, total_steps),
+        warmup_steps=min(config.warmup_steps, total_steps // 10) if function is None else 0,
+        growth_end_step=end,
+        shares=() if function is None else shares_of(function, config.schedule, total_steps),
     )
 
 
-def _own_schedule(config: TrainConfig, total_steps: int, bases: tuple[float, ...]) -> Schedule:
-    """What a function of the user's own says of every step; growth ends where it has let the rate fall for good.
+def growth_end_step(config: TrainConfig, total_steps: int) -> int:
+    """First step of the last phase, in which nothing grows; of one's own function, where the rate has fallen for good.
 
-    When that is follows from the settings alone, because the control plane knows no optimiser's groups.
+    It follows from the settings alone, because the control plane knows no optimiser's groups.
     """
-    function, name = load("schedule", config.schedule), config.schedule
-    shares: tuple[float, ...] = ()
-    rates: Rates = ()
-    if makes_scheduler(function):
-        rates = rates_of(function, name, bases, total_steps)
-        is_plain = set(bases) == {config.lr}
-        told: Sequence[float] = (rates if is_plain else rates_of(function, name, [config.lr], total_steps))[0]
-    else:
-        told = shares = shares_of(function, name, total_steps)
-    end = _last_phase(config, OWN, total_steps)
-    return Schedule(
-        name=name,
-        bases=bases,
-        total_steps=total_steps,
-        warmup_steps=0,
-        growth_end_step=end if config.decay_fraction is not None else min(end, fallen_step(told)),
-        shares=shares,
-        rates=rates,
-    )
-
-
-def _last_phase(config: TrainConfig, kind: str, total_steps: int) -> int:
+    function = _own_function(config)
+    kind = config.schedule if function is None else OWN
     last_share = PHASES[kind].last_share if config.decay_fraction is None else config.decay_fraction
-    return round(total_steps * (1.0 - last_share))
+    end = round(total_steps * (1.0 - last_share))
+    if function is None or config.decay_fraction is not None:
+        return end
+    if makes_scheduler(function):
+        told = rates_of(named(function, config.schedule), config.lr, total_steps)
+    else:
+        told = shares_of(function, config.schedule, total_steps)
+    return min(end, fallen_step(told))
+
+
+def _own_function(config: TrainConfig) -> Any:
+    """The user's, where the settings name one."""
+    return load("schedule", config.schedule) if ":" in config.schedule else None
 
 
 def fallen_step(rates: Sequence[float]) -> int:

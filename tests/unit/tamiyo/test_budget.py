@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.leyline import Budget, JudgeMode
+from esper.leyline import Budget, JudgeMode, SeedStage
 from esper.tamiyo.budget import forecast_training_macs, objection
 from esper.urza.cost import memory
 from tests.unit.tamiyo.builders import context, manifest, packet, spec
@@ -51,12 +51,31 @@ def test_without_a_twin_one_arm_counts_against_the_memory() -> None:
     assert objection(packet(500), context(exact), parameters=100, forward_macs=50) is None
 
 
-def test_the_forecast_adds_the_rest_of_the_run_the_seed_and_its_twin() -> None:
+def test_the_forecast_adds_the_rest_of_the_run_the_seed_and_its_twin_for_both_windows() -> None:
     run, given = context(), packet(1050)
     spent = given.metrics.training_macs
     host = spent * 1050 // 1050
-    assert forecast_training_macs(given, run, forward_macs=0) == spent + host + spent * 210 // 1050
-    assert forecast_training_macs(given, run, forward_macs=480) == spent + 2 * host + spent * 210 // 1050
+    assert forecast_training_macs(given, run, forward_macs=0) == spent + host + spent * 420 // 1050
+    assert forecast_training_macs(given, run, forward_macs=480) == spent + 2 * host + spent * 420 // 1050
+
+
+def test_the_forecast_knows_that_the_past_trained_a_smaller_network() -> None:
+    """A host of 480, twice as dear since step 300 and 500, where a seed of 480 was grafted and kept."""
+    run, given = context(), packet(1050)
+    rate = 3 * 64
+    given.metrics.forward_macs = 960
+    given.metrics.training_macs = rate * (300 * 480 + 200 * (960 + 480) + 550 * 960)
+    given.seeds.add(forward_macs=480, stage=SeedStage.SEED_STAGE_FOSSILIZED, age_steps=200, stage_step=500)
+    rest = rate * (1050 * (960 + 100) + 420 * 960)
+    assert forecast_training_macs(given, run, forward_macs=100) == given.metrics.training_macs + rest
+
+
+def test_without_a_twin_none_was_paid_and_none_will_be() -> None:
+    run, given = context(), packet(1050)
+    run.spec.life.judge = JudgeMode.JUDGE_MODE_MUTED
+    given.metrics.forward_macs, given.metrics.training_macs = 960, 500 * 480 + 550 * 960
+    given.seeds.add(forward_macs=480, stage=SeedStage.SEED_STAGE_FOSSILIZED, age_steps=100, stage_step=600)
+    assert forecast_training_macs(given, run, forward_macs=40) == 500 * 480 + 550 * 960 + 1050 * 1000
 
 
 @given(st.integers(1, 2100), st.integers(0, 10_000), st.integers(0, 10_000))

@@ -25,7 +25,8 @@ def test_every_setting_has_help_and_a_group() -> None:
         *(("decay_fraction", 1.5), ("window_fraction", 0.0), ("hidden", (4, 0)), ("seed", -1), ("lag", 0)),
         *(("grow", "sometimes"), ("judge", "me"), ("amp", "fp8"), ("optimizer", "adamm"), ("control", "async")),
         *(("span_width", text) for text in ("8", "+0", "+9999", "+1.5", "x1", "x17", "x-2", "2x", "")),
-        *((key, 1e300) for key in ("deadline_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")),
+        ("rollback_full_deadline_s", 1e300),
+        *((key, 1e300) for key in ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s")),
         *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_crash_leaves_its_events_and_the_reason_last(tmp_path: Path) -> None:
         grow(config(tmp_path), PLAIN, [At(6, crash)], Interruption())
     last = read_events(tmp_path)[-1]
     assert (last["kind"], last["name"], last["step"]) == ("failure", "tolaria.run_failed", 6)
-    assert last["detail"] == "step 6: the training loss is nan"
+    assert last["detail"] == "step 6: the training loss is nan; the state of step 3 is kept as a checkpoint"
     assert not (tmp_path / "summary.json").exists()
 
 

@@ -161,6 +161,20 @@ def test_a_short_run_that_asks_for_nothing_is_told_of_its_stacks_and_one_that_as
         doubts(folder, steps=60, stack_shares=(0.2,))
 
 
+def test_a_run_too_short_for_a_stack_is_told_the_length_that_is_long_enough(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"; ([\d,]+) steps are enough for a first stack$") as caught:
+        doubts(folder, steps=60, target_depth=4)
+    enough = int(str(caught.value).rpartition("; ")[2].split()[0])
+    assert [line.partition(":")[0] for line in doubts(folder, steps=enough, target_depth=4)] == ["no stack at step 144"]
+    assert enough < 400
+
+
+def test_no_length_is_told_where_none_would_do(folder: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        doubts(folder, stack_shares=(0.8,))
+    assert "are enough" not in str(caught.value)
+
+
 def test_a_window_shorter_than_the_recovery_is_told(folder: Path) -> None:
     (line,) = doubts(folder, stack_recovery_steps=120)
     assert line == (

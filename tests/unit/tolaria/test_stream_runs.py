@@ -13,6 +13,7 @@ import pytest
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.growable import check_growth
 from esper.tolaria.launcher import main
 from esper.tolaria.record.observer import EpochDone, Observer, Observers, StepDone
 from esper.tolaria.recovery.checkpoint import CheckpointStore
@@ -123,7 +124,7 @@ def test_a_run_on_tokens_gives_logits_for_its_vocabulary(tmp_path: Path, config:
 
 def test_a_text_too_short_for_the_judging_set_is_one_clear_line(config: TrainConfig) -> None:
     with pytest.raises(ConfigError, match="the judging set has only") as caught:
-        prepare(replace(config, min_samples=4000))
+        check_growth(prepare(replace(config, min_samples=4000)))
     assert "\n" not in str(caught.value)
 
 
@@ -131,10 +132,9 @@ def test_a_text_of_too_few_documents_is_one_clear_line_that_names_the_mark(confi
     found = prepare(config).splits.judge.document_count
     assert found is not None
     with pytest.raises(ConfigError, match=f"are of only {found} documents.*--document-mark") as caught:
-        prepare(replace(config, min_documents=found + 1))
+        check_growth(prepare(replace(config, min_documents=found + 1)))
     assert "\n" not in str(caught.value)
-    prepare(replace(config, min_documents=found))
-    prepare(replace(config, min_documents=found + 1, grow="never"))
+    check_growth(prepare(replace(config, min_documents=found)))
 
 
 def test_the_summary_names_the_unit_by_which_it_judges(config: TrainConfig) -> None:

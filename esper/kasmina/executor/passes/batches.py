@@ -46,6 +46,7 @@ def leaves(value: Any) -> Iterator[Tensor]:
     """The tensors of a value, in order."""
     if isinstance(value, Tensor):
         yield value
+        return
     for _, part in _parts(value):
         yield from leaves(part)
 
@@ -143,10 +144,10 @@ def _sums(sizes: list[int]) -> Iterator[int]:
 
 def _parts(value: Any) -> Iterator[tuple[Any, Any]]:
     """What a container holds, with its keys; nothing of what is none."""
-    if isinstance(value, Mapping):
-        yield from value.items()
-    elif isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)):
         yield from enumerate(value)
+    elif isinstance(value, Mapping):
+        yield from value.items()
     elif _is_instance(value):
         yield from ((field.name, getattr(value, field.name)) for field in fields(value))
 

@@ -66,6 +66,8 @@ def load(**options):
 def save_grown(model: nn.Module, folder: Path) -> Path | None:
     """Write the model's one network that has a configuration; returns the loader that it needs, if it needs one."""
     found = list(find_pretrained(model))
+    if not found:
+        raise ConfigError("model", type(model).__name__, "has no save_pretrained; save it as torch saves modules")
     if len(found) != 1:
         remedy = f"the network has {len(found)} parts with save_pretrained, a folder holds one"
         raise ConfigError("out", str(folder), f"{remedy}: name a .pt2 or .safetensors file")

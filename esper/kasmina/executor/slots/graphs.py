@@ -34,15 +34,27 @@ def graphs_of(
     try:
         graph = _traced(module, leaves)
     except Exception as error:  # noqa: BLE001 - foreign code, run on proxies, may raise whatever it likes
-        untraced.append(f"{name}: {in_words(error)}")
+        if _has_forward(module):
+            untraced.append(f"{name}: {in_words(error).partition('. ')[0]}")
         for child_name, child in module.named_children():
-            yield from graphs_of(child, f"{prefix}{child_name}.", leaves, untraced, calls)
+            if not _is_layer(child):
+                yield from graphs_of(child, f"{prefix}{child_name}.", leaves, untraced, calls)
         try:
             yield prefix, _traced_as_called(module, leaves, calls[prefix.rstrip(".")])
         except Exception:  # noqa: BLE001 - as above, or it wasn't called
             leaves.add(module)
     else:
         yield prefix, graph
+
+
+def _has_forward(module: nn.Module) -> bool:
+    """Whether it computes; a ModuleList only holds."""
+    return type(module).forward is not nn.Module.forward
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it is a single layer of torch's, of which nothing is to be looked into."""
+    return type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None
 
 
 class _Tracer(fx.Tracer):

@@ -57,7 +57,7 @@ def find_slots(
     offers_layers: bool = False,
     regroup: Regroup | None = None,
 ) -> Search:
-    """The slots that the host offers, or the named ones. None usable is an error.
+    """The slots that the host offers, or the named ones; `check_found` refuses a host without any.
 
     `run` passes inputs through the host once to try attentions with more heads; without it no heads are offered.
     `regroup` has the last word on what is offered.
@@ -79,20 +79,25 @@ def find_slots(
     unseen = (*untraced, *(f"{slot_id} begins and ends in different re-entrant checkpoints" for slot_id in cut))
     candidates = [slot for slot in candidates if slot.slot_id not in cut]
     chosen = candidates if named is None else [_named(model, trace, candidates, name) for name in named]
-    if not chosen and is_script(model):
-        raise ConfigError(
-            "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
-        )
-    if not chosen:
-        why = f"; not looked into: {'; '.join(unseen)}" if unseen else ""
-        raise ConfigError(
-            "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}"
-        )
     if refused := next((slot for slot in chosen if _is_cut(slot, rerun)), None):
         remedy = "begins and ends in different re-entrant checkpoints: give them use_reentrant=False"
         raise ConfigError("slots", refused.slot_id, remedy)
     slots = tuple(replace(slot, order=order, is_causal=is_causal) for order, slot in enumerate(chosen))
     return Search(slots, unseen)
+
+
+def check_found(model: nn.Module, trace: ForwardTrace, found: Search) -> None:
+    """Raises ConfigError where no slot is usable, with what was looked at."""
+    if found.slots:
+        return
+    if is_script(model):
+        raise ConfigError(
+            "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
+        )
+    why = f"; not looked into: {'; '.join(found.unseen)}" if found.unseen else ""
+    raise ConfigError(
+        "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}"
+    )
 
 
 def _is_cut(slot: Slot, rerun: Sequence[str]) -> bool:

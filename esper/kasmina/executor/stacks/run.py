@@ -6,7 +6,7 @@ Experts beside each other are equal blocks too, but none reads its neighbour: su
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -121,14 +121,13 @@ def _watched(
     def count(module: nn.Module, *_: object) -> None:
         passed.setdefault(module, _Passage()).calls += 1
 
-    blocks = {block for children in containers.values() for block in children}
-    handles = [block.register_forward_hook(note, with_kwargs=True) for block in blocks]
-    handles += [block.register_forward_hook(count) for block in singles.values()]
-    try:
+    blocks = {block for children in containers.values() for block in children if not _is_script(block)}
+    with ExitStack() as hooks:
+        for block in blocks:
+            hooks.callback(block.register_forward_hook(note, with_kwargs=True).remove)
+        for block in singles.values():
+            hooks.callback(block.register_forward_hook(count).remove)
         yield passed
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _leading(value: Any) -> Any:
@@ -189,6 +188,8 @@ def _joint(left: nn.Module, right: nn.Module, passed: dict[nn.Module, _Passage])
         return f"are one block, which {_again(passed.get(left, _Passage()))}"
     if {id(p) for p in left.parameters()} & {id(p) for p in right.parameters()}:
         return f"share parameters; {OWN_WEIGHTS}"
+    if _is_script(left) or _is_script(right):
+        return "are compiled (torch.jit), and nothing can be seen of what passes through"
     if found := difference(left, right):
         return f"differ in {found}"
     before, after = passed.get(left), passed.get(right)
@@ -206,11 +207,20 @@ def _is_list_of_blocks(module: nn.Module) -> bool:
     return has_blocks and names == [str(index) for index in range(len(names))]
 
 
+def _is_script(block: nn.Module) -> bool:
+    """Whether torch hangs no hook on it."""
+    return isinstance(block, torch.jit.ScriptModule)
+
+
 def _single_blocks(model: nn.Module, containers: Iterable[str]) -> dict[str, nn.Module]:
     """Trained modules of more than one layer, outside of lists of blocks."""
     lists = tuple(path and f"{path}." for path in containers)
     return {
         path: module
         for path, module in model.named_modules()
-        if path and not f"{path}.".startswith(lists) and next(module.children(), None) and _is_trained([module])
+        if path
+        and not f"{path}.".startswith(lists)
+        and not _is_script(module)
+        and next(module.children(), None)
+        and _is_trained([module])
     }

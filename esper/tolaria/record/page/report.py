@@ -50,10 +50,15 @@ EVALUATIONS = (
 WORD_LENGTH = 40  # a name up to this long stands in one line
 
 
+def report_path(run_dir: Path) -> Path:
+    """Where the report of a run is drawn."""
+    return run_dir / "report.html"
+
+
 def write_report(run_dir: Path) -> Path:
     """Draw report.html from summary.json and events.jsonl of `run_dir`; return its path."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    path = run_dir / "report.html"
+    path = report_path(run_dir)
     with named(path):
         path.write_text(page(summary, standing(read_events(run_dir))), encoding="utf-8")
     return path

@@ -37,6 +37,9 @@ class Feeder(Protocol):
     def load_state_dict(self, state: dict[str, Any], step: int) -> str:
         """Go on at the step. Returns why the batches from there on need not be those of the first run; mostly empty."""
 
+    def close(self) -> None:
+        """Let go of the processes that make batches."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchSet:
@@ -128,6 +131,10 @@ class FedLoader:
     def load_state_dict(self, state: dict[str, Any], step: int) -> str:
         """Go on at the step. Returns why what follows need not be what the first run saw; mostly empty."""
         return self.feeder.load_state_dict(state, step)
+
+    def close(self) -> None:
+        """Let go of the processes that make batches."""
+        self.feeder.close()
 
 
 def on(batch: T, device: torch.device) -> T:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import samples_in
+from esper.tolaria.task.feeds.underway import Underway
 from esper.tolaria.task.randomness import key, seed_all
 
 CPU = torch.device("cpu")
@@ -83,11 +84,12 @@ class KeyedFeeder:
         self._loader = loader
         self._samples = KeyedSamples(loader.dataset, loader.collate_fn, seed)
         self.steps_per_epoch = len(self._orders.of(0))
+        self._rows = RowsOfSteps(self._orders, self.steps_per_epoch, type(loader.batch_sampler).__name__)
         if not self.steps_per_epoch:
             raise ConfigError("data", type(loader.dataset).__name__, "its loader gives no batch; give more samples")
         self.samples: int | None = sum(len(rows) for rows in self._orders.of(0))
         self._next = 0
-        self._batches: Iterator[Any] | None = None
+        self._ahead = Underway(self)
         self._kept: dict[int, Any] = {}
 
     @property
@@ -99,7 +101,7 @@ class KeyedFeeder:
         """The batch of the step, counted from 0; made ahead by workers as long as steps follow each other."""
         if step not in self._kept:
             is_here = not self._loader.num_workers
-            self._kept[step] = self._samples[step, self._rows(step)] if is_here else self._fetched(step)
+            self._kept[step] = self._samples[step, self._rows.of(step)] if is_here else self._fetched(step)
             if len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         return self._kept[step]
@@ -112,27 +114,24 @@ class KeyedFeeder:
         """The step tells."""
         return ""
 
-    def _rows(self, step: int) -> Rows:
-        epoch, number = divmod(step, self.steps_per_epoch)
-        rows = self._orders.of(epoch)
-        if len(rows) != self.steps_per_epoch:
-            remedy = f"gives {len(rows)} batches in epoch {epoch}, and {self.steps_per_epoch} in the first"
-            raise ConfigError("data", type(self._loader.batch_sampler).__name__, f"{remedy}; epochs must be equal")
-        return rows[number]
+    def close(self) -> None:
+        """Its workers end."""
+        self._ahead.end()
 
     def _fetched(self, step: int) -> Any:
         """By the workers, which go on from step to step over the ends of epochs."""
-        if self._batches is None or step != self._next:
-            self._batches = iter(self._ahead(step))
+        batches = self._ahead.iterator
+        if batches is None or step != self._next:
+            batches = self._ahead.iterator = iter(self._from(step))
         self._next = step + 1
-        return next(self._batches)
+        return next(batches)
 
-    def _ahead(self, step: int) -> DataLoader[Any]:
+    def _from(self, step: int) -> DataLoader[Any]:
         loader = self._loader
         return DataLoader(
             self._samples,
             batch_size=None,
-            sampler=_Steps(step, self._rows),
+            sampler=_Steps(step, self._rows.of),
             num_workers=loader.num_workers,
             prefetch_factor=loader.prefetch_factor,
             timeout=loader.timeout,
@@ -140,6 +139,24 @@ class KeyedFeeder:
             multiprocessing_context=loader.multiprocessing_context,
             generator=torch.Generator().manual_seed(0),  # else the workers' seeds are drawn from the run's
         )
+
+
+class RowsOfSteps:
+    """Which rows each step takes."""
+
+    def __init__(self, orders: Orders, steps_per_epoch: int, name: str) -> None:
+        self._orders = orders
+        self._steps_per_epoch = steps_per_epoch
+        self._name = name
+
+    def of(self, step: int) -> Rows:
+        """The rows of the step, counted from 0. Raises ConfigError where the epochs aren't equal."""
+        epoch, number = divmod(step, self._steps_per_epoch)
+        rows = self._orders.of(epoch)
+        if len(rows) != self._steps_per_epoch:
+            remedy = f"gives {len(rows)} batches in epoch {epoch}, and {self._steps_per_epoch} in the first"
+            raise ConfigError("data", self._name, f"{remedy}; epochs must be equal")
+        return rows[number]
 
 
 class _Steps:
@@ -174,5 +191,5 @@ def all_batches(loader: Any, seed: int, what: str) -> list[Any]:
     with _keyed(key(seed, "set", what)):
         batches = list(loader)
     if not batches or not all(samples_in(batch) for batch in batches):
-        raise ConfigError("data", what, "is empty; give at least one batch")
+        raise ConfigError("data", type(loader).__name__, f"the {what} set is empty; give at least one batch")
     return batches

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from esper.core.errors import ConfigError
+from esper.tolaria.task.feeds.underway import Underway
 
 KEPT = 4
 """Batches that are remembered: trials before a run look at the first two."""
@@ -20,7 +21,7 @@ class SequentialFeeder:
     def __init__(self, batches: Iterable[Any], steps_per_epoch: int) -> None:
         self._source = batches
         self.steps_per_epoch = steps_per_epoch
-        self._iterator: Iterator[Any] | None = None
+        self._underway = Underway(self)
         self._next = 0
         self._kept: dict[int, Any] = {}
         self._states: dict[int, Any] = {}
@@ -52,18 +53,23 @@ class SequentialFeeder:
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> str:
         """Go on at the step, from where the loader stood, or from its beginning."""
-        self._kept, self._states, self._iterator, self._next = {}, {}, None, step
+        self.close()
+        self._kept, self._states, self._next = {}, {}, step
         if state.get("loader") is None:
             return f"{type(self._source).__name__} has no state to restore: from step {step} on its batches start anew"
         self._source.load_state_dict(state["loader"])  # type: ignore[attr-defined]
         return ""
 
+    def close(self) -> None:
+        """What makes its batches ends; the next one is the first of a new pass."""
+        self._underway.end()
+
     def _drawn(self) -> Any:
         for _ in range(2):
-            if self._iterator is None:
-                self._iterator = iter(self._source)
+            if self._underway.iterator is None:
+                self._underway.iterator = iter(self._source)
             try:
-                return next(self._iterator)
+                return next(self._underway.iterator)
             except StopIteration:
-                self._iterator = None
+                self.close()
         raise ConfigError("data", type(self._source).__name__, "gives no batch; a training set needs at least one")

@@ -53,8 +53,8 @@ def test_what_was_kept_before_counts() -> None:
 def test_training_macs_are_forecast_from_the_trainers_last_account() -> None:
     state = fresh_state()
     state.training_macs, state.training_macs_step = 1_000_000, 1050
-    # the past, as much again for the other half of the run, the seed's share of it, and the twin's window
-    forecast = 1_000_000 + 1_000_000 + 1_000_000 * 90 // 480 + 1_000_000 * 200 // 1050
+    # the past, as much again for the other half of the run, the seed's share of it, and the twin's two windows
+    forecast = 1_000_000 + 1_000_000 + 1_000_000 * 90 // 480 + 1_000_000 * 400 // 1050
     assert budget_problem(spec(budget=Budget(max_training_macs=forecast)), state, SEED) is None
     problem = budget_problem(spec(budget=Budget(max_training_macs=forecast - 1)), state, SEED)
     assert problem == f"max_training_macs is {forecast - 1}, with this seed it would be {forecast}"

@@ -25,7 +25,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
         def connected(*_: Any) -> Iterator[Any]:
             yield SimpleNamespace(link=link)
 
-        def grown(run: Any, plane: Any, watching: Any, options: Any, alarm: Any, stack: Any) -> Any:
+        def grown(run: Any, plane: Any, watching: Any, *_: Any) -> Any:
             return watching, lambda opening: ScriptedControl(script), lambda: UNHEARD
 
         monkeypatch.setattr(runs, "connected", connected)

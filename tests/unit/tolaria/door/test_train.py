@@ -97,6 +97,7 @@ def test_a_loader_without_growth_equals_the_bare_loop_bit_for_bit(settings):
     given, bare = network(), network()
     sgd = torch.optim.SGD(given.parameters(), lr=0.1, momentum=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 24)
+    del settings["warmup_steps"]
     result = esper.train(given, data, optimizer=sgd, scheduler=cosine, config=settings)
     feeder = _feeder(data["train"])
     optimizer = torch.optim.SGD(bare.parameters(), lr=0.1, momentum=0.9)
@@ -208,10 +209,15 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("holds a parameter .* that isn't among those", {"optimizer": torch.optim.SGD(network().parameters(), lr=0.1)}),
     ("expected a torch.optim.Optimizer, got list", {"optimizer": list}),
     (
-        "ReduceLROnPlateau.*follows what is measured",
-        {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau},
+        "ReduceLROnPlateau wants to see losses",
+        {"scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau, "config": {"warmup_steps": 50}},
     ),
     ("model = 'cnn': is given twice", {"config": {"model": "cnn"}}),
+    ("lr = 0.5: is of the settings' own optimizer", {"optimizer": torch.optim.SGD, "config": {"lr": 0.5}}),
+    (
+        "schedule = 'cosine': is of the settings' own scheduler",
+        {"scheduler": torch.optim.lr_scheduler.ConstantLR, "config": {"schedule": "cosine", "warmup_steps": 50}},
+    ),
     ("callbacks.*expected an Observer, or a function", {"callbacks": [3]}),
 ]
 

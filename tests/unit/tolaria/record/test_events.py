@@ -44,7 +44,7 @@ def boundary(result: PacketResult | None, step: int = 10) -> Boundary:
     return Boundary(
         step=step,
         epoch=0,
-        packet=SystemStatePacket(step=step, metrics=TrainingMetrics(smoothed_loss=0.5)),
+        packet=SystemStatePacket(step=step, metrics=TrainingMetrics(smoothed_loss=0.5, training_macs=700)),
         collected=Collected(),
         result=result,
         seeds=(),
@@ -76,6 +76,7 @@ def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
     (event,) = read_events(tmp_path)
     assert event["kind"] == "boundary"
     assert event["loss"] == 2.0
+    assert event["training_macs"] == 700
     assert event["timings"] == {"step_ms": 2.0, "packet_ms": 1.0, "directives_ms": 2 / 3, "wait_ms": 1 / 3}
 
 

@@ -75,6 +75,7 @@ SHARED: Mapping[str, object] = {
     "tls_cert": Path("cert.pem"),
     "tls_key": Path("key.pem"),
     "deadline_s": 7.0,
+    "rank_timeout_s": 77.0,
     "on_nonfinite": "rollback",
     "on_divergence": "stop",
     "on_critical_gate": "rollback",

@@ -48,7 +48,6 @@ def test_the_optimizer_is_the_one_asked_for(optimizer: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"min_samples": 300}, "judging set has only"),
         ({"device": "gpu"}, "expected cpu, cuda"),
         ({"device": "meta"}, "expected cpu, cuda"),
         ({"slots": ("fc9-fc10",)}, "fc9"),

@@ -10,8 +10,7 @@ import torch
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.plane.opening import growth_end_step
-from esper.tolaria.task.schedule import make_schedule, shares_of
+from esper.tolaria.task.schedule import growth_end_step, make_schedule, shares_of
 
 SCHEDULE = make_schedule(TrainConfig(lr=0.01, warmup_steps=50, decay_fraction=0.3), 2000)
 
@@ -62,7 +61,7 @@ def halved(step: int) -> float:
 
 def test_a_function_of_ones_own_gives_the_share_of_every_step_and_growth_ends_where_it_is_told() -> None:
     config = TrainConfig(lr=0.01, schedule=f"{__name__}:halved", warmup_steps=50)
-    schedule = make_schedule(config, 2000, [0.01, 0.1])
+    schedule = make_schedule(config, 2000)
     assert [schedule.rate(step) for step in (0, 499, 500, 1999)] == [0.01, 0.01, 0.005, 0.00125]
     # From step 1,000 on it is a quarter, which is too low to learn enough by.
     assert schedule.growth_end_step == 1000 == growth_end_step(config, 2000)

@@ -12,12 +12,11 @@ from torch import nn, optim
 from torch.optim import lr_scheduler as lr
 
 from esper.core.errors import ConfigError
-from esper.tolaria.plane.opening import growth_end_step
 from esper.tolaria.task.models import build_model
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import seed_all
-from esper.tolaria.task.schedule import fallen_step, make_schedule
-from esper.tolaria.task.torch_schedule import makes_scheduler, rates_of
+from esper.tolaria.task.schedule import fallen_step, growth_end_step, make_schedule
+from esper.tolaria.task.torch_schedule import TorchSchedule, handed_over, makes_scheduler, torch_schedule
 from tests.unit.tolaria.scripted_control import ScriptedControl, germination
 from tests.unit.tolaria.task.test_optimizers import CONFIG, STEPS, same_weights, trained
 from tests.unit.tolaria.test_optimizer_runs import CONFIG as GROWING
@@ -33,7 +32,7 @@ def warm_then_cosine(optimizer: optim.Optimizer) -> lr.LRScheduler:
 
 
 def one_cycle(optimizer: optim.Optimizer, total_steps: int) -> lr.LRScheduler:
-    return lr.OneCycleLR(optimizer, 0.02, total_steps=total_steps, cycle_momentum=False)
+    return lr.OneCycleLR(optimizer, 0.02, total_steps=total_steps)
 
 
 def steps_down(optimizer: optim.Optimizer) -> lr.LRScheduler:
@@ -78,15 +77,79 @@ def test_without_growth_a_run_is_the_bare_loop_under_torchs_scheduler(name: str)
     assert same_weights(trained(config), model)
 
 
+SCHEDULERS: dict[str, Any] = {
+    "cosine": lambda o: lr.CosineAnnealingLR(o, STEPS),
+    "restarts": restarts,
+    "one cycle": lambda o: lr.OneCycleLR(o, [0.1, 0.02], STEPS + 1),
+    "of a length": lambda o, total_steps: lr.OneCycleLR(o, [0.1, 0.02], total_steps),
+    "steps": steps_down,
+    "groups": lambda o: lr.LambdaLR(o, [lambda n: 1 / (n + 1), lambda n: 0.9**n]),
+    "in sequence": warm_then_cosine,
+    "chained": chained,
+}
+
+
+def two_groups() -> optim.Optimizer:
+    layers = nn.Linear(3, 3)
+    return optim.SGD([{"params": [layers.weight]}, {"params": [layers.bias], "lr": 0.01}], lr=0.05, momentum=0.9)
+
+
+def settings(of: optim.Optimizer) -> list[tuple[float, float]]:
+    return [(group["lr"], group["momentum"]) for group in of.param_groups]
+
+
+def table_of(given: Any, optimizer: optim.Optimizer) -> TorchSchedule:
+    return torch_schedule(handed_over(given), optimizer, STEPS, growth_end_step=STEPS)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_every_group_has_its_own_rates() -> None:
-    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.02)]
-    optimizer = optim.SGD(groups, momentum=0.9)
-    scheduler, told = warm_then_cosine(optimizer), rates_of(warm_then_cosine, "mine:it", [0.1, 0.02], STEPS)
+@pytest.mark.parametrize("is_instance", [True, False])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_the_table_is_the_walk_with_every_groups_rates_and_momenta(name: str, is_instance: bool) -> None:
+    walked, given = two_groups(), two_groups()
+    more = (STEPS,) if name == "of a length" else ()
+    scheduler = SCHEDULERS[name](walked, *more)
+    own = SCHEDULERS[name](given, *more) if is_instance else SCHEDULERS[name]
+    before = settings(given)
+    table = table_of(own, given)
+    assert settings(given) == before
     for step in range(STEPS):
-        assert [group["lr"] for group in optimizer.param_groups] == [rates[step] for rates in told]
-        optimizer.step()
-        scheduler.step()
+        table.apply(given, step)
+        assert settings(given) == settings(walked)
+        walked.step()
+        if step + 1 < STEPS:
+            scheduler.step()
+    table.apply(given, 3)
+    assert given.param_groups[0]["lr"] == table.rate(3)
+
+
+def test_a_factor_holds_for_every_group_and_is_saved() -> None:
+    table = table_of(SCHEDULERS["cosine"], two_groups())
+    table.factor = 0.5
+    other = table_of(SCHEDULERS["cosine"], two_groups())
+    other.load_state_dict(table.state_dict())
+    given = two_groups()
+    other.apply(given, 0)
+    assert [group["lr"] for group in given.param_groups] == [0.025, 0.005]
+
+
+def test_a_scheduler_that_is_handed_over_ends_growth_where_the_settings_say() -> None:
+    for changes, end in (({}, 14), ({"decay_fraction": 0.2}, 16)):
+        config = replace(CONFIG, **changes)
+        schedule = make_schedule(config, STEPS, two_groups(), SCHEDULERS["cosine"])
+        assert schedule.growth_end_step == end == growth_end_step(config, STEPS)
+
+
+def test_what_is_handed_over_and_is_no_scheduler_of_the_run_is_refused() -> None:
+    given = two_groups()
+    with pytest.raises(ConfigError, match=r"ReduceLROnPlateau wants to see losses.* loop of your own"):
+        table_of(lr.ReduceLROnPlateau(given), given)
+    with pytest.raises(ConfigError, match="scheduler = 'StepLR': is over another optimiser"):
+        table_of(lr.StepLR(two_groups(), 1), given)
+    with pytest.raises(ConfigError, match="expected a torch scheduler, or a function"):
+        table_of(3, given)
+    with pytest.raises(ConfigError, match="gives int, expected"):
+        table_of(lambda of: 3, given)
 
 
 def test_a_seed_that_enters_in_a_warm_up_never_learns_faster_than_its_host() -> None:
@@ -129,10 +192,6 @@ def plateau(optimizer: optim.Optimizer) -> Any:
     return lr.ReduceLROnPlateau(optimizer)
 
 
-def cycling(optimizer: optim.Optimizer) -> lr.LRScheduler:
-    return lr.OneCycleLR(optimizer, 0.02, total_steps=40)
-
-
 def too_short(optimizer: optim.Optimizer) -> lr.LRScheduler:
     return lr.OneCycleLR(optimizer, 0.02, total_steps=10, cycle_momentum=False)
 
@@ -156,8 +215,10 @@ def rising(optimizer: optim.Optimizer) -> lr.LRScheduler:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("plateau", "ReduceLROnPlateau wants to see losses, so its rates aren't known before the run; --patience"),
-        ("cycling", "changes momentum too, which nobody follows: give cycle_momentum=False"),
+        (
+            "plateau",
+            "ReduceLROnPlateau wants to see losses, so its rates aren't known before the run; use it in a loop",
+        ),
         ("too_short", "gives no rate for step"),
         ("no_scheduler", "gives float, expected (optimizer) or (optimizer, total_steps) -> torch.optim.lr_scheduler"),
         ("unmade", "can't be made for 20 steps"),

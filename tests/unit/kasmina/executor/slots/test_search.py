@@ -8,13 +8,15 @@ from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import trace_forward
-from esper.kasmina.executor.slots.search import find_slots
+from esper.kasmina.executor.slots.search import check_found, find_slots
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
 
 def slots_of(model: nn.Module, inputs: Tensor, named: tuple[str, ...] | None = None) -> dict[str, Slot]:
-    found = find_slots(model, trace_forward(model, inputs), named=named, is_causal=False)
+    trace = trace_forward(model, inputs)
+    found = find_slots(model, trace, named=named, is_causal=False)
+    check_found(model, trace, found)
     return {slot.slot_id: slot for slot in found.slots}
 
 

@@ -149,3 +149,17 @@ def test_looking_for_runs_leaves_no_trace() -> None:
     find_runs(model, IMAGES)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_scripts_are_no_run_and_the_blocks_beside_them_keep_no_hook() -> None:
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+
+    scripts = [torch.jit.script(block()) for _ in range(2)]
+    blocks = [block(), block(), *scripts]
+    runs, _ = find_runs(nn.Sequential(nn.Sequential(*blocks)), TOKENS)
+    assert [(run.path, run.start, run.stop) for run in runs] == [("0", 0, 2)]
+    assert not any(module._forward_hooks for module in blocks[:2])
+    with pytest.raises(ConfigError, match="'stack:0': can't be repeated: blocks 0 and 1 are compiled"):
+        named_run(nn.Sequential(nn.Sequential(*scripts)), TOKENS, "stack:0")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from multiprocessing.process import BaseProcess
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 from esper.core.errors import ConfigError
 from esper.tolaria.task.feeds.keyed import KeyedFeeder
+from esper.tolaria.task.feeds.sequential import SequentialFeeder
 
 
 class Noisy(Dataset[Tensor]):
@@ -53,6 +57,21 @@ def test_workers_make_the_same_batches(is_persistent):
     there = KeyedFeeder(loader, seed=3)
     for step in (0, 1, 2, 3, 4, 5, 9):
         assert torch.equal(there.batch(step), here.batch(step))
+
+
+@pytest.mark.parametrize("make", [KeyedFeeder, SequentialFeeder])
+def test_workers_end_with_the_feeder_also_where_it_is_garbage_in_a_circle(make, monkeypatch):
+    """Told too late, each would be waited for."""
+    waited = []
+    join = BaseProcess.join
+    told = lambda self, timeout=None: waited.append(join(self, timeout) or self.exitcode)  # noqa: E731
+    monkeypatch.setattr(BaseProcess, "join", told)
+    feeder = make(DataLoader(Noisy(), batch_size=6, num_workers=2), 3)
+    feeder.batch(0)
+    feeder.circle = feeder
+    del feeder
+    gc.collect()
+    assert waited == [0, 0]
 
 
 def test_an_epoch_holds_every_sample_once():

@@ -1,0 +1,52 @@
+"""A rank that is not the first: it trains alike, and hears all else of the first. It writes and shows nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from esper.leyline import ModeUpdate
+from esper.rpc.telemetry import UNHEARD
+from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.plane.shared_control import hearing, told_artifact, told_mode
+from esper.tolaria.ranks.group import Ranks
+from esper.tolaria.record.observer import Observers
+from esper.tolaria.recovery.shared import agree_on_data, heard_call, heard_summary
+from esper.tolaria.recovery.starting import starting_weights
+from esper.tolaria.run import Interruption, try_run
+from esper.tolaria.run_dir import RunOptions
+from esper.tolaria.task.given import NOTHING, Given
+from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
+from esper.tolaria.trainer import Trainer
+
+
+def follow(
+    ranks: Ranks,
+    interruption: Interruption,
+    given: Given = NOTHING,
+    note: Callable[[Prepared], None] = lambda run: None,
+) -> dict[str, Any]:
+    """Train with the first rank; returns its summary."""
+    config, resumes, summary = heard_call(ranks)
+    if config is None:
+        return summary
+    start = starting_weights(config, resumes=resumes)
+    run = prepare(config, told_artifact(no_artifacts, ranks), given, start=start, ranks=ranks)
+    agree_on_data(run)
+    note(run)
+    try_run(run, RunOptions(resume=resumes), None)
+    is_grown = config.grow != "never"
+    trainer = Trainer(
+        run,
+        hearing(ranks) if is_grown else lambda opening: NullControl(),
+        Observers(),
+        should_stop=lambda: ranks.any(interruption.is_set()),
+        plane=told_mode(_unheard, ranks) if is_grown else _unheard,
+    )
+    with interruption.watched():
+        trainer.train(resume=resumes)
+    return heard_summary(ranks)
+
+
+def _unheard() -> ModeUpdate:
+    return UNHEARD

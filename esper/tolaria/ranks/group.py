@@ -1,0 +1,150 @@
+"""What the trainer needs of the ranks of a run. One that is alone needs nobody: it hears itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from esper.core.errors import RankLost, RanksDiffer
+from esper.kasmina.executor.passes.forms import is_writable
+from esper.tolaria.ranks.place import Place, named
+
+if TYPE_CHECKING:
+    from esper.tolaria.ranks.pulse import Pulse
+
+DIGEST_BYTES = 32
+
+
+class Ranks:
+    """A process that trains alone."""
+
+    rank = 0
+    count = 1
+    local_count = 1
+    """Of this machine."""
+    local_rank = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process talks to the services, writes the run's files, and is heard by the others."""
+        return self.rank == 0
+
+    def told(self, content: bytes) -> bytes:
+        """What the first rank has to say; the content of the others counts for nothing."""
+        return content
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so."""
+        return flag
+
+    def total(self, values: Tensor) -> None:
+        """Sum the values over all ranks, in place: bit for bit the same on each."""
+
+    def largest(self, values: Tensor) -> None:
+        """The largest of each value over all ranks, in place."""
+
+    def spread(self, tensors: list[Tensor]) -> None:
+        """Give all ranks the first one's content of these tensors, in place."""
+
+    def agree(self, what: str, digest: str) -> None:
+        """Raises RanksDiffer where a SHA-256 (hex) isn't that of the first rank."""
+
+    @property
+    def group(self) -> ProcessGroup | None:
+        """Over which torch's own means reduce."""
+        return None
+
+    def note_failure(self) -> None:
+        """A collective of torch's own has failed."""
+
+    def guarded(self) -> AbstractContextManager[None]:
+        """Around torch's own collectives: raises RankLost where one of them failed."""
+        return nullcontext()
+
+
+ALONE = Ranks()
+
+
+class ManyRanks(Ranks):
+    """One of several processes, over a process group of torch's that takes CPU tensors and those of the device."""
+
+    def __init__(self, place: Place, group: ProcessGroup, pulse: Pulse) -> None:
+        self.rank, self.count = place.rank, place.count
+        self.local_rank, self.local_count = place.local_rank, place.local_count
+        self._group = group
+        self._is_broken = False  # then no further collective is begun
+        self._pulse = pulse
+
+    def told(self, content: bytes) -> bytes:
+        with self._collective():
+            size = torch.tensor([len(content)], dtype=torch.int64)
+            dist.broadcast(size, 0, group=self._group)
+            payload = torch.zeros(int(size), dtype=torch.uint8)
+            if self.is_first:
+                payload = torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else payload
+            if len(payload):
+                dist.broadcast(payload, 0, group=self._group)
+            return content if self.is_first else payload.numpy().tobytes()
+
+    def any(self, flag: bool) -> bool:
+        found = torch.tensor([flag], dtype=torch.uint8)
+        self.largest(found)
+        return bool(found)
+
+    def total(self, values: Tensor) -> None:
+        with self._collective():
+            dist.all_reduce(values, group=self._group)
+
+    def largest(self, values: Tensor) -> None:
+        with self._collective():
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
+
+    def spread(self, tensors: list[Tensor]) -> None:
+        with self._collective(), torch.no_grad():
+            for tensor in tensors:
+                there = tensor.contiguous()
+                dist.broadcast(there.reshape(-1).view(torch.uint8), 0, group=self._group)
+                if there is not tensor and is_writable(tensor):
+                    tensor.copy_(there)
+
+    def agree(self, what: str, digest: str) -> None:
+        own = torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
+        found = [torch.zeros(DIGEST_BYTES, dtype=torch.uint8) for _ in range(self.count)]
+        with self._collective():
+            dist.all_gather(found, own, group=self._group)
+        if others := [rank for rank, theirs in enumerate(found) if not torch.equal(theirs, found[0])]:
+            raise RanksDiffer(f"{named(others)} {'has' if len(others) == 1 else 'have'} another {what} than rank 0")
+
+    @property
+    def group(self) -> ProcessGroup:
+        return self._group
+
+    def note_failure(self) -> None:
+        self._is_broken = True
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        self._pulse.calls += 1
+        try:
+            yield
+        except RuntimeError as error:
+            if not self._is_broken:
+                raise
+            raise self._pulse.lost(error) from error
+
+    @contextmanager
+    def _collective(self) -> Iterator[None]:
+        if self._is_broken:
+            raise RankLost("other ranks were lost before")
+        with self.guarded():
+            try:
+                yield
+            except RuntimeError:
+                self._is_broken = True
+                raise

@@ -1,0 +1,107 @@
+"""Data parallel by torch's own DistributedDataParallel: around an arm's network and seeds, anew after every graft.
+
+Seeds hang on their host by hooks and are no parts of it, so what is wrapped holds both. Gradients are summed, not
+averaged: each rank weighs its own by its samples' share of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
+from torch.nn.parallel import DistributedDataParallel
+
+from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.passes.side_pass import side_pass
+from esper.kasmina.executor.passes.task import Task
+from esper.tolaria.ranks.group import Ranks
+from esper.tolaria.ranks.pieces import piece_of
+
+Forward = Callable[[Any], Any]
+
+
+class Whole(nn.Module):
+    """A network and what is grafted on it, as one module."""
+
+    def __init__(self, arm: TrainingArm, task: Task) -> None:
+        super().__init__()
+        self.model = arm.model
+        self.seeds = nn.ModuleList(graft.module for graft in arm.grafts)
+        self._task = task
+
+    def forward(self, inputs: Any) -> Any:
+        """Outputs of the network, seeds included."""
+        return self._task.forward(self.model, inputs)
+
+
+class Replicas:
+    """The wrapped arms of this rank."""
+
+    def __init__(self, ranks: Ranks, task: Task) -> None:
+        self._ranks = ranks
+        self._task = task
+        self._wrapped: WeakKeyDictionary[TrainingArm, DistributedDataParallel] = WeakKeyDictionary()
+
+    @contextmanager
+    def forward(self, arm: TrainingArm, *, is_last: bool) -> Iterator[Forward]:
+        """Passes through the arm; only after the last one of a step are gradients reduced."""
+        with self._ranks.guarded():
+            wrapped = self._of(arm)
+            with nullcontext() if is_last else wrapped.no_sync():
+                yield wrapped
+
+    def _of(self, arm: TrainingArm) -> DistributedDataParallel:
+        whole, known = Whole(arm, self._task), self._wrapped.get(arm)
+        if known is not None and _same(known.module, whole):
+            return known
+        self._wrapped.pop(arm, None)  # its hooks go before others come
+        known = None
+        wrapped = DistributedDataParallel(
+            whole,
+            process_group=self._ranks.group,
+            init_sync=False,  # the same already; a difference is to be found, not covered up
+            find_unused_parameters=has_unused(arm, self._task),
+        )
+        wrapped.broadcast_buffers = False  # the argument of that name warns, in torch that knows a newer one
+        # Unannotated: torch compares annotations with its types, and ours are text.
+        wrapped.register_comm_hook(self._ranks, lambda ranks, bucket: summed(ranks, bucket))
+        self._wrapped[arm] = wrapped
+        return wrapped
+
+
+def summed(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """Adds a bucket's gradients up over all ranks."""
+
+    def result(done: torch.futures.Future[list[Tensor]]) -> Tensor:
+        try:
+            return done.value()[0]
+        except RuntimeError:
+            ranks.note_failure()
+            raise
+
+    work = dist.all_reduce(bucket.buffer(), group=ranks.group, async_op=True)
+    reduced: torch.futures.Future[Tensor] = work.get_future().then(result)
+    return reduced
+
+
+def has_unused(arm: TrainingArm, task: Task) -> bool:
+    """Whether a pass leaves parameters without a gradient, for which a reduction would wait in vain."""
+    parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
+    inputs, targets = piece_of(next(iter(task.judge_batches())), 0, 64).batch
+    with side_pass(arm.modules, key=0, training=None), torch.enable_grad():
+        loss = task.loss(task.forward(arm.model, inputs), targets)
+        reached = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return any(gradient is None for gradient in reached)
+
+
+def _same(left: nn.Module, right: nn.Module) -> bool:
+    ours, theirs = list(left.parameters()), list(right.parameters())
+    return len(ours) == len(theirs) and all(
+        a is b and a.shape == b.shape and a.requires_grad == b.requires_grad for a, b in zip(ours, theirs, strict=True)
+    )

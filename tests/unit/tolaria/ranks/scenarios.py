@@ -1,0 +1,258 @@
+"""What ranks do in tests: `python -m tests.unit.tolaria.ranks.scenarios NAME,... FOLDER` in each process of a run.
+
+Networks and data are in float64, so that what differs between numbers of ranks is the order of sums alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from esper.core.errors import EsperError
+from esper.leyline import SeedDirective
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.shared_control import hearing, telling, told_artifact
+from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.joining import joined
+from esper.tolaria.ranks.place import place
+from esper.tolaria.record.observer import Observers
+from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.data import load_splits
+from esper.tolaria.task.data.source import Split, Splits
+from esper.tolaria.task.given import Given
+from esper.tolaria.task.prepare import Prepared, prepare
+from esper.tolaria.trainer import Trainer
+from tests.unit.tolaria.scripted_control import (
+    ScriptedControl,
+    cull,
+    directive,
+    fetch_artifact,
+    germination,
+    judgement,
+    keep,
+)
+
+HERE = "tests.unit.tolaria.ranks.scenarios"
+LATE_S = 12.0
+SLOT = "span_linear:fc1-fc2"
+# The last batch of an epoch is short: 345 samples in batches of 64.
+CONFIG = TrainConfig(
+    samples=600,
+    steps=24,
+    epochs=4,
+    min_samples=50,
+    evaluate_every_steps=4,
+    checkpoint_every_epochs=1,
+    warmup_steps=2,
+    deadline_s=5.0,
+    rank_timeout_s=60.0,
+)
+GROWN = [*germination("s1", SLOT), judgement("s1", 16)]
+SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
+    "kept": {4: GROWN, 16: keep("s1")},
+    "culled": {4: GROWN, 16: cull("s1")},
+    "incubated": {
+        4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
+        12: [GROWN[2]],
+        20: keep("s1"),
+    },
+}
+
+
+class Host(nn.Module):
+    """An MLP in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(64, 5), nn.Linear(5, 5), nn.Linear(5, 10)
+        self.double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes."""
+        hidden = torch.relu(self.fc1(inputs.flatten(1)))
+        outputs: torch.Tensor = self.fc3(torch.relu(self.fc2(hidden)))
+        return outputs
+
+
+def host() -> nn.Module:
+    torch.manual_seed(3)
+    return Host()
+
+
+def doubled(config: TrainConfig) -> Splits:
+    """The digits in float64."""
+    splits = load_splits(replace(config, data="digits"))
+
+    def of(split: Split) -> Split:
+        return Split(split.inputs.double(), split.targets, split.documents)
+
+    return replace(splits, train=of(splits.train), judge=of(splits.judge), test=of(splits.test))
+
+
+def train(
+    config: TrainConfig,
+    script: dict[int, list[SeedDirective]],
+    *,
+    ranks: Ranks,
+    folder: Path | None = None,
+    resume: bool = False,
+    stop_at: int | None = None,
+    before: Callable[[Prepared], None] = lambda run: None,
+    model: Callable[[], nn.Module] = host,
+) -> dict[str, Any]:
+    """One run under a scripted control plane; what each rank came to."""
+    control = ScriptedControl(script)
+    fetch = told_artifact(fetch_artifact, ranks)
+    run = prepare(config, fetch, Given(model=model(), splits=doubled), ranks=ranks)
+    before(run)
+    store = CheckpointStore(folder / "checkpoints", 9) if folder is not None and ranks.is_first else None
+    open_control = telling(lambda opening: control, ranks) if ranks.is_first else hearing(ranks)
+    trainer: Trainer
+    trainer = Trainer(
+        run, open_control, Observers(), store=store, should_stop=lambda: ranks.any(stop_at == trainer.step)
+    )
+    summary = trainer.train(resume=resume)
+    signals = trainer._session.progress.signals
+    return {
+        "weights": {name: value.clone() for name, value in run.executor.arm.model.state_dict().items()},
+        "digest": run.executor.arm.digest(),
+        "loss": signals.loss.mean,
+        "val_loss": summary["val_loss"],
+        "seeds": summary["seeds"],
+        "steps": summary["steps"],
+        "reproducible_cause": summary["reproducible_cause"],
+        "collected": [part for each in control.collected for part in each.observations],
+    }
+
+
+def failure_of(make: Callable[[], Any]) -> str:
+    """What an error says."""
+    try:
+        make()
+    except EsperError as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def grown(script: str, **settings: Any) -> Callable[[Ranks, Path], Any]:
+    config = replace(CONFIG, **settings)
+    return lambda ranks, folder: train(config, SCRIPTS[script], ranks=ranks)
+
+
+def resumed(ranks: Ranks, folder: Path) -> Any:
+    """Stopped in the twin's window, and gone on with."""
+    first = train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, stop_at=12)
+    last = train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, resume=True)
+    return {"stopped": first["steps"], **last}
+
+
+def go_on(ranks: Ranks, folder: Path) -> Any:
+    """Goes on with what another number of ranks has left."""
+    return train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, resume=True)
+
+
+def leave_off(ranks: Ranks, folder: Path) -> Any:
+    return train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, stop_at=12)
+
+
+def own_weights(ranks: Ranks, folder: Path) -> Any:
+    """Each process draws other weights: the first one's count."""
+
+    def drawn() -> nn.Module:
+        torch.manual_seed(3 + ranks.rank)
+        return Host()
+
+    return train(CONFIG, SCRIPTS["kept"], ranks=ranks, model=drawn)
+
+
+def two_losses(outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Each sample's cross-entropy, and the size of its scores."""
+    return {
+        "error": nn.functional.cross_entropy(outputs, targets, reduction="none"),
+        "size": 0.1 * outputs.square().mean(1),
+    }
+
+
+def mismatched(ranks: Ranks, folder: Path) -> Any:
+    """The last rank's graft fails, as for lack of memory there alone."""
+
+    def break_graft(run: Prepared) -> None:
+        if ranks.rank == ranks.count - 1:
+            run.executor.arm.attach = _refuse  # type: ignore[method-assign]
+
+    return failure_of(lambda: train(CONFIG, SCRIPTS["kept"], ranks=ranks, before=break_graft))
+
+
+def _refuse(graft: Any) -> None:
+    raise RuntimeError("no room")
+
+
+def late(ranks: Ranks, folder: Path) -> Any:
+    """The last rank is there, and makes no step for longer than the others wait."""
+
+    def sleep_once(run: Prepared) -> None:
+        draw = run.loader.batch
+
+        def batch(step: int) -> Any:
+            if step == 5 and ranks.rank == ranks.count - 1:
+                time.sleep(LATE_S)
+            return draw(step)
+
+        run.loader.batch = batch  # type: ignore[method-assign]
+
+    return train(CONFIG, SCRIPTS["kept"], ranks=ranks, before=sleep_once)
+
+
+def other_data(ranks: Ranks, folder: Path) -> Any:
+    from esper.tolaria.recovery.shared import agree_on_data
+
+    config = replace(CONFIG, samples=600 + ranks.rank)
+    return failure_of(lambda: agree_on_data(prepare(config, ranks=ranks)))
+
+
+SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
+    "kept": grown("kept"),
+    "culled": grown("culled"),
+    "bursts": grown("kept", twin="bursts"),
+    "accumulated": grown("kept", accumulate=3, clip_norm=0.5),
+    "surgery": grown("kept", accumulate=3, pcgrad=True),
+    "losses": grown("kept", pcgrad=True, surgery="losses", loss=f"{HERE}:two_losses"),
+    "incubated": grown("incubated"),
+    "resumed": resumed,
+    "leave_off": leave_off,
+    "go_on": go_on,
+    "own_weights": own_weights,
+    "mismatched": mismatched,
+    "other_data": other_data,
+    "late": late,
+}
+
+
+def alone(name: str, folder: Path) -> Any:
+    """The same in a process by itself."""
+    return SCENARIOS[name](ALONE, folder)
+
+
+def main(names: Sequence[str], folder: Path) -> None:
+    torch.set_num_threads(1)
+    results = {}
+    for name in names:
+        there = folder / name
+        there.mkdir(exist_ok=True)
+        try:
+            with joined(replace(CONFIG, rank_timeout_s=6.0) if name == "late" else CONFIG) as ranks:
+                results[name] = SCENARIOS[name](ranks, there)
+        except EsperError as error:
+            results[name] = f"{type(error).__name__}: {error}"
+    torch.save(results, folder / f"{place().rank}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1].split(","), Path(sys.argv[2]))

@@ -1,0 +1,85 @@
+"""Launches training runs one after another, each as cheaply as a process of its own can be: forked from one that has
+imported what tolaria-train needs and has started nothing, and with services that all runs of an experiment share.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from esper.core.child import end_with
+from esper.core.keys import new_secret
+from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
+
+PRELOADED = [
+    *("esper.tolaria.launcher", "esper.tolaria.run", "control_arms"),
+    *("torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "matplotlib.backends.backend_svg"),
+]
+"""Imports, alone, take a small run longer than its training."""
+
+
+@contextmanager
+def shared_services() -> Iterator[list[str]]:
+    """Weatherlight, Tamiyo and Kasmina, and the flags by which a run finds them.
+
+    Their databases begin empty and end with them: they know a run by its name, and would refuse its second life.
+    """
+    with (
+        _secret() as secret,
+        TemporaryDirectory() as state,
+        Services(ServicesConfig(state_dir=Path(state)), secret, _tell) as services,
+    ):
+        yield [part for name, place in services.endpoints.items() for part in (f"--{name}", place)]
+
+
+@contextmanager
+def _secret() -> Iterator[str]:
+    """The environment's, or one of its own, which runs find there too."""
+    if given := os.environ.get(SECRET_VARIABLE):
+        yield given
+        return
+    os.environ[SECRET_VARIABLE] = made = new_secret()
+    try:
+        yield made
+    finally:
+        del os.environ[SECRET_VARIABLE]
+
+
+def _tell(name: str, detail: str) -> None:
+    print(f"{name}: {detail}", file=sys.stderr)
+
+
+def context() -> ForkServerContext:
+    """Where runs are forked from; the server starts with the first of them."""
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload(PRELOADED)
+    return found
+
+
+def launch(server: ForkServerContext, control: str | None, argv: Sequence[str], log: Path) -> int:
+    """Train as `tolaria-train ARGV` does, or a control arm; returns the exit code. What it prints goes to the log."""
+    child = server.Process(target=_train, args=(control, list(argv), str(log)))
+    child.start()
+    child.join()
+    return 1 if child.exitcode is None else child.exitcode
+
+
+def _train(control: str | None, argv: list[str], log: str) -> None:
+    # The server ends when the experiment does, however that ends, and a run with it: behind a checkpoint.
+    end_with(os.getppid())
+    told = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(told, 1)
+    os.dup2(told, 2)
+    if control is None:
+        from esper.tolaria import launcher
+
+        sys.exit(launcher.main(argv))
+    import control_arms
+
+    sys.exit(control_arms.main([control, "--", *argv]))

@@ -1,0 +1,182 @@
+"""An experiment as its file says it (plans/*.toml): the arms, what they have in common, seeds, rates and budgets.
+
+    about = "one sentence"
+    seeds = [1, 2, 3]              # runs of each arm, paired with each other
+    score = "accuracy"             # what is compared: loss (the default) or accuracy, on the test set
+    common = ["--data", "digits"]  # flags of tolaria-train, for every run
+    rates = [1e-3, 3e-3]           # learning rates to choose from, for every arm alike
+    tuning_seeds = [101, 102]      # seeds by whose judging data each arm's rate is chosen; none of `seeds`
+
+    [text]                         # a text to be made (texts.py), for runs that train on one
+    kind = "python"
+    size = 8000000
+
+    [arms.grown]                   # the first arm is the one that the others are compared with
+    flags = ["--hidden", "8,8"]
+
+    [arms.host]
+    cost_of = "grown"              # as many steps as that arm of the same seed paid for
+    [arms.wide]
+    budgets = [1000, 2000]         # arms wide@1000 and wide@2000, of so many steps
+    [arms.odd]
+    control = "useless"            # grafts of control_arms.py in place of the product's own
+
+    [arms.rival]
+    made_by = "beside_gromo.py"    # a script that adds rows of its own
+    [sweep]                        # some arms as one: what choosing among them costs, and gives
+    arms = ["narrow", "wide"]
+    rungs = [0.25, 0.5]            # shares of a run after which successive halving drops half of them
+
+    [frontier]                     # arms whose final scores over cost are the curve that others are held against
+    arms = ["wide@1000", "wide@2000"]
+
+An arm may have `rates` of its own; one with `cost_of` makes do with the rate of another: `rate_of = "wide"`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SCORES = {"loss": ("test_loss", "val_loss"), "accuracy": ("test_accuracy", "val_accuracy")}
+"""What each score is called in a summary: on the test set, and on the judging data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arm:
+    """What one arm adds to the plan's common flags."""
+
+    flags: tuple[str, ...] = ()
+    cost_of: str | None = None
+    """The arm whose cost this one may spend; it makes as many steps as that pays for."""
+    control: str | None = None
+    """A graft of control_arms.py in place of the product's own."""
+    rates: tuple[float, ...] = ()
+    """Learning rates to choose from; empty leaves the flags as they are."""
+    rate_of: str | None = None
+    """The arm whose chosen rate this one takes."""
+    made_by: str | None = None
+    """The script that adds this arm's rows; nothing is trained for it here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweep:
+    """Arms among which a user would have to choose."""
+
+    arms: tuple[str, ...]
+    rungs: tuple[float, ...] = ()
+
+
+class Run(NamedTuple):
+    """One training run of a plan; `rate` is None where the flags say it."""
+
+    arm: str
+    seed: int
+    rate: float | None
+
+    @property
+    def name(self) -> str:
+        """What its directory is called."""
+        rate = "" if self.rate is None else f"-{self.rate:g}"
+        return f"{self.arm}{rate}-{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """An experiment."""
+
+    name: str
+    about: str
+    common: tuple[str, ...]
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Arm]
+    score: str = "loss"
+    tuning_seeds: tuple[int, ...] = ()
+    sweep: Sweep | None = None
+    frontier: tuple[str, ...] = ()
+    text: Mapping[str, Any] = field(default_factory=dict)
+    """A text to be made (texts.py); runs then train on it."""
+
+    @property
+    def first(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.arms))
+
+    @property
+    def rungs(self) -> tuple[float, ...]:
+        return () if self.sweep is None else self.sweep.rungs
+
+    def flags(self, run: Run, out: Path) -> list[str]:
+        """What the launcher is told, but for the steps of an arm of equal cost."""
+        data = ["--data", f"text:{out / 'text'}"] if self.text else []
+        rate = [] if run.rate is None else ["--lr", f"{run.rate:g}"]
+        return [*data, *self.common, *self.arms[run.arm].flags, *rate, "--seed", str(run.seed)]
+
+    def tuning(self, arms: Iterator[str]) -> list[Run]:
+        """The runs by which rates are chosen: none for an arm without a choice."""
+        grids = ((arm, self.arms[arm].rates) for arm in arms)
+        return [Run(arm, seed, rate) for arm, rates in grids if rates for seed in self.tuning_seeds for rate in rates]
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a file. Raises SystemExit for one that can't be run."""
+    told = tomllib.loads(path.read_text())
+    rates = told.pop("rates", [])
+    arms = {name: arm for given, table in told.pop("arms").items() for name, arm in _arms(given, table, rates)}
+    sweep, frontier = told.pop("sweep", None), told.pop("frontier", {})
+    lists = {name: tuple(told.pop(name, ())) for name in ("common", "seeds", "tuning_seeds")}
+    plan = Plan(
+        name=path.stem,
+        arms=arms,
+        sweep=None if sweep is None else Sweep(arms=tuple(sweep["arms"]), rungs=tuple(sweep.get("rungs", ()))),
+        frontier=tuple(frontier.get("arms", ())),
+        **lists,
+        **told,
+    )
+    for wrong in _wrong(plan):
+        sys.exit(f"{path}: {wrong}")
+    return plan
+
+
+def _arms(name: str, table: Mapping[str, Any], rates: list[float]) -> Iterator[tuple[str, Arm]]:
+    """An arm for each of its budgets, or the one."""
+    settings = dict(table)
+    budgets = settings.pop("budgets", None)
+    flags = tuple(settings.pop("flags", ()))
+    grid = tuple(settings.pop("rates", [] if {"cost_of", "rate_of"} & {*settings} else rates))
+    if budgets is None:
+        yield name, Arm(flags=flags, rates=grid, **settings)
+        return
+    for steps in budgets:
+        yield f"{name}@{steps}", Arm(flags=(*flags, "--steps", str(steps)), rates=grid, **settings)
+
+
+def _wrong(plan: Plan) -> Iterator[str]:
+    """What keeps a plan from being run."""
+    for name, arm in plan.arms.items():
+        yield from _wrong_with_arm(plan, name, arm)
+    if both := sorted({*plan.seeds} & {*plan.tuning_seeds}):
+        yield f"seeds {both} would choose rates and report them; expected other tuning_seeds"
+    if plan.frontier and plan.score != "loss":
+        yield "a frontier needs score = 'loss': by seed, accuracies don't rise with the size; expected a sweep"
+    if plan.score not in SCORES:
+        yield f"score = {plan.score!r}; expected one of {', '.join(SCORES)}"
+    named = [*plan.frontier, *(() if plan.sweep is None else plan.sweep.arms)]
+    for name in named:
+        if name not in plan.arms:
+            yield f"{name!r} is to be compared; expected one of the arms {', '.join(plan.arms)}"
+
+
+def _wrong_with_arm(plan: Plan, name: str, arm: Arm) -> Iterator[str]:
+    if arm.cost_of is not None and (arm.cost_of not in plan.arms or plan.arms[arm.cost_of].cost_of is not None):
+        yield f"arm {name} costs what {arm.cost_of!r} costs; expected an arm with steps of its own"
+    if arm.rates and not plan.tuning_seeds:
+        yield f"arm {name} has rates to choose from; expected tuning_seeds to choose them by"
+    if arm.rates and (arm.cost_of is not None or arm.rate_of is not None):
+        yield f"arm {name} has rates beside cost_of or rate_of; expected rate_of alone to say its rate"
+    if arm.rate_of is not None and not (arm.rate_of in plan.arms and plan.arms[arm.rate_of].rates):
+        yield f"arm {name} has the rate of {arm.rate_of!r}; expected an arm with rates to choose from"

@@ -1,0 +1,110 @@
+"""Tasks that come with scikit-learn and need no download, as data sources for tolaria-train (`--data tasks:NAME`), and
+digits whose data change half-way (`--train tasks:shifted`).
+
+  hastie    a table: ten normal columns; is their squared length above its median? (Hastie et al., example 10.2)
+  photos    an image task: of which of the two sample photographs is a small grey patch?
+  random_labels   digits whose labels say nothing: drawn anew, for training, judging and test data alike
+  shifted   digits: the first half of the run shows the classes 0 to 4 alone, the second one all ten; judging and test
+            data have all ten throughout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_sample_images, make_hastie_10_2
+from torch import Tensor
+
+import esper
+from esper.tolaria.task.data import Split, Splits
+from esper.tolaria.task.data.digits import Digits
+from esper.tolaria.task.data.splitting import classification
+from esper.tolaria.task.models import build_model
+
+TABLE_ROWS = 5_000
+PATCHES, PATCH, LEAST_CONTRAST = 5_000, 8, 16.0
+DRAW_SEED = 42
+FIRST_CLASSES = 5
+
+
+class Hastie:
+    """The table; its rows are the same for every seed, which draws the split."""
+
+    def splits(self, seed: int) -> Splits:
+        columns, signs = make_hastie_10_2(TABLE_ROWS, random_state=DRAW_SEED)
+        labels = torch.from_numpy((signs > 0).astype(np.int64))
+        return classification(torch.from_numpy(columns.astype(np.float32)), labels, 2, seed)
+
+
+class Photos:
+    """Patches [samples, 1, 8, 8] of mean 0 and deviation 1, half of them from each photograph."""
+
+    def splits(self, seed: int) -> Splits:
+        draw = np.random.default_rng(DRAW_SEED)
+        photos = [photo.mean(axis=2) for photo in load_sample_images().images]
+        labels = np.arange(PATCHES) % len(photos)
+        drawn = np.stack([_patch(photos[label], draw) for label in labels]).astype(np.float32)
+        inputs = torch.from_numpy(drawn).unsqueeze(1)
+        return classification(inputs, torch.from_numpy(labels.astype(np.int64)), len(photos), seed)
+
+
+def _patch(photo: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.float64]:
+    """One with something on it: a flat one would be noise alone."""
+    while True:
+        top, left = (int(draw.integers(size - PATCH + 1)) for size in photo.shape)
+        patch: NDArray[np.float64] = photo[top : top + PATCH, left : left + PATCH]
+        if patch.std() > LEAST_CONTRAST:
+            return (patch - patch.mean()) / patch.std()
+
+
+class RandomLabels:
+    """The digits' images with labels drawn at random: whatever is learnt of them is noise."""
+
+    def splits(self, seed: int) -> Splits:
+        drawn = Digits().splits(seed)
+        draw = torch.Generator().manual_seed(seed)
+        parts = {name: getattr(drawn, name) for name in ("train", "judge", "test")}
+        shuffled = {name: torch.randint(drawn.outputs, (len(part),), generator=draw) for name, part in parts.items()}
+        return replace(drawn, **{name: Split(part.inputs, shuffled[name]) for name, part in parts.items()})
+
+
+hastie, photos, random_labels = Hastie(), Photos(), RandomLabels()
+
+
+class Shifting:
+    """Batches of one epoch after the other: of the first classes alone until the epoch `change`, then of all."""
+
+    def __init__(self, train: Split, *, seed: int, change: int, batch_size: int) -> None:
+        self._train, self._seed, self._change, self._size = train, seed, change, batch_size
+        self._first = torch.nonzero(train.targets < FIRST_CLASSES).flatten()
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        """The same in every epoch, so that shares of the steps are shares of the run."""
+        return -(-len(self._train) // self._size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        draw = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        rows = self._first if epoch < self._change else torch.arange(len(self._train))
+        rounds = -(-len(self._train) // len(rows))
+        order = torch.cat([rows[torch.randperm(len(rows), generator=draw)] for _ in range(rounds)])
+        for batch in order[: len(self._train)].split(self._size):
+            yield self._train.inputs[batch], self._train.targets[batch]
+
+
+def shifted(context: esper.Context) -> None:
+    """Digits whose second half of the classes comes half-way, on the network that the flags describe."""
+    config = context.config
+    drawn = Digits().splits(config.seed)
+    train, judge, test = (
+        Split(part.inputs.flatten(1), part.targets) for part in (drawn.train, drawn.judge, drawn.test)
+    )
+    batches = Shifting(train, seed=config.seed, change=config.epochs // 2, batch_size=config.batch_size)
+    model = build_model(config, tuple(train.inputs.shape[1:]), drawn.outputs)
+    held_out = {"judge": (judge.inputs, judge.targets), "test": (test.inputs, test.targets)}
+    esper.train(model, {"train": batches, **held_out}, **context.arguments)
