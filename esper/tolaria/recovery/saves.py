@@ -48,6 +48,7 @@ class Saves:
         self._is_proven = False
         self._losses = list(session.run.outside)  # told at the start
         self._extension: Snapshot | None = None
+        self._resumed_at = 0
 
     @cached_property
     def _data_digest(self) -> str:
@@ -177,6 +178,7 @@ class Saves:
         self._rollback.full.note(*self._store.steps())
         snapshot = Snapshot.from_state(found.state)
         snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
+        self._resumed_at = snapshot.progress["step"]
         if snapshot.is_shorter_than(config):
             self._extension = snapshot = extended(snapshot, config)
         return snapshot
@@ -243,6 +245,9 @@ class Saves:
             session.notice("tolaria.rollback.late", "WARNING", f"{restored.late}: the state was loaded all the same")
         if why := "; ".join(map(str, restored.failures)) or refusal:
             session.progress.history.doubt(f"time or memory decided where a rollback went back to: {why}")
+        if self._snapshot_steps and session.progress.step < self._resumed_at:
+            cause = f"resumed at step {self._resumed_at} without the snapshots of before, and back to step"
+            session.progress.history.doubt(f"{cause} {session.progress.step}")
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a saved state in place of the present one."""

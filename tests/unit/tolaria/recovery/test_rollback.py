@@ -92,6 +92,25 @@ def test_what_is_too_late_from_memory_comes_from_the_disk_and_is_counted(tmp_pat
     assert "time or memory decided" in moments.session.progress.history.causes[-1]
 
 
+@pytest.mark.parametrize("every", [0, 2])
+def test_a_resumed_run_that_went_further_back_than_it_was_resumed_may_have_lost_a_snapshot(
+    tmp_path: Path, every: int
+) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    before = Moments(store, snapshot_every_steps=every)
+    for _ in range(2):
+        before.make(2)
+        before.save()
+    older, newer = store.steps()[0], store.steps()[-1]
+    for bound, is_doubted in ((newer, False), (older, every > 0)):
+        resumed = Moments(store, snapshot_every_steps=every)
+        resumed.saves.restore(resumed.saves.newest())
+        resumed.make(1)
+        resumed.saves.go_back((bound,))
+        cause = f"resumed at step {newer} without the snapshots of before, and back to step {older}"
+        assert resumed.session.progress.history.causes == ([cause] if is_doubted else [])
+
+
 def test_nothing_in_time_is_late_and_counted_and_the_hanging_disk_changes_nothing_later(slow: SlowStore) -> None:
     moments = Moments(slow)
     moments.make(2)
