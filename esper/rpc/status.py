@@ -68,6 +68,8 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.RollbackLate: Row(Code.DEADLINE_EXCEEDED, ("tier", "deadline_ms", "elapsed_ms")),
     errors.PlaneNotNormal: Row(Code.FAILED_PRECONDITION),
     errors.RunContradicted: Row(Code.DATA_LOSS),
+    errors.RankLost: Row(Code.UNAVAILABLE, ("ranks",)),
+    errors.RanksDiffer: Row(Code.FAILED_PRECONDITION),
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
     errors.StorageError: Row(Code.INTERNAL),
     errors.CorruptRecord: Row(Code.DATA_LOSS),
@@ -97,6 +99,7 @@ REASONS: dict[int, grpc.StatusCode] = {
 
 _DECODE: dict[str, Callable[[str], object]] = {
     "violations": lambda text: tuple(text.split("\n")),
+    "ranks": lambda text: tuple(map(int, text.split(",") if text else ())),
     "retry_after_s": float,
     "timeout_s": float,
     "deadline_ms": float,
@@ -137,6 +140,8 @@ def _message(error: errors.EsperError) -> str:
 def _encode(name: str, value: Any) -> str:
     if name == "violations":
         return "\n".join(value)
+    if name == "ranks":
+        return ",".join(map(str, value))
     if name == "reason":
         return RejectionReason.Name(value)
     return str(value)

@@ -34,6 +34,7 @@ ARGUMENTS: dict[type[errors.EsperError], tuple[object, ...]] = {
     errors.NonFiniteLoss: (8, "nan"),
     errors.LossDiverged: (9, "rises"),
     errors.RollbackLate: ("disk", 12000.0, 12001.5),
+    errors.RankLost: ("ranks 1 and 3 are gone", (1, 3)),
     errors.AsyncTimeoutError: ("Advance", 2.5),
 }
 
