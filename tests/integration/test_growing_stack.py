@@ -26,7 +26,11 @@ SHORT = (
     "--stack-recovery-steps",
     "30",
 )
-LONG = ("--steps", "800", "--batch-size", "32", "--window-fraction", "0.2", "--stack-recovery-steps", "80")
+# At this rate two blocks learn the mirrors late, and four much sooner.
+LONG = (
+    *("--steps", "800", "--batch-size", "32", "--window-fraction", "0.3", "--stack-recovery-steps", "150"),
+    *("--stack-shares", "0.1", "--lr", "1e-2"),
+)
 # A network as small as these learns in leaps.
 LOOSE = ("--stack-margin", "0", "--stack-error-rate", "0.5")
 COMMON = ("--min-samples", "50", "--stack-shares", "0.2", "--lr", "5e-3", "--plain", "--checkpoint-every-epochs", "1")
