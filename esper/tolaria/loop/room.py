@@ -47,7 +47,7 @@ class Room:
 
     def let_wait(self, steps: int, where: str, why: str) -> bool:
         """Both arms are too much for the device: the twin, which has made so many steps, makes the others in bursts."""
-        self.free()
+        self._free()
         if not (self._session.run.loader.is_replayable and self._executor.makes_late_steps):
             return False
         try:
@@ -61,12 +61,12 @@ class Room:
     def give_up(self, steps: int, where: str, why: str) -> None:
         """The twin, as after so many steps, takes the grown arm's place. Raises StepFailed where it can't."""
         self._forget()
-        self.free()
+        self._free()
         if not self._executor.give_up(steps, f"memory ran out in {where}: {why}"):
             raise StepFailed(steps, f"memory ran out in {where}: {why}; there is no grown network to give up for it")
-        self.free()
+        self._free()
 
-    def free(self) -> None:
+    def _free(self) -> None:
         """Give back what nobody holds any more."""
         gc.collect()
         if self._session.run.device.type == "cuda":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -40,14 +40,14 @@ def topology_of(arms: Arms) -> str:
 def start_alike(ranks: Ranks, arm: TrainingArm) -> None:
     """Gives all ranks the first one's weights and buffers: a script may have drawn others in each process."""
     ranks.agree("network", topology_of(_Alone(arm)))
-    ranks.spread(_contents([arm]))
+    ranks.spread(_contents([arm], lambda module: (*module.parameters(), *module.buffers())))
 
 
 def buffers_alike(ranks: Ranks, arms: Arms) -> None:
     """Gives all ranks the first one's buffers: a BatchNorm's statistics are of each rank's own samples."""
     if ranks.count > 1:
         there = [arm for arm in (arms.arm, arms.twin) if arm is not None]
-        ranks.spread([_bare(buffer) for arm in there for module in arm.modules for buffer in _usable(module.buffers())])
+        ranks.spread(_contents(there, nn.Module.buffers))
 
 
 class _Alone:
@@ -67,18 +67,7 @@ def _lines(arm: TrainingArm) -> Iterable[str]:
             yield f"{prefix}{name} {shape} {tensor.dtype} {tensor.requires_grad}"
 
 
-def _contents(arms: Iterable[TrainingArm]) -> list[Tensor]:
-    return [
-        _bare(tensor)
-        for arm in arms
-        for module in arm.modules
-        for tensor in _usable((*module.parameters(), *module.buffers()))
-    ]
-
-
-def _usable(tensors: Iterable[Tensor]) -> Iterable[Tensor]:
-    return (tensor for tensor in tensors if not nn.parameter.is_lazy(tensor) and not tensor.is_inference())
-
-
-def _bare(tensor: Tensor) -> Tensor:
-    return tensor.detach()
+def _contents(arms: Iterable[TrainingArm], held: Callable[[nn.Module], Iterable[Tensor]]) -> list[Tensor]:
+    """What the arms' modules hold, as far as it can be written."""
+    tensors = (tensor for arm in arms for module in arm.modules for tensor in held(module))
+    return [tensor.detach() for tensor in tensors if not nn.parameter.is_lazy(tensor) and not tensor.is_inference()]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock
-from esper.core.errors import RollbackLate
+from esper.core.errors import AsyncTimeoutError, RollbackLate
+from esper.core.worker import AsyncWorker
 
 T = TypeVar("T")
 
@@ -43,22 +43,14 @@ class Deadline:
 
         A thread can't be stopped from outside: it ends at the next piece of its work that asks.
         """
-        done: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
-
-        def run() -> None:
-            try:
-                done.put((work(), None))
-            except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-                done.put((None, error))
-
-        threading.Thread(target=run, name=f"restore-{self._tier}", daemon=True).start()
+        worker = AsyncWorker(max_concurrency=1)
         try:
-            result, error = done.get(timeout=max(0.0, self._limit_s - self.elapsed_s))
-        except queue.Empty:
+            left_s = max(0.0, self._limit_s - self.elapsed_s)
+            return worker.call(work, name=f"restore-{self._tier}", timeout_s=left_s)
+        except AsyncTimeoutError:
             raise self.late() from None
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]
+        finally:
+            worker.close()
 
     def late(self) -> RollbackLate:
         """The error that says so; from now on it is missed for whoever asks."""
