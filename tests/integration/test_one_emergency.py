@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +94,22 @@ class Plane:
         return len(opened)
 
 
-@pytest.fixture
-def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+@contextmanager
+def serving(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    """The services of a test, from their start to their end."""
     monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
-    made = Plane(tmp_path)
+    made = Plane(directory)
     for service in made.services:
         service.start()
     yield made
     for service in reversed(made.services):
         service.__exit__(None, None, None)
+
+
+@pytest.fixture
+def plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    with serving(tmp_path, monkeypatch) as plane:
+        yield plane
 
 
 def config(plane: Plane, run_dir: Path, **fields: Any) -> TrainConfig:

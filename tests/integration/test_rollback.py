@@ -18,8 +18,7 @@ from esper.tolaria.loop.step import Stepper
 from esper.tolaria.record.observer import Boundary
 from esper.tolaria.record.reading import read_events
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from tests.integration.service_process import SECRET
-from tests.integration.test_one_emergency import Plane, Run, config, reached
+from tests.integration.test_one_emergency import Plane, Run, config, reached, serving
 
 ENDED = {"FOSSILIZED", "CULLED", "EMBARGOED", "RESETTING", "DORMANT", "TERMINATED"}
 BREAKS_AT = 70
@@ -27,13 +26,8 @@ BREAKS_AT = 70
 
 @pytest.fixture
 def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
-    monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
-    made = Plane(tmp_path)
-    for service in made.services:
-        service.start()
-    yield made
-    for service in reversed(made.services):
-        service.__exit__(None, None, None)
+    with serving(tmp_path, monkeypatch) as services:
+        yield services
 
 
 class Breaking:

@@ -39,20 +39,21 @@ async def refused_by_nissa(path: Path, envelope: BusEnvelope, clock: ManualClock
     return bus
 
 
+async def looked_for(run_dir: Path, event_id: str = "e1") -> int:
+    """What `esper bus dead-letters` ends with beside a bus that runs and holds one of that id."""
+    (run_dir / "services").mkdir()
+    clock = ManualClock()
+    bus = await refused_by_nissa(run_dir / "services" / "oona.db", sealed(clock, event_id), clock)
+    try:
+        return await asyncio.to_thread(main, ["bus", "dead-letters", str(run_dir), "--payload"])
+    finally:
+        await bus.close()
+
+
 def test_a_dead_letter_is_named_with_its_group_also_while_a_service_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "services").mkdir()
-    clock = ManualClock()
-
-    async def look() -> int:
-        bus = await refused_by_nissa(tmp_path / "services" / "oona.db", sealed(clock), clock)
-        try:
-            return await asyncio.to_thread(main, ["bus", "dead-letters", str(tmp_path), "--payload"])
-        finally:
-            await bus.close()
-
-    assert asyncio.run(look()) == 0
+    assert asyncio.run(looked_for(tmp_path)) == 0
     printed = capsys.readouterr().out
     assert "NORMAL e1: esper.leyline.v1.RunClosure from tolaria, refused by nissa" in printed
     assert '"reason": "poison"' in printed
@@ -71,18 +72,7 @@ def test_what_is_no_bus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_id_of_a_dead_letter_does_not_act_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "services").mkdir()
-    clock = ManualClock()
-
-    async def look() -> int:
-        envelope = sealed(clock, "e\x1b[2J\n0 dead letters")
-        bus = await refused_by_nissa(tmp_path / "services" / "oona.db", envelope, clock)
-        try:
-            return await asyncio.to_thread(main, ["bus", "dead-letters", str(tmp_path), "--payload"])
-        finally:
-            await bus.close()
-
-    assert asyncio.run(look()) == 0
+    assert asyncio.run(looked_for(tmp_path, "e\x1b[2J\n0 dead letters")) == 0
     printed = capsys.readouterr().out
     assert "e\\x1b[2J\\n0 dead letters" in printed
     assert not [line for line in printed.splitlines() if line.startswith("0 ")]

@@ -340,18 +340,23 @@ class Hanging(FakeTamiyo):
         return Responses(answers(), cancelled.set)
 
 
-def test_a_tamiyo_that_hangs_at_every_packet_costs_a_few_their_deadline_and_is_tried_again(
-    kasmina: FakeKasmina,
-) -> None:
-    tamiyo, told = Hanging(), list[str]()
-    control = ServiceControl(
+def patient_with(tamiyo: Hanging, kasmina: FakeKasmina, told: list[str], *, open_s: float) -> ServiceControl:
+    """Asks until two deadlines in a row were missed; the names of events go to `told`."""
+    return ServiceControl(
         tamiyo,  # type: ignore[arg-type]
         kasmina,  # type: ignore[arg-type]
-        ControlConfig(deadline_s=0.1, breaker=BreakerConfig(misses_to_open=2, open_s=3600.0)),
+        ControlConfig(deadline_s=0.1, breaker=BreakerConfig(misses_to_open=2, open_s=open_s)),
         facts=facts(),
         sign=signed,
         tell=lambda name, message: told.append(name),
     )
+
+
+def test_a_tamiyo_that_hangs_at_every_packet_costs_a_few_their_deadline_and_is_tried_again(
+    kasmina: FakeKasmina,
+) -> None:
+    tamiyo, told = Hanging(), list[str]()
+    control = patient_with(tamiyo, kasmina, told, open_s=3600.0)
     assert [run(control, index).cause for index in (1, 2)] == ["tamiyo_timeout"] * 2
     spared = [run(control, index) for index in range(3, 40)]
     assert {result.cause for result in spared} == {"tamiyo_unavailable"}
@@ -368,14 +373,7 @@ def test_a_tamiyo_that_hangs_at_every_packet_costs_a_few_their_deadline_and_is_t
 
 def test_a_trial_that_is_answered_closes_the_breaker_and_one_that_hangs_opens_it_again(kasmina: FakeKasmina) -> None:
     tamiyo, told = Hanging(), list[str]()
-    control = ServiceControl(
-        tamiyo,  # type: ignore[arg-type]
-        kasmina,  # type: ignore[arg-type]
-        ControlConfig(deadline_s=0.1, breaker=BreakerConfig(misses_to_open=2, open_s=0.0)),
-        facts=facts(),
-        sign=signed,
-        tell=lambda name, message: told.append(name),
-    )
+    control = patient_with(tamiyo, kasmina, told, open_s=0.0)
     index = 1
     while told.count("tolaria.breaker_opened") < 2:
         run(control, index)
