@@ -24,9 +24,9 @@ class Room:
         self._executor = session.run.executor
         self._forget = forget
 
-    def measured(self, measure: Callable[[], T]) -> T:
-        """What `measure` finds out about the arm as it is after the steps so far, as often as it takes until there is
-        memory for it. Raises StepFailed where nothing is left that could give way.
+    def measured(self, measure: Callable[[], T], what: str = "the evaluation") -> T:
+        """What `measure` finds out about the arms as they are after the steps so far, as often as it takes until there
+        is memory for it; `what` is its name. Raises StepFailed where nothing is left that could give way.
         """
         while True:
             try:
@@ -37,7 +37,7 @@ class Room:
                 # Only its words: the error holds the frames, and these the activations.
                 why = first_line(error)
             steps = self._session.progress.step
-            where = f"the evaluation after step {steps}"
+            where = f"{what} after step {steps}"
             if not (self._executor.is_twin_live and self.let_wait(steps, where, why)):
                 self.give_up(steps, where, why)
 

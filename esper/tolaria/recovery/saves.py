@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from esper.core.errors import ConfigError, DependencyViolationError, StorageError
+from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
@@ -39,6 +40,7 @@ class Saves:
     def __init__(self, session: Session, steps: Regrouped, store: CheckpointStore | None) -> None:
         self._session = session
         self._steps = steps
+        self._room = Room(session, steps.regroup)
         self._store = store
         self._rollback = Rollback(store, session.clock, session.run.config)
         self._snapshot_steps = snapshot_steps(session.run.total_steps, session.run.config.snapshot_every_steps)
@@ -292,7 +294,7 @@ class Saves:
         return Snapshot(
             settings=settings_of(session.run.config),
             run_id=session.run.run_id,
-            executor=session.run.executor.state_dict(),
+            executor=self._room.measured(session.run.executor.state_dict, "the checkpoint"),
             progress=session.progress.state_dict(),
             violations=session.packets.state_dict(),
             next_packet=pipeline.next_packet,

@@ -1,4 +1,4 @@
-"""Wherever in a grown network's life memory runs out, in a step, a look or an evaluation, the run is none the worse."""
+"""Wherever memory runs out in a grown network's life, from its steps to its checkpoints, the run is none the worse."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from tests.unit.tolaria.limited_memory import LimitedMemory
 from tests.unit.tolaria.test_twin_memory import UNDONE, run, told_of, with_free
 
 ENDLESS = 2**40
-# Of one of them evaluations are the largest, of the other training steps.
-SHAPES = {"evaluation": {"width": 128, "batch_size": 4}, "step": {"width": 48, "batch_size": 96}}
+# What is the largest of them: evaluations, training steps, or what both arms hold.
+SHAPES = {
+    "evaluation": {"width": 128, "batch_size": 4, "depth": 2},
+    "step": {"width": 48, "batch_size": 96, "depth": 2},
+    "weights": {"width": 192, "batch_size": 8, "depth": 4, "checkpoint_every_epochs": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,6 @@ def config_of(text: Path, largest: str) -> TrainConfig:
         data=f"text:{text}",
         context=16,
         model="transformer",
-        depth=2,
         heads=2,
         steps=24,
         steps_per_epoch=6,
@@ -73,6 +76,8 @@ def measured(text: Path, largest: str) -> tuple[str, int, int]:
         pytest.param("step", "live", 0.1, "undone", marks=pytest.mark.slow),
         pytest.param("step", "live", 0.5, "undone", marks=pytest.mark.slow),
         pytest.param("step", "bursts", 0.5, "undone", marks=pytest.mark.slow),
+        pytest.param("weights", "bursts", 0.8, "undone", marks=pytest.mark.slow),
+        pytest.param("weights", "bursts", 1.0, "undone", marks=pytest.mark.slow),
     ],
 )
 def test_the_run_ends_with_the_weights_of_the_one_that_never_grew(
