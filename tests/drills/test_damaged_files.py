@@ -21,8 +21,8 @@ import pytest
 
 from esper.rpc.clients import channel
 from esper.rpc.clients.health import is_serving
-from tests.drills.damage import DAMAGES, Damage
 from tests.drills.launching import LAUNCHER, environment, training, wait_for_step
+from tools.harness.faults.files import DAMAGES, Damage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE_S = 60.0

@@ -1,4 +1,4 @@
-"""What can befall a file while nobody looks."""
+"""What can befall a file while nobody looks: a byte flipped, the end cut off, emptied, a directory in its place."""
 
 from __future__ import annotations
 
