@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -20,6 +21,8 @@ from tools.harness.figures import environment
 from tools.harness.files import write_json, write_report, write_result, write_summary
 from tools.harness.result import Result
 
+COMPARISON = "perf_comparison.json"
+BASELINES = Path(__file__).resolve().parents[2] / "baselines"
 RUNS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
     "steady-train": steady_train.run,
     "rollback": rollback.run,
@@ -57,7 +60,15 @@ def write(folder: Path, result: Result, where: dict[str, Any]) -> None:
     write_result(folder, result, where)
     if result.slug == steady_train.SLUG:
         compared = {"environment": where, "comparison": steady_train.comparison(result)}
-        write_json(folder / "perf_comparison.json", compared)
+        write_json(folder / COMPARISON, compared | baseline(where["device"], folder))
+
+
+def baseline(device: str, folder: Path) -> dict[str, Any]:
+    """The comparison that is kept for such a device, unless it is the one that is made now."""
+    path = BASELINES / device.partition(":")[0] / COMPARISON
+    if not path.exists() or path.parent.resolve() == folder.resolve():
+        return {}
+    return {"baseline": json.loads(path.read_text())}
 
 
 def _say(result: Result) -> None:

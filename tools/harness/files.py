@@ -1,6 +1,7 @@
 """The harness's files: SLUG_metrics.json, summary.csv, perf_comparison.json and report.md, each written as a whole.
 
-summary.csv has a row for each metric of each scenario, so that its columns fit all of them.
+summary.csv has a row for each metric of each scenario, so that its columns fit all of them. In JSON an epoch or a
+packet is one line.
 """
 
 from __future__ import annotations
@@ -9,17 +10,42 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from esper.core.files import write_atomically
 from tools.harness.result import Result
 
+MOST_DEPTH = 2
 COLUMNS = ("scenario", "device", "metric", "value")
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_atomically(path, (json.dumps(content, indent=1, default=str) + "\n").encode())
+    write_atomically(path, (text_of(content) + "\n").encode())
+
+
+def text_of(value: Any, depth: int = 0) -> str:
+    """JSON that people can read: the outer containers of containers take lines, all else takes one."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    is_flat = not any(isinstance(each, dict | list) and each for each in inner)
+    if depth == MOST_DEPTH or (depth and is_flat) or not inner:
+        return json.dumps(rounded(value))
+    margin = " " * (depth + 1)
+    if isinstance(value, dict):
+        lines = [f"{margin}{json.dumps(key)}: {text_of(each, depth + 1)}" for key, each in value.items()]
+        return "{\n" + ",\n".join(lines) + "\n" + margin[1:] + "}"
+    lines = [f"{margin}{text_of(each, depth + 1)}" for each in value]
+    return "[\n" + ",\n".join(lines) + "\n" + margin[1:] + "]"
+
+
+def rounded(value: Any) -> Any:
+    """Six digits say all that was measured; what is no number is null."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    return list(map(rounded, value)) if isinstance(value, list | tuple) else value
 
 
 def write_result(folder: Path, result: Result, environment: dict[str, Any]) -> Path:

@@ -82,7 +82,7 @@ def slow_kasmina(latency_ms: float) -> Iterator[tuple[Channel, KasminaClient]]:
         endpoint = f"unix:{folder}/kasmina.sock"
         places = ("--listen", endpoint, "--state-dir", f"{folder}/state", "--log-level", "error")
         command = child_command(SLOW_KASMINA, str(latency_ms), *places)
-        process = subprocess.Popen(command, env=environment)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         try:
             with channel(endpoint) as link:
                 wait_serving(link, timeout_s=TIMEOUT_S)

@@ -66,5 +66,5 @@ def live(
     if ends_by is not None and error is None:
         failures.append(f"the run was expected to end by {ends_by.__name__}, and went to its end")
     if not meter.seeds:
-        failures.append("no seed was in the host")
+        failures.append("no seed was in the host: give more epochs, or a smaller batch")
     return Lived(meter=meter, packets=packets, summary=summary, error=error, failures=failures)

@@ -1,8 +1,8 @@
 """soak: a long run with many seeds. Nothing may grow but the network, and no stage of a seed's life may stay empty.
 
 Counted after each epoch in this process (memory, threads, handles, hooks, optimiser groups) and in each service
-(memory, threads, handles). What the last epochs have must not be more than the most that there was in the first half: pools
-breathe, leaks don't. Only quiet epochs are compared, those without a seed in the host.
+(memory, threads, handles). What the last epochs have must not be more than the most that there was in the first half:
+pools breathe, leaks don't. Only quiet epochs are compared, those without a seed in the host.
 """
 
 from __future__ import annotations
