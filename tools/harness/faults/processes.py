@@ -30,8 +30,9 @@ def kill(pid: int) -> None:
 
 @contextmanager
 def loaded_machine(processes: int = 4) -> Iterator[None]:
-    """Processes that do nothing but compute."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    """Processes that do nothing but compute, for as long as this one is there."""
+    compute = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", compute]) for _ in range(processes)]
     try:
         yield
     finally:
