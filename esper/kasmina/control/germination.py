@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from esper.core.blends import blend_problem, graft_problem
+from esper.core.enums import short_name
 from esper.core.errors import ContractError, DependencyViolationError
-from esper.kasmina.control.blend import blend_problem, graft_problem
 from esper.kasmina.control.budget import budget_problem
 from esper.kasmina.control.lifecycle import ALIVE, CLOSING, DORMANT, GERMINATED, stage_name
 from esper.kasmina.control.moves import attach
 from esper.kasmina.control.stack_course import plan_problem
 from esper.kasmina.control.turn import Refusal, Turn
+from esper.kasmina.metrics import BLEND_CONFIG
 from esper.leyline import (
     AdaptationCommand,
+    BlendConfig,
     BlendMode,
+    BlendSchedule,
     Blueprint,
     DirectiveKind,
     EmergencyLevel,
@@ -210,7 +214,8 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     operation = command.seed
     blueprint = turn.catalog.get(operation.blueprint_id)
     record = _new_record(turn, command)
-    turn.move(record, GERMINATED, command.command_id, f"germinated as {blueprint.blueprint_id}")
+    turn.move(record, GERMINATED, command.command_id, f"germinated as {blueprint.blueprint_id}{_by(operation.blend)}")
+    tell_blend(turn, command)
     turn.state.growth.germinated += 1
     incubates = turn.incubates(blueprint)
     if not incubates and turn.has_twins:
@@ -227,6 +232,27 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     else:
         attach(turn, record, command.command_id)
     return None
+
+
+def _by(blend: BlendConfig) -> str:
+    """A blend worth a word: most seeds are added."""
+    is_plain = blend.mode == BlendMode.BLEND_MODE_RESIDUAL and blend.alpha_target == 1.0
+    return "" if is_plain else f", blended by {short_name(BlendMode, blend.mode)} to {blend.alpha_target:g}"
+
+
+def tell_blend(turn: Turn, command: AdaptationCommand) -> None:
+    """Which blend a seed has from now on."""
+    blend, seed_id = command.seed.blend, command.seed.seed_id
+    mode, schedule = short_name(BlendMode, blend.mode), short_name(BlendSchedule, blend.schedule)
+    turn.tell(
+        BLEND_CONFIG,
+        f"{mode}, alpha {blend.alpha_start:g} to {blend.alpha_target:g}, {schedule} in {blend.schedule_steps} steps",
+        seed_id=seed_id,
+        mode=mode,
+        schedule=schedule,
+        source=command.issued_by,
+        alpha_vec_len=len(blend.alpha_vec),
+    )
 
 
 def _new_record(turn: Turn, command: AdaptationCommand) -> SeedRecord:

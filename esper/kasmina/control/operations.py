@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from esper.core.blends import blend_problem
 from esper.core.enums import short_name
 from esper.kasmina.control import moves
-from esper.kasmina.control.blend import blend_problem
-from esper.kasmina.control.germination import germinate
+from esper.kasmina.control.germination import germinate, tell_blend
 from esper.kasmina.control.lifecycle import (
     BLENDING,
     CULLABLE,
@@ -112,6 +112,7 @@ def _change_blend(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     # What was seen under the old blend says nothing of the new one.
     record.ClearField("observation")
     turn.direct(DirectiveKind.DIRECTIVE_KIND_SET_BLEND, command.command_id, record, blend=command.seed.blend)
+    tell_blend(turn, command)
     return None
 
 

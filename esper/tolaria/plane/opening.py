@@ -28,6 +28,7 @@ from esper.leyline import (
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig, span_growth
 from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
+from esper.tolaria.plane.blends import blend_settings
 from esper.tolaria.plane.stack_growth import stack_judging, stack_steps
 from esper.tolaria.record.packet_result import RunStates
 from esper.tolaria.task.schedule import growth_end_step
@@ -139,6 +140,7 @@ def trigger_settings(config: TrainConfig, stack_steps: Sequence[int] = ()) -> Tr
         blueprint_ids=config.blueprints,
         stack_steps=stack_steps,
         target_depth=config.target_depth,
+        blend=blend_settings(config),
         **(span_growth(config.span_width) or {}),
     )
 

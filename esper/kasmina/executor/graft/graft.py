@@ -25,7 +25,7 @@ from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.arguments import Arguments, has_past
 from esper.kasmina.executor.slots.between import KeyedDropout, KeyedModule
 from esper.kasmina.executor.slots.slot import Slot
-from esper.leyline import BlendMode
+from esper.leyline import BlendFigures, BlendMode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +193,12 @@ class Graft:
         return value
 
     def gate_from(self, logits: Any) -> None:
-        self._state.gate = gate_from_logits(self.blend.config, logits_in(logits))
+        found = gate_from_logits(self.blend.config, logits_in(logits))
+        self._state.gate, self._state.gateless = found.gate, found.events
+
+    def blend_figures(self) -> BlendFigures:
+        """The weights of its blend, over channels or the samples of the last pass."""
+        return self._state.figures()
 
 
 class ReadTap(GoesBy):

@@ -24,6 +24,7 @@ from esper.kasmina import metrics
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,
+    BlendFigures,
     CircuitBreakerOrder,
     CircuitState,
     ExportSeedStatesRequest,
@@ -605,8 +606,11 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None
     service.run(prefetch())
     service.apply(germinate())
     service.clock.advance(60)
-    service.advance(request(110, observations=[observation(110, probe=probe(), judgement=judgement(0.1))]))
+    shares = dict.fromkeys(("alpha_mean", "alpha_p95", "sparsity", "clamped_fraction", "gate_mean"), 0.5)
+    figures = {"blend": BlendFigures(**shares, gateless_samples=3), "distillation_loss": 0.2}
+    service.advance(request(110, observations=[observation(110, probe=probe(), judgement=judgement(0.1), **figures)]))
     assert {s.name for s in metrics.METRICS} == service.recorder.metrics
+    assert {"blend_config", "confidence_gate_missing_logits"} <= set(service.recorder.events)
     assert all(not violations(packet) for packet in service.recorder.packets)
     service.apply(on_seed("CULL", step=120))
 
