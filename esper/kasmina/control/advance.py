@@ -95,7 +95,9 @@ def _show(turn: Turn, record: SeedRecord) -> None:
 
 
 def consult(turn: Turn, record: SeedRecord) -> None:
-    """Ask the gate of the seed's stage, and of the next one as long as it moves."""
+    """Ask the gate of the seed's stage, and of the next one as long as it moves; not while the seed is paused."""
+    if record.state.is_paused:
+        return
     stage = None
     while stage != record.state.stage and record.HasField("observation"):
         stage = record.state.stage

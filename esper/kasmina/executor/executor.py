@@ -33,6 +33,7 @@ from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
+from esper.kasmina.executor.pause import is_held
 from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
@@ -261,7 +262,7 @@ class SeedExecutor:
         graft, life = self.arm.graft(seed_id), self._state.lives.get(seed_id)
         if graft is None:
             return float(life is not None and life.run is not None)
-        return graft.alpha
+        return 0.0 if graft.is_muted else graft.alpha
 
     def execute(self, directives: Iterable[SeedDirective], step: int) -> tuple[SeedDirective, ...]:
         """Does directives in order; those for later steps wait. Returns the ones that are the trainer's own to do."""
@@ -275,7 +276,7 @@ class SeedExecutor:
                 own.append(directive)
             elif directive.kind in SEED_BOUND and directive.seed_id in self._state.given_up:
                 self._refuse(directive, step)
-            elif (due := due_step(self._state, directive, step)) > step:
+            elif (due := due_step(self._state, directive, step)) > step or is_held(self._state, directive):
                 waiting = SeedDirective()
                 waiting.CopyFrom(directive)
                 waiting.at_step = due
@@ -295,7 +296,7 @@ class SeedExecutor:
             self._end_fade(life, step)
             end_incubation(self._state, life, step)
             probe_isolation(self._state, life, step)
-        due = [directive for directive in self._state.queue if directive.at_step <= step]
+        due = [d for d in self._state.queue if d.at_step <= step and not is_held(self._state, d)]
         for directive in sorted(due, key=lambda waiting: waiting.at_step):
             if directive in self._state.queue:
                 self._state.queue.remove(directive)
@@ -390,7 +391,7 @@ class SeedExecutor:
         """Trains incubating seeds on a quarter of the batch, after the host's own step."""
         state = self._state
         for life in state.lives.values():
-            if life.incubation is not None:
+            if life.incubation is not None and life.paused_step is None:
                 batch, seed = (inputs, targets), state.config.run_seed
                 life.statistics.add(life.incubation.step(state.arm, state.task, batch, step, seed))
 

@@ -195,6 +195,7 @@ def _graft_record(graft: Graft) -> dict[str, Any]:
         "start_step": graft.blend.start_step,
         "alpha": graft.alpha,
         "is_isolated": graft.is_isolated,
+        "is_muted": graft.is_muted,
         "rms": None if graft.rms is None else [part.clone() for part in graft.rms],
     }
 
@@ -204,6 +205,7 @@ def _graft(state: ExecutorState, arm: TrainingArm, record: Mapping[str, Any]) ->
     blend = Blend(config=BlendConfig.FromString(record["blend"]), start_step=record["start_step"])
     graft = Graft(plan, state.slot(plan.slot_id), _module(state, arm, plan), blend, is_isolated=record["is_isolated"])
     graft.set_alpha(record["alpha"])
+    graft.is_muted = record.get("is_muted", False)
     graft.rms = None if record["rms"] is None else (record["rms"][0], record["rms"][1])
     return graft
 
@@ -243,6 +245,7 @@ def _life_record(state: ExecutorState, life: Life) -> dict[str, Any]:
         "fade_end_step": life.fade_end_step,
         "is_permanent": life.is_permanent,
         "was_schedule_done": life.was_schedule_done,
+        "paused_step": life.paused_step,
     }
 
 
@@ -269,6 +272,7 @@ def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
         fade_end_step=record["fade_end_step"],
         is_permanent=record["is_permanent"],
         was_schedule_done=record["was_schedule_done"],
+        paused_step=record.get("paused_step"),
     )
     life.statistics.load_state_dict(record["statistics"])
     if (incubation := record["incubation"]) is not None:

@@ -51,6 +51,7 @@ SEED_BOUND = frozenset(
         DirectiveKind.DIRECTIVE_KIND_PROBE,
         DirectiveKind.DIRECTIVE_KIND_JUDGE,
         DirectiveKind.DIRECTIVE_KIND_MUTE,
+        DirectiveKind.DIRECTIVE_KIND_UNMUTE,
         DirectiveKind.DIRECTIVE_KIND_FOLD,
         DirectiveKind.DIRECTIVE_KIND_FADE,
     }
@@ -131,6 +132,8 @@ class Life:
     fade_end_step: int = 0
     is_permanent: bool = False
     was_schedule_done: bool = False
+    paused_step: int | None = None
+    """Steps that were done when it was paused; None while it isn't."""
 
 
 @dataclass(kw_only=True, slots=True)

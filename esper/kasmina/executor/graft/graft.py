@@ -82,8 +82,10 @@ class Graft:
         self.set_step(blend.start_step, draw=0)
 
     def set_step(self, step: int, *, draw: int) -> None:
-        """Prepares the step that follows `step` done ones."""
+        """Prepares the step that follows `step` done ones; for a seed that is out of it, alpha stays where it was."""
         self.forget()
+        if self.is_muted:
+            return
         alpha = self.blend.alpha_at(step)
         if alpha != self._alpha:
             self._alpha = alpha
