@@ -1,4 +1,4 @@
-"""`esper seed`: an operator's orders for a run that is under way: pause, resume, blend, cull and prune its seeds.
+"""`esper seed`: an operator's orders for the seeds of a run that is under way.
 
 Each is a signed command to the run's Kasmina, which records it and says whether it acts; the trainer carries it out at
 one of its next boundaries.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import getpass
 import secrets
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
 from esper.cli.status import read
@@ -31,11 +33,18 @@ from esper.leyline import (
     ConfidenceKind,
     PauseOrder,
     PruneOrder,
+    RegistryReset,
     RejectionReason,
+    ResetRegistryRequest,
+    ResetTeacherRequest,
     ResumeOrder,
     SeedOperation,
     SeedOperationKind,
+    TeacherReset,
 )
+
+if TYPE_CHECKING:
+    from esper.rpc.clients import KasminaClient
 
 TIMEOUT_S = 10.0
 MODES = {short_name(BlendMode, number).lower(): name for name, number in BlendMode.items() if number}
@@ -54,21 +63,31 @@ class Standing:
 
 
 def register(verbs: Verbs) -> None:
-    group = add_group(verbs, "seed", "pause, resume, blend, cull and prune seeds of a run that is under way")
+    group = add_group(
+        verbs, "seed", "pause, resume, blend, cull and prune seeds of a run that is under way, or forget its teacher"
+    )
     paused = add_verb(group, "pause", run_pause, "take a seed out of the forward pass, or allow no new ones")
     resumed = add_verb(group, "resume", run_resume, "let a paused seed, or growth, go on")
     blended = add_verb(group, "blend", run_blend, "change the blend of a seed that is being blended in")
     culled = add_verb(group, "cull", run_cull, "remove a seed that isn't kept yet")
     pruned = add_verb(group, "prune", run_prune, "remove a seed that was kept as a module")
-    for verb in (paused, resumed, blended, culled, pruned):
+    cleared = add_verb(group, "clear", run_clear, "cull every seed that isn't kept yet; what was signed before is void")
+    forgot = add_verb(
+        group,
+        "forget-teacher",
+        run_forget_teacher,
+        "let no seed learn from the teacher; what was signed before is void",
+    )
+    for verb in (paused, resumed, blended, culled, pruned, cleared, forgot):
         verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-        is_optional = verb in (paused, resumed)
-        more = "; default: growth as a whole" if is_optional else ""
-        verb.add_argument("seed_id", nargs="?" if is_optional else None, metavar="SEED", help=f"as s1{more}")
         verb.add_argument("--kasmina", metavar="ENDPOINT", help="HOST:PORT or unix:PATH (default: the run's own)")
         verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
         add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
-    for verb in (paused, resumed, pruned):
+    for verb in (paused, resumed, blended, culled, pruned):
+        is_optional = verb in (paused, resumed)
+        more = "; default: growth as a whole" if is_optional else ""
+        verb.add_argument("seed_id", nargs="?" if is_optional else None, metavar="SEED", help=f"as s1{more}")
+    for verb in (paused, resumed, pruned, cleared, forgot):
         verb.add_argument("--why", required=True, metavar="TEXT", help="the cause in words")
     blended.add_argument("--mode", required=True, choices=MODES, help="how it joins its layer")
     blended.add_argument("--schedule", choices=SCHEDULES, default="linear", help="course of alpha (linear)")
@@ -99,6 +118,24 @@ def run_prune(arguments: argparse.Namespace) -> int:
 def run_cull(arguments: argparse.Namespace) -> int:
     cull = SeedOperation(seed_id=arguments.seed_id, operation=SeedOperationKind.SEED_OPERATION_KIND_CULL)
     return _ordered(arguments, _standing(arguments.run_dir), AdaptationCommand(seed=cull))
+
+
+def run_clear(arguments: argparse.Namespace) -> int:
+    reset = RegistryReset(training_run_id=_standing(arguments.run_dir).run_id, rationale=arguments.why)
+    with _kasmina(arguments) as (client, signer):
+        command = signer.sign(reset, audience=f"kasmina/{reset.training_run_id}")
+        removed = client.reset_registry(ResetRegistryRequest(command=command), timeout_s=TIMEOUT_S).removed
+    print(f"{removed} seeds are being removed")
+    return 0
+
+
+def run_forget_teacher(arguments: argparse.Namespace) -> int:
+    reset = TeacherReset(training_run_id=_standing(arguments.run_dir).run_id, rationale=arguments.why)
+    with _kasmina(arguments) as (client, signer):
+        command = signer.sign(reset, audience=f"kasmina/{reset.training_run_id}")
+        had_one = client.reset_teacher(ResetTeacherRequest(command=command), timeout_s=TIMEOUT_S).was_registered
+    print("the teacher is forgotten" if had_one else "there was no teacher")
+    return 0
 
 
 def run_blend(arguments: argparse.Namespace) -> int:
@@ -143,17 +180,22 @@ def _ordered(arguments: argparse.Namespace, standing: Standing, command: Adaptat
 
 
 def _sent(arguments: argparse.Namespace, command: AdaptationCommand) -> CommandOutcome:
+    with _kasmina(arguments) as (client, signer):
+        envelope = signer.sign(command, audience=f"kasmina/{command.training_run_id}")
+        return client.apply_command(ApplyCommandRequest(command=envelope), timeout_s=TIMEOUT_S).outcome
+
+
+@contextmanager
+def _kasmina(arguments: argparse.Namespace) -> Iterator[tuple[KasminaClient, Signer]]:
+    """The run's Kasmina, and the keys to speak to it."""
     from esper.rpc.clients import KasminaClient, Tls, channel  # grpc, which the other verbs start without
 
     run_dir = arguments.run_dir
     endpoint = arguments.kasmina or _own_endpoint(run_dir)
     is_own = arguments.key == FROM_ENVIRONMENT and (run_dir / "secret").exists()
     keyring = keyring_of(str(run_dir / "secret") if is_own else arguments.key)
-    envelope = Signer(keyring, SYSTEM_CLOCK).sign(command, audience=f"kasmina/{command.training_run_id}")
-    with ExitStack() as stack:
-        link = stack.enter_context(channel(endpoint, None if arguments.ca is None else Tls(ca=arguments.ca)))
-        request = ApplyCommandRequest(command=envelope)
-        return KasminaClient(link).apply_command(request, timeout_s=TIMEOUT_S).outcome
+    with channel(endpoint, None if arguments.ca is None else Tls(ca=arguments.ca)) as link:
+        yield KasminaClient(link), Signer(keyring, SYSTEM_CLOCK)
 
 
 def _own_endpoint(run_dir: Path) -> str:

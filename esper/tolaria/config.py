@@ -238,6 +238,12 @@ class TrainConfig:
         "growth", "auto", "when a twin makes its steps: with the grown network, in bursts, or as memory allows", TWINS
     )
     incubate: str = _setting("growth", "none", "incubation of seeds that are not zero at first", ("none", "shadow"))
+    teacher: str | None = _setting(
+        "growth",
+        None,
+        "trained network from whose logits incubating seeds learn too: a program NAME.pt2 (esper export), or "
+        "module:factory",
+    )
     isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
     blend: str = _setting(
         "growth",

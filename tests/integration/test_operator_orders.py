@@ -77,7 +77,9 @@ ORDERS = (
     Order(lambda seed: seed.is_paused, by_esper("resume", "s1", "--why", "go on"), after=PAUSED_BOUNDARIES),
     Order(
         lambda seed: seed.stage == BLENDING and not seed.is_paused,
-        by_esper("blend", "s1", "--mode", "channel", "--channels", "0.1,0,0.1,0.1,0.1", "--steps", "9", "--alpha", "0.5"),
+        by_esper(
+            "blend", "s1", "--mode", "channel", "--channels", "0.1,0,0.1,0.1,0.1", "--steps", "9", "--alpha", "0.5"
+        ),
     ),
     Order(lambda seed: seed.stage == PROBATIONARY, keep),
     Order(lambda seed: seed.stage == FOSSILIZED, by_esper("prune", "s1", "--why", "a drill"), after=3),

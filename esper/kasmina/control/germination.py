@@ -172,11 +172,18 @@ def _blend_is_sound(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     return Refusal(R.REJECTION_REASON_INVALID_BLEND, problem) if problem else None
 
 
-def _needs_no_teacher(_: Turn, command: AdaptationCommand) -> Refusal | None:
+def _teacher_can_teach(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    """Seeds learn from a teacher while they incubate, and from one that is registered."""
     if not command.seed.include_teacher:
         return None
-    detail = "include_teacher is set, but the executor can't distil; germinate without it"
-    return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
+    blueprint = turn.catalog.get(command.seed.blueprint_id)
+    if not turn.incubates(blueprint):
+        detail = f"{blueprint.blueprint_id} doesn't incubate in this run, and seeds learn from a teacher only then"
+        return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, f"include_teacher is set, but {detail}")
+    if not turn.state.growth.teacher_digest:
+        detail = "include_teacher is set, but no teacher is registered; register one, or germinate without it"
+        return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
+    return None
 
 
 def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
@@ -201,7 +208,7 @@ CHECKS: tuple[Check, ...] = (
     _life_fits,
     _stack_can_be_judged,
     _blend_is_sound,
-    _needs_no_teacher,
+    _teacher_can_teach,
     _budget_holds,
 )
 
@@ -228,6 +235,7 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
             record,
             duration_steps=turn.life.incubation_steps,
             isolate=turn.life.isolate,
+            teacher_digest=turn.state.growth.teacher_digest if command.seed.include_teacher else "",
         )
     else:
         attach(turn, record, command.command_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.entering import attach, build, incubate
+from esper.kasmina.executor.entering import attach, build, drop_teacher, incubate
 from esper.kasmina.executor.fold.fold import fold, fold_obstacle
 from esper.kasmina.executor.fold.merge import is_adapter, merge, merge_obstacle
 from esper.kasmina.executor.graft.arm import TrainingArm
@@ -225,6 +225,7 @@ ACTIONS: dict[int, Action] = {
     DirectiveKind.DIRECTIVE_KIND_DROP_TWIN: drop_twin,
     DirectiveKind.DIRECTIVE_KIND_CHECK_RESET: check_reset,
     DirectiveKind.DIRECTIVE_KIND_ADJUST_OPTIMIZER: change_optimizer,
+    DirectiveKind.DIRECTIVE_KIND_DROP_TEACHER: drop_teacher,
     DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH: nothing,
     DirectiveKind.DIRECTIVE_KIND_RESUME_GROWTH: nothing,
 }

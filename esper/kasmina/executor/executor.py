@@ -26,6 +26,7 @@ from esper.kasmina.executor.collected import Collected, MemoryNote
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
+from esper.kasmina.executor.judge.teacher import Teacher
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.memory.parked import gradient_bytes
 from esper.kasmina.executor.memory.peaks import Peaks
@@ -64,6 +65,20 @@ class SeedExecutor:
         self._measure_host()
         self._reports: list[DirectiveReport] = []
         self._compiled_since: Compilations | None = None
+
+    def teach(self, teacher: Teacher) -> None:
+        """Let seeds that incubate learn from this network too, where directives say so."""
+        self._state.own_teacher = teacher
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The network that seeds may learn from; None where there is none, or an order made the run forget it."""
+        return self._state.teacher
+
+    @property
+    def task(self) -> Task:
+        """What the host learns."""
+        return self._state.task
 
     def _measure_host(self) -> None:
         """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""

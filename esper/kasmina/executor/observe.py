@@ -35,6 +35,7 @@ def observe(state: ExecutorState, life: Life, step: int) -> SeedObservation:
         incubation_steps=None if incubation is None else incubation.steps_done,
         gradients_finite=are_finite,  # type: ignore[arg-type]
         evaluations=evidence.evaluations,
+        distillation_loss=None if incubation is None else incubation.distillation_loss,
         blend=None if graft is None or graft.is_muted else graft.blend_figures(),
     )
 

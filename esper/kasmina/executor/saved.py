@@ -57,6 +57,7 @@ def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str,
         "arm_seeds": [_graft_record(graft) for graft in state.arm.grafts],
         "twin": twin,
         "pace": None if state.twin is None else pace(state),
+        "is_teacher_dropped": state.is_teacher_dropped,
         "given_up": dict(state.given_up),
         "memory": [{**asdict(note), "figures": dict(note.figures)} for note in state.memory_notes],
         "peaks": state.peaks.state_dict(),
@@ -99,6 +100,7 @@ def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveRepo
         raise ConfigError("checkpoint", data.get("format"), f"expected executor state of format {FORMAT}")
     is_alike, slots = _is_alike(state, data), state.slots
     _restore_arms(state, data)
+    state.is_teacher_dropped = data.get("is_teacher_dropped", False)
     state.given_up = dict(data.get("given_up", {}))
     state.memory_notes = [MemoryNote(**record) for record in data.get("memory", ())]
     state.peaks.load_state_dict(data.get("peaks", {}))
@@ -278,7 +280,12 @@ def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
     if (incubation := record["incubation"]) is not None:
         shadow = shadow_graft(plan, state.slot(plan.slot_id), module, incubation["start_step"])
         steps = incubation["duration_steps"]
-        life.incubation = Incubation(shadow, state.arm.optimizer, state.arm.model, duration_steps=steps)
+        teacher = state.teacher if incubation.get("distils") else None
+        if incubation.get("distils") and teacher is None:
+            raise ConfigError("teacher", None, f"seed {plan.seed_id} learns from one: give the same --teacher again")
+        life.incubation = Incubation(
+            shadow, state.arm.optimizer, state.arm.model, duration_steps=steps, teacher=teacher
+        )
         life.incubation.load_state_dict(incubation)
     return life
 
