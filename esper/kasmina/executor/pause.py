@@ -63,3 +63,5 @@ def _set_muted(state: ExecutorState, life: Life, *, is_muted: bool) -> None:
     graft = state.arm.graft(life.plan.seed_id)
     if graft is not None:
         graft.is_muted = is_muted
+        # Other work, and other parameters without a gradient, which many ranks must know of.
+        state.topology_changed()

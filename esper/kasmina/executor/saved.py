@@ -141,7 +141,8 @@ def _is_arm_alike(
         return arm is None and wanted is None
     return (
         [[run.path, run.start, run.stop] for run in arm.stacks] == [list(run) for run in wanted["stacks"]]
-        and [_plan_record(graft.plan) for graft in arm.grafts] == [record["plan"] for record in seeds]
+        and [(_plan_record(graft.plan), graft.is_muted) for graft in arm.grafts]
+        == [(record["plan"], record.get("is_muted", False)) for record in seeds]
         and _shapes(arm.model.state_dict()) == _shapes(wanted["model"])
     )
 

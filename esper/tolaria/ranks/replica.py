@@ -32,7 +32,8 @@ class Whole(nn.Module):
     def __init__(self, arm: TrainingArm, task: Task) -> None:
         super().__init__()
         self.model = arm.model
-        self.seeds = nn.ModuleList(graft.module for graft in arm.grafts)
+        # A paused seed takes no part in the pass: a reduction would wait for its gradients in vain.
+        self.seeds = nn.ModuleList(graft.module for graft in arm.grafts if not graft.is_muted)
         self._task = task
 
     def forward(self, inputs: Any) -> Any:
@@ -92,7 +93,7 @@ def summed(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
 
 def has_unused(arm: TrainingArm, task: Task) -> bool:
     """Whether a pass leaves parameters without a gradient, for which a reduction would wait in vain."""
-    parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
+    parameters = [p for p in Whole(arm, task).parameters() if p.requires_grad]
     inputs, targets = piece_of(next(iter(task.judge_batches())), 0, 64).batch
     with side_pass(arm.modules, key=0, training=None), torch.enable_grad():
         loss = task.loss(task.forward(arm.model, inputs), targets)

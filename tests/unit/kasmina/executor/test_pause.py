@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule
+from esper.tolaria.ranks.replica import Whole, has_unused
 from tests.unit.kasmina.executor.test_saved import through_a_file
 
 SPAN = "span_linear:fc1-fc2"
@@ -47,6 +48,17 @@ def test_weights_and_moments_stay_while_the_host_trains_as_without_it(rig, optim
     run.do(run.directive("UNMUTE"))
     run.train(1)
     assert not all(a.equal(b) for a, b in zip(before, state_of(run), strict=True))
+
+
+def test_the_work_of_a_paused_seed_is_not_counted(rig):
+    run = rig("mlp")
+    run.graft("span.linear", SPAN, width=4)
+    grown, topology = run.executor.macs, run.executor.topology
+    run.do(run.directive("MUTE"))
+    assert run.executor.macs.forward == grown.forward - 4 * (12 + 7)
+    assert run.executor.topology > topology
+    run.do(run.directive("UNMUTE"))
+    assert run.executor.macs == grown
 
 
 def test_alpha_and_judgement_are_put_off_by_the_pause(rig):
@@ -135,3 +147,14 @@ def test_what_cant_be_done_is_told(rig):
     stacked = rig("transformer")
     stacked.stack()
     assert "can't be paused" in stacked.failure(stacked.directive("MUTE"))
+
+
+def test_what_ranks_reduce_is_what_takes_part(rig):
+    """A reduction that expected gradients of a paused seed would wait for them in vain."""
+    run = rig("mlp")
+    run.graft("span.linear", SPAN, width=4)
+    whole = Whole(run.arm, run.task)
+    assert len(list(whole.parameters())) > len(list(run.arm.model.parameters()))
+    run.do(run.directive("MUTE"))
+    assert len(list(Whole(run.arm, run.task).parameters())) == len(list(run.arm.model.parameters()))
+    assert not has_unused(run.arm, run.task)
