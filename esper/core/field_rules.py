@@ -30,6 +30,7 @@ RUN_WIDE_DIRECTIVES = frozenset(
         DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH,
         DirectiveKind.DIRECTIVE_KIND_RESUME_GROWTH,
         DirectiveKind.DIRECTIVE_KIND_HALT,
+        DirectiveKind.DIRECTIVE_KIND_DROP_TEACHER,
     }
 )
 _TIMED_DIRECTIVES = (DirectiveKind.DIRECTIVE_KIND_INCUBATE, DirectiveKind.DIRECTIVE_KIND_FADE)
@@ -170,6 +171,17 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "BlendConfig.gate_threshold": _SHARE,
     "BlendConfig.share_min": _SHARE,
     "BlendConfig.share_max": _SHARE,
+    "BlendFigures.alpha_mean": _SHARE,
+    "BlendFigures.alpha_p95": _SHARE,
+    "BlendFigures.clamped_fraction": _SHARE,
+    "BlendFigures.gate_mean": _SHARE,
+    "BlendFigures.sparsity": _SHARE,
+    "BlendSettings.alpha_target": _SHARE,
+    "BlendSettings.alpha_vec": _SHARE,
+    "BlendSettings.gate_slope": _POSITIVE,
+    "BlendSettings.gate_threshold": _SHARE,
+    "BlendSettings.share_max": _SHARE,
+    "BlendSettings.share_min": _SHARE,
     "CommandOutcome.verify_latency_ms": _NOT_NEGATIVE,
     "CoverageSummary.average": _SHARE,
     "Decision.latency_ms": _NOT_NEGATIVE,

@@ -23,6 +23,7 @@ REQUIRED: Mapping[str, str] = {
     "PrefetchUpdate": "blueprint_id status time",
     "AdaptationCommand": "command_id training_run_id generation step issued_by action",
     "SeedOperation": "seed_id operation",
+    "BlendFigures": "alpha_mean alpha_p95 sparsity clamped_fraction",
     "BlendConfig": "mode alpha_target alpha_start schedule schedule_steps",
     "CircuitBreakerOrder": "breaker desired_state rationale",
     "PauseOrder": "rationale",

@@ -118,7 +118,7 @@ def _verdict_orders(view: View) -> list[Order]:
 
 def _verdict_order(seed: SeedState) -> Order | None:
     passed = seed.verdict == GateVerdict.GATE_VERDICT_PASS and seed.gate == SeedGate.SEED_GATE_G4_SYSTEM_IMPACT
-    if passed and seed.stage == SeedStage.SEED_STAGE_PROBATIONARY:
+    if passed and seed.stage == SeedStage.SEED_STAGE_PROBATIONARY and not seed.is_paused:
         return Order(operation=FOSSILIZE, reason=DecisionReason.DECISION_REASON_GATE_PASSED, seed=seed)
     if seed.verdict == GateVerdict.GATE_VERDICT_FAIL and seed.stage in LIVE_STAGES:
         return Order(operation=CULL, reason=DecisionReason.DECISION_REASON_GATE_FAILED, seed=seed)

@@ -122,7 +122,7 @@ class SlotSignal(_message.Message):
     def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
 
 class SeedState(_message.Message):
-    __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded")
+    __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded", "is_paused")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,7 @@ class SeedState(_message.Message):
     MUTED_GAIN_FIELD_NUMBER: _ClassVar[int]
     MUTED_GAIN_STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
     IS_FOLDED_FIELD_NUMBER: _ClassVar[int]
+    IS_PAUSED_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     stage: _types_pb2.SeedStage
     slot_id: str
@@ -165,10 +166,11 @@ class SeedState(_message.Message):
     muted_gain: float
     muted_gain_standard_error: float
     is_folded: bool
-    def __init__(self, seed_id: _Optional[str] = ..., stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., alpha: _Optional[float] = ..., age_steps: _Optional[int] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., gain: _Optional[float] = ..., gain_standard_error: _Optional[float] = ..., interference: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., stage_step: _Optional[int] = ..., command_id: _Optional[str] = ..., muted_gain: _Optional[float] = ..., muted_gain_standard_error: _Optional[float] = ..., is_folded: bool = ...) -> None: ...
+    is_paused: bool
+    def __init__(self, seed_id: _Optional[str] = ..., stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., alpha: _Optional[float] = ..., age_steps: _Optional[int] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., gain: _Optional[float] = ..., gain_standard_error: _Optional[float] = ..., interference: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., stage_step: _Optional[int] = ..., command_id: _Optional[str] = ..., muted_gain: _Optional[float] = ..., muted_gain_standard_error: _Optional[float] = ..., is_folded: bool = ..., is_paused: bool = ...) -> None: ...
 
 class GrowthState(_message.Message):
-    __slots__ = ("looks_since_fossil", "culls_in_row", "germinated", "judged", "kept", "ended", "paused", "embargoes", "added_parameters", "emergency")
+    __slots__ = ("looks_since_fossil", "culls_in_row", "germinated", "judged", "kept", "ended", "paused", "embargoes", "added_parameters", "emergency", "teacher_digest")
     LOOKS_SINCE_FOSSIL_FIELD_NUMBER: _ClassVar[int]
     CULLS_IN_ROW_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +181,7 @@ class GrowthState(_message.Message):
     EMBARGOES_FIELD_NUMBER: _ClassVar[int]
     ADDED_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     EMERGENCY_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     looks_since_fossil: int
     culls_in_row: int
     germinated: int
@@ -189,7 +192,8 @@ class GrowthState(_message.Message):
     embargoes: _containers.RepeatedCompositeFieldContainer[Embargo]
     added_parameters: int
     emergency: _types_pb2.EmergencyLevel
-    def __init__(self, looks_since_fossil: _Optional[int] = ..., culls_in_row: _Optional[int] = ..., germinated: _Optional[int] = ..., judged: _Optional[int] = ..., kept: _Optional[int] = ..., ended: bool = ..., paused: bool = ..., embargoes: _Optional[_Iterable[_Union[Embargo, _Mapping]]] = ..., added_parameters: _Optional[int] = ..., emergency: _Optional[_Union[_types_pb2.EmergencyLevel, str]] = ...) -> None: ...
+    teacher_digest: str
+    def __init__(self, looks_since_fossil: _Optional[int] = ..., culls_in_row: _Optional[int] = ..., germinated: _Optional[int] = ..., judged: _Optional[int] = ..., kept: _Optional[int] = ..., ended: bool = ..., paused: bool = ..., embargoes: _Optional[_Iterable[_Union[Embargo, _Mapping]]] = ..., added_parameters: _Optional[int] = ..., emergency: _Optional[_Union[_types_pb2.EmergencyLevel, str]] = ..., teacher_digest: _Optional[str] = ...) -> None: ...
 
 class Embargo(_message.Message):
     __slots__ = ("slot_id", "until_step")
@@ -216,7 +220,7 @@ class HardwareContext(_message.Message):
     def __init__(self, device_type: _Optional[str] = ..., device_index: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., utilization: _Optional[float] = ..., cpu_cores: _Optional[int] = ...) -> None: ...
 
 class SeedObservation(_message.Message):
-    __slots__ = ("seed_id", "step", "alpha", "gradient_norm", "rms_ratio", "isolation_violations", "smoothed_loss", "smoothed_loss_at_graft", "smoothed_loss_standard_error", "is_schedule_done", "probe", "judgement", "incubation_score", "incubation_steps", "gradients_finite", "evaluations")
+    __slots__ = ("seed_id", "step", "alpha", "gradient_norm", "rms_ratio", "isolation_violations", "smoothed_loss", "smoothed_loss_at_graft", "smoothed_loss_standard_error", "is_schedule_done", "probe", "judgement", "incubation_score", "incubation_steps", "gradients_finite", "evaluations", "blend", "distillation_loss")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +237,8 @@ class SeedObservation(_message.Message):
     INCUBATION_STEPS_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FINITE_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    BLEND_FIELD_NUMBER: _ClassVar[int]
+    DISTILLATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     step: int
     alpha: float
@@ -249,7 +255,25 @@ class SeedObservation(_message.Message):
     incubation_steps: int
     gradients_finite: bool
     evaluations: _containers.RepeatedCompositeFieldContainer[StackEvaluation]
-    def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ...) -> None: ...
+    blend: BlendFigures
+    distillation_loss: float
+    def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., blend: _Optional[_Union[BlendFigures, _Mapping]] = ..., distillation_loss: _Optional[float] = ...) -> None: ...
+
+class BlendFigures(_message.Message):
+    __slots__ = ("alpha_mean", "alpha_p95", "sparsity", "clamped_fraction", "gate_mean", "gateless_samples")
+    ALPHA_MEAN_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_P95_FIELD_NUMBER: _ClassVar[int]
+    SPARSITY_FIELD_NUMBER: _ClassVar[int]
+    CLAMPED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    GATE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    GATELESS_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    alpha_mean: float
+    alpha_p95: float
+    sparsity: float
+    clamped_fraction: float
+    gate_mean: float
+    gateless_samples: int
+    def __init__(self, alpha_mean: _Optional[float] = ..., alpha_p95: _Optional[float] = ..., sparsity: _Optional[float] = ..., clamped_fraction: _Optional[float] = ..., gate_mean: _Optional[float] = ..., gateless_samples: _Optional[int] = ...) -> None: ...
 
 class StackEvaluation(_message.Message):
     __slots__ = ("step", "twin", "mean_twin_score", "clipped_share")
@@ -470,7 +494,7 @@ class KasminaRunState(_message.Message):
     def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., step: _Optional[int] = ..., applied_seq: _Optional[int] = ..., seeds: _Optional[_Iterable[_Union[SeedRecord, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., directives_issued: _Optional[int] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ..., training_macs: _Optional[int] = ..., training_macs_step: _Optional[int] = ...) -> None: ...
 
 class SeedRecord(_message.Message):
-    __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look", "evaluations", "recovery_steps")
+    __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look", "evaluations", "recovery_steps", "paused_step")
     STATE_FIELD_NUMBER: _ClassVar[int]
     GERMINATION_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -483,6 +507,7 @@ class SeedRecord(_message.Message):
     LOOK_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
     RECOVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_STEP_FIELD_NUMBER: _ClassVar[int]
     state: SeedState
     germination: _command_pb2.SeedOperation
     germinated_step: int
@@ -495,7 +520,8 @@ class SeedRecord(_message.Message):
     look: int
     evaluations: _containers.RepeatedCompositeFieldContainer[StackEvaluation]
     recovery_steps: int
-    def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ...) -> None: ...
+    paused_step: int
+    def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ..., paused_step: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
     __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss")

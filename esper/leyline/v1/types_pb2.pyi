@@ -138,6 +138,8 @@ class DirectiveKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIRECTIVE_KIND_PAUSE_GROWTH: _ClassVar[DirectiveKind]
     DIRECTIVE_KIND_RESUME_GROWTH: _ClassVar[DirectiveKind]
     DIRECTIVE_KIND_HALT: _ClassVar[DirectiveKind]
+    DIRECTIVE_KIND_UNMUTE: _ClassVar[DirectiveKind]
+    DIRECTIVE_KIND_DROP_TEACHER: _ClassVar[DirectiveKind]
 
 class SlotKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -397,6 +399,8 @@ DIRECTIVE_KIND_ROLLBACK: DirectiveKind
 DIRECTIVE_KIND_PAUSE_GROWTH: DirectiveKind
 DIRECTIVE_KIND_RESUME_GROWTH: DirectiveKind
 DIRECTIVE_KIND_HALT: DirectiveKind
+DIRECTIVE_KIND_UNMUTE: DirectiveKind
+DIRECTIVE_KIND_DROP_TEACHER: DirectiveKind
 SLOT_KIND_UNSPECIFIED: SlotKind
 SLOT_KIND_SPAN_LINEAR: SlotKind
 SLOT_KIND_SPAN_CONV: SlotKind

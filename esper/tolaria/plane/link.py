@@ -59,6 +59,7 @@ class Link:
             total_steps=opening.total_steps,
             gives_up_course=opening.gives_up_course,
             judge_samples=opening.judge_samples,
+            teacher=opening.teacher,
         )
         self._opened = open_run(
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states

@@ -144,13 +144,13 @@ def test_what_is_not_remembered_value_by_value_is_refused_by_name_and_the_seed_s
     assert run.executor.collect(run.step).observations == ()
 
 
-def test_a_seed_that_is_still_warming_up_or_muted_is_not_folded(rig):
+def test_a_seed_that_is_still_warming_up_or_paused_is_not_folded(rig):
     run = rig("mlp")
     run.graft("span.linear", "span_linear:fc1-fc2", width=8)
     run.train(2)
     assert "warm-up isn't over" in fold_obstacle(run.arm, run.arm.grafts[0], run.step)
     run.do(run.directive("MUTE"))
-    assert "alpha is 0" in fold_obstacle(run.arm, run.arm.grafts[0], run.step)
+    assert "paused" in fold_obstacle(run.arm, run.arm.grafts[0], run.step)
 
 
 def test_a_permanent_seed_on_the_widened_activation_keeps_the_next_one_unfolded(rig):
