@@ -175,7 +175,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "Decision.latency_ms": _NOT_NEGATIVE,
     "DrainOrder.grace_s": _NOT_NEGATIVE,
     "FieldReportDelta.risk_score": _SHARE,
-    "HardwareContext.utilization": _SHARE,
+    "HardwareContext.processor_wait": _SHARE,
     "LifeSettings.margin_absolute": _FINITE,
     "LifeSettings.margin_relative": _FINITE,
     "LifeSettings.stability_limit": _NOT_NEGATIVE,

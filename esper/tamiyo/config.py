@@ -59,9 +59,9 @@ class RiskLimits:
     hook_latency_ms: float = 50.0
     """Boundary work that takes too long, milliseconds."""
     device_memory_share: float = 0.95
-    """Share of the device's memory in use that is too much."""
-    utilization_share: float = 0.95
-    """Utilisation of a processor that is too high."""
+    """Share of the memory in use that is too much."""
+    processor_wait: float = 0.5
+    """Share of the time in which the training thread is ready and has no processor that is too much."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

@@ -88,7 +88,7 @@ def test_measured_times_alert_and_decide_only_where_the_run_asks_for_it() -> Non
     reasons = {"STEP_LATENCY", "HOOK_BUDGET", "DEVICE_PRESSURE"}
     assert found(view(slow)) == dict.fromkeys(reasons, NOTE)
     assert found(view(slow, latency_rules=True)) == dict.fromkeys(reasons, HOLD)
-    busy = packet(500, hardware=HardwareContext(device_type="cpu", utilization=0.99))
+    busy = packet(500, hardware=HardwareContext(device_type="cpu", processor_wait=0.6))
     assert found(view(busy, latency_rules=True)) == {"CPU_PRESSURE": HOLD}
 
 
