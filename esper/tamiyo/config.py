@@ -50,10 +50,10 @@ class RiskLimits:
     """Expected severity, by the policy's own account, that holds a germination back."""
     policy_risk_conservative: float = 0.98
     """Expected severity that makes a run conservative."""
-    coverage_hold: float = 0.3
+    coverage_hold: float = 0.5
     """Share of inputs present below which nothing is grown."""
-    coverage_conservative: float = 0.1
-    """Share of inputs present at or below which a run becomes conservative."""
+    coverage_conservative: float = 0.3
+    """Share of inputs present at or below which a run becomes conservative; what a packet must have is below it."""
     step_latency_ms: float = 120.0
     """Step time that is too long, milliseconds."""
     hook_latency_ms: float = 50.0

@@ -20,6 +20,7 @@ from esper.leyline import (
     SeedOperationKind,
     SeedStage,
     SeedState,
+    TamiyoRunState,
 )
 from esper.tamiyo.context import LIVE_STAGES, RunContext
 from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
@@ -147,8 +148,18 @@ def _germination(view: View) -> Proposal:
         values=chosen.values,
     )
     return Proposal(
-        orders=(order,), reasons=(reason,), detail=words, selection=selection, severity=_rise_ahead(view.signals)
+        orders=(order,),
+        reasons=(reason,),
+        detail=words,
+        selection=selection,
+        value=_gain_so_far(view.state, chosen.slot.slot_id),
+        severity=_rise_ahead(view.signals),
     )
+
+
+def _gain_so_far(state: TamiyoRunState, slot_id: str) -> float | None:
+    """Mean gain of the seeds that were judged in a slot, in units of the score; None where none was."""
+    return next((item.gain_sum / item.judged for item in state.evidence if item.slot_id == slot_id), None)
 
 
 def _rise_ahead(signals: Signals) -> float:

@@ -5,6 +5,7 @@ import re
 from esper.leyline import RiskReason
 from esper.tamiyo.metrics import EVENTS, METRICS, RISK_EVENTS
 
+
 def test_every_name_is_declared_once() -> None:
     for specs in (METRICS, EVENTS):
         names = [spec.name for spec in specs]

@@ -68,9 +68,9 @@ def test_only_new_isolation_violations_speak() -> None:
 
 
 def test_missing_inputs_hold_and_hardly_any_input_makes_conservative() -> None:
-    assert found(view(coverage=0.3)) == {}
-    assert found(view(coverage=0.29)) == {"DEGRADED_INPUTS": HOLD}
-    assert found(view(coverage=0.1)) == {"DEGRADED_INPUTS": CONSERVATIVE}
+    assert found(view(coverage=0.5)) == {}
+    assert found(view(coverage=0.49)) == {"DEGRADED_INPUTS": HOLD}
+    assert found(view(coverage=0.3)) == {"DEGRADED_INPUTS": CONSERVATIVE}
 
 
 def test_noise_and_conflict_are_noted_only() -> None:
