@@ -203,7 +203,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "StackJudging.window_fraction": (math.nextafter(0.0, 1.0), 1.0),
     "StackJudging.window_recoveries": (1.0, math.inf),
     "StackTest.clipped_share": _SHARE,
-    "StepSample.accuracy": _SHARE,
     "TrainingMetrics.gradient_conflict_rate": _SHARE,
     "TrainingMetrics.training_accuracy": _SHARE,
     "TriggerSettings.saturation_floor": _POSITIVE,

@@ -77,9 +77,10 @@ def as_metadata(findings: Iterable[RiskFinding]) -> RiskMetadata | None:
 
 def non_finite_loss(view: RiskView) -> Iterator[RiskFinding]:
     metrics = view.packet.metrics
-    losses = [metrics.loss, metrics.smoothed_loss, *(sample.loss for sample in view.packet.recent_steps)]
-    if not all(math.isfinite(loss) for loss in losses):
-        yield _finding(RiskReason.RISK_REASON_NON_FINITE_LOSS, CONSERVATIVE, CRITICAL)
+    broken = [sample.step for sample in view.packet.recent_steps if not math.isfinite(sample.loss)]
+    if broken or not math.isfinite(metrics.loss) or not math.isfinite(metrics.smoothed_loss):
+        first = broken[0] if broken else view.packet.step
+        yield _finding(RiskReason.RISK_REASON_NON_FINITE_LOSS, CONSERVATIVE, CRITICAL, first)
 
 
 def loss_spike(view: RiskView) -> Iterator[RiskFinding]:

@@ -20,6 +20,7 @@ from esper.leyline import (
     AdaptationCommand,
     ApplyPolicyUpdateRequest,
     BlueprintTier,
+    CommandOutcome,
     Decision,
     DecisionReason,
     EmergencyLevel,
@@ -30,12 +31,16 @@ from esper.leyline import (
     HazardBand,
     IssuedCommand,
     PolicyUpdate,
+    RejectionReason,
     RiskEffect,
     RiskReason,
     RunClosure,
     SeedGate,
+    SeedOperation,
     SeedStage,
     SlotKind,
+    StepSample,
+    SubmitOutcomeRequest,
     SystemMode,
     SystemStatePacket,
     TamiyoRunState,
@@ -43,6 +48,7 @@ from esper.leyline import (
     TamiyoServiceGetRunStateRequest,
     TamiyoServiceOpenRunRequest,
     TaskType,
+    TelemetryPacket,
     TriggerSettings,
 )
 from esper.nissa.alerts import Alerts
@@ -95,6 +101,12 @@ class Stage:
     """Factor on the loss from one packet to the next."""
     seeds: list[dict[str, Any]] = field(default_factory=list)
     embargoes: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[float] = field(default_factory=list)
+    """Losses of the steps before each packet."""
+    fate: str = ""
+    """What the trainer reports of the last command first: a rejection, or the stage that its seed has come to."""
+    waits_for: str = ""
+    """Event of a background duty that must come within seconds."""
     depth: int | None = None
     """Blocks of the stack now."""
     stalls: bool = False
@@ -133,6 +145,9 @@ class Scene:
     latency_rules: bool = False
     budget: dict[str, Any] = field(default_factory=dict)
     life: dict[str, Any] = field(default_factory=dict)
+    generation: int = 1
+    has_lost_bus: bool = False
+    """Whether closed reports are to be published on a bus that isn't there."""
     start_step: int = START_STEP
     start_loss: float = 0.5
     sheets: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -171,8 +186,10 @@ class _Player:
         self._raised: set[str] = set()
         self._step, self._loss = scene.start_step, scene.start_loss
         self._decision = Decision()
+        self._seed: SeedOperation | None = None
+        self._command_id = ""
+        self._waited: list[TelemetryPacket] = []
         self._call = Call(method="scenario")
-        self._open()
 
     def _open(self) -> None:
         config = TamiyoConfig(telemetry_every_packets=1, inference_timeout_s=STALLED_S if self._stalls else 5.0)
@@ -180,6 +197,7 @@ class _Player:
             keyring=self._keyring,
             clock=self._clock,
             state_dir=self._dir,
+            bus_endpoint=NO_BUS if self._scene.has_lost_bus else None,
             reporter=self._telling,
             alarm=Alarm(None, self._keyring, self._clock, "tamiyo", self._dir / "alarms"),
         )
@@ -194,6 +212,7 @@ class _Player:
         return any(stage.stalls for stage in self._scene.then)
 
     async def play(self) -> None:
+        self._open()
         self._clock.advance(1.0)
         run = self._spec()
         request = TamiyoServiceOpenRunRequest(command=self._sign(run))
@@ -211,10 +230,16 @@ class _Player:
             await self._forge(where)
         if stage.update:
             await self._update(where, stage)
+        if stage.fate:
+            await self._report(stage.fate)
+        if stage.waits_for:
+            await self._come(stage.waits_for)
         is_late = False
         for _ in range(stage.packets):
             is_late = await self._packet(stage)
-        packets = self._telling.taken()
+        self._seen.note(*self._parts.reports.of_run(self._scene.name))
+        packets = [*self._waited, *self._telling.taken()]
+        self._waited = []
         changes = [change for told in packets for change in self._alerts.judge(told)]
         for change in changes:
             (self._raised.add if change.is_raised else self._raised.discard)(change.rule.name)
@@ -258,7 +283,9 @@ class _Player:
         self._decision = answer.decision
         self._seen.note(answer)
         for envelope in answer.decision.commands:
-            self._seen.note(open_payload(envelope, AdaptationCommand))
+            command = open_payload(envelope, AdaptationCommand)
+            self._seen.note(command)
+            self._seed, self._command_id = command.seed, command.command_id
         return False
 
     def _made(self, stage: Stage) -> SystemStatePacket:
@@ -266,7 +293,11 @@ class _Player:
         given.training_run_id = self._scene.name
         if self._scene.stack:
             del given.slots[:]
-            given.slots.add(slot_id=STACK, width=8, fossils=0, in_features=8, out_features=8, depth=stage.depth or 3)
+            given.slots.add(slot_id=STACK, width=8, in_features=8, out_features=8, depth=stage.depth or 3)
+        given.generation = self._scene.generation
+        given.recent_steps.extend(
+            StepSample(step=self._step - number, loss=loss) for number, loss in enumerate(reversed(stage.steps))
+        )
         for number, seed in enumerate(stage.seeds, 1):
             made = seed_state(f"s{number}")
             for path, value in seed.items():
@@ -295,6 +326,7 @@ class _Player:
         )
         made = spec(
             training_run_id=scene.name,
+            generation=scene.generation,
             trigger=settings,
             latency_rules=scene.latency_rules,
             kasmina_audience=f"kasmina/{scene.name}",
@@ -332,6 +364,32 @@ class _Player:
             return
         raise AssertionError(f"{where}: a made-up token was believed")
 
+    async def _report(self, fate: str) -> None:
+        """What became of the last command, as the trainer tells it."""
+        assert self._seed is not None
+        stage = SeedStage.Value(f"SEED_STAGE_{fate}") if f"SEED_STAGE_{fate}" in STAGES else None
+        outcome = CommandOutcome(command_id=self._command_id, accepted=stage is not None, ledger_seq=1)
+        outcome.recorded_at.CopyFrom(timestamp(self._clock.now_ns()))
+        if stage is None:
+            outcome.rejection = RejectionReason.Value(f"REJECTION_REASON_{fate}")
+        request = SubmitOutcomeRequest(step=self._step, outcomes=[outcome])
+        if stage is not None:
+            seed_id, gate = self._seed.seed_id, SeedGate.SEED_GATE_G4_SYSTEM_IMPACT
+            judged = {"gain": 0.02, "gain_standard_error": 0.004}
+            request.seeds.append(seed_state(seed_id, stage, command_id=self._command_id, **judged))
+            verdict = GateVerdict.GATE_VERDICT_PASS
+            request.gates.add(
+                seed_id=seed_id, gate=gate, verdict=verdict, step=self._step, quantity="z", detail="better"
+            )
+        require_valid(request)
+        self._seen.note(request, await self._service.submit_outcome(request, self._call))
+
+    async def _come(self, name: str) -> None:
+        async with asyncio.timeout(20.0):
+            while all(event.name != name for packet in self._waited for event in packet.events):
+                self._waited += self._telling.taken()
+                await asyncio.sleep(0.005)
+
     async def _restart(self, why: str) -> None:
         """The process ends and another begins over what is left."""
         await self._parts.close()
@@ -339,11 +397,15 @@ class _Player:
         if why == "after a torn write":
             log.write_bytes(log.read_bytes() + b"\x07\x00")
         else:
-            assert why == "in order", f"{self._scene.name}: a process doesn't end {why!r}"
+            assert why in ("in order", "after weeks"), f"{self._scene.name}: a process doesn't begin {why!r}"
+        if why == "after weeks":
+            self._clock.advance(3600.0 * TamiyoConfig().report_retention_hours + 1)
         self._open()
 
     async def _end(self) -> None:
-        closure = RunClosure(training_run_id=self._scene.name, generation=1, step=self._step, reason="finished")
+        closure = RunClosure(
+            training_run_id=self._scene.name, generation=self._scene.generation, step=self._step, reason="finished"
+        )
         state = await self._service.get_run_state(TamiyoServiceGetRunStateRequest(), self._call)
         self._seen.note(state, TamiyoRunState.FromString(state.state.state))
         await self._service.close_run(TamiyoServiceCloseRunRequest(command=self._sign(closure)), self._call)
@@ -357,6 +419,8 @@ class _Player:
         return Signer(self._keyring, self._clock).sign(message, audience=f"tamiyo/{self._scene.name}")
 
 
+STAGES = frozenset(value.name for value in SeedStage.DESCRIPTOR.values)
+NO_BUS = "unix:/nonexistent/bus"
 STACK = "stack:blocks"
 MEASURED_PATHS = ["hardware", *(f"metrics.{name}" for name in MEASURED)]
 

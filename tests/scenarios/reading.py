@@ -18,6 +18,8 @@ from google.protobuf.message import Message
 from esper.leyline import Event, HealthStatus, ModeUpdate, SystemMode, TelemetryLevel, TelemetryPacket
 
 HERE = Path(__file__).parent
+# Nothing here is about what survives a power cut.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 T = TypeVar("T")
 
 
@@ -93,7 +95,7 @@ class Seen:
                 for child in children:
                     self._note(child)
             elif descriptor.is_repeated:
-                kept.update(value or ())
+                kept.update([len(value or ()), *(value or ())])
             else:
                 kept.add(value)
 

@@ -44,16 +44,12 @@ class SystemStatePacket(_message.Message):
     def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., metrics: _Optional[_Union[TrainingMetrics, _Mapping]] = ..., recent_steps: _Optional[_Iterable[_Union[StepSample, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ..., seeds: _Optional[_Iterable[_Union[SeedState, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., hardware: _Optional[_Union[HardwareContext, _Mapping]] = ..., mode: _Optional[_Union[_types_pb2.SystemMode, str]] = ..., isolation_violations: _Optional[int] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., is_epoch_end: bool = ...) -> None: ...
 
 class StepSample(_message.Message):
-    __slots__ = ("step", "loss", "gradient_norm", "accuracy")
+    __slots__ = ("step", "loss")
     STEP_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
-    GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
-    ACCURACY_FIELD_NUMBER: _ClassVar[int]
     step: int
     loss: float
-    gradient_norm: float
-    accuracy: float
-    def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
+    def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class TrainingMetrics(_message.Message):
     __slots__ = ("loss", "smoothed_loss", "smoothed_loss_standard_error", "gradient_norm", "gradient_norm_variance", "gradient_conflict_rate", "learning_rate", "momentum", "optimizer_family", "training_accuracy", "parameters", "forward_macs", "training_macs", "samples_per_s", "step_latency_ms", "hook_latency_ms", "apply_latency_ms", "finalize_latency_ms", "input_wait_ms", "tamiyo_latency_ms", "kasmina_latency_ms")
@@ -102,22 +98,20 @@ class TrainingMetrics(_message.Message):
     def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer_family: _Optional[str] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
 
 class SlotSignal(_message.Message):
-    __slots__ = ("slot_id", "gradient_norm", "width", "fossils", "in_features", "out_features", "depth")
+    __slots__ = ("slot_id", "gradient_norm", "width", "in_features", "out_features", "depth")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
-    FOSSILS_FIELD_NUMBER: _ClassVar[int]
     IN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     OUT_FEATURES_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     gradient_norm: float
     width: int
-    fossils: int
     in_features: int
     out_features: int
     depth: int
-    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
+    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
 
 class SeedState(_message.Message):
     __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded")
@@ -566,15 +560,13 @@ class LossPoint(_message.Message):
     def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class SlotEvidence(_message.Message):
-    __slots__ = ("slot_id", "judged", "kept", "gain_sum", "forward_macs_sum")
+    __slots__ = ("slot_id", "judged", "gain_sum", "forward_macs_sum")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     JUDGED_FIELD_NUMBER: _ClassVar[int]
-    KEPT_FIELD_NUMBER: _ClassVar[int]
     GAIN_SUM_FIELD_NUMBER: _ClassVar[int]
     FORWARD_MACS_SUM_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     judged: int
-    kept: int
     gain_sum: float
     forward_macs_sum: float
-    def __init__(self, slot_id: _Optional[str] = ..., judged: _Optional[int] = ..., kept: _Optional[int] = ..., gain_sum: _Optional[float] = ..., forward_macs_sum: _Optional[float] = ...) -> None: ...
+    def __init__(self, slot_id: _Optional[str] = ..., judged: _Optional[int] = ..., gain_sum: _Optional[float] = ..., forward_macs_sum: _Optional[float] = ...) -> None: ...

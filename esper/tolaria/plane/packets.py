@@ -152,7 +152,7 @@ def training_metrics(
 
 def sample(done: StepDone) -> StepSample:
     """One step in small."""
-    return StepSample(step=done.step, loss=done.loss, gradient_norm=done.gradient_norm, accuracy=done.accuracy)
+    return StepSample(step=done.step, loss=done.loss)
 
 
 def _mean(signal: Smoothed) -> float | None:

@@ -204,7 +204,6 @@ def slot_signal(order: int) -> SlotSignal:
         slot_id=slot.slot_id,
         gradient_norm=0.5,
         width=slot.width,
-        fossils=0,
         in_features=slot.in_features,
         out_features=slot.out_features,
     )

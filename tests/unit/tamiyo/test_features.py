@@ -128,7 +128,7 @@ def test_a_slot_without_layers_has_no_gradient_to_miss() -> None:
     host.slots.add().CopyFrom(host.slots[0])
     host.slots[-1].slot_id, host.slots[-1].kind = "residual:act1", SlotKind.SLOT_KIND_RESIDUAL_LINEAR
     run, given = context(spec(manifest=host)), packet(500)
-    given.slots.add(slot_id="residual:act1", width=6, fossils=0, in_features=6, out_features=6)
+    given.slots.add(slot_id="residual:act1", width=6, in_features=6, out_features=6)
     assert coverage(read(given, run)).average == 1.0
     given.slots[0].ClearField("gradient_norm")
     assert coverage(read(given, run)).average < 1.0
