@@ -142,7 +142,7 @@ def _requests(arguments: argparse.Namespace, service: str, method: Method, place
         if payload is not None:
             require_valid(message)
             audience = f"{HOSTS[service]}/{place.run_id}"
-            message = method.request(command=signer.sign(message, audience=audience))  # type: ignore[call-arg]
+            message = method.request(command=signer.sign(message, audience=audience))
         require_valid(message)
         yield message
 
