@@ -47,4 +47,3 @@ def test_what_was_not_measured_is_absent() -> None:
     for name in ("gradient_norm", "gradient_conflict_rate", "tamiyo_latency_ms"):
         assert not metrics.HasField(name)
     assert metrics.momentum == 0.9
-    assert not control.packets[0].recent_steps[0].HasField("gradient_norm")
