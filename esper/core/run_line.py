@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,5 +51,6 @@ def read_line(run_dir: Path) -> RunLine:
 
 
 def forget_line(run_dir: Path) -> None:
-    """The run is over: its tokens open nothing any more."""
-    (run_dir / LINE).unlink(missing_ok=True)
+    """The run is over: its tokens open nothing any more. What can't be removed couldn't be written either."""
+    with suppress(OSError):
+        (run_dir / LINE).unlink(missing_ok=True)

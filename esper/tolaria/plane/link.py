@@ -66,7 +66,7 @@ class Link:
         self._opened = open_run(
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states
         )
-        write_line(self._config.run_dir, self._line_of(self._opened))
+        self._keep_line(self._opened)
         return ServiceControl(
             self._opened.tamiyo,
             self._opened.kasmina,
@@ -81,11 +81,14 @@ class Link:
             tell=self._tell,
         )
 
-    def _line_of(self, opened: OpenedRun) -> RunLine:
-        """What an operator needs to speak to the services about this run."""
+    def _keep_line(self, opened: OpenedRun) -> None:
+        """What an operator needs to speak to the services about this run; the run itself doesn't, and goes on."""
         places = self._endpoints.items()
         peers = {name: Peer(endpoint=place, token=opened.tokens.get(name)) for name, place in places}
-        return RunLine(run_id=self._run_id, peers=peers)
+        try:
+            write_line(self._config.run_dir, RunLine(run_id=self._run_id, peers=peers))
+        except OSError as error:
+            self._tell("tolaria.no_line", f"esper call --run-dir can't reach this run's services: {error}")
 
     def fetch_artifact(self, digest: str) -> bytes:
         """Bytes of an artefact, from Kasmina; the executor verifies them against the digest. Raises the error tree."""
