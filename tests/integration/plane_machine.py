@@ -245,6 +245,15 @@ class PlaneMachine(RuleBasedStateMachine):
         self.given += [directive.directive_id for directive in directives]
         self.executor.take(directives, self.step)
         self._report(SubmitOutcomeRequest(step=self.step, gates=answer.gates, transitions=answer.transitions))
+        self._require_agreement(answer)
+
+    def _require_agreement(self, answer: AdvanceResponse) -> None:
+        """Registry and executor, but for what the executor has just been told and does at its next boundary."""
+        waiting = {directive.seed_id for _, directive in self.executor.queue}
+        held = set(self.executor.living) - waiting
+        assert held <= {seed.seed_id for seed in answer.seeds if seed.stage not in GONE}
+        attached = {seed.seed_id for seed in answer.seeds if seed.stage in ATTACHED} - waiting
+        assert attached <= set(self.executor.living)
 
     def _report(self, request: SubmitOutcomeRequest) -> None:
         if request.outcomes or request.gates or request.transitions:
@@ -346,6 +355,7 @@ class PlaneMachine(RuleBasedStateMachine):
         if is_short:
             self.acknowledge()
 
+    @precondition(lambda self: self.emergencies)
     @rule()
     def acknowledge(self) -> None:
         for signal in self._hear().open_emergencies:
@@ -420,15 +430,6 @@ class PlaneMachine(RuleBasedStateMachine):
         assert sum(record.state.stage in ALIVE for record in records) <= 1
 
     @invariant()
-    def registry_and_executor_agree(self) -> None:
-        """At a boundary whose answer arrived: what the executor holds lives in the registry."""
-        if not hasattr(self, "plane") or self.answered != self.step:
-            return
-        alive = {record.state.seed_id for record in self._seeds() if record.state.stage not in GONE}
-        waiting = {directive.seed_id for _, directive in self.executor.queue}
-        assert set(self.executor.living) - waiting <= alive
-
-    @invariant()
     def no_directive_is_given_twice(self) -> None:
         if hasattr(self, "plane"):
             assert len(self.given) == len(set(self.given))
@@ -479,6 +480,9 @@ GONE = frozenset(
         *(SeedStage.SEED_STAGE_TERMINATED, SeedStage.SEED_STAGE_FOSSILIZED),
     }
 )
+
+
+ATTACHED = frozenset({SeedStage.SEED_STAGE_BLENDING, SeedStage.SEED_STAGE_SHADOWING, SeedStage.SEED_STAGE_PROBATIONARY})
 
 
 def reachable(stage: int) -> set[int]:

@@ -27,9 +27,7 @@ def test_a_run_that_is_over_has_no_line(tmp_path: Path) -> None:
         read_line(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"run_id": "r"}', '{"run_id": "r", "peers": {"k": {"port": 1}}}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": "r"}', '{"run_id": "r", "peers": {"k": {"port": 1}}}'])
 def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
     write_line(tmp_path, KEPT)
     (tmp_path / LINE).write_text(text)
