@@ -43,6 +43,8 @@ from esper.leyline import (
     GrowthState,
     GrowthTrigger,
     HealthStatus,
+    KasminaRunState,
+    KasminaServiceGetRunStateRequest,
     KasminaServiceOpenRunRequest,
     ListFieldReportsRequest,
     ListSeedsRequest,
@@ -237,6 +239,11 @@ class PlaneMachine(RuleBasedStateMachine):
             answer = self._kasmina().advance(request, timeout_s=TIMEOUT_S)
             if not (is_lost and number == 0):
                 self._take(answer)
+        if self.answered == self.step:
+            asked = KasminaServiceGetRunStateRequest()
+            blob = self._kasmina().get_run_state(asked, timeout_s=TIMEOUT_S).state
+            issued = KasminaRunState.FromString(blob.state).directives_issued
+            assert sorted(self.given) == sorted(f"d{number + 1}" for number in range(issued)), "a directive was lost"
 
     def _take(self, answer: AdvanceResponse) -> None:
         self.answered, self.growth = answer.step, answer.growth
