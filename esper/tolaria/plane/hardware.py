@@ -17,11 +17,12 @@ from esper.kasmina.executor.memory.free import free_memory
 from esper.leyline import HardwareContext
 
 SCHEDULER = Path("/proc/thread-self/schedstat")
-EVERY_NS = NS_PER_S // 4
+# A look takes up to a millisecond of the training thread, where control groups are nested.
+EVERY_NS = NS_PER_S
 
 
 class HardwareMeter:
-    """Looks at the machine a few times a second at most, on the training thread."""
+    """Looks at the machine once a second at most, on the training thread."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The machine as packets tell of it: from the kernel's and the driver's figures, a few times a second at most."""
+"""The machine as packets tell of it: from the kernel's and the driver's figures, once a second at most."""
 
 from __future__ import annotations
 
