@@ -118,7 +118,12 @@ COMMAND_REFUSED = EventSpec(
     "A believed command doesn't act; `count` where one event tells of many.",
     ("reason", "command_id", "issued_by", "count"),
 )
-GATE_EVENT = EventSpec("gate_event", INFO, "A gate passed, or wants one more window.", ("seed_id", "gate", "verdict"))
+GATE_EVENT = EventSpec(
+    "gate_event",
+    INFO,
+    "A gate passed, wants one more window, or waits for its evidence.",
+    ("seed_id", "gate", "verdict"),
+)
 GATE_FAILURE = EventSpec("gate_failure", WARNING, "A gate failed: the seed waits for its cull.", ("seed_id", "gate"))
 DIRECTIVE_FAILED = EventSpec(
     "directive_failed", ERROR, "The executor could not carry out a directive and undid it.", ("seed_id", "kind")

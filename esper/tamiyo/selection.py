@@ -16,7 +16,6 @@ from esper.leyline import (
     BlueprintTier,
     DecisionReason,
     HandlingClass,
-    SeedStage,
     SelectionCandidate,
     SelectionContext,
     SlotEvidence,
@@ -168,10 +167,9 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
         if not seed.HasField("gain") or seed.stage in LIVE_STAGES:
             continue
         item = found.setdefault(
-            seed.slot_id, SlotEvidence(slot_id=seed.slot_id, judged=0, kept=0, gain_sum=0.0, forward_macs_sum=0.0)
+            seed.slot_id, SlotEvidence(slot_id=seed.slot_id, judged=0, gain_sum=0.0, forward_macs_sum=0.0)
         )
         item.judged += 1
-        item.kept += seed.stage == SeedStage.SEED_STAGE_FOSSILIZED
         item.gain_sum += seed.gain
         item.forward_macs_sum += seed.forward_macs
     return [found[slot_id] for slot_id in sorted(found)]

@@ -129,6 +129,8 @@ def _blended(turn: Turn, record: SeedRecord, observation: SeedObservation) -> No
         return
     stability = gates.g2_stability(record, observation, turn.life)
     if stability.verdict == WAIT:
+        if record.state.verdict != WAIT:  # told once, however long it lasts
+            turn.note(record, stability)
         return
     traits = turn.traits(record)
     if not traits.incubates and stability.verdict == PASS:

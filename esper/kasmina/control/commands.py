@@ -155,7 +155,7 @@ def _apply_again(turn: Turn, row: CommandRow) -> None:
 
 def _correct(recorded: CommandOutcome, outcome: CommandOutcome) -> None:
     """A recorded outcome that the state no longer bears out must not be delivered: the executor would act on it."""
-    for name in ("rejection", "detail", "directives", "transitions", "gates"):
+    for name in ("rejection", "detail", "directives", "transitions"):
         recorded.ClearField(name)
     recorded.MergeFrom(
         CommandOutcome(
@@ -164,7 +164,6 @@ def _correct(recorded: CommandOutcome, outcome: CommandOutcome) -> None:
             detail=outcome.detail if outcome.HasField("detail") else None,
             directives=outcome.directives,
             transitions=outcome.transitions,
-            gates=outcome.gates,
         )
     )
 

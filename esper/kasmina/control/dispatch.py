@@ -72,7 +72,6 @@ def apply(turn: Turn, command: AdaptationCommand, *, is_replay: bool = False) ->
         accepted=True,
         directives=turn.directives,
         transitions=turn.transitions,
-        gates=turn.gates,
     )
 
 

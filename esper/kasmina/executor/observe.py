@@ -52,14 +52,13 @@ def _alpha(graft: Graft | None, life: Life, step: int) -> float:
 
 
 def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
-    """Sizes of now, fossils, and the gradient norm at each slot's layers where the last step left gradients."""
+    """Sizes of now, and the gradient norm at each slot's layers where the last step left gradients."""
     norms = _gradient_norms(state)
     return tuple(
         SlotSignal(
             slot_id=spec.slot_id,
             gradient_norm=_joint_norm(norms, {spec.read_path, spec.write_path}),
             width=spec.width,
-            fossils=fossils_in(state, spec.slot_id),
             in_features=spec.in_features,
             out_features=spec.out_features,
             depth=spec.depth if spec.HasField("depth") else None,

@@ -156,14 +156,13 @@ class PruneOrder(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., rationale: _Optional[str] = ...) -> None: ...
 
 class CommandOutcome(_message.Message):
-    __slots__ = ("command_id", "accepted", "rejection", "detail", "directives", "transitions", "gates", "ledger_seq", "delivery_step", "recorded_at", "verify_latency_ms", "trace", "repeated_id", "issued_by")
+    __slots__ = ("command_id", "accepted", "rejection", "detail", "directives", "transitions", "ledger_seq", "delivery_step", "recorded_at", "verify_latency_ms", "trace", "repeated_id", "issued_by")
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REJECTION_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     DIRECTIVES_FIELD_NUMBER: _ClassVar[int]
     TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
-    GATES_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SEQ_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_STEP_FIELD_NUMBER: _ClassVar[int]
     RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -177,7 +176,6 @@ class CommandOutcome(_message.Message):
     detail: str
     directives: _containers.RepeatedCompositeFieldContainer[SeedDirective]
     transitions: _containers.RepeatedCompositeFieldContainer[StageTransition]
-    gates: _containers.RepeatedCompositeFieldContainer[GateEvidence]
     ledger_seq: int
     delivery_step: int
     recorded_at: _timestamp_pb2.Timestamp
@@ -185,7 +183,7 @@ class CommandOutcome(_message.Message):
     trace: _types_pb2.TraceContext
     repeated_id: bool
     issued_by: str
-    def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateEvidence, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ..., issued_by: _Optional[str] = ...) -> None: ...
+    def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ..., issued_by: _Optional[str] = ...) -> None: ...
 
 class SeedDirective(_message.Message):
     __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step", "teacher_digest")

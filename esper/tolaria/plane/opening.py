@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from esper.core.signing import Signer
@@ -89,6 +89,7 @@ class OpenedRun:
 
     kasmina: KasminaClient
     tamiyo: TamiyoClient
+    tokens: Mapping[str, str]
     accepted_slots: tuple[str, ...]
     seeds: tuple[str, ...]
     refused_slots: tuple[tuple[str, str], ...]
@@ -224,6 +225,7 @@ def open_run(
     return OpenedRun(
         kasmina=KasminaClient(channels["kasmina"], token=opened.run_token),
         tamiyo=TamiyoClient(channels["tamiyo"], token=answer.run_token),
+        tokens={"kasmina": opened.run_token, "tamiyo": answer.run_token},
         accepted_slots=tuple(opened.accepted_slots),
         seeds=tuple(seed.seed_id for seed in opened.seeds),
         refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),

@@ -263,7 +263,7 @@ def test_a_restart_keeps_runs_tokens_seeds_and_outcomes(service: Service) -> Non
 
 def test_a_run_resumes_and_replays_what_the_checkpoint_does_not_hold(service: Service) -> None:
     service.open(spec())
-    service.advance(request(90, slots=[SlotSignal(slot_id=SLOT, width=6, fossils=0, in_features=64, out_features=6)]))
+    service.advance(request(90, slots=[SlotSignal(slot_id=SLOT, width=6, in_features=64, out_features=6)]))
     checkpoint = service.blob()
     recorded = service.apply(germinate())
     service.advance(request(110))
