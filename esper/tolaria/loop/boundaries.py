@@ -258,6 +258,7 @@ class Boundaries:
         session = self._session
         total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
         session.timings.boundary_ms.append(total_ms)
+        session.progress.meter.add_boundary(total_ms - wait_ms - apply_ms)
         session.measured.note(
             hook_ms=total_ms - wait_ms,
             apply_ms=apply_ms,
