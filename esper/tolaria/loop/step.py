@@ -157,7 +157,8 @@ class Stepper:
         parts, shares, counts = self._parts(batch)
         passes = [self._pass(arm, part, share, paths=paths) for part, share in zip(parts, shares, strict=True)]
         told = mean_of(passes, shares, counts)
-        conflict_rate = self._sources.settle(arm, paths, step, meter)
+        with self._surgery_timer.measure():
+            conflict_rate = self._sources.settle(arm, paths, step, meter)
         return *(told if self._ranks.count == 1 else self._whole(*told)), conflict_rate
 
     def _over_ranks(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -206,7 +207,8 @@ class Stepper:
         whole = weighed if scaler is None else scaler.scale(weighed)
         whole.backward(retain_graph=paths is not None)  # type: ignore[no-untyped-call]
         if paths is not None:
-            paths.split()
+            with self._surgery_timer.measure():
+                paths.split()
         with torch.no_grad():
             accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
         return loss.detach(), accuracy

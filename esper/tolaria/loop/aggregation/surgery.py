@@ -88,17 +88,16 @@ class GradientSurgery:
 
         They are held against each other over the host's parameters; a seed's weight counts in its own slice as well.
         """
-        with self._timer.measure():
-            pool, rows, columns = sources.pool, sources.rows, sources.host_columns
-            weighed = sent(torch.tensor(weights, dtype=torch.float64), rows.device)
-            flat = rows.new_empty(rows.size(1))
-            result = pcgrad(rows[:, :columns], self._order(pool, step), weights=weighed, out=flat[:columns])
-            own = torch.sum(rows[1:, columns:], 0, out=flat[columns:])
-            is_void = result.status.any() | ~own.isfinite().all()
-            for view, owner in zip(pool.views(flat), sources.owner_of, strict=True):
-                if owner:
-                    view *= weighed[owner]
-            self._give(arm, pool, flat, is_void, sources.was_present)
+        pool, rows, columns = sources.pool, sources.rows, sources.host_columns
+        weighed = sent(torch.tensor(weights, dtype=torch.float64), rows.device)
+        flat = rows.new_empty(rows.size(1))
+        result = pcgrad(rows[:, :columns], self._order(pool, step), weights=weighed, out=flat[:columns])
+        own = torch.sum(rows[1:, columns:], 0, out=flat[columns:])
+        is_void = result.status.any() | ~own.sum().isfinite()
+        for view, owner in zip(pool.views(flat), sources.owner_of, strict=True):
+            if owner:
+                view *= weighed[owner]
+        self._give(arm, pool, flat, is_void, sources.was_present)
         return result.conflicts_raw / (len(weights) * (len(weights) - 1) // 2)
 
     def _assign(self, arm: Arm, pool: GradientPool, was_present: Sequence[bool], step: int) -> Tensor:
