@@ -154,6 +154,7 @@ class Stepper:
         self, arm: Arm, batch: Batch, step: int, paths: SeedPaths, meter: SeedMeter | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """As one process passes a batch, with the gradient split by the seeds that it came through."""
+        self._replicas.unwrap(cast(TrainingArm, arm))
         parts, shares, counts = self._parts(batch)
         passes = [self._pass(arm, part, share, paths=paths) for part, share in zip(parts, shares, strict=True)]
         told = mean_of(passes, shares, counts)
