@@ -61,7 +61,9 @@ class GradientPool:
         """Where each parameter's slot begins, in memory order, then N; a gap counts to the slot before it."""
         starts = sorted(self._plan.offset(slot) for slot in self._slots.values())
         starts = [0, *starts[1:], self._plan.extent]
-        return torch.tensor(starts, dtype=torch.int64, device=self._storage.device)
+        found, device = torch.tensor(starts, dtype=torch.int64), self._storage.device
+        # Pinned, so that nobody waits for what the device still does.
+        return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
 
     def presence(self, row: int) -> tuple[bool, ...]:
         """Per parameter: whether the last `collect` of this row found a gradient."""

@@ -46,8 +46,9 @@ REFUSED_OPTIMIZERS = {
     "sparseadam": "is for sparse gradients alone, which no seed has",
     "lion": "isn't in torch; write it as module:function",
 }
-BY_LOSSES = "losses"
-"""Gradient surgery between several losses."""
+BY_MICROBATCHES, BY_LOSSES, BY_SEEDS = "microbatches", "losses", "seeds"
+"""Gradient surgery between microbatches, several losses, or the seeds and the host."""
+EQUAL, BY_STAGE = "equal", "stage"
 SCHEDULES = ("wsd", "cosine", "constant")
 
 
@@ -188,13 +189,37 @@ class TrainConfig:
     clip_norm: float | None = _setting("training", None, "largest L2 norm of the host's gradient; default: no clipping")
     accumulate: int = _setting("training", 1, "microbatches that one step is cut into")
     pcgrad: bool = _setting(
-        "training", False, "project conflicting microbatch gradients (needs --accumulate 2 or more)"
+        "training",
+        False,
+        "project conflicting gradients: of microbatches (needs --accumulate 2 or more), or as --surgery says",
     )
     surgery: str = _setting(
         "training",
-        "microbatches",
-        "whose gradients --pcgrad holds against each other: losses are those that a --loss of one's own gives by name",
-        ("microbatches", BY_LOSSES),
+        BY_MICROBATCHES,
+        "whose gradients --pcgrad holds against each other: losses are those that a --loss of one's own gives by name; "
+        "seeds pull at the host each by what comes through it, and the host by the rest",
+        (BY_MICROBATCHES, BY_LOSSES, BY_SEEDS),
+    )
+    seed_weights: str = _setting(
+        "training",
+        EQUAL,
+        "how --surgery seeds weighs them: equal, or by stage and alpha (half while blending, half at alpha 0)",
+        (EQUAL, BY_STAGE),
+    )
+    seed_conflicts: bool = _setting(
+        "training",
+        False,
+        "measure at each packet's step which seeds pull the host against the others, by a backward pass more for each",
+    )
+    seed_conflict_ratio_warn: float = _setting(
+        "training", 0.5, "share of the measured steps in which a seed conflicts that is warned of"
+    )
+    seed_share_jump_warn: float = _setting(
+        "training", 0.3, "change of a seed's share of the gradient from epoch to epoch that is warned of"
+    )
+    seed_layer_topk: int = _setting("training", 3, "parameters told of each seed, those that it pulls at most; 0: none")
+    hook_budget_ms: float = _setting(
+        "training", 50.0, "own work at a boundary, in the mean of an epoch, above which is warned, in milliseconds"
     )
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
@@ -385,7 +410,10 @@ class TrainConfig:
 
 
 def _check_surgery(config: TrainConfig) -> None:
-    """Gradient surgery has several gradients, of microbatches or of losses."""
+    """Gradient surgery has several gradients, of microbatches, of losses or of seeds."""
+    _check_seed_sources(config)
+    if config.surgery == BY_SEEDS:
+        return
     if config.surgery != BY_LOSSES:
         if config.pcgrad and config.accumulate < 2:
             raise ConfigError("pcgrad", True, f"needs accumulate >= 2, got {config.accumulate}")
@@ -397,6 +425,31 @@ def _check_surgery(config: TrainConfig) -> None:
     if config.compile != "off":
         remedy = "compiled blocks can't be passed backward once for each loss; leave it out, or --surgery losses"
         raise ConfigError("compile", config.compile, remedy)
+
+
+def _check_seed_sources(config: TrainConfig) -> None:
+    """What splits a gradient by the seeds that it came through has seeds, in passes that keep their graph."""
+    by_seeds = config.surgery == BY_SEEDS
+    if config.seed_weights != EQUAL and not by_seeds:
+        raise ConfigError("seed_weights", config.seed_weights, "says how surgery weighs seeds; give --surgery seeds")
+    for key, value, is_wished in (
+        ("surgery", config.surgery, by_seeds),
+        ("seed_conflicts", True, config.seed_conflicts),
+    ):
+        if not is_wished:
+            continue
+        if key == "surgery" and not config.pcgrad:
+            raise ConfigError(key, value, "says how pcgrad works; give pcgrad too")
+        if key == "seed_conflicts" and config.pcgrad and not by_seeds:
+            raise ConfigError(
+                key, value, f"surgery between {config.surgery} leaves no such parts; give --surgery seeds"
+            )
+        if config.grow == "never":
+            raise ConfigError(key, value, "there are no seeds in a run that never grows; leave it out")
+        if config.isolate:
+            raise ConfigError(key, value, "isolated seeds pull at nothing in the host; leave --isolate out")
+        if config.compile != "off":
+            raise ConfigError(key, value, "compiled blocks can't be passed backward once for each seed; leave one out")
 
 
 def _check_rollback(config: TrainConfig) -> None:
@@ -493,9 +546,10 @@ _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
     *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
     *("max_seeds", "checkpoint_every_epochs", "stack_margin", "min_delta", "snapshot_every_steps"),
+    "seed_layer_topk",
 )
 _FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
-_POSITIVE = ("lr", "clip_norm", "stability_limit", "slope_threshold", "saturation_floor")
+_POSITIVE = ("lr", "clip_norm", "stability_limit", "slope_threshold", "saturation_floor", "hook_budget_ms")
 _SECONDS = ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
@@ -516,6 +570,8 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("decay_fraction", *_share(0.0, 1.0)),
     ("smoothing", *_share(1e-4, 1.0)),
+    ("seed_conflict_ratio_warn", *_share(0.0, 1.0)),
+    ("seed_share_jump_warn", *_share(0.0, 1.0)),
     ("rollback_lr_factor", *_share(1e-3, 1.0)),
     ("window_fraction", *_share(1e-3, 0.5)),
     ("incubate_fraction", *_share(1e-3, 0.5)),

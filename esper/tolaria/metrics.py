@@ -70,7 +70,56 @@ ROLLBACK_LATE = MetricSpec(
 )
 ROLLBACK_LATENCY = MetricSpec("tolaria.rollback.restore_latency_ms", "ms", "time that the last restore took")
 
+EPOCH_HOOK_LATENCY = MetricSpec(
+    "tolaria.epoch_hook.latency_ms", "ms", "own work at a boundary, without waiting and directives, mean of an epoch"
+)
+_AGG = "tolaria.grad_agg"
+AGG_MICROBATCHES = MetricSpec(f"{_AGG}.microbatches_total", "count", "microbatches passed")
+AGG_PCGRAD = MetricSpec(f"{_AGG}.pcgrad_applied", "bool", "1 where conflicts between gradients are projected out")
+AGG_CONFLICTS = MetricSpec(f"{_AGG}.conflicts", "count", "pairs of sources in conflict, over the last epoch")
+AGG_CONFLICT_RATIO = MetricSpec(f"{_AGG}.conflict_ratio", "ratio", "share of pairs in conflict, over the last epoch")
+AGG_WEIGHTS_MEAN = MetricSpec(f"{_AGG}.weights_mean", "ratio", "mean weight of the seeds in surgery")
+AGG_TEACHER_SHARE = MetricSpec(
+    f"{_AGG}.teacher_share", "ratio", "the host's own part in what it and its seeds pull at in the host"
+)
+_SEED = ("seed_id", "stage")
+SEED_WEIGHT = MetricSpec(f"{_AGG}.seed.weight", "ratio", "weight of a seed in surgery", _SEED)
+SEED_NORM = MetricSpec(f"{_AGG}.seed.norm", "grad", "norm of what came through a seed, its own slice included", _SEED)
+SEED_SHARE = MetricSpec(f"{_AGG}.seed.share", "ratio", "a seed's norm in the sum of all, the host's included", _SEED)
+SEED_SHARE_DELTA = MetricSpec(f"{_AGG}.seed.share_delta", "ratio", "change of a seed's share since the last", _SEED)
+SEED_ALPHA_MEAN = MetricSpec(f"{_AGG}.seed.alpha", "ratio", "mean weight that a seed's blend gives it", _SEED)
+SEED_CONFLICTS = MetricSpec(
+    f"{_AGG}.seed.conflicts", "count", "measured steps and others that pull the host the other way", _SEED
+)
+SEED_CONFLICT_RATIO = MetricSpec(f"{_AGG}.seed.conflict_ratio", "ratio", "their share", _SEED)
+SEED_PARAMS = MetricSpec(f"{_AGG}.seed.params", "elems", "a seed's own parameters", _SEED)
+SEED_MASK_FRACTION = MetricSpec(f"{_AGG}.seed.mask_fraction", "ratio", "their share in all that learn", _SEED)
+SEED_TEACHER_SHARE = MetricSpec(
+    f"{_AGG}.seed.teacher_share", "ratio", "what a seed pulls at in the host, in the sum of what all do", _SEED
+)
+SEED_LAYER_NORM = MetricSpec(
+    f"{_AGG}.seed.layer_norm", "grad", "norm of a seed's gradient of one parameter, the largest few", (*_SEED, "layer")
+)
+
 METRICS = (
+    EPOCH_HOOK_LATENCY,
+    AGG_MICROBATCHES,
+    AGG_PCGRAD,
+    AGG_CONFLICTS,
+    AGG_CONFLICT_RATIO,
+    AGG_WEIGHTS_MEAN,
+    AGG_TEACHER_SHARE,
+    SEED_WEIGHT,
+    SEED_NORM,
+    SEED_SHARE,
+    SEED_SHARE_DELTA,
+    SEED_ALPHA_MEAN,
+    SEED_CONFLICTS,
+    SEED_CONFLICT_RATIO,
+    SEED_PARAMS,
+    SEED_MASK_FRACTION,
+    SEED_TEACHER_SHARE,
+    SEED_LAYER_NORM,
     TRAINING_LOSS,
     TRAINING_ACCURACY,
     TRAINING_LATENCY,
@@ -134,7 +183,33 @@ ROLLBACK_FAILED = EventSpec(
     "tolaria.rollback.restore_failed", _CRITICAL, "no older state could be restored at all", ("name",)
 )
 
+SEED_CONFLICT_HIGH = EventSpec(
+    "seed_conflict_high",
+    _WARNING,
+    "a seed pulls the host against the others in many of the measured steps",
+    ("name", *_SEED, "conflict_ratio"),
+)
+SEED_SHARE_JUMP = EventSpec(
+    "seed_share_jump",
+    _WARNING,
+    "a seed's share of the gradient changed much in an epoch",
+    ("name", *_SEED, "share", "share_delta"),
+)
+SEED_HEALTH = EventSpec(
+    "seed_health",
+    _INFO,
+    "a seed's figures of an epoch, in small",
+    (*_SEED, "share", "alpha", "conflicts", "weight", "alpha_p95", "sparsity", "clamped_fraction"),
+)
+EPOCH_HOOK_LATENCY_HIGH = EventSpec(
+    "epoch_hook_latency_high", _WARNING, "boundaries' own work took long in an epoch", ("name", "latency_ms")
+)
+
 EVENTS = (
+    SEED_CONFLICT_HIGH,
+    SEED_SHARE_JUMP,
+    SEED_HEALTH,
+    EPOCH_HOOK_LATENCY_HIGH,
     RUN_STARTED,
     RUN_FINISHED,
     SEED_GRAFTED,

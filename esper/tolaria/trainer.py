@@ -13,6 +13,7 @@ from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import EsperError, LossDiverged, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
+from esper.tolaria.loop.aggregation.epoch import aggregation_of, limits_of
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
@@ -307,6 +308,7 @@ class Trainer:
         self._validation = told.figures
         average = self._room.measured(lambda: evaluated_average(self._run, self._run.splits.judge))
         now_ns = session.clock.monotonic_ns()
+        aggregation = aggregation_of(session.progress, session.seed_meter, self._config)
         session.observer.on_epoch(
             EpochDone(
                 epoch=session.epoch,
@@ -318,8 +320,11 @@ class Trainer:
                 validation_metrics={**told.metrics, **(average.named("EMA") if average else {})},
                 duration_s=(now_ns - self._epoch_started_ns) / 1e9,
                 reason=session.progress.reason.now,
+                aggregation=aggregation,
             )
         )
+        for name, message, facts in session.progress.gradients.warnings(aggregation, limits_of(self._config)):
+            session.notice(name, "WARNING", message, facts=facts)
         self._best.note(told)
         session.progress.meter = EpochMeter()
         self._epoch_started_ns = now_ns

@@ -59,7 +59,7 @@ _IN_USE: WeakSet[nn.Module] = WeakSet()
 LEFT = "left by its loop"
 OWNED = (
     *("optimizer", "lr", "schedule", "weight_decay", "clip_norm", "accumulate", "pcgrad", "amp", "loss", "metric"),
-    "compile",
+    *("compile", "seed_conflicts"),
 )
 """Settings that a loop decides itself."""
 

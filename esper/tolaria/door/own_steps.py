@@ -23,6 +23,7 @@ from esper.tolaria.door.average import Average
 from esper.tolaria.door.change import Change, change_between, shapes_of
 from esper.tolaria.door.own_step import TwinStep
 from esper.tolaria.door.verify import Verification, norm_of
+from esper.tolaria.loop.aggregation import SeedSources
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.task.randomness import seed_all
@@ -51,6 +52,7 @@ class OwnSteps:
         self._executor = run.executor
         self._loop = loop
         self._stepper = loop.twin_step
+        self._sources = SeedSources(run.config)
         self._norm_every = run.config.evaluate_every_steps
         self._to_verify = VERIFIED_STEPS if loop.grows and run.config.judge == "twin" else 0
         self._verification = Verification(run.device)
@@ -134,6 +136,7 @@ class OwnSteps:
     def regroup(self) -> None:
         """A saved state was put back."""
         self._topology = -1
+        self._session.seed_meter.forget()
         self._parameters = self._listed()
         self._to_verify = VERIFIED_STEPS if self._to_verify else 0
 
@@ -153,13 +156,16 @@ class OwnSteps:
         if self._copy is not None or executor.twin is not None:
             groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
             self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        is_measured = self._loop.clip_norm is None and (self._session.progress.step + 1) % self._norm_every == 0
         if arm.grafts and self._loop.grows:
             executor.after_backward()
+            if is_measured:
+                self._sources.measure(arm, self._session.seed_meter)
             if self._loop.clip_norm is not None:
                 nn.utils.clip_grad_norm_(executor.seed_parameters(), self._loop.clip_norm)
         if self._copy is not None:
             self._norm = norm_of(arm)
-        elif self._loop.clip_norm is None and (self._session.progress.step + 1) % self._norm_every == 0:
+        elif is_measured:
             there = {p: p.grad for p in executor.host_parameters() if p.grad is not None}
             norms = torch._foreach_norm(list(there.values())) if there else []
             self._norms = dict(zip(there, norms, strict=True))

@@ -8,7 +8,11 @@ from __future__ import annotations
 from typing import cast
 
 from esper.kasmina.executor import TrainingArm, first_line
+from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.passes.batches import samples_in
+from esper.leyline import SeedStage
+from esper.tolaria.config import BY_SEEDS, BY_STAGE
+from esper.tolaria.loop.aggregation import weight_of
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.room import Room
@@ -26,7 +30,9 @@ class ArmSteps:
         self._executor = run.executor
         self._loader = run.loader
         self._norm_every = run.config.evaluate_every_steps
-        self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks)
+        self._measures_all = run.config.pcgrad and run.config.surgery == BY_SEEDS
+        weigh = self._weight if run.config.seed_weights == BY_STAGE else lambda graft: 1.0
+        self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh)
         self._topology = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
@@ -83,6 +89,7 @@ class ArmSteps:
         if twin is not None and executor.is_twin_live:
             twin.scheduler.apply(twin.optimizer, step)
         executor.before_step(step)
+        is_measured = (step + 1) % self._norm_every == 0
         try:
             with executor.watched_step():
                 result = self._stepper.run(
@@ -90,8 +97,9 @@ class ArmSteps:
                     batch,
                     step,
                     self._groups,
-                    measures_norm=(step + 1) % self._norm_every == 0,
+                    measures_norm=is_measured,
                     after_backward=executor.after_backward if arm.grafts else None,
+                    meter=self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None,
                 )
         except Exception as error:
             if twin is None or not self._room.may_give_way(error):
@@ -123,6 +131,11 @@ class ArmSteps:
         result = self._stepper.run(twin, self._loader.batch(self._source(step)), step, self._twin_groups)
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
 
+    def _weight(self, graft: Graft) -> float:
+        """By the stage that Kasmina last told."""
+        known = self._session.progress.history.seeds.get(graft.seed_id)
+        return weight_of(SeedStage.SEED_STAGE_UNSPECIFIED if known is None else known.stage, graft.alpha)
+
     @property
     def surgery_ms(self) -> float | None:
         """Time spent on gradient surgery so far; None where it is off."""
@@ -131,6 +144,7 @@ class ArmSteps:
     def regroup(self) -> None:
         """Forget what is known of the arms: they were replaced."""
         self._groups, self._twin_groups, self._topology = Groups(host=()), Groups(host=()), -1
+        self._session.seed_meter.forget()
 
     def _regroup(self) -> None:
         """List the parameters of both arms anew after a change of the topology."""

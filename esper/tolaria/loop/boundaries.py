@@ -261,6 +261,7 @@ class Boundaries:
         total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
         session.timings.boundary_ms.append(total_ms)
         recent = slice(-max(1, len(packet.recent_steps)), None)
+        session.progress.meter.add_boundary(total_ms - wait_ms - apply_ms)
         session.measured.note(
             hook_ms=total_ms - wait_ms,
             apply_ms=apply_ms,

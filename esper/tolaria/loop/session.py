@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
+from esper.tolaria.loop.aggregation import SeedMeter
 from esper.tolaria.loop.step_log import StepLog
 from esper.tolaria.plane.packets import Measured, PacketBuilder
 from esper.tolaria.ranks.group import Ranks
@@ -29,8 +30,13 @@ class Session:
     log: StepLog = field(default_factory=StepLog)
     timings: Timings = field(default_factory=Timings)
     measured: Measured = field(default_factory=Measured)
+    seed_meter: SeedMeter = field(init=False)
+    """What the seeds of the main arm ask of the gradient."""
     plane: Callable[[], ModeUpdate] = lambda: UNHEARD
     """The plane as last heard."""
+
+    def __post_init__(self) -> None:
+        self.seed_meter = SeedMeter(self.run.config.seed_layer_topk)
 
     @property
     def ranks(self) -> Ranks:
@@ -47,10 +53,13 @@ class Session:
         """Whether the last step ended an epoch."""
         return self.progress.step % self.run.loader.steps_per_epoch == 0
 
-    def notice(self, name: str, level: str, message: str, cause: str = "") -> None:
+    def notice(
+        self, name: str, level: str, message: str, cause: str = "", facts: Mapping[str, str | float] | None = None
+    ) -> None:
         """Tell the observer of something out of the ordinary."""
         at = self.progress.step
-        self.observer.on_events([Notice(step=at, name=name, level=level, message=message, cause=cause)])
+        told = Notice(step=at, name=name, level=level, message=message, cause=cause, facts=facts or {})
+        self.observer.on_events([told])
 
     def seed_views(self) -> list[SeedView]:
         """Every seed as Kasmina last told, with the alpha of now."""

@@ -6,6 +6,7 @@ The same call trains the host and its twin, with the same batch and the same dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import cut
-from esper.tolaria.config import BY_LOSSES, TrainConfig
-from esper.tolaria.loop.aggregation import GradientSurgery
+from esper.tolaria.config import BY_LOSSES, BY_MICROBATCHES, TrainConfig
+from esper.tolaria.loop.aggregation import GradientSurgery, SeedMeter, SeedPaths, SeedSources, Weigh
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.loop.step_log import StepResult
@@ -53,6 +54,7 @@ class Stepper:
         device: torch.device,
         clock: Clock = SYSTEM_CLOCK,
         ranks: Ranks = ALONE,
+        weigh: Weigh = lambda graft: 1.0,
     ) -> None:
         self._task = task
         self._ranks = ranks
@@ -63,9 +65,11 @@ class Stepper:
         self._clip_norm = config.clip_norm
         self._amp = config.amp
         self._surgery_timer = DeviceTimer(device, clock)
-        surgery = GradientSurgery(config.seed, config.accumulate, self._surgery_timer, ranks) if config.pcgrad else None
+        rows = config.accumulate if config.surgery == BY_MICROBATCHES else 1
+        surgery = GradientSurgery(config.seed, rows, self._surgery_timer, ranks) if config.pcgrad else None
         self._surgery = surgery
         self._parts_losses = config.surgery == BY_LOSSES
+        self._sources = SeedSources(config, surgery, weigh)
         self._named: dict[str, Tensor] = {}
         """What the present step tells by name."""
 
@@ -83,16 +87,23 @@ class Stepper:
         *,
         measures_norm: bool = False,
         after_backward: Callable[[], None] | None = None,
+        meter: SeedMeter | None = None,
     ) -> StepResult:
-        """Make step `step` (counted from 0) of the arm."""
+        """Make step `step` (counted from 0) of the arm; `meter` takes what its seeds ask of the gradient."""
         seed_all(self._device, self._seed, "step", step)
         self._named = {}
         for parameter in (*groups.host, *groups.seeds):
             parameter.grad = None
-        loss, accuracy, conflict_rate = self._backward(arm, batch, step)
+        paths = self._sources.paths(arm, meter)
+        if paths is not None:
+            loss, accuracy, conflict_rate = self._through_seeds(arm, batch, step, paths, meter)
+        else:
+            loss, accuracy, conflict_rate = self._backward(arm, batch, step)
         scaler = arm.scaler
         if scaler is not None:
             scaler.unscale_(arm.optimizer)
+        if meter is not None and paths is None:
+            self._sources.measure(arm, meter)
         if after_backward is not None:
             after_backward()
         norm, norms = self._clip(groups, measures_norm)
@@ -101,7 +112,16 @@ class Stepper:
         else:
             scaler.step(arm.optimizer)
             scaler.update()
-        return StepResult(loss, accuracy, norm, conflict_rate, norms, self._named)
+        pairs = 0 if conflict_rate is None else self._pairs(paths)
+        return StepResult(loss, accuracy, norm, conflict_rate, norms, self._named, pairs)
+
+    def _pairs(self, paths: SeedPaths | None) -> int:
+        """Of what surgery held against each other in this step."""
+        if paths is not None:
+            sources = len(paths.owners.spans)
+        else:
+            sources = sum(name.startswith(LOSS) for name in self._named) if self._parts_losses else self._accumulate
+        return sources * (sources - 1) // 2
 
     def _backward(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self._ranks.count > 1:
@@ -110,28 +130,46 @@ class Stepper:
             return self._apart(self._surgery, arm, batch, step)
         if self._accumulate == 1:
             return *self._pass(arm, batch, 1.0), None
-        parts = cut(batch, self._accumulate)
-        targets = [part[1] for part in parts]
-        shares = shares_of([self._task.weight(each) for each in targets], self._task.weight(batch[1]))
-        counts = shares_of([self._task.count(each) for each in targets], self._task.count(batch[1]))
-        if self._surgery is not None:
+        parts, shares, counts = self._parts(batch)
+        if self._surgery is not None and not self._sources.are_seeds:
             return self._surgery.backward(arm, parts, step, self._pass, shares, counts)
         passes = [self._pass(arm, part, share) for part, share in zip(parts, shares, strict=True)]
         return *mean_of(passes, shares, counts), None
 
-    def _over_ranks(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """This rank passes its own samples; gradients, loss and accuracy are those of the whole batch."""
-        pieces = [piece_of(part, self._ranks.rank, self._ranks.count) for part in cut(batch, self._accumulate)]
-        parts = [piece.batch for piece in pieces]
-        weights, counts = (
+    def _parts(self, batch: Batch) -> tuple[list[Batch], list[Share], list[Share]]:
+        """What this rank passes of a batch, and the shares of each part in its loss and in its accuracy."""
+        parts = cut(batch, self._accumulate)
+        if self._ranks.count == 1:
+            targets = [part[1] for part in parts]
+            shares = shares_of([self._task.weight(each) for each in targets], self._task.weight(batch[1]))
+            return parts, shares, shares_of([self._task.count(each) for each in targets], self._task.count(batch[1]))
+        pieces = [piece_of(part, self._ranks.rank, self._ranks.count) for part in parts]
+        shares, counts = (
             shares_of([of(piece.batch[1]) * piece.counts for piece in pieces], of(batch[1]))
             for of in (self._task.weight, self._task.count)
         )
+        return [piece.batch for piece in pieces], shares, counts
+
+    def _through_seeds(
+        self, arm: Arm, batch: Batch, step: int, paths: SeedPaths, meter: SeedMeter | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """As one process passes a batch, with the gradient split by the seeds that it came through."""
+        self._replicas.unwrap(cast(TrainingArm, arm))
+        parts, shares, counts = self._parts(batch)
+        passes = [self._pass(arm, part, share, paths=paths) for part, share in zip(parts, shares, strict=True)]
+        told = mean_of(passes, shares, counts)
+        with self._surgery_timer.measure():
+            conflict_rate = self._sources.settle(arm, paths, step, meter)
+        return *(told if self._ranks.count == 1 else self._whole(*told)), conflict_rate
+
+    def _over_ranks(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """This rank passes its own samples; gradients, loss and accuracy are those of the whole batch."""
+        parts, weights, counts = self._parts(batch)
         conflicts: Tensor | None = None
         if self._surgery is not None and self._parts_losses:
             loss, accuracy, conflicts = self._apart(self._surgery, arm, parts[0], step, weights[0])
             accuracy = None if accuracy is None else accuracy * counts[0]
-        elif self._surgery is not None:
+        elif self._surgery is not None and not self._sources.are_seeds:
             loss, accuracy, conflicts = self._surgery.backward(arm, parts, step, self._pass, weights, counts)
         else:
             loss, accuracy = mean_of(list(self._passes(arm, parts, weights)), weights, counts)
@@ -156,18 +194,22 @@ class Stepper:
         return told[0], None if accuracy is None else told[1]
 
     def _pass(
-        self, arm: Arm, batch: Batch, share: Share, forward: Forward | None = None
+        self, arm: Arm, batch: Batch, share: Share, forward: Forward | None = None, paths: SeedPaths | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
         inputs, targets = batch
-        with autocast(self._amp, self._device):
+        with autocast(self._amp, self._device), nullcontext() if paths is None else paths.watched():
             outputs = self._task.forward(arm.model, inputs) if forward is None else forward(inputs)
             parts = self._task.named_losses(outputs, targets)
             loss = reduce(add, parts.values()) if parts else self._task.loss(outputs, targets)
         self._tell(parts, share)
         weighed = loss if isinstance(share, float) and share == 1.0 else loss * share
         scaler = arm.scaler
-        (weighed if scaler is None else scaler.scale(weighed)).backward()  # type: ignore[no-untyped-call]
+        whole = weighed if scaler is None else scaler.scale(weighed)
+        whole.backward(retain_graph=paths is not None)  # type: ignore[no-untyped-call]
+        if paths is not None:
+            with self._surgery_timer.measure():
+                paths.split()
         with torch.no_grad():
             accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
         return loss.detach(), accuracy

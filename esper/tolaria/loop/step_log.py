@@ -24,6 +24,8 @@ class StepResult:
     """Norms of the gradients that the step leaves behind, where `gradient_norm` was made of them."""
     named: Mapping[str, Tensor] = field(default_factory=dict)
     """Several losses, and cosines of their gradients, by name."""
+    pairs: int = 0
+    """Of sources that were held against each other."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,7 @@ class StepLog:
                     learning_rate=record.rate,
                     conflict_rate=conflicts,
                     step_ms=record.step_ms,
+                    pairs=record.result.pairs,
                     named={name: next(told) or 0.0 for name in record.result.named},
                 )
             )

@@ -62,6 +62,10 @@ class Replicas:
             with nullcontext() if is_last else wrapped.no_sync():
                 yield wrapped
 
+    def unwrap(self, arm: TrainingArm) -> None:
+        """Passes of this arm go by themselves: hooks of a wrapper would wait for a reduction that nobody has begun."""
+        self._wrapped.pop(arm, None)
+
     def _of(self, arm: TrainingArm) -> DistributedDataParallel:
         parameters, known = _parameters(arm), self._wrapped.get(arm)
         if known is not None and _same(known.parameters, parameters):

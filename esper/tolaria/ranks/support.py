@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from esper.core.errors import ConfigError
-from esper.tolaria.config import TrainConfig
+from esper.tolaria.config import BY_SEEDS, TrainConfig
 from esper.tolaria.ranks.group import Ranks
 
 WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
@@ -21,6 +21,11 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
     least = config.accumulate * ranks.count
     checks = (
         ("compile", config.compile == "off", f"isn't supported {MANY}; leave it out"),
+        (
+            "seed_conflicts",
+            not config.seed_conflicts or config.surgery == BY_SEEDS,
+            f"isn't supported {MANY} but with --pcgrad --surgery seeds, which measures them too",
+        ),
         *((key, getattr(config, key) != "rollback", f"isn't supported {MANY}: {ELSE}") for key in GOING_BACK),
         ("device", config.device in ("cpu", "cuda"), f"{MANY} torchrun gives each its own: say cpu or cuda"),
         (

@@ -4,8 +4,9 @@ Boundaries alone wait for each other, a quarter of a second at most; whatever el
 
 Kinds: run, boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
 number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
-of then), growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes
-its steps, and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every
+of then and how its gradients came together), gradient (a seed's share or conflicts are high), slow (boundaries are),
+growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes its steps,
+and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every
 line has `time` (UTC), `kind` and, where it has one, `step`.
 """
 
@@ -15,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -38,6 +40,7 @@ from esper.leyline import (
     StackEvaluation,
     StageTransition,
 )
+from esper.tolaria.record.gradients import CONFLICT, HOOK, JUMP, Aggregation
 from esper.tolaria.record.observer import (
     Boundary,
     CheckpointWritten,
@@ -179,8 +182,8 @@ class EventLog(Observer):
                 self._steps.clear()
                 self._twin_steps.clear()
                 self._reason = None  # what was written of it may be undone
-            cause = {"cause": notice.cause} if notice.cause else {}
-            self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **cause)
+            more = {**({"cause": notice.cause} if notice.cause else {}), **notice.facts}
+            self.write(incident_kind(notice.name), step=notice.step, name=notice.name, detail=notice.message, **more)
 
     def on_epoch(self, done: EpochDone) -> None:
         fields: Fields = {
@@ -196,6 +199,8 @@ class EventLog(Observer):
             fields["val_metrics"] = dict(done.validation_metrics)
         if done.reason is not None:
             fields["growth"] = done.reason.as_fields()
+        if done.aggregation is not None:
+            fields["gradients"] = aggregation_fields(done.aggregation)
         self._add("epoch", fields)
         self._write_out_if_due()
 
@@ -218,11 +223,40 @@ INCIDENT_WORDS = (
 )
 
 
+MEASURED = {CONFLICT: "gradient", JUMP: "gradient", HOOK: "slow"}
+"""What was measured of steps goes with them where a run goes back: it is no incident."""
+
+
 def incident_kind(name: str) -> str:
     """The incident's kind from its registered name: tolaria.tamiyo_timeout -> timeout."""
+    if name in MEASURED:
+        return MEASURED[name]
     if name.startswith("tolaria.rollback."):  # of a restore that failed: nothing went back
         return "failure"
     return next((word for word in INCIDENT_WORDS if word in name), "failure")
+
+
+def aggregation_fields(told: Aggregation) -> Fields:
+    """How an epoch's gradients came together; what was not measured is left out."""
+    known = {
+        "conflicts": told.conflicts,
+        "conflict_ratio": told.conflict_ratio,
+        "teacher_share": told.teacher_share,
+        "hook_ms": told.hook_ms,
+    }
+    fields: Fields = {name: value for name, value in known.items() if value is not None}
+    if told.seeds:
+        fields["seeds"] = [
+            {
+                **{name: value for name, value in asdict(seed.gradient).items() if value is not None},
+                "blended": seed.gradient.blended._asdict(),
+                "layers": dict(seed.gradient.layers),
+                "stage": seed.stage,
+                "share_delta": seed.share_delta,
+            }
+            for seed in told.seeds
+        ]
+    return fields
 
 
 def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.leyline import SystemStatePacket
+from esper.tolaria.record.gradients import Aggregation
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.mode import Standing
 
@@ -50,6 +51,8 @@ class StepDone:
     learning_rate: float
     conflict_rate: float | None
     step_ms: float
+    pairs: int = 0
+    """Of sources that were held against each other."""
     named: Mapping[str, float] = field(default_factory=dict)
     """Several losses (`loss NAME`) and the cosines of their gradients (`cosine NAME, NAME`)."""
 
@@ -131,6 +134,8 @@ class EpochDone:
     """Why the run grows or waits, with its numbers of now; None before the first answer."""
     validation_metrics: Mapping[str, float] = field(default_factory=dict)
     """Further figures of the judging data, by name."""
+    aggregation: Aggregation | None = None
+    """How its gradients came together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,6 +178,8 @@ class Notice:
     message: str
     cause: str = ""
     """What lies behind it, at any length: for the event log."""
+    facts: Mapping[str, str | float] = field(default_factory=dict)
+    """Of whom it is and by how much: attributes of its event."""
 
 
 class Observer:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from esper.tolaria.record.best import Best
 from esper.tolaria.record.divergence import Divergence
+from esper.tolaria.record.gradients import GradientWatch
 from esper.tolaria.record.growth_reason import GrowthReason
 from esper.tolaria.record.history import History
 from esper.tolaria.record.macs_book import MacsBook
@@ -17,17 +18,33 @@ from esper.tolaria.record.signals import Signals
 
 @dataclass(slots=True)
 class EpochMeter:
-    """Mean loss and accuracy of an epoch's steps."""
+    """Sums over an epoch's steps and boundaries."""
 
     steps: int = 0
     loss: float = 0.0
     accuracy: float = 0.0
+    boundaries: int = 0
+    hook_ms: float = 0.0
+    """Own work at boundaries, without waiting and directives."""
+    surgeries: int = 0
+    """Steps with several sources."""
+    conflict_rates: float = 0.0
+    conflicts: float = 0.0
 
     def add(self, done: StepDone) -> None:
         """Take one more step."""
         self.steps += 1
         self.loss += done.loss
         self.accuracy += done.accuracy or 0.0
+        if done.conflict_rate is not None:
+            self.surgeries += 1
+            self.conflict_rates += done.conflict_rate
+            self.conflicts += done.conflict_rate * done.pairs
+
+    def add_boundary(self, hook_ms: float) -> None:
+        """Take one more boundary."""
+        self.boundaries += 1
+        self.hook_ms += hook_ms
 
 
 @dataclass(slots=True)
@@ -44,6 +61,7 @@ class Progress:
     meter: EpochMeter = field(default_factory=EpochMeter)
     best: Best = field(default_factory=Best)
     divergence: Divergence = field(default_factory=Divergence)
+    gradients: GradientWatch = field(default_factory=GradientWatch)
     steady_step: int = 0
     """Last boundary at which the loss was not about to diverge."""
 
@@ -71,7 +89,8 @@ class Progress:
             "best": self.best.state_dict(),
             "divergence": self.divergence.state_dict(),
             "steady_step": self.steady_step,
-            "meter": [self.meter.steps, self.meter.loss, self.meter.accuracy],
+            "meter": list(astuple(self.meter)),
+            "gradients": self.gradients.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -85,5 +104,5 @@ class Progress:
         self.best = Best.from_state(state.get("best", {}))
         self.divergence = Divergence(**state.get("divergence", {}))
         self.steady_step = int(state.get("steady_step", 0))
-        steps, loss, accuracy = state["meter"]
-        self.meter = EpochMeter(int(steps), loss, accuracy)
+        self.meter = EpochMeter(*state["meter"])
+        self.gradients = GradientWatch(**state.get("gradients", {}))

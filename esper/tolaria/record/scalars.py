@@ -18,6 +18,7 @@ from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.writer import FileWriter
 
 from esper.core.files import named
+from esper.tolaria.record.gradients import Aggregation
 from esper.tolaria.record.observer import (
     Boundary,
     EpochDone,
@@ -137,6 +138,8 @@ class TensorBoardScalars(Observer):
             "accuracy/train": done.train_accuracy,
         }
         values |= {f"{name}/judge": value for name, value in done.validation_metrics.items()}
+        if done.aggregation is not None:
+            values |= _gradient_values(done.aggregation)
         self._add(done.step, values)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
@@ -150,3 +153,13 @@ class TensorBoardScalars(Observer):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+
+def _gradient_values(told: Aggregation) -> dict[str, float | None]:
+    """How an epoch's gradients came together."""
+    values = {"gradient/conflict_ratio": told.conflict_ratio}
+    for seed in told.seeds:
+        found = seed.gradient
+        values[f"gradient/share/{found.seed_id}"] = found.share
+        values[f"gradient/conflict_ratio/{found.seed_id}"] = found.conflict_ratio
+    return values

@@ -87,6 +87,7 @@ def build_summary(
     """Evaluate the network and put everything together; `validation` is what was last told of the judging data."""
     arm, history = run.executor.arm, progress.history
     val, test = (evaluated(arm, run.task, split) for split in (run.splits.judge, run.splits.test))
+    conflicts = progress.signals.conflict_rate
     growth = history.growth
     # An interrupted run has seeds in every stage; what it says of them need not be the last word.
     is_exact = run.config.is_deterministic
@@ -120,6 +121,7 @@ def build_summary(
         "mode": progress.mode.name,
         "emergency_level": progress.mode.plane.level,
         "ended_early": why_early,
+        "gradient_conflict_rate": conflicts.mean if conflicts.count else None,
         "val_loss": val.loss,
         "val_accuracy": val.accuracy,
         "val_metrics": dict(val.metrics),

@@ -28,6 +28,7 @@ from esper.tolaria.record.observer import (
     StepDone,
 )
 from esper.tolaria.record.packet_result import Calls
+from esper.tolaria.record.seed_telemetry import aggregation_metrics, health_events
 
 SOURCE = "tolaria"
 NOTICE_EVENTS = {
@@ -47,6 +48,9 @@ NAMED = {
         m.KASMINA_TIMEOUT,
         m.BREAKER_OPENED,
         m.BREAKER_CLOSED,
+        m.SEED_CONFLICT_HIGH,
+        m.SEED_SHARE_JUMP,
+        m.EPOCH_HOOK_LATENCY_HIGH,
     )
 }
 REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
@@ -163,7 +167,7 @@ class TelemetryObserver(Observer):
         for notice in notices:
             spec = NAMED.get(notice.name) or NOTICE_EVENTS[notice.level]
             measured = _rollback_figures(self._rollbacks) if notice.name.startswith("tolaria.rollback") else ()
-            told = event(spec, self._clock, notice.message, name=notice.name)
+            told = event(spec, self._clock, notice.message, name=notice.name, **notice.facts)
             self._send(notice.step, metrics=measured, events=[told])
 
     def on_rollback(self, figures: RollbackFigures) -> None:
@@ -171,6 +175,9 @@ class TelemetryObserver(Observer):
 
     def on_epoch(self, done: EpochDone) -> None:
         self._epoch = done
+        if done.aggregation is not None and done.aggregation.seeds:
+            health = health_events(done.aggregation, self._clock)
+            self._send(done.step, metrics=aggregation_metrics(done.aggregation), events=health)
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         size = metric(m.CHECKPOINT_BYTES, written.size_bytes)
@@ -215,4 +222,5 @@ def _epoch_figures(done: EpochDone | None) -> list[Metric]:
         return []
     accuracy = done.validation_accuracy
     told = [] if accuracy is None else [metric(m.TRAINING_ACCURACY, accuracy)]
+    told += [] if done.aggregation is None else aggregation_metrics(done.aggregation)
     return [metric(m.EPOCHS_TOTAL, done.epoch), *told]

@@ -14,15 +14,16 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.tolaria.recovery.checkpoint import State
 
-# Settings that may differ between a run and its continuation: where things are, and how long to wait for them. They are
-# as they were unless they are given anew.
+# Settings that may differ between a run and its continuation: where things are, how long to wait for them, what is
+# told and warned of. They are as they were unless they are given anew.
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
         "rank_timeout_s",
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
         *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
-        *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin"),
+        *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin", "seed_layer_topk"),
+        *("seed_conflict_ratio_warn", "seed_share_jump_warn", "hook_budget_ms"),
     }
 )
 

@@ -17,7 +17,7 @@ from esper.kasmina.executor.memory.free import Free, free_memory
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
-from esper.tolaria.config import ADAPTER, BY_LOSSES, TrainConfig
+from esper.tolaria.config import ADAPTER, BY_LOSSES, BY_SEEDS, TrainConfig
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.support import check_bare, check_run
 from esper.tolaria.task.agreement import agreed
@@ -129,7 +129,7 @@ def prepare(
         twin=twin_for(config, loader),
         pass_samples=-(-config.batch_size // (config.accumulate * ranks.count)),
         gradient_rows=_gradient_rows(config, posed.losses),
-        accumulates=config.accumulate > 1 and not config.pcgrad,
+        accumulates=config.accumulate > 1 and (not config.pcgrad or config.surgery == BY_SEEDS),
         precision=partial(autocast, config.amp, device),
         **_together(config, ranks),
     )
@@ -211,7 +211,9 @@ def _rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
 
 
 def _gradient_rows(config: TrainConfig, losses: int) -> int:
-    """Gradients that surgery keeps side by side: of losses, or of microbatches."""
+    """Gradients that are kept side by side: of losses, of microbatches, or of host, seed and what came through it."""
+    if config.seed_conflicts or config.surgery == BY_SEEDS:
+        return 3
     if not config.pcgrad:
         return 0
     return losses if config.surgery == BY_LOSSES else config.accumulate
@@ -274,8 +276,13 @@ def runs_to_compile(config: TrainConfig, model: nn.Module, task: SplitTask) -> l
 
 
 def check_isolable(config: TrainConfig, executor: SeedExecutor) -> None:
-    """Isolation is proven by gradients, which re-entrant checkpoints don't record."""
-    wishes = {"isolate": config.isolate, "incubate": config.incubate != "none"}
+    """What follows gradients through a seed finds none in re-entrant checkpoints, which don't record the pass."""
+    wishes = {
+        "isolate": config.isolate,
+        "incubate": config.incubate != "none",
+        "surgery": config.surgery == BY_SEEDS,
+        "seed_conflicts": config.seed_conflicts,
+    }
     for key, is_wished in wishes.items():
         if is_wished and config.grow != "never" and executor.macs.is_reentrant:
             remedy = f"can't be had with the re-entrant checkpoints of {config.model}: give them use_reentrant=False"

@@ -26,6 +26,8 @@ def test_every_setting_has_help_and_a_group() -> None:
         *(("grow", "sometimes"), ("judge", "me"), ("amp", "fp8"), ("optimizer", "adamm"), ("control", "async")),
         *(("span_width", text) for text in ("8", "+0", "+9999", "+1.5", "x1", "x17", "x-2", "2x", "")),
         ("rollback_full_deadline_s", 1e300),
+        *(("seed_conflict_ratio_warn", 1.5), ("seed_share_jump_warn", -0.1)),
+        *(("seed_layer_topk", -1), ("hook_budget_ms", 0.0)),
         *((key, 1e300) for key in ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s")),
         *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
     ],
@@ -46,6 +48,14 @@ def test_a_senseless_value_is_refused_by_name(name: str, value: object) -> None:
             {key: "rollback", "snapshot_every_steps": 0, "checkpoint_every_epochs": 0}
             for key in ("on_nonfinite", "on_divergence", "on_critical_gate")
         ),
+        {"surgery": "seeds"},
+        {"seed_weights": "stage"},
+        *(
+            {**asked, **against}
+            for asked in ({"surgery": "seeds", "pcgrad": True}, {"seed_conflicts": True})
+            for against in ({"grow": "never"}, {"isolate": True}, {"compile": "blocks"})
+        ),
+        {"seed_conflicts": True, "pcgrad": True, "accumulate": 2},
         {"tls_ca": Path("ca.pem"), "tls_key": Path("own.key")},
         {"tls_cert": Path("own.pem"), "tls_key": Path("own.key")},
     ],

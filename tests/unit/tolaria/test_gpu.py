@@ -47,6 +47,8 @@ def test_equal_seeds_give_equal_weights() -> None:
         {"amp": "fp16"},
         {"accumulate": 8, "pcgrad": True},
         {"accumulate": 8, "pcgrad": True, "amp": "fp16"},
+        {"pcgrad": True, "surgery": "seeds", "seed_weights": "stage"},
+        {"pcgrad": True, "surgery": "seeds", "amp": "fp16"},
         {"accumulate": 4},
     ],
     ids=str,
@@ -127,7 +129,16 @@ def test_no_step_of_a_stack_and_its_twin_waits_for_the_device(
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
-@pytest.mark.parametrize("change", [{"clip_norm": 0.5}, {"accumulate": 8, "pcgrad": True}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_norm": 0.5},
+        {"accumulate": 8, "pcgrad": True},
+        {"seed_conflicts": True},
+        {"pcgrad": True, "surgery": "seeds", "seed_weights": "stage"},
+    ],
+    ids=str,
+)
 def test_no_step_of_a_seed_and_its_twin_waits_for_the_device(
     change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

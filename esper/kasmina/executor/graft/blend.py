@@ -18,6 +18,7 @@ from torch import Tensor
 
 from esper.core.errors import GraftFailed
 from esper.kernels import (
+    BlendStats,
     ConfidenceGate,
     blend_channel,
     blend_confidence,
@@ -148,10 +149,14 @@ class JoinState:
     gateless: Tensor | None = None
     """Samples of the last batch without a confidence: int64, 0-d."""
 
+    def stats(self) -> BlendStats:
+        """Of the weights that the blend now gives the seed: one, or one for each channel or sample; on the device."""
+        weights, (low, high) = self.gate if self.gate is not None else self.shares, self.bounds
+        return blend_stats(self.alpha, weights, lo=low, hi=high)
+
     def figures(self) -> BlendFigures:
         """The weights of now, with one transfer from the device."""
-        weights, (low, high) = self.gate if self.gate is not None else self.shares, self.bounds
-        measured = [*blend_stats(self.alpha, weights, lo=low, hi=high)]
+        measured = [*self.stats()]
         if self.gate is not None and self.gateless is not None:
             measured += [self.gate.mean(), self.gateless.float()]
         mean, p95, sparsity, clamped, *gate = torch.stack(measured).tolist()

@@ -7,6 +7,7 @@ hosts take them into their graphs; inside an activation checkpoint they act agai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.arguments import Arguments, has_past
 from esper.kasmina.executor.slots.between import KeyedDropout, KeyedModule
 from esper.kasmina.executor.slots.slot import Slot
+from esper.kernels import BlendStats
 from esper.leyline import BlendFigures, BlendMode
 
 
@@ -53,6 +55,8 @@ class Graft:
         self.is_muted = False
         self.is_measuring = False
         self.leaks = 0
+        self.tell_output: Callable[[Tensor], None] | None = None
+        """Who wants the seed's output of a forward pass, before it is blended in."""
         self.rms: tuple[Tensor, Tensor] | None = None
         self._handles: list[RemovableHandle] = []
         self._logits_handle: RemovableHandle | None = None
@@ -150,7 +154,7 @@ class Graft:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy begins without the values of a pass."""
-        return {**self.__dict__, "_input": None, "_spent": None}
+        return {**self.__dict__, "_input": None, "_spent": None, "tell_output": None}
 
     def read(self, value: Tensor | Arguments, place: int = 0) -> None:
         self._input, self._input_has_graph, self._place = value, torch.is_grad_enabled(), place
@@ -173,6 +177,8 @@ class Graft:
         if self.is_isolated:
             value = value.detached() if isinstance(value, Arguments) else value.detach()
         seed = self.branch(place)(value)
+        if self.tell_output is not None:
+            self.tell_output(seed)
         if self.is_measuring:
             self.rms = (root_mean_square(seed), root_mean_square(host))
         return self._join(host, seed, self._state)
@@ -193,6 +199,10 @@ class Graft:
             )
         self._spent = value
         return value
+
+    def blend_stats(self) -> BlendStats:
+        """Of the weights that the blend now gives the seed: one, or one for each channel or sample."""
+        return self._state.stats()
 
     def gate_from(self, logits: Any) -> None:
         found = gate_from_logits(self.blend.config, logits_in(logits))

@@ -164,6 +164,7 @@ def _cards(summary: Record) -> str:
         (f"{summary['training_macs'] / 1e6:,.0f} M", f"training MACs, {_growth_share(summary):.0%} of them for growth"),
         (f"{summary['step_ms']['p50']:.2f} ms", f"median step (p95 {summary['step_ms']['p95']:.2f} ms)"),
         (_percent(summary.get("surgery_share")), "of step time for gradient surgery"),
+        (_percent(summary.get("gradient_conflict_rate")), "of pairs of gradients in conflict, smoothed"),
         ("yes", f"reproducible, on {summary['machine']}")
         if summary["reproducible"]
         else ("no", f"reproducible: {summary['reproducible_cause']}"),

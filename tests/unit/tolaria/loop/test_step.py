@@ -11,7 +11,7 @@ from torch import nn
 from esper.core.clock import ManualClock
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.loop import aggregation
+from esper.tolaria.loop.aggregation import surgery as aggregation
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import Flushed, StepLog, StepResult
 from esper.tolaria.record.observer import TwinStep

@@ -58,6 +58,7 @@ GROWN = [*germination("s1", SLOT), judgement("s1", 16)]
 SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
     "kept": {4: GROWN, 16: keep("s1")},
     "culled": {4: GROWN, 16: cull("s1")},
+    "inner": {4: [*germination("s1", "span_linear:fc2-fc3"), judgement("s1", 16)], 16: keep("s1")},
     "stacked": {4: germination("s1", STACK, "stack.double"), 16: [directive("s1", "DROP_TWIN")]},
     "incubated": {
         4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
@@ -280,6 +281,7 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "accumulated": grown("kept", accumulate=3, clip_norm=0.5),
     "surgery": grown("kept", accumulate=3, pcgrad=True),
     "losses": grown("kept", pcgrad=True, surgery="losses", loss=f"{HERE}:two_losses"),
+    "seeds": grown("inner", accumulate=2, pcgrad=True, surgery="seeds"),
     "incubated": grown("incubated"),
     "stacked": stacked,
     "resumed": resumed,

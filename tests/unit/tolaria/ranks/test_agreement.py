@@ -17,7 +17,7 @@ from tests.unit.tolaria.ranks.processes import ran
 # Sums of float64 in another order.
 TOLERANCE = 1e-9
 IN_DEFAULT = ("kept", "stacked", "resumed", "mismatched", "astray", "other_data", "leave_off")
-DRILLED = ("culled", "bursts", "accumulated", "surgery", "losses", "own_weights", "incubated")
+DRILLED = ("culled", "bursts", "accumulated", "surgery", "losses", "seeds", "own_weights", "incubated")
 pytestmark = pytest.mark.timeout(400)
 
 

@@ -9,9 +9,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
 
+from esper.tolaria.record.gradients import SeedTold
 from esper.tolaria.record.observer import EpochDone, Notice, TwinStep
 from esper.tolaria.record.scalars import TensorBoardScalars
 from tests.unit.tolaria.observed import boundary, started
+from tests.unit.tolaria.record.test_gradients import aggregation, gradient
 
 
 def test_values_can_be_read_back(tmp_path: Path) -> None:
@@ -28,6 +30,7 @@ def test_values_can_be_read_back(tmp_path: Path) -> None:
             validation_accuracy=None,
             duration_s=1.0,
             validation_metrics={"R2": 0.5},
+            aggregation=aggregation(SeedTold(gradient=gradient(conflict_ratio=None), stage="", share_delta=None)),
         )
     )
     scalars.on_finish({"steps": 18, "test_accuracy": 0.75, "test_metrics": {"R2": 0.25}})
@@ -37,6 +40,9 @@ def test_values_can_be_read_back(tmp_path: Path) -> None:
     assert read.Scalars("accuracy/test")[0].step == 18
     assert [read.Scalars(f"R2/{name}")[0].value for name in ("judge", "test")] == [0.5, 0.25]
     assert "accuracy/judge" not in read.Tags()["scalars"]
+    assert read.Scalars("gradient/conflict_ratio")[0].value == pytest.approx(0.4)
+    assert read.Scalars("gradient/share/s1")[0].value == 0.25
+    assert "gradient/conflict_ratio/s1" not in read.Tags()["scalars"]
 
 
 def steps(directory: Path) -> list[int]:

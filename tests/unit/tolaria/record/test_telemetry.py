@@ -27,10 +27,12 @@ from esper.leyline import (
 )
 from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
+from esper.tolaria.record.gradients import CONFLICT, HOOK, JUMP, SeedTold
 from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFigures
 from esper.tolaria.record.packet_result import Calls, PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
+from tests.unit.tolaria.record.test_gradients import aggregation, gradient
 
 SUMMARY = {"steps": 1000, "weights_digest": "abc", "growth": {"kept": 2}, "emergency_level": 0, "halted_by": None}
 KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
@@ -143,6 +145,74 @@ def test_figures_of_rollbacks_go_with_the_others_and_at_once_where_one_fails(sen
         assert values(sent.last) == expected
         assert [event.name for event in sent.last.events] == [name]
         assert sent.last.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
+
+
+def test_an_epochs_gradients_go_at_once_with_the_health_of_each_seed_and_again_with_the_figures(sent: Sent) -> None:
+    seed = SeedTold(gradient=gradient(), stage="BLENDING", share_delta=0.1)
+    count = len(sent.packets)
+    sent.observer.on_epoch(epoch_done(1, 100, aggregation=aggregation(seed)))
+    assert len(sent.packets) == count + 1
+    (health,) = sent.last.events
+    assert (health.name, health.level) == ("seed_health", TelemetryLevel.TELEMETRY_LEVEL_INFO)
+    whose = {"seed_id": "s1", "stage": "BLENDING"}
+    blended = {"alpha": 0.75, "alpha_p95": 1.0, "sparsity": 0.0, "clamped_fraction": 0.25}
+    assert attributes(health) == {**whose, "share": 0.25, "conflicts": 3.0, "weight": 0.5, **blended}
+    told = {(found.name, tuple(attributes(found).items())): found.value for found in sent.last.metrics}
+    of_seed = tuple(whose.items())
+    prefix = "tolaria.grad_agg"
+    expected = {
+        (f"{prefix}.microbatches_total", ()): 100.0,
+        (f"{prefix}.pcgrad_applied", ()): 1.0,
+        (f"{prefix}.conflicts", ()): 4.0,
+        (f"{prefix}.conflict_ratio", ()): 0.4,
+        (f"{prefix}.weights_mean", ()): 0.5,
+        (f"{prefix}.teacher_share", ()): 0.8,
+        ("tolaria.epoch_hook.latency_ms", ()): 1.0,
+        (f"{prefix}.seed.weight", of_seed): 0.5,
+        (f"{prefix}.seed.norm", of_seed): 2.0,
+        (f"{prefix}.seed.share", of_seed): 0.25,
+        (f"{prefix}.seed.share_delta", of_seed): 0.1,
+        (f"{prefix}.seed.alpha", of_seed): 0.75,
+        (f"{prefix}.seed.conflicts", of_seed): 3.0,
+        (f"{prefix}.seed.conflict_ratio", of_seed): 0.3,
+        (f"{prefix}.seed.params", of_seed): 10.0,
+        (f"{prefix}.seed.mask_fraction", of_seed): 0.1,
+        (f"{prefix}.seed.teacher_share", of_seed): 0.2,
+        (f"{prefix}.seed.layer_norm", (("layer", "fc1.weight"), *of_seed)): 1.5,
+        (f"{prefix}.seed.layer_norm", (("layer", "s1.write.weight"), *of_seed)): 0.5,
+    }
+    assert told == pytest.approx(expected)
+    declared = {spec.name for spec in METRICS if spec.name.startswith((prefix, "tolaria.epoch_hook"))}
+    assert declared == {name for name, _ in told}
+    sent.cross(200)
+    assert values(sent.last)[f"{prefix}.conflict_ratio"] == 0.4
+
+
+def test_an_epoch_without_seeds_and_surgery_tells_what_there_is(sent: Sent) -> None:
+    count = len(sent.packets)
+    none = aggregation(is_surgical=False, conflicts=None, conflict_ratio=None)
+    sent.observer.on_epoch(epoch_done(1, 100, aggregation=none))
+    assert len(sent.packets) == count
+    sent.cross(110)
+    told = {name for name in values(sent.last) if name.startswith("tolaria.grad_agg")}
+    assert told == {"tolaria.grad_agg.microbatches_total", "tolaria.grad_agg.pcgrad_applied"}
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        (CONFLICT, {"seed_id": "s1", "stage": "BLENDING", "conflict_ratio": 0.5}),
+        (JUMP, {"seed_id": "s1", "stage": "BLENDING", "share": 0.5, "share_delta": 0.4}),
+        (HOOK, {"latency_ms": 60.0}),
+    ],
+)
+def test_what_has_passed_a_limit_has_an_event_of_its_name_with_its_facts(
+    sent: Sent, name: str, facts: dict[str, Any]
+) -> None:
+    sent.observer.on_events([Notice(step=9, name=name, level="WARNING", message="above", facts=facts)])
+    (event,) = sent.last.events
+    assert (event.name, event.level) == (name, TelemetryLevel.TELEMETRY_LEVEL_WARNING)
+    assert attributes(event) == {"name": name, **facts}
 
 
 def test_figures_go_a_few_times_a_second_however_short_the_steps(sent: Sent) -> None:

@@ -87,6 +87,10 @@ SHARED: Mapping[str, object] = {
     "checkpoint_every_epochs": 3,
     "otlp_endpoint": "traces.example:4317",
     "twin": "bursts",
+    "seed_conflict_ratio_warn": 0.75,
+    "seed_share_jump_warn": 0.5,
+    "seed_layer_topk": 5,
+    "hook_budget_ms": 20.0,
 }
 
 

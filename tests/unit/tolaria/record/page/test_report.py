@@ -37,6 +37,8 @@ def test_the_cards_tell_what_growth_and_surgery_cost() -> None:
     assert "12.50 %" in text
     assert "gradient surgery" in text
     assert "gradient surgery" not in page({**SUMMARY, "surgery_share": None}, [boundary(10)])
+    told = page({**SUMMARY, "gradient_conflict_rate": 0.5}, [boundary(10)])
+    assert "<b>50.00 %</b><span>of pairs of gradients" in told
 
 
 def test_a_card_tells_each_metric_under_its_name() -> None:

@@ -1,20 +1,22 @@
-"""Gradient surgery over the microbatches or losses of a step: each gradient is a row, conflicts are projected out.
+"""Gradient surgery over a step's microbatches, losses or seeds: each gradient is a row, conflicts are projected out.
 
-Rows are weighed by their share of the batch, so that without a conflict the result is the batch's own gradient.
+Microbatches are weighed by their share of the batch, so that without a conflict the result is the batch's own gradient.
+Seeds are held against each other and the host over the host's parameters alone: a seed's own are nobody else's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from esper.core.errors import ConfigError
 from esper.kernels import MAX_ROWS, GradientPool, gram, pcgrad
+from esper.tolaria.loop.aggregation.paths import SourceRows
+from esper.tolaria.loop.aggregation.pools import Pools
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.ranks.group import ALONE, Ranks
@@ -33,7 +35,7 @@ class GradientSurgery:
         self._seed = seed
         self._timer = timer
         self._ranks = ranks
-        self._pools: WeakKeyDictionary[Optimizer, GradientPool] = WeakKeyDictionary()
+        self._pools = Pools()
 
     def backward(
         self,
@@ -59,7 +61,7 @@ class GradientSurgery:
             with self._timer.measure():
                 was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
         with self._timer.measure():
-            was_present = self._of_all(pool, was_present)
+            was_present = self.of_all(pool, was_present)
             conflicts = self._assign(arm, pool, was_present, step)
         pairs = len(parts) * (len(parts) - 1) // 2
         conflict_rate = conflicts / max(1, pairs)
@@ -76,32 +78,55 @@ class GradientSurgery:
             with self._timer.measure():
                 was_present = [old or new for old, new in zip(was_present, pool.collect(row), strict=True)]
         with self._timer.measure():
-            was_present = self._of_all(pool, was_present)
+            was_present = self.of_all(pool, was_present)
             cosines = _cosines(list(losses), pool.rows)
             conflicts = self._assign(arm, pool, was_present, step)
         return conflicts / (len(losses) * (len(losses) - 1) // 2), cosines
 
+    def of_seeds(self, arm: Arm, sources: SourceRows, step: int, weights: Sequence[float]) -> Tensor:
+        """The same of the host and the seeds that its gradient came through; returns the share of pairs in conflict.
+
+        They are held against each other over the host's parameters; a seed's weight counts in its own slice as well.
+        """
+        pool, rows, columns = sources.pool, sources.rows, sources.host_columns
+        weighed = sent(torch.tensor(weights, dtype=torch.float64), rows.device)
+        flat = rows.new_empty(rows.size(1))
+        result = pcgrad(rows[:, :columns], self._order(pool, step), weights=weighed, out=flat[:columns])
+        own = torch.sum(rows[1:, columns:], 0, out=flat[columns:])
+        is_void = result.status.any() | ~own.sum().isfinite()
+        for view, owner in zip(pool.views(flat), sources.owner_of, strict=True):
+            if owner:
+                view *= weighed[owner]
+        self._give(arm, pool, flat, is_void, sources.was_present)
+        return result.conflicts_raw / (len(weights) * (len(weights) - 1) // 2)
+
     def _assign(self, arm: Arm, pool: GradientPool, was_present: Sequence[bool], step: int) -> Tensor:
         """Give the parameters the projected gradient; one that is not finite makes the step void."""
+        result = pcgrad(pool.rows, self._order(pool, step))
+        self._give(arm, pool, result.flat, result.status.any(), was_present)
+        return result.conflicts_raw
+
+    def _order(self, pool: GradientPool, step: int) -> Tensor:
+        """In which each row meets the others."""
         rows = pool.row_count
         draws = torch.rand(rows, rows, generator=generator(self._seed, "surgery", step))
-        result = pcgrad(pool.rows, sent(draws.argsort(dim=1), pool.rows.device))
-        is_void = result.status.any()
+        return sent(draws.argsort(dim=1), pool.rows.device)
+
+    def _give(self, arm: Arm, pool: GradientPool, flat: Tensor, is_void: Tensor, was_present: Sequence[bool]) -> None:
         if arm.scaler is not None:
-            pool.assign(result.flat.masked_fill(is_void, float("inf")))
+            pool.assign(flat.masked_fill(is_void, float("inf")))
         elif skips_on_device(arm.optimizer, pool.rows.device):
             arm.optimizer.found_inf = is_void.float()  # type: ignore[attr-defined]
-            pool.assign(result.flat.masked_fill(is_void, 0.0))
+            pool.assign(flat.masked_fill(is_void, 0.0))
         elif bool(is_void):
             arm.optimizer.zero_grad(set_to_none=True)
         else:
-            pool.assign(result.flat)
+            pool.assign(flat)
         for parameter, present in zip(pool.parameters, was_present, strict=True):
             if not present:
                 parameter.grad = None
-        return result.conflicts_raw
 
-    def _of_all(self, pool: GradientPool, was_present: list[bool]) -> list[bool]:
+    def of_all(self, pool: GradientPool, was_present: list[bool]) -> list[bool]:
         """Rows become those of whole microbatches or losses, of which each rank has passed its own samples."""
         if self._ranks.count == 1:
             return was_present
@@ -112,12 +137,8 @@ class GradientSurgery:
         return list(map(bool, present.tolist()))
 
     def _pool(self, optimizer: Optimizer, rows: int) -> GradientPool:
-        """The arm's pool; laid out anew when its parameters changed, so that a resumed run has the same layout."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        pool = self._pools.get(optimizer)
-        if pool is None or pool.row_count != rows or not _same(pool.parameters, parameters):
-            pool = self._pools[optimizer] = GradientPool(parameters, rows=rows)
-        return pool
+        return self._pools.of(optimizer, parameters, rows)
 
 
 def skips_on_device(optimizer: Optimizer, device: torch.device) -> bool:
@@ -131,7 +152,3 @@ def _cosines(names: Sequence[str], rows: Tensor) -> dict[str, Tensor]:
     lengths = products.diagonal().sqrt()
     found = (products / (lengths[:, None] * lengths).clamp(min=torch.finfo(products.dtype).tiny)).clamp(-1.0, 1.0)
     return {f"cosine {names[i]}, {names[j]}": found[i, j] for i, j in combinations(range(len(names)), 2)}
-
-
-def _same(left: Sequence[Tensor], right: Sequence[nn.Parameter]) -> bool:
-    return len(left) == len(right) and all(a is b for a, b in zip(left, right, strict=True))
