@@ -72,7 +72,7 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     assert "test accuracy          0.9512" in printed
     assert "rollbacks              2\n" in printed
     assert "passed over            the batches of steps 13, 14\n" in printed
-    assert "depth                  stack:blocks 2 -> 4 blocks\n" in printed
+    assert "depth                  stack:blocks 2 -> 4 equal blocks\n" in printed
     assert "depth                  wanted depth 8, got 4: max_parameters 9 leaves no room\n" in printed
     assert "growth                 too late: 5 steps are left (since step 1,270)" in printed
     assert "3 issued, 2 accepted, 1 (1 stale command) refused" in printed
