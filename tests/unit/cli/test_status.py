@@ -152,3 +152,14 @@ def test_what_a_run_was_given_does_not_act_on_the_terminal(tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert all(character == "\n" or character.isprintable() for character in printed)
     assert sum(line.startswith("run ") for line in printed.splitlines()) == 1
+
+
+def test_a_run_that_ended_before_its_first_event_has_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.jsonl").touch()
+    assert main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "run without a name yet: not begun: it is starting, or ended before its first event; "
+        "without --resume it starts anew"
+    )
