@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -81,8 +83,8 @@ def test_a_ctrl_c_wakes_services_that_were_stopped_and_the_run_ends_as_any_other
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "100000") as process:
         wait_for_step(process, run_dir, 100)
-        for pid in pids_of(run_dir).values():
-            os.kill(pid, signal.SIGSTOP)
+        for pid in services_of(run_dir).values():
+            os.kill(pid, signal.SIGSTOP)  # for good: `frozen` would wake them
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output[-2000:]
