@@ -88,6 +88,7 @@ from esper.leyline.v1.kasmina_service_pb2 import (
     TeacherReset,
 )
 from esper.leyline.v1.policy_pb2 import (
+    BlendSettings,
     CoverageGroup,
     CoverageSummary,
     DecisionMetadata,
@@ -111,6 +112,7 @@ from esper.leyline.v1.security_pb2 import (
     SignedCommand,
 )
 from esper.leyline.v1.state_pb2 import (
+    BlendFigures,
     Embargo,
     GrowthState,
     HardwareContext,
@@ -238,8 +240,10 @@ __all__ = [
     "ApplyPolicyUpdateResponse",
     "Attribute",
     "BlendConfig",
+    "BlendFigures",
     "BlendMode",
     "BlendSchedule",
+    "BlendSettings",
     "Blueprint",
     "BlueprintTier",
     "BreakerStatus",

@@ -75,6 +75,7 @@ class PrefetchFigures:
     """What telemetry says of prefetches."""
 
     requests: Counter[str] = field(default_factory=Counter)
+    timeouts: int = 0
     inflight: int = 0
     last_latency_ms: float | None = None
 

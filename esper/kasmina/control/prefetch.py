@@ -53,6 +53,7 @@ class Prefetcher:
         try:
             return await self._artifacts.worker.run(work, name="artefact", timeout_s=self._timeout_s)
         except AsyncTimeoutError:
+            self._artifacts.figures.timeouts += 1
             self._artifacts.breaker.note(succeeded=False)
             raise
 

@@ -39,7 +39,7 @@ def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]
     secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
     keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
     with Services(settings, secret, tell) as services:
-        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK, tell)
+        link = Link(config, run_id, services.open_channel, services.endpoints, keyring, SYSTEM_CLOCK, tell)
         try:
             yield Plane(services=services, keyring=keyring, link=link)
         except ServiceUnavailable as error:
