@@ -5,6 +5,7 @@ Ctrl-C while a program is still being imported ends the process quietly with 130
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ def _run(module: str) -> int:
     with _quietly_interruptible():
         program = import_module(module)
     code: int = program.main()
+    gc.freeze()  # or the interpreter, which ends next, looks for circles among all that torch has made
     return code
 
 

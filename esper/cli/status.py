@@ -47,7 +47,7 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 def from_events(events: Iterable[Record]) -> dict[str, Any]:
     """What a run that is under way, or was killed, has written."""
-    found: dict[str, Any] = {"state": "unfinished", "seeds": [], "commands": {"issued": 0, "accepted": 0}}
+    found: dict[str, Any] = {"state": NOT_BEGUN, "seeds": [], "commands": {"issued": 0, "accepted": 0}}
     for event in events:
         kind = event["kind"]
         if kind in ("run", "resumed"):
@@ -78,7 +78,7 @@ def from_events(events: Iterable[Record]) -> dict[str, Any]:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """The same for people."""
-    yield f"run {found.get('run_id', '?')}: {found['state']}"
+    yield f"run {found.get('run_id', 'without a name yet')}: {found['state']}"
     for name in PLAIN:
         if found.get(name) is not None:
             yield f"  {name.replace('_', ' '):22} {_value(found[name])}"
@@ -106,6 +106,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  seed {seed['seed_id']:17} {stage} in {place}, alpha {seed['alpha']:g}{gain}{fate}"
 
 
+NOT_BEGUN = "not begun: it is starting, or ended before its first event; without --resume it starts anew"
 BOUNDARY = ("step", "epoch", "smoothed_loss", "accuracy", "mode", "plane")
 PLAIN = (
     "step",

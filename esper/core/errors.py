@@ -33,6 +33,7 @@ EsperError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 
 class EsperError(Exception):
@@ -43,7 +44,8 @@ class ConfigError(EsperError):
     """A setting can't be used. `key` is the setting, `value` what arrived, `remedy` what to do."""
 
     def __init__(self, key: str, value: object, remedy: str) -> None:
-        super().__init__(f"{key} = {value!r}: {remedy}")
+        said = str(value) if isinstance(value, PurePath) else value
+        super().__init__(f"{key} = {said!r}: {remedy}")
         self.key = key
         self.value = value
         self.remedy = remedy

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
 def looked_at(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that changes nothing. Raises OSError for a file that can't be read, else sqlite3.Error."""
-    with path.open("rb"):
-        pass  # SQLite would say only that it can't open it
-    # A reader shares memory with writers through a file beside the database. Where it can't be made and no log of a
-    # writer is there, nobody writes.
-    is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
-    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_still else ''}"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
-        yield connection
+    log, shared = (path.with_name(f"{path.name}-{part}") for part in ("wal", "shm"))
+    for needed in (path, *(file for file in (log, shared) if file.exists())):
+        with needed.open("rb"):
+            pass  # SQLite would say only that it can't open it
+    # A reader shares memory with writers through a file beside the database. Where it isn't there and can't be made,
+    # nobody writes; what a writer that was killed has left in its log is read in a copy, where it can be.
+    if shared.exists() or os.access(path.parent, os.W_OK):
+        with _opened(path, "mode=ro") as connection:
+            yield connection
+    elif not log.exists():
+        with _opened(path, "mode=ro&immutable=1") as connection:
+            yield connection
+    else:
+        with TemporaryDirectory(prefix="esper-") as folder:
+            for file in (path, log):
+                shutil.copyfile(file, Path(folder) / file.name)
+            with _opened(Path(folder) / path.name, "mode=ro") as connection:
+                yield connection
+
+
+def _opened(path: Path, how: str) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True))

@@ -79,7 +79,7 @@ def deep_enough(scene: Scene) -> str | None:
     depths = [(slot.slot_id, now.get(slot.slot_id, slot.depth)) for slot in stacks]
     if not depths or any(depth < target for _, depth in depths):
         return None
-    return "; ".join(f"{slot_id}: deep enough: it has {depth} of {target} blocks" for slot_id, depth in depths)
+    return "; ".join(f"{slot_id}: deep enough: it has {depth} of {target} equal blocks" for slot_id, depth in depths)
 
 
 def warming_up(scene: Scene) -> str | None:

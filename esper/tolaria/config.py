@@ -325,7 +325,9 @@ class TrainConfig:
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
-    target_depth: int | None = _setting("growth", None, "blocks at the end; default: as many as the judge keeps")
+    target_depth: int | None = _setting(
+        "growth", None, "equal blocks of a run at the end; default: as many as the judge keeps"
+    )
     stack_margin: float = _setting(
         "growth", 0.002, "gain that a stack must exceed: nats a token, Brier, or shares of the variance"
     )

@@ -62,7 +62,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
 
 def _slot_line(slot: SlotSpec) -> str:
     if slot.kind == SlotKind.SLOT_KIND_STACK:
-        return f"slot: {slot.slot_id}, {slot.depth} blocks of {slot.block_parameters:,} parameters"
+        return f"slot: {slot.slot_id}, {slot.depth} equal blocks of {slot.block_parameters:,} parameters"
     return f"slot: {slot.slot_id}, width {slot.width}"
 
 

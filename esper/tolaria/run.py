@@ -68,6 +68,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.tell: Callable[[], None] = lambda: None
+        """Called when someone asks first, whatever the training thread waits for."""
         self._was_asked = False
 
     def is_set(self) -> bool:
@@ -79,7 +81,9 @@ class Interruption:
             if self._was_asked:
                 os._exit(128 + number)
             self._was_asked = True
-        self.number = self.number or number
+        if self.number is None:
+            self.number = number
+            self.tell()
 
     def pass_on(self) -> None:
         """Raise what would have come of the signal, once everything is written."""
@@ -189,6 +193,7 @@ def opened(
             return
         plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin))
         shelf.link = plane.link
+        interruption.tell = plane.services.wake
         require_normal(plane, config, run.run_id)
         alarm = _alarm(plane, config, stack)
         told, open_control, heard = _grown(run, plane, watching, board, options, alarm, stack)

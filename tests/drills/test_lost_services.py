@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -75,3 +77,17 @@ def test_a_frozen_tamiyo_costs_a_few_deadlines_and_is_asked_again_when_it_thaws(
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 143, output[-2000:]
     assert len(events(run_dir, "timeout")) >= 3
+
+
+def test_a_ctrl_c_wakes_services_that_were_stopped_and_the_run_ends_as_any_other(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with training(run_dir, "--epochs", "100000") as process:
+        wait_for_step(process, run_dir, 100)
+        for pid in services_of(run_dir).values():
+            os.kill(pid, signal.SIGSTOP)  # for good: `frozen` would wake them
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output[-2000:]
+    assert "was killed" not in output
+    assert "reproducible: yes" in output
+    assert events(run_dir, "checkpoint")

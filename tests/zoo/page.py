@@ -48,6 +48,9 @@ line.
 
 A slot that stands for one place in every block of a network counts once. *–* means that there was nothing to try; why
 something is *no* stands below the tables.
+
+Seeds that attend (`attention.self`) are none of these columns. They leave out what a network's own attention masks,
+and are refused where they can't know it ([your_own.md](your_own.md#padding)).
 """
 
 

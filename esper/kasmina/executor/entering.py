@@ -14,6 +14,7 @@ from esper.core.errors import GraftFailed
 from esper.kasmina.executor.blueprints import build_seed
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.graft.masks import REMEDY, masks_given
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.judge.teacher import Teacher
@@ -51,6 +52,7 @@ def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
         raise GraftFailed(f"{plan.factory} can't be grafted in slot {plan.slot_id!r}: one of them is a stack's")
     _refuse_unsayable(state, plan)
     life = Life(plan=plan, module=grow(state, plan))
+    _refuse_unmasked(state, life, step)
     added = sum(parameter.numel() for parameter in life.module.parameters())
     if stack is not None:
         added = stack.part(state.arm.stacks, values).depth * stack.block_parameters
@@ -66,6 +68,27 @@ def _refuse_unsayable(state: ExecutorState, plan: SeedPlan) -> None:
     amount = parameters.get("heads" if slot.heads is not None else "width")
     if amount and (why := refusal(state.arm.model, slot, int(amount))):
         raise GraftFailed(why)
+
+
+def _refuse_unmasked(state: ExecutorState, life: Life, step: int) -> None:
+    """A seed that attends, where the host masks positions and the seed can't know which."""
+    if life.plan.factory in STACK_FACTORIES:
+        return
+    graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
+    if graft.masks is None:
+        return
+    model = state.arm.model
+    graft.attach(model, state.arm.grafts)
+    try:
+        with masks_given(model) as given:
+            state.outputs()
+        if given and not graft.masks.reached_seed:
+            raise GraftFailed(
+                f"{life.plan.blueprint_id} in {life.plan.slot_id} would attend over padding: "
+                f"it can't know {given[0]}; {REMEDY}"
+            )
+    finally:
+        graft.detach()
 
 
 def grow(state: ExecutorState, plan: SeedPlan) -> torch.nn.Module:

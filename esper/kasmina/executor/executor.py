@@ -39,7 +39,7 @@ from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
 from esper.kasmina.executor.slots.search import check_found, find_slots
-from esper.kasmina.executor.stack_slots import find_stacks, is_stack_name
+from esper.kasmina.executor.stack_slots import Depth, find_stacks, is_stack_name
 from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
@@ -262,6 +262,13 @@ class SeedExecutor:
         if self._no_slots is not None:
             raise self._no_slots
         return describe(self.arm, self._state.task, self._state.specs)
+
+    def depths(self) -> dict[str, Depth]:
+        """The runs of blocks that were repeated, by the path of their list."""
+        repeated = self.arm.stacks
+        paths = {run.path for run in repeated}
+        stacked = [slot for slot in self._state.stack_slots.values() if slot.run.path in paths]
+        return {slot.run.path: slot.depth(self.arm.model, repeated) for slot in stacked}
 
     def host_parameters(self) -> list[nn.Parameter]:
         """The host's own trainable parameters: clipping looks at these."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from esper.kasmina.executor.graft.graft import CallTap, ConfidenceTap, ReadTap, WriteTap
+from esper.kasmina.executor.graft.masks import MaskTap
 from esper.kasmina.executor.graft.wiring import seed_groups
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState
 
@@ -14,8 +15,10 @@ def find_remains(state: ExecutorState, seed_id: str) -> list[str]:
     remains = []
     for path, module in state.arm.model.named_modules():
         hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-        taps = [hook for hook in hooks if isinstance(hook, (ReadTap, CallTap, WriteTap, ConfidenceTap))]
-        if any(tap.graft.seed_id == seed_id for tap in taps):
+        of_seeds = [
+            hook.graft.seed_id for hook in hooks if isinstance(hook, (ReadTap, CallTap, WriteTap, ConfidenceTap))
+        ]
+        if seed_id in (*of_seeds, *(hook.masks.seed_id for hook in hooks if isinstance(hook, MaskTap))):
             remains.append(f"a tap on {path or 'the model'}")
     if state.arm.graft(seed_id) is not None:
         remains.append("a graft of the main arm")

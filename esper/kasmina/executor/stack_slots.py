@@ -19,13 +19,22 @@ from esper.kasmina.executor.passes.batches import Forward, called, samples_in
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.trace import in_words
-from esper.kasmina.executor.stacks.run import PREFIX, Refusal, Run, find_runs, named_run
+from esper.kasmina.executor.stacks.run import PREFIX, Refusal, Run, blocks_of, find_runs, named_run
 from esper.leyline import SlotKind, SlotSpec
 
 STACK_FACTORIES = frozenset({"stack.double", "stack.part"})
 PART = "blocks"
 """Parameter of a recipe: how many of the run's last blocks are repeated; without it, all of them."""
 FEATURE_MAP_DIMS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Depth:
+    """How deep a run of equal blocks was found, how deep it is, and the blocks of its list that are none of it."""
+
+    found: int
+    now: int
+    others: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +56,10 @@ class StackSlot:
         """The run with its copies; `repeated` are the repetitions that an arm holds."""
         added = sum(run.depth for run in repeated if run.path == self.run.path)
         return replace(self.run, stop=self.run.stop + added)
+
+    def depth(self, model: nn.Module, repeated: Sequence[Run]) -> Depth:
+        now = self.now(repeated).depth
+        return Depth(found=self.run.depth, now=now, others=len(blocks_of(model, self.run.path)) - now)
 
     def part(self, repeated: Sequence[Run], parameters: Mapping[str, float]) -> Run:
         """The blocks that a graft repeats: all of the run, or its last ones. Raises GraftFailed if it has fewer."""

@@ -24,7 +24,7 @@ class Change:
     resized: Mapping[str, tuple[Shape, Shape]]
     """Shapes before and after; such a parameter is a new object in the same module and group."""
     depths: Mapping[str, int]
-    """Blocks in each list of which a run was repeated."""
+    """Equal blocks of each run that was repeated, by the path of its list."""
 
 
 def shapes_of(arm: TrainingArm) -> dict[str, Shape]:

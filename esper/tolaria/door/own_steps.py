@@ -238,7 +238,7 @@ class OwnSteps:
         seeds = session.progress.history.seeds
         seed_id = executor.twin_of or next(reversed(seeds), "")
         kind = "grafted" if grew else "undone" if len(after) < len(before) and not _folds(before, after) else "kept"
-        depths = {run.path: len(executor.arm.model.get_submodule(run.path)._modules) for run in executor.arm.stacks}
+        depths = {path: depth.now for path, depth in executor.depths().items()}
         change = change_between(before, after, step=session.progress.step, seed_id=seed_id, kind=kind, depths=depths)
         if change is not None and self._loop.on_change is not None:
             self._loop.on_change(change)

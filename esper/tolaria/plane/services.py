@@ -175,6 +175,11 @@ class Services:
         self._runtime_dir.remove()
         self._stopped.set()
 
+    def wake(self) -> None:
+        """Let children go on that somebody has stopped: a run that is to end waits for their answers."""
+        for child in self._children.values():
+            child.process.send_signal(signal.SIGCONT)
+
     def tls(self, name: str) -> Tls | None:
         """How a service is spoken to."""
         return None if name in self._config.spawned else self._config.tls
@@ -310,6 +315,7 @@ class Services:
         running = [child for child in children if child.process.poll() is None]
         for child in running:
             child.process.terminate()
+            child.process.send_signal(signal.SIGCONT)  # one that is stopped hears of its end when it goes on
         deadline = time.monotonic() + self._config.stop_timeout_s
         for child in running:
             try:

@@ -67,5 +67,5 @@ def check_stacks(config: TrainConfig, manifest: HostManifest, refused: Sequence[
         raise ConfigError("judge", config.judge, "can't judge a stack: it needs a twin; use --judge twin")
     deepest = max(slot.depth for slot in stacks)
     if config.target_depth is not None and config.target_depth < deepest:
-        remedy = f"the model has {deepest} blocks already; give at least as many, or begin with fewer"
+        remedy = f"a run has {deepest} equal blocks already; give at least as many, or begin with fewer"
         raise ConfigError("target_depth", config.target_depth, remedy)

@@ -7,8 +7,14 @@ from typing import Any
 
 
 def became(summary: Mapping[str, Any]) -> list[str]:
-    """Lists of blocks that grew: "stack:blocks 2 -> 4 blocks"."""
-    return [f"stack:{path} {made['from']} -> {made['to']} blocks" for path, made in summary.get("depths", {}).items()]
+    """Runs of equal blocks that grew: "stack:layer2 2 -> 4 equal blocks, beside 1 other"."""
+    return [f"stack:{path} {_grown(made)}" for path, made in summary.get("depths", {}).items()]
+
+
+def _grown(made: Mapping[str, int]) -> str:
+    others = made.get("others", 0)
+    beside = f", beside {others} other{'' if others == 1 else 's'}" if others else ""
+    return f"{made['from']} -> {made['to']} equal blocks{beside}"
 
 
 def missed(summary: Mapping[str, Any]) -> str | None:

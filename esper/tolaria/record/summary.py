@@ -15,8 +15,7 @@ from torch import nn
 
 from esper.core.enums import short_name
 from esper.core.files import write_atomically
-from esper.kasmina.executor import TrainingArm
-from esper.kasmina.executor.stacks.run import blocks_of
+from esper.kasmina.executor import SeedExecutor
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.best import Best
 from esper.tolaria.record.contradictions import contradictions
@@ -134,7 +133,7 @@ def build_summary(
         "host_parameters": run.host_parameters,
         "final_parameters": arm.parameter_count(),
         "final_widths": hidden_widths(arm.model, run),
-        "depths": depths(arm),
+        "depths": depths(run.executor),
         "depth_shortfall": None if stop_reason else wanted_depth(run, progress),
         "training_macs": progress.macs.total,
         "training_macs_by_use": progress.macs.state_dict(),
@@ -286,13 +285,12 @@ def hidden_widths(model: nn.Module, run: Prepared) -> list[int]:
     return widths[:-1] if prefix == "fc" else widths
 
 
-def depths(arm: TrainingArm) -> dict[str, dict[str, int]]:
-    """Blocks of each list of which a run was repeated, by its path: at first and now."""
-    found = {}
-    for path in dict.fromkeys(run.path for run in arm.stacks):
-        now, added = len(blocks_of(arm.model, path)), sum(run.depth for run in arm.stacks if run.path == path)
-        found[path] = {"from": now - added, "to": now}
-    return found
+def depths(executor: SeedExecutor) -> dict[str, dict[str, int]]:
+    """Equal blocks of each run that was repeated, at first and now, and others in its list; by that list's path."""
+    return {
+        path: {"from": depth.found, "to": depth.now, "others": depth.others}
+        for path, depth in executor.depths().items()
+    }
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

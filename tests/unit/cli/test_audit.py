@@ -143,6 +143,25 @@ def test_a_ledger_is_verified_where_nothing_may_be_written(ledger: Ledger) -> No
     assert told.endswith("3 commands, 0 failed, 0 missing\n")
 
 
+@pytest.mark.parametrize("left", [("", "-wal"), ("", "-wal", "-shm")])
+def test_so_is_what_a_killed_run_left_in_its_log(ledger: Ledger, left: tuple[str, ...]) -> None:
+    """Also where somebody kept the log without the memory that its writer shared."""
+    ledger.change(lambda connection: connection.execute("PRAGMA journal_mode = WAL"))
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        ledger.insert(connection, ledger.sign(4), 4)
+        connection.commit()
+        kept = {part: Path(f"{ledger.path}{part}").read_bytes() for part in left}
+    for part, content in kept.items():
+        Path(f"{ledger.path}{part}").write_bytes(content)
+    ledger.path.parent.chmod(0o555)
+    try:
+        code, told, refused = told_as_its_user(ledger)
+    finally:
+        ledger.path.parent.chmod(0o755)
+    assert (code, refused) == (0, "")
+    assert told.endswith("4 commands, 0 failed, 0 missing\n")
+
+
 def test_a_ledger_of_another_user_is_named_with_the_remedy(ledger: Ledger) -> None:
     ledger.path.chmod(0o000)
     code, told, refused = told_as_its_user(ledger)

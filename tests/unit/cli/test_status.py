@@ -72,7 +72,7 @@ def test_a_finished_run_is_told_from_its_summary(tmp_path: Path, capsys: pytest.
     assert "test accuracy          0.9512" in printed
     assert "rollbacks              2\n" in printed
     assert "passed over            the batches of steps 13, 14\n" in printed
-    assert "depth                  stack:blocks 2 -> 4 blocks\n" in printed
+    assert "depth                  stack:blocks 2 -> 4 equal blocks\n" in printed
     assert "depth                  wanted depth 8, got 4: max_parameters 9 leaves no room\n" in printed
     assert "growth                 too late: 5 steps are left (since step 1,270)" in printed
     assert "3 issued, 2 accepted, 1 (1 stale command) refused" in printed
@@ -152,3 +152,14 @@ def test_what_a_run_was_given_does_not_act_on_the_terminal(tmp_path: Path, capsy
     printed = capsys.readouterr().out
     assert all(character == "\n" or character.isprintable() for character in printed)
     assert sum(line.startswith("run ") for line in printed.splitlines()) == 1
+
+
+def test_a_run_that_ended_before_its_first_event_has_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "events.jsonl").touch()
+    assert main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "run without a name yet: not begun: it is starting, or ended before its first event; "
+        "without --resume it starts anew"
+    )

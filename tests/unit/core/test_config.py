@@ -195,3 +195,7 @@ def test_a_time_that_no_clock_can_wait_is_refused(key: str, value: float) -> Non
     with pytest.raises(ConfigError, match=rf"{key} = .*: give at most \d+, which is ten years"):
         require_positive(Given(**{key: value}), "wait_s", "kept_hours", "rate")
     assert longest("wait_s") < threading.TIMEOUT_MAX
+
+
+def test_a_path_is_said_as_people_write_it() -> None:
+    assert str(ConfigError("run_dir", Path("runs/one"), "is full")) == "run_dir = 'runs/one': is full"

@@ -154,7 +154,7 @@ def test_a_target_depth_ends_growth_and_the_last_stack_is_as_long_as_is_left() -
     assert whole.blueprint.blueprint_id == "stack.double"  # type: ignore[union-attr]
     done = proposed(at(400, depth=8), run_spec(target=8))
     assert done.reasons == (R.DECISION_REASON_TARGET_REACHED,)
-    assert done.detail == f"{SLOT}: deep enough: it has 8 of 8 blocks"
+    assert done.detail == f"{SLOT}: deep enough: it has 8 of 8 equal blocks"
     for step in (10, 1390):
         at_its_goal = proposed(at(step, depth=8), run_spec(target=8))
         assert at_its_goal.reasons == (R.DECISION_REASON_TARGET_REACHED,), "neither early nor late"
@@ -252,9 +252,9 @@ def depths_of(run: TamiyoRunSpec, depth: int, **metrics: Any) -> list[tuple[str,
     [
         (12, (350, 840), [("stack.double", 6), ("stack.double", 12)]),
         (8, (350, 840), [("stack.double", 6), ("stack.part", 8)]),
-        (4, (350, 840), [("stack.part", 4), (f"{SLOT}: deep enough: it has 4 of 4 blocks", 4)]),
+        (4, (350, 840), [("stack.part", 4), (f"{SLOT}: deep enough: it has 4 of 4 equal blocks", 4)]),
         (None, (350, 840), [("stack.double", 6), ("stack.double", 12)]),
-        (3, (350,), [(f"{SLOT}: deep enough: it has 3 of 3 blocks", 3)]),
+        (3, (350,), [(f"{SLOT}: deep enough: it has 3 of 3 equal blocks", 3)]),
     ],
 )
 def test_the_schedule_ends_at_the_target_depth(target: int | None, steps: Any, grown: list[tuple[str, int]]) -> None:

@@ -79,7 +79,7 @@ def plane(refused: tuple[tuple[str, str], ...]) -> Any:
         opened=SimpleNamespace(refused_slots=refused),
         finish=lambda step, reason: None,
     )
-    services = SimpleNamespace(endpoints={"weatherlight": "unix:/x"}, tls=lambda name: None)
+    services = SimpleNamespace(endpoints={"weatherlight": "unix:/x"}, tls=lambda name: None, wake=lambda: None)
     return nullcontext(SimpleNamespace(services=services, keyring=None, link=link))
 
 
@@ -376,3 +376,12 @@ def test_a_demonstrations_short_deadline_is_the_planes_and_no_setting_of_the_run
     with pytest.raises(ServiceUnavailable):
         grow(config(tmp_path, grow="auto", deadline_s=20.0), faults, (), Interruption())
     assert (heard, [given.deadline_s for given in prepared]) == ([1.0], [20.0])
+
+
+def test_who_asks_to_stop_wakes_the_services_once() -> None:
+    interruption, woken = Interruption(), []
+    interruption.tell = lambda: woken.append(interruption.number)
+    with interruption.watched():
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+    assert woken == [signal.SIGHUP]

@@ -69,7 +69,7 @@ HOST = f"--data digits --samples 400 --min-samples 40 --epochs 20 --model {HERE}
         (f"{HOST}Indexed --target-depth 6", 78, "blocks: blocks 0 and 1 differ in number: 0 and 1"),
         (f"{HOST}Counting --target-depth 6", 78, "layers: the copied block layers.3 ran 0 times in a forward pass"),
         (f"{HOST}Counting --slots stack:layers", 78, "slots = 'stack:layers': can't be repeated: the copied block"),
-        (f"{TEXT} --depth 3 --target-depth 2", 78, "target_depth = 2: the model has 3 blocks already; give at least"),
+        (f"{TEXT} --depth 3 --target-depth 2", 78, "target_depth = 2: a run has 3 equal blocks already; give at least"),
         (f"{TEXT} --target-depth 0", 78, "must be at least 1"),
         (f"{TEXT} --target-depth twelve", 64, "invalid int value: 'twelve'"),
         (f"{TEXT} --target-depth 100", 78, "needs 6 stacks from 2 blocks on, each at most a doubling; stack_shares"),

@@ -277,7 +277,7 @@ def manifest(prepared: Prepared) -> HostManifest:
     ("changes", "line"),
     [
         ({"depth": 1, "target_depth": 4}, "no run of equal blocks that could be repeated: blocks: it has one block"),
-        ({"depth": 3, "target_depth": 2}, "target_depth = 2: the model has 3 blocks already"),
+        ({"depth": 3, "target_depth": 2}, "target_depth = 2: a run has 3 equal blocks already"),
         ({"target_depth": 4, "judge": "muted"}, "can't judge a stack"),
     ],
 )

@@ -28,17 +28,18 @@ SHAPE, CLASSES = (1, 8, 8), 10
 
 @dataclass(frozen=True)
 class Kind:
-    """A host, its run of blocks, and the same factory for twice the run."""
+    """A host, its run of blocks beside others in its list, and the same factory for twice the run."""
 
     model: str
     slot: str
     depth: int
+    others: int
     deeper: Callable[[], nn.Module]
 
 
 KINDS = {
-    "vit": Kind("vit", "stack:blocks", 3, lambda: vit(SHAPE, CLASSES, depth=6)),
-    "resnet": Kind("resnet", "stack:layer2", 2, lambda: resnet(SHAPE, CLASSES, layers=(2, 5))),
+    "vit": Kind("vit", "stack:blocks", 3, 0, lambda: vit(SHAPE, CLASSES, depth=6)),
+    "resnet": Kind("resnet", "stack:layer2", 2, 1, lambda: resnet(SHAPE, CLASSES, layers=(2, 5))),
 }
 
 
@@ -68,7 +69,7 @@ def test_the_slots_of_a_classifier_hold_its_blocks(kind: Kind, tmp_path: Path) -
 
 
 def test_a_kept_stack_of_a_classifier_is_the_deeper_network_that_the_factory_builds(kind: Kind, tmp_path: Path) -> None:
-    config = config_of(kind, tmp_path / "run")
+    config = replace(config_of(kind, tmp_path / "run"), target_depth=2 * kind.depth)
     script = {
         4: [*germination("s1", kind.slot, "stack.double"), *evaluations("s1")],
         20: [directive("s1", "DROP_TWIN")],
@@ -79,6 +80,9 @@ def test_a_kept_stack_of_a_classifier_is_the_deeper_network_that_the_factory_bui
     assert [(e.step, e.clipped_share, e.twin.samples) for e in found] == [(9, 0.0, 79), (13, 0.0, 79), (18, 0.0, 79)]
     assert all(0.0 < e.mean_twin_score < 2.0 for e in found)  # Brier scores
     assert summary["final_parameters"] > summary["host_parameters"]
+    grew = {"from": kind.depth, "to": config.target_depth, "others": kind.others}
+    assert summary["depths"] == {kind.slot.removeprefix("stack:"): grew}
+    assert summary["depth_shortfall"] is None
     grown, deeper = load_network(config.run_dir).arm.model, kind.deeper()
     assert list(grown.state_dict()) == list(deeper.state_dict())
     deeper.load_state_dict(grown.state_dict())

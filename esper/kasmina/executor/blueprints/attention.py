@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,8 +17,11 @@ from esper.leyline import SlotKind
 class SelfAttention(nn.Module):
     """Normalise, attend, project; b batch, t positions, d features, h heads, k head size.
 
-    Several dimensions of positions are attended over as one.
+    Several dimensions of positions are attended over as one. `seen`, bool [b or 1, 1, 1 or t, t], is true where a
+    position (of the rows) may attend to another; each may attend to itself, so that none is left without any.
     """
+
+    takes_masks = True
 
     def __init__(self, norm: nn.Module, inward: nn.Linear, outward: nn.Linear, *, heads: int, is_causal: bool) -> None:
         super().__init__()
@@ -27,24 +31,35 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.is_causal = is_causal
 
-    def forward(self, activation: Tensor) -> Tensor:
+    def forward(self, activation: Tensor, seen: Tensor | None = None) -> Tensor:
         value_btd = activation.flatten(1, -2)
         qkv_3bhtk = self.inward(self.norm(value_btd)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv_3bhtk.unbind(0)
-        mixed_bhtk = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+        if seen is None:
+            mixed_bhtk = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+        else:
+            mixed_bhtk = F.scaled_dot_product_attention(query, key, value, attn_mask=self._over(seen))
         output: Tensor = self.outward(mixed_bhtk.transpose(1, 2).flatten(2))
         return output.view(activation.shape)
+
+    def _over(self, seen: Tensor) -> Tensor:
+        positions = seen.size(-1)
+        seen_b1tt = seen.expand(-1, -1, positions, positions)
+        itself = torch.eye(positions, dtype=torch.bool, device=seen.device)
+        return (seen_b1tt.tril() if self.is_causal else seen_b1tt) | itself
 
 
 class ChannelsLast(nn.Module):
     """Runs a sequence module on [batch, channels, positions...]."""
 
+    takes_masks = True
+
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
 
-    def forward(self, value: Tensor) -> Tensor:
-        output: Tensor = self.inner(value.flatten(2).transpose(1, 2)).transpose(1, 2)
+    def forward(self, value: Tensor, seen: Tensor | None = None) -> Tensor:
+        output: Tensor = self.inner(value.flatten(2).transpose(1, 2), seen).transpose(1, 2)
         return output.reshape(value.shape)
 
 

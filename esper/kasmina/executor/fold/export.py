@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.graft.unpacked import keep_unpacked
 from esper.kasmina.executor.slots.arguments import Arguments
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import BlendMode
@@ -96,14 +97,18 @@ class _PlainTaps:
         self._slot = part
         self._place = place
         self._join = PLAIN_JOINS[graft.blend.mode]
-        self._input: Tensor | Arguments | None = None
+        self._input: Any = None
 
     def attach(self, host: nn.Module) -> None:
         slot = self._slot
         if slot.is_span:
             read = host.get_submodule(_uncompiled_path(slot.read_path))
             read.register_forward_pre_hook(self._read, with_kwargs=True)
-        host.get_submodule(_uncompiled_path(slot.write_path)).register_forward_hook(self._write)
+        write_path = _uncompiled_path(slot.write_path)
+        list(keep_unpacked(host, write_path))
+        if self._graft.masks is not None:
+            self._graft.masks.watch(host, write_path)
+        host.get_submodule(write_path).register_forward_hook(self._write)
 
     def _read(self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         is_call = self._slot.heads is not None
@@ -111,7 +116,7 @@ class _PlainTaps:
 
     def _write(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         value = self._input if self._slot.is_span else output
-        return self._join(output, self._graft.branch(self._place)(value), self._graft)
+        return self._join(output, self._graft.output(value, self._place), self._graft)
 
 
 def _uncompiled_path(path: str) -> str:

@@ -18,6 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
+from esper.kasmina.executor.graft.masks import Masks
+from esper.kasmina.executor.graft.unpacked import keep_unpacked
 from esper.kasmina.executor.passes.batches import logits_in
 from esper.kasmina.executor.passes.compiled import is_one_graph
 from esper.kasmina.executor.passes.keys import draw_key
@@ -58,6 +60,9 @@ class Graft:
         self.tell_output: Callable[[Tensor], None] | None = None
         """Who wants the seed's output of a forward pass, before it is blended in."""
         self.rms: tuple[Tensor, Tensor] | None = None
+        takes_masks = getattr(module, "takes_masks", False)
+        self.masks = Masks(plan.seed_id, is_conv=slot.is_conv) if takes_masks else None
+        """What the host says of padding, for a seed that mixes positions as the host's attention does."""
         self._handles: list[RemovableHandle] = []
         self._logits_handle: RemovableHandle | None = None
         self._input: Tensor | Arguments | None = None
@@ -117,6 +122,9 @@ class Graft:
                 tap = CallTap(self, place) if part.heads is not None else ReadTap(self, place)
                 with_names = isinstance(tap, CallTap)
                 self._handles.append(read.register_forward_pre_hook(tap, with_kwargs=with_names))
+            self._handles += keep_unpacked(model, part.write_path)
+            if self.masks is not None:
+                self._handles += self.masks.watch(model, part.write_path)
             self._handles.append(write.register_forward_hook(WriteTap(self, place)))
         self.watch_logits(model, neighbours)
 
@@ -149,6 +157,8 @@ class Graft:
     def forget(self) -> None:
         """Lets go of what the last pass read, and of memory that a compiled graph may use again in the next."""
         self._input = self._spent = None
+        if self.masks is not None:
+            self.masks.forget()
         if self.is_measuring and self.rms is not None:
             self.rms = (self.rms[0].clone(), self.rms[1].clone())
 
@@ -165,6 +175,15 @@ class Graft:
         found: nn.Module = self.module if parts is None else parts[place]
         return found
 
+    def output(self, value: Tensor | Arguments, place: int = 0) -> Tensor:
+        """The seed's value; one that attends leaves out what the host's attention does."""
+        branch = self.branch(place)
+        if self.masks is None or not isinstance(value, Tensor):
+            found: Tensor = branch(value)
+        else:
+            found = branch(value, self.masks.over(value, is_training=branch.training))
+        return found
+
     def join(self, host: Tensor, place: int = 0) -> Tensor:
         """The host's value with the seed's blended in."""
         value: Tensor | Arguments | None = self._take_input(place) if self.slot.is_span else host
@@ -176,7 +195,7 @@ class Graft:
             )
         if self.is_isolated:
             value = value.detached() if isinstance(value, Arguments) else value.detach()
-        seed = self.branch(place)(value)
+        seed = self.output(value, place)
         if self.tell_output is not None:
             self.tell_output(seed)
         if self.is_measuring:

@@ -23,7 +23,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
 
         @contextmanager
         def connected(*_: Any) -> Iterator[Any]:
-            yield SimpleNamespace(link=link)
+            yield SimpleNamespace(link=link, services=SimpleNamespace(wake=lambda: None))
 
         def grown(run: Any, plane: Any, watching: Any, *_: Any) -> Any:
             return watching, lambda opening: ScriptedControl(script), lambda: UNHEARD

@@ -231,6 +231,29 @@ def test_children_that_do_not_end_are_killed_together_and_that_is_told(tmp_path:
         child.process.stdout.close()
 
 
+DRAINING = (
+    "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); print('up', flush=True); signal.pause()"
+)
+
+
+@pytest.mark.parametrize("is_woken_before", [False, True])
+def test_a_child_that_somebody_has_stopped_ends_by_itself(tmp_path: Path, is_woken_before: bool) -> None:
+    told: list[tuple[str, str]] = []
+    services = Services(ServicesConfig(state_dir=tmp_path), None, lambda name, text: told.append((name, text)))
+    with subprocess.Popen([sys.executable, "-c", DRAINING], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        services._children["kasmina"] = Child("kasmina", "unix:/s", process)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        if is_woken_before:
+            services.wake()
+            os.waitid(os.P_PID, process.pid, os.WCONTINUED)
+        services.stop()
+        assert process.returncode == 3
+    assert told == []
+
+
 def test_what_a_child_says_last_is_heard_though_its_log_could_not_take_it(tmp_path: Path) -> None:
     blocked = tmp_path / "state"
     blocked.mkdir()

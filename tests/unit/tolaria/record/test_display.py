@@ -120,9 +120,12 @@ def test_a_plain_run_reads_from_top_to_bottom() -> None:
 
 
 def test_the_last_lines_say_how_deep_the_network_became() -> None:
-    deeper = {**SUMMARY, "depths": {"encoder": {"from": 2, "to": 4}, "decoder": {"from": 3, "to": 5}}}
+    stage = {"from": 2, "to": 4, "others": 1}
+    deeper = {**SUMMARY, "depths": {"encoder": {"from": 3, "to": 5, "others": 0}, "layer2": stage}}
     line = closing(deeper).splitlines()[1]
-    assert line.endswith("502 -> 1,270 parameters, stack:encoder 2 -> 4 blocks, stack:decoder 3 -> 5 blocks")
+    assert line.endswith(
+        "502 -> 1,270 parameters, stack:encoder 3 -> 5 equal blocks, stack:layer2 2 -> 4 equal blocks, beside 1 other"
+    )
 
 
 def test_the_last_lines_say_why_a_wanted_depth_was_not_reached() -> None:

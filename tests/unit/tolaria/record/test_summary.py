@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import pytest
 import torch
-from torch import nn
 
-from esper.kasmina.executor import TrainingArm
-from esper.kasmina.executor.stacks.run import Run
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import Observers
-from esper.tolaria.record.summary import depths, quantile
+from esper.tolaria.record.summary import quantile
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.task import evaluate
@@ -40,13 +35,3 @@ def test_val_figures_are_of_the_judging_data_and_test_figures_of_the_test_data()
 )
 def test_a_quantile_is_linear_between_neighbours(values: list[float], share: float, expected: float) -> None:
     assert quantile(values, share) == pytest.approx(expected)
-
-
-def test_the_depth_of_a_list_counts_every_repetition_and_the_blocks_that_stand_beside_the_run() -> None:
-    block = nn.TransformerEncoderLayer(8, 2, 8)
-    model = nn.ModuleDict({"stage": nn.ModuleList([nn.Linear(8, 8), *(deepcopy(block) for _ in range(2))])})
-    arm = TrainingArm(model, torch.optim.Adam(model.parameters()))
-    assert depths(arm) == {}
-    for run in (Run("stage", 1, 3), Run("stage", 4, 5)):
-        arm.repeat(run)
-    assert depths(arm) == {"stage": {"from": 3, "to": 6}}

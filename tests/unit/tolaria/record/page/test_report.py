@@ -64,7 +64,7 @@ def test_the_page_says_what_was_learnt_and_what_judged_it() -> None:
 def test_the_page_says_how_deep_the_network_became_and_why_no_deeper() -> None:
     missed = {"wanted": 8, "got": {"stack:blocks": 4}, "reason": "s2 was culled: z < 2"}
     text = page({**SUMMARY, "depths": {"blocks": {"from": 2, "to": 4}}, "depth_shortfall": missed}, [boundary(10)])
-    assert "<b>2 -&gt; 4 blocks</b><span>stack:blocks</span>" in text
+    assert "<b>2 -&gt; 4 equal blocks</b><span>stack:blocks</span>" in text
     assert "wanted depth 8, got 4: s2 was culled: z &lt; 2" in text
     assert "wanted depth" not in page(SUMMARY, [boundary(10)])
 
