@@ -11,6 +11,7 @@ from esper.leyline import KasminaServiceGetStatusRequest, SlotKind, SlotSpec
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import shown_network, write
 from esper.tolaria.growable import check_growth
+from esper.tolaria.own_blueprints import OwnBlueprints, own_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.plane import connected
@@ -29,7 +30,8 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     """Check the run's directory, data, model, slots, a first step, the export, keys and services."""
     check_free(config.run_dir, options)
     start = starting_weights(config, resumes=options.resume)
-    run = prepare(config, start=start)
+    own = own_blueprints(config, resumes=options.resume)
+    run = prepare(config, start=start, own=own)
     if config.grow != "never":
         check_growth(run)
     lines = [
@@ -39,7 +41,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
     ]
     lines += [f"weights: {run.start_line}"] if run.start_line else []
-    once = prepare(replace(config, evaluate_every_steps=1), start=start)
+    once = prepare(replace(config, evaluate_every_steps=1), start=start, own=own)
     Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
     lines.append("one step: done")
     lines += [f"compiled: blocks {run.start} to {run.stop - 1} of {run.path}" for run in once.compiled_runs]
@@ -55,7 +57,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     if config.grow != "never":
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
         lines += [_slot_line(slot) for slot in run.manifest().slots]
-        lines += _services(config, start)
+        lines += _services(config, start, own)
     lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
 
@@ -74,12 +76,13 @@ def _exported(run: Prepared) -> str:
         return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 
 
-def _services(config: TrainConfig, start: Start | None) -> list[str]:
+def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
         config.run_dir.mkdir()
-        run = prepare(config, start=start)
-        with connected(config, run.run_id, lambda name, message: None) as plane:
+        run = prepare(config, start=start, own=own)
+        own.copy_to(config.run_dir)
+        with connected(config, run.run_id, lambda name, message: None, own) as plane:
             opening = Opening(generation=1, step=0, total_steps=run.total_steps, manifest=run.manifest, states=None)
             control = plane.link.open_control(opening)
             status = plane.link.opened.kasmina.get_status(KasminaServiceGetStatusRequest(), timeout_s=TIMEOUT_S)

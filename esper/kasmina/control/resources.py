@@ -37,7 +37,7 @@ class Resources:
         return Turn(
             spec=row.spec,
             state=row.state,
-            catalog=self.artifacts.catalog,
+            catalog=self.artifacts.catalog.with_own(row.spec.own_blueprints),
             step=step,
             breakers=(self.artifacts.breaker.name,),
         )
