@@ -143,8 +143,8 @@ def _keys(arguments: argparse.Namespace, library: Library, *, is_made: bool = Fa
 
 def _try(described: Described) -> None:
     """Load the factory and build with it, as it would be grown."""
+    from esper.kasmina.executor.blueprint_trial import try_blueprint
     from esper.kasmina.executor.blueprints.own import load_factory  # torch, which the other verbs start without
-    from esper.kasmina.executor.blueprints.trial import try_blueprint
 
     blueprint, artifact = described.completed(1)
     recipe = SeedRecipe.FromString(artifact)

@@ -11,7 +11,8 @@ from esper.leyline import BusEnvelope, BusLane, MessagePriority
 
 LANES = (
     BusLane.BUS_LANE_EMERGENCY,
-    BusLane.BUS_LANE_KERNELS,
+    BusLane.BUS_LANE_KERNEL_REQUESTS,
+    BusLane.BUS_LANE_KERNEL_ANSWERS,
     BusLane.BUS_LANE_NORMAL,
     BusLane.BUS_LANE_POLICY,
     BusLane.BUS_LANE_TELEMETRY,
