@@ -24,7 +24,7 @@ COUNTER = "oona.sequence"
 DEAD = "oona.dead"
 MAX_DEAD = 10_000
 MAX_TRIMMED = 10_000
-POLL_S = 0.1
+BLOCK_MS = 1000
 NS_PER_MS = 1_000_000
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
@@ -41,6 +41,8 @@ class RedisBus:
         self._clock = clock
         self._groups: set[tuple[str, str]] = set()
         self._publishing = asyncio.Lock()
+        self._watching: asyncio.Task[None] | None = None
+        self._newest = 0
 
     @classmethod
     def connect(cls, url: str, config: BusConfig) -> RedisBus:
@@ -92,10 +94,22 @@ class RedisBus:
             return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
     async def wait(self, after_sequence: int, timeout_s: float) -> None:
+        """The server says when; one question serves all who wait, so that none is cut short with its connection."""
+        if await self.last_sequence() > after_sequence:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while await self.last_sequence() <= after_sequence:
-                    await asyncio.sleep(POLL_S)
+                while self._newest <= after_sequence:
+                    if self._watching is None or self._watching.done():
+                        self._watching = asyncio.create_task(self._watch(after_sequence), name="redis bus")
+                    await asyncio.shield(self._watching)
+
+    async def _watch(self, after_sequence: int) -> None:
+        """Until something is stored after a position, or for a while."""
+        streams = {key: f"{after_sequence}-0" for lane in LANES for key in _keys(lane)}
+        async with _reached("wait"):
+            await self._redis.xread(streams, count=1, block=BLOCK_MS)
+            self._newest = max(self._newest, await self.last_sequence())
 
     async def last_sequence(self) -> int:
         async with _reached("last position"):
@@ -121,6 +135,9 @@ class RedisBus:
             return sum([await self._trim(key, before_ms) for lane in LANES for key in _keys(lane)])
 
     async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._redis.aclose()
 
     @property

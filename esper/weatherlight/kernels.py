@@ -1,6 +1,7 @@
 """Urza at the bus: requests for artefacts are verified by a worker, several at a time, and answered.
 
-An answer is stored before its request is acknowledged: a kill in between answers it once more, which nobody minds.
+No group keeps what was handled: who asked waits for seconds only, so a process that begins looks at the requests of
+those seconds, and an answer that was given before is stored once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import partial
 
 from google.protobuf.message import DecodeError
 
-from esper.core.clock import Clock
+from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import ContractError, EsperError, InvalidSignature
 from esper.core.keys import Keyring
 from esper.core.tracing import context_of, current_trace, tracer
@@ -25,10 +26,13 @@ from esper.urza.artifacts import ArtifactStore
 from esper.urza.prefetch import Answer, answer
 from esper.weatherlight.routing import Router
 
-SOURCE = GROUP = "urza"
+SOURCE = "urza"
 LANES = (BusLane.BUS_LANE_KERNEL_REQUESTS,)
 MAX_AT_ONCE = 32
+MAX_THREADS = 8
+PAGE = 128
 WAIT_S = 1.0
+STALE_S = 30.0
 VERIFY_TIMEOUT_S = 30.0
 log = logging.getLogger("esper.weatherlight")
 _tracer = tracer("esper.urza")
@@ -39,7 +43,7 @@ class Kernels:
     """Answers requests for artefacts for as long as it runs."""
 
     def __init__(self, store: ArtifactStore, router: Router, keyring: Keyring, clock: Clock) -> None:
-        self.worker = AsyncWorker()
+        self.worker = AsyncWorker(MAX_THREADS)
         self.answered = self.refused = 0
         self._work: Work = partial(answer, store)
         self._router = router
@@ -48,38 +52,34 @@ class Kernels:
 
     async def run(self, bus: Bus) -> None:
         """Follow the bus for ever."""
-        under_way: set[asyncio.Task[None]] = set()
-        try:
+        places = asyncio.Semaphore(MAX_AT_ONCE)
+        after = 0
+        async with asyncio.TaskGroup() as under_way:
             while True:
                 seen = await bus.last_sequence()
-                room = MAX_AT_ONCE - len(under_way)
-                envelopes = await bus.fetch(GROUP, GROUP, LANES, room) if room else []
-                under_way |= {asyncio.create_task(self._handled(bus, envelope)) for envelope in envelopes}
-                if not room:
-                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                elif not envelopes:
+                envelopes = await bus.read(LANES, after, PAGE)
+                for envelope in envelopes:
+                    after = envelope.sequence
+                    await places.acquire()
+                    task = under_way.create_task(self._handled(envelope))
+                    task.add_done_callback(lambda _: places.release())
+                if not envelopes:
                     await bus.wait(seen, WAIT_S)
-                for task in [task for task in under_way if task.done()]:
-                    under_way.discard(task)
-                    task.result()
-        finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
-            await bus.release(GROUP, GROUP)
 
-    async def _handled(self, bus: Bus, envelope: BusEnvelope) -> None:
+    async def _handled(self, envelope: BusEnvelope) -> None:
         request = self._believed(envelope)
-        if request is not None:
-            context = context_of(envelope.trace) if envelope.HasField("trace") else None
-            with _tracer.start_as_current_span("urza.verify", context):
-                await self._router.publish([self._sealed(await self._verified(request))])
-            self.answered += 1
-        await bus.acknowledge(GROUP, [envelope.event_id])
+        if request is None:
+            return
+        context = context_of(envelope.trace) if envelope.HasField("trace") else None
+        with _tracer.start_as_current_span("urza.verify", context):
+            await self._router.publish([self._sealed(await self._verified(request))])
+        self.answered += 1
 
     def _believed(self, envelope: BusEnvelope) -> KernelPrefetchRequest | None:
-        """The request; one that can't be believed is counted and left, as trying again would not help."""
+        """The request; None for one that can't be believed, which is counted, or that nobody waits for any more."""
         if envelope.payload_type != KernelPrefetchRequest.DESCRIPTOR.full_name:
+            return None
+        if self._clock.now_ns() - nanoseconds(envelope.time) > STALE_S * NS_PER_S:
             return None
         try:
             check(self._keyring, envelope, self._clock.now_ns())
