@@ -41,8 +41,8 @@ class RedisBus:
         self._clock = clock
         self._groups: set[tuple[str, str]] = set()
         self._publishing = asyncio.Lock()
-        self._watching: asyncio.Task[None] | None = None
-        self._newest = 0
+        self._watching: dict[tuple[BusLane, ...], asyncio.Task[None]] = {}
+        self._newest: dict[tuple[BusLane, ...], int] = {}
 
     @classmethod
     def connect(cls, url: str, config: BusConfig) -> RedisBus:
@@ -93,23 +93,25 @@ class RedisBus:
                 found += [_envelope(entry, fields) for entry, fields in entries]
             return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
-    async def wait(self, after_sequence: int, timeout_s: float) -> None:
+    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
         """The server says when; one question serves all who wait, so that none is cut short with its connection."""
-        if await self.last_sequence() > after_sequence:
-            return
+        wanted = tuple(lanes)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._newest <= after_sequence:
-                    if self._watching is None or self._watching.done():
-                        self._watching = asyncio.create_task(self._watch(after_sequence), name="redis bus")
-                    await asyncio.shield(self._watching)
+                while self._newest.get(wanted, 0) <= after_sequence:
+                    watching = self._watching.get(wanted)
+                    if watching is None or watching.done():
+                        watching = asyncio.create_task(self._watch(wanted, after_sequence), name="redis bus")
+                        self._watching[wanted] = watching
+                    await asyncio.shield(watching)
 
-    async def _watch(self, after_sequence: int) -> None:
-        """Until something is stored after a position, or for a while."""
-        streams = {key: f"{after_sequence}-0" for lane in LANES for key in _keys(lane)}
+    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> None:
+        """Until something is stored in the lanes after a position, or for a while."""
+        streams = {key: f"{after_sequence}-0" for lane in lanes for key in _keys(lane)}
         async with _reached("wait"):
-            await self._redis.xread(streams, count=1, block=BLOCK_MS)
-            self._newest = max(self._newest, await self.last_sequence())
+            found = await self._redis.xread(streams, count=1, block=BLOCK_MS)
+        newest = max((_sequence(entry) for _, entries in found or () for entry, _ in entries), default=0)
+        self._newest[lanes] = max(newest, self._newest.get(lanes, 0))
 
     async def last_sequence(self) -> int:
         async with _reached("last position"):
@@ -135,9 +137,9 @@ class RedisBus:
             return sum([await self._trim(key, before_ms) for lane in LANES for key in _keys(lane)])
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        for watching in self._watching.values():
+            watching.cancel()
+        await asyncio.gather(*self._watching.values(), return_exceptions=True)
         await self._redis.aclose()
 
     @property

@@ -64,7 +64,7 @@ class Kernels:
                     task = under_way.create_task(self._handled(envelope))
                     task.add_done_callback(lambda _: places.release())
                 if not envelopes:
-                    await bus.wait(seen, WAIT_S)
+                    await bus.wait(seen, WAIT_S, LANES)
 
     async def _handled(self, envelope: BusEnvelope) -> None:
         request = self._believed(envelope)

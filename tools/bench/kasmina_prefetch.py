@@ -35,8 +35,10 @@ from esper.kasmina.control.artifacts import ArtifactAccess, Breaker
 from esper.kasmina.control.prefetch.lines import BusLine
 from esper.kasmina.control.prefetch.prefetcher import CANCELED, READY, Prefetcher
 from esper.kasmina.control.reporting import Reporting
-from esper.leyline import Blueprint, KernelPrefetchRequest
+from esper.leyline import Blueprint, KernelPrefetchRequest, WeatherlightServiceGetStatusRequest
+from esper.rpc.auth import service_metadata
 from esper.rpc.clients import channel
+from esper.rpc.clients.aio import WeatherlightClient, aio_channel
 from esper.rpc.clients.health import wait_serving
 from esper.tolaria.record.summary import quantile
 from esper.urza.artifacts import ArtifactStore
@@ -79,12 +81,16 @@ class Arm:
     above: list[float] = field(default_factory=list)
     to_ready: list[float] = field(default_factory=list)
     to_attached: list[float] = field(default_factory=list)
+    bare_call: list[float] = field(default_factory=list)
+    """A unary call of the same Weatherlight, made between the prefetches: what the machine gives at the time."""
+    cpu_ms: float = 0.0
+    """Processor time of both processes, for each prefetch."""
     counts: dict[str, int] = field(default_factory=dict)
     left_behind: int = 0
 
     def figures(self) -> dict[str, Any]:
-        found = {"backend": self.name, "counts": self.counts, "left_behind": self.left_behind}
-        for name in ("above", "to_ready", "to_attached"):
+        found = {"backend": self.name, "counts": self.counts, "left_behind": self.left_behind, "cpu_ms": self.cpu_ms}
+        for name in ("above", "to_ready", "to_attached", "bare_call"):
             values = getattr(self, name)
             found[f"{name}_ms"] = {
                 "p50": statistics.median(values),
@@ -95,11 +101,27 @@ class Arm:
         return found
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """Weatherlight's process."""
+
+    endpoint: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Processor seconds that it has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Course:
     """The prefetches of one arm."""
 
-    def __init__(self, endpoint: str, secret: str, library: Path, blueprints: Sequence[Blueprint], args: Any) -> None:
-        keyring = Keyring.from_secret(secret)
+    def __init__(self, served: Served, secret: str, library: Path, blueprints: Sequence[Blueprint], args: Any) -> None:
+        keyring, endpoint = Keyring.from_secret(secret), served.endpoint
+        self.served = served
+        self.channel = aio_channel(endpoint, None)
+        self.weatherlight = WeatherlightClient(self.channel, metadata=service_metadata(keyring, "tolaria"))
         self.access = ArtifactAccess(Catalog.builtin(), ArtifactStore(library), Breaker(name="artifacts"))
         self.prefetcher = Prefetcher(
             self.access,
@@ -119,15 +141,27 @@ class Course:
         try:
             first, rest = self.blueprints[:WARM_UP], self.blueprints[WARM_UP:]
             await asyncio.gather(*(self._one(each, Arm(name="warm-up")) for each in first))
+            began_s = self.served.cpu_s() + time.process_time()
+            calling = asyncio.create_task(self._bare_calls(arm))
             given_up = set(random.Random(1).sample(range(len(rest)), self.cancelled))
             await asyncio.gather(
                 *(self._given_up(each) if i in given_up else self._one(each, arm) for i, each in enumerate(rest))
             )
+            calling.cancel()
+            arm.cpu_ms = (self.served.cpu_s() + time.process_time() - began_s) * 1e3 / len(rest)
             await asyncio.sleep(0.1)
             self._settle(arm)
         finally:
             ticking.cancel()
             await self.prefetcher.close()
+            await self.channel.close()
+
+    async def _bare_calls(self, arm: Arm) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            began = time.perf_counter()
+            await self.weatherlight.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=START_S)
+            arm.bare_call.append((time.perf_counter() - began) * 1e3)
 
     async def _one(self, blueprint: Blueprint, arm: Arm) -> None:
         async with self.places:
@@ -223,8 +257,8 @@ def asdict_shallow(described: Described) -> dict[str, Any]:
 
 
 @contextmanager
-def weatherlight(state_dir: Path, library: Path, secret: str, args: Any, redis: str | None) -> Iterator[str]:
-    """Its endpoint."""
+def weatherlight(state_dir: Path, library: Path, secret: str, args: Any, redis: str | None) -> Iterator[Served]:
+    """Its process."""
     endpoint = f"unix:{state_dir}/w.sock"
     environment = {
         **os.environ,
@@ -248,7 +282,7 @@ def weatherlight(state_dir: Path, library: Path, secret: str, args: Any, redis: 
                 except Exception:
                     if time.monotonic() > deadline or process.poll() is not None:
                         raise SystemExit((state_dir / "weatherlight.log").read_text()) from None
-        yield endpoint
+        yield Served(endpoint=endpoint, pid=process.pid)
     finally:
         process.terminate()
         process.wait(START_S)
@@ -295,10 +329,10 @@ def measured(name: str, args: Any, *, fsyncs: bool) -> Arm:
         redis = None
         if name == "redis":
             redis = stack.enter_context(redis_server(Path(place), "always" if fsyncs else "no"))
-        endpoint = stack.enter_context(weatherlight(Path(place), library, secret, args, redis))
+        served = stack.enter_context(weatherlight(Path(place), library, secret, args, redis))
 
         async def course() -> None:
-            await Course(endpoint, secret, library, blueprints, args).run(arm)
+            await Course(served, secret, library, blueprints, args).run(arm)
 
         asyncio.run(course())
     return arm
@@ -317,13 +351,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     rows = [measured(name, args, fsyncs=fsyncs).figures() for name in args.backends for fsyncs in (True, False)]
-    print(f"{'backend':20} {'above p50':>10} {'above p95':>10} {'ready p95':>10} {'attached p95':>13}   counts")
+    print(
+        f"{'backend':20} {'above p50':>10} {'above p95':>10} {'ready p95':>10} {'attached p95':>13} {'bare call':>10} {'cpu':>6}   counts"
+    )
     for row in rows:
         above, ready, attached = row["above_ms"], row["to_ready_ms"], row["to_attached_ms"]
         counts = ", ".join(f"{count} {status}" for status, count in row["counts"].items() if count)
         print(
             f"{row['backend']:20} {above['p50']:10.2f} {above['p95']:10.2f} {ready['p95']:10.2f}"
-            f" {attached['p95']:13.2f}   {counts}"
+            f" {attached['p95']:13.2f} {row['bare_call_ms']['p50']:10.2f} {row['cpu_ms']:6.2f}   {counts}"
         )
     for with_fsync, without in zip(rows[::2], rows[1::2], strict=True):
         share = with_fsync["above_ms"]["p95"] - without["above_ms"]["p95"]

@@ -37,6 +37,8 @@ PUBLISH_TIMEOUT_S = 5.0
 STREAM_TIMEOUT_S = 86_400.0
 RETRY_S = 0.2
 IN_FLIGHT = 256
+# Answers that come within this time are acknowledged together.
+TOGETHER_S = 0.05
 ANSWERS = {kind.DESCRIPTOR.full_name: kind for kind in (KernelArtifactReady, KernelArtifactError)}
 log = logging.getLogger("esper.kasmina")
 
@@ -129,6 +131,7 @@ class BusLine:
             yield ConsumeRequest(group=GROUP, consumer=SOURCE, lanes=lanes, max_in_flight=IN_FLIGHT)
             while True:
                 done = [await handled.get()]
+                await asyncio.sleep(TOGETHER_S)
                 while not handled.empty():
                     done.append(handled.get_nowait())
                 yield ConsumeRequest(acknowledged_event_ids=done)
