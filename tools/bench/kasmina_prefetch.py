@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How long a prefetch takes above what Urza's verification takes: request to ready, and on to attached at a boundary.
 
-Weatherlight, with the bus and Urza, is a process of its own, as is Redis; Kasmina's prefetcher is in this one. Urza's
-verification is delayed by a time that follows from the request's id, so that both sides know it and neither stamps
-itself. Each backend runs twice: as it is run, and where nothing waits for a disk; the difference is the share of fsync.
-Some prefetches are cancelled half-way; nothing may be left of them, and the counts must come out exactly.
+Urza's verification is delayed by a time that follows from the request's id, so that both sides know it and neither
+stamps itself. `bus` has Kasmina's prefetcher and Urza in this process, on the bus itself; `plane` is what runs: Urza at
+Weatherlight's bus, a process of its own that Kasmina reaches by grpc. Each runs as it is kept, and where nothing waits
+for a disk: the difference is the share of fsync. Some prefetches are cancelled half-way; nothing may be left of them,
+and the counts must come out exactly. A bare call says what the machine gives at the time.
 """
 
 from __future__ import annotations
@@ -22,28 +23,41 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring, new_secret
 from esper.kasmina.control.artifacts import ArtifactAccess, Breaker
-from esper.kasmina.control.prefetch.lines import BusLine
+from esper.kasmina.control.prefetch.lines import ANSWERS, BusLine, Line
 from esper.kasmina.control.prefetch.prefetcher import CANCELED, READY, Prefetcher
 from esper.kasmina.control.reporting import Reporting
-from esper.leyline import Blueprint, KernelPrefetchRequest, WeatherlightServiceGetStatusRequest
+from esper.leyline import (
+    Blueprint,
+    BusLane,
+    KernelPrefetchRequest,
+    MessagePriority,
+    WeatherlightServiceGetStatusRequest,
+)
+from esper.oona.bus import Bus, BusConfig
+from esper.oona.envelope import check, seal
+from esper.oona.log import SqliteLog
+from esper.oona.redis import RedisBus
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import channel
 from esper.rpc.clients.aio import WeatherlightClient, aio_channel
 from esper.rpc.clients.health import wait_serving
-from esper.tolaria.record.summary import quantile
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 from esper.urza.own.description import Described, read_description
+from esper.urza.prefetch import Answer, answer
+from esper.weatherlight.kernels import Kernels
+from esper.weatherlight.routing import Router
 
 START_S = 30.0
 TARGET_MS = 3.0
@@ -94,38 +108,102 @@ class Arm:
             values = getattr(self, name)
             found[f"{name}_ms"] = {
                 "p50": statistics.median(values),
-                "p95": quantile(values, 0.95),
+                "p95": sorted(values)[int(0.95 * (len(values) - 1))],
                 "max": max(values),
                 "mean": statistics.fmean(values),
             }
         return found
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Served:
-    """Weatherlight's process."""
+class Place(Protocol):
+    """Where the bus and Urza are."""
 
-    endpoint: str
-    pid: int
+    line: Line
+
+    async def bare_call(self) -> None:
+        """The least that can be asked of it."""
 
     def cpu_s(self) -> float:
-        """Processor seconds that it has taken."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Processor seconds of all that takes part."""
+
+    async def close(self) -> None:
+        """The end."""
+
+
+class PlanePlace:
+    """Weatherlight, a process of its own."""
+
+    def __init__(self, endpoint: str, pid: int, keyring: Keyring) -> None:
+        self.line: Line = BusLine(endpoint, None, keyring, SYSTEM_CLOCK)
+        self._pid = pid
+        self._channel = aio_channel(endpoint, None)
+        self._client = WeatherlightClient(self._channel, metadata=service_metadata(keyring, "tolaria"))
+
+    async def bare_call(self) -> None:
+        await self._client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=START_S)
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class BusPlace:
+    """The bus and Urza in this process; it is the line too."""
+
+    def __init__(self, bus: Bus, store: ArtifactStore, keyring: Keyring, delay: Delay) -> None:
+        self.line: Line = self
+        self._bus, self._keyring = bus, keyring
+        self._kernels = Kernels(store, Router(bus, keyring, SYSTEM_CLOCK), keyring, SYSTEM_CLOCK)
+        self._kernels._work = partial(slowly, delay, store)
+        self._tasks = [asyncio.create_task(self._kernels.run(bus)), asyncio.create_task(self._listen())]
+        self._on_answer: Callable[[Answer], None] = lambda told: None
+
+    async def ask(self, request: KernelPrefetchRequest, on_answer: Callable[[Answer], None]) -> None:
+        self._on_answer = on_answer
+        lane, priority = BusLane.BUS_LANE_KERNEL_REQUESTS, MessagePriority.MESSAGE_PRIORITY_NORMAL
+        envelope = seal(self._keyring, SYSTEM_CLOCK, request, source="kasmina", lane=lane, priority=priority)
+        await self._bus.publish([envelope])
+
+    async def _listen(self) -> None:
+        """As Kasmina's line does: given by a group, checked, acknowledged."""
+        lanes = (BusLane.BUS_LANE_KERNEL_ANSWERS,)
+        while True:
+            seen = await self._bus.last_sequence()
+            envelopes = await self._bus.fetch("kasmina", "kasmina", lanes, 64)
+            for envelope in envelopes:
+                check(self._keyring, envelope, SYSTEM_CLOCK.now_ns())
+                self._on_answer(ANSWERS[envelope.payload_type].FromString(envelope.payload))
+            if envelopes:
+                await self._bus.acknowledge("kasmina", [envelope.event_id for envelope in envelopes])
+            else:
+                await self._bus.wait(seen, 1.0, lanes)
+
+    async def bare_call(self) -> None:
+        await self._bus.last_sequence()
+
+    def cpu_s(self) -> float:
+        return time.process_time()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._kernels.worker.close()
+        await self._bus.close()
 
 
 class Course:
     """The prefetches of one arm."""
 
-    def __init__(self, served: Served, secret: str, library: Path, blueprints: Sequence[Blueprint], args: Any) -> None:
-        keyring, endpoint = Keyring.from_secret(secret), served.endpoint
-        self.served = served
-        self.channel = aio_channel(endpoint, None)
-        self.weatherlight = WeatherlightClient(self.channel, metadata=service_metadata(keyring, "tolaria"))
+    def __init__(self, place: Place, library: Path, blueprints: Sequence[Blueprint], args: Any) -> None:
+        self.place = place
         self.access = ArtifactAccess(Catalog.builtin(), ArtifactStore(library), Breaker(name="artifacts"))
         self.prefetcher = Prefetcher(
             self.access,
-            BusLine(endpoint, None, keyring, SYSTEM_CLOCK),
+            place.line,
             Reporting(SYSTEM_CLOCK, lambda packet: None, self.access),
             SYSTEM_CLOCK,
         )
@@ -141,26 +219,25 @@ class Course:
         try:
             first, rest = self.blueprints[:WARM_UP], self.blueprints[WARM_UP:]
             await asyncio.gather(*(self._one(each, Arm(name="warm-up")) for each in first))
-            began_s = self.served.cpu_s() + time.process_time()
+            began_s = self.place.cpu_s()
             calling = asyncio.create_task(self._bare_calls(arm))
             given_up = set(random.Random(1).sample(range(len(rest)), self.cancelled))
             await asyncio.gather(
                 *(self._given_up(each) if i in given_up else self._one(each, arm) for i, each in enumerate(rest))
             )
             calling.cancel()
-            arm.cpu_ms = (self.served.cpu_s() + time.process_time() - began_s) * 1e3 / len(rest)
+            arm.cpu_ms = (self.place.cpu_s() - began_s) * 1e3 / len(rest)
             await asyncio.sleep(0.1)
             self._settle(arm)
         finally:
             ticking.cancel()
             await self.prefetcher.close()
-            await self.channel.close()
 
     async def _bare_calls(self, arm: Arm) -> None:
         while True:
             await asyncio.sleep(0.05)
             began = time.perf_counter()
-            await self.weatherlight.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=START_S)
+            await self.place.bare_call()
             arm.bare_call.append((time.perf_counter() - began) * 1e3)
 
     async def _one(self, blueprint: Blueprint, arm: Arm) -> None:
@@ -220,19 +297,19 @@ class Course:
 
 def serve(argv: Sequence[str]) -> int:
     """Weatherlight, whose Urza takes its time; in a process of its own."""
-    from esper.urza import prefetch
     from esper.weatherlight import kernels, server
 
     delay = Delay(mean_ms=float(os.environ["BENCH_MEAN_MS"]), jitter_ms=float(os.environ["BENCH_JITTER_MS"]))
-
-    def slowly(store: ArtifactStore, request: KernelPrefetchRequest) -> prefetch.Answer:
-        due = time.perf_counter() + delay.of(request.request_id)
-        told = prefetch.answer(store, request)
-        time.sleep(max(0.0, due - time.perf_counter()))
-        return told
-
-    kernels.answer = slowly
+    kernels.answer = partial(slowly, delay)
     return server.main(argv)
+
+
+def slowly(delay: Delay, store: ArtifactStore, request: KernelPrefetchRequest) -> Answer:
+    """Urza's answer, as late as the request's delay says."""
+    due = time.perf_counter() + delay.of(request.request_id)
+    told = answer(store, request)
+    time.sleep(max(0.0, due - time.perf_counter()))
+    return told
 
 
 def library_of(directory: Path, count: int) -> list[Blueprint]:
@@ -257,8 +334,10 @@ def asdict_shallow(described: Described) -> dict[str, Any]:
 
 
 @contextmanager
-def weatherlight(state_dir: Path, library: Path, secret: str, args: Any, redis: str | None) -> Iterator[Served]:
-    """Its process."""
+def weatherlight(
+    state_dir: Path, library: Path, secret: str, args: Any, redis: str | None
+) -> Iterator[tuple[str, int]]:
+    """Its endpoint and process."""
     endpoint = f"unix:{state_dir}/w.sock"
     environment = {
         **os.environ,
@@ -279,10 +358,10 @@ def weatherlight(state_dir: Path, library: Path, secret: str, args: Any, redis: 
                 try:
                     wait_serving(link, "", timeout_s=1.0)
                     break
-                except Exception:
+                except EsperError:
                     if time.monotonic() > deadline or process.poll() is not None:
                         raise SystemExit((state_dir / "weatherlight.log").read_text()) from None
-        yield Served(endpoint=endpoint, pid=process.pid)
+        yield endpoint, process.pid
     finally:
         process.terminate()
         process.wait(START_S)
@@ -316,26 +395,46 @@ def redis_server(directory: Path, fsync: str) -> Iterator[str]:
         process.wait(START_S)
 
 
-def measured(name: str, args: Any, *, fsyncs: bool) -> Arm:
+def measured(through: str, name: str, args: Any, *, fsyncs: bool) -> Arm:
     """One arm, in directories of its own."""
-    arm, secret = Arm(name=name if fsyncs else f"{name}, no fsync"), new_secret()
+    arm, secret = Arm(name=f"{through} {name}{'' if fsyncs else ', no fsync'}"), new_secret()
     with ExitStack() as stack:
-        is_off_disk = not fsyncs and NO_DISK.is_dir()
-        place = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="esper-bench-", dir=NO_DISK if is_off_disk else args.dir)
-        )
+        off_disk = NO_DISK if not fsyncs and NO_DISK.is_dir() else args.dir
+        kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-bench-", dir=off_disk)))
         library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-bench-")))
         blueprints = library_of(library, args.requests + args.cancel + WARM_UP)
         redis = None
         if name == "redis":
-            redis = stack.enter_context(redis_server(Path(place), "always" if fsyncs else "no"))
-        served = stack.enter_context(weatherlight(Path(place), library, secret, args, redis))
-
-        async def course() -> None:
-            await Course(served, secret, library, blueprints, args).run(arm)
-
-        asyncio.run(course())
+            redis = stack.enter_context(redis_server(kept, "always" if fsyncs else "no"))
+        served = None
+        if through == "plane":
+            served = stack.enter_context(weatherlight(kept, library, secret, args, redis))
+        asyncio.run(_course(arm, served, kept, library, blueprints, secret, redis, args))
     return arm
+
+
+async def _course(
+    arm: Arm,
+    served: tuple[str, int] | None,
+    kept: Path,
+    library: Path,
+    blueprints: Sequence[Blueprint],
+    secret: str,
+    redis: str | None,
+    args: Any,
+) -> None:
+    keyring = Keyring.from_secret(secret)
+    place: Place
+    if served is not None:
+        place = PlanePlace(*served, keyring)
+    else:
+        bus: Bus = SqliteLog(kept / "oona.db", SYSTEM_CLOCK) if redis is None else RedisBus.connect(redis, BusConfig())
+        delay = Delay(mean_ms=args.ready_latency_ms, jitter_ms=args.jitter_ms)
+        place = BusPlace(bus, ArtifactStore(library), keyring, delay)
+    try:
+        await Course(place, library, blueprints, args).run(arm)
+    finally:
+        await place.close()
 
 
 def main() -> int:
@@ -346,31 +445,40 @@ def main() -> int:
     parser.add_argument("--ready-latency-ms", type=float, default=40.0, help="mean of Urza's injected latency")
     parser.add_argument("--jitter-ms", type=float, default=8.0, help="its deviation")
     parser.add_argument("--boundary-ms", type=float, default=10.0, help="time between a trainer's boundaries")
+    parser.add_argument("--through", nargs="+", choices=("bus", "plane"), default=["bus", "plane"])
     parser.add_argument("--backends", nargs="+", choices=("sqlite", "redis"), default=["sqlite", "redis"])
     parser.add_argument("--dir", type=Path, help="where the bus is kept (default: the temporary directory)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    rows = [measured(name, args, fsyncs=fsyncs).figures() for name in args.backends for fsyncs in (True, False)]
-    print(
-        f"{'backend':20} {'above p50':>10} {'above p95':>10} {'ready p95':>10} {'attached p95':>13} {'bare call':>10} {'cpu':>6}   counts"
-    )
+    rows = []
+    for through in args.through:
+        for name in args.backends:
+            kept, free = (measured(through, name, args, fsyncs=fsyncs).figures() for fsyncs in (True, False))
+            kept["fsync_p95_ms"] = kept["above_ms"]["p95"] - free["above_ms"]["p95"]
+            rows += [kept, free]
+    print("\n".join(table(rows)))
+    if args.json:
+        names = ("requests", "concurrency", "cancel", "ready_latency_ms", "jitter_ms", "boundary_ms")
+        settings = {name: getattr(args, name) for name in names}
+        args.json.write_text(json.dumps({"settings": settings, "target_ms": TARGET_MS, "rows": rows}, indent=2))
+    return 0
+
+
+COLUMNS = ("above p50", "above p95", "ready p95", "attached p95", "bare call", "cpu")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Milliseconds, and the counts."""
+    yield f"{'ms':24}" + "".join(f"{name:>13}" for name in COLUMNS) + "   counts"
     for row in rows:
         above, ready, attached = row["above_ms"], row["to_ready_ms"], row["to_attached_ms"]
         counts = ", ".join(f"{count} {status}" for status, count in row["counts"].items() if count)
-        print(
-            f"{row['backend']:20} {above['p50']:10.2f} {above['p95']:10.2f} {ready['p95']:10.2f}"
-            f" {attached['p95']:13.2f} {row['bare_call_ms']['p50']:10.2f} {row['cpu_ms']:6.2f}   {counts}"
-        )
-    for with_fsync, without in zip(rows[::2], rows[1::2], strict=True):
-        share = with_fsync["above_ms"]["p95"] - without["above_ms"]["p95"]
-        p95 = without["above_ms"]["p95"]
+        values = (above["p50"], above["p95"], ready["p95"], attached["p95"], row["bare_call_ms"]["p50"], row["cpu_ms"])
+        yield f"{row['backend']:24}" + "".join(f"{value:13.2f}" for value in values) + f"   {counts}"
+    for kept, free in zip(rows[::2], rows[1::2], strict=True):
+        p95, share = free["above_ms"]["p95"], kept["fsync_p95_ms"]
         met = "met" if p95 <= TARGET_MS else "missed"
-        print(f"{with_fsync['backend']}: p95 {p95:.2f} ms above the latency without fsync (target {TARGET_MS:g}: {met}),"
-              f" {share:.2f} ms of fsync")  # fmt: skip
-    if args.json:
-        settings = {name: getattr(args, name) for name in ("requests", "concurrency", "cancel", "ready_latency_ms")}
-        args.json.write_text(json.dumps({"settings": settings, "target_ms": TARGET_MS, "rows": rows}, indent=2))
-    return 0
+        yield f"{kept['backend']}: p95 {p95:.2f} ms (target {TARGET_MS:g}: {met}), and {share:.2f} ms of fsync"
 
 
 if __name__ == "__main__":
