@@ -6,8 +6,16 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.compiled import compiled_parts
-from esper.leyline import KasminaServiceGetStatusRequest, SlotKind, SlotSpec
+from esper.leyline import (
+    KasminaServiceGetStatusRequest,
+    PrefetchKernelRequest,
+    PrefetchStatus,
+    SlotKind,
+    SlotSpec,
+)
+from esper.rpc.clients import KasminaClient
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import shown_network, write
 from esper.tolaria.growable import check_growth
@@ -24,6 +32,7 @@ from esper.tolaria.trainer import Trainer
 from esper.tolaria.trial import tried_checkpoint, try_host
 
 TIMEOUT_S = 5.0
+PREFETCH_TIMEOUT_S = 15.0
 
 
 def dry_run(config: TrainConfig, options: RunOptions) -> str:
@@ -76,6 +85,15 @@ def _exported(run: Prepared) -> str:
         return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 
 
+def _prefetched(kasmina: KasminaClient, blueprint_id: str) -> str:
+    """What becomes of a named blueprint's artefact when a seed needs it."""
+    request = PrefetchKernelRequest(blueprint_id=blueprint_id)
+    *_, last = kasmina.prefetch_kernel(request, timeout_s=PREFETCH_TIMEOUT_S)
+    if last.update.status != PrefetchStatus.PREFETCH_STATUS_READY:
+        raise ConfigError("blueprints", blueprint_id, f"its artefact can't be had: {last.update.error}")
+    return f"blueprint: {blueprint_id} is verified and at hand at Kasmina"
+
+
 def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
@@ -86,8 +104,9 @@ def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> l
             opening = Opening(generation=1, step=0, total_steps=run.total_steps, manifest=run.manifest, states=None)
             control = plane.link.open_control(opening)
             status = plane.link.opened.kasmina.get_status(KasminaServiceGetStatusRequest(), timeout_s=TIMEOUT_S)
+            ready = [_prefetched(plane.link.opened.kasmina, blueprint_id) for blueprint_id in config.blueprints]
             control.close()
             failure = plane.link.finish(0, "stopped")
             lines = [f"service: {name} at {endpoint}" for name, endpoint in plane.services.endpoints.items()]
     accepted = f"run: signed, opened at generation 1, {status.open_runs} open at Kasmina, "
-    return [*lines, accepted + ("closed" if failure is None else f"not closed: {failure}")]
+    return [*lines, *ready, accepted + ("closed" if failure is None else f"not closed: {failure}")]
