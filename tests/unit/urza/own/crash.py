@@ -13,7 +13,8 @@ from tests.unit.urza.own.making import SOURCE, described
 
 
 def main(directory: Path, name: str, first: int) -> None:
-    library, signer = Library(directory, SYSTEM_CLOCK), Signer(Keyring.from_secret(f"correct horse battery staple 0123456789 {name}"), SYSTEM_CLOCK)
+    keys = Keyring.from_secret(f"correct horse battery staple 0123456789 {name}")
+    library, signer = Library(directory, SYSTEM_CLOCK), Signer(keys, SYSTEM_CLOCK)
     number = first
     while True:
         made = described(directory.parent / name, source=f"{SOURCE}# {name} {number}\n")
