@@ -21,6 +21,7 @@ from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
+from esper.core.state_dir import default_state_dir
 from esper.leyline import (
     Blueprint,
     BlueprintTier,
@@ -31,7 +32,6 @@ from esper.leyline import (
     SignedCommand,
     SlotKind,
 )
-from esper.rpc.settings import default_state_dir
 from esper.urza.catalog import Catalog
 from esper.urza.own.description import FAMILIES, Described, read_description
 from esper.urza.own.keys import library_keyring

@@ -14,9 +14,9 @@ from pathlib import Path
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
 from esper.core.files import write_atomically
+from esper.core.state_dir import default_state_dir
 from esper.kasmina.executor.blueprints.own import Factory, load_factory
 from esper.leyline import Blueprint, SeedRecipe
-from esper.rpc.settings import default_state_dir
 from esper.tolaria.config import TrainConfig
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.own.description import FAMILIES
