@@ -179,7 +179,8 @@ def _shown(arguments: argparse.Namespace) -> dict[str, Any]:
     entry = library.current(arguments.blueprint_id)
     blueprint = believed(entry.sheet, entry.blueprint_id, _keys(arguments, library), SYSTEM_CLOCK)
     recipe = _recipe_with_files(library, blueprint)
-    files = {file.name: file.digest for file in (recipe.source, recipe.weights) if file.digest}
+    given = [file for file in (recipe.source, recipe.weights) if file.digest]
+    files = {file.name: f"{file.digest} ({file.size_bytes:,} bytes)" for file in given}
     return {
         **_sheet(blueprint),
         "cost": {"parameters": _terms(blueprint.cost.parameters), "forward_macs": _terms(blueprint.cost.forward_macs)},

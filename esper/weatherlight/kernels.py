@@ -71,15 +71,14 @@ class Kernels:
         if request is None:
             return
         context = context_of(envelope.trace) if envelope.HasField("trace") else None
-        with _tracer.start_as_current_span("urza.verify", context):
+        attributes = {"esper.run.id": request.training_run_id, "esper.blueprint.id": request.blueprint_id}
+        with _tracer.start_as_current_span("urza.verify", context, attributes=attributes):
             await self._router.publish([self._sealed(await self._verified(request))])
         self.answered += 1
 
     def _believed(self, envelope: BusEnvelope) -> KernelPrefetchRequest | None:
         """The request; None for one that can't be believed, which is counted, or that nobody waits for any more."""
         if envelope.payload_type != KernelPrefetchRequest.DESCRIPTOR.full_name:
-            return None
-        if self._clock.now_ns() - nanoseconds(envelope.time) > STALE_S * NS_PER_S:
             return None
         try:
             check(self._keyring, envelope, self._clock.now_ns())
@@ -89,7 +88,8 @@ class Kernels:
             self.refused += 1
             log.error("request %s from %s refused: %s", envelope.event_id, envelope.source, error)
             return None
-        return request
+        is_stale = self._clock.now_ns() - nanoseconds(request.issued_at) > STALE_S * NS_PER_S
+        return None if is_stale else request
 
     async def _verified(self, request: KernelPrefetchRequest) -> Answer:
         try:
