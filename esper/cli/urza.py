@@ -28,6 +28,8 @@ from esper.leyline import (
     CostTerm,
     HandlingClass,
     HazardBand,
+    Provenance,
+    ResourceProfile,
     SeedRecipe,
     SignedCommand,
     SlotKind,
@@ -204,6 +206,8 @@ def _sheet(blueprint: Blueprint) -> dict[str, Any]:
         "risk": safety.risk_score,
         "hazard": short_name(HazardBand, safety.hazard).lower(),
         "handling": short_name(HandlingClass, safety.handling).lower(),
+        "resources": short_name(ResourceProfile, safety.resources).lower(),
+        "provenance": short_name(Provenance, safety.provenance).lower(),
         "recommendation": safety.recommendation,
         "parameters": {
             bound.name: f"{bound.default_value:g}, {bound.min_value:g} to {bound.max_value:g}: {bound.description}"
