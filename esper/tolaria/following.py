@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
+from esper.tolaria.loop.profiled import steps_in
 from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.shared_control import hearing, told_artifact, told_mode
@@ -26,8 +28,9 @@ def follow(
     interruption: Interruption,
     given: Given = NOTHING,
     note: Callable[[Prepared], None] = lambda run: None,
+    profile: Path | None = None,
 ) -> dict[str, Any]:
-    """Train with the first rank; returns its summary."""
+    """Train with the first rank; returns its summary. Traces of steps go to `profile`."""
     config, resumes, summary = heard_call(ranks)
     if config is None:
         return summary
@@ -43,6 +46,7 @@ def follow(
         hearing(ranks) if is_grown else lambda opening: NullControl(),
         Observers(),
         should_stop=lambda: ranks.any(interruption.is_set()),
+        steps=steps_in(profile),
         plane=told_mode(_unheard, ranks) if is_grown else _unheard,
     )
     with interruption.watched():

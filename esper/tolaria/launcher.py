@@ -152,6 +152,9 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--train", metavar="MODULE:FUNCTION", help="run a script's function, which calls esper.train or esper.Growth"
     )
+    flags.add_argument(
+        "--profile", type=Path, metavar="DIR", help="trace some steps of each shape of the network, for Perfetto"
+    )
     flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
     flags.add_argument(FLAG, action="store_true", help="print the whole traceback of an unexpected error")
     add_settings(flags)
@@ -171,7 +174,12 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
     for flag in ("compare", "demo_faults", "dry_run"):
         if getattr(options, flag):
             check_alone("command line", f"--{flag.replace('_', '-')}", here.count)
-    how = RunOptions(resume=options.resume, overwrite=options.overwrite, demo_faults=options.demo_faults)
+    how = RunOptions(
+        resume=options.resume,
+        overwrite=options.overwrite,
+        demo_faults=options.demo_faults,
+        profile=options.profile,
+    )
     if here.rank == 0:
         how = restarted(how, loaded.value.run_dir, here.restarts)
         check_free(loaded.value.run_dir, how)
@@ -186,7 +194,7 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
             with occupied(loaded.value.run_dir):
                 _train(_settings(loaded, options, how), how, options, interruption, ranks)
         else:
-            follow(ranks, interruption)
+            follow(ranks, interruption, profile=options.profile)
 
 
 def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace, how: RunOptions) -> TrainConfig:
@@ -238,12 +246,18 @@ def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
         (options.repeats is None or options.compare, "--repeats", "counts the runs of --compare; give both"),
         (not (options.resume and options.overwrite), "--resume --overwrite", "choose one"),
         (not (options.train and options.dry_run), "--train --dry-run", "a script is tried by running it: choose one"),
+        (
+            not (options.train and options.profile),
+            "--train --profile",
+            "a script traces itself; give esper.train profile=",
+        ),
         (not (options.train and options.compare), "--train --compare", "compares networks of the settings: choose one"),
         (
             not (options.train and options.demo_faults),
             "--train --demo-faults",
             "is for runs of the settings: choose one",
         ),
+        (not (options.profile and options.dry_run), "--profile --dry-run", "makes one step: choose one"),
         (grows or not options.compare, "--compare", "compares a grown network; leave --grow never out"),
         (grows or not options.demo_faults, "--demo-faults", "is for a run that may grow; leave --grow never out"),
     ]
@@ -296,7 +310,9 @@ def _compare(
         say(f"comparison: growing from seed {arm.seed}")
         again = replace(arm, run_dir=config.run_dir / f"repeat-{arm.seed}", run_id=None)
         with occupied(again.run_dir):
-            summary = grow(again, replace(how, tensorboard=False, resume=False, overwrite=True), (), interruption)
+            summary = grow(
+                again, replace(how, tensorboard=False, profile=None, resume=False, overwrite=True), (), interruption
+            )
         if not summary["finished"]:
             raise KeyboardInterrupt
         return summary

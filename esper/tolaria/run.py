@@ -21,6 +21,7 @@ from esper.rpc.telemetry import UNHEARD, TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.growable import check_growth
 from esper.tolaria.loop.arm_steps import ArmSteps
+from esper.tolaria.loop.profiled import steps_in
 from esper.tolaria.loop.session import Session
 from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.plane.control import Control
@@ -133,7 +134,8 @@ def grow(
     run = prepare(config, told_artifact(shelf.fetch, ranks), given, start=start, ranks=ranks, own=own)
     agree_on_data(run)
     note(run)
-    with opened(run, shelf, options, observers, interruption) as trainer, interruption.watched():
+    steps = steps_in(options.profile)
+    with opened(run, shelf, options, observers, interruption, steps=steps) as trainer, interruption.watched():
         summary = trainer.train(resume=options.resume)
     tell_summary(ranks, summary)
     return summary

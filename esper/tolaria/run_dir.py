@@ -31,6 +31,8 @@ class RunOptions:
     overwrite: bool = False
     demo_faults: bool = False
     tensorboard: bool = True
+    profile: Path | None = None
+    """Where traces of steps go."""
 
 
 def check_free(run_dir: Path, options: RunOptions) -> None:

@@ -74,6 +74,7 @@ def train(
     callbacks: Iterable[Observer | Callable[[Any], None]] = (),
     resume: bool = False,
     overwrite: bool = False,
+    profile: Path | str | None = None,
 ) -> Result:
     """Train a network under the control plane, as `tolaria-train` does, and return what it became.
 
@@ -81,17 +82,19 @@ def train(
     number for each sample of (outputs, targets); `optimizer` and `scheduler` are of torch, or make one of parameters
     and of the optimiser. What isn't given is as `config` says. The first Ctrl-C ends the run behind a checkpoint, from
     which the same call with `resume=True` goes on. Under torchrun all processes make the call; the first one writes the
-    files and tells the callbacks. Raises the error tree (esper.core.errors).
+    files and tells the callbacks. `profile` is a folder for traces of some steps, for Perfetto. Raises the error tree
+    (esper.core.errors).
     """
     data = str(data) if isinstance(data, Path) else data
     settings = named(config_from(config), model=model, data=data)
     given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)
-    how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
+    traces = None if profile is None else Path(profile)
+    how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False, profile=traces)
     observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
     interruption, runs = Interruption(), list[Prepared]()
     with joined(settings) as ranks:
         if not ranks.is_first:
-            summary = follow(ranks, interruption, given, runs.append)
+            summary = follow(ranks, interruption, given, runs.append, traces)
         else:
             how = restarted(how, settings.run_dir, place().restarts)
             check_free(settings.run_dir, how)
