@@ -7,7 +7,7 @@ DEVICES ?= cuda
 PROCESSES ?= 2
 GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
 
-.PHONY: setup train test check check-native bench drills experiments-quick experiments-gpu clean
+.PHONY: setup train test check check-native bench drills harness-quick soak experiments-quick experiments-gpu clean
 
 setup: $(VENV)/.ready ## environment and extension
 
@@ -31,6 +31,12 @@ check-native: setup ## sanitised build of the kernels
 
 bench: setup ## ratios of the control plane and of the kernels
 	VENV=$(VENV) tools/bench/all $(ARGS)
+
+harness-quick: setup ## a growing run measured, broken and measured again; under a minute on a CPU
+	$(VENV)/bin/esper harness all --epochs 30 --sizes 2x64 --disable-compile --output-dir runs/harness-quick $(ARGS)
+
+soak: setup ## 100 epochs with many seeds: nothing may grow but the network
+	$(VENV)/bin/esper harness soak --output-dir runs/soak $(ARGS)
 
 experiments-quick: setup ## one grown run beside a sweep of sizes, on digits; minutes on a CPU
 	OMP_NUM_THREADS=1 $(PY) tools/experiments/run_plan.py digits_quick $(ARGS)

@@ -160,7 +160,7 @@ def _of_run(run_dir: Path) -> Iterator[str]:
 
     state_dir = run_dir / "services"
     if (held := try_hold(run_dir / LOCK)) is None:
-        yield (state_dir / ENDPOINT).read_text().strip()
+        yield (state_dir / ENDPOINT.format("weatherlight")).read_text().strip()
         return
     with held, _started(run_dir, state_dir) as own:
         yield own.endpoints["weatherlight"]

@@ -102,7 +102,8 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         place = seed.get("slot") or seed.get("slot_id")
         gain = f", gain {seed['gain']:+.4f} ± {seed['gain_se']:.4f}" if seed.get("gain") is not None else ""
         fate = f", {seed['fate']}" if seed.get("fate") else ""
-        yield f"  seed {seed['seed_id']:17} {seed['stage']} in {place}, alpha {seed['alpha']:g}{gain}{fate}"
+        stage = seed["stage"] + (", paused," if seed.get("is_paused") else "")
+        yield f"  seed {seed['seed_id']:17} {stage} in {place}, alpha {seed['alpha']:g}{gain}{fate}"
 
 
 BOUNDARY = ("step", "epoch", "smoothed_loss", "accuracy", "mode", "plane")

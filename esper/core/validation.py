@@ -177,6 +177,7 @@ def _time_with(nanos: range) -> _Look:
 
 _CHECKS: Mapping[str, _Look] = {
     "esper.leyline.v1.BlendConfig": _look_at_blend,
+    "esper.leyline.v1.BlendSettings": _look_at_blend,
     "google.protobuf.Timestamp": _time_with(range(1_000_000_000)),
     "google.protobuf.Duration": _time_with(range(-999_999_999, 1_000_000_000)),
 }

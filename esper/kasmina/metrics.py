@@ -21,6 +21,18 @@ SEED_ISOLATION_VIOLATIONS = MetricSpec(
 SEED_INTERFERENCE = MetricSpec(
     "kasmina.seed.interference", "ratio", "Cosine of the host's gradients with and without the seed, -1..1.", SEED
 )
+BLEND_ALPHA_MEAN = MetricSpec(
+    "kasmina.blend.alpha_mean", "ratio", "Mean weight of a seed in its blend, over channels or samples, 0..1.", SEED
+)
+BLEND_ALPHA_P95 = MetricSpec("kasmina.blend.alpha_p95", "ratio", "95th percentile of these weights.", SEED)
+BLEND_SPARSITY = MetricSpec("kasmina.blend.sparsity", "ratio", "Share of these weights that are 0.", SEED)
+BLEND_CLAMPED = MetricSpec("kasmina.blend.clamped_fraction", "ratio", "Share of these weights that a bound cut.", SEED)
+BLEND_GATE_MEAN = MetricSpec(
+    "kasmina.blend.gate_mean", "ratio", "Mean of a confidence gate over the last batch, before alpha and bounds.", SEED
+)
+SEED_DISTILLATION = MetricSpec(
+    "kasmina.seed.distillation_loss", "nats", "Divergence of a host with its incubating seed from the teacher.", SEED
+)
 SEEDS_ACTIVE = MetricSpec("kasmina.seeds.active", "count", "Seeds in the host or on their way in or out.")
 ISOLATION_VIOLATIONS = MetricSpec("kasmina.isolation.violations", "count", "Gradient leaks of all living seeds.")
 ACCEPTED = MetricSpec("kasmina.command_verifier.accepted_total", "count", "Envelopes believed since the start.")
@@ -58,6 +70,12 @@ METRICS: tuple[MetricSpec, ...] = (
     SEED_HEALTH,
     SEED_ISOLATION_VIOLATIONS,
     SEED_INTERFERENCE,
+    BLEND_ALPHA_MEAN,
+    BLEND_ALPHA_P95,
+    BLEND_SPARSITY,
+    BLEND_CLAMPED,
+    BLEND_GATE_MEAN,
+    SEED_DISTILLATION,
     SEEDS_ACTIVE,
     ISOLATION_VIOLATIONS,
     ACCEPTED,
@@ -90,6 +108,20 @@ SEED_STAGE_CHANGED = EventSpec(
 SEED_OPERATION = EventSpec(
     "seed_operation", INFO, "A command acts on a seed.", ("seed_id", "operation", "command_id", "issued_by")
 )
+BLEND_CONFIG = EventSpec(
+    "blend_config",
+    INFO,
+    "How a seed is blended in, and who said so; `alpha_vec_len` is 0 but for CHANNEL.",
+    ("seed_id", "mode", "schedule", "source", "alpha_vec_len"),
+)
+GATE_WITHOUT_LOGITS = EventSpec(
+    "confidence_gate_missing_logits",
+    WARNING,
+    "Samples without a confidence: the host's logits are not finite or of one class; there the seed is silent.",
+    ("seed_id", "samples"),
+)
+SEED_PAUSED = EventSpec("seed_paused", WARNING, "A seed is out of the forward pass, its state kept.", ("seed_id",))
+SEED_RESUMED = EventSpec("seed_resumed", INFO, "A paused seed goes on where it was.", ("seed_id", "paused_steps"))
 COMMAND_REJECTED = EventSpec(
     "command_rejected",
     CRITICAL,
@@ -102,7 +134,12 @@ COMMAND_REFUSED = EventSpec(
     "A believed command doesn't act; `count` where one event tells of many.",
     ("reason", "command_id", "issued_by", "count"),
 )
-GATE_EVENT = EventSpec("gate_event", INFO, "A gate passed, or wants one more window.", ("seed_id", "gate", "verdict"))
+GATE_EVENT = EventSpec(
+    "gate_event",
+    INFO,
+    "A gate passed, wants one more window, or waits for its evidence.",
+    ("seed_id", "gate", "verdict"),
+)
 GATE_FAILURE = EventSpec("gate_failure", WARNING, "A gate failed: the seed waits for its cull.", ("seed_id", "gate"))
 DIRECTIVE_FAILED = EventSpec(
     "directive_failed", ERROR, "The executor could not carry out a directive and undid it.", ("seed_id", "kind")
@@ -144,6 +181,10 @@ EVENTS: tuple[EventSpec, ...] = (
     RUN_CLOSED,
     SEED_STAGE_CHANGED,
     SEED_OPERATION,
+    BLEND_CONFIG,
+    GATE_WITHOUT_LOGITS,
+    SEED_PAUSED,
+    SEED_RESUMED,
     COMMAND_REJECTED,
     COMMAND_REFUSED,
     GATE_EVENT,

@@ -94,6 +94,7 @@ from esper.leyline.v1.kasmina_service_pb2 import (
     TeacherReset,
 )
 from esper.leyline.v1.policy_pb2 import (
+    BlendSettings,
     CoverageGroup,
     CoverageSummary,
     DecisionMetadata,
@@ -117,6 +118,7 @@ from esper.leyline.v1.security_pb2 import (
     SignedCommand,
 )
 from esper.leyline.v1.state_pb2 import (
+    BlendFigures,
     Embargo,
     GrowthState,
     HardwareContext,
@@ -244,8 +246,10 @@ __all__ = [
     "ApplyPolicyUpdateResponse",
     "Attribute",
     "BlendConfig",
+    "BlendFigures",
     "BlendMode",
     "BlendSchedule",
+    "BlendSettings",
     "Blueprint",
     "BlueprintCost",
     "BlueprintTier",

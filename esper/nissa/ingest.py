@@ -107,7 +107,7 @@ class Ingestor:
         priority = short_name(MessagePriority, packet.priority).lower()
         metrics.PACKETS.labels(packet.source, priority).inc()
         for each in packet.metrics:
-            self.series.put(each, packet.source, packet.training_run_id)
+            self.series.put(each, packet.source, packet.training_run_id, packet.time.ToNanoseconds())
         for each_event in packet.events:
             level = short_name(TelemetryLevel, each_event.level).lower()
             metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()

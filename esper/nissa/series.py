@@ -15,10 +15,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from esper.core.clock import NS_PER_S
 from esper.core.telemetry import attribute_value
 from esper.leyline import Metric
 
 MAX_SERIES = 4096
+# What is older than the value before it by more than this wasn't overtaken: its source's clock was set back.
+MOST_OVERTAKEN_NS = 60 * NS_PER_S
 _SEPARATORS = re.compile(r"[^a-zA-Z0-9_]")
 Labels = tuple[tuple[str, str], ...]
 
@@ -34,15 +37,16 @@ class LatestValues(Collector):
     def __init__(self, max_series: int = MAX_SERIES) -> None:
         self._max_series = max_series
         self._lock = threading.Lock()
-        self._series: OrderedDict[tuple[str, Labels], float] = OrderedDict()
+        self._series: OrderedDict[tuple[str, Labels], tuple[float, int]] = OrderedDict()
         self.evicted = 0
 
-    def put(self, metric: Metric, source: str, run: str = "") -> None:
-        """Take a measurement."""
+    def put(self, metric: Metric, source: str, run: str = "", measured_ns: int = 0) -> None:
+        """Take a measurement of that Unix time; an older one that urgent news overtook changes nothing."""
         measured = ((attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes)
         key = (metric.name, tuple(sorted((*measured, ("source", source), ("run", run)))))
         with self._lock:
-            self._series[key] = metric.value
+            if not 0 < self._series.get(key, (0.0, 0))[1] - measured_ns < MOST_OVERTAKEN_NS:
+                self._series[key] = metric.value, measured_ns
             self._series.move_to_end(key)
             if len(self._series) > self._max_series:
                 self._series.popitem(last=False)
@@ -52,7 +56,7 @@ class LatestValues(Collector):
         with self._lock:
             snapshot = list(self._series.items())
         families: dict[str, list[tuple[dict[str, str], float]]] = {}
-        for (name, labels), value in snapshot:
+        for (name, labels), (value, _) in snapshot:
             families.setdefault(name, []).append((dict(labels), value))
         for name, series in families.items():
             keys = sorted({key for labels, _ in series for key in labels})

@@ -9,21 +9,17 @@ from dataclasses import dataclass
 
 from esper.leyline import (
     AdaptationCommand,
-    BlendConfig,
-    BlendMode,
-    BlendSchedule,
-    Blueprint,
     DecisionMetadata,
-    IncubationMode,
     OpenCommand,
     ParameterValue,
     SeedOperation,
     SystemStatePacket,
     TamiyoRunState,
 )
+from esper.tamiyo.blends import blend_for, incubates
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
 from esper.tamiyo.policy import GERMINATE, Order
-from esper.urza.catalog import completed, is_stack
+from esper.urza.catalog import completed
 
 ISSUER = "tamiyo"
 
@@ -84,39 +80,11 @@ def settle(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
     return tuple(expired)
 
 
-def blend_for(blueprint: Blueprint, context: RunContext) -> BlendConfig:
-    """Zero-output seeds at full alpha under a warm-up; seeds that already speak rise slowly from zero.
-
-    A stack has no blend, and the contract's field says so.
-    """
-    life = context.spec.life
-    if is_stack(blueprint):
-        return BlendConfig(
-            mode=BlendMode.BLEND_MODE_RESIDUAL,
-            alpha_start=1.0,
-            alpha_target=1.0,
-            schedule=BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD,
-            schedule_steps=0,
-        )
-    incubates = life.incubation == IncubationMode.INCUBATION_MODE_SHADOW
-    is_silent = blueprint.is_zero_output and not incubates
-    schedules = BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD, BlendSchedule.BLEND_SCHEDULE_LINEAR
-    return BlendConfig(
-        mode=BlendMode.BLEND_MODE_RESIDUAL,
-        alpha_start=1.0 if is_silent else 0.0,
-        alpha_target=1.0,
-        schedule=schedules[0] if is_silent else schedules[1],
-        schedule_steps=max(1, min(context.config.blend_steps_max, life.window_steps // 4))
-        if is_silent
-        else max(1, life.window_steps // 2),
-    )
-
-
 def _operation(order: Order, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> SeedOperation:
     if order.blueprint is None:
         return SeedOperation(seed_id=order.seed.seed_id if order.seed else "", operation=order.operation)
     parameters = completed(order.blueprint, order.values)
-    return SeedOperation(
+    germination = SeedOperation(
         seed_id=_next_seed_id(state, packet),
         operation=order.operation,
         slot_id=order.slot_id,
@@ -125,6 +93,9 @@ def _operation(order: Order, state: TamiyoRunState, packet: SystemStatePacket, c
         initialization_seed=context.initialization_seed(state.seeds_named),
         blend=blend_for(order.blueprint, context),
     )
+    if packet.growth.teacher_digest and incubates(order.blueprint, context):
+        germination.include_teacher = True
+    return germination
 
 
 def _next_seed_id(state: TamiyoRunState, packet: SystemStatePacket) -> str:

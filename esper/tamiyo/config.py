@@ -50,18 +50,18 @@ class RiskLimits:
     """Expected severity, by the policy's own account, that holds a germination back."""
     policy_risk_conservative: float = 0.98
     """Expected severity that makes a run conservative."""
-    coverage_hold: float = 0.3
+    coverage_hold: float = 0.5
     """Share of inputs present below which nothing is grown."""
-    coverage_conservative: float = 0.1
-    """Share of inputs present at or below which a run becomes conservative."""
+    coverage_conservative: float = 0.3
+    """Share of inputs present at or below which a run becomes conservative; what a packet must have is below it."""
     step_latency_ms: float = 120.0
     """Step time that is too long, milliseconds."""
     hook_latency_ms: float = 50.0
     """Boundary work that takes too long, milliseconds."""
     device_memory_share: float = 0.95
-    """Share of the device's memory in use that is too much."""
-    utilization_share: float = 0.95
-    """Utilisation of a processor that is too high."""
+    """Share of the memory in use that is too much."""
+    processor_wait: float = 0.5
+    """Share of the time in which the training thread is ready and has no processor that is too much."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

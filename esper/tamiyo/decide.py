@@ -151,6 +151,7 @@ def _risk_view(before: TamiyoRunState, view: View, proposal: Proposal, coverage:
         previous_loss=before.smoothed_loss if before.HasField("smoothed_loss") else None,
         loss_floor=view.signals.saturation_floor,
         previous_violations=before.isolation_violations,
+        previous_artifact_timeouts=before.artifact_timeouts,
         is_jumping=stacks_tried(view, LIVE_STAGES) > 0,
         coverage=coverage,
         blueprint=blueprint,
@@ -223,6 +224,7 @@ def _remember(
 ) -> None:
     state.packet_index, state.step = packet.packet_index, packet.step
     state.isolation_violations = packet.isolation_violations
+    state.artifact_timeouts = packet.growth.artifact_timeouts
     is_germinating = any(order.operation == GERMINATE for order in orders)
     if is_germinating and proposal.selection is not None and proposal.selection.chosen is not None:
         state.next_slot = (proposal.selection.chosen.position + 1) % len(proposal.selection.candidates)

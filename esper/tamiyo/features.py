@@ -19,6 +19,7 @@ from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SeedState, 
 from esper.tamiyo.context import RunContext
 
 PROVENANCE = "packet:v1"
+KASMINA_ASKED_WITHIN = 6
 GROUPS = ("loss", "gradient", "optimizer", "cost", "slots", "seeds", "latency", "hardware")
 _ATTACHED = frozenset(
     {SeedStage.SEED_STAGE_BLENDING, SeedStage.SEED_STAGE_SHADOWING, SeedStage.SEED_STAGE_PROBATIONARY}
@@ -46,15 +47,22 @@ def _classifies(packet: SystemStatePacket, context: RunContext) -> bool:
     return context.spec.manifest.task == TaskType.TASK_TYPE_CLASSIFICATION
 
 
-def _on_device(packet: SystemStatePacket, context: RunContext) -> bool:
-    return packet.hardware.device_type not in ("", "cpu")
-
-
 def _once_under_way(packet: SystemStatePacket, context: RunContext) -> bool:
     """A process that begins, also after a resume, has measured no boundary and heard no answer yet."""
     spec = context.spec
     began_step = spec.resume.step if spec.HasField("resume") else 0
     return packet.step > began_step + spec.life.reaction_steps
+
+
+def _once_kasmina_answered(packet: SystemStatePacket, context: RunContext) -> bool:
+    """Kasmina isn't asked with every packet; after so many it was, also where a resumed process begins in between."""
+    spec = context.spec
+    began_step = spec.resume.step if spec.HasField("resume") else 0
+    return packet.step > began_step + KASMINA_ASKED_WITHIN * spec.life.reaction_steps
+
+
+def _on_processor(packet: SystemStatePacket, context: RunContext) -> bool:
+    return packet.hardware.device_type == "cpu"
 
 
 def _never(packet: SystemStatePacket, context: RunContext) -> bool:
@@ -93,19 +101,17 @@ METRICS_FEATURES = (
             "hook_latency_ms",
             "apply_latency_ms",
             "finalize_latency_ms",
+            "input_wait_ms",
             "tamiyo_latency_ms",
         )
     ),
-    # The trainer doesn't measure these; another one may.
-    *(
-        Feature("latency", field, measured=True, expected=_never)
-        for field in ("input_wait_ms", "h2d_copy_ms", "kasmina_latency_ms")
-    ),
+    Feature("latency", "kasmina_latency_ms", measured=True, expected=_once_kasmina_answered),
 )
 HARDWARE_FEATURES = (
-    Feature("hardware", "memory_total_bytes", expected=_on_device),
-    Feature("hardware", "memory_used_bytes", measured=True, expected=_never),
-    Feature("hardware", "utilization", measured=True, expected=_never),
+    # Of a processor's memory the limits may come and go.
+    Feature("hardware", "memory_total_bytes", measured=True),
+    Feature("hardware", "memory_used_bytes", measured=True),
+    Feature("hardware", "processor_wait", measured=True, expected=_on_processor),
     Feature("hardware", "cpu_cores"),
 )
 SLOT_FEATURES = (Feature("slots", "width"), Feature("slots", "gradient_norm"))

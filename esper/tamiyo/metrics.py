@@ -98,6 +98,9 @@ RISK_EVENTS: dict[RiskReason, EventSpec] = {
     RiskReason.RISK_REASON_TIMEOUT_INFERENCE: EventSpec(
         "timeout_inference", CRITICAL, "A packet could not be decided on in time", _FINDING
     ),
+    RiskReason.RISK_REASON_TIMEOUT_URZA: EventSpec(
+        "timeout_urza", CRITICAL, "Urza did not deliver an artefact in time", _FINDING
+    ),
     RiskReason.RISK_REASON_ISOLATION_VIOLATION: EventSpec(
         "isolation_violations", WARNING, "A seed's gradient leaked into the host", _FINDING
     ),
@@ -130,10 +133,10 @@ RISK_EVENTS: dict[RiskReason, EventSpec] = {
     RiskReason.RISK_REASON_STEP_LATENCY: EventSpec("step_latency_high", WARNING, "Steps are slow", _FINDING),
     RiskReason.RISK_REASON_HOOK_BUDGET: EventSpec("hook_budget", WARNING, "Boundary work is slow", _FINDING),
     RiskReason.RISK_REASON_DEVICE_PRESSURE: EventSpec(
-        "device_pressure_high", WARNING, "The device's memory is nearly full", _FINDING
+        "device_pressure_high", WARNING, "The memory is nearly full", _FINDING
     ),
     RiskReason.RISK_REASON_CPU_PRESSURE: EventSpec(
-        "cpu_pressure_high", WARNING, "The processor is saturated", _FINDING
+        "cpu_pressure_high", WARNING, "The training thread waits for a processor", _FINDING
     ),
 }
 COVERAGE_MISSING = EventSpec("tamiyo.coverage.missing", WARNING, "A whole group of inputs is absent", ("groups",))

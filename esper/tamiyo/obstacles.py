@@ -42,7 +42,7 @@ def off(scene: Scene) -> str | None:
 def occupied(scene: Scene) -> str | None:
     """One seed at a time: the twin has to differ by that seed alone."""
     busy = [
-        f"seed {seed.seed_id} is {short_name(SeedStage, seed.stage)}"
+        f"seed {seed.seed_id} is {short_name(SeedStage, seed.stage)}{', paused' if seed.is_paused else ''}"
         for seed in scene.packet.seeds
         if seed.stage in BUSY_STAGES
     ]

@@ -20,10 +20,12 @@ from esper.leyline import (
     SeedOperationKind,
     SeedStage,
     SeedState,
+    TamiyoRunState,
 )
 from esper.tamiyo.context import LIVE_STAGES, RunContext
 from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
 from esper.tamiyo.selection import Selection
+from esper.tamiyo.signals import Signals
 
 WAIT = "wait"
 GERMINATE = SeedOperationKind.SEED_OPERATION_KIND_GERMINATE
@@ -118,7 +120,7 @@ def _verdict_orders(view: View) -> list[Order]:
 
 def _verdict_order(seed: SeedState) -> Order | None:
     passed = seed.verdict == GateVerdict.GATE_VERDICT_PASS and seed.gate == SeedGate.SEED_GATE_G4_SYSTEM_IMPACT
-    if passed and seed.stage == SeedStage.SEED_STAGE_PROBATIONARY:
+    if passed and seed.stage == SeedStage.SEED_STAGE_PROBATIONARY and not seed.is_paused:
         return Order(operation=FOSSILIZE, reason=DecisionReason.DECISION_REASON_GATE_PASSED, seed=seed)
     if seed.verdict == GateVerdict.GATE_VERDICT_FAIL and seed.stage in LIVE_STAGES:
         return Order(operation=CULL, reason=DecisionReason.DECISION_REASON_GATE_FAILED, seed=seed)
@@ -145,7 +147,27 @@ def _germination(view: View) -> Proposal:
         slot_id=chosen.slot.slot_id,
         values=chosen.values,
     )
-    return Proposal(orders=(order,), reasons=(reason,), detail=words, selection=selection)
+    return Proposal(
+        orders=(order,),
+        reasons=(reason,),
+        detail=words,
+        selection=selection,
+        value=_gain_so_far(view.state, chosen.slot.slot_id),
+        severity=_rise_ahead(view.signals),
+    )
+
+
+def _gain_so_far(state: TamiyoRunState, slot_id: str) -> float | None:
+    """Mean gain of the seeds that were judged in a slot, in units of the score; None where none was."""
+    return next((item.gain_sum / item.judged for item in state.evidence if item.slot_id == slot_id), None)
+
+
+def _rise_ahead(signals: Signals) -> float:
+    """By how much the loss rises in the next 100 steps if it goes on as it does, as a share of it and at most 1.
+
+    A loss that rises is flat to the trigger; grown into, its cause would be blamed on the seed.
+    """
+    return min(1.0, max(0.0, -(signals.slope or 0.0)))
 
 
 def _why_now(view: View) -> tuple[DecisionReason, str]:

@@ -103,7 +103,7 @@ def is_open(report: FieldReport) -> bool:
 def digested(request: SubmitOutcomeRequest) -> News:
     """Sort what the trainer submits by what it is about."""
     gates: dict[str, list[GateEvidence]] = {}
-    for evidence in [*(g for outcome in request.outcomes for g in outcome.gates), *request.gates]:
+    for evidence in request.gates:
         gates.setdefault(evidence.seed_id, []).append(evidence)
     return News(
         refused={

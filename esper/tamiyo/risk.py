@@ -45,6 +45,7 @@ class RiskView:
     loss_floor: float
     """Loss below which a rise is measured against this floor: noise around zero is no spike."""
     previous_violations: int
+    previous_artifact_timeouts: int = 0
     is_jumping: bool = False
     """Whether a stack is under judgement: it makes the loss jump at its graft, which is no fault of the run."""
     coverage: float
@@ -76,9 +77,10 @@ def as_metadata(findings: Iterable[RiskFinding]) -> RiskMetadata | None:
 
 def non_finite_loss(view: RiskView) -> Iterator[RiskFinding]:
     metrics = view.packet.metrics
-    losses = [metrics.loss, metrics.smoothed_loss, *(sample.loss for sample in view.packet.recent_steps)]
-    if not all(math.isfinite(loss) for loss in losses):
-        yield _finding(RiskReason.RISK_REASON_NON_FINITE_LOSS, CONSERVATIVE, CRITICAL)
+    broken = [sample.step for sample in view.packet.recent_steps if not math.isfinite(sample.loss)]
+    if broken or not math.isfinite(metrics.loss) or not math.isfinite(metrics.smoothed_loss):
+        first = broken[0] if broken else view.packet.step
+        yield _finding(RiskReason.RISK_REASON_NON_FINITE_LOSS, CONSERVATIVE, CRITICAL, first)
 
 
 def loss_spike(view: RiskView) -> Iterator[RiskFinding]:
@@ -95,6 +97,14 @@ def loss_spike(view: RiskView) -> Iterator[RiskFinding]:
 def late_inference(view: RiskView) -> Iterator[RiskFinding]:
     if view.was_late:
         yield _finding(RiskReason.RISK_REASON_TIMEOUT_INFERENCE, CONSERVATIVE, CRITICAL)
+
+
+def late_artifact(view: RiskView) -> Iterator[RiskFinding]:
+    """Urza was too slow for Kasmina since the packet before; a service that begins anew counts from 0."""
+    new = view.packet.growth.artifact_timeouts - view.previous_artifact_timeouts
+    if new > 0:
+        effect = HOLD if view.latency_rules else NOTE
+        yield _finding(RiskReason.RISK_REASON_TIMEOUT_URZA, effect, CRITICAL, new, 0)
 
 
 def isolation(view: RiskView) -> Iterator[RiskFinding]:
@@ -145,8 +155,8 @@ def pressure(view: RiskView) -> Iterator[RiskFinding]:
         share = hardware.memory_used_bytes / hardware.memory_total_bytes
         yield from _measured(view, RiskReason.RISK_REASON_DEVICE_PRESSURE, share, limits.device_memory_share)
     if hardware.device_type == "cpu":
-        share = hardware.utilization
-        yield from _measured(view, RiskReason.RISK_REASON_CPU_PRESSURE, share, limits.utilization_share)
+        wait = hardware.processor_wait
+        yield from _measured(view, RiskReason.RISK_REASON_CPU_PRESSURE, wait, limits.processor_wait)
 
 
 def policy_severity(view: RiskView) -> Iterator[RiskFinding]:
@@ -191,6 +201,7 @@ RULES: tuple[Rule, ...] = (
     isolation,
     degraded_inputs,
     late_inference,
+    late_artifact,
     policy_severity,
     blueprint_safety,
     conservative_mode,

@@ -10,21 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from esper.core.blends import blend_problem, graft_problem
 from esper.leyline import (
     Blueprint,
     BlueprintTier,
     DecisionReason,
     HandlingClass,
-    SeedStage,
     SelectionCandidate,
     SelectionContext,
     SlotEvidence,
     SlotKind,
+    SlotSignal,
     SlotSpec,
     SystemStatePacket,
     TamiyoRunState,
     TaskType,
 )
+from esper.tamiyo.blends import blend_for, incubates
 from esper.tamiyo.budget import objection
 from esper.tamiyo.context import CLOSING_STAGES, LIVE_STAGES, RunContext
 from esper.urza.blueprints import FACTOR, WIDTH
@@ -165,10 +167,9 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
         if not seed.HasField("gain") or seed.stage in LIVE_STAGES:
             continue
         item = found.setdefault(
-            seed.slot_id, SlotEvidence(slot_id=seed.slot_id, judged=0, kept=0, gain_sum=0.0, forward_macs_sum=0.0)
+            seed.slot_id, SlotEvidence(slot_id=seed.slot_id, judged=0, gain_sum=0.0, forward_macs_sum=0.0)
         )
         item.judged += 1
-        item.kept += seed.stage == SeedStage.SEED_STAGE_FOSSILIZED
         item.gain_sum += seed.gain
         item.forward_macs_sum += seed.forward_macs
     return [found[slot_id] for slot_id in sorted(found)]
@@ -181,7 +182,11 @@ def _candidate(
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
     signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
-    closed = _closure(slot.slot_id, packet) or _restriction(blueprint, context.trigger.blueprint_ids)
+    closed = (
+        _closure(slot.slot_id, packet)
+        or _restriction(blueprint, context.trigger.blueprint_ids)
+        or _blend_objection(blueprint, slot, signal, context)
+    )
 
     def priced(values: Mapping[str, float]) -> Candidate:
         if slot.width_unit > 1:
@@ -242,6 +247,17 @@ def _closure(slot_id: str, packet: SystemStatePacket) -> str | None:
         if seed.slot_id == slot_id and seed.stage in CLOSING_STAGES:
             return f"{CLOSED} until seed {seed.seed_id} is cleared from it"
     return None
+
+
+def _blend_objection(
+    blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, context: RunContext
+) -> str | None:
+    """Why the blend that the run asks for can't be had of this seed in this slot."""
+    blend, spec = blend_for(blueprint, context), context.spec
+    channels = slot.out_features if signal is None else signal.out_features
+    is_silent = blueprint.is_zero_output and not incubates(blueprint, context)
+    problem = blend_problem(blend, channels, spec.manifest, spec.life) or graft_problem(blend, is_silent=is_silent)
+    return f"its blend: {problem}" if problem else None
 
 
 def _restriction(blueprint: Blueprint, named: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from esper.core.errors import ContractError
-from esper.leyline import GrowthTrigger, TaskType, TriggerSettings
+from esper.leyline import BlendMode, BlendSchedule, BlendSettings, GrowthTrigger, TaskType, TriggerSettings
 from esper.tamiyo.config import TamiyoConfig
 from esper.urza.blueprints import FACTOR, WIDTH
 
@@ -42,6 +42,8 @@ class Trigger:
     """Blocks that a run of blocks shall have at the end; None: as many as the judge keeps."""
     span: Mapping[str, float] = field(default_factory=dict)
     """Parameters of a blueprint that widens a layer, `width` or `factor`; empty: the blueprint's default."""
+    blend: BlendSettings = field(default_factory=BlendSettings)
+    """What the run asks of blends; what it leaves out follows from the seed."""
 
 
 def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, config: TamiyoConfig) -> Trigger:
@@ -62,6 +64,7 @@ def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, conf
         stack_steps=tuple(settings.stack_steps),
         target_depth=settings.target_depth if settings.HasField("target_depth") else None,
         span=_span(settings),
+        blend=settings.blend,
     )
 
 
@@ -82,6 +85,19 @@ def setting_violations(settings: TriggerSettings) -> list[str]:
     steps = list(settings.stack_steps)
     if steps != sorted(set(steps)):
         found.append(f"stack_steps = {steps}: each must be later than the one before")
+    return found + _blend_violations(settings.blend)
+
+
+def _blend_violations(blend: BlendSettings) -> list[str]:
+    """Contradictions in what is asked of blends, whatever the seed."""
+    is_residual = blend.mode in (0, BlendMode.BLEND_MODE_RESIDUAL)
+    found = []
+    if bool(blend.alpha_vec) != (blend.mode == BlendMode.BLEND_MODE_CHANNEL):
+        found.append("blend.alpha_vec belongs to CHANNEL mode, and is needed there")
+    if blend.schedule == BlendSchedule.BLEND_SCHEDULE_WARMUP_HOLD and not is_residual:
+        found.append("blend.schedule is WARMUP_HOLD: only RESIDUAL can begin at full alpha without being heard")
+    if blend.HasField("alpha_target") and not 0 < blend.alpha_target <= 1:
+        found.append(f"blend.alpha_target = {blend.alpha_target}: above 0 and at most 1 is needed")
     return found
 
 
@@ -92,6 +108,8 @@ def updated(settings: TriggerSettings, change: TriggerSettings) -> TriggerSettin
     for name in ("blueprint_ids", "stack_steps"):
         if getattr(change, name):
             merged.ClearField(name)
+    if change.HasField("blend"):
+        merged.ClearField("blend")
     merged.MergeFrom(change)
     return merged
 

@@ -238,7 +238,43 @@ class TrainConfig:
         "growth", "auto", "when a twin makes its steps: with the grown network, in bursts, or as memory allows", TWINS
     )
     incubate: str = _setting("growth", "none", "incubation of seeds that are not zero at first", ("none", "shadow"))
+    teacher: str | None = _setting(
+        "growth",
+        None,
+        "trained network from whose logits incubating seeds learn too: a program NAME.pt2 (esper export), or "
+        "module:factory",
+    )
     isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
+    blend: str = _setting(
+        "growth",
+        "auto",
+        "how a seed s joins its layer h; auto: as the policy chooses, residual: h + a s; convex: (1-a) h + a s; "
+        "channel: that with shares of channels; confidence: that with shares of samples, by how sure the host is",
+        ("auto", "residual", "convex", "channel", "confidence"),
+    )
+    blend_schedule: str = _setting(
+        "growth",
+        "auto",
+        "course of a; auto: full at once, the seed's rate warming up, where the host doesn't hear it, else linear",
+        ("auto", "linear", "sigmoid", "cosine", "warmup_hold"),
+    )
+    blend_steps: int | None = _setting("growth", None, "length of that course in steps; default: by the judging window")
+    blend_alpha: float | None = _setting("growth", None, "a at the end of its course; default: 1")
+    blend_channels: tuple[float, ...] = _setting(
+        "growth", (), "shares of --blend channel, each 0 to 1, at most 64; more channels are shared out in groups"
+    )
+    blend_confidence: str | None = _setting(
+        "growth",
+        None,
+        "how --blend confidence measures it: distance of the two likeliest classes, or entropy; default: margin",
+        ("margin", "entropy"),
+    )
+    blend_gate: tuple[float, ...] | None = _setting(
+        "growth", None, "slope and threshold of the gate of --blend confidence; default: 4,0.2"
+    )
+    blend_shares: tuple[float, ...] | None = _setting(
+        "growth", None, "smallest and largest share of --blend confidence; default: 0,1"
+    )
     blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
     library: Path | None = field(
         default=None,
@@ -455,6 +491,7 @@ _COUNTS = (
     *("samples", "context", "batch_size", "epochs", "accumulate", "threads", "min_samples", "max_culls", "lag"),
     *("evaluate_every_steps", "keep_checkpoints", "slope_window_steps", "depth", "width", "heads"),
     *("patience", "vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
+    "blend_steps",
 )
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
@@ -496,6 +533,22 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ),
     ("stack_shares", lambda shares: all(0 < share < 1 for share in shares), "every share must lie between 0 and 1"),
     ("stack_shares", lambda shares: list(shares) == sorted(set(shares)), "each must be larger than the one before"),
+    ("blend_alpha", lambda alpha: 0 < alpha <= 1, "must be above 0 and at most 1"),
+    (
+        "blend_channels",
+        lambda shares: len(shares) <= 64 and all(0 <= share <= 1 for share in shares),
+        "at most 64 shares, each between 0 and 1",
+    ),
+    (
+        "blend_gate",
+        lambda gate: len(gate) == 2 and 0 < gate[0] < inf and 0 <= gate[1] <= 1,
+        "give slope,threshold: a positive number, and one between 0 and 1",
+    ),
+    (
+        "blend_shares",
+        lambda bounds: len(bounds) == 2 and 0 <= bounds[0] <= bounds[1] <= 1,
+        "give smallest,largest: two rising numbers between 0 and 1",
+    ),
     ("stack_error_rate", *_share(1e-6, 0.5)),
     ("stack_clipped_share", *_share(0.0, 1.0)),
     ("stack_evaluations", *_at_least(3)),

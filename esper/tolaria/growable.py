@@ -9,7 +9,9 @@ from math import ceil
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.plane.blends import check_blend
 from esper.tolaria.plane.named_blueprints import check_blueprints
+from esper.tolaria.plane.opening import life_settings
 from esper.tolaria.plane.stack_growth import check_stacks
 from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.task.data import Splits
@@ -23,6 +25,8 @@ def check_growth(run: Prepared) -> None:
     try_stacks(run)
     found = shortfalls(run.config, run.splits)
     check_blueprints(run.config.blueprints, run.manifest(), run.own.blueprints)
+    manifest = run.manifest()
+    check_blend(run.config, manifest, life_settings(run.config, manifest.task, run.total_steps).window_steps)
     check_stacks(run.config, run.manifest(), run.executor.refused_runs)
     try:
         run.doubts += schedule_doubts(run.config, run.manifest(), run.total_steps)

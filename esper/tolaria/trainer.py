@@ -20,6 +20,7 @@ from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.setback import Setback, of_failed_step
 from esper.tolaria.metrics import EMERGENCY_HALT
+from esper.tolaria.plane.hardware import HardwareMeter
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
@@ -78,7 +79,7 @@ class Trainer:
         self._session = Session(
             run=run,
             progress=Progress(signals=Signals(run.config.smoothing)),
-            packets=PacketBuilder(run.run_id, run.device, run.config.threads),
+            packets=PacketBuilder(run.run_id, HardwareMeter(run.device, run.config.threads, clock)),
             observer=observer,
             clock=clock,
             plane=plane,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from esper.core.clock import Clock, duration, timestamp
 from esper.core.errors import AccessDenied, ContractError
 from esper.core.keys import Keyring
+from esper.core.plain import plain
 from esper.core.validation import MAX_INTEGER
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
@@ -39,6 +41,7 @@ from esper.weatherlight.actions import Actions
 from esper.weatherlight.duties import Duties
 from esper.weatherlight.supervisor import Supervisor
 
+log = logging.getLogger("esper.weatherlight")
 # Backlog from which senders are asked to hold back.
 HOLD_BACK_DEPTH = 20_000
 HOLD_BACK_S = 1.0
@@ -151,9 +154,10 @@ class WeatherlightService(WeatherlightServicer):
 
     async def drain(self, request: DrainRequest, call: Call) -> DrainResponse:
         order = await self._actions.order_drain(request.command)
+        log.warning("draining by order: %s", plain(order.rationale))
         self._stop(order.grace_s if order.HasField("grace_s") else None)
         # What was acknowledged is stored already: nothing waits in memory.
-        return DrainResponse(pending=0)
+        return DrainResponse()
 
     def _require_own(self, service: str, call: Call) -> None:
         """A service speaks for itself only."""

@@ -103,7 +103,8 @@ def test_a_required_number_or_flag_keeps_its_presence() -> None:
 def test_positional_numbers_stand_only_where_their_index_means_a_channel_or_a_position() -> None:
     numeric = {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}
     assert [f.full_name for f in fields() if f.is_repeated and f.cpp_type in numeric] == [
-        "esper.leyline.v1.BlendConfig.alpha_vec"
+        "esper.leyline.v1.BlendConfig.alpha_vec",
+        "esper.leyline.v1.BlendSettings.alpha_vec",
     ]
 
 

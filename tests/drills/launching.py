@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -76,18 +75,3 @@ def wait_for_event(process: subprocess.Popen[str], run_dir: Path, kind: str, wor
             return
         time.sleep(0.2)  # polling another process's file
     raise AssertionError(f"the run ended with {process.returncode} without {kind} {words!r}")
-
-
-def pids_of(run_dir: Path) -> dict[str, int]:
-    """Process ids of the child services that work in a run's directory, by name."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().decode().split("\0")
-            except OSError:
-                continue
-            service = next((part for part in command if re.fullmatch(r"esper\.\w+\.server", part)), None)
-            if service is not None and str(run_dir / "services") in command:
-                found[service.split(".")[1]] = int(entry.name)
-    return found

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.drills.launching import NARROW, TIMEOUT_S, environment, pids_of, training, wait_for_step
+from tests.drills.launching import NARROW, TIMEOUT_S, environment, training, wait_for_step
+from tools.harness.faults.processes import services_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 # A shell is the parent, so the run is not tied to this process.
@@ -52,7 +53,7 @@ def test_a_terminal_that_hangs_up_leaves_a_checkpoint_from_which_the_run_goes_on
         shown += os.read(ours, 65536)
     os.close(ours)
     process.wait(TIMEOUT_S)
-    assert pids_of(run_dir) == {}
+    assert services_of(run_dir) == {}
     stopped = json.loads((run_dir / "summary.json").read_text())
     assert (stopped["finished"], stopped["stop_reason"]) == (False, "interrupted")
     assert list((run_dir / "checkpoints").glob("step-*.ckpt"))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.drills.launching import events, pids_of, training, wait_for_event, wait_for_step
+from tests.drills.launching import events, training, wait_for_event, wait_for_step
+from tools.harness.faults.processes import frozen, kill, services_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE_S = 30.0
@@ -21,7 +20,7 @@ def test_training_goes_on_without_a_service_and_takes_it_back(service: str, tmp_
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "1000", "--grow", "always", "--growth-warmup-steps", "60") as process:
         wait_for_step(process, run_dir, 450)
-        os.kill(pids_of(run_dir)[service], signal.SIGKILL)
+        kill(services_of(run_dir)[service])
         wait_for_event(process, run_dir, "mode", "normal mode")
         process.terminate()
         output, _ = process.communicate(timeout=120)
@@ -42,7 +41,7 @@ def test_losing_weatherlight_costs_telemetry_alone(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "40") as process:
         wait_for_step(process, run_dir, 200)
-        os.kill(pids_of(run_dir)["weatherlight"], signal.SIGKILL)
+        kill(services_of(run_dir)["weatherlight"])
         output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output[-2000:]
     assert "weatherlight ended with signal SIGKILL" in output
@@ -53,11 +52,11 @@ def test_a_killed_trainer_leaves_no_service_behind(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "1000") as process:
         wait_for_step(process, run_dir, 20)
-        assert set(pids_of(run_dir)) == {"weatherlight", "tamiyo", "kasmina"}
+        assert set(services_of(run_dir)) == {"weatherlight", "tamiyo", "kasmina"}
         process.kill()
         process.wait()
     deadline = time.monotonic() + PATIENCE_S
-    while left := pids_of(run_dir):
+    while left := services_of(run_dir):
         assert time.monotonic() < deadline, f"{left} outlived the trainer"
         time.sleep(0.1)  # polling other processes
 
@@ -66,14 +65,10 @@ def test_a_frozen_tamiyo_costs_a_few_deadlines_and_is_asked_again_when_it_thaws(
     run_dir = tmp_path / "run"
     with training(run_dir, "--epochs", "100000", "--deadline-s", "1") as process:
         wait_for_step(process, run_dir, 100)
-        tamiyo = pids_of(run_dir)["tamiyo"]
-        os.kill(tamiyo, signal.SIGSTOP)
-        try:
+        with frozen(services_of(run_dir)["tamiyo"]):
             wait_for_event(process, run_dir, "breaker", "missed 3 deadlines in a row")
             frozen_at = events(run_dir, "boundary")[-1]["step"]
             wait_for_step(process, run_dir, frozen_at + 1000)  # which thousands of deadlines would not have allowed
-        finally:
-            os.kill(tamiyo, signal.SIGCONT)
         wait_for_event(process, run_dir, "breaker", "tamiyo answers again")
         wait_for_event(process, run_dir, "mode", "normal mode")
         process.terminate()

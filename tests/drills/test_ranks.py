@@ -13,7 +13,8 @@ from tempfile import mkdtemp
 
 import pytest
 
-from tests.drills.launching import environment, events, pids_of, train, training, wait_for_step
+from tests.drills.launching import environment, events, train, training, wait_for_step
+from tools.harness.faults.processes import services_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PATIENCE_S = 60.0
@@ -55,7 +56,7 @@ def pid_of(rank: int, run_dir: Path) -> int:
 def wait_until_gone(run_dir: Path) -> None:
     """No service outlives its run."""
     deadline = time.monotonic() + PATIENCE_S
-    while left := pids_of(run_dir):
+    while left := services_of(run_dir):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)  # polling other processes
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.drills.launching import events, train, training, wait_for_step
+from tools.harness.faults.processes import loaded_machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS = ("--epochs", "60", "--checkpoint-every-epochs", "5")
@@ -24,18 +21,6 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, int]:
     assert summary["reproducible"], summary["reproducible_cause"]
     assert summary["growth"]["judged"] > 0, "a drill without growth proves nothing"
     return summary["weights_digest"], summary["growth"]["judged"]
-
-
-@contextmanager
-def loaded_machine(processes: int = 4) -> Iterator[None]:
-    """Processes that do nothing but compute."""
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
 
 
 def test_load_changes_no_weight(unbroken: tuple[str, int], tmp_path: Path) -> None:

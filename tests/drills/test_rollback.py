@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.drills.diverging import DIVERGES_AT
 from tests.drills.launching import events, train, training, wait_for_event, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-LAUNCHER = (sys.executable, "-m", "tests.drills.diverging")
-DYING = (sys.executable, "-m", "tests.drills.dying_in_restore")
+DIVERGES_AT = 500
+FAULTY = (sys.executable, "-m", "tools.harness.faults.launch")
+LAUNCHER = (*FAULTY, f"breaking-down={DIVERGES_AT}")
+# When part of the optimiser's state is written over.
+DYING = (*FAULTY, f"breaking-down={DIVERGES_AT},dying-in-restore=7")
 # The newest state before the break is a snapshot in memory, some steps after the newest checkpoint.
 KEPT = ("--checkpoint-every-epochs", "5", "--snapshot-every-steps", "30")
 STEPS = ("--epochs", "60", *KEPT, "--on-nonfinite", "rollback")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from esper.core.errors import GraftFailed
+from esper.core.run_line import LINE
 from esper.kasmina.executor.graft import arm
 from esper.tolaria.launcher import main
 from tests.drills.launching import NARROW, events, train
@@ -139,3 +140,8 @@ def test_a_decision_is_one_trace_from_its_evaluation_to_the_graft(grown: Grown) 
     assert grafts[0].attributes["esper.command.id"] == command_id
     assert {"esper.seed.id", "esper.step"} <= set(grafts[0].attributes)
     assert execution.attributes["esper.run.id"] == "run"
+
+
+def test_a_run_that_is_over_leaves_no_line_to_its_services(grown: Grown) -> None:
+    assert (grown.run_dir / LINE).parent.is_dir()
+    assert not (grown.run_dir / LINE).exists()

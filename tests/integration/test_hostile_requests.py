@@ -94,7 +94,7 @@ SIGNED: dict[str, Message] = {
 }
 # Good requests to damage, where one built from the descriptor alone would seldom be let in.
 GOOD: dict[str, Message] = {
-    "KasminaService/Advance": AdvanceRequest(generation=0, step=1, is_epoch_end=False),
+    "KasminaService/Advance": AdvanceRequest(generation=0, step=1),
     "TamiyoService/Evaluate": EvaluateRequest(packet=builders.packet(10)),
     "TamiyoService/Control": ControlRequest(packet=builders.packet(20)),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 
@@ -11,15 +10,14 @@ import pytest
 from esper.core.errors import AsyncTimeoutError, EsperError, ServiceUnavailable
 from esper.leyline import WatchModeRequest, WeatherlightServiceGetStatusRequest
 from tests.integration.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
+from tools.harness.faults.processes import frozen
 
 
 def test_a_call_to_a_frozen_peer_ends_at_its_deadline_and_works_after_the_thaw(tmp_path: Path) -> None:
     with ServiceProcess("weatherlight", tmp_path) as service:
         client = weatherlight_client(service.channel)
-        service.process.send_signal(signal.SIGSTOP)
-        with pytest.raises(AsyncTimeoutError):
+        with frozen(service.process.pid), pytest.raises(AsyncTimeoutError):
             client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=0.3)
-        service.process.send_signal(signal.SIGCONT)
         assert client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=TIMEOUT_S).HasField("packets")
 
 
@@ -28,7 +26,6 @@ def test_a_stream_from_a_frozen_peer_ends_by_keepalive(tmp_path: Path) -> None:
     with ServiceProcess("weatherlight", tmp_path) as service:
         modes = weatherlight_client(service.channel).watch_mode(WatchModeRequest(), timeout_s=300)
         next(modes)
-        service.process.send_signal(signal.SIGSTOP)
         ended: list[EsperError] = []
 
         def follow() -> None:
@@ -37,9 +34,9 @@ def test_a_stream_from_a_frozen_peer_ends_by_keepalive(tmp_path: Path) -> None:
             except EsperError as error:
                 ended.append(error)
 
-        following = threading.Thread(target=follow)
-        following.start()
-        following.join(30)
-        service.process.send_signal(signal.SIGCONT)
+        with frozen(service.process.pid):
+            following = threading.Thread(target=follow)
+            following.start()
+            following.join(30)
         assert not following.is_alive()
         assert isinstance(ended[0], ServiceUnavailable)

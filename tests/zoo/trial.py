@@ -25,6 +25,7 @@ from esper.tolaria.export.network import Network as Exportable
 from esper.tolaria.export.writing import Exported, write
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.hardware import HardwareMeter
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.record.progress import Progress
@@ -111,7 +112,7 @@ class Trial:
         self._session = Session(
             run=self.run,
             progress=Progress(signals=Signals(config.smoothing)),
-            packets=PacketBuilder(self.run.run_id, self.run.device, config.threads),
+            packets=PacketBuilder(self.run.run_id, HardwareMeter(self.run.device, config.threads, SYSTEM_CLOCK)),
             observer=Observers(),
             clock=SYSTEM_CLOCK,
         )

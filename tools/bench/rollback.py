@@ -31,6 +31,7 @@ from esper.leyline import SystemStatePacket
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
+from esper.tolaria.plane.hardware import HardwareMeter
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.plane.pipeline import Pipeline
@@ -84,7 +85,7 @@ class Bench:
         self.session = Session(
             run=run,
             progress=Progress(signals=Signals(config.smoothing)),
-            packets=PacketBuilder(run.run_id, run.device, config.threads),
+            packets=PacketBuilder(run.run_id, HardwareMeter(run.device, config.threads, SYSTEM_CLOCK)),
             observer=self.told,
             clock=SYSTEM_CLOCK,
         )

@@ -4,6 +4,8 @@ digits whose data change half-way (`--train tasks:shifted`).
   hastie    a table: ten normal columns; is their squared length above its median? (Hastie et al., example 10.2)
   photos    an image task: of which of the two sample photographs is a small grey patch?
   random_labels   digits whose labels say nothing: drawn anew, for training, judging and test data alike
+  digits_of_one_split   digits, divided alike for every seed, so that a teacher has seen nobody's test data;
+            `--teacher tasks:teacher` is an MLP 64 units wide that was trained on their training set
   shifted   digits: the first half of the run shows the classes 0 to 4 alone, the second one all ten; judging and test
             data have all ten throughout
 """
@@ -17,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_sample_images, make_hastie_10_2
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 import esper
 from esper.tolaria.task.data import Split, Splits
@@ -29,6 +32,7 @@ TABLE_ROWS = 5_000
 PATCHES, PATCH, LEAST_CONTRAST = 5_000, 8, 16.0
 DRAW_SEED = 42
 FIRST_CLASSES = 5
+TEACHER_EPOCHS = 40
 
 
 class Hastie:
@@ -72,7 +76,31 @@ class RandomLabels:
         return replace(drawn, **{name: Split(part.inputs, shuffled[name]) for name, part in parts.items()})
 
 
-hastie, photos, random_labels = Hastie(), Photos(), RandomLabels()
+class DigitsOfOneSplit:
+    """The digits; seeds draw weights and batches alone."""
+
+    def splits(self, seed: int) -> Splits:
+        return Digits().splits(DRAW_SEED)
+
+
+hastie, photos, random_labels, digits_of_one_split = Hastie(), Photos(), RandomLabels(), DigitsOfOneSplit()
+
+
+def teacher() -> nn.Module:
+    """An MLP [n, 64] -> [n, 10] with two hidden layers of 64, trained on the training set of `digits_of_one_split`."""
+    train = digits_of_one_split.splits(0).train
+    inputs, draw = train.inputs.flatten(1), torch.Generator().manual_seed(DRAW_SEED)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(DRAW_SEED)
+        layers = [nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)]
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, weight_decay=1e-4)
+    for _ in range(TEACHER_EPOCHS):
+        for rows in torch.randperm(len(inputs), generator=draw).split(64):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(inputs[rows]), train.targets[rows]).backward()
+            optimizer.step()
+    return model.eval()
 
 
 class Shifting:

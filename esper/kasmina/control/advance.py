@@ -15,6 +15,7 @@ from esper.kasmina.control.gates import EXTEND, FAIL, G1, G2, G3, PASS, WAIT
 from esper.kasmina.control.lifecycle import BLENDING, EMBARGOED, PROBATIONARY, SHADOWING, TRAINING
 from esper.kasmina.control.reports import take_report
 from esper.kasmina.control.turn import Turn
+from esper.kasmina.metrics import GATE_WITHOUT_LOGITS
 from esper.leyline import (
     AdvanceRequest,
     DirectiveKind,
@@ -82,12 +83,21 @@ def _show(turn: Turn, record: SeedRecord) -> None:
         state.muted_gain, state.muted_gain_standard_error = gates.gain_of(observation.judgement.muted)
     if observation.HasField("judgement") and observation.judgement.HasField("twin"):
         state.gain, state.gain_standard_error = gates.gain_of(observation.judgement.twin)
+    if observation.blend.gateless_samples:
+        turn.tell(
+            GATE_WITHOUT_LOGITS,
+            f"{observation.blend.gateless_samples} samples of the last batch have no confidence",
+            seed_id=state.seed_id,
+            samples=observation.blend.gateless_samples,
+        )
     if observation.isolation_violations:
         state.health = HealthStatus.HEALTH_STATUS_UNHEALTHY
 
 
 def consult(turn: Turn, record: SeedRecord) -> None:
-    """Ask the gate of the seed's stage, and of the next one as long as it moves."""
+    """Ask the gate of the seed's stage, and of the next one as long as it moves; not while the seed is paused."""
+    if record.state.is_paused:
+        return
     stage = None
     while stage != record.state.stage and record.HasField("observation"):
         stage = record.state.stage
@@ -119,6 +129,8 @@ def _blended(turn: Turn, record: SeedRecord, observation: SeedObservation) -> No
         return
     stability = gates.g2_stability(record, observation, turn.life)
     if stability.verdict == WAIT:
+        if record.state.verdict != WAIT:  # told once, however long it lasts
+            turn.note(record, stability)
         return
     traits = turn.traits(record)
     if not traits.incubates and stability.verdict == PASS:

@@ -13,9 +13,11 @@ from esper.kasmina.control.turn import Turn
 from esper.leyline import AdvanceRequest, AdvanceResponse, CommandOutcome
 
 
-def answer_of(turn: Turn, request: AdvanceRequest, outcomes: Iterable[CommandOutcome]) -> AdvanceResponse:
+def answer_of(
+    turn: Turn, request: AdvanceRequest, outcomes: Iterable[CommandOutcome], *, artifact_timeouts: int
+) -> AdvanceResponse:
     """The turn as an answer."""
-    return AdvanceResponse(
+    answer = AdvanceResponse(
         generation=request.generation,
         step=request.step,
         directives=turn.directives,
@@ -25,6 +27,8 @@ def answer_of(turn: Turn, request: AdvanceRequest, outcomes: Iterable[CommandOut
         growth=turn.state.growth,
         outcomes=outcomes,
     )
+    answer.growth.artifact_timeouts = artifact_timeouts
+    return answer
 
 
 def lost_answer(row: RunRow, request: AdvanceRequest) -> AdvanceResponse | None:

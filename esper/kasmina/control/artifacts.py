@@ -76,6 +76,7 @@ class PrefetchFigures:
     """What telemetry says of prefetches. Each that was scheduled is in one of its ends or still in flight."""
 
     requests: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
+    timeouts: int = 0
     inflight: int = 0
     last_latency_ms: float | None = None
     verify_ms: float | None = None

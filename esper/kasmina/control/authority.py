@@ -145,6 +145,7 @@ class Authority:
     async def advance(self, token: str | None, request: AdvanceRequest) -> AdvanceResponse:
         """Deliver what waits, take in the evidence, move the stages."""
         run_id = self._run(token).run_id
+        late = self._resources.artifacts.figures.timeouts
 
         def work(connection: sqlite3.Connection) -> tuple[AdvanceResponse, Turn, LedgerStats]:
             row = require_open(database.run_by_id(connection, run_id))
@@ -160,7 +161,7 @@ class Authority:
             outcomes = commands.deliver_due(connection, turn)
             if not request.delivery_only:
                 advance(turn, request)
-            answer = joined(lost, answer_of(turn, request, outcomes))
+            answer = joined(lost, answer_of(turn, request, outcomes, artifact_timeouts=late))
             database.put_state(connection, turn.state)
             database.put_answer(connection, run_id, answer)
             return answer, turn, self._resources.ledger.stats(connection)

@@ -7,7 +7,9 @@ executor, so its outcome waits for the next Advance; so does what a resume has t
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from esper.core.clock import timestamp
 from esper.core.errors import CommandIdReused
@@ -15,14 +17,17 @@ from esper.kasmina.control import command_rows, database, dispatch, moves
 from esper.kasmina.control.command_rows import CommandRow
 from esper.kasmina.control.database import RunRow
 from esper.kasmina.control.turn import Turn
-from esper.kasmina.metrics import REGISTRY_RESET, REPLAY_DIVERGED
+from esper.kasmina.metrics import REGISTRY_RESET, REPLAY_DIVERGED, TEACHER_DEREGISTERED, TEACHER_REGISTERED
 from esper.leyline import (
     AdaptationCommand,
     CommandOutcome,
+    DirectiveKind,
     KasminaRunState,
     RegistryReset,
     RejectionReason,
     SignedCommand,
+    TeacherRegistration,
+    TeacherReset,
     TraceContext,
 )
 from esper.urza.catalog import Catalog
@@ -80,13 +85,18 @@ def step_of(command: AdaptationCommand, state: KasminaRunState) -> int:
     return max(state.step, command.step) if dispatch.is_from_policy(command) else state.step
 
 
-def reset_registry(
-    connection: sqlite3.Connection, row: RunRow, reset: RegistryReset, receipt: Receipt, catalog: Catalog
+def intervene(
+    connection: sqlite3.Connection,
+    row: RunRow,
+    message: TeacherRegistration | TeacherReset | RegistryReset,
+    receipt: Receipt,
+    catalog: Catalog,
 ) -> Applied:
-    """Cull every living seed; recorded like a command, so that a resume replays it."""
+    """What is asked of a run by a request of its own; recorded like a command, so that a resume replays it."""
     turn = _turn(row, catalog, row.state.step, receipt)
-    command_id = f"{RESET_ACTION}-{receipt.envelope.security.nonce}"
-    _cull_all(turn, command_id, reset.rationale)
+    way = next(way for way in INTERVENTIONS if way.message is type(message))
+    command_id = f"{way.action}-{receipt.envelope.security.nonce}"
+    way.act(turn, command_id, message)
     outcome = CommandOutcome(
         command_id=command_id, accepted=True, directives=turn.directives, transitions=turn.transitions
     )
@@ -96,10 +106,10 @@ def reset_registry(
         row.run_id,
         receipt.envelope,
         outcome,
-        issued_by=f"{OPERATOR}{RESET_ACTION}",
-        action=RESET_ACTION,
+        issued_by=way.issued_by,
+        action=way.action,
         step=turn.step,
-        is_due=True,
+        is_due=way.is_delivered,
     )
     turn.state.applied_seq = outcome.ledger_seq
     database.put_state(connection, turn.state)
@@ -124,9 +134,10 @@ def _apply_again(turn: Turn, row: CommandRow) -> None:
     state = KasminaRunState()
     state.CopyFrom(turn.state)
     again = Turn(spec=turn.spec, state=state, catalog=turn.catalog, step=0, breakers=turn.breakers)
-    if row.action == RESET_ACTION:
+    way = next((way for way in INTERVENTIONS if way.action == row.action), None)
+    if way is not None:
         again.step = state.step
-        _cull_all(again, row.command_id, RegistryReset.FromString(row.envelope.payload).rationale)
+        way.act(again, row.command_id, way.message.FromString(row.envelope.payload))
         outcome = CommandOutcome(accepted=True, directives=again.directives)
     else:
         command = AdaptationCommand.FromString(row.envelope.payload)
@@ -144,7 +155,7 @@ def _apply_again(turn: Turn, row: CommandRow) -> None:
 
 def _correct(recorded: CommandOutcome, outcome: CommandOutcome) -> None:
     """A recorded outcome that the state no longer bears out must not be delivered: the executor would act on it."""
-    for name in ("rejection", "detail", "directives", "transitions", "gates"):
+    for name in ("rejection", "detail", "directives", "transitions"):
         recorded.ClearField(name)
     recorded.MergeFrom(
         CommandOutcome(
@@ -153,14 +164,45 @@ def _correct(recorded: CommandOutcome, outcome: CommandOutcome) -> None:
             detail=outcome.detail if outcome.HasField("detail") else None,
             directives=outcome.directives,
             transitions=outcome.transitions,
-            gates=outcome.gates,
         )
     )
 
 
-def _cull_all(turn: Turn, command_id: str, rationale: str) -> None:
-    removed = moves.cull_all(turn, command_id, f"registry reset: {rationale}")
-    turn.tell(REGISTRY_RESET, rationale, removed=removed)
+def _cull_all(turn: Turn, command_id: str, reset: RegistryReset) -> None:
+    removed = moves.cull_all(turn, command_id, f"registry reset: {reset.rationale}")
+    turn.tell(REGISTRY_RESET, reset.rationale, removed=removed)
+
+
+def _register_teacher(turn: Turn, command_id: str, teacher: TeacherRegistration) -> None:
+    turn.state.growth.teacher_digest = teacher.weights_digest
+    message = f"{teacher.size_bytes:,} bytes, digest {teacher.weights_digest}"
+    turn.tell(TEACHER_REGISTERED, message, teacher_id=teacher.teacher_id)
+
+
+def _forget_teacher(turn: Turn, command_id: str, reset: TeacherReset) -> None:
+    """Seeds that incubate go on by the task alone."""
+    turn.state.growth.ClearField("teacher_digest")
+    turn.direct(DirectiveKind.DIRECTIVE_KIND_DROP_TEACHER, command_id, rationale=reset.rationale)
+    turn.tell(TEACHER_DEREGISTERED, reset.rationale)
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """A request that changes a run and is no command: who stands for it, and whether it is told to the trainer."""
+
+    action: str
+    message: type[Any]
+    act: Callable[[Turn, str, Any], None]
+    issued_by: str
+    is_delivered: bool
+
+
+INTERVENTIONS = (
+    Intervention(RESET_ACTION, RegistryReset, _cull_all, f"{OPERATOR}{RESET_ACTION}", is_delivered=True),
+    # Whoever registers a teacher holds its weights: that is the trainer.
+    Intervention("teacher_registration", TeacherRegistration, _register_teacher, "tolaria", is_delivered=False),
+    Intervention("teacher_reset", TeacherReset, _forget_teacher, f"{OPERATOR}teacher_reset", is_delivered=True),
+)
 
 
 def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:

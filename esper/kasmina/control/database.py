@@ -16,12 +16,11 @@ from esper.leyline import (
     KasminaRunSpec,
     KasminaRunState,
     SignedCommand,
-    TeacherRegistration,
 )
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS runs (run_id TEXT PRIMARY KEY, token_digest TEXT NOT NULL UNIQUE, spec BLOB NOT NULL,"
-    " state BLOB NOT NULL, is_open INTEGER NOT NULL, teacher BLOB, answer_step INTEGER, answer BLOB) WITHOUT ROWID",
+    " state BLOB NOT NULL, is_open INTEGER NOT NULL, answer_step INTEGER, answer BLOB) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS commands (seq INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL,"
     " command_id TEXT NOT NULL, payload_sha256 TEXT NOT NULL, envelope BLOB NOT NULL, issued_by TEXT NOT NULL,"
     " action TEXT NOT NULL, accepted INTEGER NOT NULL, outcome BLOB NOT NULL, decision_step INTEGER NOT NULL,"
@@ -42,7 +41,6 @@ class RunRow:
     spec: KasminaRunSpec
     state: KasminaRunState
     is_open: bool
-    teacher: TeacherRegistration | None
     answer_step: int | None
     answer: AdvanceResponse | None
 
@@ -52,7 +50,7 @@ def create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-_RUN = "SELECT run_id, token_digest, spec, state, is_open, teacher, answer_step, answer FROM runs"
+_RUN = "SELECT run_id, token_digest, spec, state, is_open, answer_step, answer FROM runs"
 
 
 def run_by_id(connection: sqlite3.Connection, run_id: str) -> RunRow | None:
@@ -63,24 +61,23 @@ def run_by_token(connection: sqlite3.Connection, digest: str) -> RunRow | None:
     return _run(connection.execute(f"{_RUN} WHERE token_digest = ?", (digest,)).fetchone())
 
 
-def _run(row: tuple[str, str, bytes, bytes, int, bytes | None, int | None, bytes | None] | None) -> RunRow | None:
+def _run(row: tuple[str, str, bytes, bytes, int, int | None, bytes | None] | None) -> RunRow | None:
     if row is None:
         return None
-    run_id, digest, spec, state, is_open, teacher, answer_step, answer = row
+    run_id, digest, spec, state, is_open, answer_step, answer = row
     return RunRow(
         run_id=run_id,
         token_digest=digest,
         spec=KasminaRunSpec.FromString(spec),
         state=KasminaRunState.FromString(state),
         is_open=bool(is_open),
-        teacher=None if teacher is None else TeacherRegistration.FromString(teacher),
         answer_step=answer_step,
         answer=None if answer is None else AdvanceResponse.FromString(answer),
     )
 
 
 def put_run(connection: sqlite3.Connection, token_digest: str, spec: KasminaRunSpec, state: KasminaRunState) -> None:
-    """Open a run, new or again; its teacher stays."""
+    """Open a run, new or again."""
     connection.execute(
         "INSERT INTO runs (run_id, token_digest, spec, state, is_open) VALUES (?, ?, ?, ?, 1) ON CONFLICT (run_id) DO"
         " UPDATE SET token_digest = excluded.token_digest, spec = excluded.spec, state = excluded.state, is_open = 1,"
@@ -103,11 +100,6 @@ def put_answer(connection: sqlite3.Connection, run_id: str, answer: AdvanceRespo
 
 def close_run(connection: sqlite3.Connection, run_id: str) -> None:
     connection.execute("UPDATE runs SET is_open = 0 WHERE run_id = ?", (run_id,))
-
-
-def put_teacher(connection: sqlite3.Connection, run_id: str, teacher: TeacherRegistration | None) -> None:
-    content = None if teacher is None else teacher.SerializeToString()
-    connection.execute("UPDATE runs SET teacher = ? WHERE run_id = ?", (content, run_id))
 
 
 def count_open_runs(connection: sqlite3.Connection) -> int:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from esper.core.errors import LifecycleConflict
 from esper.kasmina.control import moves
 from esper.kasmina.control.operations import Handler, prune, seed_operation
+from esper.kasmina.control.pause import pause_seed, resume_seed
 from esper.kasmina.control.turn import Refusal, Turn
 from esper.kasmina.metrics import (
     EMERGENCY_ORDERED,
@@ -71,7 +72,6 @@ def apply(turn: Turn, command: AdaptationCommand, *, is_replay: bool = False) ->
         accepted=True,
         directives=turn.directives,
         transitions=turn.transitions,
-        gates=turn.gates,
     )
 
 
@@ -111,6 +111,8 @@ def _adjust_optimizer(turn: Turn, command: AdaptationCommand) -> Refusal | None:
 
 
 def _pause(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    if command.pause.seed_id:
+        return pause_seed(turn, command)
     pause_growth(turn, command.command_id, command.pause.rationale)
     return None
 
@@ -123,7 +125,9 @@ def pause_growth(turn: Turn, command_id: str, rationale: str) -> None:
 
 
 def _resume(turn: Turn, command: AdaptationCommand) -> Refusal | None:
-    """Growth goes on; an emergency is over with it."""
+    """A seed goes on; or growth does, and an emergency is over with it."""
+    if command.resume.seed_id:
+        return resume_seed(turn, command)
     if not turn.state.growth.paused:
         return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, "growth is not paused")
     turn.state.growth.paused = False

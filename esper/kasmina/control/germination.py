@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from esper.core.blends import blend_problem, graft_problem
+from esper.core.enums import short_name
 from esper.core.errors import ContractError, DependencyViolationError
-from esper.kasmina.control.blend import blend_problem, graft_problem
 from esper.kasmina.control.budget import budget_problem
 from esper.kasmina.control.lifecycle import ALIVE, CLOSING, DORMANT, GERMINATED, stage_name
 from esper.kasmina.control.moves import attach
 from esper.kasmina.control.stack_course import plan_problem
 from esper.kasmina.control.turn import Refusal, Turn
+from esper.kasmina.metrics import BLEND_CONFIG
 from esper.leyline import (
     AdaptationCommand,
+    BlendConfig,
     BlendMode,
+    BlendSchedule,
     Blueprint,
     DirectiveKind,
     EmergencyLevel,
@@ -168,11 +172,18 @@ def _blend_is_sound(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     return Refusal(R.REJECTION_REASON_INVALID_BLEND, problem) if problem else None
 
 
-def _needs_no_teacher(_: Turn, command: AdaptationCommand) -> Refusal | None:
+def _teacher_can_teach(turn: Turn, command: AdaptationCommand) -> Refusal | None:
+    """Seeds learn from a teacher while they incubate, and from one that is registered."""
     if not command.seed.include_teacher:
         return None
-    detail = "include_teacher is set, but the executor can't distil; germinate without it"
-    return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
+    blueprint = turn.catalog.get(command.seed.blueprint_id)
+    if not turn.incubates(blueprint):
+        detail = f"{blueprint.blueprint_id} doesn't incubate in this run, and seeds learn from a teacher only then"
+        return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, f"include_teacher is set, but {detail}")
+    if not turn.state.growth.teacher_digest:
+        detail = "include_teacher is set, but no teacher is registered; register one, or germinate without it"
+        return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
+    return None
 
 
 def _budget_holds(turn: Turn, command: AdaptationCommand) -> Refusal | None:
@@ -197,7 +208,7 @@ CHECKS: tuple[Check, ...] = (
     _life_fits,
     _stack_can_be_judged,
     _blend_is_sound,
-    _needs_no_teacher,
+    _teacher_can_teach,
     _budget_holds,
 )
 
@@ -210,7 +221,8 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     operation = command.seed
     blueprint = turn.catalog.get(operation.blueprint_id)
     record = _new_record(turn, command)
-    turn.move(record, GERMINATED, command.command_id, f"germinated as {blueprint.blueprint_id}")
+    turn.move(record, GERMINATED, command.command_id, f"germinated as {blueprint.blueprint_id}{_by(operation.blend)}")
+    tell_blend(turn, command)
     turn.state.growth.germinated += 1
     incubates = turn.incubates(blueprint)
     if not incubates and turn.has_twins:
@@ -223,10 +235,32 @@ def germinate(turn: Turn, command: AdaptationCommand) -> Refusal | None:
             record,
             duration_steps=turn.life.incubation_steps,
             isolate=turn.life.isolate,
+            teacher_digest=turn.state.growth.teacher_digest if command.seed.include_teacher else "",
         )
     else:
         attach(turn, record, command.command_id)
     return None
+
+
+def _by(blend: BlendConfig) -> str:
+    """A blend worth a word: most seeds are added."""
+    is_plain = blend.mode == BlendMode.BLEND_MODE_RESIDUAL and blend.alpha_target == 1.0
+    return "" if is_plain else f", blended by {short_name(BlendMode, blend.mode)} to {blend.alpha_target:g}"
+
+
+def tell_blend(turn: Turn, command: AdaptationCommand) -> None:
+    """Which blend a seed has from now on."""
+    blend, seed_id = command.seed.blend, command.seed.seed_id
+    mode, schedule = short_name(BlendMode, blend.mode), short_name(BlendSchedule, blend.schedule)
+    turn.tell(
+        BLEND_CONFIG,
+        f"{mode}, alpha {blend.alpha_start:g} to {blend.alpha_target:g}, {schedule} in {blend.schedule_steps} steps",
+        seed_id=seed_id,
+        mode=mode,
+        schedule=schedule,
+        source=command.issued_by,
+        alpha_vec_len=len(blend.alpha_vec),
+    )
 
 
 def _new_record(turn: Turn, command: AdaptationCommand) -> SeedRecord:

@@ -120,6 +120,8 @@ def cull(turn: Turn, record: SeedRecord, command_id: str, reason: str, gate: See
     was_kept = from_stage == FOSSILIZED
     del record.pending[:]
     turn.move(record, CULLED, command_id, reason, gate)
+    record.state.ClearField("is_paused")
+    record.ClearField("paused_step")
     if has_failed:
         _count_cull(turn)
     if was_kept:

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from esper.core.blends import blend_problem
 from esper.core.enums import short_name
 from esper.kasmina.control import moves
-from esper.kasmina.control.blend import blend_problem
-from esper.kasmina.control.germination import germinate
+from esper.kasmina.control.germination import germinate, tell_blend
 from esper.kasmina.control.lifecycle import (
     BLENDING,
     CULLABLE,
+    CULLED,
     FOSSILIZED,
     NEXT,
     PROBATIONARY,
@@ -25,7 +26,8 @@ from esper.kasmina.control.lifecycle import (
     require_stage,
     stage_name,
 )
-from esper.kasmina.control.turn import Refusal, Turn
+from esper.kasmina.control.pause import still_paused
+from esper.kasmina.control.turn import Refusal, Turn, unknown_seed
 from esper.kasmina.metrics import SEED_OPERATION
 from esper.leyline import (
     AdaptationCommand,
@@ -63,7 +65,7 @@ def prune(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     """Take a permanent seed out again, while it is a module of its own."""
     record = turn.find(command.prune.seed_id)
     if record is None:
-        return _unknown(command.prune.seed_id)
+        return unknown_seed(command.prune.seed_id)
     require_stage(record, {FOSSILIZED}, "PRUNE")
     if record.state.is_folded or any(d.kind == DirectiveKind.DIRECTIVE_KIND_FOLD for d in record.pending):
         detail = f"seed {record.state.seed_id} is folded into the host's layers; only a rollback undoes a fold"
@@ -75,8 +77,10 @@ def prune(turn: Turn, command: AdaptationCommand) -> Refusal | None:
 def _fossilize(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     record = turn.find(command.seed.seed_id)
     if record is None:
-        return _unknown(command.seed.seed_id)
+        return unknown_seed(command.seed.seed_id)
     require_stage(record, {PROBATIONARY}, "FOSSILIZE")
+    if record.state.is_paused:
+        return still_paused(record)
     if record.state.gate != G4 or record.state.verdict != GateVerdict.GATE_VERDICT_PASS:
         return Refusal(R.REJECTION_REASON_GATE_REFUSED, f"G4 has not passed seed {record.state.seed_id}")
     moves.fossilize(turn, record, command.command_id, "kept: it passed the judgement", G4)
@@ -86,7 +90,7 @@ def _fossilize(turn: Turn, command: AdaptationCommand) -> Refusal | None:
 def _cull(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     record = turn.find(command.seed.seed_id)
     if record is None:
-        return _unknown(command.seed.seed_id)
+        return unknown_seed(command.seed.seed_id)
     require_stage(record, CULLABLE, "CULL")
     moves.cull(turn, record, command.command_id, _cull_reason(record), record.state.gate or None)
     return None
@@ -102,7 +106,7 @@ def _change_blend(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     """Only while blending: later it would change what is judged."""
     record = turn.find(command.seed.seed_id)
     if record is None:
-        return _unknown(command.seed.seed_id)
+        return unknown_seed(command.seed.seed_id)
     require_stage(record, {BLENDING}, "CHANGE_BLEND")
     slot = turn.slot(record.state.slot_id)
     channels = turn.channels(slot) if slot else 0
@@ -112,6 +116,7 @@ def _change_blend(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     # What was seen under the old blend says nothing of the new one.
     record.ClearField("observation")
     turn.direct(DirectiveKind.DIRECTIVE_KIND_SET_BLEND, command.command_id, record, blend=command.seed.blend)
+    tell_blend(turn, command)
     return None
 
 
@@ -122,8 +127,10 @@ def _advance_to(turn: Turn, command: AdaptationCommand) -> Refusal | None:
         return Refusal(R.REJECTION_REASON_UNSUPPORTED_ACTION, detail)
     record = turn.find(command.seed.seed_id)
     if record is None:
-        return _unknown(command.seed.seed_id)
+        return unknown_seed(command.seed.seed_id)
     target = command.seed.target_stage
+    if record.state.is_paused and target != CULLED:
+        return still_paused(record)
     if turn.traits(record).is_stack and target in (SHADOWING, PROBATIONARY):
         detail = "a stack's looks are fixed by its graft; it can be moved to FOSSILIZED or CULLED alone"
         return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, detail)
@@ -136,10 +143,6 @@ def _advance_to(turn: Turn, command: AdaptationCommand) -> Refusal | None:
         return Refusal(R.REJECTION_REASON_LIFECYCLE_CONFLICT, "a permanent seed is taken out by PRUNE")
     moves.ENTRIES[target](turn, record, command.command_id, f"override by {command.issued_by}")
     return None
-
-
-def _unknown(seed_id: str) -> Refusal:
-    return Refusal(R.REJECTION_REASON_UNKNOWN_SEED, f"no seed {seed_id!r} in this run; ListSeeds names them")
 
 
 HANDLERS: Mapping[SeedOperationKind, Handler] = MappingProxyType(

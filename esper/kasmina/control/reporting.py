@@ -30,6 +30,7 @@ from esper.leyline import (
     Metric,
     RejectionReason,
     SeedGate,
+    SeedObservation,
     StageTransition,
     TelemetryPacket,
 )
@@ -204,4 +205,25 @@ def seed_metrics(state: KasminaRunState) -> list[Metric]:
             ]
             if record.state.HasField("interference"):
                 measured.append(metric(metrics.SEED_INTERFERENCE, record.state.interference, seed_id=seed_id))
+            measured += _observed_metrics(record.observation, seed_id)
     return measured
+
+
+OBSERVED = (
+    (metrics.BLEND_ALPHA_MEAN, "blend", "alpha_mean"),
+    (metrics.BLEND_ALPHA_P95, "blend", "alpha_p95"),
+    (metrics.BLEND_SPARSITY, "blend", "sparsity"),
+    (metrics.BLEND_CLAMPED, "blend", "clamped_fraction"),
+    (metrics.BLEND_GATE_MEAN, "blend", "gate_mean"),
+    (metrics.SEED_DISTILLATION, "", "distillation_loss"),
+)
+
+
+def _observed_metrics(observation: SeedObservation, seed_id: str) -> list[Metric]:
+    """Figures that not every observation has."""
+    found = []
+    for spec, part, name in OBSERVED:
+        message = getattr(observation, part) if part else observation
+        if message.HasField(name):
+            found.append(metric(spec, getattr(message, name), seed_id=seed_id))
+    return found

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from esper.core.enums import short_name
 from esper.kasmina.control import gates, lifecycle, moves, stack_course
 from esper.kasmina.control.lifecycle import CULLED, EMBARGOED, GERMINATED, RESETTING
+from esper.kasmina.control.pause import take_mute, take_unmute
 from esper.kasmina.control.turn import Turn
 from esper.kasmina.metrics import DIRECTIVE_FAILED, RESET_INCOMPLETE
 from esper.leyline import (
@@ -181,6 +182,8 @@ HANDLERS: Mapping[DirectiveKind, Handler] = MappingProxyType(
         K.DIRECTIVE_KIND_INCUBATE: partial(_needed_by, SeedGate.SEED_GATE_G1_GRADIENT_HEALTH),
         K.DIRECTIVE_KIND_SET_BLEND: partial(_needed_by, SeedGate.SEED_GATE_G2_STABILITY),
         K.DIRECTIVE_KIND_PROBE: partial(_needed_by, SeedGate.SEED_GATE_G3_INTERFACE),
+        K.DIRECTIVE_KIND_MUTE: take_mute,
+        K.DIRECTIVE_KIND_UNMUTE: take_unmute,
         K.DIRECTIVE_KIND_JUDGE: partial(_needed_by, SeedGate.SEED_GATE_G4_SYSTEM_IMPACT),
         K.DIRECTIVE_KIND_FOLD: _folded,
         K.DIRECTIVE_KIND_INSTALL_TWIN: _installed_twin,

@@ -46,6 +46,12 @@ class Refusal:
     detail: str
 
 
+def unknown_seed(seed_id: str) -> Refusal:
+    """A command names a seed that isn't there."""
+    detail = f"no seed {seed_id!r} in this run; ListSeeds names them"
+    return Refusal(RejectionReason.REJECTION_REASON_UNKNOWN_SEED, detail)
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """An event to tell, once the turn is stored."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.entering import attach, build, incubate
+from esper.kasmina.executor.entering import attach, build, drop_teacher, incubate
 from esper.kasmina.executor.fold.fold import fold, fold_obstacle
 from esper.kasmina.executor.fold.merge import is_adapter, merge, merge_obstacle
 from esper.kasmina.executor.graft.arm import TrainingArm
@@ -18,6 +18,7 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, judge, probe
 from esper.kasmina.executor.judge.training_pass import try_training
 from esper.kasmina.executor.optimizer_change import adjust_optimizer
+from esper.kasmina.executor.pause import mute, unmute
 from esper.kasmina.executor.remains import find_remains
 from esper.kasmina.executor.stacking import evaluate, graft_stack, take_out
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts
@@ -79,12 +80,6 @@ def run_judge(state: ExecutorState, directive: SeedDirective, step: int) -> Fact
     life.evidence.judgement = result
     twin_macs = state.twin_macs.forward if state.twin is not None else 0
     state.side_macs += result.muted.samples * (2 * state.macs.forward + twin_macs)
-    return {}
-
-
-def mute(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
-    """Alpha to zero at once; the seed stays."""
-    _descend(state, directive.seed_id, step, 0, alpha=0.0)
     return {}
 
 
@@ -222,6 +217,7 @@ ACTIONS: dict[int, Action] = {
     DirectiveKind.DIRECTIVE_KIND_PROBE: run_probe,
     DirectiveKind.DIRECTIVE_KIND_JUDGE: run_judge,
     DirectiveKind.DIRECTIVE_KIND_MUTE: mute,
+    DirectiveKind.DIRECTIVE_KIND_UNMUTE: unmute,
     DirectiveKind.DIRECTIVE_KIND_FOLD: fold_seed,
     DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN: install_twin,
     DirectiveKind.DIRECTIVE_KIND_FADE: fade,
@@ -229,6 +225,7 @@ ACTIONS: dict[int, Action] = {
     DirectiveKind.DIRECTIVE_KIND_DROP_TWIN: drop_twin,
     DirectiveKind.DIRECTIVE_KIND_CHECK_RESET: check_reset,
     DirectiveKind.DIRECTIVE_KIND_ADJUST_OPTIMIZER: change_optimizer,
+    DirectiveKind.DIRECTIVE_KIND_DROP_TEACHER: drop_teacher,
     DirectiveKind.DIRECTIVE_KIND_PAUSE_GROWTH: nothing,
     DirectiveKind.DIRECTIVE_KIND_RESUME_GROWTH: nothing,
 }

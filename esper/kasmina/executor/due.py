@@ -9,8 +9,10 @@ from esper.leyline import DirectiveKind, SeedDirective
 
 def due_step(state: ExecutorState, directive: SeedDirective, step: int) -> int:
     """The step at which a directive is to be done: a seed that fades is taken out when it has faded."""
-    due = directive.at_step if directive.HasField("at_step") else step
     life = state.lives.get(directive.seed_id)
+    # What a paused seed waits with is put off by its pause, so it counts from its beginning.
+    now = life.paused_step if life is not None and life.paused_step is not None else step
+    due = directive.at_step if directive.HasField("at_step") else now
     if directive.kind == DirectiveKind.DIRECTIVE_KIND_REMOVE and life is not None and life.fade is not None:
         return max(due, life.fade_end_step)
     return due
@@ -19,7 +21,7 @@ def due_step(state: ExecutorState, directive: SeedDirective, step: int) -> int:
 def end_incubation(state: ExecutorState, life: Life, step: int) -> None:
     """Score an incubated seed on held-out samples once its time is over."""
     incubation = life.incubation
-    if incubation is None or incubation.has_score or step < incubation.end_step:
+    if incubation is None or incubation.has_score or life.paused_step is not None or step < incubation.end_step:
         return
     key = state.key("incubation score", life.plan.seed_id, step)
     life.evidence.incubation_score = incubation.held_out(state.arm, state.task, key)
@@ -29,7 +31,7 @@ def end_incubation(state: ExecutorState, life: Life, step: int) -> None:
 def probe_isolation(state: ExecutorState, life: Life, step: int) -> None:
     """Count the host parameters that an isolated seed's gradients reach."""
     graft = state.arm.graft(life.plan.seed_id)
-    if graft is None or not graft.is_isolated or life.is_permanent:
+    if graft is None or not graft.is_isolated or graft.is_muted or life.is_permanent:
         return
     key = state.key("isolation", life.plan.seed_id, step)
     life.leaks += reachable_parameters(state.arm, graft, state.task.probe_inputs(), key=key, forward=state.task.forward)

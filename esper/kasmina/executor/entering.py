@@ -16,6 +16,7 @@ from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.judge.teacher import Teacher
 from esper.kasmina.executor.pretrained.regroup import refusal
 from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.kasmina.executor.state import REFUSE, ExecutorState, Facts, Life, all_finite
@@ -124,7 +125,34 @@ def incubate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts
     life = state.life(directive.seed_id)
     _check_isolable(state)
     graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
-    life.incubation = Incubation(graft, state.arm.optimizer, state.arm.model, duration_steps=directive.duration_steps)
+    life.incubation = Incubation(
+        graft,
+        state.arm.optimizer,
+        state.arm.model,
+        duration_steps=directive.duration_steps,
+        teacher=_teacher(state, directive.teacher_digest),
+    )
+    return {}
+
+
+def _teacher(state: ExecutorState, digest: str) -> Teacher | None:
+    """The teacher of that digest, which must be the one that is loaded here."""
+    if not digest:
+        return None
+    if state.teacher is None:
+        why = "an order made the run forget it" if state.is_teacher_dropped else "start the run with --teacher"
+        raise GraftFailed(f"teacher {digest} isn't loaded here: {why}")
+    if state.teacher.digest != digest:
+        raise GraftFailed(f"the teacher that is loaded here has digest {state.teacher.digest}, expected {digest}")
+    return state.teacher
+
+
+def drop_teacher(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
+    """Nobody learns from it any more; a seed that did goes on by the task alone."""
+    state.is_teacher_dropped = True
+    for life in state.lives.values():
+        if life.incubation is not None:
+            life.incubation.forget_teacher()
     return {}
 
 

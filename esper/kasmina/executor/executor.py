@@ -26,6 +26,7 @@ from esper.kasmina.executor.collected import Collected, MemoryNote
 from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
+from esper.kasmina.executor.judge.teacher import Teacher
 from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.memory.parked import gradient_bytes
 from esper.kasmina.executor.memory.peaks import Peaks
@@ -33,6 +34,7 @@ from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
+from esper.kasmina.executor.pause import is_held
 from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
@@ -63,6 +65,20 @@ class SeedExecutor:
         self._measure_host()
         self._reports: list[DirectiveReport] = []
         self._compiled_since: Compilations | None = None
+
+    def teach(self, teacher: Teacher) -> None:
+        """Let seeds that incubate learn from this network too, where directives say so."""
+        self._state.own_teacher = teacher
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """The network that seeds may learn from; None where there is none, or an order made the run forget it."""
+        return self._state.teacher
+
+    @property
+    def task(self) -> Task:
+        """What the host learns."""
+        return self._state.task
 
     def _measure_host(self) -> None:
         """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
@@ -261,7 +277,7 @@ class SeedExecutor:
         graft, life = self.arm.graft(seed_id), self._state.lives.get(seed_id)
         if graft is None:
             return float(life is not None and life.run is not None)
-        return graft.alpha
+        return 0.0 if graft.is_muted else graft.alpha
 
     def execute(self, directives: Iterable[SeedDirective], step: int) -> tuple[SeedDirective, ...]:
         """Does directives in order; those for later steps wait. Returns the ones that are the trainer's own to do."""
@@ -275,7 +291,7 @@ class SeedExecutor:
                 own.append(directive)
             elif directive.kind in SEED_BOUND and directive.seed_id in self._state.given_up:
                 self._refuse(directive, step)
-            elif (due := due_step(self._state, directive, step)) > step:
+            elif (due := due_step(self._state, directive, step)) > step or is_held(self._state, directive):
                 waiting = SeedDirective()
                 waiting.CopyFrom(directive)
                 waiting.at_step = due
@@ -295,7 +311,7 @@ class SeedExecutor:
             self._end_fade(life, step)
             end_incubation(self._state, life, step)
             probe_isolation(self._state, life, step)
-        due = [directive for directive in self._state.queue if directive.at_step <= step]
+        due = [d for d in self._state.queue if d.at_step <= step and not is_held(self._state, d)]
         for directive in sorted(due, key=lambda waiting: waiting.at_step):
             if directive in self._state.queue:
                 self._state.queue.remove(directive)
@@ -390,7 +406,7 @@ class SeedExecutor:
         """Trains incubating seeds on a quarter of the batch, after the host's own step."""
         state = self._state
         for life in state.lives.values():
-            if life.incubation is not None:
+            if life.incubation is not None and life.paused_step is None:
                 batch, seed = (inputs, targets), state.config.run_seed
                 life.statistics.add(life.incubation.step(state.arm, state.task, batch, step, seed))
 

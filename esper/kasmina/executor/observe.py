@@ -21,7 +21,7 @@ def observe(state: ExecutorState, life: Life, step: int) -> SeedObservation:
     return SeedObservation(
         seed_id=life.plan.seed_id,
         step=step,
-        alpha=graft.blend.alpha_at(step) if graft is not None else float(life.run is not None),
+        alpha=_alpha(graft, life, step),
         gradient_norm=norm,
         rms_ratio=_rms_ratio(graft, life),
         isolation_violations=_leaks(life),
@@ -35,23 +35,30 @@ def observe(state: ExecutorState, life: Life, step: int) -> SeedObservation:
         incubation_steps=None if incubation is None else incubation.steps_done,
         gradients_finite=are_finite,  # type: ignore[arg-type]
         evaluations=evidence.evaluations,
+        distillation_loss=None if incubation is None else incubation.distillation_loss,
+        blend=None if graft is None or graft.is_muted else graft.blend_figures(),
     )
 
 
 def is_schedule_done(graft: Graft | None, step: int) -> bool:
-    """True when alpha or the warm-up has reached its end."""
-    return graft is not None and graft.blend.is_done(step)
+    """True when alpha or the warm-up has reached its end; the course of a paused seed stands still."""
+    return graft is not None and not graft.is_muted and graft.blend.is_done(step)
+
+
+def _alpha(graft: Graft | None, life: Life, step: int) -> float:
+    if graft is None:
+        return float(life.run is not None)
+    return 0.0 if graft.is_muted else graft.blend.alpha_at(step)
 
 
 def slot_signals(state: ExecutorState) -> tuple[SlotSignal, ...]:
-    """Sizes of now, fossils, and the gradient norm at each slot's layers where the last step left gradients."""
+    """Sizes of now, and the gradient norm at each slot's layers where the last step left gradients."""
     norms = _gradient_norms(state)
     return tuple(
         SlotSignal(
             slot_id=spec.slot_id,
             gradient_norm=_joint_norm(norms, {spec.read_path, spec.write_path}),
             width=spec.width,
-            fossils=fossils_in(state, spec.slot_id),
             in_features=spec.in_features,
             out_features=spec.out_features,
             depth=spec.depth if spec.HasField("depth") else None,

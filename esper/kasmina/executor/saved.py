@@ -57,6 +57,7 @@ def saved(state: ExecutorState, reports: Sequence[DirectiveReport]) -> dict[str,
         "arm_seeds": [_graft_record(graft) for graft in state.arm.grafts],
         "twin": twin,
         "pace": None if state.twin is None else pace(state),
+        "is_teacher_dropped": state.is_teacher_dropped,
         "given_up": dict(state.given_up),
         "memory": [{**asdict(note), "figures": dict(note.figures)} for note in state.memory_notes],
         "peaks": state.peaks.state_dict(),
@@ -99,6 +100,7 @@ def restore(state: ExecutorState, data: Mapping[str, Any]) -> list[DirectiveRepo
         raise ConfigError("checkpoint", data.get("format"), f"expected executor state of format {FORMAT}")
     is_alike, slots = _is_alike(state, data), state.slots
     _restore_arms(state, data)
+    state.is_teacher_dropped = data.get("is_teacher_dropped", False)
     state.given_up = dict(data.get("given_up", {}))
     state.memory_notes = [MemoryNote(**record) for record in data.get("memory", ())]
     state.peaks.load_state_dict(data.get("peaks", {}))
@@ -139,7 +141,8 @@ def _is_arm_alike(
         return arm is None and wanted is None
     return (
         [[run.path, run.start, run.stop] for run in arm.stacks] == [list(run) for run in wanted["stacks"]]
-        and [_plan_record(graft.plan) for graft in arm.grafts] == [record["plan"] for record in seeds]
+        and [(_plan_record(graft.plan), graft.is_muted) for graft in arm.grafts]
+        == [(record["plan"], record.get("is_muted", False)) for record in seeds]
         and _shapes(arm.model.state_dict()) == _shapes(wanted["model"])
     )
 
@@ -195,6 +198,7 @@ def _graft_record(graft: Graft) -> dict[str, Any]:
         "start_step": graft.blend.start_step,
         "alpha": graft.alpha,
         "is_isolated": graft.is_isolated,
+        "is_muted": graft.is_muted,
         "rms": None if graft.rms is None else [part.clone() for part in graft.rms],
     }
 
@@ -204,6 +208,7 @@ def _graft(state: ExecutorState, arm: TrainingArm, record: Mapping[str, Any]) ->
     blend = Blend(config=BlendConfig.FromString(record["blend"]), start_step=record["start_step"])
     graft = Graft(plan, state.slot(plan.slot_id), _module(state, arm, plan), blend, is_isolated=record["is_isolated"])
     graft.set_alpha(record["alpha"])
+    graft.is_muted = record.get("is_muted", False)
     graft.rms = None if record["rms"] is None else (record["rms"][0], record["rms"][1])
     return graft
 
@@ -244,6 +249,7 @@ def _life_record(state: ExecutorState, life: Life) -> dict[str, Any]:
         "fade_end_step": life.fade_end_step,
         "is_permanent": life.is_permanent,
         "was_schedule_done": life.was_schedule_done,
+        "paused_step": life.paused_step,
     }
 
 
@@ -270,12 +276,18 @@ def _life(state: ExecutorState, record: Mapping[str, Any]) -> Life:
         fade_end_step=record["fade_end_step"],
         is_permanent=record["is_permanent"],
         was_schedule_done=record["was_schedule_done"],
+        paused_step=record.get("paused_step"),
     )
     life.statistics.load_state_dict(record["statistics"])
     if (incubation := record["incubation"]) is not None:
         shadow = shadow_graft(plan, state.slot(plan.slot_id), module, incubation["start_step"])
         steps = incubation["duration_steps"]
-        life.incubation = Incubation(shadow, state.arm.optimizer, state.arm.model, duration_steps=steps)
+        teacher = state.teacher if incubation.get("distils") else None
+        if incubation.get("distils") and teacher is None:
+            raise ConfigError("teacher", None, f"seed {plan.seed_id} learns from one: give the same --teacher again")
+        life.incubation = Incubation(
+            shadow, state.arm.optimizer, state.arm.model, duration_steps=steps, teacher=teacher
+        )
         life.incubation.load_state_dict(incubation)
     return life
 

@@ -19,6 +19,7 @@ from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount, count_macs
 from esper.kasmina.executor.judge.scores import probe_outputs
+from esper.kasmina.executor.judge.teacher import Teacher
 from esper.kasmina.executor.memory.footprint import Precision, held_by
 from esper.kasmina.executor.memory.forecast import AUTO, Decision, FreeMemory
 from esper.kasmina.executor.memory.free import free_memory
@@ -52,6 +53,7 @@ SEED_BOUND = frozenset(
         DirectiveKind.DIRECTIVE_KIND_PROBE,
         DirectiveKind.DIRECTIVE_KIND_JUDGE,
         DirectiveKind.DIRECTIVE_KIND_MUTE,
+        DirectiveKind.DIRECTIVE_KIND_UNMUTE,
         DirectiveKind.DIRECTIVE_KIND_FOLD,
         DirectiveKind.DIRECTIVE_KIND_FADE,
     }
@@ -134,6 +136,8 @@ class Life:
     fade_end_step: int = 0
     is_permanent: bool = False
     was_schedule_done: bool = False
+    paused_step: int | None = None
+    """Steps that were done when it was paused; None while it isn't."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -145,6 +149,10 @@ class ExecutorState:
     config: ExecutorConfig
     fetch_artifact: Callable[[str], bytes]
     slots: dict[str, Slot]
+    own_teacher: Teacher | None = None
+    """The teacher that whoever trains has loaded."""
+    is_teacher_dropped: bool = False
+    """Whether an order made the run forget it."""
     stack_slots: dict[str, StackSlot] = field(default_factory=dict)
     specs: tuple[SlotSpec, ...] = ()
     slot_parameters: tuple[tuple[str, nn.Parameter], ...] = ()
@@ -188,6 +196,11 @@ class ExecutorState:
 
     def __post_init__(self) -> None:
         self.peaks = Peaks(gauge_of(self.arm.device))
+
+    @property
+    def teacher(self) -> Teacher | None:
+        """Whom seeds may learn from."""
+        return None if self.is_teacher_dropped else self.own_teacher
 
     @contextmanager
     def twin_at_hand(self) -> Iterator[TrainingArm]:

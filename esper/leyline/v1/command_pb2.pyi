@@ -70,7 +70,7 @@ class SeedOperation(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., operation: _Optional[_Union[_types_pb2.SeedOperationKind, str]] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., target_stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., include_teacher: bool = ...) -> None: ...
 
 class BlendConfig(_message.Message):
-    __slots__ = ("mode", "alpha_target", "alpha_start", "schedule", "schedule_steps", "alpha_vec", "confidence", "gate_slope", "gate_threshold", "share_min", "share_max", "logits_required")
+    __slots__ = ("mode", "alpha_target", "alpha_start", "schedule", "schedule_steps", "alpha_vec", "confidence", "gate_slope", "gate_threshold", "share_min", "share_max")
     MODE_FIELD_NUMBER: _ClassVar[int]
     ALPHA_TARGET_FIELD_NUMBER: _ClassVar[int]
     ALPHA_START_FIELD_NUMBER: _ClassVar[int]
@@ -82,7 +82,6 @@ class BlendConfig(_message.Message):
     GATE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     SHARE_MIN_FIELD_NUMBER: _ClassVar[int]
     SHARE_MAX_FIELD_NUMBER: _ClassVar[int]
-    LOGITS_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     mode: _types_pb2.BlendMode
     alpha_target: float
     alpha_start: float
@@ -94,8 +93,7 @@ class BlendConfig(_message.Message):
     gate_threshold: float
     share_min: float
     share_max: float
-    logits_required: bool
-    def __init__(self, mode: _Optional[_Union[_types_pb2.BlendMode, str]] = ..., alpha_target: _Optional[float] = ..., alpha_start: _Optional[float] = ..., schedule: _Optional[_Union[_types_pb2.BlendSchedule, str]] = ..., schedule_steps: _Optional[int] = ..., alpha_vec: _Optional[_Iterable[float]] = ..., confidence: _Optional[_Union[_types_pb2.ConfidenceKind, str]] = ..., gate_slope: _Optional[float] = ..., gate_threshold: _Optional[float] = ..., share_min: _Optional[float] = ..., share_max: _Optional[float] = ..., logits_required: bool = ...) -> None: ...
+    def __init__(self, mode: _Optional[_Union[_types_pb2.BlendMode, str]] = ..., alpha_target: _Optional[float] = ..., alpha_start: _Optional[float] = ..., schedule: _Optional[_Union[_types_pb2.BlendSchedule, str]] = ..., schedule_steps: _Optional[int] = ..., alpha_vec: _Optional[_Iterable[float]] = ..., confidence: _Optional[_Union[_types_pb2.ConfidenceKind, str]] = ..., gate_slope: _Optional[float] = ..., gate_threshold: _Optional[float] = ..., share_min: _Optional[float] = ..., share_max: _Optional[float] = ...) -> None: ...
 
 class OptimizerAdjustment(_message.Message):
     __slots__ = ("learning_rate_factor", "momentum", "weight_decay")
@@ -118,16 +116,20 @@ class CircuitBreakerOrder(_message.Message):
     def __init__(self, breaker: _Optional[str] = ..., desired_state: _Optional[_Union[_types_pb2.CircuitState, str]] = ..., rationale: _Optional[str] = ...) -> None: ...
 
 class PauseOrder(_message.Message):
-    __slots__ = ("rationale",)
+    __slots__ = ("rationale", "seed_id")
     RATIONALE_FIELD_NUMBER: _ClassVar[int]
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
     rationale: str
-    def __init__(self, rationale: _Optional[str] = ...) -> None: ...
+    seed_id: str
+    def __init__(self, rationale: _Optional[str] = ..., seed_id: _Optional[str] = ...) -> None: ...
 
 class ResumeOrder(_message.Message):
-    __slots__ = ("rationale",)
+    __slots__ = ("rationale", "seed_id")
     RATIONALE_FIELD_NUMBER: _ClassVar[int]
+    SEED_ID_FIELD_NUMBER: _ClassVar[int]
     rationale: str
-    def __init__(self, rationale: _Optional[str] = ...) -> None: ...
+    seed_id: str
+    def __init__(self, rationale: _Optional[str] = ..., seed_id: _Optional[str] = ...) -> None: ...
 
 class RollbackOrder(_message.Message):
     __slots__ = ("rationale", "to_step")
@@ -154,14 +156,13 @@ class PruneOrder(_message.Message):
     def __init__(self, seed_id: _Optional[str] = ..., rationale: _Optional[str] = ...) -> None: ...
 
 class CommandOutcome(_message.Message):
-    __slots__ = ("command_id", "accepted", "rejection", "detail", "directives", "transitions", "gates", "ledger_seq", "delivery_step", "recorded_at", "verify_latency_ms", "trace", "repeated_id", "issued_by")
+    __slots__ = ("command_id", "accepted", "rejection", "detail", "directives", "transitions", "ledger_seq", "delivery_step", "recorded_at", "verify_latency_ms", "trace", "repeated_id", "issued_by")
     COMMAND_ID_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     REJECTION_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     DIRECTIVES_FIELD_NUMBER: _ClassVar[int]
     TRANSITIONS_FIELD_NUMBER: _ClassVar[int]
-    GATES_FIELD_NUMBER: _ClassVar[int]
     LEDGER_SEQ_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_STEP_FIELD_NUMBER: _ClassVar[int]
     RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -175,7 +176,6 @@ class CommandOutcome(_message.Message):
     detail: str
     directives: _containers.RepeatedCompositeFieldContainer[SeedDirective]
     transitions: _containers.RepeatedCompositeFieldContainer[StageTransition]
-    gates: _containers.RepeatedCompositeFieldContainer[GateEvidence]
     ledger_seq: int
     delivery_step: int
     recorded_at: _timestamp_pb2.Timestamp
@@ -183,10 +183,10 @@ class CommandOutcome(_message.Message):
     trace: _types_pb2.TraceContext
     repeated_id: bool
     issued_by: str
-    def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., gates: _Optional[_Iterable[_Union[GateEvidence, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ..., issued_by: _Optional[str] = ...) -> None: ...
+    def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ..., issued_by: _Optional[str] = ...) -> None: ...
 
 class SeedDirective(_message.Message):
-    __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step")
+    __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step", "teacher_digest")
     DIRECTIVE_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -204,6 +204,7 @@ class SeedDirective(_message.Message):
     RATIONALE_FIELD_NUMBER: _ClassVar[int]
     ISOLATE_FIELD_NUMBER: _ClassVar[int]
     TO_STEP_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     directive_id: str
     seed_id: str
     kind: _types_pb2.DirectiveKind
@@ -221,7 +222,8 @@ class SeedDirective(_message.Message):
     rationale: str
     isolate: bool
     to_step: int
-    def __init__(self, directive_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.DirectiveKind, str]] = ..., command_id: _Optional[str] = ..., at_step: _Optional[int] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., artifact_digest: _Optional[str] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., duration_steps: _Optional[int] = ..., look: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerAdjustment, _Mapping]] = ..., rationale: _Optional[str] = ..., isolate: bool = ..., to_step: _Optional[int] = ...) -> None: ...
+    teacher_digest: str
+    def __init__(self, directive_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.DirectiveKind, str]] = ..., command_id: _Optional[str] = ..., at_step: _Optional[int] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., artifact_digest: _Optional[str] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., duration_steps: _Optional[int] = ..., look: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerAdjustment, _Mapping]] = ..., rationale: _Optional[str] = ..., isolate: bool = ..., to_step: _Optional[int] = ..., teacher_digest: _Optional[str] = ...) -> None: ...
 
 class DirectiveReport(_message.Message):
     __slots__ = ("directive_id", "seed_id", "kind", "step", "succeeded", "failure", "max_logit_delta", "added_parameters", "added_forward_macs", "remains", "digest_matched", "parameters_finite", "folded")

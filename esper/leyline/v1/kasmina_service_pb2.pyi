@@ -135,14 +135,12 @@ class GetCommandResponse(_message.Message):
     def __init__(self, found: bool = ..., outcome: _Optional[_Union[_command_pb2.CommandOutcome, _Mapping]] = ...) -> None: ...
 
 class AdvanceRequest(_message.Message):
-    __slots__ = ("generation", "step", "observations", "reports", "slots", "is_epoch_end", "trace", "last_answered_step", "delivery_only", "training_macs")
+    __slots__ = ("generation", "step", "observations", "reports", "slots", "last_answered_step", "delivery_only", "training_macs")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     OBSERVATIONS_FIELD_NUMBER: _ClassVar[int]
     REPORTS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
-    IS_EPOCH_END_FIELD_NUMBER: _ClassVar[int]
-    TRACE_FIELD_NUMBER: _ClassVar[int]
     LAST_ANSWERED_STEP_FIELD_NUMBER: _ClassVar[int]
     DELIVERY_ONLY_FIELD_NUMBER: _ClassVar[int]
     TRAINING_MACS_FIELD_NUMBER: _ClassVar[int]
@@ -151,12 +149,10 @@ class AdvanceRequest(_message.Message):
     observations: _containers.RepeatedCompositeFieldContainer[_state_pb2.SeedObservation]
     reports: _containers.RepeatedCompositeFieldContainer[_command_pb2.DirectiveReport]
     slots: _containers.RepeatedCompositeFieldContainer[_state_pb2.SlotSignal]
-    is_epoch_end: bool
-    trace: _types_pb2.TraceContext
     last_answered_step: int
     delivery_only: bool
     training_macs: int
-    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., observations: _Optional[_Iterable[_Union[_state_pb2.SeedObservation, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[_command_pb2.DirectiveReport, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[_state_pb2.SlotSignal, _Mapping]]] = ..., is_epoch_end: bool = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., last_answered_step: _Optional[int] = ..., delivery_only: bool = ..., training_macs: _Optional[int] = ...) -> None: ...
+    def __init__(self, generation: _Optional[int] = ..., step: _Optional[int] = ..., observations: _Optional[_Iterable[_Union[_state_pb2.SeedObservation, _Mapping]]] = ..., reports: _Optional[_Iterable[_Union[_command_pb2.DirectiveReport, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[_state_pb2.SlotSignal, _Mapping]]] = ..., last_answered_step: _Optional[int] = ..., delivery_only: bool = ..., training_macs: _Optional[int] = ...) -> None: ...
 
 class AdvanceResponse(_message.Message):
     __slots__ = ("generation", "step", "directives", "transitions", "gates", "seeds", "growth", "outcomes")

@@ -178,7 +178,7 @@ class PolicyUpdate(_message.Message):
     def __init__(self, update_id: _Optional[str] = ..., policy_id: _Optional[str] = ..., version: _Optional[str] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[TriggerSettings, _Mapping]] = ..., weights: _Optional[bytes] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class TriggerSettings(_message.Message):
-    __slots__ = ("trigger", "slope_threshold", "saturation_floor", "warmup_steps", "slope_window_steps", "blueprint_ids", "saturation_share", "stack_steps", "target_depth", "span_units", "span_factor")
+    __slots__ = ("trigger", "slope_threshold", "saturation_floor", "warmup_steps", "slope_window_steps", "blueprint_ids", "saturation_share", "stack_steps", "target_depth", "span_units", "span_factor", "blend")
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     SLOPE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     SATURATION_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,7 @@ class TriggerSettings(_message.Message):
     TARGET_DEPTH_FIELD_NUMBER: _ClassVar[int]
     SPAN_UNITS_FIELD_NUMBER: _ClassVar[int]
     SPAN_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    BLEND_FIELD_NUMBER: _ClassVar[int]
     trigger: _types_pb2.GrowthTrigger
     slope_threshold: float
     saturation_floor: float
@@ -201,4 +202,29 @@ class TriggerSettings(_message.Message):
     target_depth: int
     span_units: int
     span_factor: float
-    def __init__(self, trigger: _Optional[_Union[_types_pb2.GrowthTrigger, str]] = ..., slope_threshold: _Optional[float] = ..., saturation_floor: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., slope_window_steps: _Optional[int] = ..., blueprint_ids: _Optional[_Iterable[str]] = ..., saturation_share: _Optional[float] = ..., stack_steps: _Optional[_Iterable[int]] = ..., target_depth: _Optional[int] = ..., span_units: _Optional[int] = ..., span_factor: _Optional[float] = ...) -> None: ...
+    blend: BlendSettings
+    def __init__(self, trigger: _Optional[_Union[_types_pb2.GrowthTrigger, str]] = ..., slope_threshold: _Optional[float] = ..., saturation_floor: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., slope_window_steps: _Optional[int] = ..., blueprint_ids: _Optional[_Iterable[str]] = ..., saturation_share: _Optional[float] = ..., stack_steps: _Optional[_Iterable[int]] = ..., target_depth: _Optional[int] = ..., span_units: _Optional[int] = ..., span_factor: _Optional[float] = ..., blend: _Optional[_Union[BlendSettings, _Mapping]] = ...) -> None: ...
+
+class BlendSettings(_message.Message):
+    __slots__ = ("mode", "schedule", "schedule_steps", "alpha_target", "alpha_vec", "confidence", "gate_slope", "gate_threshold", "share_min", "share_max")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_TARGET_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_VEC_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    GATE_SLOPE_FIELD_NUMBER: _ClassVar[int]
+    GATE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SHARE_MIN_FIELD_NUMBER: _ClassVar[int]
+    SHARE_MAX_FIELD_NUMBER: _ClassVar[int]
+    mode: _types_pb2.BlendMode
+    schedule: _types_pb2.BlendSchedule
+    schedule_steps: int
+    alpha_target: float
+    alpha_vec: _containers.RepeatedScalarFieldContainer[float]
+    confidence: _types_pb2.ConfidenceKind
+    gate_slope: float
+    gate_threshold: float
+    share_min: float
+    share_max: float
+    def __init__(self, mode: _Optional[_Union[_types_pb2.BlendMode, str]] = ..., schedule: _Optional[_Union[_types_pb2.BlendSchedule, str]] = ..., schedule_steps: _Optional[int] = ..., alpha_target: _Optional[float] = ..., alpha_vec: _Optional[_Iterable[float]] = ..., confidence: _Optional[_Union[_types_pb2.ConfidenceKind, str]] = ..., gate_slope: _Optional[float] = ..., gate_threshold: _Optional[float] = ..., share_min: _Optional[float] = ..., share_max: _Optional[float] = ...) -> None: ...

@@ -44,19 +44,15 @@ class SystemStatePacket(_message.Message):
     def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., metrics: _Optional[_Union[TrainingMetrics, _Mapping]] = ..., recent_steps: _Optional[_Iterable[_Union[StepSample, _Mapping]]] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ..., seeds: _Optional[_Iterable[_Union[SeedState, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., hardware: _Optional[_Union[HardwareContext, _Mapping]] = ..., mode: _Optional[_Union[_types_pb2.SystemMode, str]] = ..., isolation_violations: _Optional[int] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., is_epoch_end: bool = ...) -> None: ...
 
 class StepSample(_message.Message):
-    __slots__ = ("step", "loss", "gradient_norm", "accuracy")
+    __slots__ = ("step", "loss")
     STEP_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
-    GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
-    ACCURACY_FIELD_NUMBER: _ClassVar[int]
     step: int
     loss: float
-    gradient_norm: float
-    accuracy: float
-    def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., accuracy: _Optional[float] = ...) -> None: ...
+    def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class TrainingMetrics(_message.Message):
-    __slots__ = ("loss", "smoothed_loss", "smoothed_loss_standard_error", "gradient_norm", "gradient_norm_variance", "gradient_conflict_rate", "learning_rate", "momentum", "optimizer_family", "training_accuracy", "parameters", "forward_macs", "training_macs", "samples_per_s", "step_latency_ms", "hook_latency_ms", "apply_latency_ms", "finalize_latency_ms", "input_wait_ms", "h2d_copy_ms", "tamiyo_latency_ms", "kasmina_latency_ms")
+    __slots__ = ("loss", "smoothed_loss", "smoothed_loss_standard_error", "gradient_norm", "gradient_norm_variance", "gradient_conflict_rate", "learning_rate", "momentum", "optimizer_family", "training_accuracy", "parameters", "forward_macs", "training_macs", "samples_per_s", "step_latency_ms", "hook_latency_ms", "apply_latency_ms", "finalize_latency_ms", "input_wait_ms", "tamiyo_latency_ms", "kasmina_latency_ms")
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SMOOTHED_LOSS_FIELD_NUMBER: _ClassVar[int]
     SMOOTHED_LOSS_STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -76,7 +72,6 @@ class TrainingMetrics(_message.Message):
     APPLY_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     FINALIZE_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     INPUT_WAIT_MS_FIELD_NUMBER: _ClassVar[int]
-    H2D_COPY_MS_FIELD_NUMBER: _ClassVar[int]
     TAMIYO_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     KASMINA_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     loss: float
@@ -98,31 +93,28 @@ class TrainingMetrics(_message.Message):
     apply_latency_ms: float
     finalize_latency_ms: float
     input_wait_ms: float
-    h2d_copy_ms: float
     tamiyo_latency_ms: float
     kasmina_latency_ms: float
-    def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer_family: _Optional[str] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., h2d_copy_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer_family: _Optional[str] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
 
 class SlotSignal(_message.Message):
-    __slots__ = ("slot_id", "gradient_norm", "width", "fossils", "in_features", "out_features", "depth")
+    __slots__ = ("slot_id", "gradient_norm", "width", "in_features", "out_features", "depth")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_NORM_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
-    FOSSILS_FIELD_NUMBER: _ClassVar[int]
     IN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     OUT_FEATURES_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     gradient_norm: float
     width: int
-    fossils: int
     in_features: int
     out_features: int
     depth: int
-    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., fossils: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
+    def __init__(self, slot_id: _Optional[str] = ..., gradient_norm: _Optional[float] = ..., width: _Optional[int] = ..., in_features: _Optional[int] = ..., out_features: _Optional[int] = ..., depth: _Optional[int] = ...) -> None: ...
 
 class SeedState(_message.Message):
-    __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded")
+    __slots__ = ("seed_id", "stage", "slot_id", "blueprint_id", "alpha", "age_steps", "gradient_norm", "rms_ratio", "gain", "gain_standard_error", "interference", "parameters", "forward_macs", "health", "verdict", "gate", "stage_step", "command_id", "muted_gain", "muted_gain_standard_error", "is_folded", "is_paused")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +136,7 @@ class SeedState(_message.Message):
     MUTED_GAIN_FIELD_NUMBER: _ClassVar[int]
     MUTED_GAIN_STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
     IS_FOLDED_FIELD_NUMBER: _ClassVar[int]
+    IS_PAUSED_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     stage: _types_pb2.SeedStage
     slot_id: str
@@ -165,10 +158,11 @@ class SeedState(_message.Message):
     muted_gain: float
     muted_gain_standard_error: float
     is_folded: bool
-    def __init__(self, seed_id: _Optional[str] = ..., stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., alpha: _Optional[float] = ..., age_steps: _Optional[int] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., gain: _Optional[float] = ..., gain_standard_error: _Optional[float] = ..., interference: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., stage_step: _Optional[int] = ..., command_id: _Optional[str] = ..., muted_gain: _Optional[float] = ..., muted_gain_standard_error: _Optional[float] = ..., is_folded: bool = ...) -> None: ...
+    is_paused: bool
+    def __init__(self, seed_id: _Optional[str] = ..., stage: _Optional[_Union[_types_pb2.SeedStage, str]] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., alpha: _Optional[float] = ..., age_steps: _Optional[int] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., gain: _Optional[float] = ..., gain_standard_error: _Optional[float] = ..., interference: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., verdict: _Optional[_Union[_types_pb2.GateVerdict, str]] = ..., gate: _Optional[_Union[_types_pb2.SeedGate, str]] = ..., stage_step: _Optional[int] = ..., command_id: _Optional[str] = ..., muted_gain: _Optional[float] = ..., muted_gain_standard_error: _Optional[float] = ..., is_folded: bool = ..., is_paused: bool = ...) -> None: ...
 
 class GrowthState(_message.Message):
-    __slots__ = ("looks_since_fossil", "culls_in_row", "germinated", "judged", "kept", "ended", "paused", "embargoes", "added_parameters", "emergency")
+    __slots__ = ("looks_since_fossil", "culls_in_row", "germinated", "judged", "kept", "ended", "paused", "embargoes", "added_parameters", "emergency", "teacher_digest", "artifact_timeouts")
     LOOKS_SINCE_FOSSIL_FIELD_NUMBER: _ClassVar[int]
     CULLS_IN_ROW_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +173,8 @@ class GrowthState(_message.Message):
     EMBARGOES_FIELD_NUMBER: _ClassVar[int]
     ADDED_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     EMERGENCY_FIELD_NUMBER: _ClassVar[int]
+    TEACHER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_TIMEOUTS_FIELD_NUMBER: _ClassVar[int]
     looks_since_fossil: int
     culls_in_row: int
     germinated: int
@@ -189,7 +185,9 @@ class GrowthState(_message.Message):
     embargoes: _containers.RepeatedCompositeFieldContainer[Embargo]
     added_parameters: int
     emergency: _types_pb2.EmergencyLevel
-    def __init__(self, looks_since_fossil: _Optional[int] = ..., culls_in_row: _Optional[int] = ..., germinated: _Optional[int] = ..., judged: _Optional[int] = ..., kept: _Optional[int] = ..., ended: bool = ..., paused: bool = ..., embargoes: _Optional[_Iterable[_Union[Embargo, _Mapping]]] = ..., added_parameters: _Optional[int] = ..., emergency: _Optional[_Union[_types_pb2.EmergencyLevel, str]] = ...) -> None: ...
+    teacher_digest: str
+    artifact_timeouts: int
+    def __init__(self, looks_since_fossil: _Optional[int] = ..., culls_in_row: _Optional[int] = ..., germinated: _Optional[int] = ..., judged: _Optional[int] = ..., kept: _Optional[int] = ..., ended: bool = ..., paused: bool = ..., embargoes: _Optional[_Iterable[_Union[Embargo, _Mapping]]] = ..., added_parameters: _Optional[int] = ..., emergency: _Optional[_Union[_types_pb2.EmergencyLevel, str]] = ..., teacher_digest: _Optional[str] = ..., artifact_timeouts: _Optional[int] = ...) -> None: ...
 
 class Embargo(_message.Message):
     __slots__ = ("slot_id", "until_step")
@@ -200,23 +198,21 @@ class Embargo(_message.Message):
     def __init__(self, slot_id: _Optional[str] = ..., until_step: _Optional[int] = ...) -> None: ...
 
 class HardwareContext(_message.Message):
-    __slots__ = ("device_type", "device_index", "memory_total_bytes", "memory_used_bytes", "utilization", "cpu_cores")
+    __slots__ = ("device_type", "memory_total_bytes", "memory_used_bytes", "cpu_cores", "processor_wait")
     DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
-    DEVICE_INDEX_FIELD_NUMBER: _ClassVar[int]
     MEMORY_TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
-    UTILIZATION_FIELD_NUMBER: _ClassVar[int]
     CPU_CORES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSOR_WAIT_FIELD_NUMBER: _ClassVar[int]
     device_type: str
-    device_index: int
     memory_total_bytes: int
     memory_used_bytes: int
-    utilization: float
     cpu_cores: int
-    def __init__(self, device_type: _Optional[str] = ..., device_index: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., utilization: _Optional[float] = ..., cpu_cores: _Optional[int] = ...) -> None: ...
+    processor_wait: float
+    def __init__(self, device_type: _Optional[str] = ..., memory_total_bytes: _Optional[int] = ..., memory_used_bytes: _Optional[int] = ..., cpu_cores: _Optional[int] = ..., processor_wait: _Optional[float] = ...) -> None: ...
 
 class SeedObservation(_message.Message):
-    __slots__ = ("seed_id", "step", "alpha", "gradient_norm", "rms_ratio", "isolation_violations", "smoothed_loss", "smoothed_loss_at_graft", "smoothed_loss_standard_error", "is_schedule_done", "probe", "judgement", "incubation_score", "incubation_steps", "gradients_finite", "evaluations")
+    __slots__ = ("seed_id", "step", "alpha", "gradient_norm", "rms_ratio", "isolation_violations", "smoothed_loss", "smoothed_loss_at_graft", "smoothed_loss_standard_error", "is_schedule_done", "probe", "judgement", "incubation_score", "incubation_steps", "gradients_finite", "evaluations", "blend", "distillation_loss")
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ALPHA_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +229,8 @@ class SeedObservation(_message.Message):
     INCUBATION_STEPS_FIELD_NUMBER: _ClassVar[int]
     GRADIENTS_FINITE_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    BLEND_FIELD_NUMBER: _ClassVar[int]
+    DISTILLATION_LOSS_FIELD_NUMBER: _ClassVar[int]
     seed_id: str
     step: int
     alpha: float
@@ -249,7 +247,25 @@ class SeedObservation(_message.Message):
     incubation_steps: int
     gradients_finite: bool
     evaluations: _containers.RepeatedCompositeFieldContainer[StackEvaluation]
-    def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ...) -> None: ...
+    blend: BlendFigures
+    distillation_loss: float
+    def __init__(self, seed_id: _Optional[str] = ..., step: _Optional[int] = ..., alpha: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., rms_ratio: _Optional[float] = ..., isolation_violations: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_at_graft: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., is_schedule_done: bool = ..., probe: _Optional[_Union[ProbeResult, _Mapping]] = ..., judgement: _Optional[_Union[JudgeResult, _Mapping]] = ..., incubation_score: _Optional[_Union[PairedScore, _Mapping]] = ..., incubation_steps: _Optional[int] = ..., gradients_finite: bool = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., blend: _Optional[_Union[BlendFigures, _Mapping]] = ..., distillation_loss: _Optional[float] = ...) -> None: ...
+
+class BlendFigures(_message.Message):
+    __slots__ = ("alpha_mean", "alpha_p95", "sparsity", "clamped_fraction", "gate_mean", "gateless_samples")
+    ALPHA_MEAN_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_P95_FIELD_NUMBER: _ClassVar[int]
+    SPARSITY_FIELD_NUMBER: _ClassVar[int]
+    CLAMPED_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    GATE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    GATELESS_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    alpha_mean: float
+    alpha_p95: float
+    sparsity: float
+    clamped_fraction: float
+    gate_mean: float
+    gateless_samples: int
+    def __init__(self, alpha_mean: _Optional[float] = ..., alpha_p95: _Optional[float] = ..., sparsity: _Optional[float] = ..., clamped_fraction: _Optional[float] = ..., gate_mean: _Optional[float] = ..., gateless_samples: _Optional[int] = ...) -> None: ...
 
 class StackEvaluation(_message.Message):
     __slots__ = ("step", "twin", "mean_twin_score", "clipped_share")
@@ -470,7 +486,7 @@ class KasminaRunState(_message.Message):
     def __init__(self, training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., step: _Optional[int] = ..., applied_seq: _Optional[int] = ..., seeds: _Optional[_Iterable[_Union[SeedRecord, _Mapping]]] = ..., growth: _Optional[_Union[GrowthState, _Mapping]] = ..., directives_issued: _Optional[int] = ..., slots: _Optional[_Iterable[_Union[SlotSignal, _Mapping]]] = ..., training_macs: _Optional[int] = ..., training_macs_step: _Optional[int] = ...) -> None: ...
 
 class SeedRecord(_message.Message):
-    __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look", "evaluations", "recovery_steps")
+    __slots__ = ("state", "germination", "germinated_step", "grafted_step", "window_end_step", "extended", "pending", "observation", "gates", "look", "evaluations", "recovery_steps", "paused_step")
     STATE_FIELD_NUMBER: _ClassVar[int]
     GERMINATION_FIELD_NUMBER: _ClassVar[int]
     GERMINATED_STEP_FIELD_NUMBER: _ClassVar[int]
@@ -483,6 +499,7 @@ class SeedRecord(_message.Message):
     LOOK_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
     RECOVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_STEP_FIELD_NUMBER: _ClassVar[int]
     state: SeedState
     germination: _command_pb2.SeedOperation
     germinated_step: int
@@ -495,10 +512,11 @@ class SeedRecord(_message.Message):
     look: int
     evaluations: _containers.RepeatedCompositeFieldContainer[StackEvaluation]
     recovery_steps: int
-    def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ...) -> None: ...
+    paused_step: int
+    def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ..., paused_step: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
-    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss")
+    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss", "artifact_timeouts")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PACKET_INDEX_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -521,6 +539,7 @@ class TamiyoRunState(_message.Message):
     RETRY_STEP_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     FIRST_LOSS_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_TIMEOUTS_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     packet_index: int
     step: int
@@ -543,7 +562,8 @@ class TamiyoRunState(_message.Message):
     retry_step: int
     policy_version: str
     first_loss: float
-    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ...) -> None: ...
+    artifact_timeouts: int
+    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ..., artifact_timeouts: _Optional[int] = ...) -> None: ...
 
 class OpenCommand(_message.Message):
     __slots__ = ("command_id", "seed_id", "operation", "deadline_step")
@@ -566,15 +586,13 @@ class LossPoint(_message.Message):
     def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class SlotEvidence(_message.Message):
-    __slots__ = ("slot_id", "judged", "kept", "gain_sum", "forward_macs_sum")
+    __slots__ = ("slot_id", "judged", "gain_sum", "forward_macs_sum")
     SLOT_ID_FIELD_NUMBER: _ClassVar[int]
     JUDGED_FIELD_NUMBER: _ClassVar[int]
-    KEPT_FIELD_NUMBER: _ClassVar[int]
     GAIN_SUM_FIELD_NUMBER: _ClassVar[int]
     FORWARD_MACS_SUM_FIELD_NUMBER: _ClassVar[int]
     slot_id: str
     judged: int
-    kept: int
     gain_sum: float
     forward_macs_sum: float
-    def __init__(self, slot_id: _Optional[str] = ..., judged: _Optional[int] = ..., kept: _Optional[int] = ..., gain_sum: _Optional[float] = ..., forward_macs_sum: _Optional[float] = ...) -> None: ...
+    def __init__(self, slot_id: _Optional[str] = ..., judged: _Optional[int] = ..., gain_sum: _Optional[float] = ..., forward_macs_sum: _Optional[float] = ...) -> None: ...

@@ -138,6 +138,8 @@ class DirectiveKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DIRECTIVE_KIND_PAUSE_GROWTH: _ClassVar[DirectiveKind]
     DIRECTIVE_KIND_RESUME_GROWTH: _ClassVar[DirectiveKind]
     DIRECTIVE_KIND_HALT: _ClassVar[DirectiveKind]
+    DIRECTIVE_KIND_UNMUTE: _ClassVar[DirectiveKind]
+    DIRECTIVE_KIND_DROP_TEACHER: _ClassVar[DirectiveKind]
 
 class SlotKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -185,7 +187,6 @@ class RiskReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RISK_REASON_LOSS_SPIKE: _ClassVar[RiskReason]
     RISK_REASON_BLUEPRINT_QUARANTINE: _ClassVar[RiskReason]
     RISK_REASON_DEVICE_PRESSURE: _ClassVar[RiskReason]
-    RISK_REASON_OPERATOR_OVERRIDE: _ClassVar[RiskReason]
     RISK_REASON_STEP_LATENCY: _ClassVar[RiskReason]
     RISK_REASON_ISOLATION_VIOLATION: _ClassVar[RiskReason]
     RISK_REASON_HOOK_BUDGET: _ClassVar[RiskReason]
@@ -198,7 +199,6 @@ class RiskReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RISK_REASON_LOSS_VOLATILITY: _ClassVar[RiskReason]
     RISK_REASON_GRADIENT_VARIANCE: _ClassVar[RiskReason]
     RISK_REASON_GRADIENT_CONFLICT: _ClassVar[RiskReason]
-    RISK_REASON_BUDGET_EXCEEDED: _ClassVar[RiskReason]
     RISK_REASON_DEGRADED_INPUTS: _ClassVar[RiskReason]
     RISK_REASON_NON_FINITE_LOSS: _ClassVar[RiskReason]
 
@@ -219,7 +219,6 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_WARMING_UP: _ClassVar[DecisionReason]
     DECISION_REASON_RISK: _ClassVar[DecisionReason]
     DECISION_REASON_CONSERVATIVE: _ClassVar[DecisionReason]
-    DECISION_REASON_OPERATOR: _ClassVar[DecisionReason]
     DECISION_REASON_PAUSED: _ClassVar[DecisionReason]
     DECISION_REASON_EMBARGO: _ClassVar[DecisionReason]
     DECISION_REASON_TOO_LATE: _ClassVar[DecisionReason]
@@ -397,6 +396,8 @@ DIRECTIVE_KIND_ROLLBACK: DirectiveKind
 DIRECTIVE_KIND_PAUSE_GROWTH: DirectiveKind
 DIRECTIVE_KIND_RESUME_GROWTH: DirectiveKind
 DIRECTIVE_KIND_HALT: DirectiveKind
+DIRECTIVE_KIND_UNMUTE: DirectiveKind
+DIRECTIVE_KIND_DROP_TEACHER: DirectiveKind
 SLOT_KIND_UNSPECIFIED: SlotKind
 SLOT_KIND_SPAN_LINEAR: SlotKind
 SLOT_KIND_SPAN_CONV: SlotKind
@@ -426,7 +427,6 @@ RISK_REASON_TIMEOUT_URZA: RiskReason
 RISK_REASON_LOSS_SPIKE: RiskReason
 RISK_REASON_BLUEPRINT_QUARANTINE: RiskReason
 RISK_REASON_DEVICE_PRESSURE: RiskReason
-RISK_REASON_OPERATOR_OVERRIDE: RiskReason
 RISK_REASON_STEP_LATENCY: RiskReason
 RISK_REASON_ISOLATION_VIOLATION: RiskReason
 RISK_REASON_HOOK_BUDGET: RiskReason
@@ -439,7 +439,6 @@ RISK_REASON_HAZARD_CRITICAL: RiskReason
 RISK_REASON_LOSS_VOLATILITY: RiskReason
 RISK_REASON_GRADIENT_VARIANCE: RiskReason
 RISK_REASON_GRADIENT_CONFLICT: RiskReason
-RISK_REASON_BUDGET_EXCEEDED: RiskReason
 RISK_REASON_DEGRADED_INPUTS: RiskReason
 RISK_REASON_NON_FINITE_LOSS: RiskReason
 DECISION_REASON_UNSPECIFIED: DecisionReason
@@ -457,7 +456,6 @@ DECISION_REASON_GROWTH_OFF: DecisionReason
 DECISION_REASON_WARMING_UP: DecisionReason
 DECISION_REASON_RISK: DecisionReason
 DECISION_REASON_CONSERVATIVE: DecisionReason
-DECISION_REASON_OPERATOR: DecisionReason
 DECISION_REASON_PAUSED: DecisionReason
 DECISION_REASON_EMBARGO: DecisionReason
 DECISION_REASON_TOO_LATE: DecisionReason

@@ -193,7 +193,5 @@ class DrainRequest(_message.Message):
     def __init__(self, command: _Optional[_Union[_security_pb2.SignedCommand, _Mapping]] = ...) -> None: ...
 
 class DrainResponse(_message.Message):
-    __slots__ = ("pending",)
-    PENDING_FIELD_NUMBER: _ClassVar[int]
-    pending: int
-    def __init__(self, pending: _Optional[int] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...

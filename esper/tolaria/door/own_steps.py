@@ -74,8 +74,10 @@ class OwnSteps:
         step = session.progress.step
         if self._to_verify or step % self._norm_every == 0:
             self._check_untouched()
+        asked_ns = session.clock.monotonic_ns()
         batch = self._batch = session.run.loader.batch(step)[0]
         self._started_ns = session.clock.monotonic_ns()
+        session.timings.input_wait_ms.append((self._started_ns - asked_ns) / 1e6)
         if self._loop.grows:
             executor.before_step(step)
             for parameter in executor.seed_parameters():

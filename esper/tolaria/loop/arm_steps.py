@@ -40,6 +40,7 @@ class ArmSteps:
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
         batch = self._loader.batch(self._source(step))
+        session.timings.input_wait_ms.append((session.clock.monotonic_ns() - started_ns) / 1e6)
         result, rate = self._both(batch, step)
         executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)

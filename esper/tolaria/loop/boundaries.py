@@ -201,6 +201,8 @@ class Boundaries:
         session.progress.history.note(result)
         if result.decision is not None:
             session.measured.tamiyo_ms = result.decision.latency_ms
+        if result.calls is not None and "kasmina" in result.calls.last_ms:
+            session.measured.kasmina_ms = result.calls.last_ms["kasmina"]
         # A lost service fails every packet that needs it until it is back: said once. Timeouts are said each.
         if result.failure is not None and (result.is_timeout or result.cause not in self._told_causes):
             name = f"tolaria.{result.cause}" if result.is_timeout else "tolaria.service_failure"
@@ -258,11 +260,13 @@ class Boundaries:
         session = self._session
         total_ms, wait_ms, apply_ms = watch.total_ms, watch.parts["wait"], watch.parts["apply"]
         session.timings.boundary_ms.append(total_ms)
+        recent = slice(-max(1, len(packet.recent_steps)), None)
         session.measured.note(
             hook_ms=total_ms - wait_ms,
             apply_ms=apply_ms,
             finalize_ms=total_ms - wait_ms - apply_ms,
-            recent_ms=session.timings.step_ms[-max(1, len(packet.recent_steps)) :],
+            recent_ms=session.timings.step_ms[recent],
+            input_waits_ms=session.timings.input_wait_ms[recent],
             samples=session.run.config.batch_size,
         )
         session.observer.on_boundary(

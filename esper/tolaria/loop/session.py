@@ -63,6 +63,7 @@ class Session:
                 blueprint_id=seed.blueprint_id,
                 stage=name_of_stage(seed.stage),
                 alpha=executor.alpha_of(seed.seed_id) if seed.seed_id in alive else seed.alpha,
+                is_paused=seed.is_paused,
                 gain=seed.gain if seed.HasField("gain") else None,
                 gain_standard_error=seed.gain_standard_error if seed.HasField("gain_standard_error") else None,
             )

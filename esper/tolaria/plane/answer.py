@@ -59,7 +59,7 @@ class Answer:
             outcomes=outcomes,
             transitions=tuple(t for o in accepted for t in o.transitions)
             + tuple(advanced.transitions if advanced else ()),
-            gates=tuple(g for o in outcomes for g in o.gates) + tuple(advanced.gates if advanced else ()),
+            gates=tuple(advanced.gates if advanced else ()),
             seeds=tuple(advanced.seeds) if advanced else None,
             growth=advanced.growth if advanced else None,
             decision=decision,

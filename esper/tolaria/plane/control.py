@@ -244,9 +244,7 @@ class ServiceControl:
             observations=self._backlog.observations.values(),
             reports=self._backlog.reports,
             slots=self._backlog.slots,
-            is_epoch_end=packet.is_epoch_end,
             training_macs=packet.metrics.training_macs,
-            trace=packet.trace if packet.HasField("trace") else None,
             last_answered_step=self._answered_step,
         )
         response = self._ask_kasmina(request, answer)
@@ -260,7 +258,6 @@ class ServiceControl:
         request = AdvanceRequest(
             generation=packet.generation,
             step=packet.step,
-            is_epoch_end=False,
             delivery_only=True,
             last_answered_step=self._answered_step,
         )

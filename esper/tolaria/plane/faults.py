@@ -135,10 +135,7 @@ class FaultInjector(Observer):
         pid = self._tamiyo_pid()
         if pid is None:
             return "Tamiyo was not started by this run"
-        _send_signal(pid, signal.SIGSTOP)
-        timer = threading.Timer(self._freeze_s, _send_signal, (pid, signal.SIGCONT))
-        timer.daemon = True
-        timer.start()
+        freeze(pid, self._freeze_s)
         return f"stopped for {self._freeze_s:g} s"
 
     def _command(self, boundary: Boundary, name: str) -> AdaptationCommand:
@@ -189,6 +186,20 @@ class _WithRefusals:
 
     def close(self) -> None:
         self._control.close()
+
+
+def freeze(pid: int, seconds: float) -> Callable[[], None]:
+    """Stop a process for so long; what is returned at once lets it go on earlier."""
+    _send_signal(pid, signal.SIGSTOP)
+    timer = threading.Timer(seconds, _send_signal, (pid, signal.SIGCONT))
+    timer.daemon = True
+    timer.start()
+
+    def thaw() -> None:
+        timer.cancel()
+        _send_signal(pid, signal.SIGCONT)
+
+    return thaw
 
 
 def _send_signal(pid: int, number: signal.Signals) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, InvalidAnswer, ServiceUnavailable
 from esper.core.keys import Keyring
+from esper.core.run_line import Peer, RunLine, forget_line, write_line
 from esper.core.signing import Signer
 from esper.leyline import Blueprint, FetchArtifactRequest
 from esper.rpc.clients import Channel
@@ -31,6 +32,7 @@ class Link:
         config: TrainConfig,
         run_id: str,
         open_channel: Callable[[str], Channel],
+        endpoints: Mapping[str, str],
         keyring: Keyring,
         clock: Clock,
         tell: Tell,
@@ -40,6 +42,7 @@ class Link:
         self._config = config
         self._run_id = run_id
         self._own = own
+        self._endpoints = endpoints
         self._signer = Signer(keyring, clock)
         self._channels: dict[str, Channel] = {name: open_channel(name) for name in ("tamiyo", "kasmina")}
         self._identity: RunIdentity | None = None
@@ -61,10 +64,12 @@ class Link:
             total_steps=opening.total_steps,
             gives_up_course=opening.gives_up_course,
             judge_samples=opening.judge_samples,
+            teacher=opening.teacher,
         )
         self._opened = open_run(
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states, self._own
         )
+        self._keep_line(self._opened)
         return ServiceControl(
             self._opened.tamiyo,
             self._opened.kasmina,
@@ -78,6 +83,15 @@ class Link:
             policy_digest=self._opened.policy_digest,
             tell=self._tell,
         )
+
+    def _keep_line(self, opened: OpenedRun) -> None:
+        """What an operator needs to speak to the services about this run; the run itself doesn't, and goes on."""
+        places = self._endpoints.items()
+        peers = {name: Peer(endpoint=place, token=opened.tokens.get(name)) for name, place in places}
+        try:
+            write_line(self._config.run_dir, RunLine(run_id=self._run_id, peers=peers))
+        except OSError as error:
+            self._tell("tolaria.no_line", f"esper call --run-dir can't reach this run's services: {error}")
 
     def fetch_artifact(self, digest: str) -> bytes:
         """Bytes of an artefact, from Kasmina; the executor verifies them against the digest. Raises the error tree."""
@@ -102,5 +116,6 @@ class Link:
 
     def close(self) -> None:
         """Give the connections back."""
+        forget_line(self._config.run_dir)
         for link in self._channels.values():
             link.close()

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherFacts:
+    """What the control plane is told of a teacher."""
+
+    name: str
+    digest: str
+    """SHA-256 over its weights and buffers, lower-case hex."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Opening:
     """What opens a run at the control plane, or goes on with one under a new generation."""
 
@@ -28,6 +38,8 @@ class Opening:
     """Whether the run goes on otherwise than it did after that checkpoint; a mere resume takes the same course."""
     judge_samples: int | None = None
     """Samples of the judging set."""
+    teacher: TeacherFacts | None = None
+    """The network that seeds of a new run may learn from."""
 
 
 OpenControl = Callable[[Opening], "Control"]

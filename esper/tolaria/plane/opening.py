@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from esper.core.signing import Signer
@@ -18,17 +18,21 @@ from esper.leyline import (
     KasminaServiceCloseRunRequest,
     KasminaServiceOpenRunRequest,
     LifeSettings,
+    RegisterTeacherRequest,
     ReplayedCommand,
     RunClosure,
     TamiyoRunSpec,
     TamiyoServiceCloseRunRequest,
     TamiyoServiceOpenRunRequest,
     TaskType,
+    TeacherRegistration,
     TriggerSettings,
 )
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig, span_growth
 from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
+from esper.tolaria.plane.blends import blend_settings
+from esper.tolaria.plane.open_control import TeacherFacts
 from esper.tolaria.plane.stack_growth import stack_judging, stack_steps
 from esper.tolaria.record.packet_result import RunStates
 from esper.tolaria.task.schedule import growth_end_step
@@ -76,6 +80,8 @@ class RunIdentity:
     """Whether this generation goes on otherwise than the one before it: then only operators' orders are replayed."""
     judge_samples: int | None = None
     """Samples of the judging set; None where nobody said."""
+    teacher: TeacherFacts | None = None
+    """The network that seeds of a new run may learn from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +90,7 @@ class OpenedRun:
 
     kasmina: KasminaClient
     tamiyo: TamiyoClient
+    tokens: Mapping[str, str]
     accepted_slots: tuple[str, ...]
     seeds: tuple[str, ...]
     refused_slots: tuple[tuple[str, str], ...]
@@ -140,6 +147,7 @@ def trigger_settings(config: TrainConfig, stack_steps: Sequence[int] = ()) -> Tr
         blueprint_ids=config.blueprints,
         stack_steps=stack_steps,
         target_depth=config.target_depth,
+        blend=blend_settings(config),
         **(span_growth(config.span_width) or {}),
     )
 
@@ -188,6 +196,8 @@ def open_run(
         timeout_s=TIMEOUT_S,
     )
     require("OpenRun of kasmina", kasmina_opening_violations(opened, manifest))
+    if run.teacher is not None and resume is None:
+        _register_teacher(KasminaClient(channels["kasmina"]), signer, run.run_id, run.teacher)
     told = HostManifest()
     told.CopyFrom(manifest)
     del told.slots[:]
@@ -219,12 +229,25 @@ def open_run(
     return OpenedRun(
         kasmina=KasminaClient(channels["kasmina"], token=opened.run_token),
         tamiyo=TamiyoClient(channels["tamiyo"], token=answer.run_token),
+        tokens={"kasmina": opened.run_token, "tamiyo": answer.run_token},
         accepted_slots=tuple(opened.accepted_slots),
         seeds=tuple(seed.seed_id for seed in opened.seeds),
         refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),
         replay=tuple(opened.replay),
         policy_digest=answer.policy_digest,
     )
+
+
+def _register_teacher(kasmina: KasminaClient, signer: Signer, run_id: str, teacher: TeacherFacts) -> None:
+    """Of a run that goes on, Kasmina's state says whether it still has one."""
+    registration = TeacherRegistration(
+        training_run_id=run_id,
+        teacher_id=teacher.name,
+        weights_digest=teacher.digest,
+        size_bytes=teacher.size_bytes,
+    )
+    request = RegisterTeacherRequest(command=signer.sign(registration, audience=f"kasmina/{run_id}"))
+    kasmina.register_teacher(request, timeout_s=TIMEOUT_S)
 
 
 def issued(replay: Sequence[ReplayedCommand]) -> list[IssuedCommand]:

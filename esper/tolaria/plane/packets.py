@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from esper.core.tracing import current_trace
 from esper.core.training_metrics import pack
 from esper.core.validation import MAX_INTEGER
 from esper.kasmina.executor import Collected, SeedExecutor
-from esper.leyline import HardwareContext, StepSample, SystemStatePacket, TrainingMetrics
+from esper.leyline import StepSample, SystemStatePacket, TrainingMetrics
+from esper.tolaria.plane.hardware import HardwareMeter
 from esper.tolaria.record.history import History
 from esper.tolaria.record.mode import RunMode
 from esper.tolaria.record.observer import StepDone
@@ -40,16 +38,27 @@ class Measured:
     hook_ms: float | None = None
     apply_ms: float | None = None
     finalize_ms: float | None = None
+    input_wait_ms: float | None = None
     tamiyo_ms: float | None = None
+    kasmina_ms: float | None = None
 
     def note(
-        self, *, hook_ms: float, apply_ms: float, finalize_ms: float, recent_ms: Sequence[float], samples: int
+        self,
+        *,
+        hook_ms: float,
+        apply_ms: float,
+        finalize_ms: float,
+        recent_ms: Sequence[float],
+        input_waits_ms: Sequence[float],
+        samples: int,
     ) -> None:
         """Take one more boundary, and the times of the steps before it."""
         self.hook_ms, self.apply_ms, self.finalize_ms = hook_ms, apply_ms, finalize_ms
         if recent_ms:
             self.step_ms = sum(recent_ms) / len(recent_ms)
             self.samples_per_s = 1e3 * samples / max(self.step_ms, 1e-9)
+        if input_waits_ms:
+            self.input_wait_ms = sum(input_waits_ms) / len(input_waits_ms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +75,9 @@ class Position:
 class PacketBuilder:
     """Builds the packets of one run."""
 
-    def __init__(self, run_id: str, device: torch.device, threads: int) -> None:
+    def __init__(self, run_id: str, hardware: HardwareMeter) -> None:
         self._run_id = run_id
-        self._hardware = hardware(device, threads)
+        self._hardware = hardware
         self._violations = 0
 
     def build(
@@ -93,7 +102,7 @@ class PacketBuilder:
             slots=collected.slots,
             seeds=history.seeds.values(),
             growth=history.growth,
-            hardware=self._hardware,
+            hardware=self._hardware.read(),
             mode=mode.value,
             isolation_violations=self._violations,
             trace=current_trace(),
@@ -134,23 +143,16 @@ def training_metrics(
             "hook_latency_ms": measured.hook_ms,
             "apply_latency_ms": measured.apply_ms,
             "finalize_latency_ms": measured.finalize_ms,
+            "input_wait_ms": measured.input_wait_ms,
             "tamiyo_latency_ms": measured.tamiyo_ms,
+            "kasmina_latency_ms": measured.kasmina_ms,
         },
     )
 
 
 def sample(done: StepDone) -> StepSample:
     """One step in small."""
-    return StepSample(step=done.step, loss=done.loss, gradient_norm=done.gradient_norm, accuracy=done.accuracy)
-
-
-def hardware(device: torch.device, threads: int) -> HardwareContext:
-    """The machine, as far as it doesn't change during a run."""
-    context = HardwareContext(device_type=device.type, cpu_cores=min(threads, os.cpu_count() or threads))
-    if device.type == "cuda":
-        context.device_index = device.index or 0
-        context.memory_total_bytes = torch.cuda.get_device_properties(device).total_memory
-    return context
+    return StepSample(step=done.step, loss=done.loss)
 
 
 def _mean(signal: Smoothed) -> float | None:

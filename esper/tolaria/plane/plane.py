@@ -43,7 +43,8 @@ def connected(
     secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
     keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
     with Services(settings, secret, tell) as services:
-        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK, tell, own.blueprints)
+        endpoints = services.endpoints
+        link = Link(config, run_id, services.open_channel, endpoints, keyring, SYSTEM_CLOCK, tell, own.blueprints)
         try:
             yield Plane(services=services, keyring=keyring, link=link)
         except ServiceUnavailable as error:

@@ -36,8 +36,8 @@ START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 # Urza's prefetch is served where the bus is.
 ARTIFACT_READERS = ("weatherlight", "kasmina")
 SPAWN = "spawn"
-# Where an operator finds the Weatherlight of a run that is under way.
-ENDPOINT = "weatherlight.endpoint"
+# Where an operator finds a service of a run that is under way, by its name.
+ENDPOINT = "{}.endpoint"
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
 # Who publishes ends before who is published to: Tamiyo and Kasmina at once, then Weatherlight.
 END_ORDER = (("kasmina", "tamiyo"), ("weatherlight",))
@@ -160,8 +160,8 @@ class Services:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in self._config.names:
             self._wait_serving(name)
-        if "weatherlight" in self._children:
-            (self._config.state_dir / ENDPOINT).write_text(self.endpoints["weatherlight"] + "\n")
+        for name in self._children:
+            (self._config.state_dir / ENDPOINT.format(name)).write_text(self.endpoints[name] + "\n")
         if self._children:
             threading.Thread(target=self._supervise, name="services", daemon=True).start()
 
@@ -174,8 +174,8 @@ class Services:
         for descriptor in self._last_words.values():
             os.close(descriptor)
         self._last_words.clear()
-        if "weatherlight" in self._children:
-            (self._config.state_dir / ENDPOINT).unlink(missing_ok=True)
+        for name in self._children:
+            (self._config.state_dir / ENDPOINT.format(name)).unlink(missing_ok=True)
         self._runtime_dir.remove()
         self._stopped.set()
 

@@ -32,7 +32,7 @@ class Whole(nn.Module):
     def __init__(self, arm: TrainingArm, task: Task) -> None:
         super().__init__()
         self.model = arm.model
-        self.seeds = nn.ModuleList(graft.module for graft in arm.grafts)
+        self.seeds = nn.ModuleList(_taking_part(arm)[1:])
         self._task = task
 
     def forward(self, inputs: Any) -> Any:
@@ -98,7 +98,7 @@ def summed(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
 
 def has_unused(arm: TrainingArm, task: Task) -> bool:
     """Whether a pass leaves parameters without a gradient, for which a reduction would wait in vain."""
-    parameters = [p for module in arm.modules for p in module.parameters() if p.requires_grad]
+    parameters = [p for module in _taking_part(arm) for p in module.parameters() if p.requires_grad]
     inputs, targets = piece_of(next(iter(task.judge_batches())), 0, 64).batch
     with side_pass(arm.modules, key=0, training=None), torch.enable_grad():
         loss = task.loss(task.forward(arm.model, inputs), targets)
@@ -107,7 +107,12 @@ def has_unused(arm: TrainingArm, task: Task) -> bool:
 
 
 def _parameters(arm: TrainingArm) -> list[tuple[nn.Parameter, torch.Size, bool]]:
-    return [(each, each.shape, each.requires_grad) for module in arm.modules for each in module.parameters()]
+    return [(each, each.shape, each.requires_grad) for module in _taking_part(arm) for each in module.parameters()]
+
+
+def _taking_part(arm: TrainingArm) -> list[nn.Module]:
+    """The network and the seeds in its pass: for the gradients of a paused one a reduction would wait in vain."""
+    return [arm.model, *(graft.module for graft in arm.grafts if not graft.is_muted)]
 
 
 def _same(left: Sequence[tuple[Any, ...]], right: Sequence[tuple[Any, ...]]) -> bool:

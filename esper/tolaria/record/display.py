@@ -83,7 +83,7 @@ class State:
             parts += in_words(self.epoch.validation_metrics)
         if self.boundary:
             parts.append(f"{self.boundary.packet.metrics.parameters:,} parameters")
-            parts += [f"{seed.seed_id} {seed.stage} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
+            parts += [f"{seed.seed_id} {seed.standing} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
             parts.append(f"mode {self.boundary.mode}{of_plane(self.boundary)}")
         parts.append(f"{self.step_ms:.2f} ms/step")
         return plain("  ".join(parts))
@@ -244,7 +244,7 @@ def _cells(seed: SeedView, *, with_bar: bool) -> dict[str, str]:
         "seed": seed.seed_id,
         "blueprint": seed.blueprint_id,
         "slot": seed.slot_id,
-        "stage": seed.stage,
+        "stage": seed.standing,
         "alpha": f"{bar}{seed.alpha:.2f}",
         "gain": "" if seed.gain is None else f"{seed.gain:+.4f} ± {seed.gain_standard_error or 0:.4f}",
     }

@@ -243,6 +243,7 @@ def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
         **({} if boundary.plane.is_quiet else {"plane": boundary.plane.as_fields()}),
         "seeds": [
             {"seed_id": seed.seed_id, "stage": seed.stage, "alpha": seed.alpha, "slot_id": seed.slot_id}
+            | ({"is_paused": True} if seed.is_paused else {})
             for seed in boundary.seeds
         ],
         "timings": {

@@ -83,6 +83,12 @@ class SeedView:
     alpha: float
     gain: float | None
     gain_standard_error: float | None
+    is_paused: bool = False
+
+    @property
+    def standing(self) -> str:
+        """Its stage, and whether it is paused there."""
+        return f"{self.stage}, paused" if self.is_paused else self.stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,7 @@ class Timings:
     """Measured times of this process, in milliseconds."""
 
     step_ms: array[float] = field(default_factory=lambda: array("d"))
+    input_wait_ms: array[float] = field(default_factory=lambda: array("d"))
     boundary_ms: array[float] = field(default_factory=lambda: array("d"))
     surgery_ms: float | None = None
 

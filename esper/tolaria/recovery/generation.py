@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from esper.tolaria.loop.boundaries import Boundaries
 from esper.tolaria.loop.session import Session
-from esper.tolaria.plane.open_control import OpenControl, Opening
+from esper.tolaria.plane.open_control import OpenControl, Opening, TeacherFacts
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.snapshot import Snapshot
+from esper.tolaria.task.prepare import Prepared
 
 if TYPE_CHECKING:
     from esper.tolaria.plane.control import Control
@@ -45,6 +46,7 @@ def open_generation(
             states=None if snapshot is None else snapshot.states,
             gives_up_course=gives_up_course,
             judge_samples=len(run.splits.judge),
+            teacher=_teacher_of(run) if snapshot is None else None,
         )
     )
     progress.history.pin_policy(control.policy_digest)
@@ -52,3 +54,11 @@ def open_generation(
     if gives_up_course:
         progress.reason.forget(position[0])
     return Generation(control, Boundaries(session, Pipeline(control, run.config.packet_lag, *position)))
+
+
+def _teacher_of(run: Prepared) -> TeacherFacts | None:
+    """The network that the run's seeds may learn from, as the control plane is told of it."""
+    teacher, name = run.executor.teacher, run.config.teacher
+    if teacher is None or name is None:
+        return None
+    return TeacherFacts(name=name, digest=teacher.digest, size_bytes=teacher.size_bytes)

@@ -23,6 +23,7 @@ from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.support import check_bare, check_run
 from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Splits
+from esper.tolaria.task.data.source import LabelKind
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.feeds.feed import BatchSets, FedLoader
 from esper.tolaria.task.given import NOTHING, Given
@@ -37,6 +38,7 @@ from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.randomness import of_rank
 from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.start.fitting import Start, Started
+from esper.tolaria.task.start.teacher import load_teacher
 from esper.tolaria.task.task import SplitTask
 
 # How a twin lives, the best first.
@@ -140,6 +142,8 @@ def prepare(
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
         compiled_runs = runs_to_compile(config, arm.model, task)
     check_isolable(config, executor)
+    if (teacher := load_teacher(config, executor, device, _label_kind(posed.sets))) is not None:
+        executor.teach(teacher)
     check_run(config, ranks, is_replayable=loader.is_replayable, is_reentrant=executor.macs.is_reentrant)
     if isinstance(posed.sets, Splits):
         task.metric = metric = own_metric(config, given.metric)
@@ -170,6 +174,10 @@ def prepare(
         started=_entry(start, posed.started),
         start_line="" if posed.started is None else posed.started.line,
     )
+
+
+def _label_kind(sets: Splits | BatchSets) -> LabelKind | None:
+    return sets.label_kind if isinstance(sets, Splits) else None
 
 
 def _device_of(config: TrainConfig, ranks: Ranks) -> str:

@@ -138,7 +138,7 @@ def test_a_time_that_64_bits_of_nanoseconds_cannot_hold_is_refused(seconds: int)
 
 
 def test_an_integer_that_no_database_holds_is_refused_but_a_seed_is_a_bit_pattern() -> None:
-    request = AdvanceRequest(generation=2**63 - 1, step=2**63, is_epoch_end=False)
+    request = AdvanceRequest(generation=2**63 - 1, step=2**63)
     assert violations(request) == [f"step is {2**63}, expected at most {2**63 - 1}"]
     directive = SeedDirective(initialization_seed=2**64 - 1)
     assert not any("initialization_seed" in text for text in violations(directive))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from esper.leyline import Attribute, Metric
-from esper.nissa.series import LatestValues, prometheus_name
+from esper.nissa.series import MOST_OVERTAKEN_NS, LatestValues, prometheus_name
 
 
 def measured(name: str, value: float, **attributes: str) -> Metric:
@@ -44,6 +44,22 @@ def test_the_latest_value_of_each_series_is_shown() -> None:
         'kasmina_seed_alpha{run="r1",seed_id="s1",source="kasmina"} 0.5',
         'kasmina_seed_alpha{run="r1",seed_id="s2",source="kasmina"} 1.0',
     ]
+
+
+def test_an_older_measurement_that_urgent_news_overtook_changes_nothing() -> None:
+    series = LatestValues()
+    series.put(measured("tolaria.rollback.deadline_exceeded_total", 2.0), "tolaria", "r1", measured_ns=20)
+    series.put(measured("tolaria.rollback.deadline_exceeded_total", 0.0), "tolaria", "r1", measured_ns=10)
+    assert 'tolaria_rollback_deadline_exceeded_total{run="r1",source="tolaria"} 2.0' in scraped(series)
+    series.put(measured("tolaria.rollback.deadline_exceeded_total", 3.0), "tolaria", "r1", measured_ns=20)
+    assert 'tolaria_rollback_deadline_exceeded_total{run="r1",source="tolaria"} 3.0' in scraped(series)
+
+
+def test_a_source_whose_clock_was_set_back_is_heard_all_the_same() -> None:
+    series = LatestValues()
+    for value, measured_ns in ((2.0, 10**12), (3.0, 10**12 - MOST_OVERTAKEN_NS)):
+        series.put(measured("a.b", value), "x", measured_ns=measured_ns)
+    assert scraped(series) == ['a_b{run="",source="x"} 3.0']
 
 
 def test_a_running_total_is_a_counter() -> None:

@@ -43,7 +43,7 @@ async def test_methods_and_kinds_of_error_are_told_apart(caplog: pytest.LogCaptu
 
 
 def test_bytes_are_the_message_or_an_error_that_says_how_many_they_are() -> None:
-    request = AdvanceRequest(generation=1, step=2, is_epoch_end=False)
+    request = AdvanceRequest(generation=1, step=2)
     assert parsed(AdvanceRequest, request.SerializeToString()) == request
     with pytest.raises(UnparsableMessage, match=r"its 2 bytes are no serialized esper\.leyline\.v1\.AdvanceRequest"):
         parsed(AdvanceRequest, b"\xff\xff")

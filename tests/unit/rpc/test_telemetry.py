@@ -117,7 +117,7 @@ class Listener(WeatherlightServicer):
         return AcknowledgeEmergencyResponse(mode=self._mode())
 
     async def drain(self, request: DrainRequest, call: Call) -> DrainResponse:
-        return DrainResponse(pending=0)
+        return DrainResponse()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Return when the condition holds; it is looked at after every call."""

@@ -163,7 +163,9 @@ def packet(step: int, loss: float = 0.5, accuracy: float = 0.8, **changes: objec
             paused=False,
             added_parameters=0,
         ),
-        "hardware": HardwareContext(device_type="cpu", cpu_cores=2),
+        "hardware": HardwareContext(
+            device_type="cpu", cpu_cores=2, memory_total_bytes=16 << 30, memory_used_bytes=4 << 30, processor_wait=0.05
+        ),
         "mode": SystemMode.SYSTEM_MODE_NORMAL,
         "isolation_violations": 0,
         "is_epoch_end": False,
@@ -202,7 +204,6 @@ def slot_signal(order: int) -> SlotSignal:
         slot_id=slot.slot_id,
         gradient_norm=0.5,
         width=slot.width,
-        fossils=0,
         in_features=slot.in_features,
         out_features=slot.out_features,
     )

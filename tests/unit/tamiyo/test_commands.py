@@ -12,7 +12,8 @@ from esper.leyline import (
     SeedStage,
     TamiyoRunState,
 )
-from esper.tamiyo.commands import blend_for, issue, settle
+from esper.tamiyo.blends import blend_for
+from esper.tamiyo.commands import issue, settle
 from esper.tamiyo.context import LIVE_STAGES, command_number
 from esper.tamiyo.policy import CULL, FOSSILIZE, GERMINATE, Order
 from tests.unit.tamiyo.builders import (
@@ -146,3 +147,14 @@ def test_a_blend_takes_a_quarter_of_the_window_and_never_longer_than_the_limit()
         return blend_for(CATALOG.get("span.linear"), context(spec(life=life(window_steps=window_steps)))).schedule_steps
 
     assert [steps(window) for window in (2, 100, 210, 4000)] == [1, 25, 50, 50]
+
+
+def test_a_seed_that_incubates_learns_from_the_runs_teacher_as_long_as_there_is_one() -> None:
+    incubating = context(spec(life=life(incubation=IncubationMode.INCUBATION_MODE_SHADOW, incubation_steps=100)))
+    taught, untaught = packet(500), packet(500)
+    taught.growth.teacher_digest = "a" * 64
+    cases = [(taught, incubating, True), (untaught, incubating, False), (taught, context(), False)]
+    for given, run, expected in cases:
+        command = issue(GROW, METADATA, first_state(), given, run).command
+        assert command.seed.include_teacher == expected
+        assert violations(command) == []

@@ -43,12 +43,11 @@ def test_what_cannot_exist_for_a_run_is_not_expected() -> None:
     assert coverage(read(given, context())).average < 1.0
 
 
-def test_a_device_is_expected_to_tell_its_memory_and_nothing_that_no_trainer_measures() -> None:
-    on_cpu = read(packet(500), context())
-    on_cuda = read(packet(500, hardware=HardwareContext(device_type="cuda", cpu_cores=2)), context())
-    absent = {reading.name for reading in on_cuda if reading.value is None}
-    assert absent == {"hardware.memory_total_bytes"}
-    assert all(reading.value is not None for reading in on_cpu)
+@pytest.mark.parametrize(("device", "waits"), [("cpu", {"hardware.processor_wait"}), ("cuda", set())])
+def test_memory_is_expected_of_each_device_and_a_wait_of_the_processor(device: str, waits: set[str]) -> None:
+    readings = read(packet(500, hardware=HardwareContext(device_type=device, cpu_cores=2)), context())
+    absent = {reading.name for reading in readings if reading.value is None}
+    assert absent == {"hardware.memory_total_bytes", "hardware.memory_used_bytes"} | waits
 
 
 def test_only_attached_seeds_are_expected_to_be_measured() -> None:
@@ -84,16 +83,23 @@ def test_the_digest_depends_on_every_deterministic_input(feature: object) -> Non
         assert digest(read(absent, run), with_measured=False) not in digests
 
 
-MEASURED_BY_NOBODY = ("input_wait_ms", "h2d_copy_ms", "kasmina_latency_ms")
-TIMES = [feature.field for feature in METRICS_FEATURES if feature.measured and feature.field not in MEASURED_BY_NOBODY]
+TIMES = [feature.field for feature in METRICS_FEATURES if feature.measured]
 
 
 def as_the_trainer_sends_it(step: int) -> SystemStatePacket:
     """With every input that the trainer fills; before the first boundary it has measured no time."""
     given = packet(step)
-    for name in MEASURED_BY_NOBODY if step > EVERY_STEPS else (*MEASURED_BY_NOBODY, *TIMES):
+    for name in TIMES if step <= EVERY_STEPS else ():
         given.metrics.ClearField(name)
     return given
+
+
+def test_kasmina_is_not_asked_with_every_packet() -> None:
+    given = as_the_trainer_sends_it(6 * EVERY_STEPS)
+    given.metrics.ClearField("kasmina_latency_ms")
+    assert coverage(read(given, context())).average == 1.0
+    given.step += EVERY_STEPS
+    assert coverage(read(given, context())).average < 1.0
 
 
 def test_in_a_healthy_run_coverage_is_one_from_the_first_packet_on() -> None:
@@ -122,7 +128,7 @@ def test_a_slot_without_layers_has_no_gradient_to_miss() -> None:
     host.slots.add().CopyFrom(host.slots[0])
     host.slots[-1].slot_id, host.slots[-1].kind = "residual:act1", SlotKind.SLOT_KIND_RESIDUAL_LINEAR
     run, given = context(spec(manifest=host)), packet(500)
-    given.slots.add(slot_id="residual:act1", width=6, fossils=0, in_features=6, out_features=6)
+    given.slots.add(slot_id="residual:act1", width=6, in_features=6, out_features=6)
     assert coverage(read(given, run)).average == 1.0
     given.slots[0].ClearField("gradient_norm")
     assert coverage(read(given, run)).average < 1.0

@@ -68,9 +68,9 @@ def test_only_new_isolation_violations_speak() -> None:
 
 
 def test_missing_inputs_hold_and_hardly_any_input_makes_conservative() -> None:
-    assert found(view(coverage=0.3)) == {}
-    assert found(view(coverage=0.29)) == {"DEGRADED_INPUTS": HOLD}
-    assert found(view(coverage=0.1)) == {"DEGRADED_INPUTS": CONSERVATIVE}
+    assert found(view(coverage=0.5)) == {}
+    assert found(view(coverage=0.49)) == {"DEGRADED_INPUTS": HOLD}
+    assert found(view(coverage=0.3)) == {"DEGRADED_INPUTS": CONSERVATIVE}
 
 
 def test_noise_and_conflict_are_noted_only() -> None:
@@ -88,7 +88,7 @@ def test_measured_times_alert_and_decide_only_where_the_run_asks_for_it() -> Non
     reasons = {"STEP_LATENCY", "HOOK_BUDGET", "DEVICE_PRESSURE"}
     assert found(view(slow)) == dict.fromkeys(reasons, NOTE)
     assert found(view(slow, latency_rules=True)) == dict.fromkeys(reasons, HOLD)
-    busy = packet(500, hardware=HardwareContext(device_type="cpu", utilization=0.99))
+    busy = packet(500, hardware=HardwareContext(device_type="cpu", processor_wait=0.6))
     assert found(view(busy, latency_rules=True)) == {"CPU_PRESSURE": HOLD}
 
 

@@ -222,8 +222,8 @@ def test_a_control_is_never_chosen_unless_it_is_named() -> None:
 
 
 def test_judged_slots_are_weighed_by_gain_per_mac_and_untried_ones_count_as_the_best() -> None:
-    good = SlotEvidence(slot_id=FIRST, judged=1, kept=1, gain_sum=0.04, forward_macs_sum=400)
-    poor = SlotEvidence(slot_id=SECOND, judged=1, kept=0, gain_sum=-0.01, forward_macs_sum=100)
+    good = SlotEvidence(slot_id=FIRST, judged=1, gain_sum=0.04, forward_macs_sum=400)
+    poor = SlotEvidence(slot_id=SECOND, judged=1, gain_sum=-0.01, forward_macs_sum=100)
     slots = [span_slot(0), span_slot(1)]
     assert slot_scores(slots, [good, poor]) == {FIRST: 1.0, SECOND: 0.0}
     assert slot_scores(slots, [poor]) == {FIRST: 1.0, SECOND: 0.0}
@@ -231,7 +231,7 @@ def test_judged_slots_are_weighed_by_gain_per_mac_and_untried_ones_count_as_the_
     assert chosen(selected(next_slot=1, evidence=[good]))[0] == SECOND
 
 
-def test_evidence_counts_the_dead_and_the_kept_and_leaves_out_the_living() -> None:
+def test_evidence_counts_the_dead_and_leaves_out_the_living() -> None:
     seeds = [
         seed_state("s1", SeedStage.SEED_STAGE_FOSSILIZED, gain=0.03, forward_macs=100),
         seed_state("s2", SeedStage.SEED_STAGE_EMBARGOED, gain=-0.01, forward_macs=50),
@@ -239,14 +239,14 @@ def test_evidence_counts_the_dead_and_the_kept_and_leaves_out_the_living() -> No
         seed_state("s4", SeedStage.SEED_STAGE_CULLED),
     ]
     (found,) = evidence_of(packet(500, seeds=seeds))
-    assert (found.judged, found.kept, found.forward_macs_sum) == (2, 1, 150)
+    assert (found.judged, found.forward_macs_sum) == (2, 150)
     assert found.gain_sum == pytest.approx(0.02)
 
 
 @given(st.integers(0, 7), st.lists(st.floats(-1, 1), min_size=2, max_size=2))
 def test_the_choice_is_always_the_best_open_candidate_and_all_are_listed(start: int, gains: list[float]) -> None:
     evidence = [
-        SlotEvidence(slot_id=slot_id, judged=1, kept=0, gain_sum=gain, forward_macs_sum=100)
+        SlotEvidence(slot_id=slot_id, judged=1, gain_sum=gain, forward_macs_sum=100)
         for slot_id, gain in zip((FIRST, SECOND), gains, strict=True)
     ]
     selection = selected(next_slot=start, evidence=evidence)

@@ -94,7 +94,7 @@ def run_spec(
 
 
 def at(step: int, depth: int = 2, **changes: Any) -> SystemStatePacket:
-    signal = SlotSignal(slot_id=SLOT, width=8, fossils=0, in_features=8, out_features=8, depth=depth)
+    signal = SlotSignal(slot_id=SLOT, width=8, in_features=8, out_features=8, depth=depth)
     return packet(step, **{"slots": [slot_signal(0), slot_signal(1), signal], **changes})
 
 

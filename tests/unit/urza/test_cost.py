@@ -25,7 +25,7 @@ def test_a_linear_span_costs_what_a_wider_hidden_layer_costs() -> None:
 
 def test_a_signal_counts_more_than_the_slot_at_the_start() -> None:
     spec = slot(SlotKind.SLOT_KIND_SPAN_LINEAR)
-    signal = SlotSignal(slot_id="s", in_features=14, out_features=4, width=6, fossils=1)
+    signal = SlotSignal(slot_id="s", in_features=14, out_features=4, width=6)
     assert cost(CATALOG.get("span.linear"), spec, signal, {"width": 2}, CLASSES) == Cost(
         parameters=2 * 15 + 8, forward_macs=36
     )
@@ -33,7 +33,7 @@ def test_a_signal_counts_more_than_the_slot_at_the_start() -> None:
 
 def test_a_stack_costs_so_many_blocks_and_a_doubled_one_those_of_now() -> None:
     spec = slot(SlotKind.SLOT_KIND_STACK, depth=3, block_parameters=50, block_forward_macs=40)
-    signal = SlotSignal(slot_id="s", in_features=8, out_features=8, width=8, fossils=1, depth=6)
+    signal = SlotSignal(slot_id="s", in_features=8, out_features=8, width=8, depth=6)
     assert cost(CATALOG.get("stack.double"), spec, None, {}, CLASSES) == Cost(parameters=150, forward_macs=120)
     assert cost(CATALOG.get("stack.double"), spec, signal, {}, CLASSES) == Cost(parameters=300, forward_macs=240)
     part = CATALOG.get("stack.part")

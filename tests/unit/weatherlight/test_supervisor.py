@@ -99,6 +99,7 @@ async def test_a_service_that_takes_leave_is_not_missed(plane: Plane) -> None:
     await plane.supervisor.sweep()
     assert plane.supervisor.registry.statuses() == []
     assert plane.supervisor.mode().mode == NORMAL
+    assert [event.name for event in await plane.events()] == ["service_registered", "service_left"]
 
 
 async def test_an_unknown_service_is_told_to_register(plane: Plane) -> None:
@@ -156,6 +157,7 @@ async def test_an_emergency_sets_the_mode_until_it_is_resolved(plane: Plane) -> 
     await plane.actions.acknowledge(plane.signer.sign(taken, audience="weatherlight/r1"))
     assert plane.supervisor.mode().mode == EMERGENCY
     await plane.actions.acknowledge(plane.signer.sign(resolved(), audience="weatherlight/r1"))
+    assert "emergency_acknowledged" in [event.name for event in await plane.events()]
     assert not plane.supervisor.open_emergencies
     await plane.actions.acknowledge(plane.signer.sign(taken, audience="weatherlight/r1"))
     assert not plane.supervisor.open_emergencies

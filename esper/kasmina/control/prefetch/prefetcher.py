@@ -252,6 +252,7 @@ class Prefetcher:
         figures.inflight = len(self._under_way)
         if ended.status != CANCELED:
             self._artifacts.breaker.note(succeeded=ended.status == READY)
+        figures.timeouts += ended.status == TIMEOUT
         if ended.status == READY:
             figures.note_latency((self._clock.monotonic_ns() - entry.issued_ns) / 1e6)
         message = ended.error or "verified and at hand"
@@ -269,7 +270,8 @@ class Prefetcher:
         access.breaker.admit()
         try:
             content = await self._read(digest, name)
-        except EsperError:
+        except EsperError as error:
+            access.figures.timeouts += isinstance(error, AsyncTimeoutError)
             access.breaker.note(succeeded=False)
             raise
         access.breaker.note(succeeded=True)

@@ -48,6 +48,8 @@ class _Merge:
 def fold_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
     """Why the seed can't be folded now; empty if it can."""
     slot, model = graft.slot, arm.model
+    if graft.is_muted:
+        return "it is paused"
     if not slot.is_span or not isinstance(graft.module, JoiningSeed):
         return f"{graft.plan.blueprint_id} in {slot.slot_id} is not a span of its own weights"
     if graft.blend.mode not in (BlendMode.BLEND_MODE_RESIDUAL,) or graft.alpha != 1.0:

@@ -25,6 +25,8 @@ def is_adapter(graft: Graft) -> bool:
 
 def merge_obstacle(arm: TrainingArm, graft: Graft, step: int) -> str:
     """Why the adapter can't be merged while the network goes on training; empty if it can."""
+    if graft.is_muted:
+        return "it is paused"
     if graft.blend.rate_factor_at(step) != 1.0:
         return "its learning-rate warm-up isn't over"
     if not _weight(arm, graft).requires_grad:

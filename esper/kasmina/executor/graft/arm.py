@@ -5,7 +5,6 @@ The main arm and its never-grafted twin are two arms that see the same batches.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,6 +20,7 @@ from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
 from esper.kasmina.executor.passes.clone import independent_copy
 from esper.kasmina.executor.passes.compiled import compile_copy, compile_in_place, compiled_in_place
+from esper.kasmina.executor.passes.digest import digest_of
 from esper.kasmina.executor.passes.held import held, put_back
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
@@ -179,11 +179,7 @@ class TrainingArm:
 
     def digest(self) -> str:
         """SHA-256 over names, dtypes, shapes and bytes of all weights and buffers, lower-case hex."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self._tensors().items()):
-            digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest_of(self._tensors())
 
     def state_dict(self) -> dict[str, Any]:
         """The state as tensors and plain containers; tensors are the live ones."""

@@ -17,8 +17,16 @@ import torch
 from torch import Tensor
 
 from esper.core.errors import GraftFailed
-from esper.kernels import blend_channel, blend_confidence, blend_convex, blend_residual, confidence_gate
-from esper.leyline import BlendConfig, BlendMode, BlendSchedule, ConfidenceKind
+from esper.kernels import (
+    ConfidenceGate,
+    blend_channel,
+    blend_confidence,
+    blend_convex,
+    blend_residual,
+    blend_stats,
+    confidence_gate,
+)
+from esper.leyline import BlendConfig, BlendFigures, BlendMode, BlendSchedule, ConfidenceKind
 
 SIGMOID_REACH = 6.0
 
@@ -118,13 +126,13 @@ def share_bounds(config: BlendConfig) -> tuple[float, float]:
     return config.share_min, config.share_max if config.HasField("share_max") else 1.0
 
 
-def gate_from_logits(config: BlendConfig, logits: object) -> Tensor:
-    """One share per sample from the host's logits; anything but [samples, classes] is refused."""
+def gate_from_logits(config: BlendConfig, logits: object) -> ConfidenceGate:
+    """One gate per sample from the host's logits; anything but [samples, classes] is refused."""
     if not isinstance(logits, Tensor) or logits.dim() != 2 or logits.size(1) < 2:
         shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise GraftFailed(f"a confidence blend needs logits [samples, classes]; the host gives {shape}")
     kind = CONFIDENCES[config.confidence]
-    return confidence_gate(logits, k=config.gate_slope, tau=config.gate_threshold, kind=kind).gate  # type: ignore[arg-type]
+    return confidence_gate(logits, k=config.gate_slope, tau=config.gate_threshold, kind=kind)  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)
@@ -137,6 +145,24 @@ class JoinState:
     channel_dim: int
     bounds: tuple[float, float]
     is_isolated: bool = False
+    gateless: Tensor | None = None
+    """Samples of the last batch without a confidence: int64, 0-d."""
+
+    def figures(self) -> BlendFigures:
+        """The weights of now, with one transfer from the device."""
+        weights, (low, high) = self.gate if self.gate is not None else self.shares, self.bounds
+        measured = [*blend_stats(self.alpha, weights, lo=low, hi=high)]
+        if self.gate is not None and self.gateless is not None:
+            measured += [self.gate.mean(), self.gateless.float()]
+        mean, p95, sparsity, clamped, *gate = torch.stack(measured).tolist()
+        return BlendFigures(
+            alpha_mean=mean,
+            alpha_p95=p95,
+            sparsity=sparsity,
+            clamped_fraction=clamped,
+            gate_mean=gate[0] if gate else None,
+            gateless_samples=int(gate[1]) if gate else None,
+        )
 
 
 def join_state(config: BlendConfig, *, is_conv: bool, device: torch.device) -> JoinState:

@@ -25,7 +25,7 @@ from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.arguments import Arguments, has_past
 from esper.kasmina.executor.slots.between import KeyedDropout, KeyedModule
 from esper.kasmina.executor.slots.slot import Slot
-from esper.leyline import BlendMode
+from esper.leyline import BlendFigures, BlendMode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +82,10 @@ class Graft:
         self.set_step(blend.start_step, draw=0)
 
     def set_step(self, step: int, *, draw: int) -> None:
-        """Prepares the step that follows `step` done ones."""
+        """Prepares the step that follows `step` done ones; for a seed that is out of it, alpha stays where it was."""
         self.forget()
+        if self.is_muted:
+            return
         alpha = self.blend.alpha_at(step)
         if alpha != self._alpha:
             self._alpha = alpha
@@ -193,7 +195,12 @@ class Graft:
         return value
 
     def gate_from(self, logits: Any) -> None:
-        self._state.gate = gate_from_logits(self.blend.config, logits_in(logits))
+        found = gate_from_logits(self.blend.config, logits_in(logits))
+        self._state.gate, self._state.gateless = found.gate, found.events
+
+    def blend_figures(self) -> BlendFigures:
+        """The weights of its blend, over channels or the samples of the last pass."""
+        return self._state.figures()
 
 
 class ReadTap(GoesBy):

@@ -21,6 +21,7 @@ from esper.kasmina.executor.graft.wiring import HOST_KEY, group_by_host, optimiz
 from esper.kasmina.executor.judge.isolation import reachable_parameters
 from esper.kasmina.executor.judge.macs import counted
 from esper.kasmina.executor.judge.scores import judge_scores, paired
+from esper.kasmina.executor.judge.teacher import SHARE, Teacher
 from esper.kasmina.executor.passes.batches import Batch, first, samples_in, shapes
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -48,7 +49,13 @@ class Incubation:
     """One seed's shadow training: its own optimiser, made like the host's."""
 
     def __init__(
-        self, graft: Graft, host_optimizer: torch.optim.Optimizer, host: nn.Module, *, duration_steps: int
+        self,
+        graft: Graft,
+        host_optimizer: torch.optim.Optimizer,
+        host: nn.Module,
+        *,
+        duration_steps: int,
+        teacher: Teacher | None = None,
     ) -> None:
         self.start_step = graft.blend.start_step
         self.duration_steps = duration_steps
@@ -56,6 +63,9 @@ class Incubation:
         self.leaks = 0
         self.macs = 0
         self.has_score = False
+        self.teacher = teacher
+        """Whom the seed learns from beside the task; None: nobody."""
+        self._divergence: Tensor | None = None
         self._graft = graft
         by_group = group_by_host(host_optimizer, graft.module, host)
         self._parameters = [parameter for parameter in graft.module.parameters() if parameter.requires_grad]
@@ -67,6 +77,11 @@ class Incubation:
     @property
     def end_step(self) -> int:
         return self.start_step + self.duration_steps
+
+    @property
+    def distillation_loss(self) -> float | None:
+        """Divergence from the teacher in the last step; None without one."""
+        return None if self._divergence is None else float(self._divergence)
 
     @property
     def rms_ratio(self) -> float | None:
@@ -117,6 +132,8 @@ class Incubation:
             "leaks": self.leaks,
             "macs": self.macs,
             "has_score": self.has_score,
+            "distils": self.teacher is not None,
+            "divergence": self._divergence,
             "rms": None if self._graft.rms is None else [part.clone() for part in self._graft.rms],
             "optimizer": self.optimizer.state_dict(),
         }
@@ -124,6 +141,7 @@ class Incubation:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps_done, self.leaks, self.macs = state["steps_done"], state["leaks"], state["macs"]
         self.has_score = state["has_score"]
+        self._divergence = state.get("divergence")
         self._graft.rms = None if state["rms"] is None else (state["rms"][0], state["rms"][1])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -140,7 +158,8 @@ class Incubation:
         inputs, targets = batch
 
         def run() -> tuple[Tensor | None, ...]:
-            loss = task.loss(task.forward(arm.model, inputs), targets)
+            outputs = task.forward(arm.model, inputs)
+            loss = self._taught(task.loss(outputs, targets), task, inputs, outputs)
             return torch.autograd.grad(loss, self._parameters, allow_unused=True)
 
         form = shapes(inputs)
@@ -149,6 +168,19 @@ class Incubation:
         gradients, macs = counted(run)
         self._macs_by_shape[form] = macs
         return gradients, macs
+
+    def _taught(self, loss: Tensor, task: Task, inputs: Any, outputs: Any) -> Tensor:
+        """The task's loss, or the task's and the teacher's."""
+        if self.teacher is None:
+            return loss
+        divergence = self.teacher.divergence(task, inputs, outputs)
+        self._divergence = divergence.detach()
+        return (1.0 - SHARE) * loss + SHARE * divergence
+
+    def forget_teacher(self) -> None:
+        """From now on the seed learns from the task alone."""
+        self.teacher = self._divergence = None
+        self._macs_by_shape.clear()
 
     def _take_step(self, arm: TrainingArm) -> None:
         self.steps_done += 1

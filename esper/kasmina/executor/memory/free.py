@@ -17,10 +17,11 @@ NO_LIMIT_BYTES = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Bytes that can still be had, None where nobody says; and who says so."""
+    """Bytes that can still be had, None where nobody says; who says so; and of how many they are left."""
 
     size_bytes: int | None
     source: str
+    total_bytes: int | None = None
 
 
 def free_memory(device: torch.device) -> Free:
@@ -37,8 +38,9 @@ def _of_cuda(device: torch.device) -> Free:
     share_of = getattr(torch.cuda, "get_per_process_memory_fraction", None)
     share = 1.0 if share_of is None else share_of(device)
     if (limit := int(share * total) - allocated) < found:
-        return Free(max(0, limit), f"{share:.0%} of {torch.cuda.get_device_name(device)}, this process's share")
-    return Free(found, f"the driver of {torch.cuda.get_device_name(device)}, and what the allocator reserves")
+        source = f"{share:.0%} of {torch.cuda.get_device_name(device)}, this process's share"
+        return Free(max(0, limit), source, int(share * total))
+    return Free(found, f"the driver of {torch.cuda.get_device_name(device)}, and what the allocator reserves", total)
 
 
 def host_memory(meminfo: Path = MEMINFO, cgroups: Path = CGROUPS, root: Path = CGROUP_ROOT) -> Free:
@@ -48,9 +50,14 @@ def host_memory(meminfo: Path = MEMINFO, cgroups: Path = CGROUPS, root: Path = C
 
 
 def _available(meminfo: Path) -> Iterator[Free]:
-    for line in _text(meminfo).splitlines():
-        if line.startswith("MemAvailable:"):
-            yield Free(int(line.split()[1]) * 1024, f"MemAvailable of {meminfo}")
+    sizes = dict(line.split(":", 1) for line in _text(meminfo).splitlines() if ":" in line)
+    if "MemAvailable" in sizes:
+        total = _kibibytes(sizes["MemTotal"]) if "MemTotal" in sizes else None
+        yield Free(_kibibytes(sizes["MemAvailable"]), f"MemAvailable of {meminfo}", total)
+
+
+def _kibibytes(words: str) -> int:
+    return int(words.split()[0]) * 1024
 
 
 def _limits(cgroups: Path, root: Path) -> Iterator[Free]:
@@ -76,7 +83,7 @@ def _limit(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[F
         return
     cached = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
     left = int(most) - int(used) + int(cached.get(reclaimable, 0))
-    yield Free(max(0, left), f"{limit} of control group {folder}")
+    yield Free(max(0, left), f"{limit} of control group {folder}", int(most))
 
 
 def _text(path: Path) -> str:

@@ -27,6 +27,8 @@ class FakeExecutor:
     stacks: set[str] = field(default_factory=set)
     clipped_share: float = 0.001
     documents: dict[str, Any] = field(default_factory=dict)
+    judging: dict[str, Any] = field(default_factory=dict)
+    probing: dict[str, Any] = field(default_factory=dict)
     fresh: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, directives: Iterable[SeedDirective], step: int) -> None:
@@ -69,7 +71,7 @@ class FakeExecutor:
         ):
             self._forget(seed_id)
         if directive.kind == K.DIRECTIVE_KIND_PROBE:
-            self.fresh.setdefault(seed_id, {})["probe"] = probe()
+            self.fresh.setdefault(seed_id, {})["probe"] = probe(**self.probing)
         if directive.kind == K.DIRECTIVE_KIND_JUDGE:
             self._judge(directive)
         if directive.kind == K.DIRECTIVE_KIND_INCUBATE:
@@ -81,7 +83,7 @@ class FakeExecutor:
             made = evaluation(directive.at_step, self.gain, clipped_share=self.clipped_share, documents=self.documents)
             fresh.setdefault("evaluations", []).append(made)
         else:
-            fresh["judgement"] = judgement(self.gain, directive.look)
+            fresh["judgement"] = judgement(self.gain, directive.look, **self.judging)
 
     def _forget(self, seed_id: str) -> None:
         """Gone with what waited to be judged."""

@@ -279,7 +279,7 @@ def judgement(gain: float, look: int = 1, *, mean_twin: float = 0.2, muted: floa
 
 
 def request(step: int, generation: int = 0, **fields: Any) -> AdvanceRequest:
-    return AdvanceRequest(generation=generation, step=step, is_epoch_end=False, **fields)
+    return AdvanceRequest(generation=generation, step=step, **fields)
 
 
 def kinds(directives: list[SeedDirective]) -> list[str]:

@@ -316,7 +316,7 @@ def test_an_unknown_seed_is_an_error_that_names_it() -> None:
 def test_a_slot_signal_changes_what_the_next_seed_costs() -> None:
     state = fresh_state()
     for width in (14, 22):
-        signal = SlotSignal(slot_id=SLOT, width=width, fossils=1, in_features=64, out_features=6)
+        signal = SlotSignal(slot_id=SLOT, width=width, in_features=64, out_features=6)
         advance(turn(state, 10), request(10, slots=[signal]))
     assert [(s.slot_id, s.width) for s in state.slots] == [(SLOT, 22)]
 

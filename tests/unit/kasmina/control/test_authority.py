@@ -24,11 +24,13 @@ from esper.kasmina import metrics
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,
+    BlendFigures,
     CircuitBreakerOrder,
     CircuitState,
     ExportSeedStatesRequest,
     FetchArtifactRequest,
     HealthStatus,
+    IncubationMode,
     KasminaRunState,
     KasminaServiceCloseRunRequest,
     KasminaServiceOpenRunRequest,
@@ -52,16 +54,19 @@ from tests.unit.kasmina.control.making import (
     CATALOG,
     RUN,
     SLOT,
+    K,
     command,
     germinate,
     judgement,
     kinds,
+    life,
     observation,
     on_seed,
     probe,
     refusal_of,
     report,
     request,
+    rising_blend,
     slot,
     spec,
 )
@@ -259,7 +264,7 @@ def test_a_restart_keeps_runs_tokens_seeds_and_outcomes(service: Service) -> Non
 
 def test_a_run_resumes_and_replays_what_the_checkpoint_does_not_hold(service: Service) -> None:
     service.open(spec())
-    service.advance(request(90, slots=[SlotSignal(slot_id=SLOT, width=6, fossils=0, in_features=64, out_features=6)]))
+    service.advance(request(90, slots=[SlotSignal(slot_id=SLOT, width=6, in_features=64, out_features=6)]))
     checkpoint = service.blob()
     recorded = service.apply(germinate())
     service.advance(request(110))
@@ -467,13 +472,61 @@ def test_a_teacher_is_registered_and_forgotten_behind_a_fence(service: Service) 
         service.apply(early)
 
 
-def test_distillation_is_refused_at_the_command_even_with_a_teacher(service: Service) -> None:
-    service.open(spec())
-    teacher = TeacherRegistration(training_run_id=RUN, teacher_id="t", weights_digest="0" * 64, size_bytes=1)
+def register(service: Service, digest: str = "a" * 64) -> None:
+    teacher = TeacherRegistration(training_run_id=RUN, teacher_id="t", weights_digest=digest, size_bytes=1)
     service.run(service.servicer.register_teacher(RegisterTeacherRequest(command=service.sign(teacher)), service.call))
+
+
+def forget_teacher(service: Service) -> bool:
+    reset = ResetTeacherRequest(command=service.sign(TeacherReset(training_run_id=RUN, rationale="done")))
+    return service.run(service.servicer.reset_teacher(reset, service.call)).was_registered
+
+
+INCUBATES = life(incubation=IncubationMode.INCUBATION_MODE_SHADOW)
+TAUGHT = {"include_teacher": True, "blend": rising_blend()}
+
+
+def test_a_seed_learns_from_the_teacher_that_is_registered_and_from_none_that_was_forgotten(service: Service) -> None:
+    service.open(spec(life=INCUBATES))
+    assert "no teacher is registered" in service.apply(germinate("s0", operation=TAUGHT)).detail
+    register(service)
+    assert service.state().growth.teacher_digest == "a" * 64
+    incubate = service.apply(germinate(operation=TAUGHT)).directives[-1]
+    assert (incubate.kind, incubate.teacher_digest) == (K.DIRECTIVE_KIND_INCUBATE, "a" * 64)
+    service.clock.advance(1)
+    assert forget_teacher(service)
+    service.clock.advance(1)
+    assert not forget_teacher(service)
+    answer = service.advance(request(110))
+    assert [kinds(list(outcome.directives)) for outcome in answer.outcomes] == [["DROP_TEACHER"], ["DROP_TEACHER"]]
+    assert not answer.growth.teacher_digest
+    service.clock.advance(1)
+    assert refusal_of(service.apply(germinate("s2", step=110, operation=TAUGHT))) == "LIFECYCLE_CONFLICT"
+    assert {"teacher_registered", "teacher_deregistered"} <= set(service.recorder.events)
+
+
+def test_a_seed_that_doesnt_incubate_has_no_use_for_a_teacher(service: Service) -> None:
+    service.open(spec())
+    register(service)
     outcome = service.apply(germinate(operation={"include_teacher": True}))
     assert refusal_of(outcome) == "UNSUPPORTED_ACTION"
-    assert "can't distil" in outcome.detail
+    assert "doesn't incubate" in outcome.detail
+
+
+def test_a_run_that_goes_on_from_before_an_order_forgets_its_teacher_again(service: Service) -> None:
+    service.open(spec(life=INCUBATES))
+    register(service)
+    service.advance(request(90))
+    checkpoint = service.blob()
+    service.clock.advance(1)
+    forget_teacher(service)
+    service.advance(request(100))
+    service.clock.advance(1)
+    service.open(spec(1, life=INCUBATES, resume=checkpoint))
+    assert service.state().growth.teacher_digest == "a" * 64
+    answer = service.advance(request(100, 1))
+    assert [kinds(list(outcome.directives)) for outcome in answer.outcomes] == [["DROP_TEACHER"]]
+    assert not service.state().growth.teacher_digest
 
 
 def test_a_registry_reset_culls_every_living_seed_behind_a_fence(service: Service) -> None:
@@ -610,12 +663,13 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(tmp_path: Path) -> None:
     service.run(prefetch())
     outcome = service.apply(germinate())
     service.clock.advance(60)
-    seen, reports = (
-        observation(110, probe=probe(), judgement=judgement(0.1)),
-        [report(d, 110) for d in outcome.directives],
-    )
+    shares = dict.fromkeys(("alpha_mean", "alpha_p95", "sparsity", "clamped_fraction", "gate_mean"), 0.5)
+    figures = {"blend": BlendFigures(**shares, gateless_samples=3), "distillation_loss": 0.2}
+    seen = observation(110, probe=probe(), judgement=judgement(0.1), **figures)
+    reports = [report(directive, 110) for directive in outcome.directives]
     service.advance(request(110, observations=[seen], reports=reports))
     assert {s.name for s in metrics.METRICS} == service.recorder.metrics
+    assert {"blend_config", "confidence_gate_missing_logits"} <= set(service.recorder.events)
     assert all(not violations(packet) for packet in service.recorder.packets)
     service.apply(on_seed("CULL", step=120))
     service.close()

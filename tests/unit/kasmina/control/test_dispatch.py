@@ -186,7 +186,7 @@ def test_an_operators_factor_is_built_as_units_of_the_layer_as_last_reported_and
         built = applied(germinate(operation=doubled), turn(state, step=100)).directives[1]
         assert {p.name: p.value for p in built.parameters} == {"width": width}
         state = fresh_state()
-        state.slots.add(slot_id=SLOT, width=14, in_features=64, out_features=6, fossils=1)
+        state.slots.add(slot_id=SLOT, width=14, in_features=64, out_features=6)
     tight = spec(budget=Budget(max_parameters=500 + 8 * (64 + 1 + 6)))
     assert applied(germinate(operation=doubled), turn(step=100, run=tight)).accepted
     assert refusal_of(applied(germinate(operation=doubled), turn(state, step=100, run=tight))) == "BUDGET_EXCEEDED"

@@ -217,7 +217,7 @@ def test_a_budget_counts_the_blocks_of_now() -> None:
     work = turn(step=100, run=run)
     assert dispatch.apply(work, double(step=100)).accepted
     work = turn(step=100, run=run)
-    shape = {"width": 8, "fossils": 1, "in_features": 8, "out_features": 8}
+    shape = {"width": 8, "in_features": 8, "out_features": 8}
     work.state.slots.append(SlotSignal(slot_id=STACK_SLOT, depth=4, **shape))
     outcome = dispatch.apply(work, double(step=100))
     assert "with this seed it would be 900" in outcome.detail

@@ -123,6 +123,16 @@ class KasminaMachine(RuleBasedStateMachine):
     def resume(self) -> None:
         self._order(command(self._name(), step=self.step, issued_by=OPERATOR, resume=ResumeOrder(rationale="r")))
 
+    @precondition(lambda self: self.seeds)
+    @rule(data=st.data(), goes_on=st.booleans())
+    def pause_a_seed(self, data: st.DataObject, goes_on: bool) -> None:
+        seed_id = f"s{data.draw(st.integers(1, self.seeds))}"
+        pause, resume = (kind(rationale="r", seed_id=seed_id) for kind in (PauseOrder, ResumeOrder))
+        self._order(command(self._name(), step=self.step, issued_by=OPERATOR, pause=pause))
+        if goes_on:
+            self.train(boundaries=3, gain=0.05, is_lost=False)
+            self._order(command(self._name(), step=self.step, issued_by=OPERATOR, resume=resume))
+
     @rule(boundaries=st.integers(1, 30), gain=st.sampled_from([0.05, 0.012, -0.05]), is_lost=st.booleans())
     def train(self, boundaries: int, gain: float, is_lost: bool) -> None:
         self.executor.gain = gain

@@ -29,14 +29,16 @@ from esper.leyline import (
     TamiyoRunSpec,
     TamiyoServiceOpenRunResponse,
     TaskType,
+    TeacherRegistration,
 )
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane import opening
+from esper.tolaria.plane.open_control import TeacherFacts
 from esper.tolaria.plane.opening import RunIdentity, close_run, life_settings, open_run, trigger_settings
 from esper.tolaria.record.packet_result import RunStates
 from esper.tolaria.task.prepare import prepare
 
-M = TypeVar("M", KasminaRunSpec, TamiyoRunSpec, RunClosure)
+M = TypeVar("M", KasminaRunSpec, TamiyoRunSpec, RunClosure, TeacherRegistration)
 
 KEYRING = Keyring.from_secret(new_secret())
 SIGNER = Signer(KEYRING, SYSTEM_CLOCK)
@@ -65,6 +67,7 @@ class Services:
         self.kasmina = KasminaRunSpec()
         self.tamiyo = TamiyoRunSpec()
         self.closures: list[RunClosure] = []
+        self.teacher: TeacherRegistration | None = None
         self.replay: list[ReplayedCommand] = []
         self.spoil: Callable[[Any], None] = lambda response: None
 
@@ -101,6 +104,10 @@ class FakeClient:
         services.spoil(answer)
         return answer
 
+    def register_teacher(self, request: Any, *, timeout_s: float) -> None:
+        self._services.calls.append("teacher")
+        self._services.teacher = opened(request.command, TeacherRegistration, f"{self._name}/r")
+
     def close_run(self, request: Any, *, timeout_s: float) -> None:
         self._services.calls.append(self._name)
         self._services.closures.append(opened(request.command, RunClosure, f"{self._name}/r"))
@@ -130,6 +137,19 @@ def test_both_services_are_told_how_many_samples_judge(services: Services) -> No
     assert services.kasmina.life.judge_samples == services.tamiyo.life.judge_samples == 1234
     opened_run(TrainConfig())
     assert not services.kasmina.life.HasField("judge_samples")
+
+
+def test_a_new_runs_teacher_is_registered_at_kasmina_before_tamiyo_hears_of_the_run(services: Services) -> None:
+    run = replace(RUN, teacher=TeacherFacts(name="wide.pt2", digest="a" * 64, size_bytes=9))
+    opened_run(TrainConfig(), run)
+    assert services.calls == ["kasmina", "teacher", "tamiyo"]
+    assert services.teacher == TeacherRegistration(
+        training_run_id="r", teacher_id="wide.pt2", weights_digest="a" * 64, size_bytes=9
+    )
+    services.calls.clear()
+    blob = RunStateBlob(state_type="x", state=b"y", digest="0" * 64, step=5)
+    opened_run(TrainConfig(), run, RunStates(kasmina=blob, tamiyo=blob))
+    assert services.calls == ["kasmina", "tamiyo"]
 
 
 def test_a_new_run_is_opened_at_kasmina_and_then_at_tamiyo_with_the_slots_left(services: Services) -> None:

@@ -17,6 +17,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.setback import Setback
+from esper.tolaria.plane.hardware import HardwareMeter
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.plane.pipeline import Pipeline
@@ -64,7 +65,7 @@ class Moments:
         self.session = Session(
             run=run,
             progress=Progress(signals=Signals(CONFIG.smoothing)),
-            packets=PacketBuilder(run.run_id, run.device, run.config.threads),
+            packets=PacketBuilder(run.run_id, HardwareMeter(run.device, run.config.threads, SYSTEM_CLOCK)),
             observer=self.heard,
             clock=SYSTEM_CLOCK,
         )

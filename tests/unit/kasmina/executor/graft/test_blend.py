@@ -115,7 +115,7 @@ def test_a_confidence_blend_without_logits_fails_closed():
         JOINS[BlendMode.BLEND_MODE_CONFIDENCE](torch.ones(2, 3), torch.ones(2, 3), state)
     with pytest.raises(GraftFailed, match=r"needs logits \[samples, classes\]; the host gives \[2, 3, 4\]"):
         gate_from_logits(settings, torch.ones(2, 3, 4))
-    gate = gate_from_logits(settings, torch.tensor([[9.0, 0.0], [0.0, 0.0]]))
+    gate = gate_from_logits(settings, torch.tensor([[9.0, 0.0], [0.0, 0.0]])).gate
     assert gate[0] > gate[1]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from esper.kasmina.control.blend import blend_problem, graft_problem
+from esper.core.blends import blend_problem, graft_problem
 from esper.leyline import BlendConfig, BlendMode, ConfidenceKind, TaskType
 from tests.unit.kasmina.control.making import life, rising_blend, spec, warm_blend
 

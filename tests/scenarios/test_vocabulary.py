@@ -1,0 +1,160 @@
+"""The scenarios use the whole vocabulary of the rules: whatever is declared and appears in none of them is named.
+
+A new reason, event, gate, verdict or input needs a scenario in which it appears, or a line in one of the tables below
+that names the test in which it does. tools/check_contract looks for uses in the source; here they are seen.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from google.protobuf.descriptor import FieldDescriptor
+
+import esper.leyline as leyline
+from esper.kasmina import metrics as kasmina
+from esper.nissa import metrics as nissa
+from esper.tamiyo import metrics as tamiyo
+from esper.tolaria import metrics as tolaria
+from esper.weatherlight import metrics as weatherlight
+from tests.scenarios import gate_player, policy_player
+from tests.scenarios.reading import MEMORY, Seen, files, read
+
+ROOT = Path(__file__).parents[2]
+PLAYED = ("kasmina", "tamiyo")
+
+# What the rules decide on, and what they answer: each of their fields takes at least two values.
+SPOKEN = (
+    *(
+        "SystemStatePacket",
+        "TrainingMetrics",
+        "StepSample",
+        "HardwareContext",
+        "SlotSignal",
+        "SeedState",
+        "GrowthState",
+    ),
+    *("Embargo", "Decision", "DecisionMetadata", "PolicyMetadata", "PolicySignal", "RiskMetadata", "RiskFinding"),
+    *("CoverageSummary", "CoverageGroup", "SelectionContext", "SelectionCandidate", "TriggerSettings", "PolicyUpdate"),
+    *("ApplyPolicyUpdateResponse", "AdaptationCommand", "SeedOperation", "CommandOutcome", "SeedDirective"),
+    *("DirectiveReport", "StageTransition", "SeedObservation", "ProbeResult", "JudgeResult", "StackEvaluation"),
+    *("PairedScore", "GateEvidence", "TwinTest", "StackTest", "AdvanceRequest", "AdvanceResponse", "SeedRecord"),
+    *("FieldReport", "FieldReportDelta"),
+)
+
+# Fields that have one value in every scenario, and the test or the reason.
+SAME = {
+    "AdvanceRequest.delivery_only": "a trainer's resume: tests/unit/tolaria/plane/test_control.py",
+    "CoverageSummary.provenance": "the features have one version",
+    "Decision.latency_ms": "the scenarios' clock stands still: tests/unit/tamiyo/test_evaluation.py",
+    "FieldReportDelta.tamiyo_latency_ms": "the scenarios' clock stands still: tests/unit/tamiyo/test_reports.py",
+    "PolicyMetadata.log_probability": "the heuristic is deterministic",
+    "PolicyMetadata.policy_id": "there is one policy",
+    "SeedOperation.include_teacher": "no executor distils: tests/unit/kasmina/control/test_dispatch.py",
+}
+
+# Enums of which every value appears, and the field that carries it.
+VOCABULARY = {
+    "RiskReason": [("RiskFinding", "reason")],
+    "RiskEffect": [("RiskFinding", "effect")],
+    "DecisionReason": [("DecisionMetadata", "reasons")],
+    "PolicySignalId": [("PolicySignal", "id")],
+    "PolicyUpdateRejection": [("ApplyPolicyUpdateResponse", "rejection")],
+    "SeedGate": [("GateEvidence", "gate")],
+    "GateVerdict": [("GateEvidence", "verdict")],
+    "SeedStage": [("SeedState", "stage")],
+    "DirectiveKind": [("SeedDirective", "kind")],
+    "SeedOperationKind": [("SeedOperation", "operation")],
+}
+VALUES_ELSEWHERE = {"DIRECTIVE_KIND_MUTE": "the executor knows it, no gate or order asks for it yet"}
+
+# Events that no scenario brings about, and the file whose tests do.
+EVENTS_ELSEWHERE = {
+    "replay_diverged": "tests/unit/kasmina/control/test_authority.py",
+}
+METRICS_ELSEWHERE: dict[str, str] = {}
+# Services whose every event is walked by a test of their own.
+WALKED = {"tolaria": "tests/unit/tolaria/record/test_telemetry.py"}
+
+
+def test_the_scenarios_use_the_whole_vocabulary() -> None:
+    """One test, because it plays every scenario; it names everything that is missing at once."""
+    seen = Seen()
+    for room, player in (("policy", policy_player), ("gates", gate_player)):
+        for path in files(room):
+            with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+                player.play(read(path, player.Scene, player.Stage), Path(folder), seen)  # type: ignore[attr-defined]
+    assert [*fields(seen), *values(seen), *events(seen), *measured(seen)] == []
+
+
+def fields(seen: Seen) -> Iterator[str]:
+    same = {
+        f"{name}.{field.name}"
+        for name in SPOKEN
+        for field in getattr(leyline, name).DESCRIPTOR.fields
+        if len(seen.values.get((name, field.name), ())) < least(field)
+    }
+    return compared(same, SAME, "no scenario shows it with two values: write one, or remove the field", "SAME")
+
+
+def least(field: FieldDescriptor) -> int:
+    """A message's values are those of its own fields; the field that holds one is always there, or may be absent."""
+    return 1 if field.message_type is not None and not field.is_repeated else 2
+
+
+def values(seen: Seen) -> Iterator[str]:
+    """Every value of the rules' enums."""
+    missing = {
+        value.name
+        for name, places in VOCABULARY.items()
+        for value in getattr(leyline, name).DESCRIPTOR.values
+        if value.number and not any(value.number in seen.values.get(place, ()) for place in places)
+    }
+    what = "no scenario shows it: write one, or remove the value"
+    return compared(missing, VALUES_ELSEWHERE, what, "VALUES_ELSEWHERE")
+
+
+def events(seen: Seen) -> Iterator[str]:
+    missing = {name for name, service in declared() if service in PLAYED} - seen.events
+    what = "no scenario brings it about: write one, or name its test"
+    return compared(missing, EVENTS_ELSEWHERE, what, "EVENTS_ELSEWHERE")
+
+
+def measured(seen: Seen) -> Iterator[str]:
+    missing = {spec.name for registry in (kasmina, tamiyo) for spec in registry.METRICS} - seen.metrics
+    what = "no scenario measures it: write one, or name its test"
+    return compared(missing, METRICS_ELSEWHERE, what, "METRICS_ELSEWHERE")
+
+
+def compared(missing: set[str], excused: Mapping[str, str], what: str, table: str) -> Iterator[str]:
+    yield from (f"{name}: {what} in {table}" for name in sorted(missing - excused.keys()))
+    yield from (f"{name}: a scenario shows it now: take it out of {table}" for name in sorted(excused.keys() - missing))
+
+
+def declared() -> Iterator[tuple[str, str]]:
+    """Every event by its name, with the service that tells it."""
+    for service in (kasmina, nissa, tamiyo, tolaria, weatherlight):
+        yield from ((spec.name, service.__name__.split(".")[1]) for spec in service.EVENTS)
+
+
+def test_the_tests_that_are_named_speak_of_it() -> None:
+    for name, path in (EVENTS_ELSEWHERE | METRICS_ELSEWHERE).items():
+        assert name in (ROOT / path).read_text(), f"{path} doesn't speak of {name}"
+
+
+def test_every_other_event_is_spoken_of_in_a_test() -> None:
+    texts = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    others = {name for name, service in declared() if service not in {*PLAYED, *WALKED}}
+    assert {name for name in others if name not in texts} == set(), "no test waits for it"
+    for path in WALKED.values():
+        assert "EVENTS" in (ROOT / path).read_text()
+
+
+def test_whatever_is_missing_is_named() -> None:
+    assert len(list(fields(Seen()))) > 100
+    assert any(line.startswith("RISK_REASON_LOSS_SPIKE: no scenario shows it") for line in values(Seen()))
+    assert any(line.startswith("loss_spike: no scenario brings it about") for line in events(Seen()))
+    assert list(compared(set(), {"gone": "once"}, "", "TABLE")) == [
+        "gone: a scenario shows it now: take it out of TABLE"
+    ]

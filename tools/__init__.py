@@ -1,0 +1,1 @@
+"""Scripts of the source tree; nothing of this is installed."""

@@ -1,0 +1,18 @@
+"""A method of the product that does something else for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def replaced(owner: type, name: str, instead: Any) -> Iterator[None]:
+    """Inside, `owner.name` is `instead`."""
+    before = getattr(owner, name)
+    setattr(owner, name, instead)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
