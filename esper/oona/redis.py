@@ -24,10 +24,12 @@ COUNTER = "oona.sequence"
 DEAD = "oona.dead"
 MAX_DEAD = 10_000
 MAX_TRIMMED = 10_000
-POLL_S = 0.1
+BLOCK_MS = 1000
 NS_PER_MS = 1_000_000
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
+Wanted = tuple[tuple[BusLane, ...], int]
+"""Lanes, and the position after which something is waited for."""
 
 
 class RedisBus:
@@ -41,6 +43,7 @@ class RedisBus:
         self._clock = clock
         self._groups: set[tuple[str, str]] = set()
         self._publishing = asyncio.Lock()
+        self._watching: dict[Wanted, asyncio.Task[bool]] = {}
 
     @classmethod
     def connect(cls, url: str, config: BusConfig) -> RedisBus:
@@ -91,11 +94,26 @@ class RedisBus:
                 found += [_envelope(entry, fields) for entry, fields in entries]
             return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
-    async def wait(self, after_sequence: int, timeout_s: float) -> None:
+    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
+        """The server says when; one question serves all who wait, so that none is cut short with its connection."""
+        wanted = (tuple(lanes), after_sequence)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while await self.last_sequence() <= after_sequence:
-                    await asyncio.sleep(POLL_S)
+                while not await asyncio.shield(self._watching_for(wanted)):
+                    pass
+
+    def _watching_for(self, wanted: Wanted) -> asyncio.Task[bool]:
+        for ended in [each for each, task in self._watching.items() if task.done()]:
+            del self._watching[ended]
+        if wanted not in self._watching:
+            self._watching[wanted] = asyncio.create_task(self._watch(*wanted), name="redis bus")
+        return self._watching[wanted]
+
+    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> bool:
+        """Whether something is stored in the lanes after a position, now or within a while."""
+        streams = {key: f"{after_sequence}-0" for lane in lanes for key in _keys(lane)}
+        async with _reached("wait"):
+            return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
 
     async def last_sequence(self) -> int:
         async with _reached("last position"):
@@ -121,6 +139,9 @@ class RedisBus:
             return sum([await self._trim(key, before_ms) for lane in LANES for key in _keys(lane)])
 
     async def close(self) -> None:
+        for watching in self._watching.values():
+            watching.cancel()
+        await asyncio.gather(*self._watching.values(), return_exceptions=True)
         await self._redis.aclose()
 
     @property

@@ -301,6 +301,10 @@ class TrainConfig:
         "growth", None, "smallest and largest share of --blend confidence; default: 0,1"
     )
     blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
+    library: Path | None = field(
+        default=None,
+        metadata=_metadata("growth", "directory of blueprints of your own; default: ~/.local/state/esper/urza"),
+    )
     slots: tuple[str, ...] = _setting("growth", (), "slots that may be used; default: all that are found")
     config_widths: str = _setting(
         "growth",

@@ -24,7 +24,7 @@ def check_growth(run: Prepared) -> None:
     """Note what of the growth that was asked for will not be. Raises ConfigError where none of it can be."""
     try_stacks(run)
     found = shortfalls(run.config, run.splits)
-    check_blueprints(run.config.blueprints, run.manifest())
+    check_blueprints(run.config.blueprints, run.manifest(), run.own.blueprints)
     manifest = run.manifest()
     check_blend(run.config, manifest, life_settings(run.config, manifest.task, run.total_steps).window_steps)
     check_stacks(run.config, run.manifest(), run.executor.refused_runs)

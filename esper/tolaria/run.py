@@ -23,6 +23,7 @@ from esper.tolaria.growable import check_growth
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.profiled import steps_in
 from esper.tolaria.loop.session import Session
+from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.plane.control import Control
 from esper.tolaria.plane.emergencies import raising, require_normal
 from esper.tolaria.plane.faults import FaultInjector
@@ -133,7 +134,8 @@ def grow(
     call(ranks, config, resumes=options.resume)
     shelf = Shelf()
     start = starting_weights(config, resumes=options.resume)
-    run = prepare(config, told_artifact(shelf.fetch, ranks), given, start=start, ranks=ranks)
+    own = own_blueprints(config, resumes=options.resume)
+    run = prepare(config, told_artifact(shelf.fetch, ranks), given, start=start, ranks=ranks, own=own)
     agree_on_data(run)
     note(run)
     steps = steps_in(options.profile)
@@ -178,6 +180,7 @@ def opened(
         mark_launch(config.run_dir)
     if not options.resume:
         keep_start(run)
+        run.own.keep(config.run_dir)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
         scalars = _scalars(config, options, stack)
@@ -191,7 +194,7 @@ def opened(
             yield trainer
             _agree(trainer.summary)
             return
-        plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin))
+        plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin, run.own))
         shelf.link = plane.link
         interruption.tell = plane.services.wake
         require_normal(plane, config, run.run_id)

@@ -32,6 +32,7 @@ class Interventions:
         self._resources.admission.verified(envelope, TeacherReset)
         reset = await self._resources.admission.opened(envelope, TeacherReset)
         _, had_teacher = await self._act(envelope, reset, raises_fence=True)
+        self._resources.prefetcher.reset(reset.training_run_id, f"teacher reset: {reset.rationale}")
         return had_teacher
 
     async def reset_registry(self, envelope: SignedCommand) -> int:
@@ -39,6 +40,7 @@ class Interventions:
         self._resources.admission.verified(envelope, RegistryReset)
         reset = await self._resources.admission.opened(envelope, RegistryReset)
         applied, _ = await self._act(envelope, reset, raises_fence=True)
+        self._resources.prefetcher.reset(reset.training_run_id, f"registry reset: {reset.rationale}")
         return len(applied.outcome.transitions)
 
     async def _act(self, envelope: SignedCommand, message: Message, *, raises_fence: bool) -> tuple[Applied, bool]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, InvalidAnswer, ServiceUnavailable
 from esper.core.keys import Keyring
 from esper.core.run_line import Peer, RunLine, forget_line, write_line
 from esper.core.signing import Signer
-from esper.leyline import FetchArtifactRequest
+from esper.leyline import Blueprint, FetchArtifactRequest
 from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.answer_rules import RunFacts
@@ -36,10 +36,12 @@ class Link:
         keyring: Keyring,
         clock: Clock,
         tell: Tell,
+        own: Sequence[Blueprint] = (),
     ) -> None:
         self._tell = tell
         self._config = config
         self._run_id = run_id
+        self._own = own
         self._endpoints = endpoints
         self._signer = Signer(keyring, clock)
         self._channels: dict[str, Channel] = {name: open_channel(name) for name in ("tamiyo", "kasmina")}
@@ -65,7 +67,7 @@ class Link:
             teacher=opening.teacher,
         )
         self._opened = open_run(
-            self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states
+            self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states, self._own
         )
         self._keep_line(self._opened)
         return ServiceControl(
