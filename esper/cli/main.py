@@ -1,4 +1,4 @@
-"""`esper`: look at runs, sign commands, keep keys, inspect logs, check an installation.
+"""`esper`: look at runs, sign commands, keep keys and blueprints, inspect logs, check an installation.
 
 Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 77 this user may not
 read or write a file, 78 a setting can't be used.
@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.cli import audit, bus, doctor, emergency, export, harness, keys, ledger, sign, status, wal
+from esper.cli import audit, bus, doctor, emergency, export, harness, keys, ledger, sign, status, urza, wal
 from esper.cli.usage import Parser, UsageError
 from esper.core import streams
 from esper.core.errors import (
@@ -28,7 +28,7 @@ from esper.core.files import FORBIDDEN, forbidden
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
-GROUPS = (status, export, emergency, sign, keys, audit, ledger, wal, bus, doctor, harness)
+GROUPS = (status, export, emergency, sign, keys, audit, ledger, wal, bus, urza, doctor, harness)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

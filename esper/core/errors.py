@@ -8,6 +8,7 @@ EsperError
   DependencyViolationError       an id, blueprint, artefact or run is missing: no substitute is made
     KernelsNotBuilt              the compiled operators are absent
     ServiceUnavailable           a peer can't be reached
+  UntrustedBlueprint             no accepted key has signed a user's own blueprint as it stands
   AccessDenied                   a token is missing or wrong
   BackPressure                   the receiver can't take more now
   CommandRejected                refused before it was believed
@@ -83,6 +84,16 @@ class KernelsNotBuilt(DependencyViolationError, ImportError):
 
 class ServiceUnavailable(DependencyViolationError):
     """A peer can't be reached or answers that it can't serve."""
+
+
+class UntrustedBlueprint(EsperError):
+    """A user's own blueprint is not believed: its factory isn't loaded. `remedy` says what to do."""
+
+    def __init__(self, blueprint_id: str, why: str, remedy: str) -> None:
+        super().__init__(f"blueprint {blueprint_id!r} is not believed: {why}; {remedy}")
+        self.blueprint_id = blueprint_id
+        self.why = why
+        self.remedy = remedy
 
 
 class AccessDenied(EsperError):

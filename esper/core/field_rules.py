@@ -39,6 +39,11 @@ _BLENDING_OPERATIONS = (
     SeedOperationKind.SEED_OPERATION_KIND_GERMINATE,
     SeedOperationKind.SEED_OPERATION_KIND_CHANGE_BLEND,
 )
+_UNREADY = (
+    PrefetchStatus.PREFETCH_STATUS_ERROR,
+    PrefetchStatus.PREFETCH_STATUS_TIMEOUT,
+    PrefetchStatus.PREFETCH_STATUS_CANCELED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("GetCommandResponse", "outcome", "when found", lambda m: m.found),
     Rule("PrefetchUpdate", "artifact", "when READY", lambda m: m.status == PrefetchStatus.PREFETCH_STATUS_READY),
-    Rule("PrefetchUpdate", "error", "when ERROR", lambda m: m.status == PrefetchStatus.PREFETCH_STATUS_ERROR),
+    Rule("PrefetchUpdate", "error", "when ERROR, TIMEOUT or CANCELED", lambda m: m.status in _UNREADY),
+    Rule("SeedRecipe", "entry", "with `source`", lambda m: m.HasField("source")),
     Rule("PolicyUpdate", "weights_digest", "with weights", lambda m: m.HasField("weights")),
     Rule("TamiyoRunSpec", "trigger.trigger", "when a run opens", lambda m: m.HasField("trigger")),
     Rule("FieldReport", "closed_at closed_step", "when closed", lambda m: m.outcome != 0),

@@ -36,7 +36,15 @@ NONCE_EVICTIONS = MetricSpec("kasmina.nonce_ledger.evictions_total", "count", "L
 NONCE_TTL = MetricSpec("kasmina.nonce_ledger.ttl_seconds", "s", "How long a nonce is remembered at most.")
 PREFETCH_REQUESTS = MetricSpec("kasmina.prefetch.requests_total", "count", "Prefetches since the start.", ("status",))
 PREFETCH_INFLIGHT = MetricSpec("kasmina.prefetch.inflight", "count", "Prefetches going on.")
+PREFETCH_LATENCY = MetricSpec("kasmina.prefetch.latency_ms", "ms", "Request to verified artefact, mean.")
 PREFETCH_LAST_LATENCY = MetricSpec("kasmina.prefetch.last_latency_ms", "ms", "Request to verified artefact, last one.")
+PREFETCH_ATTACH_LATENCY = MetricSpec(
+    "kasmina.prefetch.attach_latency_ms", "ms", "Request to the seed's attachment at a boundary, last one."
+)
+CACHE_LOCK_WAIT = MetricSpec("kasmina.cache.lock_wait_ms", "ms", "Wait for the lock of an artefact, last one.")
+CACHE_SIZE = MetricSpec("kasmina.cache.kernel_size", "count", "Verified artefacts at hand, built-in ones aside.")
+CACHE_EVICTIONS = MetricSpec("kasmina.cache.kernel_evictions", "count", "Artefacts given up for others.")
+CACHE_HIT_RATE = MetricSpec("kasmina.cache.kernel_hit_rate", "ratio", "Share of artefacts that were at hand, 0..1.")
 WORKER_CALLS = MetricSpec(
     "kasmina.worker.calls_total", "count", "Blocking calls since the start, by what became of them.", ("fate",)
 )
@@ -60,7 +68,13 @@ METRICS: tuple[MetricSpec, ...] = (
     NONCE_TTL,
     PREFETCH_REQUESTS,
     PREFETCH_INFLIGHT,
+    PREFETCH_LATENCY,
     PREFETCH_LAST_LATENCY,
+    PREFETCH_ATTACH_LATENCY,
+    CACHE_LOCK_WAIT,
+    CACHE_SIZE,
+    CACHE_EVICTIONS,
+    CACHE_HIT_RATE,
     WORKER_CALLS,
     BREAKER_STATE,
     BREAKER_FAILURES,
@@ -113,8 +127,14 @@ REGISTRY_RESET = EventSpec("registry_reset", WARNING, "Every seed is being remov
 NONCE_LEDGER_TRUNCATED = EventSpec(
     "nonce_ledger_truncated", WARNING, "Live nonces were given up; the fence rose.", ("removed", "size")
 )
+PREFETCH_REQUESTED = EventSpec("prefetch_requested", INFO, "An artefact is asked for.", ("blueprint_id",))
 PREFETCH_READY = EventSpec("prefetch_ready", INFO, "An artefact is verified and at hand.", ("blueprint_id",))
 PREFETCH_ERROR = EventSpec("prefetch_error", WARNING, "An artefact is missing or damaged.", ("blueprint_id",))
+PREFETCH_TIMEOUT = EventSpec("prefetch_timeout", CRITICAL, "Urza didn't answer in time.", ("blueprint_id",))
+PREFETCH_CANCELED = EventSpec("prefetch_canceled", INFO, "Nobody wants an artefact any more.", ("blueprint_id",))
+CACHE_LOCK_CONTENTION = EventSpec(
+    "cache_lock_contention", WARNING, "An artefact's lock was waited for too long.", ("artifact", "wait_ms")
+)
 BREAKER_EVENT = EventSpec("breaker_event", WARNING, "A circuit breaker changed its state.", ("breaker", "state"))
 
 EVENTS: tuple[EventSpec, ...] = (
@@ -139,7 +159,11 @@ EVENTS: tuple[EventSpec, ...] = (
     TEACHER_DEREGISTERED,
     REGISTRY_RESET,
     NONCE_LEDGER_TRUNCATED,
+    PREFETCH_REQUESTED,
     PREFETCH_READY,
     PREFETCH_ERROR,
+    PREFETCH_TIMEOUT,
+    PREFETCH_CANCELED,
+    CACHE_LOCK_CONTENTION,
     BREAKER_EVENT,
 )

@@ -22,7 +22,8 @@ from esper.kasmina.control.artifacts import BREAKER, ArtifactAccess, Breaker
 from esper.kasmina.control.authority import Authority
 from esper.kasmina.control.interventions import Interventions
 from esper.kasmina.control.plane_watch import PlaneWatch
-from esper.kasmina.control.prefetch import Prefetcher
+from esper.kasmina.control.prefetch.lines import BusLine, DirectLine, Line
+from esper.kasmina.control.prefetch.prefetcher import TIMEOUT_S, Prefetcher
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.resources import Resources
 from esper.kasmina.control.turn import Notice
@@ -108,8 +109,8 @@ class KasminaService(KasminaServicer):
     async def prefetch_kernel(
         self, request: pb.PrefetchKernelRequest, call: Call
     ) -> AsyncIterator[pb.PrefetchKernelResponse]:
-        self._authority.require_token(call.run_token)
-        async for update in self._prefetcher.updates(request.blueprint_id):
+        run_id, catalog = self._authority.run_catalog(call.run_token)
+        async for update in self._prefetcher.updates(run_id, catalog, request.blueprint_id):
             yield pb.PrefetchKernelResponse(update=update)
 
     async def fetch_artifact(
@@ -120,7 +121,7 @@ class KasminaService(KasminaServicer):
             yield pb.FetchArtifactResponse(chunk=chunk)
 
     async def close(self) -> None:
-        self._prefetcher.close()
+        await self._prefetcher.close()
         await asyncio.to_thread(self._store.close)
 
 
@@ -135,7 +136,7 @@ def build_service(context: ServiceContext[KasminaConfig]) -> Sequence[Servicer]:
 
     store = SqliteStore(context.state_dir / DATABASE_NAME, create)
     breaker = Breaker(name=BREAKER, state=store.read(database.breaker_state))
-    artifacts = ArtifactAccess(Catalog.builtin(), ArtifactStore(config.artifact_dir), clock, breaker)
+    artifacts = ArtifactAccess(Catalog.builtin(), ArtifactStore(config.artifact_dir), breaker)
     reporting = Reporting(clock, context.reporter.send, artifacts)
     breaker.on_change = partial(_changed, store, reporting)
     verifier = Verifier(context.keyring, clock, config.max_envelope_bytes)
@@ -144,13 +145,20 @@ def build_service(context: ServiceContext[KasminaConfig]) -> Sequence[Servicer]:
         ledger=ledger,
         admission=Admission(verifier, ledger, store, clock, reporting),
         artifacts=artifacts,
+        prefetcher=Prefetcher(artifacts, _line(context, artifacts), reporting, clock),
         reporting=reporting,
         clock=clock,
         plane=PlaneWatch(lambda: context.reporter.plane, context.alarm),
     )
     resources.plane.raise_ordered(store.read(command_rows.emergency_orders))
-    prefetcher = Prefetcher(artifacts, reporting, clock)
-    return [KasminaService(Authority(resources), Interventions(resources), prefetcher, store)]
+    return [KasminaService(Authority(resources), Interventions(resources), resources.prefetcher, store)]
+
+
+def _line(context: ServiceContext[KasminaConfig], artifacts: ArtifactAccess) -> Line:
+    """To Urza at the bus where there is one, else to the store here."""
+    if context.weatherlight is None:
+        return DirectLine(artifacts.store, artifacts.worker, TIMEOUT_S)
+    return BusLine(context.weatherlight, context.weatherlight_tls, context.keyring, context.clock)
 
 
 def _changed(store: SqliteStore, reporting: Reporting, breaker: Breaker) -> None:

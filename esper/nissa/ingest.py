@@ -74,7 +74,7 @@ class Ingestor:
             if envelopes:
                 await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
             else:
-                await bus.wait(seen, WAIT_S)
+                await bus.wait(seen, WAIT_S, LANES)
 
     def take(self, envelope: BusEnvelope, *, is_vouched_for: bool = False) -> None:
         """Take one envelope. One that can't be believed is counted and left: trying again would not help."""

@@ -11,6 +11,8 @@ from esper.leyline import BusEnvelope, BusLane, MessagePriority
 
 LANES = (
     BusLane.BUS_LANE_EMERGENCY,
+    BusLane.BUS_LANE_KERNEL_REQUESTS,
+    BusLane.BUS_LANE_KERNEL_ANSWERS,
     BusLane.BUS_LANE_NORMAL,
     BusLane.BUS_LANE_POLICY,
     BusLane.BUS_LANE_TELEMETRY,
@@ -75,8 +77,8 @@ class Bus(Protocol):
     async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
         """Envelopes after a position, in the order of their storage; no group is involved."""
 
-    async def wait(self, after_sequence: int, timeout_s: float) -> None:
-        """Return when there is something after a position, or after a while."""
+    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
+        """Return when there is something in these lanes after a position, or after a while."""
 
     async def last_sequence(self) -> int:
         """Position of the newest envelope."""

@@ -17,7 +17,7 @@ from esper.core.errors import BackPressure
 from esper.core.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane
 from esper.oona import schema
-from esper.oona.bus import PRIORITIES, BusConfig, Stored
+from esper.oona.bus import LANES, PRIORITIES, BusConfig, Stored
 
 T = TypeVar("T")
 RETRY_AFTER_S = 1.0
@@ -32,12 +32,14 @@ class SqliteLog:
         self._clock = clock
         self._config = config or BusConfig()
         self._store = SqliteStore(path, schema.create)
-        self._changed = asyncio.Event()
+        self._newest = self._store.read(_newest)
+        self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
         stored = await self._write(lambda db: [self._append(db, envelope) for envelope in envelopes])
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for envelope, each in zip(envelopes, stored, strict=True):
+            self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
+        self._wake({envelope.lane for envelope in envelopes})
         return stored
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
@@ -75,12 +77,17 @@ class SqliteLog:
         rows = self._store.read(lambda db: db.execute(query, (*lanes, after_sequence, limit)).fetchall())
         return [_envelope(raw, sequence) for sequence, raw in rows]
 
-    async def wait(self, after_sequence: int, timeout_s: float) -> None:
-        changed = self._changed
-        if await self.last_sequence() > after_sequence:
+    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
+        if any(self._newest.get(lane, 0) > after_sequence for lane in lanes):
             return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), timeout_s)
+        waiting = (frozenset[int](lanes), asyncio.get_running_loop().create_future())
+        self._waiting.add(waiting)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await waiting[1]
+        finally:
+            self._waiting.discard(waiting)
 
     async def last_sequence(self) -> int:
         query = "SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'"
@@ -106,6 +113,11 @@ class SqliteLog:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
+
+    def _wake(self, lanes: set[int]) -> None:
+        for wanted, woken in self._waiting:
+            if not wanted.isdisjoint(lanes) and not woken.done():
+                woken.set_result(None)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._store.submit(work))
@@ -222,3 +234,10 @@ def _envelope(raw: bytes, sequence: int, attempt: int | None = None) -> BusEnvel
     if attempt is not None:
         envelope.attempt = attempt
     return envelope
+
+
+def _newest(db: sqlite3.Connection) -> dict[int, int]:
+    """Position of each lane's newest envelope."""
+    query = "SELECT sequence FROM envelopes WHERE lane = ? ORDER BY sequence DESC LIMIT 1"
+    found = {lane: db.execute(query, (lane,)).fetchone() for lane in LANES}
+    return {lane: row[0] for lane, row in found.items() if row is not None}

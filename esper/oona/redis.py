@@ -24,7 +24,7 @@ COUNTER = "oona.sequence"
 DEAD = "oona.dead"
 MAX_DEAD = 10_000
 MAX_TRIMMED = 10_000
-POLL_S = 0.1
+BLOCK_MS = 1000
 NS_PER_MS = 1_000_000
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
@@ -41,6 +41,8 @@ class RedisBus:
         self._clock = clock
         self._groups: set[tuple[str, str]] = set()
         self._publishing = asyncio.Lock()
+        self._watching: dict[tuple[BusLane, ...], asyncio.Task[None]] = {}
+        self._newest: dict[tuple[BusLane, ...], int] = {}
 
     @classmethod
     def connect(cls, url: str, config: BusConfig) -> RedisBus:
@@ -91,11 +93,25 @@ class RedisBus:
                 found += [_envelope(entry, fields) for entry, fields in entries]
             return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
-    async def wait(self, after_sequence: int, timeout_s: float) -> None:
+    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
+        """The server says when; one question serves all who wait, so that none is cut short with its connection."""
+        wanted = tuple(lanes)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while await self.last_sequence() <= after_sequence:
-                    await asyncio.sleep(POLL_S)
+                while self._newest.get(wanted, 0) <= after_sequence:
+                    watching = self._watching.get(wanted)
+                    if watching is None or watching.done():
+                        watching = asyncio.create_task(self._watch(wanted, after_sequence), name="redis bus")
+                        self._watching[wanted] = watching
+                    await asyncio.shield(watching)
+
+    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> None:
+        """Until something is stored in the lanes after a position, or for a while."""
+        streams = {key: f"{after_sequence}-0" for lane in lanes for key in _keys(lane)}
+        async with _reached("wait"):
+            found = await self._redis.xread(streams, count=1, block=BLOCK_MS)
+        newest = max((_sequence(entry) for _, entries in found or () for entry, _ in entries), default=0)
+        self._newest[lanes] = max(newest, self._newest.get(lanes, 0))
 
     async def last_sequence(self) -> int:
         async with _reached("last position"):
@@ -121,6 +137,9 @@ class RedisBus:
             return sum([await self._trim(key, before_ms) for lane in LANES for key in _keys(lane)])
 
     async def close(self) -> None:
+        for watching in self._watching.values():
+            watching.cancel()
+        await asyncio.gather(*self._watching.values(), return_exceptions=True)
         await self._redis.aclose()
 
     @property

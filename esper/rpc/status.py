@@ -50,6 +50,7 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.DependencyViolationError: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
     errors.KernelsNotBuilt: Row(Code.FAILED_PRECONDITION, _DEPENDENCY),
     errors.ServiceUnavailable: Row(Code.UNAVAILABLE, _DEPENDENCY),
+    errors.UntrustedBlueprint: Row(Code.PERMISSION_DENIED, ("blueprint_id", "why", "remedy")),
     errors.AccessDenied: Row(Code.UNAUTHENTICATED),
     errors.BackPressure: Row(Code.RESOURCE_EXHAUSTED, ("retry_after_s",)),
     errors.CommandRejected: Row(Code.FAILED_PRECONDITION, _COMMAND),

@@ -145,7 +145,8 @@ class Evaluator:
 
     def _look_up(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
         with _tracer.start_as_current_span("urza.lookup") as span:
-            selection = select(state, packet, context, self.catalog)
+            catalog = self.catalog.with_own(context.spec.own_blueprints)
+            selection = select(state, packet, context, catalog)
             span.set_attribute("esper.candidates", len(selection.candidates))
             if selection.chosen is not None and selection.chosen.blueprint is not None:
                 span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)

@@ -62,8 +62,9 @@ class TamiyoService(TamiyoServicer):
         parts, envelope = self._parts, request.command
         with self._counting_refusals(call):
             async with parts.admission.admitted(envelope, TamiyoRunSpec) as (spec, _):
+                catalog = parts.catalog.with_own(spec.own_blueprints)
                 for blueprint_id in spec.trigger.blueprint_ids:
-                    parts.catalog.get(blueprint_id)
+                    catalog.get(blueprint_id)
                 run, token = await parts.runs.open(spec, envelope.security)
         await parts.outcomes.rewound(run)
         return TamiyoServiceOpenRunResponse(
@@ -155,7 +156,8 @@ class TamiyoService(TamiyoServicer):
                         RejectionReason.REJECTION_REASON_WRONG_RUN, f"run {run_id} is not open here", update.update_id
                     )
                 async with run.lock:
-                    result = with_update(run.state, update, policy_id=parts.policy.policy_id, catalog=parts.catalog)
+                    catalog = parts.catalog.with_own(run.context.spec.own_blueprints)
+                    result = with_update(run.state, update, policy_id=parts.policy.policy_id, catalog=catalog)
                     if isinstance(result, Refusal):
                         await parts.runs.spend(envelope.security)
                         return self._refused(run_id, update, result, run.state.policy_version)

@@ -240,6 +240,10 @@ class TrainConfig:
     incubate: str = _setting("growth", "none", "incubation of seeds that are not zero at first", ("none", "shadow"))
     isolate: bool = _setting("growth", False, "keep seed gradients strictly apart from the host's")
     blueprints: tuple[str, ...] = _setting("growth", (), "blueprints that may be used; default: by slot")
+    library: Path | None = field(
+        default=None,
+        metadata=_metadata("growth", "directory of blueprints of your own; default: ~/.local/state/esper/urza"),
+    )
     slots: tuple[str, ...] = _setting("growth", (), "slots that may be used; default: all that are found")
     config_widths: str = _setting(
         "growth",

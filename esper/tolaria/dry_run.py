@@ -6,11 +6,20 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.compiled import compiled_parts
-from esper.leyline import KasminaServiceGetStatusRequest, SlotKind, SlotSpec
+from esper.leyline import (
+    KasminaServiceGetStatusRequest,
+    PrefetchKernelRequest,
+    PrefetchStatus,
+    SlotKind,
+    SlotSpec,
+)
+from esper.rpc.clients import KasminaClient
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import shown_network, write
 from esper.tolaria.growable import check_growth
+from esper.tolaria.own_blueprints import OwnBlueprints, own_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.plane.plane import connected
@@ -23,13 +32,15 @@ from esper.tolaria.trainer import Trainer
 from esper.tolaria.trial import tried_checkpoint, try_host
 
 TIMEOUT_S = 5.0
+PREFETCH_TIMEOUT_S = 15.0
 
 
 def dry_run(config: TrainConfig, options: RunOptions) -> str:
     """Check the run's directory, data, model, slots, a first step, the export, keys and services."""
     check_free(config.run_dir, options)
     start = starting_weights(config, resumes=options.resume)
-    run = prepare(config, start=start)
+    own = own_blueprints(config, resumes=options.resume)
+    run = prepare(config, start=start, own=own)
     if config.grow != "never":
         check_growth(run)
     lines = [
@@ -39,7 +50,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
     ]
     lines += [f"weights: {run.start_line}"] if run.start_line else []
-    once = prepare(replace(config, evaluate_every_steps=1), start=start)
+    once = prepare(replace(config, evaluate_every_steps=1), start=start, own=own)
     Trainer(once, lambda opening: NullControl(), Observers(), should_stop=lambda: True).train()
     lines.append("one step: done")
     lines += [f"compiled: blocks {run.start} to {run.stop - 1} of {run.path}" for run in once.compiled_runs]
@@ -55,7 +66,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     if config.grow != "never":
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
         lines += [_slot_line(slot) for slot in run.manifest().slots]
-        lines += _services(config, start)
+        lines += _services(config, start, own)
     lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
 
@@ -74,17 +85,28 @@ def _exported(run: Prepared) -> str:
         return write(shown_network(run.config, run.interface), Path(scratch) / "network.pt2").what
 
 
-def _services(config: TrainConfig, start: Start | None) -> list[str]:
+def _prefetched(kasmina: KasminaClient, blueprint_id: str) -> str:
+    """What becomes of a named blueprint's artefact when a seed needs it."""
+    request = PrefetchKernelRequest(blueprint_id=blueprint_id)
+    *_, last = kasmina.prefetch_kernel(request, timeout_s=PREFETCH_TIMEOUT_S)
+    if last.update.status != PrefetchStatus.PREFETCH_STATUS_READY:
+        raise ConfigError("blueprints", blueprint_id, f"its artefact can't be had: {last.update.error}")
+    return f"blueprint: {blueprint_id} is verified and at hand at Kasmina"
+
+
+def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
         config.run_dir.mkdir()
-        run = prepare(config, start=start)
-        with connected(config, run.run_id, lambda name, message: None) as plane:
+        run = prepare(config, start=start, own=own)
+        own.copy_to(config.run_dir)
+        with connected(config, run.run_id, lambda name, message: None, own) as plane:
             opening = Opening(generation=1, step=0, total_steps=run.total_steps, manifest=run.manifest, states=None)
             control = plane.link.open_control(opening)
             status = plane.link.opened.kasmina.get_status(KasminaServiceGetStatusRequest(), timeout_s=TIMEOUT_S)
+            ready = [_prefetched(plane.link.opened.kasmina, blueprint_id) for blueprint_id in config.blueprints]
             control.close()
             failure = plane.link.finish(0, "stopped")
             lines = [f"service: {name} at {endpoint}" for name, endpoint in plane.services.endpoints.items()]
     accepted = f"run: signed, opened at generation 1, {status.open_runs} open at Kasmina, "
-    return [*lines, accepted + ("closed" if failure is None else f"not closed: {failure}")]
+    return [*lines, *ready, accepted + ("closed" if failure is None else f"not closed: {failure}")]

@@ -7,6 +7,7 @@ from typing import Any
 
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
+from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.shared_control import hearing, told_artifact, told_mode
 from esper.tolaria.ranks.group import Ranks
@@ -31,7 +32,8 @@ def follow(
     if config is None:
         return summary
     start = starting_weights(config, resumes=resumes)
-    run = prepare(config, told_artifact(no_artifacts, ranks), given, start=start, ranks=ranks)
+    own = own_blueprints(config, resumes=resumes)
+    run = prepare(config, told_artifact(no_artifacts, ranks), given, start=start, ranks=ranks, own=own)
     agree_on_data(run)
     note(run)
     try_run(run, RunOptions(resume=resumes), None)

@@ -22,7 +22,7 @@ def check_growth(run: Prepared) -> None:
     """Note what of the growth that was asked for will not be. Raises ConfigError where none of it can be."""
     try_stacks(run)
     found = shortfalls(run.config, run.splits)
-    check_blueprints(run.config.blueprints, run.manifest())
+    check_blueprints(run.config.blueprints, run.manifest(), run.own.blueprints)
     check_stacks(run.config, run.manifest(), run.executor.refused_runs)
     try:
         run.doubts += schedule_doubts(run.config, run.manifest(), run.total_steps)

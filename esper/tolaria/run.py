@@ -22,6 +22,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.growable import check_growth
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
+from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.plane.control import Control
 from esper.tolaria.plane.emergencies import raising, require_normal
 from esper.tolaria.plane.faults import FaultInjector
@@ -128,7 +129,8 @@ def grow(
     call(ranks, config, resumes=options.resume)
     shelf = Shelf()
     start = starting_weights(config, resumes=options.resume)
-    run = prepare(config, told_artifact(shelf.fetch, ranks), given, start=start, ranks=ranks)
+    own = own_blueprints(config, resumes=options.resume)
+    run = prepare(config, told_artifact(shelf.fetch, ranks), given, start=start, ranks=ranks, own=own)
     agree_on_data(run)
     note(run)
     with opened(run, shelf, options, observers, interruption) as trainer, interruption.watched():
@@ -172,6 +174,7 @@ def opened(
         mark_launch(config.run_dir)
     if not options.resume:
         keep_start(run)
+        run.own.keep(config.run_dir)
     with ExitStack() as stack:
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
         scalars = _scalars(config, options, stack)
@@ -185,7 +188,7 @@ def opened(
             yield trainer
             _agree(trainer.summary)
             return
-        plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin))
+        plane = stack.enter_context(connected(_impatient(config, options), run.run_id, board.pin, run.own))
         shelf.link = plane.link
         require_normal(plane, config, run.run_id)
         alarm = _alarm(plane, config, stack)

@@ -95,7 +95,7 @@ def discard(run_dir: Path) -> None:
     """Remove what a run left, and nothing else."""
     for name in (*RUN_FILES, "secret"):
         (run_dir / name).unlink(missing_ok=True)
-    for name in ("services", "checkpoints", "tensorboard"):
+    for name in ("services", "checkpoints", "tensorboard", "blueprints"):
         folder = run_dir / name
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()

@@ -28,6 +28,10 @@ class ArtifactStore:
         self._directory = directory
         self._builtin = {hashlib.sha256(raw).hexdigest(): raw for raw in map(recipe_bytes, BUILTIN)}
 
+    def is_builtin(self, digest: str) -> bool:
+        """Whether the artefact is part of the program."""
+        return digest in self._builtin
+
     def get(self, digest: str) -> bytes:
         """The artefact. Raises DependencyViolationError if it is missing, CorruptRecord if it is damaged."""
         if (builtin := self._builtin.get(digest)) is not None:

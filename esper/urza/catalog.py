@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from esper.core.dependency_guard import require
 from esper.core.errors import ContractError
+from esper.core.validation import violations
 from esper.leyline import (
     Blueprint,
     HazardBand,
@@ -25,6 +26,7 @@ from esper.leyline import (
     TaskType,
 )
 from esper.urza.blueprints import BUILTIN, FACTOR, HEADS, WIDTH, Row
+from esper.urza.cost import FEATURES, POSITIONS
 
 HAZARD_BANDS: tuple[tuple[float, HazardBand], ...] = (
     (0.30, HazardBand.HAZARD_BAND_LOW),
@@ -48,6 +50,15 @@ class Catalog:
         """The blueprints that come with Esper."""
         return cls(_blueprint(row) for row in BUILTIN)
 
+    def with_own(self, blueprints: Sequence[Blueprint]) -> Catalog:
+        """The same and a user's own. Raises ContractError for one that can't stand beside those that are built in."""
+        if not blueprints:
+            return self
+        problems = [problem for blueprint in blueprints for problem in self._objections(blueprint)]
+        if problems:
+            raise ContractError("own_blueprints", problems)
+        return Catalog([*self._by_id.values(), *blueprints])
+
     def get(self, blueprint_id: str) -> Blueprint:
         """The blueprint, or DependencyViolationError."""
         remedy = f"name one of {', '.join(self._by_id)}"
@@ -55,6 +66,19 @@ class Catalog:
 
     def all(self) -> list[Blueprint]:
         return list(self._by_id.values())
+
+    def _objections(self, own: Blueprint) -> list[str]:
+        found = violations(own)
+        if own.blueprint_id in self._by_id:
+            found.append(f"{own.blueprint_id} is built in; a blueprint of your own needs a name of its own")
+        if digest_of(own) != own.digest:
+            found.append(f"{own.blueprint_id} is not what its digest says")
+        if not own.HasField("cost"):
+            found.append(f"{own.blueprint_id} doesn't say what it costs")
+        known = {FEATURES, POSITIONS, *(bound.name for bound in own.parameters)}
+        factors = {name for term in (*own.cost.parameters, *own.cost.forward_macs) for name in term.factors}
+        found += [f"the cost of {own.blueprint_id} multiplies {name}, which is unknown" for name in factors - known]
+        return found
 
     def for_slot(self, kind: SlotKind) -> list[Blueprint]:
         """Blueprints that fit slots of this kind, controls last."""
@@ -73,10 +97,21 @@ def misfit(blueprint: Blueprint, slot: SlotSpec, task: TaskType) -> str | None:
         return f"{blueprint.blueprint_id} doesn't fit a slot of kind {SlotKind.Name(slot.kind)}"
     if blueprint.blueprint_id in SEQUENCE_BLUEPRINTS and slot.read_positions < 2:
         return f"{blueprint.blueprint_id} needs a sequence, {slot.slot_id} has one position"
-    is_causal = task == TaskType.TASK_TYPE_LANGUAGE_MODEL
-    if is_causal and blueprint.blueprint_id in LOOKING_AHEAD and slot.kind == SlotKind.SLOT_KIND_RESIDUAL_CONV:
+    if task == TaskType.TASK_TYPE_LANGUAGE_MODEL and looks_ahead(blueprint, slot):
         return f"{blueprint.blueprint_id} would read later tokens in {slot.slot_id}; a language model can't take it"
     return None
+
+
+def looks_ahead(blueprint: Blueprint, slot: SlotSpec) -> bool:
+    """Whether it may read later positions there: of those built in it is known, a user's own says that it doesn't."""
+    if blueprint.HasField("cost"):
+        return not blueprint.is_causal
+    return blueprint.blueprint_id in LOOKING_AHEAD and slot.kind == SlotKind.SLOT_KIND_RESIDUAL_CONV
+
+
+def hazard_of(risk: float) -> HazardBand:
+    """The band of a risk score."""
+    return next(band for limit, band in HAZARD_BANDS if risk < limit)
 
 
 def assigned(named: Sequence[Blueprint], slots: Sequence[SlotSpec], task: TaskType) -> dict[str, Blueprint]:
@@ -164,7 +199,7 @@ def _blueprint(row: Row) -> Blueprint:
         ],
         safety=SafetySheet(
             risk_score=row.risk,
-            hazard=next(band for limit, band in HAZARD_BANDS if row.risk < limit),
+            hazard=hazard_of(row.risk),
             handling=row.handling,
             resources=row.resources,
             provenance=Provenance.PROVENANCE_CURATED,

@@ -7,10 +7,22 @@ The slot's features as last signalled count, not those at the start: earlier see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from esper.leyline import Blueprint, HostManifest, SeedStage, SeedState, SlotKind, SlotSignal, SlotSpec, TaskType
+from esper.leyline import (
+    Blueprint,
+    BlueprintCost,
+    CostTerm,
+    HostManifest,
+    SeedStage,
+    SeedState,
+    SlotKind,
+    SlotSignal,
+    SlotSpec,
+    TaskType,
+)
 
 SPAN_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_LINEAR, SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR}
@@ -19,6 +31,8 @@ CONV_KINDS = frozenset(
     {SlotKind.SLOT_KIND_SPAN_CONV, SlotKind.SLOT_KIND_SPAN_CONV_LINEAR, SlotKind.SLOT_KIND_RESIDUAL_CONV}
 )
 
+FEATURES, POSITIONS = "features", "positions"
+"""What a cost that a blueprint declares may multiply, beside its parameters."""
 WINDOWS = 2
 """A judgement's window and its extension."""
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -100,7 +114,7 @@ def cost(
 ) -> Cost:
     """Cost of the blueprint in the slot of a host with this task; `parameters` are complete.
 
-    KeyError for a blueprint without a formula.
+    A user's own blueprint says it itself; KeyError for one that neither does nor has a formula here.
     """
     shape = Shape(
         kind=slot.kind,
@@ -116,7 +130,19 @@ def cost(
         block_parameters=slot.block_parameters,
         block_forward_macs=slot.block_forward_macs,
     )
+    if blueprint.HasField("cost"):
+        return declared(blueprint.cost, features=shape.out_features, positions=shape.write_positions, values=parameters)
     return FORMULAS[blueprint.blueprint_id](shape, parameters)
+
+
+def declared(cost: BlueprintCost, *, features: int, positions: int, values: Parameters) -> Cost:
+    """What a blueprint says of itself, in a slot of so many features at so many positions; fractions are cut off."""
+    known = {**values, FEATURES: features, POSITIONS: positions}
+
+    def total(terms: Iterable[CostTerm]) -> int:
+        return int(sum(term.coefficient * math.prod(known[name] for name in term.factors) for term in terms))
+
+    return Cost(parameters=total(cost.parameters), forward_macs=total(cost.forward_macs))
 
 
 def memory(manifest: HostManifest, *, parameters: int, added: int, has_twin: bool) -> Memory:

@@ -80,10 +80,10 @@ class _Consumer:
         return [ConsumeResponse(envelope=envelope) for envelope in found]
 
     async def pause(self, settling: asyncio.Task[None]) -> None:
-        """Wait until something new is stored, something was settled, or a redelivery may be due."""
-        stored = asyncio.create_task(self._bus.wait(self._seen, REDELIVERY_S))
+        """Wait for something new, for room where there is none, or until a redelivery may be due."""
+        stored = asyncio.create_task(self._bus.wait(self._seen, REDELIVERY_S, self._opening.lanes))
         settled = asyncio.create_task(self._settled.wait())
-        waits = {settled, settling} if len(self._held) >= self._limit else {settled, settling, stored}
+        waits = {settled, settling} if len(self._held) >= self._limit else {settling, stored}
         try:
             await asyncio.wait(waits, timeout=REDELIVERY_S, return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from esper.core.config import require_positive
@@ -27,6 +28,7 @@ class WeatherlightConfig:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     mode: ModeConfig = field(default_factory=ModeConfig)
     bus: BusConfig = field(default_factory=BusConfig)
+    artifact_dir: Path | None = None  # artefacts that prefetches are answered from; built-in ones need none
     redis_url: str | None = None  # the bus on Redis Streams instead of the embedded log
     rollback_deadline_level: Level = "L4_HALT"  # emergency that a late rollback raises
     sweep_s: float = 0.5  # how often lost services are looked for

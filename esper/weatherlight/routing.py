@@ -101,7 +101,7 @@ class Router:
                 ):
                     yield TelemetryPacket.FromString(envelope.payload), envelope.sequence
             if not envelopes:
-                await self._bus.wait(seen, WAIT_S)
+                await self._bus.wait(seen, WAIT_S, TELEMETRY_LANES)
 
     async def _store(self, packets: Sequence[TelemetryPacket]) -> int:
         """How many of the packets were new."""

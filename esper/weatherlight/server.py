@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from esper.oona.bus import Bus
 from esper.oona.log import SqliteLog
 from esper.rpc.bases import Servicer
 from esper.rpc.process import ServiceContext, run_service
+from esper.urza.artifacts import ArtifactStore
 from esper.weatherlight import emergency, registry
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.bus_service import BusService
 from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.emergency import EmergencyBook
+from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.mode import ModeMachine
 from esper.weatherlight.registry import Registry
 from esper.weatherlight.routing import Router
@@ -70,6 +72,9 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     REGISTRY.register(nissa.series)
     service.close_with(partial(_unregister, nissa.series))
     service.duties.take_on("ingest", partial(nissa.run, bus))
+    kernels = Kernels(ArtifactStore(config.artifact_dir), router, keyring, clock)
+    service.close_with(_closer(kernels))
+    service.duties.take_on("kernels", partial(kernels.run, bus))
     service.duties.take_on("forward", partial(_forward, outgoing, router))
     service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
     service.duties.take_on("summarise", partial(summarise, supervisor, bus, clock, config.summary_s))
@@ -100,6 +105,13 @@ def open_bus(config: WeatherlightConfig, state_dir: Path, clock: Clock) -> Bus:
     from esper.oona.redis import RedisBus
 
     return RedisBus.connect(config.redis_url, config.bus)
+
+
+def _closer(kernels: Kernels) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        kernels.worker.close()
+
+    return close
 
 
 async def _unregister(series: LatestValues) -> None:

@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from esper.core.clock import Clock
 from esper.core.errors import EsperError, ServiceUnavailable
-from esper.core.tracing import tracer
 from esper.core.worker import AsyncWorker
-from esper.leyline import Blueprint, BreakerStatus, CircuitState
+from esper.kasmina.control.kernel_cache import KernelCache
+from esper.leyline import BreakerStatus, CircuitState
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 
@@ -24,7 +23,6 @@ HALF_OPEN = CircuitState.CIRCUIT_STATE_HALF_OPEN
 FAILURES_TO_OPEN = 3
 REFUSALS_TO_TRY = 10
 BREAKER = "artifacts"
-_TRACER = tracer("esper.kasmina")
 
 
 @dataclass(slots=True)
@@ -70,59 +68,54 @@ class Breaker:
         return BreakerStatus(name=self.name, state=self.state, failures=self.failures)
 
 
+STATUSES = ("scheduled", "ready", "error", "timeout", "canceled", "rejected")
+
+
 @dataclass(slots=True)
 class PrefetchFigures:
-    """What telemetry says of prefetches."""
+    """What telemetry says of prefetches. Each that was scheduled is in one of its ends or still in flight."""
 
-    requests: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
     inflight: int = 0
     last_latency_ms: float | None = None
+    attach_latency_ms: float | None = None
+    """From the request to the seed's attachment at a boundary, last one."""
+    _latency_sum_ms: float = 0.0
+
+    @property
+    def latency_ms(self) -> float | None:
+        """From request to artefact at hand, mean since the start."""
+        ready = self.requests["ready"]
+        return self._latency_sum_ms / ready if ready else None
+
+    def note_latency(self, latency_ms: float) -> None:
+        """One more that is ready, counted already."""
+        self.last_latency_ms = latency_ms
+        self._latency_sum_ms += latency_ms
 
 
 class ArtifactAccess:
     """The only way of this service to blueprints and their bytes; what may hang is done by its worker."""
 
-    def __init__(self, catalog: Catalog, store: ArtifactStore, clock: Clock, breaker: Breaker) -> None:
+    def __init__(self, catalog: Catalog, store: ArtifactStore, breaker: Breaker) -> None:
         self.catalog = catalog
+        self.store = store
         self.breaker = breaker
+        self.cache = KernelCache()
         self.figures = PrefetchFigures()
         self.worker = AsyncWorker()
-        self._store = store
-        self._clock = clock
+
+    def is_builtin(self, digest: str) -> bool:
+        """Whether the artefact is part of the program, so that nothing has to be fetched."""
+        return self.store.is_builtin(digest)
 
     def read(self, digest: str) -> bytes:
         """The artefact. Missing or damaged ones raise and count against the breaker."""
         self.breaker.admit()
         try:
-            content = self._store.get(digest)
+            content = self.store.get(digest)
         except EsperError:
             self.breaker.note(succeeded=False)
             raise
         self.breaker.note(succeeded=True)
         return content
-
-    def problem(self, blueprint_id: str) -> str | None:
-        """Why the blueprint can't be built from what is stored, or None."""
-        with _TRACER.start_as_current_span("urza.lookup", attributes={"esper.blueprint.id": blueprint_id}):
-            try:
-                self.read(self.catalog.get(blueprint_id).artifact.digest)
-            except EsperError as error:
-                return str(error)
-        return None
-
-    def prefetch(self, blueprint_id: str) -> Blueprint:
-        """Verify the blueprint's artefact ahead of its use. Raises the error tree."""
-        began_ns = self._clock.monotonic_ns()
-        self.figures.requests["scheduled"] += 1
-        self.figures.inflight += 1
-        try:
-            blueprint = self.catalog.get(blueprint_id)
-            self.read(blueprint.artifact.digest)
-        except EsperError:
-            self.figures.requests["error"] += 1
-            raise
-        finally:
-            self.figures.inflight -= 1
-            self.figures.last_latency_ms = (self._clock.monotonic_ns() - began_ns) / 1e6
-        self.figures.requests["ready"] += 1
-        return blueprint

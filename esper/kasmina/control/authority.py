@@ -32,6 +32,7 @@ from esper.leyline import (
     AdvanceResponse,
     CircuitState,
     CommandOutcome,
+    DirectiveKind,
     ExportSeedStatesResponse,
     GetCommandResponse,
     HealthStatus,
@@ -42,9 +43,11 @@ from esper.leyline import (
     RejectionCount,
     RunClosure,
     RunStateBlob,
+    SeedOperationKind,
     SeedRecord,
     SignedCommand,
 )
+from esper.urza.catalog import Catalog
 
 Told = tuple[Turn, LedgerStats]
 
@@ -64,6 +67,7 @@ class Authority:
             envelope, lambda c: runs.open_run(c, spec, envelope, self._resources.artifacts.catalog)
         )
         message = f"run {spec.training_run_id}, generation {spec.generation}"
+        self._prefetched(spec)
         self._resources.tell(metrics.RUN_OPENED, message, spec, generation=spec.generation, replayed=len(opened.replay))
         return opened
 
@@ -88,6 +92,7 @@ class Authority:
             return turn, self._resources.ledger.stats(connection)
 
         turn, stats = await self._resources.admission.commit(envelope, work)
+        self._resources.prefetcher.reset(closure.training_run_id, f"the run was closed: {closure.reason}")
         await self._resources.published(turn, stats)
         return KasminaServiceCloseRunResponse(
             seeds=[record.state for record in turn.state.seeds], growth=turn.state.growth
@@ -100,12 +105,11 @@ class Authority:
         command = await self._resources.admission.opened(envelope, AdaptationCommand)
         # What names a command is always kept by the traces' sampling.
         get_current_span().set_attribute("esper.command.id", command.command_id)
-        blueprint_id = command.seed.blueprint_id
         receipt = Receipt(
             envelope=envelope,
             received_ns=self._resources.clock.now_ns(),
             trace=current_trace(),
-            artifact_problem=self._resources.artifacts.problem(blueprint_id) if blueprint_id else None,
+            artifact_problem=await self._artifact_problem(command),
             breakers=(self._resources.artifacts.breaker.name,),
             plane=self._resources.plane.problem(command.training_run_id),
         )
@@ -120,6 +124,8 @@ class Authority:
         self._resources.reporting.counters.last_latency_ms = outcome.verify_latency_ms
         if not outcome.accepted and not outcome.repeated_id:
             self._resources.reporting.refuse(command, outcome)
+        if (retired := _retired(command)) is not None:
+            self._resources.prefetcher.retire(command.training_run_id, retired, f"command {command.command_id}")
         if applied.turn is not None:
             if command.HasField("circuit_breaker"):
                 self._resources.artifacts.breaker.force(command.circuit_breaker.desired_state)
@@ -160,6 +166,7 @@ class Authority:
             return answer, turn, self._resources.ledger.stats(connection)
 
         answer, turn, stats = await committed(self._resources.store.submit(work))
+        self._note_attachments(run_id, request)
         await self._resources.published(turn, stats, answer)
         return answer
 
@@ -202,14 +209,53 @@ class Authority:
             started_at=timestamp(self._started_ns),
         )
 
+    def run_catalog(self, token: str | None) -> tuple[str, Catalog]:
+        """The open run that the token is of, and the blueprints that it knows."""
+        row = self._run(token)
+        return row.run_id, self._resources.artifacts.catalog.with_own(row.spec.own_blueprints)
+
     def require_token(self, token: str | None) -> None:
         """Raise AccessDenied unless the token is that of an open run."""
         self._run(token)
+
+    def _prefetched(self, spec: KasminaRunSpec) -> None:
+        """What the user named is had at hand before a seed needs it; what an earlier generation wanted is not."""
+        prefetcher, run_id = self._resources.prefetcher, spec.training_run_id
+        prefetcher.reset(run_id, f"generation {spec.generation} was opened")
+        catalog = self._resources.artifacts.catalog.with_own(spec.own_blueprints)
+        for blueprint_id in spec.named_blueprint_ids:
+            prefetcher.begin(run_id, catalog, blueprint_id)
+
+    async def _artifact_problem(self, command: AdaptationCommand) -> str | None:
+        """Why the seed that a command germinates couldn't be built, or None; nothing is asked for other commands."""
+        seed, run_id = command.seed, command.training_run_id
+        if seed.operation != SeedOperationKind.SEED_OPERATION_KIND_GERMINATE:
+            return None
+        row = self._resources.store.read(lambda connection: database.run_by_id(connection, run_id))
+        own = row.spec.own_blueprints if row is not None else ()
+        catalog = self._resources.artifacts.catalog.with_own(own)
+        ended = await self._resources.prefetcher.ready(run_id, catalog, seed.blueprint_id, seed_id=seed.seed_id)
+        return ended.error or None
+
+    def _note_attachments(self, run_id: str, request: AdvanceRequest) -> None:
+        for report in request.reports:
+            if report.kind == DirectiveKind.DIRECTIVE_KIND_ATTACH and report.succeeded:
+                self._resources.prefetcher.attached(run_id, report.seed_id)
+            elif report.kind in (DirectiveKind.DIRECTIVE_KIND_REMOVE, DirectiveKind.DIRECTIVE_KIND_ATTACH):
+                self._resources.prefetcher.retire(run_id, report.seed_id, "the seed is out of the host")
 
     def _run(self, token: str | None) -> RunRow:
         if not token:
             raise AccessDenied("the run's token is missing; OpenRun gives it, send it as esper-run-token")
         return require_open(self._resources.store.read(lambda c: database.run_by_token(c, token_digest(token))))
+
+
+def _retired(command: AdaptationCommand) -> str | None:
+    """The seed that a command takes out, if it does."""
+    if command.HasField("prune"):
+        return command.prune.seed_id
+    is_cull = command.seed.operation == SeedOperationKind.SEED_OPERATION_KIND_CULL
+    return command.seed.seed_id if is_cull else None
 
 
 def _generation_conflict(row: RunRow, generation: int) -> LifecycleConflict:

@@ -167,7 +167,7 @@ def _turn(row: RunRow, catalog: Catalog, step: int, receipt: Receipt) -> Turn:
     return Turn(
         spec=row.spec,
         state=row.state,
-        catalog=catalog,
+        catalog=catalog.with_own(row.spec.own_blueprints),
         step=step,
         breakers=receipt.breakers,
         artifact_problem=receipt.artifact_problem,

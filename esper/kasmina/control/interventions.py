@@ -44,6 +44,7 @@ class Interventions:
             return row.teacher is not None
 
         was_registered = await self._resources.admission.commit(envelope, work)
+        self._resources.prefetcher.reset(reset.training_run_id, f"teacher reset: {reset.rationale}")
         self._resources.tell(metrics.TEACHER_DEREGISTERED, reset.rationale, reset)
         return was_registered
 
@@ -60,6 +61,7 @@ class Interventions:
             return applied, self._resources.ledger.stats(connection)
 
         applied, stats = await self._resources.admission.commit(envelope, work)
+        self._resources.prefetcher.reset(reset.training_run_id, f"registry reset: {reset.rationale}")
         if applied.turn is not None:
             await self._resources.published(applied.turn, stats)
         return len(applied.outcome.transitions)

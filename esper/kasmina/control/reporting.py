@@ -155,6 +155,7 @@ class Reporting:
 
     def _service_metrics(self, stats: LedgerStats) -> list[Metric]:
         counters, figures, breaker = self.counters, self._artifacts.figures, self._artifacts.breaker
+        cache = self._artifacts.cache
         measured = [
             metric(metrics.ACCEPTED, counters.accepted),
             *self._refused_figures(),
@@ -163,6 +164,10 @@ class Reporting:
             metric(metrics.NONCE_TTL, stats.ttl_s),
             *(metric(metrics.PREFETCH_REQUESTS, n, status=status) for status, n in figures.requests.items()),
             metric(metrics.PREFETCH_INFLIGHT, figures.inflight),
+            metric(metrics.CACHE_LOCK_WAIT, cache.lock_wait_ms),
+            metric(metrics.CACHE_SIZE, len(cache)),
+            metric(metrics.CACHE_EVICTIONS, cache.evictions),
+            metric(metrics.CACHE_HIT_RATE, cache.hit_rate),
             *(
                 metric(metrics.WORKER_CALLS, n, fate=fate)
                 for fate, n in self._artifacts.worker.counts.by_fate().items()
@@ -170,11 +175,13 @@ class Reporting:
             metric(metrics.BREAKER_STATE, breaker.state, breaker=breaker.name),
             metric(metrics.BREAKER_FAILURES, breaker.failures, breaker=breaker.name),
         ]
-        if counters.last_latency_ms is not None:
-            measured.append(metric(metrics.VALIDATION_LATENCY, counters.last_latency_ms))
-        if figures.last_latency_ms is not None:
-            measured.append(metric(metrics.PREFETCH_LAST_LATENCY, figures.last_latency_ms))
-        return measured
+        latencies = (
+            (metrics.VALIDATION_LATENCY, counters.last_latency_ms),
+            (metrics.PREFETCH_LATENCY, figures.latency_ms),
+            (metrics.PREFETCH_LAST_LATENCY, figures.last_latency_ms),
+            (metrics.PREFETCH_ATTACH_LATENCY, figures.attach_latency_ms),
+        )
+        return measured + [metric(spec, value) for spec, value in latencies if value is not None]
 
 
 def seed_metrics(state: KasminaRunState) -> list[Metric]:

@@ -14,6 +14,7 @@ from esper.kasmina.control.artifacts import ArtifactAccess
 from esper.kasmina.control.database import RunRow
 from esper.kasmina.control.feed import Feed
 from esper.kasmina.control.plane_watch import PlaneWatch
+from esper.kasmina.control.prefetch.prefetcher import Prefetcher
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.turn import Notice, Turn
 from esper.leyline import AdvanceResponse
@@ -29,6 +30,7 @@ class Resources:
     artifacts: ArtifactAccess
     reporting: Reporting
     clock: Clock
+    prefetcher: Prefetcher
     plane: PlaneWatch
     feed: Feed = field(default_factory=Feed)
 
@@ -37,7 +39,7 @@ class Resources:
         return Turn(
             spec=row.spec,
             state=row.state,
-            catalog=self.artifacts.catalog,
+            catalog=self.artifacts.catalog.with_own(row.spec.own_blueprints),
             step=step,
             breakers=(self.artifacts.breaker.name,),
         )

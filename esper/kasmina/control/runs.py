@@ -47,6 +47,7 @@ def open_run(
     connection: sqlite3.Connection, spec: KasminaRunSpec, envelope: SignedCommand, catalog: Catalog
 ) -> KasminaServiceOpenRunResponse:
     """Open or resume; the answer holds the only copy of the token. Raises the error tree."""
+    catalog = catalog.with_own(spec.own_blueprints)
     choice = choose_slots(spec, catalog)
     require_blueprints(spec, choice, catalog)
     state = _first_state(connection, spec)

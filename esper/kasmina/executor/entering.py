@@ -77,6 +77,7 @@ def grow(state: ExecutorState, plan: SeedPlan) -> torch.nn.Module:
         plan.factory,
         dict(plan.parameters),
         initialization_seed=plan.initialization_seed,
+        own=state.config.factories,
     )
 
 

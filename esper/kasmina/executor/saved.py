@@ -212,7 +212,8 @@ def _module(state: ExecutorState, arm: TrainingArm, plan: SeedPlan) -> torch.nn.
     if plan.factory in STACK_FACTORIES:
         return torch.nn.Module()
     slot, seed = state.slot(plan.slot_id), plan.initialization_seed
-    return build_seed(arm.model, slot, plan.factory, dict(plan.parameters), initialization_seed=seed)
+    own, values = state.config.factories, dict(plan.parameters)
+    return build_seed(arm.model, slot, plan.factory, values, initialization_seed=seed, own=own)
 
 
 def _plan_record(plan: SeedPlan) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
+from esper.kasmina.executor.blueprints.own import Factory
 from esper.kasmina.executor.bursts import Bursts, MakeStep
 from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
@@ -71,6 +72,8 @@ class ExecutorConfig:
     """Widths that a network's configuration can't say: refused before the graft, or left to a loader."""
     measure_every_steps: int = 10
     """Steps between two measurements of rms(seed output) / rms(host activation)."""
+    factories: Mapping[str, Factory] = field(default_factory=dict)
+    """Verified factories of the run's user, by the name that their recipes give them."""
     offers_layers: bool = False
     """Whether each linear layer is a slot for an adapter, named or not."""
     merges_adapters: bool = True

@@ -26,25 +26,37 @@ from esper.leyline.v1 import types_pb2 as esper_dot_leyline_dot_v1_dot_types__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/leyline/v1/catalog.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf1\x03\n\tBlueprint\x12\x14\n\x0c\x62lueprint_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07version\x18\x04 \x01(\rH\x00\x88\x01\x01\x12-\n\x04tier\x18\x05 \x01(\x0e\x32\x1f.esper.leyline.v1.BlueprintTier\x12.\n\nslot_kinds\x18\x06 \x03(\x0e\x32\x1a.esper.leyline.v1.SlotKind\x12\x35\n\nparameters\x18\x07 \x03(\x0b\x32!.esper.leyline.v1.ParameterBounds\x12-\n\x06safety\x18\x08 \x01(\x0b\x32\x1d.esper.leyline.v1.SafetySheet\x12\x32\n\x08\x61rtifact\x18\t \x01(\x0b\x32 .esper.leyline.v1.KernelArtifact\x12\x1b\n\x0eis_zero_output\x18\n \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x0bis_foldable\x18\x0b \x01(\x08H\x02\x88\x01\x01\x12\x17\n\nis_control\x18\x0c \x01(\x08H\x03\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\r \x01(\tB\n\n\x08_versionB\x11\n\x0f_is_zero_outputB\x0e\n\x0c_is_foldableB\r\n\x0b_is_control\"\xd6\x01\n\x0fParameterBounds\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\tmin_value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_value\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rdefault_value\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nis_integer\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x0c\n\n_min_valueB\x0c\n\n_max_valueB\x10\n\x0e_default_valueB\r\n\x0b_is_integer\"\x96\x02\n\x0bSafetySheet\x12\x17\n\nrisk_score\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12,\n\x06hazard\x18\x02 \x01(\x0e\x32\x1c.esper.leyline.v1.HazardBand\x12\x31\n\x08handling\x18\x03 \x01(\x0e\x32\x1f.esper.leyline.v1.HandlingClass\x12\x34\n\tresources\x18\x04 \x01(\x0e\x32!.esper.leyline.v1.ResourceProfile\x12\x30\n\nprovenance\x18\x05 \x01(\x0e\x32\x1c.esper.leyline.v1.Provenance\x12\x16\n\x0erecommendation\x18\x06 \x01(\tB\r\n\x0b_risk_score\"^\n\x0eKernelArtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x17\n\nsize_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\tB\r\n\x0b_size_bytes\"\x8a\x01\n\nSeedRecipe\x12\x14\n\x0c\x62lueprint_id\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07\x66\x61\x63tory\x18\x03 \x01(\t\x12\x33\n\tconstants\x18\x04 \x03(\x0b\x32 .esper.leyline.v1.ParameterValueB\n\n\x08_version\"\xc5\x01\n\x0ePrefetchUpdate\x12\x14\n\x0c\x62lueprint_id\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.PrefetchStatus\x12\x32\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32 .esper.leyline.v1.KernelArtifact\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x86\x01\n\x0ePrefetchStatus\x12\x1f\n\x1bPREFETCH_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19PREFETCH_STATUS_SCHEDULED\x10\x01\x12\x19\n\x15PREFETCH_STATUS_READY\x10\x02\x12\x19\n\x15PREFETCH_STATUS_ERROR\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65sper/leyline/v1/catalog.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x04\n\tBlueprint\x12\x14\n\x0c\x62lueprint_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x07version\x18\x04 \x01(\rH\x00\x88\x01\x01\x12-\n\x04tier\x18\x05 \x01(\x0e\x32\x1f.esper.leyline.v1.BlueprintTier\x12.\n\nslot_kinds\x18\x06 \x03(\x0e\x32\x1a.esper.leyline.v1.SlotKind\x12\x35\n\nparameters\x18\x07 \x03(\x0b\x32!.esper.leyline.v1.ParameterBounds\x12-\n\x06safety\x18\x08 \x01(\x0b\x32\x1d.esper.leyline.v1.SafetySheet\x12\x32\n\x08\x61rtifact\x18\t \x01(\x0b\x32 .esper.leyline.v1.KernelArtifact\x12\x1b\n\x0eis_zero_output\x18\n \x01(\x08H\x01\x88\x01\x01\x12\x18\n\x0bis_foldable\x18\x0b \x01(\x08H\x02\x88\x01\x01\x12\x17\n\nis_control\x18\x0c \x01(\x08H\x03\x88\x01\x01\x12\x0e\n\x06\x64igest\x18\r \x01(\t\x12-\n\x04\x63ost\x18\x0e \x01(\x0b\x32\x1f.esper.leyline.v1.BlueprintCost\x12\x16\n\tis_causal\x18\x0f \x01(\x08H\x04\x88\x01\x01\x42\n\n\x08_versionB\x11\n\x0f_is_zero_outputB\x0e\n\x0c_is_foldableB\r\n\x0b_is_controlB\x0c\n\n_is_causal\"q\n\rBlueprintCost\x12.\n\nparameters\x18\x01 \x03(\x0b\x32\x1a.esper.leyline.v1.CostTerm\x12\x30\n\x0c\x66orward_macs\x18\x02 \x03(\x0b\x32\x1a.esper.leyline.v1.CostTerm\"E\n\x08\x43ostTerm\x12\x18\n\x0b\x63oefficient\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x0f\n\x07\x66\x61\x63tors\x18\x02 \x03(\tB\x0e\n\x0c_coefficient\"\xd6\x01\n\x0fParameterBounds\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\tmin_value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_value\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rdefault_value\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nis_integer\x18\x05 \x01(\x08H\x03\x88\x01\x01\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\tB\x0c\n\n_min_valueB\x0c\n\n_max_valueB\x10\n\x0e_default_valueB\r\n\x0b_is_integer\"\x96\x02\n\x0bSafetySheet\x12\x17\n\nrisk_score\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12,\n\x06hazard\x18\x02 \x01(\x0e\x32\x1c.esper.leyline.v1.HazardBand\x12\x31\n\x08handling\x18\x03 \x01(\x0e\x32\x1f.esper.leyline.v1.HandlingClass\x12\x34\n\tresources\x18\x04 \x01(\x0e\x32!.esper.leyline.v1.ResourceProfile\x12\x30\n\nprovenance\x18\x05 \x01(\x0e\x32\x1c.esper.leyline.v1.Provenance\x12\x16\n\x0erecommendation\x18\x06 \x01(\tB\r\n\x0b_risk_score\"^\n\x0eKernelArtifact\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x17\n\nsize_bytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\tB\r\n\x0b_size_bytes\"\xf6\x01\n\nSeedRecipe\x12\x14\n\x0c\x62lueprint_id\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0f\n\x07\x66\x61\x63tory\x18\x03 \x01(\t\x12\x33\n\tconstants\x18\x04 \x03(\x0b\x32 .esper.leyline.v1.ParameterValue\x12,\n\x06source\x18\x05 \x01(\x0b\x32\x1c.esper.leyline.v1.RecipeFile\x12\r\n\x05\x65ntry\x18\x06 \x01(\t\x12-\n\x07weights\x18\x07 \x01(\x0b\x32\x1c.esper.leyline.v1.RecipeFileB\n\n\x08_version\"R\n\nRecipeFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"\x99\x01\n\x15KernelPrefetchRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x17\n\x0ftraining_run_id\x18\x03 \x01(\t\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x01\n\x13KernelArtifactReady\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x32\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32 .esper.leyline.v1.KernelArtifact\x12\x16\n\tverify_ms\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_verify_ms\"O\n\x13KernelArtifactError\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x62lueprint_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xc5\x01\n\x0ePrefetchUpdate\x12\x14\n\x0c\x62lueprint_id\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.PrefetchStatus\x12\x32\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32 .esper.leyline.v1.KernelArtifact\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc1\x01\n\x0ePrefetchStatus\x12\x1f\n\x1bPREFETCH_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19PREFETCH_STATUS_SCHEDULED\x10\x01\x12\x19\n\x15PREFETCH_STATUS_READY\x10\x02\x12\x19\n\x15PREFETCH_STATUS_ERROR\x10\x03\x12\x1b\n\x17PREFETCH_STATUS_TIMEOUT\x10\x04\x12\x1c\n\x18PREFETCH_STATUS_CANCELED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREFETCHSTATUS']._serialized_start=1551
-  _globals['_PREFETCHSTATUS']._serialized_end=1685
+  _globals['_PREFETCHSTATUS']._serialized_start=2407
+  _globals['_PREFETCHSTATUS']._serialized_end=2600
   _globals['_BLUEPRINT']._serialized_start=116
-  _globals['_BLUEPRINT']._serialized_end=613
-  _globals['_PARAMETERBOUNDS']._serialized_start=616
-  _globals['_PARAMETERBOUNDS']._serialized_end=830
-  _globals['_SAFETYSHEET']._serialized_start=833
-  _globals['_SAFETYSHEET']._serialized_end=1111
-  _globals['_KERNELARTIFACT']._serialized_start=1113
-  _globals['_KERNELARTIFACT']._serialized_end=1207
-  _globals['_SEEDRECIPE']._serialized_start=1210
-  _globals['_SEEDRECIPE']._serialized_end=1348
-  _globals['_PREFETCHUPDATE']._serialized_start=1351
-  _globals['_PREFETCHUPDATE']._serialized_end=1548
+  _globals['_BLUEPRINT']._serialized_end=698
+  _globals['_BLUEPRINTCOST']._serialized_start=700
+  _globals['_BLUEPRINTCOST']._serialized_end=813
+  _globals['_COSTTERM']._serialized_start=815
+  _globals['_COSTTERM']._serialized_end=884
+  _globals['_PARAMETERBOUNDS']._serialized_start=887
+  _globals['_PARAMETERBOUNDS']._serialized_end=1101
+  _globals['_SAFETYSHEET']._serialized_start=1104
+  _globals['_SAFETYSHEET']._serialized_end=1382
+  _globals['_KERNELARTIFACT']._serialized_start=1384
+  _globals['_KERNELARTIFACT']._serialized_end=1478
+  _globals['_SEEDRECIPE']._serialized_start=1481
+  _globals['_SEEDRECIPE']._serialized_end=1727
+  _globals['_RECIPEFILE']._serialized_start=1729
+  _globals['_RECIPEFILE']._serialized_end=1811
+  _globals['_KERNELPREFETCHREQUEST']._serialized_start=1814
+  _globals['_KERNELPREFETCHREQUEST']._serialized_end=1967
+  _globals['_KERNELARTIFACTREADY']._serialized_start=1970
+  _globals['_KERNELARTIFACTREADY']._serialized_end=2123
+  _globals['_KERNELARTIFACTERROR']._serialized_start=2125
+  _globals['_KERNELARTIFACTERROR']._serialized_end=2204
+  _globals['_PREFETCHUPDATE']._serialized_start=2207
+  _globals['_PREFETCHUPDATE']._serialized_end=2404
 # @@protoc_insertion_point(module_scope)

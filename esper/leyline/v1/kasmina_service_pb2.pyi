@@ -15,7 +15,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class KasminaRunSpec(_message.Message):
-    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "resume", "named_blueprint_ids", "gives_up_course")
+    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "resume", "named_blueprint_ids", "gives_up_course", "own_blueprints")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +26,7 @@ class KasminaRunSpec(_message.Message):
     RESUME_FIELD_NUMBER: _ClassVar[int]
     NAMED_BLUEPRINT_IDS_FIELD_NUMBER: _ClassVar[int]
     GIVES_UP_COURSE_FIELD_NUMBER: _ClassVar[int]
+    OWN_BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     seed: int
     generation: int
@@ -36,7 +37,8 @@ class KasminaRunSpec(_message.Message):
     resume: _state_pb2.RunStateBlob
     named_blueprint_ids: _containers.RepeatedScalarFieldContainer[str]
     gives_up_course: bool
-    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., named_blueprint_ids: _Optional[_Iterable[str]] = ..., gives_up_course: bool = ...) -> None: ...
+    own_blueprints: _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Blueprint]
+    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., named_blueprint_ids: _Optional[_Iterable[str]] = ..., gives_up_course: bool = ..., own_blueprints: _Optional[_Iterable[_Union[_catalog_pb2.Blueprint, _Mapping]]] = ...) -> None: ...
 
 class RunClosure(_message.Message):
     __slots__ = ("training_run_id", "generation", "step", "reason")

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from esper.leyline.v1 import catalog_pb2 as esper_dot_leyline_dot_v1_dot_catalog__pb2
 from esper.leyline.v1 import command_pb2 as esper_dot_leyline_dot_v1_dot_command__pb2
 from esper.leyline.v1 import policy_pb2 as esper_dot_leyline_dot_v1_dot_policy__pb2
 from esper.leyline.v1 import report_pb2 as esper_dot_leyline_dot_v1_dot_report__pb2
@@ -31,61 +32,61 @@ from esper.leyline.v1 import types_pb2 as esper_dot_leyline_dot_v1_dot_types__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%esper/leyline/v1/tamiyo_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1d\x65sper/leyline/v1/policy.proto\x1a\x1d\x65sper/leyline/v1/report.proto\x1a\x1f\x65sper/leyline/v1/security.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x03\n\rTamiyoRunSpec\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0btotal_steps\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.esper.leyline.v1.HostManifest\x12(\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x18.esper.leyline.v1.Budget\x12,\n\x04life\x18\x07 \x01(\x0b\x32\x1e.esper.leyline.v1.LifeSettings\x12\x32\n\x07trigger\x18\x08 \x01(\x0b\x32!.esper.leyline.v1.TriggerSettings\x12\x18\n\x10kasmina_audience\x18\t \x01(\t\x12.\n\x06resume\x18\n \x01(\x0b\x32\x1e.esper.leyline.v1.RunStateBlob\x12/\n\x06replay\x18\x0b \x03(\x0b\x32\x1f.esper.leyline.v1.IssuedCommand\x12\x1a\n\rlatency_rules\x18\x0c \x01(\x08H\x03\x88\x01\x01\x42\x07\n\x05_seedB\r\n\x0b_generationB\x0e\n\x0c_total_stepsB\x10\n\x0e_latency_rules\"Q\n\rIssuedCommand\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x1a\n\rdecision_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_decision_step\"O\n\x1bTamiyoServiceOpenRunRequest\x12\x30\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\"s\n\x1cTamiyoServiceOpenRunResponse\x12\x11\n\trun_token\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x15\n\rpolicy_digest\x18\x04 \x01(\t\"P\n\x1cTamiyoServiceCloseRunRequest\x12\x30\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\"A\n\x1dTamiyoServiceCloseRunResponse\x12\x14\n\x07reports\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_reports\"F\n\x0f\x45valuateRequest\x12\x33\n\x06packet\x18\x01 \x01(\x0b\x32#.esper.leyline.v1.SystemStatePacket\"@\n\x10\x45valuateResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.esper.leyline.v1.Decision\"E\n\x0e\x43ontrolRequest\x12\x33\n\x06packet\x18\x01 \x01(\x0b\x32#.esper.leyline.v1.SystemStatePacket\"?\n\x0f\x43ontrolResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.esper.leyline.v1.Decision\"\xfd\x02\n\x08\x44\x65\x63ision\x12\x19\n\x0cpacket_index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x31\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\x12\x13\n\x0b\x63ommand_ids\x18\x04 \x03(\t\x12\x34\n\x08metadata\x18\x05 \x01(\x0b\x32\".esper.leyline.v1.DecisionMetadata\x12\x19\n\x0c\x63onservative\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1c\n\x14replayed_command_ids\x18\x07 \x03(\t\x12\x17\n\nlatency_ms\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12-\n\x05trace\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContextB\x0f\n\r_packet_indexB\r\n\x0b_generationB\x0f\n\r_conservativeB\r\n\x0b_latency_ms\"\xad\x02\n\x14SubmitOutcomeRequest\x12\x11\n\x04step\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x32\n\x08outcomes\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CommandOutcome\x12-\n\x05gates\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.GateEvidence\x12\x36\n\x0btransitions\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.StageTransition\x12\x32\n\x07reports\x18\x05 \x03(\x0b\x32!.esper.leyline.v1.DirectiveReport\x12*\n\x05seeds\x18\x06 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedStateB\x07\n\x05_step\"2\n\x15SubmitOutcomeResponse\x12\x19\n\x11\x63losed_report_ids\x18\x01 \x03(\t\"!\n\x1fTamiyoServiceGetRunStateRequest\"Q\n TamiyoServiceGetRunStateResponse\x12-\n\x05state\x18\x01 \x01(\x0b\x32\x1e.esper.leyline.v1.RunStateBlob\"S\n\x17ListFieldReportsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"c\n\x18ListFieldReportsResponse\x12.\n\x07reports\x18\x01 \x03(\x0b\x32\x1d.esper.leyline.v1.FieldReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x1dTamiyoServiceGetStatusRequest\"\xfa\x02\n\x1eTamiyoServiceGetStatusResponse\x12.\n\x06health\x18\x01 \x01(\x0e\x32\x1e.esper.leyline.v1.HealthStatus\x12\x16\n\topen_runs\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tdecisions\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08\x63ommands\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x14\n\x07reports\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x19\n\x0clog_repaired\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x16\n\x0epolicy_version\x18\x07 \x01(\t\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08rejected\x18\t \x01(\x04H\x05\x88\x01\x01\x42\x0c\n\n_open_runsB\x0c\n\n_decisionsB\x0b\n\t_commandsB\n\n\x08_reportsB\x0f\n\r_log_repairedB\x0b\n\t_rejected\"\x15\n\x13\x46lushHistoryRequest\"T\n\x14\x46lushHistoryResponse\x12\x14\n\x07reports\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04open\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\n\n\x08_reportsB\x07\n\x05_open\"L\n\x18\x41pplyPolicyUpdateRequest\x12\x30\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\"\xb3\x01\n\x19\x41pplyPolicyUpdateResponse\x12\x15\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12:\n\trejection\x18\x02 \x01(\x0e\x32\'.esper.leyline.v1.PolicyUpdateRejection\x12\x13\n\x06\x64\x65tail\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0epolicy_version\x18\x04 \x01(\tB\x0b\n\t_acceptedB\t\n\x07_detail*\xa3\x02\n\x15PolicyUpdateRejection\x12\'\n#POLICY_UPDATE_REJECTION_UNSPECIFIED\x10\x00\x12*\n&POLICY_UPDATE_REJECTION_UNKNOWN_POLICY\x10\x01\x12)\n%POLICY_UPDATE_REJECTION_STALE_VERSION\x10\x02\x12,\n(POLICY_UPDATE_REJECTION_INVALID_SETTINGS\x10\x03\x12+\n\'POLICY_UPDATE_REJECTION_DIGEST_MISMATCH\x10\x04\x12/\n+POLICY_UPDATE_REJECTION_UNSUPPORTED_WEIGHTS\x10\x05\x32\x8d\x08\n\rTamiyoService\x12h\n\x07OpenRun\x12-.esper.leyline.v1.TamiyoServiceOpenRunRequest\x1a..esper.leyline.v1.TamiyoServiceOpenRunResponse\x12k\n\x08\x43loseRun\x12..esper.leyline.v1.TamiyoServiceCloseRunRequest\x1a/.esper.leyline.v1.TamiyoServiceCloseRunResponse\x12Q\n\x08\x45valuate\x12!.esper.leyline.v1.EvaluateRequest\x1a\".esper.leyline.v1.EvaluateResponse\x12R\n\x07\x43ontrol\x12 .esper.leyline.v1.ControlRequest\x1a!.esper.leyline.v1.ControlResponse(\x01\x30\x01\x12`\n\rSubmitOutcome\x12&.esper.leyline.v1.SubmitOutcomeRequest\x1a\'.esper.leyline.v1.SubmitOutcomeResponse\x12t\n\x0bGetRunState\x12\x31.esper.leyline.v1.TamiyoServiceGetRunStateRequest\x1a\x32.esper.leyline.v1.TamiyoServiceGetRunStateResponse\x12i\n\x10ListFieldReports\x12).esper.leyline.v1.ListFieldReportsRequest\x1a*.esper.leyline.v1.ListFieldReportsResponse\x12n\n\tGetStatus\x12/.esper.leyline.v1.TamiyoServiceGetStatusRequest\x1a\x30.esper.leyline.v1.TamiyoServiceGetStatusResponse\x12]\n\x0c\x46lushHistory\x12%.esper.leyline.v1.FlushHistoryRequest\x1a&.esper.leyline.v1.FlushHistoryResponse\x12l\n\x11\x41pplyPolicyUpdate\x12*.esper.leyline.v1.ApplyPolicyUpdateRequest\x1a+.esper.leyline.v1.ApplyPolicyUpdateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%esper/leyline/v1/tamiyo_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1e\x65sper/leyline/v1/catalog.proto\x1a\x1e\x65sper/leyline/v1/command.proto\x1a\x1d\x65sper/leyline/v1/policy.proto\x1a\x1d\x65sper/leyline/v1/report.proto\x1a\x1f\x65sper/leyline/v1/security.proto\x1a\x1c\x65sper/leyline/v1/state.proto\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x04\n\rTamiyoRunSpec\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x11\n\x04seed\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0btotal_steps\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.esper.leyline.v1.HostManifest\x12(\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x18.esper.leyline.v1.Budget\x12,\n\x04life\x18\x07 \x01(\x0b\x32\x1e.esper.leyline.v1.LifeSettings\x12\x32\n\x07trigger\x18\x08 \x01(\x0b\x32!.esper.leyline.v1.TriggerSettings\x12\x18\n\x10kasmina_audience\x18\t \x01(\t\x12.\n\x06resume\x18\n \x01(\x0b\x32\x1e.esper.leyline.v1.RunStateBlob\x12/\n\x06replay\x18\x0b \x03(\x0b\x32\x1f.esper.leyline.v1.IssuedCommand\x12\x1a\n\rlatency_rules\x18\x0c \x01(\x08H\x03\x88\x01\x01\x12\x33\n\x0eown_blueprints\x18\r \x03(\x0b\x32\x1b.esper.leyline.v1.BlueprintB\x07\n\x05_seedB\r\n\x0b_generationB\x0e\n\x0c_total_stepsB\x10\n\x0e_latency_rules\"Q\n\rIssuedCommand\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x1a\n\rdecision_step\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_decision_step\"O\n\x1bTamiyoServiceOpenRunRequest\x12\x30\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\"s\n\x1cTamiyoServiceOpenRunResponse\x12\x11\n\trun_token\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12\x15\n\rpolicy_digest\x18\x04 \x01(\t\"P\n\x1cTamiyoServiceCloseRunRequest\x12\x30\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\"A\n\x1dTamiyoServiceCloseRunResponse\x12\x14\n\x07reports\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\n\n\x08_reports\"F\n\x0f\x45valuateRequest\x12\x33\n\x06packet\x18\x01 \x01(\x0b\x32#.esper.leyline.v1.SystemStatePacket\"@\n\x10\x45valuateResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.esper.leyline.v1.Decision\"E\n\x0e\x43ontrolRequest\x12\x33\n\x06packet\x18\x01 \x01(\x0b\x32#.esper.leyline.v1.SystemStatePacket\"?\n\x0f\x43ontrolResponse\x12,\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1a.esper.leyline.v1.Decision\"\xfd\x02\n\x08\x44\x65\x63ision\x12\x19\n\x0cpacket_index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x02 \x01(\x04H\x01\x88\x01\x01\x12\x31\n\x08\x63ommands\x18\x03 \x03(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\x12\x13\n\x0b\x63ommand_ids\x18\x04 \x03(\t\x12\x34\n\x08metadata\x18\x05 \x01(\x0b\x32\".esper.leyline.v1.DecisionMetadata\x12\x19\n\x0c\x63onservative\x18\x06 \x01(\x08H\x02\x88\x01\x01\x12\x1c\n\x14replayed_command_ids\x18\x07 \x03(\t\x12\x17\n\nlatency_ms\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12-\n\x05trace\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContextB\x0f\n\r_packet_indexB\r\n\x0b_generationB\x0f\n\r_conservativeB\r\n\x0b_latency_ms\"\xad\x02\n\x14SubmitOutcomeRequest\x12\x11\n\x04step\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x32\n\x08outcomes\x18\x02 \x03(\x0b\x32 .esper.leyline.v1.CommandOutcome\x12-\n\x05gates\x18\x03 \x03(\x0b\x32\x1e.esper.leyline.v1.GateEvidence\x12\x36\n\x0btransitions\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.StageTransition\x12\x32\n\x07reports\x18\x05 \x03(\x0b\x32!.esper.leyline.v1.DirectiveReport\x12*\n\x05seeds\x18\x06 \x03(\x0b\x32\x1b.esper.leyline.v1.SeedStateB\x07\n\x05_step\"2\n\x15SubmitOutcomeResponse\x12\x19\n\x11\x63losed_report_ids\x18\x01 \x03(\t\"!\n\x1fTamiyoServiceGetRunStateRequest\"Q\n TamiyoServiceGetRunStateResponse\x12-\n\x05state\x18\x01 \x01(\x0b\x32\x1e.esper.leyline.v1.RunStateBlob\"S\n\x17ListFieldReportsRequest\x12\x16\n\tpage_size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x02 \x01(\tB\x0c\n\n_page_size\"c\n\x18ListFieldReportsResponse\x12.\n\x07reports\x18\x01 \x03(\x0b\x32\x1d.esper.leyline.v1.FieldReport\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x1dTamiyoServiceGetStatusRequest\"\xfa\x02\n\x1eTamiyoServiceGetStatusResponse\x12.\n\x06health\x18\x01 \x01(\x0e\x32\x1e.esper.leyline.v1.HealthStatus\x12\x16\n\topen_runs\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tdecisions\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x15\n\x08\x63ommands\x18\x04 \x01(\x04H\x02\x88\x01\x01\x12\x14\n\x07reports\x18\x05 \x01(\x04H\x03\x88\x01\x01\x12\x19\n\x0clog_repaired\x18\x06 \x01(\x08H\x04\x88\x01\x01\x12\x16\n\x0epolicy_version\x18\x07 \x01(\t\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08rejected\x18\t \x01(\x04H\x05\x88\x01\x01\x42\x0c\n\n_open_runsB\x0c\n\n_decisionsB\x0b\n\t_commandsB\n\n\x08_reportsB\x0f\n\r_log_repairedB\x0b\n\t_rejected\"\x15\n\x13\x46lushHistoryRequest\"T\n\x14\x46lushHistoryResponse\x12\x14\n\x07reports\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04open\x18\x02 \x01(\x04H\x01\x88\x01\x01\x42\n\n\x08_reportsB\x07\n\x05_open\"L\n\x18\x41pplyPolicyUpdateRequest\x12\x30\n\x07\x63ommand\x18\x01 \x01(\x0b\x32\x1f.esper.leyline.v1.SignedCommand\"\xb3\x01\n\x19\x41pplyPolicyUpdateResponse\x12\x15\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12:\n\trejection\x18\x02 \x01(\x0e\x32\'.esper.leyline.v1.PolicyUpdateRejection\x12\x13\n\x06\x64\x65tail\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x16\n\x0epolicy_version\x18\x04 \x01(\tB\x0b\n\t_acceptedB\t\n\x07_detail*\xa3\x02\n\x15PolicyUpdateRejection\x12\'\n#POLICY_UPDATE_REJECTION_UNSPECIFIED\x10\x00\x12*\n&POLICY_UPDATE_REJECTION_UNKNOWN_POLICY\x10\x01\x12)\n%POLICY_UPDATE_REJECTION_STALE_VERSION\x10\x02\x12,\n(POLICY_UPDATE_REJECTION_INVALID_SETTINGS\x10\x03\x12+\n\'POLICY_UPDATE_REJECTION_DIGEST_MISMATCH\x10\x04\x12/\n+POLICY_UPDATE_REJECTION_UNSUPPORTED_WEIGHTS\x10\x05\x32\x8d\x08\n\rTamiyoService\x12h\n\x07OpenRun\x12-.esper.leyline.v1.TamiyoServiceOpenRunRequest\x1a..esper.leyline.v1.TamiyoServiceOpenRunResponse\x12k\n\x08\x43loseRun\x12..esper.leyline.v1.TamiyoServiceCloseRunRequest\x1a/.esper.leyline.v1.TamiyoServiceCloseRunResponse\x12Q\n\x08\x45valuate\x12!.esper.leyline.v1.EvaluateRequest\x1a\".esper.leyline.v1.EvaluateResponse\x12R\n\x07\x43ontrol\x12 .esper.leyline.v1.ControlRequest\x1a!.esper.leyline.v1.ControlResponse(\x01\x30\x01\x12`\n\rSubmitOutcome\x12&.esper.leyline.v1.SubmitOutcomeRequest\x1a\'.esper.leyline.v1.SubmitOutcomeResponse\x12t\n\x0bGetRunState\x12\x31.esper.leyline.v1.TamiyoServiceGetRunStateRequest\x1a\x32.esper.leyline.v1.TamiyoServiceGetRunStateResponse\x12i\n\x10ListFieldReports\x12).esper.leyline.v1.ListFieldReportsRequest\x1a*.esper.leyline.v1.ListFieldReportsResponse\x12n\n\tGetStatus\x12/.esper.leyline.v1.TamiyoServiceGetStatusRequest\x1a\x30.esper.leyline.v1.TamiyoServiceGetStatusResponse\x12]\n\x0c\x46lushHistory\x12%.esper.leyline.v1.FlushHistoryRequest\x1a&.esper.leyline.v1.FlushHistoryResponse\x12l\n\x11\x41pplyPolicyUpdate\x12*.esper.leyline.v1.ApplyPolicyUpdateRequest\x1a+.esper.leyline.v1.ApplyPolicyUpdateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.tamiyo_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POLICYUPDATEREJECTION']._serialized_start=3323
-  _globals['_POLICYUPDATEREJECTION']._serialized_end=3614
-  _globals['_TAMIYORUNSPEC']._serialized_start=280
-  _globals['_TAMIYORUNSPEC']._serialized_end=789
-  _globals['_ISSUEDCOMMAND']._serialized_start=791
-  _globals['_ISSUEDCOMMAND']._serialized_end=872
-  _globals['_TAMIYOSERVICEOPENRUNREQUEST']._serialized_start=874
-  _globals['_TAMIYOSERVICEOPENRUNREQUEST']._serialized_end=953
-  _globals['_TAMIYOSERVICEOPENRUNRESPONSE']._serialized_start=955
-  _globals['_TAMIYOSERVICEOPENRUNRESPONSE']._serialized_end=1070
-  _globals['_TAMIYOSERVICECLOSERUNREQUEST']._serialized_start=1072
-  _globals['_TAMIYOSERVICECLOSERUNREQUEST']._serialized_end=1152
-  _globals['_TAMIYOSERVICECLOSERUNRESPONSE']._serialized_start=1154
-  _globals['_TAMIYOSERVICECLOSERUNRESPONSE']._serialized_end=1219
-  _globals['_EVALUATEREQUEST']._serialized_start=1221
-  _globals['_EVALUATEREQUEST']._serialized_end=1291
-  _globals['_EVALUATERESPONSE']._serialized_start=1293
-  _globals['_EVALUATERESPONSE']._serialized_end=1357
-  _globals['_CONTROLREQUEST']._serialized_start=1359
-  _globals['_CONTROLREQUEST']._serialized_end=1428
-  _globals['_CONTROLRESPONSE']._serialized_start=1430
-  _globals['_CONTROLRESPONSE']._serialized_end=1493
-  _globals['_DECISION']._serialized_start=1496
-  _globals['_DECISION']._serialized_end=1877
-  _globals['_SUBMITOUTCOMEREQUEST']._serialized_start=1880
-  _globals['_SUBMITOUTCOMEREQUEST']._serialized_end=2181
-  _globals['_SUBMITOUTCOMERESPONSE']._serialized_start=2183
-  _globals['_SUBMITOUTCOMERESPONSE']._serialized_end=2233
-  _globals['_TAMIYOSERVICEGETRUNSTATEREQUEST']._serialized_start=2235
-  _globals['_TAMIYOSERVICEGETRUNSTATEREQUEST']._serialized_end=2268
-  _globals['_TAMIYOSERVICEGETRUNSTATERESPONSE']._serialized_start=2270
-  _globals['_TAMIYOSERVICEGETRUNSTATERESPONSE']._serialized_end=2351
-  _globals['_LISTFIELDREPORTSREQUEST']._serialized_start=2353
-  _globals['_LISTFIELDREPORTSREQUEST']._serialized_end=2436
-  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_start=2438
-  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_end=2537
-  _globals['_TAMIYOSERVICEGETSTATUSREQUEST']._serialized_start=2539
-  _globals['_TAMIYOSERVICEGETSTATUSREQUEST']._serialized_end=2570
-  _globals['_TAMIYOSERVICEGETSTATUSRESPONSE']._serialized_start=2573
-  _globals['_TAMIYOSERVICEGETSTATUSRESPONSE']._serialized_end=2951
-  _globals['_FLUSHHISTORYREQUEST']._serialized_start=2953
-  _globals['_FLUSHHISTORYREQUEST']._serialized_end=2974
-  _globals['_FLUSHHISTORYRESPONSE']._serialized_start=2976
-  _globals['_FLUSHHISTORYRESPONSE']._serialized_end=3060
-  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_start=3062
-  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_end=3138
-  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_start=3141
-  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_end=3320
-  _globals['_TAMIYOSERVICE']._serialized_start=3617
-  _globals['_TAMIYOSERVICE']._serialized_end=4654
+  _globals['_POLICYUPDATEREJECTION']._serialized_start=3408
+  _globals['_POLICYUPDATEREJECTION']._serialized_end=3699
+  _globals['_TAMIYORUNSPEC']._serialized_start=312
+  _globals['_TAMIYORUNSPEC']._serialized_end=874
+  _globals['_ISSUEDCOMMAND']._serialized_start=876
+  _globals['_ISSUEDCOMMAND']._serialized_end=957
+  _globals['_TAMIYOSERVICEOPENRUNREQUEST']._serialized_start=959
+  _globals['_TAMIYOSERVICEOPENRUNREQUEST']._serialized_end=1038
+  _globals['_TAMIYOSERVICEOPENRUNRESPONSE']._serialized_start=1040
+  _globals['_TAMIYOSERVICEOPENRUNRESPONSE']._serialized_end=1155
+  _globals['_TAMIYOSERVICECLOSERUNREQUEST']._serialized_start=1157
+  _globals['_TAMIYOSERVICECLOSERUNREQUEST']._serialized_end=1237
+  _globals['_TAMIYOSERVICECLOSERUNRESPONSE']._serialized_start=1239
+  _globals['_TAMIYOSERVICECLOSERUNRESPONSE']._serialized_end=1304
+  _globals['_EVALUATEREQUEST']._serialized_start=1306
+  _globals['_EVALUATEREQUEST']._serialized_end=1376
+  _globals['_EVALUATERESPONSE']._serialized_start=1378
+  _globals['_EVALUATERESPONSE']._serialized_end=1442
+  _globals['_CONTROLREQUEST']._serialized_start=1444
+  _globals['_CONTROLREQUEST']._serialized_end=1513
+  _globals['_CONTROLRESPONSE']._serialized_start=1515
+  _globals['_CONTROLRESPONSE']._serialized_end=1578
+  _globals['_DECISION']._serialized_start=1581
+  _globals['_DECISION']._serialized_end=1962
+  _globals['_SUBMITOUTCOMEREQUEST']._serialized_start=1965
+  _globals['_SUBMITOUTCOMEREQUEST']._serialized_end=2266
+  _globals['_SUBMITOUTCOMERESPONSE']._serialized_start=2268
+  _globals['_SUBMITOUTCOMERESPONSE']._serialized_end=2318
+  _globals['_TAMIYOSERVICEGETRUNSTATEREQUEST']._serialized_start=2320
+  _globals['_TAMIYOSERVICEGETRUNSTATEREQUEST']._serialized_end=2353
+  _globals['_TAMIYOSERVICEGETRUNSTATERESPONSE']._serialized_start=2355
+  _globals['_TAMIYOSERVICEGETRUNSTATERESPONSE']._serialized_end=2436
+  _globals['_LISTFIELDREPORTSREQUEST']._serialized_start=2438
+  _globals['_LISTFIELDREPORTSREQUEST']._serialized_end=2521
+  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_start=2523
+  _globals['_LISTFIELDREPORTSRESPONSE']._serialized_end=2622
+  _globals['_TAMIYOSERVICEGETSTATUSREQUEST']._serialized_start=2624
+  _globals['_TAMIYOSERVICEGETSTATUSREQUEST']._serialized_end=2655
+  _globals['_TAMIYOSERVICEGETSTATUSRESPONSE']._serialized_start=2658
+  _globals['_TAMIYOSERVICEGETSTATUSRESPONSE']._serialized_end=3036
+  _globals['_FLUSHHISTORYREQUEST']._serialized_start=3038
+  _globals['_FLUSHHISTORYREQUEST']._serialized_end=3059
+  _globals['_FLUSHHISTORYRESPONSE']._serialized_start=3061
+  _globals['_FLUSHHISTORYRESPONSE']._serialized_end=3145
+  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_start=3147
+  _globals['_APPLYPOLICYUPDATEREQUEST']._serialized_end=3223
+  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_start=3226
+  _globals['_APPLYPOLICYUPDATERESPONSE']._serialized_end=3405
+  _globals['_TAMIYOSERVICE']._serialized_start=3702
+  _globals['_TAMIYOSERVICE']._serialized_end=4739
 # @@protoc_insertion_point(module_scope)

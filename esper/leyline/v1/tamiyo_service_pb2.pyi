@@ -1,5 +1,6 @@
 import datetime
 
+from esper.leyline.v1 import catalog_pb2 as _catalog_pb2
 from esper.leyline.v1 import command_pb2 as _command_pb2
 from esper.leyline.v1 import policy_pb2 as _policy_pb2
 from esper.leyline.v1 import report_pb2 as _report_pb2
@@ -32,7 +33,7 @@ POLICY_UPDATE_REJECTION_DIGEST_MISMATCH: PolicyUpdateRejection
 POLICY_UPDATE_REJECTION_UNSUPPORTED_WEIGHTS: PolicyUpdateRejection
 
 class TamiyoRunSpec(_message.Message):
-    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "trigger", "kasmina_audience", "resume", "replay", "latency_rules")
+    __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "trigger", "kasmina_audience", "resume", "replay", "latency_rules", "own_blueprints")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +46,7 @@ class TamiyoRunSpec(_message.Message):
     RESUME_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     LATENCY_RULES_FIELD_NUMBER: _ClassVar[int]
+    OWN_BLUEPRINTS_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     seed: int
     generation: int
@@ -57,7 +59,8 @@ class TamiyoRunSpec(_message.Message):
     resume: _state_pb2.RunStateBlob
     replay: _containers.RepeatedCompositeFieldContainer[IssuedCommand]
     latency_rules: bool
-    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., kasmina_audience: _Optional[str] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., replay: _Optional[_Iterable[_Union[IssuedCommand, _Mapping]]] = ..., latency_rules: bool = ...) -> None: ...
+    own_blueprints: _containers.RepeatedCompositeFieldContainer[_catalog_pb2.Blueprint]
+    def __init__(self, training_run_id: _Optional[str] = ..., seed: _Optional[int] = ..., generation: _Optional[int] = ..., total_steps: _Optional[int] = ..., manifest: _Optional[_Union[_state_pb2.HostManifest, _Mapping]] = ..., budget: _Optional[_Union[_types_pb2.Budget, _Mapping]] = ..., life: _Optional[_Union[_state_pb2.LifeSettings, _Mapping]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., kasmina_audience: _Optional[str] = ..., resume: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ..., replay: _Optional[_Iterable[_Union[IssuedCommand, _Mapping]]] = ..., latency_rules: bool = ..., own_blueprints: _Optional[_Iterable[_Union[_catalog_pb2.Blueprint, _Mapping]]] = ...) -> None: ...
 
 class IssuedCommand(_message.Message):
     __slots__ = ("command_id", "decision_step")

@@ -43,6 +43,7 @@ from esper.tolaria.door.own_steps import Loop, OwnSteps
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.train import Result
 from esper.tolaria.door.wording import in_words_of_scripts
+from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.ranks.place import place
 from esper.tolaria.ranks.support import check_alone, check_bare
 from esper.tolaria.record.observer import Observer
@@ -196,6 +197,7 @@ class Growth:
             test=self._test,
             average=self._average,
             fetch=shelf.fetch,
+            own=own_blueprints(self._config, resumes=self._how.resume),
         )
         grows = self._config.grow != "never"
         loop = Loop(

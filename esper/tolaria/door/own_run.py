@@ -19,6 +19,7 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.average import Average
 from esper.tolaria.door.own_step import OwnStep
+from esper.tolaria.own_blueprints import OwnBlueprints
 from esper.tolaria.task.data.posing import task_named
 from esper.tolaria.task.feeds.batch_task import BatchTask, check_training
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, on
@@ -44,6 +45,7 @@ def own_run(
     test: Any,
     average: Average | None,
     fetch: FetchArtifact,
+    own: OwnBlueprints,
 ) -> Prepared:
     """Raises ConfigError for what doesn't go together."""
     device = device_of(model)
@@ -59,7 +61,12 @@ def own_run(
     task = _task(config, model, step, sets)
     arm = TrainingArm(model, optimizer, scheduler, scaler)
     settings = ExecutorConfig(
-        run_seed=config.seed, slots=config.slots or None, twin="live", pass_samples=samples, is_in_place=True
+        run_seed=config.seed,
+        slots=config.slots or None,
+        factories=own.factories,
+        twin="live",
+        pass_samples=samples,
+        is_in_place=True,
     )
     executor = SeedExecutor(arm, task, fetch_artifact=fetch, config=settings)
     check_isolable(config, executor)
@@ -77,6 +84,7 @@ def own_run(
         host_parameters=sum(parameter.numel() for parameter in model.parameters()),
         interface=None,
         task_line=f"by {step.name}, scores clipped at {task.clip:.4g}",
+        own=own,
         doubts=[*doubts, *optimizer_doubts(optimizer, model, grows_spans=config.grow != "never")],
         is_given=True,
     )

@@ -15,6 +15,7 @@ from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationErr
 from esper.kasmina.executor import ExecutorConfig, SeedExecutor, TrainingArm
 from esper.kasmina.executor.graft.average import swap_averages
 from esper.tolaria.config import ADAPTER, TrainConfig
+from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints, kept_blueprints
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
 from esper.tolaria.task.agreement import EXAMPLES
@@ -60,7 +61,8 @@ def load_network(run_dir: Path, weights: str = LAST) -> Network:
         raise CorruptRecord(f"{path} doesn't say what its network takes: {why}")
     config = config_of(snapshot.settings)
     with _same_factory(config):
-        network = shown_network(config, Interface.from_state(snapshot.network))
+        own = kept_blueprints(run_dir, config)
+        network = shown_network(config, Interface.from_state(snapshot.network), own)
         network.executor.load_state_dict(snapshot.executor)
     if network.arm.digest() != snapshot.weights_digest:
         raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
@@ -84,7 +86,7 @@ def _take_average(network: Network) -> None:
     swap_averages(network.arm.optimizer)
 
 
-def shown_network(config: TrainConfig, interface: Interface) -> Network:
+def shown_network(config: TrainConfig, interface: Interface, own: OwnBlueprints = NO_OWN) -> Network:
     """The network as it is before its first step."""
     config = replace(config, device="cpu", amp="off")
     model = build_model(config, interface.sample_shape, interface.outputs).to("cpu")
@@ -96,6 +98,7 @@ def shown_network(config: TrainConfig, interface: Interface) -> Network:
         run_seed=config.seed,
         slots=config.slots or None,
         config_widths=config.config_widths,
+        factories=own.factories,
         offers_layers=ADAPTER in config.blueprints,
         merges_adapters=config.adapters == "merge",
     )

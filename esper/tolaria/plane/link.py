@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, InvalidAnswer, ServiceUnavailable
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
-from esper.leyline import FetchArtifactRequest
+from esper.leyline import Blueprint, FetchArtifactRequest
 from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.answer_rules import RunFacts
@@ -34,10 +34,12 @@ class Link:
         keyring: Keyring,
         clock: Clock,
         tell: Tell,
+        own: Sequence[Blueprint] = (),
     ) -> None:
         self._tell = tell
         self._config = config
         self._run_id = run_id
+        self._own = own
         self._signer = Signer(keyring, clock)
         self._channels: dict[str, Channel] = {name: open_channel(name) for name in ("tamiyo", "kasmina")}
         self._identity: RunIdentity | None = None
@@ -61,7 +63,7 @@ class Link:
             judge_samples=opening.judge_samples,
         )
         self._opened = open_run(
-            self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states
+            self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states, self._own
         )
         return ServiceControl(
             self._opened.tamiyo,

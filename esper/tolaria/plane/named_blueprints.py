@@ -9,9 +9,9 @@ from esper.leyline import Blueprint, HostManifest
 from esper.urza.catalog import Catalog, assigned, is_stack, misfit
 
 
-def check_blueprints(named: Sequence[str], manifest: HostManifest) -> None:
+def check_blueprints(named: Sequence[str], manifest: HostManifest, own: Sequence[Blueprint] = ()) -> None:
     """Raise ConfigError for the first blueprint that is unknown, fits nowhere, or is left no slot by the others."""
-    catalog = Catalog.builtin()
+    catalog = Catalog.builtin().with_own(own)
 
     def fits(blueprint: Blueprint) -> bool:
         return any(misfit(blueprint, slot, manifest.task) is None for slot in manifest.slots)

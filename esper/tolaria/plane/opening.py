@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from esper.core.signing import Signer
 from esper.leyline import (
+    Blueprint,
     Budget,
     GrowthTrigger,
     HostManifest,
@@ -161,6 +162,7 @@ def open_run(
     run: RunIdentity,
     manifest: HostManifest,
     resume: RunStates | None = None,
+    own: Sequence[Blueprint] = (),
 ) -> OpenedRun:
     """Open the run at Kasmina, then at Tamiyo with the slots that Kasmina accepted. Raises the error tree."""
     life = life_settings(config, manifest.task, run.total_steps, run.judge_samples)
@@ -178,6 +180,7 @@ def open_run(
                     resume=resume.kasmina if resume else None,
                     named_blueprint_ids=config.blueprints,
                     gives_up_course=run.gives_up_course,
+                    own_blueprints=own,
                 ),
                 audience=f"kasmina/{run.run_id}",
             )
@@ -205,6 +208,7 @@ def open_run(
                     resume=resume.tamiyo if resume else None,
                     replay=issued(opened.replay),
                     latency_rules=config.latency_rules,
+                    own_blueprints=own,
                 ),
                 audience=f"tamiyo/{run.run_id}",
             )

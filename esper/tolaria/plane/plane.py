@@ -12,6 +12,7 @@ from esper.core.errors import ServiceUnavailable
 from esper.core.keys import Keyring, load_keyring
 from esper.rpc.clients import Tls
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.own_blueprints import FOLDER, NO_OWN, OwnBlueprints
 from esper.tolaria.plane.link import Link
 from esper.tolaria.plane.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
 
@@ -26,7 +27,9 @@ class Plane:
 
 
 @contextmanager
-def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]) -> Iterator[Plane]:
+def connected(
+    config: TrainConfig, run_id: str, tell: Callable[[str, str], None], own: OwnBlueprints = NO_OWN
+) -> Iterator[Plane]:
     """The run's services, started or connected to; `tell` hears of what happens to them, from another thread."""
     settings = ServicesConfig(
         weatherlight=config.weatherlight,
@@ -35,11 +38,12 @@ def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]
         state_dir=config.run_dir / "services",
         tls=Tls(ca=config.tls_ca, cert=config.tls_cert, key=config.tls_key) if config.tls_ca else None,
         otlp_endpoint=config.otlp_endpoint,
+        artifact_dir=(config.run_dir / FOLDER).resolve() if own else None,
     )
     secret = run_secret(config.run_dir / "secret", os.environ, are_all_spawned=settings.spawned == START_ORDER)
     keyring = load_keyring({**os.environ, **({SECRET_VARIABLE: secret} if secret else {})}, None)
     with Services(settings, secret, tell) as services:
-        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK, tell)
+        link = Link(config, run_id, services.open_channel, keyring, SYSTEM_CLOCK, tell, own.blueprints)
         try:
             yield Plane(services=services, keyring=keyring, link=link)
         except ServiceUnavailable as error:

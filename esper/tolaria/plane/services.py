@@ -33,6 +33,8 @@ from esper.rpc.clients.health import wait_serving
 from esper.tolaria.plane.runtime_dir import RuntimeDir
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
+# Urza's prefetch is served where the bus is.
+ARTIFACT_READERS = ("weatherlight", "kasmina")
 SPAWN = "spawn"
 # Where an operator finds the Weatherlight of a run that is under way.
 ENDPOINT = "weatherlight.endpoint"
@@ -57,6 +59,8 @@ class ServicesConfig:
     """How connected services are spoken to; spawned ones have unix sockets."""
     otlp_endpoint: str | None = None
     """Where spawned services send their traces."""
+    artifact_dir: Path | None = None
+    """Where spawned services find artefacts that aren't built in."""
     start_timeout_s: float = 60.0
     """Longest wait for a service that is started here to serve, seconds: long, because machines can be loaded."""
     connect_timeout_s: float = 10.0
@@ -204,6 +208,8 @@ class Services:
         word = self._last_words[name]
         os.ftruncate(word, 0)
         environment = {**os.environ, last_word.VARIABLE: str(word)}
+        if self._config.artifact_dir is not None and name in ARTIFACT_READERS:
+            environment[f"ESPER_{name.upper()}_{name.upper()}__ARTIFACT_DIR"] = str(self._config.artifact_dir)
         if self._secret:
             environment[SECRET_VARIABLE] = self._secret
         with (self._config.state_dir / f"{name}.log").open("ab") as log:

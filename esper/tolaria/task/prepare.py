@@ -18,6 +18,7 @@ from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
 from esper.tolaria.config import ADAPTER, BY_LOSSES, TrainConfig
+from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.support import check_bare, check_run
 from esper.tolaria.task.agreement import agreed
@@ -65,6 +66,8 @@ class Prepared:
     """What a person should look at before the run, a line each."""
     ranks: Ranks = ALONE
     """The processes that train it."""
+    own: OwnBlueprints = NO_OWN
+    """Blueprints of the user's own that it may grow."""
     is_given: bool = False
     """Whether a script made the network, so that nobody else can build it anew."""
     compiled_runs: list[Run] = field(default_factory=list)
@@ -103,10 +106,11 @@ def prepare(
     *,
     start: Start | None = None,
     ranks: Ranks = ALONE,
+    own: OwnBlueprints = NO_OWN,
 ) -> Prepared:
     """Load the data, build the host and wire it up. Raises ConfigError for whatever can't be used.
 
-    `start` holds the weights that `init_from` names.
+    `start` holds the weights that `init_from` names, `own` the blueprints that are the user's.
     """
     if (start is None) != (config.init_from is None):
         raise ConfigError("init_from", config.init_from, "its weights weren't read; this run can't start from any")
@@ -122,6 +126,7 @@ def prepare(
         run_seed=config.seed,
         slots=config.slots or None,
         config_widths=config.config_widths,
+        factories=own.factories,
         offers_layers=ADAPTER in config.blueprints,
         merges_adapters=config.adapters == "merge",
         twin=twin_for(config, loader),
@@ -159,6 +164,7 @@ def prepare(
         ],
         interface=posed.interface,
         ranks=ranks,
+        own=own,
         is_given=given.model is not None,
         compiled_runs=compiled_runs,
         started=_entry(start, posed.started),

@@ -6,7 +6,8 @@ changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from torch import nn
 
@@ -18,13 +19,12 @@ from esper.kasmina.executor.blueprints.gate import channel_gate
 from esper.kasmina.executor.blueprints.heads import span_heads
 from esper.kasmina.executor.blueprints.joins import bundled
 from esper.kasmina.executor.blueprints.lora import low_rank_layer
+from esper.kasmina.executor.blueprints.own import Factory
 from esper.kasmina.executor.blueprints.residual import residual_conv, residual_linear
 from esper.kasmina.executor.blueprints.span import span_conv, span_linear
 from esper.kasmina.executor.passes.keys import draw_key, forked_generators
 from esper.kasmina.executor.passes.side_pass import device_of
 from esper.kasmina.executor.slots.slot import Slot
-
-Factory = Callable[[nn.Module, Slot, Mapping[str, float]], nn.Module]
 
 FACTORIES: dict[str, Factory] = {
     "span.linear": span_linear,
@@ -41,12 +41,19 @@ FACTORIES: dict[str, Factory] = {
 
 
 def build_seed(
-    host: nn.Module, slot: Slot, factory: str, parameters: Mapping[str, float], *, initialization_seed: int
+    host: nn.Module,
+    slot: Slot,
+    factory: str,
+    parameters: Mapping[str, float],
+    *,
+    initialization_seed: int,
+    own: Mapping[str, Factory] = MappingProxyType({}),
 ) -> nn.Module:
-    """A new seed with weights drawn from its own initialisation seed."""
-    if factory not in FACTORIES:
-        raise GraftFailed(f"the recipe names factory {factory!r}, which this executor lacks: {', '.join(FACTORIES)}")
+    """A new seed with weights drawn from its own initialisation seed; `own` are factories of the run's user."""
+    factories = {**FACTORIES, **own}
+    if factory not in factories:
+        raise GraftFailed(f"the recipe names factory {factory!r}, which this executor lacks: {', '.join(factories)}")
     with forked_generators(draw_key("initialization", initialization_seed), device_of(host)):
-        parts = [FACTORIES[factory](host, part, parameters) for part in slot.parts(host)]
+        parts = [factories[factory](host, part, parameters) for part in slot.parts(host)]
         seed = bundled(parts) if slot.container else parts[0]
         return seed.train(host.training)

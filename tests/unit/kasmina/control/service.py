@@ -16,6 +16,7 @@ from esper.leyline import (
     AdvanceRequest,
     AdvanceResponse,
     ApplyCommandRequest,
+    Blueprint,
     CommandOutcome,
     GetCommandRequest,
     HealthStatus,
@@ -38,6 +39,7 @@ from esper.rpc.alarm import Alarm
 from esper.rpc.call import RUN_TOKEN, Call
 from esper.rpc.process import ServiceContext
 from tests.unit.kasmina.control.making import RUN
+from tests.unit.urza.own.making import described, stored
 
 T = TypeVar("T")
 SECRET = "correct horse battery staple 0123456789 abcdef"
@@ -69,6 +71,12 @@ class Recorder:
     @property
     def metrics(self) -> set[str]:
         return {metric.name for packet in self.packets for metric in packet.metrics}
+
+
+def own_library(artifact_dir: Path) -> tuple[Blueprint, KasminaConfig]:
+    """A blueprint of a user's own, and the settings of a service that finds its artefacts."""
+    own = stored(described(artifact_dir.with_name("own")), artifact_dir)
+    return own, KasminaConfig(artifact_dir=artifact_dir)
 
 
 class Service:

@@ -41,7 +41,7 @@ class Door:
 
         self.store = SqliteStore(path, create)
         self.packets: list[TelemetryPacket] = []
-        artifacts = ArtifactAccess(CATALOG, ArtifactStore(), clock, Breaker(name="artifacts"))
+        artifacts = ArtifactAccess(CATALOG, ArtifactStore(), Breaker(name="artifacts"))
         self.reporting = Reporting(clock, self.packets.append, artifacts)
         self.admission = Admission(Verifier(keyring, clock), ledger, self.store, clock, self.reporting)
         self._signer = Signer(keyring, clock)

@@ -7,10 +7,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from esper.core.clock import ManualClock
 from esper.core.errors import DependencyViolationError, ServiceUnavailable
-from esper.kasmina.control import admission, artifacts
+from esper.kasmina.control import admission
 from esper.kasmina.control.artifacts import REFUSALS_TO_TRY, ArtifactAccess, Breaker
+from esper.kasmina.control.prefetch import prefetcher
 from esper.leyline import CircuitState
 from esper.urza.artifacts import ArtifactStore
 from tests.unit.kasmina.control.making import CATALOG, germinate, spec
@@ -28,7 +28,7 @@ def changes() -> list[int]:
 @pytest.fixture
 def access(changes: list[int]) -> ArtifactAccess:
     breaker = Breaker(name="artifacts", on_change=lambda changed: changes.append(changed.state))
-    return ArtifactAccess(CATALOG, ArtifactStore(), ManualClock(now_ns=0), breaker)
+    return ArtifactAccess(CATALOG, ArtifactStore(), breaker)
 
 
 def fail(access: ArtifactAccess) -> None:
@@ -61,16 +61,11 @@ def test_after_enough_refusals_a_trial_decides(access: ArtifactAccess, changes: 
     assert changes[-1] == CLOSED
 
 
-def test_a_problem_is_said_in_words(access: ArtifactAccess) -> None:
-    assert access.problem("span.linear") is None
-    assert "span.cubic" in (access.problem("span.cubic") or "")
-
-
 def test_a_command_leaves_its_spans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    for module in (admission, artifacts):
+    for module in (admission, prefetcher):
         monkeypatch.setattr(module, "_TRACER", provider.get_tracer("test"))
     service = Service(tmp_path)
     service.open(spec())

@@ -60,11 +60,12 @@ from tests.unit.kasmina.control.making import (
     on_seed,
     probe,
     refusal_of,
+    report,
     request,
     slot,
     spec,
 )
-from tests.unit.kasmina.control.service import SECRET, Service
+from tests.unit.kasmina.control.service import SECRET, Service, own_library
 
 OPERATOR = "operator:ada"
 R = RejectionReason
@@ -590,8 +591,10 @@ def test_a_flood_of_refusals_is_told_in_few_packets_and_counted_to_the_last(serv
     }
 
 
-def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None:
-    service.open(spec())
+def test_the_metrics_of_a_busy_service_are_all_emitted(tmp_path: Path) -> None:
+    own, config = own_library(tmp_path / "artifacts")
+    service = Service(tmp_path / "state", config)
+    service.open(spec(own_blueprints=[own]))
     unsigned = service.sign(paused("x"))
     unsigned.security.signature = ""
     with pytest.raises(MissingSignature):
@@ -599,16 +602,23 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(service: Service) -> None
     service.apply(germinate("s9", operation={"slot_id": "nowhere"}))
 
     async def prefetch() -> None:
-        async for _ in service.servicer.prefetch_kernel(PrefetchKernelRequest(blueprint_id="span.conv"), service.call):
+        async for _ in service.servicer.prefetch_kernel(
+            PrefetchKernelRequest(blueprint_id=own.blueprint_id), service.call
+        ):
             pass
 
     service.run(prefetch())
-    service.apply(germinate())
+    outcome = service.apply(germinate())
     service.clock.advance(60)
-    service.advance(request(110, observations=[observation(110, probe=probe(), judgement=judgement(0.1))]))
+    seen, reports = (
+        observation(110, probe=probe(), judgement=judgement(0.1)),
+        [report(d, 110) for d in outcome.directives],
+    )
+    service.advance(request(110, observations=[seen], reports=reports))
     assert {s.name for s in metrics.METRICS} == service.recorder.metrics
     assert all(not violations(packet) for packet in service.recorder.packets)
     service.apply(on_seed("CULL", step=120))
+    service.close()
 
 
 def test_a_command_that_is_retried_after_its_key_was_revoked_acts_once_and_its_outcome_is_found(tmp_path: Path) -> None:

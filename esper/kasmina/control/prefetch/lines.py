@@ -1,0 +1,155 @@
+"""How requests reach Urza and answers come back: over the bus, or without one to the store of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from esper.core.clock import Clock
+from esper.core.errors import ContractError, EsperError, InvalidSignature
+from esper.core.keys import Keyring
+from esper.core.tracing import current_trace
+from esper.core.validation import require_valid
+from esper.core.worker import AsyncWorker
+from esper.leyline import (
+    BusEnvelope,
+    BusLane,
+    ConsumeRequest,
+    KernelArtifactError,
+    KernelArtifactReady,
+    KernelPrefetchRequest,
+    MessagePriority,
+    PublishRequest,
+)
+from esper.oona.envelope import check, seal
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients import Tls
+from esper.rpc.clients.aio import BusClient, aio_channel
+from esper.urza.artifacts import ArtifactStore
+from esper.urza.prefetch import Answer, answer
+
+SOURCE = "kasmina"
+GROUP = "kasmina"
+PUBLISH_TIMEOUT_S = 5.0
+STREAM_TIMEOUT_S = 86_400.0
+RETRY_S = 0.2
+IN_FLIGHT = 256
+# Answers that come within this time are acknowledged together.
+TOGETHER_S = 0.05
+ANSWERS = {kind.DESCRIPTOR.full_name: kind for kind in (KernelArtifactReady, KernelArtifactError)}
+log = logging.getLogger("esper.kasmina")
+
+
+class Line(Protocol):
+    """A way to Urza."""
+
+    async def ask(self, request: KernelPrefetchRequest, on_answer: Callable[[Answer], None]) -> None:
+        """Return once the request can't be lost any more; its answer comes by `on_answer`, now or later."""
+
+    async def close(self) -> None:
+        """Hear no more."""
+
+
+class DirectLine:
+    """Without a bus: the store of this process, read by its worker."""
+
+    def __init__(self, store: ArtifactStore, worker: AsyncWorker, timeout_s: float) -> None:
+        self._store = store
+        self._worker = worker
+        self._timeout_s = timeout_s
+
+    async def ask(self, request: KernelPrefetchRequest, on_answer: Callable[[Answer], None]) -> None:
+        on_answer(
+            await self._worker.run(lambda: answer(self._store, request), name="artefact", timeout_s=self._timeout_s)
+        )
+
+    async def close(self) -> None:
+        """There is nothing to hear."""
+
+
+class BusLine:
+    """Over the bus. It is first reached for by the first request, and again for as long as it can't be reached."""
+
+    def __init__(self, endpoint: str, tls: Tls | None, keyring: Keyring, clock: Clock) -> None:
+        self._endpoint, self._tls = endpoint, tls
+        self._keyring = keyring
+        self._clock = clock
+        self._channel = aio_channel(endpoint, tls)
+        self._client = BusClient(self._channel, metadata=service_metadata(keyring, SOURCE))
+        self._listening: asyncio.Task[None] | None = None
+        self._on_answer: Callable[[Answer], None] = lambda told: None
+
+    async def ask(self, request: KernelPrefetchRequest, on_answer: Callable[[Answer], None]) -> None:
+        """Publishes until it is stored; the bus stores a repeated request once."""
+        self._on_answer = on_answer
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen(), name="prefetch answers")
+        envelope = seal(
+            self._keyring,
+            self._clock,
+            request,
+            source=SOURCE,
+            lane=BusLane.BUS_LANE_KERNEL_REQUESTS,
+            priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
+            event_id=request.request_id,
+            trace=current_trace(),
+        )
+        while True:
+            try:
+                await self._client.publish(PublishRequest(envelopes=[envelope]), timeout_s=PUBLISH_TIMEOUT_S)
+                return
+            except EsperError as error:
+                log.warning("prefetch request %s isn't on the bus yet: %s", request.request_id, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listening
+        await self._channel.close()
+
+    async def _listen(self) -> None:
+        """Hear answers for ever; a stream that ends is opened again, and what it held comes again."""
+        while True:
+            try:
+                await self._hear()
+            except EsperError as error:
+                log.warning("prefetch answers can't be heard: %s", error)
+            except Exception as error:
+                log.error("prefetch answers can't be heard: %s", error, exc_info=error)
+            await asyncio.sleep(RETRY_S)
+
+    async def _hear(self) -> None:
+        handled: asyncio.Queue[str] = asyncio.Queue()
+
+        async def requests() -> AsyncIterator[ConsumeRequest]:
+            lanes = [BusLane.BUS_LANE_KERNEL_ANSWERS]
+            yield ConsumeRequest(group=GROUP, consumer=SOURCE, lanes=lanes, max_in_flight=IN_FLIGHT)
+            while True:
+                done = [await handled.get()]
+                await asyncio.sleep(TOGETHER_S)
+                while not handled.empty():
+                    done.append(handled.get_nowait())
+                yield ConsumeRequest(acknowledged_event_ids=done)
+
+        async for response in self._client.consume(requests(), timeout_s=STREAM_TIMEOUT_S):
+            self._take(response.envelope)
+            handled.put_nowait(response.envelope.event_id)
+
+    def _take(self, envelope: BusEnvelope) -> None:
+        """Give on what can be believed; the rest would not be better if it came again."""
+        kind = ANSWERS.get(envelope.payload_type)
+        if kind is None:
+            return
+        try:
+            check(self._keyring, envelope, self._clock.now_ns())
+            told = kind.FromString(envelope.payload)
+            require_valid(told)
+        except (InvalidSignature, ContractError) as error:
+            log.error("answer %s from %s refused: %s", envelope.event_id, envelope.source, error)
+            return
+        self._on_answer(told)

@@ -1,0 +1,485 @@
+#!/usr/bin/env python3
+"""How long a prefetch takes above what Urza's verification takes: request to ready, and on to attached at a boundary.
+
+Urza's verification is delayed by a time that follows from the request's id, so that both sides know it and neither
+stamps itself. `bus` has Kasmina's prefetcher and Urza in this process, on the bus itself; `plane` is what runs: Urza at
+Weatherlight's bus, a process of its own that Kasmina reaches by grpc. Each runs as it is kept, and where nothing waits
+for a disk: the difference is the share of fsync. Some prefetches are cancelled half-way; nothing may be left of them,
+and the counts must come out exactly. A bare call says what the machine gives at the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.errors import ConfigError, EsperError
+from esper.core.keys import Keyring, new_secret
+from esper.kasmina.control.artifacts import ArtifactAccess, Breaker
+from esper.kasmina.control.prefetch.lines import ANSWERS, BusLine, Line
+from esper.kasmina.control.prefetch.prefetcher import CANCELED, READY, Prefetcher
+from esper.kasmina.control.reporting import Reporting
+from esper.leyline import (
+    Blueprint,
+    BusLane,
+    KernelPrefetchRequest,
+    MessagePriority,
+    WeatherlightServiceGetStatusRequest,
+)
+from esper.oona.bus import Bus, BusConfig
+from esper.oona.envelope import check, seal
+from esper.oona.log import SqliteLog
+from esper.oona.redis import RedisBus
+from esper.rpc.auth import service_metadata
+from esper.rpc.clients import channel
+from esper.rpc.clients.aio import WeatherlightClient, aio_channel
+from esper.rpc.clients.health import wait_serving
+from esper.urza.artifacts import ArtifactStore
+from esper.urza.catalog import Catalog
+from esper.urza.own.description import Described, read_description
+from esper.urza.prefetch import Answer, answer
+from esper.weatherlight.kernels import Kernels
+from esper.weatherlight.routing import Router
+
+START_S = 30.0
+TARGET_MS = 3.0
+WARM_UP = 30
+RUN = "bench"
+NO_DISK = Path("/dev/shm")
+DESCRIPTION = """id = "bench.b0"
+name = "b"
+description = "d"
+slots = ["residual.linear"]
+factory = "b.py:build"
+risk = 0.1
+recommendation = "r"
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delay:
+    """How long Urza's verification is made to take."""
+
+    mean_ms: float
+    jitter_ms: float
+
+    def of(self, request_id: str) -> float:
+        """Seconds for this request: a function of its id alone."""
+        draws = random.Random(hashlib.sha256(request_id.encode()).digest())
+        return max(0.0, draws.gauss(self.mean_ms, self.jitter_ms)) / 1e3
+
+
+@dataclass(kw_only=True, slots=True)
+class Arm:
+    """One backend, in milliseconds; `above` is what a request took beyond its delay."""
+
+    name: str
+    above: list[float] = field(default_factory=list)
+    to_ready: list[float] = field(default_factory=list)
+    to_attached: list[float] = field(default_factory=list)
+    bare_call: list[float] = field(default_factory=list)
+    """A unary call of the same Weatherlight, made between the prefetches: what the machine gives at the time."""
+    cpu_ms: float = 0.0
+    """Processor time of both processes, for each prefetch."""
+    counts: dict[str, int] = field(default_factory=dict)
+    left_behind: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        found = {"backend": self.name, "counts": self.counts, "left_behind": self.left_behind, "cpu_ms": self.cpu_ms}
+        for name in ("above", "to_ready", "to_attached", "bare_call"):
+            values = getattr(self, name)
+            found[f"{name}_ms"] = {
+                "p50": statistics.median(values),
+                "p95": sorted(values)[int(0.95 * (len(values) - 1))],
+                "max": max(values),
+                "mean": statistics.fmean(values),
+            }
+        return found
+
+
+class Place(Protocol):
+    """Where the bus and Urza are."""
+
+    line: Line
+
+    async def bare_call(self) -> None:
+        """The least that can be asked of it."""
+
+    def cpu_s(self) -> float:
+        """Processor seconds of all that takes part."""
+
+    async def close(self) -> None:
+        """The end."""
+
+
+class PlanePlace:
+    """Weatherlight, a process of its own."""
+
+    def __init__(self, endpoint: str, pid: int, keyring: Keyring) -> None:
+        self.line: Line = BusLine(endpoint, None, keyring, SYSTEM_CLOCK)
+        self._pid = pid
+        self._channel = aio_channel(endpoint, None)
+        self._client = WeatherlightClient(self._channel, metadata=service_metadata(keyring, "tolaria"))
+
+    async def bare_call(self) -> None:
+        await self._client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=START_S)
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+class BusPlace:
+    """The bus and Urza in this process; it is the line too."""
+
+    def __init__(self, bus: Bus, store: ArtifactStore, keyring: Keyring, delay: Delay) -> None:
+        self.line: Line = self
+        self._bus, self._keyring = bus, keyring
+        self._kernels = Kernels(store, Router(bus, keyring, SYSTEM_CLOCK), keyring, SYSTEM_CLOCK)
+        self._kernels._work = partial(slowly, delay, store)
+        self._tasks = [asyncio.create_task(self._kernels.run(bus)), asyncio.create_task(self._listen())]
+        self._on_answer: Callable[[Answer], None] = lambda told: None
+
+    async def ask(self, request: KernelPrefetchRequest, on_answer: Callable[[Answer], None]) -> None:
+        self._on_answer = on_answer
+        lane, priority = BusLane.BUS_LANE_KERNEL_REQUESTS, MessagePriority.MESSAGE_PRIORITY_NORMAL
+        envelope = seal(self._keyring, SYSTEM_CLOCK, request, source="kasmina", lane=lane, priority=priority)
+        await self._bus.publish([envelope])
+
+    async def _listen(self) -> None:
+        """As Kasmina's line does: given by a group, checked, acknowledged."""
+        lanes = (BusLane.BUS_LANE_KERNEL_ANSWERS,)
+        while True:
+            seen = await self._bus.last_sequence()
+            envelopes = await self._bus.fetch("kasmina", "kasmina", lanes, 64)
+            for envelope in envelopes:
+                check(self._keyring, envelope, SYSTEM_CLOCK.now_ns())
+                self._on_answer(ANSWERS[envelope.payload_type].FromString(envelope.payload))
+            if envelopes:
+                await self._bus.acknowledge("kasmina", [envelope.event_id for envelope in envelopes])
+            else:
+                await self._bus.wait(seen, 1.0, lanes)
+
+    async def bare_call(self) -> None:
+        await self._bus.last_sequence()
+
+    def cpu_s(self) -> float:
+        return time.process_time()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._kernels.worker.close()
+        await self._bus.close()
+
+
+class Course:
+    """The prefetches of one arm."""
+
+    def __init__(self, place: Place, library: Path, blueprints: Sequence[Blueprint], args: Any) -> None:
+        self.place = place
+        self.access = ArtifactAccess(Catalog.builtin(), ArtifactStore(library), Breaker(name="artifacts"))
+        self.prefetcher = Prefetcher(
+            self.access,
+            place.line,
+            Reporting(SYSTEM_CLOCK, lambda packet: None, self.access),
+            SYSTEM_CLOCK,
+        )
+        self.catalog = Catalog.builtin().with_own(blueprints)
+        self.blueprints = blueprints
+        self.delay = Delay(mean_ms=args.ready_latency_ms, jitter_ms=args.jitter_ms)
+        self.concurrency, self.cancelled, self.boundary_s = args.concurrency, args.cancel, args.boundary_ms / 1e3
+        self.places = asyncio.Semaphore(args.concurrency)
+        self.boundary = asyncio.Event()
+
+    async def run(self, arm: Arm) -> None:
+        ticking = asyncio.create_task(self._boundaries())
+        try:
+            first, rest = self.blueprints[:WARM_UP], self.blueprints[WARM_UP:]
+            await asyncio.gather(*(self._one(each, Arm(name="warm-up")) for each in first))
+            began_s = self.place.cpu_s()
+            calling = asyncio.create_task(self._bare_calls(arm))
+            given_up = set(random.Random(1).sample(range(len(rest)), self.cancelled))
+            await asyncio.gather(
+                *(self._given_up(each) if i in given_up else self._one(each, arm) for i, each in enumerate(rest))
+            )
+            calling.cancel()
+            arm.cpu_ms = (self.place.cpu_s() - began_s) * 1e3 / len(rest)
+            await asyncio.sleep(0.1)
+            self._settle(arm)
+        finally:
+            ticking.cancel()
+            await self.prefetcher.close()
+
+    async def _bare_calls(self, arm: Arm) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            began = time.perf_counter()
+            await self.place.bare_call()
+            arm.bare_call.append((time.perf_counter() - began) * 1e3)
+
+    async def _one(self, blueprint: Blueprint, arm: Arm) -> None:
+        async with self.places:
+            asked = time.perf_counter()
+            waiting = asyncio.create_task(self._ready(blueprint))
+            await asyncio.sleep(0)
+            request_id = self._request_of(blueprint)
+            ended = await waiting
+            ready = time.perf_counter()
+            assert ended.status == READY, ended
+            await self.boundary.wait()
+            await self.prefetcher.chunks(blueprint.artifact.digest)
+            self.prefetcher.attached(RUN, blueprint.blueprint_id)
+            attached = time.perf_counter()
+        arm.to_ready.append((ready - asked) * 1e3)
+        arm.above.append((ready - asked - self.delay.of(request_id)) * 1e3)
+        arm.to_attached.append((attached - asked) * 1e3)
+
+    async def _given_up(self, blueprint: Blueprint) -> None:
+        """Cancelled at a moment between its request and its answer."""
+        async with self.places:
+            waiting = asyncio.create_task(self._ready(blueprint))
+            await asyncio.sleep(self.delay.mean_ms / 1e3 * random.Random(blueprint.blueprint_id).random() * 0.8)
+            self.prefetcher.retire(RUN, blueprint.blueprint_id, "bench")
+            ended = await waiting
+            assert ended.status in (CANCELED, READY), ended
+
+    async def _ready(self, blueprint: Blueprint) -> Any:
+        name = blueprint.blueprint_id
+        return await self.prefetcher.ready(RUN, self.catalog, name, seed_id=name)
+
+    def _request_of(self, blueprint: Blueprint) -> str:
+        wanted = blueprint.artifact.digest
+        under_way = self.prefetcher._under_way.values()
+        return next(each.request.request_id for each in under_way if each.request.digest == wanted)
+
+    async def _boundaries(self) -> None:
+        while True:
+            await asyncio.sleep(self.boundary_s)
+            self.boundary.set()
+            self.boundary = asyncio.Event()
+
+    def _settle(self, arm: Arm) -> None:
+        """Every request is in one of its ends, and nothing is left of any."""
+        requests = self.access.figures.requests
+        arm.counts = dict(requests)
+        ends = sum(requests[name] for name in ("ready", "error", "timeout", "canceled"))
+        tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith("prefetch-")]
+        arm.left_behind = (
+            requests["scheduled"] - ends + self.prefetcher.inflight + self.access.cache.locks + len(tasks)
+            + self.access.worker.counts.pending
+        )  # fmt: skip
+        if arm.left_behind or requests["error"] or requests["timeout"]:
+            raise SystemExit(f"{arm.name}: {arm.left_behind} left behind, counts {arm.counts}")
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Weatherlight, whose Urza takes its time; in a process of its own."""
+    from esper.weatherlight import kernels, server
+
+    delay = Delay(mean_ms=float(os.environ["BENCH_MEAN_MS"]), jitter_ms=float(os.environ["BENCH_JITTER_MS"]))
+    kernels.answer = partial(slowly, delay)
+    return server.main(argv)
+
+
+def slowly(delay: Delay, store: ArtifactStore, request: KernelPrefetchRequest) -> Answer:
+    """Urza's answer, as late as the request's delay says."""
+    due = time.perf_counter() + delay.of(request.request_id)
+    told = answer(store, request)
+    time.sleep(max(0.0, due - time.perf_counter()))
+    return told
+
+
+def library_of(directory: Path, count: int) -> list[Blueprint]:
+    """As many blueprints as there are requests: what is at hand already would not be asked for."""
+    (directory / "b.py").write_text("def build(shape, parameters, weights):\n    raise NotImplementedError\n")
+    (directory / "b.toml").write_text(DESCRIPTION)
+    described, store, found = read_description(directory / "b.toml"), ArtifactStore(directory), []
+    for number in range(count):
+        named = Blueprint()
+        named.CopyFrom(described.blueprint)
+        named.blueprint_id = f"bench.b{number}"
+        each = Described(**{**asdict_shallow(described), "blueprint": named})
+        blueprint, artifact = each.completed(1)
+        for content in (artifact, *each.files):
+            store.put(content)
+        found.append(blueprint)
+    return found
+
+
+def asdict_shallow(described: Described) -> dict[str, Any]:
+    return {name: getattr(described, name) for name in described.__slots__}
+
+
+@contextmanager
+def weatherlight(
+    state_dir: Path, library: Path, secret: str, args: Any, redis: str | None
+) -> Iterator[tuple[str, int]]:
+    """Its endpoint and process."""
+    endpoint = f"unix:{state_dir}/w.sock"
+    environment = {
+        **os.environ,
+        "ESPER_LEYLINE_SECRET": secret,
+        "ESPER_WEATHERLIGHT_WEATHERLIGHT__ARTIFACT_DIR": str(library),
+        "BENCH_MEAN_MS": str(args.ready_latency_ms),
+        "BENCH_JITTER_MS": str(args.jitter_ms),
+    }
+    if redis is not None:
+        environment["ESPER_WEATHERLIGHT_WEATHERLIGHT__REDIS_URL"] = redis
+    command = [sys.executable, __file__, "--serve", "--listen", endpoint, "--state-dir", str(state_dir)]
+    with (state_dir / "weatherlight.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        with channel(endpoint) as link:
+            deadline = time.monotonic() + START_S
+            while True:
+                try:
+                    wait_serving(link, "", timeout_s=1.0)
+                    break
+                except EsperError:
+                    if time.monotonic() > deadline or process.poll() is not None:
+                        raise SystemExit((state_dir / "weatherlight.log").read_text()) from None
+        yield endpoint, process.pid
+    finally:
+        process.terminate()
+        process.wait(START_S)
+
+
+@contextmanager
+def redis_server(directory: Path, fsync: str) -> Iterator[str]:
+    """Its URL, on a free loopback port."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise ConfigError("--backends", "redis", "redis-server isn't installed (Debian: apt-get install redis-server)")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    keeping = ("--appendonly", "yes", "--appendfsync", fsync, "--save", "")
+    place = ("--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory))
+    process = subprocess.Popen([program, *place, *keeping], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1.0).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(START_S)
+
+
+def measured(through: str, name: str, args: Any, *, fsyncs: bool) -> Arm:
+    """One arm, in directories of its own."""
+    arm, secret = Arm(name=f"{through} {name}{'' if fsyncs else ', no fsync'}"), new_secret()
+    with ExitStack() as stack:
+        off_disk = NO_DISK if not fsyncs and NO_DISK.is_dir() else args.dir
+        kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-bench-", dir=off_disk)))
+        library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="esper-bench-")))
+        blueprints = library_of(library, args.requests + args.cancel + WARM_UP)
+        redis = None
+        if name == "redis":
+            redis = stack.enter_context(redis_server(kept, "always" if fsyncs else "no"))
+        served = None
+        if through == "plane":
+            served = stack.enter_context(weatherlight(kept, library, secret, args, redis))
+        asyncio.run(_course(arm, served, kept, library, blueprints, secret, redis, args))
+    return arm
+
+
+async def _course(
+    arm: Arm,
+    served: tuple[str, int] | None,
+    kept: Path,
+    library: Path,
+    blueprints: Sequence[Blueprint],
+    secret: str,
+    redis: str | None,
+    args: Any,
+) -> None:
+    keyring = Keyring.from_secret(secret)
+    place: Place
+    if served is not None:
+        place = PlanePlace(*served, keyring)
+    else:
+        bus: Bus = SqliteLog(kept / "oona.db", SYSTEM_CLOCK) if redis is None else RedisBus.connect(redis, BusConfig())
+        delay = Delay(mean_ms=args.ready_latency_ms, jitter_ms=args.jitter_ms)
+        place = BusPlace(bus, ArtifactStore(library), keyring, delay)
+    try:
+        await Course(place, library, blueprints, args).run(arm)
+    finally:
+        await place.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--requests", type=int, default=300)
+    parser.add_argument("--concurrency", type=int, default=6)
+    parser.add_argument("--cancel", type=int, default=60, help="further ones that are cancelled half-way")
+    parser.add_argument("--ready-latency-ms", type=float, default=40.0, help="mean of Urza's injected latency")
+    parser.add_argument("--jitter-ms", type=float, default=8.0, help="its deviation")
+    parser.add_argument("--boundary-ms", type=float, default=10.0, help="time between a trainer's boundaries")
+    parser.add_argument("--through", nargs="+", choices=("bus", "plane"), default=["bus", "plane"])
+    parser.add_argument("--backends", nargs="+", choices=("sqlite", "redis"), default=["sqlite", "redis"])
+    parser.add_argument("--dir", type=Path, help="where the bus is kept (default: the temporary directory)")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args()
+    rows = []
+    for through in args.through:
+        for name in args.backends:
+            kept, free = (measured(through, name, args, fsyncs=fsyncs).figures() for fsyncs in (True, False))
+            kept["fsync_p95_ms"] = kept["above_ms"]["p95"] - free["above_ms"]["p95"]
+            rows += [kept, free]
+    print("\n".join(table(rows)))
+    if args.json:
+        names = ("requests", "concurrency", "cancel", "ready_latency_ms", "jitter_ms", "boundary_ms")
+        settings = {name: getattr(args, name) for name in names}
+        args.json.write_text(json.dumps({"settings": settings, "target_ms": TARGET_MS, "rows": rows}, indent=2))
+    return 0
+
+
+COLUMNS = ("above p50", "above p95", "ready p95", "attached p95", "bare call", "cpu")
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Milliseconds, and the counts."""
+    yield f"{'ms':24}" + "".join(f"{name:>13}" for name in COLUMNS) + "   counts"
+    for row in rows:
+        above, ready, attached = row["above_ms"], row["to_ready_ms"], row["to_attached_ms"]
+        counts = ", ".join(f"{count} {status}" for status, count in row["counts"].items() if count)
+        values = (above["p50"], above["p95"], ready["p95"], attached["p95"], row["bare_call_ms"]["p50"], row["cpu_ms"])
+        yield f"{row['backend']:24}" + "".join(f"{value:13.2f}" for value in values) + f"   {counts}"
+    for kept, free in zip(rows[::2], rows[1::2], strict=True):
+        p95, share = free["above_ms"]["p95"], kept["fsync_p95_ms"]
+        met = "met" if p95 <= TARGET_MS else "missed"
+        yield f"{kept['backend']}: p95 {p95:.2f} ms (target {TARGET_MS:g}: {met}), and {share:.2f} ms of fsync"
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[2:]) if sys.argv[1:2] == ["--serve"] else main())
