@@ -149,6 +149,7 @@ class Trainer:
         """The summary of the run, which is kept and told."""
         session = self._session
         session.timings.surgery_ms = self.steps.surgery_ms
+        self._saves.agree_with_ranks()
         summary = build_summary(
             self._run,
             session.progress,

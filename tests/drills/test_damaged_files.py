@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,7 @@ import pytest
 from esper.rpc.clients import channel
 from esper.rpc.clients.health import is_serving
 from tests.drills.launching import LAUNCHER, environment, training, wait_for_step
-from tools.harness.faults.files import DAMAGES, Damage
+from tools.harness.faults.files import DAMAGES, Damage, fill_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE_S = 60.0
@@ -130,11 +129,7 @@ def test_a_service_says_which_of_its_files_is_damaged_or_serves_on(
 
 @pytest.mark.parametrize("name", ["kasmina", "tamiyo", "weatherlight"])
 def test_a_service_on_a_full_disk_says_so(name: str, stopped: Path, tmp_path: Path) -> None:
-    def fill() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-
-    code, said = started(name, tmp_path / "state", (stopped / "secret").read_text().strip(), fill)
+    code, said = started(name, tmp_path / "state", (stopped / "secret").read_text().strip(), fill_disk)
     assert code == os.EX_IOERR, said
     assert "can't be written" in said or "can't be opened" in said
 

@@ -7,13 +7,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 # The scenarios start processes; grpc's fork handlers would hang them. Read once, when grpc is imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
+from esper.core.errors import EsperError
 from esper.core.plain import plain
 from esper.tolaria.task.device import open_device
 from tools.harness import kasmina_prefetch, rollback, soak, steady_train, tamiyo_timeout
@@ -23,25 +26,25 @@ from tools.harness.result import Result
 
 COMPARISON = "perf_comparison.json"
 BASELINES = Path(__file__).resolve().parents[2] / "baselines"
-RUNS: Mapping[str, Callable[[argparse.Namespace], Result]] = {
-    "steady-train": steady_train.run,
-    "rollback": rollback.run,
-    "tamiyo-timeout": tamiyo_timeout.run,
-    "kasmina-prefetch": kasmina_prefetch.run,
-    "soak": soak.run,
+SCENARIOS: Mapping[str, ModuleType] = {
+    "steady-train": steady_train,
+    "rollback": rollback,
+    "tamiyo-timeout": tamiyo_timeout,
+    "kasmina-prefetch": kasmina_prefetch,
+    "soak": soak,
 }
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the scenarios that the command line names; 1 if one of them failed."""
-    logging.disable()  # of what is broken on purpose; results say what isn't
     device = getattr(options, "device", "cpu")
     open_device(device, is_deterministic=False)
     folder, where = options.output_dir, environment(device)
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     for name in options.scenarios:
-        results.append(RUNS[name](options))
+        with unlogged():
+            results.append(result_of(SCENARIOS[name], options))
         write(folder, results[-1], where)
         _say(results[-1])
     if results[0].slug != soak.SLUG:
@@ -50,6 +53,27 @@ def run(options: argparse.Namespace) -> int:
             write_report(folder, results, where)
     print(f"results: {folder}")
     return 1 if any(result.failures for result in results) else 0
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Nothing is logged of what is broken on purpose; results say what isn't."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def result_of(scenario: ModuleType, options: argparse.Namespace) -> Result:
+    """What a scenario found; an error that ended it is its failure, and the others' turn comes."""
+    try:
+        result: Result = scenario.run(options)
+    except EsperError as error:
+        ended = f"{type(error).__name__}: {error}"
+        return Result(scenario=scenario.SCENARIO, slug=scenario.SLUG, metrics={}, failures=[ended])
+    return result
 
 
 def write(folder: Path, result: Result, where: dict[str, Any]) -> None:

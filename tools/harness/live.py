@@ -34,14 +34,15 @@ def live(
     configure: Callable[[Path], TrainConfig],
     *further: Observer,
     expected: Collection[str] = (),
+    tolerated: Collection[str] = (),
     ends_by: type[EsperError] | None = None,
     shown: Sequence[Callable[[Prepared], None]] = (),
     beside_bare: bool = True,
 ) -> Lived:
     """Train to the end, or to an error of the kind that is expected.
 
-    `expected` names the events of WARNING or worse that must come; `shown` is given what is trained before it starts;
-    without `beside_bare` no bare loop takes turns with it.
+    `expected` names the events of WARNING or worse that must come, `tolerated` those that may. `shown` is given what is
+    trained before it starts; without `beside_bare` no bare loop takes turns with it.
     """
     meter, interruption, error, summary = Meter(beside_bare=beside_bare), Interruption(), None, None
 
@@ -61,7 +62,7 @@ def live(
                 error = caught
         interruption.pass_on()
         packets = arrived(run_dir)
-    failures = list(unexpected(packets, expected))
+    failures = list(unexpected(packets, {*expected, *tolerated}))
     failures += [f"{name} was expected and didn't come" for name in sorted(set(expected) - names_of(packets))]
     if ends_by is not None and error is None:
         failures.append(f"the run was expected to end by {ends_by.__name__}, and went to its end")

@@ -13,11 +13,10 @@ What comes after the last epoch (summary, final packets) belongs to none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esper.tolaria.record.display import living
-from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RollbackFigures, RunStarted
+from esper.tolaria.record.observer import Boundary, EpochDone, Observer, RollbackFigures, RunStarted
 from esper.tolaria.record.summary import quantile
 from esper.tolaria.task.prepare import Prepared
 from tools.harness.bare import BareLoop
@@ -42,7 +41,6 @@ class Meter(Observer):
     def __init__(self, *, beside_bare: bool = True) -> None:
         self._beside_bare = beside_bare
         self.epochs: list[Epoch] = []
-        self.notices: list[Notice] = []
         self.evaluations = 0
         """Packets that Tamiyo decided on."""
         self.startup_s = 0.0
@@ -73,9 +71,6 @@ class Meter(Observer):
         self.seeds |= alive
         self._has_seed |= bool(alive) or (self._run is not None and self._run.executor.twin is not None)
         self.evaluations += boundary.result is not None and boundary.result.decision is not None
-
-    def on_events(self, notices: Sequence[Notice]) -> None:
-        self.notices.extend(notices)
 
     def on_rollback(self, figures: RollbackFigures) -> None:
         self.rollbacks = figures

@@ -188,12 +188,18 @@ class _WithRefusals:
         self._control.close()
 
 
-def freeze(pid: int, seconds: float) -> None:
-    """Stop a process for so long; returns at once."""
+def freeze(pid: int, seconds: float) -> Callable[[], None]:
+    """Stop a process for so long; what is returned at once lets it go on earlier."""
     _send_signal(pid, signal.SIGSTOP)
     timer = threading.Timer(seconds, _send_signal, (pid, signal.SIGCONT))
     timer.daemon = True
     timer.start()
+
+    def thaw() -> None:
+        timer.cancel()
+        _send_signal(pid, signal.SIGCONT)
+
+    return thaw
 
 
 def _send_signal(pid: int, number: signal.Signals) -> None:

@@ -6,9 +6,9 @@ averaged: each rank weighs its own by its samples' share of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -40,13 +40,19 @@ class Whole(nn.Module):
         return self._task.forward(self.model, inputs)
 
 
+class _Wrapped(NamedTuple):
+    replica: DistributedDataParallel
+    parameters: list[tuple[nn.Parameter, torch.Size, bool]]
+    """What it reduces: the network below it may have become another since."""
+
+
 class Replicas:
     """The wrapped arms of this rank."""
 
     def __init__(self, ranks: Ranks, task: Task) -> None:
         self._ranks = ranks
         self._task = task
-        self._wrapped: WeakKeyDictionary[TrainingArm, DistributedDataParallel] = WeakKeyDictionary()
+        self._wrapped: WeakKeyDictionary[TrainingArm, _Wrapped] = WeakKeyDictionary()
 
     @contextmanager
     def forward(self, arm: TrainingArm, *, is_last: bool) -> Iterator[Forward]:
@@ -57,22 +63,22 @@ class Replicas:
                 yield wrapped
 
     def _of(self, arm: TrainingArm) -> DistributedDataParallel:
-        whole, known = Whole(arm, self._task), self._wrapped.get(arm)
-        if known is not None and _same(known.module, whole):
-            return known
+        parameters, known = _parameters(arm), self._wrapped.get(arm)
+        if known is not None and _same(known.parameters, parameters):
+            return known.replica
         self._wrapped.pop(arm, None)  # its hooks go before others come
         known = None
-        wrapped = DistributedDataParallel(
-            whole,
+        replica = DistributedDataParallel(
+            Whole(arm, self._task),
             process_group=self._ranks.group,
             init_sync=False,  # the same already; a difference is to be found, not covered up
             find_unused_parameters=has_unused(arm, self._task),
         )
-        wrapped.broadcast_buffers = False  # the argument of that name warns, in torch that knows a newer one
+        replica.broadcast_buffers = False  # the argument of that name warns, in torch that knows a newer one
         # Unannotated: torch compares annotations with its types, and ours are text.
-        wrapped.register_comm_hook(self._ranks, lambda ranks, bucket: summed(ranks, bucket))
-        self._wrapped[arm] = wrapped
-        return wrapped
+        replica.register_comm_hook(self._ranks, lambda ranks, bucket: summed(ranks, bucket))
+        self._wrapped[arm] = _Wrapped(replica, parameters)
+        return replica
 
 
 def summed(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
@@ -100,8 +106,9 @@ def has_unused(arm: TrainingArm, task: Task) -> bool:
     return any(gradient is None for gradient in reached)
 
 
-def _same(left: nn.Module, right: nn.Module) -> bool:
-    ours, theirs = list(left.parameters()), list(right.parameters())
-    return len(ours) == len(theirs) and all(
-        a is b and a.shape == b.shape and a.requires_grad == b.requires_grad for a, b in zip(ours, theirs, strict=True)
-    )
+def _parameters(arm: TrainingArm) -> list[tuple[nn.Parameter, torch.Size, bool]]:
+    return [(each, each.shape, each.requires_grad) for module in arm.modules for each in module.parameters()]
+
+
+def _same(left: Sequence[tuple[Any, ...]], right: Sequence[tuple[Any, ...]]) -> bool:
+    return len(left) == len(right) and all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(left, right, strict=True))

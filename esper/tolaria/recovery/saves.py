@@ -99,8 +99,7 @@ class Saves:
                 message = "the services' states could not be had; it is tried again at every boundary"
                 session.notice("tolaria.checkpoint_postponed", "WARNING", message)
             return False
-        if session.ranks.count > 1:
-            self._agree_with_ranks()
+        self.agree_with_ranks()
         if not session.ranks.is_first:
             return True
         snapshot = self._snapshot(pipeline, in_flight, states)
@@ -118,8 +117,10 @@ class Saves:
         )
         return True
 
-    def _agree_with_ranks(self) -> None:
-        """A checkpoint is of all ranks: one whose weights went astray unseen must not be taken for them."""
+    def agree_with_ranks(self) -> None:
+        """What is written is of all ranks: one whose weights went astray unseen must not be taken for them."""
+        if self._session.ranks.count == 1:
+            return
         executor = self._session.run.executor
         executor.catch_up()  # which saving does, and no rank alone can
         self._session.ranks.agree("set of weights", executor.arm.digest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from esper.core.errors import ServiceUnavailable
+from tools.harness import command
 from tools.harness.figures import Spent
 from tools.harness.files import text_of, write_report, write_result, write_summary
 from tools.harness.meter import Epoch, Meter
@@ -74,6 +77,22 @@ def test_a_cold_epoch_is_in_no_steady_figure() -> None:
 @pytest.mark.parametrize(("losses", "fails"), [((1.0, 0.5), False), ((1.0, 1.0), True), ((0.5, float("nan")), True)])
 def test_a_loss_that_does_not_fall_is_a_failure(losses: tuple[float, float], fails: bool) -> None:
     assert bool(list(unlearnt([epoch("cold", 1.0, loss=loss) for loss in losses]))) is fails
+
+
+def test_an_error_that_ends_a_scenario_is_its_failure_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(options: argparse.Namespace) -> Result:
+        raise ServiceUnavailable("rpc", "service", "kasmina", "see that it runs")
+
+    monkeypatch.setattr(command.rollback, "run", unreachable)
+    monkeypatch.setattr(command.tamiyo_timeout, "run", lambda options: Result(scenario="t", slug="t", metrics={"a": 1}))
+    names = ("rollback", "tamiyo-timeout")
+    options = argparse.Namespace(scenarios=names, device="cpu", output_dir=tmp_path, markdown_report=True)
+    assert command.run(options) == 1
+    assert "kasmina" in capsys.readouterr().err
+    assert "ServiceUnavailable" in json.loads((tmp_path / "rollback_deadline_metrics.json").read_text())["failures"][0]
+    assert "t,cpu,a,1" in (tmp_path / "summary.csv").read_text()
 
 
 QUIET = Sample(

@@ -1,7 +1,9 @@
-"""What can befall a file while nobody looks: a byte flipped, the end cut off, emptied, a directory in its place."""
+"""What can befall files: a byte flipped, the end cut off, emptied, a directory in its place, a disk without room."""
 
 from __future__ import annotations
 
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,3 +32,9 @@ def replaced_by_a_directory(path: Path) -> None:
 
 
 DAMAGES: tuple[Damage, ...] = (flipped, truncated, emptied, replaced_by_a_directory)
+
+
+def fill_disk() -> None:
+    """From now on this process can write nothing to a file; to be called in a child before its program starts."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))

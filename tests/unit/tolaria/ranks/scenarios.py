@@ -41,7 +41,7 @@ from tests.unit.tolaria.scripted_control import (
 
 HERE = "tests.unit.tolaria.ranks.scenarios"
 LATE_S = 12.0
-SLOT = "span_linear:fc1-fc2"
+SLOT, STACK = "span_linear:fc1-fc2", "stack:blocks"
 # The last batch of an epoch is short: 345 samples in batches of 64.
 CONFIG = TrainConfig(
     samples=600,
@@ -58,6 +58,7 @@ GROWN = [*germination("s1", SLOT), judgement("s1", 16)]
 SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
     "kept": {4: GROWN, 16: keep("s1")},
     "culled": {4: GROWN, 16: cull("s1")},
+    "stacked": {4: germination("s1", STACK, "stack.double"), 16: [directive("s1", "DROP_TWIN")]},
     "incubated": {
         4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
         12: [GROWN[2]],
@@ -79,6 +80,40 @@ class Host(nn.Module):
         hidden = torch.relu(self.fc1(inputs.flatten(1)))
         outputs: torch.Tensor = self.fc3(torch.relu(self.fc2(hidden)))
         return outputs
+
+
+class Block(nn.Module):
+    """A residual step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(6), nn.Linear(6, 6)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What goes in, and what is made of it."""
+        return hidden + torch.relu(self.fc(self.norm(hidden)))
+
+
+class Deep(nn.Module):
+    """Residual blocks in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.blocks, self.last = nn.Linear(64, 6), nn.ModuleList([Block(), Block()]), nn.Linear(6, 10)
+        self.double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes."""
+        hidden = self.first(inputs.flatten(1))
+        for block in self.blocks:
+            hidden = block(hidden)
+        outputs: torch.Tensor = self.last(hidden)
+        return outputs
+
+
+def deep() -> nn.Module:
+    torch.manual_seed(3)
+    return Deep()
 
 
 def host() -> nn.Module:
@@ -146,6 +181,11 @@ def grown(script: str, **settings: Any) -> Callable[[Ranks, Path], Any]:
     return lambda ranks, folder: train(config, SCRIPTS[script], ranks=ranks)
 
 
+def stacked(ranks: Ranks, folder: Path) -> Any:
+    """Grown in depth, and kept."""
+    return train(replace(CONFIG, optimizer="adamw"), SCRIPTS["stacked"], ranks=ranks, model=deep)
+
+
 def resumed(ranks: Ranks, folder: Path) -> Any:
     """Stopped in the twin's window, and gone on with."""
     first = train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, stop_at=12)
@@ -190,6 +230,22 @@ def mismatched(ranks: Ranks, folder: Path) -> Any:
     return failure_of(lambda: train(CONFIG, SCRIPTS["kept"], ranks=ranks, before=break_graft))
 
 
+def astray(ranks: Ranks, folder: Path) -> Any:
+    """The last rank's weights are another's at the end, and no checkpoint is written."""
+
+    def change_weights(run: Prepared) -> None:
+        if ranks.rank == ranks.count - 1:
+            weights = next(run.executor.arm.model.parameters())
+
+            def stray(*told: Any) -> None:
+                weights.data.add_(1e-9)
+
+            run.executor.arm.optimizer.register_step_post_hook(stray)
+
+    config = replace(CONFIG, checkpoint_every_epochs=0)
+    return failure_of(lambda: train(config, {}, ranks=ranks, before=change_weights))
+
+
 def _refuse(graft: Any) -> None:
     raise RuntimeError("no room")
 
@@ -225,11 +281,13 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "surgery": grown("kept", accumulate=3, pcgrad=True),
     "losses": grown("kept", pcgrad=True, surgery="losses", loss=f"{HERE}:two_losses"),
     "incubated": grown("incubated"),
+    "stacked": stacked,
     "resumed": resumed,
     "leave_off": leave_off,
     "go_on": go_on,
     "own_weights": own_weights,
     "mismatched": mismatched,
+    "astray": astray,
     "other_data": other_data,
     "late": late,
 }

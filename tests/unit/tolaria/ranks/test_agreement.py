@@ -16,7 +16,7 @@ from tests.unit.tolaria.ranks.processes import ran
 
 # Sums of float64 in another order.
 TOLERANCE = 1e-9
-IN_DEFAULT = ("kept", "resumed", "mismatched", "other_data", "leave_off")
+IN_DEFAULT = ("kept", "stacked", "resumed", "mismatched", "astray", "other_data", "leave_off")
 DRILLED = ("culled", "bursts", "accumulated", "surgery", "losses", "own_weights", "incubated")
 pytestmark = pytest.mark.timeout(400)
 
@@ -50,6 +50,7 @@ def assert_as_one(name: str, found: list[Any], expected: Any) -> None:
 def test_two_ranks_grow_as_one_does() -> None:
     found = ranks_of(2, IN_DEFAULT)
     assert_as_one("kept", [each["kept"] for each in found], one("kept"))
+    assert_as_one("stacked", [each["stacked"] for each in found], one("stacked"))
 
 
 def test_the_evidence_is_that_of_one_rank() -> None:
@@ -75,9 +76,10 @@ def test_one_rank_goes_on_with_what_two_have_left(tmp_path: Path) -> None:
     assert_as_one("go_on", [found], one("kept"))
 
 
-def test_another_topology_or_data_set_stops_every_rank_and_names_the_one() -> None:
+def test_another_topology_data_set_or_weight_stops_every_rank_and_names_the_one() -> None:
     for each in ranks_of(2, IN_DEFAULT):
         assert each["mismatched"] == "RanksDiffer: rank 1 has another network than rank 0"
+        assert each["astray"] == "RanksDiffer: rank 1 has another set of weights than rank 0"
         assert each["other_data"] == "RanksDiffer: rank 1 has another data set than rank 0"
 
 
