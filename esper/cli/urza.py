@@ -21,17 +21,19 @@ from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
+from esper.core.state_dir import default_state_dir
 from esper.leyline import (
     Blueprint,
     BlueprintTier,
     CostTerm,
     HandlingClass,
     HazardBand,
+    Provenance,
+    ResourceProfile,
     SeedRecipe,
     SignedCommand,
     SlotKind,
 )
-from esper.rpc.settings import default_state_dir
 from esper.urza.catalog import Catalog
 from esper.urza.own.description import FAMILIES, Described, read_description
 from esper.urza.own.keys import library_keyring
@@ -179,7 +181,8 @@ def _shown(arguments: argparse.Namespace) -> dict[str, Any]:
     entry = library.current(arguments.blueprint_id)
     blueprint = believed(entry.sheet, entry.blueprint_id, _keys(arguments, library), SYSTEM_CLOCK)
     recipe = _recipe_with_files(library, blueprint)
-    files = {file.name: file.digest for file in (recipe.source, recipe.weights) if file.digest}
+    given = [file for file in (recipe.source, recipe.weights) if file.digest]
+    files = {file.name: f"{file.digest} ({file.size_bytes:,} bytes)" for file in given}
     return {
         **_sheet(blueprint),
         "cost": {"parameters": _terms(blueprint.cost.parameters), "forward_macs": _terms(blueprint.cost.forward_macs)},
@@ -203,6 +206,8 @@ def _sheet(blueprint: Blueprint) -> dict[str, Any]:
         "risk": safety.risk_score,
         "hazard": short_name(HazardBand, safety.hazard).lower(),
         "handling": short_name(HandlingClass, safety.handling).lower(),
+        "resources": short_name(ResourceProfile, safety.resources).lower(),
+        "provenance": short_name(Provenance, safety.provenance).lower(),
         "recommendation": safety.recommendation,
         "parameters": {
             bound.name: f"{bound.default_value:g}, {bound.min_value:g} to {bound.max_value:g}: {bound.description}"

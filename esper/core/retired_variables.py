@@ -57,7 +57,7 @@ RETIRED: Mapping[str, Mapping[str, str]] = {
         "KASMINA_DYNAMIC_SEEDS": "tolaria-train --grow never (TOLARIA_GROW=never) trains without seeds",
         "KASMINA_STRICT_ISOLATION": "tolaria-train --isolate (TOLARIA_ISOLATE=1) keeps seed gradients apart",
         "URZA_ARTIFACT_DIR": "use ESPER_KASMINA_KASMINA__ARTIFACT_DIR",
-        "URZA_DATABASE_URL": "the catalogue is part of the package; remove the variable",
+        "URZA_DATABASE_URL": "blueprints of your own are in a library: tolaria-train --library (TOLARIA_LIBRARY)",
         "URZA_CACHE_TTL_SECONDS": "the catalogue is in memory; remove the variable",
         "KERNEL_NONCE_CACHE_SIZE": "use ESPER_KASMINA_KASMINA__MAX_NONCES",
         "KERNEL_FRESHNESS_WINDOW_MS": "each signature carries its own freshness window; remove the variable",

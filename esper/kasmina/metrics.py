@@ -38,6 +38,7 @@ PREFETCH_REQUESTS = MetricSpec("kasmina.prefetch.requests_total", "count", "Pref
 PREFETCH_INFLIGHT = MetricSpec("kasmina.prefetch.inflight", "count", "Prefetches going on.")
 PREFETCH_LATENCY = MetricSpec("kasmina.prefetch.latency_ms", "ms", "Request to verified artefact, mean.")
 PREFETCH_LAST_LATENCY = MetricSpec("kasmina.prefetch.last_latency_ms", "ms", "Request to verified artefact, last one.")
+PREFETCH_VERIFY = MetricSpec("kasmina.prefetch.verify_ms", "ms", "Urza's verification of files, last one.")
 PREFETCH_ATTACH_LATENCY = MetricSpec(
     "kasmina.prefetch.attach_latency_ms", "ms", "Request to the seed's attachment at a boundary, last one."
 )
@@ -70,6 +71,7 @@ METRICS: tuple[MetricSpec, ...] = (
     PREFETCH_INFLIGHT,
     PREFETCH_LATENCY,
     PREFETCH_LAST_LATENCY,
+    PREFETCH_VERIFY,
     PREFETCH_ATTACH_LATENCY,
     CACHE_LOCK_WAIT,
     CACHE_SIZE,

@@ -28,6 +28,8 @@ BLOCK_MS = 1000
 NS_PER_MS = 1_000_000
 
 _Entry = tuple[bytes, dict[bytes, bytes]]
+Wanted = tuple[tuple[BusLane, ...], int]
+"""Lanes, and the position after which something is waited for."""
 
 
 class RedisBus:
@@ -41,8 +43,7 @@ class RedisBus:
         self._clock = clock
         self._groups: set[tuple[str, str]] = set()
         self._publishing = asyncio.Lock()
-        self._watching: dict[tuple[BusLane, ...], asyncio.Task[None]] = {}
-        self._newest: dict[tuple[BusLane, ...], int] = {}
+        self._watching: dict[Wanted, asyncio.Task[bool]] = {}
 
     @classmethod
     def connect(cls, url: str, config: BusConfig) -> RedisBus:
@@ -95,23 +96,24 @@ class RedisBus:
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
         """The server says when; one question serves all who wait, so that none is cut short with its connection."""
-        wanted = tuple(lanes)
+        wanted = (tuple(lanes), after_sequence)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._newest.get(wanted, 0) <= after_sequence:
-                    watching = self._watching.get(wanted)
-                    if watching is None or watching.done():
-                        watching = asyncio.create_task(self._watch(wanted, after_sequence), name="redis bus")
-                        self._watching[wanted] = watching
-                    await asyncio.shield(watching)
+                while not await asyncio.shield(self._watching_for(wanted)):
+                    pass
 
-    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> None:
-        """Until something is stored in the lanes after a position, or for a while."""
+    def _watching_for(self, wanted: Wanted) -> asyncio.Task[bool]:
+        for ended in [each for each, task in self._watching.items() if task.done()]:
+            del self._watching[ended]
+        if wanted not in self._watching:
+            self._watching[wanted] = asyncio.create_task(self._watch(*wanted), name="redis bus")
+        return self._watching[wanted]
+
+    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> bool:
+        """Whether something is stored in the lanes after a position, now or within a while."""
         streams = {key: f"{after_sequence}-0" for lane in lanes for key in _keys(lane)}
         async with _reached("wait"):
-            found = await self._redis.xread(streams, count=1, block=BLOCK_MS)
-        newest = max((_sequence(entry) for _, entries in found or () for entry, _ in entries), default=0)
-        self._newest[lanes] = max(newest, self._newest.get(lanes, 0))
+            return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
 
     async def last_sequence(self) -> int:
         async with _reached("last position"):

@@ -50,6 +50,8 @@ EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78
 HEALTH_PERIOD_S = 1.0
 LAG_PERIOD_S = 1.0
 REPORT_TIMEOUT_S = 2.0
+# What a store's writer or a worker has done waits at most this long for the busy event loop to hear of it.
+SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger("esper.process")
 
 
@@ -91,6 +93,7 @@ Build = Callable[[ServiceContext[C]], Sequence[Servicer] | Awaitable[Sequence[Se
 def run_service(name: str, build: Build[C], argv: Sequence[str] | None, *, config_type: type[C]) -> int:
     """Run the service `name` until it is told to stop; the result is the process's exit code."""
     streams.secure()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         return _exit_code(name, build, argv, config_type)
     finally:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +16,12 @@ from typing import Any, Literal, NoReturn, TypeVar
 from esper.core.config import described, load
 from esper.core.nearest import nearest
 from esper.core.plain import plain
+from esper.core.state_dir import default_state_dir
 from esper.rpc.server import ServerConfig
 
 C = TypeVar("C")
 EXIT_USAGE = 64
 PORTS = {"weatherlight": 7700, "tamiyo": 7701, "kasmina": 7702}
-
-
-def default_state_dir() -> Path:
-    """Where services keep their databases unless told otherwise."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "esper"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
 from esper.core.files import write_atomically
+from esper.core.state_dir import default_state_dir
 from esper.kasmina.executor.blueprints.own import Factory, load_factory
 from esper.leyline import Blueprint, SeedRecipe
-from esper.rpc.settings import default_state_dir
 from esper.tolaria.config import TrainConfig
 from esper.urza.artifacts import ArtifactStore
+from esper.urza.catalog import Catalog
 from esper.urza.own.description import FAMILIES
 from esper.urza.own.keys import library_keyring
 from esper.urza.own.library import Library
@@ -112,7 +113,8 @@ def _of_library(library: Library, name: str) -> OwnBlueprint:
     try:
         entry = library.current(name)
     except DependencyViolationError as error:
-        remedy = f"it is neither built in nor a blueprint of your own: {error.remedy}"
+        builtin = ", ".join(blueprint.blueprint_id for blueprint in Catalog.builtin().all())
+        remedy = f"there is no such blueprint; name one of {builtin}, or one of your own: {error.remedy}"
         raise ConfigError("blueprints", name, remedy) from error
     return _verified(entry.sheet, name, library.directory, library.artifact)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import ContractError, EsperError, InvalidSignature
@@ -60,6 +61,8 @@ class Kernels:
                 envelopes = await bus.read(LANES, after, PAGE)
                 for envelope in envelopes:
                     after = envelope.sequence
+                    if self._is_stale(envelope.time):  # of thousands that an earlier process answered
+                        continue
                     await places.acquire()
                     task = under_way.create_task(self._handled(envelope))
                     task.add_done_callback(lambda _: places.release())
@@ -71,15 +74,14 @@ class Kernels:
         if request is None:
             return
         context = context_of(envelope.trace) if envelope.HasField("trace") else None
-        with _tracer.start_as_current_span("urza.verify", context):
+        attributes = {"esper.run.id": request.training_run_id, "esper.blueprint.id": request.blueprint_id}
+        with _tracer.start_as_current_span("urza.verify", context, attributes=attributes):
             await self._router.publish([self._sealed(await self._verified(request))])
         self.answered += 1
 
     def _believed(self, envelope: BusEnvelope) -> KernelPrefetchRequest | None:
         """The request; None for one that can't be believed, which is counted, or that nobody waits for any more."""
         if envelope.payload_type != KernelPrefetchRequest.DESCRIPTOR.full_name:
-            return None
-        if self._clock.now_ns() - nanoseconds(envelope.time) > STALE_S * NS_PER_S:
             return None
         try:
             check(self._keyring, envelope, self._clock.now_ns())
@@ -89,7 +91,10 @@ class Kernels:
             self.refused += 1
             log.error("request %s from %s refused: %s", envelope.event_id, envelope.source, error)
             return None
-        return request
+        return None if self._is_stale(request.issued_at) else request
+
+    def _is_stale(self, time: Timestamp) -> bool:
+        return self._clock.now_ns() - nanoseconds(time) > STALE_S * NS_PER_S
 
     async def _verified(self, request: KernelPrefetchRequest) -> Answer:
         try:

@@ -77,7 +77,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     service.duties.take_on("kernels", partial(kernels.run, bus))
     service.duties.take_on("forward", partial(_forward, outgoing, router))
     service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
-    service.duties.take_on("summarise", partial(summarise, supervisor, bus, clock, config.summary_s))
+    service.duties.take_on("summarise", partial(summarise, supervisor, bus, kernels, clock, config.summary_s))
     service.duties.take_on("trim", partial(_trim, bus, config.trim_s))
     service.close_with(supervisor.settled)
     service.close_with(bus.close)

@@ -10,20 +10,26 @@ from esper.core.telemetry import build_packet, metric
 from esper.leyline import BusLane, TelemetryPacket
 from esper.oona import metrics as oona_metrics
 from esper.oona.bus import LANES, Bus
+from esper.urza import metrics as urza_metrics
 from esper.weatherlight import metrics
+from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.routing import Router
 from esper.weatherlight.supervisor import Supervisor
 
 
-async def summarise(supervisor: Supervisor, bus: Bus, clock: Clock, period_s: float) -> None:
-    """Report on the service itself and on the bus that it hosts."""
+async def summarise(supervisor: Supervisor, bus: Bus, kernels: Kernels, clock: Clock, period_s: float) -> None:
+    """Report on the service itself, on the bus that it hosts and on Urza's answers there."""
     started_ns = clock.monotonic_ns()
     while True:
         depths = {lane: await bus.depth(lane) for lane in LANES}
         uptime_s = (clock.monotonic_ns() - started_ns) / NS_PER_S
         dead = await bus.dead_letter_count()
         await supervisor.router.take(
-            [own_summary(supervisor, clock, uptime_s), bus_summary(supervisor.router, clock, depths, dead)]
+            [
+                own_summary(supervisor, clock, uptime_s),
+                bus_summary(supervisor.router, clock, depths, dead),
+                urza_summary(kernels, clock),
+            ]
         )
         await asyncio.sleep(period_s)
 
@@ -60,6 +66,14 @@ def bus_summary(router: Router, clock: Clock, depths: dict[BusLane, int], dead: 
     return build_packet("oona", clock, metrics=measured)
 
 
+def urza_summary(kernels: Kernels, clock: Clock) -> TelemetryPacket:
+    """Every metric of Urza."""
+    measured = [metric(urza_metrics.ANSWERED, kernels.answered), metric(urza_metrics.REFUSED, kernels.refused)]
+    fates = kernels.worker.counts.by_fate().items()
+    measured += [metric(urza_metrics.WORKER_CALLS, count, fate=fate) for fate, count in fates]
+    return build_packet("urza", clock, metrics=measured)
+
+
 def lane_name(lane: BusLane) -> str:
-    """`normal`, `telemetry`, `emergency` or `policy`."""
+    """Such as `normal`, `telemetry` or `kernel_answers`."""
     return short_name(BusLane, lane).lower()

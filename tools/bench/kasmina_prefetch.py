@@ -52,6 +52,7 @@ from esper.rpc.auth import service_metadata
 from esper.rpc.clients import channel
 from esper.rpc.clients.aio import WeatherlightClient, aio_channel
 from esper.rpc.clients.health import wait_serving
+from esper.rpc.process import SWITCH_INTERVAL_S
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 from esper.urza.own.description import Described, read_description
@@ -450,6 +451,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, help="where the bus is kept (default: the temporary directory)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)  # as services do
     rows = []
     for through in args.through:
         for name in args.backends:

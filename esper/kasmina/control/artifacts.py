@@ -78,6 +78,8 @@ class PrefetchFigures:
     requests: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATUSES, 0)))
     inflight: int = 0
     last_latency_ms: float | None = None
+    verify_ms: float | None = None
+    """Of the last one's latency, Urza's verification."""
     attach_latency_ms: float | None = None
     """From the request to the seed's attachment at a boundary, last one."""
     _latency_sum_ms: float = 0.0

@@ -124,7 +124,7 @@ class Authority:
         self._resources.reporting.counters.last_latency_ms = outcome.verify_latency_ms
         if not outcome.accepted and not outcome.repeated_id:
             self._resources.reporting.refuse(command, outcome)
-        if (retired := _retired(command)) is not None:
+        if (retired := _retired(command, outcome)) is not None:
             self._resources.prefetcher.retire(command.training_run_id, retired, f"command {command.command_id}")
         if applied.turn is not None:
             if command.HasField("circuit_breaker"):
@@ -250,12 +250,13 @@ class Authority:
         return require_open(self._resources.store.read(lambda c: database.run_by_token(c, token_digest(token))))
 
 
-def _retired(command: AdaptationCommand) -> str | None:
-    """The seed that a command takes out, if it does."""
+def _retired(command: AdaptationCommand, outcome: CommandOutcome) -> str | None:
+    """The seed that a command takes out, or doesn't germinate after all."""
     if command.HasField("prune"):
         return command.prune.seed_id
     is_cull = command.seed.operation == SeedOperationKind.SEED_OPERATION_KIND_CULL
-    return command.seed.seed_id if is_cull else None
+    is_refused = command.seed.operation == SeedOperationKind.SEED_OPERATION_KIND_GERMINATE and not outcome.accepted
+    return command.seed.seed_id if is_cull or is_refused else None
 
 
 def _generation_conflict(row: RunRow, generation: int) -> LifecycleConflict:

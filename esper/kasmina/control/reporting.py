@@ -179,6 +179,7 @@ class Reporting:
             (metrics.VALIDATION_LATENCY, counters.last_latency_ms),
             (metrics.PREFETCH_LATENCY, figures.latency_ms),
             (metrics.PREFETCH_LAST_LATENCY, figures.last_latency_ms),
+            (metrics.PREFETCH_VERIFY, figures.verify_ms),
             (metrics.PREFETCH_ATTACH_LATENCY, figures.attach_latency_ms),
         )
         return measured + [metric(spec, value) for spec, value in latencies if value is not None]

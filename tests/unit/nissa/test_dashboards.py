@@ -20,10 +20,11 @@ from esper.oona import metrics as oona
 from esper.rpc import metrics as rpc
 from esper.tamiyo import metrics as tamiyo
 from esper.tolaria import metrics as tolaria
+from esper.urza import metrics as urza
 from esper.weatherlight import metrics as weatherlight
 
 ROOT = Path(__file__).resolve().parents[3]
-REGISTRIES = (kasmina, nissa, oona, rpc, tamiyo, tolaria, weatherlight)
+REGISTRIES = (kasmina, nissa, oona, rpc, tamiyo, tolaria, urza, weatherlight)
 METRICS: dict[str, MetricSpec] = {spec.name: spec for registry in REGISTRIES for spec in registry.METRICS}
 EVENTS: list[EventSpec] = [spec for registry in REGISTRIES for spec in registry.EVENTS]
 # The process's own metrics, by the names that are scraped.
@@ -109,7 +110,7 @@ def test_the_runbook_explains_every_critical_event_and_no_other() -> None:
 
 
 def test_every_dotted_name_in_the_runbook_is_registered() -> None:
-    names = re.findall(r"`((?:kasmina|tamiyo|tolaria|weatherlight|oona|nissa)\.[\w.]+\w)`", RUNBOOK)
+    names = re.findall(r"`((?:kasmina|tamiyo|tolaria|urza|weatherlight|oona|nissa)\.[\w.]+\w)`", RUNBOOK)
     assert names
     assert set(names) <= set(METRICS) | {spec.name for spec in EVENTS}
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,7 @@ from tests.unit.tamiyo.builders import (
     span_slot,
     spec,
 )
+from tests.unit.urza.own.making import described
 
 FIRST, SECOND = span_slot(0).slot_id, span_slot(1).slot_id
 
@@ -198,6 +201,19 @@ def test_a_name_that_fits_no_slot_leaves_every_slot_out() -> None:
 def test_a_name_that_no_blueprint_has_is_an_error() -> None:
     with pytest.raises(DependencyViolationError, match=r"span\.round"):
         selected(spec(trigger=TriggerSettings(trigger=ALWAYS, blueprint_ids=["span.round"])))
+
+
+def test_a_blueprint_of_the_users_own_is_chosen_at_the_price_that_its_sheet_says(tmp_path: Path) -> None:
+    own = described(tmp_path).completed(1)[0]
+    slot = residual_slot(3)
+    trigger = TriggerSettings(trigger=ALWAYS, blueprint_ids=["lab.gated"])
+    run = spec(trigger=trigger, manifest=host_with(slot), own_blueprints=[own])
+    selection = select(first_state(), packet(500, slots=()), context(run), CATALOG.with_own(run.own_blueprints))
+    assert chosen(selection) == (slot.slot_id, "lab.gated")
+    assert selection.chosen is not None
+    assert selection.chosen.parameters == (3 * 8 + 2) * slot.out_features
+    with pytest.raises(DependencyViolationError, match=r"lab\.gated"):
+        select(first_state(), packet(500), context(run), CATALOG)
 
 
 def test_a_control_is_never_chosen_unless_it_is_named() -> None:

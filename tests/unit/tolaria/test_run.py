@@ -311,7 +311,7 @@ def test_what_services_say_from_their_thread_stands_in_the_events(
 ) -> None:
     pins: list[Callable[[str, str], None]] = []
 
-    def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None]) -> Any:
+    def connected(config: TrainConfig, run_id: str, tell: Callable[[str, str], None], own: Any) -> Any:
         pins.append(tell)
         return plane(refused=())
 

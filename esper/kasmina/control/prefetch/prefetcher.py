@@ -57,6 +57,7 @@ class _Prefetch:
     """One that is under way."""
 
     request: KernelPrefetchRequest
+    artifact: KernelArtifact
     issued_ns: int
     seeds: set[str] = field(default_factory=set)
     """Seeds that wait for it; empty where the run itself asked."""
@@ -199,7 +200,7 @@ class Prefetcher:
             digest=artifact.digest,
             issued_at=timestamp(self._clock.now_ns()),
         )
-        entry = _Prefetch(request=request, issued_ns=self._clock.monotonic_ns())
+        entry = _Prefetch(request=request, artifact=artifact, issued_ns=self._clock.monotonic_ns())
         self._under_way[request.request_id] = entry
         figures.requests["scheduled"] += 1
         figures.inflight = len(self._under_way)
@@ -216,9 +217,10 @@ class Prefetcher:
             told = await entry.heard
             if isinstance(told, KernelArtifactError):
                 return self._end(entry, Ended(ERROR, told.reason))
-            if told.artifact.digest != entry.request.digest:
-                why = f"Urza verified {told.artifact.digest}, asked for was {entry.request.digest}"
+            if (told.blueprint_id, told.artifact) != (entry.request.blueprint_id, entry.artifact):
+                why = f"Urza verified {told.artifact.digest}, asked for was {entry.request.digest}, or of another size"
                 return self._end(entry, Ended(ERROR, why))
+            self._artifacts.figures.verify_ms = told.verify_ms
             await self._read(entry.request.digest, entry.request.blueprint_id)
         except AsyncTimeoutError as error:
             return self._end(entry, Ended(TIMEOUT, str(error)))
