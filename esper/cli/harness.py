@@ -21,7 +21,7 @@ SCENARIOS: Mapping[str, str] = {
     "steady-train": "epochs of a growing run, beside a bare loop that takes turns with it",
     "rollback": "restores of stated sizes from memory and disk, and one that misses its deadline",
     "tamiyo-timeout": "a growing run whose Tamiyo is frozen again and again for longer than the deadline",
-    "kasmina-prefetch": "a burst of prefetches at a Kasmina whose artefacts are slow",
+    "kasmina-prefetch": "a burst of prefetches over the bus, whose Urza is slow",
 }
 ALL = tuple(SCENARIOS)
 TRAINING = ("steady-train", "rollback", "tamiyo-timeout")
