@@ -47,6 +47,7 @@ from esper.tolaria.door.script import Context, run_script
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.flags import FlagParser, add_settings, given
 from esper.tolaria.following import follow
+from esper.tolaria.loop.profiled import trace_folder
 from esper.tolaria.plane.emergencies import require_not_halted
 from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.ranks.joining import is_told, joined
@@ -152,9 +153,7 @@ def parser() -> FlagParser:
     flags.add_argument(
         "--train", metavar="MODULE:FUNCTION", help="run a script's function, which calls esper.train or esper.Growth"
     )
-    flags.add_argument(
-        "--profile", type=Path, metavar="DIR", help="trace some steps of each shape of the network, for Perfetto"
-    )
+    flags.add_argument("--profile", metavar="DIR", help="trace some steps of each shape of the network, for Perfetto")
     flags.add_argument("--plain", action="store_true", help="lines instead of the live display")
     flags.add_argument(FLAG, action="store_true", help="print the whole traceback of an unexpected error")
     add_settings(flags)
@@ -178,7 +177,7 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
         resume=options.resume,
         overwrite=options.overwrite,
         demo_faults=options.demo_faults,
-        profile=options.profile,
+        profile=trace_folder(options.profile),
     )
     if here.rank == 0:
         how = restarted(how, loaded.value.run_dir, here.restarts)
@@ -194,7 +193,7 @@ def launch(argv: Sequence[str], interruption: Interruption) -> None:
             with occupied(loaded.value.run_dir):
                 _train(_settings(loaded, options, how), how, options, interruption, ranks)
         else:
-            follow(ranks, interruption, profile=options.profile)
+            follow(ranks, interruption, profile=how.profile)
 
 
 def _settings(loaded: Loaded[TrainConfig], options: argparse.Namespace, how: RunOptions) -> TrainConfig:
@@ -247,7 +246,7 @@ def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
         (not (options.resume and options.overwrite), "--resume --overwrite", "choose one"),
         (not (options.train and options.dry_run), "--train --dry-run", "a script is tried by running it: choose one"),
         (
-            not (options.train and options.profile),
+            not (options.train and options.profile is not None),
             "--train --profile",
             "a script traces itself; give esper.train profile=",
         ),
@@ -257,7 +256,7 @@ def check_modes(options: argparse.Namespace, config: TrainConfig) -> None:
             "--train --demo-faults",
             "is for runs of the settings: choose one",
         ),
-        (not (options.profile and options.dry_run), "--profile --dry-run", "makes one step: choose one"),
+        (not (options.profile is not None and options.dry_run), "--profile --dry-run", "makes one step: choose one"),
         (grows or not options.compare, "--compare", "compares a grown network; leave --grow never out"),
         (grows or not options.demo_faults, "--demo-faults", "is for a run that may grow; leave --grow never out"),
     ]

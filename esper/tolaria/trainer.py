@@ -52,6 +52,9 @@ class Steps(Protocol):
     def regroup(self) -> None:
         """Forget what is known of the arms: they were replaced."""
 
+    def close(self) -> None:
+        """After the last step, wherever the run ends; once more does nothing."""
+
     @property
     def surgery_ms(self) -> float | None:
         """Time spent on gradient surgery so far; None where it is off."""
@@ -142,10 +145,13 @@ class Trainer:
             self._end_run()
 
     def close(self) -> None:
-        """Let go of the control plane; once more does nothing."""
+        """Let go of the steps and of the control plane; once more does nothing."""
         if not self._is_closed:
             self._is_closed = True
-            self._generation.control.close()
+            try:
+                self.steps.close()
+            finally:
+                self._generation.control.close()
 
     def finish(self) -> dict[str, Any]:
         """The summary of the run, which is kept and told."""

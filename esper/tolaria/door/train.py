@@ -21,6 +21,7 @@ from esper.tolaria.door.data import feed_of, splits_in
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.following import follow
+from esper.tolaria.loop.profiled import trace_folder
 from esper.tolaria.ranks.joining import joined
 from esper.tolaria.ranks.place import place
 from esper.tolaria.record.observer import Observer
@@ -88,7 +89,7 @@ def train(
     data = str(data) if isinstance(data, Path) else data
     settings = named(config_from(config), model=model, data=data)
     given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)
-    traces = None if profile is None else Path(profile)
+    traces = trace_folder(profile)
     how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False, profile=traces)
     observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
     interruption, runs = Interruption(), list[Prepared]()

@@ -146,6 +146,9 @@ class ArmSteps:
         self._groups, self._twin_groups, self._topology = Groups(host=()), Groups(host=()), -1
         self._session.seed_meter.forget()
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def _regroup(self) -> None:
         """List the parameters of both arms anew after a change of the topology."""
         executor, self._topology = self._executor, self._executor.topology

@@ -24,6 +24,15 @@ WARMUP = 2
 TRACED = 10
 
 
+def trace_folder(name: object) -> Path | None:
+    """The folder that is asked for, None for no traces. Raises ConfigError for what names none."""
+    if name is None:
+        return None
+    if not isinstance(name, (str, Path)) or not str(name):
+        raise ConfigError("profile", name, "expected the path of a folder for traces")
+    return Path(name)
+
+
 def steps_in(folder: Path | None) -> Callable[[Session], ArmSteps]:
     """What makes a session's steps, with traces in a folder, or none. Raises ConfigError where it can't be written."""
     if folder is None:
@@ -47,6 +56,7 @@ class ProfiledSteps(ArmSteps):
         self._traced_topology = -1
         self._of_network = 0
         self._open: profile | None = None
+        self._left = 0
         self._first = 0
 
     def make(self) -> None:
@@ -56,14 +66,22 @@ class ProfiledSteps(ArmSteps):
             super().make()
         self._end()
 
+    def close(self) -> None:
+        """Write what a run that ends, wherever it does, has traced so far."""
+        super().close()
+        if self._open is not None:
+            ended, self._open = self._open, None
+            ended.stop()
+
     def _begin(self) -> None:
         topology = self._run.run.executor.topology
         if topology != self._traced_topology:
+            self.close()
             self._traced_topology, self._of_network = topology, 0
         self._of_network += 1
-        if self._open is None and self._of_network == SETTLED:
+        if self._of_network == SETTLED:
             accelerated = [ProfilerActivity.CUDA] if self._run.run.device.type == "cuda" else []
-            self._first = self._run.progress.step + WARMUP + 1
+            self._first, self._left = self._run.progress.step + WARMUP + 1, WARMUP + TRACED
             self._open = profile(
                 activities=[ProfilerActivity.CPU, *accelerated],
                 schedule=schedule(wait=0, warmup=WARMUP, active=TRACED, repeat=1),
@@ -75,14 +93,15 @@ class ProfiledSteps(ArmSteps):
         if self._open is None:
             return
         self._open.step()
-        done = self._run.progress.step
-        if done + 1 >= self._first + TRACED or done == self._run.run.total_steps:
-            self._open.stop()
-            self._open = None
+        self._left -= 1
+        if not self._left:
+            self.close()
 
     def _write(self, finished: profile) -> None:
         session, now = self._run, datetime.now(UTC)
         last, rank = session.progress.step, session.ranks.rank
+        if self._left >= TRACED:  # the run failed in the first traced step
+            return
         name = f"{session.run.run_id}-rank{rank}-steps{self._first}-{last}-{now:%Y%m%dT%H%M%S.%f}Z.json"
         path = self._folder / name
         part = path.with_suffix(".part")
