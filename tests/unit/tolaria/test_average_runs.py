@@ -58,7 +58,7 @@ def test_a_killed_run_that_became_deeper_ends_with_the_same_average(tmp_path: Pa
     script = {4: germination("s1", STACK, "stack.double"), 24: [directive("s1", "DROP_TWIN")]}
     store = CheckpointStore(tmp_path, keep=2)
     whole = run(config, ScriptedControl(script))[0]
-    assert whole["depths"] == {"blocks": {"from": 2, "to": 4}}
+    assert whole["depths"] == {"blocks": {"from": 2, "to": 4, "others": 0}}
     for kill_at, resume in ((23, False), (37, True)):
         with pytest.raises(KilledError):
             run(config, ScriptedControl(script), observer=Recorder(kill_at), store=store, resume=resume)

@@ -74,9 +74,17 @@ def test_the_documented_language_model_is_read_without_esper() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_link_to_files_and_headings_that_are_there(page: str) -> None:
     text = (DOCS / f"{page}.md").read_text()
-    headings = {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in text.splitlines()}
     for target in re.findall(r"\]\(([^)]+)\)", text):
-        assert target.removeprefix("#") in headings if target.startswith("#") else (DOCS / target).exists()
+        name, _, heading = target.partition("#")
+        there = DOCS / name if name else DOCS / f"{page}.md"
+        assert there.exists(), target
+        assert not heading or heading in headings_of(there), target
+
+
+def headings_of(page: Path) -> set[str]:
+    """As GitHub names them in links."""
+    lines = page.read_text().splitlines()
+    return {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if line.startswith("#")}
 
 
 def test_the_documented_optimizer_trains_with_its_own_rates(documented: dict[str, str]) -> None:
