@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from esper.tolaria.task.data.source import LabelKind
 from esper.tolaria.task.entry_point import called, load
 from esper.tolaria.task.start.files import PROGRAM
 
+MADE_BY = f"give a program NAME{PROGRAM} as `esper export` writes it, or module:factory"
 TEACHABLE = (LabelKind.ONE, LabelKind.SOFT)
 
 
@@ -52,12 +54,14 @@ def _module(name: str, device: torch.device) -> nn.Module:
     if name.endswith(PROGRAM):
         if not Path(name).exists():
             raise _refused(name, "isn't there")
+        if not is_zipfile(name):  # torch would log lines of its own first
+            raise _refused(name, f"is no program that torch can load: no archive; {MADE_BY}")
         try:
             return move_to_device_pass(torch.export.load(name), str(device)).module()
         except Exception as error:
-            raise _refused(name, f"is no program that torch can load: {in_words(error)}") from error
+            raise _refused(name, f"is no program that torch can load: {in_words(error)}; {MADE_BY}") from error
     if ":" not in name:
-        raise _refused(name, f"give a program NAME{PROGRAM} as `esper export` writes it, or module:factory")
+        raise _refused(name, MADE_BY)
     found: Any = called("teacher", name, load("teacher", name), expected="a factory without arguments")
     if not isinstance(found, nn.Module):
         raise _refused(name, f"gave {type(found).__name__}, expected a torch.nn.Module with trained weights")
@@ -74,7 +78,9 @@ def _try(name: str, teacher: Teacher, executor: SeedExecutor) -> None:
     except EsperError:
         raise
     except Exception as error:
-        raise _refused(name, f"can't be asked about the run's data: {in_words(error)}") from error
+        form = f", {list(inputs.shape)}" if isinstance(inputs, torch.Tensor) else ""
+        remedy = "give a network that takes what the run's does"
+        raise _refused(name, f"can't be asked about the run's data{form}: {in_words(error)}; {remedy}") from error
     if given.shape != wanted.shape:
         raise _refused(name, f"gives logits {list(given.shape)} where the network gives {list(wanted.shape)}")
     if not bool(torch.isfinite(given).all()):

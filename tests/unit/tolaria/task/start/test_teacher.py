@@ -68,7 +68,10 @@ def test_a_factory_and_a_program_teach_alike(tmp_path: Path) -> None:
         ({"teacher": "model.safetensors"}, "give a program NAME.pt2"),
         ({"teacher": f"{HERE}:no_module"}, "gave int, expected a torch.nn.Module"),
         ({"teacher": f"{HERE}:narrow"}, r"gives logits \[\d+, 3\] where the network gives \[\d+, 10\]"),
-        ({"teacher": f"{HERE}:other_inputs"}, "can't be asked about the run's data"),
+        (
+            {"teacher": f"{HERE}:other_inputs"},
+            r"can't be asked about the run's data, \[\d+, 64\]: .*; give a network that takes",
+        ),
         ({"teacher": f"{HERE}:broken"}, "not finite"),
         ({"teacher": f"{HERE}:weightless"}, "no weights"),
         ({"teacher": f"{HERE}:good", "incubate": "none"}, "give --incubate shadow"),
@@ -82,8 +85,9 @@ def test_what_cant_teach_is_refused_in_one_line(flags: dict[str, Any], words: st
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_program_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_program_is_told_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "damaged.pt2"
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(ConfigError, match="no program that torch can load"):
+    with pytest.raises(ConfigError, match=r"no program that torch can load.*; give a program"):
         prepare(TrainConfig(teacher=str(path), **SMALL))
+    assert not caplog.records
