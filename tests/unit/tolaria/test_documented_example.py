@@ -84,7 +84,9 @@ def test_the_pages_link_to_files_and_headings_that_are_there(page: str) -> None:
 def headings_of(page: Path) -> set[str]:
     """As GitHub names them in links."""
     lines = page.read_text().splitlines()
-    return {re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if line.startswith("#")}
+    return {
+        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if line.startswith("#")
+    }
 
 
 def test_the_documented_optimizer_trains_with_its_own_rates(documented: dict[str, str]) -> None:
