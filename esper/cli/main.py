@@ -24,7 +24,7 @@ from esper.core.errors import (
     ForbiddenStorage,
     ServiceUnavailable,
 )
-from esper.core.files import FORBIDDEN, forbidden
+from esper.core.files import FORBIDDEN, forbidden, told
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
@@ -64,7 +64,7 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return 1  # the reader of our output went away, e.g. `| head`
     except OSError as error:
-        return _fail(forbidden(error, "a file") if error.errno in FORBIDDEN else error)
+        return _fail(forbidden(error, "a file") if error.errno in FORBIDDEN else EsperError(told(error)))
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if FLAG in given:
             streams.say(traceback.format_exc(), sys.stderr)
