@@ -86,7 +86,7 @@ def test_an_emptied_catalogue_costs_no_file(library: Library, tmp_path: Path) ->
     entry = add(library, tmp_path)
     (library.directory / CATALOG).write_bytes(b"")
     for change in (library.collect, lambda: library.note_use(entry.digest, tmp_path)):
-        with pytest.raises(StorageError, match="catalog.db is empty.*`esper urza add`"):
+        with pytest.raises(StorageError, match=r"catalog.db is empty.*`esper urza add`"):
             change()
     assert len(list(library.artifact_dir.iterdir())) == 2
     assert add(library, tmp_path).digest == entry.digest
