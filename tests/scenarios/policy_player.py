@@ -60,7 +60,7 @@ from esper.tamiyo.policy import HeuristicPolicy, Proposal, View
 from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.server import TamiyoService
 from esper.urza.catalog import Catalog
-from tests.scenarios.reading import Seen, Telling, must_be, must_have_told
+from tests.scenarios.reading import Seen, Telling, must_be, must_have_told, told_where
 from tests.unit.tamiyo.builders import EVERY_STEPS, life, manifest, packet, seed_state, spec
 
 SECRET = "a secret that is long enough for scenarios 0123456789"
@@ -220,7 +220,9 @@ class _Player:
         self._call = Call(method="scenario", metadata={RUN_TOKEN: opened.run_token})
         self._seen.note(run, opened)
         for number, stage in enumerate(self._scene.then, 1):
-            await self._stage(f"{self._scene.name}, stage {number}", stage)
+            where = f"{self._scene.name}, stage {number}"
+            with told_where(where):
+                await self._stage(where, stage)
         await self._end()
 
     async def _stage(self, where: str, stage: Stage) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -117,6 +118,16 @@ def _children(descriptor: Any, value: Any) -> list[Message]:
 def unusual(events: Iterable[Event]) -> set[str]:
     """Names of what is worth a look: a stage has to list these, each of them."""
     return {event.name for event in events if event.level >= TelemetryLevel.TELEMETRY_LEVEL_WARNING}
+
+
+@contextmanager
+def told_where(where: str) -> Iterator[None]:
+    """Whatever fails in here says in which scenario and stage."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {where}")
+        raise
 
 
 def must_be(where: str, what: str, found: object, expected: object) -> None:

@@ -220,6 +220,7 @@ class Course:
         try:
             first, rest = self.blueprints[:WARM_UP], self.blueprints[WARM_UP:]
             await asyncio.gather(*(self._one(each, Arm(name="warm-up")) for each in first))
+            await self._bare_call(arm)  # at least one, however soon the prefetches are over
             began_s = self.place.cpu_s()
             calling = asyncio.create_task(self._bare_calls(arm))
             given_up = set(random.Random(1).sample(range(len(rest)), self.cancelled))
@@ -237,9 +238,12 @@ class Course:
     async def _bare_calls(self, arm: Arm) -> None:
         while True:
             await asyncio.sleep(0.05)
-            began = time.perf_counter()
-            await self.place.bare_call()
-            arm.bare_call.append((time.perf_counter() - began) * 1e3)
+            await self._bare_call(arm)
+
+    async def _bare_call(self, arm: Arm) -> None:
+        began = time.perf_counter()
+        await self.place.bare_call()
+        arm.bare_call.append((time.perf_counter() - began) * 1e3)
 
     async def _one(self, blueprint: Blueprint, arm: Arm) -> None:
         async with self.places:

@@ -46,6 +46,15 @@ SECRET = "correct horse battery staple 0123456789 abcdef"
 START_NS = 1_800_000_000 * 1_000_000_000
 
 
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """A loop in which time can be skipped, so that what has a timer needn't be waited for."""
+
+    skipped_s = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.skipped_s
+
+
 class Recorder:
     """A reporter that keeps what it is told."""
 
@@ -88,7 +97,7 @@ class Service:
         self.signer = Signer(self.keyring, self.clock)
         self.recorder = Recorder()
         self.token = ""
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=SkippingLoop)
         self._state_dir = state_dir
         self._config = config or KasminaConfig()
         self.servicer = self._built()
@@ -125,6 +134,23 @@ class Service:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Let work go as far as it comes by itself."""
+
+        async def begun() -> asyncio.Task[T]:
+            task = asyncio.create_task(work)
+            await asyncio.sleep(0)
+            return task
+
+        return self.run(begun())
+
+    def skip(self, seconds: float) -> None:
+        """Nothing happens for so long: what is due by then ends."""
+        loop = self.runner.get_loop()
+        assert isinstance(loop, SkippingLoop)
+        loop.skipped_s += seconds
+        self.run(asyncio.sleep(0))
 
     @property
     def call(self) -> Call:

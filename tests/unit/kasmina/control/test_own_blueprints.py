@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.errors import ContractError, DependencyViolationError
+from esper.kasmina.control.prefetch.prefetcher import TIMEOUT_S
 from esper.kasmina.server import KasminaConfig
 from esper.leyline import (
     ApplyCommandRequest,
@@ -20,7 +21,7 @@ from esper.leyline import (
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog, misfit
 from esper.urza.cost import cost
-from tests.unit.kasmina.control.making import RESIDUAL_SLOT, RUN, germinate, on_seed, refusal_of, slot, spec
+from tests.unit.kasmina.control.making import RESIDUAL_SLOT, RUN, germinate, on_seed, refusal_of, request, slot, spec
 from tests.unit.kasmina.control.service import Service, own_library
 from tests.unit.urza.own.making import described
 
@@ -131,8 +132,8 @@ def test_a_germination_that_waits_ends_with_its_seed_or_its_run(
     prefetcher = service.servicer._prefetcher
 
     async def course() -> object:
-        request = ApplyCommandRequest(command=service.sign(germinate_own()))
-        waiting = asyncio.create_task(service.servicer.apply_command(request, service.call))
+        germination = ApplyCommandRequest(command=service.sign(germinate_own()))
+        waiting = asyncio.create_task(service.servicer.apply_command(germination, service.call))
         while not prefetcher.inflight:
             await asyncio.sleep(0)
         if end == "cull":
@@ -153,6 +154,23 @@ def test_a_germination_that_waits_ends_with_its_seed_or_its_run(
     outcome = service.run(course())
     assert not getattr(outcome, "accepted", False)
     assert "prefetch_canceled" in service.recorder.events
+
+
+def test_a_silence_of_urza_is_told_to_the_policy_with_the_next_answer(
+    service: Service, own: tuple[Blueprint, KasminaConfig]
+) -> None:
+    service.open(spec(own_blueprints=[own[0]]))
+    assert service.advance(request(100)).growth.artifact_timeouts == 0
+    silenced(service)
+    command = ApplyCommandRequest(command=service.sign(germinate_own()))
+    waiting = service.begin(service.servicer.apply_command(command, service.call))
+    while not service.servicer._prefetcher.inflight:
+        service.run(asyncio.sleep(0))
+    service.skip(TIMEOUT_S)
+    outcome = service.run(asyncio.wait_for(waiting, 20)).outcome
+    assert refusal_of(outcome) == "UNKNOWN_BLUEPRINT"
+    assert "no answer of Urza" in outcome.detail
+    assert service.advance(request(110)).growth.artifact_timeouts == 1
 
 
 def test_a_catalogue_with_no_own_blueprints_is_the_same_one() -> None:

@@ -199,6 +199,7 @@ async def test_silence_ends_in_time_is_critical_and_opens_the_breaker(tmp_path: 
         ended = await work.asks("s1")
         assert (ended.status, "0.01 s" in ended.error) == (TIMEOUT, True)
     assert work.counts == {"scheduled": 3, "timeout": 3}
+    assert work.access.figures.timeouts == 3
     assert work.access.breaker.state == CircuitState.CIRCUIT_STATE_OPEN
     assert work.events.count("prefetch_timeout") == 3
     await work.require_nothing_left()
@@ -217,6 +218,7 @@ async def test_a_store_that_hangs_is_an_error_in_time_and_its_late_bytes_are_dro
     assert (await task).status == TIMEOUT
     with pytest.raises(AsyncTimeoutError):
         await work.prefetcher.chunks(work.own.digest)
+    assert work.access.figures.timeouts == 2
     hanging.go_on.set()
     await work.require_nothing_left()
     assert len(work.access.cache) == 0
