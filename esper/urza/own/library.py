@@ -214,7 +214,8 @@ class Library:
                     _require_version(db, path)
                     yield db
                 except BaseException:
-                    db.execute("ROLLBACK")
+                    if db.in_transaction:  # a full disk has ended it already
+                        db.execute("ROLLBACK")
                     raise
                 db.execute("COMMIT")
 

@@ -126,7 +126,7 @@ def test_a_factory_that_is_not_as_described_is_not_added(
 
 
 @pytest.mark.parametrize(
-    ("place", "code"), [("library", os.EX_CONFIG), ("library/artifacts", 1), ("library/catalog.db", 1)]
+    ("place", "code"), [("library", os.EX_CONFIG), ("library/artifacts", 1), ("library/catalog.db", os.EX_IOERR)]
 )
 def test_what_stands_in_a_librarys_place_is_named(
     library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, code: int

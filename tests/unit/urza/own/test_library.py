@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.leyline import SeedRecipe
+from esper.urza.own import library as module
 from esper.urza.own.keys import SECRET, library_keyring
 from esper.urza.own.library import CATALOG, Entry, Library
 from esper.urza.own.sheet import believed
@@ -90,6 +92,29 @@ def test_an_emptied_catalogue_costs_no_file(library: Library, tmp_path: Path) ->
             change()
     assert len(list(library.artifact_dir.iterdir())) == 2
     assert add(library, tmp_path).digest == entry.digest
+
+
+def test_a_full_disk_is_told_as_that_and_loses_nothing(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = add(library, tmp_path)
+    connected = module._connected
+
+    def full(path: Path) -> sqlite3.Connection:
+        db = connected(path)
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+        return db
+
+    def many() -> None:
+        for number in range(20):
+            add(library, tmp_path, f"more {number}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_connected", full)
+        with pytest.raises(UnwritableStorage, match=r"catalog.db can't be written: .*full"):
+            many()
+    assert entry.digest in {each.digest for each in library.entries()}
+    assert add(library, tmp_path, "with room").version > entry.version
 
 
 def test_what_others_put_among_the_files_is_no_garbage(library: Library, tmp_path: Path) -> None:
