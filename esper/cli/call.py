@@ -7,6 +7,7 @@ is used, with its key and its tokens.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ PAYLOADS = {
 # The bus is served by Weatherlight.
 HOSTS = {"kasmina": "kasmina", "tamiyo": "tamiyo", "weatherlight": "weatherlight", "bus": "weatherlight"}
 WHOLE_PLANE = "-"
+# What needs no key, so that nobody has to give one for it.
+OPEN = frozenset({"kasmina.GetStatus", "tamiyo.GetStatus"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +60,8 @@ class Place:
     """Where the call goes, and as whom."""
 
     endpoint: str
-    keyring: Keyring
+    keyring: Keyring | None
+    """None where the method is open to all."""
     run_id: str
     token: str | None = None
 
@@ -85,15 +89,16 @@ def run(arguments: argparse.Namespace) -> int:
     from esper.rpc.clients import Tls, channel
     from esper.rpc.clients.sync import BusClient, KasminaClient, TamiyoClient, WeatherlightClient
 
-    if arguments.timeout <= 0:
-        raise UsageError(f"--timeout {arguments.timeout:g}: more than 0 seconds is needed")
+    if not 0 < arguments.timeout < math.inf:
+        raise UsageError(f"--timeout {arguments.timeout:g}: more than 0 seconds are needed, and an end")
     service, method = _method(arguments.method)
     place = _place(arguments, service)
     requests = _requests(arguments, service, method, place)
     clients = {"kasmina": KasminaClient, "tamiyo": TamiyoClient, "weatherlight": WeatherlightClient, "bus": BusClient}
     tls = None if arguments.ca is None else Tls(ca=arguments.ca)
     with channel(place.endpoint, tls) as link:
-        client = clients[service](link, token=place.token, metadata=service_metadata(place.keyring, "operator"))
+        metadata = {} if place.keyring is None else service_metadata(place.keyring, "operator")
+        client = clients[service](link, token=place.token, metadata=metadata)
         call = getattr(client, method.attribute)
         given = requests if method.requests_stream else _only(arguments.method, requests)
         answer = call(given, timeout_s=arguments.timeout)
@@ -122,7 +127,9 @@ def _place(arguments: argparse.Namespace, service: str) -> Place:
         raise UsageError("name --run-dir RUN_DIR or --at ENDPOINT, one of them")
     if arguments.run_dir is None:
         run_id = arguments.run_id or WHOLE_PLANE
-        return Place(endpoint=arguments.at, keyring=keyring_of(arguments.key), run_id=run_id)
+        needs_none = arguments.method in OPEN and arguments.key == FROM_ENVIRONMENT
+        keyring = None if needs_none else keyring_of(arguments.key)
+        return Place(endpoint=arguments.at, keyring=keyring, run_id=run_id)
     line = read_line(arguments.run_dir)
     peer = line.peers.get(HOSTS[service])
     if peer is None:
@@ -136,13 +143,12 @@ def _place(arguments: argparse.Namespace, service: str) -> Place:
 def _requests(arguments: argparse.Namespace, service: str, method: Method, place: Place) -> Iterator[Message]:
     """The requests, each proven valid before it is sent."""
     payload = PAYLOADS.get(arguments.method)
-    signer = Signer(place.keyring, SYSTEM_CLOCK)
     for text in _texts(arguments.request, is_stream=method.requests_stream):
         message = parse(payload or method.request.DESCRIPTOR.name, text)
-        if payload is not None:
+        if payload is not None and place.keyring is not None:
             require_valid(message)
             audience = f"{HOSTS[service]}/{place.run_id}"
-            message = method.request(command=signer.sign(message, audience=audience))
+            message = method.request(command=Signer(place.keyring, SYSTEM_CLOCK).sign(message, audience=audience))
         require_valid(message)
         yield message
 

@@ -1,7 +1,7 @@
 """`esper`: look at runs, sign commands, keep keys and blueprints, inspect logs, check an installation.
 
-Exit codes: 0 done, 1 failed, 64 wrong usage, 75 a service can't be reached (try again), 77 this user may not
-read or write a file, 78 a setting can't be used.
+Exit codes: 0 done, 1 failed, 64 wrong usage, 74 nothing more can be written (make room), 75 a service can't be
+reached (try again), 77 this user may not read or write a file, 78 a setting can't be used.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from esper.core.errors import (
     EsperError,
     ForbiddenStorage,
     ServiceUnavailable,
+    UnwritableStorage,
 )
-from esper.core.files import FORBIDDEN, forbidden
+from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, told
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
@@ -38,6 +39,7 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (AsyncTimeoutError, os.EX_TEMPFAIL),
     (BackPressure, os.EX_TEMPFAIL),
     (ForbiddenStorage, os.EX_NOPERM),
+    (UnwritableStorage, os.EX_IOERR),
     (EsperError, 1),
 )
 
@@ -64,13 +66,20 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return 1  # the reader of our output went away, e.g. `| head`
     except OSError as error:
-        return _fail(forbidden(error, "a file") if error.errno in FORBIDDEN else error)
+        return _fail(_of_system(error))
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if FLAG in given:
             streams.say(traceback.format_exc(), sys.stderr)
         streams.say(f"esper: {unexpected(error)}", sys.stderr)
         return 1
     return code
+
+
+def _of_system(error: OSError) -> EsperError:
+    if error.errno in FORBIDDEN:
+        return forbidden(error, "a file")
+    is_full = error.errno in UNWRITABLE and error.filename is not None  # what is printed has no file
+    return UnwritableStorage(f"{told(error)}; make room there") if is_full else EsperError(told(error))
 
 
 def _fail(error: Exception) -> int:

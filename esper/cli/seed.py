@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from esper.rpc.clients import KasminaClient
 
 TIMEOUT_S = 10.0
+MAX_STEPS = (1 << 63) - 1
 MODES = {short_name(BlendMode, number).lower(): name for name, number in BlendMode.items() if number}
 SCHEDULES = {short_name(BlendSchedule, number).lower(): name for name, number in BlendSchedule.items() if number}
 CONFIDENCES = {short_name(ConfidenceKind, number).lower(): name for name, number in ConfidenceKind.items() if number}
@@ -91,7 +92,7 @@ def register(verbs: Verbs) -> None:
         verb.add_argument("--why", required=True, metavar="TEXT", help="the cause in words")
     blended.add_argument("--mode", required=True, choices=MODES, help="how it joins its layer")
     blended.add_argument("--schedule", choices=SCHEDULES, default="linear", help="course of alpha (linear)")
-    blended.add_argument("--steps", type=int, required=True, metavar="N", help="length of that course")
+    blended.add_argument("--steps", type=_steps, required=True, metavar="N", help="length of that course")
     blended.add_argument("--start", type=float, metavar="X", help="alpha at its start (default: as it is now)")
     blended.add_argument("--alpha", type=float, default=1.0, metavar="X", help="alpha at its end (1)")
     blended.add_argument("--channels", metavar="A,B,...", default="", help="shares of channel")
@@ -156,6 +157,12 @@ def run_blend(arguments: argparse.Namespace) -> int:
         seed_id=arguments.seed_id, operation=SeedOperationKind.SEED_OPERATION_KIND_CHANGE_BLEND, blend=blend
     )
     return _ordered(arguments, standing, AdaptationCommand(seed=change))
+
+
+def _steps(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_STEPS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {MAX_STEPS}")
+    return int(text)
 
 
 def _shares(text: str) -> list[float]:

@@ -60,6 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
 def parse(type_name: str, text: str) -> Message:
     """The message that `text` describes; an unknown field is an error."""
     message: Message = getattr(leyline, type_name)()
+    if not text.lstrip().startswith("{"):  # an empty list would pass for an empty message
+        raise ConfigError(
+            "request", type_name, f"the JSON doesn't describe one: it is no object: {text.strip()[:40]!r}"
+        )
     try:
         return json_format.Parse(text, message)
     except json_format.ParseError as error:

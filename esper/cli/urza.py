@@ -20,6 +20,7 @@ from esper.core.clock import SYSTEM_CLOCK, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring
+from esper.core.plain import plain
 from esper.core.signing import Signer
 from esper.core.state_dir import default_state_dir
 from esper.leyline import (
@@ -73,7 +74,7 @@ def run_list(arguments: argparse.Namespace) -> int:
         return 0
     for row in rows:
         origin = "built in" if row["is_builtin"] else f"version {row['version']}"
-        print(f"{row['blueprint_id']:24} {origin:12} {', '.join(row['slots']):34} {row['name']}")
+        print(plain(f"{row['blueprint_id']:24} {origin:12} {', '.join(row['slots']):34} {row['name']}"))
     return 0
 
 
@@ -83,7 +84,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=2))
         return 0
     for key, value in shown.items():
-        print("\n".join(_block(key, value)))
+        print("\n".join(map(plain, _block(key, value))))
     return 0
 
 

@@ -23,6 +23,11 @@ def forbidden(error: OSError, path: object) -> ForbiddenStorage:
     return ForbiddenStorage(f"{place} can't be used: {error.strerror}; give this user the right to read and write it")
 
 
+def told(error: OSError) -> str:
+    """The system's words, led by the file rather than by a number."""
+    return f"{error.filename} can't be used: {error.strerror}" if error.filename else str(error)
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Have an error of the system name its file, which one of writing to an open file doesn't."""
@@ -36,6 +41,21 @@ def named(path: Path) -> Iterator[None]:
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `content`, on the disk when this returns; it never has a wider mode, not even briefly."""
+    with _scratch(path, content, mode) as scratch:
+        os.replace(scratch, path)
+    sync_directory(path.parent)
+
+
+def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """The same where nothing is there yet. Raises FileExistsError, of many at once for all but one."""
+    with _scratch(path, content, mode) as scratch:
+        os.link(scratch, path)
+    sync_directory(path.parent)
+
+
+@contextmanager
+def _scratch(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+    """A whole file beside `path`, gone afterwards unless it was renamed."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -43,11 +63,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
+        yield scratch
+    finally:
         scratch.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

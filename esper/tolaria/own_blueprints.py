@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, UntrustedBlueprint
 from esper.core.files import write_atomically
 from esper.core.state_dir import default_state_dir
 from esper.kasmina.executor.blueprints.own import Factory, load_factory
-from esper.leyline import Blueprint, SeedRecipe
+from esper.leyline import Blueprint, SeedRecipe, SignedCommand
 from esper.tolaria.config import TrainConfig
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
@@ -125,7 +127,23 @@ def _kept(folder: Path, name: str, library: Path) -> OwnBlueprint:
         sheet = path.read_bytes()
     except FileNotFoundError as error:
         raise CorruptRecord(f"{path} is missing: the run was grown with it; put back a copy of {folder}") from error
-    return _verified(sheet, name, library, ArtifactStore(folder).get)
+    get = ArtifactStore(folder).get
+    try:
+        return _verified(sheet, name, library, get)
+    except UntrustedBlueprint:
+        if (anew := _signed_anew(sheet, library)) is None:
+            raise
+        return _verified(anew, name, library, get)
+
+
+def _signed_anew(sheet: bytes, directory: Path) -> bytes | None:
+    """The library's sheet of the same version: after a key has ended, `esper urza add` signs that one again."""
+    try:
+        digest = Blueprint.FromString(SignedCommand.FromString(sheet).payload).digest
+    except DecodeError:
+        return None
+    entries = Library(directory, SYSTEM_CLOCK).entries()
+    return next((entry.sheet for entry in entries if entry.digest == digest and entry.sheet != sheet), None)
 
 
 def _verified(sheet: bytes, name: str, library: Path, get: Callable[[str], bytes]) -> OwnBlueprint:

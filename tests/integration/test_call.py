@@ -78,7 +78,9 @@ def test_a_run_is_asked_for_everything_that_it_is_made_of(
         (["kasmina.ListSeeds", "--run-dir", "nowhere"], 78, "has no run under way whose services could be called"),
         (["kasmina.GetCommand", '{"command": 1}', "--at", "unix:/x"], 78, "the JSON doesn't describe one"),
         (["kasmina.GetCommand", "--at", "unix:/x"], 1, "command_id is required"),
-        (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "0"], 64, "more than 0 seconds is needed"),
+        (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "0"], 64, "more than 0 seconds are needed"),
+        (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "nan"], 64, "more than 0 seconds are needed"),
+        (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "inf"], 64, "more than 0 seconds are needed"),
     ],
 )
 def test_a_call_that_cannot_be_made_is_one_line(
@@ -89,6 +91,18 @@ def test_a_call_that_cannot_be_made_is_one_line(
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert said in told
+
+
+def test_what_is_open_to_all_is_asked_without_a_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ESPER_LEYLINE_SECRET", "ESPER_KEYRING"):
+        monkeypatch.delenv(name, raising=False)
+    with ServiceProcess("tamiyo", tmp_path / "t") as service:
+        assert main(["call", "tamiyo.GetStatus", "--at", service.endpoint]) == 0
+        assert json.loads(capsys.readouterr().out)["health"] == "HEALTH_STATUS_HEALTHY"
+        assert main(["call", "tamiyo.GetRunState", "--at", service.endpoint]) == 78
+    assert "ESPER_LEYLINE_SECRET" in capsys.readouterr().err
 
 
 def test_a_line_that_was_damaged_is_named(

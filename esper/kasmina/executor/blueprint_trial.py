@@ -59,6 +59,7 @@ def _try_in(blueprint: Blueprint, slot: Slot, factory_name: str, factory: Factor
         torch.manual_seed(SEED)
         size = (slot.features, SIDE, SIDE) if slot.is_conv else (LENGTH, slot.features)
         value = torch.randn(SAMPLES, *size)
+        given = value.clone()
         output = _output(blueprint, seed, value)
     if any(isinstance(part, _DropoutNd) for part in seed.modules()):
         remedy = "its module has a dropout, whose draws would not be the same again; leave dropout out"
@@ -66,6 +67,11 @@ def _try_in(blueprint: Blueprint, slot: Slot, factory_name: str, factory: Factor
     where = f"in a slot of kind {SlotKind.Name(slot.kind)} with {slot.features} features"
     if output.shape != value.shape:
         raise ConfigError("factory", list(output.shape), f"{where} it must give what it gets, {list(value.shape)}")
+    if not torch.equal(value, given):
+        remedy = "it changes the activation that it reads, which is the host's; compute from it out of place"
+        raise ConfigError("factory", blueprint.blueprint_id, f"{where} {remedy}")
+    if not bool(output.isfinite().all()):
+        raise ConfigError("factory", "NaN or infinity", f"{where} its output is not finite when it is built")
     if blueprint.is_zero_output and bool(output.detach().abs().max() != 0):
         remedy = (
             "its output isn't zero when it is built; let its last weights begin at zero, or say zero_output = false"
@@ -79,10 +85,10 @@ def _try_in(blueprint: Blueprint, slot: Slot, factory_name: str, factory: Factor
 def _output(blueprint: Blueprint, seed: nn.Module, value: Tensor) -> Tensor:
     try:
         output = seed(value)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         first = (str(error).splitlines() or [""])[0]
-        shape = list(value.shape)
-        raise GraftFailed(f"{blueprint.blueprint_id} fails on an activation of {shape}: {first}") from error
+        why = f"{blueprint.blueprint_id} fails on an activation of {list(value.shape)}: {type(error).__name__}: {first}"
+        raise GraftFailed(why) from error
     if not isinstance(output, Tensor):
         raise ConfigError("factory", type(output).__name__, "its module must give one tensor")
     return output

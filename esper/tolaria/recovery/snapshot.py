@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from esper.core.errors import ConfigError
 from esper.leyline import RunStateBlob
@@ -19,7 +19,7 @@ from esper.tolaria.recovery.checkpoint import State
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
-        "rank_timeout_s",
+        *("rank_timeout_s", "library"),
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
         *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
         *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin", "seed_layer_topk"),
@@ -29,7 +29,7 @@ FREE_SETTINGS = frozenset(
 
 
 DIGITS = 16
-_PATHS = ("run_dir", "tls_ca", "tls_cert", "tls_key")
+_PATHS = tuple(name for name, hint in get_type_hints(TrainConfig).items() if Path in (hint, *get_args(hint)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ OWN = "own:"
 """What the name of a user's own factory begins with; the rest says from which bytes it was loaded."""
 MAX_SOURCE_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 30
+MAX_COEFFICIENT = (1 << 64) - 1
+MAX_TRIAL_FEATURES = 1 << 14
 SLOTS = {"residual.linear": SlotKind.SLOT_KIND_RESIDUAL_LINEAR, "residual.conv": SlotKind.SLOT_KIND_RESIDUAL_CONV}
 FAMILIES = frozenset(row.blueprint_id.partition(".")[0] for row in BUILTIN)
 _ID = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+\Z")
@@ -130,8 +134,15 @@ def read_description(path: Path) -> Described:
         source=_beside(path, "factory", factory["file"], MAX_SOURCE_BYTES),
         weights_name=weights_name,
         weights=_beside(path, "weights", weights_name, MAX_WEIGHTS_BYTES) if weights_name else None,
-        trial_features=_whole(given, "trial_features"),
+        trial_features=_trial_features(given),
     )
+
+
+def _trial_features(given: Mapping[str, Any]) -> int:
+    features: int = _whole(given, "trial_features")
+    if not 1 <= features <= MAX_TRIAL_FEATURES:
+        raise ConfigError("trial_features", features, f"give a whole number from 1 to {MAX_TRIAL_FEATURES}")
+    return features
 
 
 def _blueprint(given: Mapping[str, Any], bounds: Sequence[ParameterBounds]) -> Blueprint:
@@ -197,6 +208,9 @@ def _bounds(entry: Mapping[str, Any], place: int) -> ParameterBounds:
         remedy = f"use lower-case letters, digits and '_'; {FEATURES} and {POSITIONS} are the slot's own"
         raise ConfigError(f"{where}name", name, remedy)
     low, high, default = (_number(given, key, where) for key in ("low", "high", "default"))
+    for key, value in (("low", low), ("high", high), ("default", default)):
+        if not math.isfinite(value):
+            raise ConfigError(f"{where}{key}", value, "give a finite number")
     is_integer = _flag(given, "integer", where)
     if not low <= default <= high:
         raise ConfigError(f"{where}default", default, f"it must lie in {low:g}..{high:g}")
@@ -232,6 +246,8 @@ def _term(key: str, text: str, known: Collection[str]) -> CostTerm:
     coefficient, factors = (int(first), rest) if first.isdecimal() else (1, [first, *rest])
     if unknown := [name for name in factors if name not in known]:
         raise ConfigError(key, text, f"{unknown[0]!r} is none of {', '.join(sorted(known))}")
+    if coefficient > MAX_COEFFICIENT:
+        raise ConfigError(key, text, f"a product's number is at most {MAX_COEFFICIENT}")
     return CostTerm(coefficient=coefficient, factors=factors)
 
 
@@ -240,21 +256,24 @@ def _file(name: str, content: bytes) -> RecipeFile:
 
 
 def _beside(path: Path, key: str, name: str, limit: int) -> bytes:
-    place = path.parent / name
+    return _content(path.parent / name, key, limit)
+
+
+def _content(path: Path, key: str, limit: int) -> bytes:
     try:
-        size = place.stat().st_size
-        if size > limit:
-            raise ConfigError(key, name, f"it has {size:,} bytes, at most {limit:,} are allowed")
-        return place.read_bytes()
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigError(key, str(path), "can't be read: it is no file")  # a pipe would be waited for
+        if found.st_size > limit:
+            raise ConfigError(key, str(path), f"it has {found.st_size:,} bytes, at most {limit:,} are allowed")
+        return path.read_bytes()
     except OSError as error:
-        raise ConfigError(key, str(place), f"can't be read: {error.strerror}") from error
+        raise ConfigError(key, str(path), f"can't be read: {error.strerror}") from error
 
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError("FILE", str(path), f"can't be read: {error.strerror}") from error
+        return tomllib.loads(_content(path, "FILE", MAX_SOURCE_BYTES).decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("FILE", str(path), f"is no TOML: {error}") from error
 

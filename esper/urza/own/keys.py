@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.files import write_atomically
+from esper.core.files import write_new
 from esper.core.keys import Keyring, check_strength, load_keyring, new_secret
 
 SECRET = "secret"
@@ -23,7 +24,8 @@ def library_keyring(directory: Path, environ: Mapping[str, str], *, is_made: boo
             remedy = f"there is no key to believe its sheets by; set {' or '.join(VARIABLES)} as when they were signed"
             raise ConfigError("library", str(directory), remedy)
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, f"{new_secret()}\n".encode(), mode=0o600)
+        with suppress(FileExistsError):  # another made it meanwhile: its sheets are signed by that one
+            write_new(path, f"{new_secret()}\n".encode(), mode=0o600)
     if path.stat().st_mode & 0o077:
         raise ConfigError("library", str(path), "others can read this secret; chmod 600 it")
     secret = path.read_text(encoding="utf-8", errors="replace").strip()

@@ -66,6 +66,8 @@ class Library:
     """A directory with a catalogue; nothing is kept open between two calls."""
 
     def __init__(self, directory: Path, clock: Clock) -> None:
+        if directory.exists() and not directory.is_dir():
+            raise ConfigError("library", str(directory), "is no directory; name the one that the library is in")
         self.directory = directory
         self._clock = clock
 
@@ -130,7 +132,7 @@ class Library:
             entries = tuple(entry for entry in old if not _users(db, entry.digest))
             gone = {entry.digest for entry in entries}
             kept = {file for digest, file in db.execute("SELECT digest, artifact FROM artifacts") if digest not in gone}
-            files = tuple(sorted(path for path in self.artifact_dir.iterdir() if path.name not in kept))
+            files = tuple(sorted(path for path in self._files() if path.name not in kept))
             size_bytes = sum(path.stat().st_size for path in files)
             if not is_dry:
                 for digest in gone:
@@ -138,6 +140,9 @@ class Library:
                         db.execute(f"DELETE FROM {table} WHERE digest = ?", (digest,))
                 self._remove_after_commit(db, files)
         return Garbage(entries=entries, files=files, size_bytes=size_bytes)
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in self.artifact_dir.iterdir() if path.is_file() and not path.is_symlink())
 
     def _remove_after_commit(self, db: sqlite3.Connection, files: Sequence[Path]) -> None:
         """Rows first: a kill in between leaves files that nobody names, never names without a file.
@@ -203,13 +208,14 @@ class Library:
             with closing(_connected(path)) as db:
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    if is_made and _format(db) == 0:
                         for statement in _SCHEMA:
                             db.execute(statement)
                     _require_version(db, path)
                     yield db
                 except BaseException:
-                    db.execute("ROLLBACK")
+                    if db.in_transaction:  # a full disk has ended it already
+                        db.execute("ROLLBACK")
                     raise
                 db.execute("COMMIT")
 
@@ -221,9 +227,17 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _require_version(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
+    version = _format(db)
+    if version == 0:
+        remedy = "put back a copy of it, or `esper urza add` each blueprint again"
+        raise StorageError(f"{path} is empty: its first adding was broken off, or it was lost; {remedy}")
     if version != _VERSION:
         raise StorageError(f"{path} has format {version}, expected {_VERSION}; it was made by another version of Esper")
+
+
+def _format(db: sqlite3.Connection) -> int:
+    found: int = db.execute("PRAGMA user_version").fetchone()[0]
+    return found
 
 
 @contextmanager

@@ -62,3 +62,9 @@ def test_a_blend_that_makes_no_sense_is_told_before_it_is_sent(
 
 def test_a_pause_says_why(run_dir: Path) -> None:
     assert seed(PAUSE[:3], run_dir) == 64
+
+
+@pytest.mark.parametrize("steps", ["-4", "99999999999999999999", "1.5", "many"])
+def test_a_course_of_no_steps_is_wrong_usage(run_dir: Path, capsys: pytest.CaptureFixture[str], steps: str) -> None:
+    assert seed(["blend", "RUN", "s1", "--mode", "convex", "--steps", steps], run_dir) == 64
+    assert f"--steps: '{steps}' is no whole number from 0" in capsys.readouterr().err

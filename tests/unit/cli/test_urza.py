@@ -123,3 +123,31 @@ def test_a_factory_that_is_not_as_described_is_not_added(
     (line,) = capsys.readouterr().err.splitlines()
     assert "gated.py" in line
     assert not library.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "code"), [("library", os.EX_CONFIG), ("library/artifacts", 1), ("library/catalog.db", os.EX_IOERR)]
+)
+def test_what_stands_in_a_librarys_place_is_named(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, code: int
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if place.endswith(".db") else path.write_text("")
+    assert urza(library, "add", str(written(tmp_path / "made"))) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert "Errno" not in line
+    if not place.endswith("artifacts"):
+        assert urza(library, "list") == code
+    assert path.exists()
+
+
+def test_what_a_description_says_does_not_act_on_the_terminal(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = DESCRIPTION.replace("Gated bottleneck", r"Gated\u001b[2J\nbottleneck", 1)
+    assert urza(library, "add", str(written(tmp_path, description=odd))) == 0
+    for verb in (["list"], ["show", "lab.gated"]):
+        assert urza(library, *verb) == 0
+        assert r"Gated\x1b[2J\nbottleneck" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.files import write_atomically
+from esper.core.files import write_atomically, write_new
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -41,3 +41,13 @@ def test_a_failed_write_names_its_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match=r"No space left on device: .*summary\.json"):
         write_atomically(tmp_path / "summary.json", b"new")
+
+
+def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_new(path, b"first", mode=0o600)
+    with pytest.raises(FileExistsError):
+        write_new(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(tmp_path) == ["a"]

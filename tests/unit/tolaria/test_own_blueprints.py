@@ -112,6 +112,21 @@ def test_a_runs_copy_is_what_it_resumes_with_and_is_verified_as_well(library: Pa
     assert "put back a copy" in refusal(CorruptRecord, given, resumes=True)
 
 
+def test_a_run_whose_key_has_ended_resumes_once_its_blueprint_is_signed_again(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = config(library)
+    own = own_blueprints(given, resumes=False)
+    given.run_dir.mkdir()
+    own.keep(given.run_dir)
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", OTHER)
+    assert "`esper urza add` it again" in refusal(UntrustedBlueprint, given, resumes=True)
+    assert esper(["urza", "add", str(tmp_path / "mine" / "gated.toml"), "--library", str(library)]) == 0
+    assert own_blueprints(given, resumes=True).blueprints == own.blueprints
+    (given.run_dir / FOLDER / "lab.gated.sheet").write_bytes(b"\xff")
+    assert "its sheet is damaged" in refusal(UntrustedBlueprint, given, resumes=True)
+
+
 def test_the_library_keeps_what_a_run_was_grown_with(library: Path, tmp_path: Path) -> None:
     given = config(library)
     given.run_dir.mkdir()

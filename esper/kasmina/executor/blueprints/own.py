@@ -102,7 +102,7 @@ class _blamed:  # noqa: N801 - reads as a clause
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, (Exception, SystemExit)):
             first = (str(error).splitlines() or [""])[0]
             line = next((row for row in reversed(list(_lines(trace))) if row), "")
             why = f"{_place(self._recipe)} {self._what} {type(error).__name__}: {first}{line}"

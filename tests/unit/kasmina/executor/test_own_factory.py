@@ -71,6 +71,9 @@ def test_one_that_is_as_described_passes(tmp_path: Path) -> None:
         ("nn.init.zeros_(self.down.weight)", "pass", "zero_output"),
         ("return self.down(", "return self.up(h)[..., :4] if True else (", "it must give what it gets"),
         ("self.norm = nn.LayerNorm(features)", "self.norm = nn.Dropout(0.5)", "dropout"),
+        ("h = self.norm(h)", "h = self.norm(h.mul_(2))", "changes the activation"),
+        ("return self.down(", "return float('nan') * self.down(", "not finite"),
+        ("h = self.norm(h)", "raise SystemExit(3)", "SystemExit: 3"),
     ],
 )
 def test_a_difference_from_the_description_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -104,6 +107,8 @@ def test_one_that_looks_ahead_may_not_call_itself_causal(tmp_path: Path) -> None
         ("def other():\n    pass\n", "no function 'build'"),
         ("def build(shape, parameters, weights):\n    raise ValueError('no\\nway')\n", "ValueError: no (line 2)"),
         ("def build():\n    pass\n", "TypeError"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+        ("import sys\n\n\ndef build(shape, parameters, weights):\n    sys.exit('no')\n", "SystemExit: no (line 5)"),
         ("def build(shape, parameters, weights):\n    return 1\n", "returned int"),
     ],
 )

@@ -1,5 +1,6 @@
 """A blueprint's description: what it says is in the catalogue's message; what can't be used is named in a line."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ def test_it_becomes_a_valid_blueprint_whose_digests_cover_every_byte(tmp_path: P
         ("causal = true", 'handling = "free"', "standard, restricted, quarantine"),
         ("causal = true", "causal = 1", "true or false"),
         ("[cost]", "[cost", "TOML"),
+        ('"2 features"', '"18446744073709551616 features"', "at most 18446744073709551615"),
+        ("high = 1024", "high = inf", "finite"),
+        ("low = 1", "low = nan", "finite"),
+        ("causal = true", "causal = true\ntrial_features = 0", "from 1 to 16384"),
+        ("causal = true", "causal = true\ntrial_features = 1000000000", "from 1 to 16384"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -63,3 +69,14 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, old: str, new: str, words:
         read_description(path)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_pipe_in_a_files_place_is_refused_at_once(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    for place in (tmp_path / "gated.py", path):
+        place.unlink()
+        os.mkfifo(place)
+        with pytest.raises(ConfigError, match="can't be read: it is no file"):
+            read_description(path)
+        place.unlink()
+        written(tmp_path)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.leyline import SeedRecipe
+from esper.urza.own import library as module
 from esper.urza.own.keys import SECRET, library_keyring
 from esper.urza.own.library import CATALOG, Entry, Library
 from esper.urza.own.sheet import believed
@@ -79,6 +81,49 @@ def test_a_changed_file_is_damage_that_is_named(library: Library, tmp_path: Path
         path.write_bytes(path.read_bytes() + b"\n")
     with pytest.raises(CorruptRecord, match="SHA-256"):
         artifacts_of(library, entry)
+
+
+def test_an_emptied_catalogue_costs_no_file(library: Library, tmp_path: Path) -> None:
+    """So is one whose first adding was killed: nobody can say then what is garbage."""
+    entry = add(library, tmp_path)
+    (library.directory / CATALOG).write_bytes(b"")
+    for change in (library.collect, lambda: library.note_use(entry.digest, tmp_path)):
+        with pytest.raises(StorageError, match=r"catalog.db is empty.*`esper urza add`"):
+            change()
+    assert len(list(library.artifact_dir.iterdir())) == 2
+    assert add(library, tmp_path).digest == entry.digest
+
+
+def test_a_full_disk_is_told_as_that_and_loses_nothing(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = add(library, tmp_path)
+    connected = module._connected
+
+    def full(path: Path) -> sqlite3.Connection:
+        db = connected(path)
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0]}")
+        return db
+
+    def many() -> None:
+        for number in range(20):
+            add(library, tmp_path, f"more {number}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_connected", full)
+        with pytest.raises(UnwritableStorage, match=r"catalog.db can't be written: .*full"):
+            many()
+    assert entry.digest in {each.digest for each in library.entries()}
+    assert add(library, tmp_path, "with room").version > entry.version
+
+
+def test_what_others_put_among_the_files_is_no_garbage(library: Library, tmp_path: Path) -> None:
+    add(library, tmp_path)
+    (library.artifact_dir / "lost+found").mkdir()
+    scratch = library.artifact_dir / f".{'0' * 64}.abcd0123"
+    scratch.write_bytes(b"left by a kill")
+    assert library.collect().files == (scratch,)
+    assert (library.artifact_dir / "lost+found").is_dir()
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database at all" * 100])
@@ -206,3 +251,19 @@ def test_the_librarys_own_secret_is_private_and_the_environments_goes_before_it(
     (tmp_path / SECRET).chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):
         library_keyring(tmp_path, {})
+
+
+def test_many_who_make_the_secret_at_once_make_one(tmp_path: Path) -> None:
+    at_once, made = threading.Barrier(8), list[object]()
+
+    def making() -> None:
+        at_once.wait()
+        made.append(library_keyring(tmp_path, {}, is_made=True).key("library", 0))
+
+    threads = [threading.Thread(target=making) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [library_keyring(tmp_path, {}).key("library", 0)] * 8
+    assert os.listdir(tmp_path) == [SECRET]
