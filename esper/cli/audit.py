@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from esper.cli.databases import find
-from esper.cli.key_source import add_key_flag, keyring_of
+from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
 from esper.core.decisions import in_words, reasons_in_words
@@ -57,8 +57,7 @@ def register(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     ledger = find(arguments.run_dir, DATABASE)
-    secret = arguments.run_dir / "secret"
-    keyring = keyring_of(str(secret) if arguments.key == "env" and secret.exists() else arguments.key)
+    keyring = keyring_for(arguments.key, arguments.run_dir)
     rows, last_seq = read_rows(ledger)
     failed = 0
     for row, faults in verified(rows, keyring):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
+from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for, keyring_of
 from esper.cli.sign import parse
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
@@ -134,10 +134,9 @@ def _place(arguments: argparse.Namespace, service: str) -> Place:
     peer = line.peers.get(HOSTS[service])
     if peer is None:
         raise ConfigError("--run-dir", str(arguments.run_dir), f"its run has no line to {service}")
-    secret = arguments.run_dir / "secret"
-    key = str(secret) if arguments.key == FROM_ENVIRONMENT and secret.exists() else arguments.key
+    keyring = keyring_for(arguments.key, arguments.run_dir)
     run_id = arguments.run_id or line.run_id
-    return Place(endpoint=peer.endpoint, keyring=keyring_of(key), run_id=run_id, token=peer.token)
+    return Place(endpoint=peer.endpoint, keyring=keyring, run_id=run_id, token=peer.token)
 
 
 def _requests(arguments: argparse.Namespace, service: str, method: Method, place: Place) -> Iterator[Message]:

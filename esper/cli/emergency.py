@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
+from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
@@ -130,9 +130,7 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
     if arguments.run_dir is not None:
         _require_own(arguments.run_dir)
     with ExitStack() as stack:
-        secret = None if arguments.run_dir is None else arguments.run_dir / "secret"
-        is_own = arguments.key == FROM_ENVIRONMENT and secret is not None and secret.exists()
-        keyring = keyring_of(str(secret) if is_own else arguments.key)
+        keyring = keyring_for(arguments.key, arguments.run_dir)
         endpoint = arguments.weatherlight or stack.enter_context(_of_run(arguments.run_dir))
         tls = None if arguments.ca is None else Tls(ca=arguments.ca)
         link = stack.enter_context(channel(endpoint, tls))

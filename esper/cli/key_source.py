@@ -32,6 +32,13 @@ def keyring_of(key: str) -> Keyring:
     return Keyring.load(path) if _starts_with_brace(path) else Keyring.from_secret(_secret(path))
 
 
+def keyring_for(key: str, run_dir: Path | None) -> Keyring:
+    """The keyring that --key names; left to the environment, a run's own secret comes first, where it has one."""
+    secret = None if run_dir is None else run_dir / "secret"
+    is_own = key == FROM_ENVIRONMENT and secret is not None and secret.exists()
+    return keyring_of(str(secret) if is_own else key)
+
+
 def _starts_with_brace(path: Path) -> bool:
     try:
         return path.read_bytes().lstrip()[:1] == b"{"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_of
+from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.status import read
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
@@ -199,8 +199,7 @@ def _kasmina(arguments: argparse.Namespace) -> Iterator[tuple[KasminaClient, Sig
 
     run_dir = arguments.run_dir
     endpoint = arguments.kasmina or _own_endpoint(run_dir)
-    is_own = arguments.key == FROM_ENVIRONMENT and (run_dir / "secret").exists()
-    keyring = keyring_of(str(run_dir / "secret") if is_own else arguments.key)
+    keyring = keyring_for(arguments.key, run_dir)
     with channel(endpoint, None if arguments.ca is None else Tls(ca=arguments.ca)) as link:
         yield KasminaClient(link), Signer(keyring, SYSTEM_CLOCK)
 
