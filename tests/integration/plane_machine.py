@@ -8,7 +8,6 @@ them stand a trainer whose executor does what it is told, a policy's relay, oper
 from __future__ import annotations
 
 import asyncio
-import itertools
 import tempfile
 import threading
 from collections.abc import Coroutine
@@ -24,7 +23,7 @@ from esper.core.errors import CommandRejected, EsperError, LifecycleConflict
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.core.validation import violations
-from esper.kasmina.control.lifecycle import ALIVE, NEXT, STACK_NEXT
+from esper.kasmina.control.lifecycle import NEXT
 from esper.kasmina.server import KasminaConfig
 from esper.kasmina.server import build_service as build_kasmina
 from esper.leyline import (
@@ -78,6 +77,7 @@ from esper.weatherlight.server import build as build_weatherlight
 from tests.scenarios.reading import MEMORY
 from tests.unit.kasmina.control.fake_executor import FakeExecutor
 from tests.unit.kasmina.control.making import RUN, command, fresh_state, on_seed, stack_run
+from tests.unit.kasmina.control.stages import Stages
 from tests.unit.tamiyo.builders import packet as tamiyo_packet
 
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class PlaneMachine(RuleBasedStateMachine):
         self.growth.CopyFrom(fresh_state().growth)
         self.outcomes: dict[str, CommandOutcome] = {}
         self.envelopes: dict[str, SignedCommand] = {}
-        self.stages: dict[str, list[int]] = {}
+        self.stages = Stages()
         self.given: list[str] = []
         self.issued: set[str] = set()
         self.emergencies = 0
@@ -427,14 +427,7 @@ class PlaneMachine(RuleBasedStateMachine):
     def stages_follow_each_other_as_they_may(self) -> None:
         if not hasattr(self, "plane"):
             return
-        records = self._seeds()
-        for record in records:
-            lived = self.stages.setdefault(record.state.seed_id, [SeedStage.SEED_STAGE_DORMANT])
-            if lived[-1] != record.state.stage:
-                lived.append(record.state.stage)
-            for before, after in itertools.pairwise(lived):
-                assert after in reachable(before)
-        assert sum(record.state.stage in ALIVE for record in records) <= 1
+        self.stages.see(self._seeds())
 
     @invariant()
     def no_directive_is_given_twice(self) -> None:
@@ -490,15 +483,3 @@ GONE = frozenset(
 
 
 ATTACHED = frozenset({SeedStage.SEED_STAGE_BLENDING, SeedStage.SEED_STAGE_SHADOWING, SeedStage.SEED_STAGE_PROBATIONARY})
-
-
-def reachable(stage: int) -> set[int]:
-    """Stages that a seed may be seen in after this one: between two looks it may make several moves."""
-    found: set[int] = set()
-    todo = [stage]
-    while todo:
-        for after in {*NEXT.get(todo[-1], ()), *STACK_NEXT.get(todo.pop(), ())}:
-            if after not in found:
-                found.add(after)
-                todo.append(after)
-    return found

@@ -51,7 +51,6 @@ class ProfiledSteps(ArmSteps):
 
     def __init__(self, session: Session, folder: Path) -> None:
         super().__init__(session)
-        self._run = session
         self._folder = folder
         self._traced_topology = -1
         self._of_network = 0
@@ -74,14 +73,14 @@ class ProfiledSteps(ArmSteps):
             ended.stop()
 
     def _begin(self) -> None:
-        topology = self._run.run.executor.topology
+        topology = self._session.run.executor.topology
         if topology != self._traced_topology:
             self.close()
             self._traced_topology, self._of_network = topology, 0
         self._of_network += 1
         if self._of_network == SETTLED:
-            accelerated = [ProfilerActivity.CUDA] if self._run.run.device.type == "cuda" else []
-            self._first, self._left = self._run.progress.step + WARMUP + 1, WARMUP + TRACED
+            accelerated = [ProfilerActivity.CUDA] if self._session.run.device.type == "cuda" else []
+            self._first, self._left = self._session.progress.step + WARMUP + 1, WARMUP + TRACED
             self._open = profile(
                 activities=[ProfilerActivity.CPU, *accelerated],
                 schedule=schedule(wait=0, warmup=WARMUP, active=TRACED, repeat=1),
@@ -98,7 +97,7 @@ class ProfiledSteps(ArmSteps):
             self.close()
 
     def _write(self, finished: profile) -> None:
-        session, now = self._run, datetime.now(UTC)
+        session, now = self._session, datetime.now(UTC)
         last, rank = session.progress.step, session.ranks.rank
         if self._left >= TRACED:  # the run failed in the first traced step
             return

@@ -1,6 +1,5 @@
 """Random commands, evidence, failures, restarts and lost answers: the lifecycle and the ledger hold."""
 
-import itertools
 import tempfile
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from esper.core.validation import violations
-from esper.kasmina.control.lifecycle import ALIVE, CLOSING, NEXT, STACK_NEXT
+from esper.kasmina.control.lifecycle import CLOSING, NEXT
 from esper.leyline import CommandOutcome, GateVerdict, PauseOrder, ResumeOrder, SeedDirective, SeedStage
 from tests.unit.kasmina.control.fake_executor import FakeExecutor
 from tests.unit.kasmina.control.making import (
@@ -24,6 +23,7 @@ from tests.unit.kasmina.control.making import (
     stack_run,
 )
 from tests.unit.kasmina.control.service import Service
+from tests.unit.kasmina.control.stages import Stages
 
 OPERATOR = "operator:ada"
 MEMORY = "/dev/shm"  # a crash here is a restart: nothing has to reach a disk
@@ -51,7 +51,7 @@ class KasminaMachine(RuleBasedStateMachine):
         self.executor = FakeExecutor()
         self.step, self.answered, self.commands, self.seeds = 100, 0, 0, 0
         self.outcomes: dict[str, CommandOutcome] = {}
-        self.stages: dict[str, list[int]] = {}
+        self.stages = Stages()
         self.given: list[SeedDirective] = []
 
     def teardown(self) -> None:
@@ -162,14 +162,7 @@ class KasminaMachine(RuleBasedStateMachine):
     def the_lifecycle_is_kept(self) -> None:
         if not hasattr(self, "service"):
             return
-        records = self.service.seeds()
-        for record in records:
-            lived = self.stages.setdefault(record.state.seed_id, [SeedStage.SEED_STAGE_DORMANT])
-            if lived[-1] != record.state.stage:
-                lived.append(record.state.stage)
-            for before, after in itertools.pairwise(lived):
-                assert after in reachable(before)
-        assert sum(record.state.stage in ALIVE for record in records) <= 1
+        self.stages.see(self.service.seeds())
 
     @invariant()
     def the_counters_agree_with_the_seeds(self) -> None:
@@ -198,16 +191,6 @@ class KasminaMachine(RuleBasedStateMachine):
             assert settled is not None
             assert (settled.accepted, settled.rejection) == (known.accepted, known.rejection)
             assert settled.directives == known.directives
-
-
-def reachable(stage: int) -> set[int]:
-    """Stages that several moves of one call may lead to."""
-    found: set[int] = set()
-    frontier = {stage}
-    while frontier:
-        frontier = {after for before in frontier for after in NEXT[before] | STACK_NEXT[before]} - found  # type: ignore[index]
-        found |= frontier
-    return found
 
 
 TestKasminaMachine = KasminaMachine.TestCase
