@@ -122,10 +122,10 @@ async def test_health_and_reflection_name_the_services(serve: Serve) -> None:
 async def test_reflection_can_be_switched_off(serve: Serve) -> None:
     server = await serve(ScriptedBus(), reflection=False)
     async with grpc.aio.insecure_channel(str(server.endpoint)) as raw:
-        asking = reflection_pb2_grpc.ServerReflectionStub(raw)
-        call = asking.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=5)
+        # As a unary call: a stream that is refused while its first request leaves may end in INTERNAL instead.
+        asking = raw.unary_unary("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await call.read()
+            await asking(b"", timeout=5)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
