@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -21,6 +22,13 @@ def forbidden(error: OSError, path: object) -> ForbiddenStorage:
     """What the system's refusal means, and what to do about it."""
     place = error.filename or path
     return ForbiddenStorage(f"{place} can't be used: {error.strerror}; give this user the right to read and write it")
+
+
+def why_not_made(error: OSError) -> str:
+    """Why a folder couldn't be made; the system says "File exists" of a file in its place."""
+    if isinstance(error, FileExistsError):
+        return "is a file, no folder"
+    return f"can't be made: {error.strerror}"
 
 
 def told(error: OSError) -> str:
@@ -66,6 +74,17 @@ def _scratch(path: Path, content: bytes, mode: int) -> Iterator[Path]:
         yield scratch
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Change files of `folder` from what they hold: whoever else says so too waits."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sync_directory(path: Path) -> None:
