@@ -47,14 +47,14 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> None:
     """Replace `path` by `content`, on the disk when this returns; it never has a wider mode, not even briefly."""
     with _scratch(path, content, mode) as scratch:
         os.replace(scratch, path)
     sync_directory(path.parent)
 
 
-def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_new(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> None:
     """The same where nothing is there yet. Raises FileExistsError, of many at once for all but one."""
     with _scratch(path, content, mode) as scratch:
         os.link(scratch, path)
@@ -62,7 +62,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def _scratch(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+def _scratch(path: Path, content: bytes | bytearray, mode: int) -> Iterator[Path]:
     """A whole file beside `path`, gone afterwards unless it was renamed."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -14,9 +14,10 @@ from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, State, encode, encode_proven
+from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, encode_proven
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
+from esper.tolaria.recovery.packed import Bytes, State
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
 from esper.tolaria.recovery.tiers.fast import snapshot_steps
@@ -273,7 +274,7 @@ class Saves:
         if isinstance(loader, FedLoader) and (why := loader.load_state_dict(snapshot.loader or {}, step)):
             self._session.progress.history.doubt(why)
 
-    def _encoded(self, snapshot: Snapshot) -> bytes:
+    def _encoded(self, snapshot: Snapshot) -> Bytes:
         """The snapshot as bytes; the first is read back, before anyone relies on it."""
         state = snapshot.to_state()
         content = encode(state) if self._is_proven else encode_proven(state)

@@ -16,9 +16,9 @@ from esper.core.errors import RollbackFailed
 from esper.kasmina.executor import SeedExecutor
 from esper.kasmina.executor.memory.free import host_memory
 from esper.tolaria.plane.pipeline import Flight
-from esper.tolaria.recovery.checkpoint import State
+from esper.tolaria.recovery.packed import State
 from esper.tolaria.recovery.snapshot import Snapshot
-from esper.tolaria.recovery.tiers.copies import Buffers, copy_of, fits, size_of
+from esper.tolaria.recovery.tiers.copies import Buffers, Memory, copy_of, size_of
 from esper.tolaria.recovery.tiers.deadline import Deadline
 
 MOMENTS = 2
@@ -172,15 +172,11 @@ def _moments_of(optimizer: State) -> list[Tensor]:
 
 def _copied(state: State, held: Sequence[Tensor], deadline: Deadline) -> State:
     """A copy in tensors that are held already, as far as they fit."""
-    free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
-    for tensor in {tensor.data_ptr(): tensor for tensor in held}.values():
-        free.setdefault((tensor.shape, tensor.dtype), []).append(tensor)
+    memory = Memory(held)
 
-    def target(tensor: Tensor, path: str) -> Tensor:
-        fitting = free.get((tensor.shape, tensor.dtype), [])
-        if fitting and fits(fitting[-1], tensor):
-            return fitting.pop()
-        return torch.empty_like(tensor, memory_format=torch.preserve_format)
+    def target(tensor: Tensor) -> Tensor:
+        found = memory.take(tensor)
+        return torch.empty_like(tensor, memory_format=torch.preserve_format) if found is None else found
 
     copied: State = copy_of(state, target, deadline.check)
     return copied

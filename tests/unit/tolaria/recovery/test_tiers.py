@@ -66,7 +66,7 @@ def test_large_tensors_are_copied_in_pieces_between_which_the_deadline_is_asked(
     monkeypatch.setattr(copies, "PIECE_BYTES", 64)
     asked, source = [], torch.randn(100)
     target = torch.empty(100)
-    copies.write(target, source, lambda: asked.append(1))
+    copies.write([(target, source)], lambda: asked.append(1))
     assert torch.equal(source, target)
     assert len(asked) == 1 + -(-400 // 64)
 
