@@ -23,7 +23,7 @@ from esper.core.errors import CommandRejected, EsperError, LifecycleConflict
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.core.validation import violations
-from esper.kasmina.control.lifecycle import NEXT
+from esper.kasmina.control.stages.lifecycle import NEXT
 from esper.kasmina.server import KasminaConfig
 from esper.kasmina.server import build_service as build_kasmina
 from esper.leyline import (
@@ -77,7 +77,7 @@ from esper.weatherlight.server import build as build_weatherlight
 from tests.scenarios.reading import MEMORY
 from tests.unit.kasmina.control.fake_executor import FakeExecutor
 from tests.unit.kasmina.control.making import RUN, command, fresh_state, on_seed, stack_run
-from tests.unit.kasmina.control.stages import Stages
+from tests.unit.kasmina.control.seen_stages import Stages
 from tests.unit.tamiyo.builders import packet as tamiyo_packet
 
 T = TypeVar("T")

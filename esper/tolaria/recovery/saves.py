@@ -15,9 +15,10 @@ from esper.tolaria.plane.pipeline import Flight, Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.tolaria.recovery.beside import Beside
-from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, State, encode, encode_proven
+from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, encode_proven
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
+from esper.tolaria.recovery.packed import Bytes, State
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
 from esper.tolaria.recovery.tiers.fast import snapshot_steps
@@ -171,7 +172,7 @@ class Saves:
             message = "the services' states could not be had; it is tried again at every boundary"
             self._session.notice("tolaria.checkpoint_postponed", "WARNING", message)
 
-    def _written(self, store: CheckpointStore, content: bytes, step: int, started_ns: int) -> CheckpointWritten:
+    def _written(self, store: CheckpointStore, content: Bytes, step: int, started_ns: int) -> CheckpointWritten:
         path = store.write(content, step)
         duration_ms = (self._session.clock.monotonic_ns() - started_ns) / 1e6
         return CheckpointWritten(path=path, step=step, size_bytes=len(content), duration_ms=duration_ms)
@@ -342,7 +343,7 @@ class Saves:
         if isinstance(loader, FedLoader) and (why := loader.load_state_dict(snapshot.loader or {}, step)):
             self._session.progress.history.doubt(why)
 
-    def _encoded(self, snapshot: Snapshot) -> bytes:
+    def _encoded(self, snapshot: Snapshot) -> Bytes:
         """The snapshot as bytes; the first is read back, before anyone relies on it."""
         state = snapshot.to_state()
         content = encode(state) if self._is_proven else encode_proven(state)
