@@ -42,6 +42,7 @@ from esper.leyline import (
     GrowthState,
     GrowthTrigger,
     HealthStatus,
+    KasminaRunSpec,
     KasminaRunState,
     KasminaServiceGetRunStateRequest,
     KasminaServiceOpenRunRequest,
@@ -192,8 +193,8 @@ class PlaneMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
-        self.plane = Plane(Path(self.folder.name))
-        run = stack_run(growth_end_step=100_000, max_culls_in_row=4)
+        self.plane = self._plane(Path(self.folder.name))
+        run = self._run_spec()
         run.total_steps, run.generation = 110_000, 1
         opening = KasminaServiceOpenRunRequest(command=self.plane.sign(run, "kasmina"))
         self.kasmina_token = self.plane.kasmina().open_run(opening, timeout_s=TIMEOUT_S).run_token
@@ -220,6 +221,12 @@ class PlaneMachine(RuleBasedStateMachine):
         self.given: list[str] = []
         self.issued: set[str] = set()
         self.emergencies = 0
+
+    def _plane(self, folder: Path) -> Plane:
+        return Plane(folder)
+
+    def _run_spec(self) -> KasminaRunSpec:
+        return stack_run(growth_end_step=100_000, max_culls_in_row=4)
 
     def teardown(self) -> None:
         if hasattr(self, "plane"):
