@@ -62,12 +62,13 @@ class FastTier:
 
     def keep(self, step: int, snapshot: Snapshot, flight: Flight) -> bool:
         """Copy a moment of now; False where there is no room for it."""
-        size = size_of(snapshot.executor)
+        held = {"executor": snapshot.executor, "loader": snapshot.loader, "progress": snapshot.progress}
+        size = size_of(held)
         if not self._has_room(size):
             self._clear()
             return False
         buffers = self._free_buffers()
-        snapshot = replace(snapshot, is_final=False, executor=buffers.take(snapshot.executor))
+        snapshot = replace(snapshot, is_final=False, **buffers.take(held))
         self._moments.append(_Moment(step, snapshot, flight, buffers))
         self.size_bytes = size * len(self._moments)
         return True
@@ -110,7 +111,8 @@ class FastTier:
         deadline.check()
         _arrive(moment)
         snapshot = _landed(moment)
-        return replace(snapshot, executor=_owned(snapshot.executor, executor, deadline))
+        rest = {"loader": snapshot.loader, "progress": snapshot.progress}
+        return replace(snapshot, executor=_owned(snapshot.executor, executor, deadline), **_copied(rest, [], deadline))
 
     def _newest(self, to_step: int | None) -> _Moment | None:
         for moment in reversed(self._moments):
