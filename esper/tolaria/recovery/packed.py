@@ -1,12 +1,13 @@
 """A checkpoint's bytes: what is plain as torch writes it, then the tensors' memory, read straight into new tensors.
 
-    esper-checkpoint 3 SHA-256 SHA-256\n   of the head, and of the SHA-256 of each piece of the data
+    esper-checkpoint 3 SHA-256 SHA-256     one line: of the head, and of the SHA-256 of each piece of the data
     head                                   8 bytes with its size, then torch.save of the tree with a meta tensor in the
                                            place of each tensor, and of their sizes
     data                                   each tensor's memory, in the order of the tree, at multiples of 64 bytes
 
-No byte is used before it was verified, and no code is run (`weights_only`). Pieces are hashed by several threads, each
-while others read: one alone hashes slower than a disk reads. A tensor that isn't plain memory stands in the head.
+No byte is used before it was verified, and no code is run (`weights_only`). Who reads waits, so several threads hash
+pieces, each while others read: one alone hashes slower than a disk reads. A tensor that isn't plain memory stands in
+the head.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def pack(state: State) -> bytearray:
         if size > 0:
             torch.frombuffer(content, dtype=torch.uint8, count=size, offset=offset).copy_(_flat(tensor))
     view = memoryview(content)
-    digests = _each(_cuts(start, end), lambda first, last: hashlib.sha256(view[first:last]).digest())
+    # By this thread alone: training, which may go on meanwhile, needs the processors.
+    digests = [hashlib.sha256(view[first:last]).digest() for first, last in _cuts(start, end)]
     content[:HEADER_BYTES] = _header(view[HEADER_BYTES:start], _hex(digests))
     return content
 
