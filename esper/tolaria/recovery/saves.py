@@ -251,6 +251,7 @@ class Saves:
         snapshot = Snapshot.from_state(found.state)
         snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
         self._resumed_at = snapshot.progress["step"]
+        self._is_proven = True  # it was read; and what the run goes back to must not depend on how often it was killed
         if snapshot.is_shorter_than(config):
             self._extension = snapshot = extended(snapshot, config)
         return snapshot
