@@ -1,4 +1,4 @@
-"""The alert rules: one row each, over names from the metric registries."""
+"""The alert rules: one row each, over names from the metric and event registries."""
 
 from __future__ import annotations
 
@@ -25,6 +25,25 @@ class Rule:
     help: str
 
 
+@dataclass(frozen=True, slots=True)
+class EventRule:
+    """Raised by any of `events`; cleared once none has come for as long as `QUIET_S`."""
+
+    name: str
+    events: tuple[str, ...]
+    severity: Severity
+    routes: tuple[str, ...]
+    help: str
+
+
+# How long it must be quiet before an alert about events clears; Prometheus looks back as far.
+QUIET_S = 300.0
+# After so long without a word an alert of a source clears: a run that has ended says nothing any more.
+SILENT_S = 600.0
+# And after this long where the run has said that it is over.
+RUN_FINISHED = "tolaria.run_finished"
+ENDED_S = 60.0
+
 # fmt: off
 RULES: tuple[Rule, ...] = (
     Rule("tamiyo_coverage_low", "tamiyo.gnn.feature_coverage", lt, 0.7, 3, "warning", SLACK,
@@ -44,4 +63,22 @@ RULES: tuple[Rule, ...] = (
     Rule("breaker_open", "tolaria.breaker.state", gt, 1.0, 1, "warning", SLACK,
          "A run doesn't ask a service that hangs."),
 )
+EVENT_RULES: tuple[EventRule, ...] = (
+    EventRule("commands_rejected", ("command_rejected",), "critical", PAGE,
+              "A signed request was refused: a wrong clock, a wrong key, or somebody tries."),
+    EventRule("rollback_deadline_missed", ("tolaria.rollback.deadline_exceeded",), "critical", PAGE,
+              "An older state of a run could not be restored in time."),
+    EventRule("rollback_failed", ("tolaria.rollback.restore_failed",), "critical", PAGE,
+              "A run could not go back to any older state and has ended."),
+    EventRule("prefetch_timed_out", ("prefetch_timeout",), "critical", PAGE,
+              "Urza didn't answer for an artefact in time: a seed was not germinated."),
+)
 # fmt: on
+# What every CRITICAL event raises that none of the rules above is about.
+CRITICAL_RULE = EventRule(
+    "critical_event",
+    (),
+    "critical",
+    PAGE,
+    "Something happened that someone has to act on; the label event names it.",
+)

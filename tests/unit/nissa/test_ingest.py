@@ -86,7 +86,7 @@ def test_an_envelope_that_cannot_be_believed_is_counted_and_left(nissa: Ingestor
     )
     nissa.take(broken)
     assert sample("nissa_envelopes_refused_total") == before + 2
-    assert not nissa.alerts.active
+    assert not nissa.alerts.standing
 
 
 def test_what_a_bus_vouches_for_is_taken_after_its_key_has_ended_and_nothing_else(clock: ManualClock) -> None:
@@ -96,9 +96,9 @@ def test_what_a_bus_vouches_for_is_taken_after_its_key_has_ended_and_nothing_els
     clock.advance(60.0)
     before = sample("nissa_envelopes_refused_total")
     nissa.take(kept)
-    assert (sample("nissa_envelopes_refused_total"), nissa.alerts.active) == (before + 1, [])
+    assert (sample("nissa_envelopes_refused_total"), nissa.alerts.standing) == (before + 1, [])
     nissa.take(kept, is_vouched_for=True)
-    assert nissa.alerts.active
+    assert nissa.alerts.standing
     assert (SqliteLog.vouches, RedisBus.vouches) == (True, False)
 
 

@@ -7,14 +7,14 @@ import asyncio
 import pytest
 
 from esper.core.errors import BackPressure, StorageError
-from esper.weatherlight.duties import Duties
+from esper.weatherlight.duties import Duties, RestartPace
 
 
 @pytest.mark.parametrize("failure", [BackPressure("the lane is full", 1.0), TypeError("nobody foresaw it"), None])
 async def test_a_duty_that_ends_begins_anew_and_its_cause_is_told_once(
     failure: Exception | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    duties, began = Duties(retry_s=0.01), asyncio.Queue[int]()
+    duties, began = Duties(RestartPace(retry_s=0.01)), asyncio.Queue[int]()
 
     async def duty() -> None:
         began.put_nowait(1)
@@ -56,14 +56,14 @@ async def test_a_failure_of_ours_is_one_line_in_the_log(caplog: pytest.LogCaptur
     async def fail() -> None:
         raise StorageError("oona.db is full")
 
-    duties = Duties(retry_s=30.0)
+    duties = Duties(RestartPace(retry_s=30.0, jitter=0.0))
     duties.take_on("trim", fail)
     async with asyncio.timeout(10):
         while not caplog.records:
             await asyncio.sleep(0.01)
     await duties.close()
     (record,) = caplog.records
-    assert record.getMessage() == "duty trim ended, begins anew every 30 s: oona.db is full"
+    assert record.getMessage() == "duty trim ended, begins anew in 30 s: oona.db is full"
     assert record.exc_info is None
 
 
