@@ -13,6 +13,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -58,15 +59,14 @@ class Box:
     is_failing: bool = False
 
     def put(self, notification: Notification, limit: int) -> None:
-        """Queue it. Of an alert that comes and goes meanwhile, its rise and its last clearing are enough."""
-        same = [
-            each for each in islice(self.waiting, self.in_flight, None) if each.fingerprint == notification.fingerprint
-        ]
-        if same and same[0].is_raised:
-            for each in same[1:]:
-                self.waiting.remove(each)
+        """Queue it. Of an alert that comes and goes meanwhile, its first rise and its last end are enough."""
+        untouched = islice(self.waiting, self.in_flight, None)
+        same = [each for each in untouched if each.fingerprint == notification.fingerprint]
+        if len(same) >= 2:
+            self.waiting.remove(same[-1])
             if notification.is_raised:
                 return
+            self.waiting.remove(same[-2])
         self.waiting.append(notification)
         if len(self.waiting) > limit:
             del self.waiting[self.in_flight]
@@ -98,7 +98,9 @@ class Delivery:
         self._boxes = [Box(receiver) for receiver in receivers]
         self._standing: dict[str, Notification] = {}
         self._is_changed = False
-        self._saving = asyncio.Lock()
+        # One thread: of two writes the later one stays, also where whoever began the first has gone.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="alerts")
+        self._writing: Future[None] | None = None
         self._restore()
 
     @property
@@ -116,16 +118,17 @@ class Delivery:
 
     async def save(self) -> None:
         """Have on the disk what stands and what waits, if it has changed."""
-        async with self._saving:
-            if not self._is_changed:
-                return
+        if self._is_changed:
             self._is_changed = False
             content = json.dumps(self._as_data()).encode()
-            try:
-                await asyncio.to_thread(write_atomically, self._path, content, mode=0o600)
-            except OSError as error:
-                self._is_changed = True
-                log.error("alerts can't be kept in %s: %s", self._path, error.strerror)
+            self._writing = self._writer.submit(write_atomically, self._path, content, mode=0o600)
+        if self._writing is None:
+            return
+        try:
+            await asyncio.shield(asyncio.wrap_future(self._writing))
+        except OSError as error:
+            self._is_changed = True
+            log.error("alerts can't be kept in %s: %s", self._path, error.strerror)
 
     async def run(self) -> None:
         """Deliver for ever."""
@@ -139,6 +142,7 @@ class Delivery:
             async with asyncio.timeout(LAST_TRY_S):
                 await asyncio.gather(*(self._deliver(box) for box in self._boxes if box.waiting))
         await self.save()
+        self._writer.shutdown(wait=False)
 
     def measurements(self) -> list[Metric]:
         """What became of notifications, by receiver."""

@@ -64,8 +64,12 @@ class Webhook:
             raise DeliveryFailed(f"{self._host} can't be reached: {_in_words(error)}") from None
 
     def _post(self, request: urllib.request.Request) -> None:
-        with self._opener.open(request, timeout=self._timeout_s) as response:
-            response.read(1)
+        try:
+            with self._opener.open(request, timeout=self._timeout_s):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
