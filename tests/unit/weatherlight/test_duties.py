@@ -67,6 +67,48 @@ async def test_a_failure_of_ours_is_one_line_in_the_log(caplog: pytest.LogCaptur
     assert record.exc_info is None
 
 
+async def test_pauses_double_up_to_a_limit_are_jittered_and_begin_anew_after_a_healthy_time() -> None:
+    lives = iter([0.0, 0.0, 0.0, 0.0, 0.3, 0.0])  # the fifth is healthy
+    pauses: list[float] = []
+    ended = asyncio.Event()
+
+    async def duty() -> None:
+        life_s = next(lives, None)
+        if life_s is None:
+            ended.set()
+            await asyncio.Event().wait()
+        await asyncio.sleep(life_s)
+        raise StorageError("again")
+
+    pace = RestartPace(retry_s=0.01, max_retry_s=0.04, jitter=0.5, healthy_s=0.25)
+    duties = Duties(pace, lambda name, cause, pause_s: pauses.append(pause_s), chance=lambda: 1.0)
+    duties.take_on("ingest", duty)
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert pauses == pytest.approx([0.015, 0.03, 0.06, 0.06, 0.015, 0.03])
+    assert duties.standings["ingest"].restarts == 6
+    await duties.close()
+
+
+async def test_each_failure_is_told_with_its_cause_and_how_a_duty_stands_can_be_seen() -> None:
+    told: list[tuple[str, str]] = []
+
+    async def fail() -> None:
+        raise StorageError("oona.db is full")
+
+    duties = Duties(RestartPace(retry_s=30.0))
+    duties.when_failing(lambda name, cause, pause_s: told.append((name, cause)))
+    duties.take_on("trim", fail)
+    async with asyncio.timeout(10):
+        while not told:
+            await asyncio.sleep(0.01)
+    assert told == [("trim", "oona.db is full")]
+    standing = duties.standings["trim"]
+    assert (standing.restarts, standing.is_well) == (1, False)
+    assert 30.0 <= standing.backoff_s <= 37.5
+    await duties.close()
+
+
 async def test_what_a_duty_uses_may_be_closed_after_it() -> None:
     done: list[str] = []
 
