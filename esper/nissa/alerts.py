@@ -12,18 +12,8 @@ from dataclasses import dataclass, replace
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.telemetry import attribute_value
 from esper.leyline import Event, TelemetryLevel, TelemetryPacket
-from esper.nissa.rules import (
-    CRITICAL_RULE,
-    ENDED_S,
-    EVENT_RULES,
-    QUIET_S,
-    RULES,
-    RUN_FINISHED,
-    SILENT_S,
-    EventRule,
-    Rule,
-    Severity,
-)
+from esper.nissa.patience import Patience
+from esper.nissa.rules import CRITICAL_RULE, EVENT_RULES, QUIET_S, RULES, EventRule, Rule, Severity
 
 CRITICAL = TelemetryLevel.TELEMETRY_LEVEL_CRITICAL
 # More packets in a row than any rule asks for.
@@ -73,9 +63,14 @@ class Alerts:
     """The state of every rule for every source and run."""
 
     def __init__(
-        self, clock: Clock, rules: Sequence[Rule] = RULES, event_rules: Sequence[EventRule] = EVENT_RULES
+        self,
+        clock: Clock,
+        rules: Sequence[Rule] = RULES,
+        event_rules: Sequence[EventRule] = EVENT_RULES,
+        patience: Patience | None = None,
     ) -> None:
         self._clock = clock
+        self._patience = patience or Patience()
         self._rules = tuple(rules)
         self._rule_of = {name: rule for rule in event_rules for name in rule.events}
         self._states: dict[tuple[str, str, str, str], _State] = {}
@@ -88,14 +83,13 @@ class Alerts:
     def restore(self, alerts: Iterable[Alert]) -> None:
         """Take alerts of an earlier process as raised: they are not told again, and clear as if it had gone on."""
         for alert in alerts:
-            due_ns = self._in(QUIET_S if alert.event else SILENT_S)
-            self._states[alert.key] = _State(alert, due_ns, streak=MANY, is_raised=True)
+            self._states[alert.key] = _State(alert, self._due_ns(alert), streak=MANY, is_raised=True)
 
     def judge(self, packet: TelemetryPacket) -> list[Change]:
         """Alerts that this packet raises or clears: one change at a time for each, however long it lasts."""
         measured = (change for rule in self._rules for change in self._measured(rule, packet))
         changes = [*measured, *(change for event in packet.events for change in self._happened(event, packet))]
-        if any(event.name == RUN_FINISHED for event in packet.events):
+        if self._patience.hear(packet):
             self._let_go(packet.training_run_id)
         return changes
 
@@ -117,7 +111,7 @@ class Alerts:
         streak = before.streak + 1 if past else 0
         now = _State(
             alert,
-            self._in(SILENT_S),
+            self._due_ns(alert),
             value=(past or values)[0],
             streak=streak,
             is_raised=streak >= rule.packets,
@@ -133,20 +127,21 @@ class Alerts:
             return
         alert = replace(_alert(rule, packet, 0.0), event=event.name)
         before = self._states.get(alert.key) or _State(alert, 0)
-        now = replace(before, due_ns=self._in(QUIET_S), value=before.value + _count(event), is_raised=True)
+        now = replace(before, due_ns=self._due_ns(alert), value=before.value + _count(event), is_raised=True)
         self._states[alert.key] = now
         if not before.is_raised:
             yield Change(now.alert, now.value, True)
 
     def _let_go(self, run: str) -> None:
         """Nothing more will be measured of a run that has ended."""
-        due_ns = self._in(ENDED_S)
         for key, state in self._states.items():
             if state.alert.run == run and not state.alert.event:
-                self._states[key] = replace(state, due_ns=min(state.due_ns, due_ns))
+                self._states[key] = replace(state, due_ns=min(state.due_ns, self._due_ns(state.alert)))
 
-    def _in(self, seconds: float) -> int:
-        return self._clock.monotonic_ns() + round(seconds * NS_PER_S)
+    def _due_ns(self, alert: Alert) -> int:
+        """When an alert clears that isn't heard of again."""
+        patience_s = QUIET_S if alert.event else self._patience.seconds(alert.run)
+        return self._clock.monotonic_ns() + round(patience_s * NS_PER_S)
 
 
 def _alert(rule: Rule | EventRule, packet: TelemetryPacket, threshold: float) -> Alert:
@@ -165,7 +160,7 @@ def _alert(rule: Rule | EventRule, packet: TelemetryPacket, threshold: float) ->
 def _silence(alert: Alert) -> str:
     if alert.event:
         return f"no {alert.event} for {QUIET_S:g} s"
-    return f"{alert.source} has not told of it for {SILENT_S:g} s"
+    return f"{alert.source} tells of it no more"
 
 
 def _count(event: Event) -> float:

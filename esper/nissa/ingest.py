@@ -29,7 +29,7 @@ from esper.leyline import (
 from esper.nissa import metrics
 from esper.nissa.alerts import Alerts, Change
 from esper.nissa.delivery import Delivery
-from esper.nissa.rules import RUN_FINISHED
+from esper.nissa.patience import FINISHED, Patience
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
 from esper.oona.envelope import check, check_kept, span_attributes
@@ -56,8 +56,9 @@ class Ingestor:
         precedence: Precedence | None = None,
         delivery: Delivery | None = None,
     ) -> None:
-        self.series = series or LatestValues(clock=clock)
-        self.alerts = Alerts(clock)
+        patience = Patience()
+        self.series = series or LatestValues(clock=clock, patience=patience)
+        self.alerts = Alerts(clock, patience=patience)
         self._delivery = delivery
         self._keyring = keyring
         self._clock = clock
@@ -121,9 +122,9 @@ class Ingestor:
         for each_event in packet.events:
             level = short_name(TelemetryLevel, each_event.level).lower()
             metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()
-            if each_event.name == RUN_FINISHED:
-                self.series.end(packet.training_run_id)
         self._announce(self.alerts.judge(packet))
+        if any(each_event.name == FINISHED for each_event in packet.events):
+            self.series.end(packet.training_run_id)
 
     def _take_report(self, envelope: BusEnvelope) -> None:
         report = FieldReport.FromString(envelope.payload)

@@ -38,11 +38,6 @@ class EventRule:
 
 # How long it must be quiet before an alert about events clears; Prometheus looks back as far.
 QUIET_S = 300.0
-# After so long without a word an alert of a source clears: a run that has ended says nothing any more.
-SILENT_S = 600.0
-# And after this long where the run has said that it is over.
-RUN_FINISHED = "tolaria.run_finished"
-ENDED_S = 60.0
 
 # fmt: off
 RULES: tuple[Rule, ...] = (

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.core.telemetry import attribute_value
 from esper.leyline import Metric
-from esper.nissa.rules import ENDED_S, SILENT_S
+from esper.nissa.patience import Patience
 
 MAX_SERIES = 4096
 # What is older than the value before it by more than this wasn't overtaken: its source's clock was set back.
@@ -37,9 +37,12 @@ def prometheus_name(name: str) -> str:
 class LatestValues(Collector):
     """A collector of what was last measured. When full, the series that was silent for longest goes."""
 
-    def __init__(self, max_series: int = MAX_SERIES, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, max_series: int = MAX_SERIES, clock: Clock = SYSTEM_CLOCK, patience: Patience | None = None
+    ) -> None:
         self._max_series = max_series
         self._clock = clock
+        self._patience = patience or Patience()
         self._due_ns: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
         self._series: OrderedDict[tuple[str, Labels], tuple[float, int]] = OrderedDict()
@@ -50,7 +53,7 @@ class LatestValues(Collector):
         measured = ((attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes)
         key = (metric.name, tuple(sorted((*measured, ("source", source), ("run", run)))))
         with self._lock:
-            self._due_ns[source, run] = self._in(SILENT_S)
+            self._due_ns[source, run] = self._in(self._patience.seconds(run))
             if not 0 < self._series.get(key, (0.0, 0))[1] - measured_ns < MOST_OVERTAKEN_NS:
                 self._series[key] = metric.value, measured_ns
             self._series.move_to_end(key)
@@ -61,9 +64,9 @@ class LatestValues(Collector):
     def end(self, run: str) -> None:
         """A run is over."""
         with self._lock:
-            for source, known in self._due_ns:
-                if known == run:
-                    self._due_ns[source, known] = min(self._due_ns[source, known], self._in(ENDED_S))
+            for place, due_ns in self._due_ns.items():
+                if place[1] == run:
+                    self._due_ns[place] = min(due_ns, self._in(self._patience.seconds(run)))
 
     def collect(self) -> Iterator[Family]:
         with self._lock:

@@ -7,7 +7,8 @@ import pytest
 from esper.core.clock import ManualClock
 from esper.leyline import Attribute, Event, Metric, TelemetryLevel, TelemetryPacket
 from esper.nissa.alerts import Alerts
-from esper.nissa.rules import ENDED_S, EVENT_RULES, QUIET_S, RULES, SILENT_S
+from esper.nissa.patience import ENDED_S, SILENT_S
+from esper.nissa.rules import EVENT_RULES, QUIET_S, RULES
 
 BY_NAME = {rule.name: rule for rule in RULES}
 
@@ -113,7 +114,7 @@ def test_an_alert_of_a_source_that_falls_silent_clears_and_says_why() -> None:
     assert (raised(alerts, breaker), alerts.pass_time()) == ([], [])
     clock.advance(SILENT_S)
     (change,) = alerts.pass_time()
-    assert (change.is_raised, change.why) == (False, "tolaria has not told of it for 600 s")
+    assert (change.is_raised, change.why) == (False, "tolaria tells of it no more")
 
 
 def test_what_was_measured_of_a_run_clears_soon_after_its_end_and_of_others_does_not() -> None:
@@ -124,6 +125,15 @@ def test_what_was_measured_of_a_run_clears_soon_after_its_end_and_of_others_does
     clock.advance(ENDED_S)
     assert [(change.alert.run, change.is_raised) for change in alerts.pass_time()] == [("r1", False)]
     assert [alert.run for alert in alerts.standing] == ["r2"]
+
+
+def test_a_run_that_goes_on_after_its_end_is_believed_for_long_again() -> None:
+    clock = ManualClock()
+    alerts = Alerts(clock)
+    raised(alerts, happening("tolaria.run_finished", INFO), happening("tolaria.run_started", INFO))
+    assert raised(alerts, packet("tolaria.breaker.state", 2.0, run="r1")) == [("breaker_open", True)]
+    clock.advance(ENDED_S)
+    assert alerts.pass_time() == []
 
 
 def test_alerts_of_an_earlier_process_are_not_told_again_and_clear_as_if_it_had_gone_on() -> None:

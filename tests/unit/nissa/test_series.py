@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from esper.core.clock import ManualClock
-from esper.leyline import Attribute, Metric
-from esper.nissa.rules import ENDED_S, SILENT_S
+from esper.leyline import Attribute, Event, Metric, TelemetryPacket
+from esper.nissa.patience import ENDED_S, SILENT_S, Patience
 from esper.nissa.series import MOST_OVERTAKEN_NS, LatestValues, prometheus_name
 
 
@@ -83,10 +83,13 @@ def test_gauges_of_a_source_that_falls_silent_go_and_its_counters_stay() -> None
 
 def test_gauges_of_a_run_go_soon_after_its_end_once_they_have_been_scraped() -> None:
     clock = ManualClock()
-    series = LatestValues(clock=clock)
+    patience = Patience()
+    series = LatestValues(clock=clock, patience=patience)
     for source, run in (("tolaria", "r1"), ("kasmina", "r1"), ("weatherlight", "")):
         series.put(measured("a.b", 2.0), source, run)
+    assert patience.hear(TelemetryPacket(training_run_id="r1", events=[Event(name="tolaria.run_finished")]))
     series.end("r1")
+    series.put(measured("a.b", 2.0), "kasmina", "r1")  # a last word, after the end
     assert len(scraped(series)) == 3
     clock.advance(ENDED_S)
     assert scraped(series) == ['a_b{run="",source="weatherlight"} 2.0']
