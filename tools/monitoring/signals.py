@@ -12,8 +12,8 @@ from tools.monitoring.panels import REGISTRIES
 OPENING = """# Signals
 
 Every metric and event, as the packages register them (`esper/<package>/metrics.py`); tools/genmonitoring writes this
-page. What is normal and what to do stands in [runbook.md](runbook.md). In Prometheus dots are underscores, and each series
-has the labels `source` and `run` beside its own; of each package there is a dashboard with all of them."""
+page. What is normal and what to do stands in [runbook.md](runbook.md). In Prometheus dots are underscores, and each
+series has the labels `source` and `run` beside its own; of each package there is a dashboard with all of them."""
 
 
 def page() -> str:
