@@ -89,7 +89,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     service.duties.take_on("trim", partial(_trim, bus, config.trim_s))
     if receivers:
         service.duties.take_on("deliver", delivery.run)
-    service.duties.when_failing(partial(_tell_failure, outgoing, clock))
+    service.duties.when_failing(partial(tell_failure, outgoing, clock))
     # Who is told ends after who tells: Weatherlight's last words, alerts, then the bus, then the store.
     service.close_with(supervisor.settled)
     service.close_with(partial(_last_words, summary, outgoing, router))
@@ -149,9 +149,7 @@ async def _last_words(summary: Summary, outgoing: asyncio.Queue[TelemetryPacket]
         log.error("what was measured last is not on the bus: %s", error)
 
 
-def _tell_failure(
-    outgoing: asyncio.Queue[TelemetryPacket], clock: Clock, task: str, cause: str, pause_s: float
-) -> None:
+def tell_failure(outgoing: asyncio.Queue[TelemetryPacket], clock: Clock, task: str, cause: str, pause_s: float) -> None:
     """A duty that fails on the bus can tell nobody by it: what waits is bounded, the log has it all."""
     if outgoing.qsize() < MOST_WAITING:
         told = event(metrics.WORKER_ERROR, clock, cause, task=task, pause_s=pause_s)
