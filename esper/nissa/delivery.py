@@ -31,7 +31,6 @@ from esper.nissa.receivers import DeliveryFailed, Receiver
 
 log = logging.getLogger("esper.nissa")
 BATCH = 64
-LAST_TRY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +41,8 @@ class Pace:
     max_retry_s: float = 60.0
     max_age_s: float = 3600.0
     max_queued: int = 256
+    last_try_s: float = 1.0
+    """Longest wait at the end of the process."""
 
 
 @dataclass(slots=True)
@@ -139,7 +140,7 @@ class Delivery:
     async def close(self) -> None:
         """Try once, and shortly, to deliver what waits; what is left is kept for the next process."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_TRY_S):
+            async with asyncio.timeout(self._pace.last_try_s):
                 await asyncio.gather(*(self._deliver(box) for box in self._boxes if box.waiting))
         await self.save()
         self._writer.shutdown(wait=False)

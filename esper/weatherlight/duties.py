@@ -62,10 +62,12 @@ class Duties:
         pace: RestartPace | None = None,
         on_failure: Failed = _unheard,
         chance: Callable[[], float] = random.random,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pace = pace or RestartPace()
         self._on_failure = on_failure
         self._chance = chance
+        self._now_s = now_s
         self._tasks: list[asyncio.Task[None]] = []
         self.standings: dict[str, Standing] = {}
 
@@ -91,13 +93,13 @@ class Duties:
     async def _keep(self, name: str, duty: Duty) -> None:
         standing, pause_s = self.standings[name], 0.0
         while True:
-            began_s = time.monotonic()
+            began_s = self._now_s()
             try:
                 await self._watched(standing, duty(), pause_s)
                 cause: Exception | None = None
             except Exception as error:  # noqa: BLE001 - the edge of the task
                 cause = error
-            if time.monotonic() - began_s >= self._pace.healthy_s:
+            if self._now_s() - began_s >= self._pace.healthy_s:
                 pause_s = 0.0
             pause_s = min(max(self._pace.retry_s, 2 * pause_s), self._pace.max_retry_s)
             standing.restarts += 1

@@ -9,24 +9,29 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from esper.core.clock import ManualClock
 from esper.core.errors import ConfigError
 from esper.core.telemetry import attribute_value
 from esper.leyline import Event, Metric, TelemetryLevel, TelemetryPacket
-from esper.nissa.alerts import Alerts
+from esper.nissa.alerts import Alert, Alerts
 from esper.nissa.config import DeliveryConfig
-from esper.nissa.delivery import Delivery, Pace
+from esper.nissa.delivery import Box, Delivery, Pace
+from esper.nissa.notification import Notification
 from esper.nissa.receivers import Command, DeliveryFailed, Receiver, Webhook
 
 SECRET = "T0KEN-that-nobody-may-read"
-QUICK = Pace(retry_s=0.01, max_retry_s=0.05)
+# Longer than a loaded machine needs.
+PATIENT_S = 30.0
+QUICK = Pace(retry_s=0.01, max_retry_s=0.05, last_try_s=PATIENT_S)
 
 
 class Hook:
@@ -34,6 +39,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.answers: list[int] = []
+        self.begun = 0
         self.got: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.hold = threading.Event()
@@ -43,6 +49,7 @@ class Hook:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.begun += 1
                 hook.hold.wait(30)
                 code = hook.answers.pop(0) if hook.answers else 200
                 if code == 200:
@@ -76,6 +83,11 @@ def hook() -> Iterator[Hook]:
     made = Hook()
     yield made
     made.close()
+
+
+ALERT = Alert(
+    rule="x", source="y", run="", event="", severity="warning", routes=("slack",), help="It is so.", threshold=0.0
+)
 
 
 class Plane:
@@ -119,7 +131,7 @@ class Plane:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -127,7 +139,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_firing_and_a_clearing_alert_arrive_at_a_webhook_in_the_form_of_alertmanager(
     tmp_path: Path, hook: Hook
 ) -> None:
-    async with Plane(tmp_path, Webhook(hook.url, "bearer-token", 5.0)) as plane:
+    async with Plane(tmp_path, Webhook(hook.url, "bearer-token", PATIENT_S)) as plane:
         plane.leak(5.0)
         await until(lambda: plane.count("delivered_total") == 1)
         plane.clock.advance(30)
@@ -163,7 +175,7 @@ async def test_what_is_not_taken_is_tried_again_and_told_once_without_the_addres
 ) -> None:
     hook.answers = [code] * 3
     caplog.set_level(logging.DEBUG)
-    async with Plane(tmp_path, Webhook(hook.url, SECRET, 5.0)) as plane:
+    async with Plane(tmp_path, Webhook(hook.url, SECRET, PATIENT_S)) as plane:
         plane.leak(5.0)
         await until(lambda: plane.events == ["alert_delivery_failed", "alert_delivery_restored"])
     assert hook.told == [("kasmina_isolation_violation", "firing")]
@@ -180,9 +192,9 @@ async def test_alerts_that_come_and_go_while_a_receiver_hangs_are_one_rise_and_o
 ) -> None:
     hook.answers = [503]
     hook.hold.clear()
-    async with Plane(tmp_path, Webhook(hook.url, None, 20.0)) as plane:
+    async with Plane(tmp_path, Webhook(hook.url, None, PATIENT_S)) as plane:
         plane.leak(1.0)
-        await asyncio.sleep(0.05)  # the first is under way
+        await until(lambda: hook.begun == 1)
         for count in (0.0, 1.0, 0.0, 1.0, 0.0):
             plane.leak(count)
         plane.leak(1.0, run="r2")
@@ -192,14 +204,35 @@ async def test_alerts_that_come_and_go_while_a_receiver_hangs_are_one_rise_and_o
     assert told == [("r1", "firing"), ("r1", "resolved"), ("r2", "firing")]
 
 
+@given(st.lists(st.sampled_from(["change", "change", "begin", "fail", "succeed"]), max_size=60))
+def test_whatever_happens_meanwhile_a_receiver_hears_rises_and_ends_in_turn_and_the_last_of_them(
+    does: list[str],
+) -> None:
+    box, heard, stands = Box(Webhook("http://127.0.0.1:1/", None, 1.0)), list[bool](), False
+    for number, what in enumerate([*does, "fail", "begin", "succeed"], start=1):
+        if what == "change":
+            stands = not stands
+            box.put(Notification(alert=ALERT, value=1.0, raised_ns=number, cleared_ns=0 if stands else number), 256)
+        elif what == "begin" and not box.in_flight:
+            box.in_flight = len(box.first())
+        elif what == "fail":
+            box.in_flight = 0
+        elif what == "succeed":
+            heard += [box.waiting.popleft().is_raised for _ in range(box.in_flight)]
+            box.in_flight = 0
+        assert len(box.waiting) <= box.in_flight + 2
+    assert heard == [number % 2 == 0 for number in range(len(heard))]
+    assert stands == (bool(heard) and heard[-1])
+
+
 async def test_an_alert_that_rises_again_while_its_end_is_being_delivered_is_told_again(
     tmp_path: Path, hook: Hook
 ) -> None:
-    async with Plane(tmp_path, Webhook(hook.url, None, 20.0)) as plane:
+    async with Plane(tmp_path, Webhook(hook.url, None, PATIENT_S)) as plane:
         hook.hold.clear()
         plane.leak(1.0)
         plane.leak(0.0)
-        await asyncio.sleep(0.05)  # both are under way, together
+        await until(lambda: hook.begun == 1)  # both are under way, together
         plane.leak(1.0)
         hook.hold.set()
         await until(lambda: len(hook.told) == 3)
@@ -209,12 +242,12 @@ async def test_an_alert_that_rises_again_while_its_end_is_being_delivered_is_tol
 async def test_a_webhook_that_never_answers_holds_up_nothing_else(tmp_path: Path, hook: Hook) -> None:
     hook.hold.clear()
     out = tmp_path / "out"
-    command = Command(["sh", "-c", f"cat >> {out}"], 5.0, {"PATH": os.environ["PATH"]})
-    async with Plane(tmp_path, Webhook(hook.url, None, 0.1), command) as plane:
+    command = Command(["sh", "-c", f"cat >> {out}"], PATIENT_S, {"PATH": os.environ["PATH"]})
+    async with Plane(tmp_path, Webhook(hook.url, None, 0.3), command) as plane:
         plane.leak(1.0)
         await until(lambda: out.exists() and out.stat().st_size > 0)
         await until(lambda: "alert_delivery_failed" in plane.events)
-        assert plane.packets[0].events[0].message == "127.0.0.1 did not answer within 0.1 s"
+        assert plane.packets[0].events[0].message == "127.0.0.1 did not answer within 0.3 s"
         hook.hold.set()
         await until(lambda: bool(hook.told))
     assert json.loads(out.read_text())["receiver"] == "command"
@@ -238,14 +271,14 @@ async def test_a_restart_tells_no_alert_again_delivers_what_waited_and_clears_wh
     tmp_path: Path, hook: Hook
 ) -> None:
     clock = ManualClock()
-    async with Plane(tmp_path, Webhook(hook.url, None, 5.0), clock=clock) as before:
+    async with Plane(tmp_path, Webhook(hook.url, None, PATIENT_S), clock=clock) as before:
         before.leak(1.0)
         await until(lambda: before.count("delivered_total") == 1)
     before.reject()  # nobody delivers it any more
     await before.delivery.save()
     assert stat.S_IMODE((tmp_path / "alerts.json").stat().st_mode) == 0o600
     clock.advance(30)
-    async with Plane(tmp_path, Webhook(hook.url, None, 5.0), clock=clock) as after:
+    async with Plane(tmp_path, Webhook(hook.url, None, PATIENT_S), clock=clock) as after:
         after.leak(2.0)
         await until(lambda: len(hook.told) == 2)
         after.leak(0.0)
@@ -269,12 +302,12 @@ def test_a_damaged_file_is_put_aside_and_ends_nothing(
 async def test_an_alert_that_waits_at_the_end_is_tried_once_more_and_kept_if_that_fails(
     tmp_path: Path, hook: Hook
 ) -> None:
-    plane = Plane(tmp_path, Webhook(hook.url, None, 5.0))
+    plane = Plane(tmp_path, Webhook(hook.url, None, PATIENT_S))
     plane.leak(1.0)
     await plane.delivery.close()
     assert hook.told == [("kasmina_isolation_violation", "firing")]
     hook.answers = [500]
-    plane = Plane(tmp_path, Webhook(hook.url, None, 5.0))
+    plane = Plane(tmp_path, Webhook(hook.url, None, PATIENT_S))
     plane.leak(0.0)
     await plane.delivery.close()
     kept = json.loads((tmp_path / "alerts.json").read_text())
@@ -282,19 +315,18 @@ async def test_an_alert_that_waits_at_the_end_is_tried_once_more_and_kept_if_tha
     assert kept["standing"] == []
 
 
-Deliver = Callable[[bytes], Awaitable[None]]
-
-
 @pytest.mark.parametrize(
-    ("program", "why"),
+    ("program", "timeout_s", "why"),
     [
-        ("import sys; sys.exit(3)", "ended with code 3"),
-        ("import time; time.sleep(60)", "did not end within 0.5 s and was killed"),
-        ("import os, time; os.fork(); time.sleep(60)", "did not end within 0.5 s and was killed"),
+        ("import sys; sys.exit(3)", PATIENT_S, "ended with code 3"),
+        ("import time; time.sleep(60)", 0.3, "did not end within 0.3 s and was killed"),
+        ("import os, time; os.fork(); time.sleep(60)", 0.3, "did not end within 0.3 s and was killed"),
     ],
 )
-async def test_a_command_that_fails_or_hangs_is_told_by_its_name_alone(program: str, why: str) -> None:
-    command = Command([sys.executable, "-c", program, SECRET], 0.5, {})
+async def test_a_command_that_fails_or_hangs_is_told_by_its_name_alone(
+    program: str, timeout_s: float, why: str
+) -> None:
+    command = Command([sys.executable, "-c", program, SECRET], timeout_s, {})
     with pytest.raises(DeliveryFailed, match=why) as failure:
         await command.deliver(b"x" * 1_000_000)
     assert SECRET not in str(failure.value)
@@ -308,7 +340,7 @@ async def test_a_command_that_is_not_there_is_a_failure() -> None:
 async def test_a_command_sees_no_secret_of_ours(tmp_path: Path) -> None:
     out = tmp_path / "environment"
     environ = {"PATH": os.environ["PATH"], "ESPER_LEYLINE_SECRET": SECRET, "NOTIFY_SOCKET": "/run/x", "TEAM": "ml"}
-    await Command(["sh", "-c", f"env > {out}"], 5.0, environ).deliver(b"{}")
+    await Command(["sh", "-c", f"env > {out}"], PATIENT_S, environ).deliver(b"{}")
     assert "TEAM=ml" in out.read_text()
     assert SECRET not in out.read_text()
     assert "NOTIFY_SOCKET" not in out.read_text()
@@ -316,7 +348,7 @@ async def test_a_command_sees_no_secret_of_ours(tmp_path: Path) -> None:
 
 async def test_a_certificate_that_nobody_trusts_is_told_in_words(hook: Hook) -> None:
     with pytest.raises(DeliveryFailed, match="can't be reached") as failure:
-        await Webhook(hook.url.replace("http:", "https:"), None, 5.0).deliver(b"{}")
+        await Webhook(hook.url.replace("http:", "https:"), None, PATIENT_S).deliver(b"{}")
     assert SECRET not in str(failure.value)
 
 

@@ -68,20 +68,22 @@ async def test_a_failure_of_ours_is_one_line_in_the_log(caplog: pytest.LogCaptur
 
 
 async def test_pauses_double_up_to_a_limit_are_jittered_and_begin_anew_after_a_healthy_time() -> None:
-    lives = iter([0.0, 0.0, 0.0, 0.0, 0.3, 0.0])  # the fifth is healthy
+    lives = iter([0.0, 0.0, 0.0, 0.0, 60.0, 0.0])  # the fifth is healthy
+    now_s = 0.0
     pauses: list[float] = []
     ended = asyncio.Event()
 
     async def duty() -> None:
+        nonlocal now_s
         life_s = next(lives, None)
         if life_s is None:
             ended.set()
             await asyncio.Event().wait()
-        await asyncio.sleep(life_s)
+        now_s += life_s or 0.0
         raise StorageError("again")
 
-    pace = RestartPace(retry_s=0.01, max_retry_s=0.04, jitter=0.5, healthy_s=0.25)
-    duties = Duties(pace, lambda name, cause, pause_s: pauses.append(pause_s), chance=lambda: 1.0)
+    pace = RestartPace(retry_s=0.01, max_retry_s=0.04, jitter=0.5, healthy_s=60.0)
+    duties = Duties(pace, lambda name, cause, pause_s: pauses.append(pause_s), chance=lambda: 1.0, now_s=lambda: now_s)
     duties.take_on("ingest", duty)
     async with asyncio.timeout(10):
         await ended.wait()
