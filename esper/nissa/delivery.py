@@ -60,23 +60,42 @@ class Box:
     is_failing: bool = False
 
     def put(self, notification: Notification, limit: int) -> None:
-        """Queue it. Of an alert that comes and goes meanwhile, its first rise and its last end are enough."""
-        untouched = islice(self.waiting, self.in_flight, None)
-        same = [each for each in untouched if each.fingerprint == notification.fingerprint]
-        if len(same) >= 2:
-            self.waiting.remove(same[-1])
-            if notification.is_raised:
-                return
-            self.waiting.remove(same[-2])
+        """Queue it."""
         self.waiting.append(notification)
+        self.settle()
         if len(self.waiting) > limit:
             del self.waiting[self.in_flight]
             self.dropped += 1
         self.news.set()
 
-    def first(self) -> list[Notification]:
-        """What is to be delivered next."""
-        return list(islice(self.waiting, BATCH))
+    def settle(self) -> None:
+        """Forget how alerts came and went while they waited: a rise and an end of each are enough."""
+        courses: dict[str, list[Notification]] = {}
+        for each in islice(self.waiting, self.in_flight, None):
+            courses.setdefault(each.fingerprint, []).append(each)
+        kept = {id(each) for course in courses.values() for each in _settled(course)}
+        under_way = list(islice(self.waiting, self.in_flight))
+        rest = [each for each in islice(self.waiting, self.in_flight, None) if id(each) in kept]
+        self.waiting = deque([*under_way, *rest])
+
+    def begin(self) -> list[Notification]:
+        """What is being delivered from now on."""
+        batch = list(islice(self.waiting, BATCH))
+        self.in_flight = len(batch)
+        return batch
+
+    def was_taken(self) -> None:
+        """The receiver has what was being delivered."""
+        for _ in range(self.in_flight):
+            self.waiting.popleft()
+        self.delivered += self.in_flight
+        self.in_flight = 0
+
+    def came_back(self) -> None:
+        """It doesn't; what was being delivered waits with the rest."""
+        self.failures += 1
+        self.in_flight = 0
+        self.settle()
 
 
 class Delivery:
@@ -164,21 +183,16 @@ class Delivery:
     async def _deliver(self, box: Box) -> bool:
         """Deliver what waits, at most a batch; False if the receiver didn't take it."""
         self._give_up(box)
-        batch = box.first()
+        batch = box.begin()
         if not batch:
             return True
-        box.in_flight = len(batch)
         try:
             await box.receiver.deliver(message(box.receiver.name, batch))
         except DeliveryFailed as error:
-            box.failures += 1
+            box.came_back()
             self._tell_failure(box, str(error))
             return False
-        finally:
-            box.in_flight = 0
-        for _ in batch:
-            box.waiting.popleft()
-        box.delivered += len(batch)
+        box.was_taken()
         self._is_changed = True
         await self.save()
         self._tell_success(box)
@@ -242,6 +256,13 @@ class Delivery:
         for box in self._boxes:
             for each in waiting.get(box.receiver.name, ()):
                 box.put(each, self._pace.max_queued)
+
+
+def _settled(course: Sequence[Notification]) -> Sequence[Notification]:
+    """Of rises and ends in turn, those that leave the same: the first rise, the last end."""
+    if len(course) % 2 == 0:
+        return course[0], course[-1]
+    return (course[0],) if course[0].is_raised else (course[-1],)
 
 
 def _counts(box: Box) -> Iterator[tuple[MetricSpec, int]]:

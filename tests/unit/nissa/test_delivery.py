@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -214,13 +215,13 @@ def test_whatever_happens_meanwhile_a_receiver_hears_rises_and_ends_in_turn_and_
             stands = not stands
             box.put(Notification(alert=ALERT, value=1.0, raised_ns=number, cleared_ns=0 if stands else number), 256)
         elif what == "begin" and not box.in_flight:
-            box.in_flight = len(box.first())
+            box.begin()
         elif what == "fail":
-            box.in_flight = 0
+            box.came_back()
         elif what == "succeed":
-            heard += [box.waiting.popleft().is_raised for _ in range(box.in_flight)]
-            box.in_flight = 0
-        assert len(box.waiting) <= box.in_flight + 2
+            heard += [each.is_raised for each in islice(box.waiting, box.in_flight)]
+            box.was_taken()
+        assert len(box.waiting) - box.in_flight <= 2
     assert heard == [number % 2 == 0 for number in range(len(heard))]
     assert stands == (bool(heard) and heard[-1])
 
