@@ -24,8 +24,9 @@ from esper.core.errors import ConfigError
 from esper.core.telemetry import attribute_value
 from esper.leyline import Event, Metric, TelemetryLevel, TelemetryPacket
 from esper.nissa.alerts import Alert, Alerts
+from esper.nissa.box import Box
 from esper.nissa.config import DeliveryConfig
-from esper.nissa.delivery import Box, Delivery, Pace
+from esper.nissa.delivery import Delivery, Pace
 from esper.nissa.notification import Notification
 from esper.nissa.receivers import Command, DeliveryFailed, Receiver, Webhook
 
