@@ -122,8 +122,9 @@ class Alerts:
             yield Change(now.alert, now.value, now.is_raised)
 
     def _happened(self, event: Event, packet: TelemetryPacket) -> Iterator[Change]:
-        rule = self._rule_of.get(event.name, CRITICAL_RULE if event.level == CRITICAL else None)
-        if rule is None:
+        rule = self._rule_of.get(event.name, CRITICAL_RULE)
+        # What a run was told to do all the same, such as growing a dangerous blueprint, is told less gravely.
+        if rule.severity == "critical" and event.level != CRITICAL:
             return
         alert = replace(_alert(rule, packet, 0.0), event=event.name)
         before = self._states.get(alert.key) or _State(alert, 0)

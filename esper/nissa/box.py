@@ -1,4 +1,4 @@
-"""What waits for one receiver: bounded, and settled so that an alert which comes and goes meanwhile takes two places."""
+"""What waits for one receiver: bounded, and an alert that comes and goes meanwhile takes two places at most."""
 
 from __future__ import annotations
 

@@ -67,6 +67,12 @@ EVENT_RULES: tuple[EventRule, ...] = (
               "A run could not go back to any older state and has ended."),
     EventRule("prefetch_timed_out", ("prefetch_timeout",), "critical", PAGE,
               "Urza didn't answer for an artefact in time: a seed was not germinated."),
+    EventRule("tamiyo_bsds_critical", ("bsds_hazard_critical",), "critical", PAGE,
+              "A blueprint's safety sheet says that it is dangerous: it is not grown."),
+    EventRule("tamiyo_bsds_high", ("bsds_hazard_high",), "warning", SLACK,
+              "A blueprint's safety sheet warns of it."),
+    EventRule("tamiyo_bsds_elevated_risk", ("blueprint_risk",), "warning", SLACK,
+              "The blueprint that was chosen has a high risk."),
 )
 # fmt: on
 # What every CRITICAL event raises that none of the rules above is about.

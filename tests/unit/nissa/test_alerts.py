@@ -100,6 +100,15 @@ def test_a_critical_event_without_a_rule_of_its_own_raises_an_alert_that_names_i
     assert raised(alerts, happening("run_opened", INFO)) == []
 
 
+def test_an_event_that_was_told_less_gravely_raises_no_grave_alert() -> None:
+    alerts = Alerts(ManualClock())
+    warning = TelemetryLevel.TELEMETRY_LEVEL_WARNING
+    assert raised(alerts, happening("bsds_hazard_critical", warning), happening("bsds_hazard_high", warning)) == [
+        ("tamiyo_bsds_high", True)
+    ]
+    assert raised(alerts, happening("bsds_hazard_critical")) == [("tamiyo_bsds_critical", True)]
+
+
 def test_an_event_that_tells_of_many_counts_as_many() -> None:
     (change,) = Alerts(ManualClock()).judge(happening("command_rejected", count=40))
     assert change.value == 40.0
