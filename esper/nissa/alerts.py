@@ -71,7 +71,9 @@ class Alerts:
     ) -> None:
         self._clock = clock
         self._patience = patience or Patience()
-        self._rules = tuple(rules)
+        self._rules: dict[str, list[Rule]] = {}
+        for rule in rules:
+            self._rules.setdefault(rule.metric, []).append(rule)
         self._rule_of = {name: rule for rule in event_rules for name in rule.events}
         self._states: dict[tuple[str, str, str, str], _State] = {}
 
@@ -87,7 +89,12 @@ class Alerts:
 
     def judge(self, packet: TelemetryPacket) -> list[Change]:
         """Alerts that this packet raises or clears: one change at a time for each, however long it lasts."""
-        measured = (change for rule in self._rules for change in self._measured(rule, packet))
+        found: dict[str, list[float]] = {}
+        for metric in packet.metrics:
+            if metric.name in self._rules:
+                found.setdefault(metric.name, []).append(metric.value)
+        judged = ((rule, values) for name, values in found.items() for rule in self._rules[name])
+        measured = (change for rule, values in judged for change in self._measured(rule, values, packet))
         changes = [*measured, *(change for event in packet.events for change in self._happened(event, packet))]
         if self._patience.hear(packet):
             self._let_go(packet.training_run_id)
@@ -101,10 +108,7 @@ class Alerts:
             del self._states[state.alert.key]
         return [Change(state.alert, state.value, False, _silence(state.alert)) for state in due if state.is_raised]
 
-    def _measured(self, rule: Rule, packet: TelemetryPacket) -> Iterator[Change]:
-        values = [metric.value for metric in packet.metrics if metric.name == rule.metric]
-        if not values:
-            return
+    def _measured(self, rule: Rule, values: list[float], packet: TelemetryPacket) -> Iterator[Change]:
         alert = _alert(rule, packet, rule.threshold)
         before = self._states.pop(alert.key, None) or _State(alert, 0)
         past = [value for value in values if rule.past(value, rule.threshold)]
