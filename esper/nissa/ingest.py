@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -79,13 +80,20 @@ class Ingestor:
             async for some in self._precedence.slices(envelopes):
                 for envelope in some:
                     self.take(envelope, is_vouched_for=bus.vouches)
-            self._announce(self.alerts.pass_time())
             if self._delivery is not None:
                 await self._delivery.save()
             if envelopes:
                 await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
             else:
                 await bus.wait(seen, WAIT_S, LANES)
+
+    async def follow_time(self, period_s: float = WAIT_S) -> None:
+        """Clear for ever what clears by time alone."""
+        while True:
+            self._announce(self.alerts.pass_time())
+            if self._delivery is not None:
+                await self._delivery.save()
+            await asyncio.sleep(period_s)
 
     def take(self, envelope: BusEnvelope, *, is_vouched_for: bool = False) -> None:
         """Take one envelope. One that can't be believed is counted and left: trying again would not help."""

@@ -80,6 +80,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence, delivery=delivery)
     REGISTRY.register(nissa.series)
     service.duties.take_on("ingest", partial(nissa.run, bus))
+    service.duties.take_on("alerts", nissa.follow_time)
     kernels = Kernels(ArtifactStore(config.artifact_dir), router, keyring, clock)
     service.duties.take_on("kernels", partial(kernels.run, bus))
     service.duties.take_on("forward", partial(_forward, outgoing, router))
