@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,7 @@ class DeliveryConfig:
             max_queued=self.max_queued,
         )
 
-    def receivers(self, environ: Mapping[str, str] = os.environ) -> tuple[Receiver, ...]:
+    def receivers(self, environ: Mapping[str, str]) -> tuple[Receiver, ...]:
         """The receivers. Raises ConfigError for a file that can't be read or holds nothing of use."""
         found: list[Receiver] = []
         url = self.webhook_url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -75,7 +76,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
         stop=context.stop,
     )
     outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
-    receivers = config.delivery.receivers()
+    receivers = config.delivery.receivers(os.environ)
     delivery = Delivery(receivers, clock, context.state_dir / "alerts.json", outgoing.put_nowait, config.delivery.pace)
     nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence, delivery=delivery)
     REGISTRY.register(nissa.series)
