@@ -213,6 +213,6 @@ def test_a_url_may_hold_a_password_and_is_shown_nowhere() -> None:
     assert loaded.value.webhook_url == "https://hooks.example/T0KEN"
     shown = list(described(loaded))
     assert shown == ["# webhook_url is not shown: it may hold a secret  # environment", "port = 1  # default"]
-    with pytest.raises(ConfigError, match="did you mean .ESPER_T_WEBHOOK_URL.") as failure:
+    with pytest.raises(ConfigError, match=r"did you mean .ESPER_T_WEBHOOK_URL.") as failure:
         load(Secretive, file=None, environ={"ESPER_T_WEBHOK_URL": "https://T0KEN"}, prefix="ESPER_T_", flags={})
     assert "T0KEN" not in str(failure.value)
