@@ -106,7 +106,7 @@ class Bench:
 
     def save(self) -> None:
         self.pipeline.hand_over(SystemStatePacket(), Collected(), want_state=True)
-        self.saves.write(self.pipeline)
+        self.saves.write(self.pipeline, at_once=True)
         while self.pipeline.in_flight:
             self.pipeline.take()
 
