@@ -1,0 +1,147 @@
+"""Following a run's directory while it is written: new lines only, torn ones when they are whole, undone ones gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from esper.tolaria.record.page.view import view
+from esper.tolaria.record.reading import GOES_BACK, Record, gone_back, parsed
+
+EVENTS, SUMMARY, LOCK = "events.jsonl", "summary.json", "run.lock"
+# A run is silent when nothing was heard for this long, and for so many times as its longest recent pause.
+SILENT_S, PAUSES = 10.0, 3.0
+RECENT = 30
+# A view is made anew at most after so many times as long as the last one took: following a long run stays cheap.
+REST = 10.0
+
+
+class Following:
+    """One run's events so far, and its view; threads may ask for it at once. `now` is the wall time in seconds."""
+
+    def __init__(self, run_dir: Path, now: Callable[[], float] = time.time) -> None:
+        self.run_dir = run_dir
+        self._now = now
+        self._lock = threading.Lock()
+        self._forget()
+        self._made: tuple[tuple[Any, ...], Any] | None = None
+        self._made_at, self._took_s = 0.0, 0.0
+        self._version = 0
+
+    def _forget(self) -> None:
+        self._events: list[Record] = []
+        self._file: tuple[int, int] = (0, 0)
+        self._offset = 0
+        self._damaged = 0
+
+    def look(self) -> tuple[str, Any]:
+        """The newest view, and a version that changes with it. What can't be read is told in the view's place."""
+        with self._lock:
+            self._read()
+            summary = self._summary()
+            is_held = holds(self.run_dir / LOCK)
+            state = (self._file, self._offset, self._damaged, is_held, None if summary is None else summary[0])
+            if self._made is None or (self._made[0] != state and self._is_rested):
+                began = time.monotonic()
+                made = view(self._events, None if summary is None else summary[1], is_held=is_held)
+                self._made_at = time.monotonic()
+                self._took_s = self._made_at - began
+                self._made = (state, made)
+                self._version += 1
+            return f"{self._file[1]}-{self._version}", self._made[1]
+
+    @property
+    def _is_rested(self) -> bool:
+        return time.monotonic() - self._made_at >= REST * self._took_s
+
+    def liveness(self) -> dict[str, Any]:
+        """How old the newest event is now, whether that is unusual for this run, and what couldn't be read."""
+        with self._lock:
+            stamps = [_seconds(event) for event in self._events[-RECENT:] if "time" in event]
+        now = self._now()
+        pauses = [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+        silent_s = max(SILENT_S, PAUSES * max(pauses, default=0.0))
+        age_s = max(0.0, now - stamps[-1]) if stamps else None
+        return {
+            "now": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+            "last_event_age_s": age_s,
+            "silent_after_s": silent_s,
+            "is_held": holds(self.run_dir / LOCK),
+            "damaged_lines": self._damaged,
+            "size_bytes": self._offset,
+        }
+
+    def _read(self) -> None:
+        """Take what was appended; a file that another one replaced, or that was cut, is read from its start."""
+        path = self.run_dir / EVENTS
+        try:
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                if (found.st_dev, found.st_ino) != self._file or found.st_size < self._offset:
+                    self._forget()
+                    self._file = (found.st_dev, found.st_ino)
+                file.seek(self._offset)
+                content = file.read()
+        except OSError:
+            self._forget()
+            return
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        event = parsed(line)
+        if event is None:
+            self._damaged += 1
+            return
+        if event["kind"] in GOES_BACK:
+            self._events = gone_back(event["step"], self._events)
+        self._events.append(event)
+
+    def _summary(self) -> tuple[float, dict[str, Any]] | None:
+        """The finished run's summary and when it was written; one that is damaged or being written counts as none."""
+        path = self.run_dir / SUMMARY
+        with suppress(OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict):
+                return path.stat().st_mtime, found
+        return None
+
+
+def holds(lock: Path) -> bool:
+    """Whether a process holds the run's directory: looked up, never tried, so that the look can't refuse a trainer.
+
+    A lock that says it is another machine's is believed: only that machine could look.
+    """
+    try:
+        words = lock.read_text(encoding="utf-8").split()
+    except OSError:
+        return False
+    match words:
+        case ["pid", number, "on", host] if number.isdecimal():
+            return host != socket.gethostname() or _lives(int(number))
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def _seconds(event: Record) -> float:
+    return datetime.fromisoformat(event["time"]).timestamp()
+
