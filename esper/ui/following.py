@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.tolaria.record.page.view import view
-from esper.tolaria.record.reading import GOES_BACK, Record, gone_back, parsed
+from esper.tolaria.record.reading import GOES_BACK, Record, gone_back, parsed, seconds_of
 
 EVENTS, SUMMARY, LOCK = "events.jsonl", "summary.json", "run.lock"
 # A run is silent when nothing was heard for this long, and for so many times as its longest recent pause.
@@ -65,7 +65,7 @@ class Following:
     def liveness(self) -> dict[str, Any]:
         """How old the newest event is now, whether that is unusual for this run, and what couldn't be read."""
         with self._lock:
-            stamps = [_seconds(event) for event in self._events[-RECENT:] if "time" in event]
+            stamps = [at for event in self._events[-RECENT:] if (at := seconds_of(event)) is not None]
         now = self._now()
         pauses = [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
         silent_s = max(SILENT_S, PAUSES * max(pauses, default=0.0))
@@ -140,8 +140,4 @@ def _lives(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
-
-
-def _seconds(event: Record) -> float:
-    return datetime.fromisoformat(event["time"]).timestamp()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def parsed(line: bytes | str) -> Record | None:
 def of_kind(events: Sequence[Record], kind: str) -> list[Record]:
     """The events of one kind, in order."""
     return [event for event in events if event["kind"] == kind]
+
+
+def seconds_of(event: Record) -> float | None:
+    """When it was written, in seconds of the wall clock; None where it doesn't say."""
+    try:
+        return datetime.fromisoformat(event["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def standing(events: Iterable[Record]) -> list[Record]:

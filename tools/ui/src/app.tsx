@@ -1,6 +1,7 @@
 // The live page.
 
 import { useEffect, useState } from "preact/hooks";
+import { Courses } from "./course";
 import { CostBar, Gains, StepTime } from "./figures";
 import { count, figure, percent, short } from "./format";
 import { DecisionCard, GrowthNow } from "./growth";
@@ -74,6 +75,7 @@ function Run({ view, beside, plane, jaeger }: { view: View; beside: View | null;
       <section class="card" aria-label="Looks">
         <h2>The judge's looks</h2>
         <Gains looks={view.looks} />
+        <Courses evaluations={view.evaluations} looks={view.looks} />
       </section>
       <section class="card" aria-label="Step time">
         <h2>Where a step's time goes</h2>

@@ -78,7 +78,7 @@ function nice(low: number, high: number): number[] {
 const PARTS = ["step", "packet", "growth", "waiting"];
 const PART_WORDS: Record<string, string> = {
   step: "training step, twin's included",
-  packet: "telling of it",
+  packet: "events and packets",
   growth: "grafts, folds and looks",
   waiting: "waiting for answers",
 };
@@ -153,7 +153,7 @@ export function CostBar({ cost }: { cost: View["cost"] }) {
   return (
     <div>
       <div class="bar" role="img" aria-label={parts.map(({ part, macs }) => `${part} ${share(macs, cost.total)}`).join(", ")}>
-        {parts.map(({ part, macs }) => (
+        {parts.filter(({ macs }) => macs > 0).map(({ part, macs }) => (
           <span key={part} class={`cost-${part}`} style={{ flexGrow: macs / cost.total }} title={`${part}: ${short(macs)}MACs`} />
         ))}
       </div>

@@ -15,7 +15,8 @@ export const count = (value: number | null | undefined): string =>
 export function short(value: number): string {
   const [scale, unit] = UNITS.find(([least]) => Math.abs(value) >= least) ?? [1, ""];
   const scaled = value / scale;
-  return `${unit && Math.abs(scaled) < 100 ? scaled.toPrecision(3).replace(/\.?0+$/, "") : Math.round(scaled * 100) / 100}${unit ? ` ${unit}` : ""}`;
+  const digits = unit ? scaled.toPrecision(3).replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "") : `${Math.round(scaled * 100) / 100}`;
+  return unit ? `${digits} ${unit}` : digits;
 }
 
 export function figure(value: number | null | undefined, digits = 4): string {

@@ -1,7 +1,7 @@
 // The network strip: layers with their widths before and now, equal blocks as one, slots and refusals.
 
 import { count, short, words } from "./format";
-import type { Layer, Network, Row } from "./types";
+import type { Layer, Network, Row, Slot } from "./types";
 
 export function NetworkStrip({ network }: { network: Network | null }) {
   if (!network) return <p class="quiet">This run doesn't tell its layers; runs of this version do.</p>;
@@ -22,13 +22,7 @@ export function NetworkStrip({ network }: { network: Network | null }) {
           <Block key={row.path} row={row} />
         ))}
       </ol>
-      <ul class="slots" aria-label="Slots">
-        {slots.map((slot) => (
-          <li key={slot.slot_id} class={slot.state.split(",")[0].replaceAll(" ", "-")} title={slot.fold_obstacle && `a kept seed stays a module: ${slot.fold_obstacle}`}>
-            <code>{slot.slot_id}</code> <b>{slot.seed_id && !slot.state.includes(slot.seed_id) ? `${slot.seed_id} ${slot.state}` : slot.state}</b>
-          </li>
-        ))}
-      </ul>
+      <Slots slots={slots} />
       {refused.length > 0 && (
         <details open={refused.length <= 3}>
           <summary>
@@ -44,6 +38,38 @@ export function NetworkStrip({ network }: { network: Network | null }) {
         </details>
       )}
     </div>
+  );
+}
+
+// Slots that a seed was in stand first; of many that are merely open, the number is enough.
+function Slots({ slots }: { slots: Slot[] }) {
+  const [open, used] = [slots.filter((slot) => slot.state === "open"), slots.filter((slot) => slot.state !== "open")];
+  return (
+    <>
+      {used.length > 0 && <SlotList slots={used} />}
+      {open.length > 0 && open.length <= MOST_OPEN && <SlotList slots={open} />}
+      {open.length > MOST_OPEN && (
+        <details>
+          <summary>{open.length} slots are open, and no seed was in them</summary>
+          <SlotList slots={open} />
+        </details>
+      )}
+      {slots.length === 0 && <p class="quiet">No slot: nothing can grow in this network.</p>}
+    </>
+  );
+}
+
+const MOST_OPEN = 4;
+
+function SlotList({ slots }: { slots: Slot[] }) {
+  return (
+    <ul class="slots" aria-label="Slots">
+      {slots.map((slot) => (
+        <li key={slot.slot_id} class={slot.state.split(",")[0].replaceAll(" ", "-")} title={slot.fold_obstacle && `a kept seed stays a module: ${slot.fold_obstacle}`}>
+          <code>{slot.slot_id}</code> <b>{slot.seed_id && !slot.state.includes(slot.seed_id) ? `${slot.seed_id} ${slot.state}` : slot.state}</b>
+        </li>
+      ))}
+    </ul>
   );
 }
 

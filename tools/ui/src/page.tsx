@@ -2,6 +2,7 @@
 
 import { type ComponentChild, render } from "preact";
 import { App } from "./app";
+import { Courses } from "./course";
 import { CostBar, Gains, StepTime } from "./figures";
 import { DecisionCard } from "./growth";
 import { LossChart } from "./losschart";
@@ -11,7 +12,12 @@ import type { View } from "./types";
 const PARTS: Record<string, (view: View) => ComponentChild> = {
   loss: (view) => <LossChart view={view} beside={null} />,
   decision: (view) => <DecisionCard looks={view.looks} />,
-  gains: (view) => <Gains looks={view.looks} />,
+  gains: (view) => (
+    <>
+      <Gains looks={view.looks} />
+      <Courses evaluations={view.evaluations} looks={view.looks} />
+    </>
+  ),
   network: (view) => <NetworkStrip network={view.network} />,
   cost: (view) => <CostBar cost={view.cost} />,
   steps: (view) => <StepTime times={view.step_time} />,

@@ -1,8 +1,11 @@
 // What happened, as tables that a narrow screen reads row by row.
 
 import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
 import { count, figure, words } from "./format";
 import type { Command, Incident, Plane, Reason, View } from "./types";
+
+const FIRST_ROWS = 10;
 
 interface Column<T> {
   head: string;
@@ -11,8 +14,11 @@ interface Column<T> {
 }
 
 function Table<T>({ rows, columns, empty }: { rows: T[]; columns: Column<T>[]; empty: string }) {
+  const [isWhole, setWhole] = useState(false);
   if (rows.length === 0) return <p class="quiet">{empty}</p>;
+  const shown = isWhole ? rows : rows.slice(0, FIRST_ROWS);
   return (
+    <>
     <table class="rows">
       <thead>
         <tr>
@@ -24,8 +30,7 @@ function Table<T>({ rows, columns, empty }: { rows: T[]; columns: Column<T>[]; e
         </tr>
       </thead>
       <tbody>
-        {rows.map((row, place) => (
-          // biome-ignore lint: rows have no other name
+        {shown.map((row, place) => (
           <tr key={place}>
             {columns.map((column) => (
               <td key={column.head} class={column.isNumber ? "number" : ""} data-head={column.head}>
@@ -36,6 +41,12 @@ function Table<T>({ rows, columns, empty }: { rows: T[]; columns: Column<T>[]; e
         ))}
       </tbody>
     </table>
+    {rows.length > FIRST_ROWS && (
+      <button type="button" class="more" aria-expanded={isWhole} onClick={() => setWhole(!isWhole)}>
+        {isWhole ? "show the newest" : `show all ${rows.length}`}
+      </button>
+    )}
+    </>
   );
 }
 

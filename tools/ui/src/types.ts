@@ -36,6 +36,13 @@ export interface Look {
   sentence: string;
 }
 
+export interface Evaluation {
+  seed_id: string;
+  step: number;
+  gain: number | null;
+  standard_error: number | null;
+}
+
 export interface Clock {
   step: number[];
   macs: number[];
@@ -158,6 +165,7 @@ export interface View {
   growth: { is_growing: boolean; headline: string; reason: Reason | null };
   reasons: Reason[];
   looks: Look[];
+  evaluations: Evaluation[];
   last_refused: { seed_id: string; step: number; reason: string; look: Look | null } | null;
   seeds: Seed[];
   cost: {

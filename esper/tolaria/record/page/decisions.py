@@ -33,6 +33,12 @@ def looks(events: Sequence[Record]) -> list[dict[str, Any]]:
     return found
 
 
+def evaluations(events: Sequence[Record]) -> list[dict[str, Any]]:
+    """A stack's gain over its twin at each evaluation, with the error of the documents."""
+    names = ("seed_id", "step", "gain", "standard_error")
+    return [{name: event[name] for name in names} for event in of_kind(events, "evaluation")]
+
+
 def sentence(look: Record) -> str:
     """One look in one sentence; the judge's own words where it measured no gain."""
     verdict = VERDICTS.get(look["verdict"], str(look["verdict"]).lower())

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from esper.core.plain import plain
 from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.page.costs import costs
 from esper.tolaria.record.page.curves import SMOOTHING, TRUNK_POINTS, Curves, Fork, curves
-from esper.tolaria.record.page.decisions import growth_now, last_refused, looks, reasons
+from esper.tolaria.record.page.decisions import evaluations, growth_now, last_refused, looks, reasons
 from esper.tolaria.record.page.layers import network
 from esper.tolaria.record.page.lives import blueprints_of, seed_lives, seeds
 from esper.tolaria.record.page.pace import step_times
-from esper.tolaria.record.reading import INCIDENTS, Record, of_kind
+from esper.tolaria.record.reading import INCIDENTS, Record, of_kind, seconds_of
 
 LAST_ROWS = 200
 """Most rows of each list, the newest."""
@@ -52,6 +52,7 @@ def view(events: Sequence[Record], summary: Mapping[str, Any] | None = None, *, 
             "growth": growth_now(events, grown, state["ended"]),
             "reasons": reasons(events)[-LAST_ROWS:],
             "looks": judged[-LAST_ROWS:],
+            "evaluations": evaluations(events)[-LAST_ROWS:],
             "last_refused": last_refused(events, judged),
             "seeds": grown,
             "cost": costs(events, lives),
@@ -87,7 +88,7 @@ def _facts(events: Sequence[Record], summary: Mapping[str, Any] | None) -> dict[
         **facts,
         "smoothing": told.get("smoothing"),
         "generations": len(starts),
-        "started_at": starts[0]["time"] if starts else None,
+        "started_at": starts[0].get("time") if starts else None,
         "parameters_at_first": starts[0].get("parameters") if starts else None,
     }
 
@@ -158,17 +159,13 @@ def _clock(events: Sequence[Record]) -> dict[str, list[float]]:
     boundaries = of_kind(events, "boundary")
     share = max(1, math.ceil(len(boundaries) / TRUNK_POINTS))
     shown = boundaries[::share] + (boundaries[-1:] if boundaries and (len(boundaries) - 1) % share else [])
-    starts = [event["time"] for event in events if "time" in event]
-    began = _seconds(starts[0]) if starts else 0.0
+    began = next((at for event in events if (at := seconds_of(event)) is not None), 0.0)
+    seconds = accumulate(((seconds_of(event) or began) - began for event in shown), max, initial=0.0)
     return {
         "step": [0, *(event["step"] for event in shown)],
         "macs": [0, *(event.get("training_macs", 0) for event in shown)],
-        "seconds": [0, *(_seconds(event["time"]) - began for event in shown)],
+        "seconds": list(seconds),
     }
-
-
-def _seconds(stamp: str) -> float:
-    return datetime.fromisoformat(stamp).timestamp()
 
 
 def _of_epochs(events: Sequence[Record], name: str) -> list[tuple[int, float]]:
