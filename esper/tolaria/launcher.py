@@ -214,6 +214,7 @@ def _train(
     """One run or a comparison, and its report."""
     end_tracing = setup_tracing("tolaria-train", config.otlp_endpoint)
     try:
+        say(f"watch it live: esper ui {config.run_dir}")
         is_trained = how.resume and is_unreported(config) and not options.compare
         summary = {} if is_trained else _shown(config, how, options.plain, interruption, ranks)
         if is_trained:

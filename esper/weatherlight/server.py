@@ -30,6 +30,7 @@ from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.emergency import EmergencyBook
 from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.mode import ModeMachine
+from esper.weatherlight.page import serve as serve_page
 from esper.weatherlight.registry import Registry
 from esper.weatherlight.routing import Router
 from esper.weatherlight.service import WeatherlightService
@@ -79,6 +80,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
     service.duties.take_on("summarise", partial(summarise, supervisor, bus, kernels, clock, config.summary_s))
     service.duties.take_on("trim", partial(_trim, bus, config.trim_s))
+    service.close_with(serve_page(config.page, context.state_dir))
     service.close_with(supervisor.settled)
     service.close_with(bus.close)
     service.close_with(lambda: asyncio.to_thread(store.close))
