@@ -13,7 +13,23 @@ import traceback
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.cli import audit, bus, call, doctor, emergency, export, harness, keys, ledger, seed, sign, status, ui, urza, wal
+from esper.cli import (
+    audit,
+    bus,
+    call,
+    doctor,
+    emergency,
+    export,
+    harness,
+    keys,
+    ledger,
+    seed,
+    sign,
+    status,
+    ui,
+    urza,
+    wal,
+)
 from esper.cli.usage import Parser, UsageError
 from esper.core import streams
 from esper.core.errors import (

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Following:
         with self._lock:
             stamps = [at for event in self._events[-RECENT:] if (at := seconds_of(event)) is not None]
         now = self._now()
-        pauses = [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)]
+        pauses = [later - earlier for earlier, later in pairwise(stamps)]
         silent_s = max(SILENT_S, PAUSES * max(pauses, default=0.0))
         age_s = max(0.0, now - stamps[-1]) if stamps else None
         return {
@@ -140,4 +141,3 @@ def _lives(pid: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     return True
-

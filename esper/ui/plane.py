@@ -161,4 +161,3 @@ def note_alerts(alerts: dict[tuple[str, str], dict[str, Any]], packet: Telemetry
             alerts.pop(key, None)
         else:
             alerts[key] = {**facts, "detail": event.message, "run": packet.training_run_id}
-

@@ -58,9 +58,9 @@ class PageServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The page's address, with its token."""
-        host = self.server_address[0]
-        name = f"[{host}]" if ":" in str(host) else host
-        return f"http://{name!s}:{self.access.port}/?token={self.access.token}"
+        host = str(self.server_address[0])
+        name = f"[{host}]" if ":" in host else host
+        return f"http://{name}:{self.access.port}/?token={self.access.token}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A reader that goes away is nothing to tell."""
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"There is nothing at this address.\n")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the name that the base class calls
 
     def _answer(self, answer: Answer, query: str) -> None:
         given = {name: values[0][:LONGEST_NAME] for name, values in parse_qs(query).items()}

@@ -1,4 +1,4 @@
-"""The runs that a page may show: directories of runs, and folders of them, by names that nothing else can be asked by."""
+"""The runs that a page may show: directories of runs, and folders of them, by name; nothing else can be asked for."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
-Kinds: run, network (layers, slots and where it can't grow; at the start and at each change), boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
+Kinds: run (with what it was started with), network (layers, slots and where it can't grow; at the start and at each
+change), boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
 number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
 of then and how its gradients came together), gradient (a seed's share or conflicts are high), slow (boundaries are),
 growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes its steps,

@@ -13,7 +13,7 @@ NAMES = {"step_ms": "step", "packet_ms": "packet", "directives_ms": "growth", "w
 
 
 def step_times(events: Sequence[Record]) -> dict[str, Any]:
-    """Milliseconds a step by part: of each stretch, and over the whole run. The parts add up to all of a step's time."""
+    """Milliseconds a step by part, of each stretch and over the whole run; the parts add up to all of a step's time."""
     boundaries = [event for event in of_kind(events, "boundary") if event.get("timings")]
     width = max(1, math.ceil(len(boundaries) / STRETCHES))
     stretches = [boundaries[start : start + width] for start in range(0, len(boundaries), width)]

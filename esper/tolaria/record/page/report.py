@@ -1,7 +1,7 @@
 """report.html: one page that shows what a run did, drawn from its summary and events.
 
-The page stands alone (no network) and can be drawn again at any time from the run's files. Its tables are HTML; its charts
-are those of the live page, by the same script, which the page holds beside the view that they draw.
+The page stands alone (no network) and can be drawn again at any time from the run's files. Its tables are HTML; its
+charts are those of the live page, by the same script, which the page holds beside the view that they draw.
 """
 
 from __future__ import annotations
@@ -95,13 +95,18 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     head = f'<meta charset="utf-8">{meta}<title>{title}</title>{style}'
     return (
         f'<!doctype html><html lang="en"><head>{head}</head>'
-        f'<body><h1>{title}</h1>{body}{_held(shown)}<script>{_script()}</script></body></html>\n'
+        f"<body><h1>{title}</h1>{body}{_held(shown)}<script>{_script()}</script></body></html>\n"
     )
+
+
+# What the charts are drawn from; nothing of it changes when the report is drawn again.
+DRAWN = ("loss", "progress", "network", "looks", "evaluations", "cost", "step_time")
 
 
 def _held(shown: Any) -> str:
     """The view as data: no text of it can end the element that holds it."""
-    text = json.dumps(shown, allow_nan=False, separators=(",", ":"))
+    drawn = {name: shown[name] for name in DRAWN}
+    text = json.dumps(drawn, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return f'<script type="application/json" id="esper-view">{text}</script>'

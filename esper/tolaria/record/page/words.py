@@ -14,7 +14,7 @@ WORDS = {
     "kept": "the seed passed, and became part of plain layers where its kind allows that",
     "culled": "the seed was removed, and the twin's weights are the network's again",
     "alpha": "the share with which a seed's output is added: 0 is out, 1 is wholly in",
-    "gates": "what a seed has to pass: G0 sound, G1 gradients, G2 stable, G3 fits its place, G4 beats its twin, G5 gone",
+    "gates": "what a seed passes: G0 sound, G1 gradients, G2 stable, G3 fits its place, G4 beats its twin, G5 gone",
     "MACs": "multiply-accumulates of training, those of twins and judging included",
     "packet": "what the trainer tells the control plane every few steps",
 }

@@ -11,7 +11,9 @@ RUN: Events = [{"kind": "run", "step": 0}]
 
 
 def boundary(step: int, *seeds: tuple[str, str, float], **fields: Any) -> dict[str, Any]:
-    shown = [{"seed_id": seed_id, "stage": stage, "alpha": alpha, "slot_id": "span:a-b"} for seed_id, stage, alpha in seeds]
+    shown = [
+        {"seed_id": seed_id, "stage": stage, "alpha": alpha, "slot_id": "span:a-b"} for seed_id, stage, alpha in seeds
+    ]
     timings = {"step_ms": 1.0, "packet_ms": 0.1, "directives_ms": 0.0, "wait_ms": 0.2}
     told = {"loss": 2.0, "smoothed_loss": 1.5, "seeds": shown, "timings": timings}
     return {"kind": "boundary", "step": step, **told, **fields}
@@ -22,7 +24,14 @@ def moved(step: int, seed_id: str, to_stage: str) -> dict[str, Any]:
 
 
 def looked(seed_id: str, verdict: str, **fields: Any) -> dict[str, Any]:
-    told = {"kind": "gate", "gate": "G4_SYSTEM_IMPACT", "seed_id": seed_id, "verdict": verdict, "look": 1, "detail": "look 1"}
+    told = {
+        "kind": "gate",
+        "gate": "G4_SYSTEM_IMPACT",
+        "seed_id": seed_id,
+        "verdict": verdict,
+        "look": 1,
+        "detail": "look 1",
+    }
     test = {"gain": 0.02, "standard_error": 0.005, "margin": 0.008, "z": 2.4, "z_threshold": 2.33}
     return {**told, **test, **fields}
 
@@ -57,7 +66,15 @@ def evaluated(step: int, gain: float = 0.01, seed_id: str = "s1") -> dict[str, A
 def judged(step: int, z: float, verdict: str, **fields: Any) -> dict[str, Any]:
     test = {"look": 1, "graft_step": 20, "margin": 0.002, "z_threshold": 2.366, "gain": 0.01, "standard_error": 0.004}
     errors = {"document_error": 0.001, "wander_error": 0.0039}
-    gate = {"kind": "gate", "gate": "G4_SYSTEM_IMPACT", "seed_id": "s1", "step": step, "verdict": verdict, "z": z, "detail": "d"}
+    gate = {
+        "kind": "gate",
+        "gate": "G4_SYSTEM_IMPACT",
+        "seed_id": "s1",
+        "step": step,
+        "verdict": verdict,
+        "z": z,
+        "detail": "d",
+    }
     return {**gate, **test, **errors, **fields}
 
 
