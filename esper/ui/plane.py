@@ -37,7 +37,7 @@ TIMEOUT_S = 2.0
 ALERTS_FOR_S = 3600.0  # a subscription is opened anew after this long
 IDLE_S = 30.0
 """Nobody has looked for this long: nothing is asked until somebody does."""
-NOT_UNDER_WAY = "the run isn't under way: it has no control plane to ask"
+NOT_UNDER_WAY = "no control plane can be asked: the run is over, has not begun, or never grows"
 
 
 class PlaneWatch:

@@ -313,9 +313,11 @@ function shade(u: uPlot, { view, axis, quantity }: Drawn): void {
   if (quantity === "accuracy") return;
   const { ctx, bbox } = u;
   ctx.save();
+  ctx.beginPath();
+  ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  ctx.clip();
   for (const window of windowsOf(view)) {
     const [left, right] = edges(u, view, axis, window);
-    if (right <= bbox.left || left >= bbox.left + bbox.width) continue;
     ctx.fillStyle = paint(window.color);
     ctx.globalAlpha = window.fate === "FOSSILIZED" ? 0.18 : 0.1;
     ctx.fillRect(left, bbox.top, Math.max(1, right - left), bbox.height);
