@@ -247,7 +247,7 @@ function made(element: HTMLDivElement, series: Series[], now: { current: Drawn }
   const options: uPlot.Options = {
     width: element.clientWidth || 600,
     height: HEIGHT,
-    padding: [6, 10, 0, 0],
+    padding: [6, 24, 0, 0],
     legend: { show: false },
     cursor: { drag: { x: true, y: false, setScale: false }, points: { show: false } },
     scales: {
