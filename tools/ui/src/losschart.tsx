@@ -84,7 +84,14 @@ export function Choice<T extends string>(given: {
 }
 
 function Legend({ view, beside, quantity }: { view: View; beside: View | null; quantity: Quantity }) {
-  if (quantity === "accuracy") return <Key color="var(--judged)" text="accuracy on the judging data" />;
+  const other = beside && <Key color="var(--other)" text={beside.run.run_id ?? "the other run"} />;
+  if (quantity === "accuracy")
+    return (
+      <>
+        <Key color="var(--judged)" text="accuracy on the judging data" />
+        {other}
+      </>
+    );
   return (
     <>
       <Key color="var(--faint)" text="training loss" />
@@ -94,7 +101,7 @@ function Legend({ view, beside, quantity }: { view: View; beside: View | null; q
         <Key key={fork.seed_id} color={seedColor(fork.seed_id)} text={`with ${fork.seed_id}`} />
       ))}
       <Key color="var(--judged)" text="judging loss" />
-      {beside && <Key color="var(--other)" text={beside.run.run_id ?? "the other run"} />}
+      {other}
     </>
   );
 }
@@ -288,7 +295,7 @@ function tickOf(axis: Axis, at: number): string {
 
 // The smoothed curves are wholly in the picture, the first steps' losses may leave it, and names have room above.
 function rangeOf(u: uPlot, series: Series[], low: number, high: number, isLog: boolean, quantity: Quantity): [number, number] {
-  if (quantity === "accuracy" && !isLog) return [0, 1];
+  if (quantity === "accuracy" && !isLog) return [0, 1.2];
   const xs = u.data[0];
   const { min = 0, max = 1 } = u.scales.x;
   const first = min === 0 ? FIRST_SHARE * max : min;
@@ -309,8 +316,7 @@ function rangeOf(u: uPlot, series: Series[], low: number, high: number, isLog: b
   return [bottom >= 0 ? Math.max(0, floor) : floor, top + HEADROOM * room];
 }
 
-function shade(u: uPlot, { view, axis, quantity }: Drawn): void {
-  if (quantity === "accuracy") return;
+function shade(u: uPlot, { view, axis }: Drawn): void {
   const { ctx, bbox } = u;
   ctx.save();
   ctx.beginPath();

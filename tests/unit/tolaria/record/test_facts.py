@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper.core.config import load
@@ -18,6 +18,7 @@ from esper.tolaria.launcher import parser
 from esper.tolaria.record.facts import command, facts_of
 from esper.tolaria.task.prepare import prepare
 
+PARSER = parser()
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1).map("runs/{}".format)
 CHANGES = st.fixed_dictionaries(
     {},
@@ -33,12 +34,13 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=50)
 @given(changes=CHANGES)
 def test_the_command_gives_the_same_settings_again(changes: dict[str, Any]) -> None:
     config = replace(TrainConfig(), **changes)
     name, *flags = shlex.split(command(config))
     assert name == "tolaria-train"
-    again = load(TrainConfig, file=None, environ={}, prefix="TOLARIA_", flags=given_flags(parser().parse(flags)))
+    again = load(TrainConfig, file=None, environ={}, prefix="TOLARIA_", flags=given_flags(PARSER.parse(flags)))
     assert again.value == config
 
 
