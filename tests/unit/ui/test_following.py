@@ -75,6 +75,15 @@ def test_a_run_that_was_started_anew_is_read_from_its_start(run: Run) -> None:
     assert run.steps == []
 
 
+def test_another_run_in_the_place_of_a_shorter_one_is_not_taken_for_its_end(run: Run) -> None:
+    run.write(START, boundary(10))
+    assert run.steps == [10]
+    # The same file to the system: cut and written anew, longer than before, between two looks.
+    other = line("run", run_id="other", step=0, total_steps=100)
+    run.events.write_bytes(other + boundary(5) + boundary(15) + boundary(25))
+    assert run.steps == [5, 15, 25]
+
+
 def test_what_a_rollback_undid_is_gone(run: Run) -> None:
     run.write(START, boundary(10), line("checkpoint", step=10), boundary(20))
     assert run.steps == [10, 20]
