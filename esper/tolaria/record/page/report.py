@@ -68,7 +68,7 @@ def page(summary: Record, events: Sequence[Record]) -> str:
     """The whole page."""
     shown = view(events, summary)
     sections = [
-        _header(summary, shown["run"]),
+        _header(summary, shown),
         _cards(summary, shown),
         _missed_depth(summary),
         _early_end(summary),
@@ -116,16 +116,29 @@ def _script() -> str:
     return asset("page.js").decode().replace("</script", "<\\/script")
 
 
-def _header(summary: Record, run: Record) -> str:
-    """What was trained, with what, and how to do it again."""
+def _header(summary: Record, shown: Record) -> str:
+    """What was trained, with what, what it grew to, and how to do it again."""
+    run = shown["run"]
     known = {**run, **{name: summary[name] for name in ("model", "device") if summary.get(name)}}
     facts = [f"{name} {known[key]}" for name, key in HEADER if known.get(key)]
+    facts += [", ".join(_grown(shown["network"])) or "no layer grew"] if shown["network"] else []
     lead = (
         f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
         f"{summary['task']}"
     )
     again = f"<pre>{escaped(run['command'])}</pre>" if run.get("command") else ""
     return f'<p class="lead">{escaped(lead)}</p><p>{escaped("; ".join(facts))}</p>{again}'
+
+
+def _grown(network: Record) -> Iterator[str]:
+    """Layers and lists that are not as they were: "fc1 6 → 14"."""
+    for row in network["rows"]:
+        for layer in row["layers"]:
+            if layer["before"] not in (None, layer["now"]):
+                name = row["path"] if row["path"] == layer["path"] else f"{row['path']} {layer['path']}"
+                yield f"{name} {layer['before']} → {layer['now']}"
+    for blocks in network["lists"]:
+        yield f"{blocks['path']} {blocks['before']} → {blocks['now']} blocks"
 
 
 HEADER = (("model", "model"), ("optimiser", "optimizer"), ("device", "device"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from esper.tolaria.record.page.report import DRAWN, page
 from esper.tolaria.record.page.view import view
+from tests.unit.tolaria.record.page.test_layers import blocks, layer, told
 
 SUMMARY: dict[str, Any] = {
     "run_id": "r",
@@ -89,6 +90,10 @@ def test_the_head_says_what_was_trained_with_what_and_how_to_do_it_again() -> No
     text = page(SUMMARY, [{"kind": "run", "run_id": "r", "step": 0, **facts}, boundary(10)])
     assert "model mlp; optimiser AdamW; device cpu" in text
     assert "<pre>tolaria-train --hidden 6,6</pre>" in text
+    grown = [told(layer("fc1", 6), layer("fc2", 6)), told(layer("fc1", 14), layer("fc2", 6), step=9)]
+    assert "fc1 6 → 14" in page(SUMMARY, [*grown, boundary(10)])
+    assert "blocks 2 → 4 blocks" in page(SUMMARY, [told(*blocks(2)), told(*blocks(4), step=9), boundary(10)])
+    assert "no layer grew" in page(SUMMARY, [grown[0], boundary(10)])
     assert "<pre>" not in page(SUMMARY, [boundary(10)])  # earlier versions didn't tell
 
 
