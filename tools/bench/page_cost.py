@@ -57,12 +57,16 @@ LIMIT = 1.01
 TRAINING_MS, TURN_MS = 4_000, 100
 CLOSE_S = 3.0
 ASKING = """
-import json, sys, time, urllib.request
+import json, sys, time, urllib.error, urllib.request
 url = sys.argv[1]
 read = lambda address: json.load(urllib.request.urlopen(address, timeout=20))
 while True:
-    for name in read(url.replace("/?", "/api/runs?"))["runs"][:1]:
-        read(url.replace("/?", f"/api/view?run={name}&"))
+    try:
+        for name in read(url.replace("/?", "/api/runs?"))["runs"][:1]:
+            read(url.replace("/?", f"/api/view?run={name}&"))
+    except urllib.error.HTTPError as error:
+        if error.code != 404:  # another run began between the two questions
+            raise
     time.sleep(1)
 """
 
