@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -93,6 +94,12 @@ def java() -> Client:
     return Client(home=home, compatibility=(*start, "compatibility"), apply=(*start, "apply"))
 
 
+def loaders() -> Path:
+    """Where `loaders.mjs` is with its packages and what the generators made."""
+    _require("node and npm aren't installed", "node", "npm")
+    return _home("loaders", _build_loaders)
+
+
 CLIENTS: dict[str, Callable[[], Client]] = {"node": node, "python": python, "go": go, "java": java}
 
 
@@ -101,13 +108,16 @@ def _home(language: str, build: Callable[[Path], None]) -> Path:
     sources = sorted(path for path in (HERE / language).iterdir() if path.is_file())
     parts = [path.read_bytes() for path in (*sources, Path(__file__), *sorted(PROTO.rglob("*.proto")))]
     home = ROOT / ".cache" / "clients" / f"{language}-{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
-    if not (home / "built").exists():
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        for source in sources:
-            shutil.copy(source, home)
-        build(home)
-        (home / "built").touch()
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with home.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes of one test run build it once
+        if not (home / "built").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            home.mkdir()
+            for source in sources:
+                shutil.copy(source, home)
+            build(home)
+            (home / "built").touch()
     return home
 
 
@@ -123,6 +133,12 @@ def install_packages(home: Path) -> None:
     answer = subprocess.run(install, cwd=home, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         pytest.skip(f"npm ci failed, is there a network? {answer.stderr.strip().splitlines()[-1:]}")
+
+
+def _build_loaders(home: Path) -> None:
+    install_packages(home)
+    _made([str(ROOT / "tools" / "buf"), "generate", str(PROTO), "--template", "buf.gen.yaml"], place=home)
+    _made(["npx", "tsc", "-p", "tsconfig.json"], place=home)
 
 
 def _generate_python(home: Path) -> None:
@@ -166,6 +182,6 @@ def _class_path() -> str:
     return ":".join(str(JAR_DIR / f"{jar}.jar") for jar in JARS)
 
 
-def _made(command: Sequence[str], environ: dict[str, str] | None = None) -> None:
-    answer = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+def _made(command: Sequence[str], environ: dict[str, str] | None = None, place: Path | None = None) -> None:
+    answer = subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, f"{' '.join(command[:3])}: {answer.stdout}{answer.stderr}"
