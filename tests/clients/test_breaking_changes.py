@@ -10,7 +10,7 @@ import pytest
 
 from tests.clients.languages import ROOT
 
-pytestmark = pytest.mark.node
+pytestmark = [pytest.mark.node, pytest.mark.slow]
 
 
 @pytest.fixture

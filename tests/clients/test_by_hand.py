@@ -23,7 +23,7 @@ SERVICE = "esper.leyline.v1.KasminaService"
 Tool = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(params=["grpcurl", pytest.param("buf", marks=pytest.mark.node)])
+@pytest.fixture(params=["grpcurl", pytest.param("buf", marks=[pytest.mark.node, pytest.mark.slow])])
 def tool(request: pytest.FixtureRequest) -> Tool:
     """Calls a method with a request, as either tool is told to."""
     return _grpcurl() if request.param == "grpcurl" else _buf()

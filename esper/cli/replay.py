@@ -1,0 +1,123 @@
+"""`esper ledger replay`: what Tamiyo and Kasmina decided, decided again by the rules of now."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from esper.core.decision_ledger import Decided, rows
+from esper.core.decisions import in_words, reasons_in_words
+from esper.core.errors import ConfigError, StorageError
+from esper.core.plain import plain
+from esper.core.replayed import Replayed
+from esper.leyline import AdaptationCommand, CommandOutcome, Decision, DirectiveKind, SeedStage
+
+Replay = Callable[[Iterable[Decided]], Iterator[Replayed]]
+TOLD_ROWS = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """What became of a ledger's rows."""
+
+    rows: int
+    replayed: int
+    differing: int
+    """Decided otherwise by rules of the same version: a decision changed and nothing says so."""
+    versioned: int
+    """Decided otherwise by rules of another version."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "ledger", type=Path, metavar="LEDGER", help="a run's directory, or a service's tamiyo.db or kasmina.db"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    counts = [_told(ledger, replay) for ledger, replay in _ledgers(arguments.ledger)]
+    return 1 if any(count.differing for count in counts) else 0
+
+
+def _ledgers(place: Path) -> list[tuple[Path, Replay]]:
+    """The databases at a place, each with what decides its rows again."""
+    from esper.kasmina.control import replay as kasmina  # the services' rules, which the other verbs start without
+    from esper.tamiyo import replay as tamiyo
+
+    replays: Mapping[str, Replay] = {"tamiyo": tamiyo.replay, "kasmina": kasmina.replay}
+    if place.is_file():
+        return [(place, replays[_service_of(place)])]
+    folder = place / "services" if (place / "services").is_dir() else place
+    found = [(folder / f"{name}.db", replay) for name, replay in replays.items() if (folder / f"{name}.db").is_file()]
+    if not found:
+        raise ConfigError("LEDGER", str(place), "give a run's directory, or a service's tamiyo.db or kasmina.db")
+    return found
+
+
+def _service_of(ledger: Path) -> str:
+    """By what it decides: a copy of a ledger may have any name."""
+    kinds = {row.kind for row in rows(ledger)}
+    if not kinds:
+        raise StorageError(f"{ledger} holds no decisions")
+    return "tamiyo" if "packet" in kinds else "kasmina"
+
+
+def _told(ledger: Path, replay: Replay) -> Count:
+    recorded = list(rows(ledger))
+    replayed, differing, versioned = 0, 0, 0
+    for again in replay(recorded):
+        replayed += 1
+        if not (found := again.differences):
+            continue
+        differing, versioned = differing + (not again.is_told), versioned + again.is_told
+        if differing + versioned <= TOLD_ROWS:
+            _tell(ledger, again, found)
+    count = Count(rows=len(recorded), replayed=replayed, differing=differing, versioned=versioned)
+    print(plain(_in_words(ledger, count)))
+    return count
+
+
+def _tell(ledger: Path, again: Replayed, found: list[str]) -> None:
+    row = again.row
+    how = f"version {row.version}, now {again.version}" if again.is_told else f"version {row.version}"
+    lines = [
+        f"{ledger.name} row {row.seq}: run {row.run_id}, {row.kind} at step {row.step} ({how})",
+        f"  recorded  {words(again.recorded.decision)}",
+        f"  now       {words(again.now.decision)}",
+        *(f"  {difference}" for difference in found),
+        f"  input     {_json(again.given)}",
+        f"  state     {_json(type(again.recorded.after).FromString(row.before))}",
+        *([f"  beside    {dict(row.circumstances)}"] if row.circumstances else []),
+    ]
+    for line in lines:
+        print(plain(line))
+
+
+def _in_words(ledger: Path, count: Count) -> str:
+    skipped = f", {count.rows - count.replayed} of learned policies not replayed" * (count.rows > count.replayed)
+    versioned = f", {count.versioned} otherwise by another version" * bool(count.versioned)
+    return f"{ledger}: {count.rows} decisions, {count.differing} differ{versioned}{skipped}"
+
+
+def words(decision: Any) -> str:
+    """A decision in one line."""
+    if isinstance(decision, Decision):
+        commands = (AdaptationCommand.FromString(envelope.payload) for envelope in decision.commands)
+        said = ", ".join(map(in_words, commands)) or "nothing"
+        return f"{said} ({reasons_in_words(decision.metadata)})"
+    if isinstance(decision, CommandOutcome) and not decision.accepted:
+        return f"refused: {decision.detail}"
+    moves = [f"{move.seed_id} to {SeedStage.Name(move.to_stage)}" for move in decision.transitions]
+    directives = [f"{DirectiveKind.Name(each.kind)} {each.seed_id}".strip() for each in decision.directives]
+    gates = [f"{gate.seed_id}: {gate.detail}" for gate in getattr(decision, "gates", ())]
+    return "; ".join([*gates, *moves, *directives]) or "nothing"
+
+
+def _json(message: Message) -> str:
+    return json_format.MessageToJson(message, indent=None, preserving_proto_field_name=True)
