@@ -95,7 +95,7 @@ def _differing(value: Any, default: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in names if getattr(value, name) != getattr(default, name)}
 
 
-def _config(settings: Mapping[str, Any]) -> TamiyoConfig:
+def with_settings(settings: Mapping[str, Any]) -> TamiyoConfig:
     """The settings of now, with what the operator had set."""
     default = TamiyoConfig()
     given = {name: _changed(getattr(default, name), value) for name, value in settings.items()}
@@ -109,7 +109,7 @@ def _changed(default: Any, value: Any) -> Any:
 def _again(row: Decided, policy: Policy, catalog: Catalog) -> Replayed:
     spec, before = TamiyoRunSpec.FromString(row.spec), TamiyoRunState.FromString(row.before)
     packet = SystemStatePacket.FromString(row.given)
-    context = context_of(spec, before.trigger, _config(row.circumstances.get(_SETTINGS, {})))
+    context = context_of(spec, before.trigger, with_settings(row.circumstances.get(_SETTINGS, {})))
     known = catalog.with_own(spec.own_blueprints)
     verdict = decide(
         context,

@@ -11,6 +11,7 @@ from typing import Any
 
 from esper.core import decision_ledger
 from esper.core.decision_ledger import Decided
+from esper.core.errors import CorruptRecord
 from esper.core.replayed import Outcome, Replayed
 from esper.kasmina.control import dispatch
 from esper.kasmina.control.advance import advance
@@ -98,6 +99,8 @@ KINDS: dict[str, tuple[type[Any], type[Any], Callable[[Turn, Any], Any]]] = {
 
 
 def _again(row: Decided, catalog: Catalog) -> Replayed:
+    if row.kind not in KINDS:
+        raise CorruptRecord(f"row {row.seq} is of kind {row.kind!r}; Kasmina decides {' and '.join(KINDS)}")
     given_class, decision_class, decide = KINDS[row.kind]
     spec, given = KasminaRunSpec.FromString(row.spec), given_class.FromString(row.given)
     turn = Turn(
