@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from esper.core.decision_ledger import Decided, rows
 from esper.core.decisions import in_words, reasons_in_words
+from esper.core.enums import short_name
 from esper.core.errors import ConfigError, StorageError
 from esper.core.plain import plain
 from esper.core.replayed import Replayed
@@ -32,6 +33,8 @@ class Count:
     """Decided otherwise by rules of the same version: a decision changed and nothing says so."""
     versioned: int
     """Decided otherwise by rules of another version."""
+    acting: int
+    """Of both, those that do something else; the others differ in their reasons, or in what they remember."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,28 +72,39 @@ def _service_of(ledger: Path) -> str:
 
 
 def _told(ledger: Path, replay: Replay) -> Count:
-    recorded = list(rows(ledger))
-    replayed, differing, versioned = 0, 0, 0
+    recorded, replayed = list(rows(ledger)), 0
+    different: list[Replayed] = []
     for again in replay(recorded):
         replayed += 1
-        if not (found := again.differences):
-            continue
-        differing, versioned = differing + (not again.is_told), versioned + again.is_told
-        if differing + versioned <= TOLD_ROWS:
-            _tell(ledger, again, found)
-    count = Count(rows=len(recorded), replayed=replayed, differing=differing, versioned=versioned)
+        if again.differences:
+            different.append(again)
+    acting = [again for again in different if _acts_otherwise(again)]
+    for again in sorted(different, key=lambda again: again not in acting)[:TOLD_ROWS]:
+        _tell(ledger, again)
+    versioned = sum(again.is_told for again in different)
+    count = Count(
+        rows=len(recorded),
+        replayed=replayed,
+        differing=len(different) - versioned,
+        versioned=versioned,
+        acting=len(acting),
+    )
     print(plain(_in_words(ledger, count)))
     return count
 
 
-def _tell(ledger: Path, again: Replayed, found: list[str]) -> None:
+def _acts_otherwise(again: Replayed) -> bool:
+    return _deeds(again.recorded.decision) != _deeds(again.now.decision)
+
+
+def _tell(ledger: Path, again: Replayed) -> None:
     row = again.row
     how = f"version {row.version}, now {again.version}" if again.is_told else f"version {row.version}"
     lines = [
         f"{ledger.name} row {row.seq}: run {row.run_id}, {row.kind} at step {row.step} ({how})",
         f"  recorded  {words(again.recorded.decision)}",
         f"  now       {words(again.now.decision)}",
-        *(f"  {difference}" for difference in found),
+        *(f"  {difference}" for difference in again.differences),
         f"  input     {_json(again.given)}",
         f"  state     {_json(type(again.recorded.after).FromString(row.before))}",
         *([f"  beside    {dict(row.circumstances)}"] if row.circumstances else []),
@@ -102,21 +116,27 @@ def _tell(ledger: Path, again: Replayed, found: list[str]) -> None:
 def _in_words(ledger: Path, count: Count) -> str:
     skipped = f", {count.rows - count.replayed} of learned policies not replayed" * (count.rows > count.replayed)
     versioned = f", {count.versioned} otherwise by another version" * bool(count.versioned)
-    return f"{ledger}: {count.rows} decisions, {count.differing} differ{versioned}{skipped}"
+    acting = f"; {count.acting} do something else" if count.differing or count.versioned else ""
+    return f"{ledger}: {count.rows} decisions, {count.differing} differ{versioned}{skipped}{acting}"
 
 
 def words(decision: Any) -> str:
     """A decision in one line."""
+    deeds = ", ".join(_deeds(decision)) or "nothing"
     if isinstance(decision, Decision):
-        commands = (AdaptationCommand.FromString(envelope.payload) for envelope in decision.commands)
-        said = ", ".join(map(in_words, commands)) or "nothing"
-        return f"{said} ({reasons_in_words(decision.metadata)})"
-    if isinstance(decision, CommandOutcome) and not decision.accepted:
-        return f"refused: {decision.detail}"
-    moves = [f"{move.seed_id} to {SeedStage.Name(move.to_stage)}" for move in decision.transitions]
-    directives = [f"{DirectiveKind.Name(each.kind)} {each.seed_id}".strip() for each in decision.directives]
+        return f"{deeds} ({reasons_in_words(decision.metadata)})"
     gates = [f"{gate.seed_id}: {gate.detail}" for gate in getattr(decision, "gates", ())]
-    return "; ".join([*gates, *moves, *directives]) or "nothing"
+    return "; ".join([*gates, deeds])
+
+
+def _deeds(decision: Any) -> list[str]:
+    """What is done, without the numbers that led to it."""
+    if isinstance(decision, Decision):
+        return [in_words(AdaptationCommand.FromString(envelope.payload)) for envelope in decision.commands]
+    if isinstance(decision, CommandOutcome) and not decision.accepted:
+        return [f"refused: {decision.detail}"]
+    moves = [f"{move.seed_id} to {short_name(SeedStage, move.to_stage)}" for move in decision.transitions]
+    return [*moves, *(f"{short_name(DirectiveKind, each.kind)} {each.seed_id}".strip() for each in decision.directives)]
 
 
 def _json(message: Message) -> str:
