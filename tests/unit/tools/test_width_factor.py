@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tools.experiments import load
+from tests.unit.tools.experiments import GROWING, load
 
-study = load("width_factor")
+study = load("width_factor", GROWING)
 SEEDS = (1, 2, 3)
 
 
