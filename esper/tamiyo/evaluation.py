@@ -81,7 +81,7 @@ class Evaluator:
     async def _evaluate(self, run: Run, packet: SystemStatePacket) -> Decision:
         began_ns, previous_loss = self.clock.monotonic_ns(), _previous_loss(run.state)
         verdict = await self._verdict(run, packet)
-        decided = record(run.context, self.policy, run.state, packet, verdict, was_late=run.was_late)
+        decided = record(run.context, run.state, packet, verdict, was_late=run.was_late)
         decision = self._decision(run, packet, verdict)
         decision.latency_ms = (self.clock.monotonic_ns() - began_ns) / 1e6
         await self.reports.put(self._new_reports(verdict, packet, decision.latency_ms))

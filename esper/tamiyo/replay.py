@@ -28,13 +28,7 @@ _SETTINGS = "settings"
 
 
 def record(
-    context: RunContext,
-    policy: Policy,
-    before: TamiyoRunState,
-    packet: SystemStatePacket,
-    verdict: Verdict,
-    *,
-    was_late: bool,
+    context: RunContext, before: TamiyoRunState, packet: SystemStatePacket, verdict: Verdict, *, was_late: bool
 ) -> Decided:
     """A verdict as the ledger keeps it."""
     return Decided(
@@ -48,7 +42,7 @@ def record(
         decision=_bytes(decision_of(packet, verdict)),
         after=_bytes(verdict.state),
         circumstances={
-            _POLICY: policy.policy_id,
+            _POLICY: verdict.metadata.policy.policy_id,
             **({_WAS_LATE: True} if was_late else {}),
             **({_SETTINGS: changed} if (changed := own_settings(context.config)) else {}),
         },
