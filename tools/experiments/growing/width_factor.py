@@ -29,8 +29,9 @@ ARMS: dict[str, tuple[str, ...]] = {
     "+8": ("--span-width", "+8"),
     "x2": ("--span-width", "x2"),
     "x4 in 4x": ("--span-width", "x4"),
+    "x4 in 6x": ("--span-width", "x4"),
 }
-WITHIN = {"x4 in 4x": 4}
+WITHIN = {"x4 in 4x": 4, "x4 in 6x": 6}
 """How many times the cost of the run that never grows an arm's run may cost, of those that have a budget."""
 HOSTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "digits narrow4": ("digits", ("--data", "digits", "--hidden", "4,4")),
