@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from esper.core.decision_ledger import Decided, rows
+from esper.core.decision_ledger import Decided, kinds, rows
 from esper.core.decisions import in_words, reasons_in_words
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, StorageError
@@ -35,6 +35,19 @@ class Count:
     """Decided otherwise by rules of another version."""
     acting: int
     """Of both, those that do something else; the others differ in their reasons, or in what they remember."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Told:
+    """Rows that differ: how many, and the first of them, which are told."""
+
+    count: int = 0
+    first: list[Replayed] = field(default_factory=list)
+
+    def add(self, again: Replayed) -> None:
+        self.count += 1
+        if len(self.first) < TOLD_ROWS:
+            self.first.append(again)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,29 +78,29 @@ def _ledgers(place: Path) -> list[tuple[Path, Replay]]:
 
 def _service_of(ledger: Path) -> str:
     """By what it decides: a copy of a ledger may have any name."""
-    kinds = {row.kind for row in rows(ledger)}
-    if not kinds:
+    found = kinds(ledger)
+    if not found:
         raise StorageError(f"{ledger} holds no decisions")
-    return "tamiyo" if "packet" in kinds else "kasmina"
+    return "tamiyo" if "packet" in found else "kasmina"
 
 
 def _told(ledger: Path, replay: Replay) -> Count:
-    recorded, replayed = list(rows(ledger)), 0
-    different: list[Replayed] = []
-    for again in replay(recorded):
+    recorded, replayed, versioned = kinds(ledger).total(), 0, 0
+    acting, noting = Told(), Told()
+    for again in replay(rows(ledger)):
         replayed += 1
         if again.differences:
-            different.append(again)
-    acting = [again for again in different if _acts_otherwise(again)]
-    for again in sorted(different, key=lambda again: again not in acting)[:TOLD_ROWS]:
+            versioned += again.is_told
+            (acting if _acts_otherwise(again) else noting).add(again)
+    for again in [*acting.first, *noting.first][:TOLD_ROWS]:
         _tell(ledger, again)
-    versioned = sum(again.is_told for again in different)
+    different = acting.count + noting.count
     count = Count(
-        rows=len(recorded),
+        rows=recorded,
         replayed=replayed,
-        differing=len(different) - versioned,
+        differing=different - versioned,
         versioned=versioned,
-        acting=len(acting),
+        acting=acting.count,
     )
     print(plain(_in_words(ledger, count)))
     return count

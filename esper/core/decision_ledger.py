@@ -10,6 +10,7 @@ import json
 import sqlite3
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,15 @@ def rows(ledger: Path) -> Iterator[Decided]:
         with looked_at(ledger) as connection:
             for row in connection.execute(query):
                 yield _row(ledger, *row)
+    except sqlite3.Error as error:
+        raise StorageError(f"{ledger} can't be read as a ledger of decisions: {error}") from error
+
+
+def kinds(ledger: Path) -> Counter[str]:
+    """How many rows there are of each kind. Raises StorageError."""
+    try:
+        with looked_at(ledger) as connection:
+            return Counter(dict(connection.execute("SELECT kind, count(*) FROM decisions GROUP BY kind")))
     except sqlite3.Error as error:
         raise StorageError(f"{ledger} can't be read as a ledger of decisions: {error}") from error
 

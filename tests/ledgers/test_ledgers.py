@@ -27,6 +27,8 @@ from esper.leyline import (
 from esper.tamiyo import replay as tamiyo
 from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 from tests.ledgers.record import HERE, SERVICES, unpacked
+from tests.scenarios import gate_player, policy_player
+from tests.scenarios.reading import Seen, files, read
 
 VERSIONS = sorted(path.name for path in HERE.iterdir() if (path / "tamiyo.db.xz").exists())
 REPLAYS = {"tamiyo": tamiyo.replay, "kasmina": kasmina.replay}
@@ -178,6 +180,29 @@ def test_a_place_without_a_ledger_is_wrong_usage(tmp_path: Path, capsys: pytest.
     assert "tamiyo.db or kasmina.db" in capsys.readouterr().err
     (tmp_path / "notes.txt").write_text("no database")
     assert main(["ledger", "replay", str(tmp_path / "notes.txt")]) == 1
+
+
+def test_tamiyo_keeps_every_decision_on_a_packet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (path for path in files("policy") if path.stem == "conflicting_gradients")
+    scene = read(path, policy_player.Scene, policy_player.Stage)
+    policy_player.play(scene, tmp_path, Seen())
+    kept = list(rows(tmp_path / "tamiyo.db"))
+    assert len(kept) == sum(stage.packets for stage in scene.then)
+    assert len({(row.run_id, row.step) for row in kept}) == len(kept)
+    assert main(["ledger", "replay", str(tmp_path)]) == 0
+    assert f"{len(kept)} decisions, 0 differ" in capsys.readouterr().out
+
+
+def test_kasmina_keeps_every_advance_and_every_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (path for path in files("gates") if path.stem == "resumed_under_the_next_generation")
+    scene = read(path, gate_player.Scene, gate_player.Stage)
+    gate_player.play(scene, tmp_path, Seen())
+    kept = list(rows(tmp_path / "kasmina.db"))
+    assert sum(row.kind == kasmina.ADVANCE for row in kept) == sum(stage.boundaries for stage in scene.then)
+    assert any(row.kind == kasmina.COMMAND for row in kept)
+    assert len({row.generation for row in kept}) > 1
+    assert main(["ledger", "replay", str(tmp_path)]) == 0
+    assert f"{len(kept)} decisions, 0 differ" in capsys.readouterr().out
 
 
 def test_a_row_stands_by_itself(own: Path) -> None:
