@@ -109,8 +109,9 @@ def test_kasmina_acts_on_a_command_and_refuses_a_forged_one(
         {"pause": {"reason": "x"}},
         {"pause": None, "emergency": {"level": "EMERGENCY_LEVEL_L9"}},
         {"generation": "many"},
+        {"prune": {"seed_id": "s1", "rationale": "r"}},
     ],
-    ids=["unknown action", "unknown field", "unknown name of an enum", "no number"],
+    ids=["unknown action", "unknown field", "unknown name of an enum", "no number", "two actions"],
 )
 def test_what_would_be_signed_differently_is_refused_before_it_is_signed(
     client: Client, wrong: dict[str, Any], secret: str, command_file: Path
