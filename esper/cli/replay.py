@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _ledgers(place: Path) -> list[tuple[Path, Replay]]:
     """The databases at a place, each with what decides its rows again."""
-    from esper.kasmina.control import replay as kasmina  # the services' rules, which the other verbs start without
+    from esper.kasmina.control.ledger import (
+        replay as kasmina,  # the services' rules, which the other verbs start without
+    )
     from esper.tamiyo import replay as tamiyo
 
     replays: Mapping[str, Replay] = {"tamiyo": tamiyo.replay, "kasmina": kasmina.replay}

@@ -12,8 +12,8 @@ from esper import __version__
 from esper.cli.main import main
 from esper.core.decision_ledger import Decided, rows
 from esper.core.replayed import Replayed
-from esper.kasmina.control import gates
-from esper.kasmina.control import replay as kasmina
+from esper.kasmina.control.ledger import replay as kasmina
+from esper.kasmina.control.stages import gates
 from esper.leyline import (
     AdaptationCommand,
     AdvanceResponse,
@@ -51,7 +51,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_was_decided_is_decided_again(ledgers: Path, service: str) -> None:
     different = [again for again in REPLAYS[service](rows(ledgers / f"{service}.db")) if again.differences]
     unsaid = [_in_words(again) for again in different if not again.is_told]
-    assert unsaid == [], HOW.format("tamiyo" if service == "tamiyo" else "kasmina/control")
+    assert unsaid == [], HOW.format("tamiyo" if service == "tamiyo" else "kasmina/control/ledger")
 
 
 def _in_words(again: Replayed) -> str:
