@@ -24,6 +24,7 @@ from esper.tamiyo.reports import (
     REGRESSION,
     SUCCESS,
     Moment,
+    Origin,
     absorbed,
     closed,
     digested,
@@ -41,7 +42,7 @@ NOW = Moment(time=timestamp(1_760_000_100 * NS_PER_S), step=600, smoothed_loss=0
 
 def report(action: str = "germinate") -> FieldReport:
     command = GERMINATION if action == "germinate" else VERDICT
-    made = opened(command, OPENED_AT, latency_ms=1.5)
+    made = opened(command, Origin(time=OPENED_AT, latency_ms=1.5))
     made.decision.policy.action = action
     return made
 

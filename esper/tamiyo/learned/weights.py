@@ -1,0 +1,156 @@
+"""Weights of a learned policy as bytes: safetensors with what they were learned from beside them.
+
+`read_weights` believes nothing: size, names, types, shapes, finite values and the features' names and version are
+checked before a number is used. The bytes' SHA-256 is the policy's identity.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from esper.core.errors import EsperError
+from esper.leyline import PolicyUpdateRejection
+from esper.tamiyo.learned.linear import HEADS, LinearModel
+from esper.tamiyo.learned.observation import CANDIDATE_FEATURES, RUN_FEATURES, VERSION
+
+MAX_BYTES = 8 << 20
+MAX_PAIRS = 4096
+BANDIT = "bandit"
+_HEADER_LENGTH = 8
+_MATRICES = ("center", "scale", "pairs", "coefficients", "covariance", "noise")
+FEATURE_NAMES = (*RUN_FEATURES, *CANDIDATE_FEATURES)
+
+
+class WeightsRefused(EsperError):
+    """Bytes that are no weights for this service; `reason` is the contract's."""
+
+    def __init__(self, reason: PolicyUpdateRejection, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """A learned policy at rest."""
+
+    policy_id: str
+    version: str
+    digest: str
+    """SHA-256 of the bytes, lower-case hex."""
+    model: LinearModel
+    caution: float
+    """Standard errors that are taken off a prediction before it is held against waiting."""
+    price: float
+    """What a whole run's multiply-accumulates are worth, as a share of the twin's score: the unit of rewards."""
+    expected_reward: float
+    """Mean reward of a decision that validation promised."""
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_weights(model: LinearModel, *, version: str, caution: float, price: float, expected_reward: float) -> bytes:
+    """The bytes of a model."""
+    metadata = {
+        "policy_id": BANDIT,
+        "version": version,
+        "feature_version": VERSION,
+        "features": json.dumps(FEATURE_NAMES),
+        "heads": json.dumps(HEADS),
+        "caution": repr(caution),
+        "price": repr(price),
+        "expected_reward": repr(expected_reward),
+    }
+    tensors = {name: np.ascontiguousarray(getattr(model, name)) for name in _MATRICES}
+    return save(tensors, metadata=metadata)
+
+
+def read_weights(content: bytes) -> Weights:
+    """The policy in the bytes. Raises WeightsRefused with what arrived and what was expected."""
+    metadata = _metadata(content)
+    if metadata.get("feature_version") != VERSION:
+        raise WeightsRefused(
+            PolicyUpdateRejection.POLICY_UPDATE_REJECTION_FEATURE_VERSION,
+            f"learned from features {metadata.get('feature_version')!r}, this service observes {VERSION!r}; train anew",
+        )
+    expected = {"policy_id": BANDIT, "features": json.dumps(FEATURE_NAMES), "heads": json.dumps(HEADS)}
+    for key, value in expected.items():
+        _require(metadata.get(key) == value, f"{key} is {metadata.get(key)!r}, expected {value!r}")
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _invalid(f"no safetensors: {error}") from error
+    return Weights(
+        policy_id=BANDIT,
+        version=str(metadata.get("version", "")),
+        digest=digest_of(content),
+        model=_model(tensors),
+        caution=_number(metadata, "caution"),
+        price=_number(metadata, "price"),
+        expected_reward=_number(metadata, "expected_reward"),
+    )
+
+
+def _metadata(content: bytes) -> Mapping[str, Any]:
+    _require(len(content) <= MAX_BYTES, f"{len(content)} bytes, at most {MAX_BYTES} are taken")
+    length = int.from_bytes(content[:_HEADER_LENGTH], "little")
+    _require(_HEADER_LENGTH + length <= len(content), f"a header of {length} bytes in {len(content)}: cut or damaged")
+    try:
+        header = json.loads(content[_HEADER_LENGTH : _HEADER_LENGTH + length])
+    except ValueError as error:
+        raise _invalid(f"the header is no JSON: {error}") from error
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    _require(isinstance(metadata, dict), "the header has no __metadata__")
+    return dict(metadata or {})
+
+
+def _model(tensors: Mapping[str, Any]) -> LinearModel:
+    _require(set(tensors) == set(_MATRICES), f"tensors {sorted(tensors)}, expected {sorted(_MATRICES)}")
+    features, heads, pairs = len(FEATURE_NAMES), len(HEADS), len(tensors["pairs"])
+    _require(pairs <= MAX_PAIRS, f"{pairs} pairs, at most {MAX_PAIRS} are taken")
+    terms = 1 + features + pairs
+    shapes = {
+        "center": (features,),
+        "scale": (features,),
+        "pairs": (pairs, 2),
+        "coefficients": (heads, terms),
+        "covariance": (terms, terms),
+        "noise": (heads,),
+    }
+    for name, shape in shapes.items():
+        tensor, kind = tensors[name], np.int64 if name == "pairs" else np.float64
+        _require(tensor.shape == shape, f"{name} has shape {tensor.shape}, expected {shape}")
+        _require(tensor.dtype == kind, f"{name} is {tensor.dtype}, expected {np.dtype(kind)}")
+        _require(bool(np.isfinite(tensor).all()), f"{name} has values that aren't finite")
+    _require(bool((tensors["scale"] > 0).all()), "scale has values that aren't above 0")
+    _require(bool((tensors["noise"] >= 0).all()), "noise has values below 0")
+    held = tensors["pairs"]
+    _require(bool(((held >= 0) & (held < features)).all()), f"pairs name features beyond 0..{features - 1}")
+    return LinearModel(**tensors)
+
+
+def _number(metadata: Mapping[str, Any], key: str) -> float:
+    try:
+        value = float(metadata.get(key, "nan"))
+    except (TypeError, ValueError):
+        value = float("nan")
+    _require(bool(np.isfinite(value)), f"{key} is {metadata.get(key)!r}, a finite number is needed")
+    return value
+
+
+def _require(holds: bool, detail: str) -> None:
+    if not holds:
+        raise _invalid(detail)
+
+
+def _invalid(detail: str) -> WeightsRefused:
+    return WeightsRefused(PolicyUpdateRejection.POLICY_UPDATE_REJECTION_INVALID_WEIGHTS, detail)
