@@ -1,0 +1,118 @@
+"""Fits the bandit: ridge regression, which is a Bayesian linear model, its strength chosen by runs left out.
+
+Inverse-propensity weights, clipped, turn what was taken into what could have been. Fits are closed-form, so the same
+reports give the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+
+from esper.simic.dataset import Dataset
+from esper.tamiyo.learned.linear import HEADS, Floats, LinearModel
+from esper.tamiyo.learned.weights import FEATURE_NAMES
+
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+FOLDS = 5
+MAX_WEIGHT = 10.0
+"""Importance weights are clipped here, as shares of their mean: a rare draw must not be the whole fit."""
+CROSSED = ("widening", "added", "width", "bottleneck", "position", "kept", "error", "loss_share", "fall", "progress")
+"""Features whose squares and products are terms, too."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Form:
+    """What a fit may choose: terms and strength."""
+
+    is_crossed: bool
+    strength: float
+
+    @property
+    def pairs(self) -> Sequence[tuple[int, int]]:
+        places = [FEATURE_NAMES.index(name) for name in CROSSED]
+        return list(combinations_with_replacement(places, 2)) if self.is_crossed else []
+
+
+FORMS = tuple(Form(is_crossed=crossed, strength=strength) for crossed in (False, True) for strength in STRENGTHS)
+
+
+def fit(data: Dataset, form: Form, price: float) -> LinearModel:
+    """The model of this form. `data` must hold at least two decisions."""
+    features, targets = data.taken(), data.heads(price)
+    known = np.isfinite(features)
+    counts = np.maximum(1, known.sum(axis=0))
+    filled = np.where(known, features, 0.0)
+    center = filled.sum(axis=0) / counts
+    deviation = np.sqrt((np.where(known, features - center, 0.0) ** 2).sum(axis=0) / counts)
+    scale = np.where(deviation > 1e-9, deviation, 1.0)
+    pairs = np.array(form.pairs, dtype=np.int64).reshape(-1, 2)
+    bare = LinearModel(
+        center=center,
+        scale=scale,
+        pairs=pairs,
+        coefficients=np.zeros((len(HEADS), 0)),
+        covariance=np.zeros((0, 0)),
+        noise=np.zeros(len(HEADS)),
+    )
+    terms, weights = bare.terms(features), importance(data)
+    penalty = form.strength * np.eye(terms.shape[1])
+    penalty[0, 0] = 1e-6
+    weighted = terms * weights[:, None]
+    covariance = np.linalg.inv(terms.T @ weighted + penalty)
+    coefficients = (covariance @ (weighted.T @ targets)).T
+    left = targets - terms @ coefficients.T
+    noise = np.sqrt((weights[:, None] * left**2).sum(axis=0) / weights.sum())
+    return LinearModel(
+        center=center,
+        scale=scale,
+        pairs=pairs,
+        coefficients=coefficients,
+        covariance=(covariance + covariance.T) / 2,
+        noise=noise,
+    )
+
+
+def importance(data: Dataset) -> Floats:
+    """Weights [D] of mean 1 that undo the logging policy's preferences among candidates, clipped."""
+    raw = np.array([1.0 / (d.chances[d.chosen] * len(d.chances)) for d in data.decisions])
+    return np.asarray(np.minimum(raw / raw.mean(), MAX_WEIGHT), dtype=np.float64)
+
+
+def folds(data: Dataset, count: int = FOLDS) -> Iterator[tuple[list[str], list[str]]]:
+    """Runs to fit and runs to ask about, each run asked about once."""
+    runs = data.runs
+    for fold in range(min(count, len(runs))):
+        asked = runs[fold::count]
+        yield [run for run in runs if run not in asked], asked
+
+
+def chosen_form(data: Dataset, price: float) -> tuple[Form, float]:
+    """The form whose rewards of unseen runs are predicted best, and the share of their variance that it explains."""
+    scores = {form: unseen_error(data, form, price) for form in FORMS}
+    best = min(scores, key=lambda form: scores[form])
+    rewards = data.rewards(price)
+    spread = float(np.mean((rewards - rewards.mean()) ** 2))
+    return best, 1.0 - scores[best] / spread if spread else 0.0
+
+
+def unseen_error(data: Dataset, form: Form, price: float) -> float:
+    """Mean squared error of predicted rewards of runs that weren't fitted to."""
+    models = crossed_models(data, form, price)
+    found = [
+        models[d.run_id].predict(d.candidates[[d.chosen]]).means["reward"][0] - d.worth.reward(price)
+        for d in data.decisions
+    ]
+    return float(np.mean(np.square(found)))
+
+
+def crossed_models(data: Dataset, form: Form, price: float) -> dict[str, LinearModel]:
+    """By run, a model that was fitted without it."""
+    found = {}
+    for fitted, asked in folds(data):
+        model = fit(data.of(fitted), form, price)
+        found.update(dict.fromkeys(asked, model))
+    return found

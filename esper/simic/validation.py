@@ -1,0 +1,138 @@
+"""The gate: weights leave only if runs that they weren't fitted to say that they decide better.
+
+Each rule is one line of a table, with the number that it measured. An empty, a tiny or a shifted store fails, and so
+does what was learned from shuffled rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from esper.simic.dataset import Dataset
+from esper.simic.trainer import chosen_form, crossed_models, fit
+from esper.simic.value import Estimate, as_logged, at_random, doubly_robust, greedy, importance_weighted
+from esper.tamiyo.learned.linear import LIMIT, LinearModel
+
+MIN_RUNS, MIN_DECISIONS, MIN_EFFECTIVE = 10, 40, 10.0
+MAX_SHIFT = 0.05
+MIN_EXPLAINED = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """One rule, what it measured, and whether it holds."""
+
+    name: str
+    measured: float
+    needed: str
+    holds: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Validation:
+    """What the gate found."""
+
+    checks: tuple[Check, ...]
+    values: dict[str, Estimate]
+    explained: float
+    form: str
+
+    @property
+    def passed(self) -> bool:
+        return all(check.holds for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "explained": self.explained,
+            "form": self.form,
+            "checks": [asdict(check) for check in self.checks],
+            "values": {name: {**asdict(found), "low": found.low} for name, found in self.values.items()},
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """A fitted model with what the gate says of it; none where there was too little to fit."""
+
+    model: LinearModel | None
+    validation: Validation
+
+
+def train(data: Dataset, *, price: float, caution: float) -> Trained:
+    """Fit to everything, and judge by runs left out: each run is decided on by a model that never saw it."""
+    amount = tuple(_amount(data))
+    if not all(check.holds for check in amount):
+        return Trained(model=None, validation=Validation(checks=amount, values={}, explained=0.0, form="none"))
+    form, explained = chosen_form(data, price)
+    models = crossed_models(data, form, price)
+    decided = _values(data, models, price, caution)
+    checks = (*amount, *_worth(decided, explained), _shift(data))
+    name = f"{'crossed' if form.is_crossed else 'linear'}, strength {form.strength:g}"
+    validation = Validation(checks=checks, values=decided, explained=explained, form=name)
+    return Trained(model=fit(data, form, price), validation=validation)
+
+
+def _values(data: Dataset, models: dict[str, LinearModel], price: float, caution: float) -> dict[str, Estimate]:
+    choose = {run: greedy(model, caution) for run, model in models.items()}
+    learned = lambda decision: choose[decision.run_id](decision)  # noqa: E731
+    return {
+        "learned": doubly_robust(data, learned, models, price),
+        "learned, importance weighted": importance_weighted(data, learned, price),
+        "as logged": doubly_robust(data, as_logged, models, price),
+        "at random": doubly_robust(data, at_random, models, price),
+    }
+
+
+def _amount(data: Dataset) -> Iterator[Check]:
+    runs, decisions = len(data.runs), len(data)
+    yield Check(name="runs", measured=runs, needed=f"at least {MIN_RUNS}", holds=runs >= MIN_RUNS)
+    yield Check(
+        name="decisions", measured=decisions, needed=f"at least {MIN_DECISIONS}", holds=decisions >= MIN_DECISIONS
+    )
+    explored = sum(float(d.chances[d.chosen]) < 1.0 for d in data.decisions)
+    needed = f"at least {MIN_DECISIONS // 2} that were drawn"
+    yield Check(name="explored", measured=explored, needed=needed, holds=explored >= MIN_DECISIONS // 2)
+
+
+def _worth(values: dict[str, Estimate], explained: float) -> Iterator[Check]:
+    learned, logged = values["learned"], values["as logged"]
+    yield Check(
+        name="explained variance of unseen runs",
+        measured=explained,
+        needed=f"above {MIN_EXPLAINED:g}",
+        holds=explained > MIN_EXPLAINED,
+    )
+    yield Check(
+        name="effective decisions",
+        measured=learned.effective,
+        needed=f"at least {MIN_EFFECTIVE:g}",
+        holds=learned.effective >= MIN_EFFECTIVE,
+    )
+    yield Check(
+        name="value above growing nothing, 95 % bound",
+        measured=learned.low,
+        needed="above 0",
+        holds=learned.low > 0.0,
+    )
+    yield Check(
+        name="value above what was done",
+        measured=learned.value - logged.value,
+        needed="above 0",
+        holds=learned.value > logged.value,
+    )
+
+
+def _shift(data: Dataset) -> Check:
+    """Later runs must look like earlier ones: what was learned from others doesn't hold for them."""
+    known, later = (half.taken() for half in data.halves())
+    center, scale = np.nanmean(known, axis=0), np.nanstd(known, axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    far = np.abs((later - center) / scale) > 2 * LIMIT
+    share = float(np.mean(far.any(axis=1))) if len(later) else 1.0
+    needed = f"at most {MAX_SHIFT:g} of the decisions"
+    return Check(name="later runs far from earlier ones", measured=share, needed=needed, holds=share <= MAX_SHIFT)
