@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STEPS = 900
+STEPS = 1500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +23,9 @@ class Task:
 
 
 LEARNED_FROM: dict[str, Task] = {
-    "digits": Task(flags=("--data", "digits", "--model", "mlp"), widths=("4,4", "6,6", "8,4", "16,16", "48,48", "6,24")),
+    "digits": Task(
+        flags=("--data", "digits", "--model", "mlp"), widths=("4,4", "6,6", "8,4", "16,16", "48,48", "6,24")
+    ),
     "mnist1d_mlp": Task(flags=("--data", "mnist1d", "--model", "mlp"), widths=("8,8", "20,20", "64,64", "8,32")),
     "noise": Task(flags=("--data", "tasks:random_labels", "--model", "mlp"), widths=("6,6", "24,24")),
     "deep_digits": Task(flags=("--data", "digits", "--model", "mlp"), widths=("5,5,5", "24,6,24")),
@@ -57,6 +59,6 @@ def _episode(name: str, task: Task, seed: int) -> Episode:
     flags = (
         *task.flags,
         *("--hidden", width, "--lr", str(rate), "--steps", str(steps), "--seed", str(seed)),
-        *("--max-culls", "4", "--embargo-fraction", "0.05", "--checkpoint-every-epochs", "1000"),
+        *("--max-culls", "6", "--embargo-fraction", "0.05", "--checkpoint-every-epochs", "1000"),
     )
     return Episode(name=f"{name}-{width.replace(',', 'x')}-{seed}", flags=flags)
