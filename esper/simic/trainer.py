@@ -101,12 +101,12 @@ def chosen_form(data: Dataset, price: float) -> tuple[Form, float]:
 
 def unseen_error(data: Dataset, form: Form, price: float) -> float:
     """Mean squared error of predicted rewards of runs that weren't fitted to."""
-    models = crossed_models(data, form, price)
-    found = [
-        models[d.run_id].predict(d.candidates[[d.chosen]]).means["reward"][0] - d.worth.reward(price)
-        for d in data.decisions
-    ]
-    return float(np.mean(np.square(found)))
+    total = 0.0
+    for fitted, asked in folds(data):
+        there = data.of(asked)
+        found = fit(data.of(fitted), form, price).predict(there.taken()).means["reward"]
+        total += float(np.square(found - there.rewards(price)).sum())
+    return total / len(data)
 
 
 def crossed_models(data: Dataset, form: Form, price: float) -> dict[str, LinearModel]:

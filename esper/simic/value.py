@@ -12,13 +12,13 @@ standard error is that of the runs' means.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from esper.simic.dataset import Dataset, Decision
-from esper.tamiyo.learned.linear import HEADS, Floats, LinearModel
+from esper.tamiyo.learned.linear import Floats, LinearModel
 
 Choose = Callable[[Decision], Floats]
 """A policy's probabilities of the candidates [N]; what is missing to 1 declines."""
@@ -71,13 +71,18 @@ def never(decision: Decision) -> Floats:
     return np.zeros(len(decision.candidates))
 
 
-def doubly_robust(data: Dataset, choose: Choose, models: dict[str, LinearModel], price: float) -> Estimate:
-    """The value of a policy; `models` are by run, each fitted without it."""
-    head = HEADS.index("reward")
+def doubly_robust(
+    data: Dataset, choose: Choose, models: Mapping[str, LinearModel], price: float, *, beside: Choose = never
+) -> Estimate:
+    """How much more a policy is worth than `beside`, by default than growing nothing.
+
+    `models` are by run, each fitted without it. Both policies are asked about the same decisions, so that what is
+    common to them makes no error.
+    """
     values, ratios = [], []
     for decision in data.decisions:
-        wanted = choose(decision)
-        expected = models[decision.run_id].predict(decision.candidates).means[HEADS[head]]
+        wanted = choose(decision) - beside(decision)
+        expected = models[decision.run_id].predict(decision.candidates).means["reward"]
         ratio = float(wanted[decision.chosen] / decision.chances[decision.chosen])
         surprise = decision.worth.reward(price) - float(expected[decision.chosen])
         values.append(float(wanted @ expected) + ratio * surprise)

@@ -25,6 +25,7 @@ MAX_BYTES = 8 << 20
 MAX_PAIRS = 4096
 BANDIT = "bandit"
 _HEADER_LENGTH = 8
+_TOLD = "policy"
 _MATRICES = ("center", "scale", "pairs", "coefficients", "covariance", "noise")
 FEATURE_NAMES = (*RUN_FEATURES, *CANDIDATE_FEATURES)
 
@@ -60,18 +61,19 @@ def digest_of(content: bytes) -> str:
 
 def write_weights(model: LinearModel, *, version: str, caution: float, price: float, expected_reward: float) -> bytes:
     """The bytes of a model."""
-    metadata = {
+    told = {
         "policy_id": BANDIT,
         "version": version,
         "feature_version": VERSION,
-        "features": json.dumps(FEATURE_NAMES),
-        "heads": json.dumps(HEADS),
-        "caution": repr(caution),
-        "price": repr(price),
-        "expected_reward": repr(expected_reward),
+        "features": FEATURE_NAMES,
+        "heads": HEADS,
+        "caution": caution,
+        "price": price,
+        "expected_reward": expected_reward,
     }
     tensors = {name: np.ascontiguousarray(getattr(model, name)) for name in _MATRICES}
-    return save(tensors, metadata=metadata)
+    # One entry: safetensors writes several in any order, and the same model would have many digests.
+    return save(tensors, metadata={_TOLD: json.dumps(told)})
 
 
 def read_weights(content: bytes) -> Weights:
@@ -82,7 +84,7 @@ def read_weights(content: bytes) -> Weights:
             PolicyUpdateRejection.POLICY_UPDATE_REJECTION_FEATURE_VERSION,
             f"learned from features {metadata.get('feature_version')!r}, this service observes {VERSION!r}; train anew",
         )
-    expected = {"policy_id": BANDIT, "features": json.dumps(FEATURE_NAMES), "heads": json.dumps(HEADS)}
+    expected: dict[str, object] = {"policy_id": BANDIT, "features": list(FEATURE_NAMES), "heads": list(HEADS)}
     for key, value in expected.items():
         _require(metadata.get(key) == value, f"{key} is {metadata.get(key)!r}, expected {value!r}")
     try:
@@ -109,8 +111,12 @@ def _metadata(content: bytes) -> Mapping[str, Any]:
     except ValueError as error:
         raise _invalid(f"the header is no JSON: {error}") from error
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    _require(isinstance(metadata, dict), "the header has no __metadata__")
-    return dict(metadata or {})
+    try:
+        told = json.loads(metadata[_TOLD]) if isinstance(metadata, dict) else None
+    except (KeyError, ValueError, TypeError) as error:
+        raise _invalid(f"the header's __metadata__ says nothing of a policy: {error!r}") from error
+    _require(isinstance(told, dict), "the header's __metadata__ says nothing of a policy")
+    return dict(told or {})
 
 
 def _model(tensors: Mapping[str, Any]) -> LinearModel:
