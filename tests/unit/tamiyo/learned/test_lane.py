@@ -9,7 +9,9 @@ from esper.leyline import BusEnvelope, PolicyUpdate
 from esper.rpc.clients.aio import BusClient, aio_channel
 from esper.simic.publication import sealed, update_of
 from esper.tamiyo.learned.lane import PolicyLane
+from esper.tamiyo.learned.standing import HEURISTIC
 from tests.unit.tamiyo.conftest import Home
+from tests.unit.tamiyo.learned.test_adoption import report
 from tests.unit.tamiyo.learned.weighing import content
 
 Take = Callable[[BusEnvelope], object]
@@ -77,6 +79,16 @@ async def test_the_same_update_signed_anew_was_decided_on_before(home: Home) -> 
         ("policy_shadowed", ""),
         ("policy_update_rejected", "replayed"),
     ]
+
+
+async def test_what_learned_decisions_turned_out_to_be_worth_is_measured(home: Home) -> None:
+    parts = home.parts()
+    for number, effect in enumerate((0.4, 0.2)):
+        parts.adoption.learned_from(HEURISTIC, [report(f"r{number}", effect)])
+    found = {metric.name: metric.value for metric in parts._gauges()}
+    assert found["tamiyo.policy.learned_decisions"] == 2
+    assert found["tamiyo.policy.reward"] == pytest.approx(0.3 - 0.1 * 0.5)
+    await parts.close()
 
 
 def test_an_update_carries_what_tamiyo_checks(home: Home) -> None:
