@@ -15,9 +15,7 @@ def register(verbs: Verbs) -> None:
     group = add_group(verbs, "reports", "field reports: what was decided and what came of it")
     exported = add_verb(group, "export", run_export, "write a store's reports as rows")
     exported.add_argument("store", type=Path, metavar="STORE", help="the directory of a replay store")
-    exported.add_argument(
-        "out", type=Path, metavar="OUT", help="NAME.jsonl; with pyarrow NAME.parquet, NAME.arrow"
-    )
+    exported.add_argument("out", type=Path, metavar="OUT", help="NAME.jsonl; with pyarrow NAME.parquet, NAME.arrow")
 
 
 def run_export(arguments: argparse.Namespace) -> int:

@@ -158,7 +158,7 @@ def run_publish(arguments: argparse.Namespace) -> int:
         failed = [check["name"] for check in validation["checks"] if not check["holds"]]
         raise ConfigError("STORE", str(arguments.store), f"the gate refused these weights: {', '.join(failed)}")
     update = update_of(content, SYSTEM_CLOCK)
-    with _bus(arguments) as bus, _reporter(bus) as reporter:
+    with _bus(arguments) as bus, _reporter(bus) as reporter, _traced():
         sequence = publish(update, bus.endpoint, bus.tls, bus.keyring, SYSTEM_CLOCK)
         tell_published(reporter, update)
     print(f"{update.update_id}: {update.policy_id} {update.version} is on the policy lane at {sequence}")
@@ -193,6 +193,18 @@ def _bus(arguments: argparse.Namespace) -> Iterator[Bus]:
         raise UsageError("--weatherlight ENDPOINT is needed: the bus is served there")
     tls = None if arguments.ca is None else Tls(ca=arguments.ca)
     yield Bus(arguments.weatherlight, tls, keyring_for(arguments.key, None))
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Send spans where OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere."""
+    from esper.rpc.otel import setup_tracing
+
+    end = setup_tracing("esper-simic", None)
+    try:
+        yield
+    finally:
+        end()
 
 
 @contextmanager

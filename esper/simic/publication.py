@@ -5,6 +5,7 @@ from __future__ import annotations
 from esper.core.clock import Clock, timestamp
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
+from esper.core.tracing import current_trace, tracer
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, PolicyUpdate, PublishRequest
 from esper.oona.envelope import seal
 from esper.rpc.auth import service_metadata
@@ -15,6 +16,7 @@ from esper.tamiyo.learned.weights import read_weights
 SOURCE = "simic"
 TIMEOUT_S = 10.0
 FRESHNESS_S = 120.0
+_tracer = tracer("esper.simic")
 
 
 def update_of(content: bytes, clock: Clock) -> PolicyUpdate:
@@ -40,12 +42,17 @@ def sealed(update: PolicyUpdate, keyring: Keyring, clock: Clock) -> BusEnvelope:
         source=SOURCE,
         lane=BusLane.BUS_LANE_POLICY,
         priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
+        trace=current_trace(),
     )
 
 
 def publish(update: PolicyUpdate, endpoint: str, tls: Tls | None, keyring: Keyring, clock: Clock) -> int:
     """The update's position on the bus, which has it on its disk. Raises the error tree."""
-    with channel(endpoint, tls) as link:
+    attributes: dict[str, str | bool] = {"esper.keep": True, "esper.policy.update": update.update_id, "esper.policy.version": update.version}
+    with (
+        _tracer.start_as_current_span("simic.publish", attributes=attributes),
+        channel(endpoint, tls) as link,
+    ):
         client = BusClient(link, metadata=service_metadata(keyring, SOURCE))
         request = PublishRequest(envelopes=[sealed(update, keyring, clock)])
         return client.publish(request, timeout_s=TIMEOUT_S).sequences[0]

@@ -17,7 +17,8 @@ import numpy as np
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
 from esper.core.telemetry import AttributeValue, EventSpec
-from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection
+from esper.core.tracing import context_of, current_trace, tracer
+from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection, TraceContext
 from esper.tamiyo import metrics
 from esper.tamiyo.learned.policies import Policies
 from esper.tamiyo.learned.policy import LearnedPolicy
@@ -33,6 +34,7 @@ SHADOW_LIMIT_MS = 100.0
 ROLLBACK_Z = 1.645
 """One-sided, 5 %: how sure it must be that decisions are worse before weights are rolled back."""
 _DRY_ROWS = 64
+_tracer = tracer("esper.tamiyo")
 Tell = Callable[[EventSpec, dict[str, AttributeValue]], None]
 
 
@@ -71,7 +73,10 @@ class Adoption:
         shelf.put(weights.digest, update.weights)
         standing.versions[weights.digest] = weights.version
         standing.seen[update.update_id] = "trial"
-        standing.trial = Trial(digest=weights.digest, update_id=update.update_id)
+        trace = current_trace()
+        standing.trial = Trial(
+            digest=weights.digest, update_id=update.update_id, traceparent=trace.traceparent if trace else ""
+        )
         shelf.save()
         self._tried = LearnedPolicy(weights)
         self._tell(metrics.POLICY_SHADOWED, {"update_id": update.update_id, "version": update.version})
@@ -170,6 +175,13 @@ class Adoption:
         return max((version_number(version) or () for version in self._standing.versions.values()), default=())
 
     def _swap(self, trial: Trial) -> None:
+        standing, context = self._standing, context_of(TraceContext(traceparent=trial.traceparent))
+        attributes: dict[str, str | bool] = {"esper.keep": True, "esper.policy.version": standing.versions[trial.digest]}
+        with _tracer.start_as_current_span("tamiyo.policy.swap", context, attributes=attributes) as span:
+            span.set_attributes({"esper.decisions": trial.decisions, "esper.agreed": trial.agreed})
+            self._put_in_force(trial)
+
+    def _put_in_force(self, trial: Trial) -> None:
         standing = self._standing
         standing.previous.append(standing.live)
         standing.live, standing.trial, self._tried = trial.digest, None, None

@@ -11,6 +11,7 @@ from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, ContractError, EsperError, InvalidSignature
 from esper.core.keys import Keyring
 from esper.core.signing import Verifier, open_payload
+from esper.core.tracing import context_of, tracer
 from esper.leyline import BusEnvelope, BusLane, ConsumeRequest, PolicyUpdate, PolicyUpdateRejection, SignedCommand
 from esper.oona.envelope import check
 from esper.rpc.clients.aio import BusClient
@@ -22,6 +23,7 @@ AUDIENCE = "tamiyo-policy"
 GROUP = "tamiyo"
 RETRY_S = 1.0
 STREAM_TIMEOUT_S = 3600.0
+_tracer = tracer("esper.tamiyo")
 log = logging.getLogger("esper.tamiyo")
 UNAUTHENTIC = PolicyUpdateRejection.POLICY_UPDATE_REJECTION_UNAUTHENTIC
 REPLAYED = PolicyUpdateRejection.POLICY_UPDATE_REJECTION_REPLAYED
@@ -49,7 +51,13 @@ class PolicyLane:
                 await self._listening
 
     async def take(self, envelope: BusEnvelope) -> None:
-        """Act on one envelope; what can't be believed is told and forgotten: it would come again no better."""
+        """Act on one envelope as part of its trace."""
+        context = context_of(envelope.trace if envelope.HasField("trace") else None)
+        with _tracer.start_as_current_span("tamiyo.policy.take", context, attributes={"esper.keep": True}):
+            await self._take(envelope)
+
+    async def _take(self, envelope: BusEnvelope) -> None:
+        """What can't be believed is told and forgotten: it would come again no better."""
         try:
             check(self._keyring, envelope, self._clock.now_ns())
             signed = SignedCommand.FromString(envelope.payload)

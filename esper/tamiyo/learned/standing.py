@@ -27,6 +27,8 @@ class Trial:
     update_id: str
     decisions: int = 0
     agreed: int = 0
+    traceparent: str = ""
+    """The trace that brought the weights, which their swap continues."""
 
 
 @dataclass(kw_only=True, slots=True)
