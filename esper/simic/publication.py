@@ -48,7 +48,11 @@ def sealed(update: PolicyUpdate, keyring: Keyring, clock: Clock) -> BusEnvelope:
 
 def publish(update: PolicyUpdate, endpoint: str, tls: Tls | None, keyring: Keyring, clock: Clock) -> int:
     """The update's position on the bus, which has it on its disk. Raises the error tree."""
-    attributes: dict[str, str | bool] = {"esper.keep": True, "esper.policy.update": update.update_id, "esper.policy.version": update.version}
+    attributes: dict[str, str | bool] = {
+        "esper.keep": True,
+        "esper.policy.update": update.update_id,
+        "esper.policy.version": update.version,
+    }
     with (
         _tracer.start_as_current_span("simic.publish", attributes=attributes),
         channel(endpoint, tls) as link,

@@ -125,9 +125,10 @@ def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
     scores = slot_scores(slots, state.evidence)
     start = state.next_slot % len(slots) if slots else 0
     order = [*range(start, len(slots)), *range(start)]
-    span = context.trigger.span
+    span, signals = context.trigger.span, signals_of(packet)
     candidates = tuple(
-        candidate_of(choice[i], i, scores[slots[i].slot_id], packet=packet, context=context, span=span) for i in order
+        candidate_of(choice[i], i, scores[slots[i].slot_id], packet=packet, context=context, span=span, signals=signals)
+        for i in order
     )
     open_ = [item for item in candidates if not item.excluded]
     return Selection(candidates=candidates, chosen=max(open_, key=lambda item: item.score, default=None))
@@ -181,6 +182,11 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
     return [found[slot_id] for slot_id in sorted(found)]
 
 
+def signals_of(packet: SystemStatePacket) -> dict[str, SlotSignal]:
+    """What a packet tells of each slot."""
+    return {item.slot_id: item for item in packet.slots}
+
+
 def candidate_of(
     choice: Choice,
     position: int,
@@ -189,12 +195,13 @@ def candidate_of(
     packet: SystemStatePacket,
     context: RunContext,
     span: Mapping[str, float],
+    signals: Mapping[str, SlotSignal],
 ) -> Candidate:
     """A slot with its blueprint, priced, and widened by `span` where it widens; or the reason why it is out."""
     slot, blueprint = choice
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
-    signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
+    signal = signals.get(slot.slot_id)
     closed = (
         _closure(slot.slot_id, packet)
         or _restriction(blueprint, context.trigger.blueprint_ids)

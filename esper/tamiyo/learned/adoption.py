@@ -176,7 +176,10 @@ class Adoption:
 
     def _swap(self, trial: Trial) -> None:
         standing, context = self._standing, context_of(TraceContext(traceparent=trial.traceparent))
-        attributes: dict[str, str | bool] = {"esper.keep": True, "esper.policy.version": standing.versions[trial.digest]}
+        attributes: dict[str, str | bool] = {
+            "esper.keep": True,
+            "esper.policy.version": standing.versions[trial.digest],
+        }
         with _tracer.start_as_current_span("tamiyo.policy.swap", context, attributes=attributes) as span:
             span.set_attributes({"esper.decisions": trial.decisions, "esper.agreed": trial.agreed})
             self._put_in_force(trial)

@@ -55,7 +55,7 @@ class LinearModel:
         """What each of N candidates [N, F] is worth."""
         terms = self.terms(features)
         means = terms @ self.coefficients.T
-        spread = np.sqrt(np.maximum(0.0, np.einsum("nt,ts,ns->n", terms, self.covariance, terms)))
+        spread = np.sqrt(np.maximum(0.0, ((terms @ self.covariance) * terms).sum(axis=1)))
         return Prediction(
             means={name: means[:, head] for head, name in enumerate(HEADS)},
             errors={name: spread * self.noise[head] for head, name in enumerate(HEADS)},

@@ -7,7 +7,8 @@ what is learned on one host can be asked about another one. Only deterministic i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from esper.leyline import (
     Observation,
@@ -18,6 +19,7 @@ from esper.leyline import (
     SeedState,
     SlotKind,
     SlotSignal,
+    SlotSpec,
     TaskType,
 )
 from esper.tamiyo.context import LIVE_STAGES
@@ -96,90 +98,107 @@ RUN_FEATURES: Mapping[str, Callable[[Scene], Feature]] = {
 """Features of the run at a packet."""
 
 
-def _signal(candidate: Candidate, scene: Scene) -> SlotSignal | None:
-    return next((item for item in scene.packet.slots if item.slot_id == candidate.slot.slot_id), None)
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A packet looked through once, for features of many candidates."""
+
+    scene: Scene
+    signals: Mapping[str, SlotSignal]
+    """By slot."""
+    tried: Mapping[str, Sequence[SeedState]]
+    """Seeds that were grown in each slot."""
+    norm: float
+    """Gradient norms of all slots together."""
+
+    @classmethod
+    def of(cls, scene: Scene) -> Sight:
+        tried: dict[str, list[SeedState]] = {}
+        for seed in scene.packet.seeds:
+            tried.setdefault(seed.slot_id, []).append(seed)
+        norms = (slot.gradient_norm for slot in scene.packet.slots if slot.HasField("gradient_norm"))
+        return cls(scene, {slot.slot_id: slot for slot in scene.packet.slots}, tried, math.fsum(norms))
+
+    def width(self, slot: SlotSpec) -> float:
+        """Of the layer between the slot's taps, now."""
+        signal = self.signals.get(slot.slot_id)
+        return float(slot.width if signal is None else signal.width)
 
 
-def _width(candidate: Candidate, scene: Scene) -> float:
-    signal = _signal(candidate, scene)
-    return float(candidate.slot.width if signal is None else signal.width)
+def _bottleneck(slot: SlotSpec, sight: Sight) -> Feature:
+    around = sight.signals.get(slot.slot_id, slot)
+    return _log(_ratio(sight.width(slot), min(around.in_features, around.out_features)))
 
 
-def _widening(candidate: Candidate, scene: Scene) -> Feature:
-    """Logarithm of the width afterwards over the width now; 0 for what widens nothing."""
-    if candidate.slot.kind not in _SPANS or candidate.blueprint is None:
-        return 0.0
-    defaults = {bound.name: bound.default_value for bound in candidate.blueprint.parameters}
-    added = candidate.values.get("width", defaults.get("width", 0.0))
-    return math.log1p(added / max(1.0, _width(candidate, scene)))
+def _position(slot: SlotSpec, sight: Sight) -> Feature:
+    count = len(sight.scene.context.spec.manifest.slots)
+    return slot.order / (count - 1) if count > 1 else 0.0
 
 
-def _bottleneck(candidate: Candidate, scene: Scene) -> Feature:
-    signal = _signal(candidate, scene)
-    around = candidate.slot if signal is None else signal
-    return _log(_ratio(_width(candidate, scene), min(around.in_features, around.out_features)))
+def _gradient_share(slot: SlotSpec, sight: Sight) -> Feature:
+    signal = sight.signals.get(slot.slot_id)
+    return _ratio(signal.gradient_norm, sight.norm) if signal is not None and signal.HasField("gradient_norm") else None
 
 
-def _position(candidate: Candidate, scene: Scene) -> Feature:
-    count = len(scene.context.spec.manifest.slots)
-    return candidate.slot.order / (count - 1) if count > 1 else 0.0
+def _kept_here(slot: SlotSpec, sight: Sight) -> Feature:
+    tried = sight.tried.get(slot.slot_id, ())
+    return float(sum(seed.stage == SeedStage.SEED_STAGE_FOSSILIZED for seed in tried))
 
 
-def _gradient_share(candidate: Candidate, scene: Scene) -> Feature:
-    norms = {slot.slot_id: slot.gradient_norm for slot in scene.packet.slots if slot.HasField("gradient_norm")}
-    return _ratio(norms.get(candidate.slot.slot_id), math.fsum(norms.values()))
-
-
-def _tried_here(candidate: Candidate, scene: Scene) -> list[SeedState]:
-    return [seed for seed in scene.packet.seeds if seed.slot_id == candidate.slot.slot_id]
-
-
-def _kept_here(candidate: Candidate, scene: Scene) -> Feature:
-    return float(sum(seed.stage == SeedStage.SEED_STAGE_FOSSILIZED for seed in _tried_here(candidate, scene)))
-
-
-def _judged_here(candidate: Candidate, scene: Scene) -> Feature:
+def _judged_here(slot: SlotSpec, sight: Sight) -> Feature:
     """z of the last judged gain in the slot; 0 where nothing was judged."""
     judged = [
         seed
-        for seed in _tried_here(candidate, scene)
+        for seed in sight.tried.get(slot.slot_id, ())
         if seed.HasField("gain") and seed.gain_standard_error > 0 and seed.stage not in LIVE_STAGES
     ]
     last = max(judged, key=lambda seed: seed.stage_step, default=None)
     return 0.0 if last is None else max(-_Z_LIMIT, min(_Z_LIMIT, last.gain / last.gain_standard_error))
 
 
-def _flag(of: Callable[[Candidate], bool]) -> Callable[[Candidate, Scene], Feature]:
-    return lambda candidate, scene: float(of(candidate))
-
-
-def _added(candidate: Candidate, scene: Scene) -> Feature:
-    share = _ratio(candidate.parameters, _measured(scene, "parameters"))
-    return None if share is None else math.log1p(share)
-
-
-def _cost(candidate: Candidate, scene: Scene) -> Feature:
-    share = _ratio(candidate.forward_macs, _measured(scene, "forward_macs"))
-    return None if share is None else math.log1p(share)
-
-
-CANDIDATE_FEATURES: Mapping[str, Callable[[Candidate, Scene], Feature]] = {
-    "added": _added,
-    "cost": _cost,
-    "width": lambda candidate, scene: _log(_width(candidate, scene)),
-    "widening": _widening,
+SLOT_FEATURES: Mapping[str, Callable[[SlotSpec, Sight], Feature]] = {
+    "width": lambda slot, sight: _log(sight.width(slot)),
     "bottleneck": _bottleneck,
     "position": _position,
     "gradient_share": _gradient_share,
-    "tried_here": lambda candidate, scene: float(len(_tried_here(candidate, scene))),
+    "tried_here": lambda slot, sight: float(len(sight.tried.get(slot.slot_id, ()))),
     "kept_here": _kept_here,
     "judged_here": _judged_here,
-    "risk": lambda candidate, scene: candidate.blueprint.safety.risk_score if candidate.blueprint else None,
-    "is_span": _flag(lambda candidate: candidate.slot.kind in _SPANS),
-    "is_convolution": _flag(lambda candidate: "CONV" in SlotKind.Name(candidate.slot.kind)),
-    "is_foldable": _flag(lambda candidate: candidate.slot.is_foldable),
+    "is_span": lambda slot, sight: float(slot.kind in _SPANS),
+    "is_convolution": lambda slot, sight: float("CONV" in SlotKind.Name(slot.kind)),
+    "is_foldable": lambda slot, sight: float(slot.is_foldable),
 }
-"""Features of one candidate at a packet."""
+"""What a candidate shares with all others in its slot."""
+
+
+def _share(part: float, name: str, sight: Sight) -> Feature:
+    share = _ratio(part, _measured(sight.scene, name))
+    return None if share is None else math.log1p(share)
+
+
+def _widening(candidate: Candidate, sight: Sight) -> Feature:
+    """Logarithm of the width afterwards over the width now; 0 for what widens nothing."""
+    if candidate.slot.kind not in _SPANS or candidate.blueprint is None:
+        return 0.0
+    added = candidate.values.get("width")
+    if added is None:
+        bounds = (bound for bound in candidate.blueprint.parameters if bound.name == "width")
+        added = next((bound.default_value for bound in bounds), 0.0)
+    return math.log1p(added / max(1.0, sight.width(candidate.slot)))
+
+
+OWN_FEATURES: Mapping[str, Callable[[Candidate, Sight], Feature]] = {
+    "added": lambda candidate, sight: _share(candidate.parameters, "parameters", sight),
+    "cost": lambda candidate, sight: _share(candidate.forward_macs, "forward_macs", sight),
+    "widening": _widening,
+    "risk": lambda candidate, sight: candidate.blueprint.safety.risk_score if candidate.blueprint else None,
+}
+"""What is a candidate's own."""
+
+CANDIDATE_FEATURES: tuple[str, ...] = (
+    *("added", "cost", "width", "widening", "bottleneck", "position", "gradient_share"),
+    *("tried_here", "kept_here", "judged_here", "risk", "is_span", "is_convolution", "is_foldable"),
+)
+"""Names of a candidate's features, in their order."""
 
 
 def run_features(scene: Scene) -> list[Feature]:
@@ -187,15 +206,25 @@ def run_features(scene: Scene) -> list[Feature]:
     return [_finite(feature(scene)) for feature in RUN_FEATURES.values()]
 
 
-def candidate_features(candidate: Candidate, scene: Scene) -> list[Feature]:
-    """In the order of CANDIDATE_FEATURES; what isn't finite is absent."""
-    return [_finite(feature(candidate, scene)) for feature in CANDIDATE_FEATURES.values()]
+def candidate_features(candidates: Sequence[Candidate], scene: Scene) -> list[list[Feature]]:
+    """Of each candidate, in the order of CANDIDATE_FEATURES; what isn't finite is absent."""
+    sight, of_slot = Sight.of(scene), dict[str, dict[str, Feature]]()
+    rows = []
+    for candidate in candidates:
+        slot = candidate.slot
+        if slot.slot_id not in of_slot:
+            of_slot[slot.slot_id] = {name: _finite(look(slot, sight)) for name, look in SLOT_FEATURES.items()}
+        own = {name: _finite(look(candidate, sight)) for name, look in OWN_FEATURES.items()}
+        found = {**of_slot[slot.slot_id], **own}
+        rows.append([found[name] for name in CANDIDATE_FEATURES])
+    return rows
 
 
 def observation_of(
     scene: Scene, candidates: Sequence[Candidate], probabilities: Sequence[float], chosen: int, wait_probability: float
 ) -> Observation:
     """What was seen, for a report. `probabilities` belong to `candidates`, of which `chosen` was taken."""
+    rows = candidate_features(candidates, scene)
     return Observation(
         version=VERSION,
         features=_named(RUN_FEATURES, run_features(scene)),
@@ -206,16 +235,16 @@ def observation_of(
                 parameters=[ParameterValue(name=name, value=value) for name, value in candidate.values.items()],
                 score=candidate.score,
                 probability=probability,
-                features=_named(CANDIDATE_FEATURES, candidate_features(candidate, scene)),
+                features=_named(CANDIDATE_FEATURES, row),
             )
-            for candidate, probability in zip(candidates, probabilities, strict=True)
+            for candidate, probability, row in zip(candidates, probabilities, rows, strict=True)
         ],
         chosen=chosen,
         wait_probability=wait_probability,
     )
 
 
-def _named(names: Mapping[str, object], values: Sequence[Feature]) -> list[ObservedFeature]:
+def _named(names: Iterable[str], values: Sequence[Feature]) -> list[ObservedFeature]:
     return [ObservedFeature(name=name, value=value) for name, value in zip(names, values, strict=True)]
 
 

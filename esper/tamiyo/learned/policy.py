@@ -77,7 +77,7 @@ class LearnedPolicy:
         if not admissible:
             return None
         run = run_features(view)
-        rows = [[*run, *candidate_features(item, view)] for item in admissible]
+        rows = [[*run, *own] for own in candidate_features(admissible, view)]
         prediction = self.weights.model.predict(as_array(rows, len(FEATURE_NAMES)))
         cautious = prediction.means["reward"] - self.weights.caution * prediction.errors["reward"]
         best = int(cautious.argmax())

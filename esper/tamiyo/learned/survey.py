@@ -18,6 +18,7 @@ from esper.tamiyo.selection import (
     eligible_slots,
     growable_slots,
     select_stack,
+    signals_of,
     slot_scores,
     widens,
 )
@@ -32,7 +33,7 @@ def survey(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
     """Every candidate with its score or the reason why it is out; none is chosen. Stacks are left to their schedule."""
     if context.grows_stacks:
         return select_stack(packet, context, catalog)
-    choices = list(_choices(context, catalog))
+    choices, signals = list(_choices(context, catalog)), signals_of(packet)
     scores = slot_scores([slot for slot, _ in choices], state.evidence)
     positions = {slot_id: i for i, slot_id in enumerate(dict.fromkeys(slot.slot_id for slot, _ in choices))}
     found: dict[tuple[object, ...], Candidate] = {}
@@ -42,7 +43,13 @@ def survey(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
         spans = WIDENINGS if blueprint is not None and widens(blueprint, slot) and not given else (given,)
         for span in spans:
             candidate = candidate_of(
-                choice, positions[slot.slot_id], scores[slot.slot_id], packet=packet, context=context, span=span
+                choice,
+                positions[slot.slot_id],
+                scores[slot.slot_id],
+                packet=packet,
+                context=context,
+                span=span,
+                signals=signals,
             )
             found.setdefault(_identity(candidate), candidate)
     return Selection(candidates=tuple(found.values()), chosen=None)

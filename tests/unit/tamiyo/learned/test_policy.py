@@ -51,6 +51,6 @@ def test_what_is_absent_is_none_and_never_zero() -> None:
     assert run["progress"] == 500 / 2100
     candidate = seen.survey().candidates[0]
     assert CATALOG.get("span.linear") == candidate.blueprint
-    taken = dict(zip(CANDIDATE_FEATURES, candidate_features(candidate, seen), strict=True))
+    taken = dict(zip(CANDIDATE_FEATURES, candidate_features([candidate], seen)[0], strict=True))
     assert taken["tried_here"] == 0.0
     assert all(value is not None for value in taken.values())
