@@ -91,15 +91,17 @@ def decide(
     `select` looks at the slots as the heuristic does, `survey` at everything that could be grown (default: the same).
     """
     seen = _take_in(context, state, packet)
-    after = seen.state
-    look = survey or select
+    after, look = seen.state, survey or select
+    # A policy sees the state before its decision is written into it, also one that looks at it later.
+    before = TamiyoRunState()
+    before.CopyFrom(after)
     view = View(
         context=context,
         packet=packet,
-        state=after,
+        state=before,
         signals=seen.signals,
-        select=lambda: select(after, packet, context),
-        survey=lambda: look(after, packet, context),
+        select=lambda: select(before, packet, context),
+        survey=lambda: look(before, packet, context),
     )
     proposal = policy.propose(view)
     findings = risk.assess(replace(_risk_view(state, view, proposal, seen.coverage.average), was_late=was_late))

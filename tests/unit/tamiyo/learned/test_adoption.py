@@ -14,12 +14,15 @@ from esper.leyline import (
     Observation,
     PolicyUpdateRejection,
 )
+from esper.tamiyo.decide import decide
 from esper.tamiyo.learned.adoption import Adoption
 from esper.tamiyo.learned.policies import Policies
 from esper.tamiyo.learned.standing import HEURISTIC, Shelf
+from esper.tamiyo.learned.survey import survey
 from esper.tamiyo.learned.weights import digest_of
+from esper.tamiyo.policy import HeuristicPolicy
 from esper.tamiyo.update import Refusal
-from tests.unit.tamiyo.builders import packet
+from tests.unit.tamiyo.builders import ALWAYS, CATALOG, context, first_state, look_up, packet, spec
 from tests.unit.tamiyo.learned.weighing import content, update, view
 
 GOOD, BETTER = content(constant=0.1), content("1.2.0", constant=0.2)
@@ -85,6 +88,20 @@ def test_new_weights_are_tried_in_the_shadow_and_then_in_force(service: Service)
     assert service.version == "1.1.0"
     assert [event for event, _ in service.told] == ["policy_shadowed", "policy_swapped"]
     assert service.told[-1][1]["agreed"] == 2
+
+
+def test_a_decision_to_grow_is_seen_from_the_shadow_as_it_was_before_it_was_made(service: Service) -> None:
+    def surveyed(state, given, run):  # type: ignore[no-untyped-def]
+        return survey(state, given, run, CATALOG)
+
+    service.adoption.take(update(GOOD))
+    state, run = first_state(spec(ALWAYS)), context(spec(ALWAYS))
+    verdict = decide(run, state, packet(500), policy=HeuristicPolicy(), select=look_up, survey=surveyed)
+    assert verdict.issues
+    service.adoption.beside(verdict.view)
+    trial = service.policies.shelf.standing.trial
+    assert trial is not None
+    assert (trial.decisions, trial.agreed) == (1, 1)
 
 
 def test_a_restart_finds_the_trial_and_then_the_policy_that_was_swapped_in(service: Service) -> None:
