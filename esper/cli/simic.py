@@ -21,6 +21,7 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError
 from esper.core.files import write_atomically
 from esper.core.keys import Keyring
+from esper.tamiyo.learned.reward import PRICE
 
 if TYPE_CHECKING:
     from esper.rpc.clients import Tls
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from esper.simic.validation import Validation
 
 REPLAY, WEIGHTS, VALIDATION = "replay.db", "weights.safetensors", "validation.json"
-PRICE, CAUTION = 0.1, 0.5
+CAUTION = 0.5
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -59,7 +60,7 @@ def register(verbs: Verbs) -> None:
     trained.add_argument("--shuffled", type=int, metavar="SEED", help="the control: learn from shuffled outcomes")
     asked.add_argument("--weights", type=Path, metavar="FILE", help=f"weights to ask about (default: STORE/{WEIGHTS})")
     for verb in (trained, asked):
-        verb.add_argument("--price", type=float, default=PRICE, help=f"worth of a run's MACs (default: {PRICE})")
+        verb.add_argument("--price", type=float, default=PRICE, help=f"worth of a run's MACs (default: {PRICE:g})")
         verb.add_argument("--caution", type=float, default=CAUTION, help=f"standard errors (default: {CAUTION})")
         verb.add_argument("--json", action="store_true", help="print it as JSON")
     published.add_argument("--unproven", action="store_true", help="publish although the gate refused them: for drills")

@@ -56,7 +56,8 @@ def row_of(report: FieldReport) -> dict[str, Any]:
         "feature_version": seen.version or None,
         "candidates": len(seen.candidates),
         "wait_probability": seen.wait_probability if report.HasField("observation") else None,
-        "cost_share": worth.cost if worth else None,
+        "judgement_share": worth.judgement if worth else None,
+        "running_share": worth.running if worth else None,
         "gain_share": worth.gain if worth else None,
         **{name: getattr(delta, name) if delta.HasField(name) else None for name in _NUMBERS},
     }

@@ -29,6 +29,8 @@ from esper.tolaria.plane.services import SECRET_VARIABLE
 
 FIRST_SEED, HELD_OUT_SEED = 1000, 50_000
 TOGETHER = 16
+FLAGS = {"never": ("--grow", "never"), "heuristic x4": ("--span-width", "x4")}
+"""Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""
 RECORDED = Path(__file__).parent / "rows" / "learning.jsonl"
 
 
@@ -65,9 +67,10 @@ def compare(options: argparse.Namespace) -> int:
                 plane.await_version(options.version)
             play(plane, wanted, options.out, options.processes, arm)
             plane.collect(options.out / f"held_out_{arm}")
-    never = [Episode(name=e.name, flags=(*e.flags, "--grow", "never")) for e in wanted]
-    with shared_services() as flags:
-        play(Plane(flags), never, options.out, options.processes, "never")
+    for arm, more in FLAGS.items():
+        with shared_services() as flags:
+            changed = [Episode(name=e.name, flags=(*e.flags, *more)) for e in wanted]
+            play(Plane(flags), changed, options.out, options.processes, arm)
     return show(options)
 
 

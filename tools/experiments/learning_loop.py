@@ -19,10 +19,11 @@ from launching import shared_services
 from learning_page import page
 from learning_plane import Plane, play, settings
 
+from esper.tamiyo.learned.reward import PRICE
+
 EXPLORED, BEFORE, AFTER = 48, 4, 12
 FIRST_SEED, HELD_OUT_SEED = 9000, 60_000
 ARMS: dict[str, tuple[str, ...]] = {"learned": (), "shuffled": ("--shuffled", "1")}
-PRICE = 0.1
 
 
 def loop(out: Path, processes: int, explored: int = EXPLORED, after: int = AFTER) -> dict[str, Any]:
@@ -84,13 +85,14 @@ def _worth(plane: Plane, out: Path, arm: str, after: int) -> dict[str, Any]:
     plane.collect(place)
     rows_path = place / "reports.jsonl"
     plane.esper("reports", "export", str(place), str(rows_path))
-    rows = [row for row in map(json.loads, rows_path.read_text().splitlines()) if row["cost_share"] is not None]
+    rows = [row for row in map(json.loads, rows_path.read_text().splitlines()) if row["judgement_share"] is not None]
     totals = {f"{arm}-{episode.name}": 0.0 for episode in _held_out(after)[1]}
     decisions = []
     for row in rows:
         if row["run_id"] not in totals:
             continue
         kept = row["outcome"] == "SUCCESS"
+        row["cost_share"] = row["judgement_share"] + row["running_share"]
         reward = (row["gain_share"] if kept else 0.0) - PRICE * row["cost_share"]
         totals[row["run_id"]] += reward
         decisions.append({**row, "reward": reward})

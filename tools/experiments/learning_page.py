@@ -22,7 +22,8 @@ def page(found: dict[str, Any]) -> str:
     body = [
         "<h1>A loop that learns</h1>",
         "<p>Worth of what was grown in each held-out episode: the gain of kept seeds as a share of the twin's score, "
-        "less a tenth of what judging cost in whole runs. Growing nothing is worth 0. Lines are standard errors.</p>",
+        "less a twentieth of what judging and running it cost, in whole runs of the host. Growing nothing is worth 0. "
+        "Lines are standard errors.</p>",
         _bars({arm: told["worth"] for arm, told in found.items()}),
     ]
     for arm, told in found.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from episodes import Episode
 from launching import context, launch
 from learning_rows import row_of
 
+PATIENCE_S, RETRY_S = 900.0, 2.0
 ESPER = Path(sys.executable).with_name("esper")
 
 
@@ -80,7 +82,12 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm
         run_id = f"{arm}-{episode.name}"
         argv = ["--run-dir", str(folder), "--run-id", run_id, "--overwrite", "--plain", *episode.flags, *plane.flags]
         started = time.monotonic()
-        if launch(server, None, argv, log) != 0:
+        code = launch(server, None, argv, log)
+        while code == os.EX_TEMPFAIL and time.monotonic() - started < PATIENCE_S:
+            # Another run made the plane cautious; no run opens until that one is calm again, or over.
+            time.sleep(RETRY_S)
+            code = launch(server, None, argv, log)
+        if code != 0:
             sys.exit(f"{run_id} failed:\n{log.read_text()[-1500:]}")
         row = row_of(arm, episode.name, folder, time.monotonic() - started)
         with rows_path.open("a") as file:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from esper.tamiyo.learned.reward import PRICE
+
 Row = dict[str, Any]
-PRICE = 0.1
-"""Worth of the multiply-accumulates of a whole run that never grew, in nats' logarithm: as Simic's rewards have it."""
 
 
 def table(rows: Sequence[Row]) -> dict[str, Any]:

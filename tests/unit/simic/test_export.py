@@ -19,7 +19,7 @@ def test_a_row_has_what_was_seen_done_and_what_came_of_it(tmp_path: Path) -> Non
     row, _ = map(json.loads, out.read_text().splitlines())
     assert row["report_id"] == made.report_id
     assert row["gain_share"] == pytest.approx(made.delta.gain)
-    assert row["cost_share"] == pytest.approx(0.3)
+    assert row["judgement_share"] == pytest.approx(0.3)
     assert row["run.progress"] is None, "absent is null, not zero"
     assert row["taken.widening"] > 0
     assert row["outcome"] in ("SUCCESS", "REGRESSION")

@@ -9,6 +9,7 @@ from esper.leyline import BusEnvelope, PolicyUpdate
 from esper.rpc.clients.aio import BusClient, aio_channel
 from esper.simic.publication import sealed, update_of
 from esper.tamiyo.learned.lane import PolicyLane
+from esper.tamiyo.learned.reward import PRICE
 from esper.tamiyo.learned.standing import HEURISTIC
 from tests.unit.tamiyo.conftest import Home
 from tests.unit.tamiyo.learned.test_adoption import report
@@ -87,7 +88,7 @@ async def test_what_learned_decisions_turned_out_to_be_worth_is_measured(home: H
         parts.adoption.learned_from(HEURISTIC, [report(f"r{number}", effect)])
     found = {metric.name: metric.value for metric in parts._gauges()}
     assert found["tamiyo.policy.learned_decisions"] == 2
-    assert found["tamiyo.policy.reward"] == pytest.approx(0.3 - 0.1 * 0.5)
+    assert found["tamiyo.policy.reward"] == pytest.approx(0.3 - PRICE * 0.5)
     await parts.close()
 
 
