@@ -157,7 +157,7 @@ def test_weights_that_do_worse_than_those_before_them_are_rolled_back_to_those(s
     service.swap_in(BETTER, "1.2.0", "u2")
     service.outcomes(digest_of(BETTER), [0.2, 0.21, 0.2, 0.22], prefix="s")
     assert service.version == "1.1.0"
-    assert "those before it 0.482" in str(service.told[-1][1]["reason"])
+    assert "those before it 0.458" in str(service.told[-1][1]["reason"])
 
 
 def test_weights_that_do_as_well_stay_and_a_report_counts_once(service: Service) -> None:
