@@ -57,6 +57,7 @@ def register(verbs: Verbs) -> None:
         add_key_flag(verb)
     collected.add_argument("--idle-s", type=float, default=3.0, help="end after so long without a report (default: 3)")
     trained.add_argument("--version", required=True, metavar="N", help="version of the weights, above Tamiyo's")
+    trained.add_argument("--policy", default="bandit", choices=("bandit", "graph"), help="what is fitted (bandit)")
     trained.add_argument("--shuffled", type=int, metavar="SEED", help="the control: learn from shuffled outcomes")
     asked.add_argument("--weights", type=Path, metavar="FILE", help=f"weights to ask about (default: STORE/{WEIGHTS})")
     for verb in (trained, asked):
@@ -90,7 +91,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         data = dataset_of(store.reports())
     if arguments.shuffled is not None:
         data = shuffled(data, arguments.shuffled)
-    done = train(data, price=arguments.price, caution=arguments.caution)
+    done = train(data, price=arguments.price, caution=arguments.caution, policy=arguments.policy)
     content = b""
     if done.model is not None:
         promised = done.validation.values["learned"].value

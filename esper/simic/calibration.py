@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from esper.simic.dataset import Dataset
-from esper.tamiyo.learned.linear import LinearModel
+from esper.tamiyo.learned.linear import Model
 
 BINS = 5
 
 
-def calibration(data: Dataset, model: LinearModel, bins: int = BINS) -> list[dict[str, float]]:
+def calibration(data: Dataset, model: Model, bins: int = BINS) -> list[dict[str, float]]:
     """Predicted and measured gain, and the predicted and measured share of kept seeds, by rising prediction."""
-    found = model.predict(data.taken()).means
+    predictions = [model.predict(d.candidates, d.layout).means for d in data.decisions]
+    found = {
+        name: np.array([means[name][d.chosen] for means, d in zip(predictions, data.decisions, strict=True)])
+        for name in ("gain", "keep")
+    }
     gains = np.array([d.worth.gain for d in data.decisions])
     kept = np.array([float(d.worth.kept) for d in data.decisions])
     order = np.argsort(found["gain"], kind="stable")

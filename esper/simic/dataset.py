@@ -10,7 +10,7 @@ import numpy as np
 
 from esper.core.clock import nanoseconds
 from esper.leyline import FieldReport, FieldReportOutcome, ObservedFeature
-from esper.tamiyo.learned.linear import Floats, as_array
+from esper.tamiyo.learned.linear import Floats, Layout, as_array
 from esper.tamiyo.learned.observation import VERSION
 from esper.tamiyo.learned.reward import Worth, worth_of
 from esper.tamiyo.learned.weights import FEATURE_NAMES
@@ -24,6 +24,8 @@ class Decision:
     run_id: str
     candidates: Floats
     """Features [N, F], NaN where absent."""
+    layout: Layout
+    """Where they stand."""
     chances: Floats
     """With which each was taken, given that something was grown [N]; they add up to 1."""
     chosen: int
@@ -111,6 +113,10 @@ def _decision(report: FieldReport, worth: Worth) -> Decision:
         report_id=report.report_id,
         run_id=report.training_run_id,
         candidates=as_array(rows, len(FEATURE_NAMES)),
+        layout=Layout(
+            slots=[candidate.slot_id for candidate in seen.candidates],
+            blueprints=[candidate.blueprint_id for candidate in seen.candidates],
+        ),
         chances=chances / chances.sum(),
         chosen=seen.chosen,
         worth=worth,

@@ -43,12 +43,7 @@ FORMS = tuple(Form(is_crossed=crossed, strength=strength) for crossed in (False,
 def fit(data: Dataset, form: Form, price: float) -> LinearModel:
     """The model of this form. `data` must hold at least two decisions."""
     features, targets = data.taken(), data.heads(price)
-    known = np.isfinite(features)
-    counts = np.maximum(1, known.sum(axis=0))
-    filled = np.where(known, features, 0.0)
-    center = filled.sum(axis=0) / counts
-    deviation = np.sqrt((np.where(known, features - center, 0.0) ** 2).sum(axis=0) / counts)
-    scale = np.where(deviation > 1e-9, deviation, 1.0)
+    center, scale = scaling(features)
     pairs = np.array(form.pairs, dtype=np.int64).reshape(-1, 2)
     bare = LinearModel(
         center=center,
@@ -74,6 +69,15 @@ def fit(data: Dataset, form: Form, price: float) -> LinearModel:
         covariance=(covariance + covariance.T) / 2,
         noise=noise,
     )
+
+
+def scaling(features: Floats) -> tuple[Floats, Floats]:
+    """Means and deviations [F] of what is there of features [D, F]; 1 where a feature never changes."""
+    known = np.isfinite(features)
+    counts = np.maximum(1, known.sum(axis=0))
+    center = np.where(known, features, 0.0).sum(axis=0) / counts
+    deviation = np.sqrt((np.where(known, features - center, 0.0) ** 2).sum(axis=0) / counts)
+    return center, np.where(deviation > 1e-9, deviation, 1.0)
 
 
 def importance(data: Dataset) -> Floats:

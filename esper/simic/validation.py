@@ -6,16 +6,18 @@ does what was learned from shuffled rewards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from esper.simic.dataset import Dataset, shuffled
-from esper.simic.trainer import chosen_form, crossed_models, fit
+from esper.simic.trainer import Form, chosen_form, crossed_models, fit
 from esper.simic.value import Estimate, as_logged, at_random, doubly_robust, greedy, importance_weighted
-from esper.tamiyo.learned.linear import LIMIT, LinearModel
+from esper.tamiyo.learned.graph import GraphModel
+from esper.tamiyo.learned.linear import LIMIT, LinearModel, Model
+from esper.tamiyo.learned.weights import BANDIT, GRAPH
 
 MIN_RUNS, MIN_DECISIONS, MIN_EFFECTIVE = 10, 40, 10.0
 MAX_SHIFT = 0.05
@@ -60,26 +62,45 @@ class Validation:
 class Trained:
     """A fitted model with what the gate says of it; none where there was too little to fit."""
 
-    model: LinearModel | None
+    model: LinearModel | GraphModel | None
     validation: Validation
 
 
-def train(data: Dataset, *, price: float, caution: float) -> Trained:
-    """Fit to everything, and judge by runs left out: each run is decided on by a model that never saw it."""
+def train(data: Dataset, *, price: float, caution: float, policy: str = BANDIT) -> Trained:
+    """Fit to everything, and judge by runs left out: each run is decided on by a model that never saw it.
+
+    Whatever the policy, its value is estimated with linear models; they ask for no torch, as the bandit does.
+    """
     amount = tuple(_amount(data))
     if not all(check.holds for check in amount):
         return Trained(model=None, validation=Validation(checks=amount, values={}, explained=0.0, form="none"))
     form, explained = chosen_form(data, price)
     models = crossed_models(data, form, price)
-    decided = _values(data, models, price, caution)
-    checks = (*amount, *_worth(decided, explained, _by_chance(data, price)), _shift(data))
     name = f"{'crossed' if form.is_crossed else 'linear'}, strength {form.strength:g}"
+    deciding: Mapping[str, Model] = models
+    if policy == GRAPH:
+        from esper.simic.graph_trainer import crossed_graphs, explained_by  # torch, which the bandit does without
+
+        deciding, name = crossed_graphs(data, price), "graph"
+        explained = explained_by(deciding, data, price)
+    decided = _values(data, deciding, models, price, caution)
+    checks = (*amount, *_worth(decided, explained, _by_chance(data, price)), _shift(data))
     validation = Validation(checks=checks, values=decided, explained=explained, form=name)
-    return Trained(model=fit(data, form, price), validation=validation)
+    return Trained(model=_fitted(data, form, price, policy), validation=validation)
 
 
-def _values(data: Dataset, models: dict[str, LinearModel], price: float, caution: float) -> dict[str, Estimate]:
-    choose = {run: greedy(model, caution) for run, model in models.items()}
+def _fitted(data: Dataset, form: Form, price: float, policy: str) -> LinearModel | GraphModel:
+    if policy != GRAPH:
+        return fit(data, form, price)
+    from esper.simic.graph_trainer import fit_graph
+
+    return fit_graph(data, price)
+
+
+def _values(
+    data: Dataset, deciding: Mapping[str, Model], models: Mapping[str, Model], price: float, caution: float
+) -> dict[str, Estimate]:
+    choose = {run: greedy(model, caution) for run, model in deciding.items()}
     learned = lambda decision: choose[decision.run_id](decision)  # noqa: E731
     return {
         "learned": doubly_robust(data, learned, models, price),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from esper.simic.dataset import Dataset, Decision
-from esper.tamiyo.learned.linear import Floats, LinearModel
+from esper.tamiyo.learned.linear import Floats, Model
 
 Choose = Callable[[Decision], Floats]
 """A policy's probabilities of the candidates [N]; what is missing to 1 declines."""
@@ -42,11 +42,11 @@ class Estimate:
         return self.value - 1.645 * self.error
 
 
-def greedy(model: LinearModel, caution: float) -> Choose:
+def greedy(model: Model, caution: float) -> Choose:
     """The policy that Tamiyo makes of a model."""
 
     def choose(decision: Decision) -> Floats:
-        found = model.predict(decision.candidates)
+        found = model.predict(decision.candidates, decision.layout)
         cautious = found.means["reward"] - caution * found.errors["reward"]
         best = int(cautious.argmax())
         wanted = np.zeros(len(cautious))
@@ -72,7 +72,7 @@ def never(decision: Decision) -> Floats:
 
 
 def doubly_robust(
-    data: Dataset, choose: Choose, models: Mapping[str, LinearModel], price: float, *, beside: Choose = never
+    data: Dataset, choose: Choose, models: Mapping[str, Model], price: float, *, beside: Choose = never
 ) -> Estimate:
     """How much more a policy is worth than `beside`, by default than growing nothing.
 
@@ -82,7 +82,7 @@ def doubly_robust(
     values, ratios = [], []
     for decision in data.decisions:
         wanted = choose(decision) - beside(decision)
-        expected = models[decision.run_id].predict(decision.candidates).means["reward"]
+        expected = models[decision.run_id].predict(decision.candidates, decision.layout).means["reward"]
         ratio = float(wanted[decision.chosen] / decision.chances[decision.chosen])
         surprise = decision.worth.reward(price) - float(expected[decision.chosen])
         values.append(float(wanted @ expected) + ratio * surprise)

@@ -38,6 +38,7 @@ from esper.leyline import (
 from esper.rpc.alarm import Alarm
 from esper.tamiyo import evaluation
 from esper.tamiyo.config import TamiyoConfig
+from esper.tamiyo.learned.graph import GraphModel, shapes
 from esper.tamiyo.learned.linear import HEADS, LinearModel
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.weights import FEATURE_NAMES, read_weights, write_weights
@@ -115,13 +116,13 @@ def slots(count: int) -> list[SlotSpec]:
     ]
 
 
-def learned() -> LearnedPolicy:
-    """A bandit with pairs of features, which predicts that nothing is worth it."""
+def linear() -> LinearModel:
+    """A bandit's weights with pairs of features, which say that nothing is worth it."""
     count, terms = len(FEATURE_NAMES), 1 + len(FEATURE_NAMES) + PAIRS
     draw = np.random.default_rng(0)
     coefficients = draw.normal(scale=0.01, size=(len(HEADS), terms))
     coefficients[:, 0] = -1.0
-    model = LinearModel(
+    return LinearModel(
         center=np.zeros(count),
         scale=np.ones(count),
         pairs=draw.integers(count, size=(PAIRS, 2)),
@@ -129,9 +130,23 @@ def learned() -> LearnedPolicy:
         covariance=np.eye(terms) * 1e-4,
         noise=np.ones(len(HEADS)),
     )
-    return LearnedPolicy(
-        read_weights(write_weights(model, version="1.1.0", caution=0.5, price=0.1, expected_reward=0.0))
+
+
+def graph() -> GraphModel:
+    """The same of the graph policy."""
+    draw, count, heads = np.random.default_rng(0), len(FEATURE_NAMES), len(HEADS)
+    return GraphModel(
+        center=np.zeros(count),
+        scale=np.ones(count),
+        tensors={name: draw.normal(scale=0.1, size=shape) for name, shape in shapes().items()},
+        calibration=np.array([[-100.0, 1.0]] * heads),
+        noise=np.ones(heads),
     )
+
+
+def deciding_by(model: LinearModel | GraphModel) -> LearnedPolicy:
+    content = write_weights(model, version="1.1.0", caution=0.5, price=0.05, expected_reward=0.0)
+    return LearnedPolicy(read_weights(content))
 
 
 async def measure(policy: Policy, slot_count: int, blueprints: int, packets: int) -> dict[str, list[float]]:
@@ -190,7 +205,11 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=200)
     parser.add_argument("--json", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write JSON, - prints it")
     options = parser.parse_args()
-    policies: dict[str, Policy] = {"heuristic": HeuristicPolicy(), "bandit": learned()}
+    policies: dict[str, Policy] = {
+        "heuristic": HeuristicPolicy(),
+        "bandit": deciding_by(linear()),
+        "graph": deciding_by(graph()),
+    }
     lines = [
         {"policy": name, "part": part, **{q: float(np.quantile(times, share)) for q, share in QUANTILES.items()}}
         for name, policy in policies.items()

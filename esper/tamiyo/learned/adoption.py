@@ -20,6 +20,7 @@ from esper.core.telemetry import AttributeValue, EventSpec
 from esper.core.tracing import context_of, current_trace, tracer
 from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection, TraceContext
 from esper.tamiyo import metrics
+from esper.tamiyo.learned.linear import Layout
 from esper.tamiyo.learned.policies import Policies
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.reward import PRICE, worth_of
@@ -246,7 +247,9 @@ def _dry_load(weights: Weights) -> None:
         np.random.default_rng(0).normal(scale=10.0, size=(_DRY_ROWS, count)),
         np.full((1, count), np.nan),
     )
-    prediction = weights.model.predict(np.concatenate(draw))
+    rows = np.concatenate(draw)
+    layout = Layout(slots=[f"s{row // 2}" for row in range(len(rows))], blueprints=["b"] * len(rows))
+    prediction = weights.model.predict(rows, layout)
     numbers = [*prediction.means.values(), *prediction.errors.values()]
     if not all(np.isfinite(values).all() for values in numbers):
         raise WeightsRefused(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,21 @@ class Prediction:
 
     means: Mapping[str, Floats]
     errors: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """Where N candidates stand: names of their slots and blueprints."""
+
+    slots: Sequence[str]
+    blueprints: Sequence[str]
+
+
+class Model(Protocol):
+    """What predicts the candidates of one packet."""
+
+    def predict(self, features: Floats, layout: Layout) -> Prediction:
+        """Of features [N, F] with NaN for what is absent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +67,8 @@ class LinearModel:
         products = z[:, self.pairs[:, 0]] * z[:, self.pairs[:, 1]]
         return np.concatenate([np.ones((len(z), 1)), z, products], axis=1)
 
-    def predict(self, features: Floats) -> Prediction:
-        """What each of N candidates [N, F] is worth."""
+    def predict(self, features: Floats, layout: Layout | None = None) -> Prediction:
+        """What each of N candidates [N, F] is worth, wherever it stands."""
         terms = self.terms(features)
         means = terms @ self.coefficients.T
         spread = np.sqrt(np.maximum(0.0, ((terms @ self.covariance) * terms).sum(axis=1)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from esper.leyline import DecisionReason
 from esper.tamiyo.context import RunContext
-from esper.tamiyo.learned.linear import Prediction, as_array
+from esper.tamiyo.learned.linear import Layout, Prediction, as_array
 from esper.tamiyo.learned.observation import candidate_features, run_features
 from esper.tamiyo.learned.weights import FEATURE_NAMES, Weights
 from esper.tamiyo.obstacles import GUESSES, first_obstacle
@@ -78,7 +78,11 @@ class LearnedPolicy:
             return None
         run = run_features(view)
         rows = [[*run, *own] for own in candidate_features(admissible, view)]
-        prediction = self.weights.model.predict(as_array(rows, len(FEATURE_NAMES)))
+        layout = Layout(
+            slots=[item.slot.slot_id for item in admissible],
+            blueprints=[item.blueprint.blueprint_id if item.blueprint else "-" for item in admissible],
+        )
+        prediction = self.weights.model.predict(as_array(rows, len(FEATURE_NAMES)), layout)
         cautious = prediction.means["reward"] - self.weights.caution * prediction.errors["reward"]
         best = int(cautious.argmax())
         scored = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,18 @@ from safetensors.numpy import load, save
 
 from esper.core.errors import EsperError
 from esper.leyline import PolicyUpdateRejection
-from esper.tamiyo.learned.linear import HEADS, LinearModel
+from esper.tamiyo.learned.graph import GraphModel
+from esper.tamiyo.learned.graph import shapes as graph_shapes
+from esper.tamiyo.learned.linear import HEADS, LinearModel, Model
 from esper.tamiyo.learned.observation import CANDIDATE_FEATURES, RUN_FEATURES, VERSION
 
 MAX_BYTES = 8 << 20
 MAX_PAIRS = 4096
-BANDIT = "bandit"
+BANDIT, GRAPH = "bandit", "graph"
 _HEADER_LENGTH = 8
 _TOLD = "policy"
 _MATRICES = ("center", "scale", "pairs", "coefficients", "covariance", "noise")
+_COMMON = ("center", "scale", "calibration", "noise")
 FEATURE_NAMES = (*RUN_FEATURES, *CANDIDATE_FEATURES)
 
 
@@ -46,7 +49,7 @@ class Weights:
     version: str
     digest: str
     """SHA-256 of the bytes, lower-case hex."""
-    model: LinearModel
+    model: Model
     caution: float
     """Standard errors that are taken off a prediction before it is held against waiting."""
     price: float
@@ -59,10 +62,12 @@ def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def write_weights(model: LinearModel, *, version: str, caution: float, price: float, expected_reward: float) -> bytes:
+def write_weights(
+    model: LinearModel | GraphModel, *, version: str, caution: float, price: float, expected_reward: float
+) -> bytes:
     """The bytes of a model."""
     told = {
-        "policy_id": BANDIT,
+        "policy_id": BANDIT if isinstance(model, LinearModel) else GRAPH,
         "version": version,
         "feature_version": VERSION,
         "features": FEATURE_NAMES,
@@ -71,7 +76,11 @@ def write_weights(model: LinearModel, *, version: str, caution: float, price: fl
         "price": price,
         "expected_reward": expected_reward,
     }
-    tensors = {name: np.ascontiguousarray(getattr(model, name)) for name in _MATRICES}
+    if isinstance(model, LinearModel):
+        found = {name: getattr(model, name) for name in _MATRICES}
+    else:
+        found = {**{name: getattr(model, name) for name in _COMMON}, **model.tensors}
+    tensors = {name: np.ascontiguousarray(value) for name, value in found.items()}
     # One entry: safetensors writes several in any order, and the same model would have many digests.
     return save(tensors, metadata={_TOLD: json.dumps(told)})
 
@@ -84,7 +93,9 @@ def read_weights(content: bytes) -> Weights:
             PolicyUpdateRejection.POLICY_UPDATE_REJECTION_FEATURE_VERSION,
             f"learned from features {metadata.get('feature_version')!r}, this service observes {VERSION!r}; train anew",
         )
-    expected: dict[str, object] = {"policy_id": BANDIT, "features": list(FEATURE_NAMES), "heads": list(HEADS)}
+    policy_id = str(metadata.get("policy_id"))
+    _require(policy_id in _READERS, f"policy_id is {policy_id!r}, expected {' or '.join(_READERS)}")
+    expected: dict[str, object] = {"features": list(FEATURE_NAMES), "heads": list(HEADS)}
     for key, value in expected.items():
         _require(metadata.get(key) == value, f"{key} is {metadata.get(key)!r}, expected {value!r}")
     try:
@@ -92,10 +103,10 @@ def read_weights(content: bytes) -> Weights:
     except (SafetensorError, ValueError, KeyError) as error:
         raise _invalid(f"no safetensors: {error}") from error
     return Weights(
-        policy_id=BANDIT,
+        policy_id=policy_id,
         version=str(metadata.get("version", "")),
         digest=digest_of(content),
-        model=_model(tensors),
+        model=_READERS[policy_id](tensors),
         caution=_number(metadata, "caution"),
         price=_number(metadata, "price"),
         expected_reward=_number(metadata, "expected_reward"),
@@ -119,8 +130,8 @@ def _metadata(content: bytes) -> Mapping[str, Any]:
     return dict(told or {})
 
 
-def _model(tensors: Mapping[str, Any]) -> LinearModel:
-    _require(set(tensors) == set(_MATRICES), f"tensors {sorted(tensors)}, expected {sorted(_MATRICES)}")
+def _linear(tensors: Mapping[str, Any]) -> LinearModel:
+    _require_names(tensors, _MATRICES)
     features, heads, pairs = len(FEATURE_NAMES), len(HEADS), len(tensors["pairs"])
     _require(pairs <= MAX_PAIRS, f"{pairs} pairs, at most {MAX_PAIRS} are taken")
     terms = 1 + features + pairs
@@ -132,6 +143,29 @@ def _model(tensors: Mapping[str, Any]) -> LinearModel:
         "covariance": (terms, terms),
         "noise": (heads,),
     }
+    _require_tensors(tensors, shapes)
+    held = tensors["pairs"]
+    _require(bool(((held >= 0) & (held < features)).all()), f"pairs name features beyond 0..{features - 1}")
+    return LinearModel(**tensors)
+
+
+def _graph(tensors: Mapping[str, Any]) -> GraphModel:
+    own, features, heads = graph_shapes(), len(FEATURE_NAMES), len(HEADS)
+    _require_names(tensors, (*_COMMON, *own))
+    common = {"center": (features,), "scale": (features,), "calibration": (heads, 2), "noise": (heads,)}
+    _require_tensors(tensors, {**common, **own})
+    return GraphModel(**{name: tensors[name] for name in _COMMON}, tensors={name: tensors[name] for name in own})
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {BANDIT: _linear, GRAPH: _graph}
+
+
+def _require_names(tensors: Mapping[str, Any], expected: Sequence[str]) -> None:
+    _require(set(tensors) == set(expected), f"tensors {sorted(tensors)}, expected {sorted(expected)}")
+
+
+def _require_tensors(tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Shapes, types and finite values of all of them."""
     for name, shape in shapes.items():
         tensor, kind = tensors[name], np.int64 if name == "pairs" else np.float64
         _require(tensor.shape == shape, f"{name} has shape {tensor.shape}, expected {shape}")
@@ -139,9 +173,6 @@ def _model(tensors: Mapping[str, Any]) -> LinearModel:
         _require(bool(np.isfinite(tensor).all()), f"{name} has values that aren't finite")
     _require(bool((tensors["scale"] > 0).all()), "scale has values that aren't above 0")
     _require(bool((tensors["noise"] >= 0).all()), "noise has values below 0")
-    held = tensors["pairs"]
-    _require(bool(((held >= 0) & (held < features)).all()), f"pairs name features beyond 0..{features - 1}")
-    return LinearModel(**tensors)
 
 
 def _number(metadata: Mapping[str, Any], key: str) -> float:
