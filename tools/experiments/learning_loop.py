@@ -21,7 +21,7 @@ from learning_plane import Plane, play, settings
 
 from esper.tamiyo.learned.reward import PRICE
 
-EXPLORED, BEFORE, AFTER = 48, 4, 12
+EXPLORED, BEFORE, AFTER = 120, 4, 12
 FIRST_SEED, HELD_OUT_SEED = 9000, 60_000
 ARMS: dict[str, tuple[str, ...]] = {"learned": (), "shuffled": ("--shuffled", "1")}
 
