@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
@@ -22,6 +23,7 @@ from esper.core.errors import ConfigError
 from esper.core.files import write_atomically
 from esper.core.keys import Keyring
 from esper.tamiyo.learned.reward import PRICE
+from esper.tamiyo.update import version_number
 
 if TYPE_CHECKING:
     from esper.rpc.clients import Tls
@@ -55,23 +57,52 @@ def register(verbs: Verbs) -> None:
         verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of the bus and telemetry")
         verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
         add_key_flag(verb)
-    collected.add_argument("--idle-s", type=float, default=3.0, help="end after so long without a report (default: 3)")
-    trained.add_argument("--version", required=True, metavar="N", help="version of the weights, above Tamiyo's")
+    collected.add_argument(
+        "--idle-s", type=positive, default=3.0, help="end after so long without a report (default: 3)"
+    )
+    trained.add_argument(
+        "--version", required=True, type=dotted, metavar="N", help="version of the weights, above Tamiyo's"
+    )
     trained.add_argument("--policy", default="bandit", choices=("bandit", "graph"), help="what is fitted (bandit)")
     trained.add_argument("--shuffled", type=int, metavar="SEED", help="the control: learn from shuffled outcomes")
     asked.add_argument("--weights", type=Path, metavar="FILE", help=f"weights to ask about (default: STORE/{WEIGHTS})")
+    trained.add_argument("--price", type=not_negative, default=PRICE, help=f"worth of a run's MACs ({PRICE:g})")
+    trained.add_argument("--caution", type=not_negative, default=CAUTION, help=f"standard errors taken off ({CAUTION})")
     for verb in (trained, asked):
-        verb.add_argument("--price", type=float, default=PRICE, help=f"worth of a run's MACs (default: {PRICE:g})")
-        verb.add_argument("--caution", type=float, default=CAUTION, help=f"standard errors (default: {CAUTION})")
         verb.add_argument("--json", action="store_true", help="print it as JSON")
     published.add_argument("--unproven", action="store_true", help="publish although the gate refused them: for drills")
+
+
+def positive(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    if not_negative(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return float(text)
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number of at least 0")
+    return value
+
+
+def dotted(text: str) -> str:
+    """A version that Tamiyo can compare, for argparse."""
+    if version_number(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: dotted whole numbers are needed, e.g. 1.2.0")
+    return text
 
 
 def run_collect(arguments: argparse.Namespace) -> int:
     from esper.simic.collect import collect
     from esper.simic.telling import tell_collected
 
-    with _store(arguments.store) as store, _bus(arguments) as bus, _reporter(bus) as reporter:
+    with _bus(arguments) as bus, _store(arguments.store) as store, _reporter(bus) as reporter:
         asyncio.run(collect(store, bus.endpoint, bus.tls, bus.keyring, idle_s=arguments.idle_s))
         tell_collected(reporter, store)
         seen = store.intake
@@ -87,7 +118,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from esper.simic.validation import train
     from esper.tamiyo.learned.weights import digest_of, write_weights
 
-    with _store(arguments.store) as store:
+    with _store(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
     if arguments.shuffled is not None:
         data = shuffled(data, arguments.shuffled)
@@ -125,8 +156,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from esper.simic.value import as_logged, at_random, doubly_robust, greedy
     from esper.tamiyo.learned.weights import read_weights
 
-    weights = read_weights((arguments.weights or arguments.store / WEIGHTS).read_bytes())
-    with _store(arguments.store) as store:
+    weights = read_weights(arguments.weights.read_bytes() if arguments.weights else _read(arguments.store, WEIGHTS))
+    with _store(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
     if not len(data):
         raise ConfigError("STORE", str(arguments.store), "it holds no germination with an outcome; collect some first")
@@ -152,8 +183,7 @@ def run_publish(arguments: argparse.Namespace) -> int:
     from esper.simic.telling import tell_published
     from esper.tamiyo.learned.weights import digest_of
 
-    content = (arguments.store / WEIGHTS).read_bytes()
-    validation = json.loads((arguments.store / VALIDATION).read_text(encoding="utf-8"))
+    content, validation = _read(arguments.store, WEIGHTS), _read_validation(arguments.store)
     if validation["digest"] != digest_of(content):
         raise ConfigError("STORE", str(arguments.store), f"{VALIDATION} isn't about {WEIGHTS}; train again")
     if not validation["passed"] and not arguments.unproven:
@@ -167,6 +197,23 @@ def run_publish(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _read(store: Path, name: str) -> bytes:
+    if not (store / name).exists():
+        raise ConfigError("STORE", str(store), f"{name} isn't there; esper simic train writes it where there is enough")
+    return (store / name).read_bytes()
+
+
+def _read_validation(store: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read(store, VALIDATION))
+        complete = {"digest", "passed", "checks"} <= found.keys()
+    except (ValueError, AttributeError):
+        complete = False
+    if not complete:
+        raise ConfigError("STORE", str(store), f"{VALIDATION} is damaged; train again")
+    return dict(found)
+
+
 def _lines(validation: Validation, decisions: int) -> Iterator[str]:
     yield f"{decisions} decisions; {validation.form}; {validation.explained:.1%} of unseen rewards' variance explained"
     for name, found in validation.values.items():
@@ -177,9 +224,11 @@ def _lines(validation: Validation, decisions: int) -> Iterator[str]:
 
 
 @contextmanager
-def _store(path: Path) -> Iterator[ReplayStore]:
+def _store(path: Path, *, must_exist: bool = False) -> Iterator[ReplayStore]:
     from esper.simic.replay import ReplayStore
 
+    if must_exist and not (path / REPLAY).exists():
+        raise ConfigError("STORE", str(path), f"{REPLAY} isn't there; esper simic collect makes one")
     store = ReplayStore(path / REPLAY, SYSTEM_CLOCK)
     try:
         yield store

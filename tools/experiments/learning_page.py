@@ -40,7 +40,7 @@ def _bars(worths: dict[str, dict[str, Any]]) -> str:
     width, left, height = 900, 130, 46
 
     def x(value: float) -> float:
-        return left + (value + edge) / (2 * edge) * (width - left - 90)
+        return left + (value + edge) / (2 * edge) * (width - left - 130)
 
     lines = [f"<line x1={x(0):.1f} x2={x(0):.1f} y1=0 y2={height * len(worths)} stroke='currentColor' opacity=.5 />"]
     for row, (arm, worth) in enumerate(worths.items()):
@@ -52,7 +52,7 @@ def _bars(worths: dict[str, dict[str, Any]]) -> str:
             f"fill='{colour}' opacity=.75 />",
             f"<line x1={x(mean - error):.1f} x2={x(mean + error):.1f} y1={middle:.0f} y2={middle:.0f} "
             "stroke='currentColor' stroke-width=2 />",
-            f"<text x={width - 85} y={middle + 5:.0f}>{mean:+.3f} ± {error:.3f}</text>",
+            f"<text x={width - 115} y={middle + 5:.0f}>{mean:+.3f} ± {error:.3f}</text>",
         ]
     return f"<svg viewBox='0 0 {width} {height * len(worths)}' role=img>{''.join(lines)}</svg>"
 
@@ -94,4 +94,5 @@ def _decisions(rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     head = "<th>run<th>step<th>policy<th>slot<th>widening<th>value<th>gain<th>judge<th>cost<th>worth"
-    return f"<table><tr>{head}{''.join(lines)}</table>"
+    grown = f"<table><tr>{head}{''.join(lines)}</table>"
+    return f"<details><summary>{len(rows)} decisions</summary>{grown}</details>"
