@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from esper.simic.dataset import Dataset
-from esper.simic.trainer import folds, importance, scaling
+from esper.simic.trainer import Taken, clipped, folds, scaling
 from esper.tamiyo.learned.graph import MEMBERS, Graph, GraphModel, forward, graph_of, shapes
 from esper.tamiyo.learned.linear import HEADS, Floats, Model
 
@@ -64,7 +64,7 @@ def _fit(data: Dataset, price: float) -> GraphModel:
     )
     starts = np.cumsum([0, *(len(d.candidates) for d in data.decisions)])[:-1]
     taken = torch.from_numpy(starts + np.array([d.chosen for d in data.decisions]))
-    targets, weights = torch.from_numpy(data.heads(price)), torch.from_numpy(importance(data))
+    targets, weights = torch.from_numpy(data.heads(price)), torch.from_numpy(clipped(Taken.of(data, price).raw))
     spread = targets.std(dim=0).clamp_min(1e-3)
     members = [_member(seed, graph, taken, targets, weights, spread) for seed in range(MEMBERS)]
     tensors = {name: np.stack([member[name] for member in members]) for name in shapes()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
+from numpy.typing import NDArray
 
 from esper.simic.dataset import Dataset
 from esper.tamiyo.learned.linear import HEADS, Floats, LinearModel
@@ -40,10 +41,33 @@ class Form:
 FORMS = tuple(Form(is_crossed=crossed, strength=strength) for crossed in (False, True) for strength in STRENGTHS)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was taken in D decisions, as a fit needs it."""
+
+    features: Floats
+    """[D, F]"""
+    targets: Floats
+    """[D, H]"""
+    raw: Floats
+    """Inverse propensities, as shares of a draw that prefers nothing [D]."""
+
+    @classmethod
+    def of(cls, data: Dataset, price: float) -> Taken:
+        raw = np.array([1.0 / (d.chances[d.chosen] * len(d.chances)) for d in data.decisions])
+        return cls(data.taken(), data.heads(price), raw)
+
+    def some(self, places: NDArray[np.bool_]) -> Taken:
+        return Taken(self.features[places], self.targets[places], self.raw[places])
+
+
 def fit(data: Dataset, form: Form, price: float) -> LinearModel:
     """The model of this form. `data` must hold at least two decisions."""
-    features, targets = data.taken(), data.heads(price)
-    center, scale = scaling(features)
+    return _fit(Taken.of(data, price), form)
+
+
+def _fit(taken: Taken, form: Form) -> LinearModel:
+    center, scale = scaling(taken.features)
     pairs = np.array(form.pairs, dtype=np.int64).reshape(-1, 2)
     bare = LinearModel(
         center=center,
@@ -53,13 +77,13 @@ def fit(data: Dataset, form: Form, price: float) -> LinearModel:
         covariance=np.zeros((0, 0)),
         noise=np.zeros(len(HEADS)),
     )
-    terms, weights = bare.terms(features), importance(data)
+    terms, weights = bare.terms(taken.features), clipped(taken.raw)
     penalty = form.strength * np.eye(terms.shape[1])
     penalty[0, 0] = 1e-6
     weighted = terms * weights[:, None]
     covariance = np.linalg.inv(terms.T @ weighted + penalty)
-    coefficients = (covariance @ (weighted.T @ targets)).T
-    left = targets - terms @ coefficients.T
+    coefficients = (covariance @ (weighted.T @ taken.targets)).T
+    left = taken.targets - terms @ coefficients.T
     noise = np.sqrt((weights[:, None] * left**2).sum(axis=0) / weights.sum())
     return LinearModel(
         center=center,
@@ -80,9 +104,8 @@ def scaling(features: Floats) -> tuple[Floats, Floats]:
     return center, np.where(deviation > 1e-9, deviation, 1.0)
 
 
-def importance(data: Dataset) -> Floats:
-    """Weights [D] of mean 1 that undo the logging policy's preferences among candidates, clipped."""
-    raw = np.array([1.0 / (d.chances[d.chosen] * len(d.chances)) for d in data.decisions])
+def clipped(raw: Floats) -> Floats:
+    """Weights [D] of mean 1 that undo the logging policy's preferences among candidates; rare draws count for less."""
     return np.asarray(np.minimum(raw / raw.mean(), MAX_WEIGHT), dtype=np.float64)
 
 
@@ -96,21 +119,23 @@ def folds(data: Dataset, count: int = FOLDS) -> Iterator[tuple[list[str], list[s
 
 def chosen_form(data: Dataset, price: float) -> tuple[Form, float]:
     """The form whose rewards of unseen runs are predicted best, and the share of their variance that it explains."""
-    scores = {form: unseen_error(data, form, price) for form in FORMS}
+    taken, runs = Taken.of(data, price), np.array([d.run_id for d in data.decisions])
+    unseen = [np.isin(runs, asked) for _, asked in folds(data)]
+    scores = {form: _unseen_error(taken, unseen, form) for form in FORMS}
     best = min(scores, key=lambda form: scores[form])
-    rewards = data.rewards(price)
-    spread = float(np.mean((rewards - rewards.mean()) ** 2))
+    rewards = taken.targets[:, HEADS.index("reward")]
+    spread = float(rewards.var())
     return best, 1.0 - scores[best] / spread if spread else 0.0
 
 
-def unseen_error(data: Dataset, form: Form, price: float) -> float:
+def _unseen_error(taken: Taken, unseen: Sequence[NDArray[np.bool_]], form: Form) -> float:
     """Mean squared error of predicted rewards of runs that weren't fitted to."""
     total = 0.0
-    for fitted, asked in folds(data):
-        there = data.of(asked)
-        found = fit(data.of(fitted), form, price).predict(there.taken()).means["reward"]
-        total += float(np.square(found - there.rewards(price)).sum())
-    return total / len(data)
+    for places in unseen:
+        there = taken.some(places)
+        found = _fit(taken.some(~places), form).predict(there.features).means["reward"]
+        total += float(np.square(found - there.targets[:, HEADS.index("reward")]).sum())
+    return total / len(taken.features)
 
 
 def crossed_models(data: Dataset, form: Form, price: float) -> dict[str, LinearModel]:

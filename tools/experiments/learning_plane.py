@@ -18,6 +18,7 @@ from launching import context, launch
 from learning_rows import row_of
 
 PATIENCE_S, RETRY_S = 900.0, 2.0
+NOT_NOW = (os.EX_TEMPFAIL, os.EX_UNAVAILABLE)
 ESPER = Path(sys.executable).with_name("esper")
 
 
@@ -83,7 +84,7 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm
         argv = ["--run-dir", str(folder), "--run-id", run_id, "--overwrite", "--plain", *episode.flags, *plane.flags]
         started = time.monotonic()
         code = launch(server, None, argv, log)
-        while code == os.EX_TEMPFAIL and time.monotonic() - started < PATIENCE_S:
+        while code in NOT_NOW and time.monotonic() - started < PATIENCE_S:
             # Another run made the plane cautious; no run opens until that one is calm again, or over.
             time.sleep(RETRY_S)
             code = launch(server, None, argv, log)
