@@ -43,6 +43,7 @@ from esper.core.errors import (
     UnwritableStorage,
 )
 from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, told
+from esper.core.leaving import kept_inside
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
@@ -92,7 +93,8 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = parser().parse_strictly([word for word in given if word != FLAG])
-        code: int = arguments.run(arguments)
+        with kept_inside():  # an export runs a user's own network
+            code: int = arguments.run(arguments)
     except (UsageError, EsperError) as error:
         return _fail(error)
     except KeyboardInterrupt:

@@ -27,6 +27,7 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
+from esper.core.files import write_new
 from esper.core.keys import check_strength, new_secret
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import wait_serving
@@ -36,8 +37,6 @@ START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 # Urza's prefetch is served where the bus is.
 ARTIFACT_READERS = ("weatherlight", "kasmina")
 SPAWN = "spawn"
-# Where an operator finds a service of a run that is under way, by its name.
-ENDPOINT = "{}.endpoint"
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
 # Who publishes ends before who is published to: Tamiyo and Kasmina at once, then Weatherlight.
 END_ORDER = (("kasmina", "tamiyo"), ("weatherlight",))
@@ -67,6 +66,8 @@ class ServicesConfig:
     """Longest wait for a service that should be there already, seconds."""
     stop_timeout_s: float = 10.0
     """Longest wait for a child to drain before it is killed, seconds."""
+    hurried_stop_s: float = 2.0
+    """The same once somebody has asked the run to stop; a child that is still frozen then is killed at once."""
     restart_limit: int = 5
     """A child that died more often than this is left dead."""
     names: tuple[str, ...] = START_ORDER
@@ -106,9 +107,7 @@ def run_secret(path: Path, environ: Mapping[str, str], *, are_all_spawned: bool)
     if path.exists():
         return _kept_secret(path)
     secret = new_secret()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    write_new(path, f"{secret}\n".encode(), mode=0o600)
     return secret
 
 
@@ -133,6 +132,8 @@ class Services:
         self._children: dict[str, Child] = {}
         self._last_words: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._woken_s: float | None = None
+        """When the run was asked to stop, by the monotonic clock."""
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._runtime_dir = RuntimeDir()
@@ -160,8 +161,6 @@ class Services:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in self._config.names:
             self._wait_serving(name)
-        for name in self._children:
-            (self._config.state_dir / ENDPOINT.format(name)).write_text(self.endpoints[name] + "\n")
         if self._children:
             threading.Thread(target=self._supervise, name="services", daemon=True).start()
 
@@ -174,13 +173,12 @@ class Services:
         for descriptor in self._last_words.values():
             os.close(descriptor)
         self._last_words.clear()
-        for name in self._children:
-            (self._config.state_dir / ENDPOINT.format(name)).unlink(missing_ok=True)
         self._runtime_dir.remove()
         self._stopped.set()
 
     def wake(self) -> None:
-        """Let children go on that somebody has stopped: a run that is to end waits for their answers."""
+        """Let children go on that somebody has stopped: a run that is to end waits for their answers, but not long."""
+        self._woken_s = time.monotonic()
         for child in self._children.values():
             child.process.send_signal(signal.SIGCONT)
 
@@ -286,11 +284,25 @@ class Services:
     def _supervise(self) -> None:
         """Start a dead child again, slower each time. A child ends with the thread that started it, so it stays."""
         while not self._stopping.wait(0.2):
+            if self._woken_s is not None:
+                self._kill_frozen(self._woken_s)
+                continue
             for child in list(self._children.values()):
                 code = child.process.poll()
                 if code is not None and not self._stopping.is_set():
                     self._revive(child, code)
         self._stopped.wait()
+
+    def _kill_frozen(self, woken_s: float) -> None:
+        """A child that was stopped again, or can't go on, would keep the run from its end."""
+        if time.monotonic() < woken_s + self._config.hurried_stop_s:
+            return
+        for child in self._children.values():
+            if child.process.poll() is None and _is_frozen(child.process.pid):
+                child.process.kill()
+                child.process.wait()
+                within = f"{self._config.hurried_stop_s:g} s after the run was asked to stop"
+                self._on_event("service_killed", f"{child.name} was frozen {within} and was killed")
 
     def _revive(self, child: Child, code: int) -> None:
         if child.restarts > self._config.restart_limit:
@@ -322,15 +334,21 @@ class Services:
         for child in running:
             child.process.terminate()
             child.process.send_signal(signal.SIGCONT)  # one that is stopped hears of its end when it goes on
-        deadline = time.monotonic() + self._config.stop_timeout_s
+        timeout_s = self._config.stop_timeout_s if self._woken_s is None else self._config.hurried_stop_s
+        deadline = time.monotonic() + timeout_s
         for child in running:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
-                within = f"{self._config.stop_timeout_s:g} s of SIGTERM"
+                within = f"{timeout_s:g} s of SIGTERM"
                 self._on_event("service_killed", f"{child.name} did not end within {within} and was killed")
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether a child has been stopped by a signal and doesn't go on."""
+    return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _how(code: int) -> str:

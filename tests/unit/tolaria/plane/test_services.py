@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -252,6 +253,35 @@ def test_a_child_that_somebody_has_stopped_ends_by_itself(tmp_path: Path, is_wok
         services.stop()
         assert process.returncode == 3
     assert told == []
+
+
+def test_once_the_run_was_asked_to_stop_nobody_waits_long_for_a_child_that_is_frozen_again_or_deaf(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[str, str]] = []
+    config = ServicesConfig(state_dir=tmp_path, hurried_stop_s=0.3)
+    services = Services(config, None, lambda name, text: told.append((name, text)))
+    for name in ("kasmina", "tamiyo"):
+        process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        services._children[name] = Child(name, "unix:/s", process)
+    frozen = services._children["kasmina"].process
+    supervising = threading.Thread(target=services._supervise)
+    supervising.start()
+    services.wake()
+    os.waitid(os.P_PID, frozen.pid, os.WNOHANG | os.WCONTINUED)
+    frozen.send_signal(signal.SIGSTOP)
+    assert frozen.wait(30) == -signal.SIGKILL
+    assert services._children["tamiyo"].process.poll() is None  # it may still answer
+    services.stop()
+    supervising.join()
+    assert told == [
+        ("service_killed", "kasmina was frozen 0.3 s after the run was asked to stop and was killed"),
+        ("service_killed", "tamiyo did not end within 0.3 s of SIGTERM and was killed"),
+    ]
+    for child in services._children.values():
+        child.process.stdout.close()
 
 
 def test_what_a_child_says_last_is_heard_though_its_log_could_not_take_it(tmp_path: Path) -> None:
