@@ -28,6 +28,7 @@ from esper.cli import (
     sign,
     simic,
     status,
+    up,
     urza,
     wal,
 )
@@ -48,22 +49,8 @@ from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
 GROUPS = (
-    status,
-    export,
-    seed,
-    emergency,
-    call,
-    sign,
-    keys,
-    audit,
-    ledger,
-    wal,
-    bus,
-    urza,
-    simic,
-    reports,
-    doctor,
-    harness,
+    *(up, status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza),
+    *(simic, reports, doctor, harness),
 )
 
 # The first class that fits decides, so a special case stands before its parent.

@@ -6,7 +6,9 @@ and end with their parent. Only what was started here is stopped here.
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -38,6 +40,8 @@ START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 ARTIFACT_READERS = ("weatherlight", "kasmina")
 SPAWN = "spawn"
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
+# The largest share of a pause that is added to it at random: what died together doesn't come back together.
+JITTER = 0.25
 # Who publishes ends before who is published to: Tamiyo and Kasmina at once, then Weatherlight.
 END_ORDER = (("kasmina", "tamiyo"), ("weatherlight",))
 
@@ -68,8 +72,16 @@ class ServicesConfig:
     """Longest wait for a child to drain before it is killed, seconds."""
     hurried_stop_s: float = 2.0
     """The same once somebody has asked the run to stop; a child that is still frozen then is killed at once."""
-    restart_limit: int = 5
-    """A child that died more often than this is left dead."""
+    restart_limit: int | None = 5
+    """A child that died more often than this without a healthy time is left dead; None for never."""
+    retry_s: float = 0.5
+    """Pause before a dead child is started again; doubles with each death up to `max_retry_s`, and is jittered."""
+    max_retry_s: float = 30.0
+    """The longest such pause, seconds."""
+    healthy_s: float = 60.0
+    """A child that lived for so long is forgiven its earlier deaths."""
+    listen: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints of spawned services, by name; the others have sockets in a private directory."""
     names: tuple[str, ...] = START_ORDER
     """Which of them are wanted."""
     extra_arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -94,6 +106,10 @@ class Child:
     endpoint: str
     process: subprocess.Popen[bytes]
     restarts: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    """When it was last started, by the monotonic clock."""
+    due_s: float | None = None
+    """When it is to be started again; None while it lives."""
     storage_death: EsperError | None = None
     """What it last died of, where its storage failed: it was started again since, but can hardly write more now."""
 
@@ -156,7 +172,8 @@ class Services:
         """Start what is to be spawned and wait until every service serves."""
         for name in self._config.names:
             endpoint = self._config.endpoint(name)
-            self.endpoints[name] = f"unix:{self._runtime_dir.path / name}.sock" if endpoint == SPAWN else endpoint
+            own = self._config.listen.get(name, f"unix:{self._runtime_dir.path / name}.sock")
+            self.endpoints[name] = own if endpoint == SPAWN else endpoint
         for name in self._config.spawned:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in self._config.names:
@@ -305,28 +322,40 @@ class Services:
                 self._on_event("service_killed", f"{child.name} was frozen {within} and was killed")
 
     def _revive(self, child: Child, code: int) -> None:
-        if child.restarts > self._config.restart_limit:
-            return
-        child.restarts += 1
+        """Tell of a death, and start the child again once its pause is over; others aren't kept waiting by it."""
+        if child.due_s is None:
+            child.due_s = time.monotonic() + self._noted(child, code)
+        if time.monotonic() >= child.due_s:
+            self._start_again(child)
+
+    def _noted(self, child: Child, code: int) -> float:
+        """Tell of a death; gives the pause before the next start in seconds, endless for a child that is given up."""
+        is_healthy = time.monotonic() - child.began_s >= self._config.healthy_s
+        child.restarts = 1 if is_healthy else child.restarts + 1
         why = "" if code < 0 else f": {self._last_line(child)}"
         child.storage_death = (
             self._death_of(child, code) if code in (os.EX_IOERR, os.EX_DATAERR, os.EX_NOPERM) else None
         )
         self._on_event("service_lost", f"{child.name} ended {_how(code)}{why}")
-        if child.restarts > self._config.restart_limit:
+        if self._config.restart_limit is not None and child.restarts > self._config.restart_limit:
             self._on_event("service_given_up", f"{child.name} died {child.restarts} times; it stays down")
-            return
-        if self._stopping.wait(min(0.5 * 2 ** (child.restarts - 1), 30.0)):
-            return
+            return math.inf
+        doubled_s = self._config.retry_s * 2.0 ** min(child.restarts - 1, 30)
+        return min(doubled_s, self._config.max_retry_s) * (1 + JITTER * random.random())
+
+    def _start_again(self, child: Child) -> None:
         with self._lock:
-            if not self._stopping.is_set():
-                try:
-                    child.process = self._spawn(child.name)
-                except OSError as error:
-                    # The machine may have processes and files to spare again later: it is tried as often as a death.
-                    self._on_event("service_not_restarted", f"{child.name} could not be started again: {error}")
-                    return
-                self._on_event("service_restarted", f"{child.name} started again")
+            if self._stopping.is_set():
+                return
+            child.due_s = None
+            try:
+                child.process = self._spawn(child.name)
+            except OSError as error:
+                # The machine may have processes and files to spare again later: it is tried as often as a death.
+                self._on_event("service_not_restarted", f"{child.name} could not be started again: {error}")
+                return
+            child.began_s = time.monotonic()
+            self._on_event("service_restarted", f"{child.name} started again")
 
     def _end(self, children: Sequence[Child]) -> None:
         """End children that run, all at once."""

@@ -63,13 +63,41 @@ class Starved(Services):
 
 def test_a_child_that_cannot_be_started_again_is_told_and_ends_no_supervision(tmp_path: Path) -> None:
     told: list[str] = []
-    services = Starved(ServicesConfig(state_dir=tmp_path, restart_limit=1), None, lambda name, text: told.append(name))
+    services = Starved(
+        ServicesConfig(state_dir=tmp_path, restart_limit=1, retry_s=0.0), None, lambda name, text: told.append(name)
+    )
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     child = Child("tamiyo", "unix:/t", dead)
     services._revive(child, 1)
     services._revive(child, 1)
     assert told == ["service_lost", "service_not_restarted", "service_lost", "service_given_up"]
+    services.stop()
+
+
+def test_pauses_before_a_start_double_up_to_a_limit_are_jittered_and_forgiven_after_a_healthy_time(
+    tmp_path: Path,
+) -> None:
+    config = ServicesConfig(state_dir=tmp_path, restart_limit=None, retry_s=1.0, max_retry_s=4.0, healthy_s=100.0)
+    services = Services(config, None, lambda name, text: None)
+    child = Child("tamiyo", "unix:/t", subprocess.Popen([sys.executable, "-c", ""]))
+    child.process.wait()
+    for least_s in (1.0, 2.0, 4.0, 4.0):
+        assert least_s <= services._noted(child, 1) <= least_s * 1.25
+    child.began_s -= 100.0
+    assert 1.0 <= services._noted(child, 1) <= 1.25
+    services.stop()
+
+
+def test_a_child_that_waits_for_its_next_start_keeps_no_other_from_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    config = ServicesConfig(state_dir=tmp_path, retry_s=60.0, max_retry_s=60.0)
+    services = Starved(config, None, lambda name, text: told.append(text))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in ("tamiyo", "kasmina"):
+        services._revive(Child(name, "unix:/t", dead), 1)
+    assert [text.partition(" ")[0] for text in told] == ["tamiyo", "kasmina"]
     services.stop()
 
 
@@ -195,7 +223,8 @@ def test_a_death_of_storage_is_remembered_when_the_child_was_started_again_and_t
     tmp_path: Path,
 ) -> None:
     told: list[str] = []
-    services = EndingLater(ServicesConfig(state_dir=tmp_path), None, lambda name, text: told.append(text))
+    config = ServicesConfig(state_dir=tmp_path, retry_s=0.0)
+    services = EndingLater(config, None, lambda name, text: told.append(text))
     dead = services._spawn("kasmina")
     child = Child("kasmina", "unix:/k", dead)
     services._children["kasmina"] = child
