@@ -28,6 +28,7 @@ from esper.cli import (
     sign,
     simic,
     status,
+    ui,
     up,
     urza,
     wal,
@@ -49,7 +50,7 @@ from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
 GROUPS = (
-    *(up, status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza),
+    *(up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza),
     *(simic, reports, doctor, harness),
 )
 

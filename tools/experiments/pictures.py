@@ -17,9 +17,19 @@ from plan import Plan
 from rows import Row, Rows
 
 from esper.tolaria.record.page.curves import Curves, Fork, Point, curves
-from esper.tolaria.record.page.drawing import INK, QUIET, STYLE, seed_color
 from esper.tolaria.record.reading import Record
 
+INK, QUIET = "#222222", "#8a8a8a"
+SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.constrained_layout.use": True,
+}
 MARKERS = "osD^vPXdp<>h8"
 BRIGHT = tuple(matplotlib.color_sequences["tab10"])
 DARK = tuple((0.55 * red, 0.55 * green, 0.55 * blue) for red, green, blue in BRIGHT)
@@ -28,6 +38,12 @@ LEAST_ERROR = 0.1
 TITLE_WIDTH, LEGEND_COLUMNS = 120, 6
 WORDS = {"FOSSILIZED": "kept", "CULLED": "culled"}
 Macs = Sequence[tuple[int, int]]
+
+
+def seed_color(seed_id: str) -> str:
+    """A seed's colour, the same in every picture."""
+    digits = "".join(character for character in seed_id if character.isdecimal()) or "0"
+    return SEED_COLORS[int(digits) % len(SEED_COLORS)]
 
 
 def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path: Path) -> Path | None:
