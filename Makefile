@@ -7,7 +7,7 @@ DEVICES ?= cuda
 PROCESSES ?= 2
 GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
 
-.PHONY: setup train test check check-native clients bench drills harness-quick soak experiments-quick experiments-gpu clean
+.PHONY: setup train test check check-native clients bench drills harness-quick soak experiments-quick learn experiments-gpu clean
 
 setup: $(VENV)/.ready ## environment and extension
 
@@ -43,6 +43,9 @@ soak: setup ## 100 epochs with many seeds: nothing may grow but the network
 
 experiments-quick: setup ## one grown run beside a sweep of sizes, on digits; minutes on a CPU
 	OMP_NUM_THREADS=1 $(PY) tools/experiments/run_plan.py digits_quick $(ARGS)
+
+learn: setup ## the learning loop: explore, learn, publish, swap, decide, beside shuffled outcomes; ten minutes
+	OMP_NUM_THREADS=1 $(PY) tools/experiments/learning.py loop --out runs/learn $(ARGS)
 
 experiments-gpu: setup ## the language models' plans on DEVICES, PROCESSES runs at a time on each
 	for plan in $(GPU_PLANS); do $(PY) tools/experiments/run_plan.py $$plan --devices $(DEVICES) --processes $(PROCESSES) $(ARGS) || exit; done

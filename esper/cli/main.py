@@ -23,8 +23,10 @@ from esper.cli import (
     harness,
     keys,
     ledger,
+    reports,
     seed,
     sign,
+    simic,
     status,
     ui,
     up,
@@ -47,7 +49,10 @@ from esper.core.leaving import kept_inside
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
-GROUPS = (up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness)
+GROUPS = (
+    *(up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza),
+    *(simic, reports, doctor, harness),
+)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -92,6 +92,9 @@ REQUIRED: Mapping[str, str] = {
     "PolicyUpdate": "update_id policy_id version issued_at",
     "FieldReport": "report_id command_id training_run_id generation opened_at opened_step decision",
     "FieldReportDelta": "risk_score steps",
+    "Observation": "version features candidates chosen wait_probability",
+    "ObservedFeature": "name",
+    "ObservedCandidate": "slot_id blueprint_id score probability features",
     "SignedCommand": "payload_type audience security",
     "CommandSecurity": "signature nonce issued_at freshness_window key_id algorithm",
     "SystemStatePacket": (

@@ -112,6 +112,9 @@ from esper.leyline.v1.policy_pb2 import (
 from esper.leyline.v1.report_pb2 import (
     FieldReport,
     FieldReportDelta,
+    Observation,
+    ObservedCandidate,
+    ObservedFeature,
 )
 from esper.leyline.v1.security_pb2 import (
     CommandSecurity,
@@ -334,6 +337,9 @@ __all__ = [
     "MessagePriority",
     "Metric",
     "ModeUpdate",
+    "Observation",
+    "ObservedCandidate",
+    "ObservedFeature",
     "OpenCommand",
     "OptimizerAdjustment",
     "PairedScore",

@@ -10,6 +10,8 @@ from esper.urza import cost, stack_cost
 def objection(packet: SystemStatePacket, context: RunContext, *, parameters: int, forward_macs: int) -> str | None:
     """Why a seed of this size can't be afforded, in words; None if it can."""
     budget, metrics, spec = context.spec.budget, packet.metrics, context.spec
+    if not budget.ListFields():
+        return None
     has_twin = spec.life.judge == JudgeMode.JUDGE_MODE_TWIN
     held = cost.memory(spec.manifest, parameters=metrics.parameters, added=parameters, has_twin=has_twin)
     totals = {

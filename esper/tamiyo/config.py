@@ -5,9 +5,11 @@ A run's own TriggerSettings win over the thresholds here; nothing else can overr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 
 from esper.core.config import require_positive
+from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 
 
@@ -97,9 +99,19 @@ class TamiyoConfig:
     """Longest time to decide on a packet, its wait for a thread included, seconds; the run is conservative after it."""
     telemetry_every_packets: int = 10
     """Packets between telemetry without events."""
+    explore: float = 0.0
+    """Share of decisions that are drawn at random to learn from, 0..1; drawn by the run's seed, with known chances."""
+    shadow_decisions: int = 20
+    """Decisions that new weights make beside the live policy before they are in force; 0 tries nothing."""
+    rollback_after: int = 8
+    """Outcomes of learned decisions from which on weights can be rolled back."""
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_positive(self, but=("explore", "shadow_decisions"))
+        if not 0.0 <= self.explore <= 1.0:
+            raise ConfigError("explore", self.explore, "a share of 0 to 1 is needed")
+        if self.shadow_decisions < 0:
+            raise ConfigError("shadow_decisions", self.shadow_decisions, "0 or more are needed")
 
     def thresholds(self, task: TaskType) -> Thresholds:
         """Thresholds of a kind of task."""
@@ -111,7 +123,7 @@ class TamiyoConfig:
         return table[task]
 
 
-def _require_positive(config: Thresholds | RiskLimits | TamiyoConfig) -> None:
-    values = {item.name: getattr(config, item.name) for item in fields(config)}
+def _require_positive(config: Thresholds | RiskLimits | TamiyoConfig, *, but: Collection[str] = ()) -> None:
+    values = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in but}
     is_number = {name: isinstance(value, int | float) and not isinstance(value, bool) for name, value in values.items()}
     require_positive(config, *(name for name in values if is_number[name]))

@@ -14,6 +14,7 @@ from esper.leyline import (
     CoverageSummary,
     DecisionMetadata,
     DecisionReason,
+    Observation,
     PolicyMetadata,
     RiskEffect,
     RiskFinding,
@@ -25,6 +26,7 @@ from esper.leyline import (
 from esper.tamiyo import features, mode, risk
 from esper.tamiyo.commands import Issue, issue, settle
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
+from esper.tamiyo.learned.observation import observation_of
 from esper.tamiyo.obstacles import stacks_tried
 from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
 from esper.tamiyo.selection import Selection, evidence_of
@@ -57,6 +59,10 @@ class Verdict:
     selection: Selection | None
     coverage: CoverageSummary
     signals: Signals
+    observation: Observation | None
+    """What a germination that stands was chosen from; None without one."""
+    view: View
+    """What the policy saw, for another policy that decides beside it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,13 +83,25 @@ def decide(
     *,
     policy: Policy,
     select: Select,
+    survey: Select | None = None,
     was_late: bool = False,
 ) -> Verdict:
-    """Answer a packet that follows on the state, and perhaps on one that could not be answered in time."""
+    """Answer a packet that follows on the state, and perhaps on one that could not be answered in time.
+
+    `select` looks at the slots as the heuristic does, `survey` at everything that could be grown (default: the same).
+    """
     seen = _take_in(context, state, packet)
-    after = seen.state
+    after, look = seen.state, survey or select
+    # A policy sees the state before its decision is written into it, also one that looks at it later.
+    before = TamiyoRunState()
+    before.CopyFrom(after)
     view = View(
-        context=context, packet=packet, state=after, signals=seen.signals, select=lambda: select(after, packet, context)
+        context=context,
+        packet=packet,
+        state=before,
+        signals=seen.signals,
+        select=lambda: select(before, packet, context),
+        survey=lambda: look(before, packet, context),
     )
     proposal = policy.propose(view)
     findings = risk.assess(replace(_risk_view(state, view, proposal, seen.coverage.average), was_late=was_late))
@@ -98,6 +116,7 @@ def decide(
         conservative=after.conservative,
         detail=detail,
     )
+    observation = _observation(view, proposal, orders)
     issues = tuple(issue(order, _of_order(order, metadata), after, packet, context) for order in orders)
     _remember(after, packet, context, proposal, orders)
     return Verdict(
@@ -112,7 +131,23 @@ def decide(
         selection=proposal.selection,
         coverage=seen.coverage,
         signals=seen.signals,
+        observation=observation,
+        view=view,
     )
+
+
+def _observation(view: View, proposal: Proposal, orders: tuple[Order, ...]) -> Observation | None:
+    """What a germination was chosen from, before the state takes it in."""
+    selection = proposal.selection
+    is_germinating = any(order.operation == GERMINATE for order in orders)
+    if not is_germinating or selection is None or selection.chosen is None:
+        return None
+    admissible = [(place, item) for place, item in enumerate(selection.candidates) if not item.excluded]
+    chosen = next(i for i, (_, item) in enumerate(admissible) if item == selection.chosen)
+    given = proposal.probabilities
+    probabilities = [given[place] if given else float(i == chosen) for i, (place, _) in enumerate(admissible)]
+    candidates = [item for _, item in admissible]
+    return observation_of(view, candidates, probabilities, chosen, proposal.wait_probability)
 
 
 def _take_in(context: RunContext, state: TamiyoRunState, packet: SystemStatePacket) -> Observed:
@@ -224,7 +259,17 @@ def _remember(
 ) -> None:
     state.packet_index, state.step = packet.packet_index, packet.step
     state.isolation_violations = packet.isolation_violations
+    _remember_cost(state, packet)
     state.artifact_timeouts = packet.growth.artifact_timeouts
     is_germinating = any(order.operation == GERMINATE for order in orders)
     if is_germinating and proposal.selection is not None and proposal.selection.chosen is not None:
-        state.next_slot = (proposal.selection.chosen.position + 1) % len(proposal.selection.candidates)
+        slots = {candidate.slot.slot_id for candidate in proposal.selection.candidates}
+        state.next_slot = (proposal.selection.chosen.position + 1) % len(slots)
+
+
+def _remember_cost(state: TamiyoRunState, packet: SystemStatePacket) -> None:
+    """What training costs, by which the cost of a judgement is reckoned; a step of the bare host shows its rate."""
+    metrics = packet.metrics
+    state.training_macs = metrics.training_macs
+    if not packet.seeds and packet.step and metrics.forward_macs:
+        state.step_macs_ratio = metrics.training_macs / packet.step / metrics.forward_macs

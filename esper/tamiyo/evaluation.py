@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, get_current_span
 
@@ -31,10 +32,11 @@ from esper.leyline import (
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.decide import Verdict, decide
-from esper.tamiyo.policy import Policy
+from esper.tamiyo.learned.survey import survey
+from esper.tamiyo.policy import Policy, View
 from esper.tamiyo.replay import record
 from esper.tamiyo.report_log import ReportLog
-from esper.tamiyo.reports import ABORTED, Moment, closed, is_open, opened, report_id
+from esper.tamiyo.reports import ABORTED, Moment, Origin, closed, is_open, opened, report_id
 from esper.tamiyo.runs import Run, RunBook
 from esper.tamiyo.selection import Selection, select
 from esper.tamiyo.telemetry import Told, conditions, reason_name
@@ -53,13 +55,16 @@ class TellLate(Protocol):
 class Evaluator:
     """Evaluates packets of open runs, one at a time for each run."""
 
-    policy: Policy
+    policy_of: Callable[[str], Policy]
+    """By the digest of its weights."""
     catalog: Catalog
     runs: RunBook
     reports: ReportLog
     signer: Signer
     clock: Clock
     tell: Callable[[Told], None]
+    beside: Callable[[View], None]
+    """Shows a policy on trial what was decided on."""
     tell_late: TellLate
     worker: AsyncWorker
     timeout_s: float
@@ -84,7 +89,7 @@ class Evaluator:
         decided = record(run.context, run.state, packet, verdict, was_late=run.was_late)
         decision = self._decision(run, packet, verdict)
         decision.latency_ms = (self.clock.monotonic_ns() - began_ns) / 1e6
-        await self.reports.put(self._new_reports(verdict, packet, decision.latency_ms))
+        await self.reports.put(self._new_reports(run, verdict, packet, decision.latency_ms))
         await self.runs.save(run, verdict.state, decision, decided)
         told = Told(
             run_id=run.run_id,
@@ -101,6 +106,7 @@ class Evaluator:
         if packet.metrics.HasField("hook_latency_ms"):
             run.hook_latency_ms = packet.metrics.hook_latency_ms
         self.tell(told)
+        self.beside(verdict.view)
         return decision
 
     async def _verdict(self, run: Run, packet: SystemStatePacket) -> Verdict:
@@ -110,8 +116,9 @@ class Evaluator:
             run.context,
             run.state,
             packet,
-            policy=self.policy,
+            policy=self.policy_of(run.state.policy_digest),
             select=self._look_up,
+            survey=self._survey,
             was_late=run.was_late,
         )
         began_ns = self.clock.monotonic_ns()
@@ -154,7 +161,15 @@ class Evaluator:
                 span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)
             return selection
 
-    def _new_reports(self, verdict: Verdict, packet: SystemStatePacket, latency_ms: float) -> list[FieldReport]:
+    def _survey(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
+        with _tracer.start_as_current_span("tamiyo.survey") as span:
+            selection = survey(state, packet, context, self.catalog.with_own(context.spec.own_blueprints))
+            span.set_attribute("esper.candidates", len(selection.candidates))
+            return selection
+
+    def _new_reports(
+        self, run: Run, verdict: Verdict, packet: SystemStatePacket, latency_ms: float
+    ) -> list[FieldReport]:
         """Reports that the decision opens, and those of commands that it gives up."""
         now = timestamp(self.clock.now_ns())
         moment = Moment(
@@ -163,9 +178,10 @@ class Evaluator:
             smoothed_loss=_previous_loss(verdict.state),
             is_conservative=verdict.state.conservative,
         )
+        origin = _origin(verdict, packet, now, latency_ms, run)
         given_up = (self.reports.get(report_id(command_id)) for command_id in verdict.expired_ids)
         return [
-            *(opened(issue.command, now, latency_ms) for issue in verdict.issues if self._is_unknown(issue)),
+            *(opened(issue.command, origin) for issue in verdict.issues if self._is_unknown(issue)),
             *(
                 closed(report, ABORTED, moment, note="it had no effect by its deadline")
                 for report in given_up
@@ -185,6 +201,19 @@ class Evaluator:
             command = AdaptationCommand.FromString(envelope.payload)
             decision.commands.append(self.signer.sign(command, audience=envelope.audience))
         return decision
+
+
+def _origin(verdict: Verdict, packet: SystemStatePacket, now: Timestamp, latency_ms: float, run: Run) -> Origin:
+    state, metrics = verdict.state, packet.metrics
+    run_macs = state.step_macs_ratio * metrics.forward_macs * run.context.spec.total_steps
+    return Origin(
+        time=now,
+        latency_ms=latency_ms,
+        observation=verdict.observation,
+        training_macs=metrics.training_macs,
+        forward_macs=metrics.forward_macs,
+        run_macs=round(run_macs) if state.HasField("step_macs_ratio") else None,
+    )
 
 
 def _require_in_order(run: Run, packet: SystemStatePacket) -> None:

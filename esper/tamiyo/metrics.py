@@ -34,6 +34,13 @@ RISK_SCORE = MetricSpec("tamiyo.policy.risk_score", "score", "Severity of the ri
 VALUE_ESTIMATE = MetricSpec(
     "tamiyo.policy.value_estimate", "score", "The policy's value of the state, where it has one"
 )
+LEARNED_DECISIONS = MetricSpec(
+    "tamiyo.policy.learned_decisions", "count", "Germinations with an outcome under the weights in force"
+)
+LEARNED_REWARD = MetricSpec("tamiyo.policy.reward", "score", "Mean worth of those decisions; growing nothing has 0")
+SHADOW_DECISIONS = MetricSpec(
+    "tamiyo.policy.shadow_decisions", "count", "Decisions of the weights on trial, 0 where none are"
+)
 BLUEPRINT_RISK = MetricSpec("tamiyo.blueprint.risk", "score", "Risk of the chosen blueprint", ("blueprint_id",))
 SELECTION_SCORE = MetricSpec("tamiyo.selection.slot_score", "score", "Score of the chosen slot", ("slot_id",))
 COMMANDS = MetricSpec("tamiyo.commands_total", "count", "Commands signed since the service started")
@@ -73,6 +80,9 @@ METRICS: tuple[MetricSpec, ...] = (
     GNN_INFERENCE_LATENCY,
     RISK_SCORE,
     VALUE_ESTIMATE,
+    LEARNED_DECISIONS,
+    LEARNED_REWARD,
+    SHADOW_DECISIONS,
     BLUEPRINT_RISK,
     SELECTION_SCORE,
     COMMANDS,
@@ -161,7 +171,25 @@ POLICY_UPDATE_APPLIED = EventSpec(
     "policy_update_applied", INFO, "New thresholds are in force", ("update_id", "version")
 )
 POLICY_UPDATE_REJECTED = EventSpec(
-    "policy_update_rejected", WARNING, "A policy update was refused; the live policy stays", ("update_id", "reason")
+    "policy_update_rejected",
+    WARNING,
+    "A policy update was refused; the live policy stays",
+    ("update_id", "reason", "detail", "version"),
+)
+POLICY_SHADOWED = EventSpec(
+    "policy_shadowed", INFO, "New weights are sound and decide beside the live policy", ("update_id", "version")
+)
+POLICY_SWAPPED = EventSpec(
+    "policy_swapped",
+    INFO,
+    "New weights are in force for new runs",
+    ("update_id", "version", "digest", "decisions", "agreed"),
+)
+POLICY_ROLLED_BACK = EventSpec(
+    "policy_rolled_back",
+    WARNING,
+    "Weights were withdrawn; what was in force before is again",
+    ("update_id", "version", "reason"),
 )
 REPORT_RETRY = EventSpec("field_report_retry", WARNING, "Field reports couldn't be published yet", ("pending",))
 REPORT_DROP = EventSpec("field_report_drop", WARNING, "Field reports outlived their retention unpublished", ("count",))
@@ -178,6 +206,9 @@ EVENTS: tuple[EventSpec, ...] = (
     REPLAY_MISMATCH,
     POLICY_UPDATE_APPLIED,
     POLICY_UPDATE_REJECTED,
+    POLICY_SHADOWED,
+    POLICY_SWAPPED,
+    POLICY_ROLLED_BACK,
     REPORT_RETRY,
     REPORT_DROP,
     LOG_REPAIRED,

@@ -147,9 +147,15 @@ OBSTACLES: Sequence[tuple[DecisionReason, Obstacle]] = (
 )
 
 
-def first_obstacle(scene: Scene) -> tuple[DecisionReason, str] | None:
-    """The first thing that is in the way, and the numbers behind it."""
+GUESSES = frozenset({DecisionReason.DECISION_REASON_SATURATED, DecisionReason.DECISION_REASON_STILL_IMPROVING})
+"""Obstacles that guess whether growth would pay; the others say whether it is possible, or allowed."""
+
+
+def first_obstacle(scene: Scene, *, but: Collection[DecisionReason] = ()) -> tuple[DecisionReason, str] | None:
+    """The first thing that is in the way, and the numbers behind it; `but` names what isn't looked at."""
     for reason, look in OBSTACLES:
+        if reason in but:
+            continue
         words = look(scene)
         if words is not None:
             return reason, words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from esper.core.clock import Clock, timestamp
@@ -17,6 +18,8 @@ class Outcomes:
 
     reports: ReportLog
     clock: Clock
+    learned_from: Callable[[str, Iterable[FieldReport]], None]
+    """Hears what came of the decisions of a policy, which its weights' digest names."""
 
     async def submit(self, run: Run, request: SubmitOutcomeRequest) -> list[str]:
         """Take in what was observed; give the ids of the reports that it closes."""
@@ -25,7 +28,9 @@ class Outcomes:
             changed = [absorbed(report, news, moment) for report in self.reports.open_of(run.run_id)]
             new = [report for report in changed if report is not None]
             await self.reports.put(new)
-            return [report.report_id for report in new if not is_open(report)]
+            done = [report for report in new if not is_open(report)]
+            self.learned_from(run.state.policy_digest, done)
+            return [report.report_id for report in done]
 
     async def rewound(self, run: Run) -> None:
         """A run was opened again: commands above its checkpoint that Kasmina doesn't replay never happened."""
@@ -53,4 +58,6 @@ class Outcomes:
             smoothed_loss=state.smoothed_loss if state.HasField("smoothed_loss") else None,
             hook_latency_ms=run.hook_latency_ms,
             is_conservative=state.conservative,
+            training_macs=state.training_macs if state.HasField("training_macs") else None,
+            step_macs_ratio=state.step_macs_ratio if state.HasField("step_macs_ratio") else None,
         )

@@ -23,11 +23,14 @@ from esper.tamiyo.admission import Admission
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.emergency import raise_emergencies
 from esper.tamiyo.evaluation import Evaluator
+from esper.tamiyo.learned.adoption import Adoption
+from esper.tamiyo.learned.lane import PolicyLane
+from esper.tamiyo.learned.policies import Policies
+from esper.tamiyo.learned.standing import Shelf
 from esper.tamiyo.outcomes import Outcomes
-from esper.tamiyo.policy import HeuristicPolicy, Policy
 from esper.tamiyo.publish import Publisher
 from esper.tamiyo.report_log import ReportLog
-from esper.tamiyo.runs import RunBook
+from esper.tamiyo.runs import Pin, RunBook
 from esper.tamiyo.telemetry import SOURCE, Teller, Told
 from esper.urza.catalog import Catalog
 
@@ -55,25 +58,32 @@ class Parts:
     def __init__(self, config: TamiyoConfig, around: Surroundings) -> None:
         self.clock = around.clock
         self._alarm = around.alarm
-        self.policy: Policy = HeuristicPolicy()
         self.catalog = Catalog.builtin()
         self.teller = Teller(around.reporter, around.clock, every_packets=config.telemetry_every_packets)
         self.reports = ReportLog(
             around.state_dir / "field_reports.log", around.clock, retention_hours=config.report_retention_hours
         )
-        self.runs = RunBook(around.state_dir / "tamiyo.db", around.clock, config, policy_version=self.policy.version)
+        self.policies = Policies(Shelf(around.state_dir / "policies"), explore=config.explore)
+        self.adoption = Adoption(
+            self.policies,
+            shadow_decisions=config.shadow_decisions,
+            rollback_after=config.rollback_after,
+            tell=lambda spec, attributes: self.teller.event(spec, None, **attributes),
+        )
+        self.runs = RunBook(around.state_dir / "tamiyo.db", around.clock, config, policy=self._pin)
         self.admission = Admission(Verifier(around.keyring, around.clock), self.runs)
-        self.outcomes = Outcomes(reports=self.reports, clock=around.clock)
+        self.outcomes = Outcomes(reports=self.reports, clock=around.clock, learned_from=self.adoption.learned_from)
         self.worker = AsyncWorker()
         self._late_ms = 0.0
         self.evaluator = Evaluator(
-            policy=self.policy,
+            policy_of=self.policies.of,
             catalog=self.catalog,
             runs=self.runs,
             reports=self.reports,
             signer=Signer(around.keyring, around.clock),
             clock=around.clock,
             tell=self._tell,
+            beside=self.adoption.beside,
             tell_late=self._tell_late,
             worker=self.worker,
             timeout_s=config.inference_timeout_s,
@@ -84,6 +94,14 @@ class Parts:
             if self._bus is not None
             else None
         )
+        self.lane = (
+            PolicyLane(self._bus.client, around.keyring, around.clock, self.runs, self.adoption)
+            if self._bus is not None
+            else None
+        )
+
+    def _pin(self) -> Pin:
+        return Pin(version=self.policies.live.version, digest=self.policies.live_digest)
 
     def start(self) -> None:
         """Tell what the log's opening found, and publish what an earlier process left."""
@@ -93,6 +111,8 @@ class Parts:
             self.teller.event(metrics.REPORT_DROP, None, count=self.reports.dropped_unpublished)
         if self.publisher is not None:
             self.publisher.start()
+        if self.lane is not None:
+            self.lane.start()
 
     def wake_publisher(self) -> None:
         """Say that reports were closed."""
@@ -101,6 +121,8 @@ class Parts:
 
     async def close(self) -> None:
         self.worker.close()
+        if self.lane is not None:
+            await self.lane.close()
         if self.publisher is not None:
             await self.publisher.close()
         if self._bus is not None:
@@ -122,8 +144,15 @@ class Parts:
         self.teller.event(metrics.REPORT_RETRY, None, pending=pending)
 
     def _gauges(self) -> list[Metric]:
-        publisher = self.publisher
+        publisher, trial = self.publisher, self.policies.shelf.standing.trial
+        record = self.adoption.record(self.policies.live_digest)
         return [
+            metric(metrics.SHADOW_DECISIONS, trial.decisions if trial else 0),
+            *(
+                (metric(metrics.LEARNED_DECISIONS, record.count), metric(metrics.LEARNED_REWARD, record.mean))
+                if record
+                else ()
+            ),
             metric(metrics.INFERENCE_TIMEOUTS, self.worker.counts.timed_out),
             metric(metrics.LATE_INFERENCE, self._late_ms),
             *(metric(metrics.WORKER_CALLS, n, fate=fate) for fate, n in self.worker.counts.by_fate().items()),
@@ -141,7 +170,7 @@ class BusLine:
     def __init__(self, around: Surroundings) -> None:
         self._keyring, self._clock = around.keyring, around.clock
         self._channel: AioChannel = aio_channel(around.bus_endpoint or "", around.bus_tls)
-        self._client = BusClient(self._channel, metadata=service_metadata(around.keyring, SOURCE))
+        self.client = BusClient(self._channel, metadata=service_metadata(around.keyring, SOURCE))
 
     async def publish(self, batch: Sequence[FieldReport]) -> None:
         """Return when the bus has the reports. Raises the error tree."""
@@ -157,7 +186,7 @@ class BusLine:
             )
             for report in batch
         ]
-        await self._client.publish(PublishRequest(envelopes=envelopes), timeout_s=PUBLISH_TIMEOUT_S)
+        await self.client.publish(PublishRequest(envelopes=envelopes), timeout_s=PUBLISH_TIMEOUT_S)
 
     async def close(self) -> None:
         await self._channel.close()

@@ -7,6 +7,7 @@ learned policy can take the heuristic's place without anything else noticing.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,7 +25,7 @@ from esper.leyline import (
 )
 from esper.tamiyo.context import LIVE_STAGES, RunContext
 from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
-from esper.tamiyo.selection import Selection
+from esper.tamiyo.selection import Candidate, Selection
 from esper.tamiyo.signals import Signals
 
 WAIT = "wait"
@@ -39,6 +40,8 @@ class View(Scene):
     """What a policy sees. `select` looks at the slots; it is called only where a slot is wanted."""
 
     select: Callable[[], Selection]
+    survey: Callable[[], Selection]
+    """Looks at everything that could be grown, for a policy that chooses among all of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +74,13 @@ class Proposal:
     value: float | None = None
     severity: float = 0.0
     """Severity that the policy itself expects, 0..1."""
+    probabilities: tuple[float, ...] = ()
+    """Of each candidate of the selection to be taken now; empty: the chosen one is taken for certain."""
+
+    @property
+    def wait_probability(self) -> float:
+        """Probability that nothing is grown now, as far as probabilities are given."""
+        return max(0.0, 1.0 - math.fsum(self.probabilities)) if self.probabilities else 0.0
 
     @property
     def action(self) -> str:
@@ -97,10 +107,9 @@ class HeuristicPolicy:
     version = "1.0.0"
 
     def propose(self, view: View) -> Proposal:
-        verdicts = tuple(_verdict_orders(view))
-        if verdicts:
-            reasons = _distinct(order.reason for order in verdicts)
-            return Proposal(orders=verdicts, reasons=reasons, detail="; ".join(map(_verdict_in_words, verdicts)))
+        verdicts = on_verdicts(view)
+        if verdicts is not None:
+            return verdicts
         obstacle = first_obstacle(view)
         if obstacle is not None:
             return Proposal(reasons=obstacle[:1], detail=obstacle[1])
@@ -109,6 +118,15 @@ class HeuristicPolicy:
     def digest(self, context: RunContext, version: str) -> str:
         text = f"{self.policy_id}\n{version}\n{context.trigger}\n{context.config}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def on_verdicts(view: View) -> Proposal | None:
+    """What the judge's verdicts ask for; None where there are none. No policy decides against evidence."""
+    verdicts = tuple(_verdict_orders(view))
+    if not verdicts:
+        return None
+    reasons = _distinct(order.reason for order in verdicts)
+    return Proposal(orders=verdicts, reasons=reasons, detail="; ".join(map(_verdict_in_words, verdicts)))
 
 
 def _verdict_orders(view: View) -> list[Order]:
@@ -140,20 +158,24 @@ def _germination(view: View) -> Proposal:
         lack, words = selection.lack
         return Proposal(reasons=(lack,), detail=words, selection=selection)
     reason, words = _why_now(view)
-    order = Order(
+    return Proposal(
+        orders=(germination_order(chosen, reason),),
+        reasons=(reason,),
+        detail=words,
+        selection=selection,
+        value=_gain_so_far(view.state, chosen.slot.slot_id),
+        severity=rise_ahead(view.signals),
+    )
+
+
+def germination_order(chosen: Candidate, reason: DecisionReason) -> Order:
+    """The order to grow a candidate."""
+    return Order(
         operation=GERMINATE,
         reason=reason,
         blueprint=chosen.blueprint,
         slot_id=chosen.slot.slot_id,
         values=chosen.values,
-    )
-    return Proposal(
-        orders=(order,),
-        reasons=(reason,),
-        detail=words,
-        selection=selection,
-        value=_gain_so_far(view.state, chosen.slot.slot_id),
-        severity=_rise_ahead(view.signals),
     )
 
 
@@ -162,7 +184,7 @@ def _gain_so_far(state: TamiyoRunState, slot_id: str) -> float | None:
     return next((item.gain_sum / item.judged for item in state.evidence if item.slot_id == slot_id), None)
 
 
-def _rise_ahead(signals: Signals) -> float:
+def rise_ahead(signals: Signals) -> float:
     """By how much the loss rises in the next 100 steps if it goes on as it does, as a share of it and at most 1.
 
     A loss that rises is flat to the trigger; grown into, its cause would be blamed on the seed.

@@ -16,11 +16,13 @@ from esper.leyline import Decision, SignedCommand, SystemStatePacket, TamiyoRunS
 from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 from esper.tamiyo.context import RunContext, context_of
 from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.learned.exploring import ExploringPolicy
+from esper.tamiyo.learned.survey import survey
 from esper.tamiyo.policy import HeuristicPolicy, Policy
 from esper.tamiyo.selection import select
 from esper.urza.catalog import Catalog
 
-DECISION_VERSION = 1
+DECISION_VERSION = 2
 PACKET = "packet"
 _POLICY = "policy"
 _WAS_LATE = "was_late"
@@ -105,12 +107,14 @@ def _again(row: Decided, policy: Policy, catalog: Catalog) -> Replayed:
     packet = SystemStatePacket.FromString(row.given)
     context = context_of(spec, before.trigger, with_settings(row.circumstances.get(_SETTINGS, {})))
     known = catalog.with_own(spec.own_blueprints)
+    explore = context.config.explore
     verdict = decide(
         context,
         before,
         packet,
-        policy=policy,
+        policy=ExploringPolicy(policy, explore) if explore else policy,
         select=lambda state, given, run: select(state, given, run, known),
+        survey=lambda state, given, run: survey(state, given, run, known),
         was_late=bool(row.circumstances.get(_WAS_LATE)),
     )
     return Replayed(

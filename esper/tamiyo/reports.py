@@ -19,8 +19,10 @@ from esper.leyline import (
     FieldReportDelta,
     FieldReportOutcome,
     GateEvidence,
+    Observation,
     PolicySignalId,
     RejectionReason,
+    SeedOperationKind,
     SeedStage,
     SeedState,
     StageTransition,
@@ -61,6 +63,9 @@ class Moment:
     smoothed_loss: float | None = None
     hook_latency_ms: float | None = None
     is_conservative: bool = False
+    training_macs: int | None = None
+    step_macs_ratio: float | None = None
+    """Training multiply-accumulates of a step for each forward one of a sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +83,25 @@ def report_id(command_id: str) -> str:
     return f"fr-{command_id}"
 
 
-def opened(command: AdaptationCommand, time: Timestamp, latency_ms: float) -> FieldReport:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What a report begins with beside its command."""
+
+    time: Timestamp
+    latency_ms: float
+    observation: Observation | None = None
+    training_macs: int | None = None
+    """Training multiply-accumulates by the packet that was decided on."""
+    forward_macs: int | None = None
+    """Forward ones of the host for one sample, then."""
+    run_macs: int | None = None
+    """Training ones of a whole run of that host."""
+
+
+def opened(command: AdaptationCommand, origin: Origin) -> FieldReport:
     """The report of a command that was just decided."""
     seed = command.seed
+    germinates = seed.operation == SeedOperationKind.SEED_OPERATION_KIND_GERMINATE
     return FieldReport(
         report_id=report_id(command.command_id),
         command_id=command.command_id,
@@ -89,10 +110,18 @@ def opened(command: AdaptationCommand, time: Timestamp, latency_ms: float) -> Fi
         seed_id=seed.seed_id or None,
         slot_id=seed.slot_id or None,
         blueprint_id=seed.blueprint_id or None,
-        opened_at=time,
+        opened_at=origin.time,
         opened_step=command.step,
         decision=command.metadata,
-        delta=FieldReportDelta(risk_score=command.metadata.risk.score, steps=0, tamiyo_latency_ms=latency_ms),
+        delta=FieldReportDelta(
+            risk_score=command.metadata.risk.score,
+            steps=0,
+            tamiyo_latency_ms=origin.latency_ms,
+            run_macs=origin.run_macs if germinates else None,
+        ),
+        observation=origin.observation if germinates else None,
+        opened_training_macs=origin.training_macs if germinates else None,
+        opened_forward_macs=origin.forward_macs if germinates else None,
     )
 
 
@@ -163,7 +192,40 @@ def closed(
         done.delta.hook_latency_ms = moment.hook_latency_ms
     if seed is not None:
         _add_seed(done, seed, is_kept=follow_up == KEPT)
+        _add_judgement(done, seed, moment, is_kept=follow_up == KEPT)
     return done
+
+
+def _add_judgement(report: FieldReport, seed: SeedState, moment: Moment, *, is_kept: bool) -> None:
+    """What the judgement found and cost, for whoever learns from it."""
+    delta = report.delta
+    looks = [gate.twin for gate in report.gates if gate.HasField("twin")]
+    if looks:
+        delta.twin_score = looks[-1].mean_twin_score
+    # A seed that was culled leaves nothing behind, judged or not.
+    if seed.HasField("gain") or not is_kept:
+        delta.effect = seed.gain if is_kept else 0.0
+    if seed.HasField("gain") and report.HasField("opened_forward_macs"):
+        delta.gain_at_equal_macs = seed.gain - _gain_of_macs(report, seed)
+    cost = _judgement_macs(report, moment)
+    if cost is not None:
+        delta.judgement_macs = cost
+
+
+def _gain_of_macs(report: FieldReport, seed: SeedState) -> float:
+    """What the host would have gained for the seed's work, had its score gone on falling as its loss did then."""
+    slope = value_of(report.decision.policy.signals, PolicySignalId.POLICY_SIGNAL_ID_LOSS_SLOPE) or 0.0
+    share = seed.forward_macs / report.opened_forward_macs if report.opened_forward_macs else 0.0
+    return max(0.0, slope) * report.delta.twin_score * report.delta.steps * share / 100.0
+
+
+def _judgement_macs(report: FieldReport, moment: Moment) -> int | None:
+    """What was spent since the decision beyond the work of the network that stayed."""
+    if moment.training_macs is None or moment.step_macs_ratio is None or not report.HasField("opened_training_macs"):
+        return None
+    spent = moment.training_macs - report.opened_training_macs
+    stayed = report.opened_forward_macs + report.delta.forward_macs_delta
+    return max(0, round(spent - report.delta.steps * moment.step_macs_ratio * stayed))
 
 
 def _add_seed(report: FieldReport, seed: SeedState, *, is_kept: bool) -> None:

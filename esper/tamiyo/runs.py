@@ -36,6 +36,15 @@ _SAVE_STATE = "UPDATE runs SET state = ?, decision = ? WHERE token_digest = ? AN
 HEARD_WITHIN_S = 600
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pin:
+    """The policy that a new run is decided by to its end."""
+
+    version: str
+    digest: str
+    """SHA-256 of its weights; empty: the heuristic has none."""
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Run:
     """One open run. `lock` keeps its packets, outcomes and updates in order."""
@@ -65,9 +74,9 @@ class Run:
 class RunBook:
     """Open runs by id and by token, each change durable before it is answered."""
 
-    def __init__(self, path: Path, clock: Clock, config: TamiyoConfig, *, policy_version: str) -> None:
+    def __init__(self, path: Path, clock: Clock, config: TamiyoConfig, *, policy: Callable[[], Pin]) -> None:
         self._config = config
-        self._policy_version = policy_version
+        self._policy = policy
         self._clock = clock
         self._ledger = NonceLedger(clock)
         self._store = SqliteStore(path, self._create)
@@ -165,6 +174,7 @@ class RunBook:
     def _first_state(self, spec: TamiyoRunSpec) -> TamiyoRunState:
         if spec.HasField("resume"):
             return state_from(spec.resume, spec.training_run_id)
+        pin = self._policy()
         return TamiyoRunState(
             training_run_id=spec.training_run_id,
             step=0,
@@ -177,7 +187,8 @@ class RunBook:
             isolation_violations=0,
             retry_step=0,
             trigger=spec.trigger,
-            policy_version=self._policy_version,
+            policy_version=pin.version,
+            policy_digest=pin.digest,
         )
 
     def _restored(self, row: tuple[str, bytes, bytes, bytes]) -> Run:

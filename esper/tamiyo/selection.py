@@ -125,8 +125,10 @@ def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
     scores = slot_scores(slots, state.evidence)
     start = state.next_slot % len(slots) if slots else 0
     order = [*range(start, len(slots)), *range(start)]
+    span, signals = context.trigger.span, signals_of(packet)
     candidates = tuple(
-        _candidate(choice[i], i, scores[slots[i].slot_id], packet=packet, context=context) for i in order
+        candidate_of(choice[i], i, scores[slots[i].slot_id], packet=packet, context=context, span=span, signals=signals)
+        for i in order
     )
     open_ = [item for item in candidates if not item.excluded]
     return Selection(candidates=candidates, chosen=max(open_, key=lambda item: item.score, default=None))
@@ -135,13 +137,18 @@ def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
 def choice_of(context: RunContext, catalog: Catalog) -> tuple[Choice, ...]:
     """Slots in forward order, each with what would be grown there: what the run names, or what the slots prefer."""
     task = context.spec.manifest.task
-    slots = [slot for slot in context.spec.manifest.slots if slot.kind != SlotKind.SLOT_KIND_STACK]
-    ordered = sorted(slots, key=lambda slot: (slot.order, slot.slot_id))
+    ordered = growable_slots(context)
     named = [catalog.get(blueprint_id) for blueprint_id in context.trigger.blueprint_ids]
     if named:
         takers = assigned(named, ordered, task)
         return tuple((slot, takers.get(slot.slot_id)) for slot in ordered if slot.slot_id in takers or not takers)
     return tuple((slot, _preferred(slot, task, catalog)) for slot in eligible_slots(ordered))
+
+
+def growable_slots(context: RunContext) -> list[SlotSpec]:
+    """The host's slots in forward order, runs of blocks left out."""
+    slots = [slot for slot in context.spec.manifest.slots if slot.kind != SlotKind.SLOT_KIND_STACK]
+    return sorted(slots, key=lambda slot: (slot.order, slot.slot_id))
 
 
 def eligible_slots(slots: Iterable[SlotSpec]) -> tuple[SlotSpec, ...]:
@@ -175,13 +182,26 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
     return [found[slot_id] for slot_id in sorted(found)]
 
 
-def _candidate(
-    choice: Choice, position: int, score: float, *, packet: SystemStatePacket, context: RunContext
+def signals_of(packet: SystemStatePacket) -> dict[str, SlotSignal]:
+    """What a packet tells of each slot."""
+    return {item.slot_id: item for item in packet.slots}
+
+
+def candidate_of(
+    choice: Choice,
+    position: int,
+    score: float,
+    *,
+    packet: SystemStatePacket,
+    context: RunContext,
+    span: Mapping[str, float],
+    signals: Mapping[str, SlotSignal],
 ) -> Candidate:
+    """A slot with its blueprint, priced, and widened by `span` where it widens; or the reason why it is out."""
     slot, blueprint = choice
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
-    signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
+    signal = signals.get(slot.slot_id)
     closed = (
         _closure(slot.slot_id, packet)
         or _restriction(blueprint, context.trigger.blueprint_ids)
@@ -203,17 +223,16 @@ def _candidate(
             **costs,
         )
 
-    asked = _asked(blueprint, slot, context.trigger.span)
+    asked = span if widens(blueprint, slot) else {}
     if FACTOR.name not in asked:
         return priced(asked)
     width = int(completed(blueprint, asked, units=signal.width if signal is not None else slot.width)[WIDTH.name])
     return _largest(priced, width)
 
 
-def _asked(blueprint: Blueprint, slot: SlotSpec, span: Mapping[str, float]) -> Mapping[str, float]:
-    """What the run says of widening, for a blueprint that widens a layer."""
-    widens = slot.kind in SPAN_KINDS and any(bound.name == FACTOR.name for bound in blueprint.parameters)
-    return span if widens else {}
+def widens(blueprint: Blueprint, slot: SlotSpec) -> bool:
+    """Whether the blueprint widens a layer there, by a width that can be said."""
+    return slot.kind in SPAN_KINDS and any(bound.name == FACTOR.name for bound in blueprint.parameters)
 
 
 def _largest(priced: Callable[[Mapping[str, float]], Candidate], width: int) -> Candidate:

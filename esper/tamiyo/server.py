@@ -44,7 +44,7 @@ from esper.rpc.process import ServiceContext, run_service
 from esper.tamiyo import metrics
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.parts import Parts, Surroundings
-from esper.tamiyo.runs import blob_of
+from esper.tamiyo.runs import blob_of, state_from
 from esper.tamiyo.update import Refusal, with_update
 
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 500
@@ -65,13 +65,16 @@ class TamiyoService(TamiyoServicer):
                 catalog = parts.catalog.with_own(spec.own_blueprints)
                 for blueprint_id in spec.trigger.blueprint_ids:
                     catalog.get(blueprint_id)
+                if spec.HasField("resume"):
+                    parts.policies.of(state_from(spec.resume, spec.training_run_id).policy_digest)
                 run, token = await parts.runs.open(spec, envelope.security)
         await parts.outcomes.rewound(run)
+        policy = parts.policies.of(run.state.policy_digest)
         return TamiyoServiceOpenRunResponse(
             run_token=token,
-            policy_id=parts.policy.policy_id,
+            policy_id=policy.policy_id,
             policy_version=run.state.policy_version,
-            policy_digest=parts.policy.digest(run.context, run.state.policy_version),
+            policy_digest=policy.digest(run.context, run.state.policy_version),
         )
 
     async def close_run(self, request: TamiyoServiceCloseRunRequest, call: Call) -> TamiyoServiceCloseRunResponse:
@@ -134,7 +137,7 @@ class TamiyoService(TamiyoServicer):
             commands=parts.teller.commands,
             reports=len(parts.reports),
             log_repaired=parts.reports.repaired,
-            policy_version=parts.policy.version,
+            policy_version=parts.policies.live.version,
             started_at=self._started_at,
             rejected=parts.teller.rejected,
         )
@@ -157,7 +160,8 @@ class TamiyoService(TamiyoServicer):
                     )
                 async with run.lock:
                     catalog = parts.catalog.with_own(run.context.spec.own_blueprints)
-                    result = with_update(run.state, update, policy_id=parts.policy.policy_id, catalog=catalog)
+                    policy_id = parts.policies.of(run.state.policy_digest).policy_id
+                    result = with_update(run.state, update, policy_id=policy_id, catalog=catalog)
                     if isinstance(result, Refusal):
                         await parts.runs.spend(envelope.security)
                         return self._refused(run_id, update, result, run.state.policy_version)
@@ -178,7 +182,14 @@ class TamiyoService(TamiyoServicer):
         self, run_id: str, update: PolicyUpdate, refusal: Refusal, version_in_force: str
     ) -> ApplyPolicyUpdateResponse:
         reason = short_name(PolicyUpdateRejection, refusal.reason).lower()
-        self._parts.teller.event(metrics.POLICY_UPDATE_REJECTED, run_id, update_id=update.update_id, reason=reason)
+        self._parts.teller.event(
+            metrics.POLICY_UPDATE_REJECTED,
+            run_id,
+            update_id=update.update_id,
+            reason=reason,
+            detail=refusal.detail,
+            version=update.version,
+        )
         return ApplyPolicyUpdateResponse(
             accepted=False, rejection=refusal.reason, detail=refusal.detail, policy_version=version_in_force
         )

@@ -65,7 +65,7 @@ def _weights_refusal(update: PolicyUpdate) -> Refusal:
         )
     return Refusal(
         reason=PolicyUpdateRejection.POLICY_UPDATE_REJECTION_UNSUPPORTED_WEIGHTS,
-        detail="the live policy is a heuristic: it has thresholds, no weights",
+        detail="a run keeps the weights that it was opened with; new ones come over the policy lane, for new runs",
     )
 
 

@@ -21,7 +21,7 @@ ADAPTER = "adapter.lora"
 """The blueprint for whose sake single layers are slots."""
 BALANCED = "balanced"
 """Weights of the classes by their share of the training labels."""
-SPAN_WIDTH = "+8"
+SPAN_WIDTH = "auto"
 """How much a span widens its layer, where nobody says."""
 TWINS = ("auto", "live", "bursts")
 _BETAS = frozenset({"momentum", "beta2"})
@@ -323,7 +323,9 @@ class TrainConfig:
     tau: float | None = _setting("growth", None, "run-to-run deviation of the gain; default: 0.02 of the twin's score")
     min_samples: int = _setting("growth", 300, "smallest number of judging samples")
     span_width: str = _setting(
-        "growth", SPAN_WIDTH, "how much a seed widens its layer: +N by N units, xF to F times its width"
+        "growth",
+        SPAN_WIDTH,
+        "how much a seed widens its layer: +N by N units, xF to F times its width; auto: +8, or as learned",
     )
     min_documents: int = _setting("growth", 30, "smallest number of documents in a text's judging set")
     stack_shares: tuple[float, ...] = _setting(
@@ -511,7 +513,9 @@ def _check_updates(config: TrainConfig) -> None:
 
 
 def span_growth(text: str) -> dict[str, Any] | None:
-    """`+N` as span_units, `xF` as span_factor, in the bounds of the blueprints; None for anything else."""
+    """`+N` as span_units, `xF` as span_factor, in the bounds of the blueprints; nothing for auto, None for all else."""
+    if text == SPAN_WIDTH:
+        return {}
     units, factor = re.fullmatch(r"\+(\d{1,4})", text), re.fullmatch(r"x(\d{1,2}(?:\.\d{1,6})?)", text)
     if units and 1 <= int(units[1]) <= 1024:
         return {"span_units": int(units[1])}
@@ -587,7 +591,7 @@ _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     (
         "span_width",
         lambda text: span_growth(text) is not None,
-        "say +N (N more units, at most 1024) or xF (F times its width, above 1, at most 16)",
+        "say auto, +N (N more units, at most 1024) or xF (F times its width, above 1, at most 16)",
     ),
     ("stack_shares", lambda shares: all(0 < share < 1 for share in shares), "every share must lie between 0 and 1"),
     ("stack_shares", lambda shares: list(shares) == sorted(set(shares)), "each must be larger than the one before"),

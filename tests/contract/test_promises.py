@@ -14,7 +14,7 @@ from esper.cli.usage import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "promises.md"
-SYSTEMS = ("Leyline", "core and rpc", "Tolaria", "Tamiyo", "Kasmina", "Urza", "Weatherlight")
+SYSTEMS = ("Leyline", "core and rpc", "Tolaria", "Tamiyo", "Simic", "Kasmina", "Urza", "Weatherlight")
 
 
 def rows() -> list[tuple[str, str, str]]:

@@ -203,7 +203,7 @@ class _Player:
         )
         self._parts = Parts(config, around)
         catalog = _catalog(self._scene.sheets)
-        self._parts.evaluator = replace(self._parts.evaluator, catalog=catalog, policy=self._policy)
+        self._parts.evaluator = replace(self._parts.evaluator, catalog=catalog, policy_of=lambda digest: self._policy)
         self._parts.start()
         self._service = TamiyoService(self._parts)
 

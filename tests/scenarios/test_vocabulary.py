@@ -49,8 +49,9 @@ SAME = {
     "CoverageSummary.provenance": "the features have one version",
     "Decision.latency_ms": "the scenarios' clock stands still: tests/unit/tamiyo/test_evaluation.py",
     "FieldReportDelta.tamiyo_latency_ms": "the scenarios' clock stands still: tests/unit/tamiyo/test_reports.py",
-    "PolicyMetadata.log_probability": "the heuristic is deterministic",
-    "PolicyMetadata.policy_id": "there is one policy",
+    "FieldReportDelta.twin_score": "the scenarios' twins score alike: tests/unit/tamiyo/test_reports.py",
+    "PolicyMetadata.log_probability": "the heuristic is deterministic: tests/unit/tamiyo/learned/test_exploring.py",
+    "PolicyMetadata.policy_id": "the scenarios have one policy",
 }
 
 # Enums of which every value appears, and the field that carries it.
@@ -69,13 +70,26 @@ VOCABULARY = {
     "BlendSchedule": [("BlendConfig", "schedule")],
     "ConfidenceKind": [("BlendConfig", "confidence")],
 }
-VALUES_ELSEWHERE: dict[str, str] = {}
+VALUES_ELSEWHERE: dict[str, str] = {
+    "DECISION_REASON_EXPLORED": "tests/unit/tamiyo/learned/test_exploring.py",
+    "DECISION_REASON_LEARNED": "tests/unit/tamiyo/learned/test_policy.py",
+    "POLICY_UPDATE_REJECTION_FEATURE_VERSION": "tests/unit/tamiyo/learned/test_weights.py",
+    "POLICY_UPDATE_REJECTION_INVALID_WEIGHTS": "tests/unit/tamiyo/learned/test_weights.py",
+    "POLICY_UPDATE_REJECTION_REPLAYED": "tests/unit/tamiyo/learned/test_lane.py",
+    "POLICY_UPDATE_REJECTION_UNAUTHENTIC": "tests/unit/tamiyo/learned/test_lane.py",
+}
 
 # Events that no scenario brings about, and the file whose tests do.
 EVENTS_ELSEWHERE = {
     "replay_diverged": "tests/unit/kasmina/control/test_authority.py",
+    "policy_shadowed": "tests/unit/tamiyo/learned/test_adoption.py",
+    "policy_swapped": "tests/unit/tamiyo/learned/test_adoption.py",
+    "policy_rolled_back": "tests/unit/tamiyo/learned/test_adoption.py",
 }
-METRICS_ELSEWHERE: dict[str, str] = {}
+METRICS_ELSEWHERE: dict[str, str] = {
+    "tamiyo.policy.learned_decisions": "tests/unit/tamiyo/learned/test_lane.py",
+    "tamiyo.policy.reward": "tests/unit/tamiyo/learned/test_lane.py",
+}
 # Services whose every event is walked by a test of their own.
 WALKED = {"tolaria": "tests/unit/tolaria/record/test_telemetry.py"}
 

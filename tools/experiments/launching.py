@@ -25,15 +25,17 @@ PRELOADED = [
 
 
 @contextmanager
-def shared_services() -> Iterator[list[str]]:
-    """Weatherlight, Tamiyo and Kasmina, and the flags by which a run finds them.
+def shared_services(tamiyo: Sequence[str] = (), *, state: Path | None = None) -> Iterator[list[str]]:
+    """Weatherlight, Tamiyo and Kasmina, and the flags by which a run finds them; `tamiyo` has arguments of its own.
 
-    Their databases begin empty and end with them: they know a run by its name, and would refuse its second life.
+    Their databases begin empty and end with them, unless `state` names a directory for them: they know a run by its
+    name, and would refuse its second life.
     """
+    extra = {"tamiyo": tuple(tamiyo)}
     with (
         _secret() as secret,
-        TemporaryDirectory() as state,
-        Services(ServicesConfig(state_dir=Path(state)), secret, _tell) as services,
+        TemporaryDirectory() as passing,
+        Services(ServicesConfig(state_dir=state or Path(passing), extra_arguments=extra), secret, _tell) as services,
     ):
         yield [part for name, place in services.endpoints.items() for part in (f"--{name}", place)]
 

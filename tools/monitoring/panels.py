@@ -9,6 +9,7 @@ from esper.core.telemetry import MetricSpec
 from esper.kasmina import metrics as kasmina
 from esper.nissa import metrics as nissa
 from esper.oona import metrics as oona
+from esper.simic import metrics as simic
 from esper.tamiyo import metrics as tamiyo
 from esper.tolaria import metrics as tolaria
 from esper.urza import metrics as urza
@@ -192,6 +193,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
 REGISTRIES = {
     "tolaria": tolaria,
     "tamiyo": tamiyo,
+    "simic": simic,
     "kasmina": kasmina,
     "weatherlight": weatherlight,
     "oona": oona,

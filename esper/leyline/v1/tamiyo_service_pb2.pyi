@@ -25,12 +25,20 @@ class PolicyUpdateRejection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POLICY_UPDATE_REJECTION_INVALID_SETTINGS: _ClassVar[PolicyUpdateRejection]
     POLICY_UPDATE_REJECTION_DIGEST_MISMATCH: _ClassVar[PolicyUpdateRejection]
     POLICY_UPDATE_REJECTION_UNSUPPORTED_WEIGHTS: _ClassVar[PolicyUpdateRejection]
+    POLICY_UPDATE_REJECTION_FEATURE_VERSION: _ClassVar[PolicyUpdateRejection]
+    POLICY_UPDATE_REJECTION_INVALID_WEIGHTS: _ClassVar[PolicyUpdateRejection]
+    POLICY_UPDATE_REJECTION_REPLAYED: _ClassVar[PolicyUpdateRejection]
+    POLICY_UPDATE_REJECTION_UNAUTHENTIC: _ClassVar[PolicyUpdateRejection]
 POLICY_UPDATE_REJECTION_UNSPECIFIED: PolicyUpdateRejection
 POLICY_UPDATE_REJECTION_UNKNOWN_POLICY: PolicyUpdateRejection
 POLICY_UPDATE_REJECTION_STALE_VERSION: PolicyUpdateRejection
 POLICY_UPDATE_REJECTION_INVALID_SETTINGS: PolicyUpdateRejection
 POLICY_UPDATE_REJECTION_DIGEST_MISMATCH: PolicyUpdateRejection
 POLICY_UPDATE_REJECTION_UNSUPPORTED_WEIGHTS: PolicyUpdateRejection
+POLICY_UPDATE_REJECTION_FEATURE_VERSION: PolicyUpdateRejection
+POLICY_UPDATE_REJECTION_INVALID_WEIGHTS: PolicyUpdateRejection
+POLICY_UPDATE_REJECTION_REPLAYED: PolicyUpdateRejection
+POLICY_UPDATE_REJECTION_UNAUTHENTIC: PolicyUpdateRejection
 
 class TamiyoRunSpec(_message.Message):
     __slots__ = ("training_run_id", "seed", "generation", "total_steps", "manifest", "budget", "life", "trigger", "kasmina_audience", "resume", "replay", "latency_rules", "own_blueprints")

@@ -224,6 +224,8 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_TOO_LATE: _ClassVar[DecisionReason]
     DECISION_REASON_SCHEDULED: _ClassVar[DecisionReason]
     DECISION_REASON_TARGET_REACHED: _ClassVar[DecisionReason]
+    DECISION_REASON_EXPLORED: _ClassVar[DecisionReason]
+    DECISION_REASON_LEARNED: _ClassVar[DecisionReason]
 
 class RejectionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -461,6 +463,8 @@ DECISION_REASON_EMBARGO: DecisionReason
 DECISION_REASON_TOO_LATE: DecisionReason
 DECISION_REASON_SCHEDULED: DecisionReason
 DECISION_REASON_TARGET_REACHED: DecisionReason
+DECISION_REASON_EXPLORED: DecisionReason
+DECISION_REASON_LEARNED: DecisionReason
 REJECTION_REASON_UNSPECIFIED: RejectionReason
 REJECTION_REASON_MISSING_SIGNATURE: RejectionReason
 REJECTION_REASON_INVALID_SIGNATURE: RejectionReason

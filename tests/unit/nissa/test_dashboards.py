@@ -21,13 +21,14 @@ from esper.nissa.rules import CRITICAL_RULE, EVENT_RULES, RULES, EventRule, Rule
 from esper.nissa.series import prometheus_name
 from esper.oona import metrics as oona
 from esper.rpc import metrics as rpc
+from esper.simic import metrics as simic
 from esper.tamiyo import metrics as tamiyo
 from esper.tolaria import metrics as tolaria
 from esper.urza import metrics as urza
 from esper.weatherlight import metrics as weatherlight
 
 ROOT = Path(__file__).resolve().parents[3]
-REGISTRIES = (kasmina, nissa, oona, rpc, tamiyo, tolaria, urza, weatherlight)
+REGISTRIES = (kasmina, nissa, oona, rpc, simic, tamiyo, tolaria, urza, weatherlight)
 METRICS: dict[str, MetricSpec] = {spec.name: spec for registry in REGISTRIES for spec in registry.METRICS}
 EVENTS: list[EventSpec] = [spec for registry in REGISTRIES for spec in registry.EVENTS]
 # The process's own metrics, by the names that are scraped.

@@ -50,7 +50,14 @@ def proposal(
 ) -> Proposal:
     run, known = context(run_spec), state or first_state()
     signals = observe(known, given, run)
-    view = View(context=run, packet=given, state=known, signals=signals, select=lambda: look_up(known, given, run))
+    view = View(
+        context=run,
+        packet=given,
+        state=known,
+        signals=signals,
+        select=lambda: look_up(known, given, run),
+        survey=lambda: look_up(known, given, run),
+    )
     return HeuristicPolicy().propose(view)
 
 

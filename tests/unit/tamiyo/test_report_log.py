@@ -15,7 +15,7 @@ from esper.core.clock import ManualClock, timestamp
 from esper.core.errors import ContractError, CorruptRecord
 from esper.leyline import FieldReport
 from esper.tamiyo.report_log import ReportLog
-from esper.tamiyo.reports import SUCCESS, Moment, closed, opened
+from esper.tamiyo.reports import SUCCESS, Moment, Origin, closed, opened
 from tests.unit.tamiyo.builders import ALWAYS, RUN, Simulation, spec
 
 COMMAND = next(i.command for v in Simulation(run_spec=spec(ALWAYS)).run() for i in v.issues)
@@ -27,7 +27,7 @@ def log_at(path: Path, clock: ManualClock | None = None) -> ReportLog:
 
 
 def report(number: int, clock: ManualClock | None = None, run: str = RUN) -> FieldReport:
-    made = opened(COMMAND, _now(clock or ManualClock()), latency_ms=1.0)
+    made = opened(COMMAND, Origin(time=_now(clock or ManualClock()), latency_ms=1.0))
     made.report_id, made.command_id, made.training_run_id = f"fr-{number}", str(number), run
     return made
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from esper.core.clock import NS_PER_S, timestamp
@@ -11,11 +13,14 @@ from esper.leyline import (
     FieldReport,
     GateEvidence,
     GateVerdict,
+    Observation,
+    PolicySignalId,
     RejectionReason,
     SeedGate,
     SeedStage,
     StageTransition,
     SubmitOutcomeRequest,
+    TwinTest,
 )
 from esper.tamiyo.reports import (
     ABORTED,
@@ -24,12 +29,14 @@ from esper.tamiyo.reports import (
     REGRESSION,
     SUCCESS,
     Moment,
+    Origin,
     absorbed,
     closed,
     digested,
     is_open,
     opened,
 )
+from esper.tamiyo.signals import value_of
 from tests.unit.tamiyo.builders import ALWAYS, Simulation, seed_state, spec
 
 GERMINATION, VERDICT = [
@@ -41,7 +48,7 @@ NOW = Moment(time=timestamp(1_760_000_100 * NS_PER_S), step=600, smoothed_loss=0
 
 def report(action: str = "germinate") -> FieldReport:
     command = GERMINATION if action == "germinate" else VERDICT
-    made = opened(command, OPENED_AT, latency_ms=1.5)
+    made = opened(command, Origin(time=OPENED_AT, latency_ms=1.5))
     made.decision.policy.action = action
     return made
 
@@ -177,3 +184,58 @@ def test_the_old_version_is_left_as_it_was() -> None:
     before = old.SerializeToString(deterministic=True)
     assert closed(old, ABORTED, NOW, note="x") != old
     assert old.SerializeToString(deterministic=True) == before
+
+
+JUDGED = TwinTest(
+    look=1, mean_twin_score=0.2, gain=0.05, variance=0.01, samples=300, tau=0.004, margin=0.006, z=3.0, z_threshold=2.3
+)
+
+
+def of_worth(stage: int) -> FieldReport:
+    """A germination at step 290 that was judged and ended in a stage 310 steps later, on a host of 480 MACs."""
+    origin = Origin(
+        time=OPENED_AT,
+        latency_ms=1.5,
+        observation=Observation(version="growth:v1"),
+        training_macs=1_000_000,
+        forward_macs=480,
+        run_macs=30_000_000,
+    )
+    gate = evidence()
+    gate.twin.CopyFrom(JUDGED)
+    seed = seed_state("s1", stage, gain=0.05, gain_standard_error=0.01, forward_macs=240)
+    request = SubmitOutcomeRequest(step=600, transitions=[moved(stage)], gates=[gate], seeds=[seed])
+    made = opened(GERMINATION, origin)
+    moment = replace(NOW, training_macs=1_000_000 + 200 * 2_000 * 480, step_macs_ratio=200.0)
+    done = absorbed(made, digested(request), moment)
+    assert done is not None
+    return done
+
+
+def test_a_kept_seed_leaves_its_gain_and_a_culled_one_nothing() -> None:
+    kept, culled = of_worth(SeedStage.SEED_STAGE_FOSSILIZED).delta, of_worth(SeedStage.SEED_STAGE_CULLED).delta
+    assert (kept.effect, culled.effect) == (0.05, 0.0)
+    assert (kept.gain, culled.gain, kept.twin_score) == (0.05, 0.05, 0.2)
+    assert kept.run_macs == 30_000_000
+
+
+def test_a_judgement_costs_what_the_network_that_stayed_did_not() -> None:
+    kept, culled = of_worth(SeedStage.SEED_STAGE_FOSSILIZED), of_worth(SeedStage.SEED_STAGE_CULLED)
+    spent, steps = 200 * 2_000 * 480, kept.delta.steps
+    assert kept.delta.judgement_macs == spent - steps * 200 * (480 + 240)
+    assert culled.delta.judgement_macs == spent - steps * 200 * 480
+
+
+def test_at_equal_macs_a_gain_is_less_by_what_the_host_would_have_gained_for_them() -> None:
+    done = of_worth(SeedStage.SEED_STAGE_FOSSILIZED)
+    slope = value_of(done.decision.policy.signals, PolicySignalId.POLICY_SIGNAL_ID_LOSS_SLOPE)
+    assert slope is not None
+    expected = 0.05 - max(0.0, slope) * 0.2 * done.delta.steps * (240 / 480) / 100
+    assert done.delta.gain_at_equal_macs == pytest.approx(expected)
+
+
+def test_what_was_not_measured_is_not_said() -> None:
+    done = after(SubmitOutcomeRequest(step=600, transitions=[moved(SeedStage.SEED_STAGE_CULLED)]))
+    assert done is not None
+    for name in ("gain_at_equal_macs", "twin_score", "judgement_macs", "run_macs"):
+        assert not done.delta.HasField(name)

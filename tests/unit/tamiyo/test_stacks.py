@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -101,7 +102,8 @@ def at(step: int, depth: int = 2, **changes: Any) -> SystemStatePacket:
 def proposed(given: SystemStatePacket, run: TamiyoRunSpec | None = None) -> Proposal:
     made, state = context(run or run_spec()), first_state(run or run_spec())
     signals = observe(state, given, made)
-    view = View(context=made, packet=given, state=state, signals=signals, select=lambda: look_up(state, given, made))
+    look = partial(look_up, state, given, made)
+    view = View(context=made, packet=given, state=state, signals=signals, select=look, survey=look)
     return HeuristicPolicy().propose(view)
 
 

@@ -1,0 +1,87 @@
+"""`esper simic` and `esper reports`: what can't be done is one line, and what was learned is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from esper.cli.main import main
+from esper.core.clock import SYSTEM_CLOCK
+from esper.simic.replay import ReplayStore
+from tests.unit.simic.making import reports
+
+NOWHERE = "unix:/nonexistent/bus"
+
+
+def store(path: Path, count: int) -> Path:
+    kept = ReplayStore(path / "replay.db", SYSTEM_CLOCK)
+    for each in reports(count):
+        kept.put(each, event_id=each.report_id)
+    kept.close()
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    return out + err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["simic", "train", "{}", "--version", "1.1.0"], 78, "esper simic collect makes one"),
+        (["simic", "evaluate", "{}"], 78, "weights.safetensors isn't there"),
+        (["simic", "publish", "{}", "--weatherlight", NOWHERE], 78, "weights.safetensors isn't there"),
+        (["reports", "export", "{}", "out.jsonl"], 78, "esper simic collect makes one"),
+        (["simic", "collect", "{}"], 64, "--weatherlight ENDPOINT is needed"),
+        (["simic", "collect", "{}", "--idle-s", "0"], 64, "must be above 0"),
+        (["simic", "train", "{}", "--version", "newest"], 64, "dotted whole numbers"),
+        (["simic", "train", "{}", "--version", "1.1.0", "--price", "nan"], 64, "no finite number"),
+        (["simic", "train", "{}", "--version", "1.1.0", "--policy", "oracle"], 64, "invalid choice"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, told: str
+) -> None:
+    place = str(tmp_path / "store")
+    assert main([word.format(place) for word in words]) == code
+    line = said(capsys)
+    assert told in line
+    assert line.startswith("esper: ")
+    assert not Path(place).exists(), "nothing is made by a request that can't be met"
+
+
+def test_a_tiny_store_gives_no_weights_and_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = store(tmp_path / "store", 9)
+    assert main(["simic", "train", str(place), "--version", "1.1.0"]) == 1
+    assert "FAIL decisions: 9, at least 40" in said(capsys)
+    assert not (place / "weights.safetensors").exists()
+
+
+def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_own_gate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = store(tmp_path / "store", 150)
+    assert main(["simic", "train", str(place), "--version", "1.1.0"]) == 0
+    assert "passed" in said(capsys)
+    assert main(["simic", "evaluate", str(place), "--json"]) == 0
+    told = json.loads(said(capsys))
+    assert told["values"]["learned"]["value"] > told["values"]["at random"]["value"]
+    assert len(told["calibration"]) == 5
+
+    validation = json.loads((place / "validation.json").read_text())
+    publish = ["simic", "publish", str(place), "--weatherlight", NOWHERE]
+    for change, words in (
+        ({"digest": "0" * 64}, "train again"),
+        ({"passed": False, "checks": [{"name": "runs", "holds": False}]}, "the gate refused these weights: runs"),
+    ):
+        (place / "validation.json").write_text(json.dumps({**validation, **change}))
+        assert main(publish) == 78
+        assert words in said(capsys)
+    (place / "validation.json").write_text("[")
+    assert main(publish) == 78
+    assert "damaged" in said(capsys)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from esper.core.clock import ManualClock
+from esper.core.keys import Keyring
+from esper.leyline import FieldReport, FieldReportOutcome
+from esper.simic.replay import ReplayStore
+from tests.unit.simic.making import KEYRING, envelope, report
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[ReplayStore]:
+    opened = ReplayStore(tmp_path / "replay.db", clock)
+    yield opened
+    opened.close()
+
+
+def test_a_report_is_kept_once_however_often_it_comes(store: ReplayStore, clock: ManualClock) -> None:
+    for _ in range(3):
+        store.take(envelope(report(1), clock), KEYRING)
+    assert len(store) == 1
+    assert (store.intake.taken, store.intake.repeated, store.intake.refused) == (1, 2, 0)
+    assert list(store.reports()) == [report(1)]
+    assert store.versions() == {"growth:v1": 1}
+
+
+def test_what_was_kept_is_there_after_a_restart(tmp_path: Path, clock: ManualClock) -> None:
+    first = ReplayStore(tmp_path / "replay.db", clock)
+    first.take(envelope(report(1), clock), KEYRING)
+    first.close()
+    second = ReplayStore(tmp_path / "replay.db", clock)
+    second.take(envelope(report(1), clock), KEYRING)
+    assert (len(second), second.intake.repeated) == (1, 1)
+    second.close()
+
+
+def test_another_report_under_a_known_id_is_refused(store: ReplayStore, clock: ManualClock) -> None:
+    other = report(2)
+    other.report_id = report(1).report_id
+    for each in (report(1), other):
+        store.take(envelope(each, clock), KEYRING)
+    assert list(store.reports()) == [report(1)]
+    assert "another report is kept under the id" in store.refusals()[0][1]
+
+
+def test_a_forged_report_and_one_that_is_cut_are_refused(store: ReplayStore, clock: ManualClock) -> None:
+    forged = Keyring.from_secret("another secret that is long enough 0123456789")
+    store.take(envelope(report(1), clock, keyring=forged), KEYRING)
+    damaged = envelope(report(2), clock)
+    damaged.payload = damaged.payload[:40]
+    store.take(damaged, KEYRING)
+    assert len(store) == 0
+    assert [reason.partition(":")[0] for _, reason in store.refusals()] == ["unsound", "unsound"]
+
+
+def poisoned(change: Callable[[FieldReport], None]) -> FieldReport:
+    made = report(1)
+    change(made)
+    return made
+
+
+def _set(path: str, value: float) -> Callable[[FieldReport], None]:
+    def change(made: FieldReport) -> None:
+        *places, name = path.split(".")
+        target = made
+        for place in places:
+            target = getattr(target, place)
+        setattr(target, name, value)
+
+    return change
+
+
+def _candidate_chance(made: FieldReport) -> None:
+    made.observation.candidates[0].probability = 0.9
+
+
+def _swapped_names(made: FieldReport) -> None:
+    made.observation.features[0].name, made.observation.features[1].name = "room", "progress"
+
+
+def _wild_feature(made: FieldReport) -> None:
+    made.observation.candidates[0].features[0].value = 1e12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_set("delta.gain", float("nan")), "gain"),
+        (_set("delta.gain_standard_error", -1.0), "gain_standard_error"),
+        (_set("delta.effect", 5.0), "its outcome leaves"),
+        (_set("delta.twin_score", 1e-4), "beyond belief"),
+        (_set("decision.policy.log_probability", -0.1), "its logarithm is told as"),
+        (_set("observation.wait_probability", 0.1), "add up to"),
+        (_set("observation.chosen", 9), "candidate 9 of 4"),
+        (_candidate_chance, "add up to"),
+        (_swapped_names, "the run's features are room, progress"),
+        (_wild_feature, "beyond 1e+06"),
+        (_set("outcome", FieldReportOutcome.FIELD_REPORT_OUTCOME_UNSPECIFIED), "still open"),
+    ],
+)
+def test_a_poisoned_report_is_refused_with_its_reason_and_the_rest_is_kept(
+    store: ReplayStore, clock: ManualClock, change: Callable[[FieldReport], None], words: str
+) -> None:
+    store.take(envelope(poisoned(change), clock), KEYRING)
+    store.take(envelope(report(2), clock), KEYRING)
+    assert list(store.reports()) == [report(2)]
+    assert words in store.refusals()[0][1]

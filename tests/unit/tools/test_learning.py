@@ -1,0 +1,102 @@
+"""Episodes, their table as it was recorded, and the page of the loop."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.tools.experiments import FOLDER, load
+
+episodes = load("episodes")
+learning_table = load("learning_table")
+learning_page = load("learning_page")
+
+
+def test_an_episode_follows_from_its_number_and_each_task_has_its_turn() -> None:
+    first, again = (episodes.episodes(episodes.LEARNED_FROM, 12, first_seed=5) for _ in range(2))
+    assert first == again
+    assert len({each.name for each in first}) == 12
+    assert {each.name.partition("-")[0] for each in first} == set(episodes.LEARNED_FROM)
+
+
+def test_nothing_that_is_held_out_is_learned_from() -> None:
+    def hosts(tasks: dict[str, Any]) -> set[tuple[str, str]]:
+        return {(task.flags[1], width) for task in tasks.values() for width in task.widths}
+
+    assert not hosts(episodes.HELD_OUT) & hosts(episodes.LEARNED_FROM)
+
+
+def test_the_recorded_episodes_say_what_the_page_says() -> None:
+    lines = (FOLDER / "rows" / "learning.jsonl").read_text().splitlines()
+    found = learning_table.table([json.loads(line) for line in lines])
+    assert found["episodes"] >= 30
+    page = (FOLDER.parents[1] / "docs" / "learning.md").read_text()
+    for arm, name in (("heuristic", "heuristic"), ("bandit", "bandit"), ("random", "at random")):
+        line = found["arms"][arm]
+        row = next(row for row in page.splitlines() if row.startswith(f"| {name} |")).replace("*", "")
+        for figure in (f"{line['test_loss']:.3f}", f"{line['missed']:.3f}", f"{line['worth']:+.3f}"):
+            assert figure in row, f"{figure} of {arm} isn't in: {row}"
+
+
+def row(arm: str, episode: str, loss: float, macs: int, **changes: object) -> dict[str, object]:
+    given: dict[str, object] = {
+        "arm": arm,
+        "episode": episode,
+        "test_loss": loss,
+        "test_accuracy": 0.9,
+        "germinated": 0,
+        "kept": 0,
+        "refused": 0,
+        "judgement_macs": 0,
+        "training_macs": macs,
+    }
+    return {**given, **changes}
+
+
+def test_worth_is_what_was_gained_less_what_it_cost_against_the_run_that_never_grew() -> None:
+    grown = {"germinated": 2, "kept": 1, "refused": 1, "judgement_macs": 100}
+    rows = [
+        row("never", "e", 1.0, 100),
+        row("heuristic", "e", 0.5, 300, **grown),
+        row("bandit", "e", 0.25, 300, **grown),
+        row("bandit", "of it alone", 0.1, 300),
+    ]
+    found = learning_table.table(rows)
+    assert found["episodes"] == 1
+    arms = found["arms"]
+    assert arms["never"]["worth"] == 0.0
+    assert arms["heuristic"]["worth"] == pytest.approx(0.6931 - learning_table.PRICE * 2, abs=1e-4)
+    assert arms["heuristic"]["refused_cost"] == pytest.approx(0.5)
+    assert arms["heuristic"]["missed"] == pytest.approx(0.6931, abs=1e-4)
+    assert arms["bandit"]["missed"] == 0.0
+
+
+def test_the_page_shows_what_happened_and_takes_no_markup_from_it() -> None:
+    decision = {
+        "run_id": "<b>r1</b>",
+        "opened_step": 100,
+        "policy_id": "bandit",
+        "policy_version": "1.1.0",
+        "slot_id": "span:fc1-fc2",
+        "taken.widening": 1.6,
+        "value": 0.2,
+        "gain_share": 0.1,
+        "outcome": "SUCCESS",
+        "cost_share": 0.5,
+        "reward": 0.075,
+    }
+    worth = {"mean": 0.1, "error": 0.02, "episodes": {}, "decisions": [decision]}
+    check = {"name": "runs", "measured": 3, "needed": "at least 10", "holds": False}
+    told = {
+        "gate": {"passed": False, "checks": [check]},
+        "refused": "refused",
+        "standing": {"versions": {"d": "1.1.0"}, "live": "", "seen": {"u": "trial"}, "withdrawn": {"d": "worse"}},
+        "worth": worth,
+    }
+    page = learning_page.page({"heuristic": {"worth": {**worth, "decisions": []}}, "learned": told})
+    assert "&lt;b&gt;r1&lt;/b&gt;" in page
+    assert "<b>r1</b>" not in page
+    assert "rolled back" in page
+    assert "Nothing was grown." in page

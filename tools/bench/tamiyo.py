@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+"""How long Tamiyo takes to decide on a packet, by parts, with a host of many slots and a catalogue of many blueprints.
+
+Packets that ask for a decision to grow go through the service's own evaluator, in this process, on a directory of its
+own: from the packet to the decision that is on the disk. `decide` is the thread's work; `survey` prices the candidates,
+`appraise` observes and predicts them, and the rest of it is signals, coverage and risk. What is left of `evaluate` is
+the way to the thread and back, the state on the disk and telemetry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.keys import Keyring, new_secret
+from esper.core.signing import Signer
+from esper.leyline import (
+    BlueprintCost,
+    CostTerm,
+    SlotKind,
+    SlotSignal,
+    SlotSpec,
+    SystemStatePacket,
+    TelemetryPacket,
+    TriggerSettings,
+)
+from esper.rpc.alarm import Alarm
+from esper.tamiyo import evaluation
+from esper.tamiyo.config import TamiyoConfig
+from esper.tamiyo.learned.graph import GraphModel, shapes
+from esper.tamiyo.learned.linear import HEADS, LinearModel
+from esper.tamiyo.learned.policy import LearnedPolicy
+from esper.tamiyo.learned.weights import FEATURE_NAMES, read_weights, write_weights
+from esper.tamiyo.parts import Parts, Surroundings
+from esper.tamiyo.policy import HeuristicPolicy, Policy
+from esper.urza.catalog import Catalog, digest_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from tests.unit.tamiyo.builders import AUTO, manifest, packet, spec
+
+PAIRS = 55
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+class Silent:
+    """A reporter that nobody hears."""
+
+    def send(self, packet: TelemetryPacket) -> None:
+        return
+
+    def close(self, timeout_s: float) -> None:
+        return
+
+
+class Timer:
+    """Milliseconds that parts took, by their names."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[float]] = {}
+
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.parts.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
+
+        return call
+
+
+def catalogue(blueprints: int) -> Catalog:
+    """So many blueprints that widen a linear layer."""
+    first = Catalog.builtin().get("span.linear")
+    found = [first]
+    for number in range(1, blueprints):
+        copy = type(first)()
+        copy.CopyFrom(first)
+        copy.blueprint_id = f"span.linear{number}"
+        term = CostTerm(coefficient=2, factors=["features", "width"])
+        copy.cost.CopyFrom(BlueprintCost(parameters=[term], forward_macs=[term]))
+        copy.digest = digest_of(copy)
+        found.append(copy)
+    return Catalog(found)
+
+
+def slots(count: int) -> list[SlotSpec]:
+    return [
+        SlotSpec(
+            slot_id=f"span:fc{place}-fc{place + 1}",
+            kind=SlotKind.SLOT_KIND_SPAN_LINEAR,
+            read_path=f"fc{place}",
+            write_path=f"fc{place + 1}",
+            in_features=32,
+            out_features=32,
+            width=32,
+            read_positions=1,
+            write_positions=1,
+            read_kernel=1,
+            write_kernel=1,
+            is_foldable=True,
+            order=place,
+        )
+        for place in range(count)
+    ]
+
+
+def linear() -> LinearModel:
+    """A bandit's weights with pairs of features, which say that nothing is worth it."""
+    count, terms = len(FEATURE_NAMES), 1 + len(FEATURE_NAMES) + PAIRS
+    draw = np.random.default_rng(0)
+    coefficients = draw.normal(scale=0.01, size=(len(HEADS), terms))
+    coefficients[:, 0] = -1.0
+    return LinearModel(
+        center=np.zeros(count),
+        scale=np.ones(count),
+        pairs=draw.integers(count, size=(PAIRS, 2)),
+        coefficients=coefficients,
+        covariance=np.eye(terms) * 1e-4,
+        noise=np.ones(len(HEADS)),
+    )
+
+
+def graph() -> GraphModel:
+    """The same of the graph policy."""
+    draw, count, heads = np.random.default_rng(0), len(FEATURE_NAMES), len(HEADS)
+    return GraphModel(
+        center=np.zeros(count),
+        scale=np.ones(count),
+        tensors={name: draw.normal(scale=0.1, size=shape) for name, shape in shapes().items()},
+        calibration=np.array([[-100.0, 1.0]] * heads),
+        noise=np.ones(heads),
+    )
+
+
+def deciding_by(model: LinearModel | GraphModel) -> LearnedPolicy:
+    content = write_weights(model, version="1.1.0", caution=0.5, price=0.05, expected_reward=0.0)
+    return LearnedPolicy(read_weights(content))
+
+
+async def measure(policy: Policy, slot_count: int, blueprints: int, packets: int) -> dict[str, list[float]]:
+    """Milliseconds of each part for each packet."""
+    timer, found = Timer(), slots(slot_count)
+    with tempfile.TemporaryDirectory() as folder:
+        keyring = Keyring.from_secret(new_secret())
+        around = Surroundings(
+            keyring=keyring,
+            clock=SYSTEM_CLOCK,
+            state_dir=Path(folder),
+            reporter=Silent(),  # type: ignore[arg-type]
+            alarm=Alarm(None, keyring, SYSTEM_CLOCK, "tamiyo", Path(folder) / "alarms"),
+        )
+        parts = Parts(TamiyoConfig(), around)
+        host = manifest()
+        del host.slots[:]
+        host.slots.extend(found)
+        # One width for each, so that candidates are slots times blueprints.
+        trigger = TriggerSettings(trigger=AUTO, span_units=8, slope_window_steps=100)
+        run_spec = spec(AUTO, manifest=host, total_steps=100_000, trigger=trigger)
+        run_spec.life.growth_end_step = 90_000
+        security = Signer(keyring, SYSTEM_CLOCK).sign(run_spec, audience="tamiyo/run-1").security
+        run, _ = await parts.runs.open(run_spec, security)
+        bare, decided = replace(parts.evaluator, catalog=catalogue(blueprints)), evaluation.decide
+        looked = replace(bare, policy_of=lambda digest: policy)
+        evaluation.decide = timer.timed("decide", decided)
+        evaluation.survey, surveyed = timer.timed("survey", evaluation.survey), evaluation.survey
+        if isinstance(policy, LearnedPolicy):
+            policy.appraise = timer.timed("appraise", policy.appraise)  # type: ignore[method-assign]
+        try:
+            for number in range(packets + 30):
+                if number == 30:  # the loss is known over a window from then on
+                    timer.parts.clear()
+                began = time.perf_counter()
+                await looked.evaluate(run, _packet(10_500 + 10 * number, found))
+                timer.parts.setdefault("evaluate", []).append((time.perf_counter() - began) * 1e3)
+        finally:
+            evaluation.decide, evaluation.survey = decided, surveyed
+        await parts.close()
+    return timer.parts
+
+
+def _packet(step: int, found: Sequence[SlotSpec]) -> SystemStatePacket:
+    """One whose loss falls, so that the heuristic waits, and a learned policy looks."""
+    signals = [
+        SlotSignal(slot_id=slot.slot_id, gradient_norm=0.5, width=32, in_features=32, out_features=32) for slot in found
+    ]
+    return packet(step, 2.0 * 0.99 ** (step / 10 - 1_000), 0.5, slots=signals)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--blueprints", type=int, default=16)
+    parser.add_argument("--packets", type=int, default=200)
+    parser.add_argument("--json", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write JSON, - prints it")
+    options = parser.parse_args()
+    policies: dict[str, Policy] = {
+        "heuristic": HeuristicPolicy(),
+        "bandit": deciding_by(linear()),
+        "graph": deciding_by(graph()),
+    }
+    lines = [
+        {"policy": name, "part": part, **{q: float(np.quantile(times, share)) for q, share in QUANTILES.items()}}
+        for name, policy in policies.items()
+        for part, times in asyncio.run(measure(policy, options.slots, options.blueprints, options.packets)).items()
+    ]
+    told = {"slots": options.slots, "blueprints": options.blueprints, "packets": options.packets, "milliseconds": lines}
+    if options.json is not None and str(options.json) != "-":
+        options.json.write_text(json.dumps(told, indent=2))
+    elif options.json is not None:
+        print(json.dumps(told, indent=2))
+    else:
+        print(f"{options.slots} slots x {options.blueprints} blueprints, {options.packets} packets, milliseconds")
+        for line in lines:
+            print(f"{line['policy']:10} {line['part']:10} " + "  ".join(f"{q} {line[q]:8.3f}" for q in QUANTILES))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Episodes to learn growth from: small tasks, hosts too narrow and wide enough, rates that suit and that don't.
+
+Tasks and sizes in HELD_OUT are in no episode that is learned from. Each episode is one run of tolaria-train; what it
+is follows from its number alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STEPS = 1500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What is trained: its flags, the widths that its hosts have, and rates."""
+
+    flags: tuple[str, ...]
+    widths: tuple[str, ...]
+    rates: tuple[float, ...] = (1e-3, 3e-3)
+
+
+LEARNED_FROM: dict[str, Task] = {
+    "digits": Task(
+        flags=("--data", "digits", "--model", "mlp"), widths=("4,4", "6,6", "8,4", "16,16", "48,48", "6,24")
+    ),
+    "mnist1d_mlp": Task(flags=("--data", "mnist1d", "--model", "mlp"), widths=("8,8", "20,20", "64,64", "8,32")),
+    "noise": Task(flags=("--data", "tasks:random_labels", "--model", "mlp"), widths=("6,6", "24,24")),
+    "deep_digits": Task(flags=("--data", "digits", "--model", "mlp"), widths=("5,5,5", "24,6,24")),
+}
+HELD_OUT: dict[str, Task] = {
+    "hastie": Task(flags=("--data", "tasks:hastie", "--model", "mlp"), widths=("3,3", "12,12", "40,40")),
+    "photos": Task(flags=("--data", "tasks:photos", "--model", "mlp"), widths=("4,4", "32,32")),
+    "digits_of_other_sizes": Task(
+        flags=("--data", "digits", "--model", "mlp"), widths=("5,10", "10,5", "12,12", "96,96", "4,4,12")
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """One run: its name and the flags that make it."""
+
+    name: str
+    flags: tuple[str, ...]
+
+
+def episodes(tasks: dict[str, Task], count: int, *, first_seed: int) -> Sequence[Episode]:
+    """So many, each task in turn; the same for every policy that is asked."""
+    return [_episode(*list(tasks.items())[number % len(tasks)], first_seed + number) for number in range(count)]
+
+
+def _episode(name: str, task: Task, seed: int) -> Episode:
+    draw = random.Random(f"episode {seed}")
+    width, rate = draw.choice(task.widths), draw.choice(task.rates)
+    steps = draw.choice((STEPS, STEPS * 3 // 2))
+    flags = (
+        *task.flags,
+        *("--hidden", width, "--lr", str(rate), "--steps", str(steps), "--seed", str(seed)),
+        *("--max-culls", "6", "--embargo-fraction", "0.05", "--checkpoint-every-epochs", "1000"),
+    )
+    return Episode(name=f"{name}-{width.replace(',', 'x')}-{seed}", flags=flags)

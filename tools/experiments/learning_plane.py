@@ -1,0 +1,100 @@
+"""Services that episodes share, `esper` at them, and episodes trained some at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from episodes import Episode
+from launching import context, launch
+from learning_rows import row_of
+
+PATIENCE_S, RETRY_S = 900.0, 2.0
+NOT_NOW = (os.EX_TEMPFAIL, os.EX_UNAVAILABLE)
+ESPER = Path(sys.executable).with_name("esper")
+
+
+class Plane:
+    """Services that runs share, and `esper` at them."""
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        self.flags = list(flags)
+        self.weatherlight = self.flags[self.flags.index("--weatherlight") + 1]
+        self.tamiyo = self.flags[self.flags.index("--tamiyo") + 1]
+
+    def esper(self, *words: str, may_fail: bool = False) -> str:
+        done = subprocess.run([str(ESPER), *words], capture_output=True, text=True, check=False)
+        if done.returncode and not may_fail:
+            sys.exit(f"esper {' '.join(words)} failed with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout + (done.stderr if done.returncode else "")
+
+    def collect(self, store: Path) -> str:
+        return self.esper("simic", "collect", str(store), "--weatherlight", self.weatherlight)
+
+    def publish(self, store: Path, *more: str) -> str:
+        return self.esper("simic", "publish", str(store), "--weatherlight", self.weatherlight, *more)
+
+    def refusal(self, store: Path) -> str:
+        """What publishing without --unproven says."""
+        words = ("simic", "publish", str(store), "--weatherlight", self.weatherlight)
+        return self.esper(*words, may_fail=True).strip()
+
+    def version(self) -> str:
+        """Of the policy that new runs get."""
+        return str(json.loads(self.esper("call", "tamiyo.GetStatus", "--at", self.tamiyo))["policyVersion"])
+
+    def await_version(self, wanted: str) -> None:
+        for _ in range(100):
+            if self.version() == wanted:
+                return
+            time.sleep(0.2)
+        sys.exit(f"Tamiyo decides by {self.version()}, not by {wanted}")
+
+
+def settings(folder: Path, **values: object) -> list[str]:
+    """Tamiyo's arguments for these settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"tamiyo-{'-'.join(f'{k}{v}' for k, v in values.items())}.toml"
+    path.write_text("[tamiyo]\n" + "".join(f"{key} = {value}\n" for key, value in values.items()))
+    return ["--config", str(path)]
+
+
+def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm: str) -> list[dict[str, Any]]:
+    """Train the episodes, some at a time; a row of each. A row that is there already is not trained again."""
+    server = context()
+    out.mkdir(parents=True, exist_ok=True)
+    rows_path = out / "rows.jsonl"
+    lines = rows_path.read_text().splitlines() if rows_path.exists() else []
+    known = {(row["arm"], row["episode"]): row for row in map(json.loads, lines)}
+
+    def once(episode: Episode) -> dict[str, Any]:
+        if (found := known.get((arm, episode.name))) is not None:
+            return dict(found)
+        folder, log = out / arm / episode.name, out / arm / f"{episode.name}.log"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        run_id = f"{arm}-{episode.name}"
+        argv = ["--run-dir", str(folder), "--run-id", run_id, "--overwrite", "--plain", *episode.flags, *plane.flags]
+        started = time.monotonic()
+        code = launch(server, None, argv, log)
+        while code in NOT_NOW and time.monotonic() - started < PATIENCE_S:
+            # Another run made the plane cautious; no run opens until that one is calm again, or over.
+            time.sleep(RETRY_S)
+            code = launch(server, None, argv, log)
+        if code != 0:
+            sys.exit(f"{run_id} failed:\n{log.read_text()[-1500:]}")
+        row = row_of(arm, episode.name, folder, time.monotonic() - started)
+        with rows_path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        shutil.rmtree(folder)
+        return row
+
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(once, wanted))
