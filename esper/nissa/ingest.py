@@ -65,6 +65,8 @@ class Ingestor:
 
     async def run(self, bus: Bus) -> None:
         """Follow the bus for ever."""
+        # What an earlier process took and did not settle is due at once.
+        await bus.release(GROUP, GROUP)
         while True:
             seen = await bus.last_sequence()
             envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +18,40 @@ from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import BackPressure
 from esper.core.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane
-from esper.oona import schema
-from esper.oona.bus import LANES, PRIORITIES, BusConfig, Stored
+from esper.oona import dead_letters, schema
+from esper.oona.bus import LANES, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
 T = TypeVar("T")
-RETRY_AFTER_S = 1.0
+MAX_SEQUENCE = 2**63 - 1
+TRIM_PAGE = 5000
+Place = tuple[int, int]
+"""Lane and priority."""
+_Due = tuple[int, int, bytes]
+"""Position, attempt and envelope."""
+
+_INSERT = (
+    "INSERT INTO envelopes (event_id, lane, priority, stored_ns, envelope) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (event_id) DO NOTHING RETURNING sequence"
+)
+_KNOWN = "SELECT sequence FROM envelopes WHERE event_id = ?"
+_COUNT = (
+    "INSERT INTO depths VALUES (?, ?) ON CONFLICT (lane) DO UPDATE SET entries = entries + excluded.entries"
+    " RETURNING entries"
+)
+_AFTER = (
+    "SELECT sequence, event_id, envelope FROM envelopes WHERE lane = ? AND priority = ? AND sequence > ?"
+    " ORDER BY sequence LIMIT ?"
+)
+_MOVE = "UPDATE cursors SET sequence = ? WHERE name = ? AND lane = ? AND priority = ?"
+_LAST_GIVEN = "SELECT MIN(sequence) FROM cursors WHERE lane = ? AND priority = ?"
+_NTH = "SELECT sequence FROM envelopes WHERE lane = ? AND priority = ? ORDER BY sequence LIMIT 1 OFFSET ?"
+_PRECEDING = "SELECT COUNT(*) FROM envelopes WHERE lane = ? AND priority = ? AND sequence < ?"
+_TRIM = (
+    "DELETE FROM envelopes WHERE sequence IN (SELECT sequence FROM envelopes e WHERE lane = ? AND priority = ?"
+    " AND sequence <= ? AND (stored_ns < ? OR sequence < ?)"
+    " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sequence = e.sequence)"
+    f" ORDER BY sequence LIMIT {TRIM_PAGE})"
+)
 
 
 class SqliteLog:
@@ -31,23 +62,19 @@ class SqliteLog:
     def __init__(self, path: Path, clock: Clock, config: BusConfig | None = None) -> None:
         self._clock = clock
         self._config = config or BusConfig()
-        self._store = SqliteStore(path, schema.create)
+        self._store = SqliteStore(path, _open)
         self._newest = self._store.read(_newest)
         self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        stored = await self._write(lambda db: [self._append(db, envelope) for envelope in envelopes])
+        stored = await self._write(lambda db: self._append(db, envelopes))
         for envelope, each in zip(envelopes, stored, strict=True):
             self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
         self._wake({envelope.lane for envelope in envelopes})
         return stored
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
-        def work(db: sqlite3.Connection) -> list[BusEnvelope]:
-            again = self._redeliver(db, group, consumer, lanes, limit)
-            return again + self._deliver_new(db, group, consumer, lanes, limit - len(again))
-
-        return await self._write(work)
+        return await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
 
     async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
         await self._write(
@@ -61,8 +88,11 @@ class SqliteLog:
 
     async def reject(self, group: str, event_ids: Sequence[str]) -> None:
         now_ns, wait_ns = self._clock.now_ns(), round(self._config.retry_s * NS_PER_S)
-        rows = [(now_ns, wait_ns, group, event_id) for event_id in event_ids]
-        update = "UPDATE deliveries SET again_ns = ? + (? << (attempt - 1)) WHERE name = ? AND event_id = ?"
+        rows = [(now_ns, self._lease_ns, wait_ns, group, event_id) for event_id in event_ids]
+        update = (
+            "UPDATE deliveries SET consumer = '', again_ns = ? + MIN(?, ? << (attempt - 1))"
+            " WHERE name = ? AND event_id = ?"
+        )
         await self._write(lambda db: db.executemany(update, rows).rowcount)
 
     async def release(self, group: str, consumer: str) -> None:
@@ -101,15 +131,29 @@ class SqliteLog:
     async def dead_letter_count(self) -> int:
         return self._store.read(lambda db: int(db.execute("SELECT COUNT(*) FROM dead_letters").fetchone()[0]))
 
+    async def dead_letters(self, group: str | None = None) -> AsyncIterator[DeadLetter]:
+        after = dead_letters.START
+        while page := self._store.read(partial(dead_letters.page, group=group, after=after)):
+            for letter, _ in page:
+                yield letter
+            after = page[-1][1]
+
+    async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        return await self._write(lambda db: dead_letters.requeue(db, group, event_ids))
+
+    async def drop(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        return await self._write(lambda db: dead_letters.drop(db, group, event_ids))
+
     async def trim(self) -> int:
-        now_ns, keep_ns = self._clock.now_ns(), round(self._config.retention_s * NS_PER_S)
-
-        def work(db: sqlite3.Connection) -> int:
-            db.execute("DELETE FROM dead_letters WHERE stored_ns < ?", (now_ns - 7 * keep_ns,))
-            lanes = db.execute("SELECT lane, entries FROM depths").fetchall()
-            return sum(self._trim_lane(db, lane, entries, now_ns - keep_ns) for lane, entries in lanes)
-
-        return await self._write(work)
+        now_ns = self._clock.now_ns()
+        before_ns = now_ns - round(self._config.retention_s * NS_PER_S)
+        dead_before_ns = now_ns - round(self._config.dead_retention_s * NS_PER_S)
+        await self._write(lambda db: dead_letters.trim(db, dead_before_ns, self._config.max_dead_letters))
+        gone = 0
+        for lane in LANES:
+            while page := await self._write(partial(self._trim_lane, lane=lane, before_ns=before_ns)):
+                gone += page
+        return gone
 
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
@@ -122,88 +166,112 @@ class SqliteLog:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._store.submit(work))
 
-    def _append(self, db: sqlite3.Connection, envelope: BusEnvelope) -> Stored:
-        known = db.execute("SELECT sequence FROM envelopes WHERE event_id = ?", (envelope.event_id,)).fetchone()
-        if known is not None:
-            return Stored(known[0], is_new=False)
-        if envelope.lane != BusLane.BUS_LANE_EMERGENCY and _entries(db, envelope.lane) >= self._config.max_lane_entries:
-            lane = BusLane.Name(envelope.lane)
-            raise BackPressure(
-                f"{lane} holds {self._config.max_lane_entries} envelopes, as many as it takes", RETRY_AFTER_S
-            )
-        row = (envelope.event_id, envelope.lane, envelope.priority, self._clock.now_ns(), envelope.SerializeToString())
-        insert = "INSERT INTO envelopes (event_id, lane, priority, stored_ns, envelope) VALUES (?, ?, ?, ?, ?)"
-        sequence = db.execute(insert, row).lastrowid
-        count = "INSERT INTO depths VALUES (?, 1) ON CONFLICT (lane) DO UPDATE SET entries = entries + 1"
-        db.execute(count, (envelope.lane,))
-        return Stored(int(sequence or 0), is_new=True)
+    def _append(self, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        now_ns, further, bounded = self._clock.now_ns(), Counter[int](), set[int]()
+        stored = []
+        for envelope in envelopes:
+            row = (envelope.event_id, envelope.lane, envelope.priority, now_ns, envelope.SerializeToString())
+            new = db.execute(_INSERT, row).fetchone()
+            if new is None:
+                stored.append(Stored(db.execute(_KNOWN, (envelope.event_id,)).fetchone()[0], is_new=False))
+                continue
+            stored.append(Stored(new[0], is_new=True))
+            further[envelope.lane] += 1
+            if not is_exempt(envelope):
+                bounded.add(envelope.lane)
+        for lane, count in further.items():
+            (entries,) = db.execute(_COUNT, (lane, count)).fetchone()
+            if lane in bounded and entries > self._config.max_lane_entries:
+                name, most = BusLane.Name(BusLane.ValueType(lane)), self._config.max_lane_entries
+                raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+        return stored
 
-    def _trim_lane(self, db: sqlite3.Connection, lane: int, entries: int, before_ns: int) -> int:
-        """Remove what every group has been given and none still holds: what is old, and the oldest of too many."""
-        surplus = max(0, entries - self._config.max_kept_entries)
-        newest = "SELECT sequence FROM envelopes WHERE lane = ? ORDER BY sequence LIMIT 1 OFFSET ?"
-        first_kept = db.execute(newest, (lane, surplus)).fetchone()
-        delete = (
-            "DELETE FROM envelopes WHERE lane = ? AND (stored_ns < ? OR sequence < ?)"
-            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sequence = envelopes.sequence)"
-            " AND NOT EXISTS (SELECT 1 FROM cursors c WHERE c.lane = envelopes.lane"
-            " AND c.priority = envelopes.priority AND c.sequence < envelopes.sequence)"
-        )
-        gone = db.execute(delete, (lane, before_ns, first_kept[0] if first_kept else 0)).rowcount
+    def _trim_lane(self, db: sqlite3.Connection, lane: int, before_ns: int) -> int:
+        """Remove a page of what every group has been given and none still holds: what is old or too much.
+
+        Of too many the least urgent go first, and of those the oldest.
+        """
+        surplus, gone = max(0, _entries(db, lane) - self._config.max_kept_entries), 0
+        for priority in reversed(PRIORITIES):
+            place = (lane, priority)
+            last = db.execute(_LAST_GIVEN, place).fetchone()[0]
+            first_kept = db.execute(_NTH, (*place, surplus)).fetchone()
+            of_too_many = first_kept[0] if first_kept else MAX_SEQUENCE
+            surplus -= min(surplus, db.execute(_PRECEDING, (*place, of_too_many)).fetchone()[0]) if surplus else 0
+            gone += db.execute(_TRIM, (*place, MAX_SEQUENCE if last is None else last, before_ns, of_too_many)).rowcount
         db.execute("UPDATE depths SET entries = entries - ? WHERE lane = ?", (gone, lane))
         return gone
 
-    def _redeliver(
+    def _deliver(
         self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
     ) -> list[BusEnvelope]:
-        """What a consumer rejected, or took and never acknowledged; the hopeless is put aside on the way."""
-        now_ns = self._clock.now_ns()
-        query = (
-            "SELECT d.sequence, d.attempt, e.envelope FROM deliveries d JOIN envelopes e USING (sequence)"
-            f" WHERE d.name = ? AND d.again_ns <= ? AND d.lane IN ({_marks(lanes)}) ORDER BY d.sequence LIMIT ?"
-        )
-        found = []
-        for sequence, attempt, raw in db.execute(query, (group, now_ns, *lanes, limit)).fetchall():
-            if attempt >= self._config.max_deliveries:
-                db.execute("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (group, sequence, now_ns, raw))
-                db.execute("DELETE FROM deliveries WHERE name = ? AND sequence = ?", (group, sequence))
-                continue
-            update = "UPDATE deliveries SET consumer = ?, attempt = ?, again_ns = ? WHERE name = ? AND sequence = ?"
-            db.execute(update, (consumer, attempt + 1, self._lease_end_ns(), group, sequence))
-            found.append(_envelope(raw, sequence, attempt + 1))
-        return found
-
-    def _deliver_new(
-        self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
-    ) -> list[BusEnvelope]:
-        """What the group was never given: lane by lane, urgent ones first, oldest first."""
+        """Lane by lane, urgent ones first, of equal ones those due again first, oldest first."""
+        due = self._due(db, group, lanes, limit)
+        given = self._given(db, group, lanes)
         found: list[BusEnvelope] = []
         for lane in lanes:
             for priority in PRIORITIES:
-                found += self._deliver_lane(db, group, consumer, (lane, priority), limit - len(found))
+                place = (lane, priority)
+                found += self._lend_again(db, group, consumer, due.get(place, ())[: max(0, limit - len(found))])
+                if (room := limit - len(found)) > 0:
+                    found += self._lend_new(db, group, consumer, place, given[place], room)
         return found
 
-    def _deliver_lane(
-        self, db: sqlite3.Connection, group: str, consumer: str, place: tuple[int, int], limit: int
-    ) -> list[BusEnvelope]:
-        db.execute("INSERT OR IGNORE INTO cursors VALUES (?, ?, ?, 0)", (group, *place))
-        cursor = db.execute(
-            "SELECT sequence FROM cursors WHERE name = ? AND lane = ? AND priority = ?", (group, *place)
-        )
+    def _due(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane], limit: int) -> dict[Place, list[_Due]]:
+        """What a consumer rejected, or took and never acknowledged; the hopeless is put aside on the way."""
+        now_ns = self._clock.now_ns()
+        rank = " ".join(f"WHEN {lane} THEN {place}" for place, lane in enumerate(lanes))
         query = (
-            "SELECT sequence, event_id, envelope FROM envelopes WHERE lane = ? AND priority = ? AND sequence > ?"
-            " ORDER BY sequence LIMIT ?"
+            "SELECT e.lane, e.priority, d.sequence, d.attempt, e.envelope FROM deliveries d"
+            f" JOIN envelopes e USING (sequence) WHERE d.name = ? AND d.again_ns <= ? AND d.lane IN ({_marks(lanes)})"
+            f" ORDER BY CASE d.lane {rank} END, e.priority DESC, d.sequence LIMIT ?"
         )
-        rows = db.execute(query, (*place, cursor.fetchone()[0], max(0, limit))).fetchall()
+        found: dict[Place, list[_Due]] = {}
+        for lane, priority, sequence, attempt, raw in db.execute(query, (group, now_ns, *lanes, limit)).fetchall():
+            if attempt < self._config.max_deliveries:
+                found.setdefault((lane, priority), []).append((sequence, attempt + 1, raw))
+                continue
+            db.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?)", (group, sequence, now_ns, raw))
+            db.execute("DELETE FROM deliveries WHERE name = ? AND sequence = ?", (group, sequence))
+        return found
+
+    def _given(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane]) -> dict[Place, int]:
+        """How far the group has been given each lane and priority; a new group starts at the oldest envelope."""
+        query = f"SELECT lane, priority, sequence FROM cursors WHERE name = ? AND lane IN ({_marks(lanes)})"
+        given = {(lane, priority): sequence for lane, priority, sequence in db.execute(query, (group, *lanes))}
+        new = [(lane, priority) for lane in lanes for priority in PRIORITIES if (lane, priority) not in given]
+        db.executemany("INSERT INTO cursors VALUES (?, ?, ?, 0)", [(group, *place) for place in new])
+        return given | dict.fromkeys(new, 0)
+
+    def _lend_again(self, db: sqlite3.Connection, group: str, consumer: str, due: Sequence[_Due]) -> list[BusEnvelope]:
+        update = "UPDATE deliveries SET consumer = ?, attempt = ?, again_ns = ? WHERE name = ? AND sequence = ?"
+        end_ns = self._lease_end_ns()
+        db.executemany(update, [(consumer, attempt, end_ns, group, sequence) for sequence, attempt, _ in due])
+        return [_envelope(raw, sequence, attempt) for sequence, attempt, raw in due]
+
+    def _lend_new(
+        self, db: sqlite3.Connection, group: str, consumer: str, place: Place, given: int, limit: int
+    ) -> list[BusEnvelope]:
+        rows = db.execute(_AFTER, (*place, given, limit)).fetchall()
         if rows:
-            taken = [(group, sequence, event, place[0], consumer, self._lease_end_ns()) for sequence, event, _ in rows]
-            db.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, 1, ?)", taken)
-            move = "UPDATE cursors SET sequence = ? WHERE name = ? AND lane = ? AND priority = ?"
-            db.execute(move, (rows[-1][0], group, *place))
+            end_ns = self._lease_end_ns()
+            lent = [(group, sequence, event, place[0], consumer, end_ns) for sequence, event, _ in rows]
+            db.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, 1, ?)", lent)
+            db.execute(_MOVE, (rows[-1][0], group, *place))
         return [_envelope(raw, sequence, 1) for sequence, _, raw in rows]
 
+    @property
+    def _lease_ns(self) -> int:
+        return round(self._config.lease_s * NS_PER_S)
+
     def _lease_end_ns(self) -> int:
-        return self._clock.now_ns() + round(self._config.lease_s * NS_PER_S)
+        return self._clock.now_ns() + self._lease_ns
+
+
+def _open(db: sqlite3.Connection) -> None:
+    """What consumers held of a process that ended is due again: none of them outlived its line to it."""
+    schema.create(db)
+    db.execute("UPDATE deliveries SET again_ns = 0 WHERE consumer <> ''")
 
 
 def _entries(db: sqlite3.Connection, lane: int) -> int:
