@@ -13,7 +13,23 @@ import traceback
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.cli import audit, bus, call, doctor, emergency, export, harness, keys, ledger, seed, sign, status, urza, wal
+from esper.cli import (
+    audit,
+    bus,
+    call,
+    doctor,
+    drill,
+    emergency,
+    export,
+    harness,
+    keys,
+    ledger,
+    seed,
+    sign,
+    status,
+    urza,
+    wal,
+)
 from esper.cli.usage import Parser, UsageError
 from esper.core import streams
 from esper.core.errors import (
@@ -29,7 +45,7 @@ from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, told
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
-GROUPS = (status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness)
+GROUPS = (status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness, drill)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
