@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
+from prometheus_client import Counter, Histogram
 
 from esper.core.clock import Clock
 from esper.core.enums import short_name
@@ -36,9 +38,20 @@ log = logging.getLogger("esper.nissa")
 GROUP = "nissa"
 # CRITICAL packets travel on the emergency lane: they are what should alert.
 LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_NORMAL, BusLane.BUS_LANE_TELEMETRY)
-PAGE = 128
+PAGE = 512
 WAIT_S = 1.0
 _tracer = tracer("esper.nissa")
+
+
+# A counter looks its labels up by their texts: what every packet asks for is kept, as far as senders leave room.
+@lru_cache(maxsize=256)
+def _packets_of(source: str, priority: int) -> Counter:
+    return metrics.PACKETS.labels(source, short_name(MessagePriority, priority).lower())
+
+
+@lru_cache(maxsize=64)
+def _latency_of(payload_type: str) -> Histogram:
+    return metrics.INGEST_LATENCY.labels(payload_type.rpartition(".")[2])
 
 
 class Ingestor:
@@ -93,8 +106,7 @@ class Ingestor:
         except (EsperError, DecodeError) as error:
             metrics.REFUSED.inc()
             log.error("envelope %s from %s refused: %s", envelope.event_id, envelope.source, error)
-        kind = envelope.payload_type.rpartition(".")[2]
-        metrics.INGEST_LATENCY.labels(kind).observe((time.perf_counter() - began) * 1e3)
+        _latency_of(envelope.payload_type).observe((time.perf_counter() - began) * 1e3)
 
     def _take_packet(self, envelope: BusEnvelope) -> None:
         packet = TelemetryPacket.FromString(envelope.payload)
@@ -106,10 +118,10 @@ class Ingestor:
             return self._count(packet)
 
     def _count(self, packet: TelemetryPacket) -> None:
-        priority = short_name(MessagePriority, packet.priority).lower()
-        metrics.PACKETS.labels(packet.source, priority).inc()
+        _packets_of(packet.source, packet.priority).inc()
+        measured_ns = packet.time.ToNanoseconds()
         for each in packet.metrics:
-            self.series.put(each, packet.source, packet.training_run_id, packet.time.ToNanoseconds())
+            self.series.put(each, packet.source, packet.training_run_id, measured_ns)
         for each_event in packet.events:
             level = short_name(TelemetryLevel, each_event.level).lower()
             metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()

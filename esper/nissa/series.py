@@ -42,8 +42,8 @@ class LatestValues(Collector):
 
     def put(self, metric: Metric, source: str, run: str = "", measured_ns: int = 0) -> None:
         """Take a measurement of that Unix time; an older one that urgent news overtook changes nothing."""
-        measured = ((attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes)
-        key = (metric.name, tuple(sorted((*measured, ("source", source), ("run", run)))))
+        measured = [(attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes]
+        key = (metric.name, tuple(sorted([*measured, ("source", source), ("run", run)])))
         with self._lock:
             if not 0 < self._series.get(key, (0.0, 0))[1] - measured_ns < MOST_OVERTAKEN_NS:
                 self._series[key] = metric.value, measured_ns

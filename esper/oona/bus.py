@@ -24,6 +24,7 @@ PRIORITIES = (
     MessagePriority.MESSAGE_PRIORITY_NORMAL,
     MessagePriority.MESSAGE_PRIORITY_LOW,
 )
+LEAST = PRIORITIES[-1]
 RETRY_AFTER_S = 1.0
 
 
@@ -94,7 +95,9 @@ class Bus(Protocol):
     async def release(self, group: str, consumer: str) -> None:
         """The consumer is gone: what it held is delivered to another at once."""
 
-    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
+    async def read(
+        self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
+    ) -> list[BusEnvelope]:
         """Envelopes after a position, in the order of their storage; no group is involved."""
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:

@@ -7,42 +7,73 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import BackPressure
 from esper.core.store import SqliteStore
-from esper.leyline import BusEnvelope, BusLane
+from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import dead_letters, schema
-from esper.oona.bus import LANES, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
+from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
 T = TypeVar("T")
 MAX_SEQUENCE = 2**63 - 1
 TRIM_PAGE = 5000
+INSERT_ROWS = 2000
 Place = tuple[int, int]
 """Lane and priority."""
-_Due = tuple[int, int, bytes]
-"""Position, attempt and envelope."""
+_Lent = tuple[int, int]
+"""Position and attempt."""
 
-_INSERT = (
-    "INSERT INTO envelopes (event_id, lane, priority, stored_ns, envelope) VALUES (?, ?, ?, ?, ?)"
-    " ON CONFLICT (event_id) DO NOTHING RETURNING sequence"
+# Each step of a statement gives the interpreter away, and a busy loop gives it back late: so one statement does for
+# many rows, and many rows come as one.
+_INSERT, _ROW = "INSERT INTO envelopes VALUES ", "(?, ?, ?, ?, ?, ?)"
+_LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'"
+_KNOWN = (
+    "SELECT json_group_object(event_id, sequence) FROM envelopes WHERE event_id IN (SELECT value FROM json_each(?))"
 )
-_KNOWN = "SELECT sequence FROM envelopes WHERE event_id = ?"
 _COUNT = (
     "INSERT INTO depths VALUES (?, ?) ON CONFLICT (lane) DO UPDATE SET entries = entries + excluded.entries"
     " RETURNING entries"
 )
-_AFTER = (
-    "SELECT sequence, event_id, envelope FROM envelopes WHERE lane = ? AND priority = ? AND sequence > ?"
-    " ORDER BY sequence LIMIT ?"
+# How far the group was given each lane and priority, and whether there is more.
+_GIVEN = (
+    "SELECT json_group_array(json_array(lane, priority, sequence, EXISTS (SELECT 1 FROM envelopes e"
+    " WHERE e.lane = c.lane AND e.priority = c.priority AND e.sequence > c.sequence)))"
+    " FROM cursors c WHERE name = ? AND lane IN (SELECT value FROM json_each(?))"
+)
+_NEW = (
+    "SELECT json_group_array(sequence) FROM (SELECT sequence FROM envelopes"
+    " WHERE lane = ? AND priority = ? AND sequence > ? ORDER BY sequence LIMIT ?)"
+)
+_LEND = (
+    "INSERT INTO deliveries SELECT ?, sequence, event_id, lane, ?, 1, ? FROM envelopes"
+    " WHERE lane = ? AND priority = ? AND sequence BETWEEN ? AND ?"
 )
 _MOVE = "UPDATE cursors SET sequence = ? WHERE name = ? AND lane = ? AND priority = ?"
+_DUE = (
+    "SELECT json_group_array(json_array(d.lane, e.priority, d.sequence, d.attempt)) FROM deliveries d"
+    " JOIN envelopes e USING (sequence) WHERE d.name = ? AND d.again_ns <= ?"
+    " AND d.lane IN (SELECT value FROM json_each(?))"
+)
+_LEND_AGAIN = (
+    "UPDATE deliveries SET consumer = ?, attempt = attempt + 1, again_ns = ?"
+    " WHERE name = ? AND sequence IN (SELECT value FROM json_each(?))"
+)
+_PUT_ASIDE = "INSERT OR REPLACE INTO dead_letters SELECT ?, sequence, ?, envelope FROM envelopes WHERE sequence = ?"
+_SETTLED = "DELETE FROM deliveries WHERE name = ? AND event_id IN (SELECT value FROM json_each(?))"
+_READ = (
+    "SELECT sequence, envelope FROM envelopes WHERE lane IN (SELECT value FROM json_each(?)) AND sequence > ?"
+    " AND priority >= ? ORDER BY sequence LIMIT ?"
+)
+_ENVELOPES = "SELECT sequence, envelope FROM envelopes WHERE sequence IN (SELECT value FROM json_each(?))"
 _LAST_GIVEN = "SELECT MIN(sequence) FROM cursors WHERE lane = ? AND priority = ?"
 _NTH = "SELECT sequence FROM envelopes WHERE lane = ? AND priority = ? ORDER BY sequence LIMIT 1 OFFSET ?"
 _PRECEDING = "SELECT COUNT(*) FROM envelopes WHERE lane = ? AND priority = ? AND sequence < ?"
@@ -74,17 +105,16 @@ class SqliteLog:
         return stored
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
-        return await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
+        lent = await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
+        if not lent:
+            return []
+        wanted = json.dumps([sequence for sequence, _ in lent])
+        found = dict(self._store.read(lambda db: db.execute(_ENVELOPES, (wanted,)).fetchall()))
+        # What another consumer settled since is gone.
+        return [_envelope(found[sequence], sequence, attempt) for sequence, attempt in lent if sequence in found]
 
     async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
-        await self._write(
-            lambda db: (
-                db.executemany(
-                    "DELETE FROM deliveries WHERE name = ? AND event_id = ?",
-                    [(group, event_id) for event_id in event_ids],
-                ).rowcount
-            )
-        )
+        await self._write(lambda db: db.execute(_SETTLED, (group, json.dumps(list(event_ids)))).rowcount)
 
     async def reject(self, group: str, event_ids: Sequence[str]) -> None:
         now_ns, wait_ns = self._clock.now_ns(), round(self._config.retry_s * NS_PER_S)
@@ -99,12 +129,11 @@ class SqliteLog:
         update = "UPDATE deliveries SET again_ns = 0 WHERE name = ? AND consumer = ?"
         await self._write(lambda db: db.execute(update, (group, consumer)).rowcount)
 
-    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
-        query = (
-            f"SELECT sequence, envelope FROM envelopes WHERE lane IN ({_marks(lanes)}) AND sequence > ?"
-            " ORDER BY sequence LIMIT ?"
-        )
-        rows = self._store.read(lambda db: db.execute(query, (*lanes, after_sequence, limit)).fetchall())
+    async def read(
+        self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
+    ) -> list[BusEnvelope]:
+        given = (json.dumps(list(lanes)), after_sequence, min_priority, limit)
+        rows = self._store.read(lambda db: db.execute(_READ, given).fetchall())
         return [_envelope(raw, sequence) for sequence, raw in rows]
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
@@ -167,24 +196,36 @@ class SqliteLog:
         return await asyncio.wrap_future(self._store.submit(work))
 
     def _append(self, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        now_ns, further, bounded = self._clock.now_ns(), Counter[int](), set[int]()
-        stored = []
+        known = json.loads(db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()[0])
+        last = db.execute(_LAST).fetchone()
+        sequence, now_ns = last[0] if last else 0, self._clock.now_ns()
+        rows: list[tuple[int, str, int, int, int, bytes]] = []
+        further, bounded, stored = Counter[int](), set[int](), []
         for envelope in envelopes:
-            row = (envelope.event_id, envelope.lane, envelope.priority, now_ns, envelope.SerializeToString())
-            new = db.execute(_INSERT, row).fetchone()
-            if new is None:
-                stored.append(Stored(db.execute(_KNOWN, (envelope.event_id,)).fetchone()[0], is_new=False))
+            event_id, lane = envelope.event_id, envelope.lane
+            if event_id in known:
+                stored.append(Stored(known[event_id], is_new=False))
                 continue
-            stored.append(Stored(new[0], is_new=True))
-            further[envelope.lane] += 1
+            sequence += 1
+            known[event_id] = sequence
+            rows.append((sequence, event_id, lane, envelope.priority, now_ns, envelope.SerializeToString()))
+            stored.append(Stored(sequence, is_new=True))
+            further[lane] += 1
             if not is_exempt(envelope):
-                bounded.add(envelope.lane)
+                bounded.add(lane)
+        self._count(db, further, bounded)
+        for start in range(0, len(rows), INSERT_ROWS):
+            page = rows[start : start + INSERT_ROWS]
+            db.execute(_INSERT + ", ".join([_ROW] * len(page)), [value for row in page for value in row])
+        return stored
+
+    def _count(self, db: sqlite3.Connection, further: Counter[int], bounded: set[int]) -> None:
+        """Note what comes to lanes. Raises BackPressure where that is too much."""
         for lane, count in further.items():
             (entries,) = db.execute(_COUNT, (lane, count)).fetchone()
             if lane in bounded and entries > self._config.max_lane_entries:
                 name, most = BusLane.Name(BusLane.ValueType(lane)), self._config.max_lane_entries
                 raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
-        return stored
 
     def _trim_lane(self, db: sqlite3.Connection, lane: int, before_ns: int) -> int:
         """Remove a page of what every group has been given and none still holds: what is old or too much.
@@ -204,61 +245,53 @@ class SqliteLog:
 
     def _deliver(
         self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
-    ) -> list[BusEnvelope]:
+    ) -> list[_Lent]:
         """Lane by lane, urgent ones first, of equal ones those due again first, oldest first."""
-        due = self._due(db, group, lanes, limit)
+        due = self._due(db, group, lanes)
         given = self._given(db, group, lanes)
-        found: list[BusEnvelope] = []
-        for lane in lanes:
-            for priority in PRIORITIES:
-                place = (lane, priority)
-                found += self._lend_again(db, group, consumer, due.get(place, ())[: max(0, limit - len(found))])
-                if (room := limit - len(found)) > 0:
-                    found += self._lend_new(db, group, consumer, place, given[place], room)
+        again: list[_Lent] = []
+        found: list[_Lent] = []
+        for place in ((lane, priority) for lane in lanes for priority in PRIORITIES):
+            again += (old := due.get(place, [])[: max(0, limit - len(found))])
+            found += old
+            if place in given and (room := limit - len(found)) > 0:
+                found += self._lend_new(db, (group, consumer), place, given[place], room)
+        if again:
+            sequences = json.dumps([sequence for sequence, _ in again])
+            db.execute(_LEND_AGAIN, (consumer, self._lease_end_ns(), group, sequences))
         return found
 
-    def _due(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane], limit: int) -> dict[Place, list[_Due]]:
+    def _due(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane]) -> dict[Place, list[_Lent]]:
         """What a consumer rejected, or took and never acknowledged; the hopeless is put aside on the way."""
         now_ns = self._clock.now_ns()
-        rank = " ".join(f"WHEN {lane} THEN {place}" for place, lane in enumerate(lanes))
-        query = (
-            "SELECT e.lane, e.priority, d.sequence, d.attempt, e.envelope FROM deliveries d"
-            f" JOIN envelopes e USING (sequence) WHERE d.name = ? AND d.again_ns <= ? AND d.lane IN ({_marks(lanes)})"
-            f" ORDER BY CASE d.lane {rank} END, e.priority DESC, d.sequence LIMIT ?"
-        )
-        found: dict[Place, list[_Due]] = {}
-        for lane, priority, sequence, attempt, raw in db.execute(query, (group, now_ns, *lanes, limit)).fetchall():
+        found: dict[Place, list[_Lent]] = {}
+        raw = db.execute(_DUE, (group, now_ns, json.dumps(list(lanes)))).fetchone()[0]
+        for lane, priority, sequence, attempt in sorted(json.loads(raw), key=itemgetter(2)):
             if attempt < self._config.max_deliveries:
-                found.setdefault((lane, priority), []).append((sequence, attempt + 1, raw))
+                found.setdefault((lane, priority), []).append((sequence, attempt + 1))
                 continue
-            db.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?)", (group, sequence, now_ns, raw))
+            db.execute(_PUT_ASIDE, (group, now_ns, sequence))
             db.execute("DELETE FROM deliveries WHERE name = ? AND sequence = ?", (group, sequence))
         return found
 
     def _given(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane]) -> dict[Place, int]:
-        """How far the group has been given each lane and priority; a new group starts at the oldest envelope."""
-        query = f"SELECT lane, priority, sequence FROM cursors WHERE name = ? AND lane IN ({_marks(lanes)})"
-        given = {(lane, priority): sequence for lane, priority, sequence in db.execute(query, (group, *lanes))}
-        new = [(lane, priority) for lane in lanes for priority in PRIORITIES if (lane, priority) not in given]
-        db.executemany("INSERT INTO cursors VALUES (?, ?, ?, 0)", [(group, *place) for place in new])
-        return given | dict.fromkeys(new, 0)
-
-    def _lend_again(self, db: sqlite3.Connection, group: str, consumer: str, due: Sequence[_Due]) -> list[BusEnvelope]:
-        update = "UPDATE deliveries SET consumer = ?, attempt = ?, again_ns = ? WHERE name = ? AND sequence = ?"
-        end_ns = self._lease_end_ns()
-        db.executemany(update, [(consumer, attempt, end_ns, group, sequence) for sequence, attempt, _ in due])
-        return [_envelope(raw, sequence, attempt) for sequence, attempt, raw in due]
+        """Where there is more for the group, and how far it was given that; a new group begins at the oldest."""
+        while True:
+            rows = json.loads(db.execute(_GIVEN, (group, json.dumps(list(lanes)))).fetchone()[0])
+            if len(rows) == len(lanes) * len(PRIORITIES):
+                return {(lane, priority): sequence for lane, priority, sequence, has_more in rows if has_more}
+            new = [(group, lane, priority) for lane in lanes for priority in PRIORITIES]
+            db.executemany("INSERT OR IGNORE INTO cursors VALUES (?, ?, ?, 0)", new)
 
     def _lend_new(
-        self, db: sqlite3.Connection, group: str, consumer: str, place: Place, given: int, limit: int
-    ) -> list[BusEnvelope]:
-        rows = db.execute(_AFTER, (*place, given, limit)).fetchall()
-        if rows:
-            end_ns = self._lease_end_ns()
-            lent = [(group, sequence, event, place[0], consumer, end_ns) for sequence, event, _ in rows]
-            db.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, 1, ?)", lent)
-            db.execute(_MOVE, (rows[-1][0], group, *place))
-        return [_envelope(raw, sequence, 1) for sequence, _, raw in rows]
+        self, db: sqlite3.Connection, reader: tuple[str, str], place: Place, given: int, limit: int
+    ) -> list[_Lent]:
+        """Lend a group's consumer what comes next."""
+        sequences = json.loads(db.execute(_NEW, (*place, given, limit)).fetchone()[0])
+        if sequences:
+            db.execute(_LEND, (*reader, self._lease_end_ns(), *place, sequences[0], sequences[-1]))
+            db.execute(_MOVE, (sequences[-1], reader[0], *place))
+        return [(sequence, 1) for sequence in sequences]
 
     @property
     def _lease_ns(self) -> int:
@@ -290,10 +323,6 @@ def _backlog(db: sqlite3.Connection, lane: int) -> int:
     for name, count in held:
         counts[name] = counts.get(name, 0) + count
     return max(counts.values(), default=0)
-
-
-def _marks(values: Sequence[int]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _envelope(raw: bytes, sequence: int, attempt: int | None = None) -> BusEnvelope:

@@ -18,9 +18,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.core.errors import BackPressure, ServiceUnavailable
-from esper.leyline import BusEnvelope, BusLane
+from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import redis_scripts as scripts
-from esper.oona.bus import LANES, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
+from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
 TAG = "{oona}"
 COUNTER, PLACES, DEAD = f"{TAG}.sequence", f"{TAG}.places", f"{TAG}.dead"
@@ -81,10 +81,13 @@ class RedisBus:
     async def release(self, group: str, consumer: str) -> None:
         await self._run("release", scripts.RELEASE, STREAMS, [group, consumer, self._lease_ms, NOBODY])
 
-    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
+    async def read(
+        self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
+    ) -> list[BusEnvelope]:
+        streams = [_stream(lane, priority) for lane in lanes for priority in PRIORITIES if priority >= min_priority]
         async with _reached("read"):
             pages = await asyncio.gather(
-                *(self._redis.xrange(key, min=f"({after_sequence}-0", count=limit) for key in _streams(lanes))
+                *(self._redis.xrange(key, min=f"({after_sequence}-0", count=limit) for key in streams)
             )
         found = [_envelope(entry, fields[b"e"]) for page in pages for entry, fields in page]
         return sorted(found, key=lambda envelope: envelope.sequence)[:limit]

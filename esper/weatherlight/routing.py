@@ -93,13 +93,13 @@ class Router:
         after = request.after_sequence if request.HasField("after_sequence") else await self._bus.last_sequence()
         while True:
             seen = await self._bus.last_sequence()
-            envelopes = await self._bus.read(TELEMETRY_LANES, after, PAGE)
+            envelopes = await self._bus.read(TELEMETRY_LANES, after, PAGE, request.min_priority)
             for envelope in envelopes:
                 after = envelope.sequence
-                if envelope.priority >= request.min_priority and (
-                    not request.sources or envelope.source in request.sources
-                ):
+                if not request.sources or envelope.source in request.sources:
                     yield TelemetryPacket.FromString(envelope.payload), envelope.sequence
+            if len(envelopes) < PAGE:
+                after = max(after, seen)
             if not envelopes:
                 await self._bus.wait(seen, WAIT_S, TELEMETRY_LANES)
 
