@@ -16,7 +16,6 @@ from esper.core.errors import EsperError
 from esper.core.keys import Keyring
 from esper.core.telemetry import build_packet, event, metric
 from esper.core.tracing import context_of, tracer
-from esper.core.validation import require_valid
 from esper.leyline import (
     BusEnvelope,
     BusLane,
@@ -31,7 +30,7 @@ from esper.nissa import metrics
 from esper.nissa.alerts import Alerts, Change
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
-from esper.oona.envelope import check, check_kept, span_attributes
+from esper.oona.envelope import check, check_kept, require_valid_payload, span_attributes
 from esper.oona.precedence import Precedence
 
 log = logging.getLogger("esper.nissa")
@@ -102,6 +101,7 @@ class Ingestor:
                 check_kept(self._keyring, envelope)
             else:
                 check(self._keyring, envelope, self._clock.now_ns())
+                require_valid_payload(envelope)
             taker(envelope)
         except (EsperError, DecodeError) as error:
             metrics.REFUSED.inc()
@@ -110,7 +110,6 @@ class Ingestor:
 
     def _take_packet(self, envelope: BusEnvelope) -> None:
         packet = TelemetryPacket.FromString(envelope.payload)
-        require_valid(packet)
         if not envelope.HasField("trace"):
             return self._count(packet)
         attributes = span_attributes("process", packet)
@@ -131,7 +130,6 @@ class Ingestor:
 
     def _take_report(self, envelope: BusEnvelope) -> None:
         report = FieldReport.FromString(envelope.payload)
-        require_valid(report)
         outcome = short_name(FieldReportOutcome, report.outcome).lower()
         metrics.FIELD_REPORTS.labels(outcome).inc()
 

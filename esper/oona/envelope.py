@@ -5,18 +5,28 @@ from __future__ import annotations
 import hmac
 import secrets
 import struct
+from collections.abc import Mapping
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from esper.core.clock import Clock, nanoseconds, timestamp
-from esper.core.errors import InvalidSignature
+from esper.core.errors import ContractError, InvalidSignature
 from esper.core.keys import Keyring
 from esper.core.telemetry import attribute_value
 from esper.core.validation import require_valid
-from esper.leyline import BusEnvelope, BusLane, MessagePriority, RejectionReason, TelemetryPacket, TraceContext
+from esper.leyline import (
+    BusEnvelope,
+    BusLane,
+    FieldReport,
+    MessagePriority,
+    RejectionReason,
+    TelemetryPacket,
+    TraceContext,
+)
 
 _LABEL = b"ESPER-BUS-V1\n"
 _BEFORE_ANY_END_NS = 0
+_TAKEN: Mapping[str, type[Message]] = {kind.DESCRIPTOR.full_name: kind for kind in (TelemetryPacket, FieldReport)}
 _PLACE_BYTES = struct.calcsize(">qii")
 
 
@@ -56,6 +66,16 @@ def check(keyring: Keyring, envelope: BusEnvelope, now_ns: int) -> None:
     """
     require_valid(envelope)
     _check_seal(keyring, envelope, now_ns)
+
+
+def require_valid_payload(envelope: BusEnvelope) -> None:
+    """Raise unless the payload is a valid message, where it is of a kind that Nissa takes from the bus."""
+    kind = _TAKEN.get(envelope.payload_type)
+    if kind is not None:
+        try:
+            require_valid(kind.FromString(envelope.payload))
+        except DecodeError as error:
+            raise ContractError(envelope.payload_type, [f"can't be read: {error}"]) from error
 
 
 def check_kept(keyring: Keyring, envelope: BusEnvelope) -> None:

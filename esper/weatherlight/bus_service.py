@@ -11,7 +11,7 @@ from esper.core.errors import ContractError
 from esper.core.keys import Keyring
 from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.oona.bus import LANES, Bus
-from esper.oona.envelope import check
+from esper.oona.envelope import check, require_valid_payload
 from esper.rpc.auth import require_service
 from esper.rpc.bases import BusServicer
 from esper.rpc.call import Call
@@ -40,6 +40,7 @@ class BusService(BusServicer):
         require_service(call, self._keyring)
         for envelope in request.envelopes:
             check(self._keyring, envelope, self._clock.now_ns())
+            require_valid_payload(envelope)
             if envelope.lane not in LANES:
                 raise ContractError("PublishRequest", [f"{envelope.event_id!r}: nothing is published on {DEAD_NAME}"])
         stored = await self._router.publish(request.envelopes)

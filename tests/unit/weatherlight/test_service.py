@@ -17,6 +17,7 @@ from esper.leyline import (
     BusLane,
     ConsumeRequest,
     ConsumeResponse,
+    FieldReport,
     HealthStatus,
     HeartbeatRequest,
     MessagePriority,
@@ -203,6 +204,27 @@ async def test_what_a_consumer_leaves_behind_goes_to_the_next(channel: AioChanne
     second = Consumer(channel, "c2")
     assert await second.next() == ("b", 2)
     await second.leave()
+
+
+async def test_telemetry_and_reports_that_are_none_do_not_come_onto_the_bus(channel: AioChannel, plane: Plane) -> None:
+    lane, priority = BusLane.BUS_LANE_TELEMETRY, MessagePriority.MESSAGE_PRIORITY_NORMAL
+    for payload, told in ((TelemetryPacket(packet_id="p"), "source is required"), (FieldReport(), "report_id is")):
+        envelope = seal(KEYRING, SYSTEM_CLOCK, payload, source="tamiyo", lane=lane, priority=priority)
+        with pytest.raises(ContractError, match=told):
+            await bus(channel).publish(PublishRequest(envelopes=[envelope]), timeout_s=5)
+    torn = seal(KEYRING, SYSTEM_CLOCK, _Torn(), source="tamiyo", lane=lane, priority=priority)
+    with pytest.raises(ContractError, match="can't be read"):
+        await bus(channel).publish(PublishRequest(envelopes=[torn]), timeout_s=5)
+    assert await plane.packets() == []
+
+
+class _Torn:
+    """Says that it is telemetry."""
+
+    DESCRIPTOR = TelemetryPacket.DESCRIPTOR
+
+    def SerializeToString(self) -> bytes:
+        return b"\xff"
 
 
 DEAD = BusLane.BUS_LANE_DEAD_LETTERS
