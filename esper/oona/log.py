@@ -25,7 +25,7 @@ from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, D
 
 T = TypeVar("T")
 MAX_SEQUENCE = 2**63 - 1
-TRIM_PAGE = 5000
+TRIM_PAGE = 2000
 INSERT_ROWS = 2000
 Place = tuple[int, int]
 """Lane and priority."""
