@@ -50,7 +50,7 @@ class Fired:
     bus: str
     seconds: float
     verdict: Verdict
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     requeued: int = 0
     """Dead letters that were given back: a message may be in a consumer's hands at five kills in a row."""
 
@@ -183,4 +183,4 @@ def fired(bus: str, seconds: float, rate: float, seed: int) -> Fired:
             fire.kill(victim)
             kills[victim.partition(" ")[0]] += 1
         requeued = fire.come_to_rest()
-        return Fired(bus, seconds, fire.counted(), kills, requeued)
+        return Fired(bus, seconds, fire.counted(), dict(kills), requeued)
