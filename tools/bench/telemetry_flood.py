@@ -232,7 +232,7 @@ def flood(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     words = ("--listen", endpoint, "--state-dir", str(directory / "state"), "--metrics-listen", place)
     environment = {**os.environ, "ESPER_LEYLINE_SECRET": secret}
     command = [*child_command("esper.weatherlight.server"), *words, "--log-level", "error"]
-    service = subprocess.Popen(command, env=environment)
+    service = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     begin, stop = context.Event(), context.Event()
     pipes = [context.Pipe() for _ in range(options.senders)]
     senders = [

@@ -10,6 +10,7 @@ from tools.harness.drills.plane import DrilledPlane, drilled_plane, scraped
 from tools.harness.drills.prometheus import Prometheus
 
 LOOK_S = 0.1
+READY_S = 120.0
 Course = Callable[[DrilledPlane], Iterator[None]]
 
 
@@ -47,7 +48,7 @@ def drilled(drill: Drill, *, speed: float, timeout_s: float) -> list[Alarm]:
         course = drill.course(plane)
         try:
             next(course)
-            _until(lambda: prometheus.targets_up() == len(targets), timeout_s)
+            _until(prometheus.is_seeing, READY_S)
             _until(lambda: not prometheus.firing() & set(drill.alerts), timeout_s)
             fired = _watched(course, prometheus, drill.alerts, timeout_s, is_wanted=True)
             cleared = _watched(course, prometheus, drill.alerts, timeout_s, is_wanted=False)
@@ -81,9 +82,11 @@ def _watched(
     next(course)
     found: dict[str, float | None] = dict.fromkeys(alerts)
     while None in found.values() and time.monotonic() - began_s < timeout_s:
-        firing = prometheus.firing()
+        was_seeing, firing = prometheus.is_seeing(), prometheus.firing()
+        # What can't be scraped has no alert either: that is not clear.
+        is_told = is_wanted or (was_seeing and prometheus.is_seeing())
         for alert, seconds in found.items():
-            if seconds is None and (alert in firing) == is_wanted:
+            if seconds is None and is_told and (alert in firing) == is_wanted:
                 found[alert] = time.monotonic() - began_s
         time.sleep(LOOK_S)
     return found

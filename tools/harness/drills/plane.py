@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import EsperError
+from esper.core.errors import EsperError, ServiceUnavailable
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
 from esper.rpc.auth import service_metadata
-from esper.rpc.clients import BusClient, KasminaClient, WeatherlightClient
+from esper.rpc.clients import BusClient, Channel, KasminaClient, WeatherlightClient, wait_serving
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
 from esper.tolaria.record.observer import Boundary, Observer
 from esper.tolaria.run import Interruption, grow
@@ -26,6 +27,7 @@ from tools.harness.faults.redis_server import free_port
 from tools.harness.workload import settings
 
 TIMEOUT_S = 20.0
+ANSWER_S = 60.0
 EPOCHS = 100_000
 # How often services report on themselves and on the bus; ten seconds as they ship.
 OFTEN = {"ESPER_WEATHERLIGHT_WEATHERLIGHT__SUMMARY_S": "0.2"}
@@ -47,18 +49,32 @@ class DrilledPlane:
 
     @contextmanager
     def weatherlight(self) -> Iterator[WeatherlightClient]:
-        with self.services.open_channel("weatherlight") as link:
+        with self._link("weatherlight") as link:
             yield WeatherlightClient(link, metadata=service_metadata(self.keyring, "operator"))
 
     @contextmanager
     def bus(self) -> Iterator[BusClient]:
-        with self.services.open_channel("weatherlight") as link:
+        with self._link("weatherlight") as link:
             yield BusClient(link, metadata=service_metadata(self.keyring, "operator"))
 
     @contextmanager
     def kasmina(self) -> Iterator[KasminaClient]:
-        with self.services.open_channel("kasmina") as link:
+        with self._link("kasmina") as link:
             yield KasminaClient(link)
+
+    @contextmanager
+    def _link(self, name: str) -> Iterator[Channel]:
+        """A line that has been answered: on a loaded machine a first call may find it too slow."""
+        with self.services.open_channel(name) as link:
+            deadline_s = time.monotonic() + ANSWER_S
+            while True:
+                try:
+                    wait_serving(link, timeout_s=TIMEOUT_S)
+                    break
+                except ServiceUnavailable:
+                    if time.monotonic() > deadline_s:
+                        raise
+            yield link
 
 
 def scraped(names: Sequence[str]) -> dict[str, str]:

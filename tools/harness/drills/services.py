@@ -29,6 +29,7 @@ from esper.leyline import (
     WeatherlightServiceGetStatusRequest,
 )
 from esper.oona.envelope import seal
+from esper.rpc.clients import BusClient
 from tools.harness.drills.plane import TIMEOUT_S, DrilledPlane
 
 LANE, GROUP = BusLane.BUS_LANE_NORMAL, "drill"
@@ -39,13 +40,14 @@ AT_ONCE = 250
 
 def queue_depth(plane: DrilledPlane) -> Iterator[None]:
     """A group that took something once takes nothing more, while others publish; then it catches up."""
-    _publish(plane, 1)
-    _handle(plane, 1)
-    yield
-    _publish(plane, BEHIND)
-    yield
-    _handle(plane, BEHIND)
-    yield
+    with plane.bus() as client:
+        _publish(plane, client, 1)
+        _handle(client, 1)
+        yield
+        _publish(plane, client, BEHIND)
+        yield
+        _handle(client, BEHIND)
+        yield
 
 
 def emergency(plane: DrilledPlane) -> Iterator[None]:
@@ -100,34 +102,33 @@ def acknowledge_all(plane: DrilledPlane) -> None:
             client.acknowledge_emergency(request, timeout_s=TIMEOUT_S)
 
 
-def _publish(plane: DrilledPlane, count: int) -> None:
-    with plane.bus() as client:
-        for start in range(0, count, AT_ONCE):
-            envelopes = [
-                seal(
-                    plane.keyring,
-                    SYSTEM_CLOCK,
-                    RunClosure(reason="a drill"),
-                    source="operator",
-                    lane=LANE,
-                    priority=MessagePriority.MESSAGE_PRIORITY_NORMAL,
-                )
-                for _ in range(min(AT_ONCE, count - start))
-            ]
-            client.publish(PublishRequest(envelopes=envelopes), timeout_s=TIMEOUT_S)
+def _publish(plane: DrilledPlane, client: BusClient, count: int) -> None:
+    lane, priority = LANE, MessagePriority.MESSAGE_PRIORITY_NORMAL
+    for start in range(0, count, AT_ONCE):
+        envelopes = [
+            seal(
+                plane.keyring,
+                SYSTEM_CLOCK,
+                RunClosure(reason="a drill"),
+                source="operator",
+                lane=lane,
+                priority=priority,
+            )
+            for _ in range(min(AT_ONCE, count - start))
+        ]
+        client.publish(PublishRequest(envelopes=envelopes), timeout_s=TIMEOUT_S)
 
 
-def _handle(plane: DrilledPlane, count: int) -> None:
+def _handle(client: BusClient, count: int) -> None:
     """Take so many as one consumer of the group, and acknowledge them."""
     orders: queue.SimpleQueue[ConsumeRequest | None] = queue.SimpleQueue()
     orders.put(ConsumeRequest(group=GROUP, consumer="drill", lanes=[LANE], max_in_flight=2 * AT_ONCE))
-    with plane.bus() as client:
-        responses = client.consume(iter(orders.get, None), timeout_s=60 * TIMEOUT_S)
-        found: list[str] = []
-        for place, response in enumerate(responses, 1):
-            found.append(response.envelope.event_id)
-            if place == count or len(found) == AT_ONCE:
-                orders.put(ConsumeRequest(acknowledged_event_ids=found))
-                found = []
-            if place == count:
-                orders.put(None)
+    responses = client.consume(iter(orders.get, None), timeout_s=60 * TIMEOUT_S)
+    found: list[str] = []
+    for place, response in enumerate(responses, 1):
+        found.append(response.envelope.event_id)
+        if place == count or len(found) == AT_ONCE:
+            orders.put(ConsumeRequest(acknowledged_event_ids=found))
+            found = []
+        if place == count:
+            orders.put(None)
