@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ log = logging.getLogger("esper.nissa")
 GROUP = "nissa"
 # CRITICAL packets travel on the emergency lane: they are what should alert.
 LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_NORMAL, BusLane.BUS_LANE_TELEMETRY)
-PAGE = 512
+PAGE = 1024
 WAIT_S = 1.0
 _tracer = tracer("esper.nissa")
 
@@ -79,16 +80,26 @@ class Ingestor:
         """Follow the bus for ever."""
         # What an earlier process took and did not settle is due at once.
         await bus.release(GROUP, GROUP)
+        async with asyncio.TaskGroup() as under_way:
+            settled = under_way.create_task(bus.acknowledge(GROUP, []))
+            coming = under_way.create_task(self._next_page(bus))
+            while True:
+                envelopes = await coming
+                # The disk has the next page lent and the last one settled while this one is taken.
+                coming = under_way.create_task(self._next_page(bus))
+                async for some in self._precedence.slices(envelopes):
+                    for envelope in some:
+                        self.take(envelope, is_vouched_for=bus.vouches)
+                await settled
+                settled = under_way.create_task(bus.acknowledge(GROUP, [each.event_id for each in envelopes]))
+
+    async def _next_page(self, bus: Bus) -> list[BusEnvelope]:
+        """What comes next, as soon as there is something."""
         while True:
             seen = await bus.last_sequence()
-            envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)
-            async for some in self._precedence.slices(envelopes):
-                for envelope in some:
-                    self.take(envelope, is_vouched_for=bus.vouches)
-            if envelopes:
-                await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
-            else:
-                await bus.wait(seen, WAIT_S, LANES)
+            if envelopes := await bus.fetch(GROUP, GROUP, LANES, PAGE):
+                return envelopes
+            await bus.wait(seen, WAIT_S, LANES)
 
     def take(self, envelope: BusEnvelope, *, is_vouched_for: bool = False) -> None:
         """Take one envelope. One that can't be believed is counted and left: trying again would not help."""
