@@ -78,9 +78,9 @@ _LAST_GIVEN = "SELECT MIN(sequence) FROM cursors WHERE lane = ? AND priority = ?
 _NTH = "SELECT sequence FROM envelopes WHERE lane = ? AND priority = ? ORDER BY sequence LIMIT 1 OFFSET ?"
 _PRECEDING = "SELECT COUNT(*) FROM envelopes WHERE lane = ? AND priority = ? AND sequence < ?"
 _TRIM = (
-    "DELETE FROM envelopes WHERE sequence IN (SELECT sequence FROM envelopes e WHERE lane = ? AND priority = ?"
+    "DELETE FROM envelopes WHERE sequence IN (SELECT sequence FROM envelopes WHERE lane = ? AND priority = ?"
     " AND sequence <= ? AND (stored_ns < ? OR sequence < ?)"
-    " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sequence = e.sequence)"
+    " AND sequence NOT IN (SELECT d.sequence FROM deliveries d)"
     f" ORDER BY sequence LIMIT {TRIM_PAGE})"
 )
 
