@@ -48,7 +48,7 @@ log = logging.getLogger("esper.weatherlight")
 HOLD_BACK_DEPTH = 20_000
 HOLD_BACK_S = 1.0
 # Batches of one stream that are on their way to the disk together: they share a commit.
-BATCHES_AT_ONCE = 16
+BATCHES_AT_ONCE = 8
 
 
 class WeatherlightService(WeatherlightServicer):
