@@ -21,7 +21,7 @@ from esper.core.keys import Keyring
 from esper.core.plain import plain
 from esper.core.read_only import looked_at
 from esper.core.signing import MAX_AHEAD_NS, Verifier, expires_ns, open_payload
-from esper.kasmina.control.command_rows import GIVEN_UP, payload_digest
+from esper.kasmina.control.ledger.command_rows import GIVEN_UP, payload_digest
 from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunSpec, RegistryReset, SignedCommand
 
 DATABASE = "kasmina.db"

@@ -18,10 +18,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for, keyring_of
+from esper.cli.run_peer import peer_of, told_of
 from esper.cli.sign import parse
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import ConfigError
 from esper.core.keys import Keyring
 from esper.core.nearest import nearest
 from esper.core.plain import plain
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     requests = _requests(arguments, service, method, place)
     clients = {"kasmina": KasminaClient, "tamiyo": TamiyoClient, "weatherlight": WeatherlightClient, "bus": BusClient}
     tls = None if arguments.ca is None else Tls(ca=arguments.ca)
-    with channel(place.endpoint, tls) as link:
+    with told_of(arguments.run_dir), channel(place.endpoint, tls) as link:
         metadata = {} if place.keyring is None else service_metadata(place.keyring, "operator")
         client = clients[service](link, token=place.token, metadata=metadata)
         call = getattr(client, method.attribute)
@@ -130,12 +130,9 @@ def _place(arguments: argparse.Namespace, service: str) -> Place:
         needs_none = arguments.method in OPEN and arguments.key == FROM_ENVIRONMENT
         keyring = None if needs_none else keyring_of(arguments.key)
         return Place(endpoint=arguments.at, keyring=keyring, run_id=run_id)
-    line = read_line(arguments.run_dir)
-    peer = line.peers.get(HOSTS[service])
-    if peer is None:
-        raise ConfigError("--run-dir", str(arguments.run_dir), f"its run has no line to {service}")
+    peer = peer_of(arguments.run_dir, HOSTS[service])
     keyring = keyring_for(arguments.key, arguments.run_dir)
-    run_id = arguments.run_id or line.run_id
+    run_id = arguments.run_id or read_line(arguments.run_dir).run_id
     return Place(endpoint=peer.endpoint, keyring=keyring, run_id=run_id, token=peer.token)
 
 

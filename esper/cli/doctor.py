@@ -133,7 +133,8 @@ def keys() -> Iterator[Finding]:
         else:
             yield Finding(Level.PROBLEM, "keys", str(error))
         return
-    yield Finding(Level.OK, "keys", f"signs with {keyring.active}; accepts {', '.join(keyring.key_ids)}")
+    accepted = ", ".join(keyring.accepted_ids(SYSTEM_CLOCK.now_ns()))
+    yield Finding(Level.OK, "keys", f"signs with {keyring.active}; accepts {accepted}")
 
 
 def fork_support() -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.run_peer import peer_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
@@ -160,14 +161,12 @@ def _require_own(run_dir: Path) -> None:
 @contextmanager
 def _of_run(run_dir: Path) -> Iterator[str]:
     """Endpoint of a run's own Weatherlight."""
-    from esper.tolaria.plane.services import ENDPOINT
     from esper.tolaria.run_dir import LOCK
 
-    state_dir = run_dir / "services"
     if (held := try_hold(run_dir / LOCK)) is None:
-        yield (state_dir / ENDPOINT.format("weatherlight")).read_text().strip()
+        yield peer_of(run_dir, "weatherlight").endpoint
         return
-    with held, _started(run_dir, state_dir) as own:
+    with held, _started(run_dir, run_dir / "services") as own:
         yield own.endpoints["weatherlight"]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError
-from esper.core.keys import Key, KeySet, new_secret, read_keys, write_keys
+from esper.core.keys import Key, KeySet, change_keys, new_secret, read_keys, write_new_keys
 from esper.core.tokens import service_token
 from esper.rpc.auth import KNOWN_SERVICES
 
@@ -41,9 +43,9 @@ def run_new(arguments: argparse.Namespace) -> int:
     if arguments.file is None:
         print(new_secret())
         return 0
-    if arguments.file.exists():
-        raise ConfigError("keyring", str(arguments.file), "exists already; `esper keys rotate` adds a key to it")
-    _write(arguments.file, KeySet(active=arguments.key_id, keys=(Key(key_id=arguments.key_id, secret=new_secret()),)))
+    keys = KeySet(active=arguments.key_id, keys=(Key(key_id=arguments.key_id, secret=new_secret()),))
+    with _written(arguments.file):
+        write_new_keys(arguments.file, keys)
     print(f"{arguments.file}: key {arguments.key_id}; name the file with --keyring or ESPER_KEYRING")
     return 0
 
@@ -56,18 +58,23 @@ def run_list(arguments: argparse.Namespace) -> int:
 
 
 def run_rotate(arguments: argparse.Namespace) -> int:
-    keys = read_keys(arguments.file)
-    key_id = arguments.key_id or _next_id(keys)
     until_ns = SYSTEM_CLOCK.now_ns() + arguments.grace * NS_PER_S
-    rotated = keys.with_key(Key(key_id=key_id, secret=new_secret())).accepting_until(keys.active, until_ns)
-    _write(arguments.file, rotated)
-    print(f"{key_id} signs from now on; {keys.active} is accepted until {utc_text(until_ns)}")
+
+    def rotated(keys: KeySet) -> KeySet:
+        key = Key(key_id=arguments.key_id or _next_id(keys), secret=new_secret())
+        return keys.with_key(key).accepting_until(keys.active, until_ns)
+
+    with _written(arguments.file):
+        keys = change_keys(arguments.file, rotated)
+    *_, former, active = keys.keys
+    print(f"{active.key_id} signs from now on; {former.key_id} is accepted until {utc_text(until_ns)}")
     return 0
 
 
 def run_revoke(arguments: argparse.Namespace) -> int:
-    keys = read_keys(arguments.file)
-    _write(arguments.file, keys.accepting_until(arguments.key_id, SYSTEM_CLOCK.now_ns()))
+    now_ns = SYSTEM_CLOCK.now_ns()
+    with _written(arguments.file):
+        change_keys(arguments.file, lambda keys: keys.accepting_until(arguments.key_id, now_ns))
     print(f"{arguments.key_id} is accepted no longer")
     return 0
 
@@ -77,9 +84,12 @@ def run_token(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _write(path: Path, keys: KeySet) -> None:
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
     try:
-        write_keys(path, keys)
+        yield
+    except FileExistsError as error:
+        raise ConfigError("keyring", str(path), "exists already; `esper keys rotate` adds a key to it") from error
     except OSError as error:
         raise ConfigError("keyring", str(path), f"can't be written ({error.strerror})") from error
 

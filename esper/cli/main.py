@@ -27,6 +27,7 @@ from esper.cli import (
     seed,
     sign,
     status,
+    up,
     urza,
     wal,
 )
@@ -42,10 +43,11 @@ from esper.core.errors import (
     UnwritableStorage,
 )
 from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, told
+from esper.core.leaving import kept_inside
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
-GROUPS = (status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness, drill)
+GROUPS = (up, status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness, drill)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
@@ -74,7 +76,8 @@ def _exit_code(argv: Sequence[str] | None) -> int:
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = parser().parse_strictly([word for word in given if word != FLAG])
-        code: int = arguments.run(arguments)
+        with kept_inside():  # an export runs a user's own network
+            code: int = arguments.run(arguments)
     except (UsageError, EsperError) as error:
         return _fail(error)
     except KeyboardInterrupt:

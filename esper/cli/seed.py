@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.run_peer import peer_of, told_of
 from esper.cli.status import read
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
@@ -81,7 +82,7 @@ def register(verbs: Verbs) -> None:
     )
     for verb in (paused, resumed, blended, culled, pruned, cleared, forgot):
         verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-        verb.add_argument("--kasmina", metavar="ENDPOINT", help="HOST:PORT or unix:PATH (default: the run's own)")
+        verb.add_argument("--kasmina", metavar="ENDPOINT", help="HOST:PORT or unix:PATH (default: the run's)")
         verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
         add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
     for verb in (paused, resumed, blended, culled, pruned):
@@ -198,20 +199,11 @@ def _kasmina(arguments: argparse.Namespace) -> Iterator[tuple[KasminaClient, Sig
     from esper.rpc.clients import KasminaClient, Tls, channel  # grpc, which the other verbs start without
 
     run_dir = arguments.run_dir
-    endpoint = arguments.kasmina or _own_endpoint(run_dir)
+    endpoint = arguments.kasmina or peer_of(run_dir, "kasmina").endpoint
     keyring = keyring_for(arguments.key, run_dir)
-    with channel(endpoint, None if arguments.ca is None else Tls(ca=arguments.ca)) as link:
+    tls = None if arguments.ca is None else Tls(ca=arguments.ca)
+    with told_of(None if arguments.kasmina else run_dir), channel(endpoint, tls) as link:
         yield KasminaClient(link), Signer(keyring, SYSTEM_CLOCK)
-
-
-def _own_endpoint(run_dir: Path) -> str:
-    from esper.tolaria.plane.services import ENDPOINT
-
-    try:
-        return (run_dir / "services" / ENDPOINT.format("kasmina")).read_text().strip()
-    except FileNotFoundError as error:
-        remedy = "has no Kasmina of its own under way: start the run, or give --kasmina ENDPOINT"
-        raise ConfigError("RUN_DIR", str(run_dir), remedy) from error
 
 
 def _standing(run_dir: Path) -> Standing:

@@ -91,7 +91,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 def run_add(arguments: argparse.Namespace) -> int:
     described = read_description(arguments.file)
     _try(described)
-    library = _library(arguments)
+    library = _library(arguments, is_made=True)
     entry, is_new = library.add(described, Signer(_keys(arguments, library, is_made=True), SYSTEM_CLOCK))
     what = "added" if is_new else "was there already, signed again"
     print(f"{entry.blueprint_id} version {entry.version} {what}: {entry.digest}")
@@ -134,7 +134,11 @@ def run_gc(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _library(arguments: argparse.Namespace) -> Library:
+def _library(arguments: argparse.Namespace, *, is_made: bool = False) -> Library:
+    """The one that is named, which is there unless it is made now; the default one may be empty."""
+    named = arguments.library
+    if named is not None and not is_made and not named.exists():
+        raise ConfigError("--library", str(named), "is not there; `esper urza add` makes one")
     return Library(arguments.library or default_state_dir() / "urza", SYSTEM_CLOCK)
 
 

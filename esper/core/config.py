@@ -25,6 +25,8 @@ from esper.core.retired_variables import refuse_retired
 T = TypeVar("T")
 Origin = Literal["default", "file", "environment", "flag"]
 
+# Settings that often hold a password or a token are not shown.
+SECRET, NOT_SHOWN = "_url", "(not shown)"
 _TEN_YEARS = {"_s": 3650 * 86_400.0, "_hours": 3650 * 24.0}
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -87,7 +89,12 @@ def described(loaded: Loaded[Any]) -> Iterator[str]:
         value = loaded.value
         for name in key.split("."):
             value = getattr(value, name)
-        yield f"# {key} is not set" if value is None else f"{key} = {_in_toml(value)}  # {origin}"
+        if value is None:
+            yield f"# {key} is not set"
+        elif key.endswith(SECRET):
+            yield f"# {key} is not shown: it may hold a secret  # {origin}"
+        else:
+            yield f"{key} = {_in_toml(value)}  # {origin}"
 
 
 def _in_toml(value: object) -> str:
@@ -168,7 +175,8 @@ def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable
     names = sorted(known)
     near = nearest(key, names)
     hint = f"did you mean {near!r}?" if near else f"known are {', '.join(names)}"
-    return ConfigError(key, value, f"the {origin} names no known setting; {hint}")
+    shown = NOT_SHOWN if key.lower().endswith(SECRET) else value
+    return ConfigError(key, shown, f"the {origin} names no known setting; {hint}")
 
 
 def converted(cls: type, values: Mapping[str, object]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ EsperError
     NonFiniteLoss  LossDiverged
   RollbackFailed                 no state could be restored
     RollbackLate                 none within its deadline
+  LeftProcess                    code of the user's own called sys.exit inside a run
   PlaneNotNormal                 the plane's mode, or an open emergency, forbids it
   RunContradicted                the network at a run's end is not the one that was told of
   RankLost                       another process of the run is gone, or doesn't keep up
@@ -142,6 +143,15 @@ class FutureCommand(CommandRejected):
 
 class CommandIdReused(CommandRejected):
     """A known id with another payload."""
+
+
+class LeftProcess(EsperError):
+    """Code of the user's own called sys.exit inside a run. `code` is what it gave, `place` says where."""
+
+    def __init__(self, code: object, place: str) -> None:
+        super().__init__(f"sys.exit({code!r}) was called ({place}); a run's own code must raise an error instead")
+        self.code = code
+        self.place = place
 
 
 class LifecycleConflict(EsperError):

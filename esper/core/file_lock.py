@@ -35,6 +35,18 @@ def try_hold(path: Path) -> TextIO | None:
     return file
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds `path` now."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def holder(path: Path) -> str:
     """Who holds `path` and since when, in words."""
     text = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -23,6 +24,13 @@ def forbidden(error: OSError, path: object) -> ForbiddenStorage:
     return ForbiddenStorage(f"{place} can't be used: {error.strerror}; give this user the right to read and write it")
 
 
+def why_not_made(error: OSError) -> str:
+    """Why a folder couldn't be made; the system says "File exists" of a file in its place."""
+    if isinstance(error, FileExistsError):
+        return "is a file, no folder"
+    return f"can't be made: {error.strerror}"
+
+
 def told(error: OSError) -> str:
     """The system's words, led by the file rather than by a number."""
     return f"{error.filename} can't be used: {error.strerror}" if error.filename else str(error)
@@ -39,14 +47,14 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
-def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_atomically(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> None:
     """Replace `path` by `content`, on the disk when this returns; it never has a wider mode, not even briefly."""
     with _scratch(path, content, mode) as scratch:
         os.replace(scratch, path)
     sync_directory(path.parent)
 
 
-def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_new(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> None:
     """The same where nothing is there yet. Raises FileExistsError, of many at once for all but one."""
     with _scratch(path, content, mode) as scratch:
         os.link(scratch, path)
@@ -54,7 +62,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def _scratch(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+def _scratch(path: Path, content: bytes | bytearray, mode: int) -> Iterator[Path]:
     """A whole file beside `path`, gone afterwards unless it was renamed."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -66,6 +74,17 @@ def _scratch(path: Path, content: bytes, mode: int) -> Iterator[Path]:
         yield scratch
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Change files of `folder` from what they hold: whoever else says so too waits."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sync_directory(path: Path) -> None:

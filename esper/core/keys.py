@@ -13,13 +13,13 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.files import write_atomically
+from esper.core.files import exclusively, write_atomically, write_new
 
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
 KEYRING_VARIABLE = "ESPER_KEYRING"
@@ -136,6 +136,10 @@ class Keyring:
         """Every key id, ended ones included."""
         return tuple(key.key_id for key in self._current().keys)
 
+    def accepted_ids(self, now_ns: int) -> tuple[str, ...]:
+        """Ids of the keys whose signatures are believed now."""
+        return tuple(key.key_id for key in self._current().keys if key.is_accepted(now_ns))
+
     def key(self, key_id: str, now_ns: int) -> bytes | None:
         """The derived signing key, or None if the id is unknown or its time is over."""
         keys = self._current()
@@ -214,8 +218,24 @@ def read_keys(path: Path) -> KeySet:
 
 def write_keys(path: Path, keys: KeySet) -> None:
     """Replace the file atomically; nobody else can ever read it."""
-    document = {"active": keys.active, "keys": [asdict(key) for key in keys.keys]}
-    write_atomically(path, json.dumps(document, indent=2).encode(), mode=0o600)
+    write_atomically(path, _document(keys), mode=0o600)
+
+
+def write_new_keys(path: Path, keys: KeySet) -> None:
+    """The same where there is no file yet. Raises FileExistsError."""
+    write_new(path, _document(keys), mode=0o600)
+
+
+def change_keys(path: Path, change: Callable[[KeySet], KeySet]) -> KeySet:
+    """The keys as `change` leaves them; two changes at once follow each other, and neither is lost."""
+    with exclusively(path.parent):
+        keys = change(read_keys(path))
+        write_keys(path, keys)
+    return keys
+
+
+def _document(keys: KeySet) -> bytes:
+    return json.dumps({"active": keys.active, "keys": [asdict(key) for key in keys.keys]}, indent=2).encode()
 
 
 def _file_version(path: Path) -> tuple[int, ...]:

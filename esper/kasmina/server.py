@@ -16,17 +16,17 @@ from esper.core.ledger import NonceLedger
 from esper.core.signing import Verifier
 from esper.core.store import SqliteStore
 from esper.kasmina import metrics
-from esper.kasmina.control import command_rows, database
-from esper.kasmina.control.admission import Admission
-from esper.kasmina.control.artifacts import BREAKER, ArtifactAccess, Breaker
+from esper.kasmina.control.artifacts.access import BREAKER, ArtifactAccess, Breaker
 from esper.kasmina.control.authority import Authority
 from esper.kasmina.control.interventions import Interventions
+from esper.kasmina.control.ledger import command_rows, database
+from esper.kasmina.control.ledger.admission import Admission
 from esper.kasmina.control.plane_watch import PlaneWatch
 from esper.kasmina.control.prefetch.lines import BusLine, DirectLine, Line
 from esper.kasmina.control.prefetch.prefetcher import TIMEOUT_S, Prefetcher
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.resources import Resources
-from esper.kasmina.control.turn import Notice
+from esper.kasmina.control.stages.turn import Notice
 from esper.rpc.bases import KasminaServicer, Servicer
 from esper.rpc.call import Call
 from esper.rpc.process import ServiceContext, run_service

@@ -1,11 +1,11 @@
-"""Ingestion: envelopes from the bus become counters, series and alerts."""
+"""Ingestion: envelopes from the bus become counters, series and alerts; changes of these go to delivery."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from google.protobuf.message import DecodeError
@@ -15,7 +15,7 @@ from esper.core.clock import Clock
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
 from esper.core.keys import Keyring
-from esper.core.telemetry import build_packet, event, metric
+from esper.core.telemetry import AttributeValue, build_packet, event, metric
 from esper.core.tracing import context_of, tracer
 from esper.leyline import (
     BusEnvelope,
@@ -24,11 +24,14 @@ from esper.leyline import (
     FieldReport,
     FieldReportOutcome,
     MessagePriority,
+    Metric,
     TelemetryLevel,
     TelemetryPacket,
 )
 from esper.nissa import metrics
 from esper.nissa.alerts import Alerts, Change
+from esper.nissa.delivery import Delivery
+from esper.nissa.patience import FINISHED, Patience
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
 from esper.oona.envelope import check, check_kept, require_valid_payload, span_attributes
@@ -64,13 +67,18 @@ class Ingestor:
         tell: Callable[[TelemetryPacket], None],
         series: LatestValues | None = None,
         precedence: Precedence | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
-        self.series = series or LatestValues()
-        self.alerts = Alerts()
+        patience = Patience()
+        self.series = series or LatestValues(clock=clock, patience=patience)
+        self.alerts = Alerts(clock, patience=patience)
+        self._delivery = delivery
         self._keyring = keyring
         self._clock = clock
         self._tell = tell
         self._precedence = precedence or Precedence()
+        if delivery is not None:
+            self.alerts.restore(delivery.standing)
         self._takers: dict[str, Callable[[BusEnvelope], None]] = {
             TelemetryPacket.DESCRIPTOR.full_name: self._take_packet,
             FieldReport.DESCRIPTOR.full_name: self._take_report,
@@ -90,6 +98,8 @@ class Ingestor:
                 async for some in self._precedence.slices(envelopes):
                     for envelope in some:
                         self.take(envelope, is_vouched_for=bus.vouches)
+                if self._delivery is not None:
+                    await self._delivery.save()
                 await settled
                 settled = under_way.create_task(bus.acknowledge(GROUP, [each.event_id for each in envelopes]))
 
@@ -100,6 +110,14 @@ class Ingestor:
             if envelopes := await bus.fetch(GROUP, GROUP, LANES, PAGE):
                 return envelopes
             await bus.wait(seen, WAIT_S, LANES)
+
+    async def follow_time(self, period_s: float = WAIT_S) -> None:
+        """Clear for ever what clears by time alone."""
+        while True:
+            self._announce(self.alerts.pass_time())
+            if self._delivery is not None:
+                await self._delivery.save()
+            await asyncio.sleep(period_s)
 
     def take(self, envelope: BusEnvelope, *, is_vouched_for: bool = False) -> None:
         """Take one envelope. One that can't be believed is counted and left: trying again would not help."""
@@ -135,37 +153,39 @@ class Ingestor:
         for each_event in packet.events:
             level = short_name(TelemetryLevel, each_event.level).lower()
             metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()
-        changes = self.alerts.judge(packet)
-        if changes:
-            self._announce(changes, packet)
+        self._announce(self.alerts.judge(packet))
+        if any(each_event.name == FINISHED for each_event in packet.events):
+            self.series.end(packet.training_run_id)
 
     def _take_report(self, envelope: BusEnvelope) -> None:
         report = FieldReport.FromString(envelope.payload)
         outcome = short_name(FieldReportOutcome, report.outcome).lower()
         metrics.FIELD_REPORTS.labels(outcome).inc()
 
-    def _announce(self, changes: list[Change], packet: TelemetryPacket) -> None:
-        """Tell of alerts, by telemetry of Nissa's own."""
-        run = packet.training_run_id if packet.HasField("training_run_id") else None
-        measured = [
-            metric(metrics.ALERTS_ACTIVE, len(self.alerts.active)),
+    def summary(self) -> TelemetryPacket:
+        """Every metric of Nissa."""
+        return build_packet("nissa", self._clock, metrics=self._measurements())
+
+    def _announce(self, changes: Sequence[Change]) -> None:
+        """Tell of alerts, by telemetry of Nissa's own, and to whoever takes them."""
+        if changes and self._delivery is not None:
+            self._delivery.take(changes)
+        for run in dict.fromkeys(change.alert.run for change in changes):
+            events = [self._event(change) for change in changes if change.alert.run == run]
+            self._tell(build_packet("nissa", self._clock, metrics=self._measurements(), events=events, run=run or None))
+
+    def _measurements(self) -> list[Metric]:
+        return [
+            metric(metrics.ALERTS_ACTIVE, len(self.alerts.standing)),
             metric(metrics.SERIES_EVICTED, self.series.evicted),
+            *(self._delivery.measurements() if self._delivery is not None else ()),
         ]
-        events = [self._event(change) for change in changes]
-        self._tell(build_packet("nissa", self._clock, metrics=measured, events=events, run=run))
 
     def _event(self, change: Change) -> Event:
-        rule = change.rule
+        alert = change.alert
+        told: dict[str, AttributeValue] = {"rule": alert.rule, "source": alert.source, "value": change.value}
+        told |= {"event": alert.event} if alert.event else {}
         if not change.is_raised:
-            return event(metrics.ALERT_CLEARED, self._clock, rule=rule.name, source=change.source, value=change.value)
-        return event(
-            metrics.ALERT_RAISED,
-            self._clock,
-            rule.help,
-            rule=rule.name,
-            source=change.source,
-            value=change.value,
-            threshold=rule.threshold,
-            severity=rule.severity,
-            routes=",".join(rule.routes),
-        )
+            return event(metrics.ALERT_CLEARED, self._clock, change.why or None, **told)
+        told |= {"threshold": alert.threshold, "severity": alert.severity, "routes": ",".join(alert.routes)}
+        return event(metrics.ALERT_RAISED, self._clock, alert.help, **told)

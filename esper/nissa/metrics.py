@@ -9,21 +9,39 @@ from esper.leyline import TelemetryLevel
 
 ALERTS_ACTIVE = MetricSpec("nissa.alerts.active", "count", "Alerts that are raised now.")
 SERIES_EVICTED = MetricSpec("nissa.series.evicted_total", "count", "Series that made room for newer ones.")
-METRICS = (ALERTS_ACTIVE, SERIES_EVICTED)
+_RECEIVER = ("receiver",)
+DELIVERED = MetricSpec("nissa.delivery.delivered_total", "count", "Notifications that a receiver has taken.", _RECEIVER)
+DELIVERY_FAILURES = MetricSpec(
+    "nissa.delivery.failures_total", "count", "Tries that a receiver didn't take.", _RECEIVER
+)
+DELIVERY_DROPPED = MetricSpec(
+    "nissa.delivery.dropped_total", "count", "Notifications given up: too many waited, or for too long.", _RECEIVER
+)
+DELIVERY_WAITING = MetricSpec("nissa.delivery.waiting", "count", "Notifications that wait.", _RECEIVER)
+METRICS = (ALERTS_ACTIVE, SERIES_EVICTED, DELIVERED, DELIVERY_FAILURES, DELIVERY_DROPPED, DELIVERY_WAITING)
 
 ALERT_RAISED = EventSpec(
     "alert_raised",
     TelemetryLevel.TELEMETRY_LEVEL_WARNING,
     "A rule's condition held for as long as it asks.",
-    ("rule", "source", "value", "threshold", "severity", "routes"),
+    ("rule", "source", "value", "threshold", "severity", "routes", "event"),
 )
 ALERT_CLEARED = EventSpec(
     "alert_cleared",
     TelemetryLevel.TELEMETRY_LEVEL_INFO,
     "A raised alert's condition ended.",
-    ("rule", "source", "value"),
+    ("rule", "source", "value", "event"),
 )
-EVENTS = (ALERT_RAISED, ALERT_CLEARED)
+DELIVERY_FAILED = EventSpec(
+    "alert_delivery_failed",
+    TelemetryLevel.TELEMETRY_LEVEL_ERROR,
+    "A receiver doesn't take alerts; they wait and are tried again.",
+    _RECEIVER,
+)
+DELIVERY_RESTORED = EventSpec(
+    "alert_delivery_restored", TelemetryLevel.TELEMETRY_LEVEL_INFO, "A receiver takes alerts again.", _RECEIVER
+)
+EVENTS = (ALERT_RAISED, ALERT_CLEARED, DELIVERY_FAILED, DELIVERY_RESTORED)
 
 PACKETS = Counter("esper_telemetry_packets_total", "Telemetry packets taken.", ["source", "priority"])
 TELEMETRY_EVENTS = Counter("esper_telemetry_events_total", "Events in telemetry.", ["source", "event", "level"])

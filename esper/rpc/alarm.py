@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -146,7 +147,8 @@ class Alarm:
                 continue
             except (DecodeError, EsperError) as error:
                 log.error("%s holds no emergency and is put aside: %s", path, error)
-                path.rename(path.with_suffix(".damaged"))
+                with suppress(FileNotFoundError):  # the sender and whoever raises may find it at once
+                    path.rename(path.with_suffix(".damaged"))
             else:
                 yield path, signal
 

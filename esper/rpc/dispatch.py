@@ -154,7 +154,8 @@ async def _answering(method: Method, context: Context[Any, Any], gate: Gate) -> 
         finally:
             code = _code(failure) if failure is not None else code
             record_status(span, code)
-            metrics.CALL_SECONDS.labels(method.full_name, code.name).observe(time.perf_counter() - began)
+            took_s = time.perf_counter() - began
+            metrics.ended(method.full_name, code.name, took_s, is_stream=method.responses_stream)
     if failure is not None:
         await _abort(context, method, failure, gate.mishaps)
 

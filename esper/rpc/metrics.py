@@ -29,6 +29,15 @@ DEPENDENCY_VIOLATIONS = Counter(
     "rpc_server_dependency_violations_total", "Calls refused because something that they name is not there.", ["method"]
 )
 
+# What the service level objectives count: calls that are answered once; streams last as long as somebody listens.
+CALLS = Counter("rpc_server_calls_total", "Calls with one answer that have ended.", ["method"])
+CALLS_FAILED = Counter("rpc_server_calls_failed_total", "Those that ended by the server's fault.", ["method"])
+CALLS_SLOW = Counter("rpc_server_calls_slow_total", "Those that took more than a quarter of a second.", ["method"])
+SLOW_S = 0.25
+FAILURES = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
 METRICS: tuple[MetricSpec, ...] = ()
 DEPENDENCY_VIOLATION = EventSpec(
     "dependency_guard.violation",
@@ -41,5 +50,23 @@ EVENTS: tuple[EventSpec, ...] = (DEPENDENCY_VIOLATION,)
 
 def begin(method: str) -> None:
     """Let a served method's counters begin at 0: one that appeared with its first event would hide it."""
-    for counter in (CALLS_REFUSED, CALLS_WITHOUT_DEADLINE, UNEXPECTED_ERRORS, DEPENDENCY_VIOLATIONS):
+    for counter in (
+        CALLS_REFUSED,
+        CALLS_WITHOUT_DEADLINE,
+        UNEXPECTED_ERRORS,
+        DEPENDENCY_VIOLATIONS,
+        CALLS,
+        CALLS_FAILED,
+        CALLS_SLOW,
+    ):
         counter.labels(method)
+
+
+def ended(method: str, code: str, took_s: float, *, is_stream: bool) -> None:
+    """Count a call that has ended with the status `code`."""
+    CALL_SECONDS.labels(method, code).observe(took_s)
+    if is_stream:
+        return
+    CALLS.labels(method).inc()
+    CALLS_FAILED.labels(method).inc(code in FAILURES)
+    CALLS_SLOW.labels(method).inc(took_s > SLOW_S)

@@ -31,6 +31,7 @@ from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden
 from esper.core.keys import Keyring, load_keyring
 from esper.core.last_word import leave
 from esper.core.plain import PlainFormatter, plain
+from esper.core.sd_notify import notify, watchdog_s
 from esper.core.streams import say
 from esper.core.telemetry import build_packet
 from esper.leyline import Event, HealthStatus
@@ -173,6 +174,7 @@ async def _serve(name: str, build: Build[C], process: ProcessConfig, config: C) 
             server = await start(process.server, servicers, partial(_tell, name, reporter))
             _stop_on_signals(stopping)
             say(f"esper-{name} listens on {server.endpoint}")
+            notify("READY=1", f"STATUS=serves at {server.endpoint}")
             await _until_stopped(server, servicers, reporter, stopping)
     finally:
         alarm.close(REPORT_TIMEOUT_S)
@@ -186,7 +188,8 @@ def _tell(name: str, reporter: Reporter, told: Event) -> None:
 
 async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter: Reporter, stopping: Stopping) -> None:
     """Serve and watch until told to stop, then drain. A watcher that fails ends the process with its cause."""
-    watchers = [asyncio.create_task(watch_health(server, servicers, reporter)), asyncio.create_task(_watch_loop_lag())]
+    watching = (watch_health(server, servicers, reporter), _watch_loop_lag(), _live(watchdog_s()))
+    watchers = [asyncio.create_task(each) for each in watching]
     stopped = asyncio.create_task(stopping.asked.wait())
     try:
         done, _ = await asyncio.wait([stopped, *watchers], return_when=asyncio.FIRST_COMPLETED)
@@ -195,6 +198,7 @@ async def _until_stopped(server: Server, servicers: Sequence[Servicer], reporter
     finally:
         for task in (stopped, *watchers):
             task.cancel()
+        notify("STOPPING=1", "STATUS=drains")
         await server.drain(stopping.grace_s)
 
 
@@ -230,6 +234,14 @@ async def _watch_loop_lag() -> None:
         due = time.monotonic() + LAG_PERIOD_S
         await asyncio.sleep(LAG_PERIOD_S)
         metrics.LOOP_LAG_SECONDS.set(max(0.0, time.monotonic() - due))
+
+
+async def _live(within_s: float | None) -> None:
+    """Give systemd's watchdog its signs of life: they come from the loop, so one that is blocked gives none."""
+    while within_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(within_s / 3)
+    await asyncio.Event().wait()
 
 
 @contextlib.contextmanager

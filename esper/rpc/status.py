@@ -71,6 +71,7 @@ TABLE: dict[type[errors.EsperError], Row] = {
     errors.RunContradicted: Row(Code.DATA_LOSS),
     errors.RankLost: Row(Code.UNAVAILABLE, ("ranks",)),
     errors.RanksDiffer: Row(Code.FAILED_PRECONDITION),
+    errors.LeftProcess: Row(Code.INTERNAL),
     errors.AsyncTimeoutError: Row(Code.DEADLINE_EXCEEDED, ("what", "timeout_s")),
     errors.StorageError: Row(Code.INTERNAL),
     errors.CorruptRecord: Row(Code.DATA_LOSS),
@@ -165,6 +166,10 @@ def _percent_bytes(character: str) -> int:
     return 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
 
 
+# gRPC's words where no connection could be made; the system's cause stands at their end.
+_NO_LINE = "failed to connect to all addresses"
+
+
 def from_rpc_error(error: grpc.RpcError, service: str = "", timeout_s: float = 0.0) -> errors.EsperError:
     """What the other side raised, or what its silence means."""
     code, detail = error.code(), error.details() or ""
@@ -209,6 +214,8 @@ def _error_info(error: grpc.RpcError) -> ErrorInfo | None:
 
 
 def _unavailable(service: str, detail: str) -> errors.EsperError:
+    if _NO_LINE in detail:
+        detail = f"nobody listens there ({detail.rpartition(': ')[2]})"
     return errors.ServiceUnavailable("rpc", "service", service, f"{detail}; see that it runs and listens there")
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from esper.core.errors import ConfigError
+from esper.core.leaving import kept_inside
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import (
     KasminaServiceGetStatusRequest,
@@ -35,6 +36,7 @@ TIMEOUT_S = 5.0
 PREFETCH_TIMEOUT_S = 15.0
 
 
+@kept_inside()
 def dry_run(config: TrainConfig, options: RunOptions) -> str:
     """Check the run's directory, data, model, slots, a first step, the export, keys and services."""
     check_free(config.run_dir, options)

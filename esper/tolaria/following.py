@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from esper.core.leaving import kept_inside
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.profiled import steps_in
@@ -23,6 +24,7 @@ from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
 from esper.tolaria.trainer import Trainer
 
 
+@kept_inside()
 def follow(
     ranks: Ranks,
     interruption: Interruption,

@@ -73,6 +73,10 @@ ROLLBACK_LATENCY = MetricSpec("tolaria.rollback.restore_latency_ms", "ms", "time
 EPOCH_HOOK_LATENCY = MetricSpec(
     "tolaria.epoch_hook.latency_ms", "ms", "own work at a boundary, without waiting and directives, mean of an epoch"
 )
+GRAPHS = MetricSpec("tolaria.graph.compiled_total", "count", "graphs compiled of the run's blocks")
+GRAPH_BREAKS = MetricSpec("tolaria.graph.breaks_total", "count", "places at which compiled blocks are cut into graphs")
+GRAPH_RECOMPILATIONS = MetricSpec("tolaria.graph.recompilations_total", "count", "graphs made of code that had one")
+GRAPH_FALLBACKS = MetricSpec("tolaria.graph.fallback_total", "count", "times that compiled code was given up")
 _AGG = "tolaria.grad_agg"
 AGG_MICROBATCHES = MetricSpec(f"{_AGG}.microbatches_total", "count", "microbatches passed")
 AGG_PCGRAD = MetricSpec(f"{_AGG}.pcgrad_applied", "bool", "1 where conflicts between gradients are projected out")
@@ -103,6 +107,10 @@ SEED_LAYER_NORM = MetricSpec(
 
 METRICS = (
     EPOCH_HOOK_LATENCY,
+    GRAPHS,
+    GRAPH_BREAKS,
+    GRAPH_RECOMPILATIONS,
+    GRAPH_FALLBACKS,
     AGG_MICROBATCHES,
     AGG_PCGRAD,
     AGG_CONFLICTS,
@@ -161,6 +169,12 @@ RUN_FINISHED = EventSpec("tolaria.run_finished", _INFO, "a run is over", ("weigh
 SEED_GRAFTED = EventSpec("tolaria.seed_grafted", _INFO, "a seed joined the host", ("seed_id", "max_logit_delta"))
 SEED_FOLDED = EventSpec("tolaria.seed_folded", _INFO, "a seed became part of the host", ("seed_id", "folded"))
 SEED_REMOVED = EventSpec("tolaria.seed_removed", _INFO, "a seed is gone from the host", ("seed_id",))
+COMPILED = EventSpec(
+    "tolaria.compiled",
+    _INFO,
+    "the run's blocks were compiled, once more or otherwise",
+    ("name", "graphs", "graph_breaks", "recompilations", "fallbacks"),
+)
 DIRECTIVE_FAILED = EventSpec(
     "tolaria.directive_failed", _ERROR, "a directive failed and was undone", ("seed_id", "directive")
 )
@@ -215,6 +229,7 @@ EVENTS = (
     SEED_GRAFTED,
     SEED_FOLDED,
     SEED_REMOVED,
+    COMPILED,
     DIRECTIVE_FAILED,
     NOTICE_INFO,
     NOTICE_WARNING,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import RunContradicted, StepFailed
+from esper.core.leaving import kept_inside, left
 from esper.leyline import ModeUpdate
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import UNHEARD, TelemetrySender
@@ -112,6 +113,7 @@ class Interruption:
                 signal.signal(number, handler)
 
 
+@kept_inside()
 def grow(
     config: TrainConfig,
     options: RunOptions,
@@ -139,7 +141,8 @@ def grow(
     agree_on_data(run)
     note(run)
     steps = steps_in(options.profile)
-    with opened(run, shelf, options, observers, interruption, steps=steps) as trainer, interruption.watched():
+    trainer_of = opened(run, shelf, options, observers, interruption, steps=steps)
+    with trainer_of as trainer, interruption.watched(), kept_inside():
         summary = trainer.train(resume=options.resume)
     tell_summary(ranks, summary)
     return summary
@@ -306,10 +309,15 @@ def _recorded(board: Noticeboard, log: EventLog) -> Iterator[None]:
     except BaseException as error:
         if board.step is not None:
             step = error.step if isinstance(error, StepFailed) else board.step
-            log.write("failure", step=step, name="tolaria.run_failed", detail=str(error) or type(error).__name__)
+            log.write("failure", step=step, name="tolaria.run_failed", detail=_cause(error))
         raise
     finally:
         board.pass_on()
+
+
+def _cause(error: BaseException) -> str:
+    said = left(error) if isinstance(error, SystemExit) else error
+    return str(said) or type(said).__name__
 
 
 def _scalars(config: TrainConfig, options: RunOptions, stack: ExitStack) -> Observer:
@@ -327,6 +335,7 @@ def _close(scalars: TensorBoardScalars) -> None:
         scalars.close()
 
 
+@kept_inside()
 def train_static(config: TrainConfig) -> dict[str, Any]:
     """Train without growth, services or files; returns the summary."""
     return Trainer(prepare(config), lambda opening: NullControl(), Observers()).train()

@@ -11,6 +11,7 @@ from typing import Any
 
 from esper.core.errors import ConfigError
 from esper.core.file_lock import holder, try_hold
+from esper.core.files import why_not_made
 from esper.tolaria.record.observer import Observer, RunStarted
 from esper.tolaria.record.reading import cut_torn_line
 from esper.tolaria.record.summary import write_summary
@@ -90,7 +91,7 @@ def _make(run_dir: Path) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError("run_dir", str(run_dir), f"can't be made: {error.strerror}") from error
+        raise ConfigError("run_dir", str(run_dir), why_not_made(error)) from error
 
 
 def discard(run_dir: Path) -> None:

@@ -151,6 +151,7 @@ class Trainer:
             try:
                 self.steps.close()
             finally:
+                self._saves.close()
                 self._generation.control.close()
 
     def finish(self) -> dict[str, Any]:
@@ -260,6 +261,7 @@ class Trainer:
         if session.progress.step < self._run.total_steps:
             session.notice("tolaria.ended_early", "INFO", f"ended after step {session.progress.step}: {why}")
         self._generation.boundaries.drain()
+        self._saves.hear()
         if session.progress.step < self._run.total_steps:  # its last epoch was told
             self._validation = self._evaluated().figures
         else:
@@ -278,6 +280,7 @@ class Trainer:
         wants_snapshot = is_boundary and not (wants_state or self._is_over) and self._saves.is_snapshot_due
         if is_boundary:
             boundaries.cross(want_state=wants_state or wants_snapshot)
+            self._saves.hear()
             self._compile_watch.look()
         else:
             self._run.executor.between_boundaries(session.progress.step)
@@ -285,7 +288,8 @@ class Trainer:
             boundaries.read_steps()
         if session.is_epoch_end and session.progress.step < self._run.total_steps:
             self._end_epoch()
-        is_saved = wants_state and self._saves.write(boundaries.pipeline)
+        at_once = stop_reason is not None or self._is_over or boundaries.order_to_go_back is not None
+        is_saved = wants_state and self._saves.write(boundaries.pipeline, at_once=at_once)
         if wants_snapshot:
             self._saves.keep(boundaries.pipeline)
         self._stop_reason = stop_reason

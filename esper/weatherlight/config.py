@@ -8,6 +8,7 @@ from typing import Literal
 
 from esper.core.config import require_positive
 from esper.leyline import EmergencyLevel
+from esper.nissa.config import DeliveryConfig
 from esper.oona.bus import BusConfig
 from esper.weatherlight.mode import ModeConfig
 from esper.weatherlight.registry import RegistryConfig
@@ -28,6 +29,7 @@ class WeatherlightConfig:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     mode: ModeConfig = field(default_factory=ModeConfig)
     bus: BusConfig = field(default_factory=BusConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     artifact_dir: Path | None = None  # artefacts that prefetches are answered from; built-in ones need none
     redis_url: str | None = None  # the bus on Redis Streams instead of the embedded log
     rollback_deadline_level: Level = "L4_HALT"  # emergency that a late rollback raises

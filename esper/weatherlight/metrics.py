@@ -6,6 +6,12 @@ from esper.core.telemetry import EventSpec, MetricSpec
 from esper.leyline import TelemetryLevel
 
 UPTIME = MetricSpec("weatherlight.uptime_s", "s", "Time since the service started.")
+TASKS_RUNNING = MetricSpec("weatherlight.tasks.running", "count", "Background duties that are being done.")
+TASKS_BACKING_OFF = MetricSpec("weatherlight.tasks.backing_off", "count", "Duties that failed and wait to begin anew.")
+DUTY_RESTARTS = MetricSpec("weatherlight.tasks.restarts_total", "count", "Times that a duty began anew.", ("task",))
+DUTY_BACKOFF = MetricSpec(
+    "weatherlight.tasks.backoff_s", "s", "The pause that a duty is in, 0 while it works.", ("task",)
+)
 SERVICES_REGISTERED = MetricSpec("weatherlight.services.registered", "count", "Services in the registry.")
 SERVICES_LOST = MetricSpec("weatherlight.services.lost", "count", "Registered services whose heartbeats are overdue.")
 MODE = MetricSpec("weatherlight.mode", "enum", "Mode of the plane: 1 normal, 2 degraded, 3 emergency.")
@@ -32,6 +38,10 @@ ROLLBACK_LATENCY = MetricSpec(
 
 METRICS = (
     UPTIME,
+    TASKS_RUNNING,
+    TASKS_BACKING_OFF,
+    DUTY_RESTARTS,
+    DUTY_BACKOFF,
     SERVICES_REGISTERED,
     SERVICES_LOST,
     MODE,
@@ -74,8 +84,12 @@ COMMAND_REJECTED = EventSpec(
     "A signed request was refused; `count` where one event tells of many.",
     ("method", "reason", "key_id", "count"),
 )
+WORKER_ERROR = EventSpec(
+    "worker_error", _WARNING, "A background duty ended and begins anew after a pause.", ("task", "pause_s")
+)
 
 EVENTS = (
+    WORKER_ERROR,
     SERVICE_REGISTERED,
     SERVICE_LEFT,
     SERVICE_LOST,

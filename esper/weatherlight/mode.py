@@ -17,7 +17,8 @@ from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ModeUpd
 NORMAL = SystemMode.SYSTEM_MODE_NORMAL
 DEGRADED = SystemMode.SYSTEM_MODE_DEGRADED
 EMERGENCY = SystemMode.SYSTEM_MODE_EMERGENCY
-STEADY = "every registered service lives and no emergency is open"
+LIVES = "every registered service lives"
+STEADY = f"{LIVES} and no emergency is open"
 _UNWELL = (
     HealthStatus.HEALTH_STATUS_DEGRADED,
     HealthStatus.HEALTH_STATUS_UNHEALTHY,
@@ -53,23 +54,23 @@ def conditions(services: Sequence[ServiceStatus], emergencies: Sequence[Emergenc
     """The mode that the facts ask for now. Of a service that another instance stands in for, nobody needs the lost."""
     grave = [e for e in emergencies if e.level >= EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE]
     if grave:
-        return Facts(EMERGENCY, "; ".join(f"{e.cause} raised by {e.origin} ({e.emergency_id})" for e in grave))
+        return Facts(EMERGENCY, "; ".join(map(_cause, grave)))
     live = [s for s in services if not s.is_lost]
     served = {s.service for s in live} | {_TRAINER}
     lost = [f"{s.service} ({s.instance}) is lost" for s in services if s.is_lost and s.service not in served]
     unwell = [s for s in live if s.health in _UNWELL]
     told = [f"{s.service} is unwell: {s.summary or 'no reason given'}" for s in unwell]
-    elevated = [
-        f"{e.cause} raised by {e.origin} ({e.emergency_id})"
-        for e in emergencies
-        if e.level == EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED
-    ]
+    elevated = [_cause(e) for e in emergencies if e.level == EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED]
     causes = lost + told + elevated
     if not causes:
-        return Facts(NORMAL, STEADY)
+        return Facts(NORMAL, f"{LIVES}; {'; '.join(map(_cause, emergencies))}" if emergencies else STEADY)
     only = unwell[0] if len(causes) == len(unwell) == 1 else None
     of_run = only.training_run_id if only is not None and only.HasField("training_run_id") else None
     return Facts(DEGRADED, "; ".join(causes), of_run)
+
+
+def _cause(emergency: EmergencySignal) -> str:
+    return f"{emergency.cause} raised by {emergency.origin} ({emergency.emergency_id})"
 
 
 class ModeMachine:

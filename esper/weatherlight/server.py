@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,10 +14,13 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from esper.core.clock import Clock
+from esper.core.errors import BackPressure
 from esper.core.ledger import NonceLedger
 from esper.core.signing import Verifier
 from esper.core.store import SqliteStore
+from esper.core.telemetry import build_packet, event
 from esper.leyline import TelemetryPacket
+from esper.nissa.delivery import Delivery
 from esper.nissa.ingest import Ingestor
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
@@ -23,7 +28,7 @@ from esper.oona.log import SqliteLog
 from esper.rpc.bases import Servicer
 from esper.rpc.process import ServiceContext, run_service
 from esper.urza.artifacts import ArtifactStore
-from esper.weatherlight import emergency, registry
+from esper.weatherlight import emergency, metrics, registry
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.bus_service import BusService
 from esper.weatherlight.config import WeatherlightConfig
@@ -34,8 +39,11 @@ from esper.weatherlight.registry import Registry
 from esper.weatherlight.routing import Router
 from esper.weatherlight.service import WeatherlightService
 from esper.weatherlight.signed import SignedRequests
-from esper.weatherlight.summary import summarise
+from esper.weatherlight.summary import Summary
 from esper.weatherlight.supervisor import Supervisor
+
+log = logging.getLogger("esper.weatherlight")
+MOST_WAITING = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,18 +76,28 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
         stop=context.stop,
     )
     outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
-    nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence)
+    receivers = config.delivery.receivers(os.environ)
+    delivery = Delivery(receivers, clock, context.state_dir / "alerts.json", outgoing.put_nowait, config.delivery.pace)
+    nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence, delivery=delivery)
     REGISTRY.register(nissa.series)
-    service.close_with(partial(_unregister, nissa.series))
     service.duties.take_on("ingest", partial(nissa.run, bus))
+    service.duties.take_on("alerts", nissa.follow_time)
     kernels = Kernels(ArtifactStore(config.artifact_dir), router, keyring, clock)
-    service.close_with(_closer(kernels))
     service.duties.take_on("kernels", partial(kernels.run, bus))
     service.duties.take_on("forward", partial(_forward, outgoing, router))
     service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
-    service.duties.take_on("summarise", partial(summarise, supervisor, bus, kernels, clock, config.summary_s))
+    summary = Summary(supervisor, service.duties, bus, kernels, nissa, clock)
+    service.duties.take_on("summarise", partial(summary.run, config.summary_s))
     service.duties.take_on("trim", partial(_trim, bus, config.trim_s))
+    if receivers:
+        service.duties.take_on("deliver", delivery.run)
+    service.duties.when_failing(partial(tell_failure, outgoing, clock))
+    # Who is told ends after who tells: Weatherlight's last words, alerts, then the bus, then the store.
     service.close_with(supervisor.settled)
+    service.close_with(partial(_last_words, summary, outgoing, router))
+    service.close_with(delivery.close)
+    service.close_with(_closer(kernels))
+    service.close_with(partial(_unregister, nissa.series))
     service.close_with(bus.close)
     service.close_with(lambda: asyncio.to_thread(store.close))
     await supervisor.refresh()
@@ -122,6 +140,22 @@ async def _forward(outgoing: asyncio.Queue[TelemetryPacket], router: Router) -> 
     """Nissa's own packets take the same way as everybody's."""
     while True:
         await router.take([await outgoing.get()])
+
+
+async def _last_words(summary: Summary, outgoing: asyncio.Queue[TelemetryPacket], router: Router) -> None:
+    """Put on the bus what was measured last and what waits to be told: the next process reads it there."""
+    try:
+        await summary.flush()
+        await router.take([outgoing.get_nowait() for _ in range(outgoing.qsize())])
+    except BackPressure as error:
+        log.error("what was measured last is not on the bus: %s", error)
+
+
+def tell_failure(outgoing: asyncio.Queue[TelemetryPacket], clock: Clock, task: str, cause: str, pause_s: float) -> None:
+    """A duty that fails on the bus can tell nobody by it: what waits is bounded, the log has it all."""
+    if outgoing.qsize() < MOST_WAITING:
+        told = event(metrics.WORKER_ERROR, clock, cause, task=task, pause_s=pause_s)
+        outgoing.put_nowait(build_packet("weatherlight", clock, events=[told]))
 
 
 async def _sweep(supervisor: Supervisor, period_s: float) -> None:

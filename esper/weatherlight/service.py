@@ -82,8 +82,14 @@ class WeatherlightService(WeatherlightServicer):
 
     async def close(self) -> None:
         await self.duties.close()
+        failures = []
         for closer in self._closers:
-            await closer()
+            try:
+                await closer()
+            except Exception as error:  # noqa: BLE001 - what follows holds files and is closed all the same
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     async def register_service(self, request: RegisterServiceRequest, call: Call) -> RegisterServiceResponse:
         self._require_own(request.service, call)

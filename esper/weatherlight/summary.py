@@ -8,37 +8,61 @@ from esper.core.clock import NS_PER_S, Clock
 from esper.core.enums import short_name
 from esper.core.telemetry import build_packet, metric
 from esper.leyline import BusLane, TelemetryPacket
+from esper.nissa.ingest import Ingestor
 from esper.oona import metrics as oona_metrics
 from esper.oona.bus import LANES, Bus
 from esper.urza import metrics as urza_metrics
 from esper.weatherlight import metrics
+from esper.weatherlight.duties import Duties
 from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.routing import Router
 from esper.weatherlight.supervisor import Supervisor
 
 
-async def summarise(supervisor: Supervisor, bus: Bus, kernels: Kernels, clock: Clock, period_s: float) -> None:
-    """Report on the service itself, on the bus that it hosts and on Urza's answers there."""
-    started_ns = clock.monotonic_ns()
-    while True:
-        depths = {lane: await bus.depth(lane) for lane in LANES}
-        uptime_s = (clock.monotonic_ns() - started_ns) / NS_PER_S
-        dead = await bus.dead_letter_count()
-        await supervisor.router.take(
+class Summary:
+    """Reports on the service itself, on the bus that it hosts, on Urza's answers there and on Nissa."""
+
+    def __init__(
+        self, supervisor: Supervisor, duties: Duties, bus: Bus, kernels: Kernels, nissa: Ingestor, clock: Clock
+    ) -> None:
+        self._supervisor = supervisor
+        self._duties = duties
+        self._bus = bus
+        self._kernels = kernels
+        self._nissa = nissa
+        self._clock = clock
+        self._started_ns = clock.monotonic_ns()
+
+    async def run(self, period_s: float) -> None:
+        """Report for ever."""
+        while True:
+            await self.flush()
+            await asyncio.sleep(period_s)
+
+    async def flush(self) -> None:
+        """Report now."""
+        depths = {lane: await self._bus.depth(lane) for lane in LANES}
+        uptime_s = (self._clock.monotonic_ns() - self._started_ns) / NS_PER_S
+        dead = await self._bus.dead_letter_count()
+        await self._supervisor.router.take(
             [
-                own_summary(supervisor, clock, uptime_s),
-                bus_summary(supervisor.router, clock, depths, dead),
-                urza_summary(kernels, clock),
+                own_summary(self._supervisor, self._duties, self._clock, uptime_s),
+                bus_summary(self._supervisor.router, self._clock, depths, dead),
+                urza_summary(self._kernels, self._clock),
+                self._nissa.summary(),
             ]
         )
-        await asyncio.sleep(period_s)
 
 
-def own_summary(supervisor: Supervisor, clock: Clock, uptime_s: float) -> TelemetryPacket:
+def own_summary(supervisor: Supervisor, duties: Duties, clock: Clock, uptime_s: float) -> TelemetryPacket:
     """Every metric of Weatherlight."""
+    standings = duties.standings
+    backing_off = sum(standing.backoff_s > 0 for standing in standings.values())
     counts, services = supervisor.router.counts, supervisor.registry.statuses()
     values = {
         metrics.UPTIME: uptime_s,
+        metrics.TASKS_RUNNING: len(standings) - backing_off,
+        metrics.TASKS_BACKING_OFF: backing_off,
         metrics.SERVICES_REGISTERED: len(services),
         metrics.SERVICES_LOST: sum(service.is_lost for service in services),
         metrics.MODE: int(supervisor.mode().mode),
@@ -50,7 +74,11 @@ def own_summary(supervisor: Supervisor, clock: Clock, uptime_s: float) -> Teleme
         **supervisor.emergency_values(),
         metrics.ROLLBACK_LATENCY: supervisor.rollback_latency_ms,
     }
-    return build_packet("weatherlight", clock, metrics=[metric(spec, value) for spec, value in values.items()])
+    measured = [metric(spec, value) for spec, value in values.items()]
+    for task, standing in standings.items():
+        measured.append(metric(metrics.DUTY_RESTARTS, standing.restarts, task=task))
+        measured.append(metric(metrics.DUTY_BACKOFF, standing.backoff_s, task=task))
+    return build_packet("weatherlight", clock, metrics=measured)
 
 
 def bus_summary(router: Router, clock: Clock, depths: dict[BusLane, int], dead: int) -> TelemetryPacket:

@@ -23,7 +23,7 @@ from esper.core.errors import CommandRejected, EsperError, LifecycleConflict
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.core.validation import violations
-from esper.kasmina.control.lifecycle import NEXT
+from esper.kasmina.control.stages.lifecycle import NEXT
 from esper.kasmina.server import KasminaConfig
 from esper.kasmina.server import build_service as build_kasmina
 from esper.leyline import (
@@ -42,6 +42,7 @@ from esper.leyline import (
     GrowthState,
     GrowthTrigger,
     HealthStatus,
+    KasminaRunSpec,
     KasminaRunState,
     KasminaServiceGetRunStateRequest,
     KasminaServiceOpenRunRequest,
@@ -77,7 +78,7 @@ from esper.weatherlight.server import build as build_weatherlight
 from tests.scenarios.reading import MEMORY
 from tests.unit.kasmina.control.fake_executor import FakeExecutor
 from tests.unit.kasmina.control.making import RUN, command, fresh_state, on_seed, stack_run
-from tests.unit.kasmina.control.stages import Stages
+from tests.unit.kasmina.control.seen_stages import Stages
 from tests.unit.tamiyo.builders import packet as tamiyo_packet
 
 T = TypeVar("T")
@@ -192,8 +193,8 @@ class PlaneMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
-        self.plane = Plane(Path(self.folder.name))
-        run = stack_run(growth_end_step=100_000, max_culls_in_row=4)
+        self.plane = self._plane(Path(self.folder.name))
+        run = self._run_spec()
         run.total_steps, run.generation = 110_000, 1
         opening = KasminaServiceOpenRunRequest(command=self.plane.sign(run, "kasmina"))
         self.kasmina_token = self.plane.kasmina().open_run(opening, timeout_s=TIMEOUT_S).run_token
@@ -220,6 +221,12 @@ class PlaneMachine(RuleBasedStateMachine):
         self.given: list[str] = []
         self.issued: set[str] = set()
         self.emergencies = 0
+
+    def _plane(self, folder: Path) -> Plane:
+        return Plane(folder)
+
+    def _run_spec(self) -> KasminaRunSpec:
+        return stack_run(growth_end_step=100_000, max_culls_in_row=4)
 
     def teardown(self) -> None:
         if hasattr(self, "plane"):

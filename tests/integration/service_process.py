@@ -25,9 +25,9 @@ TIMEOUT_S = 20.0
 class ServiceProcess:
     """One service; `start` may be called again after its end, for the same state directory and endpoint."""
 
-    def __init__(self, name: str, state_dir: Path, *arguments: str, endpoint: str | None = None) -> None:
+    def __init__(self, name: str, state_dir: Path, *arguments: str, endpoint: str | None = None, **variables: str):
         self._directory = tempfile.TemporaryDirectory(prefix="esper-")
-        self.name = name
+        self.name, self._variables = name, variables
         self.endpoint = endpoint or f"unix:{self._directory.name}/{name}"
         self._command = [
             *child_command(f"esper.{name}.server"),
@@ -42,9 +42,9 @@ class ServiceProcess:
     def launch(self) -> None:
         """Start it, and wait for nothing."""
         # The exporter's usual batch takes five seconds.
-        environment = {**os.environ, "ESPER_LEYLINE_SECRET": SECRET, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        own = {**self._variables, "ESPER_LEYLINE_SECRET": SECRET, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         with self._log_path.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command, env={**os.environ, **own}, stdout=log, stderr=log)
 
     def start(self) -> Channel:
         """Start and wait until it serves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,9 @@ class Probe:
 
     def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         return [(self.inputs, torch.zeros(len(self.inputs)))]
+
+    def over_judging(self, measure: Callable[[Any], Tensor]) -> list[Tensor]:
+        return [measure(batch) for batch in self.judge_batches()]
 
     def probe_inputs(self) -> Tensor:
         return self.inputs

@@ -16,6 +16,7 @@ import pytest
 from esper.cli.main import main as esper
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.keys import Keyring
+from esper.core.run_line import read_line
 from esper.core.signing import Signer
 from esper.leyline import (
     AdaptationCommand,
@@ -67,7 +68,7 @@ def keep(run_dir: Path) -> int:
     )
     keyring = Keyring.from_secret((run_dir / "secret").read_text().strip())
     envelope = Signer(keyring, SYSTEM_CLOCK).sign(command, audience=f"kasmina/{run_dir.name}")
-    with channel((run_dir / "services" / "kasmina.endpoint").read_text().strip()) as link:
+    with channel(read_line(run_dir).peers["kasmina"].endpoint) as link:
         outcome = KasminaClient(link).apply_command(ApplyCommandRequest(command=envelope), timeout_s=10.0).outcome
     return int(not outcome.accepted)
 

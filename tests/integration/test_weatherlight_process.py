@@ -106,6 +106,22 @@ def test_kill_9_loses_no_acknowledged_packet(service: ServiceProcess) -> None:
     assert publish(link, *packets) == 0
 
 
+def test_what_was_measured_last_is_on_the_bus_after_a_stop_in_order(tmp_path: Path) -> None:
+    settings = tmp_path / "weatherlight.toml"
+    settings.write_text("[weatherlight]\nsummary_s = 3600.0\n")
+    with ServiceProcess("weatherlight", tmp_path / "state", "--config", str(settings)) as service:
+        publish(
+            service.channel, *[build_packet("tolaria", SYSTEM_CLOCK, metrics=[metric(LOSS, 1.0)]) for _ in range(7)]
+        )
+        assert service.stop() == 0
+        request = SubscribeRequest(sources=["weatherlight"], after_sequence=0)
+        stream = weatherlight_client(service.start()).subscribe(request, timeout_s=TIMEOUT_S)
+        for response in stream:
+            told = {each.name: each.value for each in response.packet.metrics}
+            if told.get("weatherlight.telemetry.packets_total", 0.0) >= 7:
+                return
+
+
 def test_a_service_that_dies_degrades_the_plane_until_it_is_back(tmp_path: Path) -> None:
     settings = tmp_path / "weatherlight.toml"
     settings.write_text(QUICK)

@@ -14,8 +14,8 @@ from google.protobuf.message import Message
 
 from esper.core.errors import CommandRejected
 from esper.core.validation import require_valid
-from esper.kasmina.control.dispatch import WEATHERLIGHT
-from esper.kasmina.control.kernel_cache import CONTENTION_MS
+from esper.kasmina.control.artifacts.kernel_cache import CONTENTION_MS
+from esper.kasmina.control.orders.dispatch import WEATHERLIGHT
 from esper.kasmina.control.prefetch.prefetcher import TIMEOUT_S
 from esper.kasmina.server import KasminaConfig
 from esper.leyline import (

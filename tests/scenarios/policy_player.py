@@ -182,7 +182,7 @@ class _Player:
         self._keyring = Keyring.from_secret(SECRET)
         self._telling = Telling()
         self._policy = Thinking()
-        self._alerts = Alerts()
+        self._alerts = Alerts(self._clock)
         self._raised: set[str] = set()
         self._step, self._loss = scene.start_step, scene.start_loss
         self._decision = Decision()
@@ -244,7 +244,8 @@ class _Player:
         self._waited = []
         changes = [change for told in packets for change in self._alerts.judge(told)]
         for change in changes:
-            (self._raised.add if change.is_raised else self._raised.discard)(change.rule.name)
+            if not change.alert.event:  # those clear by time, which these stages don't let pass
+                (self._raised.add if change.is_raised else self._raised.discard)(change.alert.rule)
         events = list(self._seen.tell(packets))
         must_have_told(where, events, stage.events)
         must_be(where, "alerts", self._raised, set(stage.alerts))

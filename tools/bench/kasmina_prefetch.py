@@ -33,7 +33,7 @@ from typing import Any, Protocol
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring, new_secret
-from esper.kasmina.control.artifacts import ArtifactAccess, Breaker
+from esper.kasmina.control.artifacts.access import ArtifactAccess, Breaker
 from esper.kasmina.control.prefetch.lines import ANSWERS, BusLine, Line
 from esper.kasmina.control.prefetch.prefetcher import CANCELED, READY, Prefetcher
 from esper.kasmina.control.reporting import Reporting

@@ -15,7 +15,7 @@ from typing import Any
 from plan import SCORES, Plan
 from rows import Row, Rows
 
-from esper.kasmina.control.student import student_quantile, student_tail
+from esper.kasmina.control.judge.student import student_quantile, student_tail
 
 CONFIDENCE = 0.975
 Line = dict[str, Any]

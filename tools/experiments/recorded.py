@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from esper.kasmina.control.stack_outlook import ArmCosts
-from esper.kasmina.control.stack_test import Evaluation
+from esper.kasmina.control.judge.stack_outlook import ArmCosts
+from esper.kasmina.control.judge.stack_test import Evaluation
 
 DATA = Path(__file__).with_name("data")
 SEQUENCES = 512

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from esper.kasmina.control.stack_plan import StackPlan, StackSettings, plan_looks
-from esper.kasmina.control.stack_test import Evaluation, Verdict, document_error, take_stack_look
+from esper.kasmina.control.judge.stack_plan import StackPlan, StackSettings, plan_looks
+from esper.kasmina.control.judge.stack_test import Evaluation, Verdict, document_error, take_stack_look
 
 SETTINGS = StackSettings()
 # About what 512 sequences of 512 bytes showed at 21 M parameters: a standard error of 0.001 nats.

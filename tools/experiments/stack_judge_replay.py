@@ -3,7 +3,7 @@
 
   twin    the sequential twin test as it judges widths today: one look at the window's end
   crude   the last third's mean; the larger of paired error and scatter, AR(1) at 0.3; z >= 2.33 over a margin of 0.002
-  stack   esper/kasmina/control/stack_test.py: an early look that may only keep, then the window's end
+  stack   esper/kasmina/control/judge/stack_test.py: an early look that may only keep, then the window's end
 
 What stack leaves undecided would get one more window, which wasn't recorded. The recording holds 4 to 7 evaluations in
 a last third where the judge asks for eight. What the judge assumes of the wander is fitted here by restricted
@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from recorded import SEQUENCES, Series, load
 
-from esper.kasmina.control.stack_outlook import forecast, gain_at_equal_flops, recovery_steps
-from esper.kasmina.control.stack_plan import EARLY_LOOK, SCORED_SHARE, PlannedLook, StackSettings, window_error
-from esper.kasmina.control.stack_test import Evaluation, Verdict, document_error, take_stack_look
-from esper.kasmina.control.twin_test import take_look
+from esper.kasmina.control.judge.stack_outlook import forecast, gain_at_equal_flops, recovery_steps
+from esper.kasmina.control.judge.stack_plan import EARLY_LOOK, SCORED_SHARE, PlannedLook, StackSettings, window_error
+from esper.kasmina.control.judge.stack_test import Evaluation, Verdict, document_error, take_stack_look
+from esper.kasmina.control.judge.twin_test import take_look
 from esper.leyline import JudgeResult, LifeSettings, PairedScore
 
 SETTINGS = StackSettings(min_evaluations=3)

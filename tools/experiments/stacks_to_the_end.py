@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from texts import write_text
 
-from esper.kasmina.control.stack_course import as_evidence
-from esper.kasmina.control.stack_outlook import ArmCosts, forecast, gain_at_equal_flops
-from esper.kasmina.control.stack_plan import StackSettings, plan_looks
-from esper.kasmina.control.stack_test import Evaluation, StackLook, Verdict, take_stack_look
+from esper.kasmina.control.judge.stack_outlook import ArmCosts, forecast, gain_at_equal_flops
+from esper.kasmina.control.judge.stack_plan import StackSettings, plan_looks
+from esper.kasmina.control.judge.stack_test import Evaluation, StackLook, Verdict, take_stack_look
+from esper.kasmina.control.stages.stack_course import as_evidence
 from esper.kasmina.executor import TrainingArm, count_macs
 from esper.kasmina.executor.judge.scores import evaluate_stack
 from esper.kasmina.executor.stacks.run import find_runs

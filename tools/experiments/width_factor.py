@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 from growth_study import beside, train
 
-from esper.kasmina.control.student import student_quantile
+from esper.kasmina.control.judge.student import student_quantile
 
 ARMS: dict[str, tuple[str, ...]] = {
     "+8": ("--span-width", "+8"),

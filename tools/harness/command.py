@@ -16,7 +16,8 @@ from typing import Any
 # The scenarios start processes; grpc's fork handlers would hang them. Read once, when grpc is imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
-from esper.core.errors import EsperError
+from esper.core.errors import ConfigError, EsperError
+from esper.core.files import why_not_made
 from esper.core.plain import plain
 from esper.tolaria.task.device import open_device
 from tools.harness import kasmina_prefetch, rollback, soak, steady_train, tamiyo_timeout
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     device = getattr(options, "device", "cpu")
     open_device(device, is_deterministic=False)
     folder, where = options.output_dir, environment(device)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     results = []
     for name in options.scenarios:
         with unlogged():
@@ -53,6 +54,13 @@ def run(options: argparse.Namespace) -> int:
             write_report(folder, results, where)
     print(f"results: {folder}")
     return 1 if any(result.failures for result in results) else 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("--output-dir", str(folder), f"{why_not_made(error)}; name another folder") from error
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from esper.core.ledger import LedgerStats
 from esper.core.tokens import is_run_token, token_digest
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
-from esper.kasmina.control import command_rows, commands, database, runs
-from esper.kasmina.control.admission import committed
-from esper.kasmina.control.advance import advance, terminate
-from esper.kasmina.control.answers import answer_of, joined, lost_answer
-from esper.kasmina.control.commands import Applied, Receipt
-from esper.kasmina.control.database import RunRow
+from esper.kasmina.control.ledger import command_rows, commands, database, runs
+from esper.kasmina.control.ledger.admission import committed
+from esper.kasmina.control.ledger.answers import answer_of, joined, lost_answer
+from esper.kasmina.control.ledger.commands import Applied, Receipt
+from esper.kasmina.control.ledger.database import RunRow
 from esper.kasmina.control.resources import Resources, require_open
-from esper.kasmina.control.turn import Turn
+from esper.kasmina.control.stages.advance import advance, terminate
+from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,

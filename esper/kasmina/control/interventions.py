@@ -6,8 +6,8 @@ import sqlite3
 
 from esper.core.ledger import LedgerStats
 from esper.core.tracing import current_trace
-from esper.kasmina.control import commands, database
-from esper.kasmina.control.commands import Applied, Receipt
+from esper.kasmina.control.ledger import commands, database
+from esper.kasmina.control.ledger.commands import Applied, Receipt
 from esper.kasmina.control.resources import Resources, require_open
 from esper.leyline import RegistryReset, SignedCommand, TeacherRegistration, TeacherReset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from esper.core.enums import short_name
-from esper.kasmina.control.dispatch import WEATHERLIGHT
+from esper.kasmina.control.orders.dispatch import WEATHERLIGHT
 from esper.kasmina.metrics import EMERGENCY_ORDERED
 from esper.leyline import AdaptationCommand, ModeUpdate, SystemMode
 from esper.rpc.alarm import Alarm

@@ -17,9 +17,9 @@ from esper.core.ledger import LedgerStats
 from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
-from esper.kasmina.control.artifacts import ArtifactAccess
-from esper.kasmina.control.lifecycle import ALIVE, stage_name
-from esper.kasmina.control.turn import Notice, Turn
+from esper.kasmina.control.artifacts.access import ArtifactAccess
+from esper.kasmina.control.stages.lifecycle import ALIVE, stage_name
+from esper.kasmina.control.stages.turn import Notice, Turn
 from esper.leyline import (
     AdaptationCommand,
     CommandOutcome,

@@ -9,14 +9,14 @@ from esper.core.errors import AccessDenied, LifecycleConflict
 from esper.core.ledger import LedgerStats, NonceLedger
 from esper.core.store import SqliteStore
 from esper.core.telemetry import EventSpec
-from esper.kasmina.control.admission import Admission, RunBound
-from esper.kasmina.control.artifacts import ArtifactAccess
-from esper.kasmina.control.database import RunRow
+from esper.kasmina.control.artifacts.access import ArtifactAccess
 from esper.kasmina.control.feed import Feed
+from esper.kasmina.control.ledger.admission import Admission, RunBound
+from esper.kasmina.control.ledger.database import RunRow
 from esper.kasmina.control.plane_watch import PlaneWatch
 from esper.kasmina.control.prefetch.prefetcher import Prefetcher
 from esper.kasmina.control.reporting import Reporting
-from esper.kasmina.control.turn import Notice, Turn
+from esper.kasmina.control.stages.turn import Notice, Turn
 from esper.leyline import AdvanceResponse
 
 

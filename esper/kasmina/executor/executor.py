@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
+from esper.core.leaving import kept_inside
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove, settle_in
 from esper.kasmina.executor.bursts import MakeStep
 from esper.kasmina.executor.collected import Collected, MemoryNote
@@ -498,7 +499,8 @@ class SeedExecutor:
         }
         with tracer.start_as_current_span(_span_name(directive), attributes=attributes) as span:
             try:
-                facts, failure = action_of(directive)(self._state, directive, step), ""
+                with kept_inside():
+                    facts, failure = action_of(directive)(self._state, directive, step), ""
                 if facts is None:
                     self._state.done.add(directive.directive_id)
                     return

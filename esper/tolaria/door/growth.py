@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from esper.core.errors import ConfigError
+from esper.core.leaving import left
 from esper.core.streams import say
 from esper.kasmina.executor.fold.export import plain
 from esper.rpc.otel import setup_tracing
@@ -171,6 +172,8 @@ class Growth:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_inside = False
+        if isinstance(error, SystemExit):  # perhaps not the loop's own: a seed's or a network's
+            say(f"esper.Growth: the run ends here: {left(error)}", sys.stderr)
         course = self._course
         if kind is not None or course is None:
             self._stack.__exit__(kind, error, traceback)

@@ -103,8 +103,11 @@ class OwnLoader(FedLoader):
             return _whole(self.feeder.batch(step), self._device)
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        beside = {} if self._average is None else {"average": self._average.state_dict()}
-        return {**super().state_dict(step), **beside}
+        if self._average is None or self.executor is None:
+            return super().state_dict(step)
+        # Of a boundary at which a twin came or went, before the step that would show it.
+        self._average.follow(self.executor.arm, self.executor.twin)
+        return {**super().state_dict(step), "average": self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> str:
         if self._average is not None and self.executor is not None and "average" in state:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
+from esper.core.files import why_not_made
 from esper.kasmina.executor.fold.export import plain, uncompiled
 from esper.kasmina.executor.fold.merge import merge_all
 from esper.kasmina.executor.pretrained.loader import save_grown
@@ -67,6 +68,8 @@ def export(run_dir: Path, out: Path, weights: str = LAST, *, seeds_only: bool = 
             return _write_seeds(network, out)
         merge_all(network.arm)
         return write(network, out) if out.suffix else _write_folder(network, out)
+    except FileExistsError as error:
+        raise ConfigError("out", str(out), f"can't be written: {error.filename} {why_not_made(error)}") from error
     except OSError as error:
         raise ConfigError("out", str(out), f"can't be written: {error.strerror}") from error
 

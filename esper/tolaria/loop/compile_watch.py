@@ -35,7 +35,7 @@ class CompileWatch:
             self._has_warned_of_graphs = True
             why = "a number that differs by block and is read in forward, a key-value cache, or many sizes of batches"
             self._warn(f"{now.graphs} graphs were compiled: the blocks don't share them; look for {why}")
-        self._session.notice("tolaria.compiled", "INFO", in_words(now))
+        self._session.notice("tolaria.compiled", "INFO", in_words(now), facts=asdict(now))
 
     def _warn(self, message: str, cause: str = "") -> None:
         self._session.notice("tolaria.compiled_badly", "WARNING", message, cause)

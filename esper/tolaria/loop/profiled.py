@@ -15,6 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from esper.core.errors import ConfigError
+from esper.core.files import why_not_made
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 
@@ -40,7 +41,7 @@ def steps_in(folder: Path | None) -> Callable[[Session], ArmSteps]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError("profile", str(folder), f"can't be made: {error.strerror}; give another folder") from error
+        raise ConfigError("profile", str(folder), f"{why_not_made(error)}; give another folder") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError("profile", str(folder), "can't be written to; give another folder")
     return lambda session: ProfiledSteps(session, folder)

@@ -28,9 +28,14 @@ class Flight:
         return tuple(self._results[index] for index in self._expected if index in self._results)
 
     @property
+    def has_arrived(self) -> bool:
+        """Whether nothing is in flight any more."""
+        return len(self.results) == len(self._expected)
+
+    @property
     def states(self) -> RunStates | None:
         """Both services' after the newest packet; None before all has arrived, and where they could not be had."""
-        if len(self.results) < len(self._expected):
+        if not self.has_arrived:
             return None
         newest = self.results[-1] if self._expected else self._last
         return None if newest is None else newest.states

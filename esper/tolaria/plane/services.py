@@ -6,7 +6,9 @@ and end with their parent. Only what was started here is stopped here.
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -27,6 +29,7 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
+from esper.core.files import write_new
 from esper.core.keys import check_strength, new_secret
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import wait_serving
@@ -36,9 +39,9 @@ START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 # Urza's prefetch is served where the bus is.
 ARTIFACT_READERS = ("weatherlight", "kasmina")
 SPAWN = "spawn"
-# Where an operator finds a service of a run that is under way, by its name.
-ENDPOINT = "{}.endpoint"
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
+# The largest share of a pause that is added to it at random: what died together doesn't come back together.
+JITTER = 0.25
 # Who publishes ends before who is published to: Tamiyo and Kasmina at once, then Weatherlight.
 END_ORDER = (("kasmina", "tamiyo"), ("weatherlight",))
 
@@ -67,8 +70,18 @@ class ServicesConfig:
     """Longest wait for a service that should be there already, seconds."""
     stop_timeout_s: float = 10.0
     """Longest wait for a child to drain before it is killed, seconds."""
-    restart_limit: int = 5
-    """A child that died more often than this is left dead."""
+    hurried_stop_s: float = 2.0
+    """The same once somebody has asked the run to stop; a child that is still frozen then is killed at once."""
+    restart_limit: int | None = 5
+    """A child that died more often than this without a healthy time is left dead; None for never."""
+    retry_s: float = 0.5
+    """Pause before a dead child is started again; doubles with each death up to `max_retry_s`, and is jittered."""
+    max_retry_s: float = 30.0
+    """The longest such pause, seconds."""
+    healthy_s: float = 60.0
+    """A child that lived for so long is forgiven its earlier deaths."""
+    listen: Mapping[str, str] = field(default_factory=dict)
+    """Endpoints of spawned services, by name; the others have sockets in a private directory."""
     names: tuple[str, ...] = START_ORDER
     """Which of them are wanted."""
     extra_arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -93,6 +106,10 @@ class Child:
     endpoint: str
     process: subprocess.Popen[bytes]
     restarts: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    """When it was last started, by the monotonic clock."""
+    due_s: float | None = None
+    """When it is to be started again; None while it lives."""
     storage_death: EsperError | None = None
     """What it last died of, where its storage failed: it was started again since, but can hardly write more now."""
 
@@ -106,9 +123,7 @@ def run_secret(path: Path, environ: Mapping[str, str], *, are_all_spawned: bool)
     if path.exists():
         return _kept_secret(path)
     secret = new_secret()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    write_new(path, f"{secret}\n".encode(), mode=0o600)
     return secret
 
 
@@ -133,6 +148,8 @@ class Services:
         self._children: dict[str, Child] = {}
         self._last_words: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._woken_s: float | None = None
+        """When the run was asked to stop, by the monotonic clock."""
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._runtime_dir = RuntimeDir()
@@ -155,13 +172,12 @@ class Services:
         """Start what is to be spawned and wait until every service serves."""
         for name in self._config.names:
             endpoint = self._config.endpoint(name)
-            self.endpoints[name] = f"unix:{self._runtime_dir.path / name}.sock" if endpoint == SPAWN else endpoint
+            own = self._config.listen.get(name, f"unix:{self._runtime_dir.path / name}.sock")
+            self.endpoints[name] = own if endpoint == SPAWN else endpoint
         for name in self._config.spawned:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in self._config.names:
             self._wait_serving(name)
-        for name in self._children:
-            (self._config.state_dir / ENDPOINT.format(name)).write_text(self.endpoints[name] + "\n")
         if self._children:
             threading.Thread(target=self._supervise, name="services", daemon=True).start()
 
@@ -174,13 +190,12 @@ class Services:
         for descriptor in self._last_words.values():
             os.close(descriptor)
         self._last_words.clear()
-        for name in self._children:
-            (self._config.state_dir / ENDPOINT.format(name)).unlink(missing_ok=True)
         self._runtime_dir.remove()
         self._stopped.set()
 
     def wake(self) -> None:
-        """Let children go on that somebody has stopped: a run that is to end waits for their answers."""
+        """Let children go on that somebody has stopped: a run that is to end waits for their answers, but not long."""
+        self._woken_s = time.monotonic()
         for child in self._children.values():
             child.process.send_signal(signal.SIGCONT)
 
@@ -286,35 +301,61 @@ class Services:
     def _supervise(self) -> None:
         """Start a dead child again, slower each time. A child ends with the thread that started it, so it stays."""
         while not self._stopping.wait(0.2):
+            if self._woken_s is not None:
+                self._kill_frozen(self._woken_s)
+                continue
             for child in list(self._children.values()):
                 code = child.process.poll()
                 if code is not None and not self._stopping.is_set():
                     self._revive(child, code)
         self._stopped.wait()
 
-    def _revive(self, child: Child, code: int) -> None:
-        if child.restarts > self._config.restart_limit:
+    def _kill_frozen(self, woken_s: float) -> None:
+        """A child that was stopped again, or can't go on, would keep the run from its end."""
+        if time.monotonic() < woken_s + self._config.hurried_stop_s:
             return
-        child.restarts += 1
+        for child in self._children.values():
+            if child.process.poll() is None and _is_frozen(child.process.pid):
+                child.process.kill()
+                child.process.wait()
+                within = f"{self._config.hurried_stop_s:g} s after the run was asked to stop"
+                self._on_event("service_killed", f"{child.name} was frozen {within} and was killed")
+
+    def _revive(self, child: Child, code: int) -> None:
+        """Tell of a death, and start the child again once its pause is over; others aren't kept waiting by it."""
+        if child.due_s is None:
+            child.due_s = time.monotonic() + self._noted(child, code)
+        if time.monotonic() >= child.due_s:
+            self._start_again(child)
+
+    def _noted(self, child: Child, code: int) -> float:
+        """Tell of a death; gives the pause before the next start in seconds, endless for a child that is given up."""
+        is_healthy = time.monotonic() - child.began_s >= self._config.healthy_s
+        child.restarts = 1 if is_healthy else child.restarts + 1
         why = "" if code < 0 else f": {self._last_line(child)}"
         child.storage_death = (
             self._death_of(child, code) if code in (os.EX_IOERR, os.EX_DATAERR, os.EX_NOPERM) else None
         )
         self._on_event("service_lost", f"{child.name} ended {_how(code)}{why}")
-        if child.restarts > self._config.restart_limit:
+        if self._config.restart_limit is not None and child.restarts > self._config.restart_limit:
             self._on_event("service_given_up", f"{child.name} died {child.restarts} times; it stays down")
-            return
-        if self._stopping.wait(min(0.5 * 2 ** (child.restarts - 1), 30.0)):
-            return
+            return math.inf
+        doubled_s = self._config.retry_s * 2.0 ** min(child.restarts - 1, 30)
+        return min(doubled_s, self._config.max_retry_s) * (1 + JITTER * random.random())
+
+    def _start_again(self, child: Child) -> None:
         with self._lock:
-            if not self._stopping.is_set():
-                try:
-                    child.process = self._spawn(child.name)
-                except OSError as error:
-                    # The machine may have processes and files to spare again later: it is tried as often as a death.
-                    self._on_event("service_not_restarted", f"{child.name} could not be started again: {error}")
-                    return
-                self._on_event("service_restarted", f"{child.name} started again")
+            if self._stopping.is_set():
+                return
+            child.due_s = None
+            try:
+                child.process = self._spawn(child.name)
+            except OSError as error:
+                # The machine may have processes and files to spare again later: it is tried as often as a death.
+                self._on_event("service_not_restarted", f"{child.name} could not be started again: {error}")
+                return
+            child.began_s = time.monotonic()
+            self._on_event("service_restarted", f"{child.name} started again")
 
     def _end(self, children: Sequence[Child]) -> None:
         """End children that run, all at once."""
@@ -322,15 +363,21 @@ class Services:
         for child in running:
             child.process.terminate()
             child.process.send_signal(signal.SIGCONT)  # one that is stopped hears of its end when it goes on
-        deadline = time.monotonic() + self._config.stop_timeout_s
+        timeout_s = self._config.stop_timeout_s if self._woken_s is None else self._config.hurried_stop_s
+        deadline = time.monotonic() + timeout_s
         for child in running:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
-                within = f"{self._config.stop_timeout_s:g} s of SIGTERM"
+                within = f"{timeout_s:g} s of SIGTERM"
                 self._on_event("service_killed", f"{child.name} did not end within {within} and was killed")
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether a child has been stopped by a signal and doesn't go on."""
+    return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _how(code: int) -> str:

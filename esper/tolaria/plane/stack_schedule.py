@@ -9,8 +9,8 @@ from math import ceil, floor, log2
 
 from esper.core.errors import ConfigError
 from esper.core.growth import no_growth, stack_life_steps
-from esper.kasmina.control.stack_course import check_plan
-from esper.kasmina.control.turn import Turn
+from esper.kasmina.control.stages.stack_course import check_plan
+from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import HostManifest, KasminaRunSpec, KasminaRunState
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.opening import life_settings

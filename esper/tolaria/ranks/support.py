@@ -20,7 +20,6 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
         return
     least = config.accumulate * ranks.count
     checks = (
-        ("compile", config.compile == "off", f"isn't supported {MANY}; leave it out"),
         (
             "seed_conflicts",
             not config.seed_conflicts or config.surgery == BY_SEEDS,

@@ -51,7 +51,17 @@ NAMED = {
         m.SEED_CONFLICT_HIGH,
         m.SEED_SHARE_JUMP,
         m.EPOCH_HOOK_LATENCY_HIGH,
+        m.COMPILED,
     )
+}
+# What a notice's facts measure.
+MEASURED = {
+    m.COMPILED.name: {
+        "graphs": m.GRAPHS,
+        "graph_breaks": m.GRAPH_BREAKS,
+        "recompilations": m.GRAPH_RECOMPILATIONS,
+        "fallbacks": m.GRAPH_FALLBACKS,
+    }
 }
 REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
     DirectiveKind.DIRECTIVE_KIND_ATTACH: (m.SEED_GRAFTED, ("max_logit_delta",)),
@@ -166,7 +176,10 @@ class TelemetryObserver(Observer):
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
             spec = NAMED.get(notice.name) or NOTICE_EVENTS[notice.level]
-            measured = _rollback_figures(self._rollbacks) if notice.name.startswith("tolaria.rollback") else ()
+            measured = _rollback_figures(self._rollbacks) if notice.name.startswith("tolaria.rollback") else []
+            measured += [
+                metric(spec, float(notice.facts[fact])) for fact, spec in MEASURED.get(notice.name, {}).items()
+            ]
             told = event(spec, self._clock, notice.message, name=notice.name, **notice.facts)
             self._send(notice.step, metrics=measured, events=[told])
 

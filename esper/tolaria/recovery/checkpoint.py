@@ -1,70 +1,39 @@
 """Checkpoints: one file each, whole or absent, verified before a byte of it is used.
 
-A file is a line with format and SHA-256, then what torch wrote; it is read without unpickling code, and the first one
-of a run is read at once. The generation counter stands beside them, so that no two openings of a run ever share one.
+What stands in a file is `packed`'s; the first one of a run is read at once. The generation counter stands beside them,
+so that no two openings of a run ever share one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import PicklingError, UnpicklingError
-from typing import Any, BinaryIO
-
-import torch
+from pickle import PicklingError
+from typing import Any
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError
 from esper.core.files import sync_directory, write_atomically
+from esper.tolaria.recovery.packed import Bytes, Held, State, Stored, pack, unpack
 
-MAGIC = b"esper-checkpoint 2 "
-DIGEST_LENGTH = 64
-PIECE_BYTES = 8 * 2**20
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
 UNWRITABLE = (PicklingError, TypeError, AttributeError, RuntimeError, CorruptRecord)
 _REMOVE = "remove it, and the count goes on from the checkpoint's"
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
 
-State = dict[str, Any]
 
-
-def encode(state: State) -> bytes:
+def encode(state: State) -> Bytes:
     """A state as the bytes of a file."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getvalue()
-    return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+    return pack(state)
 
 
-def decode(content: bytes, source: str) -> State:
+def decode(content: Bytes, source: str) -> State:
     """Verify the bytes of a file and return its state, on the CPU."""
-    return _read(io.BytesIO(content), source, lambda: None)
+    return unpack(Held(content), source, lambda: None)
 
 
-def _read(file: BinaryIO, source: str, check: Callable[[], None]) -> State:
-    """Tensors are read where they stand in the file, so that its bytes are never held beside them."""
-    header = file.readline(len(MAGIC) + DIGEST_LENGTH + 1).rstrip(b"\n")
-    if not header.startswith(MAGIC):
-        raise CorruptRecord(f"{source} is not a checkpoint of this version")
-    start, digest = file.tell(), hashlib.sha256()
-    while piece := file.read(PIECE_BYTES):
-        check()
-        digest.update(piece)
-    if digest.hexdigest().encode() != header[len(MAGIC) :]:
-        raise CorruptRecord(f"{source} is damaged: its SHA-256 does not match")
-    check()
-    file.seek(start)
-    try:
-        state: State = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise CorruptRecord(f"{source} can't be read: {error}") from error
-    return state
-
-
-def encode_proven(state: State) -> bytes:
+def encode_proven(state: State) -> Bytes:
     """A state as bytes that were read back. Raises ConfigError that names the value which can't be."""
     try:
         content = encode(state)
@@ -115,7 +84,7 @@ class CheckpointStore:
         """State of the finished run."""
         return self._folder / "final.ckpt"
 
-    def write(self, content: bytes, step: int) -> Path:
+    def write(self, content: Bytes, step: int) -> Path:
         """Make an encoded state durable and drop what is too old."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"step-{step:012d}.ckpt"
@@ -125,7 +94,7 @@ class CheckpointStore:
         sync_directory(self._folder)
         return path
 
-    def write_final(self, content: bytes) -> Path:
+    def write_final(self, content: Bytes) -> Path:
         """Make the finished run's state durable."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.final_path, content)
@@ -202,6 +171,6 @@ def read(path: Path, check: Callable[[], None] = lambda: None) -> State:
     """Verify a file and return its state; `check` is asked between pieces of it. Raises StorageError."""
     try:
         with path.open("rb") as file:
-            return _read(file, str(path), check)
+            return unpack(Stored(file), str(path), check)
     except OSError as error:
         raise StorageError(f"{path} can't be read: {error.strerror}") from error

@@ -11,12 +11,14 @@ from typing import Any, Protocol
 from esper.core.errors import ConfigError, DependencyViolationError, StorageError
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
-from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.plane.pipeline import Flight, Pipeline
 from esper.tolaria.record.observer import CheckpointWritten
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, State, encode, encode_proven
+from esper.tolaria.recovery.beside import Beside
+from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, encode_proven
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
+from esper.tolaria.recovery.packed import Bytes, State
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
 from esper.tolaria.recovery.tiers.fast import snapshot_steps
@@ -51,6 +53,7 @@ class Saves:
         self._losses = list(session.run.outside)  # told at the start
         self._extension: Snapshot | None = None
         self._resumed_at = 0
+        self._beside: Beside[CheckpointWritten] = Beside()
 
     @cached_property
     def _data_digest(self) -> str:
@@ -87,18 +90,70 @@ class Saves:
         step = self._session.progress.step
         return step // every_steps > max(0, step - self._session.run.config.evaluate_every_steps) // every_steps
 
-    def write(self, pipeline: Pipeline) -> bool:
-        """Save this moment; without both services' states it would not be one, so it is tried again later."""
+    def write(self, pipeline: Pipeline, *, at_once: bool) -> bool:
+        """Save this moment; whether that is done by now. Raises StorageError.
+
+        Training waits for a copy in memory alone, where that is kept, unless it is to be done `at_once`.
+        """
+        self._settle()
+        is_free = not at_once and not self._owes_one and self._store is not None and self._is_proven
+        may_wait = is_free and bool(self._snapshot_steps) and self._rollback.fast.refusal is None
+        if self._session.ranks.told(bytes([may_wait])) == bytes([True]):
+            self._write_beside(pipeline)
+            return False
+        return self._write_now(pipeline)
+
+    def hear(self) -> None:
+        """At every boundary, what has become of a checkpoint that is written meanwhile. Raises StorageError."""
+        self._take()
+        self._owes_one = self._session.ranks.any(self._owes_one)
+
+    def close(self) -> None:
+        """Write to its end what is being written."""
+        self._beside.close()
+
+    def _take(self) -> None:
+        if not self._beside.go_on():
+            self._postpone()
+        if (written := self._beside.taken()) is not None:
+            self._tell_written(written)
+
+    def _settle(self) -> None:
+        """Have no checkpoint on its way: one that still waits for answers is owed. Raises StorageError."""
+        self._take()
+        self._owes_one |= self._beside.settle()
+        self._take()
+
+    def _write_beside(self, pipeline: Pipeline) -> None:
+        session, store, step = self._session, self._store, self._session.progress.step
+        started_ns = session.clock.monotonic_ns()
+        self.agree_with_ranks()
+        if store is None or not session.ranks.is_first:
+            return
+        snapshot = self._snapshot(pipeline, (), None)
+        self._tell_losses(snapshot.losses)
+        flight = self._keep(lambda: snapshot, pipeline)
+        if flight is None:
+            self._owes_one = True
+            return
+
+        def write() -> CheckpointWritten:
+            kept = self._rollback.fast.whole(step)
+            if kept is None or kept[0] != step:
+                raise StorageError(f"the copy of step {step} that was to be written is gone from memory")
+            return self._written(store, encode(kept[1].to_state()), step, started_ns)
+
+        self._beside.begin(flight, write)
+
+    def _write_now(self, pipeline: Pipeline) -> bool:
+        """Without both services' states it would not be this moment, so it is tried again later."""
         session = self._session
         started_ns = session.clock.monotonic_ns()
         in_flight, states = pipeline.settle()
-        was_postponed, self._is_postponed = self._is_postponed, states is None
-        self._owes_one = states is None
         if states is None:
-            if not was_postponed:
-                message = "the services' states could not be had; it is tried again at every boundary"
-                session.notice("tolaria.checkpoint_postponed", "WARNING", message)
+            self._postpone()
             return False
+        self._is_postponed = self._owes_one = False
         self.agree_with_ranks()
         if not session.ranks.is_first:
             return True
@@ -107,15 +162,24 @@ class Saves:
         content = self._encoded(snapshot)
         if self._snapshot_steps and session.progress.step < session.run.total_steps:
             self._keep(lambda: snapshot, pipeline)
-        if self._store is None:
-            return True
-        path = self._store.write(content, session.progress.step)
-        self._rollback.full.note(session.progress.step)
-        duration_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
-        session.observer.on_checkpoint(
-            CheckpointWritten(path=path, step=session.progress.step, size_bytes=len(content), duration_ms=duration_ms)
-        )
+        if self._store is not None:
+            self._tell_written(self._written(self._store, content, session.progress.step, started_ns))
         return True
+
+    def _postpone(self) -> None:
+        was_postponed, self._is_postponed, self._owes_one = self._is_postponed, True, True
+        if not was_postponed:
+            message = "the services' states could not be had; it is tried again at every boundary"
+            self._session.notice("tolaria.checkpoint_postponed", "WARNING", message)
+
+    def _written(self, store: CheckpointStore, content: Bytes, step: int, started_ns: int) -> CheckpointWritten:
+        path = store.write(content, step)
+        duration_ms = (self._session.clock.monotonic_ns() - started_ns) / 1e6
+        return CheckpointWritten(path=path, step=step, size_bytes=len(content), duration_ms=duration_ms)
+
+    def _tell_written(self, written: CheckpointWritten) -> None:
+        self._rollback.full.note(written.step)
+        self._session.observer.on_checkpoint(written)
 
     def agree_with_ranks(self) -> None:
         """What is written is of all ranks: one whose weights went astray unseen must not be taken for them."""
@@ -128,9 +192,11 @@ class Saves:
     def keep(self, pipeline: Pipeline) -> None:
         """Keep this moment in memory; what is in flight at it is noted as it is executed, so that nothing waits."""
         if self._session.ranks.is_first:
+            self._settle()  # its copy may be written over
             self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
 
-    def _keep(self, make: Callable[[], Snapshot], pipeline: Pipeline) -> None:
+    def _keep(self, make: Callable[[], Snapshot], pipeline: Pipeline) -> Flight | None:
+        """What was in flight at the moment that is kept; None where there is no room for it."""
         session, rollback = self._session, self._rollback
         started_ns, flight = session.clock.monotonic_ns(), pipeline.follow()
         try:
@@ -148,9 +214,11 @@ class Saves:
         if refusal is not None and self._refusal is None:
             session.notice("tolaria.no_snapshots", "WARNING", f"a rollback reads the disk: {refusal}")
         self._refusal = refusal
+        return flight if is_kept else None
 
     def keep_last_good(self, to_step: int) -> str:
         """Before the run ends for a step that can't be used: have the newest good state on the disk, in words."""
+        self._beside.settle()
         store, kept = self._store, self._rollback.fast.whole(to_step)
         if store is None or kept is None:
             return ""
@@ -164,6 +232,7 @@ class Saves:
 
     def write_final(self, pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
         """Keep the finished run, with the summary that is about to be written."""
+        self._settle()
         if self._store is not None:
             final = replace(
                 self._snapshot(pipeline, (), None), summary=summary, weights_digest=summary["weights_digest"]
@@ -225,6 +294,7 @@ class Saves:
     def go_back(self, bounds: tuple[int | None, ...]) -> tuple[Snapshot, str]:
         """Put the newest state within the first bound that has one in place; says from where. Raises RollbackFailed."""
         session, rollback, loaded = self._session, self._rollback, list[Snapshot]()
+        self._settle()
 
         def load(snapshot: Snapshot) -> None:
             self.restore(snapshot)
@@ -273,7 +343,7 @@ class Saves:
         if isinstance(loader, FedLoader) and (why := loader.load_state_dict(snapshot.loader or {}, step)):
             self._session.progress.history.doubt(why)
 
-    def _encoded(self, snapshot: Snapshot) -> bytes:
+    def _encoded(self, snapshot: Snapshot) -> Bytes:
         """The snapshot as bytes; the first is read back, before anyone relies on it."""
         state = snapshot.to_state()
         content = encode(state) if self._is_proven else encode_proven(state)

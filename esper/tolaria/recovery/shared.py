@@ -50,7 +50,7 @@ def shared_snapshot(ranks: Ranks, read: Callable[[], Snapshot]) -> Snapshot:
         return read()
     if ranks.is_first:
         snapshot = read()
-        ranks.told(encode(snapshot.to_state()))
+        ranks.told(bytes(encode(snapshot.to_state())))
         return snapshot
     return Snapshot.from_state(decode(ranks.told(b""), "the checkpoint from rank 0"))
 

@@ -12,7 +12,7 @@ from esper.core.errors import ConfigError
 from esper.leyline import RunStateBlob
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.packet_result import PacketResult, RunStates
-from esper.tolaria.recovery.checkpoint import State
+from esper.tolaria.recovery.packed import State
 
 # Settings that may differ between a run and its continuation: where things are, how long to wait for them, what is
 # told and warned of. They are as they were unless they are given anew.

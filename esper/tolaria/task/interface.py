@@ -5,7 +5,7 @@ It stands in every checkpoint, so that a network can be exported where its data 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from esper.core.enums import short_name
 from esper.core.errors import DependencyViolationError
-from esper.kasmina.executor.passes.batches import called
+from esper.kasmina.executor.passes.batches import Batch, called
 from esper.leyline import TaskType
 from esper.tolaria.task.data.source import Splits
 from esper.tolaria.task.inputs.normalize import Scaling
@@ -122,6 +122,9 @@ class Shown:
         return self._inputs
 
     def judge_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        self._refuse()
+
+    def over_judging(self, measure: Callable[[Batch], Tensor]) -> list[Tensor]:
         self._refuse()
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ def prepare(
         task.metric = metric = own_metric(config, given.metric)
         if metric is not None:
             metric.check(arm, task, posed.sets.judge)
+    task.ranks = ranks
     is_text = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
     return Prepared(
         config=config,

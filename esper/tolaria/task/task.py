@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from math import isfinite, log
 from operator import mul
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.passes.batches import Batch, called, logits_in, mapped
 from esper.leyline import TaskType
+from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.sharing import names_of_first, over
 from esper.tolaria.task.data.source import LabelKind, Splits
 from esper.tolaria.task.losses import (
     PLAIN,
@@ -57,6 +60,8 @@ class SplitTask:
     """A user's own."""
     has_posed_outputs = True
     """Whether outputs have the form that the data's task asks for."""
+    ranks: Ranks = ALONE
+    """Who shares evaluations."""
 
     def __init__(self, splits: Splits, loss: Callable[[Tensor, Tensor], Tensor], *, counts_hits: bool) -> None:
         self.type = splits.task
@@ -117,6 +122,10 @@ class SplitTask:
     def judge_batches(self) -> Iterator[Batch]:
         """All judging samples, in order."""
         return self.batches(self._splits.judge)
+
+    def over_judging(self, measure: Callable[[Batch], Tensor]) -> list[Tensor]:
+        """What `measure` makes of each judging batch, in order; the ranks share the batches."""
+        return over(self.judge_batches(), measure, self.ranks)
 
     def batches(self, split: Any) -> Iterator[Batch]:
         """All samples of a set in order, in batches for evaluation."""
@@ -346,34 +355,53 @@ def evaluate(arm: TrainingArm, task: SplitTask, split: Any) -> tuple[float, floa
 
 def evaluated(arm: TrainingArm, task: SplitTask, split: Any) -> Evaluation:
     """The same with the task's own metrics."""
-    weights, counts, losses, hits, sums, whole = [], [], [], [], [], []
+    names: list[str] = []
+    whole: list[Tensor] = []
+
+    def figures(batch: Batch) -> Tensor:
+        """Loss and its weight, accuracy and its weight, and what else is summed up."""
+        inputs, targets = batch
+        outputs = in_full(task.forward(arm.model, inputs))
+        found = [task.loss(outputs, targets), task.weight(targets)]
+        if task.counts_hits:
+            found += [task.accuracy(outputs, targets, torch.float64), task.count(targets)]
+        sums = task.sums(outputs, targets)
+        names[:] = sums
+        if task.metric is not None:
+            whole.append(outputs)
+        return _doubles([*found, *sums.values()])
+
+    # A figure of all outputs together wants them all in one place.
+    ranks = task.ranks if task.metric is None else ALONE
     with arm.measured(key(0, "evaluate"), is_evaluation=True):
-        for inputs, targets in task.batches(split):
-            outputs = in_full(task.forward(arm.model, inputs))
-            weights.append(task.weight(targets))
-            losses.append(task.loss(outputs, targets).double())
-            if task.counts_hits:
-                counts.append(task.count(targets))
-                hits.append(task.accuracy(outputs, targets, torch.float64))
-            sums.append(task.sums(outputs, targets))
-            if task.metric is not None:
-                whole.append(outputs)
+        rows = torch.stack(over(task.batches(split), figures, ranks))
         spread = task.spread(split)
         own = {} if task.metric is None else {task.metric.name: task.metric(torch.cat(whole), split.targets)}
+    names = [*names_of_first(names, ranks), *spread]
     # One transfer; the device has waited for nothing before.
-    sizes = [size.double() for size in (*weights, *counts) if isinstance(size, Tensor)]
-    told = [*(value for part in sums for value in part.values()), *spread.values()]
-    numbers = iter(torch.stack([*losses, *hits, *sizes, *told]).tolist())
-    lost, right = [next(numbers) for _ in losses], [next(numbers) for _ in hits]
-    loss, share = (
-        _mean(part, [next(numbers) if isinstance(size, Tensor) else size for size in each])
-        for part, each in ((lost, weights), (right, counts))
+    told = iter(
+        torch.cat([rows.T.flatten(), *(value.double().view(1).to(rows.device) for value in spread.values())]).tolist()
     )
+    columns = [list(islice(told, len(rows))) for _ in range(rows.shape[1])]
+    loss = _mean(columns[0], columns[1])
+    share = _mean(columns[2], columns[3]) if task.counts_hits else None
+    summed = columns[4 if task.counts_hits else 2 :]
     totals: dict[str, float] = {}
-    for name in (name for part in (*sums, spread) for name in part):
-        totals[name] = totals.get(name, 0.0) + next(numbers)
+    for name, value in zip(names, [*map(sum, summed), *told], strict=True):
+        totals[name] = totals.get(name, 0.0) + value
     metrics = task.metrics(totals, split) | {name: value for name, value in own.items() if isfinite(value)}
-    return Evaluation(loss, share if task.counts_hits else None, metrics)
+    return Evaluation(loss, share, metrics)
+
+
+def _doubles(values: Sequence[Tensor | int]) -> Tensor:
+    """Numbers of one place: float64 [n]; the first one says where that is, and nothing waits for it."""
+    device = next(value.device for value in values if isinstance(value, Tensor))
+    return torch.stack(
+        [
+            value.double() if isinstance(value, Tensor) else torch.full((), value, dtype=torch.float64, device=device)
+            for value in values
+        ]
+    )
 
 
 def _mean(values: Sequence[float], sizes: Sequence[float]) -> float:

@@ -32,7 +32,7 @@ def believed(raw: bytes, blueprint_id: str, keyring: Keyring, clock: Clock) -> B
         raise UntrustedBlueprint(blueprint_id, "its sheet is damaged", _AGAIN) from error
     now_ns, security = clock.now_ns(), envelope.security
     if keyring.key(security.key_id, now_ns) is None:
-        known = ", ".join(keyring.key_ids)
+        known = ", ".join(keyring.accepted_ids(now_ns)) or "none"
         why = f"it is signed with key {security.key_id!r}, which is unknown or no longer accepted (there is {known})"
         raise UntrustedBlueprint(blueprint_id, why, f"give the keyring that has it, or {_AGAIN}")
     if not Verifier(keyring, clock).is_authentic(envelope, now_ns):

@@ -68,3 +68,11 @@ def test_a_device_that_is_not_there_is_told_before_anything_runs(
     assert main(["harness", "all", "--device", "tpu", "--output-dir", str(tmp_path / "out")]) == os.EX_CONFIG
     assert "cpu, cuda or cuda:INDEX" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_place_of_the_results_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    for given, why in ((path, "is a file, no folder"), (path / "under", "can't be made: Not a directory")):
+        assert main(["harness", "kasmina-prefetch", "--output-dir", str(given)]) == 78
+        assert capsys.readouterr().err == f"esper: --output-dir = '{given}': {why}; name another folder\n"

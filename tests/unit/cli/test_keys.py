@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,17 @@ def test_nobody_gets_a_token_for_a_service_that_does_not_exist(
 ) -> None:
     assert main(["keys", "token", "operatr", "--key", str(keyring)]) == 64
     assert "'operator'" in capsys.readouterr().err
+
+
+def test_of_many_who_make_one_file_at_once_one_does(tmp_path: Path) -> None:
+    path = tmp_path / "keyring"
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda n: main(["keys", "new", str(path), "--key-id", f"k{n}"]), range(8)))
+    assert sorted(codes) == [0, *[78] * 7]
+    assert Keyring.load(path).active == f"k{codes.index(0)}"
+
+
+def test_of_many_rotations_at_once_none_is_lost(keyring: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: main(["keys", "rotate", str(keyring)]), range(8))) == {0}
+    assert [key.key_id for key in read_keys(keyring).keys] == [f"k{number}" for number in range(1, 10)]

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from esper.cli.main import main
+from esper.core.file_lock import try_hold
+from esper.core.keys import new_secret
+from esper.core.run_line import Peer, RunLine, write_line
 
 PAUSE = ["pause", "RUN", "s1", "--why", "a look"]
 VERBS = [
@@ -48,7 +51,23 @@ def test_a_directory_that_is_no_runs_is_named(
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
 def test_a_run_that_isnt_under_way_is_told(verb: list[str], run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seed(verb, run_dir) == 78
-    assert "has no Kasmina of its own under way" in capsys.readouterr().err
+    assert "has no run under way" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+def test_a_run_that_was_killed_is_told_in_plain_words(
+    verb: list[str], run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_dir / "secret").write_text(new_secret())
+    (run_dir / "secret").chmod(0o600)
+    peer = Peer(endpoint=f"unix:{run_dir}/gone.sock")
+    write_line(run_dir, RunLine(run_id="r", peers={"kasmina": peer}))
+    told = f"esper: esper: run under way in '{run_dir}' is missing; it was killed"
+    assert seed(verb, run_dir) == 75
+    assert capsys.readouterr().err.startswith(told)
+    with try_hold(run_dir / "run.lock"):  # it is there, and starts its Kasmina again
+        assert seed(verb, run_dir) == 75
+    assert "nobody listens there (No such file or directory); see that it runs" in capsys.readouterr().err
 
 
 def test_a_blend_that_makes_no_sense_is_told_before_it_is_sent(

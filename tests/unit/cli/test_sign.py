@@ -14,7 +14,7 @@ from esper.cli.sign import SIGNABLE
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Verifier, open_payload
-from esper.kasmina.control import dispatch
+from esper.kasmina.control.orders import dispatch
 from esper.leyline import AdaptationCommand, ApplyCommandRequest
 from tests.contract.proto_comments import comments
 from tests.unit.kasmina.control.making import kinds, stack_run, turn

@@ -54,6 +54,7 @@ def test_a_blueprint_is_added_listed_shown_verified_and_retired(
 def test_what_people_read_has_a_line_for_each(
     library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    library.mkdir()
     assert urza(library, "verify") == 0
     assert "no blueprint of your own" in capsys.readouterr().out
     urza(library, "add", str(written(tmp_path)))
@@ -105,10 +106,21 @@ def test_a_revoked_key_is_found_and_adding_signs_anew(
 def test_what_is_not_there_is_one_line(
     library: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
 ) -> None:
+    library.mkdir()
     assert urza(library, *arguments) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
-    assert not library.exists()
+    assert not list(library.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "lab.gated"], ["verify"], ["gc"]])
+def test_a_named_library_that_is_not_there_is_told(
+    library: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    mistyped = library.parent / "typo"
+    assert main(["urza", *arguments, "--library", str(mistyped)]) == os.EX_CONFIG
+    assert capsys.readouterr().err == f"esper: --library = '{mistyped}': is not there; `esper urza add` makes one\n"
+    assert not mistyped.exists()
 
 
 def test_a_factory_that_is_not_as_described_is_not_added(

@@ -199,3 +199,20 @@ def test_a_time_that_no_clock_can_wait_is_refused(key: str, value: float) -> Non
 
 def test_a_path_is_said_as_people_write_it() -> None:
     assert str(ConfigError("run_dir", Path("runs/one"), "is full")) == "run_dir = 'runs/one': is full"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Secretive:
+    webhook_url: str | None = None
+    port: int = 1
+
+
+def test_a_url_may_hold_a_password_and_is_shown_nowhere() -> None:
+    environ = {"ESPER_T_WEBHOOK_URL": "https://hooks.example/T0KEN"}
+    loaded = load(Secretive, file=None, environ=environ, prefix="ESPER_T_", flags={})
+    assert loaded.value.webhook_url == "https://hooks.example/T0KEN"
+    shown = list(described(loaded))
+    assert shown == ["# webhook_url is not shown: it may hold a secret  # environment", "port = 1  # default"]
+    with pytest.raises(ConfigError, match=r"did you mean .ESPER_T_WEBHOOK_URL.") as failure:
+        load(Secretive, file=None, environ={"ESPER_T_WEBHOK_URL": "https://T0KEN"}, prefix="ESPER_T_", flags={})
+    assert "T0KEN" not in str(failure.value)

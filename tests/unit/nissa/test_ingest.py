@@ -14,6 +14,7 @@ from esper.core.priority import lane_of
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
 from esper.leyline import BusEnvelope, BusLane, FieldReport, MessagePriority, TelemetryLevel, TelemetryPacket
 from esper.nissa.ingest import GROUP, Ingestor
+from esper.nissa.rules import QUIET_S
 from esper.oona.envelope import seal
 from esper.oona.log import SqliteLog
 from esper.oona.redis import RedisBus
@@ -86,7 +87,7 @@ def test_an_envelope_that_cannot_be_believed_is_counted_and_left(nissa: Ingestor
     )
     nissa.take(broken)
     assert sample("nissa_envelopes_refused_total") == before + 2
-    assert not nissa.alerts.active
+    assert not nissa.alerts.standing
 
 
 def test_what_a_bus_vouches_for_is_taken_after_its_key_has_ended_and_nothing_else(clock: ManualClock) -> None:
@@ -96,9 +97,9 @@ def test_what_a_bus_vouches_for_is_taken_after_its_key_has_ended_and_nothing_els
     clock.advance(60.0)
     before = sample("nissa_envelopes_refused_total")
     nissa.take(kept)
-    assert (sample("nissa_envelopes_refused_total"), nissa.alerts.active) == (before + 1, [])
+    assert (sample("nissa_envelopes_refused_total"), nissa.alerts.standing) == (before + 1, [])
     nissa.take(kept, is_vouched_for=True)
-    assert nissa.alerts.active
+    assert nissa.alerts.standing
     assert (SqliteLog.vouches, RedisBus.vouches) == (True, False)
 
 
@@ -109,6 +110,22 @@ def test_other_messages_on_the_bus_are_none_of_its_business(nissa: Ingestor, clo
     envelope.payload_type = "esper.leyline.v1.PolicyUpdate"
     nissa.take(envelope)
     assert sample("nissa_envelopes_refused_total") == before
+
+
+async def test_an_alert_about_events_clears_by_time_alone(
+    nissa: Ingestor, clock: ManualClock, told: list[TelemetryPacket]
+) -> None:
+    nissa.take(sealed(build_packet("kasmina", clock, events=[event(REJECTED, clock)], run="r1"), clock))
+    following = asyncio.create_task(nissa.follow_time(0.01))
+    clock.advance(QUIET_S)
+    async with asyncio.timeout(10):
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    (cleared,) = told[1].events
+    assert (cleared.name, cleared.message) == ("alert_cleared", "no command_rejected for 300 s")
+    assert told[1].training_run_id == "r1"
 
 
 async def test_it_follows_every_lane_and_acknowledges_what_it_took(

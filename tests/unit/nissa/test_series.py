@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from esper.leyline import Attribute, Metric
+from esper.core.clock import ManualClock
+from esper.leyline import Attribute, Event, Metric, TelemetryPacket
+from esper.nissa.patience import ENDED_S, SILENT_S, Patience
 from esper.nissa.series import MOST_OVERTAKEN_NS, LatestValues, prometheus_name
 
 
@@ -60,6 +62,37 @@ def test_a_source_whose_clock_was_set_back_is_heard_all_the_same() -> None:
     for value, measured_ns in ((2.0, 10**12), (3.0, 10**12 - MOST_OVERTAKEN_NS)):
         series.put(measured("a.b", value), "x", measured_ns=measured_ns)
     assert scraped(series) == ['a_b{run="",source="x"} 3.0']
+
+
+def test_gauges_of_a_source_that_falls_silent_go_and_its_counters_stay() -> None:
+    clock = ManualClock()
+    series = LatestValues(clock=clock)
+    for run in ("r1", "r2"):
+        series.put(measured("tolaria.breaker.state", 2.0), "tolaria", run)
+        series.put(measured("tolaria.timeout.total", 1.0), "tolaria", run)
+    clock.advance(SILENT_S - 1)
+    series.put(measured("tolaria.training.loss", 0.5), "tolaria", "r2")
+    clock.advance(1)
+    assert scraped(series) == [
+        'tolaria_timeout_total{run="r1",source="tolaria"} 1.0',
+        'tolaria_timeout_total{run="r2",source="tolaria"} 1.0',
+        'tolaria_breaker_state{run="r2",source="tolaria"} 2.0',
+        'tolaria_training_loss{run="r2",source="tolaria"} 0.5',
+    ]
+
+
+def test_gauges_of_a_run_go_soon_after_its_end_once_they_have_been_scraped() -> None:
+    clock = ManualClock()
+    patience = Patience()
+    series = LatestValues(clock=clock, patience=patience)
+    for source, run in (("tolaria", "r1"), ("kasmina", "r1"), ("weatherlight", "")):
+        series.put(measured("a.b", 2.0), source, run)
+    assert patience.hear(TelemetryPacket(training_run_id="r1", events=[Event(name="tolaria.run_finished")]))
+    series.end("r1")
+    series.put(measured("a.b", 2.0), "kasmina", "r1")  # a last word, after the end
+    assert len(scraped(series)) == 3
+    clock.advance(ENDED_S)
+    assert scraped(series) == ['a_b{run="",source="weatherlight"} 2.0']
 
 
 def test_a_running_total_is_a_counter() -> None:

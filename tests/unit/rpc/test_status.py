@@ -27,6 +27,7 @@ ARGUMENTS: dict[type[errors.EsperError], tuple[object, ...]] = {
     errors.UnparsableMessage: ("Message", ["no bytes of it"]),
     errors.InvalidAnswer: ("Answer", ["a is required"]),
     errors.DependencyViolationError: ("urza", "blueprint", "x", "name another"),
+    errors.LeftProcess: ("5", "seed.py:3, in forward"),
     errors.UntrustedBlueprint: ("lab.gated", "its signature is another's", "add it again"),
     errors.KernelsNotBuilt: ("kernels", "extension", "_C", "build it"),
     errors.ServiceUnavailable: ("rpc", "service", "kasmina", "start it"),

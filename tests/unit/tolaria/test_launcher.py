@@ -52,6 +52,17 @@ class Void(nn.Sequential):
 
 def raises(shape, outputs):
     raise KeyError("x")
+
+
+def leaves(shape, outputs):
+    raise SystemExit(5)
+
+
+class Leaver(Poisoned):
+    def forward(self, inputs):
+        if not torch.equal(self[1].bias, self.before):
+            raise SystemExit(5)
+        return nn.Sequential.forward(self, inputs)
 """
 
 
@@ -381,3 +392,13 @@ def test_a_finished_run_is_extended_by_more_epochs_alone(capsys: pytest.CaptureF
     assert main(["--run-dir", "run", "--plain", "--resume", "--epochs", "11"]) == 0
     assert "reproducible: no: extended from 9 to 11 epochs at step" in capsys.readouterr().out
     assert json.loads(Path("run/summary.json").read_text())["epochs"] == 11
+
+
+@pytest.mark.parametrize("host", ["leaves", "Leaver"])
+@pytest.mark.parametrize("mode", [(), ("--dry-run",)])
+def test_a_network_that_leaves_the_process_is_told_with_the_place(
+    host: str, mode: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--run-dir", "run", *SHORT, *mode, "--model", f"esper_test_hosts:{host}"]) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"tolaria-train: sys\.exit\(5\) was called \(.*esper_test_hosts\.py:\d+, in .*\n", told)

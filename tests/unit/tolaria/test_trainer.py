@@ -376,7 +376,7 @@ def test_rollback_after_a_loss_that_is_not_finite_goes_on_more_slowly(tmp_path: 
     whole_run, poisoned = Stepper.run, []
 
     def poison_once(self: Stepper, arm: Any, batch: Any, step: int, *rest: Any, **options: Any) -> Any:
-        if step == 14 and not poisoned:
+        if step == 17 and not poisoned:
             poisoned.append(step)
             next(iter(arm.model.parameters())).data.fill_(float("nan"))
         return whole_run(self, arm, batch, step, *rest, **options)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esper.kasmina.control.stack_plan import StackSettings, window_error
+from esper.kasmina.control.judge.stack_plan import StackSettings, window_error
 from tests.unit.tools.experiments import load
 
 null = load("stack_judge_null")

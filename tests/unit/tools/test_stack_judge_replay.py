@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from esper.kasmina.control.stack_test import Evaluation
+from esper.kasmina.control.judge.stack_test import Evaluation
 from tests.unit.tools.experiments import load
 
 recorded = load("recorded")

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from esper.core.clock import ManualClock, timestamp
 from esper.core.errors import ConfigError
 from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ServiceStatus, SystemMode
-from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL, STEADY, Facts, ModeConfig, ModeMachine, conditions
+from esper.weatherlight.mode import (
+    DEGRADED,
+    EMERGENCY,
+    LIVES,
+    NORMAL,
+    STEADY,
+    Facts,
+    ModeConfig,
+    ModeMachine,
+    conditions,
+)
 
 CONFIG = ModeConfig(dwell_s=10.0, clear_s=5.0)
 
@@ -44,7 +54,8 @@ def emergency(level: str) -> EmergencySignal:
         ([service("tolaria", is_lost=True)], [], NORMAL, STEADY),
         ([service(is_lost=True)], [], DEGRADED, "tamiyo (i) is lost"),
         ([service(health="UNHEALTHY", summary="disk full")], [], DEGRADED, "tamiyo is unwell: disk full"),
-        ([], [emergency("L1_NOTICE")], NORMAL, STEADY),
+        ([], [emergency("L1_NOTICE")], NORMAL, f"{LIVES}; halt raised by tolaria (e1)"),
+        ([service(is_lost=True)], [emergency("L1_NOTICE")], DEGRADED, "tamiyo (i) is lost"),
         ([], [emergency("L2_ELEVATED")], DEGRADED, "halt raised by tolaria (e1)"),
         ([service(is_lost=True)], [emergency("L3_CONSERVATIVE")], EMERGENCY, "halt raised by tolaria (e1)"),
         ([], [emergency("L4_HALT")], EMERGENCY, "halt raised by tolaria (e1)"),

@@ -17,10 +17,10 @@ from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError
 from esper.core.telemetry import AttributeValue, EventSpec
 from esper.core.tracing import tracer
 from esper.kasmina import metrics
-from esper.kasmina.control.artifacts import ArtifactAccess
+from esper.kasmina.control.artifacts.access import ArtifactAccess
 from esper.kasmina.control.prefetch.lines import Line
 from esper.kasmina.control.reporting import Reporting
-from esper.kasmina.control.turn import Notice
+from esper.kasmina.control.stages.turn import Notice
 from esper.leyline import KernelArtifact, KernelArtifactError, KernelPrefetchRequest, PrefetchStatus, PrefetchUpdate
 from esper.urza.catalog import Catalog
 from esper.urza.prefetch import Answer

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
-from esper.kasmina.executor.passes.batches import as_one, first
+from esper.kasmina.executor.passes.batches import Batch, as_one, first
 from esper.kasmina.executor.passes.compiled import eagerly
 from esper.kasmina.executor.passes.gradients import gradients
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -27,10 +27,14 @@ GRADIENT_SAMPLES = 64
 
 def judge_scores(arm: TrainingArm, task: Task, *, key: int) -> Tensor:
     """One score for each sample of the judging data: float64 [n] on the CPU."""
+
+    def scored(batch: Batch) -> Tensor:
+        inputs, targets = batch
+        return task.scores(task.forward(arm.model, inputs), targets).double()
+
     # A seed in it, muted and not, would be graphs of their own for a look or two.
     with eagerly(), arm.measured(key, is_evaluation=True):
-        parts = [task.scores(task.forward(arm.model, inputs), targets) for inputs, targets in task.judge_batches()]
-    return torch.cat(parts).double().cpu()
+        return torch.cat(task.over_judging(scored)).cpu()
 
 
 def paired(reference: Tensor, grown: Tensor, documents: Tensor | None = None) -> PairedScore:
@@ -102,11 +106,14 @@ def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int
 
 def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, Tensor]:
     """For each sample of the judging data its score and the share of it that was clipped: float64 [n] on the device."""
+
+    def scored(batch: Batch) -> Tensor:
+        inputs, targets = batch
+        return torch.cat(task.clipped_scores(task.forward(arm.model, inputs), targets)).double()
+
     with arm.measured(key, is_evaluation=True):
-        parts = [
-            task.clipped_scores(task.forward(arm.model, inputs), targets) for inputs, targets in task.judge_batches()
-        ]
-    scores, clipped = (torch.cat(part).double() for part in zip(*parts, strict=True))
+        parts = [part.chunk(2) for part in task.over_judging(scored)]
+    scores, clipped = (torch.cat(part) for part in zip(*parts, strict=True))
     return scores, clipped
 
 

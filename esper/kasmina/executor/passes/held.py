@@ -215,10 +215,15 @@ def _named(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for path, module in model.named_modules():
         yield f"module {path}", module
         prefix = f"{path}." if path else ""
-        passing = module._non_persistent_buffers_set if keeps_attributes(module) else ()
-        for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
-            if name not in passing:
+        if not keeps_attributes(module):
+            for name, tensor in chain(module.named_parameters(recurse=False), module.named_buffers(recurse=False)):
                 yield prefix + name, tensor
+            continue
+        passing = module._non_persistent_buffers_set
+        for register in (module._parameters, module._buffers):
+            for name, value in register.items():
+                if value is not None and name not in passing:
+                    yield prefix + name, value
 
 
 def keeps_attributes(module: nn.Module) -> bool:
@@ -247,6 +252,7 @@ def _parts(model: nn.Module) -> Iterator[_Part]:
 def _hooks(path: str, owner: Any, kinds: tuple[str, ...]) -> _Part:
     """Hooks by their order: their numbers are the process's."""
     get = partial(getattr, owner)
+    kinds = tuple(kind for kind in kinds if get(kind))
     values = {f"{kind.strip('_')}[{i}]": hook for kind in kinds for i, hook in enumerate(_hooks_of(get, (kind,)))}
     return _Part(key=f"hooks of {path}", path=path, values=values, register={})
 

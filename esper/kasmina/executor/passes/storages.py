@@ -46,6 +46,10 @@ class Storages:
 
 def has_storage(tensor: Tensor) -> bool:
     """Whether the tensor is nothing but strided memory of its own device."""
-    if nn.parameter.is_lazy(tensor) or tensor.layout != torch.strided or tensor.device.type == "meta":
+    if (
+        (type(tensor) is not Tensor and nn.parameter.is_lazy(tensor))
+        or tensor.layout != torch.strided
+        or tensor.device.type == "meta"
+    ):
         return False
     return not (tensor.is_quantized or tensor.is_conj() or tensor.is_neg() or tensor.is_inference())

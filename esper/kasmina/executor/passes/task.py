@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class Task(Protocol):
 
     def judge_batches(self) -> Iterable[Batch]:
         """The judging data in a fixed order, on the model's device."""
+
+    def over_judging(self, measure: Callable[[Batch], Tensor]) -> list[Tensor]:
+        """What `measure` makes of each judging batch, in order: float64 [any] each; processes may share the batches."""
 
     def probe_inputs(self) -> Any:
         """A small batch that shows shapes and checks grafts, on the model's device."""

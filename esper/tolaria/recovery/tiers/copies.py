@@ -1,11 +1,12 @@
 """Copies of a state's tensors, in memory that is used again: fresh memory costs ten times the copying itself.
 
-Copies go piece by piece, so that a deadline can end them.
+The state is walked once, then tensors are copied in groups, so that a deadline can end it between two of them and
+Python is asked once a group, not once a tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -15,94 +16,124 @@ from torch import Tensor
 from esper.kasmina.executor.passes.storages import has_storage
 
 PIECE_BYTES = 16 * 2**20
-Target = Callable[[Tensor, str], Tensor]
-"""Memory for a copy of the tensor at a path of the state."""
+"""Of a group, and of a part of a larger tensor."""
+PLAIN = frozenset({int, float, str, bool, bytes, type(None)})
+"""What needs no copy."""
+Form = tuple[Any, ...]
 
 
 def nothing() -> None:
     """Where no deadline is asked."""
 
 
+class Memory:
+    """Memory that may be written over, by the form of the tensors whose content can stand there as it is."""
+
+    def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
+        self._free: dict[Form, list[Tensor]] = {}
+        for tensor in {tensor.data_ptr(): tensor for tensor in tensors}.values():
+            if has_storage(tensor):
+                self._free.setdefault(_form(tensor), []).append(tensor)
+
+    def take(self, tensor: Tensor) -> Tensor | None:
+        """Some of it that fits; it is given once."""
+        fitting = self._free.get(_form(tensor))
+        return fitting.pop() if fitting else None
+
+
 class Buffers:
     """Memory of one copy of a state in host memory, pinned where the state is on an accelerator."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] = {}
-
-    @property
-    def is_pinned(self) -> bool:
+        self._kept: list[Tensor] = []
+        self.is_pinned = False
         """Whether any of it is filled by an accelerator."""
-        return any(memory.is_pinned() for memory in self._kept.values())
 
     def take(self, state: Any) -> Any:
         """A copy of plain containers with tensors; what an earlier one left is written over."""
-        used: dict[str, Tensor] = {}
+        old, used = Memory(self._kept), list[Tensor]()
 
-        def target(tensor: Tensor, path: str) -> Tensor:
-            old = self._kept.get(path)
-            used[path] = old if old is not None and fits(old, tensor) else _host_memory(tensor)
-            return used[path]
+        def target(tensor: Tensor) -> Tensor:
+            found = old.take(tensor)
+            used.append(_host_memory(tensor) if found is None else found)
+            return used[-1]
 
         copied = copy_of(state, target)
         self._kept = used
+        self.is_pinned = any(memory.is_pinned() for memory in used)
         return copied
 
 
-def copy_of(state: Any, target: Target, check: Callable[[], None] = nothing) -> Any:
-    """Plain containers with copies of their tensors; one memory under two names stays one."""
-    copies: dict[tuple[Any, ...], Tensor] = {}
+def copy_of(state: Any, target: Callable[[Tensor], Tensor], check: Callable[[], None] = nothing) -> Any:
+    """Plain containers with copies of their tensors, in memory that `target` gives; one under two names stays one."""
+    copies: dict[Form, Tensor] = {}
+    pairs: list[tuple[Tensor, Tensor]] = []
 
-    def copy(value: Any, path: str) -> Any:
+    def copy(value: Any) -> Any:
+        kind = type(value)
+        if kind in PLAIN:
+            return value
         if isinstance(value, dict):
-            return {key: copy(item, f"{path}/{key}") for key, item in value.items()}
-        if type(value) in (list, tuple):
-            return type(value)(copy(item, f"{path}/{index}") for index, item in enumerate(value))
+            return {key: item if type(item) in PLAIN else copy(item) for key, item in value.items()}
+        if kind in (list, tuple):
+            return kind([item if type(item) in PLAIN else copy(item) for item in value])
         if not isinstance(value, Tensor):
             return deepcopy(value)
-        if not has_storage(value) or value.layout != torch.strided:
+        if not has_storage(value):
             return value.detach().clone()
-        key = (value.untyped_storage().data_ptr(), value.storage_offset(), value.dtype, value.shape, value.stride())
+        key = (value.data_ptr(), value.dtype, value.shape, value.stride())
         if key not in copies or not value.numel():
-            copies[key] = target(value, path)
-            write(copies[key], value.detach(), check)
+            copies[key] = target(value)
+            pairs.append((copies[key], value))
         return copies[key]
 
-    return copy(state, "")
+    copied = copy(state)
+    write(pairs, check)
+    return copied
 
 
 @torch.no_grad()
-def write(target: Tensor, source: Tensor, check: Callable[[], None] = nothing) -> None:
-    """Fill a tensor, and ask between its pieces."""
+def write(pairs: Sequence[tuple[Tensor, Tensor]], check: Callable[[], None] = nothing) -> None:
+    """Fill each first tensor by its second, and ask between groups of them."""
     check()
-    size_bytes = source.numel() * source.element_size()
-    if size_bytes <= PIECE_BYTES or not (source.is_contiguous() and target.is_contiguous()):
-        target.copy_(source, non_blocking=source.is_cuda or target.is_cuda)
-        return
-    each = PIECE_BYTES // source.element_size()
-    pieces = torch.split(target.view(-1), each), torch.split(source.view(-1), each)
-    for into, part in zip(*pieces, strict=True):
+    for group in _groups(pairs):
+        targets, sources = [target for target, _ in group], [source for _, source in group]
+        torch._foreach_copy_(targets, sources, non_blocking=any(each.is_cuda for each in (targets[0], sources[0])))
         check()
-        into.copy_(part, non_blocking=source.is_cuda or target.is_cuda)
 
 
-def fits(memory: Tensor, tensor: Tensor) -> bool:
-    """Whether a tensor's content can stand there as it is, on whatever device."""
-    return (
-        has_storage(memory)
-        and memory.layout == tensor.layout
-        and memory.dtype == tensor.dtype
-        and memory.shape == tensor.shape
-        and memory.stride() == tensor.stride()
-    )
+def _groups(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Of no more bytes than a piece each; what is larger by itself is cut, where it stands in one row."""
+    group, left, places = list[tuple[Tensor, Tensor]](), PIECE_BYTES, None
+    for target, source in pairs:
+        size = source.nbytes
+        if group and (size > left or places != (target.device, source.device)):
+            yield group
+            group, left = [], PIECE_BYTES
+        if size > PIECE_BYTES and source.is_contiguous() and target.is_contiguous():
+            each = PIECE_BYTES // source.element_size()
+            parts = (torch.split(tensor.view(-1), each) for tensor in (target, source))
+            yield from ([pair] for pair in zip(*parts, strict=True))
+            continue
+        group.append((target, source))
+        left, places = left - size, (target.device, source.device)
+    if group:
+        yield group
 
 
 def size_of(state: Any) -> int:
     """Bytes of all tensors of a state."""
     if isinstance(state, Tensor):
-        return state.numel() * state.element_size()
+        return state.nbytes
     if isinstance(state, dict):
-        return sum(map(size_of, state.values()))
-    return sum(map(size_of, state)) if type(state) in (list, tuple) else 0
+        return sum(size_of(item) for item in state.values() if type(item) not in PLAIN)
+    if type(state) not in (list, tuple):
+        return 0
+    return sum(size_of(item) for item in state if type(item) not in PLAIN)
+
+
+def _form(tensor: Tensor) -> Form:
+    return tensor.shape, tensor.dtype, tensor.stride()
 
 
 def _host_memory(tensor: Tensor) -> Tensor:

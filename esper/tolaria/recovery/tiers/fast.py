@@ -16,9 +16,9 @@ from esper.core.errors import RollbackFailed
 from esper.kasmina.executor import SeedExecutor
 from esper.kasmina.executor.memory.free import host_memory
 from esper.tolaria.plane.pipeline import Flight
-from esper.tolaria.recovery.checkpoint import State
+from esper.tolaria.recovery.packed import State
 from esper.tolaria.recovery.snapshot import Snapshot
-from esper.tolaria.recovery.tiers.copies import Buffers, copy_of, fits, size_of
+from esper.tolaria.recovery.tiers.copies import Buffers, Memory, copy_of, size_of
 from esper.tolaria.recovery.tiers.deadline import Deadline
 
 MOMENTS = 2
@@ -62,12 +62,13 @@ class FastTier:
 
     def keep(self, step: int, snapshot: Snapshot, flight: Flight) -> bool:
         """Copy a moment of now; False where there is no room for it."""
-        size = size_of(snapshot.executor)
+        held = {"executor": snapshot.executor, "loader": snapshot.loader, "progress": snapshot.progress}
+        size = size_of(held)
         if not self._has_room(size):
             self._clear()
             return False
         buffers = self._free_buffers()
-        snapshot = replace(snapshot, is_final=False, executor=buffers.take(snapshot.executor))
+        snapshot = replace(snapshot, is_final=False, **buffers.take(held))
         self._moments.append(_Moment(step, snapshot, flight, buffers))
         self.size_bytes = size * len(self._moments)
         return True
@@ -110,7 +111,8 @@ class FastTier:
         deadline.check()
         _arrive(moment)
         snapshot = _landed(moment)
-        return replace(snapshot, executor=_owned(snapshot.executor, executor, deadline))
+        rest = {"loader": snapshot.loader, "progress": snapshot.progress}
+        return replace(snapshot, executor=_owned(snapshot.executor, executor, deadline), **_copied(rest, [], deadline))
 
     def _newest(self, to_step: int | None) -> _Moment | None:
         for moment in reversed(self._moments):
@@ -172,15 +174,11 @@ def _moments_of(optimizer: State) -> list[Tensor]:
 
 def _copied(state: State, held: Sequence[Tensor], deadline: Deadline) -> State:
     """A copy in tensors that are held already, as far as they fit."""
-    free: dict[tuple[torch.Size, torch.dtype], list[Tensor]] = {}
-    for tensor in {tensor.data_ptr(): tensor for tensor in held}.values():
-        free.setdefault((tensor.shape, tensor.dtype), []).append(tensor)
+    memory = Memory(held)
 
-    def target(tensor: Tensor, path: str) -> Tensor:
-        fitting = free.get((tensor.shape, tensor.dtype), [])
-        if fitting and fits(fitting[-1], tensor):
-            return fitting.pop()
-        return torch.empty_like(tensor, memory_format=torch.preserve_format)
+    def target(tensor: Tensor) -> Tensor:
+        found = memory.take(tensor)
+        return torch.empty_like(tensor, memory_format=torch.preserve_format) if found is None else found
 
     copied: State = copy_of(state, target, deadline.check)
     return copied

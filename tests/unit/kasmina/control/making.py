@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper.kasmina.control.turn import Turn
+from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,

@@ -70,6 +70,9 @@ class ToyTask:
         for start in (64, 80):
             yield self.inputs[start : start + 16], self.targets[start : start + 16]
 
+    def over_judging(self, measure: Callable[[Any], Tensor]) -> list[Tensor]:
+        return [measure(batch) for batch in self.judge_batches()]
+
     def probe_inputs(self) -> Tensor:
         return self.inputs[:8]
 
@@ -101,6 +104,9 @@ class TokenTask:
 
     def judge_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         yield self.tokens[32:, :-1], self.tokens[32:, 1:]
+
+    def over_judging(self, measure: Callable[[Any], Tensor]) -> list[Tensor]:
+        return [measure(batch) for batch in self.judge_batches()]
 
     def probe_inputs(self) -> Tensor:
         return self.tokens[:4, :-1]

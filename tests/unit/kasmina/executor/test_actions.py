@@ -310,3 +310,16 @@ def test_a_hook_that_raises_anything_fails_its_directive_and_not_the_run(rig, ze
     run.arm.model.fc2.register_forward_hook(hook)
     grafted.append(True)
     assert "as users do" in run.failure(run.directive("ATTACH", slot_id="x", blend=zero_output))
+
+
+def test_a_seed_that_leaves_the_process_fails_its_directive_and_nothing_else(rig):
+    run = rig("mlp")
+    run.graft("span.linear", "span_linear:fc1-fc2", width=4)
+    run.train(2)
+
+    def leave(*_: object) -> None:
+        raise SystemExit(5)
+
+    run.arm.graft("s1").module.forward = leave
+    failure = run.failure(run.directive("PROBE"))
+    assert "sys.exit(5) was called" in failure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from esper.kasmina.control import dispatch
+from esper.kasmina.control.orders import dispatch
 from esper.kasmina.executor.fold import fold
 from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.leyline import (

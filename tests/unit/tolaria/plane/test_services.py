@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,13 +63,41 @@ class Starved(Services):
 
 def test_a_child_that_cannot_be_started_again_is_told_and_ends_no_supervision(tmp_path: Path) -> None:
     told: list[str] = []
-    services = Starved(ServicesConfig(state_dir=tmp_path, restart_limit=1), None, lambda name, text: told.append(name))
+    services = Starved(
+        ServicesConfig(state_dir=tmp_path, restart_limit=1, retry_s=0.0), None, lambda name, text: told.append(name)
+    )
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     child = Child("tamiyo", "unix:/t", dead)
     services._revive(child, 1)
     services._revive(child, 1)
     assert told == ["service_lost", "service_not_restarted", "service_lost", "service_given_up"]
+    services.stop()
+
+
+def test_pauses_before_a_start_double_up_to_a_limit_are_jittered_and_forgiven_after_a_healthy_time(
+    tmp_path: Path,
+) -> None:
+    config = ServicesConfig(state_dir=tmp_path, restart_limit=None, retry_s=1.0, max_retry_s=4.0, healthy_s=100.0)
+    services = Services(config, None, lambda name, text: None)
+    child = Child("tamiyo", "unix:/t", subprocess.Popen([sys.executable, "-c", ""]))
+    child.process.wait()
+    for least_s in (1.0, 2.0, 4.0, 4.0):
+        assert least_s <= services._noted(child, 1) <= least_s * 1.25
+    child.began_s -= 100.0
+    assert 1.0 <= services._noted(child, 1) <= 1.25
+    services.stop()
+
+
+def test_a_child_that_waits_for_its_next_start_keeps_no_other_from_it(tmp_path: Path) -> None:
+    told: list[str] = []
+    config = ServicesConfig(state_dir=tmp_path, retry_s=60.0, max_retry_s=60.0)
+    services = Starved(config, None, lambda name, text: told.append(text))
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in ("tamiyo", "kasmina"):
+        services._revive(Child(name, "unix:/t", dead), 1)
+    assert [text.partition(" ")[0] for text in told] == ["tamiyo", "kasmina"]
     services.stop()
 
 
@@ -194,7 +223,8 @@ def test_a_death_of_storage_is_remembered_when_the_child_was_started_again_and_t
     tmp_path: Path,
 ) -> None:
     told: list[str] = []
-    services = EndingLater(ServicesConfig(state_dir=tmp_path), None, lambda name, text: told.append(text))
+    config = ServicesConfig(state_dir=tmp_path, retry_s=0.0)
+    services = EndingLater(config, None, lambda name, text: told.append(text))
     dead = services._spawn("kasmina")
     child = Child("kasmina", "unix:/k", dead)
     services._children["kasmina"] = child
@@ -252,6 +282,35 @@ def test_a_child_that_somebody_has_stopped_ends_by_itself(tmp_path: Path, is_wok
         services.stop()
         assert process.returncode == 3
     assert told == []
+
+
+def test_once_the_run_was_asked_to_stop_nobody_waits_long_for_a_child_that_is_frozen_again_or_deaf(
+    tmp_path: Path,
+) -> None:
+    told: list[tuple[str, str]] = []
+    config = ServicesConfig(state_dir=tmp_path, hurried_stop_s=0.3)
+    services = Services(config, None, lambda name, text: told.append((name, text)))
+    for name in ("kasmina", "tamiyo"):
+        process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        services._children[name] = Child(name, "unix:/s", process)
+    frozen = services._children["kasmina"].process
+    supervising = threading.Thread(target=services._supervise)
+    supervising.start()
+    services.wake()
+    os.waitid(os.P_PID, frozen.pid, os.WNOHANG | os.WCONTINUED)
+    frozen.send_signal(signal.SIGSTOP)
+    assert frozen.wait(30) == -signal.SIGKILL
+    assert services._children["tamiyo"].process.poll() is None  # it may still answer
+    services.stop()
+    supervising.join()
+    assert told == [
+        ("service_killed", "kasmina was frozen 0.3 s after the run was asked to stop and was killed"),
+        ("service_killed", "tamiyo did not end within 0.3 s of SIGTERM and was killed"),
+    ]
+    for child in services._children.values():
+        child.process.stdout.close()
 
 
 def test_what_a_child_says_last_is_heard_though_its_log_could_not_take_it(tmp_path: Path) -> None:

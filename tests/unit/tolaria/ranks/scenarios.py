@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -22,12 +23,15 @@ from esper.tolaria.plane.shared_control import hearing, telling, told_artifact
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.joining import joined
 from esper.tolaria.ranks.place import place
+from esper.tolaria.ranks.sharing import over
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task import task
 from esper.tolaria.task.data import load_splits
 from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.given import Given
 from esper.tolaria.task.prepare import Prepared, prepare
+from esper.tolaria.task.task import evaluated
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,
@@ -187,6 +191,33 @@ def stacked(ranks: Ranks, folder: Path) -> Any:
     return train(replace(CONFIG, optimizer="adamw"), SCRIPTS["stacked"], ranks=ranks, model=deep)
 
 
+def compiled(ranks: Ranks, folder: Path) -> Any:
+    """Grown in depth, with compiled blocks."""
+    config = replace(CONFIG, optimizer="adamw", compile="blocks")
+    return train(config, SCRIPTS["stacked"], ranks=ranks, model=deep)
+
+
+def shared(ranks: Ranks, folder: Path) -> Any:
+    """What each judging batch comes to, how many of them this rank passed, and an evaluation of the whole set."""
+    run = prepare(replace(CONFIG, samples=1600), given=Given(model=host(), splits=doubled), ranks=ranks)
+    passed = []
+
+    def measure(batch: Any) -> torch.Tensor:
+        passed.append(len(batch[0]))
+        return run.executor.arm.model(batch[0]).detach().sum(1)
+
+    with patch.object(task, "JUDGE_BATCH", 64):
+        told = run.task.over_judging(measure)
+        evaluation = evaluated(run.executor.arm, run.task, run.splits.judge)
+    fewer = over([(torch.ones(3), torch.ones(3))], lambda batch: batch[0].double(), ranks)
+    return {
+        "told": [part.tolist() for part in told],
+        "passed": passed,
+        "evaluation": evaluation,
+        "fewer": [part.tolist() for part in fewer],
+    }
+
+
 def resumed(ranks: Ranks, folder: Path) -> Any:
     """Stopped in the twin's window, and gone on with."""
     first = train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, stop_at=12)
@@ -284,6 +315,8 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "seeds": grown("inner", accumulate=2, pcgrad=True, surgery="seeds"),
     "incubated": grown("incubated"),
     "stacked": stacked,
+    "compiled": compiled,
+    "shared": shared,
     "resumed": resumed,
     "leave_off": leave_off,
     "go_on": go_on,

@@ -16,9 +16,12 @@ from tests.unit.tolaria.ranks.processes import ran
 
 # Sums of float64 in another order.
 TOLERANCE = 1e-9
-IN_DEFAULT = ("kept", "stacked", "resumed", "mismatched", "astray", "other_data", "leave_off")
-DRILLED = ("culled", "bursts", "accumulated", "surgery", "losses", "seeds", "own_weights", "incubated")
-pytestmark = pytest.mark.timeout(400)
+IN_DEFAULT = ("kept", "stacked", "shared", "resumed", "mismatched", "astray", "other_data", "leave_off")
+DRILLED = ("culled", "bursts", "accumulated", "surgery", "losses", "seeds", "own_weights", "incubated", "compiled")
+pytestmark = [
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 
 @cache
@@ -60,6 +63,17 @@ def test_the_evidence_is_that_of_one_rank() -> None:
     assert told[0].judgement.twin.mean == pytest.approx(alone[0].judgement.twin.mean, rel=1e-6)
     assert told[0].gradient_norm == pytest.approx(alone[0].gradient_norm, rel=1e-6)
     assert ranks_of(2, IN_DEFAULT)[1]["kept"]["collected"] == []
+
+
+def test_ranks_share_the_batches_of_an_evaluation_and_come_to_the_bits_of_one() -> None:
+    found, expected = [each["shared"] for each in ranks_of(2, IN_DEFAULT)], one("shared")
+    batches = len(expected["told"])
+    assert batches > 3
+    assert sorted(len(each["passed"]) for each in found) == [batches // 2, batches - batches // 2]
+    for each in found:
+        assert {key: value for key, value in each.items() if key != "passed"} == {
+            key: value for key, value in expected.items() if key != "passed"
+        }
 
 
 def test_a_run_that_goes_on_ends_in_the_same_bits() -> None:

@@ -89,7 +89,6 @@ def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"compile": "blocks", "model": "transformer"}, "compile = 'blocks': isn't supported with many ranks"),
         ({"on_nonfinite": "rollback"}, "on_nonfinite = 'rollback': isn't supported with many ranks"),
         ({"on_divergence": "rollback"}, "on_divergence = 'rollback': isn't supported with many ranks"),
         ({"device": "cuda:1"}, "device = 'cuda:1': with many ranks torchrun gives each its own"),

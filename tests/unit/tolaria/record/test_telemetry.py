@@ -215,6 +215,20 @@ def test_what_has_passed_a_limit_has_an_event_of_its_name_with_its_facts(
     assert attributes(event) == {"name": name, **facts}
 
 
+def test_what_the_compiler_did_is_an_event_and_counts_at_once(sent: Sent) -> None:
+    facts = {"graphs": 3, "graph_breaks": 1, "recompilations": 2, "fallbacks": 1}
+    sent.observer.on_events([Notice(step=9, name="tolaria.compiled", level="INFO", message="compiled", facts=facts)])
+    (event,) = sent.last.events
+    assert (event.name, event.level) == ("tolaria.compiled", TelemetryLevel.TELEMETRY_LEVEL_INFO)
+    assert attributes(event) == {"name": "tolaria.compiled", **facts}
+    assert values(sent.last) == {
+        "tolaria.graph.compiled_total": 3.0,
+        "tolaria.graph.breaks_total": 1.0,
+        "tolaria.graph.recompilations_total": 2.0,
+        "tolaria.graph.fallback_total": 1.0,
+    }
+
+
 def test_figures_go_a_few_times_a_second_however_short_the_steps(sent: Sent) -> None:
     for step in range(1, 101):
         sent.clock.advance(0.05)

@@ -84,7 +84,7 @@ class Moments:
     def save(self) -> bool:
         """Save what stands, with one packet in flight, as at a boundary."""
         self.hand_over()
-        return self.saves.write(self.pipeline)
+        return self.saves.write(self.pipeline, at_once=True)
 
     def digest(self) -> str:
         return self.session.run.executor.arm.digest()
@@ -207,7 +207,7 @@ def test_once_too_often_is_refused_and_so_is_going_back_to_nothing(moments: Mome
 
 def test_a_moment_without_the_services_states_is_owed(moments: Moments) -> None:
     moments.make(1)
-    assert not moments.saves.write(Pipeline(NullControl(), lag=1))
+    assert not moments.saves.write(Pipeline(NullControl(), lag=1), at_once=True)
     assert moments.saves.is_due
     assert [notice.name for notice in moments.heard.notices] == ["tolaria.checkpoint_postponed"]
     assert moments.save()

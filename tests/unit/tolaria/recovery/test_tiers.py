@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ def test_large_tensors_are_copied_in_pieces_between_which_the_deadline_is_asked(
     monkeypatch.setattr(copies, "PIECE_BYTES", 64)
     asked, source = [], torch.randn(100)
     target = torch.empty(100)
-    copies.write(target, source, lambda: asked.append(1))
+    copies.write([(target, source)], lambda: asked.append(1))
     assert torch.equal(source, target)
     assert len(asked) == 1 + -(-400 // 64)
 
@@ -121,6 +122,22 @@ def test_a_snapshot_can_be_gone_back_to_again_and_again_and_shares_nothing_with_
         assert moments.whole() != whole
         moments.saves.go_back((None,))
         assert moments.whole() == whole
+
+
+def test_what_a_loop_keeps_beside_the_network_is_copied_as_well() -> None:
+    moments, average = Moments(), torch.ones(3)
+    moments.make(1)
+    assert moments.save()
+    snapshot = replace(moments.saves._snapshot(moments.pipeline, (), None), loader={"average": average})
+    tier = FastTier(PATIENCE_S, lambda: None)
+    assert tier.keep(1, snapshot, moments.pipeline.follow())
+    average.zero_()
+    executor = moments.session.run.executor
+    for _ in range(2):
+        read = tier.read(None, executor, Deadline(SYSTEM_CLOCK, "memory", PATIENCE_S))
+        assert read.loader is not None
+        assert torch.equal(read.loader["average"], torch.ones(3))
+        read.loader["average"].zero_()
 
 
 def test_a_restore_from_memory_takes_the_memory_that_the_optimiser_holds_already() -> None:

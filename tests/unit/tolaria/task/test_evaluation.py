@@ -127,7 +127,7 @@ def test_an_evaluation_of_many_batches_reads_its_numbers_once(monkeypatch: pytes
         evaluate(run.executor.arm, run.task, run.splits.judge)
     batches = len(list(run.task.judge_batches()))
     assert transfers.reads == 0
-    assert lists == [2 * batches]
+    assert lists == [4 * batches]
 
 
 @pytest.mark.parametrize("batch", [512, 7])

@@ -50,7 +50,7 @@ def test_keys_that_are_unknown_ended_or_of_another_secret_are_told_apart(bluepri
     assert "secret is another" in why(sheet, Keyring.from_secret(SECRET[::-1]))
     ended = Key(key_id="k1", secret=SECRET, accepted_until_ns=CLOCK.now_ns() - 1)
     now = Key(key_id="k2", secret=SECRET[::-1])
-    assert "no longer accepted" in why(sheet, Keyring(KeySet(active="k2", keys=(ended, now))))
+    assert "no longer accepted (there is k2)" in why(sheet, Keyring(KeySet(active="k2", keys=(ended, now))))
 
 
 def test_a_sheet_is_that_of_its_name_and_nothing_else(blueprint: Blueprint) -> None:

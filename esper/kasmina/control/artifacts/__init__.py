@@ -1,0 +1,1 @@
+"""Artefacts: what a seed is built from, read once, verified, counted, behind a breaker."""
