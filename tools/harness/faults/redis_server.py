@@ -35,7 +35,8 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         place = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory.name)
-        kind = ("--cluster-enabled", "yes") if self._is_cluster else ()
+        # The nodes' own port would be 10,000 higher, which may be more than there are.
+        kind = ("--cluster-enabled", "yes", "--cluster-port", str(free_port())) if self._is_cluster else ()
         with (Path(self._directory.name) / "log").open("ab") as log:
             self.process = subprocess.Popen([self._program, *place, *DURABLE, *kind], stdout=log, stderr=log)
         self._wait_for("PING", "+PONG")
@@ -71,8 +72,9 @@ class RedisServer:
                     return
             except OSError:
                 pass
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"{PROGRAM} doesn't answer {command} with {answer}")
+            if self.process.poll() is not None or time.monotonic() > deadline_s:
+                said = (Path(self._directory.name) / "log").read_text().strip().splitlines()[-1:]
+                raise TimeoutError(f"{PROGRAM} doesn't answer {command} with {answer}: {said}")
             time.sleep(0.02)
 
     def _ask(self, command: str) -> str:
