@@ -7,7 +7,7 @@ DEVICES ?= cuda
 PROCESSES ?= 2
 GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
 
-.PHONY: setup train test check check-native bench drills drill-alarms drill-fire harness-quick soak experiments-quick experiments-gpu clean
+.PHONY: setup train test check check-native clients bench drills drill-alarms drill-fire harness-quick soak experiments-quick experiments-gpu clean
 
 setup: $(VENV)/.ready ## environment and extension
 
@@ -34,6 +34,9 @@ check: setup ## format, lint, types, floors, protos, CUDA build, wheel
 
 check-native: setup ## sanitised build of the kernels
 	VENV=$(VENV) tools/check_native
+
+clients: setup ## clients in Python, Node, Go and Java, grpcurl and buf, against real services; what is missing is skipped
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/clients -m "not gpu" $(ARGS)
 
 bench: setup ## ratios of the control plane and of the kernels
 	VENV=$(VENV) tools/bench/all $(ARGS)

@@ -1,4 +1,4 @@
-"""`esper ledger`: the nonces that a stopped service remembers, and its belief about the time."""
+"""`esper ledger`: the nonces that a stopped service remembers, its belief about the time, and its decisions again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from esper.cli import replay
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError, StorageError
@@ -20,11 +21,13 @@ T = TypeVar("T")
 
 
 def register(verbs: Verbs) -> None:
-    group = add_group(verbs, "ledger", "look at a stopped service's nonce ledger, and correct its clock")
+    group = add_group(verbs, "ledger", "look at a stopped service's ledger, correct its clock, replay its decisions")
     show = add_verb(group, "show", run_show, "print size, fence and the latest time that the ledger has seen")
     show.add_argument("database", type=Path, metavar="DB", help="e.g. RUN_DIR/services/kasmina.db")
     reset = add_verb(group, "reset-clock", run_reset_clock, "believe this machine's clock again after it ran ahead")
     reset.add_argument("database", type=Path, metavar="DB")
+    again = add_verb(group, "replay", replay.run, "decide again what a ledger recorded; exit code 1 where it differs")
+    replay.add_arguments(again)
 
 
 def run_show(arguments: argparse.Namespace) -> int:

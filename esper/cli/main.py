@@ -27,6 +27,7 @@ from esper.cli import (
     seed,
     sign,
     status,
+    ui,
     up,
     urza,
     wal,
@@ -47,7 +48,7 @@ from esper.core.leaving import kept_inside
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
-GROUPS = (up, status, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness, drill)
+GROUPS = (up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness, drill)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -32,6 +32,7 @@ from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.decide import Verdict, decide
 from esper.tamiyo.policy import Policy
+from esper.tamiyo.replay import record
 from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.reports import ABORTED, Moment, closed, is_open, opened, report_id
 from esper.tamiyo.runs import Run, RunBook
@@ -80,10 +81,11 @@ class Evaluator:
     async def _evaluate(self, run: Run, packet: SystemStatePacket) -> Decision:
         began_ns, previous_loss = self.clock.monotonic_ns(), _previous_loss(run.state)
         verdict = await self._verdict(run, packet)
+        decided = record(run.context, run.state, packet, verdict, was_late=run.was_late)
         decision = self._decision(run, packet, verdict)
         decision.latency_ms = (self.clock.monotonic_ns() - began_ns) / 1e6
         await self.reports.put(self._new_reports(verdict, packet, decision.latency_ms))
-        await self.runs.save(run, verdict.state, decision)
+        await self.runs.save(run, verdict.state, decision, decided)
         told = Told(
             run_id=run.run_id,
             verdict=verdict,

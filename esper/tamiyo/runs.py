@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from esper.core import decision_ledger
 from esper.core.clock import NS_PER_S, Clock
+from esper.core.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
 from esper.core.ledger import NonceLedger
 from esper.core.store import SqliteStore
@@ -118,9 +120,14 @@ class RunBook:
         self._runs[run.run_id] = run
         return run, token
 
-    async def save(self, run: Run, state: TamiyoRunState, decision: Decision) -> None:
-        """Keep the state after a decision, with the decision in case it has to be given again."""
-        await asyncio.wrap_future(self._store.submit(lambda connection: _update(connection, run, state, decision)))
+    async def save(self, run: Run, state: TamiyoRunState, decision: Decision, decided: Decided) -> None:
+        """Keep the state after a decision, with the decision in case it has to be given again, and how it was made."""
+
+        def both(connection: sqlite3.Connection) -> None:
+            _update(connection, run, state, decision)
+            decision_ledger.append(connection, decided, run.context.spec.SerializeToString)
+
+        await asyncio.wrap_future(self._store.submit(both))
         run.state, run.decision = state, decision
 
     async def change(self, run: Run, state: TamiyoRunState, security: CommandSecurity) -> None:
@@ -144,6 +151,7 @@ class RunBook:
     def _create(self, connection: sqlite3.Connection) -> None:
         self._ledger.create(connection)
         connection.execute(_SCHEMA)
+        decision_ledger.create(connection)
 
     async def _commit(self, security: CommandSecurity, change: Callable[[sqlite3.Connection], object]) -> None:
         """Nonce and change in one transaction."""

@@ -66,11 +66,18 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         held = "checkpoint: read back, and goes on to the same weights"
         lines.append(held if is_alike else f"warning: {run.doubts[-1]}")
     if config.grow != "never":
+        lines += [_cost_line(run)]
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
         lines += [_slot_line(slot) for slot in run.manifest().slots]
         lines += _services(config, start, own)
     lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
+
+
+def _cost_line(run: Prepared) -> str:
+    """What the run would be without growth, in the unit of a budget; an epoch's last batch may be smaller."""
+    cost = run.executor.macs.training * run.config.batch_size * run.total_steps
+    return f"cost: about {cost:.3g} multiply-accumulates if nothing grows; --max-training-macs is the limit if it does"
 
 
 def _slot_line(slot: SlotSpec) -> str:

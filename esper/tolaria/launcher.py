@@ -269,6 +269,7 @@ def _shown(
     config: TrainConfig, how: RunOptions, plain: bool, interruption: Interruption, ranks: Ranks
 ) -> dict[str, Any]:
     """One run with its display."""
+    say(f"watch it live: esper ui {config.run_dir}")
     with _display(plain) as display:
         return grow(config, how, [Shielded(display, _lost)], interruption, ranks=ranks)
 
@@ -276,13 +277,19 @@ def _shown(
 @contextmanager
 def _display(plain: bool) -> Iterator[Observer]:
     """Lines, or the live display of a terminal."""
+    begin: Callable[[], None]
     close: Callable[[], None] = _nothing
     display: Observer
     if plain or not sys.stdout.isatty():
-        display = PlainDisplay(sys.stdout)
+        display = lines = PlainDisplay(sys.stdout)
+        begin = lines.open
     else:
         display = live = LiveDisplay(Console())
-        close = live.close
+        begin, close = live.open, live.close
+    try:
+        begin()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - as what is shown later: the run doesn't depend on it
+        _lost(error)
     try:
         yield display
     finally:

@@ -26,6 +26,8 @@ from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.ranks.alike import buffers_alike, start_alike
+from esper.tolaria.record.facts import facts_of
+from esper.tolaria.record.network import look_at
 from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
 from esper.tolaria.record.progress import EpochMeter, Progress
 from esper.tolaria.record.signals import Signals
@@ -212,8 +214,10 @@ class Trainer:
                 parameters=run.executor.arm.parameter_count(),
                 task=run.task_line,
                 is_resumed=snapshot is not None,
+                facts=facts_of(run),
             )
         )
+        self._session.observer.on_network(look_at(run.executor, progress.step))
         self._saves.keep_extension()
         if uncounted := run.executor.uncounted:
             self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")

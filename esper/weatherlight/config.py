@@ -11,6 +11,7 @@ from esper.leyline import EmergencyLevel
 from esper.nissa.config import DeliveryConfig
 from esper.oona.bus import BusConfig
 from esper.weatherlight.mode import ModeConfig
+from esper.weatherlight.page import PageConfig
 from esper.weatherlight.registry import RegistryConfig
 
 Level = Literal["L1_NOTICE", "L2_ELEVATED", "L3_CONSERVATIVE", "L4_HALT"]
@@ -29,6 +30,7 @@ class WeatherlightConfig:
     registry: RegistryConfig = field(default_factory=RegistryConfig)
     mode: ModeConfig = field(default_factory=ModeConfig)
     bus: BusConfig = field(default_factory=BusConfig)
+    page: PageConfig = field(default_factory=PageConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
     artifact_dir: Path | None = None  # artefacts that prefetches are answered from; built-in ones need none
     redis_url: str | None = None  # the bus on Redis Streams instead of the embedded log

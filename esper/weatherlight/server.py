@@ -35,6 +35,7 @@ from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.emergency import EmergencyBook
 from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.mode import ModeMachine
+from esper.weatherlight.page import serve as serve_page
 from esper.weatherlight.registry import Registry
 from esper.weatherlight.routing import Router
 from esper.weatherlight.service import WeatherlightService
@@ -92,6 +93,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     if receivers:
         service.duties.take_on("deliver", delivery.run)
     service.duties.when_failing(partial(tell_failure, outgoing, clock))
+    service.close_with(serve_page(config.page, context.state_dir))
     # Who is told ends after who tells: Weatherlight's last words, alerts, then the bus, then the store.
     service.close_with(supervisor.settled)
     service.close_with(partial(_last_words, summary, outgoing, router))

@@ -1,6 +1,7 @@
 """Golden bytes: every message with every field set, once for each member of a oneof, as they were first recorded.
 
 `python -m tests.contract.golden` records what is new; it refuses to change what was recorded, unless --all is given.
+It writes the compatibility vectors too.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ def main() -> int:
         print(f"the bytes of {', '.join(changed)} would change; if that is meant, give --all", file=sys.stderr)
         return 1
     FILE.write_text(json.dumps(new, indent=0) + "\n")
+    from tests.contract import compatibility  # which is made of these samples
+
+    compatibility.FILE.write_text(compatibility.document(), encoding="ascii")
     return 0
 
 

@@ -14,6 +14,8 @@ from esper.core.errors import GraftFailed
 from esper.core.run_line import LINE
 from esper.kasmina.executor.graft import arm
 from esper.tolaria.launcher import main
+from esper.tolaria.record.page.view import view
+from esper.tolaria.record.reading import standing
 from tests.drills.launching import NARROW, events, train
 from tests.integration.otlp_receiver import ReceivedSpan, Receiver
 
@@ -96,6 +98,20 @@ def test_every_command_gate_and_move_is_an_event_with_its_reason(grown: Grown) -
     assert any({"gain", "standard_error", "margin"} <= set(event) for event in judged)
     assert len([event for event in found if event["kind"] == "command"]) == grown.summary["commands"]["issued"]
     assert (grown.run_dir / "report.html").stat().st_size > 10_000
+
+
+def test_the_page_shows_the_run_as_its_summary_has_it(grown: Grown) -> None:
+    shown = view(standing(events(grown.run_dir)), grown.summary)
+    assert shown["state"]["word"] == "finished"
+    assert shown["cost"]["total"] == grown.summary["training_macs"]
+    assert sum(shown["cost"]["parts"].values()) == grown.summary["training_macs"]
+    assert shown["cost"]["parts"]["failed"] > 0
+    assert shown["network"]["parameters"]["now"] == grown.summary["final_parameters"]
+    assert shown["last_refused"]["reason"]
+    assert {seed["seed_id"] for seed in shown["seeds"]} == {seed["seed_id"] for seed in grown.summary["seeds"]}
+    kept = {command["trace_id"] for command in shown["commands"]} - {None}
+    assert kept
+    assert kept <= {span.trace_id for span in grown.spans}
 
 
 def test_the_runs_secret_stands_in_its_own_file_alone(grown: Grown) -> None:

@@ -10,21 +10,40 @@ from typing import Any
 
 import matplotlib
 from comparing import scores
+from labels import label
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from plan import Plan
 from rows import Row, Rows
 
 from esper.tolaria.record.page.curves import Curves, Fork, Point, curves
-from esper.tolaria.record.page.drawing import INK, QUIET, STYLE, seed_color
 from esper.tolaria.record.reading import Record
 
-MARKERS = "osD^vP*XhdpH<>"
-COLORS = tuple(matplotlib.color_sequences["tab10"])
+INK, QUIET = "#222222", "#8a8a8a"
+SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "figure.constrained_layout.use": True,
+}
+MARKERS = "osD^vPXdp<>h8"
+BRIGHT = tuple(matplotlib.color_sequences["tab10"])
+DARK = tuple((0.55 * red, 0.55 * green, 0.55 * blue) for red, green, blue in BRIGHT)
+COLORS = (*BRIGHT, *DARK)
 LEAST_ERROR = 0.1
 TITLE_WIDTH, LEGEND_COLUMNS = 120, 6
 WORDS = {"FOSSILIZED": "kept", "CULLED": "culled"}
 Macs = Sequence[tuple[int, int]]
+
+
+def seed_color(seed_id: str) -> str:
+    """A seed's colour, the same in every picture."""
+    digits = "".join(character for character in seed_id if character.isdecimal()) or "0"
+    return SEED_COLORS[int(digits) % len(SEED_COLORS)]
 
 
 def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path: Path) -> Path | None:
@@ -42,9 +61,9 @@ def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path
         found = _losses(plan, own)
         costs = [row["training_macs"] for row in own.values()]
         means[arm] = sum(costs) / len(costs), sum(found) / len(found)
-        style: dict[str, Any] = {"color": COLORS[place % len(COLORS)], "marker": MARKERS[place % len(MARKERS)]}
+        style = _style(place)
         axes.scatter(costs, found, s=12, alpha=0.3, linewidths=0, **style)
-        axes.plot(*means[arm], linestyle="", markersize=9, markeredgecolor="white", label=arm, zorder=4, **style)
+        axes.plot(*means[arm], linestyle="", markersize=9, markeredgecolor="white", zorder=4, **style)
     static = plan.frontier or (() if plan.sweep is None else plan.sweep.arms)
     joined = sorted(means[arm] for arm in static if arm in means)
     if len(joined) > 1:
@@ -52,7 +71,14 @@ def cost_picture(plan: Plan, rows: Rows, rates: Mapping[str, float | None], path
     axes.set(xscale="log", xlabel="training MACs, everything booked", ylabel="test loss")
     if plan.score == "accuracy":
         axes.set(yscale="log", ylabel="test error, %")
+    label(axes, {arm: (means[arm], _style(place)["color"]) for place, (arm, _) in enumerate(shown)})
     return _saved(drawn, plan.about, path)
+
+
+def _style(place: int) -> dict[str, Any]:
+    """An arm's colour and marker: after each round of colours the next markers, so that no two arms share both."""
+    rounds, color = divmod(place, len(COLORS))
+    return {"color": COLORS[color], "marker": MARKERS[(place + rounds) % len(MARKERS)]}
 
 
 def _losses(plan: Plan, own: Mapping[int, Row]) -> list[float]:
@@ -61,7 +87,7 @@ def _losses(plan: Plan, own: Mapping[int, Row]) -> list[float]:
     return [max(LEAST_ERROR, 100.0 - score) for score in found] if plan.score == "accuracy" else list(found)
 
 
-def course_picture(name: str, events: Sequence[Record], path: Path) -> Path | None:
+def course_picture(title: str, events: Sequence[Record], path: Path) -> Path | None:
     """Training loss over what had been spent by then; each graft is marked, and its twin a fork. None without cost."""
     macs = [(event["step"], event["training_macs"]) for event in events if "training_macs" in event]
     if not macs:
@@ -74,7 +100,7 @@ def course_picture(name: str, events: Sequence[Record], path: Path) -> Path | No
     for fork in found.forks:
         _fork(axes, fork, macs)
     axes.set(xlabel="training MACs, everything booked", ylabel="training loss, smoothed", yscale="log")
-    return _saved(drawn, name, path)
+    return _saved(drawn, title, path)
 
 
 def _fork(axes: Axes, fork: Fork, macs: Macs) -> None:
@@ -109,9 +135,10 @@ def _picture() -> tuple[Figure, Axes]:
 
 
 def _saved(drawn: Figure, title: str, path: Path) -> Path:
-    """Written with its title above and its legend below."""
+    """Written with its title above and its legend, where there is one, below."""
     drawn.suptitle("\n".join(wrap(title, TITLE_WIDTH)), x=0.01, ha="left", fontsize=10)
-    drawn.legend(frameon=False, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8.5)
+    if any(axes.get_legend_handles_labels()[0] for axes in drawn.axes):
+        drawn.legend(frameon=False, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8.5)
     with matplotlib.rc_context(STYLE):
         drawn.savefig(path)
     return path

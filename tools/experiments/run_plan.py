@@ -137,7 +137,8 @@ def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], out: Path) -> l
     pictures = [cost_picture(plan, rows, rates, out / "cost.png")]
     run = Run(plan.first, plan.seeds[0], rates[plan.first])
     if (out / run.name / "events.jsonl").exists():
-        pictures.append(course_picture(run.name, standing(read_events(out / run.name)), out / "course.png"))
+        title = f"{plan.about.rstrip('.')}: {run.arm}, seed {run.seed}"
+        pictures.append(course_picture(title, standing(read_events(out / run.name)), out / "course.png"))
     return [path for path in pictures if path is not None]
 
 

@@ -18,13 +18,13 @@ from esper.core.ledger import LedgerStats
 from esper.core.tokens import is_run_token, token_digest
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
-from esper.kasmina.control.ledger import command_rows, commands, database, runs
+from esper.kasmina.control.ledger import command_rows, commands, database, replay, runs
 from esper.kasmina.control.ledger.admission import committed
 from esper.kasmina.control.ledger.answers import answer_of, joined, lost_answer
 from esper.kasmina.control.ledger.commands import Applied, Receipt
 from esper.kasmina.control.ledger.database import RunRow
 from esper.kasmina.control.resources import Resources, require_open
-from esper.kasmina.control.stages.advance import advance, terminate
+from esper.kasmina.control.stages.advance import terminate
 from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import (
     AdaptationCommand,
@@ -160,7 +160,7 @@ class Authority:
                 turn.tell(metrics.ANSWER_REPEATED, f"the answer of step {lost.step} was lost", lost_step=lost.step)
             outcomes = commands.deliver_due(connection, turn)
             if not request.delivery_only:
-                advance(turn, request)
+                replay.advanced(connection, turn, request)
             answer = joined(lost, answer_of(turn, request, outcomes, artifact_timeouts=late))
             database.put_state(connection, turn.state)
             database.put_answer(connection, run_id, answer)

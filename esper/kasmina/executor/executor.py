@@ -9,7 +9,7 @@ and at a boundary: execute(directives, step), at_boundary(step), collect(step). 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -45,7 +45,7 @@ from esper.kasmina.executor.stacking import stack_obstacle
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import UNDONE, bring_back, end_twin, give_up_grown, let_wait
-from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, TaskType
+from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, SlotSpec, TaskType
 
 tracer = trace.get_tracer("esper.kasmina.executor")
 
@@ -237,6 +237,11 @@ class SeedExecutor:
     def uncounted(self) -> str:
         """Why the host's multiply-accumulates are not counted; empty if they are."""
         return self._state.uncounted
+
+    @property
+    def slots(self) -> Sequence[SlotSpec]:
+        """Where seeds fit; none on a host that can't be grown."""
+        return self._state.specs
 
     @property
     def unseen(self) -> tuple[str, ...]:

@@ -25,11 +25,21 @@ from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.ranks.alike import buffers_alike, topology_of
+from esper.tolaria.record.network import Layer, look_at
 from esper.tolaria.record.observer import Boundary, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 
 _TRACER = tracer("esper.tolaria")
 
+# What may have changed the network's layers.
+RESHAPING = frozenset(
+    (
+        DirectiveKind.DIRECTIVE_KIND_ATTACH,
+        DirectiveKind.DIRECTIVE_KIND_FOLD,
+        DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN,
+        DirectiveKind.DIRECTIVE_KIND_REMOVE,
+    )
+)
 # The evidence of the last steps goes out with one packet, and what was decided on it is asked for with another.
 SETTLING_PACKETS = 2
 
@@ -43,6 +53,7 @@ class Boundaries:
         self.orders = PlaneOrders(session, pipeline)
         self.order_to_go_back: Setback | None = None
         self._told_causes: set[str | None] = set()
+        self._told_layers: tuple[Layer, ...] = ()
         self._unsent: list[StepDone] = []
         self._epochs_told = session.epoch
         self._session = session
@@ -284,8 +295,17 @@ class Boundaries:
                 apply_ms=apply_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
                 reason=session.progress.reason.now,
+                macs=session.progress.macs.state_dict(),
             )
         )
+        if any(report.succeeded and report.kind in RESHAPING for report in collected.reports):
+            self._tell_network(packet.step)
+
+    def _tell_network(self, step: int) -> None:
+        network = look_at(self._executor, step)
+        if network.layers != self._told_layers:
+            self._told_layers = network.layers
+            self._session.observer.on_network(network)
 
 
 def by_decision(result: PacketResult) -> Iterator[tuple[TraceContext | None, list[SeedDirective]]]:

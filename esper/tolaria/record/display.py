@@ -8,9 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
@@ -21,7 +19,9 @@ from esper.tolaria.record.depth_words import became, missed
 from esper.tolaria.record.events import gate_fields, rationale_of, transition_fields
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.history import OPERATOR
-from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, SeedView, StepDone
+from esper.tolaria.record.loss_history import LossHistory
+from esper.tolaria.record.observer import Boundary, EpochDone, Notice, Observer, RunStarted, StepDone
+from esper.tolaria.record.screen import STARTING, in_words, living, of_plane, screen
 
 REFRESH_NS = NS_PER_S // 4
 LINE_INTERVAL_NS = 5 * NS_PER_S
@@ -29,13 +29,6 @@ LINE_INTERVAL_NS = 5 * NS_PER_S
 REASON_INTERVAL_NS = 60 * NS_PER_S
 # A seed's life is shown by itself, and so is the command that begins one.
 SHOWN_OTHERWISE = ("SEED_ALIVE", "PLATEAU", "FORCED", "GATE_PASSED", "GATE_FAILED")
-# The seeds' columns, by the least width of the terminal that has room for them.
-WIDE = 100
-COLUMNS = (
-    (WIDE, ("seed", "blueprint", "slot", "stage", "alpha", "gain")),
-    (70, ("seed", "slot", "stage", "alpha", "gain")),
-    (0, ("seed", "slot", "stage", "alpha")),
-)
 LEVEL_STYLE = {"INFO": "cyan", "WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red"}
 
 
@@ -49,6 +42,7 @@ class State:
         self.epoch: EpochDone | None = None
         self.waits: Reason | None = None
         """Why nothing grows now; None where growth speaks for itself."""
+        self.history = LossHistory()
         self._times_ms: deque[float] = deque(maxlen=50)
 
     def note_steps(self, steps: Sequence[StepDone]) -> None:
@@ -58,6 +52,7 @@ class State:
     def note_boundary(self, boundary: Boundary) -> list[str]:
         """Take a boundary; returns what happened there, in words."""
         self.boundary = boundary
+        self.history.add(boundary.packet.metrics.smoothed_loss)
         before, now = self.waits, boundary.reason
         self.waits = None if now is None or now.name in SHOWN_OTHERWISE or _acts(boundary) else now
         if self.waits is None or (before is not None and before.name == self.waits.name):
@@ -80,7 +75,7 @@ class State:
         if self.epoch and self.epoch.validation_accuracy is not None:
             parts.append(f"accuracy {100 * self.epoch.validation_accuracy:.2f} %")
         if self.epoch:
-            parts += in_words(self.epoch.validation_metrics)
+            parts += in_words(dict(self.epoch.validation_metrics))
         if self.boundary:
             parts.append(f"{self.boundary.packet.metrics.parameters:,} parameters")
             parts += [f"{seed.seed_id} {seed.standing} alpha {seed.alpha:.2f}" for seed in living(self.boundary.seeds)]
@@ -89,20 +84,10 @@ class State:
         return plain("  ".join(parts))
 
 
-def of_plane(boundary: Boundary) -> str:
-    """The plane's word, where it is not NORMAL."""
-    return "" if boundary.plane.is_quiet else f" (the plane is {boundary.plane.in_words})"
-
-
 def _acts(boundary: Boundary) -> bool:
     """Whether the reason of now is a command's: some reasons, such as SCHEDULED, are given for waiting too."""
     decision = None if boundary.result is None else boundary.result.decision
     return decision is not None and len(decision.command_ids) > 0
-
-
-def living(seeds: Sequence[SeedView]) -> list[SeedView]:
-    """The seeds that are neither removed nor permanent."""
-    return [seed for seed in seeds if seed.stage in ("GERMINATED", "TRAINING", "BLENDING", "SHADOWING", "PROBATIONARY")]
 
 
 class PlainDisplay(Observer):
@@ -117,6 +102,10 @@ class PlainDisplay(Observer):
 
     def _print(self, text: str) -> None:
         print(plain_lines(text), file=self._stream, flush=True)
+
+    def open(self) -> None:
+        """Say what a run does before its first event, which may take a while."""
+        self._print(STARTING)
 
     def on_start(self, started: RunStarted) -> None:
         self._state.started = started
@@ -169,11 +158,16 @@ class LiveDisplay(Observer):
         self._live = Live(self._render(), console=console, auto_refresh=False, transient=True)
         self._refresh_due_ns = 0
 
+    def open(self) -> None:
+        """Take the terminal: what a run does before its first event may take a while."""
+        self._live.start(refresh=True)
+
     def on_start(self, started: RunStarted) -> None:
         self._state.started = started
         self._console.print(Text(opening(started)))
         self._progress.update(self._task, total=started.total_steps, completed=started.step)
-        self._live.start(refresh=True)
+        self._live.start()
+        self._live.update(self._render(), refresh=True)
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         self._state.note_steps(steps)
@@ -205,49 +199,15 @@ class LiveDisplay(Observer):
         self._live.stop()
 
     def _render(self) -> Group:
-        boundary, epoch = self._state.boundary, self._state.epoch
-        if boundary is not None:
-            accuracy = epoch.validation_accuracy if epoch else None
-            figures = (
-                f"loss [bold]{boundary.packet.metrics.smoothed_loss:.4f}[/bold]",
-                "" if accuracy is None else f"accuracy [bold]{100 * accuracy:.2f} %[/bold]",
-                *(escape(plain(figure)) for figure in (in_words(epoch.validation_metrics) if epoch else ())),
-                f"{boundary.packet.metrics.parameters:,} parameters",
-                f"mode [{'green' if boundary.mode == 'normal' else 'yellow'}]{escape(plain(boundary.mode))}[/]",
-                f"{self._state.step_ms:.2f} ms/step",
-            )
-            line = Text.from_markup("   ".join(filter(None, figures)))
-            line.append(plain(of_plane(boundary)), style="red")
-            growth = "" if boundary.reason is None else f"growth: {boundary.reason.with_since()}"
-            why = Text(plain(growth), style="dim")
-            return Group(self._progress, line, why, seed_table(boundary.seeds, self._console.width))
-        return Group(self._progress)
-
-
-def seed_table(seeds: Sequence[SeedView], width: int = WIDE) -> Table:
-    """The seeds, in as many columns as `width` characters have room for; a slot is folded, never cut: its end tells it
-    from others."""
-    columns = next(columns for least, columns in COLUMNS if width >= least)
-    table = Table(box=None, padding=(0, 1), show_header=bool(seeds), header_style="dim")
-    for name in columns:
-        table.add_column(name, overflow="fold", no_wrap=name != "slot")
-    for seed in seeds:
-        cells = _cells(seed, with_bar=width >= WIDE)
-        style = "green" if seed.stage == "FOSSILIZED" else "" if seed in living(seeds) else "dim"
-        table.add_row(*(Text(plain(cells[name])) for name in columns), style=style)
-    return table
-
-
-def _cells(seed: SeedView, *, with_bar: bool) -> dict[str, str]:
-    bar = f"{'█' * round(8 * seed.alpha):<8} " if with_bar else ""
-    return {
-        "seed": seed.seed_id,
-        "blueprint": seed.blueprint_id,
-        "slot": seed.slot_id,
-        "stage": seed.standing,
-        "alpha": f"{bar}{seed.alpha:.2f}",
-        "gain": "" if seed.gain is None else f"{seed.gain:+.4f} ± {seed.gain_standard_error or 0:.4f}",
-    }
+        """What stands on the terminal now; before the run begins, what it waits for."""
+        state = self._state
+        if state.started is None:
+            return Group(Text(STARTING, style="dim"))
+        if state.boundary is None:
+            return Group(self._progress)
+        size = self._console.width, self._console.height
+        lines = screen(state.boundary, state.epoch, state.history, state.step_ms, size)
+        return Group(self._progress, *lines)
 
 
 def opening(started: RunStarted) -> str:
@@ -305,12 +265,7 @@ def closing(summary: Mapping[str, Any]) -> str:
 
 def _tested(summary: Mapping[str, Any]) -> str:
     """The test figures; an accuracy that needs no network is told as that."""
-    return "  ".join([_test_figure(summary), *in_words(summary.get("test_metrics", {}))])
-
-
-def in_words(metrics: Mapping[str, float]) -> list[str]:
-    """Metrics as they are shown: "R2 0.91"."""
-    return [f"{name} {value:.4g}" for name, value in metrics.items()]
+    return "  ".join([_test_figure(summary), *in_words(summary.get("test_metrics"))])
 
 
 def _test_figure(summary: Mapping[str, Any]) -> str:

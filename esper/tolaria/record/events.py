@@ -2,7 +2,8 @@
 
 Boundaries alone wait for each other, a quarter of a second at most; whatever else happens takes them along.
 
-Kinds: run, boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
+Kinds: run (with what it was started with), network (layers, slots and where it can't grow; at the start and at each
+change), boundary, twin (the losses of a twin's steps, one for each from `from_step` to `step`; null where it is no
 number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
 of then and how its gradients came together), gradient (a seed's share or conflicts are high), slow (boundaries are),
 growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes its steps,
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -39,8 +41,10 @@ from esper.leyline import (
     SeedStage,
     StackEvaluation,
     StageTransition,
+    TraceContext,
 )
 from esper.tolaria.record.gradients import CONFLICT, HOOK, JUMP, Aggregation
+from esper.tolaria.record.network import Network
 from esper.tolaria.record.observer import (
     Boundary,
     CheckpointWritten,
@@ -57,6 +61,9 @@ Fields = dict[str, Any]
 
 # What happens all the time may stand in the file so much later; everything else is written at once.
 LONGEST_WAIT_S = 1.0
+# The W3C's traceparent, and the flag of a trace that is exported.
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})")
+KEPT_FLAG = 1
 
 
 def present(message: Message, *names: str) -> Fields:
@@ -118,7 +125,11 @@ class EventLog(Observer):
             splits=dict(started.splits),
             parameters=started.parameters,
             task=started.task,
+            **started.facts,
         )
+
+    def on_network(self, network: Network) -> None:
+        self.write("network", **network.as_fields())
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         self._steps.extend(steps)
@@ -273,6 +284,7 @@ def boundary_fields(boundary: Boundary, steps: Sequence[StepDone]) -> Fields:
         "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
         "learning_rate": steps[-1].learning_rate,
         "training_macs": boundary.packet.metrics.training_macs,
+        **({"macs": dict(boundary.macs)} if boundary.macs else {}),
         "mode": boundary.mode,
         **({} if boundary.plane.is_quiet else {"plane": boundary.plane.as_fields()}),
         "seeds": [
@@ -333,7 +345,15 @@ def outcome_fields(outcome: CommandOutcome) -> Fields:
     fields["directives"] = [short_name(DirectiveKind, directive.kind) for directive in outcome.directives]
     if rationale := rationale_of(outcome):
         fields["rationale"] = rationale
+    if outcome.HasField("trace"):
+        fields |= trace_fields(outcome.trace)
     return fields
+
+
+def trace_fields(trace: TraceContext) -> Fields:
+    """The id under which a trace that is kept can be looked up."""
+    found = TRACEPARENT.fullmatch(trace.traceparent)
+    return {"trace_id": found["id"]} if found and int(found["flags"], 16) & KEPT_FLAG else {}
 
 
 def rationale_of(outcome: CommandOutcome) -> str:

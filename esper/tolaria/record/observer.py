@@ -16,6 +16,7 @@ from esper.leyline import SystemStatePacket
 from esper.tolaria.record.gradients import Aggregation
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.mode import Standing
+from esper.tolaria.record.network import Network
 
 if TYPE_CHECKING:
     from esper.kasmina.executor import Collected
@@ -37,6 +38,8 @@ class RunStarted:
     parameters: int
     task: str
     is_resumed: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What it was started with, as `facts.facts_of` has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +120,8 @@ class Boundary:
     hook_ms: float
     reason: Reason | None = None
     """Why the run grows or waits now; None before the first answer."""
+    macs: Mapping[str, int] = field(default_factory=dict)
+    """Training multiply-accumulates so far, by what they were spent on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,6 +193,9 @@ class Observer:
     def on_start(self, started: RunStarted) -> None:
         """The run begins or goes on."""
 
+    def on_network(self, network: Network) -> None:
+        """The network is this one from here on: told at the start and whenever growth changed it."""
+
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         """Steps were made; called at the boundary after them."""
 
@@ -223,6 +231,10 @@ class Observers(Observer):
     def on_start(self, started: RunStarted) -> None:
         for observer in self._observers:
             observer.on_start(started)
+
+    def on_network(self, network: Network) -> None:
+        for observer in self._observers:
+            observer.on_network(network)
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         for observer in self._observers:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,34 @@ def parsed(line: bytes | str) -> Record | None:
     return event if isinstance(event, dict) and "kind" in event else None
 
 
+def of_kind(events: Sequence[Record], kind: str) -> list[Record]:
+    """The events of one kind, in order."""
+    return [event for event in events if event["kind"] == kind]
+
+
+def seconds_of(event: Record) -> float | None:
+    """When it was written, in seconds of the wall clock; None where it doesn't say."""
+    try:
+        return datetime.fromisoformat(event["time"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def standing(events: Iterable[Record]) -> list[Record]:
     """The events without those between a checkpoint and the moment when the run went back to it."""
     kept: list[Record] = []
     for event in events:
         if event["kind"] in GOES_BACK:
-            kept = _back_to(event["step"], kept)
+            kept = gone_back(event["step"], kept)
         kept.append(event)
     return kept
 
 
-def _back_to(step: int, events: list[Record]) -> list[Record]:
-    """A checkpoint is the last word of its boundary, so what follows it is undone; incidents are not."""
+def gone_back(step: int, events: list[Record]) -> list[Record]:
+    """The events that stand once the run has gone back to its checkpoint at that step.
+
+    A checkpoint is the last word of its boundary, so what follows it is undone; incidents are not.
+    """
     written = [
         place for place, event in enumerate(events) if (event["kind"], event.get("step")) == ("checkpoint", step)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from esper.tolaria.record.network import Network
 from esper.tolaria.record.observer import (
     Boundary,
     CheckpointWritten,
@@ -40,6 +41,9 @@ class Shielded(Observer):
 
     def on_start(self, started: RunStarted) -> None:
         self._give(self._observer.on_start, started)
+
+    def on_network(self, network: Network) -> None:
+        self._give(self._observer.on_network, network)
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         self._give(self._observer.on_steps, steps)

@@ -16,7 +16,6 @@ from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceCo
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
-from esper.tolaria.record.display import living
 from esper.tolaria.record.observer import (
     Boundary,
     CheckpointWritten,
@@ -28,6 +27,7 @@ from esper.tolaria.record.observer import (
     StepDone,
 )
 from esper.tolaria.record.packet_result import Calls
+from esper.tolaria.record.screen import living
 from esper.tolaria.record.seed_telemetry import aggregation_metrics, health_events
 
 SOURCE = "tolaria"

@@ -10,7 +10,8 @@ import { parseArgs } from "node:util";
 
 import grpc from "@grpc/grpc-js";
 
-import { PACKAGE, PROTO_ROOT, asJson, encode, loadContracts, serviceClient } from "./contracts.mjs";
+import { PACKAGE, PROTO_ROOT, loadContracts, serviceClient } from "./contracts.mjs";
+import { asJson, encode } from "./json.mjs";
 import { sign } from "./signing.mjs";
 
 const TYPE = `${PACKAGE}.AdaptationCommand`;
@@ -34,9 +35,9 @@ function options() {
 }
 
 function signed(root, { file, secret, "key-id": keyId }) {
-  const command = JSON.parse(readFileSync(file, "utf8"));
-  const payload = encode(root.lookupType(TYPE), command);
-  return sign(secret, { payload, payloadType: TYPE, audience: `kasmina/${command.trainingRunId}`, keyId });
+  const type = root.lookupType(TYPE);
+  const payload = encode(type, JSON.parse(readFileSync(file, "utf8")));
+  return sign(secret, { payload, payloadType: TYPE, audience: `kasmina/${type.decode(payload).trainingRunId}`, keyId });
 }
 
 function applied(root, endpoint, envelope) {
@@ -62,25 +63,17 @@ async function main() {
     return USAGE;
   }
   if (chosen["sign-only"]) {
-    const command = asJson(root.lookupType(`${PACKAGE}.SignedCommand`), envelope);
-    // JSON has times as text; protobufjs writes them as messages.
-    command.security.issuedAt = timestampText(envelope.security.issuedAt);
-    command.security.freshnessWindow = `${envelope.security.freshnessWindow.seconds}s`;
-    console.log(JSON.stringify({ command }));
+    console.log(JSON.stringify({ command: asJson(root.lookupType(`${PACKAGE}.SignedCommand`), envelope) }));
     return OK;
   }
   try {
     const outcome = await applied(root, chosen.endpoint, envelope);
-    console.log(JSON.stringify(outcome));
+    console.log(JSON.stringify(asJson(root.lookupType(`${PACKAGE}.CommandOutcome`), outcome)));
     return outcome.accepted ? OK : REFUSED;
   } catch (error) {
     console.error(`apply_command: ${grpc.status[error.code] ?? "ERROR"}: ${error.details ?? error.message}`);
     return error.code === grpc.status.UNAVAILABLE ? UNREACHABLE : REFUSED;
   }
-}
-
-function timestampText({ seconds, nanos }) {
-  return new Date(seconds * 1000 + nanos / 1e6).toISOString();
 }
 
 process.exitCode = await main();

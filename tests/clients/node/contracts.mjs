@@ -9,7 +9,6 @@ import protobuf from "protobufjs";
 
 export const PACKAGE = "esper.leyline.v1";
 export const PROTO_ROOT = fileURLToPath(new URL("../../../proto", import.meta.url));
-const JSON_FORM = { longs: Number, enums: String, bytes: String, defaults: false };
 
 export function loadContracts(protoRoot = PROTO_ROOT) {
   const root = new protobuf.Root();
@@ -21,18 +20,6 @@ export function loadContracts(protoRoot = PROTO_ROOT) {
   root.loadSync(files.map((name) => `${PACKAGE.replaceAll(".", "/")}/${name}`));
   root.resolveAll();
   return root;
-}
-
-// An unknown field would be dropped silently on the way to bytes, and a different command be signed.
-export function encode(type, json, where = type.name) {
-  rejectUnknown(type, json, where);
-  const problem = type.verify(type.fromObject(json));
-  if (problem) throw new Error(`${where}: ${problem}`);
-  return Buffer.from(type.encode(type.fromObject(json)).finish());
-}
-
-export function asJson(type, message) {
-  return type.toObject(type.fromObject(message), JSON_FORM);
 }
 
 export function serviceClient(root, serviceName, endpoint) {
@@ -53,15 +40,6 @@ function definition(service, method) {
     requestSerialize: (message) => Buffer.from(request.encode(request.fromObject(message)).finish()),
     requestDeserialize: (bytes) => request.decode(bytes),
     responseSerialize: (message) => Buffer.from(response.encode(message).finish()),
-    responseDeserialize: (bytes) => response.toObject(response.decode(bytes), JSON_FORM),
+    responseDeserialize: (bytes) => response.decode(bytes),
   };
-}
-
-function rejectUnknown(type, json, where) {
-  for (const [name, value] of Object.entries(json)) {
-    const field = type.fields[name];
-    if (!field) throw new Error(`${where} has no field ${name}; there are ${Object.keys(type.fields).join(", ")}`);
-    if (!(field.resolvedType instanceof protobuf.Type)) continue;
-    for (const item of field.repeated ? value : [value]) rejectUnknown(field.resolvedType, item, `${where}.${name}`);
-  }
 }

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from esper.core.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict, NonceReplayed
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.parts import Parts
-from esper.tamiyo.runs import blob_of, state_from
+from esper.tamiyo.runs import Run, blob_of, state_from
 from tests.unit.tamiyo.builders import ALWAYS, RUN, first_state, spec
 from tests.unit.tamiyo.conftest import Home
 
@@ -20,6 +21,11 @@ def decided_until(index: int) -> TamiyoRunState:
     return state
 
 
+def entry(run: Run) -> Decided:
+    nothing = {"before": b"", "given": b"", "decision": b"", "after": b""}
+    return Decided(run_id=run.run_id, generation=run.generation, step=0, kind="packet", version=1, **nothing)
+
+
 async def test_a_token_opens_its_run_and_nothing_else_does(home: Home, parts: Parts) -> None:
     run, token = await parts.runs.open(spec(), security(home))
     assert len(token) == 43
@@ -32,7 +38,7 @@ async def test_a_token_opens_its_run_and_nothing_else_does(home: Home, parts: Pa
 async def test_an_open_run_survives_a_restart_with_its_token_state_and_last_decision(home: Home) -> None:
     first = home.parts()
     run, token = await first.runs.open(spec(), security(home))
-    await first.runs.save(run, decided_until(7), Decision(packet_index=7))
+    await first.runs.save(run, decided_until(7), Decision(packet_index=7), entry(run))
     await first.close()
     second = home.parts()
     again = second.runs.by_token(token)
@@ -64,7 +70,7 @@ async def test_a_lost_answer_can_be_asked_for_again_before_the_first_packet(home
 
 async def test_a_run_with_decisions_is_not_opened_over_them(home: Home, parts: Parts) -> None:
     run, _ = await parts.runs.open(spec(), security(home))
-    await parts.runs.save(run, decided_until(1), Decision())
+    await parts.runs.save(run, decided_until(1), Decision(), entry(run))
     with pytest.raises(LifecycleConflict, match="generation 1"):
         await parts.runs.open(spec(), security(home))
     later, _ = await parts.runs.open(spec(generation=2), security(home))
@@ -78,10 +84,10 @@ async def test_work_for_a_generation_that_was_left_does_not_reach_its_successor(
     old, _ = await first.runs.open(spec(), security(home))
     new, _ = await first.runs.open(spec(generation=2), security(home))
     with pytest.raises(LifecycleConflict, match="generation 1"):
-        await first.runs.save(old, decided_until(9), Decision())
+        await first.runs.save(old, decided_until(9), Decision(), entry(old))
     await first.runs.close_run(new, security(home))
     with pytest.raises(LifecycleConflict, match="closed"):
-        await first.runs.save(new, decided_until(9), Decision())
+        await first.runs.save(new, decided_until(9), Decision(), entry(new))
     await first.close()
 
 

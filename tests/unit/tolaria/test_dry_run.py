@@ -9,9 +9,10 @@ import pytest
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.dry_run import dry_run
+from esper.tolaria.dry_run import _cost_line, dry_run
 from esper.tolaria.export import writing
 from esper.tolaria.run_dir import RunOptions
+from esper.tolaria.task.prepare import prepare
 
 OPTIONS = RunOptions()
 
@@ -45,6 +46,14 @@ def test_it_says_what_the_run_would_be_and_writes_nothing(tmp_path: Path) -> Non
         "everything works; nothing was written to the run directory",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cost_that_a_budget_is_a_multiple_of_is_told(tmp_path: Path) -> None:
+    """64-6-6-10: the pass forward, gradients of all weights, and of the inputs of all layers but the first."""
+    run = prepare(config(tmp_path))
+    forward, inputs = 64 * 6 + 6 * 6 + 6 * 10, 6 * 6 + 6 * 10
+    cost = (2 * forward + inputs) * run.config.batch_size * 18
+    assert _cost_line(run).startswith(f"cost: about {cost:.3g} multiply-accumulates if nothing grows")
 
 
 @pytest.mark.usefixtures("unproven")

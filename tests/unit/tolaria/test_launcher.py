@@ -115,7 +115,7 @@ def _empty_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--compare", "--data", "values.pt"], 64, "compares accuracies; values.pt is a regression"),
         (["--resume", "--overwrite"], 64, "choose one"),
         (["--profile", "traces", "--dry-run"], 64, "makes one step: choose one"),
-        (["--profile", "a_file", "--grow", "never"], 78, "profile = 'a_file': can't be made: File exists"),
+        (["--profile", "a_file", "--grow", "never"], 78, "profile = 'a_file': is a file, no folder"),
         (["--dry-run", "--blueprints", "span.conv"], 78, "fits none of the host's slots"),
         (["--run-dir", "a_file"], 78, "can't be made"),
         (["--run-dir", "a_file/run"], 78, "can't be made"),

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import ModuleType
 
 FOLDER = Path(__file__).parents[3] / "tools" / "experiments"
+JUDGING = FOLDER / "judging"
+GROWING = FOLDER / "growing"
 
 
-def load(name: str) -> ModuleType:
+def load(name: str, room: Path = FOLDER) -> ModuleType:
     """A module of tools/experiments, anew; one that it imports must have been loaded before."""
-    spec = spec_from_file_location(name, FOLDER / f"{name}.py")
+    spec = spec_from_file_location(name, room / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from tests.unit.tools.experiments import load
 
-for name in ("plan", "rows", "comparing"):
+for name in ("plan", "rows", "comparing", "labels"):
     load(name)
-pictures = load("pictures")
+labels, pictures = sys.modules["labels"], load("pictures")
 
 
 def boundary(step: int, macs: int) -> dict[str, Any]:
@@ -46,3 +52,25 @@ def test_a_graft_and_its_twin_are_drawn_over_what_they_cost(tmp_path: Path, monk
 def test_a_run_that_never_told_its_cost_has_no_course(tmp_path: Path) -> None:
     events = [{key: value for key, value in event.items() if key != "training_macs"} for event in EVENTS]
     assert pictures.course_picture("old", events, tmp_path / "course.png") is None
+
+
+def test_no_two_of_twenty_arms_share_a_colour_and_no_two_of_a_hundred_look_the_same() -> None:
+    styles = [pictures._style(place) for place in range(100)]
+    assert len({style["color"] for style in styles[:20]}) == 20
+    assert len({(style["color"], style["marker"]) for style in styles}) == 100
+
+
+@given(points=st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)), min_size=1, max_size=12, unique=True))
+@settings(max_examples=3, deadline=None)
+def test_names_stand_beside_their_points_and_cover_no_other(points: list[tuple[float, float]]) -> None:
+    figure = Figure(figsize=(9.5, 4.6))
+    axes = figure.subplots()
+    axes.set(xlim=(-0.1, 1.1), ylim=(-0.1, 1.1))
+    labels.label(axes, {f"arm-{number}": (point, "black") for number, point in enumerate(points)})
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in axes.texts if text.get_text()]
+    assert len(boxes) == len(points)
+    for one, other in combinations(boxes, 2):
+        assert labels._overlap(one, other) < 1.0
+    frame = axes.get_window_extent(renderer)
+    assert all(labels._overlap(box, frame) > 0.99 * box.width * box.height for box in boxes)

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from tests.unit.tools.experiments import load
+from tests.unit.tools.experiments import JUDGING, load
 
-recorded = load("recorded")
+recorded = load("recorded", JUDGING)
 SERIES = recorded.load()
 
 

@@ -20,6 +20,7 @@ load("texts")
 planning, rows_module = load("plan"), load("rows")
 comparing = load("comparing")
 load("launching")
+load("labels")
 load("pictures")
 run_plan = load("run_plan")
 Run = planning.Run
@@ -209,6 +210,19 @@ def test_the_pictures_are_drawn(sweep: Any, tmp_path: Path) -> None:
         "cost.png"
     ]
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_course_is_titled_by_what_it_shows(sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr(run_plan, "course_picture", lambda title, events, path: titles.append(title))
+    rows = rows_module.Rows(tmp_path / "rows.jsonl")
+    ran(sweep, tmp_path, rows)
+    rates = run_plan.chosen_rates(sweep, rows)
+    folder = tmp_path / Run("grown", 1, rates["grown"]).name
+    folder.mkdir()
+    (folder / "events.jsonl").touch()
+    run_plan.draw(sweep, rows, rates, tmp_path)
+    assert titles == ["two sizes, and what grows from the smaller one: grown, seed 1"]
 
 
 def test_differences_are_paired_by_seed(plan: Any, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper.kasmina.control.judge.stack_plan import StackSettings, window_error
-from tests.unit.tools.experiments import load
+from tests.unit.tools.experiments import JUDGING, load
 
-null = load("stack_judge_null")
+null = load("stack_judge_null", JUDGING)
 ASSUMED = StackSettings()
 REPEATS = 600
 MAY_SPEND = window_error(1, ASSUMED) + window_error(2, ASSUMED)

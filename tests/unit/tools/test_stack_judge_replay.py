@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from esper.kasmina.control.judge.stack_test import Evaluation
-from tests.unit.tools.experiments import load
+from tests.unit.tools.experiments import JUDGING, load
 
-recorded = load("recorded")
-replay = load("stack_judge_replay")
+recorded = load("recorded", JUDGING)
+replay = load("stack_judge_replay", JUDGING)
 PAGE = Path(__file__).parents[3] / "docs" / "results.md"
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.tools.experiments import FOLDER, load
+from tests.unit.tools.experiments import JUDGING, load
 
 texts = load("texts")
-ends = load("stacks_to_the_end")
+ends = load("stacks_to_the_end", JUDGING)
 
 
 def row(verdict: str, gain: float, forecast: float | None, grown_loss: float) -> dict[str, object]:
@@ -43,7 +43,7 @@ def test_there_are_at_least_twenty_grafts_early_and_late() -> None:
 def test_a_small_case_trains_both_arms_to_the_end(tmp_path: Path) -> None:
     texts.write_text(tmp_path / "text", kind="python", size=400_000)
     settings = ["width=8", "heads=2", "batch_size=4", "context=16", "min_samples=100"]
-    command = [sys.executable, str(FOLDER / "stacks_to_the_end.py"), "--out", str(tmp_path), "--case", "2@0.17:1"]
+    command = [sys.executable, str(JUDGING / "stacks_to_the_end.py"), "--out", str(tmp_path), "--case", "2@0.17:1"]
     done = subprocess.run([*command, "--set", *settings], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert found["verdict"] in ("keep", "cull")

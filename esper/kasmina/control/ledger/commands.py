@@ -13,7 +13,7 @@ from typing import Any
 
 from esper.core.clock import timestamp
 from esper.core.errors import CommandIdReused
-from esper.kasmina.control.ledger import command_rows, database
+from esper.kasmina.control.ledger import command_rows, database, replay
 from esper.kasmina.control.ledger.command_rows import CommandRow
 from esper.kasmina.control.ledger.database import RunRow
 from esper.kasmina.control.orders import dispatch
@@ -71,7 +71,7 @@ def apply_command(
         refused = _refused(command.command_id, RejectionReason.REJECTION_REASON_WRONG_RUN, detail)
         return Applied(outcome=_record(connection, command, receipt, refused, command.step))
     turn = _turn(row, catalog, step_of(command, row.state), receipt)
-    outcome = _record(connection, command, receipt, dispatch.apply(turn, command), turn.step)
+    outcome = _record(connection, command, receipt, replay.applied(connection, turn, command), turn.step)
     if not outcome.accepted:
         return Applied(outcome=outcome)
     if command.HasField("circuit_breaker"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
+from esper.core import decision_ledger
 from esper.core.errors import CommandRejected
 from esper.leyline import (
     AdvanceResponse,
@@ -48,6 +49,7 @@ class RunRow:
 def create(connection: sqlite3.Connection) -> None:
     for statement in SCHEMA:
         connection.execute(statement)
+    decision_ledger.create(connection)
 
 
 _RUN = "SELECT run_id, token_digest, spec, state, is_open, answer_step, answer FROM runs"

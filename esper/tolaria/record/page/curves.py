@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from esper.tolaria.record.page.drawing import Record, of_kind
+from esper.tolaria.record.reading import Record, of_kind
 
 Point = tuple[int, float]
 
 SMOOTHING = 0.05  # where a run doesn't tell its own
-TRUNK_POINTS, BRANCH_POINTS = 400, 80
+TRUNK_POINTS, BRANCH_POINTS = 800, 160
 KEPT, UNDONE = "FOSSILIZED", "CULLED"
 INSTALL = "INSTALL_TWIN"
 

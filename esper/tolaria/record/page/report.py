@@ -1,6 +1,7 @@
 """report.html: one page that shows what a run did, drawn from its summary and events.
 
-The page stands alone (no script, no network) and can be drawn again at any time from the run's files.
+The page stands alone (no network) and can be drawn again at any time from the run's files. Its tables are HTML; its
+charts are those of the live page, by the same script, which the page holds beside the view that they draw.
 """
 
 from __future__ import annotations
@@ -14,39 +15,22 @@ from typing import Any
 from esper.core.files import named
 from esper.core.plain import plain
 from esper.tolaria.record.depth_words import became, missed
-from esper.tolaria.record.page import forks, plots
-from esper.tolaria.record.page.curves import SMOOTHING, Curves, curves
-from esper.tolaria.record.page.drawing import of_kind
-from esper.tolaria.record.reading import INCIDENTS, read_events, standing
+from esper.tolaria.record.page.assets import asset
+from esper.tolaria.record.page.view import view
+from esper.tolaria.record.page.words import WORDS
+from esper.tolaria.record.reading import INCIDENTS, of_kind, read_events, standing
 
 Record = Mapping[str, Any]
 
 STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #222; --soft: #5f6368; --line: #ddd; --good: #137333; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --paper: #17191c; --ink: #e4e6e8; --soft: #a3a9b0; --line: #3a3f45; --good: #6dd58c; --bad: #f2887f; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.lead { color: var(--soft); margin-top: .3rem; }
-.wide { overflow-x: auto; } .wide > svg { display: block; width: 100%; min-width: 36rem; height: auto; margin-top: 1rem; } svg text { fill: var(--ink); }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; } td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); }
-.wide > table { min-width: 44rem; }
-th { color: var(--soft); font-weight: 600; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { white-space: nowrap; } td.number:first-child { width: 4rem; }
-.good { color: var(--good); } .bad { color: var(--bad); } .quiet { color: var(--soft); } p.quiet { font-size: .85rem; }
-summary { cursor: pointer; color: var(--soft); font-size: .9rem; }
-.cards { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0; }
-.card { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem .9rem; } .card b { display: block; font-size: 1.25rem; }
-.card span { color: var(--soft); font-size: .8rem; }
+body { background: var(--paper); max-width: 62rem; margin: 1.5rem auto 3rem; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } p.lead { color: var(--soft); margin-top: .3rem; }
+.cards { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
+.tile { border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .8rem; max-width: 100%; } .tile b { display: block; font-size: 1.2rem; overflow-wrap: anywhere; }
+.tile span { color: var(--soft); font-size: .8rem; }
+td.word { white-space: nowrap; } @media (max-width: 40rem) { td.word { white-space: normal; } } [data-esper] > .card { margin-top: 1.5rem; }
 """  # noqa: E501
-FORKS = (
-    "At each graft the run forks: the grown arm (coloured) and a twin that was never grafted (dashed) train on the "
-    "same batches; thin as measured, thick smoothed alike from the curve before the graft on. The network goes on from "
-    "the arm that was kept; the other's curve ends with the window."
-)
-EVALUATIONS = (
-    "Score of the twin less that of the grown network on the judging data; an evaluation's bar is one standard error "
-    "of the documents. A look takes a mean, with the error of the documents and the error that the gain's wander "
-    "between evaluations gives to it; z is the gain beyond the margin over both together, beside the z that it needed."
-)
+NEEDS_SCRIPT = "This chart is drawn by the page's own script, which is switched off here."
 WORD_LENGTH = 40  # a name up to this long stands in one line
 
 
@@ -82,53 +66,89 @@ def escaped(text: object) -> str:
 
 def page(summary: Record, events: Sequence[Record]) -> str:
     """The whole page."""
-    smoothing = float(summary.get("smoothing") or SMOOTHING)
-    found = curves(events, smoothing)
+    shown = view(events, summary)
     sections = [
-        _cards(summary),
+        _header(summary, shown),
+        _cards(summary, shown),
         _missed_depth(summary),
         _early_end(summary),
-        _plot(plots.loss_with_seeds(events, found), _how_drawn(found, smoothing)),
-        _plot(forks.forks(found), FORKS),
+        _chart("Loss", "loss"),
+        _chart("Network", "network"),
+        _chart("", "decision") if shown["looks"] else None,
         _section("Seeds", _seed_table(summary)),
-        _plot(forks.evaluations(events, found), EVALUATIONS),
+        _chart("The judge's looks", "gains") if shown["looks"] or shown["evaluations"] else None,
         _evaluation_table(events),
-        _plot(plots.twin_gains(events)),
-        _plot(plots.alphas(events)),
+        _chart("What training cost", "cost") if shown["cost"] else None,
         _section("Comparison", _comparison_table(summary)) if summary.get("comparison") else None,
-        _plot(plots.step_times(events)),
+        _chart("Where a step's time goes", "steps"),
         _section("Memory of two arms", _memory_table(summary)) if _twins(summary) else None,
         _section("Why it grew, or waited", _reason_table(events)),
         _section("Gates", _gate_table(events)),
         _section("Commands", _command_table(events)),
         _section("Incidents", _incident_table(events)),
+        _section("Words", _legend()),
     ]
     title = escaped(f"Run {summary['run_id']}")
-    lead = escaped(
+    body = "\n".join(section for section in sections if section)
+    meta = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    style = f"<style>{asset('page.css').decode()}{STYLE}</style>"
+    head = f'<meta charset="utf-8">{meta}<title>{title}</title>{style}'
+    return (
+        f'<!doctype html><html lang="en"><head>{head}</head>'
+        f"<body><h1>{title}</h1>{body}{_held(shown)}<script>{_script()}</script></body></html>\n"
+    )
+
+
+# What the charts are drawn from; nothing of it changes when the report is drawn again.
+DRAWN = ("loss", "progress", "network", "looks", "evaluations", "cost", "step_time")
+
+
+def _held(shown: Any) -> str:
+    """The view as data: no text of it can end the element that holds it."""
+    drawn = {name: shown[name] for name in DRAWN}
+    text = json.dumps(drawn, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/json" id="esper-view">{text}</script>'
+
+
+def _script() -> str:
+    return asset("page.js").decode().replace("</script", "<\\/script")
+
+
+def _header(summary: Record, shown: Record) -> str:
+    """What was trained, with what, what it grew to, and how to do it again."""
+    run = shown["run"]
+    known = {**run, **{name: summary[name] for name in ("model", "device") if summary.get(name)}}
+    facts = [f"{name} {known[key]}" for name, key in HEADER if known.get(key)]
+    facts += [", ".join(_grown(shown["network"])) or "no layer grew"] if shown["network"] else []
+    lead = (
         f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
         f"{summary['task']}"
     )
-    body = "\n".join(section for section in sections if section)
-    view = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    head = f'<meta charset="utf-8">{view}<title>{title}</title><style>{STYLE}</style>'
-    return (
-        f'<!doctype html><html lang="en"><head>{head}</head>'
-        f'<body><h1>{title}</h1><p class="lead">{lead}</p>{body}</body></html>\n'
-    )
+    again = f"<pre>{escaped(run['command'])}</pre>" if run.get("command") else ""
+    return f'<p class="lead">{escaped(lead)}</p><p>{escaped("; ".join(facts))}</p>{again}'
 
 
-def _plot(drawn: str | None, note: str = "") -> str | None:
-    """A plot, which narrow screens move sideways rather than shrink, with what is to be known of it."""
-    if drawn is None:
-        return None
-    return f'<div class="wide">{drawn}</div>' + (f'<p class="quiet">{escaped(note)}</p>' if note else "")
+def _grown(network: Record) -> Iterator[str]:
+    """Layers and lists that are not as they were: "fc1 6 → 14"."""
+    for row in network["rows"]:
+        for layer in row["layers"]:
+            if layer["before"] not in (None, layer["now"]):
+                name = row["path"] if row["path"] == layer["path"] else f"{row['path']} {layer['path']}"
+                yield f"{name} {layer['before']} → {layer['now']}"
+    for blocks in network["lists"]:
+        yield f"{blocks['path']} {blocks['before']} → {blocks['now']} blocks"
 
 
-def _how_drawn(found: Curves, smoothing: float) -> str:
-    return (
-        f"Each point is the mean of at most {found.steps_a_point} steps; smoothed curves remember about "
-        f"{1 / smoothing:.0f} steps. The losses of the first steps may lie above the picture."
-    )
+HEADER = (("model", "model"), ("optimiser", "optimizer"), ("device", "device"))
+
+
+def _chart(title: str, name: str) -> str:
+    """The place of a chart; the live page's script draws it."""
+    words = f'<p class="quiet">{escaped(NEEDS_SCRIPT)}</p>'
+    head = f"<h2>{escaped(title)}</h2>" if title else ""
+    return f'{head}<div data-esper="{name}">{words}</div>'
 
 
 def _missed_depth(summary: Record) -> str | None:
@@ -151,8 +171,8 @@ def _of_other_weights(summary: Record) -> Iterator[tuple[str, str]]:
             yield f"{found['test_loss']:.4g}", f"test loss of {whose}"
 
 
-def _cards(summary: Record) -> str:
-    growth = summary["growth"]
+def _cards(summary: Record, shown: Record) -> str:
+    growth, pace = summary["growth"], shown["step_time"]["mean_ms"]
     cards = [
         (_percent(summary["test_accuracy"]), "test accuracy"),
         *((f"{value:.4g}", f"test {name}") for name, value in summary.get("test_metrics", {}).items()),
@@ -162,7 +182,7 @@ def _cards(summary: Record) -> str:
         *((grown.partition(" ")[2], grown.partition(" ")[0]) for grown in became(summary)),
         (f"{growth['germinated']} / {growth['judged']} / {growth['kept']}", "germinated / judged / kept"),
         (f"{summary['training_macs'] / 1e6:,.0f} M", f"training MACs, {_growth_share(summary):.0%} of them for growth"),
-        (f"{summary['step_ms']['p50']:.2f} ms", f"median step (p95 {summary['step_ms']['p95']:.2f} ms)"),
+        *([(f"{sum(pace.values()):.2f} ms", _pace_words(summary, pace))] if pace else []),
         (_percent(summary.get("surgery_share")), "of step time for gradient surgery"),
         (_percent(summary.get("gradient_conflict_rate")), "of pairs of gradients in conflict, smoothed"),
         ("yes", f"reproducible, on {summary['machine']}")
@@ -170,11 +190,20 @@ def _cards(summary: Record) -> str:
         else ("no", f"reproducible: {summary['reproducible_cause']}"),
     ]
     items = "".join(
-        f'<div class="card"><b>{escaped(value)}</b><span>{escaped(label)}</span></div>'
+        f'<div class="tile"><b>{escaped(value)}</b><span>{escaped(label)}</span></div>'
         for value, label in cards
         if value
     )
     return f'<div class="cards">{items}</div>'
+
+
+def _pace_words(summary: Record, pace: Mapping[str, float]) -> str:
+    """The mean is what the chart shows; a median leaves out what growth takes at few of the steps."""
+    alone, quantiles = pace["step"], summary["step_ms"]
+    return (
+        f"a step on average, {alone:.2f} of them in the step itself (median {quantiles['p50']:.2f}, "
+        f"p95 {quantiles['p95']:.2f})"
+    )
 
 
 def _growth_share(summary: Record) -> float:
@@ -197,7 +226,7 @@ def _seed_table(summary: Record) -> str:
         )
         for seed in summary["seeds"]
     ]
-    header = ("seed", "blueprint", "slot", "stage", "alpha", "gain ± SE", "muted gain ± SE", "fate")
+    header = ("seed", "blueprint", "slot", "stage", "alpha", "gain ± SE of samples", "muted gain ± SE", "fate")
     return _table(header, rows, empty="No seed was germinated.")
 
 
@@ -333,24 +362,31 @@ def _comparison_table(summary: Record) -> str:
     )
 
 
+def _legend() -> str:
+    """What the page's own words mean."""
+    told = "".join(f"<dt>{escaped(word)}</dt><dd>{escaped(meaning)}</dd>" for word, meaning in WORDS.items())
+    return f'<dl class="words">{told}</dl>'
+
+
 def _section(title: str, body: str) -> str:
     return f"<h2>{title}</h2>{body}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> str:
-    """Cells that are Markup stand as they are; all others are escaped."""
+    """Cells that are Markup stand as they are; all others are escaped. Narrow screens show each row as a block."""
     if not rows:
         return f'<p class="quiet">{empty}</p>'
     columns = zip(header, zip(*rows, strict=True), strict=True)
-    head = "".join(f"<th{_kind(cells)}>{escaped(name)}</th>" for name, cells in columns)
-    lines = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
+    head = "".join(f'<th scope="col"{_kind(cells)}>{escaped(name)}</th>' for name, cells in columns)
+    lines = "".join("<tr>" + "".join(map(_cell, header, row)) + "</tr>" for row in rows)
+    return f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>'
 
 
-def _cell(text: str) -> str:
+def _cell(head: str, text: str) -> str:
+    name = f' data-head="{escaped(head)}"'
     if isinstance(text, Markup):
-        return f"<td>{text}</td>"
-    return f"<td{_kind([text])}>{escaped(text)}</td>"
+        return f"<td{name}>{text}</td>"
+    return f"<td{_kind([text])}{name}>{escaped(text)}</td>"
 
 
 def _kind(cells: Sequence[str]) -> str:

@@ -22,10 +22,11 @@ from esper.leyline import (
     SeedStage,
     StageTransition,
 )
-from esper.tolaria.record.display import LiveDisplay, PlainDisplay, closing, living, seed_table
+from esper.tolaria.record.display import LiveDisplay, PlainDisplay, closing
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.observer import Notice, Observer
 from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.screen import living, seed_table
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

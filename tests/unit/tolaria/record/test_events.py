@@ -29,15 +29,17 @@ from esper.leyline import (
     StackEvaluation,
     StageTransition,
     SystemStatePacket,
+    TraceContext,
     TrainingMetrics,
     TwinTest,
 )
 from esper.tolaria.record.events import EventLog, incident_kind
 from esper.tolaria.record.growth_reason import Reason
+from esper.tolaria.record.network import Layer, Network
 from esper.tolaria.record.observer import Boundary, Notice, StepDone, TwinStep
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.reading import INCIDENTS, read_events
-from tests.unit.tolaria.observed import epoch_done
+from tests.unit.tolaria.observed import epoch_done, started
 
 
 def boundary(result: PacketResult | None, step: int = 10) -> Boundary:
@@ -318,3 +320,40 @@ def test_how_a_twin_makes_its_steps_is_an_event_with_its_bytes(tmp_path: Path) -
         "why": "both don't fit",
         **figures,
     }
+
+
+def test_a_run_tells_what_it_was_started_with_and_its_network_at_each_change(tmp_path: Path) -> None:
+    layer = Layer(path="fc1", kind="Linear", width=14, parameters=910)
+    network = Network(step=30, parameters=1070, layers=(layer,), slots=(), refused=("blocks: shared",))
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_start(started(facts={"model": "mlp", "command": "tolaria-train --hidden 6,6"}))
+        log.on_network(network)
+    begun, told = read_events(tmp_path)
+    assert (begun["kind"], begun["model"], begun["command"]) == ("run", "mlp", "tolaria-train --hidden 6,6")
+    assert (told["kind"], told["step"], told["parameters"]) == ("network", 30, 1070)
+    assert told["layers"] == [{"path": "fc1", "kind": "Linear", "width": 14, "parameters": 910}]
+    assert told["refused"] == ["blocks: shared"]
+
+
+def test_a_boundary_tells_its_work_by_use(tmp_path: Path) -> None:
+    spent = {"main": 500, "twin": 150, "side": 50, "undone": 0}
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_steps([step_done(1)])
+        log.on_boundary(replace(boundary(None), macs=spent))
+    assert read_events(tmp_path)[0]["macs"] == spent
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "found"),
+    [
+        (f"00-{'a' * 32}-{'b' * 16}-01", "a" * 32),
+        (f"00-{'a' * 32}-{'b' * 16}-00", None),  # no exporter has it
+        ("nonsense", None),
+        (f"00-{'a' * 31}/-{'b' * 16}-01", None),
+    ],
+)
+def test_a_command_tells_its_trace_where_one_is_kept(tmp_path: Path, traceparent: str, found: str | None) -> None:
+    outcome = CommandOutcome(command_id="c1", accepted=True, trace=TraceContext(traceparent=traceparent))
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, outcomes=(outcome,))))
+    assert read_events(tmp_path)[-1].get("trace_id") == found

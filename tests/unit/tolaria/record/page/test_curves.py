@@ -25,7 +25,7 @@ def twin(from_step: int, losses: list[float | None], seed_id: str = "s1") -> dic
 
 
 def moved(step: int, to_stage: str, seed_id: str = "s1") -> dict[str, Any]:
-    return {"kind": "transition", "step": step, "seed_id": seed_id, "to_stage": to_stage}
+    return {"kind": "transition", "step": step, "seed_id": seed_id, "to_stage": to_stage, "reason": "because"}
 
 
 def forked(fate: str, grown: float = 2.0, other: float = 4.0, stop: int = 60) -> Events:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from esper.tolaria.record.page.report import page
-from tests.unit.tolaria.record.page.test_forks import STACK
-from tests.unit.tolaria.record.page.test_plots import GROWN
 from tests.unit.tolaria.record.page.test_report import SUMMARY
+from tests.unit.tolaria.record.page.told import GROWN, STACK
 
 MARKUP = (
     "<span onclick=alert(1)><script>alert(1)</script>"
@@ -23,7 +22,7 @@ ACTING = "_\x1b[2J\x00\u202e\n$\\frac$ _{a} \\input $²<script>"
 CONTRACT = ("kind", "to_stage", "stage", "gate", "verdict")
 OUR_TAGS = {
     *("html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "b", "span", "details", "summary"),
-    *("table", "tr", "th", "td", "svg", "g", "path", "defs", "text", "tspan", "use", "rect", "clippath"),
+    *("table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "pre", "script"),
 }
 
 
@@ -92,6 +91,8 @@ def test_no_text_becomes_an_element_an_attribute_or_a_control(text: str) -> None
     parser.feed(drawn)
     parser.close()
     assert {tag for tag, _ in parser.found} <= OUR_TAGS
+    # The view as data, and the page's own script: no text has begun another, nor ended one.
+    assert [attributes.get("id") for tag, attributes in parser.found if tag == "script"] == ["esper-view", None]
     assert not [name for _, attributes in parser.found for name in attributes if name.startswith("on")]
     assert not any("alert" in (value or "") for _, attributes in parser.found for value in attributes.values())
     assert not any("alert" in comment for comment in parser.comments)

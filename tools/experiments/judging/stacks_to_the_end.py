@@ -27,6 +27,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from texts import write_text
 
 from esper.kasmina.control.judge.stack_outlook import ArmCosts, forecast, gain_at_equal_flops

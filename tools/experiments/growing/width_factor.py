@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
 from growth_study import beside, train
 
 from esper.kasmina.control.judge.student import student_quantile
@@ -28,7 +28,11 @@ from esper.kasmina.control.judge.student import student_quantile
 ARMS: dict[str, tuple[str, ...]] = {
     "+8": ("--span-width", "+8"),
     "x2": ("--span-width", "x2"),
+    "x4 in 4x": ("--span-width", "x4"),
+    "x4 in 6x": ("--span-width", "x4"),
 }
+WITHIN = {"x4 in 4x": 4, "x4 in 6x": 6}
+"""How many times the cost of the run that never grows an arm's run may cost, of those that have a budget."""
 HOSTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "digits narrow4": ("digits", ("--data", "digits", "--hidden", "4,4")),
     "digits narrow6": ("digits", ("--data", "digits", "--hidden", "6,6")),
@@ -69,11 +73,13 @@ def _parsed(line: str) -> Row | None:
         return None
 
 
-def run(out: Path, key: Key) -> Row:
-    """One run through the launcher."""
+def run(out: Path, key: Key, known: dict[Key, Row]) -> Row:
+    """One run through the launcher; one with a budget needs the run that never grows before it."""
     host, arm, seed = key
     flags = NEVER if arm == "never" else ARMS[arm]
-    folder = out / "-".join([*host.split(), arm.strip("+"), str(seed)])
+    if arm in WITHIN:
+        flags = (*flags, "--max-training-macs", str(WITHIN[arm] * known[host, "never", seed]["training_macs"]))
+    folder = out / "-".join([*host.split(), *arm.strip("+").split(), str(seed)])
     summary = train(folder, "--seed", str(seed), "--threads", "1", *HOSTS[host][1], *flags)
     return {"host": host, "arm": arm, "seed": seed} | {name: summary[name] for name in TOLD}
 
@@ -156,6 +162,19 @@ def _difference(row: Row) -> str:
     return f"{row['difference']:+.2f}" + ("" if row["bound"] is None else f" ± {row['bound']:.2f}")
 
 
+def train_all(options: argparse.Namespace, rows: Rows, missing: Sequence[Key]) -> None:
+    """Make the runs, so many at a time, and keep each as it ends."""
+    with ThreadPoolExecutor(options.processes) as pool:
+        asked = [pool.submit(run, options.out, key, rows.known) for key in missing]
+        try:
+            for done, future in enumerate(as_completed(asked), 1):
+                row = future.result()
+                rows.add(row)
+                print(f"{done} of {len(missing)}: {row['host']} {row['arm']} seed {row['seed']}", file=sys.stderr)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/width_factor"))
@@ -169,15 +188,8 @@ def main() -> int:
     rows = Rows(options.out / "rows.jsonl")
     wanted = [(host, arm, seed) for seed in seeds for host in hosts for arm in ("never", *ARMS)]
     missing = [key for key in wanted if key not in rows.known]
-    with ThreadPoolExecutor(options.processes) as pool:
-        asked = [pool.submit(run, options.out, key) for key in missing]
-        try:
-            for done, future in enumerate(as_completed(asked), 1):
-                row = future.result()
-                rows.add(row)
-                print(f"{done} of {len(missing)}: {row['host']} {row['arm']} seed {row['seed']}", file=sys.stderr)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for with_budget in (False, True):
+        train_all(options, rows, [key for key in missing if (key[1] in WITHIN) is with_budget])
     result = [row_of(host, arm, seeds, rows.known) for host in hosts for arm in ARMS]
     found = verdicts(result)
     print(json.dumps({"rows": result, "rule": found}, indent=2) if options.json else table(result, found))

@@ -1,0 +1,80 @@
+"""`esper ui`: runs in the browser, while they train and afterwards; `--json` prints every number of the page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+import webbrowser
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.usage import UsageError, Verbs, add_verb
+from esper.core.streams import say
+
+if TYPE_CHECKING:
+    from esper.ui.plane import PlaneWatch
+
+MOST_COMPARED = 2
+JAEGER = "http://127.0.0.1:16686"  # where services/compose.yaml has it
+
+
+def register(verbs: Verbs) -> None:
+    parser = add_verb(verbs, "ui", run, "show runs in the browser, live")
+    parser.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        metavar="RUN_DIR",
+        help="directories of runs, or folders of them; two runs are compared (default: runs)",
+    )
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="where, on loopback (a free port)")
+    parser.add_argument("--json", action="store_true", help="print what the page would show of each run, and stop")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--jaeger", default=JAEGER, metavar="URL", help=f"where traces are looked up ({JAEGER})")
+    parser.add_argument("--url-file", type=Path, metavar="FILE", help="also write the page's address there, mode 0600")
+    add_key_flag(parser, default="RUN_DIR/secret where there is one, else env")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from esper.ui.shelf import Shelf  # html, sockets and threads, which the other verbs start without
+
+    if not arguments.jaeger.startswith(("http://", "https://")):
+        raise UsageError(f"--jaeger {arguments.jaeger!r}: an address that begins with http:// or https:// is needed")
+    shelf = Shelf(arguments.places or [Path("runs")], partial(_watch, arguments.key))
+    if arguments.json:
+        return _print(shelf)
+    return _serve(arguments, shelf)
+
+
+def _watch(key: str, run_dir: Path) -> PlaneWatch:
+    from esper.ui.plane import PlaneWatch
+
+    return PlaneWatch(run_dir, partial(keyring_for, key, run_dir))
+
+
+def _print(shelf: Any) -> int:
+    shown = {}
+    for name in shelf.names():
+        followed = shelf.following(name)
+        _, view = followed.look()
+        shown[name] = {"live": followed.liveness(), **view}
+    print(json.dumps(shown, indent=2, allow_nan=False))
+    return 0
+
+
+def _serve(arguments: argparse.Namespace, shelf: Any) -> int:
+    from esper.core.files import write_atomically
+    from esper.ui.access import local
+    from esper.ui.server import PageServer
+
+    with PageServer(local(arguments.listen), shelf, jaeger=arguments.jaeger) as server:
+        if arguments.url_file is not None:
+            write_atomically(arguments.url_file, f"{server.url}\n".encode(), mode=0o600)
+        say(f"esper ui: {server.url}  (Ctrl-C ends it)")
+        if arguments.open:
+            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
+        server.serve_forever()
+    return 0

@@ -1,0 +1,73 @@
+"""Names beside the points of a picture, so that none has to be looked up by its colour, and none covers another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from math import cos, pi, sin
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
+
+SIZE = 8.0
+DISTANCES = (9.0, 14.0, 22.0, 32.0, 44.0, 60.0)
+DIRECTIONS = 16
+FAR = 15.0
+POINT_RADIUS = 6.0
+Point = tuple[float, float]
+
+
+def label(axes: Axes, named: Mapping[str, tuple[Point, object]]) -> None:
+    """Write each name beside its point, in its colour; one that had to go far has a line to its point.
+
+    The axes must have their scales and limits: places are looked for in pixels.
+    """
+    figure = axes.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    scale = figure.dpi / 72.0
+    pixels = {name: axes.transData.transform(point) for name, (point, _) in named.items()}
+    taken = [Bbox.from_bounds(x - 1, y - 1, 2, 2).padded(POINT_RADIUS * scale) for x, y in pixels.values()]
+    frame = axes.get_window_extent(renderer)
+    for name, (point, color) in sorted(named.items(), key=lambda item: tuple(pixels[item[0]])):
+        text = axes.annotate(
+            name, point, (0, 0), textcoords="offset points", fontsize=SIZE, color=color, va="center", zorder=5
+        )
+        text.set_path_effects([withStroke(linewidth=2.0, foreground="white")])
+        size = text.get_window_extent(renderer)
+        offset, box = min(
+            _places(pixels[name], size, scale), key=lambda place: _badness(place, frame, taken, DISTANCES[-1])
+        )
+        taken.append(box)
+        text.set(x=offset[0], y=offset[1], ha="left" if offset[0] >= 0 else "right")
+        if max(abs(offset[0]), abs(offset[1])) > FAR:
+            line = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0.0, "shrinkB": 4.0}
+            axes.annotate("", point, offset, textcoords="offset points", arrowprops=line, zorder=3)
+
+
+def _places(at: Point, size: Bbox, scale: float) -> Iterator[tuple[Point, Bbox]]:
+    """Offsets in points around a point, the nearest first, with what the text would cover there."""
+    for distance, turn in product(DISTANCES, range(DIRECTIONS)):
+        angle = 2 * pi * turn / DIRECTIONS
+        offset = distance * cos(angle), distance * sin(angle)
+        if abs(offset[0]) < 1.0:
+            offset = 0.0, offset[1]
+        x, y = at[0] + offset[0] * scale, at[1] + offset[1] * scale - size.height / 2
+        yield offset, Bbox.from_bounds(x if offset[0] >= 0 else x - size.width, y, size.width, size.height)
+
+
+def _badness(place: tuple[Point, Bbox], frame: Bbox, taken: list[Bbox], far: float) -> float:
+    """How much of others a name would cover or leave the frame by; of places that are free, how far it is."""
+    offset, box = place
+    covered = sum(_overlap(box, other) for other in taken)
+    outside = box.width * box.height - _overlap(box, frame)
+    return covered + outside + (offset[0] ** 2 + offset[1] ** 2) ** 0.5 / far
+
+
+def _overlap(one: Bbox, other: Bbox) -> float:
+    common = Bbox.intersection(one, other)
+    return 0.0 if common is None else common.width * common.height
