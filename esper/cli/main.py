@@ -48,7 +48,25 @@ from esper.core.leaving import kept_inside
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
 
-GROUPS = (up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza, doctor, harness, drill)
+GROUPS = (
+    up,
+    status,
+    ui,
+    export,
+    seed,
+    emergency,
+    call,
+    sign,
+    keys,
+    audit,
+    ledger,
+    wal,
+    bus,
+    urza,
+    doctor,
+    harness,
+    drill,
+)
 
 # The first class that fits decides, so a special case stands before its parent.
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
