@@ -7,7 +7,7 @@ DEVICES ?= cuda
 PROCESSES ?= 2
 GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
 
-.PHONY: setup train test check check-native clients bench drills harness-quick soak experiments-quick learn experiments-gpu clean
+.PHONY: setup train test check check-native clients bench drills drill-alarms drill-fire harness-quick soak experiments-quick learn experiments-gpu clean
 
 setup: $(VENV)/.ready ## environment and extension
 
@@ -22,6 +22,12 @@ test: setup ## the default suite
 
 drills: setup ## the slow drills: kill -9, load, faults
 	$(PY) -m pytest -m "slow and not gpu" $(ARGS)
+
+drill-alarms: setup ## break a live plane in eight ways: each alert must rise in a real Prometheus, and clear
+	$(VENV)/bin/esper drill alarms $(ARGS)
+
+drill-fire: setup ## kill Weatherlight, Redis and consumers under load for five minutes on each bus, then count
+	$(VENV)/bin/esper drill fire $(ARGS)
 
 check: setup ## format, lint, types, floors, protos, CUDA build, wheel
 	VENV=$(VENV) tools/check

@@ -34,7 +34,7 @@ from esper.leyline import (
 )
 
 if TYPE_CHECKING:
-    from esper.rpc.clients import WeatherlightClient
+    from esper.rpc.clients import BusClient, WeatherlightClient
     from esper.tolaria.plane.services import Services
 
 TIMEOUT_S = 10.0
@@ -45,9 +45,10 @@ WHOLE_PLANE = "-"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A Weatherlight that serves, and the keys to speak to it."""
+    """A Weatherlight that serves, its bus, and the keys to speak to it."""
 
     client: WeatherlightClient
+    bus: BusClient
     signer: Signer
 
 
@@ -57,14 +58,19 @@ def register(verbs: Verbs) -> None:
     raised = add_verb(group, "raise", run_raise, "raise an emergency for every run of the plane")
     closed = add_verb(group, "acknowledge", run_acknowledge, "acknowledge emergencies: they are over")
     for verb in (listed, raised, closed):
-        verb.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a run with services of its own")
-        verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of one that serves")
-        verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
-        add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
+        add_place(verb)
     raised.add_argument("--level", required=True, choices=LEVELS, help="L1 told, L2 no new seed, L3 no growth, L4 halt")
     raised.add_argument("--why", required=True, metavar="TEXT", help="the cause in words")
     closed.add_argument("--id", action="append", metavar="ID", help="one of them (default: all that are open)")
     closed.add_argument("--note", metavar="TEXT", help="remark for the audit")
+
+
+def add_place(verb: argparse.ArgumentParser) -> None:
+    """What `connected` reads."""
+    verb.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a run with services of its own")
+    verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of one that serves")
+    verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
+    add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -126,7 +132,7 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
     if (arguments.run_dir is None) == (arguments.weatherlight is None):
         raise UsageError("name a RUN_DIR or --weatherlight ENDPOINT, one of them")
     from esper.rpc.auth import service_metadata  # grpc, which the other verbs start without
-    from esper.rpc.clients import Tls, WeatherlightClient, channel, doubt_of
+    from esper.rpc.clients import BusClient, Tls, WeatherlightClient, channel, doubt_of
 
     if arguments.run_dir is not None:
         _require_own(arguments.run_dir)
@@ -137,7 +143,8 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
         link = stack.enter_context(channel(endpoint, tls))
         metadata = service_metadata(keyring, "operator")
         try:
-            yield Line(WeatherlightClient(link, metadata=metadata), Signer(keyring, SYSTEM_CLOCK))
+            clients = WeatherlightClient(link, metadata=metadata), BusClient(link, metadata=metadata)
+            yield Line(*clients, Signer(keyring, SYSTEM_CLOCK))
         except ServiceUnavailable as error:
             if (doubt := doubt_of(endpoint, tls)) is None:
                 raise

@@ -27,18 +27,18 @@ ALL = tuple(SCENARIOS)
 TRAINING = ("steady-train", "rollback", "tamiyo-timeout")
 
 
-def _number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:
+def number(kind: type, least: float, most: float = float("inf")) -> Callable[[str], Any]:
     """A number between bounds, as argparse wants it."""
 
-    def number(text: str) -> Any:
+    def bounded(text: str) -> Any:
         value = kind(text)
         if not least <= value <= most:
             bounds = f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
             raise argparse.ArgumentTypeError(f"expected {bounds}, got {text}")
         return value
 
-    number.__name__ = "number"
-    return number
+    bounded.__name__ = "number"
+    return bounded
 
 
 def _sizes(text: str) -> tuple[tuple[int, int], ...]:
@@ -60,17 +60,17 @@ FLAGS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
         "--epochs",
         TRAINING,
         {
-            "type": _number(int, FEWEST_EPOCHS),
+            "type": number(int, FEWEST_EPOCHS),
             "default": 40,
             "help": f"epochs of 64 samples, at least {FEWEST_EPOCHS} (40)",
         },
     ),
-    ("--batch-size", TRAINING, {"type": _number(int, 1, 32), "default": 4, "help": "samples in one step (4)"}),
+    ("--batch-size", TRAINING, {"type": number(int, 1, 32), "default": 4, "help": "samples in one step (4)"}),
     ("--disable-compile", ("steady-train",), {"action": "store_true", "help": "leave torch.compile out"}),
     (
         "--deadline-ms",
         ("rollback",),
-        {"type": _number(float, 0.1, MOST_WAIT_MS), "default": 5.0, "help": "deadline that is missed (5)"},
+        {"type": number(float, 0.1, MOST_WAIT_MS), "default": 5.0, "help": "deadline that is missed (5)"},
     ),
     (
         "--sizes",
@@ -85,22 +85,22 @@ FLAGS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     (
         "--timeout-every",
         ("tamiyo-timeout",),
-        {"type": _number(int, 2), "default": 2, "help": "freeze Tamiyo at every N-th packet (2)"},
+        {"type": number(int, 2), "default": 2, "help": "freeze Tamiyo at every N-th packet (2)"},
     ),
     (
         "--requests",
         ("kasmina-prefetch",),
-        {"type": _number(int, 1), "default": 32, "help": "prefetches in all (32)"},
+        {"type": number(int, 1), "default": 32, "help": "prefetches in all (32)"},
     ),
     (
         "--concurrency",
         ("kasmina-prefetch",),
-        {"type": _number(int, 1, 64), "default": 4, "help": "prefetches at a time (4)"},
+        {"type": number(int, 1, 64), "default": 4, "help": "prefetches at a time (4)"},
     ),
     (
         "--ready-latency-ms",
         ("kasmina-prefetch",),
-        {"type": _number(float, 0.0, 4000.0), "default": 40.0, "help": "delay of each artefact (40)"},
+        {"type": number(float, 0.0, 4000.0), "default": 40.0, "help": "delay of each artefact (40)"},
     ),
     (
         "--output-dir",
@@ -119,7 +119,7 @@ def register(verbs: Verbs) -> None:
     soak = add_verb(group, "soak", run, "a long run with many seeds: nothing may grow but the network")
     soak.add_argument(
         "--epochs",
-        type=_number(int, SOAK_EPOCHS),
+        type=number(int, SOAK_EPOCHS),
         default=SOAK_EPOCHS,
         help=f"epochs of digits, at least {SOAK_EPOCHS} ({SOAK_EPOCHS})",
     )

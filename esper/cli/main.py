@@ -18,6 +18,7 @@ from esper.cli import (
     bus,
     call,
     doctor,
+    drill,
     emergency,
     export,
     harness,
@@ -51,7 +52,7 @@ from esper.core.unexpected import FLAG, unexpected
 
 GROUPS = (
     *(up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza),
-    *(simic, reports, doctor, harness),
+    *(simic, reports, doctor, harness, drill),
 )
 
 # The first class that fits decides, so a special case stands before its parent.

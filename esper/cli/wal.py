@@ -1,4 +1,4 @@
-"""`esper wal`: look at, copy and repair a framed log, such as Tamiyo's field reports."""
+"""`esper wal`: look at, copy, put back and repair a framed log, such as Tamiyo's field reports."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from esper.core import wal
 REMEDIES = {
     wal.Condition.CLEAN: "nothing to do",
     wal.Condition.TORN: "a write was cut off; its log repairs it when it is opened, or `esper wal repair` now",
-    wal.Condition.CORRUPT: "back it up, then `esper wal repair` keeps what precedes the damage",
+    wal.Condition.CORRUPT: "back it up, then `esper wal repair` keeps what precedes the damage, or `esper wal restore` "
+    "puts a copy back",
     wal.Condition.FOREIGN: "it doesn't begin as a log does, and `esper wal repair` leaves it alone; a service's log is "
     "RUN_DIR/services/field_reports.log",
 }
 
 
 def register(verbs: Verbs) -> None:
-    group = add_group(verbs, "wal", "inspect, back up and repair a log")
+    group = add_group(verbs, "wal", "inspect, back up, restore and repair a log")
     inspect = add_verb(group, "inspect", run_inspect, "say what state a log is in; exit code 1 unless it is clean")
     inspect.add_argument("log", type=Path, metavar="LOG")
     backup = add_verb(group, "backup", run_backup, "copy a log durably; never overwrites")
     backup.add_argument("log", type=Path, metavar="LOG")
     backup.add_argument("target", type=Path, metavar="TARGET")
+    restore = add_verb(group, "restore", run_restore, "put a whole copy back; what stands there is kept as .broken")
+    restore.add_argument("copy", type=Path, metavar="COPY")
+    restore.add_argument("log", type=Path, metavar="LOG")
     repair = add_verb(group, "repair", run_repair, "keep the whole records before the damage, and a copy of everything")
     repair.add_argument("log", type=Path, metavar="LOG")
 
@@ -37,6 +41,12 @@ def run_inspect(arguments: argparse.Namespace) -> int:
 def run_backup(arguments: argparse.Namespace) -> int:
     wal.backup(arguments.log, arguments.target)
     print(f"{arguments.log} copied to {arguments.target}")
+    return 0
+
+
+def run_restore(arguments: argparse.Namespace) -> int:
+    found = wal.restore(arguments.copy, arguments.log)
+    print(f"{arguments.log}: {found.records} records put back from {arguments.copy}")
     return 0
 
 

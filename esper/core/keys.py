@@ -15,6 +15,7 @@ import stat
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from esper.core.errors import ConfigError
@@ -36,8 +37,9 @@ def new_secret() -> str:
     return secrets.token_urlsafe(32)
 
 
+@lru_cache(maxsize=64)
 def derive_key(master: bytes, key_id: str) -> bytes:
-    """The signing key of `key_id`: the master secret itself never signs."""
+    """The signing key of `key_id`: the master secret itself never signs. Kept: every packet asks for it twice."""
     return hmac.digest(master, _KEY_LABEL + key_id.encode(), hashlib.sha256)
 
 

@@ -91,8 +91,10 @@ def _look(message: Any, found: list[str]) -> None:
     """Add what is wrong with `message`; paths are made only where something is wrong."""
     plan = _plan(message.DESCRIPTOR)
     _look_at_presence(plan, message, found)
-    _look_at_values(plan, message, found)
-    _look_at_integers(plan, message, found)
+    if plan.ranges or plan.enums:
+        _look_at_values(plan, message, found)
+    if plan.integers:
+        _look_at_integers(plan, message, found)
     if plan.check is not None:
         plan.check(message, found)
     for name, is_repeated in plan.children:

@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
+from prometheus_client import Counter, Histogram
 
 from esper.core.clock import Clock
 from esper.core.enums import short_name
@@ -15,7 +17,6 @@ from esper.core.errors import EsperError
 from esper.core.keys import Keyring
 from esper.core.telemetry import AttributeValue, build_packet, event, metric
 from esper.core.tracing import context_of, tracer
-from esper.core.validation import require_valid
 from esper.leyline import (
     BusEnvelope,
     BusLane,
@@ -33,16 +34,27 @@ from esper.nissa.delivery import Delivery
 from esper.nissa.patience import FINISHED, Patience
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
-from esper.oona.envelope import check, check_kept, span_attributes
+from esper.oona.envelope import check, check_kept, require_valid_payload, span_attributes
 from esper.oona.precedence import Precedence
 
 log = logging.getLogger("esper.nissa")
 GROUP = "nissa"
 # CRITICAL packets travel on the emergency lane: they are what should alert.
 LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_NORMAL, BusLane.BUS_LANE_TELEMETRY)
-PAGE = 128
+PAGE = 1024
 WAIT_S = 1.0
 _tracer = tracer("esper.nissa")
+
+
+# A counter looks its labels up by their texts: what every packet asks for is kept, as far as senders leave room.
+@lru_cache(maxsize=256)
+def _packets_of(source: str, priority: int) -> Counter:
+    return metrics.PACKETS.labels(source, short_name(MessagePriority, priority).lower())
+
+
+@lru_cache(maxsize=64)
+def _latency_of(payload_type: str) -> Histogram:
+    return metrics.INGEST_LATENCY.labels(payload_type.rpartition(".")[2])
 
 
 class Ingestor:
@@ -74,18 +86,30 @@ class Ingestor:
 
     async def run(self, bus: Bus) -> None:
         """Follow the bus for ever."""
+        # What an earlier process took and did not settle is due at once.
+        await bus.release(GROUP, GROUP)
+        async with asyncio.TaskGroup() as under_way:
+            settled = under_way.create_task(bus.acknowledge(GROUP, []))
+            coming = under_way.create_task(self._next_page(bus))
+            while True:
+                envelopes = await coming
+                # The disk has the next page lent and the last one settled while this one is taken.
+                coming = under_way.create_task(self._next_page(bus))
+                async for some in self._precedence.slices(envelopes):
+                    for envelope in some:
+                        self.take(envelope, is_vouched_for=bus.vouches)
+                if self._delivery is not None:
+                    await self._delivery.save()
+                await settled
+                settled = under_way.create_task(bus.acknowledge(GROUP, [each.event_id for each in envelopes]))
+
+    async def _next_page(self, bus: Bus) -> list[BusEnvelope]:
+        """What comes next, as soon as there is something."""
         while True:
             seen = await bus.last_sequence()
-            envelopes = await bus.fetch(GROUP, GROUP, LANES, PAGE)
-            async for some in self._precedence.slices(envelopes):
-                for envelope in some:
-                    self.take(envelope, is_vouched_for=bus.vouches)
-            if self._delivery is not None:
-                await self._delivery.save()
-            if envelopes:
-                await bus.acknowledge(GROUP, [envelope.event_id for envelope in envelopes])
-            else:
-                await bus.wait(seen, WAIT_S, LANES)
+            if envelopes := await bus.fetch(GROUP, GROUP, LANES, PAGE):
+                return envelopes
+            await bus.wait(seen, WAIT_S, LANES)
 
     async def follow_time(self, period_s: float = WAIT_S) -> None:
         """Clear for ever what clears by time alone."""
@@ -106,16 +130,15 @@ class Ingestor:
                 check_kept(self._keyring, envelope)
             else:
                 check(self._keyring, envelope, self._clock.now_ns())
+                require_valid_payload(envelope)
             taker(envelope)
         except (EsperError, DecodeError) as error:
             metrics.REFUSED.inc()
             log.error("envelope %s from %s refused: %s", envelope.event_id, envelope.source, error)
-        kind = envelope.payload_type.rpartition(".")[2]
-        metrics.INGEST_LATENCY.labels(kind).observe((time.perf_counter() - began) * 1e3)
+        _latency_of(envelope.payload_type).observe((time.perf_counter() - began) * 1e3)
 
     def _take_packet(self, envelope: BusEnvelope) -> None:
         packet = TelemetryPacket.FromString(envelope.payload)
-        require_valid(packet)
         if not envelope.HasField("trace"):
             return self._count(packet)
         attributes = span_attributes("process", packet)
@@ -123,10 +146,10 @@ class Ingestor:
             return self._count(packet)
 
     def _count(self, packet: TelemetryPacket) -> None:
-        priority = short_name(MessagePriority, packet.priority).lower()
-        metrics.PACKETS.labels(packet.source, priority).inc()
+        _packets_of(packet.source, packet.priority).inc()
+        measured_ns = packet.time.ToNanoseconds()
         for each in packet.metrics:
-            self.series.put(each, packet.source, packet.training_run_id, packet.time.ToNanoseconds())
+            self.series.put(each, packet.source, packet.training_run_id, measured_ns)
         for each_event in packet.events:
             level = short_name(TelemetryLevel, each_event.level).lower()
             metrics.TELEMETRY_EVENTS.labels(packet.source, each_event.name, level).inc()
@@ -136,7 +159,6 @@ class Ingestor:
 
     def _take_report(self, envelope: BusEnvelope) -> None:
         report = FieldReport.FromString(envelope.payload)
-        require_valid(report)
         outcome = short_name(FieldReportOutcome, report.outcome).lower()
         metrics.FIELD_REPORTS.labels(outcome).inc()
 

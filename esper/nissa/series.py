@@ -50,8 +50,8 @@ class LatestValues(Collector):
 
     def put(self, metric: Metric, source: str, run: str = "", measured_ns: int = 0) -> None:
         """Take a measurement of that Unix time; an older one that urgent news overtook changes nothing."""
-        measured = ((attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes)
-        key = (metric.name, tuple(sorted((*measured, ("source", source), ("run", run)))))
+        measured = [(attribute.key, str(attribute_value(attribute))) for attribute in metric.attributes]
+        key = (metric.name, tuple(sorted([*measured, ("source", source), ("run", run)])))
         with self._lock:
             self._due_ns[source, run] = self._in(self._patience.seconds(run))
             if not 0 < self._series.get(key, (0.0, 0))[1] - measured_ns < MOST_OVERTAKEN_NS:

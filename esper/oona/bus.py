@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,8 @@ PRIORITIES = (
     MessagePriority.MESSAGE_PRIORITY_NORMAL,
     MessagePriority.MESSAGE_PRIORITY_LOW,
 )
+LEAST = PRIORITIES[-1]
+RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,14 +34,16 @@ class BusConfig:
 
     max_deliveries: int = 5  # tries before an envelope is put aside
     lease_s: float = 60.0  # an envelope not acknowledged for this long is delivered again
-    retry_s: float = 1.0  # wait after a rejection; doubles with each try
-    retention_s: float = 86_400.0  # how long an envelope is kept that was handled; dead ones seven times that
-    max_kept_entries: int = 50_000  # of a lane's handled envelopes, fewer are kept than that, however young
-    max_lane_entries: int = 200_000  # a fuller lane refuses more, the emergency lane excepted
+    retry_s: float = 1.0  # wait after a rejection; doubles with each try, up to a lease
+    retention_s: float = 86_400.0  # how long an envelope is kept that was handled
+    max_kept_entries: int = 50_000  # of a lane's handled envelopes no more are kept, however young: LOW ones go first
+    dead_retention_s: float = 604_800.0  # how long a dead letter is kept
+    max_dead_letters: int = 10_000  # no more of them are kept, however young
+    max_lane_entries: int = 200_000  # a fuller lane refuses more, CRITICAL ones excepted
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_deliveries", "lease_s", "retry_s", "retention_s")
-        require_positive(self, "max_kept_entries", "max_lane_entries")
+        require_positive(self, "max_deliveries", "lease_s", "retry_s", "retention_s", "dead_retention_s")
+        require_positive(self, "max_kept_entries", "max_dead_letters", "max_lane_entries")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,20 @@ class Stored:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An envelope, the group that could not handle it, and when it was put aside (Unix nanoseconds)."""
+
+    group: str
+    stored_ns: int
+    envelope: BusEnvelope
+
+
+def is_exempt(envelope: BusEnvelope) -> bool:
+    """Whether an envelope is taken however full its lane is."""
+    return envelope.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
+
+
 class Bus(Protocol):
     """A durable log with consumer groups."""
 
@@ -57,10 +75,13 @@ class Bus(Protocol):
     """Whether only checked envelopes can be in it: a file of our own vouches for them, a shared server doesn't."""
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        """Store envelopes that were checked; returns once they are durable. A known id has its first position."""
+        """Store envelopes that were checked, all or none; returns once they are durable.
+
+        A known id has its first position. Raises BackPressure where a lane is full.
+        """
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
-        """Up to `limit` envelopes for a consumer: redeliveries, then new ones, lane by lane, urgent ones first.
+        """Up to `limit` envelopes for a consumer: lane by lane, urgent ones first, of equal ones those due again first.
 
         A new group starts at the oldest envelope that is kept.
         """
@@ -74,7 +95,9 @@ class Bus(Protocol):
     async def release(self, group: str, consumer: str) -> None:
         """The consumer is gone: what it held is delivered to another at once."""
 
-    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
+    async def read(
+        self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
+    ) -> list[BusEnvelope]:
         """Envelopes after a position, in the order of their storage; no group is involved."""
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
@@ -89,8 +112,17 @@ class Bus(Protocol):
     async def dead_letter_count(self) -> int:
         """How many envelopes were put aside and are still kept."""
 
+    def dead_letters(self, group: str | None = None) -> AsyncIterator[DeadLetter]:
+        """What was put aside and is still kept, oldest first; of one group, or of all."""
+
+    async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        """Deliver dead letters to their group again, with all its tries; gives the ids that were dead letters."""
+
+    async def drop(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        """Forget dead letters; gives the ids that were some."""
+
     async def trim(self) -> int:
-        """Forget what is old and handled; returns how many."""
+        """Forget what is old or too much, of envelopes that every group has handled; returns how many."""
 
     async def close(self) -> None:
         """Let go of the storage."""

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 import struct
+from collections.abc import Mapping
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from esper.core.clock import Clock, nanoseconds, timestamp
-from esper.core.errors import InvalidSignature
+from esper.core.errors import ContractError, InvalidSignature
 from esper.core.keys import Keyring
 from esper.core.telemetry import attribute_value
 from esper.core.validation import require_valid
-from esper.leyline import BusEnvelope, BusLane, MessagePriority, RejectionReason, TelemetryPacket, TraceContext
+from esper.leyline import (
+    BusEnvelope,
+    BusLane,
+    FieldReport,
+    MessagePriority,
+    RejectionReason,
+    TelemetryPacket,
+    TraceContext,
+)
 
 _LABEL = b"ESPER-BUS-V1\n"
 _BEFORE_ANY_END_NS = 0
+_TAKEN: Mapping[str, type[Message]] = {kind.DESCRIPTOR.full_name: kind for kind in (TelemetryPacket, FieldReport)}
+_PLACE_BYTES = struct.calcsize(">qii")
 
 
 def seal(
@@ -54,16 +64,26 @@ def check(keyring: Keyring, envelope: BusEnvelope, now_ns: int) -> None:
 
     When it says that it was made doesn't count: whoever has a key that was revoked writes any time.
     """
-    _check(keyring, envelope, now_ns)
+    require_valid(envelope)
+    _check_seal(keyring, envelope, now_ns)
+
+
+def require_valid_payload(envelope: BusEnvelope) -> None:
+    """Raise unless the payload is a valid message, where it is of a kind that Nissa takes from the bus."""
+    kind = _TAKEN.get(envelope.payload_type)
+    if kind is not None:
+        try:
+            require_valid(kind.FromString(envelope.payload))
+        except DecodeError as error:
+            raise ContractError(envelope.payload_type, [f"can't be read: {error}"]) from error
 
 
 def check_kept(keyring: Keyring, envelope: BusEnvelope) -> None:
-    """The same for an envelope that was checked when it arrived: its key may have ended since."""
-    _check(keyring, envelope, _BEFORE_ANY_END_NS)
+    """Raise unless an envelope is the one that was checked when it arrived: its key may have ended since."""
+    _check_seal(keyring, envelope, _BEFORE_ANY_END_NS)
 
 
-def _check(keyring: Keyring, envelope: BusEnvelope, at_ns: int) -> None:
-    require_valid(envelope)
+def _check_seal(keyring: Keyring, envelope: BusEnvelope, at_ns: int) -> None:
     key = keyring.key(envelope.key_id, at_ns)
     expected = _signature(key or b"unknown key", envelope)
     if not hmac.compare_digest(expected.encode(), envelope.signature.encode()) or key is None:
@@ -82,9 +102,14 @@ def span_attributes(operation: str, packet: TelemetryPacket) -> dict[str, str]:
 
 
 def _signature(key: bytes, envelope: BusEnvelope) -> str:
-    texts = (envelope.key_id, envelope.event_id, envelope.payload_type, envelope.source)
-    parts = [text.encode() for text in texts]
-    parts.append(struct.pack(">qii", nanoseconds(envelope.time), envelope.priority, envelope.lane))
-    parts.append(envelope.payload)
-    signed = _LABEL + b"".join(struct.pack(">I", len(part)) + part for part in parts)
-    return hmac.digest(key, signed, hashlib.sha256).hex()
+    """Over each part behind its length: every packet is sealed and checked, so they are packed at once."""
+    a, b = envelope.key_id.encode(), envelope.event_id.encode()
+    c, d = envelope.payload_type.encode(), envelope.source.encode()
+    payload = envelope.payload
+    signed = struct.pack(
+        f">I{len(a)}sI{len(b)}sI{len(c)}sI{len(d)}sIqiiI",
+        *(len(a), a, len(b), b, len(c), c, len(d), d),
+        *(_PLACE_BYTES, nanoseconds(envelope.time), envelope.priority, envelope.lane),
+        len(payload),
+    )
+    return hmac.digest(key, _LABEL + signed + payload, "sha256").hex()

@@ -7,20 +7,82 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import BackPressure
 from esper.core.store import SqliteStore
-from esper.leyline import BusEnvelope, BusLane
-from esper.oona import schema
-from esper.oona.bus import LANES, PRIORITIES, BusConfig, Stored
+from esper.leyline import BusEnvelope, BusLane, MessagePriority
+from esper.oona import dead_letters, schema
+from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
 T = TypeVar("T")
-RETRY_AFTER_S = 1.0
+MAX_SEQUENCE = 2**63 - 1
+TRIM_PAGE = 2000
+INSERT_ROWS = 2000
+Place = tuple[int, int]
+"""Lane and priority."""
+_Lent = tuple[int, int]
+"""Position and attempt."""
+
+# Each step of a statement gives the interpreter away, and a busy loop gives it back late: so one statement does for
+# many rows, and many rows come as one.
+_INSERT, _ROW = "INSERT INTO envelopes VALUES ", "(?, ?, ?, ?, ?, ?)"
+_LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'"
+_KNOWN = (
+    "SELECT json_group_object(event_id, sequence) FROM envelopes WHERE event_id IN (SELECT value FROM json_each(?))"
+)
+_COUNT = (
+    "INSERT INTO depths VALUES (?, ?) ON CONFLICT (lane) DO UPDATE SET entries = entries + excluded.entries"
+    " RETURNING entries"
+)
+# How far the group was given each lane and priority, and whether there is more.
+_GIVEN = (
+    "SELECT json_group_array(json_array(lane, priority, sequence, EXISTS (SELECT 1 FROM envelopes e"
+    " WHERE e.lane = c.lane AND e.priority = c.priority AND e.sequence > c.sequence)))"
+    " FROM cursors c WHERE name = ? AND lane IN (SELECT value FROM json_each(?))"
+)
+_NEW = (
+    "SELECT json_group_array(sequence) FROM (SELECT sequence FROM envelopes"
+    " WHERE lane = ? AND priority = ? AND sequence > ? ORDER BY sequence LIMIT ?)"
+)
+_LEND = (
+    "INSERT INTO deliveries SELECT ?, sequence, event_id, lane, ?, 1, ? FROM envelopes"
+    " WHERE lane = ? AND priority = ? AND sequence BETWEEN ? AND ?"
+)
+_MOVE = "UPDATE cursors SET sequence = ? WHERE name = ? AND lane = ? AND priority = ?"
+_DUE = (
+    "SELECT json_group_array(json_array(d.lane, e.priority, d.sequence, d.attempt)) FROM deliveries d"
+    " JOIN envelopes e USING (sequence) WHERE d.name = ? AND d.again_ns <= ?"
+    " AND d.lane IN (SELECT value FROM json_each(?))"
+)
+_LEND_AGAIN = (
+    "UPDATE deliveries SET consumer = ?, attempt = attempt + 1, again_ns = ?"
+    " WHERE name = ? AND sequence IN (SELECT value FROM json_each(?))"
+)
+_PUT_ASIDE = "INSERT OR REPLACE INTO dead_letters SELECT ?, sequence, ?, envelope FROM envelopes WHERE sequence = ?"
+_SETTLED = "DELETE FROM deliveries WHERE name = ? AND event_id IN (SELECT value FROM json_each(?))"
+_READ = (
+    "SELECT sequence, envelope FROM envelopes WHERE lane IN (SELECT value FROM json_each(?)) AND sequence > ?"
+    " AND priority >= ? ORDER BY sequence LIMIT ?"
+)
+_ENVELOPES = "SELECT sequence, envelope FROM envelopes WHERE sequence IN (SELECT value FROM json_each(?))"
+_LAST_GIVEN = "SELECT MIN(sequence) FROM cursors WHERE lane = ? AND priority = ?"
+_NTH = "SELECT sequence FROM envelopes WHERE lane = ? AND priority = ? ORDER BY sequence LIMIT 1 OFFSET ?"
+_PRECEDING = "SELECT COUNT(*) FROM envelopes WHERE lane = ? AND priority = ? AND sequence < ?"
+_TRIM = (
+    "DELETE FROM envelopes WHERE sequence IN (SELECT sequence FROM envelopes WHERE lane = ? AND priority = ?"
+    " AND sequence <= ? AND (stored_ns < ? OR sequence < ?)"
+    " AND sequence NOT IN (SELECT d.sequence FROM deliveries d)"
+    f" ORDER BY sequence LIMIT {TRIM_PAGE})"
+)
 
 
 class SqliteLog:
@@ -31,50 +93,47 @@ class SqliteLog:
     def __init__(self, path: Path, clock: Clock, config: BusConfig | None = None) -> None:
         self._clock = clock
         self._config = config or BusConfig()
-        self._store = SqliteStore(path, schema.create)
+        self._store = SqliteStore(path, _open)
         self._newest = self._store.read(_newest)
         self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        stored = await self._write(lambda db: [self._append(db, envelope) for envelope in envelopes])
+        stored = await self._write(lambda db: self._append(db, envelopes))
         for envelope, each in zip(envelopes, stored, strict=True):
             self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
         self._wake({envelope.lane for envelope in envelopes})
         return stored
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
-        def work(db: sqlite3.Connection) -> list[BusEnvelope]:
-            again = self._redeliver(db, group, consumer, lanes, limit)
-            return again + self._deliver_new(db, group, consumer, lanes, limit - len(again))
-
-        return await self._write(work)
+        lent = await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
+        if not lent:
+            return []
+        wanted = json.dumps([sequence for sequence, _ in lent])
+        found = dict(self._store.read(lambda db: db.execute(_ENVELOPES, (wanted,)).fetchall()))
+        # What another consumer settled since is gone.
+        return [_envelope(found[sequence], sequence, attempt) for sequence, attempt in lent if sequence in found]
 
     async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
-        await self._write(
-            lambda db: (
-                db.executemany(
-                    "DELETE FROM deliveries WHERE name = ? AND event_id = ?",
-                    [(group, event_id) for event_id in event_ids],
-                ).rowcount
-            )
-        )
+        await self._write(lambda db: db.execute(_SETTLED, (group, json.dumps(list(event_ids)))).rowcount)
 
     async def reject(self, group: str, event_ids: Sequence[str]) -> None:
         now_ns, wait_ns = self._clock.now_ns(), round(self._config.retry_s * NS_PER_S)
-        rows = [(now_ns, wait_ns, group, event_id) for event_id in event_ids]
-        update = "UPDATE deliveries SET again_ns = ? + (? << (attempt - 1)) WHERE name = ? AND event_id = ?"
+        rows = [(now_ns, self._lease_ns, wait_ns, group, event_id) for event_id in event_ids]
+        update = (
+            "UPDATE deliveries SET consumer = '', again_ns = ? + MIN(?, ? << (attempt - 1))"
+            " WHERE name = ? AND event_id = ?"
+        )
         await self._write(lambda db: db.executemany(update, rows).rowcount)
 
     async def release(self, group: str, consumer: str) -> None:
         update = "UPDATE deliveries SET again_ns = 0 WHERE name = ? AND consumer = ?"
         await self._write(lambda db: db.execute(update, (group, consumer)).rowcount)
 
-    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
-        query = (
-            f"SELECT sequence, envelope FROM envelopes WHERE lane IN ({_marks(lanes)}) AND sequence > ?"
-            " ORDER BY sequence LIMIT ?"
-        )
-        rows = self._store.read(lambda db: db.execute(query, (*lanes, after_sequence, limit)).fetchall())
+    async def read(
+        self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
+    ) -> list[BusEnvelope]:
+        given = (json.dumps(list(lanes)), after_sequence, min_priority, limit)
+        rows = self._store.read(lambda db: db.execute(_READ, given).fetchall())
         return [_envelope(raw, sequence) for sequence, raw in rows]
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
@@ -101,15 +160,29 @@ class SqliteLog:
     async def dead_letter_count(self) -> int:
         return self._store.read(lambda db: int(db.execute("SELECT COUNT(*) FROM dead_letters").fetchone()[0]))
 
+    async def dead_letters(self, group: str | None = None) -> AsyncIterator[DeadLetter]:
+        after = dead_letters.START
+        while page := self._store.read(partial(dead_letters.page, group=group, after=after)):
+            for letter, _ in page:
+                yield letter
+            after = page[-1][1]
+
+    async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        return await self._write(lambda db: dead_letters.requeue(db, group, event_ids))
+
+    async def drop(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        return await self._write(lambda db: dead_letters.drop(db, group, event_ids))
+
     async def trim(self) -> int:
-        now_ns, keep_ns = self._clock.now_ns(), round(self._config.retention_s * NS_PER_S)
-
-        def work(db: sqlite3.Connection) -> int:
-            db.execute("DELETE FROM dead_letters WHERE stored_ns < ?", (now_ns - 7 * keep_ns,))
-            lanes = db.execute("SELECT lane, entries FROM depths").fetchall()
-            return sum(self._trim_lane(db, lane, entries, now_ns - keep_ns) for lane, entries in lanes)
-
-        return await self._write(work)
+        now_ns = self._clock.now_ns()
+        before_ns = now_ns - round(self._config.retention_s * NS_PER_S)
+        dead_before_ns = now_ns - round(self._config.dead_retention_s * NS_PER_S)
+        await self._write(lambda db: dead_letters.trim(db, dead_before_ns, self._config.max_dead_letters))
+        gone = 0
+        for lane in LANES:
+            while page := await self._write(partial(self._trim_lane, lane=lane, before_ns=before_ns)):
+                gone += page
+        return gone
 
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
@@ -122,88 +195,116 @@ class SqliteLog:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._store.submit(work))
 
-    def _append(self, db: sqlite3.Connection, envelope: BusEnvelope) -> Stored:
-        known = db.execute("SELECT sequence FROM envelopes WHERE event_id = ?", (envelope.event_id,)).fetchone()
-        if known is not None:
-            return Stored(known[0], is_new=False)
-        if envelope.lane != BusLane.BUS_LANE_EMERGENCY and _entries(db, envelope.lane) >= self._config.max_lane_entries:
-            lane = BusLane.Name(envelope.lane)
-            raise BackPressure(
-                f"{lane} holds {self._config.max_lane_entries} envelopes, as many as it takes", RETRY_AFTER_S
-            )
-        row = (envelope.event_id, envelope.lane, envelope.priority, self._clock.now_ns(), envelope.SerializeToString())
-        insert = "INSERT INTO envelopes (event_id, lane, priority, stored_ns, envelope) VALUES (?, ?, ?, ?, ?)"
-        sequence = db.execute(insert, row).lastrowid
-        count = "INSERT INTO depths VALUES (?, 1) ON CONFLICT (lane) DO UPDATE SET entries = entries + 1"
-        db.execute(count, (envelope.lane,))
-        return Stored(int(sequence or 0), is_new=True)
+    def _append(self, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        known = json.loads(db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()[0])
+        last = db.execute(_LAST).fetchone()
+        sequence, now_ns = last[0] if last else 0, self._clock.now_ns()
+        rows: list[tuple[int, str, int, int, int, bytes]] = []
+        further, bounded, stored = Counter[int](), set[int](), []
+        for envelope in envelopes:
+            event_id, lane = envelope.event_id, envelope.lane
+            if event_id in known:
+                stored.append(Stored(known[event_id], is_new=False))
+                continue
+            sequence += 1
+            known[event_id] = sequence
+            rows.append((sequence, event_id, lane, envelope.priority, now_ns, envelope.SerializeToString()))
+            stored.append(Stored(sequence, is_new=True))
+            further[lane] += 1
+            if not is_exempt(envelope):
+                bounded.add(lane)
+        self._count(db, further, bounded)
+        for start in range(0, len(rows), INSERT_ROWS):
+            page = rows[start : start + INSERT_ROWS]
+            db.execute(_INSERT + ", ".join([_ROW] * len(page)), [value for row in page for value in row])
+        return stored
 
-    def _trim_lane(self, db: sqlite3.Connection, lane: int, entries: int, before_ns: int) -> int:
-        """Remove what every group has been given and none still holds: what is old, and the oldest of too many."""
-        surplus = max(0, entries - self._config.max_kept_entries)
-        newest = "SELECT sequence FROM envelopes WHERE lane = ? ORDER BY sequence LIMIT 1 OFFSET ?"
-        first_kept = db.execute(newest, (lane, surplus)).fetchone()
-        delete = (
-            "DELETE FROM envelopes WHERE lane = ? AND (stored_ns < ? OR sequence < ?)"
-            " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sequence = envelopes.sequence)"
-            " AND NOT EXISTS (SELECT 1 FROM cursors c WHERE c.lane = envelopes.lane"
-            " AND c.priority = envelopes.priority AND c.sequence < envelopes.sequence)"
-        )
-        gone = db.execute(delete, (lane, before_ns, first_kept[0] if first_kept else 0)).rowcount
+    def _count(self, db: sqlite3.Connection, further: Counter[int], bounded: set[int]) -> None:
+        """Note what comes to lanes. Raises BackPressure where that is too much."""
+        for lane, count in further.items():
+            (entries,) = db.execute(_COUNT, (lane, count)).fetchone()
+            if lane in bounded and entries > self._config.max_lane_entries:
+                name, most = BusLane.Name(BusLane.ValueType(lane)), self._config.max_lane_entries
+                raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+
+    def _trim_lane(self, db: sqlite3.Connection, lane: int, before_ns: int) -> int:
+        """Remove a page of what every group has been given and none still holds: what is old or too much.
+
+        Of too many the least urgent go first, and of those the oldest.
+        """
+        surplus, gone = max(0, _entries(db, lane) - self._config.max_kept_entries), 0
+        for priority in reversed(PRIORITIES):
+            place = (lane, priority)
+            last = db.execute(_LAST_GIVEN, place).fetchone()[0]
+            first_kept = db.execute(_NTH, (*place, surplus)).fetchone()
+            of_too_many = first_kept[0] if first_kept else MAX_SEQUENCE
+            surplus -= min(surplus, db.execute(_PRECEDING, (*place, of_too_many)).fetchone()[0]) if surplus else 0
+            gone += db.execute(_TRIM, (*place, MAX_SEQUENCE if last is None else last, before_ns, of_too_many)).rowcount
         db.execute("UPDATE depths SET entries = entries - ? WHERE lane = ?", (gone, lane))
         return gone
 
-    def _redeliver(
+    def _deliver(
         self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
-    ) -> list[BusEnvelope]:
+    ) -> list[_Lent]:
+        """Lane by lane, urgent ones first, of equal ones those due again first, oldest first."""
+        due = self._due(db, group, lanes)
+        given = self._given(db, group, lanes)
+        again: list[_Lent] = []
+        found: list[_Lent] = []
+        for place in ((lane, priority) for lane in lanes for priority in PRIORITIES):
+            again += (old := due.get(place, [])[: max(0, limit - len(found))])
+            found += old
+            if place in given and (room := limit - len(found)) > 0:
+                found += self._lend_new(db, (group, consumer), place, given[place], room)
+        if again:
+            sequences = json.dumps([sequence for sequence, _ in again])
+            db.execute(_LEND_AGAIN, (consumer, self._lease_end_ns(), group, sequences))
+        return found
+
+    def _due(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane]) -> dict[Place, list[_Lent]]:
         """What a consumer rejected, or took and never acknowledged; the hopeless is put aside on the way."""
         now_ns = self._clock.now_ns()
-        query = (
-            "SELECT d.sequence, d.attempt, e.envelope FROM deliveries d JOIN envelopes e USING (sequence)"
-            f" WHERE d.name = ? AND d.again_ns <= ? AND d.lane IN ({_marks(lanes)}) ORDER BY d.sequence LIMIT ?"
-        )
-        found = []
-        for sequence, attempt, raw in db.execute(query, (group, now_ns, *lanes, limit)).fetchall():
-            if attempt >= self._config.max_deliveries:
-                db.execute("INSERT INTO dead_letters VALUES (?, ?, ?, ?)", (group, sequence, now_ns, raw))
-                db.execute("DELETE FROM deliveries WHERE name = ? AND sequence = ?", (group, sequence))
+        found: dict[Place, list[_Lent]] = {}
+        raw = db.execute(_DUE, (group, now_ns, json.dumps(list(lanes)))).fetchone()[0]
+        for lane, priority, sequence, attempt in sorted(json.loads(raw), key=itemgetter(2)):
+            if attempt < self._config.max_deliveries:
+                found.setdefault((lane, priority), []).append((sequence, attempt + 1))
                 continue
-            update = "UPDATE deliveries SET consumer = ?, attempt = ?, again_ns = ? WHERE name = ? AND sequence = ?"
-            db.execute(update, (consumer, attempt + 1, self._lease_end_ns(), group, sequence))
-            found.append(_envelope(raw, sequence, attempt + 1))
+            db.execute(_PUT_ASIDE, (group, now_ns, sequence))
+            db.execute("DELETE FROM deliveries WHERE name = ? AND sequence = ?", (group, sequence))
         return found
 
-    def _deliver_new(
-        self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
-    ) -> list[BusEnvelope]:
-        """What the group was never given: lane by lane, urgent ones first, oldest first."""
-        found: list[BusEnvelope] = []
-        for lane in lanes:
-            for priority in PRIORITIES:
-                found += self._deliver_lane(db, group, consumer, (lane, priority), limit - len(found))
-        return found
+    def _given(self, db: sqlite3.Connection, group: str, lanes: Sequence[BusLane]) -> dict[Place, int]:
+        """Where there is more for the group, and how far it was given that; a new group begins at the oldest."""
+        while True:
+            rows = json.loads(db.execute(_GIVEN, (group, json.dumps(list(lanes)))).fetchone()[0])
+            if len(rows) == len(lanes) * len(PRIORITIES):
+                return {(lane, priority): sequence for lane, priority, sequence, has_more in rows if has_more}
+            new = [(group, lane, priority) for lane in lanes for priority in PRIORITIES]
+            db.executemany("INSERT OR IGNORE INTO cursors VALUES (?, ?, ?, 0)", new)
 
-    def _deliver_lane(
-        self, db: sqlite3.Connection, group: str, consumer: str, place: tuple[int, int], limit: int
-    ) -> list[BusEnvelope]:
-        db.execute("INSERT OR IGNORE INTO cursors VALUES (?, ?, ?, 0)", (group, *place))
-        cursor = db.execute(
-            "SELECT sequence FROM cursors WHERE name = ? AND lane = ? AND priority = ?", (group, *place)
-        )
-        query = (
-            "SELECT sequence, event_id, envelope FROM envelopes WHERE lane = ? AND priority = ? AND sequence > ?"
-            " ORDER BY sequence LIMIT ?"
-        )
-        rows = db.execute(query, (*place, cursor.fetchone()[0], max(0, limit))).fetchall()
-        if rows:
-            taken = [(group, sequence, event, place[0], consumer, self._lease_end_ns()) for sequence, event, _ in rows]
-            db.executemany("INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, 1, ?)", taken)
-            move = "UPDATE cursors SET sequence = ? WHERE name = ? AND lane = ? AND priority = ?"
-            db.execute(move, (rows[-1][0], group, *place))
-        return [_envelope(raw, sequence, 1) for sequence, _, raw in rows]
+    def _lend_new(
+        self, db: sqlite3.Connection, reader: tuple[str, str], place: Place, given: int, limit: int
+    ) -> list[_Lent]:
+        """Lend a group's consumer what comes next."""
+        sequences = json.loads(db.execute(_NEW, (*place, given, limit)).fetchone()[0])
+        if sequences:
+            db.execute(_LEND, (*reader, self._lease_end_ns(), *place, sequences[0], sequences[-1]))
+            db.execute(_MOVE, (sequences[-1], reader[0], *place))
+        return [(sequence, 1) for sequence in sequences]
+
+    @property
+    def _lease_ns(self) -> int:
+        return round(self._config.lease_s * NS_PER_S)
 
     def _lease_end_ns(self) -> int:
-        return self._clock.now_ns() + round(self._config.lease_s * NS_PER_S)
+        return self._clock.now_ns() + self._lease_ns
+
+
+def _open(db: sqlite3.Connection) -> None:
+    """What consumers held of a process that ended is due again: none of them outlived its line to it."""
+    schema.create(db)
+    db.execute("UPDATE deliveries SET again_ns = 0 WHERE consumer <> ''")
 
 
 def _entries(db: sqlite3.Connection, lane: int) -> int:
@@ -222,10 +323,6 @@ def _backlog(db: sqlite3.Connection, lane: int) -> int:
     for name, count in held:
         counts[name] = counts.get(name, 0) + count
     return max(counts.values(), default=0)
-
-
-def _marks(values: Sequence[int]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _envelope(raw: bytes, sequence: int, attempt: int | None = None) -> BusEnvelope:

@@ -1,39 +1,42 @@
 """The bus on Redis Streams, for a plane on several machines. Needs the extra `redis`.
 
-Two streams a lane, the urgent one first. Positions come from one counter, so that a reader can follow all lanes.
-Redis must keep what it acknowledged: run it with `appendonly yes` and `appendfsync always`.
+A stream for each lane and priority. Positions come from one counter, so that a reader can follow all lanes. Every
+operation is a script (`redis_scripts`): whole or not at all. Redis must keep what it acknowledged: run it with
+`appendonly yes` and `appendfsync always`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.exceptions import RedisClusterException, RedisError
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.core.errors import BackPressure, ServiceUnavailable
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
-from esper.oona.bus import LANES, BusConfig, Stored
+from esper.oona import redis_scripts as scripts
+from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
-COUNTER = "oona.sequence"
-DEAD = "oona.dead"
-MAX_DEAD = 10_000
-MAX_TRIMMED = 10_000
+TAG = "{oona}"
+COUNTER, PLACES, DEAD = f"{TAG}.sequence", f"{TAG}.places", f"{TAG}.dead"
+CLUSTER = "redis+cluster://"
+NOBODY = "-"
 BLOCK_MS = 1000
+TRIM_PAGE = 1000
+DEAD_PAGE = 500
 NS_PER_MS = 1_000_000
 
-_Entry = tuple[bytes, dict[bytes, bytes]]
 Wanted = tuple[tuple[BusLane, ...], int]
 """Lanes, and the position after which something is waited for."""
 
 
 class RedisBus:
-    """A bus on one Redis server."""
+    """A bus on one Redis server, or in one slot of a cluster."""
 
     vouches = False
 
@@ -41,58 +44,53 @@ class RedisBus:
         self._redis = client
         self._config = config or BusConfig()
         self._clock = clock
-        self._groups: set[tuple[str, str]] = set()
-        self._publishing = asyncio.Lock()
+        self._scripts: dict[str, Any] = {}
         self._watching: dict[Wanted, asyncio.Task[bool]] = {}
 
     @classmethod
     def connect(cls, url: str, config: BusConfig) -> RedisBus:
-        """A bus at `redis://HOST:PORT/DB`; it connects at the first use."""
+        """A bus at `redis://HOST:PORT/DB`, or at any node of `redis+cluster://HOST:PORT`; it connects at first use."""
+        if url.startswith(CLUSTER):
+            return cls(redis.RedisCluster.from_url(url.replace(CLUSTER, "redis://", 1)), config)
         return cls(redis.from_url(url), config)
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        async with _reached("publish"), self._publishing:
-            return [await self._append(envelope) for envelope in envelopes]
+        given: list[str | int | bytes] = [self._now_ms(), self._config.max_lane_entries, len(PRIORITIES)]
+        for envelope in envelopes:
+            place = STREAMS.index(_stream(envelope.lane, envelope.priority)) + 1
+            given += (envelope.event_id, place, int(is_exempt(envelope)), envelope.SerializeToString())
+        stored = await self._run("publish", scripts.PUBLISH, [COUNTER, PLACES, *STREAMS], given)
+        if isinstance(stored, int):
+            lane = BusLane.Name(LANES[stored])
+            most = self._config.max_lane_entries
+            raise BackPressure(f"{lane} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+        return [Stored(sequence, is_new=bool(is_new)) for sequence, is_new in stored]
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
-        async with _reached("fetch"):
-            keys = [key for lane in lanes for key in _keys(lane)]
-            found: list[BusEnvelope] = []
-            for key in keys:
-                await self._require_group(key, group)
-                found += await self._claim(key, group, consumer, limit - len(found))
-            for key in keys:
-                found += await self._read_new(key, group, consumer, limit - len(found))
-            return found
+        given = [group, consumer, limit, self._lease_ms, self._config.max_deliveries, self._now_ms()]
+        found = await self._run("fetch", scripts.FETCH, [DEAD, *_streams(lanes)], given)
+        return [_envelope(entry, raw, attempt) for entry, raw, attempt in found]
 
     async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
-        async with _reached("acknowledge"):
-            for key, entry in await self._places(event_ids):
-                await self._redis.xack(key, group, entry)
+        await self._run("acknowledge", scripts.ACKNOWLEDGE, [PLACES, *STREAMS], [group, *event_ids])
 
     async def reject(self, group: str, event_ids: Sequence[str]) -> None:
-        async with _reached("reject"):
-            idle_ms = max(0, self._lease_ms - round(self._config.retry_s * 1e3))
-            for key, entry in await self._places(event_ids):
-                await self._set_idle(key, group, "rejected", [entry], idle_ms)
+        given = [group, self._lease_ms, round(self._config.retry_s * 1e3), NOBODY, *event_ids]
+        await self._run("reject", scripts.REJECT, [PLACES, *STREAMS], given)
 
     async def release(self, group: str, consumer: str) -> None:
-        async with _reached("release"):
-            for key in (key for lane in LANES for key in _keys(lane)):
-                if (key, group) not in self._groups:
-                    continue
-                held = await self._redis.xpending_range(key, group, "-", "+", 10_000, consumer)
-                entries = [each["message_id"] for each in held]
-                if entries:
-                    await self._set_idle(key, group, consumer, entries, self._lease_ms)
+        await self._run("release", scripts.RELEASE, STREAMS, [group, consumer, self._lease_ms, NOBODY])
 
-    async def read(self, lanes: Sequence[BusLane], after_sequence: int, limit: int) -> list[BusEnvelope]:
+    async def read(
+        self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
+    ) -> list[BusEnvelope]:
+        streams = [_stream(lane, priority) for lane in lanes for priority in PRIORITIES if priority >= min_priority]
         async with _reached("read"):
-            found = []
-            for key in (key for lane in lanes for key in _keys(lane)):
-                entries = await self._redis.xrange(key, min=f"({after_sequence}-0", count=limit)
-                found += [_envelope(entry, fields) for entry, fields in entries]
-            return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
+            pages = await asyncio.gather(
+                *(self._redis.xrange(key, min=f"({after_sequence}-0", count=limit) for key in streams)
+            )
+        found = [_envelope(entry, fields[b"e"]) for page in pages for entry, fields in page]
+        return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
         """The server says when; one question serves all who wait, so that none is cut short with its connection."""
@@ -102,41 +100,42 @@ class RedisBus:
                 while not await asyncio.shield(self._watching_for(wanted)):
                     pass
 
-    def _watching_for(self, wanted: Wanted) -> asyncio.Task[bool]:
-        for ended in [each for each, task in self._watching.items() if task.done()]:
-            del self._watching[ended]
-        if wanted not in self._watching:
-            self._watching[wanted] = asyncio.create_task(self._watch(*wanted), name="redis bus")
-        return self._watching[wanted]
-
-    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> bool:
-        """Whether something is stored in the lanes after a position, now or within a while."""
-        streams = {key: f"{after_sequence}-0" for lane in lanes for key in _keys(lane)}
-        async with _reached("wait"):
-            return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
-
     async def last_sequence(self) -> int:
         async with _reached("last position"):
             return int(await self._redis.get(COUNTER) or 0)
 
     async def depth(self, lane: BusLane) -> int:
-        async with _reached("depth"):
-            backlogs: dict[str, int] = {}
-            for key in _keys(lane):
-                for group in await self._groups_of(key):
-                    name = group["name"].decode()
-                    ahead = await self._redis.xrange(key, min=f"({group['last-delivered-id'].decode()}")
-                    backlogs[name] = backlogs.get(name, 0) + group["pending"] + len(ahead)
-            return max(backlogs.values(), default=0)
+        return int(await self._run("depth", scripts.DEPTH, _streams([lane]), []))
 
     async def dead_letter_count(self) -> int:
         async with _reached("dead letters"):
-            return int(await self._redis.xlen(DEAD))
+            return int(await self._redis.hlen(DEAD))
+
+    async def dead_letters(self, group: str | None = None) -> AsyncIterator[DeadLetter]:
+        for name, stream, entry, stored_ms in await self._dead():
+            if group in (None, name):
+                async with _reached("dead letters"):
+                    found = await self._redis.xrange(stream, min=entry, max=entry)
+                for position, fields in found:
+                    yield DeadLetter(name, stored_ms * NS_PER_MS, _envelope(position, fields[b"e"]))
+
+    async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        return await self._settle_dead(group, event_ids, is_again=True)
+
+    async def drop(self, group: str, event_ids: Sequence[str]) -> list[str]:
+        return await self._settle_dead(group, event_ids, is_again=False)
 
     async def trim(self) -> int:
-        async with _reached("trim"):
-            before_ms = self._now_ms() - round(self._config.retention_s * 1e3)
-            return sum([await self._trim(key, before_ms) for lane in LANES for key in _keys(lane)])
+        await self._trim_dead()
+        gone = 0
+        for lane in LANES:
+            async with _reached("trim"):
+                lengths = [await self._redis.xlen(key) for key in _streams([lane])]
+            surplus = max(0, sum(lengths) - self._config.max_kept_entries)
+            for stream in reversed(_streams([lane])):
+                more, surplus = await self._trim_stream(stream, surplus)
+                gone += more
+        return gone
 
     async def close(self) -> None:
         for watching in self._watching.values():
@@ -148,160 +147,87 @@ class RedisBus:
     def _lease_ms(self) -> int:
         return round(self._config.lease_s * 1e3)
 
-    @property
-    def _place_ttl_s(self) -> int:
-        return max(1, round(self._config.retention_s * 2))
-
     def _now_ms(self) -> int:
         return self._clock.now_ns() // NS_PER_MS
 
-    async def _append(self, envelope: BusEnvelope) -> Stored:
-        """Position, entry and id in one transaction; another publisher may come in between, then once more."""
-        while True:
-            with contextlib.suppress(WatchError):
-                async with self._redis.pipeline(transaction=True) as pipe:
-                    return await self._append_in(pipe, envelope)
+    def _before_ms(self, retention_s: float) -> int:
+        return self._now_ms() - round(retention_s * 1e3)
 
-    async def _append_in(self, pipe: Any, envelope: BusEnvelope) -> Stored:
-        key, place_key = _key(envelope), _place_key(envelope.event_id)
-        await pipe.watch(COUNTER, place_key)
-        counted, known = await pipe.mget(COUNTER, place_key)
-        if known is not None:
-            return Stored(_sequence(known.rpartition(b"|")[2]), is_new=False)
-        length, last = await _extent(pipe, key)
-        if envelope.lane != BusLane.BUS_LANE_EMERGENCY and length >= self._config.max_lane_entries:
-            raise BackPressure(f"{key} holds {self._config.max_lane_entries} envelopes, as many as it takes", 1.0)
-        sequence = max(int(counted or 0), last) + 1
-        entry = f"{sequence}-0"
-        pipe.multi()
-        pipe.set(COUNTER, sequence)
-        pipe.xadd(key, {b"e": envelope.SerializeToString(), b"ms": self._now_ms()}, id=entry)
-        pipe.set(place_key, f"{key}|{entry}", ex=self._place_ttl_s)
-        await pipe.execute()
-        return Stored(sequence, is_new=True)
+    async def _run(self, what: str, script: str, keys: Sequence[str], given: Sequence[Any]) -> Any:
+        if script not in self._scripts:
+            self._scripts[script] = self._redis.register_script(script)
+        async with _reached(what):
+            return await self._scripts[script](keys=keys, args=given)
 
-    async def _only(self, key: str, group: str, entries: list[_Entry]) -> list[_Entry]:
-        """Without the duplicates of what stands at another place: a consumer could acknowledge only that one.
+    def _watching_for(self, wanted: Wanted) -> asyncio.Task[bool]:
+        for ended in [each for each, task in self._watching.items() if task.done()]:
+            del self._watching[ended]
+        if wanted not in self._watching:
+            self._watching[wanted] = asyncio.create_task(self._watch(*wanted), name="redis bus")
+        return self._watching[wanted]
 
-        They come from publishers that were killed between entry and id. An entry without an id gets it here.
-        """
-        kept = []
-        for entry, fields in entries:
-            place_key, place = _place_key(_envelope(entry, fields).event_id), key.encode() + b"|" + entry
-            await self._redis.set(place_key, place, nx=True, ex=self._place_ttl_s)
-            if await self._redis.get(place_key) == place:
-                kept.append((entry, fields))
-            else:
-                await self._redis.xack(key, group, entry)
-        return kept
+    async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> bool:
+        """Whether something is stored in the lanes after a position, now or within a while."""
+        streams = dict.fromkeys(_streams(lanes), f"{after_sequence}-0")
+        async with _reached("wait"):
+            return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
 
-    async def _require_group(self, key: str, group: str) -> None:
-        if (key, group) in self._groups:
-            return
-        try:
-            await self._redis.xgroup_create(key, group, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
-        self._groups.add((key, group))
+    async def _trim_stream(self, stream: str, surplus: int) -> tuple[int, int]:
+        """How many entries went, and how many are still too many: a page at a time, so that Redis serves others."""
+        gone, start = 0, b"-"
+        while start:
+            given = [self._before_ms(self._config.retention_s), surplus, start, TRIM_PAGE]
+            more, surplus, start = await self._run("trim", scripts.TRIM, [PLACES, DEAD, stream], given)
+            gone += more
+        return gone, max(0, surplus)
 
-    async def _claim(self, key: str, group: str, consumer: str, limit: int) -> list[BusEnvelope]:
-        """Take over what nobody acknowledged in time; the hopeless is put aside on the way."""
-        if limit <= 0:
-            return []
-        _, entries, *_ = await self._redis.xautoclaim(key, group, consumer, self._lease_ms, count=limit)
-        found = []
-        for entry, fields in await self._only(key, group, entries):
-            (state,) = await self._redis.xpending_range(key, group, entry, entry, 1)
-            if state["times_delivered"] > self._config.max_deliveries:
-                await self._put_aside(key, group, entry, fields)
-            else:
-                found.append(_envelope(entry, fields, state["times_delivered"]))
-        return found
+    async def _dead(self) -> list[tuple[str, str, str, int]]:
+        """Group, stream, entry and time of every dead letter, oldest first."""
+        async with _reached("dead letters"):
+            fields = await self._redis.hgetall(DEAD)
+        found = [(*field.decode().rsplit("|", 2), int(stored_ms)) for field, stored_ms in fields.items()]
+        return sorted(found, key=lambda letter: (letter[3], _sequence(letter[2].encode())))
 
-    async def _put_aside(self, key: str, group: str, entry: bytes, fields: dict[bytes, bytes]) -> None:
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xadd(DEAD, {b"e": _envelope(entry, fields).SerializeToString()}, maxlen=MAX_DEAD)
-            pipe.xack(key, group, entry)
-            await pipe.execute()
+    async def _trim_dead(self) -> None:
+        letters, before_ms = await self._dead(), self._before_ms(self._config.dead_retention_s)
+        surplus = len(letters) - self._config.max_dead_letters
+        old = [each[:3] for place, each in enumerate(letters) if each[3] < before_ms or place < surplus]
+        for start in range(0, len(old), DEAD_PAGE):
+            async with _reached("trim"):
+                await self._redis.hdel(DEAD, *("|".join(each) for each in old[start : start + DEAD_PAGE]))
 
-    async def _read_new(self, key: str, group: str, consumer: str, limit: int) -> list[BusEnvelope]:
-        if limit <= 0:
-            return []
-        answer = await self._redis.xreadgroup(group, consumer, {key: ">"}, count=limit)
-        entries = [entry for _, entries in answer or () for entry in entries]
-        return [_envelope(entry, fields, 1) for entry, fields in await self._only(key, group, entries)]
-
-    async def _set_idle(self, key: str, group: str, consumer: str, entries: list[bytes], idle_ms: int) -> None:
-        await self._redis.xclaim(key, group, consumer, 0, entries, idle=idle_ms, justid=True)
-
-    async def _places(self, event_ids: Iterable[str]) -> list[tuple[str, bytes]]:
-        found = [await self._redis.get(_place_key(event_id)) for event_id in event_ids]
-        parts = (place.partition(b"|") for place in found if place is not None)
-        return [(key.decode(), entry) for key, _, entry in parts]
-
-    async def _groups_of(self, key: str) -> list[dict[str, Any]]:
-        if not await self._redis.exists(key):
-            return []
-        groups: list[dict[str, Any]] = await self._redis.xinfo_groups(key)
-        return groups
-
-    async def _trim(self, key: str, before_ms: int) -> int:
-        """Remove what every group has handled: what is old, and the oldest of too many."""
-        handled = [await self._handled(key, group) for group in await self._groups_of(key)]
-        limit = min(handled, default=await self.last_sequence())
-        surplus = await self._redis.xlen(key) - self._config.max_kept_entries
-        entries = await self._redis.xrange(key, max=f"{limit}-0", count=MAX_TRIMMED)
-        old = [
-            entry for place, (entry, fields) in enumerate(entries) if int(fields[b"ms"]) < before_ms or place < surplus
-        ]
-        return int(await self._redis.xdel(key, *old)) if old else 0
-
-    async def _handled(self, key: str, group: dict[str, Any]) -> int:
-        """Up to which position a group has handled everything."""
-        name = group["name"].decode()
-        pending = await self._redis.xpending_range(key, name, "-", "+", 1)
-        if pending:
-            return _sequence(pending[0]["message_id"]) - 1
-        return _sequence(group["last-delivered-id"])
+    async def _settle_dead(self, group: str, event_ids: Sequence[str], *, is_again: bool) -> list[str]:
+        given = [group, NOBODY, int(is_again), *event_ids]
+        found = await self._run("dead letters", scripts.SETTLE_DEAD, [DEAD, PLACES, *STREAMS], given)
+        return [each.decode() for each in found]
 
 
 @contextlib.asynccontextmanager
 async def _reached(what: str) -> AsyncIterator[None]:
     try:
         yield
-    except RedisError as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise ServiceUnavailable("oona", "bus", "redis", f"{what} failed: {error}; see that Redis runs") from error
 
 
-async def _extent(pipe: Any, key: str) -> tuple[int, int]:
-    """How many entries a stream has, and the last position that it ever gave."""
-    if not await pipe.exists(key):
-        return 0, 0
-    found = await pipe.xinfo_stream(key)
-    return found["length"], _sequence(found["last-generated-id"])
+def _stream(lane: BusLane, priority: int) -> str:
+    return f"{TAG}.{short_name(BusLane, lane).lower()}.{priority}"
 
 
-def _keys(lane: BusLane) -> tuple[str, str]:
-    name = f"oona.{short_name(BusLane, lane).lower()}"
-    return f"{name}.urgent", name
+def _streams(lanes: Sequence[BusLane]) -> list[str]:
+    """In the order of delivery."""
+    return [_stream(lane, priority) for lane in lanes for priority in PRIORITIES]
 
 
-def _key(envelope: BusEnvelope) -> str:
-    urgent, ordinary = _keys(envelope.lane)
-    return urgent if envelope.priority >= MessagePriority.MESSAGE_PRIORITY_HIGH else ordinary
-
-
-def _place_key(event_id: str) -> str:
-    return f"oona.event:{event_id}"
+STREAMS = _streams(LANES)
 
 
 def _sequence(entry: bytes) -> int:
     return int(entry.partition(b"-")[0])
 
 
-def _envelope(entry: bytes, fields: dict[bytes, bytes], attempt: int | None = None) -> BusEnvelope:
-    envelope = BusEnvelope.FromString(fields[b"e"])
+def _envelope(entry: bytes, raw: bytes, attempt: int | None = None) -> BusEnvelope:
+    envelope = BusEnvelope.FromString(raw)
     envelope.sequence = _sequence(entry)
     if attempt is not None:
         envelope.attempt = attempt

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
-from esper.core.clock import Clock
+from esper.core.clock import Clock, timestamp
+from esper.core.dependency_guard import require
 from esper.core.errors import ContractError
 from esper.core.keys import Keyring
 from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.oona.bus import LANES, Bus
-from esper.oona.envelope import check
+from esper.oona.envelope import check, require_valid_payload
 from esper.rpc.auth import require_service
 from esper.rpc.bases import BusServicer
 from esper.rpc.call import Call
@@ -20,6 +21,10 @@ DEFAULT_IN_FLIGHT = 64
 MAX_IN_FLIGHT = 1024
 # A rejected or abandoned envelope is looked for this often.
 REDELIVERY_S = 0.5
+DEAD = BusLane.BUS_LANE_DEAD_LETTERS
+DEAD_NAME = BusLane.Name(DEAD)
+EVERY_GROUP = "*"
+HINT = "`esper bus dlq list` shows those that are kept; it may have been settled before"
 
 
 class BusService(BusServicer):
@@ -35,6 +40,9 @@ class BusService(BusServicer):
         require_service(call, self._keyring)
         for envelope in request.envelopes:
             check(self._keyring, envelope, self._clock.now_ns())
+            require_valid_payload(envelope)
+            if envelope.lane not in LANES:
+                raise ContractError("PublishRequest", [f"{envelope.event_id!r}: nothing is published on {DEAD_NAME}"])
         stored = await self._router.publish(request.envelopes)
         return PublishResponse(sequences=[each.sequence for each in stored])
 
@@ -44,6 +52,12 @@ class BusService(BusServicer):
         if opening is None:
             return
         _require_opening(opening)
+        if list(opening.lanes) == [DEAD]:
+            async for response in self._dead_letters(opening, requests):
+                yield response
+            return
+        # Of an earlier line of the same consumer nothing will be settled any more.
+        await self._bus.release(opening.group, opening.consumer)
         consumer = _Consumer(self._bus, opening)
         settling = asyncio.create_task(consumer.settle(requests))
         try:
@@ -55,6 +69,31 @@ class BusService(BusServicer):
         finally:
             settling.cancel()
             await self._bus.release(opening.group, opening.consumer)
+
+    async def _dead_letters(
+        self, opening: ConsumeRequest, requests: AsyncIterator[ConsumeRequest]
+    ) -> AsyncIterator[ConsumeResponse]:
+        """Tell of every letter, then do with them what is asked for."""
+        group = None if opening.group == EVERY_GROUP else opening.group
+        async for letter in self._bus.dead_letters(group):
+            put_aside_at = timestamp(letter.stored_ns)
+            yield ConsumeResponse(envelope=letter.envelope, refused_by=letter.group, put_aside_at=put_aside_at)
+        async for request in requests:
+            if group is None:
+                remedy = f"group is {EVERY_GROUP!r}, which only looks: open the stream of the group that gave them up"
+                raise ContractError("ConsumeRequest", [remedy])
+            for settle, wanted in (
+                (self._bus.drop, request.acknowledged_event_ids),
+                (self._bus.requeue, request.rejected_event_ids),
+            ):
+                if wanted:
+                    _require_found(group, wanted, await settle(group, wanted))
+
+
+def _require_found(group: str, asked: Sequence[str], found: Sequence[str]) -> None:
+    """Raise for the first that is no dead letter; the others were settled."""
+    for event_id in asked:
+        require(True if event_id in found else None, "oona", f"dead letter of group {group}", event_id, HINT)
 
 
 class _Consumer:
@@ -107,7 +146,8 @@ def _require_opening(request: ConsumeRequest) -> None:
         f"{name} is required in the first message" for name in ("group", "consumer") if not getattr(request, name)
     ]
     unknown = [lane for lane in request.lanes if lane not in LANES]
-    if not request.lanes or unknown:
-        missing.append(f"lanes must name at least one of {', '.join(BusLane.Name(lane) for lane in LANES)}")
+    if not request.lanes or (unknown and list(request.lanes) != [DEAD]):
+        known = ", ".join(BusLane.Name(lane) for lane in LANES)
+        missing.append(f"lanes must name at least one of {known}, or {DEAD_NAME} alone")
     if missing:
         raise ContractError("ConsumeRequest", missing)

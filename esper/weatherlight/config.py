@@ -37,7 +37,7 @@ class WeatherlightConfig:
     rollback_deadline_level: Level = "L4_HALT"  # emergency that a late rollback raises
     sweep_s: float = 0.5  # how often lost services are looked for
     summary_s: float = 10.0  # how often Weatherlight reports on itself
-    trim_s: float = 10.0  # how often the bus forgets what is old
+    trim_s: float = 2.0  # how often the bus forgets what is old
     max_nonces: int = 10_000  # live nonces that the ledger keeps
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ when the ordinary lane is full.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,7 @@ class Router:
         self._bus = bus
         self._keyring = keyring
         self._clock = clock
+        self._trimming = asyncio.Lock()
 
     async def take(self, packets: Sequence[TelemetryPacket]) -> Taken:
         """Store a batch of packets; raises BackPressure if the ordinary lane is full, with CRITICAL ones stored."""
@@ -80,7 +82,7 @@ class Router:
         """Store checked envelopes and count them."""
         began = time.perf_counter()
         try:
-            stored = await self._bus.publish(envelopes)
+            stored = await self._fitted(envelopes)
         except BackPressure:
             self.counts.turned_away += len(envelopes)
             raise
@@ -93,15 +95,25 @@ class Router:
         after = request.after_sequence if request.HasField("after_sequence") else await self._bus.last_sequence()
         while True:
             seen = await self._bus.last_sequence()
-            envelopes = await self._bus.read(TELEMETRY_LANES, after, PAGE)
+            envelopes = await self._bus.read(TELEMETRY_LANES, after, PAGE, request.min_priority)
             for envelope in envelopes:
                 after = envelope.sequence
-                if envelope.priority >= request.min_priority and (
-                    not request.sources or envelope.source in request.sources
-                ):
+                if not request.sources or envelope.source in request.sources:
                     yield TelemetryPacket.FromString(envelope.payload), envelope.sequence
+            if len(envelopes) < PAGE:
+                after = max(after, seen)
             if not envelopes:
                 await self._bus.wait(seen, WAIT_S, TELEMETRY_LANES)
+
+    async def _fitted(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        """Store them; a lane that is full of what was handled is trimmed first."""
+        try:
+            return await self._bus.publish(envelopes)
+        except BackPressure:
+            async with self._trimming:
+                if not await self._bus.trim():
+                    raise
+        return await self._bus.publish(envelopes)
 
     async def _store(self, packets: Sequence[TelemetryPacket]) -> int:
         """How many of the packets were new."""

@@ -37,14 +37,18 @@ from esper.oona.bus import Bus
 from esper.rpc.auth import require_service
 from esper.rpc.bases import WeatherlightServicer
 from esper.rpc.call import Call
+from esper.weatherlight.abreast import abreast
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.duties import Duties
+from esper.weatherlight.routing import Taken
 from esper.weatherlight.supervisor import Supervisor
 
 log = logging.getLogger("esper.weatherlight")
 # Backlog from which senders are asked to hold back.
 HOLD_BACK_DEPTH = 20_000
 HOLD_BACK_S = 1.0
+# Batches of one stream that are on their way to the disk together: they share a commit.
+BATCHES_AT_ONCE = 8
 
 
 class WeatherlightService(WeatherlightServicer):
@@ -103,19 +107,21 @@ class WeatherlightService(WeatherlightServicer):
     ) -> PublishTelemetryResponse:
         require_service(call, self._keyring)
         total = PublishTelemetryResponse(accepted=0, refused=0, duplicates=0)
-        async for request in requests:
-            if request.dropped > MAX_INTEGER:
-                raise ContractError(
-                    "PublishTelemetryRequest", [f"dropped is {request.dropped}, expected at most {MAX_INTEGER}"]
-                )
-            self._supervisor.router.counts.add_dropped(request.dropped)
-            taken = await self._supervisor.router.take(request.packets)
+        async for taken in abreast(self._take, requests, BATCHES_AT_ONCE):
             total.accepted += taken.accepted
             total.refused += taken.refused
             total.duplicates += taken.duplicates
         if await self._bus.depth(BusLane.BUS_LANE_TELEMETRY) > HOLD_BACK_DEPTH:
             total.back_pressure.CopyFrom(duration(HOLD_BACK_S))
         return total
+
+    async def _take(self, request: PublishTelemetryRequest) -> Taken:
+        if request.dropped > MAX_INTEGER:
+            raise ContractError(
+                "PublishTelemetryRequest", [f"dropped is {request.dropped}, expected at most {MAX_INTEGER}"]
+            )
+        self._supervisor.router.counts.add_dropped(request.dropped)
+        return await self._supervisor.router.take(request.packets)
 
     async def subscribe(self, request: SubscribeRequest, call: Call) -> AsyncIterator[SubscribeResponse]:
         require_service(call, self._keyring)

@@ -72,6 +72,12 @@ def build(shape: tuple[int, ...], outputs: int) -> nn.Module:
 def settings(run_dir: Path, epochs: int, batch_size: int, device: str, **further: Any) -> TrainConfig:
     """The growing run of every scenario: a seed early, and time without one at both ends."""
     steps = epochs * (ROWS["train"] // batch_size)
+    own: dict[str, Any] = {
+        "growth_warmup_steps": round(0.1 * steps),
+        "window_fraction": 0.06,
+        "embargo_fraction": 0.02,
+        "max_culls": 100,
+    }
     return TrainConfig(
         data="tools.harness.workload:source",
         model="tools.harness.workload:build",
@@ -83,10 +89,6 @@ def settings(run_dir: Path, epochs: int, batch_size: int, device: str, **further
         lr=LEARNING_RATE,
         min_samples=50,
         grow="always",
-        growth_warmup_steps=round(0.1 * steps),
-        window_fraction=0.06,
-        embargo_fraction=0.02,
-        max_culls=100,
         run_dir=run_dir,
-        **further,
+        **(own | further),
     )

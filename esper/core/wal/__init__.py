@@ -13,6 +13,7 @@ process, because nobody knows what it left on the disk.
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record
 from esper.core.wal.log import Log
 from esper.core.wal.repair import backup, repair
+from esper.core.wal.restore import restore
 from esper.core.wal.scan import Condition, Inspection, inspect
 
-__all__ = ["MAX_PAYLOAD_BYTES", "Condition", "Inspection", "Log", "Record", "backup", "inspect", "repair"]
+__all__ = ["MAX_PAYLOAD_BYTES", "Condition", "Inspection", "Log", "Record", "backup", "inspect", "repair", "restore"]

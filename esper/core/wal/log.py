@@ -29,7 +29,7 @@ class Log:
         self._last_seq = 0
         if not path.exists():
             create(path)
-        self._handle = _own(path)
+        self._handle = own(path)
         try:
             self._open(strict)
         except BaseException:
@@ -121,7 +121,8 @@ class Log:
             self._on_fatal(error)
 
 
-def _own(path: Path) -> int:
+def own(path: Path) -> int:
+    """An open handle of a log that no other process has. Raises StorageError where one has."""
     try:
         handle = os.open(path, os.O_RDWR)
     except OSError as error:

@@ -36,7 +36,7 @@ def repair(path: Path) -> Inspection:
     if found.condition is Condition.CLEAN:
         return found
     require_log(path, found)
-    backup(path, _free_name(path))
+    backup(path, free_name(path))
     with open(path, "r+b") as file:
         file.truncate(found.end_bytes)
         if found.log_id is None:
@@ -59,7 +59,7 @@ def new_header() -> bytes:
     return encode_header(os.urandom(LOG_ID_BYTES))
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
     """Path "<log>.broken", or with a number where earlier damage is still kept."""
     candidate, number = path.with_name(path.name + ".broken"), 1
     while candidate.exists():

@@ -26,7 +26,7 @@ from esper.leyline.v1 import types_pb2 as esper_dot_leyline_dot_v1_dot_types__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65sper/leyline/v1/bus.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n\x0b\x42usEnvelope\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0e\n\x06source\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08priority\x18\x06 \x01(\x0e\x32!.esper.leyline.v1.MessagePriority\x12\'\n\x04lane\x18\x07 \x01(\x0e\x32\x19.esper.leyline.v1.BusLane\x12\x15\n\x08sequence\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12-\n\x05trace\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContext\x12\x14\n\x07\x61ttempt\x18\n \x01(\rH\x01\x88\x01\x01\x12\x11\n\tsignature\x18\x0b \x01(\t\x12\x0e\n\x06key_id\x18\x0c \x01(\tB\x0b\n\t_sequenceB\n\n\x08_attempt*\xb8\x01\n\x07\x42usLane\x12\x18\n\x14\x42US_LANE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42US_LANE_NORMAL\x10\x01\x12\x16\n\x12\x42US_LANE_TELEMETRY\x10\x02\x12\x16\n\x12\x42US_LANE_EMERGENCY\x10\x03\x12\x13\n\x0f\x42US_LANE_POLICY\x10\x04\x12\x1c\n\x18\x42US_LANE_KERNEL_REQUESTS\x10\x05\x12\x1b\n\x17\x42US_LANE_KERNEL_ANSWERS\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65sper/leyline/v1/bus.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x02\n\x0b\x42usEnvelope\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x14\n\x0cpayload_type\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\x0e\n\x06source\x18\x04 \x01(\t\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08priority\x18\x06 \x01(\x0e\x32!.esper.leyline.v1.MessagePriority\x12\'\n\x04lane\x18\x07 \x01(\x0e\x32\x19.esper.leyline.v1.BusLane\x12\x15\n\x08sequence\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12-\n\x05trace\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContext\x12\x14\n\x07\x61ttempt\x18\n \x01(\rH\x01\x88\x01\x01\x12\x11\n\tsignature\x18\x0b \x01(\t\x12\x0e\n\x06key_id\x18\x0c \x01(\tB\x0b\n\t_sequenceB\n\n\x08_attempt*\xd3\x01\n\x07\x42usLane\x12\x18\n\x14\x42US_LANE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x42US_LANE_NORMAL\x10\x01\x12\x16\n\x12\x42US_LANE_TELEMETRY\x10\x02\x12\x16\n\x12\x42US_LANE_EMERGENCY\x10\x03\x12\x13\n\x0f\x42US_LANE_POLICY\x10\x04\x12\x1c\n\x18\x42US_LANE_KERNEL_REQUESTS\x10\x05\x12\x1b\n\x17\x42US_LANE_KERNEL_ANSWERS\x10\x06\x12\x19\n\x15\x42US_LANE_DEAD_LETTERS\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.bus_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUSLANE']._serialized_start=489
-  _globals['_BUSLANE']._serialized_end=673
+  _globals['_BUSLANE']._serialized_end=700
   _globals['_BUSENVELOPE']._serialized_start=112
   _globals['_BUSENVELOPE']._serialized_end=486
 # @@protoc_insertion_point(module_scope)

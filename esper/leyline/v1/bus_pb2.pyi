@@ -19,6 +19,7 @@ class BusLane(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     BUS_LANE_POLICY: _ClassVar[BusLane]
     BUS_LANE_KERNEL_REQUESTS: _ClassVar[BusLane]
     BUS_LANE_KERNEL_ANSWERS: _ClassVar[BusLane]
+    BUS_LANE_DEAD_LETTERS: _ClassVar[BusLane]
 BUS_LANE_UNSPECIFIED: BusLane
 BUS_LANE_NORMAL: BusLane
 BUS_LANE_TELEMETRY: BusLane
@@ -26,6 +27,7 @@ BUS_LANE_EMERGENCY: BusLane
 BUS_LANE_POLICY: BusLane
 BUS_LANE_KERNEL_REQUESTS: BusLane
 BUS_LANE_KERNEL_ANSWERS: BusLane
+BUS_LANE_DEAD_LETTERS: BusLane
 
 class BusEnvelope(_message.Message):
     __slots__ = ("event_id", "payload_type", "payload", "source", "time", "priority", "lane", "sequence", "trace", "attempt", "signature", "key_id")

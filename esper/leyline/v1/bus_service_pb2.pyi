@@ -1,4 +1,7 @@
+import datetime
+
 from esper.leyline.v1 import bus_pb2 as _bus_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -36,7 +39,11 @@ class ConsumeRequest(_message.Message):
     def __init__(self, group: _Optional[str] = ..., consumer: _Optional[str] = ..., lanes: _Optional[_Iterable[_Union[_bus_pb2.BusLane, str]]] = ..., max_in_flight: _Optional[int] = ..., acknowledged_event_ids: _Optional[_Iterable[str]] = ..., rejected_event_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ConsumeResponse(_message.Message):
-    __slots__ = ("envelope",)
+    __slots__ = ("envelope", "refused_by", "put_aside_at")
     ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_BY_FIELD_NUMBER: _ClassVar[int]
+    PUT_ASIDE_AT_FIELD_NUMBER: _ClassVar[int]
     envelope: _bus_pb2.BusEnvelope
-    def __init__(self, envelope: _Optional[_Union[_bus_pb2.BusEnvelope, _Mapping]] = ...) -> None: ...
+    refused_by: str
+    put_aside_at: _timestamp_pb2.Timestamp
+    def __init__(self, envelope: _Optional[_Union[_bus_pb2.BusEnvelope, _Mapping]] = ..., refused_by: _Optional[str] = ..., put_aside_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -61,3 +61,42 @@ def test_a_log_that_a_service_has_open_is_not_repaired(log: Path, capsys: pytest
 def test_a_repair_of_nothing_makes_no_log(tmp_path: Path) -> None:
     assert main(["wal", "repair", str(tmp_path / "absent.log")]) == 1
     assert not (tmp_path / "absent.log").exists()
+
+
+def test_a_copy_is_put_back_and_the_damaged_log_is_kept(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    assert main(["wal", "backup", str(log), str(copy)]) == 0
+    damage(log, 60)
+    broken = log.read_bytes()
+    assert main(["wal", "restore", str(copy), str(log)]) == 0
+    assert "3 records put back" in capsys.readouterr().out
+    assert log.read_bytes() == copy.read_bytes()
+    assert log.with_name("reports.log.broken").read_bytes() == broken
+
+
+def test_a_damaged_copy_is_not_put_back(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, before = tmp_path / "copy", log.read_bytes()
+    copy.write_bytes(before[:-1])
+    assert main(["wal", "restore", str(copy), str(log)]) == 1
+    assert f"copy {copy} is torn" in capsys.readouterr().err
+    assert log.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "reports.log"]
+
+
+def test_a_log_in_use_is_not_replaced(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    wal.backup(log, copy)
+    with wal.Log(log) as opened:
+        assert main(["wal", "restore", str(copy), str(log)]) == 1
+        assert "in use by another process" in capsys.readouterr().err
+        assert opened.append(1, b"four") == 4
+    assert main(["wal", "inspect", str(log)]) == 0
+    assert "4 whole records" in capsys.readouterr().out
+
+
+def test_a_copy_is_put_where_nothing_is(log: Path, tmp_path: Path) -> None:
+    lost = tmp_path / "lost.log"
+    assert main(["wal", "restore", str(log), str(lost)]) == 0
+    assert lost.read_bytes() == log.read_bytes()

@@ -1,9 +1,10 @@
-"""What every bus promises, asked of both."""
+"""What every bus promises, asked of each: the embedded log, a Redis server, and a Redis cluster."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,19 @@ from tests.unit.oona.buses import (
     CRITICAL,
     EMERGENCY_LANE,
     HIGH,
+    LOW,
+    NORMAL,
     NORMAL_LANE,
     TELEMETRY_LANE,
     an_envelope,
     redis_bus,
-    redis_server_bus,
+    redis_cluster_bus,
     sqlite_bus,
 )
 
 # Real time passes in Redis's idle times, so leases and waits are short there.
 CONFIG = BusConfig(max_deliveries=3, lease_s=1.0, retry_s=0.01, retention_s=100.0, max_lane_entries=5)
-BUSES = {"sqlite": sqlite_bus, "redis": redis_bus, "redis server": redis_server_bus}
+BUSES = {"sqlite": sqlite_bus, "redis": redis_bus, "redis cluster": redis_cluster_bus}
 LANES = (EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE)
 
 
@@ -95,6 +98,22 @@ async def test_urgent_lanes_and_urgent_envelopes_go_first(bus: Bus) -> None:
     assert ids(await bus.fetch("g", "c1", LANES, 10)) == ["e1", "h1", "n1", "t1"]
 
 
+async def test_each_of_the_four_priorities_goes_before_the_next(bus: Bus) -> None:
+    given = (("l", LOW), ("n", NORMAL), ("h", HIGH), ("c", CRITICAL))
+    await bus.publish([an_envelope(name, NORMAL_LANE, priority) for name, priority in given])
+    assert ids(await bus.fetch("g", "c1", LANES, 3)) == ["c", "h", "n"]
+    assert ids(await bus.fetch("g", "c1", LANES, 3)) == ["l"]
+
+
+async def test_what_is_due_again_goes_before_its_equals_and_after_what_is_more_urgent(bus: Bus) -> None:
+    await bus.publish([an_envelope("n1")])
+    await bus.fetch("g", "leaving", LANES, 1)
+    await bus.release("g", "leaving")
+    await bus.publish([an_envelope("n2"), an_envelope("h", NORMAL_LANE, HIGH), an_envelope("e", EMERGENCY_LANE)])
+    assert ids(await bus.fetch("g", "c1", LANES, 2)) == ["e", "h"]
+    assert [(each.event_id, each.attempt) for each in await bus.fetch("g", "c1", LANES, 9)] == [("n1", 2), ("n2", 1)]
+
+
 async def test_only_the_lanes_asked_for_are_delivered(bus: Bus) -> None:
     await bus.publish([an_envelope("n1"), an_envelope("t1", TELEMETRY_LANE)])
     assert ids(await bus.fetch("g", "c1", [TELEMETRY_LANE], 10)) == ["t1"]
@@ -137,14 +156,115 @@ async def test_after_too_many_deliveries_an_envelope_is_put_aside(bus: Bus, cloc
             assert "poison" not in ids(await bus.fetch("g", "c1", LANES, 10))
             await asyncio.sleep(0.01)
     assert await bus.dead_letter_count() == 1
+    assert await letters(bus) == [("g", "poison")]
 
 
-async def test_a_full_lane_refuses_more_but_emergencies_always_fit(bus: Bus) -> None:
+async def dead(bus: Bus, clock: ManualClock, *names: str, group: str = "g") -> None:
+    """These are put aside by the group."""
+    for _ in range(CONFIG.max_deliveries):
+        found: set[str] = set()
+        async with asyncio.timeout(5):
+            while found != set(names):
+                found |= set(ids(await bus.fetch(group, "c1", LANES, 10)))
+        await bus.reject(group, names)
+        clock.advance(10.0)
+        await asyncio.sleep(5 * CONFIG.retry_s)
+    assert await bus.fetch(group, "c1", LANES, 10) == []
+
+
+async def letters(bus: Bus, group: str | None = None) -> list[tuple[str, str]]:
+    return [(letter.group, letter.envelope.event_id) async for letter in bus.dead_letters(group)]
+
+
+async def test_dead_letters_are_told_with_their_group_and_their_time(bus: Bus, clock: ManualClock) -> None:
+    stored = await bus.publish([an_envelope("a"), an_envelope("b")])
+    await dead(bus, clock, "a", "b")
+    await dead(bus, clock, "a", "b", group="h")
+    assert await letters(bus) == [("g", "a"), ("g", "b"), ("h", "a"), ("h", "b")]
+    assert await letters(bus, "h") == [("h", "a"), ("h", "b")]
+    assert await letters(bus, "k") == []
+    (found, *_) = [letter async for letter in bus.dead_letters("h")]
+    assert (found.envelope.sequence, found.stored_ns // 10**6) == (stored[0].sequence, clock.now_ns() // 10**6)
+
+
+async def test_a_requeued_letter_comes_to_its_group_alone_and_with_all_its_tries(bus: Bus, clock: ManualClock) -> None:
+    await bus.publish([an_envelope("a"), an_envelope("b")])
+    await dead(bus, clock, "a", "b")
+    await bus.fetch("other", "c1", LANES, 10)
+    await bus.acknowledge("other", ["a", "b"])
+    assert await bus.requeue("g", ["a", "unknown"]) == ["a"]
+    assert await bus.requeue("other", ["b"]) == []
+    assert [(each.event_id, each.attempt) for each in await bus.fetch("g", "c1", LANES, 10)] == [("a", 1)]
+    assert await bus.fetch("other", "c1", LANES, 10) == []
+    assert await letters(bus) == [("g", "b")]
+    await bus.acknowledge("g", ["a"])
+    await bus.release("g", "c1")
+    assert await bus.fetch("g", "c1", LANES, 10) == []
+
+
+async def test_a_dropped_letter_is_gone(bus: Bus, clock: ManualClock) -> None:
+    await bus.publish([an_envelope("a"), an_envelope("b")])
+    await dead(bus, clock, "a", "b")
+    assert await bus.drop("g", ["b", "unknown"]) == ["b"]
+    assert await bus.drop("g", ["b"]) == await bus.requeue("g", ["b"]) == []
+    assert await letters(bus) == [("g", "a")]
+    assert await bus.fetch("g", "c1", LANES, 10) == []
+
+
+async def test_a_letter_can_be_requeued_when_its_envelope_is_old(bus: Bus, clock: ManualClock) -> None:
+    await bus.publish([an_envelope("a")])
+    await dead(bus, clock, "a")
+    await bus.publish([an_envelope("b")])
+    await bus.fetch("g", "c1", LANES, 10)
+    await bus.acknowledge("g", ["b"])
+    clock.advance(101.0)
+    assert await bus.trim() >= 1
+    assert await letters(bus) == [("g", "a")]
+    assert await bus.requeue("g", ["a"]) == ["a"]
+    (found,) = await bus.fetch("g", "c1", LANES, 10)
+    assert (found.event_id, found.payload) == ("a", an_envelope("a").payload)
+    await bus.acknowledge("g", ["a"])
+    await bus.trim()
+    assert ids(await bus.read(LANES, 0, 10)) == []
+
+
+async def test_dead_letters_are_kept_by_age_and_by_number(tmp_path: Path, clock: ManualClock) -> None:
+    config = replace(CONFIG, max_dead_letters=2, dead_retention_s=50.0)
+    for number, made in enumerate(BUSES.values()):
+        (tmp_path / str(number)).mkdir()
+        async with made(tmp_path / str(number), clock, config) as bus:
+            await bus.publish([an_envelope(name) for name in "abc"])
+            await dead(bus, clock, "a", "b", "c")
+            await bus.trim()
+            assert await letters(bus) == [("g", "b"), ("g", "c")]
+            clock.advance(51.0)
+            await bus.trim()
+            assert await letters(bus) == []
+
+
+async def test_a_full_lane_refuses_more_but_what_is_critical_always_fits(bus: Bus) -> None:
     await bus.publish([an_envelope(f"t{number}", TELEMETRY_LANE) for number in range(5)])
-    with pytest.raises(BackPressure, match="holds 5 envelopes"):
+    with pytest.raises(BackPressure, match="BUS_LANE_TELEMETRY holds 5 envelopes"):
         await bus.publish([an_envelope("t5", TELEMETRY_LANE)])
     await bus.publish([an_envelope(f"e{number}", EMERGENCY_LANE, CRITICAL) for number in range(9)])
+    await bus.publish([an_envelope("c", TELEMETRY_LANE, CRITICAL)])
     assert len(await bus.read([EMERGENCY_LANE], 0, 100)) == 9
+    with pytest.raises(BackPressure, match="BUS_LANE_EMERGENCY holds 5 envelopes"):
+        await bus.publish([an_envelope("n", EMERGENCY_LANE)])
+
+
+async def test_what_a_full_lane_refuses_it_refuses_as_a_whole(bus: Bus) -> None:
+    await bus.publish([an_envelope(f"t{number}", TELEMETRY_LANE) for number in range(4)])
+    with pytest.raises(BackPressure):
+        await bus.publish([an_envelope("n"), an_envelope("t4", TELEMETRY_LANE), an_envelope("t5", TELEMETRY_LANE)])
+    assert ids(await bus.read(LANES, 0, 10)) == ["t0", "t1", "t2", "t3"]
+    assert all(stored.is_new for stored in await bus.publish([an_envelope("n"), an_envelope("t4", TELEMETRY_LANE)]))
+
+
+async def test_known_ids_do_not_fill_a_lane(bus: Bus) -> None:
+    for _ in range(3):
+        await bus.publish([an_envelope(f"t{number % 4}", TELEMETRY_LANE) for number in range(8)])
+    assert ids(await bus.read(LANES, 0, 10)) == ["t0", "t1", "t2", "t3"]
 
 
 async def test_depth_counts_what_the_slowest_group_has_not_handled(bus: Bus) -> None:
@@ -182,6 +302,29 @@ async def test_a_trim_keeps_no_more_of_what_was_handled_than_it_may(tmp_path: Pa
             assert await bus.trim() == 3
             assert ids(await bus.read(LANES, 0, 10)) == ["d", "e"]
             assert await bus.trim() == 0
+
+
+async def test_of_too_many_the_least_urgent_are_forgotten_first(tmp_path: Path, clock: ManualClock) -> None:
+    config = BusConfig(max_kept_entries=3)
+    for number, made in enumerate(BUSES.values()):
+        (tmp_path / str(number)).mkdir()
+        async with made(tmp_path / str(number), clock, config) as bus:
+            given = (("h1", HIGH), ("l1", LOW), ("n1", NORMAL), ("l2", LOW), ("h2", HIGH), ("n2", NORMAL))
+            await bus.publish([an_envelope(name, TELEMETRY_LANE, priority) for name, priority in given])
+            assert await bus.trim() == 3
+            assert ids(await bus.read(LANES, 0, 10)) == ["h1", "h2", "n2"]
+
+
+async def test_a_trim_forgets_any_number(tmp_path: Path, clock: ManualClock) -> None:
+    config = BusConfig(max_kept_entries=1)
+    for number, made in enumerate(BUSES.values()):
+        (tmp_path / str(number)).mkdir()
+        async with made(tmp_path / str(number), clock, config) as bus:
+            for page in range(6):
+                await bus.publish([an_envelope(f"e{page}-{number}", TELEMETRY_LANE) for number in range(1000)])
+            assert await bus.trim() == 5999
+            (again,) = await bus.publish([an_envelope("e0-0", TELEMETRY_LANE)])
+            assert (again.sequence, again.is_new) == (6001, True)
 
 
 async def test_a_trim_takes_nothing_that_somebody_still_needs(bus: Bus) -> None:

@@ -20,18 +20,20 @@ LANES = (EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE)
 CONFIG = BusConfig(max_deliveries=3, lease_s=10.0, retry_s=1.0, retention_s=50.0)
 
 
-async def test_a_restart_keeps_envelopes_groups_and_what_is_held(tmp_path: Path) -> None:
+async def test_a_restart_keeps_envelopes_and_groups_and_lends_what_was_held_at_once(tmp_path: Path) -> None:
     clock = ManualClock()
     bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
-    await bus.publish([an_envelope(name) for name in "abc"])
-    await bus.fetch("g", "c1", LANES, 2)
+    await bus.publish([an_envelope(name) for name in "abcd"])
+    await bus.fetch("g", "c1", LANES, 3)
     await bus.acknowledge("g", ["a"])
+    await bus.reject("g", ["c"])
     await bus.close()
     again = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
-    assert [envelope.event_id for envelope in await again.fetch("g", "c2", LANES, 10)] == ["c"]
-    clock.advance(11.0)
-    (held,) = await again.fetch("g", "c2", LANES, 1)
-    assert (held.event_id, held.attempt) == ("b", 2)
+    found = await again.fetch("g", "c2", LANES, 10)
+    assert [(envelope.event_id, envelope.attempt) for envelope in found] == [("b", 2), ("d", 1)]
+    clock.advance(1.0)
+    (rejected,) = await again.fetch("g", "c2", LANES, 10)
+    assert (rejected.event_id, rejected.attempt) == ("c", 2)
     await again.close()
 
 
@@ -74,6 +76,7 @@ class LogMachine(RuleBasedStateMachine):
         self.published: list[str] = []
         self.handled: set[str] = set()
         self.held: set[str] = set()
+        self.dropped: set[str] = set()
         self.open()
         # Only what a known group still has to see outlives its age.
         self.loop.run_until_complete(self.bus.fetch("g", "first", LANES, 1))
@@ -123,6 +126,14 @@ class LogMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(self.bus.close())
         self.open()
 
+    @rule(again=st.booleans())
+    def settle_the_dead(self, again: bool) -> None:
+        names = [letter.envelope.event_id for letter in dead_letters.read(self.path)]
+        settle = self.bus.requeue if again else self.bus.drop
+        assert sorted(self.loop.run_until_complete(settle("g", names))) == sorted(names)
+        if not again:
+            self.dropped |= set(names)
+
     def teardown(self) -> None:
         self.clock.advance(30.0)
         for _ in range(CONFIG.max_deliveries + 1):
@@ -131,7 +142,8 @@ class LogMachine(RuleBasedStateMachine):
             self.clock.advance(30.0)
         dead = {letter.envelope.event_id for letter in dead_letters.read(self.path)}
         assert not dead & self.handled
-        assert set(self.published) == self.handled | self.held | dead
+        assert not dead & self.dropped
+        assert set(self.published) == self.handled | self.held | self.dropped | dead
         self.loop.run_until_complete(self.bus.close())
         self.loop.close()
         self.directory.cleanup()

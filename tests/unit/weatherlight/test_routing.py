@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ from esper.leyline import (
     TelemetryPacket,
     TraceContext,
 )
+from esper.oona.bus import BusConfig
 from esper.oona.envelope import check, seal
+from esper.oona.log import SqliteLog
+from esper.weatherlight.routing import Router
 from tests.unit.weatherlight.conftest import KEYRING, Plane
 
 LOSS = MetricSpec("test.loss", "nats", "A loss.")
@@ -67,6 +71,21 @@ async def test_a_full_lane_pushes_back_but_takes_every_critical_packet(plane: Pl
     stored = await plane.bus.read([BusLane.BUS_LANE_EMERGENCY], 0, 10)
     assert [envelope.event_id for envelope in stored] == [alarm.packet_id]
     assert plane.router.counts.turned_away == 1
+
+
+async def test_a_lane_that_is_full_of_what_was_handled_takes_more(plane: Plane, tmp_path: Path) -> None:
+    config = BusConfig(max_lane_entries=50, max_kept_entries=5)
+    bus = SqliteLog(tmp_path / "other.db", plane.clock, config)
+    router = Router(bus, KEYRING, plane.clock)
+    await router.take([ordinary(plane) for _ in range(50)])
+    await bus.fetch("g", "c", LANES, 1)
+    with pytest.raises(BackPressure):
+        await router.take([ordinary(plane)])
+    handled = [each.event_id for each in await bus.fetch("g", "c", LANES, 49)]
+    await bus.acknowledge("g", handled)
+    assert (await router.take([ordinary(plane)])).accepted == 1
+    assert router.counts.turned_away == 1
+    await bus.close()
 
 
 async def test_a_subscriber_gets_what_it_asked_for_as_it_arrives(plane: Plane) -> None:

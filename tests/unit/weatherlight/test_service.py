@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import AccessDenied, BackPressure, ContractError, InvalidSignature
+from esper.core.errors import AccessDenied, BackPressure, ContractError, DependencyViolationError, InvalidSignature
 from esper.core.telemetry import EventSpec, build_packet, event
 from esper.leyline import (
     BusEnvelope,
     BusLane,
     ConsumeRequest,
     ConsumeResponse,
+    FieldReport,
     HealthStatus,
     HeartbeatRequest,
     MessagePriority,
@@ -31,6 +32,7 @@ from esper.leyline import (
     WatchModeRequest,
     WeatherlightServiceGetStatusRequest,
 )
+from esper.oona.bus import BusConfig
 from esper.oona.envelope import seal
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients.aio import AioChannel, BusClient, WeatherlightClient, aio_channel
@@ -204,9 +206,90 @@ async def test_what_a_consumer_leaves_behind_goes_to_the_next(channel: AioChanne
     await second.leave()
 
 
+async def test_telemetry_and_reports_that_are_none_do_not_come_onto_the_bus(channel: AioChannel, plane: Plane) -> None:
+    lane, priority = BusLane.BUS_LANE_TELEMETRY, MessagePriority.MESSAGE_PRIORITY_NORMAL
+    for payload, told in ((TelemetryPacket(packet_id="p"), "source is required"), (FieldReport(), "report_id is")):
+        envelope = seal(KEYRING, SYSTEM_CLOCK, payload, source="tamiyo", lane=lane, priority=priority)
+        with pytest.raises(ContractError, match=told):
+            await bus(channel).publish(PublishRequest(envelopes=[envelope]), timeout_s=5)
+    torn = seal(KEYRING, SYSTEM_CLOCK, _Torn(), source="tamiyo", lane=lane, priority=priority)
+    with pytest.raises(ContractError, match="can't be read"):
+        await bus(channel).publish(PublishRequest(envelopes=[torn]), timeout_s=5)
+    assert await plane.packets() == []
+
+
+class _Torn:
+    """Says that it is telemetry."""
+
+    DESCRIPTOR = TelemetryPacket.DESCRIPTOR
+
+    def SerializeToString(self) -> bytes:
+        return b"\xff"
+
+
+DEAD = BusLane.BUS_LANE_DEAD_LETTERS
+
+
+async def put_aside(plane: Plane, *names: str, group: str = "g") -> None:
+    """Dead letters of the group: they were rejected as often as may be."""
+    await plane.bus.publish([an_envelope(name) for name in names])
+    for _ in range(BusConfig().max_deliveries):
+        await plane.bus.fetch(group, "c1", [BusLane.BUS_LANE_NORMAL], 10)
+        await plane.bus.reject(group, names)
+        plane.clock.advance(60.0)
+    assert await plane.bus.fetch(group, "c1", [BusLane.BUS_LANE_NORMAL], 10) == []
+
+
+async def letters(channel: AioChannel, group: str, *settled: ConsumeRequest) -> list[tuple[str, str]]:
+    async def requests() -> AsyncIterator[ConsumeRequest]:
+        for request in (ConsumeRequest(group=group, consumer="c", lanes=[DEAD]), *settled):
+            yield request
+
+    found = [told async for told in bus(channel).consume(requests(), timeout_s=10)]
+    assert all(told.HasField("put_aside_at") for told in found)
+    return [(told.refused_by, told.envelope.event_id) for told in found]
+
+
+async def test_dead_letters_are_looked_at_dropped_and_requeued(channel: AioChannel, plane: Plane) -> None:
+    await put_aside(plane, "a", "b", "c")
+    assert await letters(channel, "*") == [("g", "a"), ("g", "b"), ("g", "c")]
+    assert await letters(channel, "other") == []
+    settled = ConsumeRequest(acknowledged_event_ids=["a"], rejected_event_ids=["c"])
+    assert len(await letters(channel, "g", settled)) == 3
+    assert await letters(channel, "g") == [("g", "b")]
+    consumer = Consumer(channel, "c1")
+    assert await consumer.next() == ("c", 1)
+    await consumer.leave()
+
+
+async def test_what_is_no_dead_letter_is_told_and_the_others_are_settled(channel: AioChannel, plane: Plane) -> None:
+    await put_aside(plane, "a", "b")
+    with pytest.raises(DependencyViolationError, match="dead letter of group g"):
+        await letters(channel, "g", ConsumeRequest(acknowledged_event_ids=["a", "typo"]))
+    with pytest.raises(ContractError, match="only looks"):
+        await letters(channel, "*", ConsumeRequest(acknowledged_event_ids=["b"]))
+    assert await letters(channel, "*") == [("g", "b")]
+
+
+async def test_nothing_is_published_among_the_dead_letters(channel: AioChannel) -> None:
+    envelope = seal(KEYRING, SYSTEM_CLOCK, RunClosure(), source="tamiyo", lane=DEAD, priority=1, event_id="a")
+    with pytest.raises(ContractError, match="nothing is published on BUS_LANE_DEAD_LETTERS"):
+        await bus(channel).publish(PublishRequest(envelopes=[envelope]), timeout_s=5)
+
+
+async def test_a_consumer_that_comes_back_gets_at_once_what_it_held(channel: AioChannel, plane: Plane) -> None:
+    """Its old line may be thought alive for long."""
+    await bus(channel).publish(PublishRequest(envelopes=[an_envelope("a")]), timeout_s=5)
+    await plane.bus.fetch("g", "c1", [BusLane.BUS_LANE_NORMAL], 10)
+    consumer = Consumer(channel, "c1")
+    assert await consumer.next() == ("a", 2)
+    await consumer.leave()
+
+
 @pytest.mark.parametrize(
     "opening",
     [
+        ConsumeRequest(group="g", consumer="c", lanes=[DEAD, BusLane.BUS_LANE_NORMAL]),
         ConsumeRequest(consumer="c", lanes=[BusLane.BUS_LANE_NORMAL]),
         ConsumeRequest(group="g", lanes=[BusLane.BUS_LANE_NORMAL]),
         ConsumeRequest(group="g", consumer="c"),

@@ -1,0 +1,229 @@
+"""What the bus does inside Redis: one script an operation, each atomic and one round trip.
+
+All keys carry one hash tag, so that they share a slot of a cluster; a script is given every key that it touches.
+
+    {oona}.sequence     position of the newest envelope
+    {oona}.places       event id -> "STREAM|ENTRY", as long as the entry is kept
+    {oona}.dead         "GROUP|STREAM|ENTRY" -> Unix milliseconds at which the group gave it up
+    {oona}.LANE.N       a stream for each lane and priority N; an entry's id is its position; e, ms and id are
+                        the envelope, when it was stored and its event id
+"""
+
+from __future__ import annotations
+
+# Shared by the scripts that look for entries.
+_PLACES = """
+local function place_of(places, event_id)
+  local place = redis.call('HGET', places, event_id)
+  if not place then return nil end
+  local stream, entry = string.match(place, '^(.*)|(.*)$')
+  return stream, entry
+end
+local function groups_of(stream)
+  if redis.call('EXISTS', stream) == 0 then return {} end
+  local found = {}
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local group = {}
+    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
+    found[#found + 1] = group
+  end
+  return found
+end
+local function position(entry) return tonumber(string.match(entry, '^(%d+)')) end
+local function put_aside(dead, stream, group, entry, now_ms)
+  redis.call('HSET', dead, group .. '|' .. stream .. '|' .. entry, now_ms)
+  redis.call('XACK', stream, group, entry)
+end
+"""
+
+# KEYS sequence, places, every stream. ARGV: now in ms, most entries of a lane, streams of a lane, then for each
+# envelope its id, the number of its stream among all, whether it is exempt from the bound, and its bytes.
+# Gives position and newness of each, or the number of the lane that is full (nothing is stored then).
+PUBLISH = """
+local most, width = tonumber(ARGV[2]), tonumber(ARGV[3])
+local seen, further = {}, {}
+for i = 4, #ARGV, 4 do
+  local id, stream, exempt = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2] == '1'
+  if not exempt and not seen[id] and redis.call('HEXISTS', KEYS[2], id) == 0 then
+    local lane = math.floor((stream - 1) / width)
+    further[lane] = (further[lane] or 0) + 1
+  end
+  seen[id] = true
+end
+for lane, count in pairs(further) do
+  for n = 1, width do count = count + redis.call('XLEN', KEYS[2 + lane * width + n]) end
+  if count > most then return lane end
+end
+local last = redis.call('GET', KEYS[1])
+if not last then
+  last = 0
+  for n = 3, #KEYS do
+    if redis.call('EXISTS', KEYS[n]) == 1 then
+      local info = redis.call('XINFO', 'STREAM', KEYS[n])
+      for i = 1, #info, 2 do
+        if info[i] == 'last-generated-id' then last = math.max(last, tonumber(string.match(info[i + 1], '^(%d+)'))) end
+      end
+    end
+  end
+end
+last = tonumber(last)
+local stored = {}
+for i = 4, #ARGV, 4 do
+  local id, stream = ARGV[i], KEYS[2 + tonumber(ARGV[i + 1])]
+  local place = redis.call('HGET', KEYS[2], id)
+  if place then
+    stored[#stored + 1] = {tonumber(string.match(place, '|(%d+)')), 0}
+  else
+    last = last + 1
+    local entry = string.format('%.0f-0', last)
+    redis.call('XADD', stream, entry, 'e', ARGV[i + 3], 'ms', ARGV[1], 'id', id)
+    redis.call('HSET', KEYS[2], id, stream .. '|' .. entry)
+    stored[#stored + 1] = {last, 1}
+  end
+end
+redis.call('SET', KEYS[1], string.format('%.0f', last))
+return stored
+"""
+
+# KEYS dead, streams in the order of delivery. ARGV: group, consumer, limit, lease in ms, most deliveries, now in ms.
+# Of each stream first what is due again, then what is new. Gives entry, envelope and attempt of each.
+FETCH = (
+    _PLACES
+    + """
+local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local found = {}
+for n = 2, #KEYS do
+  local stream = KEYS[n]
+  local known = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+  local cursor = '0-0'
+  while known.err and #found < limit do
+    local due = redis.call('XAUTOCLAIM', stream, group, consumer, ARGV[4], cursor, 'COUNT', limit - #found)
+    for _, entry in ipairs(due[2]) do
+      local attempt = redis.call('XPENDING', stream, group, entry[1], entry[1], 1)[1][4]
+      if attempt > tonumber(ARGV[5]) then
+        put_aside(KEYS[1], stream, group, entry[1], ARGV[6])
+      else
+        found[#found + 1] = {entry[1], entry[2][2], attempt}
+      end
+    end
+    cursor = due[1]
+    if cursor == '0-0' then break end
+  end
+  if #found < limit then
+    local fresh = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', limit - #found, 'STREAMS', stream, '>')
+    for _, entry in ipairs(fresh and fresh[1][2] or {}) do found[#found + 1] = {entry[1], entry[2][2], 1} end
+  end
+end
+return found
+"""
+)
+
+# KEYS places, every stream. ARGV: group, ids.
+ACKNOWLEDGE = (
+    _PLACES
+    + """
+for i = 2, #ARGV do
+  local stream, entry = place_of(KEYS[1], ARGV[i])
+  if stream then redis.call('XACK', stream, ARGV[1], entry) end
+end
+"""
+)
+
+# KEYS places, every stream. ARGV: group, lease and first wait in ms, nobody, ids. Each wait is twice the one before it,
+# a lease at most.
+REJECT = (
+    _PLACES
+    + """
+local lease = tonumber(ARGV[2])
+for i = 5, #ARGV do
+  local stream, entry = place_of(KEYS[1], ARGV[i])
+  local held = stream and redis.pcall('XPENDING', stream, ARGV[1], entry, entry, 1)[1]
+  if held then
+    local wait = math.min(lease, tonumber(ARGV[3]) * 2 ^ (held[4] - 1))
+    redis.call('XCLAIM', stream, ARGV[1], ARGV[4], 0, entry, 'IDLE', lease - wait, 'JUSTID')
+  end
+end
+"""
+)
+
+# KEYS every stream. ARGV: group, consumer, lease in ms, nobody.
+RELEASE = """
+for _, stream in ipairs(KEYS) do
+  local held = redis.pcall('XPENDING', stream, ARGV[1], '-', '+', 100000, ARGV[2])
+  if not held.err then
+    for _, each in ipairs(held) do
+      redis.call('XCLAIM', stream, ARGV[1], ARGV[4], 0, each[1], 'IDLE', ARGV[3], 'JUSTID')
+    end
+    redis.call('XGROUP', 'DELCONSUMER', stream, ARGV[1], ARGV[2])
+  end
+end
+"""
+
+# KEYS streams of one lane. Gives what the slowest group has not handled.
+DEPTH = (
+    _PLACES
+    + """
+local ahead = {}
+for _, stream in ipairs(KEYS) do
+  for _, group in ipairs(groups_of(stream)) do
+    local lag = group['lag']
+    if not lag then lag = #redis.call('XRANGE', stream, '(' .. group['last-delivered-id'], '+') end
+    ahead[group['name']] = (ahead[group['name']] or 0) + group['pending'] + lag
+  end
+end
+local most = 0
+for _, count in pairs(ahead) do most = math.max(most, count) end
+return most
+"""
+)
+
+# KEYS places, dead, one stream. ARGV: event times before this in ms are old, so many of the oldest are too many anyway,
+# first entry to look at, how many. Removes what every group was given and none still needs.
+# Gives how many went, how many of the too many are left, and the next entry to look at, empty at the end.
+TRIM = (
+    _PLACES
+    + """
+local stream, surplus, count = KEYS[3], tonumber(ARGV[2]), tonumber(ARGV[4])
+local groups, last, needed = groups_of(stream), math.huge, {}
+for _, group in ipairs(groups) do
+  last = math.min(last, position(group['last-delivered-id']))
+  for _, held in ipairs(redis.call('XPENDING', stream, group['name'], '-', '+', 100000)) do needed[held[1]] = true end
+end
+local gone, entries = 0, redis.call('XRANGE', stream, ARGV[3], '+', 'COUNT', count)
+for _, entry in ipairs(entries) do
+  local id, is_old = entry[1], tonumber(entry[2][4]) < tonumber(ARGV[1])
+  if position(id) > last or not (is_old or surplus > 0) then return {gone, surplus, ''} end
+  surplus = surplus - 1
+  local is_dead = false
+  for _, group in ipairs(groups) do
+    is_dead = is_dead or redis.call('HEXISTS', KEYS[2], group['name'] .. '|' .. stream .. '|' .. id) == 1
+  end
+  if not needed[id] and not is_dead then
+    redis.call('XDEL', stream, id)
+    redis.call('HDEL', KEYS[1], entry[2][6])
+    gone = gone + 1
+  end
+end
+return {gone, surplus, #entries == count and '(' .. entries[#entries][1] or ''}
+"""
+)
+
+# KEYS dead, places, every stream. ARGV: group, nobody, 1 to deliver again and 0 to forget, ids.
+# Gives those that were dead letters.
+SETTLE_DEAD = (
+    _PLACES
+    + """
+local found = {}
+for i = 4, #ARGV do
+  local stream, entry = place_of(KEYS[2], ARGV[i])
+  if stream and redis.call('HDEL', KEYS[1], ARGV[1] .. '|' .. stream .. '|' .. entry) == 1 then
+    found[#found + 1] = ARGV[i]
+    if ARGV[3] == '1' then
+      local again = {'IDLE', 1000000000, 'RETRYCOUNT', 0, 'FORCE', 'JUSTID'}
+      redis.call('XCLAIM', stream, ARGV[1], ARGV[2], 0, entry, unpack(again))
+    end
+  end
+end
+return found
+"""
+)
