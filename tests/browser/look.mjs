@@ -68,6 +68,16 @@ const overflow = (page) => page.evaluate(() => document.documentElement.scrollWi
 const bottoms = (page, selectors) =>
   page.evaluate((names) => names.map((name) => document.querySelector(name)?.getBoundingClientRect().bottom ?? null), selectors);
 
+// A chart that is being drawn anew has no box for a moment.
+const boxOf = async (page, selector) => {
+  for (let tries = 0; tries < 100; tries += 1) {
+    const box = await page.locator(selector).boundingBox();
+    if (box) return box;
+    await page.waitForTimeout(50);
+  }
+  throw new Error(`${selector} has no box`);
+};
+
 const wide = await opened(1280, 800, "light");
 told.text = await wide.locator("body").innerText();
 told.status = await wide.locator("[role=status]").innerText();
@@ -95,7 +105,7 @@ await wide.getByRole("button", { name: "show all" }).click();
 told.unzoomed = await wide.locator(".readout").innerText();
 // Another axis by mouse, and a drag over the plot zooms too.
 await wide.getByRole("button", { name: "steps", exact: true }).click();
-const plot = await wide.locator(".u-over").boundingBox();
+const plot = await boxOf(wide, ".u-over");
 await wide.mouse.move(plot.x + plot.width * 0.25, plot.y + 50);
 await wide.mouse.down();
 await wide.mouse.move(plot.x + plot.width * 0.5, plot.y + 60, { steps: 5 });

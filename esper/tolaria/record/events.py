@@ -7,8 +7,9 @@ change), boundary, twin (the losses of a twin's steps, one for each from `from_s
 number), evaluation (a stack and its twin on the judging data at one step), epoch (also with the growth reason's numbers
 of then and how its gradients came together), gradient (a seed's share or conflicts are high), slow (boundaries are),
 growth (why the run grows or waits, at each change), decision, command, directive, memory (how a twin makes its steps,
-and why), transition, gate, checkpoint, finished, and the incidents that `reading.INCIDENTS` names. Every
-line has `time` (UTC), `kind` and, where it has one, `step`.
+and why), transition, gate, snapshot (a boundary's state is kept in memory), checkpoint (one is on the disk, which may
+be told a while later), finished, and the incidents that `reading.INCIDENTS` names. Every line has `time` (UTC), `kind`
+and, where it has one, `step`.
 """
 
 from __future__ import annotations
@@ -214,6 +215,9 @@ class EventLog(Observer):
             fields["gradients"] = aggregation_fields(done.aggregation)
         self._add("epoch", fields)
         self._write_out_if_due()
+
+    def on_snapshot(self, step: int) -> None:
+        self.write("snapshot", step=step)
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         self.write("checkpoint", step=written.step, path=written.path.name, size_bytes=written.size_bytes)

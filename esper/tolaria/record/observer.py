@@ -214,6 +214,9 @@ class Observer:
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         """A checkpoint is durable."""
 
+    def on_snapshot(self, step: int) -> None:
+        """The state of this boundary is kept in memory; a restore may go back to it, and a checkpoint be made of it."""
+
     def on_rollback(self, figures: RollbackFigures) -> None:
         """A snapshot was kept, or a restore was tried."""
 
@@ -259,6 +262,10 @@ class Observers(Observer):
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         for observer in self._observers:
             observer.on_checkpoint(written)
+
+    def on_snapshot(self, step: int) -> None:
+        for observer in self._observers:
+            observer.on_snapshot(step)
 
     def on_rollback(self, figures: RollbackFigures) -> None:
         for observer in self._observers:

@@ -18,6 +18,8 @@ INCIDENTS = (
     *("started", "emergency", "breaker"),
 )
 GOES_BACK = ("resumed", "rollback")
+KEEPS = ("snapshot", "checkpoint")
+"""A state is kept in memory; one is on the disk, which may be told a while after its boundary."""
 
 
 def read_events(run_dir: Path) -> list[Record]:
@@ -65,15 +67,20 @@ def standing(events: Iterable[Record]) -> list[Record]:
 
 
 def gone_back(step: int, events: list[Record]) -> list[Record]:
-    """The events that stand once the run has gone back to its checkpoint at that step.
+    """The events that stand once the run has gone back to the state that it kept at that step.
 
-    A checkpoint is the last word of its boundary, so what follows it is undone; incidents are not.
+    That state is the last word of its boundary, so what follows it is undone; incidents are not, nor is the news that
+    it has reached the disk meanwhile.
     """
-    written = [
-        place for place, event in enumerate(events) if (event["kind"], event.get("step")) == ("checkpoint", step)
-    ]
-    end = written[-1] + 1 if written else 0
-    return events[:end] + [event for event in events[end:] if event["kind"] in INCIDENTS or not written]
+    kept = [place for place, event in enumerate(events) if event["kind"] in KEEPS and event.get("step") == step]
+    if not kept:
+        return events[:]
+    end = kept[0] + 1
+    return events[:end] + [event for event in events[end:] if event["kind"] in INCIDENTS or _is_of(event, step)]
+
+
+def _is_of(event: Record, step: int) -> bool:
+    return event["kind"] == "checkpoint" and event.get("step", step) <= step
 
 
 def cut_torn_line(path: Path) -> None:

@@ -63,6 +63,9 @@ class Shielded(Observer):
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         self._give(self._observer.on_checkpoint, written)
 
+    def on_snapshot(self, step: int) -> None:
+        self._give(self._observer.on_snapshot, step)
+
     def on_rollback(self, figures: RollbackFigures) -> None:
         self._give(self._observer.on_rollback, figures)
 

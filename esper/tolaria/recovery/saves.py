@@ -210,6 +210,8 @@ class Saves:
             fast_size_bytes=rollback.fast.size_bytes,
             snapshot_ms=(session.clock.monotonic_ns() - started_ns) / 1e6,
         )
+        if is_kept:
+            session.observer.on_snapshot(session.progress.step)
         session.observer.on_rollback(rollback.figures)
         if refusal is not None and self._refusal is None:
             session.notice("tolaria.no_snapshots", "WARNING", f"a rollback reads the disk: {refusal}")

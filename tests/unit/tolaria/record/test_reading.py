@@ -37,6 +37,23 @@ def test_a_run_that_went_back_twice_keeps_each_step_once() -> None:
     assert [event["step"] for event in found if event["kind"] == "boundary"] == [10, 20, 30]
 
 
+def test_a_checkpoint_that_was_written_later_is_of_the_boundary_at_which_it_was_due() -> None:
+    events = made(("boundary", 10), ("snapshot", 10), ("boundary", 20), ("checkpoint", 10), ("boundary", 30))
+    found = standing([*events, *made(("resumed", 10), ("boundary", 20))])
+    assert steps_of(found) == [
+        ("boundary", 10),
+        ("snapshot", 10),
+        ("checkpoint", 10),
+        ("resumed", 10),
+        ("boundary", 20),
+    ]
+
+
+def test_a_run_that_went_back_to_memory_tells_no_step_twice() -> None:
+    events = made(("boundary", 10), ("snapshot", 10), ("boundary", 20), ("rollback", 10), ("boundary", 20))
+    assert [event["step"] for event in standing(events) if event["kind"] == "boundary"] == [10, 20]
+
+
 def test_a_run_that_never_went_back_is_told_whole() -> None:
     events = made(("run", 0), ("boundary", 10), ("checkpoint", 10), ("boundary", 20), ("finished", 20))
     assert standing(events) == events
