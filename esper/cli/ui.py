@@ -17,7 +17,6 @@ from esper.core.streams import say
 if TYPE_CHECKING:
     from esper.ui.plane import PlaneWatch
 
-MOST_COMPARED = 2
 JAEGER = "http://127.0.0.1:16686"  # where services/compose.yaml has it
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from esper.tolaria.record.page.view import view
-from esper.tolaria.record.reading import GOES_BACK, Record, gone_back, parsed, seconds_of
+from esper.tolaria.record.reading import GOES_BACK, Record, gone_back, is_event, parsed, seconds_of
 
 EVENTS, SUMMARY, LOCK = "events.jsonl", "summary.json", "run.lock"
 # A run is silent when nothing was heard for this long, and for so many times as its longest recent pause.
@@ -122,7 +122,7 @@ class Following:
     def _summary(self) -> tuple[float, dict[str, Any]] | None:
         """The finished run's summary and when it was written; one that is damaged or being written counts as none."""
         path = self.run_dir / SUMMARY
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, RecursionError):
             found = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(found, dict):
                 return path.stat().st_mtime, found
@@ -134,13 +134,13 @@ def _events(lines: Sequence[bytes]) -> Iterator[Record | None]:
     a long run takes less memory. A damaged line shows by an error, or by another number of values than of lines."""
     try:
         found = json.loads(b"[%b]" % b",".join(lines))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = []
     if len(found) != len(lines):
         yield from map(parsed, lines)
         return
     for event in found:
-        yield event if isinstance(event, dict) and "kind" in event else None
+        yield event if is_event(event) else None
 
 
 def holds(lock: Path) -> bool:

@@ -35,6 +35,7 @@ NO_TOKEN = (
     "open that one, with everything behind the question mark.\n"
 )
 FOREIGN = "This server is asked as 127.0.0.1 or localhost, with its port, and under no other name.\n"
+NO_ADDRESS = "What was asked for is no address. Open the one that `esper ui` printed.\n"
 
 Answer = Callable[["PageServer", Mapping[str, str]], Any]
 
@@ -93,7 +94,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = IDLE_S
 
     def do_GET(self) -> None:
-        parts = urlsplit(self.path)
+        try:
+            parts = urlsplit(self.path)
+        except ValueError:
+            self._send(HTTPStatus.BAD_REQUEST, "text/plain", NO_ADDRESS.encode())
+            return
         access = self.server.access
         if not access.is_own_host(self.headers.get("Host")):
             self._send(HTTPStatus.FORBIDDEN, "text/plain", FOREIGN.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
 from esper.core.errors import ConfigError, DependencyViolationError
@@ -30,14 +30,13 @@ class Shelf:
     def names(self) -> dict[str, Path]:
         """Every run, the newest first within a folder; those that were named come first, in their order."""
         found: dict[str, Path] = {}
-        for path in self._paths():
-            name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
-            found.setdefault(name, path)
+        for path in dict.fromkeys(self._paths()):
+            found[_free_name(path, found)] = path
         return found
 
     def _paths(self) -> Iterator[Path]:
         for place in self._places:
-            inside = [] if _is_run(place) else [path for path in place.iterdir() if _is_run(path)]
+            inside = [] if _is_run(place) else [path for path in _content(place) if _is_run(path)]
             if not inside:
                 yield place  # a run that hasn't begun is followed too
             yield from sorted(inside, key=_changed, reverse=True)[:MOST]
@@ -61,6 +60,21 @@ class Shelf:
         if name not in names:
             raise DependencyViolationError("ui", "run", name, f"known are {', '.join(names) or 'none'}")
         return names[name]
+
+
+def _free_name(path: Path, taken: Container[str]) -> str:
+    """The end of a run's path, as much of it as tells the run from those that have a name."""
+    parts = path.parts
+    names = ("/".join(parts[-count:]) for count in range(1, len(parts)))
+    return next((name for name in names if name not in taken), str(path))
+
+
+def _content(place: Path) -> list[Path]:
+    """What a folder holds; one that is gone meanwhile, or may not be read, holds nothing until it can be."""
+    try:
+        return list(place.iterdir())
+    except OSError:
+        return []
 
 
 def _is_run(path: Path) -> bool:

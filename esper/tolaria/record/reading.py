@@ -38,9 +38,16 @@ def parsed(line: bytes | str) -> Record | None:
     """The event of a line; None if it holds none that is whole."""
     try:
         event = json.loads(line)
-    except ValueError:  # not JSON, or not even text
+    except (ValueError, RecursionError):  # not JSON, not even text, or nested without end
         return None
-    return event if isinstance(event, dict) and "kind" in event else None
+    return event if is_event(event) else None
+
+
+def is_event(found: Any) -> bool:
+    """Whether what a line held is an event: it has a kind, and one that goes back says to which step."""
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+        return False
+    return found["kind"] not in GOES_BACK or isinstance(found.get("step"), int)
 
 
 def of_kind(events: Sequence[Record], kind: str) -> list[Record]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from esper.core.file_lock import try_hold
+from esper.tolaria.record.reading import read_events
 from esper.ui.following import Following, holds
 
 AT = "2026-01-01T00:00:{:02}.000+00:00".format
@@ -95,6 +96,18 @@ def test_damaged_lines_are_counted_and_left_out(run: Run) -> None:
     run.write(START, b"\xff\xfe\n", b"[1]\n", boundary(10))
     assert run.steps == [10]
     assert run.following.liveness()["damaged_lines"] == 2
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"[" * 100_000, b'{"kind": "rollback"}', b'{"kind": "resumed", "step": "x"}', b'{"kind": []}'],
+    ids=["nested", "back to nowhere", "back to no number", "of no kind"],
+)
+def test_a_line_that_is_no_event_is_damaged_whatever_it_holds(run: Run, damaged: bytes) -> None:
+    run.write(START, boundary(10), damaged + b"\n", boundary(20))
+    assert run.steps == [10, 20]
+    assert run.following.liveness()["damaged_lines"] == 1
+    assert len(read_events(run.path)) == 3
 
 
 def test_a_view_has_a_version_that_changes_with_it_and_only_then(run: Run) -> None:

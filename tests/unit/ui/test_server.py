@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, DependencyViolationError
 from esper.core.keys import Keyring, new_secret
 from esper.rpc.endpoint import Endpoint
 from esper.ui.access import Access, local
@@ -204,3 +204,32 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
 def test_what_is_no_directory_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give that of a run, or a folder of runs"):
         Shelf([tmp_path / "nothing"], watch)
+
+
+def test_a_run_that_is_named_twice_is_one_and_of_many_of_one_name_none_is_left_out(tmp_path: Path) -> None:
+    places = [tmp_path / top / "sweep" / "run" for top in ("a", "b", "c")]
+    for place in places:
+        place.mkdir(parents=True)
+        (place / "events.jsonl").write_bytes(START)
+    shelf = Shelf([*places, places[0]], watch)
+    assert list(shelf.names()) == ["run", "sweep/run", "c/sweep/run"]
+    assert list(shelf.names().values()) == places
+
+
+def test_a_folder_that_vanishes_and_comes_back_is_no_error(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    (folder / "one").mkdir(parents=True)
+    (folder / "one" / "events.jsonl").write_bytes(START)
+    shelf = Shelf([folder], watch)
+    folder.rename(elsewhere)
+    assert list(shelf.names()) == ["runs"]
+    with pytest.raises(DependencyViolationError, match="'one' is missing"):
+        shelf.following("one")
+    elsewhere.rename(folder)
+    assert list(shelf.names()) == ["one"]
+
+
+def test_what_is_no_address_is_answered(ask: Asking) -> None:
+    status, _, body = ask("http://[x/")
+    assert status == 400
+    assert b"is no address" in body
