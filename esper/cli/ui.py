@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import threading
 import webbrowser
 from functools import partial
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.usage import UsageError, Verbs, add_verb
+from esper.core.errors import ConfigError
 from esper.core.streams import say
+from esper.core.unexpected import unexpected
 
 if TYPE_CHECKING:
     from esper.ui.plane import PlaneWatch
@@ -55,13 +58,18 @@ def _watch(key: str, run_dir: Path) -> PlaneWatch:
 
 
 def _print(shelf: Any) -> int:
-    shown = {}
+    """Print every run that can be shown; one whose events make no sense is told, and hides none of the others."""
+    shown, code = {}, 0
     for name in shelf.names():
         followed = shelf.following(name)
-        _, view = followed.look()
+        try:
+            _, view = followed.look()
+        except Exception as error:  # noqa: BLE001 - files of any age and from anywhere, as at the page's server
+            view, code = {"error": unexpected(error)}, 1
+            say(f"esper: {followed.run_dir} can't be shown: {unexpected(error)}", sys.stderr)
         shown[name] = {"live": followed.liveness(), **view}
     print(json.dumps(shown, indent=2, allow_nan=False))
-    return 0
+    return code
 
 
 def _serve(arguments: argparse.Namespace, shelf: Any) -> int:
@@ -71,7 +79,11 @@ def _serve(arguments: argparse.Namespace, shelf: Any) -> int:
 
     with PageServer(local(arguments.listen), shelf, jaeger=arguments.jaeger) as server:
         if arguments.url_file is not None:
-            write_atomically(arguments.url_file, f"{server.url}\n".encode(), mode=0o600)
+            try:
+                write_atomically(arguments.url_file, f"{server.url}\n".encode(), mode=0o600)
+            except OSError as error:
+                remedy = f"can't be written: {error.strerror}; give a file in a folder that this user may write to"
+                raise ConfigError("--url-file", str(arguments.url_file), remedy) from error
         say(f"esper ui: {server.url}  (Ctrl-C ends it)")
         if arguments.open:
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()

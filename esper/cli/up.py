@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from esper.cli.usage import Verbs, add_verb
 from esper.core.errors import ConfigError
 from esper.core.file_lock import holder, try_hold
+from esper.core.files import why_not_made
 from esper.core.keys import KEYRING_VARIABLE, SECRET_VARIABLE
 from esper.core.sd_notify import forget, notify, watchdog_s
 from esper.core.state_dir import default_state_dir
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.enter_context(_stopped_by_signals())
         try:
-            state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _make(state_dir)
             stack.enter_context(_alone(state_dir))
             stack.callback(_clear, state_dir)
             services = stack.enter_context(_services(arguments, state_dir))
@@ -90,6 +91,14 @@ def told(endpoints: Mapping[str, str], state_dir: Path, took_s: float) -> Iterat
     yield f"  tolaria-train {flags} ..."
     yield f"look at it: esper emergency list --weatherlight {shlex.quote(endpoints['weatherlight'])}"
     yield "stop it: Ctrl-C"
+
+
+def _make(state_dir: Path) -> None:
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        remedy = f"{why_not_made(error)}; give a folder that this user may write to"
+        raise ConfigError("--state-dir", str(state_dir), remedy) from error
 
 
 @contextmanager
@@ -120,6 +129,9 @@ def _services(arguments: argparse.Namespace, state_dir: Path) -> Services:
 
     listen = _endpoints(arguments.port, "--port") or _sockets(state_dir)
     scraped = _endpoints(arguments.metrics_port, "--metrics-port")
+    if shared := set(listen.values()) & set(scraped.values()):
+        remedy = f"{min(shared)} is one of --port {arguments.port} too: each takes three ports in a row; give another"
+        raise ConfigError("--metrics-port", arguments.metrics_port, remedy)
     more = {
         name: (
             *(("--metrics-listen", scraped[name]) if scraped else ()),

@@ -163,6 +163,8 @@ def free_ports(count: int) -> int:
         (["--port", "0"], "give a port from 1 to 65533"),
         (["--metrics-port", "65534"], "give a port from 1 to 65533"),
         (["--config", "/nowhere"], "is no directory"),
+        (["--state-dir", "/proc/nowhere"], "can't be made: No such file or directory; give a folder that"),
+        (["--state-dir", __file__], "is a file, no folder; give a folder that"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_line(
@@ -177,6 +179,13 @@ def test_a_port_that_somebody_has_is_refused(state_dir: Path, capsys: pytest.Cap
         port = taken.getsockname()[1]
         assert main(["up", "--state-dir", str(state_dir), "--port", str(port)]) == 78
     assert f"127.0.0.1:{port} can't be had: Address already in use" in capsys.readouterr().err
+
+
+def test_ports_that_are_asked_for_twice_are_refused(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_ports(4)
+    flags = ["--port", str(port), "--metrics-port", str(port + 1)]
+    assert main(["up", "--state-dir", str(state_dir), *flags]) == 78
+    assert f"127.0.0.1:{port + 1} is one of --port {port} too" in capsys.readouterr().err
 
 
 def test_a_service_that_a_killed_plane_left_is_waited_for_and_named(

@@ -45,9 +45,12 @@ def parsed(line: bytes | str) -> Record | None:
 
 def is_event(found: Any) -> bool:
     """Whether what a line held is an event: it has a kind, and one that goes back says to which step."""
-    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
-        return False
-    return found["kind"] not in GOES_BACK or isinstance(found.get("step"), int)
+    match found:
+        case {"kind": "resumed" | "rollback", **told}:
+            return isinstance(told.get("step"), int)
+        case {"kind": str()}:
+            return True
+    return False
 
 
 def of_kind(events: Sequence[Record], kind: str) -> list[Record]:

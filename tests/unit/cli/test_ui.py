@@ -34,6 +34,21 @@ def test_every_number_of_the_page_is_printed_as_json(run_dir: Path, capsys: pyte
     assert {"loss", "network", "growth", "looks", "cost", "step_time", "commands", "mode", "incidents"} <= set(shown)
 
 
+def test_a_run_whose_events_make_no_sense_hides_none_of_the_others(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = run_dir.parent / "other"
+    other.mkdir()
+    (other / "events.jsonl").write_bytes(b'{"kind": "boundary"}\n')
+    assert main(["ui", "--json", str(run_dir.parent)]) == 1
+    told = capsys.readouterr()
+    shown = json.loads(told.out)
+    assert shown["walk"]["progress"]["step"] == 10
+    assert "KeyError" in shown["other"]["error"]
+    assert f"{other} can't be shown" in told.err
+    assert told.err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
@@ -41,6 +56,7 @@ def test_every_number_of_the_page_is_printed_as_json(run_dir: Path, capsys: pyte
         (["--listen", "0.0.0.0:0", "."], 78, "loopback alone"),
         (["--listen", "nonsense", "."], 78, "HOST:PORT"),
         (["--jaeger", "javascript:alert(1)", "."], 64, "http://"),
+        (["--url-file", "nowhere/url", "."], 78, "--url-file = 'nowhere/url': can't be written: No such file"),
         (["--colour", "."], 64, "unknown argument"),
     ],
 )
