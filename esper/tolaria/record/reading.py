@@ -46,10 +46,10 @@ def parsed(line: bytes | str) -> Record | None:
 def is_event(found: Any) -> bool:
     """Whether what a line held is an event: it has a kind, and one that goes back says to which step."""
     match found:
-        case {"kind": "resumed" | "rollback", **told}:
-            return isinstance(told.get("step"), int)
-        case {"kind": str()}:
+        case {"kind": "resumed" | "rollback", "step": int()}:
             return True
+        case {"kind": str(kind)}:
+            return kind not in GOES_BACK
     return False
 
 
