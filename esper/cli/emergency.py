@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.run_peer import peer_of
-from esper.cli.usage import UsageError, Verbs, add_group, add_verb
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, ServiceUnavailable
@@ -60,7 +60,7 @@ def register(verbs: Verbs) -> None:
     for verb in (listed, raised, closed):
         add_place(verb)
     raised.add_argument("--level", required=True, choices=LEVELS, help="L1 told, L2 no new seed, L3 no growth, L4 halt")
-    raised.add_argument("--why", required=True, metavar="TEXT", help="the cause in words")
+    raised.add_argument("--why", type=words, required=True, metavar="TEXT", help="the cause in words")
     closed.add_argument("--id", action="append", metavar="ID", help="one of them (default: all that are open)")
     closed.add_argument("--note", metavar="TEXT", help="remark for the audit")
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.run_peer import peer_of, told_of
 from esper.cli.status import read
-from esper.cli.usage import UsageError, Verbs, add_group, add_verb
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
@@ -90,7 +90,7 @@ def register(verbs: Verbs) -> None:
         more = "; default: growth as a whole" if is_optional else ""
         verb.add_argument("seed_id", nargs="?" if is_optional else None, metavar="SEED", help=f"as s1{more}")
     for verb in (paused, resumed, pruned, cleared, forgot):
-        verb.add_argument("--why", required=True, metavar="TEXT", help="the cause in words")
+        verb.add_argument("--why", type=words, required=True, metavar="TEXT", help="the cause in words")
     blended.add_argument("--mode", required=True, choices=MODES, help="how it joins its layer")
     blended.add_argument("--schedule", choices=SCHEDULES, default="linear", help="course of alpha (linear)")
     blended.add_argument("--steps", type=_steps, required=True, metavar="N", help="length of that course")

@@ -45,6 +45,13 @@ class Parser(argparse.ArgumentParser):
             parser = verbs[word]
 
 
+def words(text: str) -> str:
+    """A flag's text that people will read. Raises ArgumentTypeError where it says nothing."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; say in a few words why")
+    return text
+
+
 def add_verb(verbs: Verbs, name: str, run: Run, summary: str) -> argparse.ArgumentParser:
     """Declare one verb; `summary` is its line in the help of its group."""
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary)

@@ -48,8 +48,10 @@ def is_event(found: Any) -> bool:
     match found:
         case {"kind": "resumed" | "rollback", "step": int()}:
             return True
-        case {"kind": str(kind)}:
-            return kind not in GOES_BACK
+        case {"kind": "resumed" | "rollback"}:
+            return False
+        case {"kind": str()}:
+            return True
     return False
 
 
@@ -90,7 +92,8 @@ def gone_back(step: int, events: list[Record]) -> list[Record]:
 
 
 def _is_of(event: Record, step: int) -> bool:
-    return event["kind"] == "checkpoint" and event.get("step", step) <= step
+    told = event.get("step", step)
+    return event["kind"] == "checkpoint" and isinstance(told, int) and told <= step
 
 
 def cut_torn_line(path: Path) -> None:

@@ -18,3 +18,8 @@ def test_a_directory_that_is_no_runs_is_named_before_any_key_is_asked_for(
     assert capsys.readouterr().err == f"esper: RUN_DIR = '{mistyped}': is no run's directory\n"
     assert main(["emergency", *verb, str(tmp_path)]) == 78
     assert "has no Weatherlight of its own: give --weatherlight" in capsys.readouterr().err
+
+
+def test_an_emergency_without_a_cause_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["emergency", "raise", "--level", "L1", "--why", "", str(tmp_path)]) == 64
+    assert "argument --why: it is empty; say in a few words why" in capsys.readouterr().err

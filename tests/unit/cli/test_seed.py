@@ -79,8 +79,10 @@ def test_a_blend_that_makes_no_sense_is_told_before_it_is_sent(
     assert "alpha_vec is 2, expected 0 to 1" in capsys.readouterr().err
 
 
-def test_a_pause_says_why(run_dir: Path) -> None:
+def test_a_pause_says_why(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert seed(PAUSE[:3], run_dir) == 64
+    assert main(["seed", "pause", str(run_dir), "s1", "--why", " "]) == 64
+    assert "argument --why: it is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("steps", ["-4", "99999999999999999999", "1.5", "many"])
