@@ -13,8 +13,8 @@ from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError
-from esper.core.files import sync_directory, write_atomically
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
+from esper.core.files import sync_directory, why_not_made, write_atomically
 from esper.tolaria.recovery.packed import Bytes, Held, State, Stored, pack, unpack
 
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
@@ -86,17 +86,17 @@ class CheckpointStore:
 
     def write(self, content: Bytes, step: int) -> Path:
         """Make an encoded state durable and drop what is too old."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self._folder / f"step-{step:012d}.ckpt"
         write_atomically(path, content)
         for old in self.paths()[: -self._keep]:
-            old.unlink()
+            old.unlink(missing_ok=True)
         sync_directory(self._folder)
         return path
 
     def write_final(self, content: Bytes) -> Path:
         """Make the finished run's state durable."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         write_atomically(self.final_path, content)
         return self.final_path
 
@@ -113,6 +113,14 @@ class CheckpointStore:
         """Forget an earlier run in the same folder."""
         for path in (*self.paths(), self.final_path, self._folder / "generation"):
             path.unlink(missing_ok=True)
+
+    def _make_folder(self) -> None:
+        """Raises UnwritableStorage where something else stands in its place."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            remedy = "move it away, then give --resume if the run had begun"
+            raise UnwritableStorage(f"{self._folder} {why_not_made(error)}: {remedy}") from error
 
     def paths(self) -> list[Path]:
         """Checkpoints, oldest first."""
@@ -143,7 +151,7 @@ class CheckpointStore:
 
     def next_generation(self, at_least: int) -> int:
         """Claim a generation that no opening of this run had before."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self._folder / "generation"
         generation = max(_used(path) + 1, at_least)
         write_atomically(path, f"{generation}\n".encode())

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.core.errors import CorruptRecord, DependencyViolationError
+from esper.core.errors import CorruptRecord, DependencyViolationError, UnwritableStorage
 from esper.tolaria.recovery.checkpoint import CheckpointStore, decode, encode, read
 
 STATE = {
@@ -102,3 +102,12 @@ def test_a_damaged_generation_is_told_and_its_remedy_works(content: bytes, tmp_p
         store.next_generation(3)
     path.unlink()
     assert store.next_generation(3) == 3
+
+
+def test_a_file_in_the_folders_place_is_named_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.write_text("")
+    store = CheckpointStore(folder, keep=1)
+    for write in (lambda: store.write(CONTENT, 1), lambda: store.write_final(CONTENT), lambda: store.next_generation(1)):
+        with pytest.raises(UnwritableStorage, match="checkpoints is a file, no folder: move it away, then give --resume"):
+            write()
