@@ -146,8 +146,14 @@ class CheckpointStore:
                 return Found(state=read(path, check), path=path, damaged=tuple(damaged))
             except StorageError as error:
                 damaged.append(str(error))
-        remedy = "; ".join(damaged) or "none was written yet; --overwrite starts the run anew"
+        remedy = "; ".join(damaged) or self._none_up_to(to_step)
         raise DependencyViolationError("tolaria", "checkpoint", str(self._folder), remedy)
+
+    def _none_up_to(self, to_step: int | None) -> str:
+        kept = self.steps()
+        if to_step is None or not kept:
+            return "none was written yet; --overwrite starts the run anew"
+        return f"none up to step {to_step} is kept, the oldest is of step {kept[0]}; --keep-checkpoints keeps more"
 
     def next_generation(self, at_least: int) -> int:
         """Claim a generation that no opening of this run had before."""

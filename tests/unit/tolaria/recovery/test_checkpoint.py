@@ -111,3 +111,11 @@ def test_a_file_in_the_folders_place_is_named_with_what_to_do(tmp_path: Path) ->
     for write in (lambda: store.write(CONTENT, 1), lambda: store.write_final(CONTENT), lambda: store.next_generation(1)):
         with pytest.raises(UnwritableStorage, match="checkpoints is a file, no folder: move it away, then give --resume"):
             write()
+
+
+def test_none_that_is_old_enough_is_told_with_what_is_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    for step in (10, 20):
+        store.write(CONTENT, step)
+    with pytest.raises(DependencyViolationError, match="none up to step 15 is kept, the oldest is of step 20"):
+        store.newest(15)
