@@ -33,6 +33,7 @@ SERVICE_FILES = {
     **{f"{name}.db{kind}": name for name in ("kasmina", "tamiyo", "weatherlight") for kind in ("", ".seal", ".lock")},
     **{f"oona.db{kind}": "weatherlight" for kind in ("", ".seal", ".lock")},
     "field_reports.log": "tamiyo",
+    "policies/standing.json": "tamiyo",
 }
 # What a service prints goes to its launcher's file, which it never reads.
 PRINTED = tuple(f"{name}.log" for name in ("kasmina", "tamiyo", "weatherlight"))

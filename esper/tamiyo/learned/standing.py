@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from esper.core.errors import CorruptRecord
-from esper.core.files import write_atomically
+from esper.core.errors import CorruptRecord, StorageError
+from esper.core.files import FORBIDDEN, forbidden, why_not_made, write_atomically
 
 HEURISTIC = ""
 """The digest of no weights."""
@@ -55,7 +55,10 @@ class Shelf:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(path, error, why_not_made(error)) from error
         self.standing = self._read()
 
     def save(self) -> None:
@@ -68,16 +71,31 @@ class Shelf:
 
     def get(self, digest: str) -> bytes | None:
         path = self._path / _WEIGHTS.format(digest)
-        return path.read_bytes() if path.exists() else None
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _unusable(path, error, f"can't be read: {error.strerror}; put a copy back") from error
 
     def _read(self) -> Standing:
-        path = self._path / _FILE
-        if not path.exists():
-            return Standing()
+        path, remedy = (
+            self._path / _FILE,
+            "put a copy back, or remove it: the heuristic decides then until the next update",
+        )
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return Standing()
+        except OSError as error:
+            raise _unusable(path, error, f"can't be read: {error.strerror}; {remedy}") from error
+        try:
+            found: dict[str, Any] = json.loads(content)
             trial = found.pop("trial")
             return Standing(**found, trial=Trial(**trial) if trial else None)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            remedy = "put a copy back, or remove it: the heuristic decides then until the next update"
             raise CorruptRecord(f"{path} is damaged: {error}; {remedy}") from error
+
+
+def _unusable(path: Path, error: OSError, why: str) -> StorageError:
+    return forbidden(error, path) if error.errno in FORBIDDEN else StorageError(f"{path} {why}")

@@ -80,7 +80,7 @@ def gone_back(step: int, events: list[Record]) -> list[Record]:
 
 
 def _is_of(event: Record, step: int) -> bool:
-    return event["kind"] == "checkpoint" and event.get("step", step) <= step
+    return event["kind"] == "checkpoint" and bool(event.get("step", step) <= step)
 
 
 def cut_torn_line(path: Path) -> None:

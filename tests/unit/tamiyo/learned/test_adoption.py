@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.errors import CorruptRecord, DependencyViolationError
+from esper.core.errors import CorruptRecord, DependencyViolationError, StorageError
 from esper.leyline import (
     FieldReport,
     FieldReportDelta,
@@ -189,3 +189,9 @@ def test_damage_on_the_disk_is_told_and_not_decided_by(service: Service) -> None
     (service.path / "standing.json").write_text("{")
     with pytest.raises(CorruptRecord, match="put a copy back"):
         Shelf(service.path)
+    (service.path / "standing.json").unlink()
+    (service.path / "standing.json").mkdir()
+    with pytest.raises(StorageError, match="Is a directory; put a copy back"):
+        Shelf(service.path)
+    with pytest.raises(StorageError, match="is a file, no folder"):
+        Shelf(path)
