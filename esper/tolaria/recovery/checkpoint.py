@@ -77,7 +77,8 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
-        self._keep = keep
+        self.kept = keep
+        """How many stay: at least one."""
 
     @property
     def final_path(self) -> Path:
@@ -89,7 +90,7 @@ class CheckpointStore:
         self._make_folder()
         path = self._folder / f"step-{step:012d}.ckpt"
         write_atomically(path, content)
-        for old in self.paths()[: -self._keep]:
+        for old in self.paths()[: -self.kept]:
             old.unlink(missing_ok=True)
         sync_directory(self._folder)
         return path

@@ -54,7 +54,7 @@ def test_runs_without_one_look_at_no_library(tmp_path: Path) -> None:
 
 def test_a_named_library_that_is_not_there_is_refused_at_a_start_alone(tmp_path: Path) -> None:
     given = TrainConfig(library=tmp_path / "mistyped")
-    with pytest.raises(ConfigError, match="library = .*mistyped': is not there; `esper urza add` makes one"):
+    with pytest.raises(ConfigError, match=r"library = .*mistyped': is not there; `esper urza add` makes one"):
         own_blueprints(given, resumes=False)
     assert own_blueprints(given, resumes=True) is NO_OWN
     assert not (tmp_path / "mistyped").exists()

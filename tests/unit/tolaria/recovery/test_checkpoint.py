@@ -108,8 +108,9 @@ def test_a_file_in_the_folders_place_is_named_with_what_to_do(tmp_path: Path) ->
     folder = tmp_path / "checkpoints"
     folder.write_text("")
     store = CheckpointStore(folder, keep=1)
-    for write in (lambda: store.write(CONTENT, 1), lambda: store.write_final(CONTENT), lambda: store.next_generation(1)):
-        with pytest.raises(UnwritableStorage, match="checkpoints is a file, no folder: move it away, then give --resume"):
+    writes = (lambda: store.write(CONTENT, 1), lambda: store.write_final(CONTENT), lambda: store.next_generation(1))
+    for write in writes:
+        with pytest.raises(UnwritableStorage, match="checkpoints is a file, no folder: move it away, then give"):
             write()
 
 
