@@ -22,7 +22,7 @@ class FullTier:
         self._steps: list[int] = []
 
     def note(self, *steps: int) -> None:
-        """Checkpoints are there: known, so that a disk that hangs is not asked before memory is; older ones are dropped."""
+        """Checkpoints are there: known, so that a disk that hangs is not asked before memory is; older are gone."""
         known = sorted({*self._steps, *steps})
         self._steps = known if self._store is None else known[-self._store.kept :]
 
