@@ -45,7 +45,7 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
-from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, told
+from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable, told
 from esper.core.leaving import kept_inside
 from esper.core.plain import plain
 from esper.core.unexpected import FLAG, unexpected
@@ -104,7 +104,7 @@ def _of_system(error: OSError) -> EsperError:
     if error.errno in FORBIDDEN:
         return forbidden(error, "a file")
     is_full = error.errno in UNWRITABLE and error.filename is not None  # what is printed has no file
-    return UnwritableStorage(f"{told(error)}; make room there") if is_full else EsperError(told(error))
+    return UnwritableStorage(f"{told(error)}; {how_made_writable(error)}") if is_full else EsperError(told(error))
 
 
 def _fail(error: Exception) -> int:

@@ -24,6 +24,11 @@ def forbidden(error: OSError, path: object) -> ForbiddenStorage:
     return ForbiddenStorage(f"{place} can't be used: {error.strerror}; give this user the right to read and write it")
 
 
+def how_made_writable(error: OSError) -> str:
+    """What lets one write again, by what the system said."""
+    return "make it writable" if error.errno == errno.EROFS else "make room there"
+
+
 def why_not_made(error: OSError) -> str:
     """Why a folder couldn't be made; the system says "File exists" of a file in its place."""
     if isinstance(error, FileExistsError):

@@ -36,7 +36,7 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
-from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden
+from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable
 from esper.core.plain import plain
 from esper.core.streams import say
 from esper.core.unexpected import FLAG, unexpected
@@ -122,7 +122,7 @@ def _of_system(error: OSError) -> tuple[object, int]:
     if error.errno not in UNWRITABLE:
         return error, 1
     place = error.filename or "a file"
-    remedy = "make room there, then give --resume if the run had begun, or choose another --run-dir"
+    remedy = f"{how_made_writable(error)}, then give --resume if the run had begun, or choose another --run-dir"
     return f"{place} can't be written: {error.strerror}; {remedy}", os.EX_IOERR
 
 

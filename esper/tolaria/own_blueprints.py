@@ -94,6 +94,8 @@ def own_blueprints(config: TrainConfig, *, resumes: bool) -> OwnBlueprints:
 
     Raises ConfigError for an unknown one, UntrustedBlueprint, CorruptRecord or GraftFailed for one that can't be used.
     """
+    if not resumes and config.library is not None and not config.library.exists():
+        raise ConfigError("library", str(config.library), "is not there; `esper urza add` makes one")
     named = [name for name in dict.fromkeys(config.blueprints) if name.partition(".")[0] not in FAMILIES]
     if not named:
         return NO_OWN

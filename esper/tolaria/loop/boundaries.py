@@ -203,7 +203,8 @@ class Boundaries:
         if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
             # The order of a halt from which the run goes on was acknowledged, else it would not go on.
             self.order_to_stop = None if self.pipeline.is_replayed(directive.command_id) else why
-        else:
+        elif directive.command_id not in self._session.obeyed:
+            self._session.obeyed.add(directive.command_id)
             to_step = directive.to_step if directive.HasField("to_step") else None
             self.order_to_go_back = Setback(why=f"rollback ordered: {why}", to_step=to_step)
 

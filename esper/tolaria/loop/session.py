@@ -32,6 +32,8 @@ class Session:
     measured: Measured = field(default_factory=Measured)
     seed_meter: SeedMeter = field(init=False)
     """What the seeds of the main arm ask of the gradient."""
+    obeyed: set[str] = field(default_factory=set)
+    """Commands that took the run back; one that is in flight at the state gone back to must not do so again."""
     plane: Callable[[], ModeUpdate] = lambda: UNHEARD
     """The plane as last heard."""
 

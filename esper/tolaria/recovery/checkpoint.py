@@ -13,8 +13,8 @@ from pathlib import Path
 from pickle import PicklingError
 from typing import Any
 
-from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError
-from esper.core.files import sync_directory, write_atomically
+from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
+from esper.core.files import sync_directory, why_not_made, write_atomically
 from esper.tolaria.recovery.packed import Bytes, Held, State, Stored, pack, unpack
 
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
@@ -77,7 +77,8 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
-        self._keep = keep
+        self.kept = keep
+        """How many stay: at least one."""
 
     @property
     def final_path(self) -> Path:
@@ -86,17 +87,17 @@ class CheckpointStore:
 
     def write(self, content: Bytes, step: int) -> Path:
         """Make an encoded state durable and drop what is too old."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self._folder / f"step-{step:012d}.ckpt"
         write_atomically(path, content)
-        for old in self.paths()[: -self._keep]:
-            old.unlink()
+        for old in self.paths()[: -self.kept]:
+            old.unlink(missing_ok=True)
         sync_directory(self._folder)
         return path
 
     def write_final(self, content: Bytes) -> Path:
         """Make the finished run's state durable."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         write_atomically(self.final_path, content)
         return self.final_path
 
@@ -113,6 +114,14 @@ class CheckpointStore:
         """Forget an earlier run in the same folder."""
         for path in (*self.paths(), self.final_path, self._folder / "generation"):
             path.unlink(missing_ok=True)
+
+    def _make_folder(self) -> None:
+        """Raises UnwritableStorage where something else stands in its place."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            remedy = "move it away, then give --resume if the run had begun"
+            raise UnwritableStorage(f"{self._folder} {why_not_made(error)}: {remedy}") from error
 
     def paths(self) -> list[Path]:
         """Checkpoints, oldest first."""
@@ -138,12 +147,18 @@ class CheckpointStore:
                 return Found(state=read(path, check), path=path, damaged=tuple(damaged))
             except StorageError as error:
                 damaged.append(str(error))
-        remedy = "; ".join(damaged) or "none was written yet; --overwrite starts the run anew"
+        remedy = "; ".join(damaged) or self._none_up_to(to_step)
         raise DependencyViolationError("tolaria", "checkpoint", str(self._folder), remedy)
+
+    def _none_up_to(self, to_step: int | None) -> str:
+        kept = self.steps()
+        if to_step is None or not kept:
+            return "none was written yet; --overwrite starts the run anew"
+        return f"none up to step {to_step} is kept, the oldest is of step {kept[0]}; --keep-checkpoints keeps more"
 
     def next_generation(self, at_least: int) -> int:
         """Claim a generation that no opening of this run had before."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         path = self._folder / "generation"
         generation = max(_used(path) + 1, at_least)
         write_atomically(path, f"{generation}\n".encode())

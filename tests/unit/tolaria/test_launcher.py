@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -153,14 +154,19 @@ def test_a_run_that_never_began_may_be_begun_again() -> None:
     assert main(["--plain", "--epochs", "1", "--run-dir", "run", "--grow", "never"]) == 0
 
 
-def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("code", "remedy"), [(errno.ENOSPC, "make room there, then"), (errno.EROFS, "make it writable, then")]
+)
+def test_a_disk_that_takes_nothing_is_one_line(
+    code: int, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device", "run/summary.json")
+        raise OSError(code, os.strerror(code), "run/summary.json")
 
     monkeypatch.setattr("esper.tolaria.run_dir.write_summary", full)
     assert main(["--plain", "--epochs", "1", "--run-dir", "run", "--grow", "never"]) == 74
     told = capsys.readouterr().err
-    assert told.startswith("tolaria-train: run/summary.json can't be written: No space left on device; make room there")
+    assert told.startswith(f"tolaria-train: run/summary.json can't be written: {os.strerror(code)}; {remedy}")
     assert told.count("\n") == 1
 
 

@@ -46,9 +46,18 @@ def refusal(kind: type[EsperError], given: TrainConfig, *, resumes: bool = False
 
 
 def test_runs_without_one_look_at_no_library(tmp_path: Path) -> None:
-    given = TrainConfig(blueprints=("span.linear", "stack.double"), library=tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    given = TrainConfig(blueprints=("span.linear", "stack.double"), library=tmp_path / "empty")
     assert own_blueprints(given, resumes=False) is NO_OWN
-    assert not (tmp_path / "none").exists()
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_named_library_that_is_not_there_is_refused_at_a_start_alone(tmp_path: Path) -> None:
+    given = TrainConfig(library=tmp_path / "mistyped")
+    with pytest.raises(ConfigError, match=r"library = .*mistyped': is not there; `esper urza add` makes one"):
+        own_blueprints(given, resumes=False)
+    assert own_blueprints(given, resumes=True) is NO_OWN
+    assert not (tmp_path / "mistyped").exists()
 
 
 def test_a_verified_one_is_loaded_and_its_factory_is_the_executors(library: Path) -> None:

@@ -365,6 +365,17 @@ def test_a_rollback_order_restores_the_checkpoint_under_a_new_generation(tmp_pat
     assert summary["weights_digest"] == run(CONFIG)["weights_digest"]
 
 
+def test_a_rollback_order_that_is_in_flight_at_the_state_gone_back_to_is_obeyed_once(tmp_path: Path) -> None:
+    controls = [ScriptedControl({16: [directive("", "ROLLBACK", rationale="operator")]}), ScriptedControl()]
+    config = replace(CONFIG, snapshot_every_steps=1, checkpoint_every_epochs=0)
+    recorder, left = Recorder(), iter(controls)
+    summary = Trainer(prepare(config), lambda opening: next(left), recorder, store=CheckpointStore(tmp_path, 2)).train()
+    assert [notice.step for notice in recorder.notices if notice.name == "tolaria.rollback"] == [16]
+    assert summary["rollbacks"] == 1
+    assert [report.step for report in controls[1].collected[0].reports] == [20], "its execution is told"
+    assert summary["weights_digest"] == run(CONFIG)["weights_digest"]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step() -> None:
     with pytest.raises(NonFiniteLoss, match=r"step \d+: the training loss is (nan|inf)"):
         run(replace(CONFIG, optimizer="sgd", lr=1e38))

@@ -22,8 +22,9 @@ class FullTier:
         self._steps: list[int] = []
 
     def note(self, *steps: int) -> None:
-        """Checkpoints are there: known, so that a disk that hangs is not asked before memory is."""
-        self._steps.extend(steps)
+        """Checkpoints are there: known, so that a disk that hangs is not asked before memory is; older are gone."""
+        known = sorted({*self._steps, *steps})
+        self._steps = known if self._store is None else known[-self._store.kept :]
 
     def newest(self, to_step: int | None) -> int | None:
         """Step of the newest known checkpoint, at most `to_step`; whether it is whole shows when it is read."""

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.core.errors import CorruptRecord, DependencyViolationError
+from esper.core.errors import CorruptRecord, DependencyViolationError, UnwritableStorage
 from esper.tolaria.recovery.checkpoint import CheckpointStore, decode, encode, read
 
 STATE = {
@@ -102,3 +102,21 @@ def test_a_damaged_generation_is_told_and_its_remedy_works(content: bytes, tmp_p
         store.next_generation(3)
     path.unlink()
     assert store.next_generation(3) == 3
+
+
+def test_a_file_in_the_folders_place_is_named_with_what_to_do(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.write_text("")
+    store = CheckpointStore(folder, keep=1)
+    writes = (lambda: store.write(CONTENT, 1), lambda: store.write_final(CONTENT), lambda: store.next_generation(1))
+    for write in writes:
+        with pytest.raises(UnwritableStorage, match="checkpoints is a file, no folder: move it away, then give"):
+            write()
+
+
+def test_none_that_is_old_enough_is_told_with_what_is_kept(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    for step in (10, 20):
+        store.write(CONTENT, step)
+    with pytest.raises(DependencyViolationError, match="none up to step 15 is kept, the oldest is of step 20"):
+        store.newest(15)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from esper.core.clock import SYSTEM_CLOCK, ManualClock
 from esper.core.errors import RollbackLate
+from esper.tolaria.recovery.checkpoint import CheckpointStore, encode
 from esper.tolaria.recovery.tiers import copies
 from esper.tolaria.recovery.tiers.copies import Buffers, size_of
 from esper.tolaria.recovery.tiers.deadline import Deadline
 from esper.tolaria.recovery.tiers.fast import FastTier, snapshot_steps
+from esper.tolaria.recovery.tiers.full import FullTier
 from tests.unit.tolaria.recovery.test_going_back import Moments
 from tests.unit.tolaria.recovery.test_saves import Host
 
@@ -237,3 +240,12 @@ def test_a_host_that_cant_be_copied_trains_without_snapshots_and_that_is_said_on
     assert moments.fast.newest() is None
     (told,) = moments.heard.notices
     assert told.message.startswith("a rollback reads the disk: a snapshot can't be made: TypeError: ")
+
+
+def test_the_full_tier_knows_of_no_checkpoint_that_was_dropped(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=1)
+    tier = FullTier(store, 1.0)
+    for step in (10, 20):
+        store.write(encode({"step": step}), step)
+        tier.note(step)
+    assert (tier.newest(None), tier.newest(15)) == (20, None)
