@@ -221,8 +221,10 @@ class Boundaries:
             session.notice(name, "WARNING", f"{result.reason}; training goes on, no new growth", result.failure)
         if changed := session.progress.mode.note(result.reason):
             session.notice("tolaria.mode_changed", "WARNING", changed)
-        is_conservative = session.progress.mode.is_conservative
-        session.progress.reason.note(result, session.progress.step, is_conservative=is_conservative)
+        mode = session.progress.mode
+        session.progress.reason.note(
+            result, session.progress.step, is_conservative=mode.is_conservative, plane=mode.plane.word
+        )
         if result.failure is not None:
             self._told_causes.add(result.cause)
         elif session.progress.mode.name == "normal":

@@ -69,14 +69,14 @@ class GrowthReason:
         """Another course begins: what was decided for the packets before this one says nothing of it."""
         self.now, self.before_late, self._first_packet = None, None, next_packet
 
-    def note(self, result: PacketResult, step: int, *, is_conservative: bool = False) -> None:
-        """Take one packet's result, and whether the run's mode is conservative with it."""
+    def note(self, result: PacketResult, step: int, *, is_conservative: bool = False, plane: str = "") -> None:
+        """Take one packet's result, whether the run's mode is conservative with it, and the plane's word that it is."""
         self._note_pause(result)
         if result.packet_index < self._first_packet and result.failure is None:
             return
         name, detail = self._of(result)
-        if is_conservative and name != CONSERVATIVE:
-            name, detail = CONSERVATIVE, self._why_conservative()
+        if is_conservative and (plane or name != CONSERVATIVE):
+            name, detail = CONSERVATIVE, plane or self._why_conservative()
         since = self.now.since_step if self.now is not None and self.now.name == name else step
         self.now = Reason(name=name, detail=detail, since_step=since)
         if name != TOO_LATE:

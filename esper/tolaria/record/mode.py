@@ -56,6 +56,11 @@ class Standing:
         }
 
     @property
+    def word(self) -> str:
+        """That the plane lets nothing grow, and why; nothing where it doesn't."""
+        return "" if self.mode == NORMAL else f"the plane is {self.in_words}"
+
+    @property
     def in_words(self) -> str:
         """Mode, level, cause and who, e.g. "EMERGENCY, L4_HALT: the loss is NaN (raised by operator:ann, id e1)"."""
         mode = short_name(SystemMode, self.mode)

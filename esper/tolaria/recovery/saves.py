@@ -220,7 +220,8 @@ class Saves:
 
     def keep_last_good(self, to_step: int) -> str:
         """Before the run ends for a step that can't be used: have the newest good state on the disk, in words."""
-        self._beside.settle()
+        with suppress(StorageError):  # the run ends for another reason
+            self._settle()
         store, kept = self._store, self._rollback.fast.whole(to_step)
         if store is None or kept is None:
             return ""

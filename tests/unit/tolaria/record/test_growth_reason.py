@@ -14,11 +14,13 @@ from esper.leyline import (
     DecisionMetadata,
     DecisionReason,
     DirectiveKind,
+    EmergencySignal,
     GrowthState,
     SeedDirective,
+    SystemMode,
 )
 from esper.tolaria.record.growth_reason import GrowthReason, in_words
-from esper.tolaria.record.mode import CLEAN_RESULTS, RunMode
+from esper.tolaria.record.mode import CLEAN_RESULTS, L3, RunMode, Standing
 from esper.tolaria.record.packet_result import PacketResult
 
 R = DecisionReason
@@ -119,6 +121,19 @@ def test_a_fresh_state_goes_through_a_checkpoint_too() -> None:
 def test_a_reason_in_words_needs_no_detail() -> None:
     assert in_words("STILL_IMPROVING", "the loss falls") == "still improving: the loss falls"
     assert in_words("NO_SLOT", "") == "no slot"
+
+
+def test_an_emergency_of_the_plane_is_the_reason_also_behind_a_missing_answer() -> None:
+    why, mode = GrowthReason(), RunMode()
+    why.note(PacketResult(packet_index=0, failure="tamiyo: gone", cause="tamiyo_unavailable"), 10)
+    signal = EmergencySignal(level=L3, detail="a drill", origin="operator:ada", emergency_id="e1")
+    mode.hear(Standing(mode=SystemMode.SYSTEM_MODE_EMERGENCY, emergencies=(signal,)))
+    why.note(decided(), 20, is_conservative=mode.is_conservative, plane=mode.plane.word)
+    said = "the plane is EMERGENCY, L3_CONSERVATIVE: a drill (raised by operator:ada, id e1)"
+    assert told(why) == ("CONSERVATIVE", said, 10)
+    mode.hear(Standing())
+    why.note(decided(), 30, is_conservative=mode.is_conservative, plane=mode.plane.word)
+    assert told(why)[0] == "SATURATED"
 
 
 def test_while_the_mode_is_conservative_so_is_the_reason() -> None:
