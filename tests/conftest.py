@@ -10,6 +10,9 @@ import pytest
 
 # Under nohup a hang-up is ignored, here and in every process that tests start: those that send one would wait for ever.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# So is Ctrl-C in what a script starts in the background.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Collecting garbage walks through all that is alive, which is most of a second when every test and torch's compiler are
 # imported, and each twin collects: what stays to the end is put aside.
