@@ -30,6 +30,7 @@ from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import grpc
 
