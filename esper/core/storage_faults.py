@@ -24,15 +24,20 @@ def fault_of(path: Path, error: Exception) -> StorageError | None:
     return None
 
 
+def system_fault(path: Path, error: OSError, why: str) -> StorageError:
+    """The system's refusal of a file or folder, of the kind that its exit code follows from; `why` follows the path."""
+    if error.errno in FORBIDDEN:
+        return forbidden(error, path)
+    kind = UnwritableStorage if error.errno in UNWRITABLE else StorageError
+    return kind(f"{path} {why}")
+
+
 def opening_fault(path: Path, error: Exception) -> StorageError:
     """Why a database can't be opened. What SQLite says of a damaged schema may not even be text."""
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, OSError) and error.errno in FORBIDDEN:
-        return forbidden(error, path)
     if isinstance(error, OSError):
-        kind = UnwritableStorage if error.errno in UNWRITABLE else StorageError
-        return kind(f"{path} can't be opened as a database: {error.strerror}")
+        return system_fault(path, error, f"can't be opened as a database: {error.strerror}")
     if isinstance(found := fault_of(path, error), UnwritableStorage):
         return found
     return CorruptRecord(f"{path} can't be opened as a database: {_one_line(error)}; {REMEDY}")

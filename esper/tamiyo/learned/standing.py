@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from esper.core.errors import CorruptRecord, StorageError
-from esper.core.files import FORBIDDEN, forbidden, why_not_made, write_atomically
+from esper.core.errors import CorruptRecord
+from esper.core.files import why_not_made, write_atomically
+from esper.core.storage_faults import system_fault
 
 HEURISTIC = ""
 """The digest of no weights."""
@@ -58,7 +59,7 @@ class Shelf:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unusable(path, error, why_not_made(error)) from error
+            raise system_fault(path, error, why_not_made(error)) from error
         self.standing = self._read()
 
     def save(self) -> None:
@@ -76,7 +77,7 @@ class Shelf:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise _unusable(path, error, f"can't be read: {error.strerror}; put a copy back") from error
+            raise system_fault(path, error, f"can't be read: {error.strerror}; put a copy back") from error
 
     def _read(self) -> Standing:
         path, remedy = (
@@ -88,14 +89,10 @@ class Shelf:
         except FileNotFoundError:
             return Standing()
         except OSError as error:
-            raise _unusable(path, error, f"can't be read: {error.strerror}; {remedy}") from error
+            raise system_fault(path, error, f"can't be read: {error.strerror}; {remedy}") from error
         try:
             found: dict[str, Any] = json.loads(content)
             trial = found.pop("trial")
             return Standing(**found, trial=Trial(**trial) if trial else None)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CorruptRecord(f"{path} is damaged: {error}; {remedy}") from error
-
-
-def _unusable(path: Path, error: OSError, why: str) -> StorageError:
-    return forbidden(error, path) if error.errno in FORBIDDEN else StorageError(f"{path} {why}")
