@@ -32,13 +32,13 @@ from esper.leyline import (
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.decide import Verdict, decide
-from esper.tamiyo.learned.survey import survey
+from esper.tamiyo.learned.survey import Offers, Survey
 from esper.tamiyo.policy import Policy, View
 from esper.tamiyo.replay import record
 from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.reports import ABORTED, Moment, Origin, closed, is_open, opened, report_id
 from esper.tamiyo.runs import Run, RunBook
-from esper.tamiyo.selection import Selection, select
+from esper.tamiyo.selection import Selection
 from esper.tamiyo.telemetry import Told, conditions, reason_name
 from esper.urza.catalog import Catalog
 
@@ -111,14 +111,16 @@ class Evaluator:
 
     async def _verdict(self, run: Run, packet: SystemStatePacket) -> Verdict:
         """Decide in a thread of the worker. Raises AsyncTimeoutError: nothing is decided in place of what is late."""
+        if run.offers is None:
+            run.offers = Offers(run.context, self.catalog.with_own(run.context.spec.own_blueprints))
         work = partial(
             decide,
             run.context,
             run.state,
             packet,
             policy=self.policy_of(run.state.policy_digest),
-            select=self._look_up,
-            survey=self._survey,
+            select=partial(_look_up, run.offers),
+            survey=partial(_survey, run.offers),
             was_late=run.was_late,
         )
         began_ns = self.clock.monotonic_ns()
@@ -151,21 +153,6 @@ class Evaluator:
             if opened_trace is not None:
                 command.trace.CopyFrom(opened_trace)
             return self.signer.sign(command, audience=context.spec.kasmina_audience)
-
-    def _look_up(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
-        with _tracer.start_as_current_span("urza.lookup") as span:
-            catalog = self.catalog.with_own(context.spec.own_blueprints)
-            selection = select(state, packet, context, catalog)
-            span.set_attribute("esper.candidates", len(selection.candidates))
-            if selection.chosen is not None and selection.chosen.blueprint is not None:
-                span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)
-            return selection
-
-    def _survey(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
-        with _tracer.start_as_current_span("tamiyo.survey") as span:
-            selection = survey(state, packet, context, self.catalog.with_own(context.spec.own_blueprints))
-            span.set_attribute("esper.candidates", len(selection.candidates))
-            return selection
 
     def _new_reports(
         self, run: Run, verdict: Verdict, packet: SystemStatePacket, latency_ms: float
@@ -201,6 +188,22 @@ class Evaluator:
             command = AdaptationCommand.FromString(envelope.payload)
             decision.commands.append(self.signer.sign(command, audience=envelope.audience))
         return decision
+
+
+def _look_up(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _: RunContext) -> Selection:
+    with _tracer.start_as_current_span("urza.lookup") as span:
+        selection = offers.select(state, packet)
+        span.set_attribute("esper.candidates", len(selection.candidates))
+        if selection.chosen is not None and selection.chosen.blueprint is not None:
+            span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)
+        return selection
+
+
+def _survey(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _: RunContext) -> Survey:
+    with _tracer.start_as_current_span("tamiyo.survey") as span:
+        survey = offers.survey(state, packet)
+        span.set_attribute("esper.candidates", len(survey.candidates))
+        return survey
 
 
 def _origin(verdict: Verdict, packet: SystemStatePacket, now: Timestamp, latency_ms: float, run: Run) -> Origin:

@@ -7,25 +7,47 @@ stacks by schedule, and forced runs in when they grow, are left to the heuristic
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 from esper.leyline import DecisionReason
+from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import RunContext
-from esper.tamiyo.learned.linear import Layout, Prediction, as_array
-from esper.tamiyo.learned.observation import candidate_features, run_features
-from esper.tamiyo.learned.weights import FEATURE_NAMES, Weights
+from esper.tamiyo.learned.linear import Floats, Prediction
+from esper.tamiyo.learned.survey import Survey
+from esper.tamiyo.learned.weights import Weights
 from esper.tamiyo.obstacles import GUESSES, first_obstacle
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View, germination_order, on_verdicts, rise_ahead
-from esper.tamiyo.selection import Candidate, Selection
+from esper.tamiyo.selection import Selection
 
 LEARNED, FORCED = DecisionReason.DECISION_REASON_LEARNED, DecisionReason.DECISION_REASON_FORCED
+
+
+class Scored(Sequence[Candidate]):
+    """Candidates with the scores that a policy gave them; each is made when somebody looks at it."""
+
+    def __init__(self, candidates: Sequence[Candidate], scores: Floats) -> None:
+        self._candidates, self._scores = candidates, scores
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Candidate]: ...
+    def __getitem__(self, place: int | slice) -> Candidate | Sequence[Candidate]:
+        if isinstance(place, slice):
+            return Scored(self._candidates[place], self._scores[place])
+        return replace(self._candidates[place], score=float(self._scores[place]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appraisal:
     """What a policy makes of the candidates at one packet."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: Scored
     prediction: Prediction
     best: int
     """Place of the candidate with the highest cautious reward."""
@@ -60,36 +82,32 @@ class LearnedPolicy:
         obstacle = first_obstacle(view, but=GUESSES)
         if obstacle is not None:
             return Proposal(reasons=obstacle[:1], detail=obstacle[1])
-        selection = view.survey()
-        appraisal = self.appraise(view, selection)
+        survey = view.survey()
+        appraisal = self.appraise(view, survey)
         if appraisal is None:
-            lack, words = selection.lack
-            return Proposal(reasons=(lack,), detail=words, selection=selection)
+            lack, words = survey.lack
+            return Proposal(reasons=(lack,), detail=words, selection=survey)
         return self._on(appraisal, view)
 
     def digest(self, context: RunContext, version: str) -> str:
         text = f"{self.policy_id}\n{version}\n{self.weights.digest}\n{context.trigger}\n{context.config}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def appraise(self, view: View, selection: Selection) -> Appraisal | None:
+    def appraise(self, view: View, survey: Survey) -> Appraisal | None:
         """What the admissible candidates are worth; None where there is none."""
-        admissible = [item for item in selection.candidates if not item.excluded]
-        if not admissible:
+        table = survey.table
+        if not table.candidates:
             return None
-        run = run_features(view)
-        rows = [[*run, *own] for own in candidate_features(admissible, view)]
-        layout = Layout(
-            slots=[item.slot.slot_id for item in admissible],
-            blueprints=[item.blueprint.blueprint_id if item.blueprint else "-" for item in admissible],
-        )
-        prediction = self.weights.model.predict(as_array(rows, len(FEATURE_NAMES)), layout)
-        cautious = prediction.means["reward"] - self.weights.caution * prediction.errors["reward"]
+        prediction = self.weights.model.predict(table.rows(view), table.layout)
+        rewards = prediction.means["reward"]
+        cautious = rewards - self.weights.caution * prediction.errors["reward"]
         best = int(cautious.argmax())
-        scored = (
-            replace(item, score=float(score))
-            for item, score in zip(admissible, prediction.means["reward"], strict=True)
+        return Appraisal(
+            candidates=Scored(table.candidates, rewards),
+            prediction=prediction,
+            best=best,
+            cautious=float(cautious[best]),
         )
-        return Appraisal(candidates=tuple(scored), prediction=prediction, best=best, cautious=float(cautious[best]))
 
     def _on(self, appraisal: Appraisal, view: View) -> Proposal:
         chosen = appraisal.candidates[appraisal.best]
