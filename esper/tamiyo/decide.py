@@ -27,14 +27,12 @@ from esper.tamiyo import features, mode, risk
 from esper.tamiyo.commands import Issue, issue, settle
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
 from esper.tamiyo.learned.observation import observation_of
-from esper.tamiyo.learned.survey import Survey
 from esper.tamiyo.obstacles import stacks_tried
 from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
 from esper.tamiyo.selection import Selection, evidence_of
 from esper.tamiyo.signals import Signals, as_messages, observe
 
 Select = Callable[[TamiyoRunState, SystemStatePacket, RunContext], Selection]
-Look = Callable[[TamiyoRunState, SystemStatePacket, RunContext], Survey]
 _HOLDING = (RiskEffect.RISK_EFFECT_HOLD, RiskEffect.RISK_EFFECT_CONSERVATIVE)
 _CHANGED = (
     SeedStage.SEED_STAGE_BLENDING,
@@ -85,15 +83,15 @@ def decide(
     *,
     policy: Policy,
     select: Select,
-    survey: Look | None = None,
+    survey: Select | None = None,
     was_late: bool = False,
 ) -> Verdict:
     """Answer a packet that follows on the state, and perhaps on one that could not be answered in time.
 
-    `select` looks at the slots as the heuristic does, `survey` at everything that could be grown (default: no more).
+    `select` looks at the slots as the heuristic does, `survey` at everything that could be grown (default: the same).
     """
     seen = _take_in(context, state, packet)
-    after, look = seen.state, survey or (lambda *given: Survey(candidates=select(*given).candidates, chosen=None))
+    after, look = seen.state, survey or select
     # A policy sees the state before its decision is written into it, also one that looks at it later.
     before = TamiyoRunState()
     before.CopyFrom(after)

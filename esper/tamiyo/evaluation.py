@@ -32,13 +32,13 @@ from esper.leyline import (
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.decide import Verdict, decide
-from esper.tamiyo.learned.survey import Offers, Survey
 from esper.tamiyo.policy import Policy, View
 from esper.tamiyo.replay import record
 from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.reports import ABORTED, Moment, Origin, closed, is_open, opened, report_id
 from esper.tamiyo.runs import Run, RunBook
 from esper.tamiyo.selection import Selection
+from esper.tamiyo.survey import Offers
 from esper.tamiyo.telemetry import Told, conditions, reason_name
 from esper.urza.catalog import Catalog
 
@@ -199,11 +199,11 @@ def _look_up(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _
         return selection
 
 
-def _survey(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _: RunContext) -> Survey:
+def _survey(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _: RunContext) -> Selection:
     with _tracer.start_as_current_span("tamiyo.survey") as span:
-        survey = offers.survey(state, packet)
-        span.set_attribute("esper.candidates", len(survey.candidates))
-        return survey
+        selection = offers.survey(state, packet)
+        span.set_attribute("esper.candidates", len(selection.candidates))
+        return selection
 
 
 def _origin(verdict: Verdict, packet: SystemStatePacket, now: Timestamp, latency_ms: float, run: Run) -> Origin:

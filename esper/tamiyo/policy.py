@@ -25,7 +25,6 @@ from esper.leyline import (
 )
 from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import LIVE_STAGES, RunContext
-from esper.tamiyo.learned.survey import Survey
 from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
 from esper.tamiyo.selection import Selection
 from esper.tamiyo.signals import Signals
@@ -42,7 +41,7 @@ class View(Scene):
     """What a policy sees. `select` looks at the slots; it is called only where a slot is wanted."""
 
     select: Callable[[], Selection]
-    survey: Callable[[], Survey]
+    survey: Callable[[], Selection]
     """Looks at everything that could be grown, for a policy that chooses among all of it."""
 
 

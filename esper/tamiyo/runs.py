@@ -22,7 +22,7 @@ from esper.core.tokens import new_run_token, token_digest
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.context import RunContext, context_of
-from esper.tamiyo.learned.survey import Offers
+from esper.tamiyo.survey import Offers
 
 STATE_TYPE = TamiyoRunState.DESCRIPTOR.full_name
 _SCHEMA = (

@@ -48,9 +48,9 @@ UNTRIED_SCORE = 1.0
 DOUBLE, PART = "stack.double", "stack.part"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """Every candidate that was looked at, and the one to grow; None if all are out."""
+    """Every candidate that was looked at, and the one to grow; None if all are out. Kept by its identity."""
 
     candidates: Sequence[Candidate]
     chosen: Candidate | None

@@ -6,8 +6,8 @@ own: from the packet to the decision that is on the disk. `decide` is the thread
 `appraise` observes and predicts them (`predict` is its arithmetic), and the rest of it is signals, coverage and risk.
 What is left of `evaluate` is the way to the thread and back, the state on the disk and telemetry. `select` is what the
 heuristic adds where it grows: it waits here, so that it isn't part of its `decide`. `first look` is the one survey that
-prices everything. `--budget` limits the run's training MACs, which are then held against the candidates at every packet.
-On a busy machine the wall's clock tells of others, too; the processor's doesn't.
+prices everything. `--budget` limits the run's training MACs, which are then held against candidates at every packet. On
+a busy machine the wall's clock tells of others, too; the processor's doesn't.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.learned.graph import GraphModel, shapes
 from esper.tamiyo.learned.linear import HEADS, LinearModel
 from esper.tamiyo.learned.policy import LearnedPolicy
-from esper.tamiyo.learned.survey import Offers
 from esper.tamiyo.learned.weights import FEATURE_NAMES, read_weights, write_weights
 from esper.tamiyo.parts import Parts, Surroundings
 from esper.tamiyo.policy import HeuristicPolicy, Policy
+from esper.tamiyo.survey import Offers
 from esper.urza.catalog import Catalog, digest_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -15,7 +15,7 @@ from esper.leyline import DecisionReason
 from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.learned.linear import Floats, Prediction
-from esper.tamiyo.learned.survey import Survey
+from esper.tamiyo.learned.table import table_of
 from esper.tamiyo.learned.weights import Weights
 from esper.tamiyo.obstacles import GUESSES, first_obstacle
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View, germination_order, on_verdicts, rise_ahead
@@ -82,20 +82,20 @@ class LearnedPolicy:
         obstacle = first_obstacle(view, but=GUESSES)
         if obstacle is not None:
             return Proposal(reasons=obstacle[:1], detail=obstacle[1])
-        survey = view.survey()
-        appraisal = self.appraise(view, survey)
+        selection = view.survey()
+        appraisal = self.appraise(view, selection)
         if appraisal is None:
-            lack, words = survey.lack
-            return Proposal(reasons=(lack,), detail=words, selection=survey)
+            lack, words = selection.lack
+            return Proposal(reasons=(lack,), detail=words, selection=selection)
         return self._on(appraisal, view)
 
     def digest(self, context: RunContext, version: str) -> str:
         text = f"{self.policy_id}\n{version}\n{self.weights.digest}\n{context.trigger}\n{context.config}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def appraise(self, view: View, survey: Survey) -> Appraisal | None:
+    def appraise(self, view: View, selection: Selection) -> Appraisal | None:
         """What the admissible candidates are worth; None where there is none."""
-        table = survey.table
+        table = table_of(selection)
         if not table.candidates:
             return None
         prediction = self.weights.model.predict(table.rows(view), table.layout)

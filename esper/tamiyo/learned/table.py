@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from esper.tamiyo.learned.observation import (
     run_features,
 )
 from esper.tamiyo.obstacles import Scene
+from esper.tamiyo.selection import Selection
 
 T = TypeVar("T")
 
@@ -72,6 +74,17 @@ class Table:
         """Which of the slots each candidate stands in [N]."""
         places = {slot.slot_id: place for place, slot in enumerate(self._slots)}
         return np.array([places[item.slot.slot_id] for item in self.candidates], dtype=np.int64)
+
+
+_KNOWN: WeakKeyDictionary[Selection, Table] = WeakKeyDictionary()
+
+
+def table_of(selection: Selection) -> Table:
+    """What is admissible of it; the same table for the same selection."""
+    found = _KNOWN.get(selection)
+    if found is None:
+        found = _KNOWN[selection] = Table([item for item in selection.candidates if not item.excluded])
+    return found
 
 
 def _columns(names: Iterable[str]) -> list[int]:

@@ -10,9 +10,10 @@ from esper.leyline import Budget, Embargo, SeedStage, SlotEvidence, SlotSignal, 
 from esper.tamiyo.budget import objection
 from esper.tamiyo.learned.linear import as_array
 from esper.tamiyo.learned.observation import candidate_features, run_features
-from esper.tamiyo.learned.survey import Offers, survey
+from esper.tamiyo.learned.table import table_of
 from esper.tamiyo.learned.weights import FEATURE_NAMES
 from esper.tamiyo.selection import select
+from esper.tamiyo.survey import Offers, survey
 from esper.urza.catalog import completed
 from esper.urza.cost import cost
 from tests.unit.tamiyo.builders import AUTO, CATALOG, context, first_state, packet, seed_state, slot_signal, span_slot
@@ -68,11 +69,12 @@ def test_what_is_remembered_of_a_run_is_what_each_packet_would_say_by_itself(
             state.evidence.append(SlotEvidence(slot_id=SLOTS[0], judged=1, gain_sum=0.0, forward_macs_sum=100.0))
         remembered, anew = offers.survey(state, seen), survey(state, seen, run, CATALOG)
         assert remembered.candidates == anew.candidates
-        assert offers.select(state, seen) == select(state, seen, run, CATALOG)
+        chosen, plainly = offers.select(state, seen), select(state, seen, run, CATALOG)
+        assert (chosen.candidates, chosen.chosen) == (plainly.candidates, plainly.chosen)
         _priced_one_by_one(remembered.candidates, seen, run)
-        scene = view(seen, made)
-        plain = [[*run_features(scene), *own] for own in candidate_features(remembered.table.candidates, scene)]
-        rows = remembered.table.rows(scene)
+        scene, table = view(seen, made), table_of(remembered)
+        plain = [[*run_features(scene), *own] for own in candidate_features(table.candidates, scene)]
+        rows = table.rows(scene)
         assert rows.tobytes() == as_array(plain, len(FEATURE_NAMES)).tobytes(), "to the last bit"
 
 

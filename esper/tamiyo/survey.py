@@ -14,7 +14,6 @@ from esper.leyline import SlotSpec, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.budget import Purse
 from esper.tamiyo.candidates import Candidate, Choice, PriceList, Standing, candidate_of, widens
 from esper.tamiyo.context import RunContext
-from esper.tamiyo.learned.table import Table
 from esper.tamiyo.selection import (
     Selection,
     choice_of,
@@ -29,16 +28,6 @@ from esper.urza.catalog import Catalog, misfit
 
 WIDENINGS: tuple[Mapping[str, float], ...] = ({}, {FACTOR.name: 2.0}, {FACTOR.name: 4.0})
 """How much a layer may be widened where the run doesn't say: by the blueprint's default, to twice, to four times."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey(Selection):
-    """Every candidate with its score or the reason why it is out."""
-
-    @cached_property
-    def table(self) -> Table:
-        """What is admissible, as numbers."""
-        return Table([item for item in self.candidates if not item.excluded])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +46,7 @@ class _Look:
     seen: tuple[object, ...]
     most: tuple[int, int] | None
     """Parameters and MACs, which no candidate exceeds; None where the budget refused something."""
-    survey: Survey
+    selection: Selection
 
     def holds(self, seen: tuple[object, ...], purse: Purse) -> bool:
         """Whether nothing has changed that enters into a candidate."""
@@ -77,15 +66,15 @@ class Offers:
         """What the heuristic looks at, and would grow."""
         return select(state, packet, self.context, self._catalog, self._prices)
 
-    def survey(self, state: TamiyoRunState, packet: SystemStatePacket) -> Survey:
+    def survey(self, state: TamiyoRunState, packet: SystemStatePacket) -> Selection:
         """Everything; none is chosen. Stacks are left to their schedule."""
         if self.context.grows_stacks:
-            return Survey(candidates=select_stack(packet, self.context, self._catalog).candidates, chosen=None)
+            return select_stack(packet, self.context, self._catalog)
         standing = Standing.of(packet, self.context)
         scores = slot_scores(self._slots, state.evidence)
         seen, last = (self._shapes(standing), scores, standing.closed), self._last
         if last is not None and last.holds(seen, standing.purse):
-            return last.survey
+            return last.selection
         found = self._looked(standing, scores)
         sizes = [(item.parameters, item.forward_macs) for item in found.candidates]
         most = (max((p for p, _ in sizes), default=0), max((m for _, m in sizes), default=0))
@@ -96,7 +85,7 @@ class Offers:
         signals = (standing.signals.get(slot.slot_id) for slot in self._slots)
         return [None if s is None else (s.in_features, s.out_features, s.width, s.depth) for s in signals]
 
-    def _looked(self, standing: Standing, scores: Mapping[str, float]) -> Survey:
+    def _looked(self, standing: Standing, scores: Mapping[str, float]) -> Selection:
         found: list[Candidate] = []
         for offer in self._offers:
             score = scores[offer.choice[0].slot_id]
@@ -108,7 +97,7 @@ class Offers:
                 # Of widths that the budget cut down to the same, one is enough.
                 mine.setdefault((candidate.parameters, *sorted(candidate.values.items())), candidate)
             found += mine.values()
-        return Survey(candidates=found, chosen=None)
+        return Selection(candidates=found, chosen=None)
 
     @cached_property
     def _slots(self) -> Sequence[SlotSpec]:
@@ -127,7 +116,7 @@ class Offers:
         return [_Offer(choice, positions[choice[0].slot_id], spans(choice)) for choice in choices]
 
 
-def survey(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Survey:
+def survey(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
     """Everything that could be grown at one packet, by itself."""
     return Offers(context, catalog).survey(state, packet)
 
