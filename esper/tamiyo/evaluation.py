@@ -28,6 +28,7 @@ from esper.leyline import (
     SignedCommand,
     SystemStatePacket,
     TamiyoRunState,
+    TraceContext,
 )
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
@@ -57,6 +58,8 @@ class Evaluator:
 
     policy_of: Callable[[str], Policy]
     """By the digest of its weights."""
+    trace_of: Callable[[str], str]
+    """By the same, the trace that brought them; empty where there is none."""
     catalog: Catalog
     runs: RunBook
     reports: ReportLog
@@ -78,7 +81,7 @@ class Evaluator:
             with _tracer.start_as_current_span(
                 "tamiyo.evaluate",
                 context=Context(),
-                links=_links(packet),
+                links=_links(packet, self.trace_of(run.state.policy_digest)),
                 attributes={"esper.run.id": run.run_id, "esper.step": packet.step},
             ):
                 return await self._evaluate(run, packet)
@@ -233,9 +236,10 @@ def _previous_loss(state: TamiyoRunState) -> float | None:
     return state.smoothed_loss if state.HasField("smoothed_loss") else None
 
 
-def _links(packet: SystemStatePacket) -> Sequence[Link]:
-    """The step that the packet was made in, if it was sampled."""
-    if not packet.HasField("trace"):
-        return ()
-    step = get_current_span(context_of(packet.trace)).get_span_context()
-    return (Link(step),) if step.is_valid else ()
+def _links(packet: SystemStatePacket, policy_trace: str) -> Sequence[Link]:
+    """The step that the packet was made in, if it was sampled, and the update that brought the policy."""
+    told = [packet.trace] if packet.HasField("trace") else []
+    if policy_trace:
+        told.append(TraceContext(traceparent=policy_trace))
+    spans = (get_current_span(context_of(each)).get_span_context() for each in told)
+    return [Link(span) for span in spans if span.is_valid]

@@ -7,8 +7,9 @@ stacks by schedule, and forced runs in when they grow, are left to the heuristic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import overload
 
 from esper.leyline import DecisionReason
@@ -25,7 +26,7 @@ LEARNED, FORCED = DecisionReason.DECISION_REASON_LEARNED, DecisionReason.DECISIO
 
 
 class Scored(Sequence[Candidate]):
-    """Candidates with the scores that a policy gave them; each is made when somebody looks at it."""
+    """Candidates with the scores that a policy gave them, made when somebody looks: mostly nothing is grown."""
 
     def __init__(self, candidates: Sequence[Candidate], scores: Floats) -> None:
         self._candidates, self._scores = candidates, scores
@@ -38,8 +39,16 @@ class Scored(Sequence[Candidate]):
     @overload
     def __getitem__(self, place: slice) -> Sequence[Candidate]: ...
     def __getitem__(self, place: int | slice) -> Candidate | Sequence[Candidate]:
-        if isinstance(place, slice):
-            return Scored(self._candidates[place], self._scores[place])
+        return self._scored[place] if isinstance(place, slice) else self._one(place)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._scored)
+
+    @cached_property
+    def _scored(self) -> Sequence[Candidate]:
+        return [self._one(place) for place in range(len(self))]
+
+    def _one(self, place: int) -> Candidate:
         return replace(self._candidates[place], score=float(self._scores[place]))
 
 
