@@ -35,12 +35,11 @@ FIRST_SEED, HELD_OUT_SEED = 1000, 70_000
 ROUND = 10
 FLAGS = {"never": ("--grow", "never"), "heuristic": (), "heuristic x4": ("--span-width", "x4")}
 """Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""
-RECORDED = Path(__file__).parent / "rows" / "learning.jsonl"
+RECORDED = Path(__file__).parent / "rows"
 
 
 def run_loop(options: argparse.Namespace) -> int:
-    tasks = DEVELOPMENT if options.development else HELD_OUT
-    found = loop(options.out, options.processes, tasks, *((options.episodes,) if options.episodes else ()))
+    found = loop(options.out, options.processes, *((options.episodes,) if options.episodes else ()))
     print("\n".join(words_of(found)))
     print(f"page: {options.out / 'loop.html'}")
     return 0
@@ -93,7 +92,8 @@ def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: 
 
 
 def show(options: argparse.Namespace) -> int:
-    path = RECORDED if options.recorded else options.out / "rows.jsonl"
+    recorded = RECORDED / f"learning{'_development' if options.development else ''}.jsonl"
+    path = recorded if options.recorded else options.out / "rows.jsonl"
     found = table([json.loads(line) for line in path.read_text().splitlines()])
     print(json.dumps(found, indent=2) if options.json else found["text"])
     return 0
@@ -117,8 +117,8 @@ def main() -> int:
                 "learned", nargs="+", metavar="NAME=STORE", help="a learned arm, and where its weights lie"
             )
             verb.add_argument("--without", nargs="*", default=(), choices=FLAGS, help="arms that are left out")
-        if name in ("compare", "loop"):
-            verb.add_argument("--development", action="store_true", help="ask on the tasks by which choices are made")
+        if name in ("compare", "table"):
+            verb.add_argument("--development", action="store_true", help="on the tasks by which choices were made")
         if name == "table":
             verb.add_argument("--recorded", action="store_true", help="read the committed rows")
     options = parser.parse_args()

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from episodes import LEARNED_FROM, Episode, Task, episodes
+from episodes import DEVELOPMENT, LEARNED_FROM, Episode, episodes
 from launching import shared_services
 from learning_page import page
 from learning_plane import Plane, gather, play, settings
@@ -26,15 +26,16 @@ FIRST_SEED, LATER_SEED = 9000, 60_000
 ARMS: dict[str, tuple[str, ...]] = {"learned": (), "shuffled": ("--shuffled", "1")}
 
 
-def loop(
-    out: Path, processes: int, tasks: Mapping[str, Task], explored: int = EXPLORED, after: int = AFTER
-) -> dict[str, Any]:
-    """Run it, ask what was learned on episodes of `tasks`, and write the page; what it found."""
+def loop(out: Path, processes: int, explored: int = EXPLORED, after: int = AFTER) -> dict[str, Any]:
+    """Run it, and write the page; what it found.
+
+    What was learned is asked on the development tasks, which no weights saw: what every loop looks at isn't held out.
+    """
     store = out / "store"
     with shared_services(settings(out, explore=1.0)) as flags:
         wanted = episodes(LEARNED_FROM, explored, first_seed=FIRST_SEED)
         gather(Plane(flags), wanted, out / "explored", store, processes, "explored")
-    asked = episodes(tasks, BEFORE + after, first_seed=LATER_SEED)
+    asked = episodes(DEVELOPMENT, BEFORE + after, first_seed=LATER_SEED)
     found: dict[str, Any] = {"heuristic": _heuristic(out, processes, asked[BEFORE:])}
     for arm, words in ARMS.items():
         found[arm] = _arm(arm, words, store, out, processes, asked)

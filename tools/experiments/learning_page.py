@@ -23,11 +23,11 @@ svg text { font: 13px system-ui, sans-serif; fill: currentColor; } h2 { margin: 
 def words_of(found: Mapping[str, Any]) -> Iterator[str]:
     """What the loop found, and how sure that is."""
     for arm, told in found.items():
-        yield f"{arm}: {told['worth']['mean']:+.4f} ± {told['worth']['error']:.4f} for each held-out episode"
+        yield f"{arm}: {told['worth']['mean']:+.4f} ± {told['worth']['error']:.4f} for each later episode"
     unseen = found["learned"]["unseen"]["values"]["learned - shuffled"]
     yield f"learned - shuffled, on explored runs that the weights weren't fitted to: {_sure(unseen)}"
     beside = found["learned"]["beside"]
-    yield f"learned - shuffled, by held-out episode: {_sure(beside)}{_needed(beside)}"
+    yield f"learned - shuffled, by later episode: {_sure(beside)}{_needed(beside)}"
 
 
 def _sure(difference: Mapping[str, float]) -> str:
@@ -48,7 +48,7 @@ def page(found: dict[str, Any]) -> str:
     """HTML that stands alone."""
     body = [
         "<h1>A loop that learns</h1>",
-        "<p>Worth of what was grown in each held-out episode: the gain of kept seeds as a share of the twin's score, "
+        "<p>Worth of what was grown in each later episode: the gain of kept seeds as a share of the twin's score, "
         "less a twentieth of what judging and running it cost, in whole runs of the host. Growing nothing is worth 0. "
         "Lines are standard errors.</p>",
         _bars({arm: told["worth"] for arm, told in found.items()}),

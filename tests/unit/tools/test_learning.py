@@ -115,7 +115,7 @@ def test_the_page_shows_what_happened_and_takes_no_markup_from_it() -> None:
     told["unseen"] = {"values": {"learned - shuffled": {"value": 0.036, "error": 0.011}}}
     told["beside"] = {"value": 0.1, "error": 0.05, "episodes": 12}
     page = learning_page.page({"heuristic": {"worth": {**worth, "decisions": []}}, "learned": told})
-    assert "<li>learned - shuffled, by held-out episode: +0.1000 ± 0.0500, told apart" in page
+    assert "<li>learned - shuffled, by later episode: +0.1000 ± 0.0500, told apart" in page
     assert "&lt;b&gt;r1&lt;/b&gt;" in page
     assert "<b>r1</b>" not in page
     assert "rolled back" in page

@@ -40,7 +40,9 @@ def packets(draw: st.DrawFn) -> list[SystemStatePacket]:
         signals[0].width = signals[1].in_features = width
         signals[1].gradient_norm = draw(st.sampled_from((0.5, 2.0)))
         made = packet(step, loss=draw(st.sampled_from((0.5, 0.4))), slots=_told(draw, signals))
-        made.metrics.parameters += 100 * (width - 6)
+        made.metrics.parameters += 100 * (width - 6) + draw(st.sampled_from((0, 0, 50)))
+        made.metrics.training_macs *= draw(st.sampled_from((1, 1, 3)))
+        made.growth.germinated = draw(st.integers(0, 1))
         if draw(st.booleans()):
             made.growth.embargoes.append(Embargo(slot_id=SLOTS[0], until_step=step + draw(st.sampled_from((-1, 50)))))
         stage = draw(st.sampled_from((None, SeedStage.SEED_STAGE_RESETTING, SeedStage.SEED_STAGE_FOSSILIZED)))
@@ -97,12 +99,23 @@ def test_where_nothing_changed_nothing_is_looked_at_again() -> None:
     assert offers.survey(state, packet(320, slots=wider)) is not first
 
 
-def test_a_budget_that_binds_is_held_against_every_packet() -> None:
-    limited = context(run_spec_of(budget=Budget(max_training_macs=2 * 480 * 3 * 64 * 2100)))
+def test_a_budget_is_held_against_every_packet_where_it_begins_to_bind_and_where_it_ends() -> None:
+    limited = context(run_spec_of(budget=Budget(max_training_macs=6 * 480 * 3 * 64 * 2100)))
     offers, state = Offers(limited, CATALOG), first_state()
-    found = [offers.survey(state, packet(step)) for step in (300, 310)]
-    assert any(item.excluded for item in found[0].candidates)
-    assert found[0] is not found[1]
+    dear, cheap = packet(310), packet(320)
+    dear.metrics.training_macs *= 3
+    found = [offers.survey(state, seen).candidates for seen in (packet(300), dear, cheap)]
+    assert found[0] == found[2]
+    assert found[1] == survey(state, dear, limited, CATALOG).candidates != found[0]
+
+
+def test_what_is_remembered_of_numbers_is_forgotten_with_the_size_of_the_host() -> None:
+    first, later = packet(300), packet(310)
+    later.metrics.parameters += 50
+    table = table_of(view(first).survey())
+    rows = [table.rows(view(seen)) for seen in (first, later)]
+    added = FEATURE_NAMES.index("added")
+    assert (rows[0][:, added] > rows[1][:, added]).all()
 
 
 def test_scores_are_given_to_whoever_looks_and_the_best_one_is_taken() -> None:
