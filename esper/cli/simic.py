@@ -163,15 +163,13 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     if len(data.runs) < MIN_RUNS:
         held = f"it holds germinations with an outcome of {len(data.runs)} runs, {MIN_RUNS} are needed; collect more"
         raise ConfigError("STORE", str(arguments.store), held)
-    found = crossed(data, weights.price, weights.policy_id)
-    is_own = _are_of(arguments.store, weights.digest)
+    found, is_own = crossed(data, weights.price, weights.policy_id), _are_of(arguments.store, weights.digest)
     if not is_own:
-        # Of runs that others may have been fitted to nothing is known; these weights are asked as they are.
+        # These reports are strangers to the weights, so they are asked as they are.
         found = replace(found, deciding=dict.fromkeys(data.runs, weights.model))
-    told = {
-        **values(data, found, weights.price, weights.caution),
-        **beside_shuffled(data, found, weights.price, weights.caution),
-    }
+    told = values(data, found, weights.price, weights.caution)
+    if is_own:
+        told |= beside_shuffled(data, found, weights.price, weights.caution)
     bins = calibration(data, found.deciding)
     asked = "each run by weights fitted without it" if is_own else "the weights as they are, fitted to other reports"
     if arguments.json:

@@ -76,7 +76,9 @@ def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_ow
     assert told["asked"] == "each run by weights fitted without it"
     other = store(tmp_path / "other", 30)
     assert main(["simic", "evaluate", str(other), "--weights", str(place / "weights.safetensors")]) == 0
-    assert "the weights as they are, fitted to other reports" in said(capsys)
+    words = said(capsys)
+    assert "the weights as they are, fitted to other reports" in words
+    assert "shuffled" not in words, "shuffles of these reports are no control of weights that others taught"
 
     validation = json.loads((place / "validation.json").read_text())
     publish = ["simic", "publish", str(place), "--weatherlight", NOWHERE]
