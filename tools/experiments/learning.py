@@ -32,7 +32,7 @@ from esper.tamiyo.learned.weights import read_weights
 from esper.tolaria.plane.services import SECRET_VARIABLE
 
 FIRST_SEED, HELD_OUT_SEED = 1000, 70_000
-ROUND = 10
+ROUND, NEVER = 10, 10**6
 FLAGS = {"never": ("--grow", "never"), "heuristic": (), "heuristic x4": ("--span-width", "x4")}
 """Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""
 RECORDED = Path(__file__).parent / "rows"
@@ -84,11 +84,13 @@ def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: 
     if is_played(part, options.out, arm):
         return
     version = read_weights((store / "weights.safetensors").read_bytes()).version
-    with shared_services(settings(options.out, shadow_decisions=0)) as flags:
+    # Weights that do badly would be rolled back, and the heuristic's episodes counted as theirs.
+    with shared_services(settings(options.out, shadow_decisions=0, rollback_after=NEVER)) as flags:
         plane = Plane(flags)
         print(plane.publish(store, "--unproven"), end="", flush=True)
         plane.await_version(version)
         gather(plane, part, options.out, options.out / f"held_out_{arm}", options.processes, arm)
+        plane.await_version(version)
 
 
 def show(options: argparse.Namespace) -> int:
