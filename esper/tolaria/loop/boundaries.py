@@ -239,6 +239,7 @@ class Boundaries:
         for note in collected.memory:
             self._note_memory(note)
         self._note_unfolded(collected.reports)
+        self._note_unmasked(collected.reports)
         progress.macs.side = self._executor.side_macs
         at = Position(
             generation=progress.generation,
@@ -259,6 +260,12 @@ class Boundaries:
             if is_fold and report.failure and not report.folded:
                 self._session.progress.history.unfolded[report.seed_id] = report.failure
                 self._session.notice("tolaria.seed_unfolded", "INFO", f"seed {report.seed_id}: {report.failure}")
+
+    def _note_unmasked(self, reports: Sequence[DirectiveReport]) -> None:
+        """Tell of a seed that was built and attends to what may be padding."""
+        for report in reports:
+            if report.kind == DirectiveKind.DIRECTIVE_KIND_BUILD and report.succeeded and report.failure:
+                self._session.notice("tolaria.seed_unmasked", "WARNING", f"seed {report.seed_id}: {report.failure}")
 
     def _note_memory(self, note: MemoryNote) -> None:
         """Keep it for the summary; what a person didn't ask for is told, and what another machine might not repeat."""
