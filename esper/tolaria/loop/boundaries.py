@@ -5,7 +5,7 @@ In lag mode reactions come before the new packet, without lag after it. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby, takewhile
 from math import isfinite
@@ -44,14 +44,19 @@ RESHAPING = frozenset(
 SETTLING_PACKETS = 2
 
 
+Obstacle = Callable[[Setback], str]
+"""Why a run can't go back as ordered; empty if it can."""
+
+
 class Boundaries:
     """The boundaries of one generation of a run."""
 
-    def __init__(self, session: Session, pipeline: Pipeline) -> None:
+    def __init__(self, session: Session, pipeline: Pipeline, obstacle_to: Obstacle) -> None:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
         self.orders = PlaneOrders(session, pipeline)
         self.order_to_go_back: Setback | None = None
+        self._obstacle_to = obstacle_to
         self._told_causes: set[str | None] = set()
         self._told_layers: tuple[Layer, ...] = ()
         self._unsent: list[StepDone] = []
@@ -193,12 +198,11 @@ class Boundaries:
                 with _continued(trace, directives[0].command_id, self._session.run.run_id):
                     own = self._executor.execute(directives, step)
                 for directive in own:
-                    self._obey(directive)
-                    self._executor.report(directive, step)
+                    self._executor.report(directive, step, failure=self._obey(directive))
         return result
 
-    def _obey(self, directive: SeedDirective) -> None:
-        """Keep an order that concerns the whole run for the trainer."""
+    def _obey(self, directive: SeedDirective) -> str:
+        """Keep an order that concerns the whole run for the trainer; says why it can't be followed."""
         why = directive.rationale or "by command"
         if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
             # The order of a halt from which the run goes on was acknowledged, else it would not go on.
@@ -206,7 +210,17 @@ class Boundaries:
         elif directive.command_id not in self._session.obeyed:
             self._session.obeyed.add(directive.command_id)
             to_step = directive.to_step if directive.HasField("to_step") else None
-            self.order_to_go_back = Setback(why=f"rollback ordered: {why}", to_step=to_step)
+            return self._keep_order(Setback(why=f"rollback ordered: {why}", to_step=to_step))
+        return ""
+
+    def _keep_order(self, setback: Setback) -> str:
+        """An order that leads nowhere is refused, and the run goes on: nothing is wrong with it."""
+        obstacle = self._obstacle_to(setback)
+        if obstacle:
+            self._session.notice("tolaria.rollback_refused", "WARNING", f"{setback.why}; refused: {obstacle}")
+        else:
+            self.order_to_go_back = setback
+        return obstacle
 
     def _note(self, result: PacketResult) -> None:
         session = self._session
