@@ -41,7 +41,10 @@ FORMS: Mapping[str, Mapping[str, Any]] = {
     "command": {"command_id": str, "accepted": bool, "directives?": [str], "reasons?": [str]},
     "transition": {"seed_id": str, "step": int, "to_stage": str, "reason": str},
     "gate": {
-        **{"seed_id": str, "gate": str, "verdict": str, "step": int},
+        "seed_id": str,
+        "gate": str,
+        "verdict": str,
+        "step": int,
         **{f"{name}?": FIGURE for name in ("gain", "margin", "z", "z_threshold", "standard_error")},
     },
 }
