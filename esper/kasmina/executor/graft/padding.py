@@ -21,7 +21,7 @@ def _lengths(name: str, leaf: Tensor) -> str:
     """Numbers of samples, by a name that says so."""
     if leaf.dim() != 1 or leaf.is_floating_point() or "len" not in name.lower():
         return ""
-    return _varying(f"{name} says {{}} to {{}} positions", leaf)
+    return _varying(f"{name} says", leaf, "positions")
 
 
 def _unnamed_mask(name: str, leaf: Tensor) -> str:
@@ -31,28 +31,41 @@ def _unnamed_mask(name: str, leaf: Tensor) -> str:
     is_one = leaf == 1
     if bool(((is_one[:, 1:] != is_one[:, :-1]).sum(1) > 1).any()):
         return ""
-    return _varying(f"{name} looks like a mask, {{}} to {{}} times 1 of {leaf.size(1)}", is_one.sum(1))
+    return _varying(f"{name} looks like a mask,", is_one.sum(1), f"times 1 of {leaf.size(1)}")
 
 
 def _ends(name: str, leaf: Tensor) -> str:
     """One word, or features of zero, at the ends of rows and nowhere else, in several numbers."""
-    if leaf.is_floating_point() and leaf.dim() == 3:
-        word, is_word = "zeros", (leaf == 0).all(2)
-    elif not leaf.is_floating_point() and leaf.dtype != torch.bool and leaf.dim() == 2 and leaf.numel():
-        last = leaf[:, (0, -1)].flatten().mode().values
-        word, is_word = str(last.item()), leaf == last
-    else:
+    words = _words(leaf)
+    if words is None:
         return ""
-    for where, run in (("ends", is_word.flip(1)), ("begins", is_word)):
-        lengths = run.cumprod(1).sum(1)
-        if bool((lengths.max() > 1) & (lengths.sum() == is_word.sum())):
-            return _varying(f"{name} {where} with {word} {{}} to {{}} times", lengths)
+    for where, rows in (("ends", words.flip(1)), ("begins", words)):
+        word = rows[_run(rows == rows[:, :1]).argmax(), 0]
+        lengths = _run(rows == word)
+        if bool((lengths.max() > 1) & (lengths.sum() == (rows == word).sum())):
+            told = "zeros" if leaf.is_floating_point() else str(word.item())
+            return _varying(f"{name} {where} with {told}", lengths, "times")
     return ""
 
 
-def _varying(words: str, counts: Tensor) -> str:
+def _words(leaf: Tensor) -> Tensor | None:
+    """Whole numbers [samples, positions]; of features all-zero ones are 0, and no others are alike."""
+    if not leaf.numel():
+        return None
+    if leaf.is_floating_point() and leaf.dim() == 3:
+        others = torch.arange(1, 1 + leaf.shape[:2].numel(), device=leaf.device).view(leaf.shape[:2])
+        return others.masked_fill((leaf == 0).all(2), 0)
+    return leaf if leaf.dim() == 2 and not leaf.is_floating_point() and leaf.dtype != torch.bool else None
+
+
+def _run(holds: Tensor) -> Tensor:
+    """How long it holds from each row's beginning on."""
+    return holds.cumprod(1).sum(1)
+
+
+def _varying(before: str, counts: Tensor, after: str) -> str:
     least, most = (int(count) for count in counts.aminmax()) if counts.numel() else (0, 0)
-    return words.format(least, most) if least < most else ""
+    return f"{before} {least} to {most} {after}" if least < most else ""
 
 
 SIGNS: tuple[Callable[[str, Tensor], str], ...] = (_lengths, _unnamed_mask, _ends)

@@ -492,6 +492,8 @@ WORDS = torch.tensor([[5, 3, 8, 2], [7, 2, 0, 0], [4, 2, 9, 0]])
         ({"steps": {"of": F.one_hot(WORDS.clamp(max=9))[..., 1:].float()}}, "steps.of ends with zeros 0 to 2 times"),
         ({"x": WORDS[:, :1], "text_lengths": torch.tensor([4, 2, 3])}, "text_lengths says 2 to 4 positions"),
         ({"x": WORDS[:, :1], "pad": WORDS == 0}, "pad looks like a mask, 0 to 2 times 1 of 4"),
+        (torch.tensor([[1, 5, 3, 8], [1, 7, 0, 0], [1, 4, 2, 9]]), "the input ends with 0 0 to 2 times"),
+        ({"{}": WORDS}, "{} ends with 0 0 to 2 times"),
         # Nothing of which one could say so: a word that stands elsewhere too, one end a text, and no texts at all.
         (WORDS.where(WORDS != 3, 0), ""),
         (torch.tensor([[5, 3, 8, 2], [7, 6, 4, 0], [4, 2, 9, 1]]), ""),
