@@ -25,6 +25,7 @@ from esper.kasmina.executor.graft.padding import sign_of_padding
 from esper.kasmina.executor.passes import compiled
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
+from esper.tolaria.export.program import traced
 from tests.drilled import drilled
 from tests.unit.kasmina.executor.conftest import CLASSES, DEVICE, ZERO_OUTPUT, ToyTask
 
@@ -370,6 +371,37 @@ def test_a_kept_seed_knows_the_mask_after_reload(rig_of, name, path, tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(run.task.forward(network, inputs), expected)
         torch.testing.assert_close(run.task.forward(network, noisy), expected)
+
+
+class OfOneTensor(Pooled):
+    """Sees itself where nothing is, and tells the attentions of its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([OwnBlock(), OwnBlock()])
+
+    def forward(self, features: Tensor) -> Tensor:
+        pad = (features == 0).all(-1)
+        for block in self.blocks:
+            features = block(features, pad)
+        return self.pooled(features, ~pad)
+
+
+def test_a_program_masks_as_the_network_with_its_kept_seed_does(rig_of, tmp_path):
+    """Also for another number of rows, and other lengths than it was shown."""
+    run = rig_of(OfOneTensor(), MaskedTask(lambda features, kept: features.masked_fill(~kept[..., None], 0.0)))
+    judged(run, "blocks.0")
+    network = plain(run.arm)
+    program, reason = traced(network, run.task.probe_inputs())
+    assert program is not None, reason
+    torch.export.save(program, tmp_path / "network.pt2")
+    loaded = torch.export.load(tmp_path / "network.pt2").module()
+    lengths = torch.tensor([1, 6, 3])
+    features = torch.randn(3, POSITIONS, FEATURES) * (torch.arange(POSITIONS) < lengths[:, None])[..., None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(features), network(features), rtol=1e-5, atol=1e-6)
+        whole = network(features + 1e-6)
+    assert not torch.allclose(loaded(features), whole, atol=1e-4), "the mask counts"
 
 
 def test_a_copy_has_masks_of_its_own(rig_of):
