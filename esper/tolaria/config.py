@@ -331,6 +331,12 @@ class TrainConfig:
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
+    stack_when: str = _setting(
+        "growth",
+        "shares",
+        "when stacks are due: at stack_shares, at the knee of the loss, by a forecast, or as many as shares at random",
+        ("shares", "knee", "forecast", "random"),
+    )
     target_depth: int | None = _setting(
         "growth", None, "equal blocks of a run at the end; default: as many as the judge keeps"
     )
