@@ -67,6 +67,7 @@ def stack_judging(config: TrainConfig) -> StackJudging:
         window_fraction=config.window_fraction,
         window_recoveries=WINDOW_RECOVERIES,
         recovery_steps=config.stack_recovery_steps,
+        parts=config.stack_evaluations,
     )
 
 
