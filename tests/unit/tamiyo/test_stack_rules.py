@@ -63,7 +63,7 @@ def grown_at(run: TamiyoRunSpec, loss: Loss, stacks: int = 1) -> list[int]:
     return found
 
 
-def test_a_stack_comes_where_the_fall_is_a_third_of_the_steepest_and_the_next_where_it_is_a_ninth() -> None:
+def test_a_stack_comes_where_the_fall_is_half_of_the_steepest_and_the_next_where_it_is_a_quarter() -> None:
     first, second = grown_at(rule_spec(KNEE), bending, stacks=2)
     # Behind the bend the fall is as BEND / step, and it is measured over the last third of the steps.
     for found, share in ((first, KNEE_SHARE), (second, KNEE_SHARE**2)):
@@ -138,10 +138,10 @@ def test_a_stack_that_was_culled_had_its_turn() -> None:
     run, dead = rule_spec(KNEE), [stack_seed(SeedStage.SEED_STAGE_DORMANT)]
     made, state = context(run), first_state(run)
     state.steepest_fall = 0.9
-    state.window.extend(LossPoint(step=step, loss=3.0 - 0.2 * math.log(step)) for step in range(1000, 1600, 10))
-    before = decide(made, state, at(1600, loss=3.0 - 0.2 * math.log(1600)), policy=HeuristicPolicy(), select=look_up)
+    state.window.extend(LossPoint(step=step, loss=3.0 - 0.3 * math.log(step)) for step in range(1000, 1600, 10))
+    before = decide(made, state, at(1600, loss=3.0 - 0.3 * math.log(1600)), policy=HeuristicPolicy(), select=look_up)
     after = decide(
-        made, state, at(1600, loss=3.0 - 0.2 * math.log(1600), seeds=dead), policy=HeuristicPolicy(), select=look_up
+        made, state, at(1600, loss=3.0 - 0.3 * math.log(1600), seeds=dead), policy=HeuristicPolicy(), select=look_up
     )
     assert before.issues
     assert not after.issues
