@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ planning, rows_module = load("plan"), load("rows")
 comparing = load("comparing")
 load("launching")
 load("labels")
-load("pictures")
+pictures = load("pictures")
 run_plan = load("run_plan")
 Run = planning.Run
 PLAN = """
@@ -212,9 +213,21 @@ def test_the_pictures_are_drawn(sweep: Any, tmp_path: Path) -> None:
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_matplotlib_a_table_has_no_pictures_and_one_line_says_so(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = run_plan.Rows(tmp_path / "rows.jsonl")
+    ran(sweep, tmp_path, rows)
+    monkeypatch.delitem(sys.modules, "pictures")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), tmp_path) == []
+    assert capsys.readouterr().err == "no pictures are drawn: matplotlib is not installed; pip install matplotlib\n"
+
+
 def test_a_course_is_titled_by_what_it_shows(sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
-    monkeypatch.setattr(run_plan, "course_picture", lambda title, events, path: titles.append(title))
+    monkeypatch.setattr(pictures, "course_picture", lambda title, events, path: titles.append(title))
     rows = rows_module.Rows(tmp_path / "rows.jsonl")
     ran(sweep, tmp_path, rows)
     rates = run_plan.chosen_rates(sweep, rows)
