@@ -132,7 +132,7 @@ def macs_of_step(flags: tuple[str, ...]) -> int:
 
 
 def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], out: Path) -> list[Path]:
-    """The experiment's pictures, none without matplotlib; the course is of the first arm's first run, if it was kept."""
+    """The experiment's pictures, none without matplotlib; the course is of the first arm's first run, if it's there."""
     try:
         from pictures import cost_picture, course_picture
     except ModuleNotFoundError as error:
