@@ -36,9 +36,9 @@ def part_of(documents: Tensor | None, number: int, parts: int) -> Part | None:
 
     None where it has to be all of it: samples are of no documents, or of too few for each part to have an error.
     """
-    if documents is None or len(documents.unique()) < LEAST_DOCUMENTS * parts:
+    if documents is None or len(torch.unique(documents)) < LEAST_DOCUMENTS * parts:
         return None
-    names, place, counts = documents.unique(return_inverse=True, return_counts=True)
+    names, place, counts = torch.unique(documents, return_inverse=True, return_counts=True)
     sizes, owner = [0] * parts, torch.empty(len(names), dtype=torch.int64)
     # Documents in the order of their size, each into the part that is the smallest by then.
     for document in counts.argsort(descending=True, stable=True).tolist():
