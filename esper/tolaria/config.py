@@ -346,7 +346,9 @@ class TrainConfig:
     stack_error_rate: float = _setting(
         "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
     )
-    stack_evaluations: int = _setting("growth", 8, "evaluations in the last third of a stack's window")
+    stack_evaluations: int = _setting(
+        "growth", 8, "evaluations in the last third of a stack's window, each of a part of the judging set"
+    )
     stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may lose over 2 ln V (are clipped)")
     stack_recovery_steps: int = _setting(
         "growth", 120, "steps until a stack overtakes its twin; two thirds of its window"
