@@ -230,6 +230,11 @@ class TrainConfig:
         "algorithms that compute the same every time, attention's backward pass included; default: on for the CPU, off "
         "for CUDA, where they cost speed and the summary then says that the run isn't reproducible",
     )
+    gpu_prefetch: bool = _setting(
+        "training",
+        False,
+        "bring the next batch onto the CUDA device on a stream of its own, while the present one is trained on",
+    )
     compile: str = _setting(
         "training",
         "off",

@@ -18,6 +18,10 @@ HOOK_LATENCY = MetricSpec(
 )
 APPLY_LATENCY = MetricSpec("tolaria.apply.latency_ms", "ms", "directives executed at one boundary")
 WAIT_LATENCY = MetricSpec("tolaria.wait.latency_ms", "ms", "waiting for the control plane at one boundary")
+INPUT_WAIT = MetricSpec(
+    "tolaria.training.input_wait_ms", "ms", "mean wait of a step for its batch: by the device where it fetches ahead"
+)
+H2D_COPY = MetricSpec("tolaria.training.h2d_copy_ms", "ms", "mean copy of a batch that is fetched ahead, by the device")
 EPOCHS_TOTAL = MetricSpec("tolaria.epochs.total", "count", "epochs done")
 SEEDS_ACTIVE = MetricSpec("tolaria.seeds.active", "count", "seeds that are neither permanent nor removed")
 SEED_ALPHA = MetricSpec("tolaria.seed.alpha", "ratio", "alpha that a seed's next step uses", ("seed_id", "stage"))
@@ -134,6 +138,8 @@ METRICS = (
     HOOK_LATENCY,
     APPLY_LATENCY,
     WAIT_LATENCY,
+    INPUT_WAIT,
+    H2D_COPY,
     EPOCHS_TOTAL,
     SEEDS_ACTIVE,
     SEED_ALPHA,

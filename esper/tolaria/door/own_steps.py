@@ -79,7 +79,7 @@ class OwnSteps:
         asked_ns = session.clock.monotonic_ns()
         batch = self._batch = session.run.loader.batch(step)[0]
         self._started_ns = session.clock.monotonic_ns()
-        session.timings.input_wait_ms.append((self._started_ns - asked_ns) / 1e6)
+        session.note_input(asked_ns)
         if self._loop.grows:
             executor.before_step(step)
             for parameter in executor.seed_parameters():
@@ -113,6 +113,8 @@ class OwnSteps:
             executor.shadow_step(batch, None, step)
         session.progress.macs.step(samples_in(batch), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
+        if step + 1 < session.run.total_steps:
+            session.run.carrier.ahead(step + 1)
         step_ms = (session.clock.monotonic_ns() - self._started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=self._rate, step_ms=step_ms)

@@ -159,6 +159,7 @@ class Boundaries:
         """Take the steps since the last call as numbers. Raises NonFiniteLoss; the steps before that one are told."""
         session = self._session
         steps, twin_steps = session.log.flush()
+        session.read_inputs()
         usable = list(takewhile(lambda done: isfinite(done.loss), steps))
         for done in usable:
             session.progress.note_loss(done)
@@ -282,6 +283,7 @@ class Boundaries:
             finalize_ms=total_ms - wait_ms - apply_ms,
             recent_ms=session.timings.step_ms[recent],
             input_waits_ms=session.timings.input_wait_ms[recent],
+            copies_ms=session.timings.h2d_copy_ms[recent],
             samples=session.run.config.batch_size,
         )
         session.observer.on_boundary(
@@ -296,6 +298,8 @@ class Boundaries:
                 plane=session.progress.mode.plane,
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
+                input_wait_ms=session.measured.input_wait_ms,
+                h2d_copy_ms=session.measured.h2d_copy_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
                 reason=session.progress.reason.now,
                 macs=session.progress.macs.state_dict(),

@@ -11,7 +11,7 @@ from typing import Any
 
 from esper.core.clock import Clock
 from esper.core.enums import short_name
-from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
+from esper.core.telemetry import AttributeValue, EventSpec, MetricSpec, Pace, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
@@ -130,6 +130,8 @@ class TelemetryObserver(Observer):
             metric(m.HOOK_LATENCY, boundary.hook_ms + boundary.apply_ms),
             metric(m.APPLY_LATENCY, boundary.apply_ms),
             metric(m.WAIT_LATENCY, boundary.wait_ms),
+            *_if_known(m.INPUT_WAIT, boundary.input_wait_ms),
+            *_if_known(m.H2D_COPY, boundary.h2d_copy_ms),
             metric(m.SEEDS_ACTIVE, len(living(boundary.seeds))),
             metric(m.MODE_CONSERVATIVE, float(boundary.mode != "normal")),
             metric(m.PARAMETERS, packet.parameters),
@@ -214,6 +216,10 @@ class TelemetryObserver(Observer):
             SOURCE, self._clock, metrics=metrics, events=events, run=self._run, step=step, trace=trace
         )
         self._reporter.send(packet)
+
+
+def _if_known(spec: MetricSpec, value: float | None) -> list[Metric]:
+    return [] if value is None else [metric(spec, value)]
 
 
 def _rollback_figures(figures: RollbackFigures) -> list[Metric]:

@@ -15,7 +15,7 @@ from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.tolaria.recovery.packed import State
 
 # Settings that may differ between a run and its continuation: where things are, how long to wait for them, what is
-# told and warned of. They are as they were unless they are given anew.
+# told and warned of, by which way batches come. They are as they were unless they are given anew.
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
@@ -23,7 +23,7 @@ FREE_SETTINGS = frozenset(
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
         *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
         *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin", "seed_layer_topk"),
-        *("seed_conflict_ratio_warn", "seed_share_jump_warn", "hook_budget_ms"),
+        *("seed_conflict_ratio_warn", "seed_share_jump_warn", "hook_budget_ms", "gpu_prefetch"),
     }
 )
 
