@@ -29,6 +29,7 @@ from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.optimizers import optimizer_doubts
+from esper.tolaria.task.pace import paced
 from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
 from esper.tolaria.task.schedule import growth_end_step
 
@@ -75,7 +76,7 @@ def own_run(
     batches.executor = executor
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
     return Prepared(
-        config=config,
+        config=paced(config, task, total_steps, executor, samples),
         splits=sets,
         task=task,
         loader=batches,

@@ -53,7 +53,7 @@ class OwnSteps:
         self._loop = loop
         self._stepper = loop.twin_step
         self._sources = SeedSources(run.config)
-        self._norm_every = run.config.evaluate_every_steps
+        self._norm_every = run.config.packet_steps
         self._to_verify = VERIFIED_STEPS if loop.grows and run.config.judge == "twin" else 0
         self._verification = Verification(run.device)
         self._copy: TrainingArm | None = None

@@ -30,7 +30,7 @@ class ArmSteps:
         self._executor = run.executor
         self._loader = run.loader
         self._carrier = run.carrier
-        self._norm_every = run.config.evaluate_every_steps
+        self._norm_every = run.config.packet_steps
         self._measures_all = run.config.pcgrad and run.config.surgery == BY_SEEDS
         weigh = self._weight if run.config.seed_weights == BY_STAGE else lambda graft: 1.0
         self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh)

@@ -25,21 +25,12 @@ from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.ranks.alike import buffers_alike, topology_of
-from esper.tolaria.record.network import Layer, look_at
+from esper.tolaria.record.network import RESHAPING, Layer, look_at
 from esper.tolaria.record.observer import Boundary, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 
 _TRACER = tracer("esper.tolaria")
 
-# What may have changed the network's layers.
-RESHAPING = frozenset(
-    (
-        DirectiveKind.DIRECTIVE_KIND_ATTACH,
-        DirectiveKind.DIRECTIVE_KIND_FOLD,
-        DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN,
-        DirectiveKind.DIRECTIVE_KIND_REMOVE,
-    )
-)
 # The evidence of the last steps goes out with one packet, and what was decided on it is asked for with another.
 SETTLING_PACKETS = 2
 

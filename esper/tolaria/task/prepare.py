@@ -34,6 +34,7 @@ from esper.tolaria.task.loader import Loader, StreamLoader
 from esper.tolaria.task.models import build_model
 from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts, optimizer_of
 from esper.tolaria.task.own import own_metric
+from esper.tolaria.task.pace import paced
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.randomness import of_rank
@@ -156,7 +157,7 @@ def prepare(
     task.ranks = ranks
     is_text = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
     return Prepared(
-        config=config,
+        config=paced(config, task, total_steps, executor),
         splits=posed.sets,
         task=task,
         loader=loader,
