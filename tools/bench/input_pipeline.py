@@ -22,7 +22,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ import esper
 from esper.tolaria.record.observer import Boundary, Observer
 
 ARMS = ("held", "in_turn", "ahead")
+HELD_OUT = ("judge", "test")
 WARM_STEPS, STEPS = 40, 240
 ROWS, CLASSES, BATCHES, JUDGED = 2048, 10, 6, 512
 SMALLEST_COPY_BYTES = 2**20
@@ -55,6 +56,16 @@ class Stopwatch(Observer):
     def step_ms(self) -> float:
         (first, began), (last, ended) = self._marks[0], self._marks[-1]
         return 1e3 * (ended - began) / (last - first)
+
+
+class Batches:
+    """Batches over and over; a list of them would be taken for a data set of so many samples."""
+
+    def __init__(self, held: list[Batch]) -> None:
+        self._held = held
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._held)
 
 
 def batches(count: int, rows: int, features: int, seed: int) -> list[Batch]:
@@ -81,7 +92,8 @@ def train(arm: str, sets: Mapping[str, Any], width: int, folder: Path, traces: P
         "snapshot_every_steps": 0,
         "gpu_prefetch": arm == "ahead",
     }
-    data = {name: sets[name] for name in ("judge", "test")} | {"train": sets["held" if arm == "held" else "train"]}
+    train_set = sets["held" if arm == "held" else "train"]
+    data = {name: Batches(batches) for name, batches in (("train", train_set), *((n, sets[n]) for n in HELD_OUT))}
     result = esper.train(model, data, config=settings, callbacks=[watch], overwrite=True, profile=traces)
     summary = result.summary
     copies = summary["h2d_copy_ms"] or {"p50": 0.0}
@@ -132,7 +144,7 @@ def compare(rounds: int, batch_mb: int, width: int, *, pins: bool) -> dict[str, 
     if pins:
         train_set = [(inputs.pin_memory(), targets.pin_memory()) for inputs, targets in train_set]
     sets = {"train": train_set, "held": held}
-    sets |= {name: batches(1, JUDGED, features, seed) for name, seed in (("judge", 2), ("test", 3))}
+    sets |= {name: batches(1, JUDGED, features, seed) for name, seed in zip(HELD_OUT, (2, 3), strict=True)}
     with tempfile.TemporaryDirectory(prefix="input-") as name:
         folder = Path(name)
         for arm in ARMS:  # libraries are loaded and memory is grown
