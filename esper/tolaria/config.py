@@ -24,8 +24,6 @@ BALANCED = "balanced"
 SPAN_WIDTH = "auto"
 """How much a span widens its layer, where nobody says."""
 TWINS = ("auto", "live", "bursts")
-STACK = "stack."
-"""What names of blueprints that double blocks begin with."""
 USUAL_PACKET_STEPS = 10
 _BETAS = frozenset({"momentum", "beta2"})
 OPTIMIZERS: dict[str, frozenset[str]] = {
@@ -432,12 +430,6 @@ class TrainConfig:
     def packet_steps(self) -> int:
         """Steps between packets; of a run that is prepared they are decided (esper.tolaria.task.pace)."""
         return USUAL_PACKET_STEPS if self.evaluate_every_steps is None else self.evaluate_every_steps
-
-    @property
-    def asks_for_depth(self) -> bool:
-        """Whether stacks are asked for: by a blueprint, by a slot or by the depth itself."""
-        names = (*self.blueprints, *(slot.replace(":", ".") for slot in self.slots))
-        return self.target_depth is not None or any(name.startswith(STACK) for name in names)
 
     @property
     def packet_lag(self) -> int:

@@ -76,7 +76,7 @@ def own_run(
     batches.executor = executor
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
     return Prepared(
-        config=paced(config, task, total_steps, executor, samples),
+        config=paced(config, total_steps, executor, samples),
         splits=sets,
         task=task,
         loader=batches,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from esper.core.errors import ConfigError
 from esper.leyline import HostManifest, SlotKind, SlotSpec, StackJudging, TaskType
-from esper.tolaria.config import STACK, TrainConfig
+from esper.tolaria.config import TrainConfig
 
+PREFIX = "stack."
 WINDOW_RECOVERIES = 1.5
 
 
@@ -16,13 +17,19 @@ def stacks_of(manifest: HostManifest) -> list[SlotSpec]:
     return [slot for slot in manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
 
 
+def is_named(config: TrainConfig) -> bool:
+    """Whether the user asks for depth: by a blueprint, by a slot or by the depth itself."""
+    names = (*config.blueprints, *(slot.replace(":", ".") for slot in config.slots))
+    return config.target_depth is not None or any(name.startswith(PREFIX) for name in names)
+
+
 def stack_steps(config: TrainConfig, manifest: HostManifest, total_steps: int) -> list[int]:
     """Steps at which a stack is due: of a language model with a run of blocks, or where the user asks for depth.
 
     Other blueprints that the user names leave no room for it.
     """
     is_wanted = manifest.task == TaskType.TASK_TYPE_LANGUAGE_MODEL and not config.blueprints
-    if config.judge != "twin" or not stacks_of(manifest) or not (is_wanted or config.asks_for_depth):
+    if config.judge != "twin" or not stacks_of(manifest) or not (is_wanted or is_named(config)):
         return []
     return sorted({max(1, round(share * total_steps)) for share in config.stack_shares})
 
@@ -42,9 +49,9 @@ def stack_judging(config: TrainConfig) -> StackJudging:
 
 def check_stacks(config: TrainConfig, manifest: HostManifest, refused: Sequence[str]) -> None:
     """Raise ConfigError where depth is asked for and can't be had; `refused` are lists of blocks that are no runs."""
-    if not config.asks_for_depth:
+    if not is_named(config):
         return
-    stack_names = [name for name in config.blueprints if name.startswith(STACK)]
+    stack_names = [name for name in config.blueprints if name.startswith(PREFIX)]
     others = [name for name in config.blueprints if name not in stack_names]
     if others:
         remedy = "a run that grows in depth grows nothing else by itself"

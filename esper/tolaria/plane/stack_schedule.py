@@ -14,7 +14,7 @@ from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import HostManifest, KasminaRunSpec, KasminaRunState
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.opening import life_settings
-from esper.tolaria.plane.stack_growth import stack_steps, stacks_of
+from esper.tolaria.plane.stack_growth import is_named, stack_steps, stacks_of
 from esper.urza.catalog import Catalog
 
 DEFAULT_SHARES = TrainConfig().stack_shares
@@ -29,7 +29,7 @@ def schedule_doubts(config: TrainConfig, manifest: HostManifest, total_steps: in
     Raises ConfigError where growth in depth is asked for and the schedule has no room for any, or too few stacks for
     the depth to end at.
     """
-    steps, is_asked_for = stack_steps(config, manifest, total_steps), config.asks_for_depth
+    steps, is_asked_for = stack_steps(config, manifest, total_steps), is_named(config)
     if not steps and is_asked_for:
         raise ConfigError("stack_shares", config.stack_shares, "leaves no stack; give shares of the run, as 0.2,0.4")
     if not steps or config.grow != "auto":

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from esper.kasmina.executor import SeedExecutor
-from esper.leyline import TaskType
+from esper.leyline import SlotKind
 from esper.tolaria.config import USUAL_PACKET_STEPS, TrainConfig
-from esper.tolaria.task.task import SplitTask
 
 MOST_PACKET_STEPS = 50
 """An operator's order, an interruption and an emergency are heard with a packet, and must not wait for long."""
@@ -22,23 +21,21 @@ SHORT_STEP_MACS = 25_000_000
 """About two milliseconds of one processor."""
 
 
-def packet_steps(config: TrainConfig, task: TaskType, total_steps: int, step_macs: int | None) -> int:
+def packet_steps(config: TrainConfig, total_steps: int, step_macs: int | None, *, has_blocks: bool) -> int:
     """Steps between packets, as given, else by the run's length and a step's multiply-accumulates (None: unknown).
 
-    Networks that grow in depth keep the usual number: a stack's recovery is given in steps, whatever the run's length.
+    A network with equal blocks, which may grow in depth, keeps the usual number: a stack's recovery is given in steps,
+    whatever the run's length.
     """
     if config.evaluate_every_steps is not None:
         return config.evaluate_every_steps
-    is_short = step_macs is not None and step_macs <= SHORT_STEP_MACS
-    grows_deep = config.asks_for_depth or (task == TaskType.TASK_TYPE_LANGUAGE_MODEL and not config.blueprints)
-    if not is_short or grows_deep:
+    if has_blocks or step_macs is None or step_macs > SHORT_STEP_MACS:
         return USUAL_PACKET_STEPS
     return min(max(USUAL_PACKET_STEPS, total_steps // LEAST_PACKETS), MOST_PACKET_STEPS)
 
 
-def paced(
-    config: TrainConfig, task: SplitTask, total_steps: int, executor: SeedExecutor, samples: int | None = None
-) -> TrainConfig:
+def paced(config: TrainConfig, total_steps: int, executor: SeedExecutor, samples: int | None = None) -> TrainConfig:
     """The settings with the steps between packets decided, for batches of so many samples."""
     macs = None if executor.uncounted else executor.macs.training * (samples or config.batch_size)
-    return replace(config, evaluate_every_steps=packet_steps(config, task.type, total_steps, macs))
+    has_blocks = any(slot.kind == SlotKind.SLOT_KIND_STACK for slot in executor.slots)
+    return replace(config, evaluate_every_steps=packet_steps(config, total_steps, macs, has_blocks=has_blocks))

@@ -157,7 +157,7 @@ def prepare(
     task.ranks = ranks
     is_text = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
     return Prepared(
-        config=paced(config, task, total_steps, executor),
+        config=paced(config, total_steps, executor),
         splits=posed.sets,
         task=task,
         loader=loader,
