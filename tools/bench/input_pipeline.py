@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `--gpu-prefetch` saves: steps whose batches are copied in their turn, ahead, or not at all.
 
-    python tools/bench/input_pipeline.py [--rounds 5] [--batch-mb 64] [--width 2048] [--pageable] [--json [FILE]]
+    python tools/bench/input_pipeline.py [--rounds 5] [--batch-mb 64] [--width 8192] [--pageable] [--json [FILE]]
 
 Arms, each a run of the whole trainer a round, with the same batches and, at the end, the same weights:
 
@@ -22,13 +22,15 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from paired import order, ratios, spread
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 import esper
 from esper.tolaria.record.observer import Boundary, Observer
@@ -58,14 +60,9 @@ class Stopwatch(Observer):
         return 1e3 * (ended - began) / (last - first)
 
 
-class Batches:
-    """Batches over and over; a list of them would be taken for a data set of so many samples."""
-
-    def __init__(self, held: list[Batch]) -> None:
-        self._held = held
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self._held)
+def given(made: list[Batch]) -> DataLoader[Batch]:
+    """As a loader that hands out what is there: what is measured is the way of the batches alone."""
+    return DataLoader(cast(Dataset[Batch], made), batch_size=1, collate_fn=itemgetter(0))
 
 
 def batches(count: int, rows: int, features: int, seed: int) -> list[Batch]:
@@ -93,7 +90,7 @@ def train(arm: str, sets: Mapping[str, Any], width: int, folder: Path, traces: P
         "gpu_prefetch": arm == "ahead",
     }
     train_set = sets["held" if arm == "held" else "train"]
-    data = {name: Batches(batches) for name, batches in (("train", train_set), *((n, sets[n]) for n in HELD_OUT))}
+    data = {name: given(batches) for name, batches in (("train", train_set), *((n, sets[n]) for n in HELD_OUT))}
     result = esper.train(model, data, config=settings, callbacks=[watch], overwrite=True, profile=traces)
     summary = result.summary
     copies = summary["h2d_copy_ms"] or {"p50": 0.0}
@@ -195,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of every arm (default: 5)")
     parser.add_argument("--batch-mb", type=int, default=64, help="size of a batch in MB (default: 64)")
-    parser.add_argument("--width", type=int, default=2048, help="width of the network (default: 2048)")
+    parser.add_argument("--width", type=int, default=8192, help="width of the network (default: 8192)")
     parser.add_argument("--pageable", action="store_true", help="batches as most loaders give them, not pinned")
     parser.add_argument("--json", type=Path, nargs="?", const=Path("-"), help="write JSON here, - for the terminal")
     options = parser.parse_args(argv)

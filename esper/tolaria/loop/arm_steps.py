@@ -48,17 +48,23 @@ class ArmSteps:
         step = session.progress.step
         batch = self._loader.batch(self._source(step))
         session.note_input(started_ns)
+        if self._loader.is_replayable:
+            self._fetch(step + 1)
         result, rate = self._both(batch, step)
         executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
-        self._fetch(step + 1)
+        if not self._loader.is_replayable:
+            self._fetch(step + 1)
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // self._loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
 
     def _fetch(self, step: int) -> None:
-        """Have the batch of a step that comes next on its way, while what was asked of the device is computed."""
+        """Have the batch of a step that comes next on its way, beside what the device computes.
+
+        The earlier the better; but a loader that may draw from the step's own generators must have its turn after it.
+        """
         if step < self._session.run.total_steps:
             self._carrier.ahead(self._source(step))
 

@@ -85,9 +85,9 @@ def test_a_batch_s_memory_isn_t_given_away_while_it_is_computed_with() -> None:
 
 
 def test_copies_lie_beside_kernels_where_they_are_fetched_ahead_and_nowhere_else() -> None:
-    flags = ["--rounds", "1", "--batch-mb", "16", "--width", "4096", "--json"]
+    flags = ["--rounds", "1", "--batch-mb", "16", "--width", "32768", "--json"]  # kernels outlast their launches
     done = subprocess.run([sys.executable, str(BENCH), *flags], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     traced = json.loads(done.stdout)["traced"]
-    assert traced["ahead"]["overlapped_share"] > 0.8
+    assert traced["ahead"]["overlapped_share"] > 0.7  # none runs where a boundary has just read the losses
     assert traced["in_turn"]["overlapped_share"] < 0.1

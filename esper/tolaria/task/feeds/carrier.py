@@ -1,7 +1,8 @@
 """How batches come from the host onto the device: when they are asked for, or while the step before them computes.
 
-What is fetched ahead is the same batch as in its turn, by the same call, once the step before it was made: whatever a
-loader draws at random stays as it was. No position counts it until it is asked for.
+What is fetched ahead is the same batch as in its turn, by the same call. A loader whose batches can't be had again may
+draw them from the generators of the run: it is asked once the step before was made, so that these stand as they did.
+No position counts a batch until it is asked for.
 """
 
 from __future__ import annotations
