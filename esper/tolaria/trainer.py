@@ -34,7 +34,7 @@ from esper.tolaria.record.signals import Signals
 from esper.tolaria.record.summary import build_summary, evaluated_average
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
-from esper.tolaria.recovery.going_back import GoingBack
+from esper.tolaria.recovery.going_back import MANY_RANKS, GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
@@ -199,7 +199,12 @@ class Trainer:
             if self._store is not None:
                 self._store.clear()
         generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=self._saves.is_extending
+            self._session,
+            self._open_control,
+            self._store,
+            snapshot,
+            obstacle_to=self._going_back.obstacle,
+            gives_up_course=self._saves.is_extending,
         )
         self._session.observer.on_start(
             RunStarted(
@@ -356,9 +361,14 @@ class Trainer:
     def _go_back(self, setback: Setback) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
         if self._session.ranks.count > 1:
-            raise RollbackFailed(f"{setback.why}; many ranks can't go back within a run: the newest checkpoint stands")
+            raise RollbackFailed(f"{setback.why}; {MANY_RANKS}")
         snapshot = self._going_back.go(setback)
         self._generation.control.close()
         self._generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=setback.gives_up_course
+            self._session,
+            self._open_control,
+            self._store,
+            snapshot,
+            obstacle_to=self._going_back.obstacle,
+            gives_up_course=setback.gives_up_course,
         )
