@@ -34,7 +34,7 @@ from esper.tolaria.record.signals import Signals
 from esper.tolaria.record.summary import build_summary, evaluated_average
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
-from esper.tolaria.recovery.going_back import GoingBack
+from esper.tolaria.recovery.going_back import MANY_RANKS, GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
@@ -199,7 +199,12 @@ class Trainer:
             if self._store is not None:
                 self._store.clear()
         generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=self._saves.is_extending
+            self._session,
+            self._open_control,
+            self._store,
+            snapshot,
+            obstacle_to=self._going_back.obstacle,
+            gives_up_course=self._saves.is_extending,
         )
         self._session.observer.on_start(
             RunStarted(
@@ -273,7 +278,7 @@ class Trainer:
 
     @property
     def _is_boundary(self) -> bool:
-        return self._session.progress.step % self._config.evaluate_every_steps == 0
+        return self._session.progress.step % self._config.packet_steps == 0
 
     def _after_step(self) -> None:
         """A boundary, an epoch's end, a checkpoint: whichever is due, in this order. A run ends its last epoch."""
@@ -323,6 +328,7 @@ class Trainer:
         average = self._room.measured(lambda: evaluated_average(self._run, self._run.splits.judge))
         now_ns = session.clock.monotonic_ns()
         aggregation = aggregation_of(session.progress, session.seed_meter, self._config)
+        duration_ms = (now_ns - self._epoch_started_ns) / 1e6
         session.observer.on_epoch(
             EpochDone(
                 epoch=session.epoch,
@@ -332,12 +338,14 @@ class Trainer:
                 validation_loss=told.loss,
                 validation_accuracy=told.accuracy,
                 validation_metrics={**told.metrics, **(average.named("EMA") if average else {})},
-                duration_s=(now_ns - self._epoch_started_ns) / 1e9,
+                duration_s=duration_ms / 1e3,
                 reason=session.progress.reason.now,
                 aggregation=aggregation,
             )
         )
-        for name, message, facts in session.progress.gradients.warnings(aggregation, limits_of(self._config)):
+        for name, message, facts in session.progress.gradients.warnings(
+            aggregation, limits_of(self._config), duration_ms
+        ):
             session.notice(name, "WARNING", message, facts=facts)
         self._best.note(told)
         session.progress.meter = EpochMeter()
@@ -353,9 +361,14 @@ class Trainer:
     def _go_back(self, setback: Setback) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
         if self._session.ranks.count > 1:
-            raise RollbackFailed(f"{setback.why}; many ranks can't go back within a run: the newest checkpoint stands")
+            raise RollbackFailed(f"{setback.why}; {MANY_RANKS}")
         snapshot = self._going_back.go(setback)
         self._generation.control.close()
         self._generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=setback.gives_up_course
+            self._session,
+            self._open_control,
+            self._store,
+            snapshot,
+            obstacle_to=self._going_back.obstacle,
+            gives_up_course=setback.gives_up_course,
         )

@@ -5,7 +5,7 @@ In lag mode reactions come before the new packet, without lag after it. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby, takewhile
 from math import isfinite
@@ -25,33 +25,29 @@ from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.ranks.alike import buffers_alike, topology_of
-from esper.tolaria.record.network import Layer, look_at
+from esper.tolaria.record.network import RESHAPING, Layer, look_at
 from esper.tolaria.record.observer import Boundary, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 
 _TRACER = tracer("esper.tolaria")
 
-# What may have changed the network's layers.
-RESHAPING = frozenset(
-    (
-        DirectiveKind.DIRECTIVE_KIND_ATTACH,
-        DirectiveKind.DIRECTIVE_KIND_FOLD,
-        DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN,
-        DirectiveKind.DIRECTIVE_KIND_REMOVE,
-    )
-)
 # The evidence of the last steps goes out with one packet, and what was decided on it is asked for with another.
 SETTLING_PACKETS = 2
+
+
+Obstacle = Callable[[Setback], str]
+"""Why a run can't go back as ordered; empty if it can."""
 
 
 class Boundaries:
     """The boundaries of one generation of a run."""
 
-    def __init__(self, session: Session, pipeline: Pipeline) -> None:
+    def __init__(self, session: Session, pipeline: Pipeline, obstacle_to: Obstacle) -> None:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
         self.orders = PlaneOrders(session, pipeline)
         self.order_to_go_back: Setback | None = None
+        self._obstacle_to = obstacle_to
         self._told_causes: set[str | None] = set()
         self._told_layers: tuple[Layer, ...] = ()
         self._unsent: list[StepDone] = []
@@ -159,6 +155,7 @@ class Boundaries:
         """Take the steps since the last call as numbers. Raises NonFiniteLoss; the steps before that one are told."""
         session = self._session
         steps, twin_steps = session.log.flush()
+        session.read_inputs()
         usable = list(takewhile(lambda done: isfinite(done.loss), steps))
         for done in usable:
             session.progress.note_loss(done)
@@ -193,12 +190,11 @@ class Boundaries:
                 with _continued(trace, directives[0].command_id, self._session.run.run_id):
                     own = self._executor.execute(directives, step)
                 for directive in own:
-                    self._obey(directive)
-                    self._executor.report(directive, step)
+                    self._executor.report(directive, step, failure=self._obey(directive))
         return result
 
-    def _obey(self, directive: SeedDirective) -> None:
-        """Keep an order that concerns the whole run for the trainer."""
+    def _obey(self, directive: SeedDirective) -> str:
+        """Keep an order that concerns the whole run for the trainer; says why it can't be followed."""
         why = directive.rationale or "by command"
         if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
             # The order of a halt from which the run goes on was acknowledged, else it would not go on.
@@ -206,7 +202,17 @@ class Boundaries:
         elif directive.command_id not in self._session.obeyed:
             self._session.obeyed.add(directive.command_id)
             to_step = directive.to_step if directive.HasField("to_step") else None
-            self.order_to_go_back = Setback(why=f"rollback ordered: {why}", to_step=to_step)
+            return self._keep_order(Setback(why=f"rollback ordered: {why}", to_step=to_step))
+        return ""
+
+    def _keep_order(self, setback: Setback) -> str:
+        """An order that leads nowhere is refused, and the run goes on: nothing is wrong with it."""
+        obstacle = self._obstacle_to(setback)
+        if obstacle:
+            self._session.notice("tolaria.rollback_refused", "WARNING", f"{setback.why}; refused: {obstacle}")
+        else:
+            self.order_to_go_back = setback
+        return obstacle
 
     def _note(self, result: PacketResult) -> None:
         session = self._session
@@ -239,6 +245,7 @@ class Boundaries:
         for note in collected.memory:
             self._note_memory(note)
         self._note_unfolded(collected.reports)
+        self._note_unmasked(collected.reports)
         progress.macs.side = self._executor.side_macs
         at = Position(
             generation=progress.generation,
@@ -259,6 +266,12 @@ class Boundaries:
             if is_fold and report.failure and not report.folded:
                 self._session.progress.history.unfolded[report.seed_id] = report.failure
                 self._session.notice("tolaria.seed_unfolded", "INFO", f"seed {report.seed_id}: {report.failure}")
+
+    def _note_unmasked(self, reports: Sequence[DirectiveReport]) -> None:
+        """Tell of a seed that was built and attends to what may be padding."""
+        for report in reports:
+            if report.kind == DirectiveKind.DIRECTIVE_KIND_BUILD and report.succeeded and report.failure:
+                self._session.notice("tolaria.seed_unmasked", "WARNING", f"seed {report.seed_id}: {report.failure}")
 
     def _note_memory(self, note: MemoryNote) -> None:
         """Keep it for the summary; what a person didn't ask for is told, and what another machine might not repeat."""
@@ -282,6 +295,7 @@ class Boundaries:
             finalize_ms=total_ms - wait_ms - apply_ms,
             recent_ms=session.timings.step_ms[recent],
             input_waits_ms=session.timings.input_wait_ms[recent],
+            copies_ms=session.timings.h2d_copy_ms[recent],
             samples=session.run.config.batch_size,
         )
         session.observer.on_boundary(
@@ -296,6 +310,8 @@ class Boundaries:
                 plane=session.progress.mode.plane,
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
+                input_wait_ms=session.measured.input_wait_ms,
+                h2d_copy_ms=session.measured.h2d_copy_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
                 reason=session.progress.reason.now,
                 macs=session.progress.macs.state_dict(),

@@ -17,7 +17,18 @@ from tests.unit.tolaria.ranks.processes import ran
 # Sums of float64 in another order.
 TOLERANCE = 1e-9
 IN_DEFAULT = ("kept", "stacked", "shared", "resumed", "mismatched", "astray", "other_data", "leave_off")
-DRILLED = ("culled", "bursts", "accumulated", "surgery", "losses", "seeds", "own_weights", "incubated", "compiled")
+DRILLED = (
+    "culled",
+    "bursts",
+    "accumulated",
+    "surgery",
+    "losses",
+    "seeds",
+    "own_weights",
+    "incubated",
+    "compiled",
+    "attending",
+)
 pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
@@ -42,6 +53,7 @@ def one(name: str) -> Any:
 
 def assert_as_one(name: str, found: list[Any], expected: Any) -> None:
     first = found[0]
+    assert first["failed"] == expected["failed"] == [], name
     assert {each["digest"] for each in found} == {first["digest"]}, name
     for parameter, value in expected["weights"].items():
         torch.testing.assert_close(first["weights"][parameter], value, rtol=TOLERANCE, atol=TOLERANCE)
