@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 REPLAY, WEIGHTS, VALIDATION = "replay.db", "weights.safetensors", "validation.json"
 CAUTION = 0.5
+MIN_RUNS = 2
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -49,7 +50,7 @@ def register(verbs: Verbs) -> None:
     group = add_group(verbs, "simic", "learn from field reports what growth is worth")
     collected = add_verb(group, "collect", run_collect, "take field reports from the bus into a store")
     trained = add_verb(group, "train", run_train, "fit a policy to a store's reports and let the gate judge it")
-    asked = add_verb(group, "evaluate", run_evaluate, "what weights are worth on a store's reports")
+    asked = add_verb(group, "evaluate", run_evaluate, "what weights are worth on runs that they were not fitted to")
     published = add_verb(group, "publish", run_publish, "send a store's weights to Tamiyo, signed")
     for verb in (collected, trained, asked, published):
         verb.add_argument("store", type=Path, metavar="STORE", help="the directory of a replay store")
@@ -152,30 +153,42 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     from esper.simic.calibration import calibration
+    from esper.simic.crossing import beside_shuffled, crossed, values
     from esper.simic.dataset import dataset_of
-    from esper.simic.value import as_logged, at_random, doubly_robust, greedy
     from esper.tamiyo.learned.weights import read_weights
 
     weights = read_weights(arguments.weights.read_bytes() if arguments.weights else _read(arguments.store, WEIGHTS))
     with _store(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
-    if not len(data):
-        raise ConfigError("STORE", str(arguments.store), "it holds no germination with an outcome; collect some first")
-    models = dict.fromkeys(data.runs, weights.model)
-    policies = {"learned": greedy(weights.model, weights.caution), "as logged": as_logged, "at random": at_random}
-    values = {name: doubly_robust(data, choose, models, weights.price) for name, choose in policies.items()}
-    bins = calibration(data, weights.model)
+    if len(data.runs) < MIN_RUNS:
+        held = f"it holds germinations with an outcome of {len(data.runs)} runs, {MIN_RUNS} are needed; collect more"
+        raise ConfigError("STORE", str(arguments.store), held)
+    found, is_own = crossed(data, weights.price, weights.policy_id), _are_of(arguments.store, weights.digest)
+    if not is_own:
+        # These reports are strangers to the weights, so they are asked as they are.
+        found = replace(found, deciding=dict.fromkeys(data.runs, weights.model))
+    told = values(data, found, weights.price, weights.caution)
+    if is_own:
+        told |= beside_shuffled(data, found, weights.price, weights.caution)
+    bins = calibration(data, found.deciding)
+    asked = "each run by weights fitted without it" if is_own else "the weights as they are, fitted to other reports"
     if arguments.json:
-        told = {name: {"value": v.value, "error": v.error, "runs": v.runs} for name, v in values.items()}
-        print(json.dumps({"values": told, "calibration": bins}, indent=2))
+        figures = {name: {"value": v.value, "error": v.error, "runs": v.runs} for name, v in told.items()}
+        print(json.dumps({"asked": asked, "values": figures, "calibration": bins}, indent=2))
         return 0
-    for name, found in values.items():
-        print(f"{name:12} {found.value:+.4f} ± {found.error:.4f} for each of {found.decisions} opportunities")
-    for each in bins:
-        print(
-            f"predicted gain {each['predicted']:+.3f}: measured {each['measured']:+.3f} ({each['count']:.0f} decisions)"
-        )
+    print(f"{len(data)} opportunities in {len(data.runs)} runs; asked are {asked}")
+    for name, each in told.items():
+        print(f"{name:28} {each.value:+.4f} ± {each.error:.4f} for each opportunity")
+    for row in bins:
+        print(f"predicted gain {row['predicted']:+.3f}: measured {row['measured']:+.3f} ({row['count']:.0f} decisions)")
     return 0
+
+
+def _are_of(store: Path, digest: str) -> bool:
+    """Whether the weights are those that were fitted to this store's reports."""
+    from esper.tamiyo.learned.weights import digest_of
+
+    return (store / WEIGHTS).exists() and digest_of((store / WEIGHTS).read_bytes()) == digest
 
 
 def run_publish(arguments: argparse.Namespace) -> int:

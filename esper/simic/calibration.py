@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from esper.simic.dataset import Dataset
@@ -10,9 +12,12 @@ from esper.tamiyo.learned.linear import Model
 BINS = 5
 
 
-def calibration(data: Dataset, model: Model, bins: int = BINS) -> list[dict[str, float]]:
-    """Predicted and measured gain, and the predicted and measured share of kept seeds, by rising prediction."""
-    predictions = [model.predict(d.candidates, d.layout).means for d in data.decisions]
+def calibration(data: Dataset, models: Mapping[str, Model], bins: int = BINS) -> list[dict[str, float]]:
+    """Predicted and measured gain, and the predicted and measured share of kept seeds, by rising prediction.
+
+    `models` are by the run that they are asked about.
+    """
+    predictions = [models[d.run_id].predict(d.candidates, d.layout).means for d in data.decisions]
     found = {
         name: np.array([means[name][d.chosen] for means, d in zip(predictions, data.decisions, strict=True)])
         for name in ("gain", "keep")

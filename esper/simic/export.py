@@ -20,6 +20,15 @@ _NUMBERS = (
     *("loss_delta", "gain", "gain_standard_error", "gain_at_equal_macs", "effect", "twin_score"),
     *("judgement_macs", "run_macs", "parameter_delta", "forward_macs_delta", "steps"),
 )
+_TEXTS = frozenset(
+    {"report_id", "run_id", "policy_id", "policy_version", "action", "outcome", "slot_id", "blueprint_id"}
+    | {"feature_version"}
+)
+_WHOLE = frozenset(
+    {"generation", "opened_ns", "opened_step", "closed_step", "candidates", "judgement_macs", "run_macs"}
+    | {"parameter_delta", "forward_macs_delta", "steps"}
+)
+"""Columns that aren't floating-point; a column has its type also where every value is absent."""
 
 
 def export(reports: Iterable[FieldReport], out: Path) -> int:
@@ -78,8 +87,11 @@ def _with_pyarrow(rows: list[dict[str, Any]], out: Path) -> None:
     import pyarrow
     from pyarrow import feather, parquet
 
-    names = sorted({name for row in rows for name in row})
-    table = pyarrow.table({name: [row.get(name) for row in rows] for name in names})
+    # Without a report a table still has the columns that every report has.
+    names = sorted({name for row in rows or [row_of(FieldReport())] for name in row})
+    kinds = {**dict.fromkeys(_TEXTS, pyarrow.string()), **dict.fromkeys(_WHOLE, pyarrow.int64())}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in names}, schema=schema)
     if out.suffix == ".parquet":
         parquet.write_table(table, out)
     else:

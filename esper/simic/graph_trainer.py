@@ -59,9 +59,8 @@ def _line(told: Floats, measured: Floats) -> tuple[float, float]:
 def _fit(data: Dataset, price: float) -> GraphModel:
     center, scale = scaling(data.taken())
     drawn = graph_of([(d.candidates, d.layout) for d in data.decisions], center, scale)
-    graph = Graph(
-        nodes=_tensors(drawn.nodes), edges={name: edge.to_sparse() for name, edge in _tensors(drawn.edges).items()}
-    )
+    edges = {name: edge.to_sparse() if edge.ndim > 1 else edge for name, edge in _tensors(drawn.edges).items()}
+    graph = Graph(nodes=_tensors(drawn.nodes), edges=edges)
     starts = np.cumsum([0, *(len(d.candidates) for d in data.decisions)])[:-1]
     taken = torch.from_numpy(starts + np.array([d.chosen for d in data.decisions]))
     targets, weights = torch.from_numpy(data.heads(price)), torch.from_numpy(clipped(Taken.of(data, price).raw))

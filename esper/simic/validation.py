@@ -6,17 +6,18 @@ does what was learned from shuffled rewards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from esper.simic.crossing import crossed, values
 from esper.simic.dataset import Dataset, shuffled
-from esper.simic.trainer import Form, chosen_form, crossed_models, fit
-from esper.simic.value import Estimate, as_logged, at_random, doubly_robust, greedy, importance_weighted
+from esper.simic.trainer import Form, chosen_form, fit
+from esper.simic.value import Estimate
 from esper.tamiyo.learned.graph import GraphModel
-from esper.tamiyo.learned.linear import LIMIT, LinearModel, Model
+from esper.tamiyo.learned.linear import LIMIT, LinearModel
 from esper.tamiyo.learned.weights import BANDIT, GRAPH
 
 MIN_RUNS, MIN_DECISIONS, MIN_EFFECTIVE = 10, 40, 10.0
@@ -67,26 +68,15 @@ class Trained:
 
 
 def train(data: Dataset, *, price: float, caution: float, policy: str = BANDIT) -> Trained:
-    """Fit to everything, and judge by runs left out: each run is decided on by a model that never saw it.
-
-    Whatever the policy, its value is estimated with linear models; they ask for no torch, as the bandit does.
-    """
+    """Fit to everything, and judge by runs left out: each run is decided on by a model that never saw it."""
     amount = tuple(_amount(data))
     if not all(check.holds for check in amount):
         return Trained(model=None, validation=Validation(checks=amount, values={}, explained=0.0, form="none"))
-    form, explained = chosen_form(data, price)
-    models = crossed_models(data, form, price)
-    name = f"{'crossed' if form.is_crossed else 'linear'}, strength {form.strength:g}"
-    deciding: Mapping[str, Model] = models
-    if policy == GRAPH:
-        from esper.simic.graph_trainer import crossed_graphs, explained_by  # torch, which the bandit does without
-
-        deciding, name = crossed_graphs(data, price), "graph"
-        explained = explained_by(deciding, data, price)
-    decided = _values(data, deciding, models, price, caution)
-    checks = (*amount, *_worth(decided, explained, _by_chance(data, price)), _shift(data))
-    validation = Validation(checks=checks, values=decided, explained=explained, form=name)
-    return Trained(model=_fitted(data, form, price, policy), validation=validation)
+    found = crossed(data, price, policy)
+    decided = values(data, found, price, caution)
+    checks = (*amount, *_worth(decided, found.explained, _by_chance(data, price)), _shift(data))
+    validation = Validation(checks=checks, values=decided, explained=found.explained, form=found.name)
+    return Trained(model=_fitted(data, found.form, price, policy), validation=validation)
 
 
 def _fitted(data: Dataset, form: Form, price: float, policy: str) -> LinearModel | GraphModel:
@@ -95,20 +85,6 @@ def _fitted(data: Dataset, form: Form, price: float, policy: str) -> LinearModel
     from esper.simic.graph_trainer import fit_graph
 
     return fit_graph(data, price)
-
-
-def _values(
-    data: Dataset, deciding: Mapping[str, Model], models: Mapping[str, Model], price: float, caution: float
-) -> dict[str, Estimate]:
-    choose = {run: greedy(model, caution) for run, model in deciding.items()}
-    learned = lambda decision: choose[decision.run_id](decision)  # noqa: E731
-    return {
-        "learned": doubly_robust(data, learned, models, price),
-        "learned - as logged": doubly_robust(data, learned, models, price, beside=as_logged),
-        "learned, importance weighted": importance_weighted(data, learned, price),
-        "as logged": doubly_robust(data, as_logged, models, price),
-        "at random": doubly_robust(data, at_random, models, price),
-    }
 
 
 def _by_chance(data: Dataset, price: float) -> float:

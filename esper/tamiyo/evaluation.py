@@ -28,17 +28,18 @@ from esper.leyline import (
     SignedCommand,
     SystemStatePacket,
     TamiyoRunState,
+    TraceContext,
 )
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.decide import Verdict, decide
-from esper.tamiyo.learned.survey import survey
 from esper.tamiyo.policy import Policy, View
 from esper.tamiyo.replay import record
 from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.reports import ABORTED, Moment, Origin, closed, is_open, opened, report_id
 from esper.tamiyo.runs import Run, RunBook
-from esper.tamiyo.selection import Selection, select
+from esper.tamiyo.selection import Selection
+from esper.tamiyo.survey import Offers
 from esper.tamiyo.telemetry import Told, conditions, reason_name
 from esper.urza.catalog import Catalog
 
@@ -57,6 +58,8 @@ class Evaluator:
 
     policy_of: Callable[[str], Policy]
     """By the digest of its weights."""
+    trace_of: Callable[[str], str]
+    """By the same, the trace that brought them; empty where there is none."""
     catalog: Catalog
     runs: RunBook
     reports: ReportLog
@@ -78,7 +81,7 @@ class Evaluator:
             with _tracer.start_as_current_span(
                 "tamiyo.evaluate",
                 context=Context(),
-                links=_links(packet),
+                links=_links(packet, self.trace_of(run.state.policy_digest)),
                 attributes={"esper.run.id": run.run_id, "esper.step": packet.step},
             ):
                 return await self._evaluate(run, packet)
@@ -111,14 +114,16 @@ class Evaluator:
 
     async def _verdict(self, run: Run, packet: SystemStatePacket) -> Verdict:
         """Decide in a thread of the worker. Raises AsyncTimeoutError: nothing is decided in place of what is late."""
+        if run.offers is None:
+            run.offers = Offers(run.context, self.catalog.with_own(run.context.spec.own_blueprints))
         work = partial(
             decide,
             run.context,
             run.state,
             packet,
             policy=self.policy_of(run.state.policy_digest),
-            select=self._look_up,
-            survey=self._survey,
+            select=partial(_look_up, run.offers),
+            survey=partial(_survey, run.offers),
             was_late=run.was_late,
         )
         began_ns = self.clock.monotonic_ns()
@@ -151,21 +156,6 @@ class Evaluator:
             if opened_trace is not None:
                 command.trace.CopyFrom(opened_trace)
             return self.signer.sign(command, audience=context.spec.kasmina_audience)
-
-    def _look_up(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
-        with _tracer.start_as_current_span("urza.lookup") as span:
-            catalog = self.catalog.with_own(context.spec.own_blueprints)
-            selection = select(state, packet, context, catalog)
-            span.set_attribute("esper.candidates", len(selection.candidates))
-            if selection.chosen is not None and selection.chosen.blueprint is not None:
-                span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)
-            return selection
-
-    def _survey(self, state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Selection:
-        with _tracer.start_as_current_span("tamiyo.survey") as span:
-            selection = survey(state, packet, context, self.catalog.with_own(context.spec.own_blueprints))
-            span.set_attribute("esper.candidates", len(selection.candidates))
-            return selection
 
     def _new_reports(
         self, run: Run, verdict: Verdict, packet: SystemStatePacket, latency_ms: float
@@ -203,6 +193,22 @@ class Evaluator:
         return decision
 
 
+def _look_up(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _: RunContext) -> Selection:
+    with _tracer.start_as_current_span("urza.lookup") as span:
+        selection = offers.select(state, packet)
+        span.set_attribute("esper.candidates", len(selection.candidates))
+        if selection.chosen is not None and selection.chosen.blueprint is not None:
+            span.set_attribute("esper.blueprint.id", selection.chosen.blueprint.blueprint_id)
+        return selection
+
+
+def _survey(offers: Offers, state: TamiyoRunState, packet: SystemStatePacket, _: RunContext) -> Selection:
+    with _tracer.start_as_current_span("tamiyo.survey") as span:
+        selection = offers.survey(state, packet)
+        span.set_attribute("esper.candidates", len(selection.candidates))
+        return selection
+
+
 def _origin(verdict: Verdict, packet: SystemStatePacket, now: Timestamp, latency_ms: float, run: Run) -> Origin:
     state, metrics = verdict.state, packet.metrics
     run_macs = state.step_macs_ratio * metrics.forward_macs * run.context.spec.total_steps
@@ -230,9 +236,10 @@ def _previous_loss(state: TamiyoRunState) -> float | None:
     return state.smoothed_loss if state.HasField("smoothed_loss") else None
 
 
-def _links(packet: SystemStatePacket) -> Sequence[Link]:
-    """The step that the packet was made in, if it was sampled."""
-    if not packet.HasField("trace"):
-        return ()
-    step = get_current_span(context_of(packet.trace)).get_span_context()
-    return (Link(step),) if step.is_valid else ()
+def _links(packet: SystemStatePacket, policy_trace: str) -> Sequence[Link]:
+    """The step that the packet was made in, if it was sampled, and the update that brought the policy."""
+    told = [packet.trace] if packet.HasField("trace") else []
+    if policy_trace:
+        told.append(TraceContext(traceparent=policy_trace))
+    spans = (get_current_span(context_of(each)).get_span_context() for each in told)
+    return [Link(span) for span in spans if span.is_valid]

@@ -77,6 +77,7 @@ class Parts:
         self._late_ms = 0.0
         self.evaluator = Evaluator(
             policy_of=self.policies.of,
+            trace_of=lambda digest: self.policies.shelf.standing.traces.get(digest, ""),
             catalog=self.catalog,
             runs=self.runs,
             reports=self.reports,

@@ -17,9 +17,8 @@ from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 from esper.tamiyo.context import RunContext, context_of
 from esper.tamiyo.decide import Verdict, decide
 from esper.tamiyo.learned.exploring import ExploringPolicy
-from esper.tamiyo.learned.survey import survey
 from esper.tamiyo.policy import HeuristicPolicy, Policy
-from esper.tamiyo.selection import select
+from esper.tamiyo.survey import Offers
 from esper.urza.catalog import Catalog
 
 DECISION_VERSION = 2
@@ -106,15 +105,15 @@ def _again(row: Decided, policy: Policy, catalog: Catalog) -> Replayed:
     spec, before = TamiyoRunSpec.FromString(row.spec), TamiyoRunState.FromString(row.before)
     packet = SystemStatePacket.FromString(row.given)
     context = context_of(spec, before.trigger, with_settings(row.circumstances.get(_SETTINGS, {})))
-    known = catalog.with_own(spec.own_blueprints)
+    offers = Offers(context, catalog.with_own(spec.own_blueprints))
     explore = context.config.explore
     verdict = decide(
         context,
         before,
         packet,
         policy=ExploringPolicy(policy, explore) if explore else policy,
-        select=lambda state, given, run: select(state, given, run, known),
-        survey=lambda state, given, run: survey(state, given, run, known),
+        select=lambda state, given, _: offers.select(state, given),
+        survey=lambda state, given, _: offers.survey(state, given),
         was_late=bool(row.circumstances.get(_WAS_LATE)),
     )
     return Replayed(

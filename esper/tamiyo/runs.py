@@ -22,6 +22,7 @@ from esper.core.tokens import new_run_token, token_digest
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.context import RunContext, context_of
+from esper.tamiyo.survey import Offers
 
 STATE_TYPE = TamiyoRunState.DESCRIPTOR.full_name
 _SCHEMA = (
@@ -54,6 +55,8 @@ class Run:
     token_digest: str
     decision: Decision
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    offers: Offers | None = None
+    """What could be grown under this context, once it was looked for."""
     hook_latency_ms: float | None = None
     heard_ns: int | None = None
     """Steady time of the last packet; None since the start."""
@@ -143,7 +146,7 @@ class RunBook:
         """Replace a run's state on a signed request; its trigger settings may have changed."""
         context = context_of(run.context.spec, state.trigger, self._config)
         await self._commit(security, lambda connection: _update(connection, run, state, run.decision))
-        run.state, run.context = state, context
+        run.state, run.context, run.offers = state, context, None
 
     async def close_run(self, run: Run, security: CommandSecurity) -> None:
         """Close a run; its token opens nothing any more, its row stays for the record."""

@@ -7,31 +7,25 @@ best one. Every candidate is kept with its score or with the reason why it is ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from esper.core.blends import blend_problem, graft_problem
 from esper.leyline import (
     Blueprint,
-    BlueprintTier,
     DecisionReason,
-    HandlingClass,
-    SelectionCandidate,
     SelectionContext,
     SlotEvidence,
     SlotKind,
-    SlotSignal,
     SlotSpec,
     SystemStatePacket,
     TamiyoRunState,
     TaskType,
 )
-from esper.tamiyo.blends import blend_for, incubates
-from esper.tamiyo.budget import objection
-from esper.tamiyo.context import CLOSING_STAGES, LIVE_STAGES, RunContext
-from esper.urza.blueprints import FACTOR, WIDTH
+from esper.tamiyo.budget import BUDGET, PREFIX
+from esper.tamiyo.candidates import CLOSED, Candidate, Choice, PriceList, Standing, candidate_of
+from esper.tamiyo.context import LIVE_STAGES, RunContext
 from esper.urza.catalog import Catalog, assigned, completed, misfit
-from esper.urza.cost import SPAN_KINDS, cost
+from esper.urza.cost import cost
 
 PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_SPAN_LINEAR: "span.linear",
@@ -41,8 +35,7 @@ PREFERRED: Mapping[SlotKind, str] = {
     SlotKind.SLOT_KIND_RESIDUAL_CONV: "residual.conv",
     SlotKind.SLOT_KIND_LINEAR: "adapter.lora",
 }
-BUDGET, CLOSED, DEEP = "budget", "closed", "deep enough"
-BUDGET_PREFIX = f"{BUDGET}: "
+DEEP = "deep enough"
 LACKS: Sequence[tuple[DecisionReason, str]] = (
     (DecisionReason.DECISION_REASON_TARGET_REACHED, DEEP),
     (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
@@ -54,41 +47,12 @@ TOLD_SLOTS = 3
 UNTRIED_SCORE = 1.0
 DOUBLE, PART = "stack.double", "stack.part"
 
-Choice = tuple[SlotSpec, Blueprint | None]
-"""A slot, and what would be grown there."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A slot with the blueprint that would be grown there."""
-
-    slot: SlotSpec
-    position: int
-    blueprint: Blueprint | None
-    score: float
-    parameters: int = 0
-    forward_macs: int = 0
-    excluded: str = ""
-    values: Mapping[str, float] = field(default_factory=dict)
-    """Parameters of the blueprint that are not its defaults."""
-
-    def as_message(self) -> SelectionCandidate:
-        """The candidate as a decision's metadata carries it."""
-        return SelectionCandidate(
-            slot_id=self.slot.slot_id,
-            blueprint_id=self.blueprint.blueprint_id if self.blueprint else "-",
-            score=self.score,
-            excluded=self.excluded or None,
-            parameters=self.parameters,
-            forward_macs=self.forward_macs,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """Every candidate that was looked at, and the one to grow; None if all are out."""
+    """Every candidate that was looked at, and the one to grow; None if all are out. Kept by its identity."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: Sequence[Candidate]
     chosen: Candidate | None
 
     @property
@@ -111,13 +75,19 @@ class Selection:
 
 
 def _exclusions(candidates: Sequence[Candidate]) -> str:
-    told = [f"{item.slot.slot_id}: {item.excluded.removeprefix(BUDGET_PREFIX)}" for item in candidates[:TOLD_SLOTS]]
+    told = [f"{item.slot.slot_id}: {item.excluded.removeprefix(PREFIX)}" for item in candidates[:TOLD_SLOTS]]
     more = len(candidates) - len(told)
     return "; ".join([*told, f"and {more} more slots"] if more else told)
 
 
-def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
-    """Look at every eligible slot, starting after the last one that was used."""
+def select(
+    state: TamiyoRunState,
+    packet: SystemStatePacket,
+    context: RunContext,
+    catalog: Catalog,
+    prices: PriceList | None = None,
+) -> Selection:
+    """Look at every eligible slot, starting after the last one that was used; `prices` are those known already."""
     if context.grows_stacks:
         return select_stack(packet, context, catalog)
     choice = choice_of(context, catalog)
@@ -125,10 +95,9 @@ def select(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext
     scores = slot_scores(slots, state.evidence)
     start = state.next_slot % len(slots) if slots else 0
     order = [*range(start, len(slots)), *range(start)]
-    span, signals = context.trigger.span, signals_of(packet)
+    span, standing, prices = context.trigger.span, Standing.of(packet, context), prices or PriceList(context)
     candidates = tuple(
-        candidate_of(choice[i], i, scores[slots[i].slot_id], packet=packet, context=context, span=span, signals=signals)
-        for i in order
+        candidate_of(choice[i], i, scores[slots[i].slot_id], standing=standing, prices=prices, span=span) for i in order
     )
     open_ = [item for item in candidates if not item.excluded]
     return Selection(candidates=candidates, chosen=max(open_, key=lambda item: item.score, default=None))
@@ -182,111 +151,12 @@ def evidence_of(packet: SystemStatePacket) -> list[SlotEvidence]:
     return [found[slot_id] for slot_id in sorted(found)]
 
 
-def signals_of(packet: SystemStatePacket) -> dict[str, SlotSignal]:
-    """What a packet tells of each slot."""
-    return {item.slot_id: item for item in packet.slots}
-
-
-def candidate_of(
-    choice: Choice,
-    position: int,
-    score: float,
-    *,
-    packet: SystemStatePacket,
-    context: RunContext,
-    span: Mapping[str, float],
-    signals: Mapping[str, SlotSignal],
-) -> Candidate:
-    """A slot with its blueprint, priced, and widened by `span` where it widens; or the reason why it is out."""
-    slot, blueprint = choice
-    if blueprint is None:
-        return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
-    signal = signals.get(slot.slot_id)
-    closed = (
-        _closure(slot.slot_id, packet)
-        or _restriction(blueprint, context.trigger.blueprint_ids)
-        or _blend_objection(blueprint, slot, signal, context)
-    )
-
-    def priced(values: Mapping[str, float]) -> Candidate:
-        if slot.width_unit > 1:
-            values = completed(blueprint, values, unit=slot.width_unit)
-        price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
-        costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
-        return Candidate(
-            slot=slot,
-            position=position,
-            blueprint=blueprint,
-            score=score,
-            excluded=closed or objection(packet, context, **costs) or "",
-            values=values,
-            **costs,
-        )
-
-    asked = span if widens(blueprint, slot) else {}
-    if FACTOR.name not in asked:
-        return priced(asked)
-    width = int(completed(blueprint, asked, units=signal.width if signal is not None else slot.width)[WIDTH.name])
-    return _largest(priced, width)
-
-
-def widens(blueprint: Blueprint, slot: SlotSpec) -> bool:
-    """Whether the blueprint widens a layer there, by a width that can be said."""
-    return slot.kind in SPAN_KINDS and any(bound.name == FACTOR.name for bound in blueprint.parameters)
-
-
-def _largest(priced: Callable[[Mapping[str, float]], Candidate], width: int) -> Candidate:
-    """As much of the width as the budget leaves; the least is told where nothing is affordable."""
-    found = priced({WIDTH.name: float(width)})
-    if not found.excluded.startswith(BUDGET):
-        return found
-    most, found = width - 1, priced({WIDTH.name: 1.0})
-    least = 1
-    while least < most and not found.excluded:
-        middle = (least + most + 1) // 2
-        tried = priced({WIDTH.name: float(middle)})
-        least, most, found = (least, middle - 1, found) if tried.excluded else (middle, most, tried)
-    return found
-
-
 def _preferred(slot: SlotSpec, task: TaskType, catalog: Catalog) -> Blueprint | None:
     """The blueprint that a slot of this kind gets where the run names none."""
     if slot.kind not in PREFERRED:
         return None
     blueprint = catalog.get(PREFERRED[slot.kind])
     return blueprint if misfit(blueprint, slot, task) is None else None
-
-
-def _closure(slot_id: str, packet: SystemStatePacket) -> str | None:
-    """Why the slot is closed: for its embargo, and until the seed that was culled there has left no remains."""
-    for embargo in packet.growth.embargoes:
-        if embargo.slot_id == slot_id and packet.step < embargo.until_step:
-            return f"{CLOSED} until step {embargo.until_step}"
-    for seed in packet.seeds:
-        if seed.slot_id == slot_id and seed.stage in CLOSING_STAGES:
-            return f"{CLOSED} until seed {seed.seed_id} is cleared from it"
-    return None
-
-
-def _blend_objection(
-    blueprint: Blueprint, slot: SlotSpec, signal: SlotSignal | None, context: RunContext
-) -> str | None:
-    """Why the blend that the run asks for can't be had of this seed in this slot."""
-    blend, spec = blend_for(blueprint, context), context.spec
-    channels = slot.out_features if signal is None else signal.out_features
-    is_silent = blueprint.is_zero_output and not incubates(blueprint, context)
-    problem = blend_problem(blend, channels, spec.manifest, spec.life) or graft_problem(blend, is_silent=is_silent)
-    return f"its blend: {problem}" if problem else None
-
-
-def _restriction(blueprint: Blueprint, named: Sequence[str]) -> str | None:
-    """Why it may not be chosen; a run that names a blueprint answers for it."""
-    restricted = (
-        blueprint.is_control
-        or blueprint.tier == BlueprintTier.BLUEPRINT_TIER_HIGH_RISK
-        or blueprint.safety.handling != HandlingClass.HANDLING_CLASS_STANDARD
-    )
-    return "restricted: a run must name it" if restricted and blueprint.blueprint_id not in named else None
 
 
 def select_stack(packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
@@ -309,19 +179,19 @@ def _stack_candidate(
     slot: SlotSpec, position: int, packet: SystemStatePacket, context: RunContext, catalog: Catalog
 ) -> Candidate:
     """Twice the depth, or as much of it as target and budget leave; the least is told where nothing is affordable."""
-    signal = next((item for item in packet.slots if item.slot_id == slot.slot_id), None)
+    standing = Standing.of(packet, context)
+    signal = standing.signals.get(slot.slot_id)
     depth = signal.depth if signal is not None else slot.depth
     target = context.trigger.target_depth
     most = depth if target is None else min(depth, target - depth)
-    closed = _closure(slot.slot_id, packet) or (f"{DEEP}: it has {depth} of {target} blocks" if most < 1 else "")
+    closed = standing.closed.get(slot.slot_id) or (f"{DEEP}: it has {depth} of {target} blocks" if most < 1 else "")
     named = _stack_blueprints(context)
     for blocks in range(max(1, most), 0, -1):
         is_double = blocks == depth and DOUBLE in named
         values = {} if is_double else {"blocks": float(blocks)}
         blueprint = catalog.get(DOUBLE if is_double else PART)
         price = cost(blueprint, slot, signal, completed(blueprint, values), context.spec.manifest.task)
-        costs = {"parameters": price.parameters, "forward_macs": price.forward_macs}
-        excluded = closed or objection(packet, context, **costs) or ""
+        excluded = closed or standing.purse.objection(price.parameters, price.forward_macs) or ""
         if closed or not excluded:
             break
         if PART not in named:
@@ -333,7 +203,8 @@ def _stack_candidate(
         position=position,
         blueprint=blueprint,
         score=UNTRIED_SCORE,
+        parameters=price.parameters,
+        forward_macs=price.forward_macs,
         excluded=excluded,
         values=values,
-        **costs,
     )

@@ -165,13 +165,22 @@ def forecast_training_macs(run: Account, seeds: Sequence[SeedState], *, added_ma
     `seeds` are those that the run has had, in order: what it has spent was spent on smaller networks, too. Whole
     numbers only: a forecast must come out alike on every machine.
     """
+    return training_macs_forecast(run, seeds)(added_macs)
+
+
+def training_macs_forecast(run: Account, seeds: Sequence[SeedState]) -> Callable[[int], int]:
+    """The same by the MACs that a seed would add, for asking about many."""
     trained = trained_macs(run.forward_macs, run.steps_done, seeds, has_twin=run.has_twin)
     if trained == 0:
-        return run.training_macs
+        return lambda added_macs: run.training_macs
     steps_left = max(0, run.total_steps - run.steps_done)
     twin_steps = min(steps_left, WINDOWS * run.window_steps) if run.has_twin else 0
-    to_train = steps_left * (run.forward_macs + added_macs) + twin_steps * run.forward_macs
-    return run.training_macs + run.training_macs * to_train // trained
+
+    def forecast(added_macs: int) -> int:
+        to_train = steps_left * (run.forward_macs + added_macs) + twin_steps * run.forward_macs
+        return run.training_macs + run.training_macs * to_train // trained
+
+    return forecast
 
 
 def trained_macs(forward_macs: int, steps_done: int, seeds: Sequence[SeedState], *, has_twin: bool = True) -> int:

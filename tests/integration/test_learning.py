@@ -31,7 +31,7 @@ from esper.simic.collect import collect
 from esper.simic.publication import publish, update_of
 from esper.simic.replay import ReplayStore
 from esper.tamiyo.learned.weights import digest_of
-from tests.integration.otlp_receiver import Receiver
+from tests.integration.otlp_receiver import ReceivedSpan, Receiver
 from tests.integration.service_process import SECRET, ServiceProcess
 from tests.unit.tamiyo.builders import ALWAYS, AUTO, RUN, improving, packet, seed_state, spec
 from tests.unit.tamiyo.learned.weighing import content
@@ -111,6 +111,12 @@ def test_reports_reach_simic_once_and_weights_reach_later_runs(tmp_path: Path) -
             names = {"simic.publish", "tamiyo.policy.take", "tamiyo.policy.swap"}
             spans = receiver.until(lambda found: names <= {span.name for span in found})
             assert len({span.trace_id for span in spans if span.name in names}) == 1, "one trace from Simic to the swap"
+            (update,) = [span.span_id for span in spans if span.name == "tamiyo.policy.take"]
+            assert "germinate" in after.decide(range(210, 400, 10)), "so that its trace is kept"
+            decided = receiver.until(lambda found: any(_is_decision(span, "after") for span in found))
+            linked = [span for span in decided if _is_decision(span, "after")]
+            assert all(update in span.links for span in linked), "decisions by the weights are linked to it"
+            assert not any(update in span.links for span in decided if _is_decision(span, "before"))
             tamiyo.kill()
         with ServiceProcess("tamiyo", tmp_path, *arguments) as restarted:
             assert version(restarted) == "1.1.0", "kill -9 loses no policy"
@@ -122,6 +128,10 @@ def test_reports_reach_simic_once_and_weights_reach_later_runs(tmp_path: Path) -
             until(lambda: newer.update_id in json.loads(standing.read_text())["seen"])
             assert "digest_mismatch" in json.loads(standing.read_text())["seen"][newer.update_id]
             assert version(restarted) == "1.1.0"
+
+
+def _is_decision(span: ReceivedSpan, run_id: str) -> bool:
+    return span.name == "tamiyo.evaluate" and span.attributes["esper.run.id"] == run_id
 
 
 def published(store: Path, weatherlight: ServiceProcess, receiver: Receiver) -> None:

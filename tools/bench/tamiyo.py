@@ -3,8 +3,11 @@
 
 Packets that ask for a decision to grow go through the service's own evaluator, in this process, on a directory of its
 own: from the packet to the decision that is on the disk. `decide` is the thread's work; `survey` prices the candidates,
-`appraise` observes and predicts them, and the rest of it is signals, coverage and risk. What is left of `evaluate` is
-the way to the thread and back, the state on the disk and telemetry.
+`appraise` observes and predicts them (`predict` is its arithmetic), and the rest of it is signals, coverage and risk.
+What is left of `evaluate` is the way to the thread and back, the state on the disk and telemetry. `select` is what the
+heuristic adds where it grows: it waits here, so that it isn't part of its `decide`. `first look` is the one survey that
+prices everything. `--budget` limits the run's training MACs, which are then held against candidates at every packet. On
+a busy machine the wall's clock tells of others, too; the processor's doesn't.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -27,6 +32,7 @@ from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
 from esper.leyline import (
     BlueprintCost,
+    Budget,
     CostTerm,
     SlotKind,
     SlotSignal,
@@ -44,13 +50,15 @@ from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.weights import FEATURE_NAMES, read_weights, write_weights
 from esper.tamiyo.parts import Parts, Surroundings
 from esper.tamiyo.policy import HeuristicPolicy, Policy
+from esper.tamiyo.survey import Offers
 from esper.urza.catalog import Catalog, digest_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.unit.tamiyo.builders import AUTO, manifest, packet, spec
 
 PAIRS = 55
-QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+CLOCKS = ("wall", "processor")
 
 
 class Silent:
@@ -64,18 +72,24 @@ class Silent:
 
 
 class Timer:
-    """Milliseconds that parts took, by their names."""
+    """Milliseconds that parts took by their names, on the clock and of a processor."""
 
     def __init__(self) -> None:
-        self.parts: dict[str, list[float]] = {}
+        self.parts: dict[str, list[tuple[float, float]]] = {}
+
+    @contextmanager
+    def part(self, name: str, processor: Callable[[], float]) -> Iterator[None]:
+        began, worked = time.perf_counter(), processor()
+        try:
+            yield
+        finally:
+            took = (time.perf_counter() - began) * 1e3, (processor() - worked) * 1e3
+            self.parts.setdefault(name, []).append(took)
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            began = time.perf_counter()
-            try:
+            with self.part(name, time.thread_time):
                 return function(*arguments, **options)
-            finally:
-                self.parts.setdefault(name, []).append((time.perf_counter() - began) * 1e3)
 
         return call
 
@@ -149,7 +163,9 @@ def deciding_by(model: LinearModel | GraphModel) -> LearnedPolicy:
     return LearnedPolicy(read_weights(content))
 
 
-async def measure(policy: Policy, slot_count: int, blueprints: int, packets: int) -> dict[str, list[float]]:
+async def measure(
+    policy: Policy, slot_count: int, blueprints: int, packets: int, budget: Budget
+) -> dict[str, list[tuple[float, float]]]:
     """Milliseconds of each part for each packet."""
     timer, found = Timer(), slots(slot_count)
     with tempfile.TemporaryDirectory() as folder:
@@ -167,27 +183,33 @@ async def measure(policy: Policy, slot_count: int, blueprints: int, packets: int
         host.slots.extend(found)
         # One width for each, so that candidates are slots times blueprints.
         trigger = TriggerSettings(trigger=AUTO, span_units=8, slope_window_steps=100)
-        run_spec = spec(AUTO, manifest=host, total_steps=100_000, trigger=trigger)
+        run_spec = spec(AUTO, manifest=host, total_steps=100_000, trigger=trigger, budget=budget)
         run_spec.life.growth_end_step = 90_000
         security = Signer(keyring, SYSTEM_CLOCK).sign(run_spec, audience="tamiyo/run-1").security
         run, _ = await parts.runs.open(run_spec, security)
-        bare, decided = replace(parts.evaluator, catalog=catalogue(blueprints)), evaluation.decide
-        looked = replace(bare, policy_of=lambda digest: policy)
-        evaluation.decide = timer.timed("decide", decided)
-        evaluation.survey, surveyed = timer.timed("survey", evaluation.survey), evaluation.survey
-        if isinstance(policy, LearnedPolicy):
-            policy.appraise = timer.timed("appraise", policy.appraise)  # type: ignore[method-assign]
-        try:
+        looked = replace(parts.evaluator, catalog=catalogue(blueprints), policy_of=lambda digest: policy)
+        with ExitStack() as undone:
+            for place, name in _parts(policy):
+                undone.enter_context(patch.object(place, name, timer.timed(name, getattr(place, name))))
             for number in range(packets + 30):
                 if number == 30:  # the loss is known over a window from then on
-                    timer.parts.clear()
-                began = time.perf_counter()
-                await looked.evaluate(run, _packet(10_500 + 10 * number, found))
-                timer.parts.setdefault("evaluate", []).append((time.perf_counter() - began) * 1e3)
-        finally:
-            evaluation.decide, evaluation.survey = decided, surveyed
+                    timer.parts = {"first look": timer.parts["survey"][:1]} if "survey" in timer.parts else {}
+                given = _packet(10_500 + 10 * number, found)
+                with timer.part("evaluate", time.process_time):
+                    await looked.evaluate(run, given)
+                if isinstance(policy, HeuristicPolicy) and run.offers is not None:
+                    timer.timed("select", run.offers.select)(run.state, given)
         await parts.close()
     return timer.parts
+
+
+def _parts(policy: Policy) -> Iterator[tuple[Any, str]]:
+    """Whose functions are timed, and their names."""
+    yield evaluation, "decide"
+    if isinstance(policy, LearnedPolicy):
+        yield Offers, "survey"
+        yield policy, "appraise"
+        yield type(policy.weights.model), "predict"
 
 
 def _packet(step: int, found: Sequence[SlotSpec]) -> SystemStatePacket:
@@ -198,11 +220,16 @@ def _packet(step: int, found: Sequence[SlotSpec]) -> SystemStatePacket:
     return packet(step, 2.0 * 0.99 ** (step / 10 - 1_000), 0.5, slots=signals)
 
 
+def _quantiles(times: Sequence[float]) -> dict[str, float]:
+    return {name: float(np.quantile(times, share)) for name, share in QUANTILES.items()}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--blueprints", type=int, default=16)
     parser.add_argument("--packets", type=int, default=200)
+    parser.add_argument("--budget", action="store_true", help="limit the run's training MACs")
     parser.add_argument("--json", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write JSON, - prints it")
     options = parser.parse_args()
     policies: dict[str, Policy] = {
@@ -210,12 +237,21 @@ def main() -> int:
         "bandit": deciding_by(linear()),
         "graph": deciding_by(graph()),
     }
+    size = options.slots, options.blueprints, options.packets
+    budget = Budget(max_training_macs=10**15) if options.budget else Budget()
     lines = [
-        {"policy": name, "part": part, **{q: float(np.quantile(times, share)) for q, share in QUANTILES.items()}}
+        {"policy": name, "part": part, "clock": clock, **_quantiles([each[column] for each in times])}
         for name, policy in policies.items()
-        for part, times in asyncio.run(measure(policy, options.slots, options.blueprints, options.packets)).items()
+        for part, times in asyncio.run(measure(policy, *size, budget)).items()
+        for column, clock in enumerate(CLOCKS)
     ]
-    told = {"slots": options.slots, "blueprints": options.blueprints, "packets": options.packets, "milliseconds": lines}
+    told = {
+        "slots": options.slots,
+        "blueprints": options.blueprints,
+        "packets": options.packets,
+        "has_budget": options.budget,
+        "milliseconds": lines,
+    }
     if options.json is not None and str(options.json) != "-":
         options.json.write_text(json.dumps(told, indent=2))
     elif options.json is not None:
@@ -223,7 +259,8 @@ def main() -> int:
     else:
         print(f"{options.slots} slots x {options.blueprints} blueprints, {options.packets} packets, milliseconds")
         for line in lines:
-            print(f"{line['policy']:10} {line['part']:10} " + "  ".join(f"{q} {line[q]:8.3f}" for q in QUANTILES))
+            names = f"{line['policy']:10} {line['part']:10} {line['clock']:10}"
+            print(names + "  ".join(f"{q} {line[q]:8.3f}" for q in QUANTILES))
     return 0
 
 

@@ -1,7 +1,8 @@
 """Episodes to learn growth from: small tasks, hosts too narrow and wide enough, rates that suit and that don't.
 
-Tasks and sizes in HELD_OUT are in no episode that is learned from. Each episode is one run of tolaria-train; what it
-is follows from its number alone.
+Tasks and sizes in HELD_OUT are in no episode that is learned from, and nothing was chosen by them: what a policy is
+made of (features, price, caution, exploration) was tried on DEVELOPMENT. Each episode is one run of tolaria-train; what
+it is follows from its number alone.
 """
 
 from __future__ import annotations
@@ -30,13 +31,20 @@ LEARNED_FROM: dict[str, Task] = {
     "noise": Task(flags=("--data", "tasks:random_labels", "--model", "mlp"), widths=("6,6", "24,24")),
     "deep_digits": Task(flags=("--data", "digits", "--model", "mlp"), widths=("5,5,5", "24,6,24")),
 }
-HELD_OUT: dict[str, Task] = {
+DEVELOPMENT: dict[str, Task] = {
     "hastie": Task(flags=("--data", "tasks:hastie", "--model", "mlp"), widths=("3,3", "12,12", "40,40")),
     "photos": Task(flags=("--data", "tasks:photos", "--model", "mlp"), widths=("4,4", "32,32")),
     "digits_of_other_sizes": Task(
         flags=("--data", "digits", "--model", "mlp"), widths=("5,10", "10,5", "12,12", "96,96", "4,4,12")
     ),
 }
+HELD_OUT: dict[str, Task] = {
+    "clusters": Task(flags=("--data", "tasks:clusters", "--model", "mlp"), widths=("4,4", "12,20", "64,64")),
+    "pairs": Task(flags=("--data", "tasks:pairs", "--model", "mlp"), widths=("6,6", "16,16", "96,32")),
+    "waves": Task(flags=("--data", "tasks:waves", "--model", "mlp"), widths=("3,3", "10,10", "48,48")),
+    "random_clusters": Task(flags=("--data", "tasks:random_clusters", "--model", "mlp"), widths=("8,8", "40,40")),
+}
+"""Chosen before any of them was run; labels of one say nothing, so that there is nothing to gain."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Learns when and what to grow from episodes, and asks on other tasks and sizes whether that was worth it.
 
-    learning.py loop               # the whole loop, small, and its control with shuffled outcomes
-    learning.py explore STORE      # episodes whose growth is drawn at random, reports into a replay store
-    learning.py compare STORE      # held-out episodes under the heuristic, at random, never, and under STORE's weights
-    learning.py table              # what compare wrote, as a table again
+    learning.py loop                    # the whole loop, small, and its control with shuffled outcomes
+    learning.py explore STORE           # episodes whose growth is drawn at random, reports into a replay store
+    learning.py compare bandit=STORE .. # held-out episodes under the heuristic, at random, never, under STORE's weights
+    learning.py table                   # what compare wrote, as a table again
 
-Episodes stand in episodes.py. Services, bus, signatures and runs are the product's own. OTEL_EXPORTER_OTLP_ENDPOINT
-says where traces go: publication, trial and swap of weights are one.
+What is interrupted goes on where it was, save the second half of the loop; `compare` has a whole table after each round
+of episodes. Episodes stand in episodes.py. Services, bus, signatures and runs are the product's own.
+OTEL_EXPORTER_OTLP_ENDPOINT says where traces go: publication, trial and swap of weights are one.
 """
 
 from __future__ import annotations
@@ -16,28 +17,30 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from episodes import HELD_OUT, LEARNED_FROM, Episode, episodes
+from episodes import DEVELOPMENT, HELD_OUT, LEARNED_FROM, Episode, episodes
 from launching import shared_services
 from learning_loop import loop
-from learning_plane import Plane, play, settings
+from learning_page import words_of
+from learning_plane import Plane, gather, is_played, play, settings
 from learning_table import table
 
 from esper.core.keys import new_secret
+from esper.tamiyo.learned.weights import read_weights
 from esper.tolaria.plane.services import SECRET_VARIABLE
 
-FIRST_SEED, HELD_OUT_SEED = 1000, 50_000
-TOGETHER = 16
-FLAGS = {"never": ("--grow", "never"), "heuristic x4": ("--span-width", "x4")}
+FIRST_SEED, HELD_OUT_SEED = 1000, 70_000
+ROUND, NEVER = 10, 10**6
+FLAGS = {"never": ("--grow", "never"), "heuristic": (), "heuristic x4": ("--span-width", "x4")}
 """Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""
-RECORDED = Path(__file__).parent / "rows" / "learning.jsonl"
+RECORDED = Path(__file__).parent / "rows"
 
 
 def run_loop(options: argparse.Namespace) -> int:
     found = loop(options.out, options.processes, *((options.episodes,) if options.episodes else ()))
-    for arm, told in found.items():
-        print(f"{arm:10} {told['worth']['mean']:+.4f} ± {told['worth']['error']:.4f} for each held-out episode")
+    print("\n".join(words_of(found)))
     print(f"page: {options.out / 'loop.html'}")
     return 0
 
@@ -45,37 +48,54 @@ def run_loop(options: argparse.Namespace) -> int:
 def explore(options: argparse.Namespace) -> int:
     wanted = episodes(LEARNED_FROM, options.episodes or 160, first_seed=FIRST_SEED)
     with shared_services(settings(options.out, explore=1.0)) as flags:
-        plane = Plane(flags)
-        for start in range(0, len(wanted), TOGETHER):
-            play(plane, wanted[start : start + TOGETHER], options.out, options.processes, "explored")
-            print(plane.collect(options.store).splitlines()[0], flush=True)
+        gather(Plane(flags), wanted, options.out, options.store, options.processes, "explored")
     return 0
 
 
 def compare(options: argparse.Namespace) -> int:
-    wanted = episodes(HELD_OUT, options.episodes or 36, first_seed=HELD_OUT_SEED)
-    arms: dict[str, dict[str, object]] = {
-        "heuristic": {"explore": 0.0},
-        "random": {"explore": 1.0},
-        options.name: {"explore": 0.0, "shadow_decisions": 0},
-    }
-    for arm, values in arms.items():
-        with shared_services(settings(options.out, **values)) as flags:
-            plane = Plane(flags)
-            if arm == options.name:
-                print(plane.publish(options.store, "--unproven"), end="", flush=True)
-                plane.await_version(options.version)
-            play(plane, wanted, options.out, options.processes, arm)
-            plane.collect(options.out / f"held_out_{arm}")
-    for arm, more in FLAGS.items():
-        with shared_services() as flags:
-            changed = [Episode(name=e.name, flags=(*e.flags, *more)) for e in wanted]
-            play(Plane(flags), changed, options.out, options.processes, arm)
-    return show(options)
+    tasks = DEVELOPMENT if options.development else HELD_OUT
+    wanted = episodes(tasks, options.episodes or 30, first_seed=HELD_OUT_SEED)
+    learned = dict(word.split("=", 1) for word in options.learned)
+    for start in range(0, len(wanted), ROUND):
+        part = wanted[start : start + ROUND]
+        _compare_flags(options, part)
+        _compare_random(options, part)
+        for name, store in learned.items():
+            _compare_learned(options, part, name, Path(store))
+        show(options)
+    return 0
+
+
+def _compare_flags(options: argparse.Namespace, part: Sequence[Episode]) -> None:
+    with shared_services() as flags:
+        for arm in FLAGS.keys() - set(options.without):
+            told = [Episode(name=each.name, flags=(*each.flags, *FLAGS[arm])) for each in part]
+            play(Plane(flags), told, options.out, options.processes, arm)
+
+
+def _compare_random(options: argparse.Namespace, part: Sequence[Episode]) -> None:
+    """Their reports are kept, too: by them any weights can be valued and calibrated."""
+    if not is_played(part, options.out, "random"):
+        with shared_services(settings(options.out, explore=1.0)) as flags:
+            gather(Plane(flags), part, options.out, options.out / "held_out_random", options.processes, "random")
+
+
+def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: str, store: Path) -> None:
+    if is_played(part, options.out, arm):
+        return
+    version = read_weights((store / "weights.safetensors").read_bytes()).version
+    # Weights that do badly would be rolled back, and the heuristic's episodes counted as theirs.
+    with shared_services(settings(options.out, shadow_decisions=0, rollback_after=NEVER)) as flags:
+        plane = Plane(flags)
+        print(plane.publish(store, "--unproven"), end="", flush=True)
+        plane.await_version(version)
+        gather(plane, part, options.out, options.out / f"held_out_{arm}", options.processes, arm)
+        plane.await_version(version)
 
 
 def show(options: argparse.Namespace) -> int:
-    path = RECORDED if options.recorded else options.out / "rows.jsonl"
+    recorded = RECORDED / f"learning{'_development' if options.development else ''}.jsonl"
+    path = recorded if options.recorded else options.out / "rows.jsonl"
     found = table([json.loads(line) for line in path.read_text().splitlines()])
     print(json.dumps(found, indent=2) if options.json else found["text"])
     return 0
@@ -92,11 +112,15 @@ def main() -> int:
         if name != "table":
             verb.add_argument("--episodes", type=int, help="how many")
             verb.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time")
-        if name in ("explore", "compare"):
+        if name == "explore":
             verb.add_argument("store", type=Path, help="a replay store")
         if name == "compare":
-            verb.add_argument("--name", default="bandit", help="of the learned arm")
-            verb.add_argument("--version", default="1.1.0", help="of STORE's weights")
+            verb.add_argument(
+                "learned", nargs="+", metavar="NAME=STORE", help="a learned arm, and where its weights lie"
+            )
+            verb.add_argument("--without", nargs="*", default=(), choices=FLAGS, help="arms that are left out")
+        if name in ("compare", "table"):
+            verb.add_argument("--development", action="store_true", help="on the tasks by which choices were made")
         if name == "table":
             verb.add_argument("--recorded", action="store_true", help="read the committed rows")
     options = parser.parse_args()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+SURE = 1.645
+"""Standard errors of a one-sided 95 % bound."""
 STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); --good: #2a7f62;
   --bad: #b0413e; }
@@ -17,14 +20,39 @@ svg text { font: 13px system-ui, sans-serif; fill: currentColor; } h2 { margin: 
 """
 
 
+def words_of(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the loop found, and how sure that is."""
+    for arm, told in found.items():
+        yield f"{arm}: {told['worth']['mean']:+.4f} ± {told['worth']['error']:.4f} for each later episode"
+    unseen = found["learned"]["unseen"]["values"]["learned - shuffled"]
+    yield f"learned - shuffled, on explored runs that the weights weren't fitted to: {_sure(unseen)}"
+    beside = found["learned"]["beside"]
+    yield f"learned - shuffled, by later episode: {_sure(beside)}{_needed(beside)}"
+
+
+def _sure(difference: Mapping[str, float]) -> str:
+    low = difference["value"] - SURE * difference["error"]
+    told = "told apart" if low > 0 else "not told apart"
+    return f"{difference['value']:+.4f} ± {difference['error']:.4f}, {told} (one-sided 95 % bound {low:+.4f})"
+
+
+def _needed(beside: Mapping[str, float]) -> str:
+    """How many episodes this difference would take, if it is one."""
+    if beside["value"] <= 0 or beside["value"] > SURE * beside["error"]:
+        return ""
+    episodes = beside["episodes"] * (SURE * beside["error"] / beside["value"]) ** 2
+    return f"; a difference of this size would take {math.ceil(episodes)} episodes, there were {beside['episodes']:.0f}"
+
+
 def page(found: dict[str, Any]) -> str:
     """HTML that stands alone."""
     body = [
         "<h1>A loop that learns</h1>",
-        "<p>Worth of what was grown in each held-out episode: the gain of kept seeds as a share of the twin's score, "
+        "<p>Worth of what was grown in each later episode: the gain of kept seeds as a share of the twin's score, "
         "less a twentieth of what judging and running it cost, in whole runs of the host. Growing nothing is worth 0. "
         "Lines are standard errors.</p>",
         _bars({arm: told["worth"] for arm, told in found.items()}),
+        "<ul>" + "".join(f"<li>{escape(line)}" for line in words_of(found)) + "</ul>",
     ]
     for arm, told in found.items():
         body.append(f"<h2>{escape(arm)}</h2>")

@@ -18,6 +18,7 @@ from launching import context, launch
 from learning_rows import row_of
 
 PATIENCE_S, RETRY_S = 900.0, 2.0
+TOGETHER = 8
 NOT_NOW = (os.EX_TEMPFAIL, os.EX_UNAVAILABLE)
 ESPER = Path(sys.executable).with_name("esper")
 
@@ -67,13 +68,31 @@ def settings(folder: Path, **values: object) -> list[str]:
     return ["--config", str(path)]
 
 
+def gather(plane: Plane, wanted: Sequence[Episode], out: Path, store: Path, processes: int, arm: str) -> None:
+    """Train episodes and take their reports into a store, some at a time; what is interrupted goes on from there."""
+    for start in range(0, len(wanted), TOGETHER):
+        part = wanted[start : start + TOGETHER]
+        if not is_played(part, out, arm):
+            play(plane, part, out, processes, arm)
+            print(plane.collect(store).splitlines()[0], flush=True)
+
+
+def is_played(wanted: Sequence[Episode], out: Path, arm: str) -> bool:
+    """Whether each of the episodes has its row."""
+    return {(arm, episode.name) for episode in wanted} <= _rows(out).keys()
+
+
+def _rows(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    path = out / "rows.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {(row["arm"], row["episode"]): row for row in map(json.loads, lines)}
+
+
 def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm: str) -> list[dict[str, Any]]:
     """Train the episodes, some at a time; a row of each. A row that is there already is not trained again."""
     server = context()
     out.mkdir(parents=True, exist_ok=True)
-    rows_path = out / "rows.jsonl"
-    lines = rows_path.read_text().splitlines() if rows_path.exists() else []
-    known = {(row["arm"], row["episode"]): row for row in map(json.loads, lines)}
+    known = _rows(out)
 
     def once(episode: Episode) -> dict[str, Any]:
         if (found := known.get((arm, episode.name))) is not None:
@@ -91,7 +110,7 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm
         if code != 0:
             sys.exit(f"{run_id} failed:\n{log.read_text()[-1500:]}")
         row = row_of(arm, episode.name, folder, time.monotonic() - started)
-        with rows_path.open("a") as file:
+        with (out / "rows.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         shutil.rmtree(folder)
         return row

@@ -3,7 +3,11 @@ digits whose data change half-way (`--train tasks:shifted`).
 
   hastie    a table: ten normal columns; is their squared length above its median? (Hastie et al., example 10.2)
   photos    an image task: of which of the two sample photographs is a small grey patch?
+  clusters  a table of sixteen columns: which of six groups of two clusters each is a row from?
+  waves     a table: which two of three triangles of 21 columns was a noisy row mixed from? (Breiman et al. 1984)
+  pairs     an image task: two digits side by side; is the right one the greater?
   random_labels   digits whose labels say nothing: drawn anew, for training, judging and test data alike
+  random_clusters   the same of the clusters
   digits_of_one_split   digits, divided alike for every seed, so that a teacher has seen nobody's test data;
             `--teacher tasks:teacher` is an MLP 64 units wide that was trained on their training set
   shifted   digits: the first half of the run shows the classes 0 to 4 alone, the second one all ten; judging and test
@@ -18,18 +22,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_sample_images, make_hastie_10_2
+from sklearn.datasets import load_sample_images, make_classification, make_hastie_10_2
 from torch import Tensor, nn
 from torch.nn import functional
 
 import esper
-from esper.tolaria.task.data import Split, Splits
+from esper.tolaria.task.data import DataSource, Split, Splits
 from esper.tolaria.task.data.digits import Digits
 from esper.tolaria.task.data.splitting import classification
 from esper.tolaria.task.models import build_model
 
 TABLE_ROWS = 5_000
 PATCHES, PATCH, LEAST_CONTRAST = 5_000, 8, 16.0
+PAIRS = {"train": 3_200, "judge": 1_000, "test": 800}
 DRAW_SEED = 42
 FIRST_CLASSES = 5
 TEACHER_EPOCHS = 40
@@ -65,11 +70,62 @@ def _patch(photo: NDArray[np.float64], draw: np.random.Generator) -> NDArray[np.
             return (patch - patch.mean()) / patch.std()
 
 
-class RandomLabels:
-    """The digits' images with labels drawn at random: whatever is learnt of them is noise."""
+class Clusters:
+    """Rows [samples, 16], half of whose columns say something; the same for every seed, which draws the split."""
 
     def splits(self, seed: int) -> Splits:
-        drawn = Digits().splits(seed)
+        columns, labels = make_classification(
+            TABLE_ROWS,
+            n_features=16,
+            n_informative=8,
+            n_redundant=0,
+            n_classes=6,
+            n_clusters_per_class=2,
+            class_sep=1.5,
+            flip_y=0.0,
+            random_state=DRAW_SEED,
+        )
+        return classification(torch.from_numpy(columns.astype(np.float32)), torch.from_numpy(labels), 6, seed)
+
+
+class Waves:
+    """Rows [samples, 21]; who knew how they are made would tell 86 % of them right."""
+
+    def splits(self, seed: int) -> Splits:
+        draw, places = np.random.default_rng(DRAW_SEED), np.arange(21)
+        triangles = np.stack([np.maximum(0, 6 - np.abs(places - peak)) for peak in (6, 14, 10)])
+        mixed = np.array([(0, 1), (0, 2), (1, 2)])
+        labels, shares = np.arange(TABLE_ROWS) % len(mixed), draw.random((TABLE_ROWS, 1))
+        one, other = triangles[mixed[labels, 0]], triangles[mixed[labels, 1]]
+        rows = shares * one + (1 - shares) * other + draw.normal(size=(TABLE_ROWS, len(places)))
+        return classification(torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels), len(mixed), seed)
+
+
+class Pairs:
+    """Two images side by side [samples, 1, 8, 16]; each set pairs images of its own, never two of the same number."""
+
+    def splits(self, seed: int) -> Splits:
+        drawn, draw = Digits().splits(seed), torch.Generator().manual_seed(seed)
+
+        def paired(part: Split, count: int) -> Split:
+            left, right = torch.randint(len(part), (2, 2 * count), generator=draw)
+            unlike = torch.nonzero(part.targets[left] != part.targets[right]).flatten()[:count]
+            left, right = left[unlike], right[unlike]
+            inputs = torch.cat([part.inputs[left], part.inputs[right]], dim=-1)
+            return Split(inputs, (part.targets[right] > part.targets[left]).long())
+
+        parts = {name: paired(getattr(drawn, name), count) for name, count in PAIRS.items()}
+        return replace(drawn, **parts, outputs=2)
+
+
+class RandomLabels:
+    """A task's inputs with labels drawn at random: whatever is learnt of them is noise."""
+
+    def __init__(self, source: DataSource) -> None:
+        self._source = source
+
+    def splits(self, seed: int) -> Splits:
+        drawn = self._source.splits(seed)
         draw = torch.Generator().manual_seed(seed)
         parts = {name: getattr(drawn, name) for name in ("train", "judge", "test")}
         shuffled = {name: torch.randint(drawn.outputs, (len(part),), generator=draw) for name, part in parts.items()}
@@ -83,7 +139,9 @@ class DigitsOfOneSplit:
         return Digits().splits(DRAW_SEED)
 
 
-hastie, photos, random_labels, digits_of_one_split = Hastie(), Photos(), RandomLabels(), DigitsOfOneSplit()
+hastie, photos, digits_of_one_split = Hastie(), Photos(), DigitsOfOneSplit()
+clusters, waves, pairs = Clusters(), Waves(), Pairs()
+random_labels, random_clusters = RandomLabels(Digits()), RandomLabels(Clusters())
 
 
 def teacher() -> nn.Module:

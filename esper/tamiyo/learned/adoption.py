@@ -189,6 +189,7 @@ class Adoption:
         standing = self._standing
         standing.previous.append(standing.live)
         standing.live, standing.trial, self._tried = trial.digest, None, None
+        standing.traces[trial.digest] = trial.traceparent
         standing.seen[trial.update_id] = f"in force after {trial.decisions} decisions in the shadow"
         self._policies.shelf.save()
         told: dict[str, AttributeValue] = {

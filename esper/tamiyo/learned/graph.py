@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.tamiyo.learned.linear import HEADS, LIMIT, Floats, Layout, Prediction
+from esper.tamiyo.learned.linear import HEADS, Floats, Layout, Prediction, standard
 from esper.tamiyo.learned.observation import CANDIDATE_FEATURES, OWN_FEATURES, RUN_FEATURES, SLOT_FEATURES
 
 ROUNDS, HIDDEN, MEMBERS = 2, 12, 4
@@ -54,7 +55,7 @@ class Graph:
     nodes: Mapping[str, Any]
     """Scaled features of each kind, a column of ones first [count, 1 + features]."""
     edges: Mapping[str, Any]
-    """"source_to_target" -> [targets, sources], rows that add up to 1 or are 0."""
+    """"source_to_target" -> each target's one source [targets], or shares [targets, sources] that add up to 1 or 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,33 +93,73 @@ def forward(tensors: Mapping[str, Any], graph: Graph, xp: Any) -> Any:
         for source, target in RELATIONS:
             name = f"{source}_to_{target}"
             said = known["slot" if source == "before" else source]
-            message = (graph.edges[name] @ said if name in graph.edges else said) @ tensors[name][step]
-            heard[target] = heard[target] + message if target in heard else message
+            message = _heard(graph.edges.get(name), said) @ tensors[name][step]
+            if target in heard:
+                heard[target] += message
+            else:
+                heard[target] = message
         known = {kind: rows + xp.tanh(heard[kind]) for kind, rows in known.items()}
-    ones = graph.nodes["candidate"][:, :1]
-    around = [graph.edges[f"{kind}_to_candidate"] @ known[kind] for kind in ("slot", "run")]
-    return xp.concatenate([ones, known["candidate"], *around], 1) @ tensors["head"]
+    own = known["candidate"]
+    around = [_heard(graph.edges[f"{kind}_to_candidate"], known[kind]) for kind in ("slot", "run")]
+    return xp.concatenate([xp.ones_like(own[:, :1]), own, *around], 1) @ tensors["head"]
+
+
+def _heard(edge: Any, said: Any) -> Any:
+    """What comes along an edge of what the sources said [sources, HIDDEN]; nodes without an edge hear themselves."""
+    if edge is None:
+        return said
+    if edge.ndim > 1:
+        return edge @ said
+    # NumPy's `take` is four times as fast as its brackets; torch's means something else.
+    return said.take(edge, axis=0) if isinstance(said, np.ndarray) else said[edge]
 
 
 def graph_of(packets: Sequence[tuple[Floats, Layout]], center: Floats, scale: Floats) -> Graph:
     """The packets' graphs side by side; each has features [N, F] of its candidates and where those stand."""
-    candidates = np.concatenate([features for features, _ in packets])
-    scaled = np.clip(np.nan_to_num((candidates - center) / scale, nan=0.0), -LIMIT, LIMIT)
-    run = np.repeat(np.arange(len(packets)), [len(features) for features, _ in packets])
-    slot, blueprint = _distinct(packets, "slots"), _distinct(packets, "blueprints")
-    edges = {
-        "slot_to_candidate": _one_hot(slot),
-        "blueprint_to_candidate": _one_hot(blueprint),
-        "run_to_candidate": _one_hot(run),
-    }
+    scaled = standard(np.concatenate([features for features, _ in packets]), center, scale)
+    links = links_of([layout for _, layout in packets])
+    position = scaled[links.first["slot"], NAMES.index("position")]
+    before = _before(links.edges["run_to_slot"], position)
+    nodes = {kind: _columns(scaled[first], NODES[kind]) for kind, first in links.first.items()}
+    nodes["candidate"] = _columns(scaled, NODES["candidate"])
+    return Graph(nodes=nodes, edges={**links.edges, "before_to_slot": before})
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """What of a graph follows from where candidates stand."""
+
+    first: Mapping[str, NDArray[np.int64]]
+    """By kind of node, the first candidate of each."""
+    edges: Mapping[str, Any]
+    """As in Graph."""
+
+
+_KNOWN: WeakKeyDictionary[Layout, Links] = WeakKeyDictionary()
+"""Of single layouts, which a service asks about with every packet."""
+
+
+def links_of(layouts: Sequence[Layout]) -> Links:
+    """Links of the layouts side by side."""
+    if len(layouts) > 1:
+        return _linked(layouts)
+    (layout,) = layouts
+    found = _KNOWN.get(layout)
+    if found is None:
+        found = _KNOWN[layout] = _linked(layouts)
+    return found
+
+
+def _linked(layouts: Sequence[Layout]) -> Links:
+    run = np.repeat(np.arange(len(layouts)), [len(layout.slots) for layout in layouts])
+    slot = _distinct([layout.slots for layout in layouts])
+    blueprint = _distinct([layout.blueprints for layout in layouts])
     first = {"run": _firsts(run), "slot": _firsts(slot), "blueprint": _firsts(blueprint)}
-    edges |= {f"candidate_to_{kind}": _means(edges[f"{kind}_to_candidate"].T) for kind in ("slot", "blueprint")}
-    edges["run_to_slot"] = edges["run_to_candidate"][first["slot"]]
-    edges["slot_to_run"] = _means(edges["run_to_slot"].T)
-    edges["before_to_slot"] = _before(run[first["slot"]], scaled[first["slot"], NAMES.index("position")])
-    places = {**first, "candidate": np.arange(len(scaled))}
-    nodes = {kind: _columns(scaled[places[kind]], names) for kind, names in NODES.items()}
-    return Graph(nodes=nodes, edges=edges)
+    edges: dict[str, Any] = {"slot_to_candidate": slot, "blueprint_to_candidate": blueprint, "run_to_candidate": run}
+    edges |= {"candidate_to_slot": _means(slot), "candidate_to_blueprint": _means(blueprint)}
+    edges["run_to_slot"] = run[first["slot"]]
+    edges["slot_to_run"] = _means(edges["run_to_slot"])
+    return Links(first, edges)
 
 
 def _columns(rows: Floats, names: Sequence[str]) -> Floats:
@@ -126,11 +167,11 @@ def _columns(rows: Floats, names: Sequence[str]) -> Floats:
     return np.concatenate([np.ones((len(rows), 1)), picked], axis=1)
 
 
-def _distinct(packets: Sequence[tuple[Floats, Layout]], what: str) -> NDArray[np.int64]:
+def _distinct(names: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     """Numbers of the candidates' slots or blueprints, those of each packet its own."""
     found, used = [], 0
-    for _, layout in packets:
-        _, numbers = np.unique(getattr(layout, what), return_inverse=True)
+    for own in names:
+        numbers = np.unique(own, return_inverse=True)[1]
         found.append(numbers + used)
         used += int(numbers.max()) + 1
     return np.concatenate(found)
@@ -141,14 +182,11 @@ def _firsts(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(numbers, return_index=True)[1]
 
 
-def _one_hot(numbers: NDArray[np.int64]) -> Floats:
+def _means(numbers: NDArray[np.int64]) -> Floats:
+    """Shares [numbers, members] by which each number hears those that have it."""
     found = np.zeros((len(numbers), int(numbers.max()) + 1))
     found[np.arange(len(numbers)), numbers] = 1.0
-    return found
-
-
-def _means(matrix: Floats) -> Floats:
-    return np.asarray(matrix / np.maximum(1.0, matrix.sum(axis=1, keepdims=True)))
+    return np.asarray(found.T / np.maximum(1.0, found.T.sum(axis=1, keepdims=True)))
 
 
 def _before(run: NDArray[np.int64], position: Floats) -> Floats:

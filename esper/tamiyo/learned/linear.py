@@ -28,9 +28,9 @@ class Prediction:
     errors: Mapping[str, Floats]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
-    """Where N candidates stand: names of their slots and blueprints."""
+    """Where N candidates stand: names of their slots and blueprints. What follows from one is kept by its identity."""
 
     slots: Sequence[str]
     blueprints: Sequence[str]
@@ -62,9 +62,8 @@ class LinearModel:
 
     def terms(self, features: Floats) -> Floats:
         """Terms [N, T] of features [N, F]; NaN is absent."""
-        scaled = np.nan_to_num((features - self.center) / self.scale, nan=0.0)
-        z = np.clip(scaled, -LIMIT, LIMIT)
-        products = z[:, self.pairs[:, 0]] * z[:, self.pairs[:, 1]]
+        z = standard(features, self.center, self.scale)
+        products = z.take(self.pairs[:, 0], axis=1) * z.take(self.pairs[:, 1], axis=1)
         return np.concatenate([np.ones((len(z), 1)), z, products], axis=1)
 
     def predict(self, features: Floats, layout: Layout | None = None) -> Prediction:
@@ -76,6 +75,13 @@ class LinearModel:
             means={name: means[:, head] for head, name in enumerate(HEADS)},
             errors={name: spread * self.noise[head] for head, name in enumerate(HEADS)},
         )
+
+
+def standard(features: Floats, center: Floats, scale: Floats) -> Floats:
+    """Features [N, F] in deviations from their means, within LIMIT; what is absent is 0."""
+    z: Floats = np.minimum(np.maximum((features - center) / scale, -LIMIT), LIMIT)
+    z[np.isnan(z)] = 0.0
+    return z
 
 
 def as_array(rows: Sequence[Sequence[float | None]], width: int) -> Floats:

@@ -22,9 +22,9 @@ from esper.leyline import (
     SlotSpec,
     TaskType,
 )
+from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import LIVE_STAGES
 from esper.tamiyo.obstacles import Scene
-from esper.tamiyo.selection import Candidate
 
 VERSION = "growth:v1"
 """Rises whenever a name or a meaning below changes: weights that were learned from other features are refused."""
@@ -118,6 +118,11 @@ class Sight:
         norms = (slot.gradient_norm for slot in scene.packet.slots if slot.HasField("gradient_norm"))
         return cls(scene, {slot.slot_id: slot for slot in scene.packet.slots}, tried, math.fsum(norms))
 
+    def shape(self, slot: SlotSpec) -> tuple[int, int, int]:
+        """Features read and written, and the width between them, now."""
+        now = self.signals.get(slot.slot_id, slot)
+        return now.in_features, now.out_features, now.width
+
     def width(self, slot: SlotSpec) -> float:
         """Of the layer between the slot's taps, now."""
         signal = self.signals.get(slot.slot_id)
@@ -169,6 +174,9 @@ SLOT_FEATURES: Mapping[str, Callable[[SlotSpec, Sight], Feature]] = {
 }
 """What a candidate shares with all others in its slot."""
 
+PASSING = ("gradient_share", "tried_here", "kept_here", "judged_here")
+"""Those of them that may change with every packet; the others follow from the slot's shape."""
+
 
 def _share(part: float, name: str, sight: Sight) -> Feature:
     share = _ratio(part, _measured(sight.scene, name))
@@ -203,7 +211,7 @@ CANDIDATE_FEATURES: tuple[str, ...] = (
 
 def run_features(scene: Scene) -> list[Feature]:
     """In the order of RUN_FEATURES; what isn't finite is absent."""
-    return [_finite(feature(scene)) for feature in RUN_FEATURES.values()]
+    return [finite(feature(scene)) for feature in RUN_FEATURES.values()]
 
 
 def candidate_features(candidates: Sequence[Candidate], scene: Scene) -> list[list[Feature]]:
@@ -213,8 +221,8 @@ def candidate_features(candidates: Sequence[Candidate], scene: Scene) -> list[li
     for candidate in candidates:
         slot = candidate.slot
         if slot.slot_id not in of_slot:
-            of_slot[slot.slot_id] = {name: _finite(look(slot, sight)) for name, look in SLOT_FEATURES.items()}
-        own = {name: _finite(look(candidate, sight)) for name, look in OWN_FEATURES.items()}
+            of_slot[slot.slot_id] = {name: finite(look(slot, sight)) for name, look in SLOT_FEATURES.items()}
+        own = {name: finite(look(candidate, sight)) for name, look in OWN_FEATURES.items()}
         found = {**of_slot[slot.slot_id], **own}
         rows.append([found[name] for name in CANDIDATE_FEATURES])
     return rows
@@ -248,5 +256,6 @@ def _named(names: Iterable[str], values: Sequence[Feature]) -> list[ObservedFeat
     return [ObservedFeature(name=name, value=value) for name, value in zip(names, values, strict=True)]
 
 
-def _finite(value: Feature) -> Feature:
+def finite(value: Feature) -> Feature:
+    """The value, or None for one that is no number to reckon with."""
     return value if value is not None and math.isfinite(value) else None

@@ -7,25 +7,56 @@ stacks by schedule, and forced runs in when they grow, are left to the heuristic
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import overload
 
 from esper.leyline import DecisionReason
+from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import RunContext
-from esper.tamiyo.learned.linear import Layout, Prediction, as_array
-from esper.tamiyo.learned.observation import candidate_features, run_features
-from esper.tamiyo.learned.weights import FEATURE_NAMES, Weights
+from esper.tamiyo.learned.linear import Floats, Prediction
+from esper.tamiyo.learned.table import table_of
+from esper.tamiyo.learned.weights import Weights
 from esper.tamiyo.obstacles import GUESSES, first_obstacle
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View, germination_order, on_verdicts, rise_ahead
-from esper.tamiyo.selection import Candidate, Selection
+from esper.tamiyo.selection import Selection
 
 LEARNED, FORCED = DecisionReason.DECISION_REASON_LEARNED, DecisionReason.DECISION_REASON_FORCED
+
+
+class Scored(Sequence[Candidate]):
+    """Candidates with the scores that a policy gave them, made when somebody looks: mostly nothing is grown."""
+
+    def __init__(self, candidates: Sequence[Candidate], scores: Floats) -> None:
+        self._candidates, self._scores = candidates, scores
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Candidate]: ...
+    def __getitem__(self, place: int | slice) -> Candidate | Sequence[Candidate]:
+        return self._scored[place] if isinstance(place, slice) else self._one(place)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._scored)
+
+    @cached_property
+    def _scored(self) -> Sequence[Candidate]:
+        return [self._one(place) for place in range(len(self))]
+
+    def _one(self, place: int) -> Candidate:
+        return replace(self._candidates[place], score=float(self._scores[place]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Appraisal:
     """What a policy makes of the candidates at one packet."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: Scored
     prediction: Prediction
     best: int
     """Place of the candidate with the highest cautious reward."""
@@ -73,23 +104,19 @@ class LearnedPolicy:
 
     def appraise(self, view: View, selection: Selection) -> Appraisal | None:
         """What the admissible candidates are worth; None where there is none."""
-        admissible = [item for item in selection.candidates if not item.excluded]
-        if not admissible:
+        table = table_of(selection)
+        if not table.candidates:
             return None
-        run = run_features(view)
-        rows = [[*run, *own] for own in candidate_features(admissible, view)]
-        layout = Layout(
-            slots=[item.slot.slot_id for item in admissible],
-            blueprints=[item.blueprint.blueprint_id if item.blueprint else "-" for item in admissible],
-        )
-        prediction = self.weights.model.predict(as_array(rows, len(FEATURE_NAMES)), layout)
-        cautious = prediction.means["reward"] - self.weights.caution * prediction.errors["reward"]
+        prediction = self.weights.model.predict(table.rows(view), table.layout)
+        rewards = prediction.means["reward"]
+        cautious = rewards - self.weights.caution * prediction.errors["reward"]
         best = int(cautious.argmax())
-        scored = (
-            replace(item, score=float(score))
-            for item, score in zip(admissible, prediction.means["reward"], strict=True)
+        return Appraisal(
+            candidates=Scored(table.candidates, rewards),
+            prediction=prediction,
+            best=best,
+            cautious=float(cautious[best]),
         )
-        return Appraisal(candidates=tuple(scored), prediction=prediction, best=best, cautious=float(cautious[best]))
 
     def _on(self, appraisal: Appraisal, view: View) -> Proposal:
         chosen = appraisal.candidates[appraisal.best]

@@ -43,6 +43,8 @@ class Standing:
     trial: Trial | None = None
     versions: dict[str, str] = field(default_factory=dict)
     """Version of each digest."""
+    traces: dict[str, str] = field(default_factory=dict)
+    """The trace that brought each digest in force, to which decisions by it are linked."""
     seen: dict[str, str] = field(default_factory=dict)
     """What became of each update, by its id."""
     withdrawn: dict[str, str] = field(default_factory=dict)

@@ -71,7 +71,14 @@ def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_ow
     assert main(["simic", "evaluate", str(place), "--json"]) == 0
     told = json.loads(said(capsys))
     assert told["values"]["learned"]["value"] > told["values"]["at random"]["value"]
+    assert told["values"]["learned - shuffled"]["value"] > 2 * told["values"]["learned - shuffled"]["error"]
     assert len(told["calibration"]) == 5
+    assert told["asked"] == "each run by weights fitted without it"
+    other = store(tmp_path / "other", 30)
+    assert main(["simic", "evaluate", str(other), "--weights", str(place / "weights.safetensors")]) == 0
+    words = said(capsys)
+    assert "the weights as they are, fitted to other reports" in words
+    assert "shuffled" not in words, "shuffles of these reports are no control of weights that others taught"
 
     validation = json.loads((place / "validation.json").read_text())
     publish = ["simic", "publish", str(place), "--weatherlight", NOWHERE]

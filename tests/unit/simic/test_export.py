@@ -3,12 +3,16 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from esper.core.errors import ConfigError
-from esper.simic.export import export
+from esper.leyline import FieldReport
+from esper.simic.export import export, row_of
 from tests.unit.simic.making import report
+
+HAS_ARROW = find_spec("pyarrow") is not None
 
 
 def test_a_row_has_what_was_seen_done_and_what_came_of_it(tmp_path: Path) -> None:
@@ -30,14 +34,34 @@ def test_a_format_that_is_not_known_is_refused(tmp_path: Path) -> None:
         export([report(1)], tmp_path / "reports.csv")
 
 
-def test_parquet_is_written_where_pyarrow_is_and_said_to_need_it_where_it_is_not(tmp_path: Path) -> None:
+@pytest.mark.skipif(HAS_ARROW, reason="pyarrow is installed here")
+def test_without_pyarrow_parquet_is_refused_with_what_to_install(tmp_path: Path) -> None:
     out = tmp_path / "reports.parquet"
-    if find_spec("pyarrow") is None:
-        with pytest.raises(ConfigError, match="pyarrow isn't installed"):
-            export([report(1)], out)
-        assert not out.exists()
-        return
-    from pyarrow import parquet
+    with pytest.raises(ConfigError, match=r"pyarrow isn't installed: pip install 'esper\[arrow\]'"):
+        export([report(1)], out)
+    assert not out.exists()
 
-    export([report(1)], out)
-    assert parquet.read_table(out).num_rows == 1
+
+@pytest.mark.skipif(not HAS_ARROW, reason="needs pyarrow: pip install 'esper[arrow]'")
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_parquet_and_arrow_hold_what_json_holds_and_every_column_has_its_type(tmp_path: Path, ending: str) -> None:
+    from pyarrow import feather, parquet
+
+    read = parquet.read_table if ending == "parquet" else feather.read_table
+    made = report(1)
+    made.observation.features[0].ClearField("value")
+    told = [made, report(2), FieldReport(report_id="one of a command that grew nothing")]
+    assert export(told, tmp_path / f"reports.{ending}") == 3
+    table = read(tmp_path / f"reports.{ending}")
+    assert [_there(row) for row in table.to_pylist()] == [_there(row_of(each)) for each in told]
+    for few in ([told[2]], []):
+        export(few, tmp_path / f"few.{ending}")
+        alone = read(tmp_path / f"few.{ending}").schema
+        assert {(name, str(alone.field(name).type)) for name in alone.names} <= {
+            (name, str(table.schema.field(name).type)) for name in table.schema.names
+        }, "a column has one type, whatever is in it"
+        assert "report_id" in alone.names
+
+
+def _there(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -25,17 +26,42 @@ def test_nothing_that_is_held_out_is_learned_from() -> None:
     def hosts(tasks: dict[str, Any]) -> set[tuple[str, str]]:
         return {(task.flags[1], width) for task in tasks.values() for width in task.widths}
 
-    assert not hosts(episodes.HELD_OUT) & hosts(episodes.LEARNED_FROM)
+    for tasks in (episodes.HELD_OUT, episodes.DEVELOPMENT):
+        assert not hosts(tasks) & hosts(episodes.LEARNED_FROM)
+    used = {task for task, _ in hosts(episodes.LEARNED_FROM) | hosts(episodes.DEVELOPMENT)}
+    assert not used & {task for task, _ in hosts(episodes.HELD_OUT)}, "no choice was made by what is held out"
 
 
-def test_the_recorded_episodes_say_what_the_page_says() -> None:
-    lines = (FOLDER / "rows" / "learning.jsonl").read_text().splitlines()
+def test_a_loop_says_whether_its_arms_can_be_told_apart_and_how_many_episodes_it_would_take() -> None:
+    def found(difference: float, error: float) -> list[str]:
+        worth = {"mean": 0.1, "error": 0.02}
+        unseen = {"values": {"learned - shuffled": {"value": 0.036, "error": 0.011}}}
+        beside = {"value": difference, "error": error, "episodes": 12.0}
+        return list(learning_page.words_of({"learned": {"worth": worth, "unseen": unseen, "beside": beside}}))
+
+    assert "+0.0360 ± 0.0110, told apart" in found(0.1, 0.05)[1]
+    assert found(0.1, 0.05)[2].endswith("told apart (one-sided 95 % bound +0.0178)")
+    assert "not told apart" in found(0.05, 0.05)[2]
+    assert "would take 33 episodes, there were 12" in found(0.05, 0.05)[2]
+    assert "would take" not in found(-0.05, 0.05)[2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "heading", "arms"),
+    [
+        ("learning", "## A policy that learns", ("heuristic", "bandit", "graph", "random")),
+        ("learning_development", "### On the development tasks", ("heuristic", "bandit", "random")),
+    ],
+)
+def test_the_recorded_episodes_say_what_the_page_says(rows: str, heading: str, arms: Sequence[str]) -> None:
+    lines = (FOLDER / "rows" / f"{rows}.jsonl").read_text().splitlines()
     found = learning_table.table([json.loads(line) for line in lines])
-    assert found["episodes"] >= 30
-    page = (FOLDER.parents[1] / "docs" / "learning.md").read_text()
-    for arm, name in (("heuristic", "heuristic"), ("bandit", "bandit"), ("random", "at random")):
-        line = found["arms"][arm]
-        row = next(row for row in page.splitlines() if row.startswith(f"| {name} |")).replace("*", "")
+    page = (FOLDER.parents[1] / "docs" / "results.md").read_text()
+    told = page[page.index(heading) :]
+    assert found["episodes"] >= 20
+    for arm in arms:
+        line, name = found["arms"][arm], {"random": "at random"}.get(arm, arm)
+        row = next(row for row in told.splitlines() if row.startswith(f"| {name} |")).replace("*", "")
         for figure in (f"{line['test_loss']:.3f}", f"{line['missed']:.3f}", f"{line['worth']:+.3f}"):
             assert figure in row, f"{figure} of {arm} isn't in: {row}"
 
@@ -95,7 +121,10 @@ def test_the_page_shows_what_happened_and_takes_no_markup_from_it() -> None:
         "standing": {"versions": {"d": "1.1.0"}, "live": "", "seen": {"u": "trial"}, "withdrawn": {"d": "worse"}},
         "worth": worth,
     }
+    told["unseen"] = {"values": {"learned - shuffled": {"value": 0.036, "error": 0.011}}}
+    told["beside"] = {"value": 0.1, "error": 0.05, "episodes": 12}
     page = learning_page.page({"heuristic": {"worth": {**worth, "decisions": []}}, "learned": told})
+    assert "<li>learned - shuffled, by later episode: +0.1000 ± 0.0500, told apart" in page
     assert "&lt;b&gt;r1&lt;/b&gt;" in page
     assert "<b>r1</b>" not in page
     assert "rolled back" in page

@@ -11,7 +11,7 @@ from tests.unit.tools.experiments import load
 tasks = load("tasks")
 
 
-@pytest.mark.parametrize("name", ["hastie", "photos", "random_labels"])
+@pytest.mark.parametrize("name", ["hastie", "photos", "clusters", "waves", "pairs", "random_labels", "random_clusters"])
 def test_a_task_is_the_same_for_a_seed_and_another_split_for_another(name: str) -> None:
     source = getattr(tasks, name)
     one, same, other = source.splits(1), source.splits(1), source.splits(2)
@@ -36,3 +36,13 @@ def test_the_second_half_of_the_classes_comes_half_way() -> None:
     assert [int(epoch.max()) for epoch in epochs] == [4, 4, 9, 9]
     assert torch.equal(epochs[3].sort().values, train.targets.sort().values)
     assert len(list(batches)) == len(batches)
+
+
+def test_of_a_pair_the_greater_digit_is_told_and_no_set_shows_an_image_of_another() -> None:
+    found, digits = tasks.pairs.splits(1), Digits().splits(1)
+    assert found.train.inputs.shape[1:] == (1, 8, 16)
+    assert 0.4 < found.judge.targets.float().mean() < 0.6
+    images = {name: {image.numpy().tobytes() for image in getattr(digits, name).inputs} for name in ("train", "test")}
+    shown = {half.contiguous().numpy().tobytes() for half in torch.cat(found.test.inputs.split(8, dim=-1))}
+    assert shown <= images["test"]
+    assert not shown & (images["train"] - images["test"])
