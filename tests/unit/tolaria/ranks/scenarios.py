@@ -64,6 +64,7 @@ SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
     "culled": {4: GROWN, 16: cull("s1")},
     "inner": {4: [*germination("s1", "span_linear:fc2-fc3"), judgement("s1", 16)], 16: keep("s1")},
     "stacked": {4: germination("s1", STACK, "stack.double"), 16: [directive("s1", "DROP_TWIN")]},
+    "unstacked": {4: germination("s1", STACK, "stack.double"), 16: cull("s1")},
     "incubated": {
         4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
         12: [GROWN[2]],
@@ -197,6 +198,12 @@ def compiled(ranks: Ranks, folder: Path) -> Any:
     return train(config, SCRIPTS["stacked"], ranks=ranks, model=deep)
 
 
+def sharded(script: str = "stacked", **settings: Any) -> Callable[[Ranks, Path], Any]:
+    """Grown in depth, with weights in parts where there are many ranks."""
+    config = replace(CONFIG, **{"optimizer": "adamw", "parallel": "shard", **settings})
+    return lambda ranks, folder: train(config, SCRIPTS[script], ranks=ranks, model=deep)
+
+
 def shared(ranks: Ranks, folder: Path) -> Any:
     """What each judging batch comes to, how many of them this rank passed, and an evaluation of the whole set."""
     run = prepare(replace(CONFIG, samples=1600), given=Given(model=host(), splits=doubled), ranks=ranks)
@@ -232,6 +239,23 @@ def go_on(ranks: Ranks, folder: Path) -> Any:
 
 def leave_off(ranks: Ranks, folder: Path) -> Any:
     return train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, stop_at=12)
+
+
+def in_parts(resume: bool, stop_at: int | None, parallel: str) -> Callable[[Ranks, Path], Any]:
+    """Begins or goes on with a run whose stack stands beside its twin when it is left."""
+    config = replace(CONFIG, optimizer="adamw", parallel=parallel)
+
+    def run(ranks: Ranks, folder: Path) -> Any:
+        script = SCRIPTS["stacked"]
+        return train(config, script, ranks=ranks, folder=folder, model=deep, resume=resume, stop_at=stop_at)
+
+    return run
+
+
+def parts_resumed(ranks: Ranks, folder: Path) -> Any:
+    """The two, one after the other."""
+    in_parts(False, 12, "shard")(ranks, folder)
+    return in_parts(True, None, "shard")(ranks, folder)
 
 
 def own_weights(ranks: Ranks, folder: Path) -> Any:
@@ -316,6 +340,15 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "incubated": grown("incubated"),
     "stacked": stacked,
     "compiled": compiled,
+    "sharded": sharded(),
+    "sharded_culled": sharded("unstacked"),
+    "sharded_clipped": sharded(accumulate=3, clip_norm=0.5, optimizer="sgd", momentum=0.9),
+    "sharded_compiled": sharded(compile="blocks"),
+    "parts_resumed": parts_resumed,
+    "leave_parts": in_parts(False, 12, "shard"),
+    "leave_whole": in_parts(False, 12, "ddp"),
+    "take_parts": in_parts(True, None, "shard"),
+    "take_whole": in_parts(True, None, "ddp"),
     "shared": shared,
     "resumed": resumed,
     "leave_off": leave_off,
