@@ -116,12 +116,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(before: int, after: int, tmp
 
 
 def test_what_many_ranks_cannot_do_is_refused_by_one_line(tmp_path: Path) -> None:
-    with training(tmp_path / "run", "--on-nonfinite", "rollback", launcher=torchrun(2)) as process:
+    with training(tmp_path / "run", "--parallel", "shard", "--ema", "0.9", launcher=torchrun(2)) as process:
         output, _ = process.communicate(timeout=PATIENCE_S)
     lines = [line for line in output.splitlines() if line.startswith("tolaria-train: ")]
     assert lines == [
-        "tolaria-train: on_nonfinite = 'rollback': isn't supported with many ranks: "
-        "leave it out, and go on with --resume"
+        "tolaria-train: ema = 0.9: isn't supported by --parallel shard: it keeps whole averages; or give --parallel ddp"
     ]
 
 

@@ -12,7 +12,7 @@ import gc
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.clone import independent_copy
 from esper.kasmina.executor.passes.compiled import compile_copy
@@ -51,6 +52,7 @@ class Shards:
         self._device = device
         self._containers = containers  # lists of blocks, each of which is gathered by itself
         self._sharded: WeakKeyDictionary[TrainingArm, _Sharded] = WeakKeyDictionary()
+        self._checked: WeakSet[TrainingArm] = WeakSet()
         self._shapes: MutableMapping[Tensor, torch.Size] = WeakTensorKeyDictionary()
         """What a parameter that is in parts is as a whole."""
         if device.type == "cuda":
@@ -80,6 +82,9 @@ class Shards:
             yield sharded.network
         if is_last:
             _hand_over(sharded.pairs)
+            if arm not in self._checked:
+                _check_attributes(arm.model, sharded.network.model)
+                self._checked.add(arm)
 
     @torch.no_grad()
     def clip(
@@ -194,7 +199,7 @@ class Shards:
         for parameter, parts in zip(bucket, torch.split(found.view(count, -1), sizes, 1), strict=True):
             shape = self._shapes.pop(parameter)
             parameter.grad = None
-            parameter.data = parts.reshape(-1)[: shape.numel()].view(shape).clone()
+            parameter.data = parts.reshape(-1)[: shape.numel()].view(shape)
 
     def _buckets(self, parts: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         """Of one type each; every rank finds the same ones."""
@@ -255,6 +260,18 @@ class Shards:
 
 CLIP_EPSILON = 1e-6
 """As torch's own clipping has it."""
+COUNTED = (bool, int, float, str)
+"""Types of attributes that a network may change as it is passed."""
+
+
+def _check_attributes(model: nn.Module, passed: nn.Module) -> None:
+    """Raises ConfigError for a network that counts or remembers in attributes: a copy of it was passed."""
+    what = "changes as the network is passed, which weights in parts (--parallel shard) can't follow"
+    for (path, module), other in zip(model.named_modules(), passed.modules(), strict=True):
+        for name, value in vars(module).items():
+            if type(value) in COUNTED and vars(other).get(name) != value:
+                place = f"{path}.{name}".removeprefix(".")
+                raise ConfigError("model", place, f"{what}: make it a buffer, or give --parallel ddp")
 
 
 def _is_by_value(value: Any) -> bool:

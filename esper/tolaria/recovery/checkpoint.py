@@ -210,7 +210,7 @@ def _used(path: Path) -> int:
 
 
 def read(path: Path, check: Callable[[], None] = lambda: None) -> State:
-    """Verify a file and its parts and return its state; `check` is asked between pieces of them. Raises StorageError."""
+    """Verify a file and its parts and return its state; `check` is asked between pieces. Raises StorageError."""
     try:
         with path.open("rb") as file:
             state = unpack(Stored(file), str(path), check)

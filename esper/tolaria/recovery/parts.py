@@ -149,12 +149,12 @@ def _load(tensors: dict[str, Any], folder: Path) -> None:
         """Torch's own would run whatever code its metadata names."""
 
         def read_metadata(self, *args: Any, **options: Any) -> Any:
-            with (folder / METADATA).open("rb") as file:
-                found = _Known(file).load()
-            found.storage_meta.load_id = self.load_id
-            return found
+            metadata.storage_meta.load_id = self.load_id
+            return metadata
 
     try:
+        with (folder / METADATA).open("rb") as file:
+            metadata = _Known(file).load()
         load(tensors, storage_reader=Reader(folder), no_dist=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, CheckpointException) as error:
         raise CorruptRecord(f"{folder} can't be read: {_first_line(error)}") from error
@@ -197,7 +197,10 @@ def _digest(path: Path, check: Check) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition(os.linesep)[0] or type(error).__name__
+    """What one rank met, of an error of torch's that lists all."""
+    failures = getattr(error, "failures", None) or {0: (error, None)}
+    cause = next(iter(failures.values()))[0]
+    return str(cause).strip().partition(os.linesep)[0] or type(cause).__name__
 
 
 def _nothing() -> None:

@@ -168,6 +168,8 @@ def train(
         "val_loss": summary["val_loss"],
         "seeds": summary["seeds"],
         "steps": summary["steps"],
+        "rollbacks": summary["rollbacks"],
+        "resumed_at": trainer._saves._resumed_at,
         "reproducible_cause": summary["reproducible_cause"],
         "collected": [part for each in control.collected for part in each.observations],
     }
@@ -256,6 +258,68 @@ def parts_resumed(ranks: Ranks, folder: Path) -> Any:
     """The two, one after the other."""
     in_parts(False, 12, "shard")(ranks, folder)
     return in_parts(True, None, "shard")(ranks, folder)
+
+
+def damaged(ranks: Ranks, folder: Path) -> Any:
+    """The newest checkpoint's parts of the last rank are damaged before it goes on."""
+    in_parts(False, 12, "shard")(ranks, folder)
+    if ranks.is_first:
+        path = sorted((folder / "checkpoints").glob("step-*.parts"))[-1] / f"__{ranks.count - 1}_0.distcp"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    ranks.told(b"")
+    return in_parts(True, None, "shard")(ranks, folder)
+
+
+def counting(ranks: Ranks, folder: Path) -> Any:
+    """A network that counts its passes where nobody sees it."""
+
+    class Counting(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.passes = 0
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            self.passes += self.training
+            return super().forward(inputs)
+
+    config = replace(CONFIG, parallel="shard")
+    return failure_of(lambda: train(config, {}, ranks=ranks, model=Counting))
+
+
+def refused_in_parts(ranks: Ranks, folder: Path) -> Any:
+    """Optimisers, slots and networks that can't be in parts."""
+
+    def of(model: Callable[[], nn.Module] = deep, **settings: Any) -> str:
+        config = replace(CONFIG, **{"parallel": "shard", **settings})
+        return failure_of(lambda: train(config, {}, ranks=ranks, model=model))
+
+    def scaled() -> nn.Module:
+        made = deep()
+        made.scale = nn.Parameter(torch.tensor(1.0))
+        return made
+
+    return [of(optimizer="muon"), of(slots=(SLOT,)), of(host), of(scaled)]
+
+
+def poisoned(**settings: Any) -> Callable[[Ranks, Path], Any]:
+    """A batch gives no loss: the run goes back, and a second time passes over it, beside a stack and its twin."""
+    config = replace(CONFIG, optimizer="adamw", on_nonfinite="rollback", **settings)
+
+    def poison(run: Prepared) -> None:
+        draw = run.loader.batch
+
+        def batch(step: int) -> Any:
+            inputs, targets = draw(step)
+            return (inputs * float("nan") if step == 13 else inputs), targets
+
+        run.loader.batch = batch  # type: ignore[method-assign]
+
+    def run(ranks: Ranks, folder: Path) -> Any:
+        return train(config, SCRIPTS["stacked"], ranks=ranks, folder=folder, model=deep, before=poison)
+
+    return run
 
 
 def own_weights(ranks: Ranks, folder: Path) -> Any:
@@ -349,6 +413,13 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "leave_whole": in_parts(False, 12, "ddp"),
     "take_parts": in_parts(True, None, "shard"),
     "take_whole": in_parts(True, None, "ddp"),
+    "damaged": damaged,
+    "counting": counting,
+    "refused_in_parts": refused_in_parts,
+    "back_in_memory": poisoned(snapshot_every_steps=8),
+    "parts_back_in_memory": poisoned(snapshot_every_steps=8, parallel="shard"),
+    "back_from_disk": poisoned(snapshot_every_steps=0),
+    "parts_back_from_disk": poisoned(snapshot_every_steps=0, parallel="shard"),
     "shared": shared,
     "resumed": resumed,
     "leave_off": leave_off,
