@@ -241,7 +241,9 @@ class Shards:
         fully_shard(network, mesh=mesh)
         for managed in network.modules():
             if isinstance(managed, FSDPModule):
-                managed.set_gradient_divide_factor(1.0)  # each rank weighs its own by its samples' share
+                # Each rank weighs its own by its samples' share; and gloo knows no sum that divides.
+                managed.set_gradient_divide_factor(1.0)
+                managed.set_force_sum_reduction_for_comms(True)
         pairs: dict[int, tuple[nn.Parameter, nn.Parameter]] = {}
         for (owner, name), parameter in _places(arm.model, model):
             if id(parameter) not in pairs:

@@ -64,6 +64,11 @@ SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
     "culled": {4: GROWN, 16: cull("s1")},
     "inner": {4: [*germination("s1", "span_linear:fc2-fc3"), judgement("s1", 16)], 16: keep("s1")},
     "stacked": {4: germination("s1", STACK, "stack.double"), 16: [directive("s1", "DROP_TWIN")]},
+    "ordered": {
+        4: germination("s1", STACK, "stack.double"),
+        12: [directive("order", "ROLLBACK")],
+        16: [directive("s1", "DROP_TWIN")],
+    },
     "unstacked": {4: germination("s1", STACK, "stack.double"), 16: cull("s1")},
     "incubated": {
         4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
@@ -149,12 +154,17 @@ def train(
     model: Callable[[], nn.Module] = host,
 ) -> dict[str, Any]:
     """One run under a scripted control plane; what each rank came to."""
-    control = ScriptedControl(script)
+    controls: list[ScriptedControl] = []
+
+    def opened(opening: object) -> ScriptedControl:
+        controls.append(ScriptedControl(script))
+        return controls[-1]
+
     fetch = told_artifact(fetch_artifact, ranks)
     run = prepare(config, fetch, Given(model=model(), splits=doubled), ranks=ranks)
     before(run)
     store = CheckpointStore(folder / "checkpoints", 9) if folder is not None and ranks.is_first else None
-    open_control = telling(lambda opening: control, ranks) if ranks.is_first else hearing(ranks)
+    open_control = telling(opened, ranks) if ranks.is_first else hearing(ranks)
     trainer: Trainer
     trainer = Trainer(
         run, open_control, Observers(), store=store, should_stop=lambda: ranks.any(stop_at == trainer.step)
@@ -171,7 +181,7 @@ def train(
         "rollbacks": summary["rollbacks"],
         "resumed_at": trainer._saves._resumed_at,
         "reproducible_cause": summary["reproducible_cause"],
-        "collected": [part for each in control.collected for part in each.observations],
+        "collected": [part for control in controls for each in control.collected for part in each.observations],
     }
 
 
@@ -416,6 +426,7 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "damaged": damaged,
     "counting": counting,
     "refused_in_parts": refused_in_parts,
+    "ordered_back": sharded("ordered", snapshot_every_steps=8),
     "back_in_memory": poisoned(snapshot_every_steps=8),
     "parts_back_in_memory": poisoned(snapshot_every_steps=8, parallel="shard"),
     "back_from_disk": poisoned(snapshot_every_steps=0),
