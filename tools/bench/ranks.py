@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--batch", type=int, default=64, help="sequences for each rank")
-    parser.add_argument("--samples", type=int, default=40_000)
+    parser.add_argument("--samples", type=int, default=12_000)
     parser.add_argument("--steps", type=int, default=360)
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it there")
     options = parser.parse_args()
