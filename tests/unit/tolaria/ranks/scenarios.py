@@ -270,6 +270,25 @@ def parts_resumed(ranks: Ranks, folder: Path) -> Any:
     return in_parts(True, None, "shard")(ranks, folder)
 
 
+def sizes(ranks: Ranks, folder: Path) -> Any:
+    """What a rank holds of both arms as a step ends, beside the stack's twin: weights, and moments."""
+    held: list[tuple[int, ...]] = []
+
+    def watch(run: Prepared) -> None:
+        def note(*told: Any) -> None:
+            arms = [arm for arm in (run.executor.arm, run.executor.twin) if arm is not None]
+            weights = [parameter for arm in arms for parameter in arm.model.parameters()]
+            states = [state for arm in arms for state in arm.optimizer.state.values()]
+            moments = [value for state in states for value in state.values() if value.dim()]
+            held.append((len(arms), *(sum(part.numel() for part in parts) for parts in (weights, moments))))
+
+        run.executor.arm.optimizer.register_step_post_hook(note)
+
+    config = replace(CONFIG, optimizer="adamw", parallel="shard")
+    train(config, SCRIPTS["stacked"], ranks=ranks, model=deep, before=watch, stop_at=12)
+    return held[-1]
+
+
 def damaged(ranks: Ranks, folder: Path) -> Any:
     """The newest checkpoint's parts of the last rank are damaged before it goes on."""
     in_parts(False, 12, "shard")(ranks, folder)
@@ -423,6 +442,7 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "leave_whole": in_parts(False, 12, "ddp"),
     "take_parts": in_parts(True, None, "shard"),
     "take_whole": in_parts(True, None, "ddp"),
+    "sizes": sizes,
     "damaged": damaged,
     "counting": counting,
     "refused_in_parts": refused_in_parts,

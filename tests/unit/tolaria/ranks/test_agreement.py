@@ -26,7 +26,7 @@ DRILLED = (
     *("back_in_memory", "back_from_disk", "parts_back_in_memory", "parts_back_from_disk"),
     "ordered_back",
 )
-IN_PARTS = ("sharded", "leave_parts", "leave_whole", "damaged", "counting")
+IN_PARTS = ("sharded", "leave_parts", "leave_whole", "damaged", "counting", "sizes")
 pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
@@ -144,6 +144,15 @@ def test_damaged_parts_are_passed_over() -> None:
     for each in ranks_of(2, IN_PARTS):
         assert each["damaged"]["digest"] == each["sharded"]["digest"]
     assert ranks_of(2, IN_PARTS)[0]["damaged"]["resumed_at"] == 8
+
+
+@pytest.mark.slow
+def test_ranks_hold_both_arms_once_between_them() -> None:
+    arms, *whole = one("sizes")
+    found = [each["sizes"] for each in ranks_of(2, IN_PARTS)]
+    assert arms == 2
+    assert [sum(parts) for parts in zip(*found, strict=True)] == [2 * arms, *whole]
+    assert max(each[1] for each in found) < 0.6 * whole[0]
 
 
 @pytest.mark.slow
