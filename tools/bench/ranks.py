@@ -2,7 +2,7 @@
 """What more ranks give: tokens a second of one process, of DDP and of fully_shard, with a stack grafted in the run.
 
     python tools/bench/ranks.py [--ranks 2] [--device cuda] [--depth 12] [--width 768] [--heads 12] [--context 512]
-                                [--batch 64] [--steps 360] [--amp bf16] [--json [FILE]]
+                                [--batch 96] [--steps 360] [--until STEP] [--amp bf16] [--json [FILE]]
 
 Arms, each a run of the launcher with services of its own, whose batch is --batch sequences for each rank:
 
@@ -12,7 +12,8 @@ Arms, each a run of the launcher with services of its own, whose batch is --batc
 
 Times are those of events.jsonl at boundaries, which wait for the device. `before` is the median over boundaries until
 the stack comes, `twin` while it is tried beside its twin, `after` from then on; `whole` is all of it from the second
-boundary to the last, with grafts, evaluations and boundaries. Ratios are to `one`. What is told to be met are the
+boundary to the last, with grafts, evaluations and boundaries; `--until` breaks a run off after some step, for those who
+pay by the minute. Ratios are to `one`. What is told to be met are the
 ratios of `before`, where all arms do the same work for each rank.
 """
 
@@ -22,11 +23,14 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -62,7 +66,7 @@ def command(options: argparse.Namespace, arm: str, run_dir: Path) -> list[str]:
         "warmup-steps": 10,
         "twin": "live",
         "target-depth": 2 * options.depth,
-        "stack-shares": 0.15,
+        "stack-shares": 0.05,
         "stack-recovery-steps": options.steps // 6,
         "window-fraction": 0.2,
         "stack-evaluations": 4,
@@ -78,25 +82,54 @@ def trained(options: argparse.Namespace, arm: str, folder: Path) -> dict[str, An
     """One arm's figures."""
     run_dir = folder / arm
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    done = subprocess.run(
+    events = _ended(
         command(options, arm, run_dir),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "4")},
+        {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "4")},
+        run_dir / "events.jsonl",
+        options.until,
     )
-    if done.returncode:
-        raise SystemExit(f"{arm}: exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-    summary = json.loads((run_dir / "summary.json").read_text())
     tokens = options.batch * options.context * (1 if arm == "one" else options.ranks)
     return {
         **figures(events, tokens),
         "parameters": [event["parameters"] for event in events if event["kind"] == "network"],
-        "seeds": [seed["fate"] for seed in summary["seeds"]],
-        "test_loss": summary.get("test_loss"),
     }
+
+
+def _ended(words: Sequence[str], environ: Mapping[str, str], log: Path, until: int | None) -> list[dict[str, Any]]:
+    """The events of a run, which is broken off where it has come far enough."""
+    with tempfile.TemporaryFile("w+") as told:
+        process = subprocess.Popen(words, env=environ, stdout=told, stderr=told)
+        deadline = time.monotonic() + PATIENCE_S
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.5)
+                if until is not None and any(int(event.get("step", 0)) >= until for event in _read(log)[-4:]):
+                    return _read(log)
+        finally:
+            for pid in [process.pid, *_below(process.pid)] if process.poll() is None else []:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+        if process.returncode:
+            told.seek(0)
+            raise SystemExit(f"exit code {process.returncode}: {' '.join(words)}\n{told.read()[-4000:]}")
+    return _read(log)
+
+
+def _below(pid: int) -> list[int]:
+    """All that a process has started; torchrun gives each rank a session of its own, and services end with theirs."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *_below(child)]
+    return found
+
+
+def _read(log: Path) -> list[dict[str, Any]]:
+    """Whole lines: the last one may be under way."""
+    text = log.read_text() if log.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def figures(events: Sequence[Mapping[str, Any]], tokens: int) -> dict[str, Any]:
@@ -149,29 +182,32 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--context", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=64, help="sequences for each rank")
+    parser.add_argument("--batch", type=int, default=96, help="sequences for each rank")
     parser.add_argument("--samples", type=int, default=12_000)
     parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--until", type=int, help="break each run off after this step")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print JSON, or write it there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        arms = {arm: trained(options, arm, Path(folder)) for arm in ("one", "ddp", "shard")}
-    told = {
+    arms: dict[str, dict[str, Any]] = {}
+    told: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} processors, {options.device}",
         "settings": {key: value for key, value in vars(options).items() if key != "json"},
-        "arms": arms,
-        "ratios": ratios(arms),
         "targets": TARGETS,
+        "arms": arms,
     }
-    text = json.dumps(told, indent=2)
+    with tempfile.TemporaryDirectory() as folder:
+        for arm in ("one", "ddp", "shard"):
+            arms[arm] = trained(options, arm, Path(folder))
+            told["ratios"] = ratios(arms)
+            print(f"{arm}: {arms[arm]}", file=sys.stderr, flush=True)
+            if options.json and options.json != "-":
+                Path(options.json).write_text(json.dumps(told, indent=2) + "\n")
     if options.json == "-":
-        print(text)
+        print(json.dumps(told, indent=2))
         return
-    if options.json:
-        Path(options.json).write_text(text + "\n")
     for arm, found in told["arms"].items():
         rates = ", ".join(f"{phase} {rate:,.0f}" for phase, rate in found["tokens_per_s"].items())
-        print(f"{arm:6} tokens/s: {rates}; parameters {found['parameters']}; stack {found['seeds']} {found['stack']}")
+        print(f"{arm:6} tokens/s: {rates}; parameters {found['parameters']}; stack at {found['stack']}")
     for arm, by_phase in told["ratios"].items():
         rates = ", ".join(f"{phase} {ratio:.2f}" for phase, ratio in by_phase.items())
         limit = TARGETS[arm] * options.ranks / 2

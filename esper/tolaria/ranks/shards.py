@@ -52,7 +52,9 @@ class Shards:
         self._device = device
         self._containers = containers  # lists of blocks, each of which is gathered by itself
         self._sharded: WeakKeyDictionary[TrainingArm, _Sharded] = WeakKeyDictionary()
-        self._checked: WeakSet[TrainingArm] = WeakSet()
+        self._passed: WeakSet[TrainingArm] = WeakSet()
+        """Those whose network was passed since it was made."""
+        self._are_whole = True
         self._shapes: MutableMapping[Tensor, torch.Size] = WeakTensorKeyDictionary()
         """What a parameter that is in parts is as a whole."""
         if device.type == "cuda":
@@ -60,6 +62,9 @@ class Shards:
 
     def cut(self, arms: Arms) -> None:
         """Every parameter becomes this rank's rows; of what is in parts already, nothing changes."""
+        if not self._are_whole:
+            return  # and arms change only while they are
+        self._are_whole = False
         for arm in _there(arms):
             whole = [each for each in arm.model.parameters() if each not in self._shapes]
             if whole:
@@ -67,6 +72,7 @@ class Shards:
 
     def gather(self, arms: Arms) -> None:
         """Every parameter is whole, and has no gradient."""
+        self._are_whole = True
         parts = [each for arm in _there(arms) for each in arm.model.parameters() if each in self._shapes]
         with self._ranks.collective():
             for bucket in self._buckets(parts):
@@ -80,11 +86,17 @@ class Shards:
             # Earlier passes keep whole gradients: less memory would take a reduction each.
             sharded.network.set_requires_gradient_sync(is_last)  # type: ignore[operator]
             yield sharded.network
-        if is_last:
-            _hand_over(sharded.pairs)
-            if arm not in self._checked:
-                _check_attributes(arm.model, sharded.network.model)
-                self._checked.add(arm)
+        if arm not in self._passed:
+            self._passed.add(arm)
+            _check_attributes(arm.model, sharded.network.model)
+            for parameter, part in sharded.pairs:
+                parameter.data = _local(part)  # one that had to be padded has other memory after the first pass
+        if not is_last:
+            return
+        with torch.no_grad():
+            for parameter, part in sharded.pairs:
+                parameter.grad = None if part.grad is None else part.grad.to_local()  # type: ignore[attr-defined]
+                part.grad = None
 
     @torch.no_grad()
     def clip(
@@ -218,6 +230,7 @@ class Shards:
         if known is not None and _is_of(known, arm):
             return known
         self._sharded.pop(arm, None)
+        self._passed.discard(arm)
         known = None
         gc.collect()  # hooks hold a network in circles, and it holds memory
         self._sharded[arm] = made = self._made(arm)
@@ -306,15 +319,6 @@ def _places(model: nn.Module, copy: nn.Module) -> Iterator[tuple[tuple[nn.Module
         for name, parameter in module._parameters.items():
             if parameter is not None:
                 yield (other, name), parameter
-
-
-@torch.no_grad()
-def _hand_over(pairs: Iterable[tuple[nn.Parameter, nn.Parameter]]) -> None:
-    """Parts are the arm's, gradients too; a part that had to be padded has other memory after the first pass."""
-    for parameter, part in pairs:
-        parameter.data = _local(part)
-        parameter.grad = None if part.grad is None else _local(part.grad)
-        part.grad = None
 
 
 def _local(part: Any) -> Tensor:

@@ -243,15 +243,13 @@ class Saves:
         """Before the run ends for a step that can't be used: have the newest good state on the disk, in words."""
         with suppress(StorageError):  # the run ends for another reason
             self._settle()
-        kept = self._rollback.fast.whole(to_step)
-        if self._session.ranks.any(kept is None) or kept is None:
+        ranks, store, kept = self._session.ranks, self._store, self._rollback.fast.whole(to_step)
+        if ranks.any(kept is None) or kept is None or not ranks.any(store is not None):
             return ""
         step, snapshot = kept
-        is_newer = self._store is not None and step > max(self._store.steps(), default=-1)
-        if not self._session.ranks.any(is_newer):
-            return ""
         try:
-            self._written(snapshot, self._folder_for(step), step, self._session.clock.monotonic_ns())
+            if ranks.any(store is not None and step > max(store.steps(), default=-1)):
+                self._written(snapshot, self._folder_for(step), step, self._session.clock.monotonic_ns())
         except (StorageError, ConfigError) as error:
             return f"; the state of step {step} could not be kept: {error}"
         return f"; the state of step {step} is kept as a checkpoint"
