@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 MODULE = "tests.unit.tolaria.ranks.scenarios"
-PATIENCE_S = 180
+PATIENCE_S = 300
 
 
 def ran(names: str, count: int, folder: Path) -> list[dict[str, Any]]:

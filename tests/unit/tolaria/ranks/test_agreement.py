@@ -28,7 +28,7 @@ DRILLED = (
 )
 IN_PARTS = ("sharded", "leave_parts", "leave_whole", "damaged", "counting", "sizes")
 pytestmark = [
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
