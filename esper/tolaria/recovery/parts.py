@@ -20,10 +20,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import ProcessGroup
 
 from esper.core.errors import CorruptRecord, StorageError
 from esper.core.files import sync_directory
+from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.ranks.rows import ROWS, dtype_of, in_parts, is_in_parts, shape_of, share_of, told_of
 from esper.tolaria.recovery.packed import PIECE_BYTES, State
 
@@ -51,17 +51,19 @@ Check = Callable[[], None]
 class PartFiles:
     """Writes and reads this rank's parts; all ranks call alike."""
 
-    def __init__(self, rank: int, group: ProcessGroup) -> None:
+    def __init__(self, ranks: Ranks) -> None:
         from torch.distributed.device_mesh import DeviceMesh  # takes a second to import
 
-        self._rank = rank
-        self._count = dist.get_world_size(group)
-        self._group = group
+        self._ranks = ranks
+        self._group = ranks.work_group()
         """Of this work alone: it goes on in a thread while steps are made."""
-        self._mesh = DeviceMesh.from_group(group, "cpu")
+        self._mesh = DeviceMesh.from_group(self._group, "cpu")
 
     def write(self, state: State, folder: Path) -> State:
-        """Make an executor's parts durable; returns what belongs into the checkpoint's file. Raises StorageError."""
+        """Make an executor's parts durable; returns what belongs into the checkpoint's file.
+
+        Raises StorageError, and RankLost.
+        """
         from torch.distributed.checkpoint.api import CheckpointException
         from torch.distributed.checkpoint.filesystem import FileSystemWriter
         from torch.distributed.checkpoint.state_dict_saver import save
@@ -70,8 +72,9 @@ class PartFiles:
         for path, value in _found(state):
             tensors[path] = self._whole(value[ROWS].detach().cpu().contiguous(), shape_of(value))
         try:
-            save(tensors, storage_writer=FileSystemWriter(folder), process_group=self._group)
-            files = self._digests(folder)
+            with self._ranks.collective():
+                save(tensors, storage_writer=FileSystemWriter(folder), process_group=self._group)
+                files = self._digests(folder)
         except (OSError, RuntimeError, CheckpointException) as error:
             raise StorageError(f"{folder} can't be written: {_first_line(error)}") from error
         return {**_filled(state, lambda path, value: told_of(value)), PARTS: {"folder": folder.name, "files": files}}
@@ -92,15 +95,15 @@ class PartFiles:
         return DTensor.from_local(rows, self._mesh, [Shard(0)], run_check=False, shape=shape, stride=stride)
 
     def _rows(self, value: State) -> int:
-        first, last = share_of(shape_of(value)[0], self._rank, self._count)
+        first, last = share_of(shape_of(value)[0], self._ranks.rank, self._ranks.count)
         return last - first
 
     def _digests(self, folder: Path) -> dict[str, str]:
         """Of all part files, for the first rank; each reads its own."""
-        own = [path for path in sorted(folder.glob(f"__{self._rank}_*")) if path.is_file()]
-        own += [folder / METADATA] if self._rank == 0 else []
+        own = [path for path in sorted(folder.glob(f"__{self._ranks.rank}_*")) if path.is_file()]
+        own += [folder / METADATA] if self._ranks.is_first else []
         sync_directory(folder)
-        found: list[Any] = [None] * self._count
+        found: list[Any] = [None] * self._ranks.count
         dist.all_gather_object(found, {path.name: _digest(path, _nothing) for path in own}, group=self._group)
         return {name: digest for part in found for name, digest in part.items()}
 

@@ -59,7 +59,7 @@ class Saves:
         self._resumed_at = 0
         self._beside: Beside[CheckpointWritten | None] = Beside()
         self._shards = session.run.shards
-        self._part_files = None if self._shards is None else PartFiles(session.ranks.rank, session.ranks.work_group())
+        self._part_files = None if self._shards is None else PartFiles(session.ranks)
 
     @cached_property
     def _data_digest(self) -> str:
