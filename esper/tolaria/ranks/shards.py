@@ -33,6 +33,10 @@ from esper.tolaria.ranks.rows import ROWS, State, in_parts, is_in_parts, shape_o
 
 BUCKET_BYTES = 2**28
 """Of weights that are gathered at once."""
+CLIP_EPSILON = 1e-6
+"""As torch's own clipping has it."""
+COUNTED = (bool, int, float, str)
+"""Types of attributes that a network may change as it is passed."""
 
 
 class _Sharded(NamedTuple):
@@ -190,7 +194,8 @@ class Shards:
     def _cut(self, arm: TrainingArm, parameters: Sequence[nn.Parameter]) -> None:
         """Parts that stand in a sharded network are its memory, and only written."""
         sharded = self._sharded.get(arm)
-        known = {} if sharded is None or not _is_of(sharded, arm) else dict(_by_identity(sharded.pairs))
+        pairs = sharded.pairs if sharded is not None and _is_of(sharded, arm) else []
+        known = {id(parameter): part for parameter, part in pairs}
         for parameter in parameters:
             rows, memory = self.rows_of(parameter.data), known.get(id(parameter))
             self._shapes[parameter] = parameter.shape
@@ -273,12 +278,6 @@ class Shards:
         return nn.Parameter(empty, requires_grad=parameter.requires_grad)
 
 
-CLIP_EPSILON = 1e-6
-"""As torch's own clipping has it."""
-COUNTED = (bool, int, float, str)
-"""Types of attributes that a network may change as it is passed."""
-
-
 def _check_attributes(model: nn.Module, passed: nn.Module) -> None:
     """Raises ConfigError for a network that counts or remembers in attributes: a copy of it was passed."""
     what = "changes as the network is passed, which weights in parts (--parallel shard) can't follow"
@@ -307,10 +306,6 @@ def _is_of(sharded: _Sharded, arm: TrainingArm) -> bool:
 
 def _facts(arm: TrainingArm) -> list[tuple[nn.Parameter, bool]]:
     return [(each, each.requires_grad) for each in arm.model.parameters()]
-
-
-def _by_identity(pairs: Iterable[tuple[nn.Parameter, nn.Parameter]]) -> Iterator[tuple[int, nn.Parameter]]:
-    return ((id(parameter), part) for parameter, part in pairs)
 
 
 def _places(model: nn.Module, copy: nn.Module) -> Iterator[tuple[tuple[nn.Module, str], nn.Parameter]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from esper.tolaria.recovery.packed import PIECE_BYTES, State
 PARTS = "parts"
 SUFFIX = ".parts"
 METADATA = ".metadata"
+ALONE_WARNING = "torch.distributed is disabled, unavailable or uninitialized"
+"""Of each rank that reads by itself, as all do."""
 KNOWN = {
     "torch": frozenset({"Size", *(name for name, value in vars(torch).items() if isinstance(value, torch.dtype))}),
     "torch.serialization": frozenset({"_get_layout"}),
@@ -158,7 +161,9 @@ def _load(tensors: dict[str, Any], folder: Path) -> None:
     try:
         with (folder / METADATA).open("rb") as file:
             metadata = _Known(file).load()
-        load(tensors, storage_reader=Reader(folder), no_dist=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=ALONE_WARNING, category=UserWarning)
+            load(tensors, storage_reader=Reader(folder), no_dist=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, CheckpointException) as error:
         raise CorruptRecord(f"{folder} can't be read: {_first_line(error)}") from error
 

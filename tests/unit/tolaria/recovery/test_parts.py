@@ -32,11 +32,11 @@ def state(folder: Path) -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """As one rank writes it that holds all rows."""
     made = tmp_path / "step-000000000004-0.parts"
-    save({"/arm/model/w": WEIGHT}, storage_writer=FileSystemWriter(made), no_dist=True)
+    with pytest.warns(UserWarning, match="to save in a single process"):
+        save({"/arm/model/w": WEIGHT}, storage_writer=FileSystemWriter(made), no_dist=True)
     return made
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_parts_are_put_together_and_damage_is_told_before_it_is_read(folder: Path) -> None:
     written = state(folder)
     verify(written, folder.parent, lambda: None)
@@ -60,7 +60,6 @@ class _Command:
         return os.system, ("true",)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_metadata_that_names_code_is_not_read(folder: Path) -> None:
     (folder / METADATA).write_bytes(pickle.dumps(_Command()))
     with pytest.raises(CorruptRecord, match=r"its metadata names posix\.system, which none consists of"):
