@@ -53,8 +53,9 @@ def plane(certificates: Path, state: Path, environ: dict[str, str]) -> Iterator[
         for name in ("weatherlight", "tamiyo", "kasmina"):
             port = free_port()
             own = ("--listen", f"0.0.0.0:{port}", "--state-dir", str(state / name))
-            bus = ("--weatherlight", endpoints["weatherlight"], "--weatherlight-ca", str(certificates / "ca.pem"))
-            more = (*asking, *bus) if endpoints else ()
+            more: tuple[str, ...] = ()
+            if bus := endpoints.get("weatherlight"):
+                more = (*asking, "--weatherlight", bus, "--weatherlight-ca", str(certificates / "ca.pem"))
             process = subprocess.Popen(
                 [sys.executable, "-m", f"esper.{name}.server", *own, *tls, *more],
                 env=environ,

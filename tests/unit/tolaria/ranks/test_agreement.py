@@ -118,7 +118,7 @@ def test_what_cannot_be_in_parts_is_refused_by_one_line() -> None:
         optimizer, slot, network, number = each["refused_in_parts"]
         assert "optimizer = 'MuonAdamW': isn't known to work value by value" in optimizer
         assert f"slots = '{scenarios.SLOT}': is no run of blocks" in slot
-        assert "model = 'Host': has no slot: weights in parts (--parallel shard) grow by stacks alone" in network
+        assert "has no slot: weights in parts (--parallel shard) grow by stacks alone" in network
         assert "model = 'scale': can't be in parts (--parallel shard): it is a single number" in number
 
 
