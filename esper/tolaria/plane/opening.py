@@ -127,7 +127,7 @@ def life_settings(
         min_samples=config.min_samples,
         growth_end_step=growth_end_step(config, total_steps),
         max_culls_in_row=config.max_culls,
-        reaction_steps=config.evaluate_every_steps * max(1, config.packet_lag),
+        reaction_steps=config.packet_steps * max(1, config.packet_lag),
         fade_steps=share(config.fade_fraction),
         stability_limit=config.stability_limit,
         stack=stack_judging(config),

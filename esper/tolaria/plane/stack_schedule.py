@@ -77,7 +77,7 @@ def _beyond_budget(config: TrainConfig, manifest: HostManifest, *, is_asked_for:
 
 def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due_step: int) -> ConfigError | None:
     """Why a stack that is due then can't be grown, or None."""
-    life, every = life_settings(config, manifest.task, total_steps), config.evaluate_every_steps
+    life, every = life_settings(config, manifest.task, total_steps), config.packet_steps
     decided, needed = max(1, ceil(due_step / every)) * every, stack_life_steps(life, total_steps)
     if decided + needed > life.growth_end_step:
         left = max(0, life.growth_end_step - decided)
