@@ -343,6 +343,12 @@ class TrainConfig:
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
+    stack_when: str = _setting(
+        "growth",
+        "shares",
+        "when stacks are due: at stack_shares, at the knee of the loss, by a forecast, or as many as shares at random",
+        ("shares", "knee", "forecast", "random"),
+    )
     target_depth: int | None = _setting(
         "growth", None, "equal blocks of a run at the end; default: as many as the judge keeps"
     )
@@ -352,7 +358,9 @@ class TrainConfig:
     stack_error_rate: float = _setting(
         "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
     )
-    stack_evaluations: int = _setting("growth", 8, "evaluations in the last third of a stack's window")
+    stack_evaluations: int = _setting(
+        "growth", 8, "evaluations in the last third of a stack's window, each of a part of the judging set"
+    )
     stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may lose over 2 ln V (are clipped)")
     stack_recovery_steps: int = _setting(
         "growth", 120, "steps until a stack overtakes its twin; two thirds of its window"
