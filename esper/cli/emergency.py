@@ -1,6 +1,7 @@
 """`esper emergency`: list, raise and acknowledge emergencies at a Weatherlight, that of a run or one that serves.
 
-A run that isn't under way has no Weatherlight: one is started over the run's state for as long as it takes.
+A run with services of its own that isn't under way has no Weatherlight: one is started over the run's state for as long
+as it takes. A run under way that shares a plane tells where that is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, ServiceUnavailable
 from esper.core.file_lock import try_hold
+from esper.core.run_line import LINE
 from esper.core.signing import Signer
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
@@ -67,7 +69,9 @@ def register(verbs: Verbs) -> None:
 
 def add_place(verb: argparse.ArgumentParser) -> None:
     """What `connected` reads."""
-    verb.add_argument("run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a run with services of its own")
+    verb.add_argument(
+        "run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a run with services of its own, or under way"
+    )
     verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of one that serves")
     verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
     add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
@@ -135,7 +139,7 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
     from esper.rpc.clients import BusClient, Tls, WeatherlightClient, channel, doubt_of
 
     if arguments.run_dir is not None:
-        _require_own(arguments.run_dir)
+        _require_one(arguments.run_dir)
     with ExitStack() as stack:
         keyring = keyring_for(arguments.key, arguments.run_dir)
         endpoint = arguments.weatherlight or stack.enter_context(_of_run(arguments.run_dir))
@@ -151,19 +155,24 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
             raise ConfigError("--weatherlight", endpoint, doubt) from error
 
 
-def _require_own(run_dir: Path) -> None:
+def _require_one(run_dir: Path) -> None:
     if not run_dir.is_dir():
         raise ConfigError("RUN_DIR", str(run_dir), "is no run's directory")
-    if not (run_dir / "services" / "weatherlight.db").exists():
-        raise ConfigError("RUN_DIR", str(run_dir), "has no Weatherlight of its own: give --weatherlight ENDPOINT")
+    if not _has_own(run_dir) and not (run_dir / LINE).exists():
+        remedy = "has no Weatherlight of its own and isn't under way: give --weatherlight ENDPOINT"
+        raise ConfigError("RUN_DIR", str(run_dir), remedy)
+
+
+def _has_own(run_dir: Path) -> bool:
+    return (run_dir / "services" / "weatherlight.db").exists()
 
 
 @contextmanager
 def _of_run(run_dir: Path) -> Iterator[str]:
-    """Endpoint of a run's own Weatherlight."""
+    """Endpoint of the run's Weatherlight."""
     from esper.tolaria.run_dir import LOCK
 
-    if (held := try_hold(run_dir / LOCK)) is None:
+    if not _has_own(run_dir) or (held := try_hold(run_dir / LOCK)) is None:
         yield peer_of(run_dir, "weatherlight").endpoint
         return
     with held, _started(run_dir, run_dir / "services") as own:

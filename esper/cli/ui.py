@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.errors import ConfigError
 from esper.core.streams import say
@@ -20,6 +20,7 @@ from esper.core.unexpected import unexpected
 if TYPE_CHECKING:
     from esper.ui.plane import PlaneWatch
 
+LISTEN = "127.0.0.1:0"
 JAEGER = "http://127.0.0.1:16686"  # where services/compose.yaml has it
 
 
@@ -32,10 +33,10 @@ def register(verbs: Verbs) -> None:
         metavar="RUN_DIR",
         help="directories of runs, or folders of them; two runs are compared (default: runs)",
     )
-    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="where, on loopback (a free port)")
+    parser.add_argument("--listen", metavar="HOST:PORT", help=f"where, on loopback ({LISTEN}, a free port)")
     parser.add_argument("--json", action="store_true", help="print what the page would show of each run, and stop")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--jaeger", default=JAEGER, metavar="URL", help=f"where traces are looked up ({JAEGER})")
+    parser.add_argument("--jaeger", metavar="URL", help=f"where traces are looked up ({JAEGER})")
     parser.add_argument("--url-file", type=Path, metavar="FILE", help="also write the page's address there, mode 0600")
     add_key_flag(parser, default="RUN_DIR/secret where there is one, else env")
 
@@ -43,12 +44,23 @@ def register(verbs: Verbs) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from esper.ui.shelf import Shelf  # html, sockets and threads, which the other verbs start without
 
-    if not arguments.jaeger.startswith(("http://", "https://")):
-        raise UsageError(f"--jaeger {arguments.jaeger!r}: an address that begins with http:// or https:// is needed")
+    if arguments.json:
+        _require_alone(arguments)
+    jaeger = arguments.jaeger or JAEGER
+    if not jaeger.startswith(("http://", "https://")):
+        raise UsageError(f"--jaeger {jaeger!r}: an address that begins with http:// or https:// is needed")
     shelf = Shelf(arguments.places or [Path("runs")], partial(_watch, arguments.key))
     if arguments.json:
         return _print(shelf)
-    return _serve(arguments, shelf)
+    return _serve(arguments, shelf, jaeger)
+
+
+def _require_alone(arguments: argparse.Namespace) -> None:
+    """What is printed needs no address, browser or service."""
+    given = {name: getattr(arguments, name) for name in ("listen", "open", "jaeger", "url_file")}
+    given["key"] = arguments.key != FROM_ENVIRONMENT
+    if meaningless := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
+        raise UsageError(f"--json prints and stops: leave {' and '.join(meaningless)} out, or --json")
 
 
 def _watch(key: str, run_dir: Path) -> PlaneWatch:
@@ -72,12 +84,12 @@ def _print(shelf: Any) -> int:
     return code
 
 
-def _serve(arguments: argparse.Namespace, shelf: Any) -> int:
+def _serve(arguments: argparse.Namespace, shelf: Any, jaeger: str) -> int:
     from esper.core.files import write_atomically
     from esper.ui.access import local
     from esper.ui.server import PageServer
 
-    with PageServer(local(arguments.listen), shelf, jaeger=arguments.jaeger) as server:
+    with PageServer(local(arguments.listen or LISTEN), shelf, jaeger=jaeger) as server:
         if arguments.url_file is not None:
             try:
                 write_atomically(arguments.url_file, f"{server.url}\n".encode(), mode=0o600)

@@ -125,8 +125,11 @@ def _wait_for_the_last(state_dir: Path) -> None:
 
 
 def _services(arguments: argparse.Namespace, state_dir: Path) -> Services:
+    from esper.rpc.endpoint import collector_url
     from esper.tolaria.plane.services import START_ORDER, Services, ServicesConfig, run_secret
 
+    if arguments.otlp_endpoint is not None:
+        collector_url(arguments.otlp_endpoint, "--otlp-endpoint")
     listen = _endpoints(arguments.port, "--port") or _sockets(state_dir)
     scraped = _endpoints(arguments.metrics_port, "--metrics-port")
     if shared := set(listen.values()) & set(scraped.values()):

@@ -29,7 +29,7 @@ RETIRED: Mapping[str, Mapping[str, str]] = {
         "TOLARIA_SEED_*": "what is measured of seeds always stands in events.jsonl and in telemetry",
         "TOLARIA_LR_*": "TOLARIA_LR, TOLARIA_WARMUP_STEPS and TOLARIA_DECAY_FRACTION shape the learning rate",
         "TOLARIA_OPT_REBUILD_*": "the optimiser takes a seed's parameters in at a boundary; it is never rebuilt",
-        "TOLARIA_PROFILER_*": "TOLARIA_OTLP_ENDPOINT takes traces; step times stand in report.html",
+        "TOLARIA_PROFILER_*": "`tolaria-train --profile DIR` writes traces; step times stand in report.html",
         "TOLARIA_ASYNC_WORKER_*": "TOLARIA_DEADLINE_S is the longest wait for the control plane",
     },
     "ESPER_TAMIYO_": {

@@ -39,11 +39,18 @@ class BusConfig:
     max_kept_entries: int = 50_000  # of a lane's handled envelopes no more are kept, however young: LOW ones go first
     dead_retention_s: float = 604_800.0  # how long a dead letter is kept
     max_dead_letters: int = 10_000  # no more of them are kept, however young
+    group_retention_s: float = 2_592_000.0  # a group that asked for nothing this long is forgotten, with what it missed
+    full_lane_patience_s: float = 86_400.0  # the same, where a lane is full
     max_lane_entries: int = 200_000  # a fuller lane refuses more, CRITICAL ones excepted
 
     def __post_init__(self) -> None:
         require_positive(self, "max_deliveries", "lease_s", "retry_s", "retention_s", "dead_retention_s")
+        require_positive(self, "group_retention_s", "full_lane_patience_s")
         require_positive(self, "max_kept_entries", "max_dead_letters", "max_lane_entries")
+
+    def patience_s(self, *, is_full: bool) -> float:
+        """How long a group may ask for nothing."""
+        return min(self.full_lane_patience_s, self.group_retention_s) if is_full else self.group_retention_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +130,12 @@ class Bus(Protocol):
 
     async def trim(self) -> int:
         """Forget what is old or too much, of envelopes that every group has handled; returns how many."""
+
+    async def forget_groups(self, *, is_full: bool = False) -> dict[str, int]:
+        """Forget groups that have asked for nothing for too long, which is shorter where a lane is full.
+
+        Gives how many envelopes each had not handled. A group that comes back begins anew, at the oldest that is kept.
+        """
 
     async def close(self) -> None:
         """Let go of the storage."""

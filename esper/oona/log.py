@@ -20,7 +20,7 @@ from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import BackPressure
 from esper.core.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
-from esper.oona import dead_letters, schema
+from esper.oona import dead_letters, groups, schema
 from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
 T = TypeVar("T")
@@ -184,6 +184,11 @@ class SqliteLog:
                 gone += page
         return gone
 
+    async def forget_groups(self, *, is_full: bool = False) -> dict[str, int]:
+        now_ns = self._clock.now_ns()
+        before_ns = now_ns - round(self._config.patience_s(is_full=is_full) * NS_PER_S)
+        return await self._write(lambda db: groups.forget(db, now_ns, before_ns))
+
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
 
@@ -247,6 +252,7 @@ class SqliteLog:
         self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
     ) -> list[_Lent]:
         """Lane by lane, urgent ones first, of equal ones those due again first, oldest first."""
+        groups.note(db, group, self._clock.now_ns())
         due = self._due(db, group, lanes)
         given = self._given(db, group, lanes)
         again: list[_Lent] = []

@@ -23,7 +23,7 @@ from esper.oona import redis_scripts as scripts
 from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
 
 TAG = "{oona}"
-COUNTER, PLACES, DEAD = f"{TAG}.sequence", f"{TAG}.places", f"{TAG}.dead"
+COUNTER, PLACES, DEAD, GROUPS = (f"{TAG}.{name}" for name in ("sequence", "places", "dead", "groups"))
 CLUSTER = "redis+cluster://"
 NOBODY = "-"
 BLOCK_MS = 1000
@@ -68,7 +68,7 @@ class RedisBus:
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
         given = [group, consumer, limit, self._lease_ms, self._config.max_deliveries, self._now_ms()]
-        found = await self._run("fetch", scripts.FETCH, [DEAD, *_streams(lanes)], given)
+        found = await self._run("fetch", scripts.FETCH, [DEAD, GROUPS, *_streams(lanes)], given)
         return [_envelope(entry, raw, attempt) for entry, raw, attempt in found]
 
     async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
@@ -136,6 +136,11 @@ class RedisBus:
                 more, surplus = await self._trim_stream(stream, surplus)
                 gone += more
         return gone
+
+    async def forget_groups(self, *, is_full: bool = False) -> dict[str, int]:
+        given = [self._now_ms(), self._before_ms(self._config.patience_s(is_full=is_full))]
+        found = await self._run("forget groups", scripts.FORGET_GROUPS, [GROUPS, *STREAMS], given)
+        return {name.decode(): int(lost) for name, lost in sorted(zip(found[::2], found[1::2], strict=True))}
 
     async def close(self) -> None:
         for watching in self._watching.values():

@@ -5,6 +5,7 @@ All keys carry one hash tag, so that they share a slot of a cluster; a script is
     {oona}.sequence     position of the newest envelope
     {oona}.places       event id -> "STREAM|ENTRY", as long as the entry is kept
     {oona}.dead         "GROUP|STREAM|ENTRY" -> Unix milliseconds at which the group gave it up
+    {oona}.groups       group -> Unix milliseconds at which it asked last, noted once a minute
     {oona}.LANE.N       a stream for each lane and priority N; an entry's id is its position; e, ms and id are
                         the envelope, when it was stored and its event id
 """
@@ -85,14 +86,15 @@ redis.call('SET', KEYS[1], string.format('%.0f', last))
 return stored
 """
 
-# KEYS dead, streams in the order of delivery. ARGV: group, consumer, limit, lease in ms, most deliveries, now in ms.
-# Of each stream first what is due again, then what is new. Gives entry, envelope and attempt of each.
+# KEYS dead, groups, streams in the order of delivery. ARGV: group, consumer, limit, lease in ms, most deliveries, now
+# in ms. Of each stream first what is due again, then what is new. Gives entry, envelope and attempt of each.
 FETCH = (
     _PLACES
     + """
 local group, consumer, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local found = {}
-for n = 2, #KEYS do
+local found, asked = {}, redis.call('HGET', KEYS[2], group)
+if not asked or ARGV[6] - asked > 60000 then redis.call('HSET', KEYS[2], group, ARGV[6]) end
+for n = 3, #KEYS do
   local stream = KEYS[n]
   local known = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
   local cursor = '0-0'
@@ -174,6 +176,36 @@ end
 local most = 0
 for _, count in pairs(ahead) do most = math.max(most, count) end
 return most
+"""
+)
+
+# KEYS groups, every stream. ARGV: now in ms, and the time before which a group must have asked last to be forgotten.
+# Gives each such group and how many entries it had not handled. A group that was never noted counts as seen now.
+FORGET_GROUPS = (
+    _PLACES
+    + """
+local lost = {}
+for n = 2, #KEYS do
+  for _, group in ipairs(groups_of(KEYS[n])) do
+    local name = group['name']
+    local asked = redis.call('HGET', KEYS[1], name)
+    if not asked then
+      redis.call('HSET', KEYS[1], name, ARGV[1])
+    elseif tonumber(asked) < tonumber(ARGV[2]) then
+      local lag = group['lag']
+      if not lag then lag = #redis.call('XRANGE', KEYS[n], '(' .. group['last-delivered-id'], '+') end
+      lost[name] = (lost[name] or 0) + group['pending'] + lag
+      redis.call('XGROUP', 'DESTROY', KEYS[n], name)
+    end
+  end
+end
+local found = {}
+for name, count in pairs(lost) do
+  redis.call('HDEL', KEYS[1], name)
+  found[#found + 1] = name
+  found[#found + 1] = count
+end
+return found
 """
 )
 

@@ -19,6 +19,8 @@ _STATEMENTS = (
     "CREATE INDEX IF NOT EXISTS deliveries_by_event ON deliveries (name, event_id)",
     "CREATE TABLE IF NOT EXISTS dead_letters (name TEXT NOT NULL, sequence INTEGER NOT NULL,"
     " stored_ns INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (name, sequence)) WITHOUT ROWID",
+    # When each group asked for something last.
+    "CREATE TABLE IF NOT EXISTS seen (name TEXT PRIMARY KEY, asked_ns INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS depths (lane INTEGER PRIMARY KEY, entries INTEGER NOT NULL)",
 )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from esper.core.errors import ConfigError
 
 # sun_path holds 108 bytes on Linux, the closing zero included.
 MAX_SOCKET_PATH_BYTES = 107
 FORMS = "use HOST:PORT, [IPV6]:PORT or unix:PATH"
+COLLECTOR_FORMS = "use HOST:PORT, http://HOST:PORT or https://HOST:PORT"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +58,19 @@ class Endpoint:
         if self.path is not None:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def collector_url(text: str, key: str = "otlp_endpoint") -> str:
+    """The address of a collector of traces, with its scheme; `key` names the setting in errors."""
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
+    except ValueError:  # a port that is none, a bracket that isn't closed
+        is_whole = False
+    if not is_whole:
+        raise ConfigError(key, text, COLLECTOR_FORMS)
+    return url
 
 
 def is_local_host(host: str) -> bool:

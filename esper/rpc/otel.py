@@ -24,8 +24,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
-from esper.core.errors import ConfigError
-from esper.rpc.endpoint import is_local_host
+from esper.rpc.endpoint import collector_url, is_local_host
 
 log = logging.getLogger("esper.traces")
 COMMAND_ID = "esper.command.id"
@@ -155,9 +154,10 @@ def _exporter(endpoint: str | None, place: str) -> SpanExporter:
     # Costs a quarter of a second to import: only processes that trace pay it.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    address = place if "://" in place else f"http://{place}"
-    if endpoint is not None and not address.startswith(("http://", "https://")):
-        raise ConfigError("otlp_endpoint", endpoint, "use HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    if endpoint is not None:
+        address = collector_url(endpoint)
+    else:
+        address = place if "://" in place else f"http://{place}"
     options: Any = (("grpc.enable_http_proxy", 0),) if is_local_host(urlsplit(address).hostname or "") else None
     if endpoint is None:
         return OTLPSpanExporter(channel_options=options)

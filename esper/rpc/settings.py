@@ -17,6 +17,7 @@ from esper.core.config import described, load
 from esper.core.nearest import nearest
 from esper.core.plain import plain
 from esper.core.state_dir import default_state_dir
+from esper.rpc.endpoint import collector_url
 from esper.rpc.server import ServerConfig
 
 C = TypeVar("C")
@@ -36,6 +37,10 @@ class ProcessConfig:
     otlp_endpoint: str | None = None  # where traces go: HOST:PORT, http://... or https://...
     metrics_listen: str | None = None  # HOST:PORT where Prometheus scrapes
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+
+    def __post_init__(self) -> None:
+        if self.otlp_endpoint is not None:
+            collector_url(self.otlp_endpoint)
 
 
 # Flag -> setting, and what it is.

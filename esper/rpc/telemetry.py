@@ -161,7 +161,7 @@ class TelemetrySender:
                 self._wake.wait(max(self._hold_s, self._config.flush_s))
             self._wake.clear()
             pause_s = self._round(pause_s)
-        self._leave()
+        self._leave(is_told=bool(pause_s))
 
     def _round(self, last_pause_s: float) -> float:
         """One round of heartbeat and batches; gives the pause that a failure asks for."""
@@ -178,14 +178,18 @@ class TelemetrySender:
                 log.warning("telemetry waits, %d packets: %s", len(self._outbox), error, exc_info=unexpected)
             return min(max(self._config.retry_s, 2 * last_pause_s), self._config.max_retry_s)
 
-    def _leave(self) -> None:
-        """Send what still waits and take leave, so that nobody counts this process as lost."""
+    def _leave(self, *, is_told: bool) -> None:
+        """Send what still waits and take leave, so that nobody counts this process as lost.
+
+        `is_told`: that it waits was told, and nothing has gone out since.
+        """
         try:
             self._flush_all()
             if self._presence.is_registered:
                 self._client.heartbeat(self._presence.heartbeat(is_leaving=True), timeout_s=self._config.timeout_s)
         except Exception as error:  # noqa: BLE001 - the edge of the thread
-            log.warning("left without notice, %d packets unsent: %s", len(self._outbox), error)
+            level = logging.DEBUG if is_told else logging.WARNING
+            log.log(level, "left without notice, %d packets unsent: %s", len(self._outbox), error)
 
     def _beat(self) -> None:
         presence, timeout_s = self._presence, self._config.timeout_s

@@ -199,7 +199,12 @@ class Trainer:
             if self._store is not None:
                 self._store.clear()
         generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=self._saves.is_extending
+            self._session,
+            self._open_control,
+            self._store,
+            snapshot,
+            obstacle_to=self._going_back.obstacle,
+            gives_up_course=self._saves.is_extending,
         )
         self._session.observer.on_start(
             RunStarted(
@@ -367,5 +372,10 @@ class Trainer:
         snapshot = self._going_back.go(setback)
         self._generation.control.close()
         self._generation = open_generation(
-            self._session, self._open_control, self._store, snapshot, gives_up_course=setback.gives_up_course
+            self._session,
+            self._open_control,
+            self._store,
+            snapshot,
+            obstacle_to=self._going_back.obstacle,
+            gives_up_course=setback.gives_up_course,
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from esper.core.clock import NS_PER_S, Clock, timestamp
 from esper.core.config import longest
+from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ModeUpdate, ServiceStatus, SystemMode
 
@@ -70,7 +71,8 @@ def conditions(services: Sequence[ServiceStatus], emergencies: Sequence[Emergenc
 
 
 def _cause(emergency: EmergencySignal) -> str:
-    return f"{emergency.cause} raised by {emergency.origin} ({emergency.emergency_id})"
+    level, what = short_name(EmergencyLevel, emergency.level), emergency.detail or emergency.cause
+    return f"{level}: {what} (raised by {emergency.origin}, id {emergency.emergency_id})"
 
 
 class ModeMachine:

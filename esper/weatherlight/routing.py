@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
 from esper.core.errors import BackPressure
 from esper.core.keys import Keyring
 from esper.core.priority import lane_of
+from esper.core.telemetry import build_packet, event
 from esper.core.tracing import context_of, current_trace, tracer
 from esper.core.validation import MAX_INTEGER, violations
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, SubscribeRequest, TelemetryPacket
 from esper.oona.bus import Bus, Stored
 from esper.oona.envelope import seal, span_attributes
+from esper.oona.metrics import GROUP_FORGOTTEN
 from esper.oona.precedence import Precedence
 
 CRITICAL = MessagePriority.MESSAGE_PRIORITY_CRITICAL
@@ -41,6 +44,8 @@ class Counts:
     published: int = 0
     turned_away: int = 0
     publish_latency_ms: float = 0.0
+    lost: Counter[str] = field(default_factory=Counter)
+    """What forgotten groups of the bus had not handled, by group."""
 
     def add_dropped(self, count: int) -> None:
         """The senders' counts stop at what their field holds."""
@@ -59,9 +64,17 @@ class Taken:
 class Router:
     """Takes packets and envelopes onto the bus."""
 
-    def __init__(self, bus: Bus, keyring: Keyring, clock: Clock, precedence: Precedence | None = None) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        keyring: Keyring,
+        clock: Clock,
+        precedence: Precedence | None = None,
+        tell: Callable[[TelemetryPacket], None] = lambda packet: None,
+    ) -> None:
         self.counts = Counts()
         self.precedence = precedence or Precedence()
+        self._tell = tell
         self._bus = bus
         self._keyring = keyring
         self._clock = clock
@@ -105,15 +118,30 @@ class Router:
             if not envelopes:
                 await self._bus.wait(seen, WAIT_S, TELEMETRY_LANES)
 
+    async def tidy(self) -> int:
+        """Forget groups that nobody reads for, and what is old or too much; returns how many envelopes."""
+        async with self._trimming:
+            return await self._tidied(is_full=False)
+
     async def _fitted(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        """Store them; a lane that is full of what was handled is trimmed first."""
+        """Store them; a lane that is full of what was handled, or is held for nobody, is trimmed first."""
         try:
             return await self._bus.publish(envelopes)
         except BackPressure:
             async with self._trimming:
-                if not await self._bus.trim():
+                if not await self._bus.trim() and not await self._tidied(is_full=True):
                     raise
         return await self._bus.publish(envelopes)
+
+    async def _tidied(self, *, is_full: bool) -> int:
+        for group, lost in (await self._bus.forget_groups(is_full=is_full)).items():
+            self.counts.lost[group] += lost
+            said = (
+                f"group {group!r} asked for nothing for too long: {lost} envelopes that it had not handled are let go"
+            )
+            told = event(GROUP_FORGOTTEN, self._clock, said, group=group, lost=lost)
+            self._tell(build_packet("oona", self._clock, events=[told]))
+        return await self._bus.trim()
 
     async def _store(self, packets: Sequence[TelemetryPacket]) -> int:
         """How many of the packets were new."""

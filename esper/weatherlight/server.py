@@ -58,7 +58,8 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     ledger = NonceLedger(clock, config.max_nonces)
     store = open_store(context.state_dir / "weatherlight.db", ledger)
     bus = open_bus(config, context.state_dir, clock)
-    router = Router(bus, keyring, clock)
+    outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
+    router = Router(bus, keyring, clock, tell=outgoing.put_nowait)
     supervisor = Supervisor(
         clock=clock,
         store=store,
@@ -76,7 +77,6 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
         actions=Actions(signed, supervisor, clock, config.rollback_level),
         stop=context.stop,
     )
-    outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
     receivers = config.delivery.receivers(os.environ)
     delivery = Delivery(receivers, clock, context.state_dir / "alerts.json", outgoing.put_nowait, config.delivery.pace)
     nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence, delivery=delivery)
@@ -89,7 +89,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
     summary = Summary(supervisor, service.duties, bus, kernels, nissa, clock)
     service.duties.take_on("summarise", partial(summary.run, config.summary_s))
-    service.duties.take_on("trim", partial(_trim, bus, config.trim_s))
+    service.duties.take_on("trim", partial(_trim, router, config.trim_s))
     if receivers:
         service.duties.take_on("deliver", delivery.run)
     service.duties.when_failing(partial(tell_failure, outgoing, clock))
@@ -166,10 +166,10 @@ async def _sweep(supervisor: Supervisor, period_s: float) -> None:
         await supervisor.sweep()
 
 
-async def _trim(bus: Bus, period_s: float) -> None:
+async def _trim(router: Router, period_s: float) -> None:
     while True:
         await asyncio.sleep(period_s)
-        await bus.trim()
+        await router.tidy()
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ def bus_summary(router: Router, clock: Clock, depths: dict[BusLane, int], dead: 
         metric(oona_metrics.PUBLISH_DROPPED, counts.turned_away),
         metric(oona_metrics.DEAD_LETTERS, dead),
         metric(oona_metrics.PUBLISH_LATENCY, counts.publish_latency_ms),
+        *(metric(oona_metrics.GROUP_LOST, lost, group=group) for group, lost in counts.lost.items()),
     ]
     return build_packet("oona", clock, metrics=measured)
 

@@ -15,7 +15,7 @@ from esper.core.run_line import LINE
 from esper.kasmina.executor.graft import arm
 from esper.tolaria.launcher import main
 from esper.tolaria.record.page.view import view
-from esper.tolaria.record.reading import standing
+from esper.tolaria.record.reading import read_events, standing
 from tests.drills.launching import NARROW, events, train
 from tests.integration.otlp_receiver import ReceivedSpan, Receiver
 
@@ -101,6 +101,7 @@ def test_every_command_gate_and_move_is_an_event_with_its_reason(grown: Grown) -
 
 
 def test_the_page_shows_the_run_as_its_summary_has_it(grown: Grown) -> None:
+    assert len(read_events(grown.run_dir)) == len(events(grown.run_dir)), "what is written is whole"
     shown = view(standing(events(grown.run_dir)), grown.summary)
     assert shown["state"]["word"] == "finished"
     assert shown["cost"]["total"] == grown.summary["training_macs"]

@@ -50,7 +50,7 @@ from esper.rpc.auth import service_metadata
 from esper.rpc.clients import WeatherlightClient, channel
 from esper.rpc.clients.health import wait_serving
 from esper.tolaria.record.summary import quantile
-from tools.harness.faults.redis_server import free_port
+from tools.harness.faults.server import free_port
 
 LOSS = MetricSpec("bench.loss", "nats", "A loss.", ("layer",))
 ALARM = EventSpec("bench_alarm", TelemetryLevel.TELEMETRY_LEVEL_CRITICAL, "An alarm.")

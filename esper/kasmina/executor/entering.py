@@ -15,6 +15,7 @@ from esper.kasmina.executor.blueprints import build_seed
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.graft.masks import REMEDY, masks_given
+from esper.kasmina.executor.graft.padding import sign_of_padding
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.judge.teacher import Teacher
@@ -52,12 +53,13 @@ def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
         raise GraftFailed(f"{plan.factory} can't be grafted in slot {plan.slot_id!r}: one of them is a stack's")
     _refuse_unsayable(state, plan)
     life = Life(plan=plan, module=grow(state, plan))
-    _refuse_unmasked(state, life, step)
+    remark = _seen_padding(state, life, step)
     added = sum(parameter.numel() for parameter in life.module.parameters())
     if stack is not None:
         added = stack.part(state.arm.stacks, values).depth * stack.block_parameters
     state.lives[plan.seed_id] = life
-    return {"digest_matched": True, "parameters_finite": all_finite(life.module), "added_parameters": added}
+    sound: Facts = {"digest_matched": True, "parameters_finite": all_finite(life.module), "added_parameters": added}
+    return {**sound, "failure": remark} if remark else sound
 
 
 def _refuse_unsayable(state: ExecutorState, plan: SeedPlan) -> None:
@@ -70,25 +72,31 @@ def _refuse_unsayable(state: ExecutorState, plan: SeedPlan) -> None:
         raise GraftFailed(why)
 
 
-def _refuse_unmasked(state: ExecutorState, life: Life, step: int) -> None:
-    """A seed that attends, where the host masks positions and the seed can't know which."""
+def _seen_padding(state: ExecutorState, life: Life, step: int) -> str:
+    """What to say of a seed that attends, where no mask is named and samples look as if they were of several lengths.
+
+    Raises GraftFailed where the host masks positions and the seed can't know which.
+    """
     if life.plan.factory in STACK_FACTORIES:
-        return
+        return ""
     graft = shadow_graft(life.plan, state.slot(life.plan.slot_id), life.module, step)
     if graft.masks is None:
-        return
-    model = state.arm.model
+        return ""
+    model, what = state.arm.model, f"{life.plan.blueprint_id} in {life.plan.slot_id}"
     graft.attach(model, state.arm.grafts)
     try:
         with masks_given(model) as given:
             state.outputs()
-        if given and not graft.masks.reached_seed:
-            raise GraftFailed(
-                f"{life.plan.blueprint_id} in {life.plan.slot_id} would attend over padding: "
-                f"it can't know {given[0]}; {REMEDY}"
-            )
+        if graft.masks.reached_seed:
+            return ""
+        if given:
+            raise GraftFailed(f"{what} would attend over padding: it can't know {given[0]}; {REMEDY}")
     finally:
         graft.detach()
+    sign = sign_of_padding(state.task.probe_inputs())
+    if not sign:
+        return ""
+    return f"{what} attends over padding, if there is any: {sign}, and no mask has a known name; {REMEDY}"
 
 
 def grow(state: ExecutorState, plan: SeedPlan) -> torch.nn.Module:

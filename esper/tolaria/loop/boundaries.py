@@ -5,7 +5,7 @@ In lag mode reactions come before the new packet, without lag after it. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby, takewhile
 from math import isfinite
@@ -35,14 +35,19 @@ _TRACER = tracer("esper.tolaria")
 SETTLING_PACKETS = 2
 
 
+Obstacle = Callable[[Setback], str]
+"""Why a run can't go back as ordered; empty if it can."""
+
+
 class Boundaries:
     """The boundaries of one generation of a run."""
 
-    def __init__(self, session: Session, pipeline: Pipeline) -> None:
+    def __init__(self, session: Session, pipeline: Pipeline, obstacle_to: Obstacle) -> None:
         self.pipeline = pipeline
         self.order_to_stop: str | None = None
         self.orders = PlaneOrders(session, pipeline)
         self.order_to_go_back: Setback | None = None
+        self._obstacle_to = obstacle_to
         self._told_causes: set[str | None] = set()
         self._told_layers: tuple[Layer, ...] = ()
         self._unsent: list[StepDone] = []
@@ -185,12 +190,11 @@ class Boundaries:
                 with _continued(trace, directives[0].command_id, self._session.run.run_id):
                     own = self._executor.execute(directives, step)
                 for directive in own:
-                    self._obey(directive)
-                    self._executor.report(directive, step)
+                    self._executor.report(directive, step, failure=self._obey(directive))
         return result
 
-    def _obey(self, directive: SeedDirective) -> None:
-        """Keep an order that concerns the whole run for the trainer."""
+    def _obey(self, directive: SeedDirective) -> str:
+        """Keep an order that concerns the whole run for the trainer; says why it can't be followed."""
         why = directive.rationale or "by command"
         if directive.kind == DirectiveKind.DIRECTIVE_KIND_HALT:
             # The order of a halt from which the run goes on was acknowledged, else it would not go on.
@@ -198,7 +202,17 @@ class Boundaries:
         elif directive.command_id not in self._session.obeyed:
             self._session.obeyed.add(directive.command_id)
             to_step = directive.to_step if directive.HasField("to_step") else None
-            self.order_to_go_back = Setback(why=f"rollback ordered: {why}", to_step=to_step)
+            return self._keep_order(Setback(why=f"rollback ordered: {why}", to_step=to_step))
+        return ""
+
+    def _keep_order(self, setback: Setback) -> str:
+        """An order that leads nowhere is refused, and the run goes on: nothing is wrong with it."""
+        obstacle = self._obstacle_to(setback)
+        if obstacle:
+            self._session.notice("tolaria.rollback_refused", "WARNING", f"{setback.why}; refused: {obstacle}")
+        else:
+            self.order_to_go_back = setback
+        return obstacle
 
     def _note(self, result: PacketResult) -> None:
         session = self._session
@@ -231,6 +245,7 @@ class Boundaries:
         for note in collected.memory:
             self._note_memory(note)
         self._note_unfolded(collected.reports)
+        self._note_unmasked(collected.reports)
         progress.macs.side = self._executor.side_macs
         at = Position(
             generation=progress.generation,
@@ -251,6 +266,12 @@ class Boundaries:
             if is_fold and report.failure and not report.folded:
                 self._session.progress.history.unfolded[report.seed_id] = report.failure
                 self._session.notice("tolaria.seed_unfolded", "INFO", f"seed {report.seed_id}: {report.failure}")
+
+    def _note_unmasked(self, reports: Sequence[DirectiveReport]) -> None:
+        """Tell of a seed that was built and attends to what may be padding."""
+        for report in reports:
+            if report.kind == DirectiveKind.DIRECTIVE_KIND_BUILD and report.succeeded and report.failure:
+                self._session.notice("tolaria.seed_unmasked", "WARNING", f"seed {report.seed_id}: {report.failure}")
 
     def _note_memory(self, note: MemoryNote) -> None:
         """Keep it for the summary; what a person didn't ask for is told, and what another machine might not repeat."""

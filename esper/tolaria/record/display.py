@@ -44,6 +44,8 @@ class State:
         """Why nothing grows now; None where growth speaks for itself."""
         self.history = LossHistory()
         self._times_ms: deque[float] = deque(maxlen=50)
+        self._told: set[str] = set()
+        """Commands that were told: what a rollback replays is given again, and is no news."""
 
     def note_steps(self, steps: Sequence[StepDone]) -> None:
         self.step = steps[-1] if steps else self.step
@@ -56,8 +58,8 @@ class State:
         before, now = self.waits, boundary.reason
         self.waits = None if now is None or now.name in SHOWN_OTHERWISE or _acts(boundary) else now
         if self.waits is None or (before is not None and before.name == self.waits.name):
-            return happenings(boundary)
-        return [*happenings(boundary), plain(f"no growth: {self.waits.in_words()}")]
+            return happenings(boundary, self._told)
+        return [*happenings(boundary, self._told), plain(f"no growth: {self.waits.in_words()}")]
 
     @property
     def step_ms(self) -> float:
@@ -223,8 +225,8 @@ def in_line(notice: Notice) -> str:
     return plain(f"step {notice.step}  {notice.level.lower()}: {notice.message}")
 
 
-def happenings(boundary: Boundary) -> list[str]:
-    """What growth did at this boundary, in words."""
+def happenings(boundary: Boundary, told: set[str]) -> list[str]:
+    """What growth did at this boundary, in words; of commands those that were not `told` yet, which then are."""
     if boundary.result is None:
         return []
     texts = []
@@ -233,7 +235,9 @@ def happenings(boundary: Boundary) -> list[str]:
     for fields in map(gate_fields, boundary.result.gates):
         if fields["gate"] == "G4_SYSTEM_IMPACT" or fields["verdict"] == "FAIL":
             texts.append(f"{fields['seed_id']} {fields['gate']} {fields['verdict'].lower()}: {fields['detail']}")
-    texts += filter(None, map(_command_in_words, boundary.result.outcomes))
+    news = [outcome for outcome in boundary.result.outcomes if outcome.command_id not in told]
+    told.update(outcome.command_id for outcome in news)
+    texts += filter(None, map(_command_in_words, news))
     return [plain(text) for text in texts]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import DependencyViolationError, StorageError
+from esper.tolaria.record.forms import is_event
 
 Record = Mapping[str, Any]
 
@@ -41,18 +42,6 @@ def parsed(line: bytes | str) -> Record | None:
     except (ValueError, RecursionError):  # not JSON, not even text, or nested without end
         return None
     return event if is_event(event) else None
-
-
-def is_event(found: Any) -> bool:
-    """Whether what a line held is an event: it has a kind, and one that goes back says to which step."""
-    match found:
-        case {"kind": "resumed" | "rollback", "step": int()}:
-            return True
-        case {"kind": "resumed" | "rollback"}:
-            return False
-        case {"kind": str()}:
-            return True
-    return False
 
 
 def of_kind(events: Sequence[Record], kind: str) -> list[Record]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from esper.tolaria.loop.boundaries import Boundaries
+from esper.tolaria.loop.boundaries import Boundaries, Obstacle
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.open_control import OpenControl, Opening, TeacherFacts
 from esper.tolaria.plane.pipeline import Pipeline
@@ -31,6 +31,7 @@ def open_generation(
     store: CheckpointStore | None,
     snapshot: Snapshot | None,
     *,
+    obstacle_to: Obstacle,
     gives_up_course: bool = False,
 ) -> Generation:
     """Open the run where its progress stands; a snapshot says what was in flight there."""
@@ -53,7 +54,7 @@ def open_generation(
     position = (0, ()) if snapshot is None else (snapshot.next_packet, snapshot.in_flight)
     if gives_up_course:
         progress.reason.forget(position[0])
-    return Generation(control, Boundaries(session, Pipeline(control, run.config.packet_lag, *position)))
+    return Generation(control, Boundaries(session, Pipeline(control, run.config.packet_lag, *position), obstacle_to))
 
 
 def _teacher_of(run: Prepared) -> TeacherFacts | None:

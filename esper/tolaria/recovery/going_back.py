@@ -42,10 +42,33 @@ class GoingBack:
         session.notice("tolaria.rollback", "ERROR", message)
         return snapshot
 
+    def obstacle(self, setback: Setback) -> str:
+        """Why an order to go back can't be followed, told to whoever gave it; empty if it can.
+
+        The first rank knows what is on the disk, and answers for all.
+        """
+        return self._session.ranks.told(self._own_obstacle(setback).encode()).decode()
+
+    def _own_obstacle(self, setback: Setback) -> str:
+        if spent := self._spent():
+            return spent
+        steps = self._saves.steps_to_go_back_to()
+        if not steps:
+            return "no state was kept yet"
+        if setback.to_step is None or steps[0] <= setback.to_step:
+            return ""
+        kept = ", ".join(map(str, steps))
+        return (
+            f"no state up to step {setback.to_step} is kept; it can go back to {kept}: name one of them or a later step"
+        )
+
     def _refuse_once_too_often(self, setback: Setback) -> None:
+        if spent := self._spent():
+            raise RollbackFailed(f"{setback.why}; {spent}")
+
+    def _spent(self) -> str:
         made, allowed = self._session.progress.history.rollbacks, self._session.run.config.max_rollbacks
-        if made >= allowed:
-            raise RollbackFailed(f"{setback.why}; {made} of max_rollbacks = {allowed} were made already")
+        return f"{made} of max_rollbacks = {allowed} were made already" if made >= allowed else ""
 
     def _tell_failure(self, error: RollbackFailed, setback: Setback) -> None:
         name = MISSED if isinstance(error, RollbackLate) else FAILED

@@ -328,6 +328,11 @@ class Saves:
         """Have the next boundary saved."""
         self._owes_one = True
 
+    def steps_to_go_back_to(self) -> list[int]:
+        """Those of the states that are kept, in memory or on the disk, oldest first."""
+        self._settle()
+        return sorted({*self._rollback.fast.steps(), *self._rollback.full.steps()})
+
     def go_back(self, bounds: tuple[int | None, ...]) -> tuple[Snapshot, str]:
         """Put the newest state within the first bound that has one in place; says from where. Raises RollbackFailed."""
         session, rollback, loaded = self._session, self._rollback, list[Snapshot]()

@@ -17,7 +17,7 @@ def test_a_directory_that_is_no_runs_is_named_before_any_key_is_asked_for(
     assert main(["emergency", *verb, str(mistyped)]) == 78
     assert capsys.readouterr().err == f"esper: RUN_DIR = '{mistyped}': is no run's directory\n"
     assert main(["emergency", *verb, str(tmp_path)]) == 78
-    assert "has no Weatherlight of its own: give --weatherlight" in capsys.readouterr().err
+    assert "has no Weatherlight of its own and isn't under way: give --weatherlight" in capsys.readouterr().err
 
 
 def test_an_emergency_without_a_cause_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

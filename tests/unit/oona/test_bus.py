@@ -359,3 +359,31 @@ async def test_waiting_for_nothing_ends_too(bus: Bus) -> None:
 def test_bounds_below_one_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_deliveries"):
         BusConfig(max_deliveries=0)
+
+
+async def test_a_group_that_nobody_reads_for_is_forgotten_and_its_loss_is_counted(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    config = BusConfig(group_retention_s=1000.0, full_lane_patience_s=200.0, retention_s=100.0)
+    for number, made in enumerate(BUSES.values()):
+        (tmp_path / str(number)).mkdir()
+        async with made(tmp_path / str(number), clock, config) as bus:
+            await bus.publish([an_envelope(name) for name in "abcd"])
+            assert ids(await bus.fetch("lost", "c1", LANES, 2)) == ["a", "b"]
+            await bus.acknowledge("lost", ["a"])
+            assert len(await bus.fetch("read", "c1", LANES, 9)) == 4
+            await bus.acknowledge("read", list("abcd"))
+            clock.advance(150.0)
+            assert await bus.fetch("read", "c1", LANES, 9) == []
+            assert await bus.forget_groups(is_full=True) == {}
+            clock.advance(100.0)
+            assert await bus.forget_groups() == {}
+            assert await bus.trim() == 1, "what is old and handled by all goes, and nothing else"
+            assert await bus.forget_groups(is_full=True) == {"lost": 3}
+            assert await bus.forget_groups(is_full=True) == {}
+            assert await bus.depth(NORMAL_LANE) == 0
+            assert await bus.trim() == 3
+            await bus.publish([an_envelope("e")])
+            assert ids(await bus.fetch("lost", "c1", LANES, 9)) == ["e"], "it begins anew"
+            clock.advance(1001.0)
+            assert await bus.forget_groups() == {"lost": 1, "read": 1}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.core.errors import ConfigError
-from esper.rpc.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint
+from esper.rpc.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint, collector_url
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,16 @@ def test_only_loopback_and_sockets_are_local(text: str, is_local: bool) -> None:
 def test_writing_and_reading_give_the_same_endpoint(host: object, port: int) -> None:
     endpoint = Endpoint(host=str(host), port=port)
     assert Endpoint.parse(str(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize("text", ["localhost:4317", "http://10.0.0.1:4317", "https://[::1]:4317"])
+def test_a_collector_has_a_scheme(text):
+    assert collector_url(text) == (text if "://" in text else f"http://{text}")
+
+
+@pytest.mark.parametrize(
+    "text", ["bad", "", "http://", "host:", "host:x", "host:99999", "ftp://host:1", "unix:/a", "[::1:4"]
+)
+def test_a_collector_that_cannot_be_one_is_refused_with_the_forms(text):
+    with pytest.raises(ConfigError, match=r"--otlp-endpoint = .*: use HOST:PORT, http://HOST:PORT or"):
+        collector_url(text, "--otlp-endpoint")

@@ -301,3 +301,28 @@ def test_without_weatherlight_critical_events_go_to_the_log(caplog: pytest.LogCa
     assert "test_alarm" in record.message
     assert "leak" in record.message
     assert "s1" in record.message
+
+
+async def test_a_line_that_was_told_broken_is_not_told_again_at_the_end(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    await listener.until(lambda: bool(listener.registered))
+    sender._client = Broken()  # type: ignore[assignment]
+    sender.send(ordinary())
+    await reached(lambda: "telemetry waits" in caplog.text)
+    await closed(sender)
+    assert sender.pending == 1
+    assert [record.message[:15] for record in caplog.records if record.levelname == "WARNING"] == ["telemetry waits"]
+
+
+async def test_a_line_that_breaks_as_its_process_leaves_is_told(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    listener = Listener()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    await listener.until(lambda: bool(listener.registered))
+    sender._client = Broken()  # type: ignore[assignment]
+    await closed(sender)
+    assert "left without notice, 0 packets unsent" in caplog.text

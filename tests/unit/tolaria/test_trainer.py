@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -374,6 +375,32 @@ def test_a_rollback_order_that_is_in_flight_at_the_state_gone_back_to_is_obeyed_
     assert summary["rollbacks"] == 1
     assert [report.step for report in controls[1].collected[0].reports] == [20], "its execution is told"
     assert summary["weights_digest"] == run(CONFIG)["weights_digest"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "order", "why"),
+    [
+        (
+            {},
+            {"to_step": 3},
+            r"no state up to step 3 is kept; it can go back to \d+(, \d+)*: name one of them or a later step",
+        ),
+        ({"max_rollbacks": 0}, {}, "0 of max_rollbacks = 0 were made already"),
+        ({"checkpoint_every_epochs": 0, "snapshot_every_steps": 0}, {}, "no state was kept yet"),
+    ],
+)
+def test_a_rollback_order_that_leads_nowhere_is_refused_and_the_run_goes_on(
+    tmp_path: Path, settings: dict[str, Any], order: dict[str, Any], why: str
+) -> None:
+    control, recorder = ScriptedControl({16: [directive("", "ROLLBACK", rationale="operator", **order)]}), Recorder()
+    config, store = replace(CONFIG, **settings), CheckpointStore(tmp_path, keep=2)
+    summary = Trainer(prepare(config), lambda opening: control, recorder, store=store).train()
+    (said,) = [notice.message for notice in recorder.notices if notice.name == "tolaria.rollback_refused"]
+    assert re.fullmatch(f"rollback ordered: operator; refused: {why}", said)
+    (report,) = [report for collected in control.collected for report in collected.reports]
+    assert not report.succeeded
+    assert said.endswith(report.failure)
+    assert (summary["rollbacks"], summary["steps"]) == (0, summary["total_steps"])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step() -> None:

@@ -31,7 +31,7 @@ def test_without_prometheus_a_drill_says_so_in_one_line(
     monkeypatch.setattr(shutil, "which", lambda program: None)
     assert main(["drill", "emergency"]) == os.EX_CONFIG
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("isn't installed, and a drill asks a real one (Debian: apt-get install prometheus)")
+    assert line.endswith("isn't installed (Debian: apt-get install prometheus)")
     assert main(["drill", "fire", "--bus", "redis", "--seconds", "1"]) == os.EX_CONFIG
     assert "apt-get install redis-server" in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -163,7 +164,10 @@ def test_a_view_is_sent_once_and_then_only_when_it_changed(ask: Asking, runs: Pa
 
 def test_a_run_whose_events_make_no_sense_is_an_answer_that_says_so(ask: Asking, runs: Path) -> None:
     (runs / "second" / "events.jsonl").write_bytes(b'{"kind": "boundary"}\n')
-    status, _, body = ask("/api/view?run=second")
+    assert ask.json("/api/view?run=second")["live"]["damaged_lines"] == 1, "what lacks its fields is damage"
+    (runs / "second" / "events.jsonl").write_bytes(b'{"kind": "run", "step": 0}\n')
+    with patch("esper.ui.following.view", side_effect=KeyError("loss")):
+        status, _, body = ask("/api/view?run=second")
     assert status == 500
     assert "KeyError" in json.loads(body)["error"]
     assert ask("/api/view?run=first")[0] == 200

@@ -39,6 +39,9 @@ def service(
     )
 
 
+HALT = "halt (raised by tolaria, id e1)"
+
+
 def emergency(level: str) -> EmergencySignal:
     value = EmergencyLevel.Value(f"EMERGENCY_LEVEL_{level}")
     return EmergencySignal(emergency_id="e1", level=value, cause="halt", origin="tolaria", raised_at=timestamp(0))
@@ -54,11 +57,11 @@ def emergency(level: str) -> EmergencySignal:
         ([service("tolaria", is_lost=True)], [], NORMAL, STEADY),
         ([service(is_lost=True)], [], DEGRADED, "tamiyo (i) is lost"),
         ([service(health="UNHEALTHY", summary="disk full")], [], DEGRADED, "tamiyo is unwell: disk full"),
-        ([], [emergency("L1_NOTICE")], NORMAL, f"{LIVES}; halt raised by tolaria (e1)"),
+        ([], [emergency("L1_NOTICE")], NORMAL, f"{LIVES}; L1_NOTICE: {HALT}"),
         ([service(is_lost=True)], [emergency("L1_NOTICE")], DEGRADED, "tamiyo (i) is lost"),
-        ([], [emergency("L2_ELEVATED")], DEGRADED, "halt raised by tolaria (e1)"),
-        ([service(is_lost=True)], [emergency("L3_CONSERVATIVE")], EMERGENCY, "halt raised by tolaria (e1)"),
-        ([], [emergency("L4_HALT")], EMERGENCY, "halt raised by tolaria (e1)"),
+        ([], [emergency("L2_ELEVATED")], DEGRADED, f"L2_ELEVATED: {HALT}"),
+        ([service(is_lost=True)], [emergency("L3_CONSERVATIVE")], EMERGENCY, f"L3_CONSERVATIVE: {HALT}"),
+        ([], [emergency("L4_HALT")], EMERGENCY, f"L4_HALT: {HALT}"),
     ],
 )
 def test_the_facts_decide_the_mode_and_name_its_cause(

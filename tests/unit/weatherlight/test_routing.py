@@ -11,6 +11,7 @@ from opentelemetry import trace
 
 from esper.core.errors import BackPressure
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
+from esper.core.validation import violations
 from esper.leyline import (
     BusLane,
     MessagePriority,
@@ -22,7 +23,7 @@ from esper.leyline import (
 from esper.oona.bus import BusConfig
 from esper.oona.envelope import check, seal
 from esper.oona.log import SqliteLog
-from esper.weatherlight.routing import Router
+from esper.weatherlight.routing import TELEMETRY_LANES, Router
 from tests.unit.weatherlight.conftest import KEYRING, Plane
 
 LOSS = MetricSpec("test.loss", "nats", "A loss.")
@@ -124,6 +125,29 @@ async def test_a_subscriber_rests_while_other_lanes_are_busy(plane: Plane, monke
     await asyncio.wait_for(coming, 10)
     assert reads <= 6
     await packets.aclose()
+
+
+async def test_a_lane_that_a_forgotten_group_holds_is_freed_and_the_loss_is_told(tmp_path: Path, plane: Plane) -> None:
+    told: list[TelemetryPacket] = []
+    config = BusConfig(max_lane_entries=3, full_lane_patience_s=50.0, retention_s=10.0)
+    bus = SqliteLog(tmp_path / "small.db", plane.clock, config)
+    router = Router(bus, KEYRING, plane.clock, tell=told.append)
+    await router.take([ordinary(plane) for _ in range(3)])
+    assert len(await bus.fetch("gone", "c1", TELEMETRY_LANES, 1)) == 1
+    plane.clock.advance(20.0)
+    with pytest.raises(BackPressure):
+        await router.take([ordinary(plane)])
+    assert not told
+    plane.clock.advance(40.0)
+    assert (await router.take([ordinary(plane)])).accepted == 1
+    (event,) = told[0].events
+    assert (
+        event.message == "group 'gone' asked for nothing for too long: 3 envelopes that it had not handled are let go"
+    )
+    assert violations(told[0]) == []
+    assert router.counts.lost == {"gone": 3}
+    assert await router.tidy() == 0
+    await bus.close()
 
 
 async def test_a_subscriber_can_start_in_the_past(plane: Plane) -> None:

@@ -34,6 +34,7 @@ async def test_a_report_has_every_metric_and_how_each_duty_fares(plane: Plane) -
     assert told.message == "oona.db is full"
     assert {each.key: attribute_value(each) for each in told.attributes} == {"task": "trim", "pause_s": 30.0}
 
+    plane.router.counts.lost["gone"] = 3
     await Summary(plane.supervisor, duties, plane.bus, kernels, nissa, plane.clock).flush()
     measured = [each for packet in await plane.packets() for each in packet.metrics]
     delivery = {spec.name for spec in nissa_metrics.METRICS if spec.name.startswith("nissa.delivery")}

@@ -23,7 +23,7 @@ from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConf
 from esper.tolaria.record.observer import Boundary, Observer
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions, occupied
-from tools.harness.faults.redis_server import free_port
+from tools.harness.faults.server import free_port
 from tools.harness.workload import settings
 
 TIMEOUT_S = 20.0

@@ -8,26 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from esper.core.errors import ConfigError
-from tools.harness.faults.redis_server import free_port
+from tools.harness.faults.server import HOST, Server
 
 RULES = Path(__file__).resolve().parents[3] / "services" / "prometheus" / "alert_rules.yml"
-PROGRAM = "prometheus"
 SCRAPE_MS = 1000
 """A scrape that is cut short makes every series stale and so clears every alert: a loaded machine needs time."""
 EVALUATE_MS = 200
-START_S = 30.0
 TIMEOUT_S = 5.0
 _UNITS_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"((?:for|keep_firing_for|interval):\s*|\[|offset )(\d+)(ms|s|m|h|d)\b")
@@ -44,38 +35,29 @@ def hastened(rules: str, speed: float) -> str:
     return _DURATION.sub(divided, rules)
 
 
-class Prometheus:
+class Prometheus(Server):
     """Scrapes some targets by name, and judges them by the rules."""
 
-    def __init__(self, targets: Mapping[str, str], speed: float) -> None:
-        program = shutil.which(PROGRAM)
-        if program is None:
-            remedy = "isn't installed, and a drill asks a real one (Debian: apt-get install prometheus)"
-            raise ConfigError(PROGRAM, "PATH", remedy)
-        self._program, self._targets = program, len(targets)
-        self._directory = tempfile.TemporaryDirectory(prefix="esper-prometheus-")
-        self._place = f"127.0.0.1:{free_port()}"
-        folder = Path(self._directory.name)
-        (folder / "alert_rules.yml").write_text(hastened(RULES.read_text(), speed))
-        (folder / "prometheus.yml").write_text(json.dumps(_settings(targets)))
+    PROGRAM = PACKAGE = "prometheus"
 
-    def start(self) -> None:
-        """Start it and wait until it serves."""
-        folder = Path(self._directory.name)
-        options = (
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
+    def __init__(self, targets: Mapping[str, str], speed: float) -> None:
+        super().__init__()
+        self._targets = len(targets)
+        self._place = f"{HOST}:{self.port}"
+        (self.folder / "alert_rules.yml").write_text(hastened(RULES.read_text(), speed))
+        (self.folder / "prometheus.yml").write_text(json.dumps(_settings(targets)))
+
+    def options(self) -> Sequence[str]:
+        return (
+            f"--config.file={self.folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self.folder / 'data'}",
             f"--web.listen-address={self._place}",
             "--log.level=error",
         )
-        with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self._program, *options], stdout=log, stderr=log)
-        deadline_s = time.monotonic() + START_S
-        while not self._is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                said = (folder / "log").read_text().strip().splitlines()
-                raise ConfigError(PROGRAM, self._program, f"doesn't start: {said[-1] if said else 'it says nothing'}")
-            time.sleep(0.05)
+
+    def is_ready(self) -> bool:
+        with _DIRECT.open(f"http://{self._place}/-/ready", timeout=TIMEOUT_S) as answer:
+            return bool(answer.status == 200)
 
     def firing(self) -> set[str]:
         """Names of the alerts that fire now."""
@@ -86,27 +68,6 @@ class Prometheus:
         """Whether every target was scraped last time."""
         found = self._ask("/api/v1/query?query=sum(up)")["result"]
         return bool(found) and float(found[0]["value"][1]) == self._targets
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._directory.cleanup()
-
-    def __enter__(self) -> Prometheus:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _is_ready(self) -> bool:
-        try:
-            with _DIRECT.open(f"http://{self._place}/-/ready", timeout=TIMEOUT_S) as answer:
-                return bool(answer.status == 200)
-        except (URLError, OSError):
-            return False
 
     def _ask(self, path: str) -> Any:
         with _DIRECT.open(f"http://{self._place}{path}", timeout=TIMEOUT_S) as answer:

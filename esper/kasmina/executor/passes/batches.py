@@ -44,11 +44,16 @@ def _takes(model: nn.Module, arguments: Any, keywords: Mapping[str, Any]) -> boo
 
 def leaves(value: Any) -> Iterator[Tensor]:
     """The tensors of a value, in order."""
+    return (tensor for _, tensor in named_leaves(value))
+
+
+def named_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The same with their keys, those of containers in containers joined by dots."""
     if isinstance(value, Tensor):
-        yield value
+        yield name, value
         return
-    for _, part in _parts(value):
-        yield from leaves(part)
+    for key, part in _parts(value):
+        yield from named_leaves(part, f"{name}.{key}" if name else str(key))
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:

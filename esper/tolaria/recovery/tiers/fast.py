@@ -87,6 +87,10 @@ class FastTier:
         moment = self._newest(to_step)
         return None if moment is None else moment.step
 
+    def steps(self) -> list[int]:
+        """Of the moments that can be gone back to, oldest first."""
+        return [moment.step for moment in self._moments if moment.flight.states is not None]
+
     def forget_after(self, step: int) -> None:
         """Later moments are of a course that was given up."""
         self._moments = [moment for moment in self._moments if moment.step <= step]

@@ -34,6 +34,10 @@ class FullTier:
         known = sorted({*self._steps, *steps})
         self._steps = known if self._store is None else known[-self._store.kept :]
 
+    def steps(self) -> list[int]:
+        """Of the known checkpoints, oldest first."""
+        return list(self._steps)
+
     def newest(self, to_step: int | None) -> int | None:
         """Step of the newest known checkpoint, at most `to_step`; whether it is whole shows when it is read."""
         found = max((step for step in self._steps if to_step is None or step <= to_step), default=None)

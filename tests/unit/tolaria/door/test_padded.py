@@ -96,6 +96,42 @@ def test_a_run_over_padded_batches_keeps_a_seed_that_knows_its_mask(tmp_path, sc
         torch.testing.assert_close(whole.model(**noisy)["logits"], wanted)
 
 
+class Masking(nn.Module):
+    """Its mask has a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.embedding = nn.Embedding(WORDS, WIDTH)
+        self.fc1, self.act, self.fc2 = nn.Linear(WIDTH, 12), nn.ReLU(), nn.Linear(12, WIDTH)
+        self.head = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, input_ids: Tensor, is_text: Tensor) -> Tensor:
+        hidden = self.embedding(input_ids)
+        kept = is_text[..., None].to(hidden)
+        return self.head(((hidden + self.fc2(self.act(self.fc1(hidden)))) * kept).sum(1) / kept.sum(1))
+
+
+def own_names(rows: list[Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    batch = collated(PAD, rows)
+    return {"input_ids": batch["input_ids"], "is_text": batch["attention_mask"]}, batch["labels"]
+
+
+def test_a_seed_that_may_attend_to_padding_is_told_of_in_one_line(tmp_path, scripted):
+    scripted({4: germination("s1", "residual_linear:act-act", "attention.self")})
+    data, told = loaders(), []
+    for loader in data.values():
+        loader.collate_fn = own_names
+    config = {**CONFIG, "steps": 12, "run_dir": tmp_path}
+    loss = partial(F.cross_entropy, reduction="none")
+    esper.train(Masking(), data, loss=loss, config=config, callbacks=[told.append])
+    lines = [event.message for event in told if getattr(event, "name", "") == "tolaria.seed_unmasked"]
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "seed s1: attention.self in residual_linear:act-act attends over padding, if there is any: "
+    )
+
+
 def dying(left: list[int | None], rows: list[Tensor]) -> dict[str, Tensor]:
     if left[0] is not None:
         left[0] -= 1

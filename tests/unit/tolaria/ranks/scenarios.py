@@ -70,6 +70,10 @@ SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
         16: [directive("s1", "DROP_TWIN")],
     },
     "unstacked": {4: germination("s1", STACK, "stack.double"), 16: cull("s1")},
+    "attending": {
+        4: [*germination("s1", "residual_linear:blocks.0-blocks.0", "attention.self"), judgement("s1", 16)],
+        16: keep("s1"),
+    },
     "incubated": {
         4: [*GROWN[:2], directive("s1", "INCUBATE", slot_id=SLOT, duration_steps=6)],
         12: [GROWN[2]],
@@ -91,6 +95,36 @@ class Host(nn.Module):
         hidden = torch.relu(self.fc1(inputs.flatten(1)))
         outputs: torch.Tensor = self.fc3(torch.relu(self.fc2(hidden)))
         return outputs
+
+
+class Masked(nn.Module):
+    """Lines of a picture, of which some samples leave out the last ones, in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.blocks, self.last = nn.Linear(8, 6), nn.ModuleList([Padded()]), nn.Linear(6, 10)
+        self.double()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes."""
+        lines = inputs.view(-1, 8, 8)
+        lengths = torch.where(lines[:, 3].sum(1) > lines[:, 4].sum(1), 5, 8)
+        is_padding = torch.arange(8) >= lengths[:, None]
+        hidden = self.blocks[0](self.read(lines), key_padding_mask=is_padding)
+        outputs: torch.Tensor = self.last(hidden.masked_fill(is_padding[..., None], 0.0).sum(1))
+        return outputs
+
+
+class Padded(nn.Module):
+    """A step that is told of padding, which it has no use for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, hidden: torch.Tensor, key_padding_mask: torch.Tensor) -> torch.Tensor:
+        """What goes in, and what is made of it."""
+        return hidden + torch.relu(self.fc(hidden))
 
 
 class Block(nn.Module):
@@ -130,6 +164,11 @@ def deep() -> nn.Module:
 def host() -> nn.Module:
     torch.manual_seed(3)
     return Host()
+
+
+def masked() -> nn.Module:
+    torch.manual_seed(3)
+    return Masked()
 
 
 def doubled(config: TrainConfig) -> Splits:
@@ -181,6 +220,13 @@ def train(
         "rollbacks": summary["rollbacks"],
         "resumed_at": trainer._saves._resumed_at,
         "reproducible_cause": summary["reproducible_cause"],
+        "failed": [
+            report.failure
+            for control in controls
+            for each in control.collected
+            for report in each.reports
+            if not report.succeeded
+        ],
         "collected": [part for control in controls for each in control.collected for part in each.observations],
     }
 
@@ -202,6 +248,11 @@ def grown(script: str, **settings: Any) -> Callable[[Ranks, Path], Any]:
 def stacked(ranks: Ranks, folder: Path) -> Any:
     """Grown in depth, and kept."""
     return train(replace(CONFIG, optimizer="adamw"), SCRIPTS["stacked"], ranks=ranks, model=deep)
+
+
+def attending(ranks: Ranks, folder: Path) -> Any:
+    """With a seed that attends and knows what is padding."""
+    return train(CONFIG, SCRIPTS["attending"], ranks=ranks, model=masked)
 
 
 def compiled(ranks: Ranks, folder: Path) -> Any:
@@ -432,6 +483,7 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "seeds": grown("inner", accumulate=2, pcgrad=True, surgery="seeds"),
     "incubated": grown("incubated"),
     "stacked": stacked,
+    "attending": attending,
     "compiled": compiled,
     "sharded": sharded(),
     "sharded_culled": sharded("unstacked"),

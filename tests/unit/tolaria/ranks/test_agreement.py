@@ -24,7 +24,7 @@ DRILLED = (
     *("culled", "bursts", "accumulated", "surgery", "losses", "seeds", "own_weights", "incubated", "compiled"),
     *("sharded", "sharded_culled", "sharded_clipped", "sharded_compiled"),
     *("back_in_memory", "back_from_disk", "parts_back_in_memory", "parts_back_from_disk"),
-    "ordered_back",
+    *("ordered_back", "attending"),
 )
 IN_PARTS = ("sharded", "leave_parts", "leave_whole", "damaged", "counting", "sizes")
 pytestmark = [
@@ -51,6 +51,7 @@ def one(name: str) -> Any:
 
 def assert_as_one(name: str, found: list[Any], expected: Any) -> None:
     first = found[0]
+    assert first["failed"] == expected["failed"] == [], name
     assert {each["digest"] for each in found} == {first["digest"]}, name
     for parameter, value in expected["weights"].items():
         torch.testing.assert_close(first["weights"][parameter], value, rtol=TOLERANCE, atol=TOLERANCE)

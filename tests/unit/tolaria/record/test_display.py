@@ -202,6 +202,8 @@ def test_an_operators_order_is_told_with_its_rationale() -> None:
     own = CommandOutcome(command_id="c1", accepted=True, issued_by="tamiyo")
     display.on_boundary(boundary(10, result=PacketResult(packet_index=1, outcomes=(own, order))))
     assert "step 10  operator:ada ordered pause growth: new data at noon\n" in stream.getvalue()
+    display.on_boundary(boundary(10, result=PacketResult(packet_index=2, outcomes=(order,))))
+    assert stream.getvalue().count("operator:ada ordered") == 1, "what a rollback replays is no news"
     assert "c1" not in stream.getvalue()
 
 

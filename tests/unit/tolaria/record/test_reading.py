@@ -70,8 +70,10 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, content: bytes, left: bytes
     assert path.read_bytes() == left
 
 
-@pytest.mark.parametrize("damaged", [b"\xff\xfe", b'{"kind": "boundary", "step"', b"7", b'{"step": 3}'])
+@pytest.mark.parametrize(
+    "damaged", [b"\xff\xfe", b'{"kind": "boundary", "step"', b"7", b'{"step": 3}', b'{"kind": "boundary"}']
+)
 def test_a_damaged_line_is_left_out_and_takes_no_other_with_it(damaged: bytes, tmp_path: Path) -> None:
-    lines = [b'{"kind": "run", "step": 0}', damaged, b'{"kind": "boundary", "step": 10}']
+    lines = [b'{"kind": "run", "step": 0}', damaged, b'{"kind": "epoch", "step": 10}']
     (tmp_path / "events.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    assert steps_of(list(read_events(tmp_path))) == [("run", 0), ("boundary", 10)]
+    assert steps_of(list(read_events(tmp_path))) == [("run", 0), ("epoch", 10)]

@@ -205,6 +205,17 @@ def test_once_too_often_is_refused_and_so_is_going_back_to_nothing(moments: Mome
         moments.going_back.go(Setback(why="why"))
 
 
+def test_an_order_is_told_where_it_can_lead(moments: Moments) -> None:
+    obstacle = moments.going_back.obstacle
+    assert obstacle(Setback(why="why")) == "no state was kept yet"
+    moments.make(2)
+    moments.save()
+    assert obstacle(Setback(why="why")) == obstacle(Setback(why="why", to_step=2)) == ""
+    assert obstacle(Setback(why="why", to_step=1)).startswith("no state up to step 1 is kept; it can go back to 2: ")
+    moments.session.progress.history.rollbacks = CONFIG.max_rollbacks
+    assert obstacle(Setback(why="why")) == "2 of max_rollbacks = 2 were made already"
+
+
 def test_a_moment_without_the_services_states_is_owed(moments: Moments) -> None:
     moments.make(1)
     assert not moments.saves.write(Pipeline(NullControl(), lag=1), at_once=True)

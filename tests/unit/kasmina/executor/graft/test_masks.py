@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -19,8 +21,11 @@ from esper.kasmina.executor.blueprints import build_seed
 from esper.kasmina.executor.fold.export import plain
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
+from esper.kasmina.executor.graft.padding import sign_of_padding
+from esper.kasmina.executor.passes import compiled
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
+from esper.tolaria.export.program import traced
 from tests.drilled import drilled
 from tests.unit.kasmina.executor.conftest import CLASSES, DEVICE, ZERO_OUTPUT, ToyTask
 
@@ -220,6 +225,36 @@ def test_nothing_real_depends_on_what_stands_in_padding(name, path, data):
     assert not max(lengths) or not torch.equal(first[0], outputs_and_gradients(model, graft, dress(features, kept))[0])
 
 
+def textbook(seed: nn.Module, value: Tensor, kept: Tensor, *, is_causal: bool) -> Tensor:
+    """The same by definition, one row and one position after another, in float64."""
+    heads, size = seed.heads, seed.outward.in_features // seed.heads
+    normed = F.layer_norm(value, value.shape[-1:], seed.norm.weight, seed.norm.bias, seed.norm.eps)
+    query, key, mixed = (seed.inward(normed).unflatten(-1, (3, heads, size))[..., number, :, :] for number in range(3))
+    output = torch.zeros(*value.shape[:2], heads, size, dtype=value.dtype)
+    for row, position, head in product(range(len(value)), range(value.size(1)), range(heads)):
+        others = [
+            other
+            for other in range(position + 1 if is_causal else value.size(1))
+            if kept[row, other] or other == position
+        ]
+        products = key[row, others, head] @ query[row, position, head] / size**0.5
+        output[row, position, head] = products.softmax(0) @ mixed[row, others, head]
+    return output.flatten(2) @ seed.outward.weight.T
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@given(data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_it_is_the_attention_of_the_textbook(is_causal, data):
+    graft = hung(host_of("names").double(), "layer.1.act", 12, is_causal=is_causal)
+    kept = torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=3)))
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    activation = torch.randn(*kept.shape, 12, generator=draw, dtype=torch.float64)
+    graft.masks.hear({"key_padding_mask": ~kept})
+    wanted = textbook(graft.module, activation, kept, is_causal=is_causal)
+    torch.testing.assert_close(graft.output(activation), wanted)
+
+
 @pytest.mark.parametrize("form", ["2-D", "bool", "3-D", "4-D bool", "4-D of heads", "-1e4"])
 def test_every_form_of_a_mask_says_the_same(form):
     model = Keyed(lambda block, hidden, mask: block(hidden)).double()
@@ -338,6 +373,37 @@ def test_a_kept_seed_knows_the_mask_after_reload(rig_of, name, path, tmp_path):
         torch.testing.assert_close(run.task.forward(network, noisy), expected)
 
 
+class OfOneTensor(Pooled):
+    """Sees itself where nothing is, and tells the attentions of its blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([OwnBlock(), OwnBlock()])
+
+    def forward(self, features: Tensor) -> Tensor:
+        pad = (features == 0).all(-1)
+        for block in self.blocks:
+            features = block(features, pad)
+        return self.pooled(features, ~pad)
+
+
+def test_a_program_masks_as_the_network_with_its_kept_seed_does(rig_of, tmp_path):
+    """Also for another number of rows, and other lengths than it was shown."""
+    run = rig_of(OfOneTensor(), MaskedTask(lambda features, kept: features.masked_fill(~kept[..., None], 0.0)))
+    judged(run, "blocks.0")
+    network = plain(run.arm)
+    program, reason = traced(network, run.task.probe_inputs())
+    assert program is not None, reason
+    torch.export.save(program, tmp_path / "network.pt2")
+    loaded = torch.export.load(tmp_path / "network.pt2").module()
+    lengths = torch.tensor([1, 6, 3])
+    features = torch.randn(3, POSITIONS, FEATURES) * (torch.arange(POSITIONS) < lengths[:, None])[..., None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(features), network(features), rtol=1e-5, atol=1e-6)
+        whole = network(features + 1e-6)
+    assert not torch.allclose(loaded(features), whole, atol=1e-4), "the mask counts"
+
+
 def test_a_copy_has_masks_of_its_own(rig_of):
     run, _ = trained(rig_of, "names", "layer.0", noise=0.0)
     copied = run.arm.clone()
@@ -405,6 +471,69 @@ def test_a_checkpoint_is_told_the_mask_of_its_own_pass_or_refused():
 @pytest.mark.parametrize("name", drilled(HOSTS, lambda name: name == "names"))
 def test_compiled_whole_it_masks_in_one_graph(rig_of, name):
     plainly, _ = trained(rig_of, name, HOSTS[name][2][0], noise=0.0)
-    compiled = rig_of(torch.compile(host_of(name), backend="eager", fullgraph=True), MaskedTask(HOSTS[name][1]))
-    judged(compiled, HOSTS[name][2][0])
-    assert compiled.arm.digest() == plainly.arm.digest()
+    whole = rig_of(torch.compile(host_of(name), backend="eager", fullgraph=True), MaskedTask(HOSTS[name][1]))
+    judged(whole, HOSTS[name][2][0])
+    assert whole.arm.digest() == plainly.arm.digest()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("name", drilled(HOSTS, lambda name: name == "names"))
+def test_where_blocks_are_compiled_it_masks_as_where_they_are_not(rig_of, name):
+    plainly, _ = trained(rig_of, name, HOSTS[name][2][0], noise=0.0)
+    host, (first, *_, within) = host_of(name), HOSTS[name][2]
+    with torch._dynamo.config.patch(skip_nnmodule_hook_guards=False), patch.object(compiled, "BACKEND", "eager"):
+        compiled.compile_in_place(host.get_submodule(path) for path in (first, within.rpartition(".")[0]))
+        run = rig_of(host, MaskedTask(HOSTS[name][1], noise=3.0))
+        judged(run, first)
+    assert len(compiled.compiled_parts(run.arm.model)) == 2
+    assert run.arm.digest() == plainly.arm.digest()
+
+
+class OfItsOwn(Pooled):
+    """Its mask has a name that nobody knows, and is no argument of any module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(FEATURES, 12), nn.GELU(), nn.Linear(12, FEATURES)
+
+    def forward(self, features: Tensor, is_text: Tensor) -> Tensor:
+        return self.pooled(features + self.fc2(self.act(self.fc1(features))), is_text)
+
+
+def test_where_no_mask_is_named_and_lengths_vary_that_is_said_of_the_seed(rig_of):
+    run = rig_of(OfItsOwn(), MaskedTask(lambda features, kept: {"features": features, "is_text": kept}, noise=1.0))
+    collected = run.do(run.build("attention.self", "residual_linear:act-act", heads=2, head_size=3))
+    (report,) = collected.reports
+    assert report.succeeded
+    assert report.failure == (
+        "attention.self in residual_linear:act-act attends over padding, if there is any: is_text looks like a mask, "
+        "2 to 6 times 1 of 6, and no mask has a known name; name the mask attention_mask or key_padding_mask where the "
+        "host calls a module around it, or leave the seed out"
+    )
+
+
+WORDS = torch.tensor([[5, 3, 8, 2], [7, 2, 0, 0], [4, 2, 9, 0]])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"words": WORDS}, "words ends with 0 0 to 2 times"),
+        ([WORDS.flip(1)], "0 begins with 0 0 to 2 times"),
+        (WORDS, "the input ends with 0 0 to 2 times"),
+        ({"steps": {"of": F.one_hot(WORDS.clamp(max=9))[..., 1:].float()}}, "steps.of ends with zeros 0 to 2 times"),
+        ({"x": WORDS[:, :1], "text_lengths": torch.tensor([4, 2, 3])}, "text_lengths says 2 to 4 positions"),
+        ({"x": WORDS[:, :1], "pad": WORDS == 0}, "pad looks like a mask, 0 to 2 times 1 of 4"),
+        (torch.tensor([[1, 5, 3, 8], [1, 7, 0, 0], [1, 4, 2, 9]]), "the input ends with 0 0 to 2 times"),
+        ({"{}": WORDS}, "{} ends with 0 0 to 2 times"),
+        # Nothing of which one could say so: a word that stands elsewhere too, one end a text, and no texts at all.
+        (WORDS.where(WORDS != 3, 0), ""),
+        (torch.tensor([[5, 3, 8, 2], [7, 6, 4, 0], [4, 2, 9, 1]]), ""),
+        (torch.tensor([[5, 0, 0], [7, 0, 0]]), ""),
+        (torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)), ""),
+        ({"x": torch.zeros(0, 4, dtype=torch.long), "lengths": torch.tensor([4, 4])}, ""),
+        (torch.tensor([[True, False, True], [False, False, True]]), ""),
+    ],
+)
+def test_signs_of_several_lengths(inputs, said):
+    assert sign_of_padding(inputs) == said
