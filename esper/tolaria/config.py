@@ -51,6 +51,7 @@ BY_MICROBATCHES, BY_LOSSES, BY_SEEDS = "microbatches", "losses", "seeds"
 """Gradient surgery between microbatches, several losses, or the seeds and the host."""
 EQUAL, BY_STAGE = "equal", "stage"
 SCHEDULES = ("wsd", "cosine", "constant")
+PARALLEL = DDP, SHARD = "ddp", "shard"
 
 
 def _setting(group: str, default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
@@ -395,6 +396,9 @@ class TrainConfig:
     tls_key: Path | None = field(default=None, metadata=_metadata("control", "PEM key of that certificate"))
     otlp_endpoint: str | None = _setting("control", None, "where traces go; default: OTEL_* variables, else nowhere")
 
+    parallel: str = _setting(
+        "control", DDP, "what ranks share out: batches (ddp), or weights, gradients and moments too (shard)", PARALLEL
+    )
     rank_timeout_s: float = _setting(
         "control", 120.0, "longest wait of a rank for the others in seconds, where torchrun started several"
     )

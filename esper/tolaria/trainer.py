@@ -34,7 +34,7 @@ from esper.tolaria.record.signals import Signals
 from esper.tolaria.record.summary import build_summary, evaluated_average
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
-from esper.tolaria.recovery.going_back import MANY_RANKS, GoingBack
+from esper.tolaria.recovery.going_back import GoingBack
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
@@ -258,7 +258,8 @@ class Trainer:
         """What stands on the disk for a resume; a disk that was too slow isn't waited for once more."""
         progress = self._session.progress
         good = progress.steady_step if isinstance(error, LossDiverged) else progress.proven_step
-        return "" if isinstance(error, RollbackLate) else self._saves.keep_last_good(good)
+        is_late = self._session.ranks.any(isinstance(error, RollbackLate))
+        return "" if is_late else self._saves.keep_last_good(good)
 
     @property
     def _is_over(self) -> bool:
@@ -284,6 +285,8 @@ class Trainer:
         """A boundary, an epoch's end, a checkpoint: whichever is due, in this order. A run ends its last epoch."""
         session, boundaries = self._session, self._generation.boundaries
         is_boundary = self._is_boundary
+        if is_boundary or session.is_epoch_end or self._is_over or self._run.executor.is_evaluated(self.step):
+            self._have_whole()
         stop_reason = self._reason_to_stop() if is_boundary else None
         wants_state = is_boundary and (self._saves.is_due or stop_reason is not None)
         wants_snapshot = is_boundary and not (wants_state or self._is_over) and self._saves.is_snapshot_due
@@ -312,6 +315,11 @@ class Trainer:
         if boundaries.order_to_stop is not None and stop_reason is not None:
             session.progress.history.doubt(stop_reason)
             session.notice(EMERGENCY_HALT.name, "CRITICAL", f"{stop_reason} at step {session.progress.step}")
+
+    def _have_whole(self) -> None:
+        """Between steps anybody may look at the arms."""
+        if self._run.shards is not None:
+            self._run.shards.gather(self._run.executor)
 
     def _reason_to_stop(self) -> str | None:
         """Of a run that ends at this boundary, with its state: the plane's order, or whoever interrupts it."""
@@ -360,8 +368,7 @@ class Trainer:
 
     def _go_back(self, setback: Setback) -> None:
         """Go on from the last good state under a new generation; what is in flight is dropped with the old one."""
-        if self._session.ranks.count > 1:
-            raise RollbackFailed(f"{setback.why}; {MANY_RANKS}")
+        self._have_whole()
         snapshot = self._going_back.go(setback)
         self._generation.control.close()
         self._generation = open_generation(

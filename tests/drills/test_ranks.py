@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,13 +116,27 @@ def test_a_run_goes_on_with_another_number_of_ranks(before: int, after: int, tmp
     assert summary["finished"]
 
 
+def test_weights_in_parts_outlive_a_killed_rank(tmp_path: Path) -> None:
+    run = ("--epochs", "30", "--grow", "never", "--checkpoint-every-epochs", "2", "--parallel", "shard")
+    undisturbed = train(tmp_path / "undisturbed", *run, launcher=torchrun(2))
+    with training(tmp_path / "run", *run, launcher=torchrun(2)) as process:
+        wait_for_step(process, tmp_path / "run", 150)
+        os.kill(pid_of(1, tmp_path / "run"), signal.SIGKILL)
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    assert "rank 1 gives no sign of life" in output
+    assert list((tmp_path / "run" / "checkpoints").glob("*.parts"))
+    shutil.copytree(tmp_path / "run", tmp_path / "alone")
+    assert train(tmp_path / "run", "--resume", launcher=torchrun(2))["weights_digest"] == undisturbed["weights_digest"]
+    alone = train(tmp_path / "alone", "--resume")
+    assert alone["test_loss"] == pytest.approx(undisturbed["test_loss"], rel=1e-3)
+
+
 def test_what_many_ranks_cannot_do_is_refused_by_one_line(tmp_path: Path) -> None:
-    with training(tmp_path / "run", "--on-nonfinite", "rollback", launcher=torchrun(2)) as process:
+    with training(tmp_path / "run", "--parallel", "shard", "--ema", "0.9", launcher=torchrun(2)) as process:
         output, _ = process.communicate(timeout=PATIENCE_S)
     lines = [line for line in output.splitlines() if line.startswith("tolaria-train: ")]
     assert lines == [
-        "tolaria-train: on_nonfinite = 'rollback': isn't supported with many ranks: "
-        "leave it out, and go on with --resume"
+        "tolaria-train: ema = 0.9: isn't supported by --parallel shard: it keeps whole averages; or give --parallel ddp"
     ]
 
 

@@ -129,6 +129,9 @@ class SeedExecutor:
         """Slots of modules; a host that has none may still have stacks, which come behind them in order."""
         state, named = self._state, self._state.config.slots
         names = None if named is None else [name for name in named if not is_stack_name(name)]
+        if state.config.is_of_stacks:
+            self._check_stacks(names or ())
+            return
         is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
         model, inputs = state.arm.model, state.task.probe_inputs()
         regroup = regrouped if state.config.config_widths == REFUSE else None
@@ -153,6 +156,16 @@ class SeedExecutor:
             slot_id: replace(slot, order=order)
             for order, (slot_id, slot) in enumerate(state.stack_slots.items(), first)
         }
+
+    def _check_stacks(self, others: Sequence[str]) -> None:
+        """Raises ConfigError where weights in parts leave no slot, or not one that the user names."""
+        what = "weights in parts (--parallel shard) grow by stacks alone"
+        if others:
+            raise ConfigError("slots", others[0], f"is no run of blocks, and {what}; leave it out, or --parallel ddp")
+        if not self._state.stack_slots:
+            why = "; ".join(self._refused_runs) or "there is no list of blocks"
+            remedy = f"has no slot: {what}: {why}; give --parallel ddp, or --grow never"
+            raise ConfigError("model", type(self.arm.model).__name__, remedy)
 
     @property
     def arm(self) -> TrainingArm:
@@ -332,9 +345,16 @@ class SeedExecutor:
 
     def between_boundaries(self, step: int) -> None:
         """Evaluations of a stack that are due at this very step: their steps were fixed at its graft."""
-        for directive in [d for d in self._state.queue if d.at_step <= step and self._is_evaluation(d)]:
+        for directive in self._evaluations(step):
             self._state.queue.remove(directive)
             self._do(directive, step)
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether one of them is due."""
+        return bool(self._evaluations(step))
+
+    def _evaluations(self, step: int) -> list[SeedDirective]:
+        return [d for d in self._state.queue if d.at_step <= step and self._is_evaluation(d)]
 
     def before_step(self, step: int) -> None:
         """Alpha, learning rates and dropout draws of the seeds; call it after the scheduler has set its rates."""

@@ -75,10 +75,10 @@ def fossils_in(state: ExecutorState, slot_id: str) -> int:
 
 def _gradient_norms(state: ExecutorState) -> dict[str, list[float]]:
     """Norms of each layer's gradients, with one transfer for all; the step has measured most of them."""
-    there = [(path, parameter) for path, parameter in state.slot_parameters if parameter.grad is not None]
+    known = state.measured_norms
+    there = [(path, p) for path, p in state.slot_parameters if p.grad is not None or p in known]
     if not there:
         return {}
-    known = state.measured_norms
     missing = {p: p.grad for _, p in there if p.grad is not None and p not in known}
     if missing:
         known = {**known, **dict(zip(missing, torch._foreach_norm(list(missing.values())), strict=True))}

@@ -17,6 +17,7 @@ from esper.kasmina.executor.graft.average import swap_averages
 from esper.tolaria.config import ADAPTER, TrainConfig
 from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints, kept_blueprints
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
+from esper.tolaria.recovery.parts import whole
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
 from esper.tolaria.task.agreement import EXAMPLES
 from esper.tolaria.task.interface import Interface, Shown
@@ -63,7 +64,7 @@ def load_network(run_dir: Path, weights: str = LAST) -> Network:
     with _same_factory(config):
         own = kept_blueprints(run_dir, config)
         network = shown_network(config, Interface.from_state(snapshot.network), own)
-        network.executor.load_state_dict(snapshot.executor)
+        network.executor.load_state_dict(whole(snapshot.executor, path.parent))
     if network.arm.digest() != snapshot.weights_digest:
         raise CorruptRecord(f"{path} gives other weights than the run ended with: was the factory changed since?")
     if weights == AVERAGE:

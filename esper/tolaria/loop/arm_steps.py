@@ -33,7 +33,7 @@ class ArmSteps:
         self._norm_every = run.config.packet_steps
         self._measures_all = run.config.pcgrad and run.config.surgery == BY_SEEDS
         weigh = self._weight if run.config.seed_weights == BY_STAGE else lambda graft: 1.0
-        self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh)
+        self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh, run.shards)
         self._topology = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
@@ -46,6 +46,8 @@ class ArmSteps:
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
+        if session.run.shards is not None:
+            session.run.shards.cut(executor)
         batch = self._loader.batch(self._source(step))
         session.note_input(started_ns)
         if self._loader.is_replayable:

@@ -26,6 +26,7 @@ from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.ranks.replica import Forward, Replicas
+from esper.tolaria.ranks.shards import Shards
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import of_rank, seed_all
 from esper.tolaria.task.task import SplitTask
@@ -55,9 +56,11 @@ class Stepper:
         clock: Clock = SYSTEM_CLOCK,
         ranks: Ranks = ALONE,
         weigh: Weigh = lambda graft: 1.0,
+        shards: Shards | None = None,
     ) -> None:
         self._task = task
         self._ranks = ranks
+        self._shards = shards
         self._replicas = Replicas(ranks, task)
         self._seed = of_rank(config.seed, ranks.rank)
         self._device = device
@@ -180,7 +183,8 @@ class Stepper:
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Gradients are summed over the ranks behind the last pass."""
         for number, (part, share) in enumerate(zip(parts, shares, strict=True), 1):
-            with self._replicas.forward(cast(TrainingArm, arm), is_last=number == len(parts)) as forward:
+            wrapped = self._replicas if self._shards is None else self._shards
+            with wrapped.forward(cast(TrainingArm, arm), is_last=number == len(parts)) as forward:
                 yield self._pass(arm, part, share, forward)
 
     def _whole(self, loss: Tensor, accuracy: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -236,7 +240,10 @@ class Stepper:
             self._named[LOSS + name] = self._named.get(LOSS + name, 0.0) + loss.detach() * share
 
     def _clip(self, groups: Groups, measures_norm: bool) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
-        """The host's gradient norm before any clipping, and the norms of what is not clipped."""
+        """The host's gradient norm before any clipping, and norms of its gradients where they are known."""
+        if self._shards is not None:
+            is_wanted = measures_norm or self._clip_norm is not None
+            return self._shards.clip(groups.host, self._clip_norm) if is_wanted else (None, {})
         if self._clip_norm is not None:
             if groups.seeds:
                 nn.utils.clip_grad_norm_(groups.seeds, self._clip_norm)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from esper.tolaria.ranks.pulse import Pulse
 
 DIGEST_BYTES = 32
+OF_GROUPS = ("gloo", "NCCL", "c10d")
+"""What stands in the errors of process groups."""
 
 
 class Ranks:
@@ -60,11 +63,19 @@ class Ranks:
         """Over which torch's own means reduce."""
         return None
 
+    def work_group(self) -> ProcessGroup:
+        """One more, of CPU tensors, for work that goes on beside the steps; all ranks must ask for it."""
+        raise NotImplementedError("a process that is alone has nobody to work with")
+
     def note_failure(self) -> None:
         """A collective of torch's own has failed."""
 
     def guarded(self) -> AbstractContextManager[None]:
         """Around torch's own collectives: raises RankLost where one of them failed."""
+        return nullcontext()
+
+    def collective(self) -> AbstractContextManager[None]:
+        """The same around what else may fail in between, such as a network's own code."""
         return nullcontext()
 
 
@@ -74,10 +85,11 @@ ALONE = Ranks()
 class ManyRanks(Ranks):
     """One of several processes, over a process group of torch's that takes CPU tensors and those of the device."""
 
-    def __init__(self, place: Place, group: ProcessGroup, pulse: Pulse) -> None:
+    def __init__(self, place: Place, group: ProcessGroup, pulse: Pulse, patience: timedelta) -> None:
         self.rank, self.count = place.rank, place.count
         self.local_rank, self.local_count = place.local_rank, place.local_count
         self._group = group
+        self._patience = patience
         self._is_broken = False  # then no further collective is begun
         self._pulse = pulse
 
@@ -125,6 +137,11 @@ class ManyRanks(Ranks):
     def group(self) -> ProcessGroup:
         return self._group
 
+    def work_group(self) -> ProcessGroup:
+        with self._collective():
+            found: ProcessGroup = dist.new_group(backend="gloo", timeout=self._patience)
+            return found
+
     def note_failure(self) -> None:
         self._is_broken = True
 
@@ -139,12 +156,22 @@ class ManyRanks(Ranks):
             raise self._pulse.lost(error) from error
 
     @contextmanager
-    def _collective(self) -> Iterator[None]:
+    def collective(self) -> Iterator[None]:
+        with self._collective(_is_of_a_group):
+            yield
+
+    @contextmanager
+    def _collective(self, is_lost: Callable[[RuntimeError], bool] = lambda error: True) -> Iterator[None]:
         if self._is_broken:
             raise RankLost("other ranks were lost before")
         with self.guarded():
             try:
                 yield
-            except RuntimeError:
-                self._is_broken = True
+            except RuntimeError as error:
+                self._is_broken = is_lost(error)
                 raise
+
+
+def _is_of_a_group(error: RuntimeError) -> bool:
+    """Whether a process group raised it: gloo's own errors have no type of theirs."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in OF_GROUPS)

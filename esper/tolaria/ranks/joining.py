@@ -69,7 +69,7 @@ def _join(config: TrainConfig, here: Place) -> tuple[ManyRanks, Pulse]:
     except (RuntimeError, ValueError) as error:
         raise RankLost(f"the {here.count} ranks did not meet: {in_words(error)}") from error
     pulse = Pulse(own, here.rank, here.count)
-    return ManyRanks(here, group, pulse), pulse
+    return ManyRanks(here, group, pulse, limit), pulse
 
 
 def _is_told_by_first(error: BaseException, pulse: Pulse) -> bool:

@@ -6,7 +6,7 @@ averaged: each rank weighs its own by its samples' share of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -29,10 +29,10 @@ Forward = Callable[[Any], Any]
 class Whole(nn.Module):
     """A network and what is grafted on it, as one module."""
 
-    def __init__(self, arm: TrainingArm, task: Task) -> None:
+    def __init__(self, model: nn.Module, seeds: Iterable[nn.Module], task: Task) -> None:
         super().__init__()
-        self.model = arm.model
-        self.seeds = nn.ModuleList(_taking_part(arm)[1:])
+        self.model = model
+        self.seeds = nn.ModuleList(seeds)
         self._task = task
 
     def forward(self, inputs: Any) -> Any:
@@ -73,7 +73,7 @@ class Replicas:
         self._wrapped.pop(arm, None)  # its hooks go before others come
         known = None
         replica = DistributedDataParallel(
-            Whole(arm, self._task),
+            Whole(arm.model, _taking_part(arm)[1:], self._task),
             process_group=self._ranks.group,
             init_sync=False,  # the same already; a difference is to be found, not covered up
             find_unused_parameters=has_unused(arm, self._task),

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from esper.core.errors import ConfigError
-from esper.tolaria.config import BY_SEEDS, TrainConfig
+from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.fold.optimizer import JOINED
+from esper.tolaria.config import BY_SEEDS, SHARD, TrainConfig
 from esper.tolaria.ranks.group import Ranks
 
 WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
-GOING_BACK = ("on_nonfinite", "on_divergence", "on_critical_gate")
-ELSE = "leave it out, and go on with --resume"
+IN_PARTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("pcgrad", lambda wished: not wished, "works on whole gradients"),
+    ("seed_conflicts", lambda wished: not wished, "works on whole gradients"),
+    ("ema", lambda decay: decay is None, "keeps whole averages"),
+    ("amp", lambda kind: kind != "fp16", "scales the loss by whether any whole gradient overflows: say bf16"),
+    ("twin", lambda mode: mode != "bursts", "moves whole arms to host memory: say auto, for a live one"),
+    ("incubate", lambda how: how == "none", "trains modules, and stacks alone grow"),
+    ("isolate", lambda wished: not wished, "is of modules, and stacks alone grow"),
+    ("teacher", lambda path: path is None, "is for modules, and stacks alone grow"),
+)
+"""What doesn't go with weights in parts, as a setting's values that do, and why."""
 MANY = "with many ranks"
 
 
@@ -19,13 +33,13 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
     if ranks.count == 1:
         return
     least = config.accumulate * ranks.count
+    in_parts = IN_PARTS if is_in_parts(config, ranks) else ()
     checks = (
         (
             "seed_conflicts",
             not config.seed_conflicts or config.surgery == BY_SEEDS,
             f"isn't supported {MANY} but with --pcgrad --surgery seeds, which measures them too",
         ),
-        *((key, getattr(config, key) != "rollback", f"isn't supported {MANY}: {ELSE}") for key in GOING_BACK),
         ("device", config.device in ("cpu", "cuda"), f"{MANY} torchrun gives each its own: say cpu or cuda"),
         (
             "batch_size",
@@ -37,10 +51,41 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
             config.rank_timeout_s > config.deadline_s,
             f"must be longer than deadline_s ({config.deadline_s:g}), for which rank 0 may wait for an answer",
         ),
+        *(
+            (key, holds(getattr(config, key)), f"isn't supported by --parallel shard: it {why}; or give --parallel ddp")
+            for key, holds, why in in_parts
+        ),
     )
     for key, holds, remedy in checks:
         if not holds:
             raise ConfigError(key, getattr(config, key), remedy)
+
+
+def is_in_parts(config: TrainConfig, ranks: Ranks) -> bool:
+    """Whether each rank holds a part of the weights; one that is alone holds all."""
+    return config.parallel == SHARD and ranks.count > 1
+
+
+def check_parts(config: TrainConfig, arm: TrainingArm) -> None:
+    """Raises ConfigError for a network or an optimiser that can't be in parts."""
+    remedy = "or give --parallel ddp"
+    if type(arm.optimizer) not in JOINED:
+        what = "isn't known to work value by value, as weights in parts (--parallel shard) need it"
+        raise ConfigError("optimizer", type(arm.optimizer).__name__, f"{what}: say adamw or sgd, {remedy}")
+    places: dict[int, str] = {}
+    for name, parameter in arm.model.named_parameters():
+        other = places.setdefault(parameter.data_ptr(), name) if parameter.numel() else name
+        if why := _obstacle(parameter) or (f"shares memory with {other} without being the same" * (other != name)):
+            raise ConfigError("model", name, f"can't be in parts (--parallel shard): it {why}; change it, {remedy}")
+
+
+def _obstacle(parameter: nn.Parameter) -> str:
+    facts = (
+        (parameter.dim() == 0, "is a single number: make it one of shape [1]"),
+        (not parameter.is_contiguous(), "isn't contiguous"),
+        (bool(parameter._backward_hooks) or bool(parameter._post_accumulate_grad_hooks), "has hooks of its own"),
+    )
+    return next((why for is_so, why in facts if is_so), "")
 
 
 def check_run(config: TrainConfig, ranks: Ranks, *, is_replayable: bool, is_reentrant: bool) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: one file each, whole or absent, verified before a byte of it is used.
 
-What stands in a file is `packed`'s; the first one of a run is read at once. The generation counter stands beside them,
-so that no two openings of a run ever share one.
+What stands in a file is `packed`'s, what ranks write beside it `parts`'s; the first one of a run is read at once. The
+generation counter stands beside them, so that no two openings of a run ever share one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
+from shutil import rmtree
 from typing import Any
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
 from esper.core.files import sync_directory, why_not_made, write_atomically
 from esper.tolaria.recovery.packed import Bytes, Held, State, Stored, pack, unpack
+from esper.tolaria.recovery.parts import SUFFIX, next_folder, verify
 
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
 UNWRITABLE = (PicklingError, TypeError, AttributeError, RuntimeError, CorruptRecord)
@@ -81,17 +83,28 @@ class CheckpointStore:
         """How many stay: at least one."""
 
     @property
+    def folder(self) -> Path:
+        """Where they are."""
+        return self._folder.absolute()
+
+    @property
     def final_path(self) -> Path:
         """State of the finished run."""
         return self._folder / "final.ckpt"
 
+    def parts_of(self, step: int | None) -> Path:
+        """A folder for the parts of a checkpoint, or of the finished run, that is about to be written."""
+        self._make_folder()
+        return next_folder(self._folder, self.final_path.stem if step is None else _named(step)).absolute()
+
     def write(self, content: Bytes, step: int) -> Path:
         """Make an encoded state durable and drop what is too old."""
         self._make_folder()
-        path = self._folder / f"step-{step:012d}.ckpt"
+        path = self._folder / f"{_named(step)}.ckpt"
         write_atomically(path, content)
         for old in self.paths()[: -self.kept]:
             old.unlink(missing_ok=True)
+        self._sweep()
         sync_directory(self._folder)
         return path
 
@@ -102,18 +115,27 @@ class CheckpointStore:
         return self.final_path
 
     def final(self) -> State | None:
-        """State of the finished run; None before its end. Raises StorageError."""
+        """State of the finished run, parts apart; None before its end. Raises StorageError."""
         return read(self.final_path) if self.final_path.exists() else None
 
     def unfinish(self) -> None:
         """Forget that the run was finished, because it goes on."""
         self.final_path.unlink(missing_ok=True)
+        self._sweep()
         sync_directory(self._folder)
 
     def clear(self) -> None:
         """Forget an earlier run in the same folder."""
         for path in (*self.paths(), self.final_path, self._folder / "generation"):
             path.unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop parts whose checkpoint is gone, or was never completed."""
+        there = {path.stem for path in (*self.paths(), self.final_path) if path.exists()}
+        for folder in self._folder.glob(f"*{SUFFIX}"):
+            if folder.stem.rpartition("-")[0] not in there:
+                rmtree(folder, ignore_errors=True)
 
     def _make_folder(self) -> None:
         """Raises UnwritableStorage where something else stands in its place."""
@@ -136,6 +158,7 @@ class CheckpointStore:
         for path in self.paths():
             if _step_of(path) > step:
                 path.unlink()
+        self._sweep()
 
     def newest(self, to_step: int | None = None, check: Callable[[], None] = lambda: None) -> Found:
         """The newest whole checkpoint, at most at `to_step`; `check` is asked between pieces, and may end it."""
@@ -165,6 +188,10 @@ class CheckpointStore:
         return generation
 
 
+def _named(step: int) -> str:
+    return f"step-{step:012d}"
+
+
 def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
@@ -183,9 +210,11 @@ def _used(path: Path) -> int:
 
 
 def read(path: Path, check: Callable[[], None] = lambda: None) -> State:
-    """Verify a file and return its state; `check` is asked between pieces of it. Raises StorageError."""
+    """Verify a file and its parts and return its state; `check` is asked between pieces. Raises StorageError."""
     try:
         with path.open("rb") as file:
-            return unpack(Stored(file), str(path), check)
+            state = unpack(Stored(file), str(path), check)
+        verify(state.get("executor", {}), path.parent, check)
+        return state
     except OSError as error:
         raise StorageError(f"{path} can't be read: {error.strerror}") from error

@@ -11,7 +11,6 @@ from esper.tolaria.recovery.snapshot import Snapshot
 
 MISSED = "tolaria.rollback.deadline_exceeded"
 FAILED = "tolaria.rollback.restore_failed"
-MANY_RANKS = "many ranks can't go back within a run: the newest checkpoint stands"
 
 
 class GoingBack:
@@ -44,9 +43,13 @@ class GoingBack:
         return snapshot
 
     def obstacle(self, setback: Setback) -> str:
-        """Why an order to go back can't be followed, told to whoever gave it; empty if it can."""
-        if self._session.ranks.count > 1:
-            return MANY_RANKS
+        """Why an order to go back can't be followed, told to whoever gave it; empty if it can.
+
+        The first rank knows what is on the disk, and answers for all.
+        """
+        return self._session.ranks.told(self._own_obstacle(setback).encode()).decode()
+
+    def _own_obstacle(self, setback: Setback) -> str:
         if spent := self._spent():
             return spent
         steps = self._saves.steps_to_go_back_to()

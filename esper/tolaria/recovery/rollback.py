@@ -1,20 +1,24 @@
 """Going back to an older state of a run: from memory where it is there in time, else from the disk.
 
-Each tier has a deadline of its own. What is read is loaded on the training thread; a restore that was broken off may
-have torn the present state, so what follows is another tier or the end of the run.
+Each tier has a deadline of its own, and of many ranks all go back or none. What is read is loaded on the training
+thread; a restore that was broken off may have torn the present state, so what follows is another tier or the end of the
+run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from esper.core.clock import Clock
-from esper.core.errors import EsperError, RollbackFailed, RollbackLate
+from esper.core.errors import EsperError, RankLost, RollbackFailed, RollbackLate
 from esper.kasmina.executor import SeedExecutor
+from esper.kasmina.executor.memory.free import host_memory
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.record.observer import RollbackFigures
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.snapshot import Snapshot
@@ -38,9 +42,18 @@ class Restored:
 class Rollback:
     """Both tiers of a run, and what became of its restores."""
 
-    def __init__(self, store: CheckpointStore | None, clock: Clock, config: TrainConfig) -> None:
-        self.fast = FastTier(config.rollback_fast_deadline_s)
-        self.full = FullTier(store, config.rollback_full_deadline_s)
+    def __init__(
+        self,
+        store: CheckpointStore | None,
+        clock: Clock,
+        config: TrainConfig,
+        ranks: Ranks = ALONE,
+        *,
+        in_parts: bool = False,
+    ) -> None:
+        self._ranks = ranks
+        self.fast = FastTier(config.rollback_fast_deadline_s, partial(_host_share, ranks.local_count))
+        self.full = FullTier(store, config.rollback_full_deadline_s, ranks, in_parts=in_parts)
         self._tiers: tuple[Tier, ...] = (self.fast, self.full)
         self.figures = RollbackFigures()
         self._clock = clock
@@ -51,10 +64,9 @@ class Rollback:
         Raises RollbackLate where nothing came in time, and RollbackFailed for all else.
         """
         began_ns, failures = self._clock.monotonic_ns(), list[EsperError]()
-        bound, tiers = next(((bound, found) for bound in bounds if (found := self._order(bound))), (None, []))
-        for tier in tiers:
+        for step, tier in next(filter(None, map(self._order, bounds)), []):
             try:
-                late = self._restore(tier, bound, executor, load)
+                late = self._restore(tier, step, executor, load)
             except EsperError as error:
                 failures.append(error)
                 continue
@@ -67,22 +79,48 @@ class Rollback:
             raise too_late[-1]
         raise RollbackFailed("; ".join(map(str, failures)) or "nothing to go back to: no state was kept yet")
 
-    def _restore(self, tier: Tier, bound: int | None, executor: SeedExecutor, load: Load) -> RollbackLate | None:
-        """Load a tier's state; what was loaded too late is as good as any, but that is said."""
+    def _restore(self, tier: Tier, step: int, executor: SeedExecutor, load: Load) -> RollbackLate | None:
+        """Load a tier's state; what was loaded too late is as good as any, but that is said.
+
+        Of many ranks each reads, and none loads before all have: the state of all is one moment's.
+        """
         deadline = Deadline(self._clock, tier.name, tier.deadline_s)
-        snapshot = tier.read(bound, executor, deadline)
-        # The last moment at which giving up leaves the next tier a choice; loading is copying, and is not broken off.
-        deadline.check()
+        snapshot, failure = self._read(tier, step, executor, deadline)
+        if self._ranks.any(failure is not None) or snapshot is None:
+            raise failure or RollbackFailed(f"another rank has no state in {tier.name} to go back to, or not in time")
         load(snapshot)
         if executor.arm.device.type == "cuda":
             torch.cuda.synchronize(executor.arm.device)
         return deadline.late() if deadline.is_missed else None
 
-    def _order(self, bound: int | None) -> list[Tier]:
-        """The tiers that have something, the newer first, and memory where they are equal."""
-        steps = [(tier.newest(bound), tier) for tier in self._tiers]
+    def _read(
+        self, tier: Tier, step: int, executor: SeedExecutor, deadline: Deadline
+    ) -> tuple[Snapshot | None, EsperError | None]:
+        try:
+            snapshot = tier.read(step, executor, deadline)
+            # The last moment at which giving up leaves the next tier a choice; loading copies, and isn't broken off.
+            deadline.check()
+        except RankLost:
+            raise
+        except EsperError as error:
+            return None, error
+        return snapshot, None
+
+    def _common(self, tier: Tier, bound: int | None) -> int | None:
+        """Step of the newest state that all ranks have there."""
+        while True:
+            own = tier.newest(bound)
+            oldest = torch.tensor([-1 if own is None else own])
+            self._ranks.largest(oldest.neg_())
+            bound = -int(oldest)
+            if bound < 0 or not self._ranks.any(own != bound):
+                return None if bound < 0 else bound
+
+    def _order(self, bound: int | None) -> list[tuple[int, Tier]]:
+        """The tiers that have something, with its step: the newer first, and memory where they are equal."""
+        steps = [(self._common(tier, bound), tier) for tier in self._tiers]
         there = [(step, tier) for step, tier in steps if step is not None]
-        return [tier for _, tier in sorted(there, key=lambda found: -found[0])]
+        return sorted(there, key=lambda found: -found[0])
 
     def _note(self, hit: Tier | None, failures: list[EsperError], latency_ms: float | None = None) -> None:
         before, is_fast = self.figures, hit is self.fast
@@ -94,3 +132,9 @@ class Rollback:
             deadline_exceeded=before.deadline_exceeded + sum(isinstance(each, RollbackLate) for each in failures),
             restore_latency_ms=before.restore_latency_ms if latency_ms is None else latency_ms,
         )
+
+
+def _host_share(ranks: int) -> int | None:
+    """Host memory that is free, for each of a machine's ranks."""
+    free = host_memory().size_bytes
+    return None if free is None else free // ranks

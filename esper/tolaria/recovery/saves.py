@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from esper.core.errors import ConfigError, DependencyViolationError, StorageError
@@ -19,6 +20,7 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore, Found, encode, en
 from esper.tolaria.recovery.extending import extended
 from esper.tolaria.recovery.finished import finished_already
 from esper.tolaria.recovery.packed import Bytes, State
+from esper.tolaria.recovery.parts import PartFiles, whole
 from esper.tolaria.recovery.rollback import Restored, Rollback
 from esper.tolaria.recovery.snapshot import Snapshot, settings_of
 from esper.tolaria.recovery.tiers.fast import snapshot_steps
@@ -44,7 +46,9 @@ class Saves:
         self._steps = steps
         self._room = Room(session, steps.regroup)
         self._store = store
-        self._rollback = Rollback(store, session.clock, session.run.config)
+        self._rollback = Rollback(
+            store, session.clock, session.run.config, session.ranks, in_parts=session.run.shards is not None
+        )
         self._snapshot_steps = snapshot_steps(session.run.total_steps, session.run.config.snapshot_every_steps)
         self._refusal: str | None = None
         self._owes_one = False
@@ -53,7 +57,9 @@ class Saves:
         self._losses = list(session.run.outside)  # told at the start
         self._extension: Snapshot | None = None
         self._resumed_at = 0
-        self._beside: Beside[CheckpointWritten] = Beside()
+        self._beside: Beside[CheckpointWritten | None] = Beside()
+        self._shards = session.run.shards
+        self._part_files = None if self._shards is None else PartFiles(session.ranks)
 
     @cached_property
     def _data_digest(self) -> str:
@@ -115,8 +121,7 @@ class Saves:
     def _take(self) -> None:
         if not self._beside.go_on():
             self._postpone()
-        if (written := self._beside.taken()) is not None:
-            self._tell_written(written)
+        self._tell_written(self._beside.taken())
 
     def _settle(self) -> None:
         """Have no checkpoint on its way: one that still waits for answers is owed. Raises StorageError."""
@@ -125,29 +130,28 @@ class Saves:
         self._take()
 
     def _write_beside(self, pipeline: Pipeline) -> None:
-        session, store, step = self._session, self._store, self._session.progress.step
+        """Each rank that has something to write keeps a copy of it, and writes that meanwhile."""
+        session, step = self._session, self._session.progress.step
         started_ns = session.clock.monotonic_ns()
         self.agree_with_ranks()
-        if store is None or not session.ranks.is_first:
-            return
         snapshot = self._snapshot(pipeline, (), None)
         self._tell_losses(snapshot.losses)
-        flight = self._keep(lambda: snapshot, pipeline)
-        if flight is None:
+        flight, folder = self._keep(lambda: snapshot, pipeline), self._folder_for(step)
+        if session.ranks.any(flight is None) or flight is None:
             self._owes_one = True
             return
 
-        def write() -> CheckpointWritten:
+        def write() -> CheckpointWritten | None:
             kept = self._rollback.fast.whole(step)
             if kept is None or kept[0] != step:
                 raise StorageError(f"the copy of step {step} that was to be written is gone from memory")
-            return self._written(store, encode(kept[1].to_state()), step, started_ns)
+            return self._written(kept[1], folder, step, started_ns)
 
         self._beside.begin(flight, write)
 
     def _write_now(self, pipeline: Pipeline) -> bool:
         """Without both services' states it would not be this moment, so it is tried again later."""
-        session = self._session
+        session, step = self._session, self._session.progress.step
         started_ns = session.clock.monotonic_ns()
         in_flight, states = pipeline.settle()
         if states is None:
@@ -155,16 +159,38 @@ class Saves:
             return False
         self._is_postponed = self._owes_one = False
         self.agree_with_ranks()
-        if not session.ranks.is_first:
-            return True
         snapshot = self._snapshot(pipeline, in_flight, states)
         self._tell_losses(snapshot.losses)
-        content = self._encoded(snapshot)
-        if self._snapshot_steps and session.progress.step < session.run.total_steps:
+        written = self._written(snapshot, self._folder_for(step), step, started_ns)
+        if self._snapshot_steps and step < session.run.total_steps:
             self._keep(lambda: snapshot, pipeline)
-        if self._store is not None:
-            self._tell_written(self._written(self._store, content, session.progress.step, started_ns))
+        self._tell_written(written)
         return True
+
+    def _folder_for(self, step: int | None) -> Path | None:
+        """Where all ranks put their parts; None where the first rank's file holds all, or nothing is kept."""
+        if self._part_files is None:
+            return None
+        own = "" if self._store is None else str(self._store.parts_of(step))
+        told = self._session.ranks.told(own.encode()).decode()
+        return Path(told) if told else None
+
+    def _state_of(self, snapshot: Snapshot, folder: Path | None) -> State:
+        """The state that belongs into the first rank's file, with the parts on the disk."""
+        if self._part_files is not None and folder is not None:
+            snapshot = replace(snapshot, executor=self._part_files.write(snapshot.executor, folder))
+        return snapshot.to_state()
+
+    def _written(self, snapshot: Snapshot, folder: Path | None, step: int, started_ns: int) -> CheckpointWritten | None:
+        """What the first rank has to tell of what was written."""
+        state = self._state_of(snapshot, folder)
+        if self._store is None:
+            return None
+        content = self._encoded(state)
+        path = self._store.write(content, step)
+        size = len(content) + (0 if folder is None else sum(part.stat().st_size for part in folder.iterdir()))
+        duration_ms = (self._session.clock.monotonic_ns() - started_ns) / 1e6
+        return CheckpointWritten(path=path, step=step, size_bytes=size, duration_ms=duration_ms)
 
     def _postpone(self) -> None:
         was_postponed, self._is_postponed, self._owes_one = self._is_postponed, True, True
@@ -172,14 +198,10 @@ class Saves:
             message = "the services' states could not be had; it is tried again at every boundary"
             self._session.notice("tolaria.checkpoint_postponed", "WARNING", message)
 
-    def _written(self, store: CheckpointStore, content: Bytes, step: int, started_ns: int) -> CheckpointWritten:
-        path = store.write(content, step)
-        duration_ms = (self._session.clock.monotonic_ns() - started_ns) / 1e6
-        return CheckpointWritten(path=path, step=step, size_bytes=len(content), duration_ms=duration_ms)
-
-    def _tell_written(self, written: CheckpointWritten) -> None:
-        self._rollback.full.note(written.step)
-        self._session.observer.on_checkpoint(written)
+    def _tell_written(self, written: CheckpointWritten | None) -> None:
+        if written is not None:
+            self._rollback.full.note(written.step)
+            self._session.observer.on_checkpoint(written)
 
     def agree_with_ranks(self) -> None:
         """What is written is of all ranks: one whose weights went astray unseen must not be taken for them."""
@@ -191,9 +213,8 @@ class Saves:
 
     def keep(self, pipeline: Pipeline) -> None:
         """Keep this moment in memory; what is in flight at it is noted as it is executed, so that nothing waits."""
-        if self._session.ranks.is_first:
-            self._settle()  # its copy may be written over
-            self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
+        self._settle()  # its copy may be written over
+        self._keep(lambda: self._snapshot(pipeline, (), None), pipeline)
 
     def _keep(self, make: Callable[[], Snapshot], pipeline: Pipeline) -> Flight | None:
         """What was in flight at the moment that is kept; None where there is no room for it."""
@@ -222,13 +243,13 @@ class Saves:
         """Before the run ends for a step that can't be used: have the newest good state on the disk, in words."""
         with suppress(StorageError):  # the run ends for another reason
             self._settle()
-        store, kept = self._store, self._rollback.fast.whole(to_step)
-        if store is None or kept is None:
+        ranks, store, kept = self._session.ranks, self._store, self._rollback.fast.whole(to_step)
+        if ranks.any(kept is None) or kept is None or not ranks.any(store is not None):
             return ""
         step, snapshot = kept
         try:
-            if step > max(store.steps(), default=-1):
-                store.write(self._encoded(snapshot), step)
+            if ranks.any(store is not None and step > max(store.steps(), default=-1)):
+                self._written(snapshot, self._folder_for(step), step, self._session.clock.monotonic_ns())
         except (StorageError, ConfigError) as error:
             return f"; the state of step {step} could not be kept: {error}"
         return f"; the state of step {step} is kept as a checkpoint"
@@ -236,11 +257,10 @@ class Saves:
     def write_final(self, pipeline: Pipeline, summary: Mapping[str, Any]) -> None:
         """Keep the finished run, with the summary that is about to be written."""
         self._settle()
+        final = replace(self._snapshot(pipeline, (), None), summary=summary, weights_digest=summary["weights_digest"])
+        state = self._state_of(final, self._folder_for(None))
         if self._store is not None:
-            final = replace(
-                self._snapshot(pipeline, (), None), summary=summary, weights_digest=summary["weights_digest"]
-            )
-            self._store.write_final(self._encoded(final))
+            self._store.write_final(self._encoded(state))
 
     def newest(self) -> Snapshot:
         """Where to go on from, checked against the settings, which may have more epochs than the run had."""
@@ -252,6 +272,8 @@ class Saves:
             self._session.notice("tolaria.checkpoint_damaged", "ERROR", f"passed over: {damage}")
         self._rollback.full.note(*self._store.steps())
         snapshot = Snapshot.from_state(found.state)
+        if self._shards is None:
+            snapshot = replace(snapshot, executor=whole(snapshot.executor, self._store.folder))
         snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
         self._resumed_at = snapshot.progress["step"]
         self._is_proven = True  # it was read; and what the run goes back to must not depend on how often it was killed
@@ -277,9 +299,11 @@ class Saves:
     def keep_extension(self) -> None:
         """A run that goes on for more epochs has begun to: it is the longer one from now on, and no longer finished."""
         snapshot, self._extension = self._extension, None
+        step, parts = self._session.progress.step, self._parts_again(snapshot is not None)
         if snapshot is None or self._store is None:
             return
-        step = self._session.progress.step
+        if parts is not None:
+            snapshot = replace(snapshot, executor=parts)
         self._store.write(encode(snapshot.to_state()), step)
         self._store.unfinish()
         schedule = self._session.run.executor.arm.scheduler
@@ -290,6 +314,15 @@ class Saves:
         if self._session.run.config.grow != "never" and not snapshot.has_services:
             message = "the run's end kept no state of the services, so training goes on without growth"
             self._session.notice("tolaria.growth_over", "WARNING", message)
+
+    def _parts_again(self, is_extended: bool) -> State | None:
+        """What the first rank's file holds of parts that were written anew: those of a finished run go with it."""
+        session, shards = self._session, self._shards
+        if shards is None or self._part_files is None or session.ranks.told(bytes([is_extended])) == bytes(1):
+            return None
+        folder = self._folder_for(session.progress.step)
+        own = shards.in_parts(session.run.executor, session.run.executor.state_dict())
+        return None if folder is None else self._part_files.write(own, folder)
 
     def owe(self) -> None:
         """Have the next boundary saved."""
@@ -333,7 +366,7 @@ class Saves:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put a saved state in place of the present one."""
-        self._session.run.executor.load_state_dict(snapshot.executor)
+        self._session.run.executor.load_state_dict(self._taken(snapshot.executor))
         self._session.progress.load_state_dict(snapshot.progress)
         self._session.packets.load_state_dict(snapshot.violations)
         self._steps.regroup()
@@ -346,15 +379,23 @@ class Saves:
                 f"the checkpoint of step {step} couldn't hold {_listed(snapshot.losses)}"
             )
 
+    def _taken(self, executor: State) -> State:
+        """What this rank's executor takes of a saved one."""
+        if self._shards is None or self._part_files is None:
+            return executor
+        folder = "" if self._store is None else str(self._store.folder)
+        return self._shards.taken(
+            self._part_files.read(executor, Path(self._session.ranks.told(folder.encode()).decode()))
+        )
+
     def _restore_position(self, snapshot: Snapshot) -> None:
         """Have a loader go on where it stood; one that can't makes the run another than it was."""
         loader, step = self._session.run.loader, self._session.progress.step
         if isinstance(loader, FedLoader) and (why := loader.load_state_dict(snapshot.loader or {}, step)):
             self._session.progress.history.doubt(why)
 
-    def _encoded(self, snapshot: Snapshot) -> Bytes:
-        """The snapshot as bytes; the first is read back, before anyone relies on it."""
-        state = snapshot.to_state()
+    def _encoded(self, state: State) -> Bytes:
+        """A state as bytes; the first is read back, before anyone relies on it."""
         content = encode(state) if self._is_proven else encode_proven(state)
         self._is_proven = True
         return content
@@ -371,10 +412,13 @@ class Saves:
     def _snapshot(self, pipeline: Pipeline, in_flight: Sequence[PacketResult], states: RunStates | None) -> Snapshot:
         """This moment; without the services' states it is the finished run."""
         session = self._session
+        executor = self._room.measured(session.run.executor.state_dict, "the checkpoint")
+        if self._shards is not None:
+            executor = self._shards.in_parts(session.run.executor, executor)
         return Snapshot(
             settings=settings_of(session.run.config),
             run_id=session.run.run_id,
-            executor=self._room.measured(session.run.executor.state_dict, "the checkpoint"),
+            executor=executor,
             progress=session.progress.state_dict(),
             violations=session.packets.state_dict(),
             next_packet=pipeline.next_packet,

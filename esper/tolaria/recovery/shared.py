@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from esper.core.errors import EsperError, RollbackFailed
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.recovery.checkpoint import decode, encode
 from esper.tolaria.recovery.snapshot import Snapshot, config_of, settings_of
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.task import Evaluation
+
+YES, NO = b"+", b"-"
 
 
 def call(ranks: Ranks, config: TrainConfig, *, resumes: bool) -> None:
@@ -45,14 +48,21 @@ def agree_on_data(run: Prepared) -> None:
 
 
 def shared_snapshot(ranks: Ranks, read: Callable[[], Snapshot]) -> Snapshot:
-    """The state that the first rank reads, whole and verified on each."""
+    """The state that the first rank reads, whole and verified on each; where it can't, all raise what it raised."""
     if ranks.count == 1:
         return read()
-    if ranks.is_first:
+    if not ranks.is_first:
+        told = ranks.told(b"")
+        if told[:1] == NO:
+            raise RollbackFailed(told[1:].decode())
+        return Snapshot.from_state(decode(told[1:], "the checkpoint from rank 0"))
+    try:
         snapshot = read()
-        ranks.told(bytes(encode(snapshot.to_state())))
-        return snapshot
-    return Snapshot.from_state(decode(ranks.told(b""), "the checkpoint from rank 0"))
+    except EsperError as error:
+        ranks.told(NO + str(error).encode())
+        raise
+    ranks.told(YES + bytes(encode(snapshot.to_state())))
+    return snapshot
 
 
 def shared_evaluation(ranks: Ranks, found: Evaluation) -> Evaluation:

@@ -19,7 +19,7 @@ from esper.tolaria.recovery.packed import State
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
-        *("rank_timeout_s", "library"),
+        *("rank_timeout_s", "parallel", "library"),
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
         *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
         *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin", "seed_layer_topk"),

@@ -16,6 +16,7 @@ from esper.core.errors import ConfigError
 from esper.core.files import write_atomically
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
+from esper.tolaria.recovery.parts import whole
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.start.files import Tensors, read_weights, refused
 from esper.tolaria.task.start.fitting import Start
@@ -53,7 +54,7 @@ def _of_run(run_dir: Path) -> Tensors:
     path = CheckpointStore(run_dir / "checkpoints", keep=1).final_path
     if not path.exists():
         raise refused(run_dir, "is a run that isn't finished; only one that is can be started from")
-    state: dict[str, Any] = read(path)["executor"]
+    state: dict[str, Any] = whole(read(path)["executor"], path.parent)
     parts = [("", state["arm"]["model"])]
     parts += [
         (f"seeds.{record['plan']['seed_id']}.", weights)

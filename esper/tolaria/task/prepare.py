@@ -20,7 +20,8 @@ from esper.leyline import HostManifest, TaskType
 from esper.tolaria.config import ADAPTER, BY_LOSSES, BY_SEEDS, TrainConfig
 from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints
 from esper.tolaria.ranks.group import ALONE, Ranks
-from esper.tolaria.ranks.support import check_bare, check_run
+from esper.tolaria.ranks.shards import Shards
+from esper.tolaria.ranks.support import check_bare, check_parts, check_run, is_in_parts
 from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import LabelKind
@@ -72,6 +73,8 @@ class Prepared:
     """What a person should look at before the run, a line each."""
     ranks: Ranks = ALONE
     """The processes that train it."""
+    shards: Shards | None = None
+    """The arms in parts; None where each process holds them whole."""
     own: OwnBlueprints = NO_OWN
     """Blueprints of the user's own that it may grow."""
     is_given: bool = False
@@ -136,11 +139,12 @@ def prepare(
         factories=own.factories,
         offers_layers=ADAPTER in config.blueprints,
         merges_adapters=config.adapters == "merge",
-        twin=twin_for(config, loader),
+        twin=LIVE if is_in_parts(config, ranks) else twin_for(config, loader),
         pass_samples=-(-config.batch_size // (config.accumulate * ranks.count)),
         gradient_rows=_gradient_rows(config, posed.losses),
         accumulates=config.accumulate > 1 and (not config.pcgrad or config.surgery == BY_SEEDS),
         precision=partial(autocast, config.amp, device),
+        is_of_stacks=is_in_parts(config, ranks) and config.grow != "never",
         **_together(config, ranks),
     )
     with named_by_settings(config, model):
@@ -155,6 +159,11 @@ def prepare(
         if metric is not None:
             metric.check(arm, task, posed.sets.judge)
     task.ranks = ranks
+    shards = None
+    if is_in_parts(config, ranks):
+        check_parts(config, arm)
+        runs, _ = find_runs(arm.model, task.probe_inputs(), forward=task.forward)
+        shards = Shards(ranks, task, device, [run.path for run in runs])
     is_text = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
     return Prepared(
         config=paced(config, total_steps, executor),
@@ -175,6 +184,7 @@ def prepare(
         ],
         interface=posed.interface,
         ranks=ranks,
+        shards=shards,
         own=own,
         is_given=given.model is not None,
         compiled_runs=compiled_runs,

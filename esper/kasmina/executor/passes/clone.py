@@ -45,13 +45,16 @@ LOCKS: dict[type, Callable[[], Any]] = {
 }
 
 
-def independent_copy(value: T, name: str = "", *, shared: Iterable[Any] = ()) -> T:
-    """A copy that shares no state with the original, but the objects of `shared`.
+def independent_copy(
+    value: T, name: str = "", *, shared: Iterable[Any] = (), instead: Iterable[tuple[Any, Any]] = ()
+) -> T:
+    """A copy that shares no state with the original, but the objects of `shared`; pairs of `instead` are no copies.
 
     Raises ConfigError with the path, from `name`, of what resists.
     """
     copying = _Copying(name)
     copying.keep(shared)
+    copying.put(instead)
     return cast(T, copying.copy(value))
 
 
@@ -80,6 +83,11 @@ class _Copying:
         """Let these stand for themselves wherever they are met."""
         for value in shared:
             self._remember(value, value)
+
+    def put(self, instead: Iterable[tuple[Any, Any]]) -> None:
+        """Let the second of each pair stand wherever the first is met."""
+        for value, other in instead:
+            self._remember(value, other)
 
     def copy(self, value: Any, part: str = "") -> Any:
         """The copy of a value that stands at `part` of what is being copied."""

@@ -101,16 +101,17 @@ def is_one_graph(module: nn.Module) -> bool:
     return _is_compiled(compiled) and bool(getattr(_context(module, compiled), "fullgraph", False))
 
 
-def compile_copy(source: nn.Module, copy: nn.Module) -> None:
+def compile_copy(source: nn.Module, copy: nn.Module, *, around_hooks: bool = True) -> None:
     """Compiles in a deep copy what is compiled in its source; equal code shares its graphs.
 
-    Raises ConfigError for what was compiled by other means.
+    With `around_hooks` off a module's own hooks run eagerly. Raises ConfigError for what was compiled by other means.
     """
+    compiles = _compile if around_hooks else _compile_forward
     copies = dict(zip(source.modules(), copy.modules(), strict=True))
     for module, twin in copies.items():
         for name, value in list(vars(module).items()):
             if name == "_compiled_call_impl" and value is not None:
-                _compile(twin, _context(module, value))
+                compiles(twin, _context(module, value))
             elif _is_compiled(value) and getattr(value._torchdynamo_orig_callable, "__self__", None) in copies:
                 method = value._torchdynamo_orig_callable
                 own = MethodType(method.__func__, copies[method.__self__])
@@ -123,6 +124,10 @@ def _compile(module: nn.Module, context: Callable[[Any], Any]) -> None:
 
     call.__code__ = _code(type(module), call.__code__)  # type: ignore[arg-type]
     module._compiled_call_impl = context(call)
+
+
+def _compile_forward(module: nn.Module, context: Callable[[Any], Any]) -> None:
+    module.forward = context(module.forward)
 
 
 @cache

@@ -13,7 +13,7 @@ import torch
 from tools.harness.faults.server import free_port
 
 MODULE = "tests.unit.tolaria.ranks.scenarios"
-PATIENCE_S = 180
+PATIENCE_S = 300
 
 
 def ran(names: str, count: int, folder: Path) -> list[dict[str, Any]]:

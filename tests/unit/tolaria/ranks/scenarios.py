@@ -64,6 +64,12 @@ SCRIPTS: dict[str, dict[int, list[SeedDirective]]] = {
     "culled": {4: GROWN, 16: cull("s1")},
     "inner": {4: [*germination("s1", "span_linear:fc2-fc3"), judgement("s1", 16)], 16: keep("s1")},
     "stacked": {4: germination("s1", STACK, "stack.double"), 16: [directive("s1", "DROP_TWIN")]},
+    "ordered": {
+        4: germination("s1", STACK, "stack.double"),
+        12: [directive("order", "ROLLBACK")],
+        16: [directive("s1", "DROP_TWIN")],
+    },
+    "unstacked": {4: germination("s1", STACK, "stack.double"), 16: cull("s1")},
     "attending": {
         4: [*germination("s1", "residual_linear:blocks.0-blocks.0", "attention.self"), judgement("s1", 16)],
         16: keep("s1"),
@@ -187,12 +193,17 @@ def train(
     model: Callable[[], nn.Module] = host,
 ) -> dict[str, Any]:
     """One run under a scripted control plane; what each rank came to."""
-    control = ScriptedControl(script)
+    controls: list[ScriptedControl] = []
+
+    def opened(opening: object) -> ScriptedControl:
+        controls.append(ScriptedControl(script))
+        return controls[-1]
+
     fetch = told_artifact(fetch_artifact, ranks)
     run = prepare(config, fetch, Given(model=model(), splits=doubled), ranks=ranks)
     before(run)
     store = CheckpointStore(folder / "checkpoints", 9) if folder is not None and ranks.is_first else None
-    open_control = telling(lambda opening: control, ranks) if ranks.is_first else hearing(ranks)
+    open_control = telling(opened, ranks) if ranks.is_first else hearing(ranks)
     trainer: Trainer
     trainer = Trainer(
         run, open_control, Observers(), store=store, should_stop=lambda: ranks.any(stop_at == trainer.step)
@@ -206,9 +217,17 @@ def train(
         "val_loss": summary["val_loss"],
         "seeds": summary["seeds"],
         "steps": summary["steps"],
+        "rollbacks": summary["rollbacks"],
+        "resumed_at": trainer._saves._resumed_at,
         "reproducible_cause": summary["reproducible_cause"],
-        "failed": [report.failure for each in control.collected for report in each.reports if not report.succeeded],
-        "collected": [part for each in control.collected for part in each.observations],
+        "failed": [
+            report.failure
+            for control in controls
+            for each in control.collected
+            for report in each.reports
+            if not report.succeeded
+        ],
+        "collected": [part for control in controls for each in control.collected for part in each.observations],
     }
 
 
@@ -240,6 +259,12 @@ def compiled(ranks: Ranks, folder: Path) -> Any:
     """Grown in depth, with compiled blocks."""
     config = replace(CONFIG, optimizer="adamw", compile="blocks")
     return train(config, SCRIPTS["stacked"], ranks=ranks, model=deep)
+
+
+def sharded(script: str = "stacked", **settings: Any) -> Callable[[Ranks, Path], Any]:
+    """Grown in depth, with weights in parts where there are many ranks."""
+    config = replace(CONFIG, **{"optimizer": "adamw", "parallel": "shard", **settings})
+    return lambda ranks, folder: train(config, SCRIPTS[script], ranks=ranks, model=deep)
 
 
 def shared(ranks: Ranks, folder: Path) -> Any:
@@ -277,6 +302,104 @@ def go_on(ranks: Ranks, folder: Path) -> Any:
 
 def leave_off(ranks: Ranks, folder: Path) -> Any:
     return train(CONFIG, SCRIPTS["kept"], ranks=ranks, folder=folder, stop_at=12)
+
+
+def in_parts(resume: bool, stop_at: int | None, parallel: str) -> Callable[[Ranks, Path], Any]:
+    """Begins or goes on with a run whose stack stands beside its twin when it is left."""
+    config = replace(CONFIG, optimizer="adamw", parallel=parallel)
+
+    def run(ranks: Ranks, folder: Path) -> Any:
+        script = SCRIPTS["stacked"]
+        return train(config, script, ranks=ranks, folder=folder, model=deep, resume=resume, stop_at=stop_at)
+
+    return run
+
+
+def parts_resumed(ranks: Ranks, folder: Path) -> Any:
+    """The two, one after the other."""
+    in_parts(False, 12, "shard")(ranks, folder)
+    return in_parts(True, None, "shard")(ranks, folder)
+
+
+def sizes(ranks: Ranks, folder: Path) -> Any:
+    """What a rank holds of both arms as a step ends, beside the stack's twin: weights, and moments."""
+    held: list[tuple[int, ...]] = []
+
+    def watch(run: Prepared) -> None:
+        def note(*told: Any) -> None:
+            arms = [arm for arm in (run.executor.arm, run.executor.twin) if arm is not None]
+            weights = [parameter for arm in arms for parameter in arm.model.parameters()]
+            states = [state for arm in arms for state in arm.optimizer.state.values()]
+            moments = [value for state in states for value in state.values() if value.dim()]
+            held.append((len(arms), *(sum(part.numel() for part in parts) for parts in (weights, moments))))
+
+        run.executor.arm.optimizer.register_step_post_hook(note)
+
+    config = replace(CONFIG, optimizer="adamw", parallel="shard")
+    train(config, SCRIPTS["stacked"], ranks=ranks, model=deep, before=watch, stop_at=12)
+    return held[-1]
+
+
+def damaged(ranks: Ranks, folder: Path) -> Any:
+    """The newest checkpoint's parts of the last rank are damaged before it goes on."""
+    in_parts(False, 12, "shard")(ranks, folder)
+    if ranks.is_first:
+        path = sorted((folder / "checkpoints").glob("step-*.parts"))[-1] / f"__{ranks.count - 1}_0.distcp"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    ranks.told(b"")
+    return in_parts(True, None, "shard")(ranks, folder)
+
+
+def counting(ranks: Ranks, folder: Path) -> Any:
+    """A network that counts its passes where nobody sees it."""
+
+    class Counting(Deep):
+        def __init__(self) -> None:
+            super().__init__()
+            self.passes = 0
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            self.passes += self.training
+            return super().forward(inputs)
+
+    config = replace(CONFIG, parallel="shard")
+    return failure_of(lambda: train(config, {}, ranks=ranks, model=Counting))
+
+
+def refused_in_parts(ranks: Ranks, folder: Path) -> Any:
+    """Optimisers, slots and networks that can't be in parts."""
+
+    def of(model: Callable[[], nn.Module] = deep, **settings: Any) -> str:
+        config = replace(CONFIG, **{"parallel": "shard", **settings})
+        return failure_of(lambda: train(config, {}, ranks=ranks, model=model))
+
+    def scaled() -> nn.Module:
+        made = deep()
+        made.scale = nn.Parameter(torch.tensor(1.0))
+        return made
+
+    return [of(optimizer="muon"), of(slots=(SLOT,)), of(host), of(scaled)]
+
+
+def poisoned(**settings: Any) -> Callable[[Ranks, Path], Any]:
+    """A batch gives no loss: the run goes back, and a second time passes over it, beside a stack and its twin."""
+    config = replace(CONFIG, optimizer="adamw", on_nonfinite="rollback", **settings)
+
+    def poison(run: Prepared) -> None:
+        draw = run.loader.batch
+
+        def batch(step: int) -> Any:
+            inputs, targets = draw(step)
+            return (inputs * float("nan") if step == 13 else inputs), targets
+
+        run.loader.batch = batch  # type: ignore[method-assign]
+
+    def run(ranks: Ranks, folder: Path) -> Any:
+        return train(config, SCRIPTS["stacked"], ranks=ranks, folder=folder, model=deep, before=poison)
+
+    return run
 
 
 def own_weights(ranks: Ranks, folder: Path) -> Any:
@@ -362,6 +485,24 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "stacked": stacked,
     "attending": attending,
     "compiled": compiled,
+    "sharded": sharded(),
+    "sharded_culled": sharded("unstacked"),
+    "sharded_clipped": sharded(accumulate=3, clip_norm=0.5, optimizer="sgd", momentum=0.9),
+    "sharded_compiled": sharded(compile="blocks"),
+    "parts_resumed": parts_resumed,
+    "leave_parts": in_parts(False, 12, "shard"),
+    "leave_whole": in_parts(False, 12, "ddp"),
+    "take_parts": in_parts(True, None, "shard"),
+    "take_whole": in_parts(True, None, "ddp"),
+    "sizes": sizes,
+    "damaged": damaged,
+    "counting": counting,
+    "refused_in_parts": refused_in_parts,
+    "ordered_back": sharded("ordered", snapshot_every_steps=8),
+    "back_in_memory": poisoned(snapshot_every_steps=8),
+    "parts_back_in_memory": poisoned(snapshot_every_steps=8, parallel="shard"),
+    "back_from_disk": poisoned(snapshot_every_steps=0),
+    "parts_back_from_disk": poisoned(snapshot_every_steps=0, parallel="shard"),
     "shared": shared,
     "resumed": resumed,
     "leave_off": leave_off,

@@ -16,21 +16,19 @@ from tests.unit.tolaria.ranks.processes import ran
 
 # Sums of float64 in another order.
 TOLERANCE = 1e-9
-IN_DEFAULT = ("kept", "stacked", "shared", "resumed", "mismatched", "astray", "other_data", "leave_off")
-DRILLED = (
-    "culled",
-    "bursts",
-    "accumulated",
-    "surgery",
-    "losses",
-    "seeds",
-    "own_weights",
-    "incubated",
-    "compiled",
-    "attending",
+IN_DEFAULT = (
+    *("kept", "stacked", "shared", "resumed", "mismatched", "astray", "other_data", "leave_off", "parts_resumed"),
+    "refused_in_parts",
 )
+DRILLED = (
+    *("culled", "bursts", "accumulated", "surgery", "losses", "seeds", "own_weights", "incubated", "compiled"),
+    *("sharded", "sharded_culled", "sharded_clipped", "sharded_compiled"),
+    *("back_in_memory", "back_from_disk", "parts_back_in_memory", "parts_back_from_disk"),
+    *("ordered_back", "attending"),
+)
+IN_PARTS = ("sharded", "leave_parts", "leave_whole", "damaged", "counting", "sizes")
 pytestmark = [
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
@@ -107,6 +105,68 @@ def test_another_topology_data_set_or_weight_stops_every_rank_and_names_the_one(
         assert each["mismatched"] == "RanksDiffer: rank 1 has another network than rank 0"
         assert each["astray"] == "RanksDiffer: rank 1 has another set of weights than rank 0"
         assert each["other_data"] == "RanksDiffer: rank 1 has another data set than rank 0"
+
+
+def test_weights_in_parts_grow_and_go_on_as_whole_ones_do() -> None:
+    found = [each["parts_resumed"] for each in ranks_of(2, IN_DEFAULT)]
+    assert_as_one("parts_resumed", found, one("parts_resumed"))
+    assert found[0]["resumed_at"] == 12
+    assert found[0]["reproducible_cause"] is None
+
+
+def test_what_cannot_be_in_parts_is_refused_by_one_line() -> None:
+    for each in ranks_of(2, IN_DEFAULT):
+        optimizer, slot, network, number = each["refused_in_parts"]
+        assert "optimizer = 'MuonAdamW': isn't known to work value by value" in optimizer
+        assert f"slots = '{scenarios.SLOT}': is no run of blocks" in slot
+        assert "has no slot: weights in parts (--parallel shard) grow by stacks alone" in network
+        assert "model = 'scale': can't be in parts (--parallel shard): it is a single number" in number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left", "count", "taken"),
+    [
+        *(("leave_parts", 1, "take_whole"), ("leave_parts", 2, "take_whole"), ("leave_parts", 4, "take_parts")),
+        ("leave_whole", 2, "take_parts"),
+    ],
+)
+def test_a_checkpoint_goes_on_in_whatever_parts(left: str, count: int, taken: str, tmp_path: Path) -> None:
+    ranks_of(2, IN_PARTS)
+    shutil.copytree(folder(2, IN_PARTS) / left, tmp_path / taken, dirs_exist_ok=True)
+    is_alone = count == 1
+    found = [scenarios.alone(taken, tmp_path / taken)] if is_alone else [e[taken] for e in ran(taken, count, tmp_path)]
+    assert_as_one(taken, found, one("sharded"))
+    assert found[0]["resumed_at"] == 12
+
+
+@pytest.mark.slow
+def test_damaged_parts_are_passed_over() -> None:
+    for each in ranks_of(2, IN_PARTS):
+        assert each["damaged"]["digest"] == each["sharded"]["digest"]
+    assert ranks_of(2, IN_PARTS)[0]["damaged"]["resumed_at"] == 8
+
+
+@pytest.mark.slow
+def test_ranks_hold_both_arms_once_between_them() -> None:
+    arms, *whole = one("sizes")
+    found = [each["sizes"] for each in ranks_of(2, IN_PARTS)]
+    assert arms == 2
+    assert [sum(parts) for parts in zip(*found, strict=True)] == [2 * arms, *whole]
+    assert max(each[1] for each in found) < 0.6 * whole[0]
+
+
+@pytest.mark.slow
+def test_a_network_that_counts_as_it_is_passed_is_stopped() -> None:
+    for each in ranks_of(2, IN_PARTS):
+        assert "model = 'passes': changes as the network is passed" in each["counting"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DRILLED if "back" in name])
+def test_ranks_go_back_together(name: str) -> None:
+    for each in ranks_of(2, DRILLED):
+        assert each[name]["rollbacks"] == one(name)["rollbacks"] == (1 if name == "ordered_back" else 2)
 
 
 @pytest.mark.slow

@@ -89,8 +89,9 @@ def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"on_nonfinite": "rollback"}, "on_nonfinite = 'rollback': isn't supported with many ranks"),
-        ({"on_divergence": "rollback"}, "on_divergence = 'rollback': isn't supported with many ranks"),
+        ({"parallel": "shard", "pcgrad": True, "accumulate": 2}, "pcgrad = True: isn't supported by --parallel shard"),
+        ({"parallel": "shard", "ema": 0.9}, "ema = 0.9: isn't supported by --parallel shard: it keeps whole averages"),
+        ({"parallel": "shard", "twin": "bursts"}, "twin = 'bursts': isn't supported by --parallel shard"),
         ({"device": "cuda:1"}, "device = 'cuda:1': with many ranks torchrun gives each its own"),
         ({"batch_size": 5, "accumulate": 3}, "batch_size = 5: has less than a sample for each of 2 ranks"),
         ({"rank_timeout_s": 30.0}, "rank_timeout_s = 30.0: must be longer than deadline_s"),

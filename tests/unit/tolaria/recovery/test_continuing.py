@@ -76,6 +76,7 @@ SHARED: Mapping[str, object] = {
     "tls_key": Path("key.pem"),
     "deadline_s": 7.0,
     "rank_timeout_s": 77.0,
+    "parallel": "shard",
     "on_nonfinite": "rollback",
     "on_divergence": "stop",
     "on_critical_gate": "rollback",
