@@ -168,6 +168,7 @@ class Trainer:
             self._stop_reason,
             validation=self._validation,
             why_early=self._best.why_end if session.progress.step < self._run.total_steps else None,
+            graphs=session.graphs,
         )
         self._compile_watch.look()
         for contradiction in summary["contradictions"]:

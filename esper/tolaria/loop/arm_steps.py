@@ -14,6 +14,8 @@ from esper.leyline import SeedStage
 from esper.tolaria.config import BY_SEEDS, BY_STAGE
 from esper.tolaria.loop.aggregation import weight_of
 from esper.tolaria.loop.arm import Batch
+from esper.tolaria.loop.graphs import Backend, CudaBackend, Graphs
+from esper.tolaria.loop.graphs.graphs import LATE, MAIN, TWIN
 from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
@@ -24,7 +26,8 @@ from esper.tolaria.loop.step_log import StepResult
 class ArmSteps:
     """Makes the steps of a session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, backend: Backend | None = None) -> None:
+        """`backend` records steps where the settings don't say by what."""
         run = session.run
         self._session = session
         self._executor = run.executor
@@ -39,6 +42,12 @@ class ArmSteps:
         self._remade = Remade()
         self._room = Room(session, self.regroup)
         self._executor.step_twin_by(self._make_late)
+        if backend is None and run.config.graphs:
+            backend = CudaBackend(run.device)
+        self._graphs = (
+            None if backend is None else Graphs(backend, self._stepper, run.config, session.clock, self._tell_fallback)
+        )
+        session.graphs = None if self._graphs is None else self._graphs.counts
 
     def make(self) -> None:
         """Make the next step and keep its results in the log."""
@@ -82,9 +91,13 @@ class ArmSteps:
     def _main(self, batch: Batch, step: int) -> tuple[StepResult | None, float, str]:
         """The main arm's step and its rate; no result but the reason where memory ran out."""
         executor = self._executor
-        if executor.topology != self._topology:
+        is_changed = executor.topology != self._topology
+        if is_changed:
             self._regroup()
         arm, twin = executor.arm, executor.twin
+        # Between boundaries a twin that waits may be fetched, and the arm's memory be elsewhere then.
+        if self._graphs is not None and (is_changed or step % self._norm_every == 0 or executor.is_twin_waiting):
+            self._graphs.look(arm, twin if executor.is_twin_live else None)
         rate = arm.scheduler.apply(arm.optimizer, step)
         if twin is not None and executor.is_twin_live:
             twin.scheduler.apply(twin.optimizer, step)
@@ -92,35 +105,75 @@ class ArmSteps:
         is_measured = (step + 1) % self._norm_every == 0
         try:
             with executor.watched_step():
-                result = self._stepper.run(
-                    arm,
-                    batch,
-                    step,
-                    self._groups,
-                    measures_norm=is_measured,
-                    after_backward=executor.after_backward if arm.grafts else None,
-                    meter=self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None,
-                )
+                result = self._stepped(arm, batch, step, is_measured=is_measured)
+            executor.note_seed_norms(result.seed_norms)
         except Exception as error:
             if twin is None or not self._room.may_give_way(error):
                 raise
             # Only its words: the error holds the frames, and these the activations.
+            self._forget_graphs()
             return None, rate, first_line(error)
         return result, rate, ""
+
+    def _stepped(self, arm: TrainingArm, batch: Batch, step: int, *, is_measured: bool) -> StepResult:
+        """The main arm's step, replayed where a graph has it."""
+        seed_norms = self._executor.seed_norms if arm.grafts else None
+        meter = self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None
+
+        def eagerly() -> StepResult:
+            return self._stepper.run(
+                arm, batch, step, self._groups, measures_norm=is_measured, seed_norms=seed_norms, meter=meter
+            )
+
+        if self._graphs is None:
+            return eagerly()
+        measures_seeds = meter is not None or any(graft.is_measuring for graft in arm.grafts)
+        return self._graphs.step(
+            MAIN,
+            arm,
+            batch,
+            step,
+            self._groups,
+            eagerly=eagerly,
+            measures_norm=is_measured,
+            is_measured=measures_seeds,
+            seed_norms=seed_norms,
+        )
 
     def _twin(self, batch: Batch, step: int) -> str:
         """A live twin's step; why not, where memory ran out and it can be made again."""
         twin = cast(TrainingArm, self._executor.twin)
-        self._remade.begin(twin)
+
+        def eagerly() -> StepResult:
+            self._remade.begin(twin)
+            return self._stepper.run(twin, batch, step, self._twin_groups)
+
         try:
-            result = self._stepper.run(twin, batch, step, self._twin_groups)
+            if self._graphs is None:
+                result = eagerly()
+            else:
+                result = self._graphs.step(TWIN, twin, batch, step, self._twin_groups, eagerly=eagerly)
         except Exception as error:
             if not self._room.may_give_way(error) or not self._remade.restore():
                 raise
+            self._forget_graphs()
             return first_line(error)
         self._remade.end()
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         return ""
+
+    def _forget_graphs(self) -> None:
+        """Where memory runs out, that of graphs is wanted first."""
+        if self._graphs is not None:
+            self._graphs.forget()
+
+    def _tell_fallback(self, reason: str, why: str) -> None:
+        self._session.notice(
+            "tolaria.graph_fallback",
+            "WARNING",
+            f"a step can't be recorded and stays eager: {reason}: {why}",
+            facts={"reason": reason},
+        )
 
     def _make_late(self, twin: TrainingArm, step: int) -> None:
         """A step that a twin which waits has missed: the same batch, the same draws."""
@@ -129,6 +182,8 @@ class ArmSteps:
         twin.scheduler.apply(twin.optimizer, step)
         self._executor.before_twin_step(twin, step)
         result = self._stepper.run(twin, self._loader.batch(self._source(step)), step, self._twin_groups)
+        if self._graphs is not None:
+            self._graphs.counts.eager[LATE] += 1
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _weight(self, graft: Graft) -> float:
@@ -145,9 +200,11 @@ class ArmSteps:
         """Forget what is known of the arms: they were replaced."""
         self._groups, self._twin_groups, self._topology = Groups(host=()), Groups(host=()), -1
         self._session.seed_meter.forget()
+        self._forget_graphs()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Let go of the graphs."""
+        self._forget_graphs()
 
     def _regroup(self) -> None:
         """List the parameters of both arms anew after a change of the topology."""

@@ -26,6 +26,8 @@ class StepResult:
     """Several losses, and cosines of their gradients, by name."""
     pairs: int = 0
     """Of sources that were held against each other."""
+    seed_norms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Norms of the gradients of seeds that are to be told of them, before any clipping."""
 
 
 @dataclass(slots=True)

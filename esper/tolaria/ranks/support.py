@@ -25,6 +25,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
             not config.seed_conflicts or config.surgery == BY_SEEDS,
             f"isn't supported {MANY} but with --pcgrad --surgery seeds, which measures them too",
         ),
+        ("graphs", not config.graphs, f"isn't supported {MANY}: gradients are summed over the ranks within a step"),
         *((key, getattr(config, key) != "rollback", f"isn't supported {MANY}: {ELSE}") for key in GOING_BACK),
         ("device", config.device in ("cpu", "cuda"), f"{MANY} torchrun gives each its own: say cpu or cuda"),
         (

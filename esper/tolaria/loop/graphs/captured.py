@@ -1,0 +1,109 @@
+"""One arm's step as a graph, for batches of one form: what it reads and writes stays where it is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.kasmina.executor.passes.batches import leaves, mapped
+from esper.tolaria.loop.arm import Arm, Batch
+from esper.tolaria.loop.graphs.backend import Backend, Graph
+from esper.tolaria.loop.graphs.rates import Rates
+from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
+from esper.tolaria.loop.step_log import StepResult
+
+NUMBERS = ("loss", "accuracy", "gradient_norm", "conflict_rate")
+
+
+class CapturedStep:
+    """Everything of a step but its batch, its rates and its draws is recorded; a measured norm always is."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        arm: Arm,
+        groups: Groups,
+        batch: Batch,
+        *,
+        steps_optimizer: bool,
+        seed_norms: SeedNorms | None,
+    ) -> None:
+        self._stepper = stepper
+        self._arm = arm
+        self._groups = groups
+        self._seed_norms = seed_norms
+        self._steps_optimizer = steps_optimizer
+        self._batch: Batch = mapped(batch, _owned)
+        self._leaves = list(leaves(self._batch))
+        self._rates = Rates(arm.optimizer, self._leaves[0].device) if steps_optimizer else None
+        self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+        self._clips = stepper.clips
+        self._result: StepResult | None = None
+        self._graph: Graph | None = None
+
+    def capture(self, backend: Backend, step: int, generators: Sequence[torch.Generator]) -> None:
+        """Record the step. Raises whatever keeps it from that; nothing has moved on the device then."""
+        scaler = self._arm.scaler
+        self._stepper.prepare_replay(step)
+        try:
+            self._graph = backend.capture(lambda: self._compute(step), generators)
+        except BaseException:
+            if scaler is not None:  # half a step's notes would be taken for the next one's
+                scaler._per_optimizer_states.clear()
+            raise
+        parameters = (*self._groups.host, *self._groups.seeds)
+        self._gradients = [(parameter, parameter.grad) for parameter in parameters]
+
+    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> StepResult:
+        """The step with this batch, which has the form of the recorded one."""
+        graph, recorded = self._graph, self._result
+        if graph is None or recorded is None:
+            raise RuntimeError("a step that wasn't captured can't be replayed")
+        torch._foreach_copy_(self._leaves, list(leaves(batch)))
+        if self._rates is not None:
+            self._rates.refresh()
+        self._stepper.prepare_replay(step)
+        told = iter(graph.replay().clone().unbind())
+        numbers = {name: next(told) for name in NUMBERS if getattr(recorded, name) is not None}
+        named = {name: next(told) for name in recorded.named}
+        norms = {seed_id: next(told) for seed_id in recorded.seed_norms}
+        if not self._steps_optimizer:
+            self._arm.optimizer.step()
+        return StepResult(
+            loss=numbers["loss"],
+            accuracy=numbers.get("accuracy"),
+            gradient_norm=numbers.get("gradient_norm") if measures_norm or self._clips else None,
+            conflict_rate=numbers.get("conflict_rate"),
+            parameter_norms=recorded.parameter_norms if measures_norm else {},
+            named=named,
+            pairs=recorded.pairs,
+            seed_norms=norms,
+        )
+
+    def bind_gradients(self) -> None:
+        """Parameters' gradients are those that the graph writes: another step has left its own."""
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+
+    def _compute(self, step: int) -> Tensor:
+        with nullcontext() if self._rates is None else self._rates.in_place():
+            result = self._stepper.compute(
+                self._arm,
+                self._batch,
+                step,
+                self._groups,
+                measures_norm=True,
+                seed_norms=self._seed_norms,
+                steps_optimizer=self._steps_optimizer,
+            )
+        self._result = result
+        there = [value for name in NUMBERS if (value := getattr(result, name)) is not None]
+        return torch.stack([value.double() for value in (*there, *result.named.values(), *result.seed_norms.values())])
+
+
+def _owned(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
