@@ -37,12 +37,9 @@ class Recording(TorchDispatchMode):
             if argument.name in kwargs:
                 self._keep(argument, kwargs[argument.name])
         result = func(*args, **kwargs)
-        made = [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
-        given = {id(value) for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)}
-        known = {
-            value.untyped_storage()._cdata for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)
-        }
-        made = [value for value in made if id(value) not in given]
+        given = _tensors((args, kwargs))
+        known = {value.untyped_storage()._cdata for value in given}
+        made = [value for value in _tensors(result) if not any(value is other for other in given)]
         self._own |= {value.untyped_storage()._cdata for value in made} - known
         self.calls.append((func, args, kwargs, made))
         return result
@@ -54,7 +51,7 @@ class Recording(TorchDispatchMode):
     def replay(self) -> None:
         with torch.no_grad():
             for func, args, kwargs, made in self.calls:
-                again = [value for value in tree_flatten(func(*args, **kwargs))[0] if isinstance(value, Tensor)]
+                again = _tensors(func(*args, **kwargs))
                 for value, new in zip(made, again[len(again) - len(made) :], strict=True):
                     if value.untyped_storage()._cdata in self._own and value.data_ptr() != new.data_ptr():
                         value.detach().copy_(new)
@@ -62,11 +59,14 @@ class Recording(TorchDispatchMode):
     def _keep(self, argument: Any, value: Any) -> None:
         if argument.alias_info is None or not argument.alias_info.is_write:
             return
-        for tensor in tree_flatten(value)[0]:
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage._cdata not in self._own and storage._cdata not in self._before:
-                    self._before[storage._cdata] = (storage, storage.clone())
+        for tensor in _tensors(value):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self._own and storage._cdata not in self._before:
+                self._before[storage._cdata] = (storage, storage.clone())
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor)]
 
 
 class RecordedGraph:
