@@ -181,9 +181,12 @@ class ArmSteps:
             self._regroup()
         twin.scheduler.apply(twin.optimizer, step)
         self._executor.before_twin_step(twin, step)
-        result = self._stepper.run(twin, self._loader.batch(self._source(step)), step, self._twin_groups)
-        if self._graphs is not None:
-            self._graphs.counts.eager[LATE] += 1
+        batch = self._loader.batch(self._source(step))
+
+        def made() -> StepResult:
+            return self._stepper.run(twin, batch, step, self._twin_groups)
+
+        result = made() if self._graphs is None else self._graphs.eager(LATE, twin, made)
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _weight(self, graft: Graft) -> float:

@@ -59,4 +59,5 @@ class GradientStatistics:
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
     """Of all of them together: 0-d, without a wait for the device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+    return norm

@@ -145,8 +145,10 @@ class KeyedDropout(nn.Module):
         if self.rate == 1.0:
             return value * 0.0
         if torch.compiler.is_compiling():
-            return value * _keyed_mask(value.detach(), self._draw, self.rate, self.whole_channels)
-        return value * _drawn(value, self._generator(value.device), self.rate, self.whole_channels)
+            mask: Tensor = _keyed_mask(value.detach(), self._draw, self.rate, self.whole_channels)
+        else:
+            mask = _drawn(value, self._generator(value.device), self.rate, self.whole_channels)
+        return value * mask
 
 
 def _mask(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -> Tensor:

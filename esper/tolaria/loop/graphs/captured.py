@@ -29,17 +29,17 @@ class CapturedStep:
         groups: Groups,
         batch: Batch,
         *,
-        steps_optimizer: bool,
+        rates: Rates | None,
         seed_norms: SeedNorms | None,
     ) -> None:
+        """Without `rates` the optimiser's step is made eagerly, behind each replay."""
         self._stepper = stepper
         self._arm = arm
         self._groups = groups
         self._seed_norms = seed_norms
-        self._steps_optimizer = steps_optimizer
+        self._rates = rates
         self._batch: Batch = mapped(batch, _owned)
         self._leaves = list(leaves(self._batch))
-        self._rates = Rates(arm.optimizer, self._leaves[0].device) if steps_optimizer else None
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._clips = stepper.clips
         self._result: StepResult | None = None
@@ -71,7 +71,7 @@ class CapturedStep:
         numbers = {name: next(told) for name in NUMBERS if getattr(recorded, name) is not None}
         named = {name: next(told) for name in recorded.named}
         norms = {seed_id: next(told) for seed_id in recorded.seed_norms}
-        if not self._steps_optimizer:
+        if self._rates is None:
             self._arm.optimizer.step()
         return StepResult(
             loss=numbers["loss"],
@@ -98,7 +98,7 @@ class CapturedStep:
                 self._groups,
                 measures_norm=True,
                 seed_norms=self._seed_norms,
-                steps_optimizer=self._steps_optimizer,
+                steps_optimizer=self._rates is not None,
             )
         self._result = result
         there = [value for name in NUMBERS if (value := getattr(result, name)) is not None]

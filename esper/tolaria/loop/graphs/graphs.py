@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from esper.core.clock import Clock
 from esper.kasmina.executor import TrainingArm, first_line, is_out_of_memory
@@ -22,6 +24,7 @@ from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.graphs.backend import Backend
 from esper.tolaria.loop.graphs.captured import CapturedStep
 from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
+from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.record.graph_counts import GraphCounts
@@ -92,6 +95,7 @@ class Graphs:
         self._clock = clock
         self._tell = tell
         self._arms = {MAIN: _ArmGraphs(), TWIN: _ArmGraphs()}
+        self._rates: WeakKeyDictionary[Optimizer, Rates | None] = WeakKeyDictionary()
 
     def look(self, main: TrainingArm, twin: TrainingArm | None) -> None:
         """At the arms as they are now: graphs of what has changed are void.
@@ -101,6 +105,7 @@ class Graphs:
         of_main, of_twin = self._arms.values()
         if not of_main.look(main):
             of_twin.forget()
+            self._rates.clear()
             self._forget_memory()
         of_twin.look(twin)
 
@@ -109,6 +114,7 @@ class Graphs:
         for graphs in self._arms.values():
             graphs.forget()
             graphs.network = None
+        self._rates.clear()
         self._forget_memory()
 
     def _forget_memory(self) -> None:
@@ -136,7 +142,12 @@ class Graphs:
             known.step = self._captured(graphs, arm, batch, step, groups, seed_norms)
             reason = "" if known.step is not None else GIVEN_UP
         if reason or known is None or known.step is None:
-            return self._eager(graphs, form, reason, eagerly)
+            if reason != WARM_UP:
+                return self.eager(reason, arm, eagerly, graphs)
+            with self._backend.warm_up():
+                result = self.eager(reason, arm, eagerly, graphs)
+            graphs.forms.setdefault(form, _Form()).warm_steps += 1
+            return result
         if graphs.bound is not known.step:
             known.step.bind_gradients()
             graphs.bound = known.step
@@ -160,16 +171,27 @@ class Graphs:
             return "" if of_main is not None and of_main.step is not None else BEHIND
         return ""
 
-    def _eager(self, graphs: _ArmGraphs, form: Hashable, reason: str, eagerly: Callable[[], StepResult]) -> StepResult:
-        graphs.bound = None
-        if reason != WARM_UP:
-            result = eagerly()
+    def eager(
+        self, reason: str, arm: TrainingArm, make: Callable[[], StepResult], graphs: _ArmGraphs | None = None
+    ) -> StepResult:
+        """Make a step without a graph, with the arithmetic of one: where a run was resumed must not show."""
+        if graphs is not None:
+            graphs.bound = None
+        rates = self._rates_of(arm)
+        if rates is None:
+            result = make()
         else:
-            with self._backend.warm_up():
-                result = eagerly()
-            graphs.forms.setdefault(form, _Form()).warm_steps += 1
+            rates.refresh()
+            with rates.in_place():
+                result = make()
         self.counts.eager[reason] += 1
         return result
+
+    def _rates_of(self, arm: TrainingArm) -> Rates | None:
+        """Rates that a graph can read; None where the optimiser's step stays out of it."""
+        if arm.optimizer not in self._rates:
+            self._rates[arm.optimizer] = Rates(arm.optimizer, arm.device) if captures_optimizer(arm) else None
+        return self._rates[arm.optimizer]
 
     def _captured(
         self,
@@ -183,18 +205,19 @@ class Graphs:
         """The recorded step; None where it can't be, which is told."""
         name, words = obstacle(self._config, arm)
         if name:
-            return self._give_up(graphs, name, words)
+            self._give_up(graphs, name, words)
+            return None
         started_ns = self._clock.monotonic_ns()
-        takes_optimizer = captures_optimizer(arm)
-        made = CapturedStep(self._stepper, arm, groups, batch, steps_optimizer=takes_optimizer, seed_norms=seed_norms)
+        rates = self._rates_of(arm)
+        made = CapturedStep(self._stepper, arm, groups, batch, rates=rates, seed_norms=seed_norms)
         try:
             made.capture(self._backend, step, _generators(arm))
         except Exception as error:  # noqa: BLE001 - a host's own code, under a recording, may raise anything
-            reason = OUT_OF_MEMORY if is_out_of_memory(error) else FAILED
-            return self._give_up(graphs, reason, first_line(error))
+            self._give_up(graphs, OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, first_line(error))
+            return None
         graphs.memory = state_of(arm)
         self.counts.capture_ms.append((self._clock.monotonic_ns() - started_ns) / 1e6)
-        self.counts.steps_optimizer = takes_optimizer
+        self.counts.steps_optimizer = rates is not None
         self.counts.pool_bytes = max(self.counts.pool_bytes, self._backend.pool_bytes)
         return made
 

@@ -56,7 +56,7 @@ def obstacle(config: TrainConfig, arm: TrainingArm) -> tuple[str, str]:
 def captures_optimizer(arm: TrainingArm) -> bool:
     """Whether the optimiser's step can be part of the graph; else it is made eagerly behind each replay."""
     optimizer: Optimizer = arm.optimizer
-    if type(optimizer) not in CAPTURABLE or getattr(arm.scheduler, "momenta", ()):
+    if type(optimizer) not in CAPTURABLE or bool(getattr(arm.scheduler, "momenta", False)):
         return False
     if not all(group.get("fused") or group.get("capturable") for group in optimizer.param_groups):
         return False

@@ -31,10 +31,11 @@ class Rates:
     def in_place(self) -> Iterator[None]:
         """The optimiser's groups hold the tensors inside."""
         groups = self._optimizer.param_groups
+        before = [group["lr"] for group in groups]
         try:
             for group, tensor in zip(groups, self._tensors, strict=True):
                 group["lr"] = tensor
             yield
         finally:
-            for group, value in zip(groups, self._values, strict=True):
+            for group, value in zip(groups, before, strict=True):
                 group["lr"] = value
