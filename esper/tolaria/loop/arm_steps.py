@@ -127,7 +127,7 @@ class ArmSteps:
 
         if self._graphs is None:
             return eagerly()
-        measures_seeds = meter is not None or any(graft.is_measuring for graft in arm.grafts)
+        measures_seeds = any(is_measured or graft.is_measuring for graft in arm.grafts)
         return self._graphs.step(
             MAIN,
             arm,

@@ -37,7 +37,12 @@ OBSTACLES: tuple[tuple[str, str, Check], ...] = (
     (
         "surgery_waits",
         "surgery waits for its verdict where the optimiser isn't fused",
-        lambda config, arm: config.pcgrad and arm.scaler is None and not skips_on_device(arm.optimizer, arm.device),
+        lambda config, arm: (
+            config.pcgrad
+            and config.surgery != BY_SEEDS
+            and arm.scaler is None
+            and not skips_on_device(arm.optimizer, arm.device)
+        ),
     ),
     (
         "scaler_waits",
