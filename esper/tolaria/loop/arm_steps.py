@@ -196,8 +196,8 @@ class ArmSteps:
 
     @property
     def surgery_ms(self) -> float | None:
-        """Time spent on gradient surgery so far; None where it is off."""
-        return self._stepper.surgery_ms
+        """Time spent on gradient surgery so far; None where it is off, or part of graphs, which tell no time."""
+        return None if self._graphs is not None and self._graphs.counts.replays else self._stepper.surgery_ms
 
     def regroup(self) -> None:
         """Forget what is known of the arms: they were replaced."""

@@ -1,7 +1,8 @@
 """Training steps as CUDA graphs on a device: the weights of eager steps, and what is counted.
 
 Replayed steps run the kernels of eager ones but for rates, which are float32 on the device instead of Python's numbers:
-weights agree within 1e-5 relative (1e-3 where products are in half precision) after some dozens of steps.
+weights agree within 1e-5 relative (1e-3 where products are in half precision) after some dozens of steps. NAdam keeps
+its products of momenta in float32 on the device, and in Python's numbers otherwise: 1e-4.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def check_like_eager(config: TrainConfig, script: Any = None) -> GraphCounts:
     spread = max(float((one - other).abs().max()) for one, other in zip(weights(graphed), weights(eager), strict=True))
     print(f"largest difference of a loss {difference:.2e}, of a weight {spread:.2e}")
     assert [notice.message for notice in heard.notices if notice.name == "tolaria.graph_fallback"] == []
-    rtol = 1e-5 if config.amp == "off" else 1e-3
+    rtol = 1e-3 if config.amp != "off" else 1e-4 if config.optimizer == "nadam" else 1e-5
     torch.testing.assert_close(weights(graphed), weights(eager), rtol=rtol, atol=rtol)
     assert losses[1] == pytest.approx(losses[0], rel=rtol, abs=rtol)
     assert not counts.fallbacks
