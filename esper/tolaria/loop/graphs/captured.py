@@ -14,9 +14,10 @@ from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
-from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.loop.step_log import MEASURED, Row, StepResult
 
-NUMBERS = ("loss", "accuracy", "gradient_norm", "conflict_rate")
+SEED = "seed "
+"""What names of seeds' norms begin with."""
 
 
 class CapturedStep:
@@ -43,6 +44,7 @@ class CapturedStep:
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._clips = stepper.clips
         self._result: StepResult | None = None
+        self._names: tuple[str, ...] = ()
         self._graph: Graph | None = None
 
     def capture(self, backend: Backend, step: int, generators: Sequence[torch.Generator]) -> None:
@@ -67,21 +69,20 @@ class CapturedStep:
         if self._rates is not None:
             self._rates.refresh()
         self._stepper.prepare_replay(step)
-        told = iter(graph.replay().clone().unbind())
-        numbers = {name: next(told) for name in NUMBERS if getattr(recorded, name) is not None}
-        named = {name: next(told) for name in recorded.named}
-        norms = {seed_id: next(told) for seed_id in recorded.seed_norms}
+        row = Row(graph.replay().clone(), self._names)
+        told = dict(zip(self._names, row.values.unbind(), strict=True))
         if self._rates is None:
             self._arm.optimizer.step()
         return StepResult(
-            loss=numbers["loss"],
-            accuracy=numbers.get("accuracy"),
-            gradient_norm=numbers.get("gradient_norm") if measures_norm or self._clips else None,
-            conflict_rate=numbers.get("conflict_rate"),
+            loss=told["loss"],
+            accuracy=told.get("accuracy"),
+            gradient_norm=told.get("gradient_norm") if measures_norm or self._clips else None,
+            conflict_rate=told.get("conflict_rate"),
             parameter_norms=recorded.parameter_norms if measures_norm else {},
-            named=named,
+            named={name: told[name] for name in recorded.named},
             pairs=recorded.pairs,
-            seed_norms=norms,
+            seed_norms={seed_id: told[SEED + seed_id] for seed_id in recorded.seed_norms},
+            row=row,
         )
 
     def bind_gradients(self) -> None:
@@ -101,8 +102,11 @@ class CapturedStep:
                 steps_optimizer=self._rates is not None,
             )
         self._result = result
-        there = [value for name in NUMBERS if (value := getattr(result, name)) is not None]
-        return torch.stack([value.double() for value in (*there, *result.named.values(), *result.seed_norms.values())])
+        measured = {name: value for name in MEASURED if (value := getattr(result, name)) is not None}
+        of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
+        told = {"loss": result.loss, **measured, **result.named, **of_seeds}
+        self._names = tuple(told)
+        return torch.stack([value.double() for value in told.values()])
 
 
 def _owned(leaf: Any) -> Any:
