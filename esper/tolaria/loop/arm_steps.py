@@ -21,6 +21,7 @@ from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.task.loader import Loader
 
 
 class ArmSteps:
@@ -44,10 +45,23 @@ class ArmSteps:
         self._executor.step_twin_by(self._make_late)
         if backend is None and run.config.graphs:
             backend = CudaBackend(run.device)
-        self._graphs = (
-            None if backend is None else Graphs(backend, self._stepper, run.config, session.clock, self._tell_fallback)
-        )
+        self._graphs = None if backend is None else self._graphs_by(backend)
         session.graphs = None if self._graphs is None else self._graphs.counts
+
+    def _graphs_by(self, backend: Backend) -> Graphs:
+        """Graphs that read the batches of a resident set where its loader puts them."""
+        is_resident = isinstance(self._loader, Loader)
+        if isinstance(self._loader, Loader):
+            self._loader.reuse_memory()
+        session = self._session
+        return Graphs(
+            backend,
+            self._stepper,
+            session.run.config,
+            session.clock,
+            batches_stay=is_resident,
+            tell=self._tell_fallback,
+        )
 
     def make(self) -> None:
         """Make the next step and keep its results in the log."""

@@ -31,6 +31,7 @@ class Loader:
         self._seed = seed
         self._epoch = -1
         self._rows = torch.empty(0, dtype=torch.int64)
+        self._memory: dict[int, tuple[Tensor, Tensor]] | None = None
         whole, left_over = divmod(len(split), batch_size)
         self.steps_per_epoch = whole + (left_over > 1)
 
@@ -42,7 +43,23 @@ class Loader:
             self._rows, self._epoch = sent(order, self._split.inputs.device), epoch
         is_last = number == self.steps_per_epoch - 1
         rows = self._rows[number * self._batch_size : None if is_last else (number + 1) * self._batch_size]
-        return self._split.inputs[rows], self._split.targets[rows]
+        return self._taken(rows)
+
+    def reuse_memory(self) -> None:
+        """From now on give all batches of one size in the same memory: to whoever is done with each before the next."""
+        self._memory = {}
+
+    def _taken(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, targets = self._split.inputs, self._split.targets
+        if self._memory is None:
+            return inputs[rows], targets[rows]
+        held = self._memory.get(len(rows))
+        if held is None:
+            held = self._memory[len(rows)] = inputs[rows], targets[rows]
+        else:
+            torch.index_select(inputs, 0, rows, out=held[0])
+            torch.index_select(targets, 0, rows, out=held[1])
+        return held
 
 
 class StreamLoader:

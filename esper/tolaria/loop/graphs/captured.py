@@ -30,16 +30,20 @@ class CapturedStep:
         groups: Groups,
         batch: Batch,
         *,
+        owns_batch: bool,
         rates: Rates | None,
         seed_norms: SeedNorms | None,
     ) -> None:
-        """Without `rates` the optimiser's step is made eagerly, behind each replay."""
+        """The batch's memory is recorded itself where all others come in it (`owns_batch`), else a copy's.
+
+        Without `rates` the optimiser's step is made eagerly, behind each replay.
+        """
         self._stepper = stepper
         self._arm = arm
         self._groups = groups
         self._seed_norms = seed_norms
         self._rates = rates
-        self._batch: Batch = mapped(batch, _owned)
+        self._batch: Batch = batch if owns_batch else mapped(batch, _owned)
         self._leaves = list(leaves(self._batch))
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._clips = stepper.clips
@@ -65,7 +69,8 @@ class CapturedStep:
         graph, recorded = self._graph, self._result
         if graph is None or recorded is None:
             raise RuntimeError("a step that wasn't captured can't be replayed")
-        torch._foreach_copy_(self._leaves, list(leaves(batch)))
+        if batch is not self._batch:
+            torch._foreach_copy_(self._leaves, list(leaves(batch)))
         if self._rates is not None:
             self._rates.refresh()
         self._stepper.prepare_replay(step)

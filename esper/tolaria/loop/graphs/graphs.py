@@ -85,14 +85,19 @@ class Graphs:
         stepper: Stepper,
         config: TrainConfig,
         clock: Clock,
+        *,
+        batches_stay: bool = False,
         tell: Callable[[str, str], None] = lambda reason, why: None,
     ) -> None:
-        """`tell` hears the reason and the words of each fallback."""
+        """`batches_stay` says that all batches of one form come in the same memory; `tell` hears the reason and the
+        words of each fallback.
+        """
         self.counts = GraphCounts()
         self._backend = backend
         self._stepper = stepper
         self._config = config
         self._clock = clock
+        self._batches_stay = batches_stay
         self._tell = tell
         self._arms = {MAIN: _ArmGraphs(), TWIN: _ArmGraphs()}
         self._rates: WeakKeyDictionary[Optimizer, Rates | None] = WeakKeyDictionary()
@@ -209,7 +214,9 @@ class Graphs:
             return None
         started_ns = self._clock.monotonic_ns()
         rates = self._rates_of(arm)
-        made = CapturedStep(self._stepper, arm, groups, batch, rates=rates, seed_norms=seed_norms)
+        made = CapturedStep(
+            self._stepper, arm, groups, batch, owns_batch=self._batches_stay, rates=rates, seed_norms=seed_norms
+        )
         try:
             made.capture(self._backend, step, _generators(arm))
         except Exception as error:  # noqa: BLE001 - a host's own code, under a recording, may raise anything
