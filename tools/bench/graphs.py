@@ -177,7 +177,7 @@ def first_captures(count: int) -> list[float]:
 
 def measure(row: str, settle: int, steps: int) -> dict[str, Any]:
     config = ROWS[row]
-    eager_steps = min(steps, 2000)
+    eager_steps = min(steps, 500)
     found: dict[str, Any] = {}
     for name, act in {
         "bare": lambda: bare(config, settle, eager_steps, graphs=False),
@@ -203,7 +203,7 @@ def show(result: Mapping[str, Any]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=10_000, help="steps that are timed; of eager arms at most 2,000")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps that are timed; of eager arms at most 500")
     parser.add_argument("--settle", type=int, default=500, help="steps before them")
     parser.add_argument("--captures", type=int, default=10, help="trainers whose first capture is timed")
     parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")

@@ -202,6 +202,11 @@ class SeedExecutor:
         return self._state.topology
 
     @property
+    def directives_done(self) -> int:
+        """How many directives were executed or refused."""
+        return len(self._state.done)
+
+    @property
     def parameters(self) -> int:
         """Parameters of the main arm, seeds included."""
         return self._state.parameters

@@ -37,7 +37,7 @@ class ArmSteps:
         self._measures_all = run.config.pcgrad and run.config.surgery == BY_SEEDS
         weigh = self._weight if run.config.seed_weights == BY_STAGE else lambda graft: 1.0
         self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh)
-        self._topology = -1
+        self._topology = self._done = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
         self._remade = Remade()
@@ -46,7 +46,8 @@ class ArmSteps:
         if backend is None and run.config.graphs:
             backend = CudaBackend(run.device)
         self._graphs = None if backend is None else self._graphs_by(backend)
-        session.graphs = None if self._graphs is None else self._graphs.counts
+        if self._graphs is not None:
+            session.graphs, session.release = self._graphs.counts, self._graphs.release
 
     def _graphs_by(self, backend: Backend) -> Graphs:
         """Graphs that read the batches of a resident set where its loader puts them."""
@@ -109,8 +110,7 @@ class ArmSteps:
         if is_changed:
             self._regroup()
         arm, twin = executor.arm, executor.twin
-        # Between boundaries a twin that waits may be fetched, and the arm's memory be elsewhere then.
-        if self._graphs is not None and (is_changed or step % self._norm_every == 0 or executor.is_twin_waiting):
+        if self._graphs is not None and (is_changed or self._may_have_moved(step)):
             self._graphs.look(arm, twin if executor.is_twin_live else None)
         rate = arm.scheduler.apply(arm.optimizer, step)
         if twin is not None and executor.is_twin_live:
@@ -175,6 +175,15 @@ class ArmSteps:
         self._remade.end()
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         return ""
+
+    def _may_have_moved(self, step: int) -> bool:
+        """Whether something was done since the last step that a recording of one might not outlive.
+
+        Between boundaries a twin that waits may be fetched, and the arm's memory be elsewhere then.
+        """
+        done, self._done = self._done, self._executor.directives_done
+        is_behind_boundary = step % self._norm_every == 0 and bool(self._executor.seeds)
+        return done != self._done or is_behind_boundary or self._executor.is_twin_waiting
 
     def _forget_graphs(self) -> None:
         """Where memory runs out, that of graphs is wanted first."""

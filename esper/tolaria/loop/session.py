@@ -37,6 +37,8 @@ class Session:
     """Commands that took the run back; one that is in flight at the state gone back to must not do so again."""
     graphs: GraphCounts | None = None
     """What became of its steps with CUDA graphs; None without."""
+    release: Callable[[], bool] = lambda: False
+    """Gives back device memory that only makes steps faster; whether there was any."""
     plane: Callable[[], ModeUpdate] = lambda: UNHEARD
     """The plane as last heard."""
 

@@ -8,6 +8,7 @@ its products of momenta in float32 on the device, and in Python's numbers otherw
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +18,15 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.graphs.graphs import WARM_UP_STEPS
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact
 from tests.unit.tolaria.test_stack_runs import KEPT as KEPT_STACKS
 from tests.unit.tolaria.test_stack_runs import config as stack_config
 from tests.unit.tolaria.test_stack_runs import run as run_stacks
-from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, Recorder
+from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder
+from tests.unit.tolaria.test_trainer import run as run_to_summary
 
 __all__ = ["stack_config"]
 
@@ -111,6 +114,46 @@ def test_a_graft_and_its_live_twin_are_recorded_once_each(script: Any, change: d
     counts = check_like_eager(replace(ON_GPU, **change), script)
     # The host; it and its twin with a seed; what came of that; the same once more with another.
     assert counts.captures == 7
+
+
+@pytest.mark.parametrize("amp", ["off", "fp16"])
+def test_a_killed_run_that_resumes_ends_with_the_same_bits(tmp_path: Path, amp: str) -> None:
+    config = replace(ON_GPU, amp=amp, graphs=True)
+    whole = run_to_summary(config, ScriptedControl(KEPT))
+    store = CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run_to_summary(config, ScriptedControl(KEPT), observer=Recorder(23), store=store)
+    resumed = run_to_summary(config, ScriptedControl(KEPT), store=store, resume=True)
+    assert resumed["weights_digest"] == whole["weights_digest"]
+    assert resumed["graphs"]["fallbacks"] == {}
+
+
+@pytest.mark.parametrize("change", [{}, {"optimizer": "sgd", "clip_norm": 0.5}, {"amp": "bf16"}], ids=str)
+def test_after_culls_the_bits_are_those_of_the_run_that_never_grew(change: dict[str, Any]) -> None:
+    config = replace(ON_GPU, graphs=True, **change)
+    culled, never = run_to_summary(config, ScriptedControl(CULLED)), run_to_summary(config)
+    assert culled["weights_digest"] == never["weights_digest"]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_blocks_are_recorded_as_they_are(stack_config: TrainConfig) -> None:
+    config = replace(stack_config, device="cuda", deterministic=True, compile="blocks")
+    compiled, _ = run_stacks(config, KEPT_STACKS)
+    graphed, _ = run_stacks(replace(config, graphs=True), KEPT_STACKS)
+    print(graphed["graphs"], graphed["compile"])
+    assert graphed["graphs"]["fallbacks"] == {}
+    assert graphed["compile"]["fallbacks"] == 0
+    assert graphed["val_loss"] == pytest.approx(compiled["val_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("twin", ["live", "bursts"])
+def test_a_twin_that_waits_ends_at_the_bits_of_one_that_is_live(twin: str) -> None:
+    config = replace(ON_GPU, graphs=True, twin=twin)
+    summary = run_to_summary(config, ScriptedControl(CULLED))
+    assert ("late" in summary["graphs"]["eager"]) == (twin == "bursts")
+    assert summary["weights_digest"] == run_to_summary(replace(config, grow="never"))["weights_digest"]
+    assert summary["graphs"]["fallbacks"] == {}
 
 
 def test_a_language_model_that_keeps_stacks(stack_config: TrainConfig) -> None:

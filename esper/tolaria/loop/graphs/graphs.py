@@ -122,6 +122,13 @@ class Graphs:
         self._rates.clear()
         self._forget_memory()
 
+    def release(self) -> bool:
+        """Let go of them for the memory that they hold; whether there was any."""
+        has_any = any(form.step is not None for graphs in self._arms.values() for form in graphs.forms.values())
+        if has_any:
+            self.forget()
+        return has_any
+
     def _forget_memory(self) -> None:
         self._backend.forget()
 
@@ -140,7 +147,7 @@ class Graphs:
     ) -> StepResult:
         """Make the step by a graph, or `eagerly`."""
         graphs = self._arms[role]
-        form = _form_of(batch)
+        form = self._form_of(batch)
         known = graphs.forms.get(form)
         reason = self._why_eager(role, graphs, form, known, is_measured=is_measured)
         if not reason and known is not None and known.step is None:
@@ -158,6 +165,12 @@ class Graphs:
             graphs.bound = known.step
         self.counts.replays += 1
         return known.step.replay(batch, step, measures_norm=measures_norm)
+
+    def _form_of(self, batch: Batch) -> Hashable:
+        """The form, which is asked once of batches that come in the same memory."""
+        if self._batches_stay:
+            return id(batch)
+        return form_of(batch)
 
     def _why_eager(
         self, role: str, graphs: _ArmGraphs, form: Hashable, known: _Form | None, *, is_measured: bool
@@ -264,7 +277,7 @@ def _generators(arm: TrainingArm) -> list[torch.Generator]:
     return [generator for part in parts if isinstance(part, KeyedDropout) for generator in part.generators]
 
 
-def _form_of(batch: Batch) -> Hashable:
+def form_of(batch: Batch) -> Hashable:
     """Of batches that one recording serves: the same tensors in the same places, and the same of everything else."""
     inputs, targets = batch
     if isinstance(inputs, Tensor) and isinstance(targets, Tensor):

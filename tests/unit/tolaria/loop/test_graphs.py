@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from esper.core.errors import ConfigError
+from esper.tolaria import trainer as trainer_module
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm_steps import ArmSteps
@@ -162,6 +163,22 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
         Run(CONFIG, RecordingBackend(), KEPT, Recorder(23), store=store)
     resumed = Run(CONFIG, RecordingBackend(), KEPT, store=store, resume=True)
     assert resumed.summary["weights_digest"] == whole.summary["weights_digest"]
+
+
+def test_where_an_evaluation_has_no_room_graphs_are_let_go_of_and_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, failures = RecordingBackend(), iter([True])
+    plain = trainer_module.evaluated
+
+    def scarce(*arguments: Any) -> Any:
+        if backend.captures and next(failures, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(*arguments)
+
+    monkeypatch.setattr(trainer_module, "evaluated", scarce)
+    recorded = Run(PLAIN, backend)
+    assert recorded.summary["graphs"]["captures"] == 2
+    assert recorded.summary["graphs"]["eager"] == {"warm_up": 2 * WARM_UP_STEPS}
+    assert backend.forgotten >= 1
 
 
 def out_of_memory() -> None:
