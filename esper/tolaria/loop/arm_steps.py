@@ -22,6 +22,7 @@ from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.task.loader import Loader
+from esper.tolaria.task.resident import Resident
 
 
 class ArmSteps:
@@ -43,6 +44,8 @@ class ArmSteps:
         self._remade = Remade()
         self._room = Room(session, self.regroup)
         self._executor.step_twin_by(self._make_late)
+        self._resident: Resident | None = None
+        """What gathers batches for graphs, where the device holds the set."""
         if backend is None and run.config.graphs:
             backend = CudaBackend(run.device)
         self._graphs = None if backend is None else self._graphs_by(backend)
@@ -50,17 +53,15 @@ class ArmSteps:
             session.graphs, session.release = self._graphs.counts, self._graphs.release
 
     def _graphs_by(self, backend: Backend) -> Graphs:
-        """Graphs that read the batches of a resident set where its loader puts them."""
-        is_resident = isinstance(self._loader, Loader)
-        if isinstance(self._loader, Loader):
-            self._loader.reuse_memory()
         session = self._session
+        if isinstance(self._loader, Loader):
+            self._resident = Resident(self._loader)
         return Graphs(
             backend,
             self._stepper,
             session.run.config,
             session.clock,
-            batches_stay=is_resident,
+            resident=self._resident,
             tell=self._tell_fallback,
         )
 
@@ -69,7 +70,8 @@ class ArmSteps:
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
-        batch = self._loader.batch(self._source(step))
+        source = self._source(step)
+        batch = self._loader.batch(source) if self._resident is None else self._resident.memory(source)
         session.timings.input_wait_ms.append((session.clock.monotonic_ns() - started_ns) / 1e6)
         result, rate = self._both(batch, step)
         executor.shadow_step(batch[0], batch[1], step)
@@ -135,6 +137,9 @@ class ArmSteps:
         meter = self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None
 
         def eagerly() -> StepResult:
+            if self._resident is not None:
+                self._resident.place()
+                self._resident.gather(batch)
             return self._stepper.run(
                 arm, batch, step, self._groups, measures_norm=is_measured, seed_norms=seed_norms, meter=meter
             )

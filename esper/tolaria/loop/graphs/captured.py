@@ -15,6 +15,7 @@ from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
 from esper.tolaria.loop.step_log import MEASURED, Row, StepResult
+from esper.tolaria.task.resident import Resident
 
 SEED = "seed "
 """What names of seeds' norms begin with."""
@@ -30,11 +31,12 @@ class CapturedStep:
         groups: Groups,
         batch: Batch,
         *,
-        owns_batch: bool,
+        resident: Resident | None,
+        gathers: bool,
         rates: Rates | None,
         seed_norms: SeedNorms | None,
     ) -> None:
-        """The batch's memory is recorded itself where all others come in it (`owns_batch`), else a copy's.
+        """A resident batch is read where it is, and gathered first where the step `gathers` it; others are copied.
 
         Without `rates` the optimiser's step is made eagerly, behind each replay.
         """
@@ -43,7 +45,8 @@ class CapturedStep:
         self._groups = groups
         self._seed_norms = seed_norms
         self._rates = rates
-        self._batch: Batch = batch if owns_batch else mapped(batch, _owned)
+        self._batch: Batch = mapped(batch, _owned) if resident is None else batch
+        self._resident = resident if gathers else None
         self._leaves = list(leaves(self._batch))
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._clips = stepper.clips
@@ -71,6 +74,8 @@ class CapturedStep:
             raise RuntimeError("a step that wasn't captured can't be replayed")
         if batch is not self._batch:
             torch._foreach_copy_(self._leaves, list(leaves(batch)))
+        if self._resident is not None:
+            self._resident.place()
         if self._rates is not None:
             self._rates.refresh()
         self._stepper.prepare_replay(step)
@@ -96,6 +101,8 @@ class CapturedStep:
             parameter.grad = gradient
 
     def _compute(self, step: int) -> Tensor:
+        if self._resident is not None:
+            self._resident.gather(self._batch)
         with nullcontext() if self._rates is None else self._rates.in_place():
             result = self._stepper.compute(
                 self._arm,

@@ -28,6 +28,7 @@ from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.task.resident import Resident
 
 WARM_UP_STEPS = 3
 """Eager steps of each form of batches before it is recorded."""
@@ -86,18 +87,16 @@ class Graphs:
         config: TrainConfig,
         clock: Clock,
         *,
-        batches_stay: bool = False,
+        resident: Resident | None = None,
         tell: Callable[[str, str], None] = lambda reason, why: None,
     ) -> None:
-        """`batches_stay` says that all batches of one form come in the same memory; `tell` hears the reason and the
-        words of each fallback.
-        """
+        """The main arm's graph gathers `resident` batches; `tell` hears the reason and the words of each fallback."""
         self.counts = GraphCounts()
         self._backend = backend
         self._stepper = stepper
         self._config = config
         self._clock = clock
-        self._batches_stay = batches_stay
+        self._resident = resident
         self._tell = tell
         self._arms = {MAIN: _ArmGraphs(), TWIN: _ArmGraphs()}
         self._rates: WeakKeyDictionary[Optimizer, Rates | None] = WeakKeyDictionary()
@@ -151,7 +150,7 @@ class Graphs:
         known = graphs.forms.get(form)
         reason = self._why_eager(role, graphs, form, known, is_measured=is_measured)
         if not reason and known is not None and known.step is None:
-            known.step = self._captured(graphs, arm, batch, step, groups, seed_norms)
+            known.step = self._captured(role, arm, batch, step, groups, seed_norms)
             reason = "" if known.step is not None else GIVEN_UP
         if reason or known is None or known.step is None:
             if reason != WARM_UP:
@@ -167,10 +166,8 @@ class Graphs:
         return known.step.replay(batch, step, measures_norm=measures_norm)
 
     def _form_of(self, batch: Batch) -> Hashable:
-        """The form, which is asked once of batches that come in the same memory."""
-        if self._batches_stay:
-            return id(batch)
-        return form_of(batch)
+        """The form; batches that come in the same memory are of one."""
+        return form_of(batch) if self._resident is None else id(batch)
 
     def _why_eager(
         self, role: str, graphs: _ArmGraphs, form: Hashable, known: _Form | None, *, is_measured: bool
@@ -213,7 +210,7 @@ class Graphs:
 
     def _captured(
         self,
-        graphs: _ArmGraphs,
+        role: str,
         arm: TrainingArm,
         batch: Batch,
         step: int,
@@ -221,6 +218,7 @@ class Graphs:
         seed_norms: SeedNorms | None,
     ) -> CapturedStep | None:
         """The recorded step; None where it can't be, which is told."""
+        graphs = self._arms[role]
         name, words = obstacle(self._config, arm)
         if name:
             self._give_up(graphs, name, words)
@@ -228,7 +226,14 @@ class Graphs:
         started_ns = self._clock.monotonic_ns()
         rates = self._rates_of(arm)
         made = CapturedStep(
-            self._stepper, arm, groups, batch, owns_batch=self._batches_stay, rates=rates, seed_norms=seed_norms
+            self._stepper,
+            arm,
+            groups,
+            batch,
+            resident=self._resident,
+            gathers=role == MAIN,
+            rates=rates,
+            seed_norms=seed_norms,
         )
         try:
             made.capture(self._backend, step, _generators(arm))

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from esper.core.errors import ConfigError
-from esper.tolaria import trainer as trainer_module
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule
+from esper.tolaria import trainer as trainer_module
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.graphs import graphs as bookkeeping
