@@ -136,16 +136,16 @@ class ArmSteps:
         seed_norms = self._executor.seed_norms if arm.grafts else None
         meter = self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None
 
-        def eagerly() -> StepResult:
+        def eagerly(measures_norm: bool) -> StepResult:
             if self._resident is not None:
                 self._resident.place()
                 self._resident.gather(batch)
             return self._stepper.run(
-                arm, batch, step, self._groups, measures_norm=is_measured, seed_norms=seed_norms, meter=meter
+                arm, batch, step, self._groups, measures_norm=measures_norm, seed_norms=seed_norms, meter=meter
             )
 
         if self._graphs is None:
-            return eagerly()
+            return eagerly(is_measured)
         measures_seeds = any(is_measured or graft.is_measuring for graft in arm.grafts)
         return self._graphs.step(
             MAIN,
@@ -163,13 +163,13 @@ class ArmSteps:
         """A live twin's step; why not, where memory ran out and it can be made again."""
         twin = cast(TrainingArm, self._executor.twin)
 
-        def eagerly() -> StepResult:
+        def eagerly(measures_norm: bool) -> StepResult:
             self._remade.begin(twin)
-            return self._stepper.run(twin, batch, step, self._twin_groups)
+            return self._stepper.run(twin, batch, step, self._twin_groups, measures_norm=measures_norm)
 
         try:
             if self._graphs is None:
-                result = eagerly()
+                result = eagerly(False)
             else:
                 result = self._graphs.step(TWIN, twin, batch, step, self._twin_groups, eagerly=eagerly)
         except Exception as error:

@@ -56,6 +56,8 @@ class CudaBackend:
         return self._pool_bytes
 
     def warm_up(self) -> AbstractContextManager[None]:
+        if self._stream is None:
+            self._prime()
         return self._aside()
 
     def capture(self, call: Callable[[], Tensor], generators: Sequence[torch.Generator]) -> Graph:
@@ -85,6 +87,15 @@ class CudaBackend:
             self._pool, self._pool_bytes = None, 0
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
+
+    def _prime(self) -> None:
+        """A first graph of a process is slow: the driver loads what it needs for any."""
+        graph, number = torch.cuda.CUDAGraph(), torch.zeros((), device=self._device)
+        with self._aside():
+            graph.capture_begin(capture_error_mode="thread_local")
+            number.add_(1)
+            graph.capture_end()
+        graph.replay()
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

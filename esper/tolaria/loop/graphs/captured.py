@@ -32,11 +32,12 @@ class CapturedStep:
         batch: Batch,
         *,
         resident: Resident | None,
-        gathers: bool,
+        is_main: bool,
         rates: Rates | None,
         seed_norms: SeedNorms | None,
     ) -> None:
-        """A resident batch is read where it is, and gathered first where the step `gathers` it; others are copied.
+        """A resident batch is read where it is; others are copied. The main arm's step gathers it first, and tells the
+        gradient's norm in any case.
 
         Without `rates` the optimiser's step is made eagerly, behind each replay.
         """
@@ -46,7 +47,8 @@ class CapturedStep:
         self._seed_norms = seed_norms
         self._rates = rates
         self._batch: Batch = mapped(batch, _owned) if resident is None else batch
-        self._resident = resident if gathers else None
+        self._resident = resident if is_main else None
+        self._is_main = is_main
         self._leaves = list(leaves(self._batch))
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._clips = stepper.clips
@@ -109,16 +111,21 @@ class CapturedStep:
                 self._batch,
                 step,
                 self._groups,
-                measures_norm=True,
+                measures_norm=self._is_main,
                 seed_norms=self._seed_norms,
                 steps_optimizer=self._rates is not None,
             )
-        self._result = result
-        measured = {name: value for name in MEASURED if (value := getattr(result, name)) is not None}
-        of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
-        told = {"loss": result.loss, **measured, **result.named, **of_seeds}
-        self._names = tuple(told)
-        return torch.stack([value.double() for value in told.values()])
+        row = row_of(result)
+        self._result, self._names = result, row.names
+        return row.values
+
+
+def row_of(result: StepResult) -> Row:
+    """All that a step tells, in one piece."""
+    measured = {name: value for name in MEASURED if (value := getattr(result, name)) is not None}
+    of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
+    told = {"loss": result.loss, **measured, **result.named, **of_seeds}
+    return Row(torch.stack([value.double() for value in told.values()]), tuple(told))
 
 
 def _owned(leaf: Any) -> Any:

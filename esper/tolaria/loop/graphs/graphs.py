@@ -8,7 +8,8 @@ What changes from step to step is in device memory: the batch, rates, draws, a s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,7 +23,7 @@ from esper.kasmina.executor.slots.between import KeyedDropout
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.graphs.backend import Backend
-from esper.tolaria.loop.graphs.captured import CapturedStep
+from esper.tolaria.loop.graphs.captured import CapturedStep, row_of
 from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
@@ -34,6 +35,8 @@ WARM_UP_STEPS = 3
 """Eager steps of each form of batches before it is recorded."""
 FORMS = 4
 """Forms of batches that an arm has graphs of; others are stepped eagerly."""
+Eagerly = Callable[[bool], StepResult]
+"""Makes a step without a graph, and measures the gradient's norm if told so."""
 MAIN, TWIN = "main", "twin"
 WARM_UP, MEASURED, SHAPE, BEHIND, LATE, GIVEN_UP = "warm_up", "measured", "shape", "behind", "late", "given_up"
 """Why a step is eager: before a recording, because seeds are measured in it, by the batch, because the main arm's
@@ -139,7 +142,7 @@ class Graphs:
         step: int,
         groups: Groups,
         *,
-        eagerly: Callable[[], StepResult],
+        eagerly: Eagerly,
         measures_norm: bool = False,
         is_measured: bool = False,
         seed_norms: SeedNorms | None = None,
@@ -154,11 +157,9 @@ class Graphs:
             reason = "" if known.step is not None else GIVEN_UP
         if reason or known is None or known.step is None:
             if reason != WARM_UP:
-                return self.eager(reason, arm, eagerly, graphs)
-            with self._backend.warm_up():
-                result = self.eager(reason, arm, eagerly, graphs)
+                return self.eager(reason, arm, partial(eagerly, measures_norm), graphs)
             graphs.forms.setdefault(form, _Form()).warm_steps += 1
-            return result
+            return self._warm(role, arm, eagerly, measures_norm=measures_norm)
         if graphs.bound is not known.step:
             known.step.bind_gradients()
             graphs.bound = known.step
@@ -185,6 +186,17 @@ class Graphs:
             of_main = main.forms.get(form)
             return "" if of_main is not None and of_main.step is not None else BEHIND
         return ""
+
+    def _warm(self, role: str, arm: TrainingArm, eagerly: Eagerly, *, measures_norm: bool) -> StepResult:
+        """A step that does all that will be recorded, so that nothing is loaded while it is; what nobody wants of it
+        isn't told.
+        """
+        with self._backend.warm_up():
+            result = self.eager(WARM_UP, arm, partial(eagerly, role == MAIN), self._arms[role])
+            row_of(result)
+        if measures_norm or self._stepper.clips:
+            return result
+        return replace(result, gradient_norm=None, parameter_norms={})
 
     def eager(
         self, reason: str, arm: TrainingArm, make: Callable[[], StepResult], graphs: _ArmGraphs | None = None
@@ -231,7 +243,7 @@ class Graphs:
             groups,
             batch,
             resident=self._resident,
-            gathers=role == MAIN,
+            is_main=role == MAIN,
             rates=rates,
             seed_norms=seed_norms,
         )
