@@ -17,7 +17,7 @@ MEASURED = ("accuracy", "gradient_norm", "conflict_rate")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a replayed step tells, in one piece: float64, one value for each name."""
+    """What a replayed step tells, in one piece: one value for each name."""
 
     values: Tensor
     names: tuple[str, ...]

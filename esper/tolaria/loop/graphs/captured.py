@@ -125,7 +125,7 @@ def row_of(result: StepResult) -> Row:
     measured = {name: value for name in MEASURED if (value := getattr(result, name)) is not None}
     of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
     told = {"loss": result.loss, **measured, **result.named, **of_seeds}
-    return Row(torch.stack([value.double() for value in told.values()]), tuple(told))
+    return Row(torch.stack(list(told.values())), tuple(told))
 
 
 def _owned(leaf: Any) -> Any:
