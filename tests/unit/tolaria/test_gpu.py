@@ -12,6 +12,8 @@ import torch
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.recovery.tiers import fast
+from esper.tolaria.recovery.tiers.copies import Buffers, Memory, copy_of
 from esper.tolaria.task.data import Split, Splits
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.prepare import prepare
@@ -203,14 +205,38 @@ def test_labels_of_positions_have_a_loss_that_is_the_same_every_time() -> None:
     assert task.scores(layer(data.train.inputs), data.train.targets).shape == (4,)
 
 
-def test_a_poisoned_batch_takes_a_run_back_to_pinned_memory_and_ends_as_on_the_disk_s_course(tmp_path: Path) -> None:
-    settings = replace(ON_GPU, on_nonfinite="rollback", snapshot_every_steps=4)
+def test_a_poisoned_batch_takes_a_run_back_to_pinned_memory_and_ends_as_on_the_disk_s_course(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(ON_GPU, on_nonfinite="rollback", checkpoint_every_epochs=1)
     digests = []
-    for every in (4, 0):
-        store = CheckpointStore(tmp_path / str(every), keep=3)
-        course = Course(replace(settings, snapshot_every_steps=every), store, bad={BAD_STEP})
+    for tier in ("memory", "disk"):
+        if tier == "disk":
+            monkeypatch.setattr(fast.FastTier, "newest", lambda self, to_step=None: None)
+        course = Course(settings, CheckpointStore(tmp_path / tier, keep=3), bad={BAD_STEP})
         summary = course.train()
         assert course.is_finite
-        assert f"from {'memory' if every else 'disk'} in" in course.told("tolaria.rollback")[0]
+        assert f"to step 8 from {tier} in" in course.told("tolaria.rollback")[0]
         digests.append(summary["weights_digest"])
     assert digests[0] == digests[1]
+
+
+def test_steps_counted_on_the_host_and_a_scalar_s_moments_are_not_taken_for_each_other() -> None:
+    """Both are one float32 without a shape."""
+    steps = [torch.tensor(float(number)) for number in range(3)]
+    moments = [torch.tensor(number + 0.5, device="cuda") for number in range(3)]
+    state = {"steps": steps, "moments": moments}
+    buffers = Buffers()
+    buffers.take(state)
+    kept = buffers.take(state)
+    torch.cuda.synchronize()
+    assert [each.is_pinned() for each in kept["steps"]] == [False] * 3
+    held = Memory([*moments, *steps])
+
+    def target(tensor: torch.Tensor) -> torch.Tensor:
+        found = held.take(tensor)
+        return torch.empty_like(tensor) if found is None else found
+
+    back = copy_of(kept, target)
+    assert [(each.item(), each.is_cuda) for each in back["steps"]] == [(0.0, False), (1.0, False), (2.0, False)]
+    assert [(each.item(), each.is_cuda) for each in back["moments"]] == [(0.5, True), (1.5, True), (2.5, True)]

@@ -397,14 +397,26 @@ def small_device() -> Iterator[Callable[[int], None]]:
     """Lets this process have no more than so many bytes of the device."""
 
     def limit(size_bytes: int) -> None:
-        gc.collect()  # an earlier run holds itself in circles
-        torch.cuda.empty_cache()
+        clear_gpu()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(size_bytes / total)
 
     yield limit
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
+
+
+def clear_gpu() -> None:
+    """An earlier run holds itself in circles, and what it holds counts as other things' memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def run_alone(config: TrainConfig, script: Script, **how: Any) -> dict[str, Any]:
+    """The summary of a run that has the device to itself."""
+    clear_gpu()
+    summary: dict[str, Any] = run(config, script, **how)[0]
+    return summary
 
 
 def told_of(summary: Any) -> dict[str, Any]:
@@ -425,9 +437,7 @@ def test_on_a_gpu_the_peak_is_what_was_foreseen(on_gpu: TrainConfig, twin: str, 
 
 def check_foreseen(config: TrainConfig) -> None:
     """Forecast, measurement and their parts are printed, so that a ratio beyond the bounds can be traced to one."""
-    gc.collect()  # an earlier run holds itself in circles
-    torch.cuda.empty_cache()
-    summary, _ = run(config, UNDONE)
+    summary = run_alone(config, UNDONE)
     told, memory = told_of(summary), summary["memory"]
     for name, size in (told | {key: size for key, size in memory.items() if key != "twins"}).items():
         print(f"  {name}: {size:,}" if isinstance(size, int) else f"  {name}: {size}")
@@ -469,17 +479,17 @@ def test_on_a_gpu_bursts_and_live_twins_end_alike(on_gpu: TrainConfig) -> None:
 def test_on_a_gpu_too_small_for_two_arms_the_twin_steps_in_bursts_or_is_refused(
     on_gpu: TrainConfig, small_device: Callable[[int], None]
 ) -> None:
-    never, _ = run(replace(on_gpu, grow="never"), {})
-    roomy = told_of(run(on_gpu, UNDONE)[0])
+    never = run_alone(replace(on_gpu, grow="never"), {})
+    roomy = told_of(run_alone(on_gpu, UNDONE))
     assert roomy["mode"] == "live"
     small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
-    tight, _ = run(on_gpu, UNDONE)
+    tight = run_alone(on_gpu, UNDONE)
     assert told_of(tight)["mode"] == "bursts"
     assert tight["weights_digest"] == never["weights_digest"]
     # The host alone has room, the grown network has none.
     alone = never["memory"]["peak_bytes_without_twin"]
     small_device((roomy["predicted_alone_bytes"] + roomy["other_bytes"] + alone) // 2)
-    refused, _ = run(on_gpu, UNDONE)
+    refused = run_alone(on_gpu, UNDONE)
     assert told_of(refused)["mode"] == "refused"
     assert refused["weights_digest"] == never["weights_digest"]
 
@@ -491,15 +501,16 @@ def test_on_a_gpu_a_forecast_that_was_wrong_costs_the_run_nothing(
     on_gpu: TrainConfig, small_device: Callable[[int], None], twin: str
 ) -> None:
     """The device claims more than it has, so that the grown network, or its twin, really runs out of memory."""
-    never, _ = run(replace(on_gpu, grow="never"), {})
-    roomy = told_of(run(on_gpu, UNDONE)[0])
-    alone = never["memory"]["peak_bytes_without_twin"]
-    small_device((roomy["predicted_alone_bytes"] + roomy["other_bytes"] + alone) // 2)
-    grown, _ = run(replace(on_gpu, twin=twin), UNDONE, change=with_free(2**40))
+    never = run_alone(replace(on_gpu, grow="never"), {})
+    roomy, one_at_a_time = told_of(run_alone(on_gpu, UNDONE)), run_alone(replace(on_gpu, twin="bursts"), UNDONE)
+    peaks = never["memory"]["peak_bytes_without_twin"], one_at_a_time["memory"]["peak_bytes_with_twin"]
+    small_device(sum(peaks) // 2)
+    grown = run_alone(replace(on_gpu, twin=twin), UNDONE, change=with_free(2**40))
     told = told_of(grown)
+    print(peaks, told)
     assert told.get("became", told["mode"]) in ("undone", "refused")
     assert grown["weights_digest"] == never["weights_digest"]
     small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
-    waiting, _ = run(replace(on_gpu, twin="live"), UNDONE, change=with_free(2**40))
+    waiting = run_alone(replace(on_gpu, twin="live"), UNDONE, change=with_free(2**40))
     print({name: told_of(waiting).get(name) for name in ("mode", "became", "became_why")})
     assert waiting["weights_digest"] == never["weights_digest"]

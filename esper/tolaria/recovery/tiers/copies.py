@@ -133,7 +133,8 @@ def size_of(state: Any) -> int:
 
 
 def _form(tensor: Tensor) -> Form:
-    return tensor.shape, tensor.dtype, tensor.stride()
+    """With its side: steps that an optimiser counts on the host look like the moments of a scalar parameter."""
+    return tensor.shape, tensor.dtype, tensor.stride(), tensor.is_cuda or tensor.is_pinned()
 
 
 def _host_memory(tensor: Tensor) -> Tensor:
