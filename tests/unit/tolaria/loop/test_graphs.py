@@ -82,7 +82,7 @@ def check_alike(recorded: Run, eager: Run, rtol: float = 1e-6) -> None:
         {"dropout": 0.2, "clip_norm": 0.5},
         {"optimizer": "adamw", "schedule": "cosine", "ema": 0.9},
         {"optimizer": "sgd", "accumulate": 4},
-        pytest.param({"amp": "bf16"}, marks=pytest.mark.slow),
+        {"amp": "bf16"},
     ],
     ids=str,
 )
