@@ -157,11 +157,12 @@ def test_the_short_last_batch_of_an_epoch_has_a_recording_of_its_own(monkeypatch
 
 
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
-    whole = Run(CONFIG, RecordingBackend(), KEPT)
+    config, script = replace(CONFIG, epochs=5), {4: germination("s1", SLOT), 20: keep("s1")}
+    whole = Run(config, RecordingBackend(), script)
     store = CheckpointStore(tmp_path, keep=2)
     with pytest.raises(KilledError):
-        Run(CONFIG, RecordingBackend(), KEPT, Recorder(23), store=store)
-    resumed = Run(CONFIG, RecordingBackend(), KEPT, store=store, resume=True)
+        Run(config, RecordingBackend(), script, Recorder(23), store=store)
+    resumed = Run(config, RecordingBackend(), script, store=store, resume=True)
     assert resumed.summary["weights_digest"] == whole.summary["weights_digest"]
 
 
@@ -215,7 +216,7 @@ CONFIDENT = blended(BlendMode.BLEND_MODE_CONFIDENCE, gate_slope=4.0, gate_thresh
     ("change", "script", "reason"),
     [
         ({"accumulate": 2, "pcgrad": True}, None, "surgery_waits"),
-        ({"pcgrad": True, "surgery": "seeds", "grow": "auto"}, KEPT, "surgery_by_seeds"),
+        ({"pcgrad": True, "surgery": "seeds", "grow": "auto"}, {4: germination("s1", SLOT)}, "surgery_by_seeds"),
         ({"grow": "auto"}, CONFIDENT, "confidence_blend"),
     ],
     ids=["surgery_waits", "surgery_by_seeds", "confidence_blend"],
@@ -223,7 +224,7 @@ CONFIDENT = blended(BlendMode.BLEND_MODE_CONFIDENCE, gate_slope=4.0, gate_thresh
 def test_known_obstacles_are_named_before_anything_is_recorded(
     change: dict[str, Any], script: Any, reason: str
 ) -> None:
-    config = replace(PLAIN, epochs=6, **change)
+    config = replace(PLAIN, **change)
     recorded = Run(config, RecordingBackend(), script)
     check_alike(recorded, Run(config, script=script), rtol=1e-5)
     assert set(recorded.summary["graphs"]["fallbacks"]) == {reason}
