@@ -51,6 +51,7 @@ class CapturedStep:
         self._is_main = is_main
         self._leaves = list(leaves(self._batch))
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+        self._places: list[int] = []
         self._clips = stepper.clips
         self._result: StepResult | None = None
         self._names: tuple[str, ...] = ()
@@ -68,6 +69,15 @@ class CapturedStep:
             raise
         parameters = (*self._groups.host, *self._groups.seeds)
         self._gradients = [(parameter, parameter.grad) for parameter in parameters]
+        self._places = self._where()
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether its gradients are still where it writes them: an arm that waited in host memory took them along."""
+        return self._places == self._where()
+
+    def _where(self) -> list[int]:
+        return [gradient.data_ptr() for _, gradient in self._gradients if gradient is not None]
 
     def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> StepResult:
         """The step with this batch, which has the form of the recorded one."""

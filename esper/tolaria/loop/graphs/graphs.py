@@ -73,7 +73,8 @@ class _ArmGraphs:
         network = None if arm is None else network_of(arm)
         is_same = network == self.network
         if is_same and arm is not None and self.memory is not None:
-            is_same = self.memory == state_of(arm)
+            steps = [form.step for form in self.forms.values() if form.step is not None]
+            is_same = self.memory == state_of(arm) and all(step.is_intact for step in steps)
         if not is_same:
             self.forget()
             self.network = network

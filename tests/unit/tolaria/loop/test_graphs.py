@@ -243,3 +243,12 @@ def test_counts_are_told_in_words() -> None:
     counts = GraphCounts(replays=1234, capture_ms=[3.0])
     counts.eager["warm_up"] += 3
     assert counts.in_words() == "graphs: 1 captured, 1,234 steps replayed, eager: 3 warm_up; fallbacks: none"
+
+
+def test_a_twin_that_waits_voids_what_its_fetching_moves_and_ends_at_the_same_bits() -> None:
+    config, script = replace(CONFIG, epochs=5), {4: germination("s1", SLOT), 20: [directive("s1", "INSTALL_TWIN")]}
+    live = Run(replace(config, twin="live"), RecordingBackend(), script)
+    waiting = Run(replace(config, twin="bursts"), RecordingBackend(), script)
+    assert waiting.summary["weights_digest"] == live.summary["weights_digest"]
+    assert waiting.summary["graphs"]["eager"]["late"] > 0
+    assert waiting.summary["graphs"]["fallbacks"] == {}
