@@ -226,6 +226,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "StackJudging.evaluations": (3, math.inf),
     "StackJudging.margin": _NOT_NEGATIVE,
     "StackJudging.max_clipped_share": _SHARE,
+    "StackJudging.parts": (1, math.inf),
     "StackJudging.recovery_steps": (1, math.inf),
     "StackJudging.window_fraction": (math.nextafter(0.0, 1.0), 1.0),
     "StackJudging.window_recoveries": (1.0, math.inf),

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -48,7 +48,10 @@ class Counts:
 
     def by_fate(self) -> dict[str, int]:
         """Each count under its name."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in FATES}
+
+
+FATES = tuple(fate.name for fate in fields(Counts))
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from esper.core.growth import stack_life_steps
-from esper.leyline import IncubationMode, IssuedCommand, SeedStage, SlotKind, TamiyoRunSpec, TriggerSettings
+from esper.leyline import IncubationMode, IssuedCommand, SeedStage, SlotKind, StackRule, TamiyoRunSpec, TriggerSettings
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.trigger import Trigger, resolve
 
@@ -48,10 +48,15 @@ class RunContext:
 
     @property
     def grows_stacks(self) -> bool:
-        """Whether this run grows in depth, at steps that it fixed; then it grows nothing else by itself."""
-        return bool(self.trigger.stack_steps) and any(
+        """Whether this run grows in depth, at fixed steps or by a rule; then it grows nothing else by itself."""
+        return (bool(self.trigger.stack_steps) or self.stacks_by_rule) and any(
             slot.kind == SlotKind.SLOT_KIND_STACK for slot in self.spec.manifest.slots
         )
+
+    @property
+    def stacks_by_rule(self) -> bool:
+        """Whether the course of the loss says when a stack is due."""
+        return self.trigger.stack_rule != StackRule.STACK_RULE_UNSPECIFIED
 
     @property
     def life_steps(self) -> int:

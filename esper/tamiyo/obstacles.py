@@ -12,6 +12,7 @@ from esper.core.enums import short_name
 from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SlotKind, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import BUSY_STAGES, RunContext
 from esper.tamiyo.signals import Signals
+from esper.tamiyo.stack_rules import RULES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +85,8 @@ def deep_enough(scene: Scene) -> str | None:
 
 def warming_up(scene: Scene) -> str | None:
     step, trigger = scene.packet.step, scene.context.trigger
-    if step < trigger.warmup_steps and not scene.context.grows_stacks:
+    has_own_time = scene.context.grows_stacks and (scene.is_forced or not scene.context.stacks_by_rule)
+    if step < trigger.warmup_steps and not has_own_time:
         return f"step {step} of {trigger.warmup_steps} before the first seed"
     if step < scene.state.retry_step:
         return f"the last command had no effect; the next try is at step {scene.state.retry_step}"
@@ -107,8 +109,15 @@ def saturated(scene: Scene) -> str | None:
 
 
 def improving(scene: Scene) -> str | None:
-    slope, threshold = scene.signals.slope, scene.context.trigger.slope_threshold
-    if scene.is_forced or scene.context.grows_stacks or slope is None or slope < threshold:
+    """The loss is not flat yet; or the rule by which this run grows in depth waits for another course of it."""
+    slope, trigger = scene.signals.slope, scene.context.trigger
+    if scene.is_forced:
+        return None
+    if scene.context.grows_stacks:
+        is_due, words = RULES[trigger.stack_rule](scene) if scene.context.stacks_by_rule else (True, "")
+        return None if is_due else words
+    threshold = trigger.slope_threshold
+    if slope is None or slope < threshold:
         return None
     return f"the loss falls by {slope:.2%} in 100 steps, flat below {threshold:.2%}"
 
@@ -116,7 +125,7 @@ def improving(scene: Scene) -> str | None:
 def not_due(scene: Scene) -> str | None:
     """Depth doesn't wait for a plateau, it comes at steps that the run fixed; a stack that was culled had its turn."""
     steps, tried = scene.context.trigger.stack_steps, stacks_tried(scene)
-    if scene.is_forced or not scene.context.grows_stacks:
+    if scene.is_forced or scene.context.stacks_by_rule or not scene.context.grows_stacks:
         return None
     if tried >= len(steps):
         every = f"each of the {len(steps)} steps" if len(steps) > 1 else "the one step"

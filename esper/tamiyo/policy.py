@@ -27,6 +27,7 @@ from esper.tamiyo.context import LIVE_STAGES, RunContext
 from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
 from esper.tamiyo.selection import Candidate, Selection
 from esper.tamiyo.signals import Signals
+from esper.tamiyo.stack_rules import RULES
 
 WAIT = "wait"
 GERMINATE = SeedOperationKind.SEED_OPERATION_KIND_GERMINATE
@@ -195,6 +196,8 @@ def rise_ahead(signals: Signals) -> float:
 def _why_now(view: View) -> tuple[DecisionReason, str]:
     if view.is_forced:
         return DecisionReason.DECISION_REASON_FORCED, "the run's trigger is ALWAYS"
+    if view.context.stacks_by_rule and view.context.grows_stacks:
+        return DecisionReason.DECISION_REASON_PLATEAU, RULES[view.context.trigger.stack_rule](view)[1]
     if view.context.grows_stacks:
         tried, steps = stacks_tried(view), view.context.trigger.stack_steps
         words = f"stack {tried + 1} of {len(steps)} was due from step {steps[tried]} on"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from esper.leyline import LossPoint, PolicySignal, PolicySignalId, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import RunContext
+from esper.tamiyo.stack_rules import MIN_POINTS, course_start, note_fall
 from esper.tamiyo.trigger import Trigger
 
-MIN_POINTS = 4
 _FULL_SHARE = 0.8
 
 
@@ -44,7 +44,9 @@ def observe(state: TamiyoRunState, packet: SystemStatePacket, context: RunContex
     for name, field in (("gradient_norm", "smoothed_gradient_norm"), ("training_accuracy", "smoothed_accuracy")):
         if metrics.HasField(name):
             setattr(state, field, getattr(metrics, name))
-    _trim(state, packet.step - context.trigger.window_steps)
+    oldest = packet.step - context.trigger.window_steps
+    _trim(state, min(oldest, course_start(packet.step)) if context.stacks_by_rule else oldest)
+    note_fall(state, packet, context)
     return _signals(state, packet, context)
 
 
@@ -88,13 +90,19 @@ def _trim(state: TamiyoRunState, oldest_step: int) -> None:
     del state.window[: min(surplus, max(0, len(state.window) - MIN_POINTS))]
 
 
+def _recent(state: TamiyoRunState, oldest_step: int) -> Sequence[LossPoint]:
+    """The slope's window: a rule for stacks keeps more than that."""
+    found = [point for point in state.window if point.step >= oldest_step]
+    return found if len(found) >= MIN_POINTS else state.window[-MIN_POINTS:]
+
+
 def _signals(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext) -> Signals:
     metrics, budget = packet.metrics, context.spec.budget
     limited, trigger = budget.HasField("max_parameters"), context.trigger
     return Signals(
         smoothed_loss=state.smoothed_loss if state.HasField("smoothed_loss") else None,
         saturation_floor=_floor(trigger, state),
-        slope=relative_fall(state.window, trigger.window_steps),
+        slope=relative_fall(_recent(state, packet.step - trigger.window_steps), trigger.window_steps),
         accuracy=state.smoothed_accuracy if state.HasField("smoothed_accuracy") else None,
         loss_standard_error=(
             metrics.smoothed_loss_standard_error if metrics.HasField("smoothed_loss_standard_error") else None

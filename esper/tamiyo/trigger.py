@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from esper.core.errors import ContractError
-from esper.leyline import BlendMode, BlendSchedule, BlendSettings, GrowthTrigger, TaskType, TriggerSettings
+from esper.leyline import (
+    BlendMode,
+    BlendSchedule,
+    BlendSettings,
+    GrowthTrigger,
+    StackRule,
+    TaskType,
+    TriggerSettings,
+)
 from esper.tamiyo.config import TamiyoConfig
 from esper.urza.blueprints import FACTOR, WIDTH
 
@@ -37,7 +45,9 @@ class Trigger:
     blueprint_ids: tuple[str, ...]
     """Blueprints that the run names, in order of preference; empty leaves the choice to the slot's kind."""
     stack_steps: tuple[int, ...] = ()
-    """Steps at which a stack is due, rising; empty: the run grows none by itself."""
+    """Steps at which a stack is due, rising; empty: the run grows none by itself, unless by another rule."""
+    stack_rule: StackRule = StackRule.STACK_RULE_UNSPECIFIED
+    """When a stack is due if not at steps that the run fixed."""
     target_depth: int | None = None
     """Blocks that a run of blocks shall have at the end; None: as many as the judge keeps."""
     span: Mapping[str, float] = field(default_factory=dict)
@@ -62,6 +72,7 @@ def resolve(settings: TriggerSettings, *, task: TaskType, total_steps: int, conf
         window_steps=int(_given(settings, "slope_window_steps", max(1, total_steps // 20))),
         blueprint_ids=tuple(settings.blueprint_ids),
         stack_steps=tuple(settings.stack_steps),
+        stack_rule=settings.stack_rule,
         target_depth=settings.target_depth if settings.HasField("target_depth") else None,
         span=_span(settings),
         blend=settings.blend,
@@ -85,6 +96,8 @@ def setting_violations(settings: TriggerSettings) -> list[str]:
     steps = list(settings.stack_steps)
     if steps != sorted(set(steps)):
         found.append(f"stack_steps = {steps}: each must be later than the one before")
+    if steps and settings.stack_rule:
+        found.append(f"stack_steps = {steps} beside a stack_rule: give the steps, or the rule")
     return found + _blend_violations(settings.blend)
 
 

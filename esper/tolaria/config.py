@@ -24,6 +24,7 @@ BALANCED = "balanced"
 SPAN_WIDTH = "auto"
 """How much a span widens its layer, where nobody says."""
 TWINS = ("auto", "live", "bursts")
+USUAL_PACKET_STEPS = 10
 _BETAS = frozenset({"momentum", "beta2"})
 OPTIMIZERS: dict[str, frozenset[str]] = {
     "adam": _BETAS,
@@ -221,6 +222,11 @@ class TrainConfig:
     hook_budget_ms: float = _setting(
         "training", 50.0, "own work at a boundary, in the mean of an epoch, above which is warned, in milliseconds"
     )
+    epoch_budget_ms: float | None = _setting(
+        "training",
+        None,
+        "time of an epoch, its evaluation included, above which is warned, in milliseconds; default: none is",
+    )
     amp: str = _setting("training", "off", "automatic mixed precision", ("off", "bf16", "fp16"))
     device: str = _setting("training", "cpu", "cpu, cuda or cuda:INDEX")
     threads: int = _setting("training", 1, "threads of torch on the CPU; fixed, because results may depend on it")
@@ -229,6 +235,11 @@ class TrainConfig:
         None,
         "algorithms that compute the same every time, attention's backward pass included; default: on for the CPU, off "
         "for CUDA, where they cost speed and the summary then says that the run isn't reproducible",
+    )
+    gpu_prefetch: bool = _setting(
+        "training",
+        False,
+        "bring the next batch onto the CUDA device on a stream of its own, while the present one is trained on",
     )
     compile: str = _setting(
         "training",
@@ -336,6 +347,12 @@ class TrainConfig:
     stack_shares: tuple[float, ...] = _setting(
         "growth", (1 / 6, 2 / 5), "shares of the run at which a language model's blocks are doubled"
     )
+    stack_when: str = _setting(
+        "growth",
+        "shares",
+        "when stacks are due: at stack_shares, at the knee of the loss, by a forecast, or as many as shares at random",
+        ("shares", "knee", "forecast", "random"),
+    )
     target_depth: int | None = _setting(
         "growth", None, "equal blocks of a run at the end; default: as many as the judge keeps"
     )
@@ -345,7 +362,9 @@ class TrainConfig:
     stack_error_rate: float = _setting(
         "growth", 0.02, "probability to keep a stack without such a gain, over all looks"
     )
-    stack_evaluations: int = _setting("growth", 8, "evaluations in the last third of a stack's window")
+    stack_evaluations: int = _setting(
+        "growth", 8, "evaluations in the last third of a stack's window, each of a part of the judging set"
+    )
     stack_clipped_share: float = _setting("growth", 0.01, "share of tokens that may lose over 2 ln V (are clipped)")
     stack_recovery_steps: int = _setting(
         "growth", 120, "steps until a stack overtakes its twin; two thirds of its window"
@@ -364,7 +383,11 @@ class TrainConfig:
     max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser of both arms")
     max_seeds: int | None = _setting("budget", None, "largest number of seeds")
 
-    evaluate_every_steps: int = _setting("control", 10, "steps between packets to the control plane")
+    evaluate_every_steps: int | None = _setting(
+        "control",
+        None,
+        "steps between packets to the control plane; default: 10, of short steps a 200th of the run, at most 50",
+    )
     control: str = _setting("control", "lag", "wait for each answer (sync) or run ahead (lag)", ("lag", "sync"))
     lag: int = _setting("control", 1, "packets between an observation and its consequences in lag mode")
     deadline_s: float = _setting("control", 30.0, "longest wait for an answer in seconds")
@@ -417,6 +440,11 @@ class TrainConfig:
     def is_deterministic(self) -> bool:
         """Whether the same steps are promised to give the same bits."""
         return not self.device.startswith("cuda") if self.deterministic is None else self.deterministic
+
+    @property
+    def packet_steps(self) -> int:
+        """Steps between packets; of a run that is prepared they are decided (esper.tolaria.task.pace)."""
+        return USUAL_PACKET_STEPS if self.evaluate_every_steps is None else self.evaluate_every_steps
 
     @property
     def packet_lag(self) -> int:
@@ -566,7 +594,15 @@ _NOT_NEGATIVE = (
     "seed_layer_topk",
 )
 _FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
-_POSITIVE = ("lr", "clip_norm", "stability_limit", "slope_threshold", "saturation_floor", "hook_budget_ms")
+_POSITIVE = (
+    "lr",
+    "clip_norm",
+    "stability_limit",
+    "slope_threshold",
+    "saturation_floor",
+    "hook_budget_ms",
+    "epoch_budget_ms",
+)
 _SECONDS = ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s", "rollback_full_deadline_s")
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),

@@ -18,6 +18,11 @@ HOOK_LATENCY = MetricSpec(
 )
 APPLY_LATENCY = MetricSpec("tolaria.apply.latency_ms", "ms", "directives executed at one boundary")
 WAIT_LATENCY = MetricSpec("tolaria.wait.latency_ms", "ms", "waiting for the control plane at one boundary")
+INPUT_WAIT = MetricSpec(
+    "tolaria.training.input_wait_ms", "ms", "mean wait of a step for its batch: by the device where it fetches ahead"
+)
+H2D_COPY = MetricSpec("tolaria.training.h2d_copy_ms", "ms", "mean copy of a batch that is fetched ahead, by the device")
+EPOCH_LATENCY = MetricSpec("tolaria.epoch.latency_ms", "ms", "time of the last epoch, its evaluation included")
 EPOCHS_TOTAL = MetricSpec("tolaria.epochs.total", "count", "epochs done")
 SEEDS_ACTIVE = MetricSpec("tolaria.seeds.active", "count", "seeds that are neither permanent nor removed")
 SEED_ALPHA = MetricSpec("tolaria.seed.alpha", "ratio", "alpha that a seed's next step uses", ("seed_id", "stage"))
@@ -40,6 +45,22 @@ WORKER_CALLS = MetricSpec("tolaria.worker.calls_total", "count", "packets worked
 ANSWERS_REFUSED = MetricSpec(
     "tolaria.answers.refused_total", "count", "packets whose answer couldn't be used, of any service"
 )
+LR_ENABLED = MetricSpec(
+    "tolaria.lr_controller.enabled",
+    "bool",
+    "1 while schedule, order or rollback changes the rate, from packet to packet",
+)
+LR_CURRENT = MetricSpec("tolaria.lr_controller.current_lr", "lr", "learning rate of the last step")
+OPT_REBUILDS = MetricSpec(
+    "tolaria.opt.rebuilds_total", "count", "times that the optimiser was wired anew: grafts, folds, removals"
+)
+OPT_FAILURES = MetricSpec("tolaria.opt.rebuild_failures_total", "count", "those that failed and were undone")
+OPT_LATENCY = MetricSpec(
+    "tolaria.opt.rebuild_latency_ms", "ms", "directives of the last boundary at which the optimiser was wired anew"
+)
+PROFILER_ENABLED = MetricSpec("tolaria.profiler.enabled", "bool", "1 in a run that traces some of its steps")
+PROFILER_TRACES = MetricSpec("tolaria.profiler.traces_emitted_total", "count", "traces written")
+PROFILER_FAILURES = MetricSpec("tolaria.profiler.traces_failed_total", "count", "traces that could not be written")
 CHECKPOINT_BYTES = MetricSpec("tolaria.checkpoint.size_bytes", "bytes", "size of the last checkpoint")
 CHECKPOINT_LATENCY = MetricSpec("tolaria.checkpoint.latency_ms", "ms", "time to make the last checkpoint durable")
 EMERGENCY_LEVEL = MetricSpec("tolaria.emergency.level", "enum", "gravest open emergency that the run knows, 0 for none")
@@ -152,6 +173,17 @@ METRICS = (
     HOOK_LATENCY,
     APPLY_LATENCY,
     WAIT_LATENCY,
+    INPUT_WAIT,
+    H2D_COPY,
+    LR_ENABLED,
+    LR_CURRENT,
+    OPT_REBUILDS,
+    OPT_FAILURES,
+    OPT_LATENCY,
+    PROFILER_ENABLED,
+    PROFILER_TRACES,
+    PROFILER_FAILURES,
+    EPOCH_LATENCY,
     EPOCHS_TOTAL,
     SEEDS_ACTIVE,
     SEED_ALPHA,
@@ -242,8 +274,16 @@ SEED_HEALTH = EventSpec(
 EPOCH_HOOK_LATENCY_HIGH = EventSpec(
     "epoch_hook_latency_high", _WARNING, "boundaries' own work took long in an epoch", ("name", "latency_ms")
 )
+EPOCH_BUDGET_EXCEEDED = EventSpec(
+    "tolaria.epoch_budget_exceeded", _WARNING, "an epoch took longer than its budget", ("name", "latency_ms")
+)
+TRACE_WRITTEN = EventSpec("tolaria.profiler.trace_written", _INFO, "a trace of some steps was written", ("name",))
+TRACE_FAILED = EventSpec("tolaria.profiler.export_failed", _WARNING, "a trace could not be written", ("name",))
 
 EVENTS = (
+    EPOCH_BUDGET_EXCEEDED,
+    TRACE_WRITTEN,
+    TRACE_FAILED,
     SEED_CONFLICT_HIGH,
     SEED_SHARE_JUMP,
     SEED_HEALTH,

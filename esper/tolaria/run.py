@@ -258,7 +258,7 @@ def _grown(
         services.endpoints["weatherlight"], plane.keyring, "tolaria", tls=services.tls("weatherlight")
     )
     stack.callback(sender.close, TELEMETRY_CLOSE_S)
-    telemetry = TelemetryObserver(sender, SYSTEM_CLOCK, alarm)
+    telemetry = TelemetryObserver(sender, SYSTEM_CLOCK, alarm, is_profiled=options.profile is not None)
     board.tell_too(telemetry.on_events)
     told: Observer = Observers(watching, telemetry)
     open_control = _telling_refused_slots(plane.link, told)

@@ -277,7 +277,7 @@ class Trainer:
 
     @property
     def _is_boundary(self) -> bool:
-        return self._session.progress.step % self._config.evaluate_every_steps == 0
+        return self._session.progress.step % self._config.packet_steps == 0
 
     def _after_step(self) -> None:
         """A boundary, an epoch's end, a checkpoint: whichever is due, in this order. A run ends its last epoch."""
@@ -328,6 +328,7 @@ class Trainer:
         average = self._room.measured(lambda: evaluated_average(self._run, self._run.splits.judge))
         now_ns = session.clock.monotonic_ns()
         aggregation = aggregation_of(session.progress, session.seed_meter, self._config)
+        duration_ms = (now_ns - self._epoch_started_ns) / 1e6
         session.observer.on_epoch(
             EpochDone(
                 epoch=session.epoch,
@@ -337,12 +338,14 @@ class Trainer:
                 validation_loss=told.loss,
                 validation_accuracy=told.accuracy,
                 validation_metrics={**told.metrics, **(average.named("EMA") if average else {})},
-                duration_s=(now_ns - self._epoch_started_ns) / 1e9,
+                duration_s=duration_ms / 1e3,
                 reason=session.progress.reason.now,
                 aggregation=aggregation,
             )
         )
-        for name, message, facts in session.progress.gradients.warnings(aggregation, limits_of(self._config)):
+        for name, message, facts in session.progress.gradients.warnings(
+            aggregation, limits_of(self._config), duration_ms
+        ):
             session.notice(name, "WARNING", message, facts=facts)
         self._best.note(told)
         session.progress.meter = EpochMeter()

@@ -48,6 +48,7 @@ def stack_account(
     seen_samples: int = 0,
 ) -> StackAccount:
     """The account of a run under its settings; an evaluation that was seen counts if it took more than they say."""
+    judged = life.judge_samples if life.HasField("judge_samples") else life.min_samples
     return StackAccount(
         training_macs=training_macs,
         steps_done=steps_done,
@@ -58,7 +59,7 @@ def stack_account(
         reaction_steps=life.reaction_steps,
         growth_end_step=life.growth_end_step,
         evaluations=life.stack.evaluations,
-        samples=max(life.judge_samples if life.HasField("judge_samples") else life.min_samples, seen_samples),
+        samples=max(-(-judged // max(1, life.stack.parts)), seen_samples),
     )
 
 

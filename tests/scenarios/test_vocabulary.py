@@ -52,6 +52,10 @@ SAME = {
     "FieldReportDelta.twin_score": "the scenarios' twins score alike: tests/unit/tamiyo/test_reports.py",
     "PolicyMetadata.log_probability": "the heuristic is deterministic: tests/unit/tamiyo/learned/test_exploring.py",
     "PolicyMetadata.policy_id": "the scenarios have one policy",
+    "SeedDirective.part": "judging sets are scored whole: tests/unit/kasmina/control/stages/test_stack_course.py",
+    "SeedDirective.parts": "the same: tests/unit/kasmina/control/stages/test_stack_course.py",
+    "StackEvaluation.part": "the same: tests/unit/kasmina/executor/judge/test_scores.py",
+    "TriggerSettings.stack_rule": "the scenarios' stacks come at fixed steps: tests/unit/tamiyo/test_stack_rules.py",
 }
 
 # Enums of which every value appears, and the field that carries it.

@@ -1,14 +1,15 @@
 """Compares an experiment's arms: mean and deviation, differences paired by seed with Student's 95 % interval and p, and
 what a choice among several sizes, or a static frontier, would have given and cost.
 
-Differences are the first arm's score minus the other's; accuracies are told in points.
+Differences are the first arm's score minus the other's, or that of the arm that it is held against; accuracies are told
+in points.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,11 @@ from rows import Row, Rows
 from esper.kasmina.control.judge.student import student_quantile, student_tail
 
 CONFIDENCE = 0.975
+COSTS = {"share_of_frontier": "training_macs", "share_of_frontiers_time": "trained_s"}
+SHARES = {
+    "share_of_frontier": "share of the frontier's cost",
+    "share_of_frontiers_time": "of its time, without start-up",
+}
 Line = dict[str, Any]
 Rates = Mapping[str, float | None]
 BySeed = Mapping[int, Row]
@@ -46,7 +52,8 @@ def compared(plan: Plan, rows: Rows, rates: Rates) -> Iterator[Line]:
     first = by_arm[plan.first]
     for arm, own in by_arm.items():
         if own:
-            yield _line(plan, arm, rates[arm], own, {} if arm == plan.first else first, by_arm)
+            reference = plan.reference(arm)
+            yield _line(plan, arm, rates[arm], own, {} if arm == reference else by_arm[reference], by_arm)
     if plan.sweep is not None:
         sizes = {arm: by_arm[arm] for arm in plan.sweep.arms}
         whole = sorted(set.intersection(*(set(own) for own in sizes.values())))
@@ -106,10 +113,12 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
         "wall_s": statistics.fmean(row["wall_s"] for row in own.values()),
         **{name: sum(row["growth"][name] for row in own.values()) for name in ("kept", "judged")},
     }
-    shares = [share for seed, row in own.items() if (share := share_of_frontier(plan, row, seed, by_arm)) is not None]
-    if shares and arm not in plan.frontier:
-        line["share_of_frontier"], line["share_of_frontier_95"] = interval(shares)
-        line["share_of_frontier_runs"] = len(shares)
+    for name, cost in COSTS.items():
+        found_shares = [share_of_frontier(plan, row, seed, by_arm, cost) for seed, row in own.items()]
+        shares = [share for share in found_shares if share is not None]
+        if shares and arm not in plan.frontier:
+            line[name], line[f"{name}_95"] = interval(shares)
+            line[f"{name}_runs"] = len(shares)
     paired = [scores(plan, {seed: first[seed]})[seed] - score for seed, score in found.items() if seed in first]
     if paired:
         mean, half = interval(paired)
@@ -127,22 +136,26 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
     return line
 
 
-def share_of_frontier(plan: Plan, row: Row, seed: int, by_arm: Mapping[str, BySeed]) -> float | None:
-    """A run's cost as a share of what the frontier of the same seed costs at its loss.
+def share_of_frontier(
+    plan: Plan, row: Row, seed: int, by_arm: Mapping[str, BySeed], cost: str = "training_macs"
+) -> float | None:
+    """A run's cost as a share of what the frontier of the same seed costs at its loss; None where a row doesn't know.
 
     Between neighbours the loss is linear in the logarithm of the cost. Of a loss below all of the frontier this is what
     the share is at most; of one above all of it nothing can be said, and it is None.
     """
     points = sorted(
-        (by_arm[arm][seed]["training_macs"], by_arm[arm][seed]["test_loss"])
+        (by_arm[arm][seed][cost], by_arm[arm][seed]["test_loss"])
         for arm in plan.frontier
-        if seed in by_arm[arm]
+        if seed in by_arm[arm] and by_arm[arm][seed].get(cost)
     )
-    loss, own = row["test_loss"], row["training_macs"]
-    for (cost, above), (dearer, below) in pairwise(points):
+    loss, own = row["test_loss"], row.get(cost)
+    if own is None:
+        return None
+    for (cheap, above), (dearer, below) in pairwise(points):
         if below <= loss <= above and below < above:
             share = (above - loss) / (above - below)
-            return float(own / math.exp(math.log(cost) + share * (math.log(dearer) - math.log(cost))))
+            return float(own / math.exp(math.log(cheap) + share * (math.log(dearer) - math.log(cheap))))
     if points and loss < min(reached for _, reached in points):
         return float(own / min(points, key=lambda point: point[1])[0])
     return None
@@ -151,15 +164,16 @@ def share_of_frontier(plan: Plan, row: Row, seed: int, by_arm: Mapping[str, BySe
 def table(plan: Plan, lines: Sequence[Line]) -> str:
     """Markdown."""
     name = "test accuracy, %" if plan.score == "accuracy" else "test loss"
-    columns = ["arm", "runs", name, "first arm - this, 95 %", "p", "first is better", "parameters", "steps"]
-    columns += ["training MACs", "the first costs", "kept of judged"]
-    has_frontier = any("share_of_frontier" in line for line in lines)
-    columns += ["share of the frontier's cost"] if has_frontier else []
-    rows = [_cells(plan, line, has_frontier) for line in lines]
+    other = "first arm" if all(arm.against is None for arm in plan.arms.values()) else "arm held against"
+    columns = ["arm", "runs", name, f"{other} - this, 95 %", "p", f"{other.removesuffix(' arm')} is better"]
+    columns += ["parameters", "steps", "training MACs", f"the {other.removesuffix(' arm')} costs", "kept of judged"]
+    shares = {key: words for key, words in SHARES.items() if any(key in line for line in lines)}
+    rows = [_cells(plan, line, shares) for line in lines]
+    columns += shares.values()
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *rows])
 
 
-def _cells(plan: Plan, line: Line, has_frontier: bool) -> list[str]:
+def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     digits = 2 if plan.score == "accuracy" else 4
     spread = "" if line["score_sd"] is None else f" ± {line['score_sd']:.{digits}f}"
     difference = p = better = cost = "-"
@@ -173,9 +187,9 @@ def _cells(plan: Plan, line: Line, has_frontier: bool) -> list[str]:
     cells = [f"{line['arm']}{rate}", str(line["runs"]), f"{line['score']:.{digits}f}{spread}", difference, p, better]
     cells += [f"{line['parameters']:,.0f}", f"{line['steps']:,.0f}", f"{line['training_macs']:.3e}", cost]
     cells += [f"{line['kept']} of {line['judged']}"]
-    if has_frontier:
-        share = line.get("share_of_frontier")
-        cells += ["-" if share is None else f"{share:.3f}{_half(line['share_of_frontier_95'], 3)}"]
+    for name in shares:
+        share = line.get(name)
+        cells += ["-" if share is None else f"{share:.3f}{_half(line[f'{name}_95'], 3)}"]
     return cells
 
 

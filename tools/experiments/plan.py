@@ -21,6 +21,9 @@
     [arms.odd]
     control = "useless"            # grafts of control_arms.py in place of the product's own
 
+    [arms.late]
+    against = "early"              # compared with that arm, of the same budget if both have budgets, not with the first
+
     [arms.rival]
     made_by = "beside_gromo.py"    # a script that adds rows of its own
     [sweep]                        # some arms as one: what choosing among them costs, and gives
@@ -59,6 +62,8 @@ class Arm:
     """Learning rates to choose from; empty leaves the flags as they are."""
     rate_of: str | None = None
     """The arm whose chosen rate this one takes."""
+    against: str | None = None
+    """The arm that this one is compared with; None: the plan's first."""
     made_by: str | None = None
     """The script that adds this arm's rows; nothing is trained for it here."""
 
@@ -106,6 +111,10 @@ class Plan:
         """The arm that the others are compared with."""
         return next(iter(self.arms))
 
+    def reference(self, arm: str) -> str:
+        """The arm that one is compared with."""
+        return self.arms[arm].against or self.first
+
     @property
     def rungs(self) -> tuple[float, ...]:
         return () if self.sweep is None else self.sweep.rungs
@@ -151,8 +160,10 @@ def _arms(name: str, table: Mapping[str, Any], rates: list[float]) -> Iterator[t
     if budgets is None:
         yield name, Arm(flags=flags, rates=grid, **settings)
         return
+    against = settings.pop("against", None)
     for steps in budgets:
-        yield f"{name}@{steps}", Arm(flags=(*flags, "--steps", str(steps)), rates=grid, **settings)
+        same = None if against is None else f"{against}@{steps}"
+        yield f"{name}@{steps}", Arm(flags=(*flags, "--steps", str(steps)), rates=grid, against=same, **settings)
 
 
 def _wrong(plan: Plan) -> Iterator[str]:
@@ -174,6 +185,8 @@ def _wrong(plan: Plan) -> Iterator[str]:
 def _wrong_with_arm(plan: Plan, name: str, arm: Arm) -> Iterator[str]:
     if arm.cost_of is not None and (arm.cost_of not in plan.arms or plan.arms[arm.cost_of].cost_of is not None):
         yield f"arm {name} costs what {arm.cost_of!r} costs; expected an arm with steps of its own"
+    if arm.against is not None and arm.against not in plan.arms:
+        yield f"arm {name} is held against {arm.against!r}; expected one of the arms {', '.join(plan.arms)}"
     if arm.rates and not plan.tuning_seeds:
         yield f"arm {name} has rates to choose from; expected tuning_seeds to choose them by"
     if arm.rates and (arm.cost_of is not None or arm.rate_of is not None):

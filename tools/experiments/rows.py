@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ FIGURES = (
     *("final_widths", "training_macs", "training_macs_by_use", "growth", "step_ms", "weights_digest", "reproducible"),
     *("machine", "memory", "compile", "data_digest"),
 )
+START_UP_STEPS = 20
+"""In which a run compiles its training step."""
 OF_SEED = ("gain", "gain_se", "stage", "slot", "blueprint_id", "fate")
 
 
@@ -65,7 +68,23 @@ def row_of(plan: Plan, run: Run, summary: Row, events: Sequence[Record], wall_s:
     seeds = [{name: entry.get(name) for name in OF_SEED} for entry in summary["seeds"]]
     kept = {name: summary.get(name) for name in FIGURES}
     rungs = {f"{share:g}": rung_at(share, summary["steps"], events) for share in plan.rungs}
-    return {**run._asdict(), **kept, "seeds": seeds, "rungs": rungs, "wall_s": round(wall_s, 1)}
+    times = {"wall_s": round(wall_s, 1), "trained_s": trained_s(events)}
+    return {**run._asdict(), **kept, "seeds": seeds, "rungs": rungs, **times}
+
+
+def trained_s(events: Sequence[Record]) -> float | None:
+    """Wall time of the training from its first boundary after START_UP_STEPS on, drawn out to all of its steps.
+
+    What is compiled before then doesn't count, nor does the process's start; twins and looks do. None where boundaries
+    bear no times.
+    """
+    seen = [event for event in events if event["kind"] == "boundary" and event.get("time")]
+    warm = [event for event in seen if event["step"] >= START_UP_STEPS]
+    if len(warm) < 2:
+        return None
+    first, last = warm[0], warm[-1]
+    seconds = (datetime.fromisoformat(last["time"]) - datetime.fromisoformat(first["time"])).total_seconds()
+    return round(seconds * last["step"] / (last["step"] - first["step"]), 2)
 
 
 def rung_at(share: float, steps: int, events: Sequence[Record]) -> Row | None:

@@ -30,7 +30,6 @@ from typing import Any
 
 from comparing import compared, table
 from launching import context, launch, shared_services
-from pictures import cost_picture, course_picture
 from plan import SCORES, Plan, Run, read_plan
 from rows import Row, Rows, row_of
 from texts import write_text
@@ -133,7 +132,14 @@ def macs_of_step(flags: tuple[str, ...]) -> int:
 
 
 def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], out: Path) -> list[Path]:
-    """The experiment's pictures; the course needs the directory of the first arm's first run."""
+    """The experiment's pictures, none without matplotlib; the course is of the first arm's first run, if it's there."""
+    try:
+        from pictures import cost_picture, course_picture
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        print("no pictures are drawn: matplotlib is not installed; pip install matplotlib", file=sys.stderr)
+        return []
     pictures = [cost_picture(plan, rows, rates, out / "cost.png")]
     run = Run(plan.first, plan.seeds[0], rates[plan.first])
     if (out / run.name / "events.jsonl").exists():

@@ -2,6 +2,7 @@
 
 `python`: source files of the packages that are installed beside Python, in a random order, up to a size; of each only
 `piece_bytes` from its middle, if that is given.
+`headers`: C and C++ headers that lie there, torch's above all.
 `markov`: bytes of an order-1 source: the next byte depends on the last one alone, so depth has nothing to give.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import sysconfig
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +26,8 @@ LARGEST = 2**40
 def write_text(folder: Path, *, kind: str, size: int, piece_bytes: int | None = None, seed: int = 0) -> str:
     """Make the documents of a text of about `size` bytes, a file each; returns their SHA-256. There already: kept."""
     digest = hashlib.sha256()
-    documents = {"python": _python, "markov": _markov}[kind](size if piece_bytes is None else LARGEST, seed)
+    made = {"python": partial(_installed, "*.py"), "headers": partial(_installed, "*.h"), "markov": _markov}[kind]
+    documents = made(size if piece_bytes is None else LARGEST, seed)
     if piece_bytes is not None:
         documents = _pieces(documents, size, piece_bytes)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,10 +45,10 @@ def _pieces(documents: Iterator[bytes], size: int, length: int) -> Iterator[byte
     yield from islice(long, size // length)
 
 
-def _python(size: int, seed: int) -> Iterator[bytes]:
+def _installed(pattern: str, size: int, seed: int) -> Iterator[bytes]:
     paths = sysconfig.get_paths()
     roots = sorted({paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]})
-    found = sorted({path for root in roots for path in Path(root).rglob("*.py") if path.is_file()})
+    found = sorted({path for root in roots for path in Path(root).rglob(pattern) if path.is_file()})
     total = 0
     for index in np.random.default_rng(seed).permutation(len(found)):
         text = found[index].read_bytes()

@@ -17,7 +17,7 @@ TOLERATED = frozenset(
         *("gate_failure", "growth_ended"),  # a seed may be refused
         # Time is what is measured: on a loaded machine some of it is long.
         *("hook_budget", "step_latency_high", "cpu_pressure_high", "device_pressure_high"),
-        *("latency_high", "epoch_hook_latency_high", "tolaria.epoch_budget_exceeded", "tolaria.hook_budget_exceeded"),
+        *("epoch_hook_latency_high", "tolaria.epoch_budget_exceeded"),
     }
 )
 """Events of WARNING that any run may have."""

@@ -73,6 +73,9 @@ ROWS: dict[str, tuple[Panel, ...]] = {
             "Step time, and time at boundaries", [tolaria.TRAINING_LATENCY, tolaria.HOOK_LATENCY, tolaria.WAIT_LATENCY]
         ),
         Panel("Parameters", [tolaria.PARAMETERS]),
+        Panel("Time of an epoch", [tolaria.EPOCH_LATENCY]),
+        Panel("Learning rate", [tolaria.LR_CURRENT]),
+        Panel("Wait for a batch, and its copy where batches are fetched ahead", [tolaria.INPUT_WAIT, tolaria.H2D_COPY]),
     ),
     "Seeds": (
         Panel("Alpha", [kasmina.SEED_ALPHA]),

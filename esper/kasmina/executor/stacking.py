@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.judge.parts import part_of
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, evaluate_stack
 from esper.kasmina.executor.memory.exhausted import is_out_of_memory
 from esper.kasmina.executor.passes.batches import first
@@ -84,9 +85,10 @@ def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts
     if life.run is None or twin is None:
         raise GraftFailed(f"stack {directive.seed_id!r} and its twin don't both stand")
     key = state.key("judge", directive.seed_id, step)
-    result = evaluate_stack(state.arm, twin, state.task, step=step, key=key)
+    part = part_of(state.task.judge_documents, directive.part, max(1, directive.parts))
+    result = evaluate_stack(state.arm, twin, state.task, step=step, key=key, part=part)
     life.evidence.evaluations.append(result)
-    work = result.twin.samples * (state.macs.forward + state.twin_macs.forward)
+    work = (result.twin.samples if part is None else part.size) * (state.macs.forward + state.twin_macs.forward)
     state.side_macs += work
     state.evaluation_macs[directive.seed_id] = state.evaluation_macs.get(directive.seed_id, 0) + work
     return {}

@@ -186,7 +186,7 @@ class CommandOutcome(_message.Message):
     def __init__(self, command_id: _Optional[str] = ..., accepted: bool = ..., rejection: _Optional[_Union[_types_pb2.RejectionReason, str]] = ..., detail: _Optional[str] = ..., directives: _Optional[_Iterable[_Union[SeedDirective, _Mapping]]] = ..., transitions: _Optional[_Iterable[_Union[StageTransition, _Mapping]]] = ..., ledger_seq: _Optional[int] = ..., delivery_step: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verify_latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., repeated_id: bool = ..., issued_by: _Optional[str] = ...) -> None: ...
 
 class SeedDirective(_message.Message):
-    __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step", "teacher_digest")
+    __slots__ = ("directive_id", "seed_id", "kind", "command_id", "at_step", "slot_id", "blueprint_id", "parameters", "artifact_digest", "initialization_seed", "blend", "duration_steps", "look", "optimizer", "rationale", "isolate", "to_step", "teacher_digest", "part", "parts")
     DIRECTIVE_ID_FIELD_NUMBER: _ClassVar[int]
     SEED_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -205,6 +205,8 @@ class SeedDirective(_message.Message):
     ISOLATE_FIELD_NUMBER: _ClassVar[int]
     TO_STEP_FIELD_NUMBER: _ClassVar[int]
     TEACHER_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     directive_id: str
     seed_id: str
     kind: _types_pb2.DirectiveKind
@@ -223,7 +225,9 @@ class SeedDirective(_message.Message):
     isolate: bool
     to_step: int
     teacher_digest: str
-    def __init__(self, directive_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.DirectiveKind, str]] = ..., command_id: _Optional[str] = ..., at_step: _Optional[int] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., artifact_digest: _Optional[str] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., duration_steps: _Optional[int] = ..., look: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerAdjustment, _Mapping]] = ..., rationale: _Optional[str] = ..., isolate: bool = ..., to_step: _Optional[int] = ..., teacher_digest: _Optional[str] = ...) -> None: ...
+    part: int
+    parts: int
+    def __init__(self, directive_id: _Optional[str] = ..., seed_id: _Optional[str] = ..., kind: _Optional[_Union[_types_pb2.DirectiveKind, str]] = ..., command_id: _Optional[str] = ..., at_step: _Optional[int] = ..., slot_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., artifact_digest: _Optional[str] = ..., initialization_seed: _Optional[int] = ..., blend: _Optional[_Union[BlendConfig, _Mapping]] = ..., duration_steps: _Optional[int] = ..., look: _Optional[int] = ..., optimizer: _Optional[_Union[OptimizerAdjustment, _Mapping]] = ..., rationale: _Optional[str] = ..., isolate: bool = ..., to_step: _Optional[int] = ..., teacher_digest: _Optional[str] = ..., part: _Optional[int] = ..., parts: _Optional[int] = ...) -> None: ...
 
 class DirectiveReport(_message.Message):
     __slots__ = ("directive_id", "seed_id", "kind", "step", "succeeded", "failure", "max_logit_delta", "added_parameters", "added_forward_macs", "remains", "digest_matched", "parameters_finite", "folded")

@@ -178,7 +178,7 @@ class PolicyUpdate(_message.Message):
     def __init__(self, update_id: _Optional[str] = ..., policy_id: _Optional[str] = ..., version: _Optional[str] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trigger: _Optional[_Union[TriggerSettings, _Mapping]] = ..., weights: _Optional[bytes] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class TriggerSettings(_message.Message):
-    __slots__ = ("trigger", "slope_threshold", "saturation_floor", "warmup_steps", "slope_window_steps", "blueprint_ids", "saturation_share", "stack_steps", "target_depth", "span_units", "span_factor", "blend")
+    __slots__ = ("trigger", "slope_threshold", "saturation_floor", "warmup_steps", "slope_window_steps", "blueprint_ids", "saturation_share", "stack_steps", "target_depth", "span_units", "span_factor", "blend", "stack_rule")
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     SLOPE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     SATURATION_FLOOR_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,7 @@ class TriggerSettings(_message.Message):
     SPAN_UNITS_FIELD_NUMBER: _ClassVar[int]
     SPAN_FACTOR_FIELD_NUMBER: _ClassVar[int]
     BLEND_FIELD_NUMBER: _ClassVar[int]
+    STACK_RULE_FIELD_NUMBER: _ClassVar[int]
     trigger: _types_pb2.GrowthTrigger
     slope_threshold: float
     saturation_floor: float
@@ -203,7 +204,8 @@ class TriggerSettings(_message.Message):
     span_units: int
     span_factor: float
     blend: BlendSettings
-    def __init__(self, trigger: _Optional[_Union[_types_pb2.GrowthTrigger, str]] = ..., slope_threshold: _Optional[float] = ..., saturation_floor: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., slope_window_steps: _Optional[int] = ..., blueprint_ids: _Optional[_Iterable[str]] = ..., saturation_share: _Optional[float] = ..., stack_steps: _Optional[_Iterable[int]] = ..., target_depth: _Optional[int] = ..., span_units: _Optional[int] = ..., span_factor: _Optional[float] = ..., blend: _Optional[_Union[BlendSettings, _Mapping]] = ...) -> None: ...
+    stack_rule: _types_pb2.StackRule
+    def __init__(self, trigger: _Optional[_Union[_types_pb2.GrowthTrigger, str]] = ..., slope_threshold: _Optional[float] = ..., saturation_floor: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., slope_window_steps: _Optional[int] = ..., blueprint_ids: _Optional[_Iterable[str]] = ..., saturation_share: _Optional[float] = ..., stack_steps: _Optional[_Iterable[int]] = ..., target_depth: _Optional[int] = ..., span_units: _Optional[int] = ..., span_factor: _Optional[float] = ..., blend: _Optional[_Union[BlendSettings, _Mapping]] = ..., stack_rule: _Optional[_Union[_types_pb2.StackRule, str]] = ...) -> None: ...
 
 class BlendSettings(_message.Message):
     __slots__ = ("mode", "schedule", "schedule_steps", "alpha_target", "alpha_vec", "confidence", "gate_slope", "gate_threshold", "share_min", "share_max")

@@ -268,16 +268,18 @@ class BlendFigures(_message.Message):
     def __init__(self, alpha_mean: _Optional[float] = ..., alpha_p95: _Optional[float] = ..., sparsity: _Optional[float] = ..., clamped_fraction: _Optional[float] = ..., gate_mean: _Optional[float] = ..., gateless_samples: _Optional[int] = ...) -> None: ...
 
 class StackEvaluation(_message.Message):
-    __slots__ = ("step", "twin", "mean_twin_score", "clipped_share")
+    __slots__ = ("step", "twin", "mean_twin_score", "clipped_share", "part")
     STEP_FIELD_NUMBER: _ClassVar[int]
     TWIN_FIELD_NUMBER: _ClassVar[int]
     MEAN_TWIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     CLIPPED_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     step: int
     twin: PairedScore
     mean_twin_score: float
     clipped_share: float
-    def __init__(self, step: _Optional[int] = ..., twin: _Optional[_Union[PairedScore, _Mapping]] = ..., mean_twin_score: _Optional[float] = ..., clipped_share: _Optional[float] = ...) -> None: ...
+    part: int
+    def __init__(self, step: _Optional[int] = ..., twin: _Optional[_Union[PairedScore, _Mapping]] = ..., mean_twin_score: _Optional[float] = ..., clipped_share: _Optional[float] = ..., part: _Optional[int] = ...) -> None: ...
 
 class ProbeResult(_message.Message):
     __slots__ = ("interface_matches", "mismatch", "muted", "interference")
@@ -432,7 +434,7 @@ class LifeSettings(_message.Message):
     def __init__(self, judge: _Optional[_Union[_types_pb2.JudgeMode, str]] = ..., window_steps: _Optional[int] = ..., incubation: _Optional[_Union[_types_pb2.IncubationMode, str]] = ..., incubation_steps: _Optional[int] = ..., isolate: bool = ..., embargo_steps: _Optional[int] = ..., margin_relative: _Optional[float] = ..., margin_absolute: _Optional[float] = ..., tau: _Optional[float] = ..., min_samples: _Optional[int] = ..., growth_end_step: _Optional[int] = ..., max_culls_in_row: _Optional[int] = ..., reaction_steps: _Optional[int] = ..., fade_steps: _Optional[int] = ..., stability_limit: _Optional[float] = ..., stack: _Optional[_Union[StackJudging, _Mapping]] = ..., judge_samples: _Optional[int] = ...) -> None: ...
 
 class StackJudging(_message.Message):
-    __slots__ = ("margin", "error_rate", "evaluations", "max_clipped_share", "window_fraction", "window_recoveries", "recovery_steps")
+    __slots__ = ("margin", "error_rate", "evaluations", "max_clipped_share", "window_fraction", "window_recoveries", "recovery_steps", "parts")
     MARGIN_FIELD_NUMBER: _ClassVar[int]
     ERROR_RATE_FIELD_NUMBER: _ClassVar[int]
     EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -440,6 +442,7 @@ class StackJudging(_message.Message):
     WINDOW_FRACTION_FIELD_NUMBER: _ClassVar[int]
     WINDOW_RECOVERIES_FIELD_NUMBER: _ClassVar[int]
     RECOVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     margin: float
     error_rate: float
     evaluations: int
@@ -447,7 +450,8 @@ class StackJudging(_message.Message):
     window_fraction: float
     window_recoveries: float
     recovery_steps: int
-    def __init__(self, margin: _Optional[float] = ..., error_rate: _Optional[float] = ..., evaluations: _Optional[int] = ..., max_clipped_share: _Optional[float] = ..., window_fraction: _Optional[float] = ..., window_recoveries: _Optional[float] = ..., recovery_steps: _Optional[int] = ...) -> None: ...
+    parts: int
+    def __init__(self, margin: _Optional[float] = ..., error_rate: _Optional[float] = ..., evaluations: _Optional[int] = ..., max_clipped_share: _Optional[float] = ..., window_fraction: _Optional[float] = ..., window_recoveries: _Optional[float] = ..., recovery_steps: _Optional[int] = ..., parts: _Optional[int] = ...) -> None: ...
 
 class RunStateBlob(_message.Message):
     __slots__ = ("state_type", "state", "digest", "step")
@@ -516,7 +520,7 @@ class SeedRecord(_message.Message):
     def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ..., paused_step: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
-    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss", "artifact_timeouts", "step_macs_ratio", "training_macs", "policy_digest")
+    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss", "artifact_timeouts", "step_macs_ratio", "training_macs", "policy_digest", "steepest_fall")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PACKET_INDEX_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -543,6 +547,7 @@ class TamiyoRunState(_message.Message):
     STEP_MACS_RATIO_FIELD_NUMBER: _ClassVar[int]
     TRAINING_MACS_FIELD_NUMBER: _ClassVar[int]
     POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    STEEPEST_FALL_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     packet_index: int
     step: int
@@ -569,7 +574,8 @@ class TamiyoRunState(_message.Message):
     step_macs_ratio: float
     training_macs: int
     policy_digest: str
-    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ..., artifact_timeouts: _Optional[int] = ..., step_macs_ratio: _Optional[float] = ..., training_macs: _Optional[int] = ..., policy_digest: _Optional[str] = ...) -> None: ...
+    steepest_fall: float
+    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ..., artifact_timeouts: _Optional[int] = ..., step_macs_ratio: _Optional[float] = ..., training_macs: _Optional[int] = ..., policy_digest: _Optional[str] = ..., steepest_fall: _Optional[float] = ...) -> None: ...
 
 class OpenCommand(_message.Message):
     __slots__ = ("command_id", "seed_id", "operation", "deadline_step")

@@ -167,6 +167,12 @@ class GrowthTrigger(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GROWTH_TRIGGER_ALWAYS: _ClassVar[GrowthTrigger]
     GROWTH_TRIGGER_NEVER: _ClassVar[GrowthTrigger]
 
+class StackRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STACK_RULE_UNSPECIFIED: _ClassVar[StackRule]
+    STACK_RULE_KNEE: _ClassVar[StackRule]
+    STACK_RULE_FORECAST: _ClassVar[StackRule]
+
 class JudgeMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JUDGE_MODE_UNSPECIFIED: _ClassVar[JudgeMode]
@@ -417,6 +423,9 @@ GROWTH_TRIGGER_UNSPECIFIED: GrowthTrigger
 GROWTH_TRIGGER_AUTO: GrowthTrigger
 GROWTH_TRIGGER_ALWAYS: GrowthTrigger
 GROWTH_TRIGGER_NEVER: GrowthTrigger
+STACK_RULE_UNSPECIFIED: StackRule
+STACK_RULE_KNEE: StackRule
+STACK_RULE_FORECAST: StackRule
 JUDGE_MODE_UNSPECIFIED: JudgeMode
 JUDGE_MODE_TWIN: JudgeMode
 JUDGE_MODE_MUTED: JudgeMode

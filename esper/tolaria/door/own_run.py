@@ -22,12 +22,14 @@ from esper.tolaria.door.own_step import OwnStep
 from esper.tolaria.own_blueprints import OwnBlueprints
 from esper.tolaria.task.data.posing import task_named
 from esper.tolaria.task.feeds.batch_task import BatchTask, check_training
-from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, on
+from esper.tolaria.task.feeds.carrier import Carrier, carrier_for, on
+from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder
 from esper.tolaria.task.feeds.halves import is_pair, task_told_by
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.optimizers import optimizer_doubts
+from esper.tolaria.task.pace import paced
 from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
 from esper.tolaria.task.schedule import growth_end_step
 
@@ -49,8 +51,9 @@ def own_run(
 ) -> Prepared:
     """Raises ConfigError for what doesn't go together."""
     device = device_of(model)
+    carrier = carrier_for(config, device)
     feeder = _feeder(loader, config)
-    batches = OwnLoader(feeder, device, average)
+    batches = OwnLoader(feeder, carrier, average)
     first = BatchSet((batches.batch(0),))
     with _named("loader"):
         samples = samples_in(first.batches[0][0])
@@ -73,10 +76,11 @@ def own_run(
     batches.executor = executor
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
     return Prepared(
-        config=config,
+        config=paced(config, total_steps, executor, samples),
         splits=sets,
         task=task,
         loader=batches,
+        carrier=carrier,
         executor=executor,
         device=device,
         total_steps=total_steps,
@@ -93,14 +97,15 @@ def own_run(
 class OwnLoader(FedLoader):
     """Batches whole, as the loop takes them; what else is saved beside them follows the network."""
 
-    def __init__(self, feeder: Feeder, device: torch.device, average: Average | None) -> None:
-        super().__init__(feeder, lambda batch: (batch, batch), device)
+    def __init__(self, feeder: Feeder, carrier: Carrier, average: Average | None) -> None:
+        super().__init__(feeder, lambda batch: (batch, batch), carrier)
         self.executor: SeedExecutor | None = None
         self._average = average
 
     def batch(self, step: int) -> Batch:
         with _named("loader"):
-            return _whole(self.feeder.batch(step), self._device)
+            batch = self._carrier.bring(step, self.feeder.batch)
+            return batch, batch
 
     def state_dict(self, step: int) -> dict[str, Any]:
         if self._average is None or self.executor is None:

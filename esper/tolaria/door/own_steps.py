@@ -53,7 +53,7 @@ class OwnSteps:
         self._loop = loop
         self._stepper = loop.twin_step
         self._sources = SeedSources(run.config)
-        self._norm_every = run.config.evaluate_every_steps
+        self._norm_every = run.config.packet_steps
         self._to_verify = VERIFIED_STEPS if loop.grows and run.config.judge == "twin" else 0
         self._verification = Verification(run.device)
         self._copy: TrainingArm | None = None
@@ -79,7 +79,9 @@ class OwnSteps:
         asked_ns = session.clock.monotonic_ns()
         batch = self._batch = session.run.loader.batch(step)[0]
         self._started_ns = session.clock.monotonic_ns()
-        session.timings.input_wait_ms.append((self._started_ns - asked_ns) / 1e6)
+        session.note_input(asked_ns)
+        if session.run.loader.is_replayable:
+            self._fetch(step + 1)
         if self._loop.grows:
             executor.before_step(step)
             for parameter in executor.seed_parameters():
@@ -113,9 +115,16 @@ class OwnSteps:
             executor.shadow_step(batch, None, step)
         session.progress.macs.step(samples_in(batch), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
+        if not session.run.loader.is_replayable:
+            self._fetch(step + 1)
         step_ms = (session.clock.monotonic_ns() - self._started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=self._rate, step_ms=step_ms)
+
+    def _fetch(self, step: int) -> None:
+        """As `ArmSteps` does."""
+        if step < self._session.run.total_steps:
+            self._session.run.carrier.ahead(step)
 
     def settle(self) -> None:
         """After a boundary: what it changed is told, and is from now on what the network is."""

@@ -34,7 +34,8 @@ class ArmSteps:
         self._session = session
         self._executor = run.executor
         self._loader = run.loader
-        self._norm_every = run.config.evaluate_every_steps
+        self._carrier = run.carrier
+        self._norm_every = run.config.packet_steps
         self._measures_all = run.config.pcgrad and run.config.surgery == BY_SEEDS
         weigh = self._weight if run.config.seed_weights == BY_STAGE else lambda graft: 1.0
         self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh)
@@ -72,14 +73,26 @@ class ArmSteps:
         step = session.progress.step
         source = self._source(step)
         batch = self._loader.batch(source) if self._resident is None else self._resident.memory(source)
-        session.timings.input_wait_ms.append((session.clock.monotonic_ns() - started_ns) / 1e6)
+        session.note_input(started_ns)
+        if self._loader.is_replayable:
+            self._fetch(step + 1)
         result, rate = self._both(batch, step)
         executor.shadow_step(batch[0], batch[1], step)
         session.progress.macs.step(samples_in(batch[0]), executor.macs, executor.twin_macs)
         session.progress.step = step + 1
+        if not self._loader.is_replayable:
+            self._fetch(step + 1)
         step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // self._loader.steps_per_epoch, result, rate=rate, step_ms=step_ms)
+
+    def _fetch(self, step: int) -> None:
+        """Have the batch of a step that comes next on its way, beside what the device computes.
+
+        The earlier the better; but a loader that may draw from the step's own generators must have its turn after it.
+        """
+        if step < self._session.run.total_steps:
+            self._carrier.ahead(self._source(step))
 
     def _source(self, step: int) -> int:
         """The step whose batch is taken: for one that is passed over an earlier one, or at the beginning a later."""
@@ -216,6 +229,7 @@ class ArmSteps:
 
         result = made() if self._graphs is None else self._graphs.eager(LATE, twin, made)
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
+        self._fetch(step + 1)
 
     def _weight(self, graft: Graft) -> float:
         """By the stage that Kasmina last told."""

@@ -25,21 +25,12 @@ from esper.tolaria.loop.watch import Watch
 from esper.tolaria.plane.packets import Position, network_of, training_metrics
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.ranks.alike import buffers_alike, topology_of
-from esper.tolaria.record.network import Layer, look_at
+from esper.tolaria.record.network import RESHAPING, Layer, look_at
 from esper.tolaria.record.observer import Boundary, StepDone
 from esper.tolaria.record.packet_result import PacketResult
 
 _TRACER = tracer("esper.tolaria")
 
-# What may have changed the network's layers.
-RESHAPING = frozenset(
-    (
-        DirectiveKind.DIRECTIVE_KIND_ATTACH,
-        DirectiveKind.DIRECTIVE_KIND_FOLD,
-        DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN,
-        DirectiveKind.DIRECTIVE_KIND_REMOVE,
-    )
-)
 # The evidence of the last steps goes out with one packet, and what was decided on it is asked for with another.
 SETTLING_PACKETS = 2
 
@@ -159,6 +150,7 @@ class Boundaries:
         """Take the steps since the last call as numbers. Raises NonFiniteLoss; the steps before that one are told."""
         session = self._session
         steps, twin_steps = session.log.flush()
+        session.read_inputs()
         usable = list(takewhile(lambda done: isfinite(done.loss), steps))
         for done in usable:
             session.progress.note_loss(done)
@@ -282,6 +274,7 @@ class Boundaries:
             finalize_ms=total_ms - wait_ms - apply_ms,
             recent_ms=session.timings.step_ms[recent],
             input_waits_ms=session.timings.input_wait_ms[recent],
+            copies_ms=session.timings.h2d_copy_ms[recent],
             samples=session.run.config.batch_size,
         )
         session.observer.on_boundary(
@@ -296,6 +289,8 @@ class Boundaries:
                 plane=session.progress.mode.plane,
                 wait_ms=wait_ms,
                 apply_ms=apply_ms,
+                input_wait_ms=session.measured.input_wait_ms,
+                h2d_copy_ms=session.measured.h2d_copy_ms,
                 hook_ms=total_ms - wait_ms - apply_ms,
                 reason=session.progress.reason.now,
                 macs=session.progress.macs.state_dict(),

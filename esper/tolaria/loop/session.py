@@ -16,6 +16,7 @@ from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.observer import Notice, Observer, SeedView
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.summary import Timings, name_of_stage
+from esper.tolaria.task.feeds.carrier import DeviceTimes
 from esper.tolaria.task.prepare import Prepared
 
 
@@ -41,6 +42,7 @@ class Session:
     """Gives back device memory that only makes steps faster; whether there was any."""
     plane: Callable[[], ModeUpdate] = lambda: UNHEARD
     """The plane as last heard."""
+    _inputs: list[float | DeviceTimes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.seed_meter = SeedMeter(self.run.config.seed_layer_topk)
@@ -59,6 +61,21 @@ class Session:
     def is_epoch_end(self) -> bool:
         """Whether the last step ended an epoch."""
         return self.progress.step % self.run.loader.steps_per_epoch == 0
+
+    def note_input(self, asked_ns: int) -> None:
+        """Keep what the batch that came now cost: by the device, which is read later, else by the clock."""
+        by_clock = (self.clock.monotonic_ns() - asked_ns) / 1e6
+        self._inputs.append(by_clock if self.run.carrier.times is None else self.run.carrier.times)
+
+    def read_inputs(self) -> None:
+        """Take what the batches since the last call cost as numbers; the device has passed them."""
+        inputs, self._inputs = self._inputs, []
+        for each in inputs:
+            if isinstance(each, float):
+                self.timings.input_wait_ms.append(each)
+            else:
+                self.timings.input_wait_ms.append(each.wait_ms())
+                self.timings.h2d_copy_ms.append(each.copy_ms())
 
     def notice(
         self, name: str, level: str, message: str, cause: str = "", facts: Mapping[str, str | float] | None = None

@@ -21,6 +21,7 @@ from esper.leyline import (
     RegisterTeacherRequest,
     ReplayedCommand,
     RunClosure,
+    StackRule,
     TamiyoRunSpec,
     TamiyoServiceCloseRunRequest,
     TamiyoServiceOpenRunRequest,
@@ -33,7 +34,7 @@ from esper.tolaria.config import TrainConfig, span_growth
 from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
 from esper.tolaria.plane.blends import blend_settings
 from esper.tolaria.plane.open_control import TeacherFacts
-from esper.tolaria.plane.stack_growth import stack_judging, stack_steps
+from esper.tolaria.plane.stack_growth import stack_judging, stack_rule, stack_steps
 from esper.tolaria.record.packet_result import RunStates
 from esper.tolaria.task.schedule import growth_end_step
 
@@ -127,7 +128,7 @@ def life_settings(
         min_samples=config.min_samples,
         growth_end_step=growth_end_step(config, total_steps),
         max_culls_in_row=config.max_culls,
-        reaction_steps=config.evaluate_every_steps * max(1, config.packet_lag),
+        reaction_steps=config.packet_steps * max(1, config.packet_lag),
         fade_steps=share(config.fade_fraction),
         stability_limit=config.stability_limit,
         stack=stack_judging(config),
@@ -135,7 +136,11 @@ def life_settings(
     )
 
 
-def trigger_settings(config: TrainConfig, stack_steps: Sequence[int] = ()) -> TriggerSettings:
+def trigger_settings(
+    config: TrainConfig,
+    stack_steps: Sequence[int] = (),
+    stack_rule: StackRule = StackRule.STACK_RULE_UNSPECIFIED,
+) -> TriggerSettings:
     """When to grow; what the user left open, Tamiyo fills by task."""
     return TriggerSettings(
         trigger=TRIGGERS[config.grow],
@@ -146,6 +151,7 @@ def trigger_settings(config: TrainConfig, stack_steps: Sequence[int] = ()) -> Tr
         slope_window_steps=config.slope_window_steps,
         blueprint_ids=config.blueprints,
         stack_steps=stack_steps,
+        stack_rule=stack_rule,
         target_depth=config.target_depth,
         blend=blend_settings(config),
         **(span_growth(config.span_width) or {}),
@@ -213,7 +219,9 @@ def open_run(
                     manifest=told,
                     budget=budget(config),
                     life=life,
-                    trigger=trigger_settings(config, stack_steps(config, told, run.total_steps)),
+                    trigger=trigger_settings(
+                        config, stack_steps(config, told, run.total_steps), stack_rule(config, told)
+                    ),
                     kasmina_audience=f"kasmina/{run.run_id}",
                     resume=resume.tamiyo if resume else None,
                     replay=issued(opened.replay),

@@ -39,6 +39,7 @@ class Measured:
     apply_ms: float | None = None
     finalize_ms: float | None = None
     input_wait_ms: float | None = None
+    h2d_copy_ms: float | None = None
     tamiyo_ms: float | None = None
     kasmina_ms: float | None = None
 
@@ -50,6 +51,7 @@ class Measured:
         finalize_ms: float,
         recent_ms: Sequence[float],
         input_waits_ms: Sequence[float],
+        copies_ms: Sequence[float],
         samples: int,
     ) -> None:
         """Take one more boundary, and the times of the steps before it."""
@@ -59,6 +61,8 @@ class Measured:
             self.samples_per_s = 1e3 * samples / max(self.step_ms, 1e-9)
         if input_waits_ms:
             self.input_wait_ms = sum(input_waits_ms) / len(input_waits_ms)
+        if copies_ms:
+            self.h2d_copy_ms = sum(copies_ms) / len(copies_ms)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

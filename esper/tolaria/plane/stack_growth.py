@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from esper.core.errors import ConfigError
-from esper.leyline import HostManifest, SlotKind, SlotSpec, StackJudging, TaskType
+from esper.leyline import HostManifest, SlotKind, SlotSpec, StackJudging, StackRule, TaskType
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.task.randomness import key
 
 PREFIX = "stack."
 WINDOW_RECOVERIES = 1.5
+RULES = {"knee": StackRule.STACK_RULE_KNEE, "forecast": StackRule.STACK_RULE_FORECAST}
+DRAWN_SHARES = 0.05, 0.55
+"""Between which stacks at random times lie: later ones would not be judged before the learning rate falls."""
 
 
 def stacks_of(manifest: HostManifest) -> list[SlotSpec]:
@@ -24,14 +28,33 @@ def is_named(config: TrainConfig) -> bool:
 
 
 def stack_steps(config: TrainConfig, manifest: HostManifest, total_steps: int) -> list[int]:
-    """Steps at which a stack is due: of a language model with a run of blocks, or where the user asks for depth.
+    """Steps at which a stack is due; empty where none is, or a rule says when."""
+    if not grows_stacks(config, manifest) or config.stack_when in RULES:
+        return []
+    shares = _drawn(config) if config.stack_when == "random" else config.stack_shares
+    return sorted({max(1, round(share * total_steps)) for share in shares})
+
+
+def stack_rule(config: TrainConfig, manifest: HostManifest) -> StackRule:
+    """The rule by which the course of the loss says when a stack is due, if one does."""
+    named = RULES.get(config.stack_when, StackRule.STACK_RULE_UNSPECIFIED)
+    return named if grows_stacks(config, manifest) else StackRule.STACK_RULE_UNSPECIFIED
+
+
+def grows_stacks(config: TrainConfig, manifest: HostManifest) -> bool:
+    """Whether the run grows in depth: a language model with a run of blocks, or where the user asks for depth.
 
     Other blueprints that the user names leave no room for it.
     """
     is_wanted = manifest.task == TaskType.TASK_TYPE_LANGUAGE_MODEL and not config.blueprints
-    if config.judge != "twin" or not stacks_of(manifest) or not (is_wanted or is_named(config)):
-        return []
-    return sorted({max(1, round(share * total_steps)) for share in config.stack_shares})
+    return config.judge == "twin" and bool(stacks_of(manifest)) and (is_wanted or is_named(config))
+
+
+def _drawn(config: TrainConfig) -> list[float]:
+    """As many shares as the run has, drawn uniformly by its seed, one in each equal stretch: none waits long."""
+    (first, last), count = DRAWN_SHARES, len(config.stack_shares)
+    draws = [key(config.seed, "stacks", number) / 2**63 for number in range(count)]
+    return [first + (last - first) * (number + draw) / count for number, draw in enumerate(draws)]
 
 
 def stack_judging(config: TrainConfig) -> StackJudging:
@@ -44,6 +67,7 @@ def stack_judging(config: TrainConfig) -> StackJudging:
         window_fraction=config.window_fraction,
         window_recoveries=WINDOW_RECOVERIES,
         recovery_steps=config.stack_recovery_steps,
+        parts=config.stack_evaluations,
     )
 
 

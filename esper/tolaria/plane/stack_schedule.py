@@ -14,7 +14,7 @@ from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import HostManifest, KasminaRunSpec, KasminaRunState
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.opening import life_settings
-from esper.tolaria.plane.stack_growth import is_named, stack_steps, stacks_of
+from esper.tolaria.plane.stack_growth import RULES, is_named, stack_rule, stack_steps, stacks_of
 from esper.urza.catalog import Catalog
 
 DEFAULT_SHARES = TrainConfig().stack_shares
@@ -29,12 +29,13 @@ def schedule_doubts(config: TrainConfig, manifest: HostManifest, total_steps: in
     Raises ConfigError where growth in depth is asked for and the schedule has no room for any, or too few stacks for
     the depth to end at.
     """
-    steps, is_asked_for = stack_steps(config, manifest, total_steps), is_named(config)
+    steps, is_asked_for = _due_steps(config, manifest, total_steps), is_named(config)
     if not steps and is_asked_for:
         raise ConfigError("stack_shares", config.stack_shares, "leaves no stack; give shares of the run, as 0.2,0.4")
     if not steps or config.grow != "auto":
         return []
-    _check_target(config, manifest, len(steps))
+    if config.stack_when not in RULES:
+        _check_target(config, manifest, len(steps))
     found = [(step, obstacle) for step in steps if (obstacle := _obstacle(config, manifest, total_steps, step))]
     if len(found) == len(steps) and (is_asked_for or config.stack_shares != DEFAULT_SHARES):
         raise _with_length(found[0][1], config, manifest, total_steps)
@@ -43,6 +44,14 @@ def schedule_doubts(config: TrainConfig, manifest: HostManifest, total_steps: in
         *(f"no stack at step {step}: {obstacle}" for step, obstacle in found),
         *(_short_window(config, total_steps) if len(found) < len(steps) else ()),
     ]
+
+
+def _due_steps(config: TrainConfig, manifest: HostManifest, total_steps: int) -> list[int]:
+    """Steps at which a stack is due, as far as they are known: of a rule, the earliest."""
+    if not stack_rule(config, manifest):
+        return stack_steps(config, manifest, total_steps)
+    earliest = config.growth_warmup_steps
+    return [max(1, total_steps // 10 if earliest is None else earliest)]
 
 
 def _check_target(config: TrainConfig, manifest: HostManifest, stacks: int) -> None:
@@ -77,7 +86,7 @@ def _beyond_budget(config: TrainConfig, manifest: HostManifest, *, is_asked_for:
 
 def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due_step: int) -> ConfigError | None:
     """Why a stack that is due then can't be grown, or None."""
-    life, every = life_settings(config, manifest.task, total_steps), config.evaluate_every_steps
+    life, every = life_settings(config, manifest.task, total_steps), config.packet_steps
     decided, needed = max(1, ceil(due_step / every)) * every, stack_life_steps(life, total_steps)
     if decided + needed > life.growth_end_step:
         left = max(0, life.growth_end_step - decided)
@@ -86,6 +95,9 @@ def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due
             f"growth ends at {life.growth_end_step}; give smaller shares, a longer run, or a smaller "
             "window_fraction or stack_recovery_steps"
         )
+        if config.stack_when in RULES:
+            remedy = remedy.replace("smaller shares", "fewer steps before growth")
+            return ConfigError("growth_warmup_steps", config.growth_warmup_steps, remedy)
         return ConfigError("stack_shares", config.stack_shares, remedy)
     spec = KasminaRunSpec(total_steps=total_steps, manifest=manifest, life=life)
     state = KasminaRunState(growth=no_growth())
@@ -111,7 +123,7 @@ def _enough_steps(config: TrainConfig, manifest: HostManifest, total_steps: int)
         return None
 
     def suffices(steps: int) -> bool:
-        return _obstacle(config, manifest, steps, stack_steps(config, manifest, steps)[0]) is None
+        return _obstacle(config, manifest, steps, _due_steps(config, manifest, steps)[0]) is None
 
     too_few, enough = total_steps, 2 * total_steps
     while not suffices(enough):

@@ -337,6 +337,7 @@ def evaluation_fields(seed_id: str, evaluation: StackEvaluation) -> Fields:
         "grown_score": evaluation.mean_twin_score - paired.mean,
         "samples": paired.samples,
         "clipped_share": evaluation.clipped_share,
+        "part": evaluation.part if evaluation.HasField("part") else None,
     }
 
 

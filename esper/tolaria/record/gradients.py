@@ -88,6 +88,7 @@ class Limits:
     conflict_ratio: float = 0.5
     share_jump: float = 0.3
     hook_ms: float = 50.0
+    epoch_ms: float | None = None
 
 
 class Warned(NamedTuple):
@@ -99,6 +100,7 @@ class Warned(NamedTuple):
 
 
 CONFLICT, JUMP, HOOK = "seed_conflict_high", "seed_share_jump", "epoch_hook_latency_high"
+EPOCH = "tolaria.epoch_budget_exceeded"
 MIN_STEPS = 4
 """Measured steps of a seed by which it is judged."""
 
@@ -113,6 +115,8 @@ class GradientWatch:
     """Seeds whose conflicts were told, and have not fallen below the limit since."""
     is_slow: bool = False
     """Whether the boundaries' work was told, likewise."""
+    is_long: bool = False
+    """Whether an epoch's time was told, likewise."""
 
     def with_past(self, found: Sequence[SeedGradient], stages: Mapping[str, str]) -> list[SeedTold]:
         """The figures beside the last ones, which they replace; seeds that are gone are forgotten."""
@@ -128,8 +132,8 @@ class GradientWatch:
             self.shares = {each.seed_id: each.share for each in found}
         return told
 
-    def warnings(self, told: Aggregation, limits: Limits) -> Iterator[Warned]:
-        """What has passed its limit since it was last below."""
+    def warnings(self, told: Aggregation, limits: Limits, epoch_ms: float) -> Iterator[Warned]:
+        """What has passed its limit since it was last below, in an epoch that took so long."""
         for seed in told.seeds:
             yield from self._of_seed(seed, limits)
         if told.hook_ms is not None:
@@ -139,6 +143,11 @@ class GradientWatch:
                 )
                 yield Warned(HOOK, message, {"latency_ms": told.hook_ms})
             self.is_slow = told.hook_ms > limits.hook_ms
+        is_long = limits.epoch_ms is not None and epoch_ms > limits.epoch_ms
+        if is_long and not self.is_long:
+            message = f"the last epoch took {epoch_ms:.0f} ms, above {limits.epoch_ms:g}"
+            yield Warned(EPOCH, message, {"latency_ms": epoch_ms})
+        self.is_long = is_long
 
     def _of_seed(self, seed: SeedTold, limits: Limits) -> Iterator[Warned]:
         found, seed_id = seed.gradient, seed.gradient.seed_id
@@ -165,7 +174,7 @@ class GradientWatch:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"shares": dict(self.shares), "high": list(self.high), "is_slow": self.is_slow}
+        return {"shares": dict(self.shares), "high": list(self.high), "is_slow": self.is_slow, "is_long": self.is_long}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 
 from esper.kasmina.executor.judge.macs import MacCount
 
@@ -32,9 +32,13 @@ class MacsBook:
 
     def state_dict(self) -> dict[str, int]:
         """The entries."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in ENTRIES}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from saved entries."""
         for name, value in state.items():
             setattr(self, name, int(value))
+
+
+# At every boundary: a recursive copy of whole numbers would cost more than all the booking.
+ENTRIES = tuple(entry.name for entry in fields(MacsBook))

@@ -10,13 +10,22 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from esper.core.enums import short_name
-from esper.leyline import SlotKind, SlotSpec
+from esper.leyline import DirectiveKind, SlotKind, SlotSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
     from esper.kasmina.executor import SeedExecutor
 
+# What may have changed the network's layers, and with them what its optimiser holds.
+RESHAPING = frozenset(
+    (
+        DirectiveKind.DIRECTIVE_KIND_ATTACH,
+        DirectiveKind.DIRECTIVE_KIND_FOLD,
+        DirectiveKind.DIRECTIVE_KIND_INSTALL_TWIN,
+        DirectiveKind.DIRECTIVE_KIND_REMOVE,
+    )
+)
 # Where torch's layers, and those made like them, say how many features or channels they give.
 WIDTHS = ("out_features", "out_channels", "embedding_dim", "embed_dim", "hidden_size")
 MATRIX = 2

@@ -119,6 +119,10 @@ class Boundary:
     wait_ms: float
     apply_ms: float
     hook_ms: float
+    input_wait_ms: float | None = None
+    """Mean wait of the steps before it for their batches; None before any."""
+    h2d_copy_ms: float | None = None
+    """Mean copy of these batches onto the device; None where nothing is copied ahead."""
     reason: Reason | None = None
     """Why the run grows or waits now; None before the first answer."""
     macs: Mapping[str, int] = field(default_factory=dict)

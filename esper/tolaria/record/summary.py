@@ -48,20 +48,28 @@ class Timings:
 
     step_ms: array[float] = field(default_factory=lambda: array("d"))
     input_wait_ms: array[float] = field(default_factory=lambda: array("d"))
+    h2d_copy_ms: array[float] = field(default_factory=lambda: array("d"))
+    """Of batches that were copied ahead."""
     boundary_ms: array[float] = field(default_factory=lambda: array("d"))
     surgery_ms: float | None = None
 
     def quantiles(self) -> dict[str, Any]:
-        """Step times, what the control plane costs (a mean over steps, a percentile of boundaries), surgery's share."""
+        """Times of steps, their inputs and boundaries (a mean over steps, a percentile of these), surgery's share."""
         steps = max(1, len(self.step_ms))
         return {
-            "step_ms": {"p50": quantile(self.step_ms, 0.5), "p95": quantile(self.step_ms, 0.95)},
+            "step_ms": _p50_p95(self.step_ms),
+            "input_wait_ms": _p50_p95(self.input_wait_ms),
+            "h2d_copy_ms": _p50_p95(self.h2d_copy_ms) if self.h2d_copy_ms else None,
             "control_overhead_ms": {
                 "per_step": sum(self.boundary_ms) / steps,
                 "p99_at_boundaries": quantile(self.boundary_ms, 0.99),
             },
             "surgery_share": None if self.surgery_ms is None else self.surgery_ms / max(1e-9, sum(self.step_ms)),
         }
+
+
+def _p50_p95(values: Sequence[float]) -> dict[str, float]:
+    return {"p50": quantile(values, 0.5), "p95": quantile(values, 0.95)}
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -11,12 +11,13 @@ from typing import Any
 
 from esper.core.clock import Clock
 from esper.core.enums import short_name
-from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
+from esper.core.telemetry import AttributeValue, EventSpec, MetricSpec, Pace, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.network import RESHAPING
 from esper.tolaria.record.observer import (
     Boundary,
     CheckpointWritten,
@@ -52,6 +53,9 @@ NAMED = {
         m.SEED_CONFLICT_HIGH,
         m.SEED_SHARE_JUMP,
         m.EPOCH_HOOK_LATENCY_HIGH,
+        m.EPOCH_BUDGET_EXCEEDED,
+        m.TRACE_WRITTEN,
+        m.TRACE_FAILED,
         m.COMPILED,
         m.GRAPH_CAPTURED,
         m.GRAPH_FALLBACK,
@@ -78,7 +82,7 @@ REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
 class TelemetryObserver(Observer):
     """Observer that sends figures now and then, and a packet for each thing out of the ordinary."""
 
-    def __init__(self, reporter: Reporter, clock: Clock, alarm: Alarm) -> None:
+    def __init__(self, reporter: Reporter, clock: Clock, alarm: Alarm, *, is_profiled: bool = False) -> None:
         self._reporter = reporter
         self._alarm = alarm
         self._clock = clock
@@ -92,6 +96,11 @@ class TelemetryObserver(Observer):
         self._epoch: EpochDone | None = None
         self._traces: dict[str, TraceContext] = {}
         self._rollbacks = RollbackFigures()
+        self._is_profiled = is_profiled
+        self._notices: Counter[str] = Counter()
+        self._rewired: Counter[bool] = Counter()
+        self._rewiring_ms = 0.0
+        self._rate, self._told_rate = 0.0, 0.0
 
     def on_start(self, started: RunStarted) -> None:
         self._run = started.run_id
@@ -100,6 +109,8 @@ class TelemetryObserver(Observer):
 
     def on_steps(self, steps: Sequence[StepDone]) -> None:
         self._step_ms.extend(done.step_ms for done in steps)
+        if steps:
+            self._rate = steps[-1].learning_rate
 
     def on_boundary(self, boundary: Boundary) -> None:
         result = boundary.result
@@ -108,12 +119,15 @@ class TelemetryObserver(Observer):
             self._refused += result.is_invalid
             self._calls = result.calls or self._calls
             self._missed.update(result.calls.missed if result.calls else ())
+        if rewired := [report.succeeded for report in boundary.collected.reports if report.kind in RESHAPING]:
+            self._rewired.update(rewired)
+            self._rewiring_ms = boundary.apply_ms
         trace = self._trace(boundary)
         events = [found for found in map(self._report_event, boundary.collected.reports) if found is not None]
         if not self._pace.admits(has_news=bool(events) or trace is not None):
             return
         self._send(boundary.step, metrics=self._measurements(boundary), events=events, trace=trace)
-        self._step_ms = []
+        self._step_ms, self._told_rate = [], self._rate
 
     def _trace(self, boundary: Boundary) -> TraceContext | None:
         """The trace of the decision whose directives were done here, else of one that was heard here."""
@@ -133,11 +147,15 @@ class TelemetryObserver(Observer):
             metric(m.HOOK_LATENCY, boundary.hook_ms + boundary.apply_ms),
             metric(m.APPLY_LATENCY, boundary.apply_ms),
             metric(m.WAIT_LATENCY, boundary.wait_ms),
+            *_if_known(m.INPUT_WAIT, boundary.input_wait_ms),
+            *_if_known(m.H2D_COPY, boundary.h2d_copy_ms),
             metric(m.SEEDS_ACTIVE, len(living(boundary.seeds))),
             metric(m.MODE_CONSERVATIVE, float(boundary.mode != "normal")),
             metric(m.PARAMETERS, packet.parameters),
             metric(m.TRAINING_MACS, packet.training_macs),
             metric(m.TIMEOUT_TOTAL, self._timeouts),
+            *self._optimizer(),
+            *self._profiler(),
             *self._line(),
             metric(m.ANSWERS_REFUSED, self._refused),
             *self._emergency(boundary.plane.level),
@@ -145,6 +163,23 @@ class TelemetryObserver(Observer):
             *_epoch_figures(self._epoch),
             *_graph_figures(boundary.graphs),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
+        ]
+
+    def _optimizer(self) -> list[Metric]:
+        """What acts on rates and optimiser."""
+        return [
+            metric(m.LR_ENABLED, float(self._rate != self._told_rate)),
+            metric(m.LR_CURRENT, self._rate),
+            metric(m.OPT_REBUILDS, self._rewired[True]),
+            metric(m.OPT_FAILURES, self._rewired[False]),
+            metric(m.OPT_LATENCY, self._rewiring_ms),
+        ]
+
+    def _profiler(self) -> list[Metric]:
+        return [
+            metric(m.PROFILER_ENABLED, float(self._is_profiled)),
+            metric(m.PROFILER_TRACES, self._notices[m.TRACE_WRITTEN.name]),
+            metric(m.PROFILER_FAILURES, self._notices[m.TRACE_FAILED.name]),
         ]
 
     def _line(self) -> list[Metric]:
@@ -179,6 +214,7 @@ class TelemetryObserver(Observer):
 
     def on_events(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
+            self._notices[notice.name] += 1
             spec = NAMED.get(notice.name) or NOTICE_EVENTS[notice.level]
             measured = _rollback_figures(self._rollbacks) if notice.name.startswith("tolaria.rollback") else []
             measured += [
@@ -234,6 +270,10 @@ def _graph_figures(counts: GraphCounts | None) -> list[Metric]:
     ]
 
 
+def _if_known(spec: MetricSpec, value: float | None) -> list[Metric]:
+    return [] if value is None else [metric(spec, value)]
+
+
 def _rollback_figures(figures: RollbackFigures) -> list[Metric]:
     return [
         metric(m.ROLLBACK_SIZE, figures.fast_size_bytes),
@@ -254,4 +294,4 @@ def _epoch_figures(done: EpochDone | None) -> list[Metric]:
     accuracy = done.validation_accuracy
     told = [] if accuracy is None else [metric(m.TRAINING_ACCURACY, accuracy)]
     told += [] if done.aggregation is None else aggregation_metrics(done.aggregation)
-    return [metric(m.EPOCHS_TOTAL, done.epoch), *told]
+    return [metric(m.EPOCHS_TOTAL, done.epoch), metric(m.EPOCH_LATENCY, 1e3 * done.duration_s), *told]

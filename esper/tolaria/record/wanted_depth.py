@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def wanted_depth(run: Prepared, progress: Progress) -> dict[str, Any] | None:
         return None
     found = [
         *_culls(progress.history, got.keys()),
-        *_held_back(progress, got.keys(), due=len(run.config.stack_shares)),
+        *_held_back(progress, got.keys(), due=_most_stacks(run)),
         *(words for slot in short for words in _beyond_budget(run, slot)),
     ]
     reason = "; ".join(dict.fromkeys(found)) or "each step at which a stack was due has had its own"
@@ -63,13 +64,18 @@ def _culls(history: History, slot_ids: Collection[str]) -> Iterator[str]:
             yield f"{seed.seed_id} was culled" + (f": {looks[-1].detail}" if looks else " before it was judged")
 
 
-def _held_back(progress: Progress, slot_ids: Collection[str], *, due: int) -> Sequence[str]:
+def _held_back(progress: Progress, slot_ids: Collection[str], *, due: float) -> Sequence[str]:
     """What stood in the way of a stack that was due, or that too little of the run was left for it."""
     before, now = progress.reason.before_late, progress.reason.now
     if before is not None and before.name not in ORDINARY:
         return [before.in_words()]
     grafted = sum(seed.slot_id in slot_ids for seed in progress.history.seeds.values())
     return [now.in_words()] if now is not None and grafted < due else []
+
+
+def _most_stacks(run: Prepared) -> float:
+    """Stacks that the run's steps allow; a rule sets no number."""
+    return math.inf if run.config.stack_when in ("knee", "forecast") else len(run.config.stack_shares)
 
 
 def _beyond_budget(run: Prepared, slot: SlotSpec) -> Iterator[str]:

@@ -66,7 +66,7 @@ class Saves:
         every_steps = config.checkpoint_every_epochs * self._session.run.loader.steps_per_epoch
         if self._owes_one or not every_steps:
             return self._owes_one
-        is_last = step + config.evaluate_every_steps > self._session.run.total_steps  # where more epochs go on from
+        is_last = step + config.packet_steps > self._session.run.total_steps  # where more epochs go on from
         return is_last or self._is_first_of(every_steps)
 
     @property
@@ -83,12 +83,12 @@ class Saves:
 
     @property
     def _is_first(self) -> bool:
-        return self._session.progress.step <= self._session.run.config.evaluate_every_steps
+        return self._session.progress.step <= self._session.run.config.packet_steps
 
     def _is_first_of(self, every_steps: int) -> bool:
         """Whether a boundary is the first since a multiple of so many steps."""
         step = self._session.progress.step
-        return step // every_steps > max(0, step - self._session.run.config.evaluate_every_steps) // every_steps
+        return step // every_steps > max(0, step - self._session.run.config.packet_steps) // every_steps
 
     def write(self, pipeline: Pipeline, *, at_once: bool) -> bool:
         """Save this moment; whether that is done by now. Raises StorageError.
@@ -270,7 +270,7 @@ class Saves:
             raise finished_already(store.final_path, final)
         with suppress(DependencyViolationError):
             found = store.newest()
-            if final.progress["step"] - found.state["progress"]["step"] < self._session.run.config.evaluate_every_steps:
+            if final.progress["step"] - found.state["progress"]["step"] < self._session.run.config.packet_steps:
                 return found
         return Found(state=final.to_state(), path=store.final_path, damaged=())
 

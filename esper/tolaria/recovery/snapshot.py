@@ -15,7 +15,7 @@ from esper.tolaria.record.packet_result import PacketResult, RunStates
 from esper.tolaria.recovery.packed import State
 
 # Settings that may differ between a run and its continuation: where things are, how long to wait for them, what is
-# told and warned of. They are as they were unless they are given anew.
+# told and warned of, by which way batches come. They are as they were unless they are given anew.
 FREE_SETTINGS = frozenset(
     {
         *("run_dir", "run_id", "keep_checkpoints", "checkpoint_every_epochs", "deadline_s", "otlp_endpoint"),
@@ -23,7 +23,8 @@ FREE_SETTINGS = frozenset(
         *("tamiyo", "kasmina", "weatherlight", "tls_ca", "tls_cert", "tls_key", "on_nonfinite", "max_rollbacks"),
         *("on_divergence", "on_critical_gate", "snapshot_every_steps"),
         *("rollback_fast_deadline_s", "rollback_full_deadline_s", "twin", "seed_layer_topk"),
-        *("seed_conflict_ratio_warn", "seed_share_jump_warn", "hook_budget_ms"),
+        *("seed_conflict_ratio_warn", "seed_share_jump_warn", "hook_budget_ms", "epoch_budget_ms"),
+        "gpu_prefetch",
     }
 )
 
@@ -122,7 +123,8 @@ class Snapshot:
                 "run_id", run_id, f"the checkpoint belongs to run {self.run_id}; give that run_id or none"
             )
         unit, _ = length_of(self.settings)
-        free = FREE_SETTINGS | {unit} if self.is_shorter_than(config) else FREE_SETTINGS
+        # A longer run's packets may be further apart: its whole schedule is laid out anew.
+        free = FREE_SETTINGS | ({unit, "evaluate_every_steps"} if self.is_shorter_than(config) else set())
         # A setting that a checkpoint doesn't know yet acted as its default.
         had = {**settings_of(TrainConfig()), **self.settings}
         for name, value in settings_of(config).items():

@@ -127,6 +127,9 @@ class Shown:
     def over_judging(self, measure: Callable[[Batch], Tensor]) -> list[Tensor]:
         self._refuse()
 
+    def over_judging_rows(self, measure: Callable[[Batch], Tensor], rows: Tensor) -> list[Tensor]:
+        self._refuse()
+
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         self._refuse()
 

@@ -9,6 +9,7 @@ from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.source import Split, Splits, Stream
 from esper.tolaria.task.device import sent
+from esper.tolaria.task.feeds.carrier import Carrier
 from esper.tolaria.task.randomness import generator
 
 STEPS_PER_EPOCH = 100
@@ -59,25 +60,31 @@ class StreamLoader:
 
     is_replayable = True
 
-    def __init__(self, stream: Stream, batch_size: int, seed: int, steps_per_epoch: int, device: torch.device) -> None:
+    def __init__(self, stream: Stream, batch_size: int, seed: int, steps_per_epoch: int, carrier: Carrier) -> None:
         self._stream = stream
         self._batch_size = batch_size
         self._seed = seed
-        self._device = device
+        self._carrier = carrier
         self.steps_per_epoch = steps_per_epoch
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step, counted from 0."""
+        batch: tuple[Tensor, Tensor] = self._carrier.bring(step, self._drawn)
+        return batch
+
+    def _drawn(self, step: int) -> tuple[Tensor, Tensor]:
         drawn = self._stream.draw(self._batch_size, generator(self._seed, "batch", step))
-        return sent(drawn.inputs, self._device), sent(drawn.targets, self._device)
+        return drawn.inputs, drawn.targets
 
 
-def make_loader(config: TrainConfig, splits: Splits, device: torch.device) -> Loader | StreamLoader:
+def make_loader(config: TrainConfig, splits: Splits, carrier: Carrier) -> Loader | StreamLoader:
     """The loader of the training set, on the device."""
     if splits.stream is not None:
         steps = config.steps_per_epoch or STEPS_PER_EPOCH
-        return StreamLoader(splits.stream, config.batch_size, config.seed, steps, device)
+        return StreamLoader(splits.stream, config.batch_size, config.seed, steps, carrier)
     if config.steps_per_epoch is not None:
         remedy = f"is for data drawn from a stream; {config.data} has epochs of its own: leave it out"
         raise ConfigError("steps_per_epoch", config.steps_per_epoch, remedy)
+    if config.gpu_prefetch:
+        raise ConfigError("gpu_prefetch", True, f"has nothing to fetch: {config.data} is on the device; leave it out")
     return Loader(splits.train, config.batch_size, config.seed)

@@ -25,7 +25,8 @@ from esper.tolaria.task.data.posing import counted, kind_named, outputs_of, task
 from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.data.source import LabelKind, ignoring
 from esper.tolaria.task.feeds.batch_task import BatchTask, PerSample, check_training
-from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, FedStream, Feed, on
+from esper.tolaria.task.feeds.carrier import Carrier, on
+from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, FedStream, Feed
 from esper.tolaria.task.feeds.halves import halves_for, is_pair, task_told_by
 from esper.tolaria.task.feeds.model_loss import model_loss, own_loss_of
 from esper.tolaria.task.given import Given
@@ -65,18 +66,18 @@ class Posed:
     """The weights that it starts from, where they aren't random."""
 
 
-def pose(config: TrainConfig, given: Given, device: torch.device, start: Start | None = None) -> Posed:
+def pose(config: TrainConfig, given: Given, carrier: Carrier, start: Start | None = None) -> Posed:
     """Raises ConfigError for what doesn't go together."""
     if given.feed is None:
         splits = load_splits(config) if given.splits is None else given.splits(config)
-        return _of_splits(config, given, splits, device, start)
+        return _of_splits(config, given, splits, carrier, start)
     if given.model is None:
         raise ConfigError(
             "model", config.model, "is built for data that is held; with a loader, give the network itself"
         )
     if (held := _held_pairs(config, given.feed)) is not None:
-        return _of_splits(config, given, held, device, start)
-    return _of_batches(config, given.model, given, given.feed, device, start)
+        return _of_splits(config, given, held, carrier, start)
+    return _of_batches(config, given.model, given, given.feed, carrier, start)
 
 
 @contextmanager
@@ -99,15 +100,15 @@ def in_training_mode(config: TrainConfig, model: nn.Module) -> list[str]:
     return ["the model was handed over in eval mode; it trains in training mode"]
 
 
-def _of_splits(config: TrainConfig, given: Given, read: Splits, device: torch.device, start: Start | None) -> Posed:
+def _of_splits(config: TrainConfig, given: Given, read: Splits, carrier: Carrier, start: Start | None) -> Posed:
     # The sets of built-in sources are known.
     shared = [] if config.data in SOURCES else overlaps(read)
     data, scaling = normalized(config, transformed(config, read))
     host = _host(config, given, data)
-    model = host.model.to(device)
+    model = host.model.to(carrier.device)
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)
-    splits = host.splits.to(device)
+    splits = host.splits.to(carrier.device)
     if given.model is not None:
         splits = _as_many_classes(model, splits)
     own = own_loss(config, given.loss)
@@ -123,7 +124,7 @@ def _of_splits(config: TrainConfig, given: Given, read: Splits, device: torch.de
         if task.mixes_samples:
             told.append(f"{own.name} gives a sample another loss beside other samples: scores depend on batches")
     check_sources(config, own)
-    loader = _loader(config, given, splits, device)
+    loader = _loader(config, given, splits, carrier)
     check_passes(config, model, task, loader, splits)
     return Posed(
         model=model,
@@ -144,14 +145,15 @@ def _of_splits(config: TrainConfig, given: Given, read: Splits, device: torch.de
 
 
 def _of_batches(
-    config: TrainConfig, model: nn.Module, given: Given, feed: Feed, device: torch.device, start: Start | None
+    config: TrainConfig, model: nn.Module, given: Given, feed: Feed, carrier: Carrier, start: Start | None
 ) -> Posed:
     _refuse_for_batches(config)
+    device = carrier.device
     freeze(config, model.to(device))
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)
     halves = partial(halves_for, model)
-    loader = FedLoader(feed.train, halves, device)
+    loader = FedLoader(feed.train, halves, carrier)
     first = BatchSet(tuple(loader.batch(step) for step in range(min(FIRST_BATCHES, loader.steps_per_epoch))))
     judge, test = (BatchSet(tuple(on(halves(batch), device) for batch in part)) for part in (feed.judge, feed.test))
     sets = BatchSets(first=first, judge=judge, test=test, train_samples=feed.train.samples)
@@ -214,10 +216,10 @@ def _host(config: TrainConfig, given: Given, data: Splits) -> Host:
 
 
 def _loader(
-    config: TrainConfig, given: Given, splits: Splits, device: torch.device
+    config: TrainConfig, given: Given, splits: Splits, carrier: Carrier
 ) -> Loader | StreamLoader | FedLoader | Augmented:
     if given.feed is None:
-        return augmented(config, make_loader(config, splits, device))
+        return augmented(config, make_loader(config, splits, carrier))
     if config.augment is not None:
         raise ConfigError("augment", config.augment, "is for data that is held; a loader's data set does it by itself")
     shape = tuple(splits.train.targets.shape[1:])
@@ -227,7 +229,7 @@ def _loader(
         targets = targets.to(splits.train.targets.dtype)
         return inputs, targets.reshape(len(targets), *shape)
 
-    return FedLoader(given.feed.train, halves, device)
+    return FedLoader(given.feed.train, halves, carrier)
 
 
 def _held_pairs(config: TrainConfig, feed: Feed) -> Splits | None:

@@ -25,6 +25,7 @@ from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import LabelKind
 from esper.tolaria.task.device import open_device
+from esper.tolaria.task.feeds.carrier import Carrier, carrier_for
 from esper.tolaria.task.feeds.feed import BatchSets, FedLoader
 from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.inputs.augment import Augmented
@@ -33,6 +34,7 @@ from esper.tolaria.task.loader import Loader, StreamLoader
 from esper.tolaria.task.models import build_model
 from esper.tolaria.task.optimizers import make_capturable, make_optimizer, optimizer_doubts, optimizer_of
 from esper.tolaria.task.own import own_metric
+from esper.tolaria.task.pace import paced
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.randomness import of_rank
@@ -55,6 +57,8 @@ class Prepared:
     splits: Splits | BatchSets
     task: SplitTask
     loader: AnyLoader
+    carrier: Carrier
+    """What brings the loader's batches onto the device."""
     executor: SeedExecutor
     device: torch.device
     total_steps: int
@@ -120,7 +124,8 @@ def prepare(
         check_bare(given.model)
     device = open_device(_device_of(config, ranks), is_deterministic=config.is_deterministic)
     torch.set_num_threads(config.threads)
-    posed = pose(config, given, device, start)
+    carrier = carrier_for(config, device)
+    posed = pose(config, given, carrier, start)
     model, task, loader = posed.model, posed.task, posed.loader
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
     arm = _arm(config, given, model, total_steps)
@@ -152,10 +157,11 @@ def prepare(
     task.ranks = ranks
     is_text = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
     return Prepared(
-        config=config,
+        config=paced(config, total_steps, executor),
         splits=posed.sets,
         task=task,
         loader=loader,
+        carrier=carrier,
         executor=executor,
         device=device,
         total_steps=total_steps,

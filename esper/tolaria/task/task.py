@@ -127,6 +127,11 @@ class SplitTask:
         """What `measure` makes of each judging batch, in order; the ranks share the batches."""
         return over(self.judge_batches(), measure, self.ranks)
 
+    def over_judging_rows(self, measure: Callable[[Batch], Tensor], rows: Tensor) -> list[Tensor]:
+        """The same of the named rows alone, in that order."""
+        judge = self._splits.judge
+        return over(self.batches(judge.take(rows.to(judge.inputs.device))), measure, self.ranks)
+
     def batches(self, split: Any) -> Iterator[Batch]:
         """All samples of a set in order, in batches for evaluation."""
         rows = self._splits.rows_at_once(JUDGE_BATCH)

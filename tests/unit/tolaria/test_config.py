@@ -27,7 +27,7 @@ def test_every_setting_has_help_and_a_group() -> None:
         *(("span_width", text) for text in ("8", "+0", "+9999", "+1.5", "x1", "x17", "x-2", "2x", "")),
         ("rollback_full_deadline_s", 1e300),
         *(("seed_conflict_ratio_warn", 1.5), ("seed_share_jump_warn", -0.1)),
-        *(("seed_layer_topk", -1), ("hook_budget_ms", 0.0)),
+        *(("seed_layer_topk", -1), ("hook_budget_ms", 0.0), ("epoch_budget_ms", -1.0)),
         *((key, 1e300) for key in ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s")),
         *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
     ],

@@ -98,6 +98,8 @@ HOST = f"--data digits --samples 400 --min-samples 40 --epochs 20 --model {HERE}
         (f"{TEXT} --blueprints stack.double,span.linear", 78, "grows nothing else by itself; leave span.linear out"),
         (f"{TEXT} --target-depth 4 --blueprints span.linear", 78, "grows nothing else by itself; name stack.double"),
         (f"{TEXT} --blueprints stack.triple", 78, "there is no such blueprint; name one of"),
+        (f"{TEXT} --stack-when soon", 64, "invalid choice: 'soon' (choose from 'shares', 'knee', 'f"),
+        (f"{TEXT} --target-depth 4 --stack-when knee --growth-warmup-steps 270", 78, "growth_warmup_steps = 270: a"),
         (f"{TEXT} --stack-margin inf", 78, "stack_margin = inf: must be a finite number"),
         (f"{TEXT} --stack-margin nan", 78, "stack_margin = nan"),
         (f"{TEXT} --stack-error-rate 0.9", 78, "must lie between 1e-06 and 0.5"),

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from esper.core.errors import ConfigError
-from esper.leyline import HostManifest, SeedDirective, TaskType
+from esper.leyline import HostManifest, SeedDirective, StackRule, TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
 from esper.tolaria.launcher import main
-from esper.tolaria.plane.stack_growth import check_stacks, stack_steps
+from esper.tolaria.plane.stack_growth import check_stacks, stack_rule, stack_steps
 from esper.tolaria.record.events import EventLog
 from esper.tolaria.record.observer import Observer, Observers, StepDone, TwinStep
 from esper.tolaria.record.reading import read_events, standing
@@ -308,6 +308,8 @@ def test_a_named_stack_of_one_block_and_a_text_too_short_are_one_clear_line_each
         ({"blueprints": ("stack.double",)}, [5, 12]),
         ({"judge": "muted"}, []),
         ({"depth": 1}, []),
+        ({"stack_when": "knee"}, []),
+        ({"stack_when": "random", "stack_shares": ()}, []),
     ],
 )
 def test_a_language_model_with_blocks_grows_in_depth_unless_told_otherwise(
@@ -323,6 +325,38 @@ def test_another_kind_of_task_grows_in_depth_only_where_it_is_asked_for(config: 
     told.task = TaskType.TASK_TYPE_CLASSIFICATION
     assert stack_steps(config, told, 30) == []
     assert stack_steps(replace(config, blueprints=("stack.double",)), told, 30) == [5, 12]
+
+
+def test_random_times_are_as_many_as_the_shares_and_hang_on_the_seed_alone(config: TrainConfig) -> None:
+    prepared = prepare(config)
+
+    def drawn(seed: int, total_steps: int = 10_000) -> list[int]:
+        settings = replace(prepared.config, stack_when="random", seed=seed)
+        return stack_steps(settings, manifest(prepared), total_steps)
+
+    found = [drawn(seed) for seed in range(200)]
+    assert drawn(3) == found[3]
+    assert len({tuple(steps) for steps in found}) == 200
+    assert all(500 <= first < 3000 <= second < 5500 for first, second in found)
+    for place, middle in enumerate((1750, 4250)):
+        assert abs(sum(steps[place] for steps in found) / 200 - middle) < 250
+
+
+@pytest.mark.parametrize(
+    ("when", "judge", "rule"),
+    [
+        ("shares", "twin", StackRule.STACK_RULE_UNSPECIFIED),
+        ("random", "twin", StackRule.STACK_RULE_UNSPECIFIED),
+        ("knee", "twin", StackRule.STACK_RULE_KNEE),
+        ("forecast", "twin", StackRule.STACK_RULE_FORECAST),
+        ("forecast", "muted", StackRule.STACK_RULE_UNSPECIFIED),
+    ],
+)
+def test_a_rule_is_told_where_the_run_grows_in_depth(
+    config: TrainConfig, when: str, judge: str, rule: StackRule
+) -> None:
+    prepared = prepare(config)
+    assert stack_rule(replace(config, stack_when=when, judge=judge), manifest(prepared)) == rule
 
 
 @pytest.mark.parametrize("shares", [(0.0,), (1.0,), (0.4, 0.2)])

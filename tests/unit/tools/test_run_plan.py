@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ planning, rows_module = load("plan"), load("rows")
 comparing = load("comparing")
 load("launching")
 load("labels")
-load("pictures")
+pictures = load("pictures")
 run_plan = load("run_plan")
 Run = planning.Run
 PLAN = """
@@ -66,6 +67,17 @@ common = []
 budgets = [100, 800]
 [frontier]
 arms = ["static@100", "static@800"]
+"""
+RULES = """
+about = "two rules at two budgets"
+seeds = [1]
+common = []
+[arms.early]
+budgets = [10, 20]
+against = "early"
+[arms.late]
+budgets = [10, 20]
+against = "early"
 """
 ACCURACY = {"grown": 0.95, "small": 0.90, "large": 0.96, "small-longer": 0.91}
 COST = {"grown": 400, "small": 100, "large": 800, "small-longer": 400}
@@ -212,9 +224,21 @@ def test_the_pictures_are_drawn(sweep: Any, tmp_path: Path) -> None:
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_matplotlib_a_table_has_no_pictures_and_one_line_says_so(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = run_plan.Rows(tmp_path / "rows.jsonl")
+    ran(sweep, tmp_path, rows)
+    monkeypatch.delitem(sys.modules, "pictures")
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), tmp_path) == []
+    assert capsys.readouterr().err == "no pictures are drawn: matplotlib is not installed; pip install matplotlib\n"
+
+
 def test_a_course_is_titled_by_what_it_shows(sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titles: list[str] = []
-    monkeypatch.setattr(run_plan, "course_picture", lambda title, events, path: titles.append(title))
+    monkeypatch.setattr(pictures, "course_picture", lambda title, events, path: titles.append(title))
     rows = rows_module.Rows(tmp_path / "rows.jsonl")
     ran(sweep, tmp_path, rows)
     rates = run_plan.chosen_rates(sweep, rows)
@@ -275,6 +299,36 @@ def test_a_budget_makes_an_arm(tmp_path: Path) -> None:
     plan = written(tmp_path, PLAN + "[arms.static]\nbudgets = [10, 20]\n")
     assert list(plan.arms) == ["grown", "host", "static@10", "static@20"]
     assert plan.arms["static@20"].flags == ("--steps", "20")
+
+
+def test_an_arm_is_held_against_another_one_of_its_budget(tmp_path: Path) -> None:
+    plan, rows = written(tmp_path, RULES), run_plan.Rows(tmp_path / "rows.jsonl")
+    for place, arm in enumerate(plan.arms):
+        figures = {"steps": 1, "final_parameters": 1, "wall_s": 1.0, "growth": {"kept": 0, "judged": 0}}
+        rows.add({"arm": arm, "seed": 1, "rate": None, "test_loss": 2.0**place, "training_macs": 1, **figures})
+    lines = {line["arm"]: line for line in comparing.compared(plan, rows, run_plan.chosen_rates(plan, rows))}
+    assert (lines["late@10"]["difference"], lines["late@20"]["difference"]) == (1 - 4, 2 - 8)
+    assert "difference" not in lines["early@20"]
+    assert "arm held against - this" in comparing.table(plan, list(lines.values()))
+    with pytest.raises(SystemExit, match="arm early@10 is held against 'nobody@10'; expected one of the arms early@10"):
+        written(tmp_path, RULES.replace('"early"', '"nobody"'))
+
+
+def test_time_without_start_up_is_drawn_out_to_all_steps_and_has_a_share_of_its_own(tmp_path: Path) -> None:
+    def boundary(step: int, seconds: float) -> dict[str, Any]:
+        return {"kind": "boundary", "step": step, "time": f"2026-11-30T00:00:{seconds:06.3f}+00:00"}
+
+    events = [boundary(10, 30.0), boundary(20, 31.0), boundary(60, 35.0), {"kind": "epoch", "step": 60}]
+    assert rows_module.trained_s(events) == pytest.approx(4.0 * 60 / 40)
+    assert rows_module.trained_s(events[:1]) is None
+    plan, rows = written(tmp_path, FRONTIER), run_plan.Rows(tmp_path / "rows.jsonl")
+    for arm, cost, loss in (("grown", 8.0, 0.4), ("static@100", 2.0, 1.0), ("static@800", 16.0, 0.4)):
+        figures = {"steps": 1, "final_parameters": 1, "wall_s": 1.0, "growth": {"kept": 0, "judged": 0}}
+        rows.add(
+            {"arm": arm, "seed": 1, "rate": None, "test_loss": loss, "training_macs": 1, "trained_s": cost, **figures}
+        )
+    grown, *_ = comparing.compared(plan, rows, run_plan.chosen_rates(plan, rows))
+    assert grown["share_of_frontiers_time"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "plans").glob("*.toml")), ids=lambda path: path.stem)

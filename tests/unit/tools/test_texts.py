@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.unit.tools.experiments import load
 
 texts = load("texts")
@@ -38,8 +40,9 @@ def test_a_second_byte_of_the_past_tells_nothing_about_a_markov_text(tmp_path: P
     assert 0.0 <= entropy(text, 1) - entropy(text, 2) < 0.05
 
 
-def test_real_source_fills_the_size(tmp_path: Path) -> None:
-    assert sum(map(len, written(tmp_path / "text", kind="python", size=100_000))) >= 100_000
+@pytest.mark.parametrize("kind", ["python", "headers"])
+def test_real_source_fills_the_size(tmp_path: Path, kind: str) -> None:
+    assert sum(map(len, written(tmp_path / "text", kind=kind, size=100_000))) >= 100_000
 
 
 def test_pieces_are_of_one_length_and_of_one_file_each(tmp_path: Path) -> None:

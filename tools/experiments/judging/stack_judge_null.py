@@ -4,7 +4,11 @@
 Each window is judged as in a run: an early look, the window's end, one more window. The gain is constant after
 recovery; it wanders (AR(1) in steps) and carries one error of the judging set throughout. At a gain of exactly the
 margin, keeps are errors: the first window may spend 1 % and its extension 0.33 %. Beside it the crude rule at the
-window's end alone. What the judge assumes of the wander stays while the truth changes. Prints a table, or --json.
+window's end alone, on the judging set as a whole. What the judge assumes of the wander stays while the truth changes.
+
+--parts 1 has every evaluation score all of the judging set, the default has each look score it once, a part at each of
+its evaluations. Prints a table, or --json: what is kept, and what judging costs in steps of the twin, its own steps and
+the evaluations of both arms (eight steps for the whole set in a doubling).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -25,8 +29,10 @@ from esper.kasmina.control.judge.stack_test import Evaluation, Verdict, document
 SETTINGS = StackSettings()
 # About what 512 sequences of 512 bytes showed at 21 M parameters: a standard error of 0.001 nats.
 SAMPLES, DEVIATION = 512, 0.0226
+PARTS, RECOVERY_STEPS = SETTINGS.min_evaluations, 200
 CRUDE_Z, CRUDE_CORRELATION = 2.33, 0.3
 CELLS = ("early", "window", "extension", "kept", "crude")
+STEPS_OF_AN_EVALUATION = 8.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,20 +63,35 @@ SCENARIOS: dict[str, Truth] = {
     "gain 0.008": Truth(gain=0.008),
     "gain 0.010": Truth(gain=0.010),
     "gain 0.015": Truth(gain=0.015),
+    "gain 0.008, recovering from 0.12": Truth(gain=0.008, jump=0.12),
+    "gain 0.010, recovering from 0.12": Truth(gain=0.010, jump=0.12),
+    "gain 0.015, recovering from 0.24": Truth(gain=0.015, jump=0.24),
 }
 
 
-def simulate(truth: Truth, steps: Sequence[int], graft_step: int, rng: random.Random) -> list[Evaluation]:
-    """One graft's evaluations."""
-    shift = rng.gauss(0.0, DEVIATION / math.sqrt(SAMPLES))
+def simulate(
+    truth: Truth, steps: Mapping[int, int], graft_step: int, rng: random.Random, parts: int = 1
+) -> list[Evaluation]:
+    """One graft's evaluations: steps, rising, each with its number in its look."""
+    samples = SAMPLES // parts
+    shifts = [rng.gauss(0.0, DEVIATION / math.sqrt(samples)) for _ in range(parts)]
     state, before, found = 0.0, -math.inf, []
-    for step in steps:
+    for step, number in steps.items():
+        part = number % parts
         carried = math.exp((before - step) / truth.memory_steps) if truth.memory_steps else 0.0
         state, before = carried * state + math.sqrt(1.0 - carried * carried) * draw(truth, rng), step
         gain = truth.gain - truth.jump * math.exp((graft_step - step) / 60.0)
-        gain += shift + truth.wander_share * DEVIATION * state
+        gain += shifts[part] + truth.wander_share * DEVIATION * state
         found.append(
-            Evaluation(step=step, gain=gain, variance=DEVIATION**2, samples=SAMPLES, clipped_share=0.0, twin_score=1.0)
+            Evaluation(
+                step=step,
+                gain=gain,
+                variance=DEVIATION**2,
+                samples=samples,
+                clipped_share=0.0,
+                twin_score=1.0,
+                part=part if parts > 1 else None,
+            )
         )
     return found
 
@@ -97,18 +118,24 @@ def crude_keeps(evaluations: Sequence[Evaluation]) -> bool:
     return fmean(gains) - SETTINGS.margin >= CRUDE_Z * error
 
 
-def rates(truth: Truth, repeats: int, seed: int) -> dict[str, Any]:
-    plan = plan_looks(graft_step=1000, recovery_steps=200, total_steps=3000, end_step=2400, look=1, settings=SETTINGS)
-    steps = sorted({step for look in plan.looks for step in look.evaluations})
+def rates(
+    truth: Truth, repeats: int, seed: int, parts: int = PARTS, recovery_steps: int = RECOVERY_STEPS
+) -> dict[str, Any]:
+    """What is kept at which look, and what judging costs on average, in steps of the twin."""
+    times = {"graft_step": 1000, "recovery_steps": recovery_steps, "total_steps": 3000, "end_step": 2400}
+    plan = plan_looks(**times, look=1, settings=SETTINGS)
+    steps = dict(sorted((step, number) for look in plan.looks for number, step in enumerate(look.evaluations)))
     end = set(plan.looks[1].evaluations)
-    rng = random.Random(seed)
-    by_look, crude = [0] * len(plan.looks), 0
+    rng, crude_rng = random.Random(seed), random.Random(seed)
+    by_look, crude, cost = [0] * len(plan.looks), 0, 0.0
     for _ in range(repeats):
-        evaluations = simulate(truth, steps, plan.graft_step, rng)
-        index = kept_at(plan, evaluations)
+        index = kept_at(plan, simulate(truth, steps, plan.graft_step, rng, parts))
+        last = plan.looks[-1 if index is None else index].step
         if index is not None:
             by_look[index] += 1
-        crude += crude_keeps([evaluation for evaluation in evaluations if evaluation.step in end])
+        cost += last - plan.graft_step + sum(step <= last for step in steps) * STEPS_OF_AN_EVALUATION / parts
+        whole = simulate(truth, steps, plan.graft_step, crude_rng)
+        crude += crude_keeps([evaluation for evaluation in whole if evaluation.step in end])
     early, window, extension = (count / repeats for count in by_look)
     return {
         "truth": asdict(truth),
@@ -117,27 +144,29 @@ def rates(truth: Truth, repeats: int, seed: int) -> dict[str, Any]:
         "extension": extension,
         "kept": early + window + extension,
         "crude": crude / repeats,
+        "cost": cost / repeats,
         "repeats": repeats,
+        "parts": parts,
     }
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    head = "| truth | early | window's end | one more window | kept in all | crude rule |\n|---|---|---|---|---|---|"
-    return "\n".join(
-        [
-            head,
-            *(f"| {name} | " + " | ".join(f"{row[cell]:.2%}" for cell in CELLS) + " |" for name, row in rows.items()),
-        ]
-    )
+    head = "| truth | early | window's end | one more window | kept in all | crude rule | cost, steps of the twin |"
+    shares = {name: " | ".join(f"{row[cell]:.2%}" for cell in CELLS) for name, row in rows.items()}
+    lines = [f"| {name} | {shares[name]} | {row['cost']:.0f} |" for name, row in rows.items()]
+    return "\n".join([head, "|---" * 7 + "|", *lines])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--parts", type=int, default=PARTS, help="of the judging set, scored in turn")
+    parser.add_argument("--recovery-steps", type=int, default=RECOVERY_STEPS, help="two thirds of a window")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rows = {name: rates(truth, options.repeats, options.seed) for name, truth in SCENARIOS.items()}
+    how = (options.repeats, options.seed, options.parts, options.recovery_steps)
+    rows = {name: rates(truth, *how) for name, truth in SCENARIOS.items()}
     print(json.dumps(rows, indent=2) if options.json else table(rows))
     return 0
 

@@ -31,11 +31,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from texts import write_text
 
-from esper.kasmina.control.judge.stack_outlook import ArmCosts, forecast, gain_at_equal_flops
+from esper.kasmina.control.judge.stack_outlook import ArmCosts, forecast, gain_at_equal_flops, of_all_parts
 from esper.kasmina.control.judge.stack_plan import StackSettings, plan_looks
 from esper.kasmina.control.judge.stack_test import Evaluation, StackLook, Verdict, take_stack_look
 from esper.kasmina.control.stages.stack_course import as_evidence
 from esper.kasmina.executor import TrainingArm, count_macs
+from esper.kasmina.executor.judge.parts import part_of
 from esper.kasmina.executor.judge.scores import evaluate_stack
 from esper.kasmina.executor.stacks.run import find_runs
 from esper.tolaria.config import TrainConfig
@@ -136,18 +137,20 @@ def run_case(case: Case, text: Path, device: str, flags: Mapping[str, Any]) -> d
     evaluations: list[Evaluation] = []
     now, look = graft, None
     for planned in plan.looks:
-        for step in planned.evaluations:
+        for number, step in enumerate(planned.evaluations):
             for each in (arm, twin):
                 trainer.train(each, now, step)
             now = step
-            evaluations.append(as_evidence(evaluate_stack(arm, twin, run.task, step=step, key=step)))
+            part = part_of(run.task.judge_documents, number, settings.min_evaluations)
+            evaluations.append(as_evidence(evaluate_stack(arm, twin, run.task, step=step, key=step, part=part)))
         look = take_stack_look(planned, evaluations, settings)
         if look.verdict != Verdict.CONTINUE:
             break
     assert look is not None
     work = graft * twin_cost.training + (steps - graft) * cost.training
-    passes = len(evaluations) * evaluations[0].samples * (cost.forward + twin_cost.forward) / batch
+    passes = sum(each.samples for each in evaluations) * (cost.forward + twin_cost.forward) / batch
     judging = (now - graft) * twin_cost.training + passes
+    whole = of_all_parts(evaluations, [planned.evaluations for planned in plan.looks])
     grown_loss = trainer.to_the_end(arm, now, steps)
     ends = [round(spent / twin_cost.training) for spent in (work, work + judging)]
     plain, booked = twin_ends(trainer, twin, now, ends)
@@ -156,7 +159,7 @@ def run_case(case: Case, text: Path, device: str, flags: Mapping[str, Any]) -> d
         "depth": case.depth,
         "share": case.share,
         "seed": case.seed,
-        **outlook(look, evaluations, graft, round(steps * (1 - DECAY_SHARE)), costs),
+        **outlook(look, whole, graft, round(steps * (1 - DECAY_SHARE)), costs),
         "verdict": look.verdict.value,
         "judged_after": now - graft,
         "clipped_share": look.clipped_share,

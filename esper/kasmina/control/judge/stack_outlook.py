@@ -9,7 +9,7 @@ knows nothing of the decay after.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from statistics import StatisticsError, fmean, linear_regression
 
@@ -45,6 +45,27 @@ class Forecast:
     @property
     def gain_at_equal_flops(self) -> float:
         return self.twin_at_equal_flops - self.grown
+
+
+def of_all_parts(evaluations: Sequence[Evaluation], looks: Sequence[Sequence[int]]) -> list[Evaluation]:
+    """Evaluations whose losses can be compared across steps: as they are, or the means over whole looks.
+
+    Parts of a judging set differ in their losses by more than training changes them meanwhile; a look scores them all.
+    """
+    if all(evaluation.part is None for evaluation in evaluations):
+        return list(evaluations)
+    whole = [[each for each in evaluations if each.step in steps] for steps in map(frozenset, looks)]
+    return [
+        replace(
+            seen[-1],
+            step=round(fmean(each.step for each in seen)),
+            gain=fmean(each.gain for each in seen),
+            twin_score=fmean(each.twin_score for each in seen),
+            part=None,
+        )
+        for seen, steps in zip(whole, looks, strict=True)
+        if len(seen) == len(steps)
+    ]
 
 
 def gain_at_equal_flops(evaluations: Sequence[Evaluation], graft_step: int, costs: ArmCosts) -> float | None:

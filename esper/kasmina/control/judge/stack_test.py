@@ -11,6 +11,7 @@ What an executor delivers for each evaluation is an `Evaluation`; nothing else i
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -49,6 +50,8 @@ class Evaluation:
     """Mean score of the twin."""
     error: float | None = None
     """Standard error of the gain by documents, the independent units; None where samples are independent themselves."""
+    part: int | None = None
+    """Part of the judging set that was scored, without a document in common with the others; None: all of it."""
 
     @property
     def squared_error(self) -> float:
@@ -130,7 +133,7 @@ def _obstacle(look: PlannedLook, scored: Sequence[Evaluation], settings: StackSe
     """Why the evidence can't be right, or None."""
     steps = tuple(evaluation.step for evaluation in scored)
     figures = [(e.gain, e.variance, e.squared_error, e.clipped_share, e.twin_score) for e in scored]
-    fewest = min((evaluation.samples for evaluation in scored), default=0)
+    fewest = sum(min(each.samples for each in scored if each.part == part) for part in _by_part(scored))
     if steps != look.evaluations:
         return f"evaluated at steps {list(steps)}, planned were {list(look.evaluations)}"
     if not all(abs(figure) < BEYOND_ANY_LOSS for row in figures for figure in row):
@@ -147,8 +150,26 @@ def _obstacle(look: PlannedLook, scored: Sequence[Evaluation], settings: StackSe
 
 
 def document_error(scored: Sequence[Evaluation]) -> float:
-    """Standard error that the judging set gives to the mean gain; all evaluations share it, so none averages it out."""
-    return math.sqrt(fmean(evaluation.squared_error for evaluation in scored))
+    """Standard error that the judging set gives to the mean gain.
+
+    Evaluations of one part share its error, so that none averages it out; those of several have errors of their own.
+    """
+    shares = Counter(evaluation.part for evaluation in scored)
+    return math.sqrt(sum((shares[part] / len(scored)) ** 2 * square for part, square in _by_part(scored).items()))
+
+
+def _shared(scored: Sequence[Evaluation], weights: Sequence[float]) -> float:
+    """Variance that the judging set gives to a weighted sum of gains, in which those of one part err alike."""
+    return sum(
+        squared_error * sum(w for w, each in zip(weights, scored, strict=True) if each.part == part) ** 2
+        for part, squared_error in _by_part(scored).items()
+    )
+
+
+def _by_part(scored: Sequence[Evaluation]) -> dict[int | None, float]:
+    """Squared error of each part's gain."""
+    parts = dict.fromkeys(evaluation.part for evaluation in scored)
+    return {part: fmean(each.squared_error for each in scored if each.part == part) for part in parts}
 
 
 def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple[float, int]:
@@ -156,7 +177,8 @@ def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple
 
     A rising gain is a graft still recovering, and its slope is no scatter; a falling gain's slope is. Squares are
     divided by what they are expected to be under the assumed correlation, which makes them small. The median variance
-    stands for the sequences, because one of them can blow up at one evaluation.
+    stands for the sequences, because one of them can blow up at one evaluation. By how much gains of several parts are
+    expected to differ for being of other documents is taken off: that stands in the judging set's error.
     """
     gains, steps = [evaluation.gain for evaluation in scored], [evaluation.step for evaluation in scored]
     count, mean, middle = len(gains), fmean(gains), fmean(steps)
@@ -169,10 +191,22 @@ def wander_error(scored: Sequence[Evaluation], settings: StackSettings) -> tuple
         squares -= slope * slope * spread
         expected -= _quadratic(offsets, steps, settings) / spread
         freedom -= 1
+    squares -= _squares_of_parts(scored, offsets if slope > 0.0 else None)
     known = settings.wander_share**2 * median(evaluation.variance for evaluation in scored)
     weight = settings.wander_weight
     variance = (weight * known + freedom * max(0.0, squares) / expected) / (weight + freedom)
     return math.sqrt(variance * inflation / count), weight + freedom
+
+
+def _squares_of_parts(scored: Sequence[Evaluation], offsets: Sequence[float] | None) -> float:
+    """Squares about the mean, or about the line over `offsets`, that the parts' own errors are expected to make."""
+    by_part, count = _by_part(scored), len(scored)
+    if len(by_part) == 1:
+        return 0.0
+    about_mean = sum(by_part[each.part] for each in scored) - _shared(scored, [1.0] * count) / count
+    if offsets is None:
+        return about_mean
+    return about_mean - _shared(scored, offsets) / sum(offset * offset for offset in offsets)
 
 
 def _quadratic(weights: Sequence[float], steps: Sequence[int], settings: StackSettings) -> float:

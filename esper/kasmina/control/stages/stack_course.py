@@ -10,7 +10,13 @@ import math
 from dataclasses import replace
 
 from esper.core.errors import ConfigError
-from esper.kasmina.control.judge.stack_outlook import ArmCosts, forecast, gain_at_equal_flops, recovery_steps
+from esper.kasmina.control.judge.stack_outlook import (
+    ArmCosts,
+    forecast,
+    gain_at_equal_flops,
+    of_all_parts,
+    recovery_steps,
+)
 from esper.kasmina.control.judge.stack_plan import PlannedLook, StackPlan, StackSettings, plan_looks
 from esper.kasmina.control.judge.stack_test import Evaluation, StackLook, Verdict, take_stack_look
 from esper.kasmina.control.stages import gates, lifecycle
@@ -74,9 +80,11 @@ def order_evaluations(turn: Turn, record: SeedRecord, command_id: str) -> None:
     record.recovery_steps = expected_recovery(turn)
     plan = _plan_of(turn, record)
     record.window_end_step = plan.graft_step + plan.window_steps
+    parts = max(1, turn.life.stack.parts)
     for look in plan.looks:
-        for step in look.evaluations:
-            turn.direct(DirectiveKind.DIRECTIVE_KIND_JUDGE, command_id, record, at_step=step, look=record.look)
+        for number, step in enumerate(look.evaluations):
+            part = {"part": number % parts, "parts": parts} if parts > 1 else {}
+            turn.direct(DirectiveKind.DIRECTIVE_KIND_JUDGE, command_id, record, at_step=step, look=record.look, **part)
 
 
 def take_evaluations(record: SeedRecord, evaluations: list[StackEvaluation]) -> None:
@@ -124,6 +132,7 @@ def as_evidence(told: StackEvaluation) -> Evaluation:
         clipped_share=told.clipped_share,
         twin_score=told.mean_twin_score,
         error=told.twin.standard_error if told.twin.HasField("documents") else None,
+        part=told.part if told.HasField("part") else None,
     )
 
 
@@ -171,7 +180,8 @@ def _test(turn: Turn, record: SeedRecord, planned: PlannedLook, result: StackLoo
 
 
 def _add_outlook(turn: Turn, record: SeedRecord, test: StackTest) -> None:
-    evaluations, costs = evaluations_of(record), _costs(turn, record)
+    looks, costs = [look.evaluations for look in _plan_of(turn, record).looks], _costs(turn, record)
+    evaluations = of_all_parts(evaluations_of(record), looks)
     at_equal_flops = gain_at_equal_flops(evaluations, record.grafted_step, costs)
     if at_equal_flops is not None:
         test.gain_at_equal_flops = at_equal_flops

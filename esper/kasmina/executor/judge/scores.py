@@ -15,6 +15,7 @@ from torch import Tensor
 
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.judge.parts import Part
 from esper.kasmina.executor.passes.batches import Batch, as_one, first
 from esper.kasmina.executor.passes.compiled import eagerly
 from esper.kasmina.executor.passes.gradients import gradients
@@ -90,21 +91,28 @@ def judge(arm: TrainingArm, twin: TrainingArm | None, graft: Graft, task: Task, 
     )
 
 
-def evaluate_stack(arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int, key: int) -> StackEvaluation:
-    """Both arms at one step; the clipped share is that of the arm in which more is clipped."""
+def evaluate_stack(
+    arm: TrainingArm, twin: TrainingArm, task: Task, *, step: int, key: int, part: Part | None = None
+) -> StackEvaluation:
+    """Both arms at one step, on all of the judging set or a part; clipped is what is so in the arm with more of it."""
+    rows = None if part is None else part.padded
     # One transfer for all four rows.
-    grown, grown_clipped, reference, twin_clipped = torch.stack(
-        [row for each in (arm, twin) for row in _clipped_scores(each, task, key=key)]
-    ).cpu()
+    found = torch.stack([row for each in (arm, twin) for row in _clipped_scores(each, task, rows, key=key)]).cpu()
+    documents = task.judge_documents
+    if part is not None:
+        found = found[:, : len(part.rows)]
+        documents = None if documents is None else documents[part.rows]
+    grown, grown_clipped, reference, twin_clipped = found
     return StackEvaluation(
         step=step,
-        twin=paired(reference, grown, task.judge_documents),
+        twin=paired(reference, grown, documents),
         mean_twin_score=float(reference.mean()),
         clipped_share=max(float(grown_clipped.mean()), float(twin_clipped.mean())),
+        part=None if part is None else part.number,
     )
 
 
-def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, Tensor]:
+def _clipped_scores(arm: TrainingArm, task: Task, rows: Tensor | None, *, key: int) -> tuple[Tensor, Tensor]:
     """For each sample of the judging data its score and the share of it that was clipped: float64 [n] on the device."""
 
     def scored(batch: Batch) -> Tensor:
@@ -112,7 +120,8 @@ def _clipped_scores(arm: TrainingArm, task: Task, *, key: int) -> tuple[Tensor, 
         return torch.cat(task.clipped_scores(task.forward(arm.model, inputs), targets)).double()
 
     with arm.measured(key, is_evaluation=True):
-        parts = [part.chunk(2) for part in task.over_judging(scored)]
+        found = task.over_judging(scored) if rows is None else task.over_judging_rows(scored, rows)
+        parts = [part.chunk(2) for part in found]
     scores, clipped = (torch.cat(part) for part in zip(*parts, strict=True))
     return scores, clipped
 

@@ -41,5 +41,8 @@ class Task(Protocol):
     def over_judging(self, measure: Callable[[Batch], Tensor]) -> list[Tensor]:
         """What `measure` makes of each judging batch, in order: float64 [any] each; processes may share the batches."""
 
+    def over_judging_rows(self, measure: Callable[[Batch], Tensor], rows: Tensor) -> list[Tensor]:
+        """The same of the named rows alone [n]; asked only where there are documents, scored in parts."""
+
     def probe_inputs(self) -> Any:
         """A small batch that shows shapes and checks grafts, on the model's device."""

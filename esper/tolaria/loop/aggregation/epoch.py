@@ -30,4 +30,5 @@ def limits_of(config: TrainConfig) -> Limits:
         conflict_ratio=config.seed_conflict_ratio_warn,
         share_jump=config.seed_share_jump_warn,
         hook_ms=config.hook_budget_ms,
+        epoch_ms=config.epoch_budget_ms,
     )

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.batches import Batch, leaves, mapped, samples_in
-from esper.tolaria.task.device import sent
+from esper.kasmina.executor.passes.batches import Batch, leaves, samples_in
+from esper.tolaria.task.feeds.carrier import Carrier, on
 
-T = TypeVar("T")
 Halves = Callable[[Any], Batch]
 """Parts what a loader gives into inputs and targets."""
 
@@ -113,16 +112,17 @@ class FedStream:
 class FedLoader:
     """Training batches by step, parted and on the device."""
 
-    def __init__(self, feeder: Feeder, halves: Halves, device: torch.device) -> None:
+    def __init__(self, feeder: Feeder, halves: Halves, carrier: Carrier) -> None:
         self.feeder = feeder
         self.steps_per_epoch = feeder.steps_per_epoch
         self.is_replayable = feeder.is_replayable
         self._halves = halves
-        self._device = device
+        self._carrier = carrier
 
     def batch(self, step: int) -> Batch:
         """Inputs and targets of the step, counted from 0."""
-        return on(self._halves(self.feeder.batch(step)), self._device)
+        batch: Batch = self._carrier.bring(step, self._parted)
+        return batch
 
     def state_dict(self, step: int) -> dict[str, Any]:
         """Where it stands before the step."""
@@ -130,19 +130,16 @@ class FedLoader:
 
     def load_state_dict(self, state: dict[str, Any], step: int) -> str:
         """Go on at the step. Returns why what follows need not be what the first run saw; mostly empty."""
+        self._carrier.forget()
         return self.feeder.load_state_dict(state, step)
 
     def close(self) -> None:
         """Let go of the processes that make batches."""
+        self._carrier.forget()
         self.feeder.close()
 
-
-def on(batch: T, device: torch.device) -> T:
-    """The batch, or a part of one, on a device; what is no tensor stays as it is."""
-    if all(tensor.device == device for tensor in leaves(batch)):
-        return batch
-    moved: T = mapped(batch, lambda leaf: sent(leaf, device) if isinstance(leaf, Tensor) else leaf)
-    return moved
+    def _parted(self, step: int) -> Batch:
+        return self._halves(self.feeder.batch(step))
 
 
 def digest_of(parts: Iterable[tuple[str, Iterable[Any]]]) -> str:

@@ -133,6 +133,7 @@ class KeyedFeeder:
             batch_size=None,
             sampler=_Steps(step, self._rows.of),
             num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory and torch.cuda.is_available(),
             prefetch_factor=loader.prefetch_factor,
             timeout=loader.timeout,
             worker_init_fn=loader.worker_init_fn,

@@ -80,7 +80,9 @@ class FakeExecutor:
     def _judge(self, directive: SeedDirective) -> None:
         fresh = self.fresh.setdefault(directive.seed_id, {})
         if directive.seed_id in self.stacks:
-            made = evaluation(directive.at_step, self.gain, clipped_share=self.clipped_share, documents=self.documents)
+            part = {"part": directive.part} if directive.HasField("part") else {}
+            told = {"clipped_share": self.clipped_share, "documents": self.documents, **part}
+            made = evaluation(directive.at_step, self.gain, **told)
             fresh.setdefault("evaluations", []).append(made)
         else:
             fresh["judgement"] = judgement(self.gain, directive.look, **self.judging)

@@ -108,6 +108,9 @@ class TokenTask:
     def over_judging(self, measure: Callable[[Any], Tensor]) -> list[Tensor]:
         return [measure(batch) for batch in self.judge_batches()]
 
+    def over_judging_rows(self, measure: Callable[[Any], Tensor], rows: Tensor) -> list[Tensor]:
+        return [measure((self.tokens[32:, :-1][rows], self.tokens[32:, 1:][rows]))]
+
     def probe_inputs(self) -> Tensor:
         return self.tokens[:4, :-1]
 

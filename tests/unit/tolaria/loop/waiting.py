@@ -94,6 +94,6 @@ def watch_steps(
             make(self)
 
     monkeypatch.setattr(ArmSteps, "make", watching)
-    for owner, name in ((Loader, "batch"), (StreamLoader, "batch"), (between, "_mask")):
+    for owner, name in ((Loader, "batch"), (StreamLoader, "_drawn"), (between, "_mask")):
         monkeypatch.setattr(owner, name, _on_the_host(getattr(owner, name)))
     return seen

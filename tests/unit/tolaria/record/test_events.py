@@ -118,7 +118,7 @@ def test_a_rollback_undoes_what_was_not_told_yet_of_the_twin(tmp_path: Path) -> 
 
 def test_a_stacks_evaluation_is_told_with_both_scores_and_its_error(tmp_path: Path) -> None:
     paired = PairedScore(mean=0.25, variance=4.0, samples=100)
-    made = StackEvaluation(step=9, twin=paired, mean_twin_score=2.0, clipped_share=0.125)
+    made = StackEvaluation(step=9, twin=paired, mean_twin_score=2.0, clipped_share=0.125, part=3)
     seen = Collected(observations=(SeedObservation(seed_id="s1", step=10, evaluations=[made]),))
     with EventLog(tmp_path / "events.jsonl") as log:
         log.on_boundary(replace(boundary(None), collected=seen))
@@ -135,6 +135,7 @@ def test_a_stacks_evaluation_is_told_with_both_scores_and_its_error(tmp_path: Pa
         "grown_score": 1.75,
         "samples": 100,
         "clipped_share": 0.125,
+        "part": 3,
     }
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from esper.tolaria.record.gradients import (
     CONFLICT,
+    EPOCH,
     HOOK,
     JUMP,
     MIN_STEPS,
@@ -21,7 +22,7 @@ from esper.tolaria.record.gradients import (
     SeedTold,
 )
 
-LIMITS = Limits(conflict_ratio=0.5, share_jump=0.3, hook_ms=50.0)
+LIMITS = Limits(conflict_ratio=0.5, share_jump=0.3, hook_ms=50.0, epoch_ms=250.0)
 SHARES = st.floats(0.0, 1.0)
 
 
@@ -54,9 +55,9 @@ def aggregation(*seeds: SeedTold, **fields: Any) -> Aggregation:
     return Aggregation(seeds=seeds, **told | fields)
 
 
-def warned(watch: GradientWatch, *found: SeedGradient, hook_ms: float = 1.0) -> list[str]:
+def warned(watch: GradientWatch, *found: SeedGradient, hook_ms: float = 1.0, epoch_ms: float = 1.0) -> list[str]:
     told = aggregation(*watch.with_past(found, {"s1": "BLENDING"}), hook_ms=hook_ms)
-    return [warning.name for warning in watch.warnings(told, LIMITS)]
+    return [warning.name for warning in watch.warnings(told, LIMITS, epoch_ms)]
 
 
 @given(st.lists(SHARES, min_size=1, max_size=12))
@@ -75,7 +76,7 @@ def test_a_share_jumps_against_the_last_one_and_the_first_never_does(shares: lis
         told = watch.with_past([gradient(share=share)], {})
         delta = None if last is None else share - last
         assert told[0].share_delta == delta
-        names = [warning.name for warning in watch.warnings(aggregation(*told), LIMITS)]
+        names = [warning.name for warning in watch.warnings(aggregation(*told), LIMITS, 1.0)]
         assert (JUMP in names) == (delta is not None and abs(delta) >= LIMITS.share_jump)
         last = share
 
@@ -87,6 +88,16 @@ def test_slow_boundaries_are_told_once_until_they_are_fast_again(times: list[flo
         is_slow = hook_ms > LIMITS.hook_ms
         assert (HOOK in warned(watch, hook_ms=hook_ms)) == (is_slow and not was_slow)
         was_slow = is_slow
+
+
+@given(st.lists(st.floats(0.0, 500.0), min_size=1, max_size=12))
+def test_long_epochs_are_told_once_until_they_are_short_again_and_never_without_a_budget(times: list[float]) -> None:
+    watch, free, was_long = GradientWatch(), GradientWatch(), False
+    for epoch_ms in times:
+        is_long = epoch_ms > 250.0
+        assert (EPOCH in warned(watch, epoch_ms=epoch_ms)) == (is_long and not was_long)
+        assert not list(free.warnings(aggregation(), Limits(), epoch_ms))
+        watch, was_long = GradientWatch(**watch.state_dict()), is_long
 
 
 @given(st.lists(st.tuples(SHARES, SHARES), min_size=2, max_size=8), st.data())

@@ -27,7 +27,7 @@ from esper.leyline import (
 )
 from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
-from esper.tolaria.record.gradients import CONFLICT, HOOK, JUMP, SeedTold
+from esper.tolaria.record.gradients import CONFLICT, EPOCH, HOOK, JUMP, SeedTold
 from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFigures
 from esper.tolaria.record.packet_result import Calls, PacketResult
@@ -44,10 +44,10 @@ SILENT = Alarm(None, KEYRING, ManualClock(), "tolaria", Path("/nowhere"))
 class Sent:
     """A reporter that keeps what it is given, on a clock that stands still."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_profiled: bool = False) -> None:
         self.packets: list[TelemetryPacket] = []
         self.clock = ManualClock()
-        self.observer = TelemetryObserver(self, self.clock, SILENT)
+        self.observer = TelemetryObserver(self, self.clock, SILENT, is_profiled=is_profiled)
 
     def send(self, packet: TelemetryPacket) -> None:
         assert violations(packet) == []
@@ -205,6 +205,7 @@ def test_an_epoch_without_seeds_and_surgery_tells_what_there_is(sent: Sent) -> N
         (CONFLICT, {"seed_id": "s1", "stage": "BLENDING", "conflict_ratio": 0.5}),
         (JUMP, {"seed_id": "s1", "stage": "BLENDING", "share": 0.5, "share_delta": 0.4}),
         (HOOK, {"latency_ms": 60.0}),
+        (EPOCH, {"latency_ms": 300.0}),
     ],
 )
 def test_what_has_passed_a_limit_has_an_event_of_its_name_with_its_facts(
@@ -254,6 +255,61 @@ def test_what_became_of_steps_with_graphs_goes_with_boundaries_and_a_fallback_at
     (event,) = sent.last.events
     assert (event.name, event.level) == ("tolaria.graph_fallback", TelemetryLevel.TELEMETRY_LEVEL_WARNING)
     assert attributes(event) == {"name": "tolaria.graph_fallback", **facts}
+
+
+def test_a_rate_is_told_and_whether_anything_changes_it(sent: Sent) -> None:
+    seen = []
+    for step, rate in ((10, 0.1), (20, 0.2), (30, 0.2), (40, 0.1)):
+        sent.observer.on_steps([step_done(step, learning_rate=rate)])
+        sent.cross(step)
+        found = values(sent.last)
+        seen.append((found["tolaria.lr_controller.current_lr"], found["tolaria.lr_controller.enabled"]))
+    assert seen == [(0.1, 1.0), (0.2, 1.0), (0.2, 0.0), (0.1, 1.0)]
+
+
+def test_an_optimiser_that_is_wired_anew_is_counted_and_timed(sent: Sent) -> None:
+    def told(step: int, *reports: DirectiveReport, apply_ms: float) -> list[float]:
+        sent.cross(step, collected=Collected(reports=reports), apply_ms=apply_ms)
+        names = ("rebuilds_total", "rebuild_failures_total", "rebuild_latency_ms")
+        return [values(sent.last)[f"tolaria.opt.{name}"] for name in names]
+
+    graft = report(DirectiveKind.DIRECTIVE_KIND_ATTACH)
+    failed = report(DirectiveKind.DIRECTIVE_KIND_FOLD, succeeded=False, failure="odd")
+    assert told(10, report(DirectiveKind.DIRECTIVE_KIND_BUILD), apply_ms=9.0) == [0.0, 0.0, 0.0]
+    assert told(20, graft, apply_ms=4.0) == [1.0, 0.0, 4.0]
+    assert told(30, apply_ms=2.0) == [1.0, 0.0, 4.0]
+    assert told(40, failed, graft, apply_ms=3.0) == [2.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("is_profiled", [False, True])
+def test_traces_are_counted_and_those_that_failed(is_profiled: bool) -> None:
+    sent = Sent(is_profiled=is_profiled)
+    for step, name in ((10, "trace_written"), (20, "export_failed"), (30, "trace_written")):
+        sent.observer.on_events([Notice(step=step, name=f"tolaria.profiler.{name}", level="INFO", message="path")])
+        sent.cross(step)
+    found = {name: value for name, value in values(sent.last).items() if name.startswith("tolaria.profiler")}
+    assert found == {
+        "tolaria.profiler.enabled": float(is_profiled),
+        "tolaria.profiler.traces_emitted_total": 2.0,
+        "tolaria.profiler.traces_failed_total": 1.0,
+    }
+
+
+def test_what_a_step_waits_for_its_batch_is_told_and_its_copy_where_there_is_one(sent: Sent) -> None:
+    sent.cross(10, input_wait_ms=0.5)
+    found = values(sent.last)
+    assert found["tolaria.training.input_wait_ms"] == 0.5
+    assert "tolaria.training.h2d_copy_ms" not in found
+    sent.cross(20, input_wait_ms=0.25, h2d_copy_ms=1.5)
+    found = values(sent.last)
+    assert (found["tolaria.training.input_wait_ms"], found["tolaria.training.h2d_copy_ms"]) == (0.25, 1.5)
+
+
+def test_an_epoch_s_time_is_told_with_the_figures(sent: Sent) -> None:
+    for epoch, duration_s in ((1, 0.5), (2, 0.25)):
+        sent.observer.on_epoch(epoch_done(epoch, 100 * epoch, duration_s=duration_s))
+        sent.cross(100 * epoch)
+        assert values(sent.last)["tolaria.epoch.latency_ms"] == 1e3 * duration_s
 
 
 def test_figures_go_a_few_times_a_second_however_short_the_steps(sent: Sent) -> None:
@@ -307,6 +363,8 @@ def test_deadlines_calls_and_breakers_are_told_by_service(sent: Sent) -> None:
         ("tolaria.kasmina_timeout", "WARNING"),
         ("tolaria.breaker_opened", "WARNING"),
         ("tolaria.breaker_closed", "INFO"),
+        ("tolaria.profiler.trace_written", "INFO"),
+        ("tolaria.profiler.export_failed", "WARNING"),
     ],
 )
 def test_an_incident_with_a_name_of_its_own_is_an_event_of_that_name(sent: Sent, name: str, level: str) -> None:

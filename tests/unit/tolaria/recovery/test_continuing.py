@@ -91,6 +91,8 @@ SHARED: Mapping[str, object] = {
     "seed_share_jump_warn": 0.5,
     "seed_layer_topk": 5,
     "hook_budget_ms": 20.0,
+    "epoch_budget_ms": 250.0,
+    "gpu_prefetch": True,
     "library": Path("urza"),
 }
 

@@ -148,3 +148,16 @@ def test_a_regression_tells_the_share_that_it_explains_and_its_mean_error(
     assert told.figures == evaluate(arm, run.task, split)
     flat = replace(split, targets=torch.ones_like(split.targets))
     assert set(evaluated(arm, run.task, flat).metrics) == {"MAE"}
+
+
+def test_rows_of_the_judging_data_are_scored_as_in_the_whole_and_in_their_order() -> None:
+    run = prepare(CONFIG)
+    arm, rows = run.executor.arm, torch.tensor([9, 3, 17, 3])
+
+    def scored(batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        return run.task.scores(run.task.forward(arm.model, inputs), targets).double()
+
+    with torch.no_grad():
+        whole, some = torch.cat(run.task.over_judging(scored)), torch.cat(run.task.over_judging_rows(scored, rows))
+    assert torch.allclose(some, whole[rows], rtol=1e-6)

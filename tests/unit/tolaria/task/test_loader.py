@@ -11,6 +11,7 @@ from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Split, Splits
+from esper.tolaria.task.feeds.carrier import Carrier
 from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
 
 SPLIT = Split(torch.arange(23.0).unsqueeze(1), torch.arange(23))
@@ -64,7 +65,7 @@ class Counting:
 
 
 def stream_loader(seed: int = 1) -> StreamLoader:
-    return StreamLoader(Counting(), 5, seed, steps_per_epoch=7, device=torch.device("cpu"))
+    return StreamLoader(Counting(), 5, seed, steps_per_epoch=7, carrier=Carrier(torch.device("cpu")))
 
 
 def test_a_batch_of_a_stream_depends_on_seed_and_step_alone() -> None:
@@ -79,10 +80,10 @@ def test_a_batch_of_a_stream_depends_on_seed_and_step_alone() -> None:
 
 def test_the_loader_is_made_for_what_the_data_is() -> None:
     sets = Splits(train=SPLIT, judge=SPLIT, test=SPLIT, task=TaskType.TASK_TYPE_CLASSIFICATION, outputs=23)
-    device = torch.device("cpu")
-    assert make_loader(TrainConfig(batch_size=5), sets, device).steps_per_epoch == 5
+    carrier = Carrier(torch.device("cpu"))
+    assert make_loader(TrainConfig(batch_size=5), sets, carrier).steps_per_epoch == 5
     drawn = replace(sets, stream=Counting())
-    assert make_loader(TrainConfig(batch_size=5, steps_per_epoch=7), drawn, device).steps_per_epoch == 7
-    assert make_loader(TrainConfig(batch_size=5), drawn, device).steps_per_epoch == 100
+    assert make_loader(TrainConfig(batch_size=5, steps_per_epoch=7), drawn, carrier).steps_per_epoch == 7
+    assert make_loader(TrainConfig(batch_size=5), drawn, carrier).steps_per_epoch == 100
     with pytest.raises(ConfigError, match="has epochs of its own"):
-        make_loader(TrainConfig(batch_size=5, steps_per_epoch=7), sets, device)
+        make_loader(TrainConfig(batch_size=5, steps_per_epoch=7), sets, carrier)

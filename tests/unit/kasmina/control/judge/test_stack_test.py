@@ -1,6 +1,7 @@
 """The judge of stacks: both errors by hand, every verdict, and what it refuses to believe."""
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -83,6 +84,50 @@ def test_evaluating_the_same_stretch_four_times_as_often_does_not_halve_the_erro
 def test_evaluations_do_not_average_out_the_error_of_the_judging_set_that_they_share() -> None:
     assert document_error(evaluations([0.01] * 3, variance=0.05)) == pytest.approx(0.01)
     assert document_error(evaluations([0.01] * 8, variance=0.05)) == pytest.approx(0.01)
+
+
+def in_parts(gains: Sequence[float], parts: Sequence[int | None], **changes: Any) -> list[Evaluation]:
+    return [replace(each, part=part) for each, part in zip(evaluations(gains, **changes), parts, strict=True)]
+
+
+def test_parts_average_out_the_error_of_a_judging_set_that_they_do_not_share() -> None:
+    four = in_parts([0.03] * 4, range(4), steps=STEPS[:4], error=0.002)
+    assert document_error(four) == pytest.approx(0.002 / 2)
+    twice = in_parts([0.03] * 4, [0, 1, 0, 1], steps=STEPS[:4], error=0.002)
+    assert document_error(twice) == pytest.approx(0.002 / math.sqrt(2))
+
+
+def test_what_parts_differ_by_for_their_documents_is_no_wander() -> None:
+    """Scatter that the parts' own errors explain leaves no wander; what they can't explain is left."""
+    gains = [0.03, 0.01, 0.03, 0.01]
+    about_mean = 4 * 0.01**2
+    explained = in_parts(gains, range(4), steps=STEPS[:4], error=0.02)
+    assert wander_error(explained, ALONE)[0] == 0.0
+    partly = in_parts(gains, range(4), steps=STEPS[:4], error=0.005)
+    # The gains fall by a line of 0.0004 a step: its slope is scatter, so squares are about the mean.
+    assert wander_error(partly, ALONE)[0] == pytest.approx(math.sqrt((about_mean - 3 * 0.005**2) / 3 / 4))
+    shared = in_parts(gains, [0] * 4, steps=STEPS[:4], error=0.005)
+    assert wander_error(shared, ALONE)[0] == pytest.approx(math.sqrt(about_mean / 3 / 4))
+
+
+def test_parts_count_together_for_the_samples_that_are_needed() -> None:
+    settings = StackSettings(min_samples=300)
+    few = in_parts(KEEPS, range(8), samples=38, variance=0.0005)
+    assert take_stack_look(look(), few, settings).verdict is Verdict.KEEP
+    shared = in_parts(KEEPS, [None] * 8, samples=38, variance=0.0005)
+    assert "38 samples, at least 300" in take_stack_look(look(), shared, settings).reason
+
+
+@given(seed=st.integers(0, 2**31))
+def test_a_set_scored_whole_is_one_part_whatever_its_name(seed: int) -> None:
+    rng = random.Random(seed)
+    gains = [rng.gauss(0.01, 0.004) for _ in STEPS]
+    whole, named = in_parts(gains, [None] * 8), in_parts(gains, [3] * 8)
+    settings = StackSettings()
+    assert (document_error(whole), wander_error(whole, settings)) == (
+        document_error(named),
+        wander_error(named, settings),
+    )
 
 
 def test_the_two_errors_add_in_squares_and_the_wanders_is_read_by_students_t() -> None:

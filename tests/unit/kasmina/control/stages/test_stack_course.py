@@ -92,6 +92,29 @@ def test_every_evaluation_is_ordered_when_the_stack_is_grafted_and_none_later() 
     assert made.state.directives_issued == before
 
 
+def in_parts(parts: int) -> KasminaRunSpec:
+    return stack_run(stack=stack_judging(parts=parts))
+
+
+def test_each_look_scores_the_judging_set_once_a_part_at_each_of_its_evaluations() -> None:
+    record = grafted(course(in_parts(8)))
+    assert [(each.part, each.parts) for each in record.pending] == [(part, 8) for part in range(8)] * 3
+    assert not any(each.HasField("part") for each in grafted(course(in_parts(1))).pending)
+
+
+def test_losses_of_parts_are_not_set_beside_each_other_step_by_step() -> None:
+    """A forecast goes through whole looks, so that there is none at the first."""
+    made = course(in_parts(8), gain=0.05)
+    grafted(made)
+    (look,) = looks(made.until("PROBATIONARY", "PASS"))
+    assert look.stack.z > look.stack.z_threshold
+    assert not look.stack.HasField("forecast_twin")
+    late = course(in_parts(8), gain=0.0)
+    grafted(late)
+    *_, last = looks(late.until("PROBATIONARY", "FAIL"))
+    assert last.stack.HasField("forecast_twin")
+
+
 def test_a_clear_gain_is_kept_at_the_early_look_and_the_rest_is_not_evaluated() -> None:
     made = course(gain=0.05)
     grafted(made)

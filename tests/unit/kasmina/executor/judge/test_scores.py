@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from esper.kasmina.executor.judge.parts import part_of
 from esper.kasmina.executor.judge.scores import evaluate_stack, interference, judge, judge_scores, paired, probe
 
 
@@ -163,3 +164,18 @@ def probe_mismatch(run, graft) -> str:
         return _mismatch(run.arm, graft, run.task, 1)
     finally:
         run.arm.model = model
+
+
+def test_an_evaluation_of_a_part_scores_its_documents_alone(rig):
+    run = rig("transformer")
+    run.task.judge_documents = torch.arange(16) // 2
+    run.stack()
+    run.train(2)
+    whole = evaluate_stack(run.arm, run.executor.twin, run.task, step=2, key=1)
+    parts = [part_of(run.task.judge_documents, number, 3) for number in range(3)]
+    scored = [evaluate_stack(run.arm, run.executor.twin, run.task, step=2, key=1, part=part) for part in parts]
+    assert [score.part for score in scored] == [0, 1, 2]
+    assert sum(score.twin.samples for score in scored) == whole.twin.samples == 16
+    mean = sum(score.twin.mean * score.twin.samples for score in scored) / 16
+    assert mean == pytest.approx(whole.twin.mean, abs=1e-6)
+    assert not whole.HasField("part")
