@@ -248,6 +248,11 @@ class TrainConfig:
         "torch.compile; blocks: those of runs of equal blocks, by shared graphs",
         ("off", "blocks"),
     )
+    graphs: bool = _setting(
+        "training",
+        False,
+        "whole training steps as CUDA graphs: recorded once for a network and a form of batches, then replayed",
+    )
     smoothing: float = _setting("training", 0.05, "weight of the newest step in smoothed losses")
     on_nonfinite: str = _setting("training", "stop", "what a NaN or infinite loss does", ("stop", "rollback"))
     on_divergence: str = _setting(
@@ -432,6 +437,8 @@ class TrainConfig:
             )
         if self.amp == "fp16" and not self.device.startswith("cuda"):
             raise ConfigError("amp", "fp16", f"needs a CUDA device, got device {self.device}; use bf16")
+        if self.graphs and not self.device.startswith("cuda"):
+            raise ConfigError("graphs", True, f"needs a CUDA device, got device {self.device}; leave it out")
 
     @property
     def is_deterministic(self) -> bool:

@@ -94,10 +94,22 @@ ROLLBACK_LATENCY = MetricSpec("tolaria.rollback.restore_latency_ms", "ms", "time
 EPOCH_HOOK_LATENCY = MetricSpec(
     "tolaria.epoch_hook.latency_ms", "ms", "own work at a boundary, without waiting and directives, mean of an epoch"
 )
-GRAPHS = MetricSpec("tolaria.graph.compiled_total", "count", "graphs compiled of the run's blocks")
-GRAPH_BREAKS = MetricSpec("tolaria.graph.breaks_total", "count", "places at which compiled blocks are cut into graphs")
-GRAPH_RECOMPILATIONS = MetricSpec("tolaria.graph.recompilations_total", "count", "graphs made of code that had one")
-GRAPH_FALLBACKS = MetricSpec("tolaria.graph.fallback_total", "count", "times that compiled code was given up")
+COMPILE_GRAPHS = MetricSpec("tolaria.compile.graphs_total", "count", "graphs compiled of the run's blocks")
+COMPILE_BREAKS = MetricSpec(
+    "tolaria.compile.breaks_total", "count", "places at which compiled blocks are cut into graphs"
+)
+COMPILE_AGAIN = MetricSpec("tolaria.compile.recompilations_total", "count", "graphs compiled of code that had one")
+COMPILE_FALLBACKS = MetricSpec("tolaria.compile.fallback_total", "count", "times that compiled code was given up")
+GRAPH_CAPTURES = MetricSpec("tolaria.graph.captures_total", "count", "training steps recorded as CUDA graphs")
+GRAPH_CAPTURE_MS = MetricSpec("tolaria.graph.capture_ms", "ms", "time of the training thread for the last recording")
+GRAPH_REPLAYS = MetricSpec("tolaria.graph.replays_total", "count", "steps that a CUDA graph made, of both arms")
+GRAPH_EAGER = MetricSpec(
+    "tolaria.graph.eager_total", "count", "steps made without a CUDA graph where graphs are on, by why", ("reason",)
+)
+GRAPH_FALLBACKS = MetricSpec(
+    "tolaria.graph.fallback_total", "count", "networks whose step could not be recorded, by why", ("reason",)
+)
+GRAPH_POOL = MetricSpec("tolaria.graph.pool_bytes", "bytes", "the most memory that graphs have held for themselves")
 _AGG = "tolaria.grad_agg"
 AGG_MICROBATCHES = MetricSpec(f"{_AGG}.microbatches_total", "count", "microbatches passed")
 AGG_PCGRAD = MetricSpec(f"{_AGG}.pcgrad_applied", "bool", "1 where conflicts between gradients are projected out")
@@ -128,10 +140,16 @@ SEED_LAYER_NORM = MetricSpec(
 
 METRICS = (
     EPOCH_HOOK_LATENCY,
-    GRAPHS,
-    GRAPH_BREAKS,
-    GRAPH_RECOMPILATIONS,
+    COMPILE_GRAPHS,
+    COMPILE_BREAKS,
+    COMPILE_AGAIN,
+    COMPILE_FALLBACKS,
+    GRAPH_CAPTURES,
+    GRAPH_CAPTURE_MS,
+    GRAPH_REPLAYS,
+    GRAPH_EAGER,
     GRAPH_FALLBACKS,
+    GRAPH_POOL,
     AGG_MICROBATCHES,
     AGG_PCGRAD,
     AGG_CONFLICTS,
@@ -207,6 +225,12 @@ COMPILED = EventSpec(
     "the run's blocks were compiled, once more or otherwise",
     ("name", "graphs", "graph_breaks", "recompilations", "fallbacks"),
 )
+GRAPH_CAPTURED = EventSpec(
+    "tolaria.graph_captured", _INFO, "training steps were recorded as CUDA graphs", ("name", "captures", "capture_ms")
+)
+GRAPH_FALLBACK = EventSpec(
+    "tolaria.graph_fallback", _WARNING, "a training step can't be recorded and stays eager", ("name", "reason")
+)
 DIRECTIVE_FAILED = EventSpec(
     "tolaria.directive_failed", _ERROR, "a directive failed and was undone", ("seed_id", "directive")
 )
@@ -270,6 +294,8 @@ EVENTS = (
     SEED_FOLDED,
     SEED_REMOVED,
     COMPILED,
+    GRAPH_CAPTURED,
+    GRAPH_FALLBACK,
     DIRECTIVE_FAILED,
     NOTICE_INFO,
     NOTICE_WARNING,

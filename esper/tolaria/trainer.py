@@ -17,6 +17,7 @@ from esper.tolaria.loop.aggregation.epoch import aggregation_of, limits_of
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
 from esper.tolaria.loop.compile_watch import CompileWatch
+from esper.tolaria.loop.graphs.watch import GraphWatch
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.setback import Setback, of_failed_step
@@ -95,6 +96,7 @@ class Trainer:
         self._saves = Saves(self._session, self.steps, store)
         self._going_back = GoingBack(self._session, self._saves)
         self._compile_watch = CompileWatch(self._session)
+        self._graph_watch = GraphWatch(self._session)
         self.summary: dict[str, Any] | None = None
         """Of the run, once it is over."""
         self._is_closed = False
@@ -168,8 +170,10 @@ class Trainer:
             self._stop_reason,
             validation=self._validation,
             why_early=self._best.why_end if session.progress.step < self._run.total_steps else None,
+            graphs=session.graphs,
         )
         self._compile_watch.look()
+        self._graph_watch.end()
         for contradiction in summary["contradictions"]:
             session.notice("tolaria.contradiction", "ERROR", contradiction)
         if self._stop_reason is None:
@@ -294,6 +298,7 @@ class Trainer:
             boundaries.cross(want_state=wants_state or wants_snapshot)
             self._saves.hear()
             self._compile_watch.look()
+            self._graph_watch.look()
         else:
             self._run.executor.between_boundaries(session.progress.step)
         if session.is_epoch_end or self._is_over:

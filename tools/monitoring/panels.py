@@ -164,7 +164,8 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel("CRITICAL events, a minute", [events("{{event}}", level="critical")]),
     ),
     "Graphs": (
-        Panel("Compiled graphs, recompilations, breaks, fallbacks", under("tolaria.graph.", tolaria)),
+        Panel("Compiled graphs, recompilations, breaks, fallbacks", under("tolaria.compile.", tolaria)),
+        Panel("CUDA graphs: captures, replays, eager steps and fallbacks by reason", under("tolaria.graph.", tolaria)),
         Panel("Step time beside them", [tolaria.TRAINING_LATENCY]),
     ),
     "Bus and telemetry": (

@@ -33,6 +33,7 @@ from esper.kasmina.executor.memory.parked import gradient_bytes
 from esper.kasmina.executor.memory.peaks import Peaks
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
+from esper.kasmina.executor.passes.statistics import norm_of
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
 from esper.kasmina.executor.pause import is_held
@@ -212,6 +213,11 @@ class SeedExecutor:
     def topology(self) -> int:
         """Rises with every change of parameters, in number or shape: lists of them are to be made anew."""
         return self._state.topology
+
+    @property
+    def directives_done(self) -> int:
+        """How many directives were executed or refused."""
+        return len(self._state.done)
 
     @property
     def parameters(self) -> int:
@@ -428,12 +434,24 @@ class SeedExecutor:
 
     def after_backward(self) -> None:
         """Notes the gradients of living seeds."""
+        self.note_seed_norms(self.seed_norms())
+
+    def seed_norms(self) -> dict[str, Tensor]:
+        """Norms of the gradients that a backward pass has left in living seeds; 0-d, by seed."""
+        norms = {}
         for graft in self._state.arm.grafts:
             graft.forget()
-            life = self._state.lives[graft.seed_id]
+            gradients = [part.grad for part in graft.module.parameters() if part.grad is not None]
+            if gradients and not self._state.lives[graft.seed_id].is_permanent:
+                norms[graft.seed_id] = norm_of(gradients)
+        return norms
+
+    def note_seed_norms(self, norms: Mapping[str, Tensor]) -> None:
+        """Keeps what `seed_norms` gave, until somebody asks."""
+        for seed_id, norm in norms.items():
+            life = self._state.lives[seed_id]
             if not life.is_permanent:
-                gradients = [parameter.grad for parameter in graft.module.parameters()]
-                life.statistics.add([gradient for gradient in gradients if gradient is not None])
+                life.statistics.note(norm)
 
     def shadow_step(self, inputs: Any, targets: Any, step: int) -> None:
         """Trains incubating seeds on a quarter of the batch, after the host's own step."""

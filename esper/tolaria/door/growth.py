@@ -61,7 +61,7 @@ _IN_USE: WeakSet[nn.Module] = WeakSet()
 LEFT = "left by its loop"
 OWNED = (
     *("optimizer", "lr", "schedule", "weight_decay", "clip_norm", "accumulate", "pcgrad", "amp", "loss", "metric"),
-    *("compile", "seed_conflicts"),
+    *("compile", "graphs", "seed_conflicts"),
 )
 """Settings that a loop decides itself."""
 

@@ -14,17 +14,22 @@ from esper.leyline import SeedStage
 from esper.tolaria.config import BY_SEEDS, BY_STAGE
 from esper.tolaria.loop.aggregation import weight_of
 from esper.tolaria.loop.arm import Batch
+from esper.tolaria.loop.graphs import Backend, CudaBackend, Graphs
+from esper.tolaria.loop.graphs.graphs import LATE, MAIN, TWIN
 from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.task.loader import Loader
+from esper.tolaria.task.resident import Resident
 
 
 class ArmSteps:
     """Makes the steps of a session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, backend: Backend | None = None) -> None:
+        """`backend` records steps where the settings don't say by what."""
         run = session.run
         self._session = session
         self._executor = run.executor
@@ -34,12 +39,32 @@ class ArmSteps:
         self._measures_all = run.config.pcgrad and run.config.surgery == BY_SEEDS
         weigh = self._weight if run.config.seed_weights == BY_STAGE else lambda graft: 1.0
         self._stepper = Stepper(run.task, run.config, run.device, session.clock, run.ranks, weigh, run.shards)
-        self._topology = -1
+        self._topology = self._done = -1
         self._groups = Groups(host=())
         self._twin_groups = Groups(host=())
         self._remade = Remade()
         self._room = Room(session, self.regroup)
         self._executor.step_twin_by(self._make_late)
+        self._resident: Resident | None = None
+        """What gathers batches for graphs, where the device holds the set."""
+        if backend is None and run.config.graphs:
+            backend = CudaBackend(run.device)
+        self._graphs = None if backend is None else self._graphs_by(backend)
+        if self._graphs is not None:
+            session.graphs, session.release = self._graphs.counts, self._graphs.release
+
+    def _graphs_by(self, backend: Backend) -> Graphs:
+        session = self._session
+        if isinstance(self._loader, Loader):
+            self._resident = Resident(self._loader)
+        return Graphs(
+            backend,
+            self._stepper,
+            session.run.config,
+            session.clock,
+            resident=self._resident,
+            tell=self._tell_fallback,
+        )
 
     def make(self) -> None:
         """Make the next step and keep its results in the log."""
@@ -48,7 +73,8 @@ class ArmSteps:
         step = session.progress.step
         if session.run.shards is not None:
             session.run.shards.cut(executor)
-        batch = self._loader.batch(self._source(step))
+        source = self._source(step)
+        batch = self._loader.batch(source) if self._resident is None else self._resident.memory(source)
         session.note_input(started_ns)
         if self._loader.is_replayable:
             self._fetch(step + 1)
@@ -97,9 +123,12 @@ class ArmSteps:
     def _main(self, batch: Batch, step: int) -> tuple[StepResult | None, float, str]:
         """The main arm's step and its rate; no result but the reason where memory ran out."""
         executor = self._executor
-        if executor.topology != self._topology:
+        is_changed = executor.topology != self._topology
+        if is_changed:
             self._regroup()
         arm, twin = executor.arm, executor.twin
+        if self._graphs is not None and (is_changed or self._may_have_moved(step)):
+            self._graphs.look(arm, twin if executor.is_twin_live else None)
         rate = arm.scheduler.apply(arm.optimizer, step)
         if twin is not None and executor.is_twin_live:
             twin.scheduler.apply(twin.optimizer, step)
@@ -107,35 +136,87 @@ class ArmSteps:
         is_measured = (step + 1) % self._norm_every == 0
         try:
             with executor.watched_step():
-                result = self._stepper.run(
-                    arm,
-                    batch,
-                    step,
-                    self._groups,
-                    measures_norm=is_measured,
-                    after_backward=executor.after_backward if arm.grafts else None,
-                    meter=self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None,
-                )
+                result = self._stepped(arm, batch, step, is_measured=is_measured)
+            executor.note_seed_norms(result.seed_norms)
         except Exception as error:
             if twin is None or not self._room.may_give_way(error):
                 raise
             # Only its words: the error holds the frames, and these the activations.
+            self._forget_graphs()
             return None, rate, first_line(error)
         return result, rate, ""
+
+    def _stepped(self, arm: TrainingArm, batch: Batch, step: int, *, is_measured: bool) -> StepResult:
+        """The main arm's step, replayed where a graph has it."""
+        seed_norms = self._executor.seed_norms if arm.grafts else None
+        meter = self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None
+
+        def eagerly(measures_norm: bool) -> StepResult:
+            if self._resident is not None:
+                self._resident.place()
+                self._resident.gather(batch)
+            return self._stepper.run(
+                arm, batch, step, self._groups, measures_norm=measures_norm, seed_norms=seed_norms, meter=meter
+            )
+
+        if self._graphs is None:
+            return eagerly(is_measured)
+        measures_seeds = any(is_measured or graft.is_measuring for graft in arm.grafts)
+        return self._graphs.step(
+            MAIN,
+            arm,
+            batch,
+            step,
+            self._groups,
+            eagerly=eagerly,
+            measures_norm=is_measured,
+            is_measured=measures_seeds,
+            seed_norms=seed_norms,
+        )
 
     def _twin(self, batch: Batch, step: int) -> str:
         """A live twin's step; why not, where memory ran out and it can be made again."""
         twin = cast(TrainingArm, self._executor.twin)
-        self._remade.begin(twin)
+
+        def eagerly(measures_norm: bool) -> StepResult:
+            self._remade.begin(twin)
+            return self._stepper.run(twin, batch, step, self._twin_groups, measures_norm=measures_norm)
+
         try:
-            result = self._stepper.run(twin, batch, step, self._twin_groups)
+            if self._graphs is None:
+                result = eagerly(False)
+            else:
+                result = self._graphs.step(TWIN, twin, batch, step, self._twin_groups, eagerly=eagerly)
         except Exception as error:
             if not self._room.may_give_way(error) or not self._remade.restore():
                 raise
+            self._forget_graphs()
             return first_line(error)
         self._remade.end()
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         return ""
+
+    def _may_have_moved(self, step: int) -> bool:
+        """Whether something was done since the last step that a recording of one might not outlive.
+
+        Between boundaries a twin that waits may be fetched, and the arm's memory be elsewhere then.
+        """
+        done, self._done = self._done, self._executor.directives_done
+        is_behind_boundary = step % self._norm_every == 0 and bool(self._executor.seeds)
+        return done != self._done or is_behind_boundary or self._executor.is_twin_waiting
+
+    def _forget_graphs(self) -> None:
+        """Where memory runs out, that of graphs is wanted first."""
+        if self._graphs is not None:
+            self._graphs.forget()
+
+    def _tell_fallback(self, reason: str, why: str) -> None:
+        self._session.notice(
+            "tolaria.graph_fallback",
+            "WARNING",
+            f"a step can't be recorded and stays eager: {reason}: {why}",
+            facts={"reason": reason},
+        )
 
     def _make_late(self, twin: TrainingArm, step: int) -> None:
         """A step that a twin which waits has missed: the same batch, the same draws."""
@@ -143,7 +224,12 @@ class ArmSteps:
             self._regroup()
         twin.scheduler.apply(twin.optimizer, step)
         self._executor.before_twin_step(twin, step)
-        result = self._stepper.run(twin, self._loader.batch(self._source(step)), step, self._twin_groups)
+        batch = self._loader.batch(self._source(step))
+
+        def made() -> StepResult:
+            return self._stepper.run(twin, batch, step, self._twin_groups)
+
+        result = made() if self._graphs is None else self._graphs.eager(LATE, twin, made)
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         self._fetch(step + 1)
 
@@ -154,16 +240,18 @@ class ArmSteps:
 
     @property
     def surgery_ms(self) -> float | None:
-        """Time spent on gradient surgery so far; None where it is off."""
-        return self._stepper.surgery_ms
+        """Time spent on gradient surgery so far; None where it is off, or part of graphs, which tell no time."""
+        return None if self._graphs is not None and self._graphs.counts.replays else self._stepper.surgery_ms
 
     def regroup(self) -> None:
         """Forget what is known of the arms: they were replaced."""
         self._groups, self._twin_groups, self._topology = Groups(host=()), Groups(host=()), -1
         self._session.seed_meter.forget()
+        self._forget_graphs()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Let go of the graphs."""
+        self._forget_graphs()
 
     def _regroup(self) -> None:
         """List the parameters of both arms anew after a change of the topology."""

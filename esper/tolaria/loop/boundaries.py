@@ -315,6 +315,7 @@ class Boundaries:
                 hook_ms=total_ms - wait_ms - apply_ms,
                 reason=session.progress.reason.now,
                 macs=session.progress.macs.state_dict(),
+                graphs=session.graphs,
             )
         )
         if any(report.succeeded and report.kind in RESHAPING for report in collected.reports):

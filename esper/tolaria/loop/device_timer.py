@@ -29,6 +29,9 @@ class DeviceTimer:
             yield
             self._total_ms += (self._clock.monotonic_ns() - started_ns) / 1e6
             return
+        if torch.cuda.is_current_stream_capturing():  # nothing runs now, and a graph's events tell no time
+            yield
+            return
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         yield

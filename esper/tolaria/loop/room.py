@@ -1,4 +1,7 @@
-"""Where memory runs out, growth gives way: a live twin waits from then on, and a grown arm is given up for its twin."""
+"""Where memory runs out, growth gives way: a live twin waits from then on, and a grown arm is given up for its twin.
+
+Memory that only makes steps faster, of graphs, is given back before that.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,9 @@ class Room:
                     raise
                 # Only its words: the error holds the frames, and these the activations.
                 why = first_line(error)
+            if self._session.release():
+                self._free()
+                continue
             steps = self._session.progress.step
             where = f"{what} after step {steps}"
             if not (self._executor.is_twin_live and self.let_wait(steps, where, why)):

@@ -12,6 +12,7 @@ from esper.tolaria.loop.aggregation import SeedMeter
 from esper.tolaria.loop.step_log import StepLog
 from esper.tolaria.plane.packets import Measured, PacketBuilder
 from esper.tolaria.ranks.group import Ranks
+from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.observer import Notice, Observer, SeedView
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.summary import Timings, name_of_stage
@@ -35,6 +36,10 @@ class Session:
     """What the seeds of the main arm ask of the gradient."""
     obeyed: set[str] = field(default_factory=set)
     """Commands that took the run back; one that is in flight at the state gone back to must not do so again."""
+    graphs: GraphCounts | None = None
+    """What became of its steps with CUDA graphs; None without."""
+    release: Callable[[], bool] = lambda: False
+    """Gives back device memory that only makes steps faster; whether there was any."""
     plane: Callable[[], ModeUpdate] = lambda: UNHEARD
     """The plane as last heard."""
     _inputs: list[float | DeviceTimes] = field(default_factory=list)

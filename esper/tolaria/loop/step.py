@@ -28,10 +28,12 @@ from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.ranks.replica import Forward, Replicas
 from esper.tolaria.ranks.shards import Shards
 from esper.tolaria.task.precision import autocast
-from esper.tolaria.task.randomness import of_rank, seed_all
+from esper.tolaria.task.randomness import of_rank, seed_all, seed_device
 from esper.tolaria.task.task import SplitTask
 
 Share = float | Tensor
+SeedNorms = Callable[[], Mapping[str, Tensor]]
+"""Norms of the gradients that a backward pass has left in seeds, by seed."""
 LOSS = "loss "
 """What names of one of several losses begin with."""
 TINY = torch.finfo(torch.float64).tiny
@@ -77,6 +79,11 @@ class Stepper:
         """What the present step tells by name."""
 
     @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped, and so measured in every step."""
+        return self._clip_norm is not None
+
+    @property
     def surgery_ms(self) -> float | None:
         """Time spent on gradient surgery so far; None where it is off."""
         return None if self._surgery is None else self._surgery_timer.total_ms()
@@ -89,11 +96,36 @@ class Stepper:
         groups: Groups,
         *,
         measures_norm: bool = False,
-        after_backward: Callable[[], None] | None = None,
+        seed_norms: SeedNorms | None = None,
         meter: SeedMeter | None = None,
     ) -> StepResult:
         """Make step `step` (counted from 0) of the arm; `meter` takes what its seeds ask of the gradient."""
         seed_all(self._device, self._seed, "step", step)
+        self._set_step(step)
+        return self.compute(arm, batch, step, groups, measures_norm=measures_norm, seed_norms=seed_norms, meter=meter)
+
+    def prepare_replay(self, step: int) -> None:
+        """What a recorded step takes from the host beside its batch: no code of a host's runs again that could draw."""
+        seed_device(self._device, self._seed, "step", step)
+        self._set_step(step)
+
+    def _set_step(self, step: int) -> None:
+        if self._surgery is not None:
+            self._surgery.set_step(step)
+
+    def compute(
+        self,
+        arm: Arm,
+        batch: Batch,
+        step: int,
+        groups: Groups,
+        *,
+        measures_norm: bool = False,
+        seed_norms: SeedNorms | None = None,
+        meter: SeedMeter | None = None,
+        steps_optimizer: bool = True,
+    ) -> StepResult:
+        """What a step does on the device, once everything else is prepared for it; this much can be recorded."""
         self._named = {}
         for parameter in (*groups.host, *groups.seeds):
             parameter.grad = None
@@ -107,16 +139,15 @@ class Stepper:
             scaler.unscale_(arm.optimizer)
         if meter is not None and paths is None:
             self._sources.measure(arm, meter)
-        if after_backward is not None:
-            after_backward()
+        of_seeds = {} if seed_norms is None else seed_norms()
         norm, norms = self._clip(groups, measures_norm)
-        if scaler is None:
+        if steps_optimizer and scaler is None:
             arm.optimizer.step()
-        else:
+        elif steps_optimizer and scaler is not None:
             scaler.step(arm.optimizer)
             scaler.update()
         pairs = 0 if conflict_rate is None else self._pairs(paths)
-        return StepResult(loss, accuracy, norm, conflict_rate, norms, self._named, pairs)
+        return StepResult(loss, accuracy, norm, conflict_rate, norms, self._named, pairs, of_seeds)
 
     def _pairs(self, paths: SeedPaths | None) -> int:
         """Of what surgery held against each other in this step."""

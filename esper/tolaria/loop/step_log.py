@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,6 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from esper.tolaria.record.observer import StepDone, TwinStep
+
+MEASURED = ("accuracy", "gradient_norm", "conflict_rate")
+"""What a step may tell beside its loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a replayed step tells, in one piece: one value for each name."""
+
+    values: Tensor
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,10 @@ class StepResult:
     """Several losses, and cosines of their gradients, by name."""
     pairs: int = 0
     """Of sources that were held against each other."""
+    seed_norms: Mapping[str, Tensor] = field(default_factory=dict)
+    """Norms of the gradients of seeds that are to be told of them, before any clipping."""
+    row: Row | None = None
+    """Of a replayed step, whose other tensors are parts of it."""
 
 
 @dataclass(slots=True)
@@ -49,7 +64,7 @@ class StepLog:
 
     def __init__(self) -> None:
         self._records: list[_Record] = []
-        self._twin_records: list[tuple[str, int, Tensor]] = []
+        self._twin_records: list[tuple[str, int, StepResult]] = []
 
     def add(self, step: int, epoch: int, result: StepResult, *, rate: float, step_ms: float) -> None:
         """Keep a step's result; `step` counts steps done, this one included."""
@@ -57,40 +72,65 @@ class StepLog:
 
     def add_twin(self, seed_id: str, step: int, result: StepResult) -> None:
         """Keep a step of the seed's twin; `step` counts its own."""
-        self._twin_records.append((seed_id, step, result.loss))
+        self._twin_records.append((seed_id, step, result))
 
     def flush(self) -> Flushed:
-        """The steps since the last flush as numbers; the losses of both arms come with one transfer."""
+        """The steps since the last flush as numbers; replayed ones of both arms come with one transfer."""
         records, self._records = self._records, []
         twins, self._twin_records = self._twin_records, []
-        kept = [record.result.loss for record in records] + [loss for _, _, loss in twins]
-        numbers = torch.stack(kept).tolist() if kept else []
-        losses, twin_losses = numbers[: len(records)], numbers[len(records) :]
-        accuracies, norms, rates = (
-            _numbers([getattr(record.result, name) for record in records])
-            for name in ("accuracy", "gradient_norm", "conflict_rate")
-        )
-        done, told = [], iter(_numbers([value for record in records for value in record.result.named.values()]))
-        for record, loss, accuracy, norm, conflicts in zip(records, losses, accuracies, norms, rates, strict=True):
-            done.append(
-                StepDone(
-                    step=record.step,
-                    epoch=record.epoch,
-                    loss=loss,
-                    accuracy=accuracy,
-                    gradient_norm=norm,
-                    learning_rate=record.rate,
-                    conflict_rate=conflicts,
-                    step_ms=record.step_ms,
-                    pairs=record.result.pairs,
-                    named={name: next(told) or 0.0 for name in record.result.named},
-                )
+        numbers = _numbers_of([*(record.result for record in records), *(result for _, _, result in twins)])
+        done = [
+            StepDone(
+                step=record.step,
+                epoch=record.epoch,
+                loss=found.loss,
+                accuracy=found.accuracy,
+                gradient_norm=found.gradient_norm,
+                learning_rate=record.rate,
+                conflict_rate=found.conflict_rate,
+                step_ms=record.step_ms,
+                pairs=record.result.pairs,
+                named=found.named,
             )
+            for record, found in zip(records, numbers, strict=False)
+        ]
         twin_steps = [
-            TwinStep(seed_id=seed_id, step=step, loss=loss)
-            for (seed_id, step, _), loss in zip(twins, twin_losses, strict=True)
+            TwinStep(seed_id=seed_id, step=step, loss=found.loss)
+            for (seed_id, step, _), found in zip(twins, numbers[len(records) :], strict=True)
         ]
         return Flushed(done, twin_steps)
+
+
+class _Numbers(NamedTuple):
+    loss: float
+    accuracy: float | None
+    gradient_norm: float | None
+    conflict_rate: float | None
+    named: dict[str, float]
+
+
+def _numbers_of(results: Sequence[StepResult]) -> list[_Numbers]:
+    """Of each, in order."""
+    replayed = _of_rows([result for result in results if result.row is not None])
+    eager = _of_values([result for result in results if result.row is None])
+    return [next(replayed if result.row is not None else eager) for result in results]
+
+
+def _of_rows(results: Sequence[StepResult]) -> Iterator[_Numbers]:
+    rows = [result.row for result in results if result.row is not None]
+    told = iter(torch.cat([row.values for row in rows]).tolist() if rows else [])
+    for result, row in zip(results, rows, strict=True):
+        found = {name: next(told) for name in row.names}
+        accuracy, norm, rate = (found[name] if getattr(result, name) is not None else None for name in MEASURED)
+        yield _Numbers(found["loss"], accuracy, norm, rate, {name: found[name] for name in result.named})
+
+
+def _of_values(results: Sequence[StepResult]) -> Iterator[_Numbers]:
+    losses = torch.stack([result.loss for result in results]).tolist() if results else []
+    accuracies, norms, rates = (_numbers([getattr(result, name) for result in results]) for name in MEASURED)
+    told = iter(_numbers([value for result in results for value in result.named.values()]))
+    for result, loss, accuracy, norm, rate in zip(results, losses, accuracies, norms, rates, strict=True):
+        yield _Numbers(loss, accuracy, norm, rate, {name: next(told) or 0.0 for name in result.named})
 
 
 def _numbers(values: Sequence[Tensor | None]) -> list[float | None]:

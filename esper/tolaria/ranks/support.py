@@ -40,6 +40,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
             not config.seed_conflicts or config.surgery == BY_SEEDS,
             f"isn't supported {MANY} but with --pcgrad --surgery seeds, which measures them too",
         ),
+        ("graphs", not config.graphs, f"isn't supported {MANY}: gradients are summed over the ranks within a step"),
         ("device", config.device in ("cpu", "cuda"), f"{MANY} torchrun gives each its own: say cpu or cuda"),
         (
             "batch_size",

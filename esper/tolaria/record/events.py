@@ -234,7 +234,7 @@ def line(time_s: float, kind: str, fields: Fields) -> str:
 
 INCIDENT_WORDS = (
     *("timeout", "mode", "service", "fault", "rollback", "resumed", "stopped", "doubt", "compiled", "room", "started"),
-    *("emergency", "breaker"),
+    *("emergency", "breaker", "graph"),
 )
 
 

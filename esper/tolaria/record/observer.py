@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from esper.leyline import SystemStatePacket
 from esper.tolaria.record.gradients import Aggregation
+from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.mode import Standing
 from esper.tolaria.record.network import Network
@@ -126,6 +127,8 @@ class Boundary:
     """Why the run grows or waits now; None before the first answer."""
     macs: Mapping[str, int] = field(default_factory=dict)
     """Training multiply-accumulates so far, by what they were spent on."""
+    graphs: GraphCounts | None = None
+    """What became of the steps so far with CUDA graphs; None without."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

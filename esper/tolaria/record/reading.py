@@ -16,7 +16,7 @@ Record = Mapping[str, Any]
 # What happened to a run, as opposed to what it did: it stays true when the run goes back.
 INCIDENTS = (
     *("timeout", "mode", "service", "fault", "rollback", "failure", "resumed", "stopped", "doubt", "compiled", "room"),
-    *("started", "emergency", "breaker"),
+    *("started", "emergency", "breaker", "graph"),
 )
 GOES_BACK = ("resumed", "rollback")
 KEEPS = ("snapshot", "checkpoint")

@@ -19,6 +19,7 @@ from esper.kasmina.executor import SeedExecutor
 from esper.leyline import SeedStage, SeedState
 from esper.tolaria.record.best import Best
 from esper.tolaria.record.contradictions import contradictions
+from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.mode import L4
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.stack_judgement import judgement
@@ -90,6 +91,7 @@ def build_summary(
     *,
     validation: tuple[float, float | None] | None = None,
     why_early: str | None = None,
+    graphs: GraphCounts | None = None,
 ) -> dict[str, Any]:
     """Evaluate the network and put everything together; `validation` is what was last told of the judging data."""
     arm, history = run.executor.arm, progress.history
@@ -160,6 +162,7 @@ def build_summary(
         ],
         "commands": history.command_counts(),
         **timings.quantiles(),
+        "graphs": None if graphs is None else graphs.as_entry(),
         "compile": None if (counts := run.executor.compilations) is None else asdict(counts),
         "timeouts": history.timeouts,
         "control_failures": history.failures,

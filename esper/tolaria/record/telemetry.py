@@ -16,6 +16,7 @@ from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceCo
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
+from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.network import RESHAPING
 from esper.tolaria.record.observer import (
     Boundary,
@@ -56,15 +57,17 @@ NAMED = {
         m.TRACE_WRITTEN,
         m.TRACE_FAILED,
         m.COMPILED,
+        m.GRAPH_CAPTURED,
+        m.GRAPH_FALLBACK,
     )
 }
 # What a notice's facts measure.
 MEASURED = {
     m.COMPILED.name: {
-        "graphs": m.GRAPHS,
-        "graph_breaks": m.GRAPH_BREAKS,
-        "recompilations": m.GRAPH_RECOMPILATIONS,
-        "fallbacks": m.GRAPH_FALLBACKS,
+        "graphs": m.COMPILE_GRAPHS,
+        "graph_breaks": m.COMPILE_BREAKS,
+        "recompilations": m.COMPILE_AGAIN,
+        "fallbacks": m.COMPILE_FALLBACKS,
     }
 }
 REPORT_EVENTS: dict[int, tuple[EventSpec, tuple[str, ...]]] = {
@@ -158,6 +161,7 @@ class TelemetryObserver(Observer):
             *self._emergency(boundary.plane.level),
             *_rollback_figures(self._rollbacks),
             *_epoch_figures(self._epoch),
+            *_graph_figures(boundary.graphs),
             *(metric(m.SEED_ALPHA, s.alpha, seed_id=s.seed_id, stage=s.stage) for s in living(boundary.seeds)),
         ]
 
@@ -250,6 +254,20 @@ class TelemetryObserver(Observer):
             SOURCE, self._clock, metrics=metrics, events=events, run=self._run, step=step, trace=trace
         )
         self._reporter.send(packet)
+
+
+def _graph_figures(counts: GraphCounts | None) -> list[Metric]:
+    """Of a run with CUDA graphs."""
+    if counts is None:
+        return []
+    return [
+        metric(m.GRAPH_CAPTURES, counts.captures),
+        metric(m.GRAPH_CAPTURE_MS, counts.capture_ms[-1] if counts.capture_ms else 0.0),
+        metric(m.GRAPH_REPLAYS, counts.replays),
+        metric(m.GRAPH_POOL, counts.pool_bytes),
+        *(metric(m.GRAPH_EAGER, count, reason=reason) for reason, count in counts.eager.items()),
+        *(metric(m.GRAPH_FALLBACKS, count, reason=reason) for reason, count in counts.fallbacks.items()),
+    ]
 
 
 def _if_known(spec: MetricSpec, value: float | None) -> list[Metric]:

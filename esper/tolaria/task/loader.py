@@ -27,23 +27,32 @@ class Loader:
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
         if batch_size > len(split):
             raise ConfigError("batch_size", batch_size, f"is larger than the training set of {len(split)} samples")
-        self._split = split
+        self.split = split
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = -1
         self._rows = torch.empty(0, dtype=torch.int64)
         whole, left_over = divmod(len(split), batch_size)
         self.steps_per_epoch = whole + (left_over > 1)
+        self.largest_batch = batch_size + (left_over == 1)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the step, counted from 0."""
-        epoch, number = divmod(step, self.steps_per_epoch)
+        epoch, start, stop = self.place(step)
         if epoch != self._epoch:
-            order = torch.randperm(len(self._split), generator=generator(self._seed, "order", epoch))
-            self._rows, self._epoch = sent(order, self._split.inputs.device), epoch
+            self._rows, self._epoch = sent(self.order(epoch), self.split.inputs.device), epoch
+        rows = self._rows[start:stop]
+        return self.split.inputs[rows], self.split.targets[rows]
+
+    def place(self, step: int) -> tuple[int, int, int]:
+        """The step's epoch, and where in its order the batch begins and ends."""
+        epoch, number = divmod(step, self.steps_per_epoch)
         is_last = number == self.steps_per_epoch - 1
-        rows = self._rows[number * self._batch_size : None if is_last else (number + 1) * self._batch_size]
-        return self._split.inputs[rows], self._split.targets[rows]
+        return epoch, number * self._batch_size, len(self.split) if is_last else (number + 1) * self._batch_size
+
+    def order(self, epoch: int) -> Tensor:
+        """The samples of an epoch in its order; on the CPU."""
+        return torch.randperm(len(self.split), generator=generator(self._seed, "order", epoch))
 
 
 class StreamLoader:

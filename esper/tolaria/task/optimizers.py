@@ -90,6 +90,15 @@ def optimizer_doubts(optimizer: Optimizer, model: nn.Module, *, grows_spans: boo
         yield f"a span that is kept stays a module beside its layers: {obstacle}"
 
 
+def make_capturable(optimizer: Optimizer) -> None:
+    """Let an optimiser that has made no step yet keep all of its state on the device, where a graph may change it."""
+    if optimizer.state:
+        return
+    for settings in (optimizer.defaults, *optimizer.param_groups):
+        if "capturable" in settings:
+            settings["capturable"] = True
+
+
 def _wants_names(factory: Callable[..., object]) -> bool:
     try:
         return next(iter(inspect.signature(factory).parameters), "") == NAMED

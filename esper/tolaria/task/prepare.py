@@ -33,7 +33,7 @@ from esper.tolaria.task.inputs.augment import Augmented
 from esper.tolaria.task.interface import Interface
 from esper.tolaria.task.loader import Loader, StreamLoader
 from esper.tolaria.task.models import build_model
-from esper.tolaria.task.optimizers import make_optimizer, optimizer_doubts, optimizer_of
+from esper.tolaria.task.optimizers import make_capturable, make_optimizer, optimizer_doubts, optimizer_of
 from esper.tolaria.task.own import own_metric
 from esper.tolaria.task.pace import paced
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
@@ -274,6 +274,8 @@ def _arm(config: TrainConfig, given: Given, model: nn.Module, total_steps: int) 
     scaler = torch.amp.GradScaler("cuda") if config.amp == "fp16" else None
     optimizer = make_optimizer(config, model) if given.optimizer is None else optimizer_of(given.optimizer, model)
     schedule = make_schedule(config, total_steps, optimizer, given.scheduler)
+    if config.graphs:
+        make_capturable(optimizer)
     return TrainingArm(model, optimizer, schedule, scaler, amp=AMP_TYPES.get(config.amp), average_decay=config.ema)
 
 

@@ -25,6 +25,13 @@ def generator(seed: int, *parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(key(seed, *parts))
 
 
+def seed_device(device: torch.device, seed: int, *parts: int | str) -> None:
+    """Seed the global generator that the device's own operators draw from, alike."""
+    is_cuda = device.type == "cuda"
+    drawing = torch.cuda.default_generators[device.index or 0] if is_cuda else torch.default_generator
+    drawing.manual_seed(key(seed, *parts))
+
+
 def seed_all(device: torch.device, seed: int, *parts: int | str) -> None:
     """Seed the global generators of torch, numpy and Python, which a host's layers may draw from."""
     value = key(seed, *parts)

@@ -90,7 +90,7 @@ class SplitTask:
 
     def accuracy(self, outputs: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The share of predictions that are right, of those that count."""
-        return self.hits(outputs, targets).to(dtype).mean()
+        return self.hits(outputs, targets).mean(dtype=dtype)
 
     def weight(self, targets: Tensor) -> Tensor | int:
         """How much the loss of these samples counts in a mean of losses."""

@@ -166,6 +166,12 @@ class Graft:
         """A copy begins without the values of a pass."""
         return {**self.__dict__, "_input": None, "_spent": None, "tell_output": None}
 
+    def recorded_as(self) -> tuple[object, ...]:
+        """What a recording of a forward pass depends on: it holds until one of these is another."""
+        state = self._state
+        memory = tuple(0 if tensor is None else tensor.data_ptr() for tensor in (state.alpha, state.shares))
+        return (self.seed_id, self.blend.mode, self.is_isolated, self.is_muted, *memory)
+
     def read(self, value: Tensor | Arguments, place: int = 0) -> None:
         self._input, self._input_has_graph, self._place = value, torch.is_grad_enabled(), place
 

@@ -7,7 +7,7 @@ before, on copies, is in none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 import torch
@@ -87,24 +87,27 @@ class Peaks:
             self.without_twin = max(peak, self.without_twin or 0)
         return peak
 
-    @contextmanager
-    def of_step(self, topology: int, gradient_bytes: Callable[[], int]) -> Iterator[None]:
+    def of_step(self, topology: int, gradient_bytes: Callable[[], int]) -> AbstractContextManager[None]:
         """Around one step of an arm that holds so many gradients of its last one. One that fails measures nothing."""
-        if self._gauge is None:
-            yield
-            return
+        is_known = topology == self._topology and self._steps >= FIRST_STEP + STEPS
+        if self._gauge is None or is_known:
+            return nullcontext()
+        return self._measured(self._gauge, topology, gradient_bytes)
+
+    @contextmanager
+    def _measured(self, gauge: Gauge, topology: int, gradient_bytes: Callable[[], int]) -> Iterator[None]:
         if topology != self._topology:
             self._topology, self._steps, self._step_bytes = topology, 0, None
-        if not FIRST_STEP <= self._steps < FIRST_STEP + STEPS:
+        if self._steps < FIRST_STEP:
             yield
             self._steps += 1
             return
-        self._before_reset = max(self._before_reset, self._gauge.peak())
-        self._gauge.reset()
-        beside = self._gauge.allocated() - gradient_bytes()
+        self._before_reset = max(self._before_reset, gauge.peak())
+        gauge.reset()
+        beside = gauge.allocated() - gradient_bytes()
         yield
         self._steps += 1
-        self._step_bytes = max(self._step_bytes or 0, self._gauge.peak() - beside)
+        self._step_bytes = max(self._step_bytes or 0, gauge.peak() - beside)
 
     def step_bytes(self, topology: int) -> int | None:
         """What a step of this network adds at its peak to all that stays; None where no such step was measured."""

@@ -22,10 +22,12 @@ class GradientStatistics:
 
     def add(self, gradients: Sequence[Tensor]) -> None:
         """Notes the gradients of one backward pass."""
-        if not gradients:
-            return
-        norms = torch._foreach_norm(list(gradients))
-        self._pending.append(torch.linalg.vector_norm(torch.stack(norms)))
+        if gradients:
+            self.note(norm_of(gradients))
+
+    def note(self, norm: Tensor) -> None:
+        """Notes the norm of one backward pass's gradients; 0-d."""
+        self._pending.append(norm)
         if len(self._pending) >= PENDING_LIMIT:
             self._flush()
 
@@ -53,3 +55,9 @@ class GradientStatistics:
         for norm in norms:
             self._are_finite &= norm - norm == 0.0
             self._smoothed = norm if self._smoothed is None else self._smoothed + SMOOTHING * (norm - self._smoothed)
+
+
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """Of all of them together: 0-d, without a wait for the device."""
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+    return norm

@@ -108,29 +108,55 @@ class KeyedDropout(nn.Module):
         super().__init__()
         self.rate = rate
         self.whole_channels = whole_channels
+        self._key = 0
         # A tensor, because compiled code takes numbers for constants. No buffer: it is no part of the seed's state.
         self._draw = torch.zeros((), dtype=torch.int64)
+        self._calls = 0
+        self._generators: list[torch.Generator] = []
 
     @property
     def draw(self) -> int:
-        return int(self._draw)
+        return self._key
 
     @draw.setter
     def draw(self, value: int) -> None:
+        self._key = value
         self._draw.fill_(value)
+        self._calls = 0
+        for generator in self._generators:
+            generator.manual_seed(value)
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """One for each mask of a step, which all begin alike: what a CUDA graph draws from is to be known to it."""
+        return tuple(self._generators)
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """The next mask's, as `draw` has left it."""
+        if self._calls == len(self._generators):
+            self._generators.append(torch.Generator(device).manual_seed(self.draw))
+        generator = self._generators[self._calls]
+        self._calls += 1
+        return generator
 
     def forward(self, value: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return value
         if self.rate == 1.0:
             return value * 0.0
-        mask = _keyed_mask if torch.compiler.is_compiling() else _mask
-        return value * mask(value.detach(), self._draw, self.rate, self.whole_channels)
+        if torch.compiler.is_compiling():
+            mask: Tensor = _keyed_mask(value.detach(), self._draw, self.rate, self.whole_channels)
+        else:
+            mask = _drawn(value, self._generator(value.device), self.rate, self.whole_channels)
+        return value * mask
 
 
 def _mask(value: Tensor, draw: Tensor, rate: float, whole_channels: bool) -> Tensor:
+    return _drawn(value, torch.Generator(value.device).manual_seed(int(draw)), rate, whole_channels)
+
+
+def _drawn(value: Tensor, generator: torch.Generator, rate: float, whole_channels: bool) -> Tensor:
     shape = value.shape[:2] + (1,) * (value.dim() - 2) if whole_channels else value.shape
-    generator = torch.Generator(value.device).manual_seed(int(draw))
     mask = torch.rand(shape, generator=generator, device=value.device) >= rate
     return mask.to(value.dtype).div_(1.0 - rate)
 
@@ -151,10 +177,11 @@ class KeyedModule(nn.Module):
         super().__init__()
         self.inner = inner
         self.draw = 0
-        self._is_noisy = any(_drops(part) for part in inner.modules())
+        self.is_noisy = any(_drops(part) for part in inner.modules())
+        """Whether it draws."""
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
-        if not self.training or not self._is_noisy:
+        if not self.training or not self.is_noisy:
             return self.inner(*arguments, **named)
         with forked_generators(self.draw, device_of(self.inner)):
             return self.inner(*arguments, **named)

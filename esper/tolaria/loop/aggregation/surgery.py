@@ -36,6 +36,15 @@ class GradientSurgery:
         self._timer = timer
         self._ranks = ranks
         self._pools = Pools()
+        self._orders: dict[int, Tensor] = {}
+        self._step = -1
+
+    def set_step(self, step: int) -> None:
+        """Draw the orders of a step, by number of rows, into the memory of the last ones."""
+        self._step = step
+        for rows, order in self._orders.items():
+            drawn = self._drawn(rows)
+            order.copy_(drawn.pin_memory() if order.is_cuda else drawn, non_blocking=True)
 
     def backward(
         self,
@@ -108,9 +117,16 @@ class GradientSurgery:
 
     def _order(self, pool: GradientPool, step: int) -> Tensor:
         """In which each row meets the others."""
+        if step != self._step:
+            self.set_step(step)
         rows = pool.row_count
-        draws = torch.rand(rows, rows, generator=generator(self._seed, "surgery", step))
-        return sent(draws.argsort(dim=1), pool.rows.device)
+        if rows not in self._orders:
+            self._orders[rows] = sent(self._drawn(rows), pool.rows.device)
+        return self._orders[rows]
+
+    def _drawn(self, rows: int) -> Tensor:
+        draws = torch.rand(rows, rows, generator=generator(self._seed, "surgery", self._step))
+        return draws.argsort(dim=1)
 
     def _give(self, arm: Arm, pool: GradientPool, flat: Tensor, is_void: Tensor, was_present: Sequence[bool]) -> None:
         if arm.scaler is not None:

@@ -28,6 +28,7 @@ from esper.leyline import (
 from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
 from esper.tolaria.record.gradients import CONFLICT, EPOCH, HOOK, JUMP, SeedTold
+from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFigures
 from esper.tolaria.record.packet_result import Calls, PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
@@ -223,11 +224,37 @@ def test_what_the_compiler_did_is_an_event_and_counts_at_once(sent: Sent) -> Non
     assert (event.name, event.level) == ("tolaria.compiled", TelemetryLevel.TELEMETRY_LEVEL_INFO)
     assert attributes(event) == {"name": "tolaria.compiled", **facts}
     assert values(sent.last) == {
-        "tolaria.graph.compiled_total": 3.0,
-        "tolaria.graph.breaks_total": 1.0,
-        "tolaria.graph.recompilations_total": 2.0,
-        "tolaria.graph.fallback_total": 1.0,
+        "tolaria.compile.graphs_total": 3.0,
+        "tolaria.compile.breaks_total": 1.0,
+        "tolaria.compile.recompilations_total": 2.0,
+        "tolaria.compile.fallback_total": 1.0,
     }
+
+
+def test_what_became_of_steps_with_graphs_goes_with_boundaries_and_a_fallback_at_once(sent: Sent) -> None:
+    counts = GraphCounts(replays=70, capture_ms=[4.0, 2.5], pool_bytes=2**21)
+    counts.eager.update({"warm_up": 6, "given_up": 3})
+    counts.fallbacks["capture_failed"] += 1
+    sent.cross(80, graphs=counts)
+    found = {
+        (metric.name, tuple(attributes(metric).values())): metric.value
+        for metric in sent.last.metrics
+        if metric.name.startswith("tolaria.graph.")
+    }
+    assert found == {
+        ("tolaria.graph.captures_total", ()): 2.0,
+        ("tolaria.graph.capture_ms", ()): 2.5,
+        ("tolaria.graph.replays_total", ()): 70.0,
+        ("tolaria.graph.pool_bytes", ()): 2.0**21,
+        ("tolaria.graph.eager_total", ("warm_up",)): 6.0,
+        ("tolaria.graph.eager_total", ("given_up",)): 3.0,
+        ("tolaria.graph.fallback_total", ("capture_failed",)): 1.0,
+    }
+    facts = {"reason": "capture_failed"}
+    sent.observer.on_events([Notice(step=9, name="tolaria.graph_fallback", level="WARNING", message="a", facts=facts)])
+    (event,) = sent.last.events
+    assert (event.name, event.level) == ("tolaria.graph_fallback", TelemetryLevel.TELEMETRY_LEVEL_WARNING)
+    assert attributes(event) == {"name": "tolaria.graph_fallback", **facts}
 
 
 def test_a_rate_is_told_and_whether_anything_changes_it(sent: Sent) -> None:

@@ -1,0 +1,142 @@
+"""One arm's step as a graph, for batches of one form: what it reads and writes stays where it is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esper.kasmina.executor.passes.batches import leaves, mapped
+from esper.tolaria.loop.arm import Arm, Batch
+from esper.tolaria.loop.graphs.backend import Backend, Graph
+from esper.tolaria.loop.graphs.rates import Rates
+from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
+from esper.tolaria.loop.step_log import MEASURED, Row, StepResult
+from esper.tolaria.task.resident import Resident
+
+SEED = "seed "
+"""What names of seeds' norms begin with."""
+
+
+class CapturedStep:
+    """Everything of a step but its batch, its rates and its draws is recorded; a measured norm always is."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        arm: Arm,
+        groups: Groups,
+        batch: Batch,
+        *,
+        resident: Resident | None,
+        is_main: bool,
+        rates: Rates | None,
+        seed_norms: SeedNorms | None,
+    ) -> None:
+        """A resident batch is read where it is; others are copied. The main arm's step gathers it first, and tells the
+        gradient's norm in any case.
+
+        Without `rates` the optimiser's step is made eagerly, behind each replay.
+        """
+        self._stepper = stepper
+        self._arm = arm
+        self._groups = groups
+        self._seed_norms = seed_norms
+        self._rates = rates
+        self._batch: Batch = mapped(batch, _owned) if resident is None else batch
+        self._resident = resident if is_main else None
+        self._is_main = is_main
+        self._leaves = list(leaves(self._batch))
+        self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
+        self._places: list[int] = []
+        self._clips = stepper.clips
+        self._result: StepResult | None = None
+        self._names: tuple[str, ...] = ()
+        self._graph: Graph | None = None
+
+    def capture(self, backend: Backend, step: int, generators: Sequence[torch.Generator]) -> None:
+        """Record the step. Raises whatever keeps it from that; nothing has moved on the device then."""
+        scaler = self._arm.scaler
+        self._stepper.prepare_replay(step)
+        try:
+            self._graph = backend.capture(lambda: self._compute(step), generators)
+        except BaseException:
+            if scaler is not None:  # half a step's notes would be taken for the next one's
+                scaler._per_optimizer_states.clear()
+            raise
+        parameters = (*self._groups.host, *self._groups.seeds)
+        self._gradients = [(parameter, parameter.grad) for parameter in parameters]
+        self._places = self._where()
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether its gradients are still where it writes them: an arm that waited in host memory took them along."""
+        return self._places == self._where()
+
+    def _where(self) -> list[int]:
+        return [gradient.data_ptr() for _, gradient in self._gradients if gradient is not None]
+
+    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> StepResult:
+        """The step with this batch, which has the form of the recorded one."""
+        graph, recorded = self._graph, self._result
+        if graph is None or recorded is None:
+            raise RuntimeError("a step that wasn't captured can't be replayed")
+        if batch is not self._batch:
+            torch._foreach_copy_(self._leaves, list(leaves(batch)))
+        if self._resident is not None:
+            self._resident.place()
+        if self._rates is not None:
+            self._rates.refresh()
+        self._stepper.prepare_replay(step)
+        row = Row(graph.replay().clone(), self._names)
+        told = dict(zip(self._names, row.values.unbind(), strict=True))
+        if self._rates is None:
+            self._arm.optimizer.step()
+        return StepResult(
+            loss=told["loss"],
+            accuracy=told.get("accuracy"),
+            gradient_norm=told.get("gradient_norm") if measures_norm or self._clips else None,
+            conflict_rate=told.get("conflict_rate"),
+            parameter_norms=recorded.parameter_norms if measures_norm else {},
+            named={name: told[name] for name in recorded.named},
+            pairs=recorded.pairs,
+            seed_norms={seed_id: told[SEED + seed_id] for seed_id in recorded.seed_norms},
+            row=row,
+        )
+
+    def bind_gradients(self) -> None:
+        """Parameters' gradients are those that the graph writes: another step has left its own."""
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+
+    def _compute(self, step: int) -> Tensor:
+        if self._resident is not None:
+            self._resident.gather(self._batch)
+        with nullcontext() if self._rates is None else self._rates.in_place():
+            result = self._stepper.compute(
+                self._arm,
+                self._batch,
+                step,
+                self._groups,
+                measures_norm=self._is_main,
+                seed_norms=self._seed_norms,
+                steps_optimizer=self._rates is not None,
+            )
+        row = row_of(result)
+        self._result, self._names = result, row.names
+        return row.values
+
+
+def row_of(result: StepResult) -> Row:
+    """All that a step tells, in one piece."""
+    measured = {name: value for name in MEASURED if (value := getattr(result, name)) is not None}
+    of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
+    told = {"loss": result.loss, **measured, **result.named, **of_seeds}
+    return Row(torch.stack(list(told.values())), tuple(told))
+
+
+def _owned(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf

@@ -1,0 +1,309 @@
+"""Which steps are replayed: when a network's step is recorded, what makes a recording void, and why a step is eager.
+
+An arm's graphs are known by the form of the batch. They hold for one network at one place in memory: a graft, a fold,
+a blend of another kind, a restored state void them all, and after as many eager steps as at first they are made anew.
+What changes from step to step is in device memory: the batch, rates, draws, a seed's alpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from esper.core.clock import Clock
+from esper.kasmina.executor import TrainingArm, first_line, is_out_of_memory
+from esper.kasmina.executor.passes.batches import mapped
+from esper.kasmina.executor.slots.between import KeyedDropout
+from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.arm import Batch
+from esper.tolaria.loop.graphs.backend import Backend
+from esper.tolaria.loop.graphs.captured import CapturedStep, row_of
+from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
+from esper.tolaria.loop.graphs.rates import Rates
+from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
+from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.task.resident import Resident
+
+WARM_UP_STEPS = 3
+"""Eager steps of each form of batches before it is recorded."""
+FORMS = 4
+"""Forms of batches that an arm has graphs of; others are stepped eagerly."""
+Eagerly = Callable[[bool], StepResult]
+"""Makes a step without a graph, and measures the gradient's norm if told so."""
+MAIN, TWIN = "main", "twin"
+WARM_UP, MEASURED, SHAPE, BEHIND, LATE, GIVEN_UP = "warm_up", "measured", "shape", "behind", "late", "given_up"
+"""Why a step is eager: before a recording, because seeds are measured in it, by the batch, because the main arm's
+graph isn't there yet, because a twin that waits makes it, or because none could be made."""
+OUT_OF_MEMORY, FAILED = "out_of_memory", "capture_failed"
+
+
+@dataclass(slots=True)
+class _Form:
+    """What is known of batches of one form."""
+
+    warm_steps: int = 0
+    step: CapturedStep | None = None
+
+
+@dataclass(slots=True)
+class _ArmGraphs:
+    network: Hashable = None
+    """That they were made for."""
+    memory: Hashable = None
+    """Where its optimiser's state was when the first was made; None before that, as the first steps make state."""
+    forms: dict[Hashable, _Form] = field(default_factory=dict)
+    bound: CapturedStep | None = None
+    """Whose gradients the parameters hold."""
+    given_up: str = ""
+
+    def forget(self) -> None:
+        """The graphs are void, and what kept others from being made may be gone."""
+        self.forms.clear()
+        self.memory, self.bound, self.given_up = None, None, ""
+
+    def look(self, arm: TrainingArm | None) -> bool:
+        """Whether the arm is still the one that the graphs were made for; else it is from now on, without graphs."""
+        network = None if arm is None else network_of(arm)
+        is_same = network == self.network
+        if is_same and arm is not None and self.memory is not None:
+            steps = [form.step for form in self.forms.values() if form.step is not None]
+            is_same = self.memory == state_of(arm) and all(step.is_intact for step in steps)
+        if not is_same:
+            self.forget()
+            self.network = network
+        return is_same
+
+
+class Graphs:
+    """The graphs of a session's arms."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        stepper: Stepper,
+        config: TrainConfig,
+        clock: Clock,
+        *,
+        resident: Resident | None = None,
+        tell: Callable[[str, str], None] = lambda reason, why: None,
+    ) -> None:
+        """The main arm's graph gathers `resident` batches; `tell` hears the reason and the words of each fallback."""
+        self.counts = GraphCounts()
+        self._backend = backend
+        self._stepper = stepper
+        self._config = config
+        self._clock = clock
+        self._resident = resident
+        self._tell = tell
+        self._arms = {MAIN: _ArmGraphs(), TWIN: _ArmGraphs()}
+        self._rates: WeakKeyDictionary[Optimizer, Rates | None] = WeakKeyDictionary()
+
+    def look(self, main: TrainingArm, twin: TrainingArm | None) -> None:
+        """At the arms as they are now: graphs of what has changed are void.
+
+        The main arm's are made before the twin's, which would otherwise write over what those leave to be read.
+        """
+        of_main, of_twin = self._arms.values()
+        if not of_main.look(main):
+            of_twin.forget()
+            self._rates.clear()
+            self._forget_memory()
+        of_twin.look(twin)
+
+    def forget(self) -> None:
+        """Let go of all graphs and of their memory."""
+        for graphs in self._arms.values():
+            graphs.forget()
+            graphs.network = None
+        self._rates.clear()
+        self._forget_memory()
+
+    def release(self) -> bool:
+        """Let go of them for the memory that they hold; whether there was any."""
+        has_any = any(form.step is not None for graphs in self._arms.values() for form in graphs.forms.values())
+        if has_any:
+            self.forget()
+        return has_any
+
+    def _forget_memory(self) -> None:
+        self._backend.forget()
+
+    def step(
+        self,
+        role: str,
+        arm: TrainingArm,
+        batch: Batch,
+        step: int,
+        groups: Groups,
+        *,
+        eagerly: Eagerly,
+        measures_norm: bool = False,
+        is_measured: bool = False,
+        seed_norms: SeedNorms | None = None,
+    ) -> StepResult:
+        """Make the step by a graph, or `eagerly`."""
+        graphs = self._arms[role]
+        form = self._form_of(batch)
+        known = graphs.forms.get(form)
+        reason = self._why_eager(role, graphs, form, known, is_measured=is_measured)
+        if not reason and known is not None and known.step is None:
+            known.step = self._captured(role, arm, batch, step, groups, seed_norms)
+            reason = "" if known.step is not None else GIVEN_UP
+        if reason or known is None or known.step is None:
+            if reason != WARM_UP:
+                return self.eager(reason, arm, partial(eagerly, measures_norm), graphs)
+            graphs.forms.setdefault(form, _Form()).warm_steps += 1
+            return self._warm(role, arm, eagerly, measures_norm=measures_norm)
+        if graphs.bound is not known.step:
+            known.step.bind_gradients()
+            graphs.bound = known.step
+        self.counts.replays += 1
+        return known.step.replay(batch, step, measures_norm=measures_norm)
+
+    def _form_of(self, batch: Batch) -> Hashable:
+        """The form; batches that come in the same memory are of one."""
+        return form_of(batch) if self._resident is None else id(batch)
+
+    def _why_eager(
+        self, role: str, graphs: _ArmGraphs, form: Hashable, known: _Form | None, *, is_measured: bool
+    ) -> str:
+        if graphs.given_up:
+            return GIVEN_UP
+        if is_measured:
+            return MEASURED
+        if known is None and len(graphs.forms) >= FORMS:
+            return SHAPE
+        if known is None or (known.step is None and known.warm_steps < WARM_UP_STEPS):
+            return WARM_UP
+        main = self._arms[MAIN]
+        if role == TWIN and known.step is None and not main.given_up:
+            of_main = main.forms.get(form)
+            return "" if of_main is not None and of_main.step is not None else BEHIND
+        return ""
+
+    def _warm(self, role: str, arm: TrainingArm, eagerly: Eagerly, *, measures_norm: bool) -> StepResult:
+        """A step that does all that will be recorded, so that nothing is loaded while it is; what nobody wants of it
+        isn't told.
+        """
+        with self._backend.warm_up():
+            result = self.eager(WARM_UP, arm, partial(eagerly, role == MAIN), self._arms[role])
+            row_of(result)
+        if measures_norm or self._stepper.clips:
+            return result
+        return replace(result, gradient_norm=None, parameter_norms={})
+
+    def eager(
+        self, reason: str, arm: TrainingArm, make: Callable[[], StepResult], graphs: _ArmGraphs | None = None
+    ) -> StepResult:
+        """Make a step without a graph, with the arithmetic of one: where a run was resumed must not show."""
+        if graphs is not None:
+            graphs.bound = None
+        rates = self._rates_of(arm)
+        if rates is None:
+            result = make()
+        else:
+            rates.refresh()
+            with rates.in_place():
+                result = make()
+        self.counts.eager[reason] += 1
+        return result
+
+    def _rates_of(self, arm: TrainingArm) -> Rates | None:
+        """Rates that a graph can read; None where the optimiser's step stays out of it."""
+        if arm.optimizer not in self._rates:
+            self._rates[arm.optimizer] = Rates(arm.optimizer, arm.device) if captures_optimizer(arm) else None
+        return self._rates[arm.optimizer]
+
+    def _captured(
+        self,
+        role: str,
+        arm: TrainingArm,
+        batch: Batch,
+        step: int,
+        groups: Groups,
+        seed_norms: SeedNorms | None,
+    ) -> CapturedStep | None:
+        """The recorded step; None where it can't be, which is told."""
+        graphs = self._arms[role]
+        name, words = obstacle(self._config, arm)
+        if name:
+            self._give_up(graphs, name, words)
+            return None
+        started_ns = self._clock.monotonic_ns()
+        rates = self._rates_of(arm)
+        made = CapturedStep(
+            self._stepper,
+            arm,
+            groups,
+            batch,
+            resident=self._resident,
+            is_main=role == MAIN,
+            rates=rates,
+            seed_norms=seed_norms,
+        )
+        try:
+            made.capture(self._backend, step, _generators(arm))
+        except Exception as error:  # noqa: BLE001 - a host's own code, under a recording, may raise anything
+            self._give_up(graphs, OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, first_line(error))
+            return None
+        graphs.memory = state_of(arm)
+        self.counts.capture_ms.append((self._clock.monotonic_ns() - started_ns) / 1e6)
+        self.counts.steps_optimizer = rates is not None
+        self.counts.pool_bytes = max(self.counts.pool_bytes, self._backend.pool_bytes)
+        return made
+
+    def _give_up(self, graphs: _ArmGraphs, reason: str, why: str) -> None:
+        graphs.forms.clear()
+        graphs.given_up = reason
+        self.counts.fallbacks[reason] += 1
+        self._tell(reason, why)
+
+
+def network_of(arm: TrainingArm) -> Hashable:
+    """What a recording of the arm's step depends on and no step changes: its parts, where they are, its settings."""
+    tensors = [tensor for module in arm.modules for tensor in (*module.parameters(), *module.buffers())]
+    return (
+        id(arm),
+        tuple((tensor.data_ptr(), tensor.shape, tensor.requires_grad) for tensor in tensors),
+        tuple(graft.recorded_as() for graft in arm.grafts),
+        tuple(
+            (len(group["params"]), *((name, str(value)) for name, value in group.items() if name not in RATES))
+            for group in arm.optimizer.param_groups
+        ),
+    )
+
+
+def state_of(arm: TrainingArm) -> Hashable:
+    """Where the optimiser's state is."""
+    held = (value for state in arm.optimizer.state.values() for value in state.values())
+    return tuple(value.data_ptr() for value in held if isinstance(value, Tensor))
+
+
+RATES = frozenset({"params", "lr", "initial_lr"})
+"""What of a group changes with each step, and isn't recorded."""
+
+
+def _generators(arm: TrainingArm) -> list[torch.Generator]:
+    parts = (part for graft in arm.grafts for part in graft.module.modules())
+    return [generator for part in parts if isinstance(part, KeyedDropout) for generator in part.generators]
+
+
+def form_of(batch: Batch) -> Hashable:
+    """Of batches that one recording serves: the same tensors in the same places, and the same of everything else."""
+    inputs, targets = batch
+    if isinstance(inputs, Tensor) and isinstance(targets, Tensor):
+        return _leaf(inputs), _leaf(targets)
+    found: list[Hashable] = []
+    mapped(batch, lambda leaf: found.append(_leaf(leaf) if isinstance(leaf, Tensor) else repr(leaf)))
+    return tuple(found)
+
+
+def _leaf(tensor: Tensor) -> Hashable:
+    return tensor.shape, tensor.stride(), tensor.dtype
