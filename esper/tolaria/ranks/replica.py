@@ -73,7 +73,7 @@ class Replicas:
         self._wrapped.pop(arm, None)  # its hooks go before others come
         known = None
         replica = DistributedDataParallel(
-            Whole(arm.model, _taking_part(arm)[1:], self._task),
+            Whole(arm.model, taking_part(arm)[1:], self._task),
             process_group=self._ranks.group,
             init_sync=False,  # the same already; a difference is to be found, not covered up
             find_unused_parameters=has_unused(arm, self._task),
@@ -102,7 +102,7 @@ def summed(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
 
 def has_unused(arm: TrainingArm, task: Task) -> bool:
     """Whether a pass leaves parameters without a gradient, for which a reduction would wait in vain."""
-    parameters = [p for module in _taking_part(arm) for p in module.parameters() if p.requires_grad]
+    parameters = [p for module in taking_part(arm) for p in module.parameters() if p.requires_grad]
     inputs, targets = piece_of(next(iter(task.judge_batches())), 0, 64).batch
     with side_pass(arm.modules, key=0, training=None), torch.enable_grad():
         loss = task.loss(task.forward(arm.model, inputs), targets)
@@ -111,10 +111,10 @@ def has_unused(arm: TrainingArm, task: Task) -> bool:
 
 
 def _parameters(arm: TrainingArm) -> list[tuple[nn.Parameter, torch.Size, bool]]:
-    return [(each, each.shape, each.requires_grad) for module in _taking_part(arm) for each in module.parameters()]
+    return [(each, each.shape, each.requires_grad) for module in taking_part(arm) for each in module.parameters()]
 
 
-def _taking_part(arm: TrainingArm) -> list[nn.Module]:
+def taking_part(arm: TrainingArm) -> list[nn.Module]:
     """The network and the seeds in its pass: for the gradients of a paused one a reduction would wait in vain."""
     return [arm.model, *(graft.module for graft in arm.grafts if not graft.is_muted)]
 

@@ -133,7 +133,7 @@ def _obstacle(look: PlannedLook, scored: Sequence[Evaluation], settings: StackSe
     """Why the evidence can't be right, or None."""
     steps = tuple(evaluation.step for evaluation in scored)
     figures = [(e.gain, e.variance, e.squared_error, e.clipped_share, e.twin_score) for e in scored]
-    fewest = sum(min(each.samples for each in scored if each.part == part) for part in _by_part(scored))
+    fewest = sum(min(each.samples for each in scored if each.part == part) for part in {each.part for each in scored})
     if steps != look.evaluations:
         return f"evaluated at steps {list(steps)}, planned were {list(look.evaluations)}"
     if not all(abs(figure) < BEYOND_ANY_LOSS for row in figures for figure in row):

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from esper.kasmina.control.judge.stack_plan import PlannedLook, StackSettings
@@ -236,6 +236,7 @@ FIGURES = st.floats(allow_nan=True, allow_infinity=True)
 
 
 @given(st.lists(st.tuples(FIGURES, FIGURES, FIGURES, FIGURES), min_size=8, max_size=8), st.booleans())
+@example([(0.01, 1.0, 0.0, 2.0)] * 6 + [(0.01, math.inf, 0.0, 2.0), (0.01, -math.inf, 0.0, 2.0)], False)
 def test_any_figures_at_all_end_in_a_verdict_and_only_finite_ones_keep(
     rows: list[tuple[float, float, float, float]], may_refuse: bool
 ) -> None:

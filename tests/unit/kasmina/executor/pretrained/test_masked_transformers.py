@@ -13,9 +13,10 @@ from torch import Tensor
 
 from esper.kasmina.executor.fold.export import GrownOfForm
 from tests.unit.kasmina.executor.graft.test_masks import hung
-from tests.unit.kasmina.executor.pretrained.test_grown_transformers import FAMILIES
 
 transformers = pytest.importorskip("transformers")
+from tests.unit.kasmina.executor.pretrained.test_grown_transformers import FAMILIES  # noqa: E402 - it skips itself too
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 
 CASES = [
