@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from esper.core.errors import ConfigError, DependencyViolationError, StorageError
+from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Flight, Pipeline
