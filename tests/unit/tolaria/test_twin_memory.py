@@ -502,14 +502,16 @@ def test_on_a_gpu_a_forecast_that_was_wrong_costs_the_run_nothing(
 ) -> None:
     """The device claims more than it has, so that the grown network, or its twin, really runs out of memory."""
     never = run_alone(replace(on_gpu, grow="never"), {})
-    roomy, one_at_a_time = told_of(run_alone(on_gpu, UNDONE)), run_alone(replace(on_gpu, twin="bursts"), UNDONE)
-    peaks = never["memory"]["peak_bytes_without_twin"], one_at_a_time["memory"]["peak_bytes_with_twin"]
-    small_device(sum(peaks) // 2)
-    grown = run_alone(replace(on_gpu, twin=twin), UNDONE, change=with_free(2**40))
-    told = told_of(grown)
-    print(peaks, told)
-    assert told.get("became", told["mode"]) in ("undone", "refused")
-    assert grown["weights_digest"] == never["weights_digest"]
+    roomy = told_of(run_alone(on_gpu, UNDONE))
+    limit = roomy["predicted_alone_bytes"] + roomy["other_bytes"]
+    became = None
+    while became not in ("undone", "refused"):  # where even the host could not train, torch's own error ends this
+        small_device(limit)
+        told = told_of(grown := run_alone(replace(on_gpu, twin=twin), UNDONE, change=with_free(2**40)))
+        became = told.get("became", told["mode"])
+        print(limit, became, told.get("became_why"))
+        assert grown["weights_digest"] == never["weights_digest"]
+        limit -= limit // 10
     small_device((roomy["predicted_live_bytes"] + roomy["predicted_bursts_bytes"]) // 2 + roomy["other_bytes"])
     waiting = run_alone(replace(on_gpu, twin="live"), UNDONE, change=with_free(2**40))
     print({name: told_of(waiting).get(name) for name in ("mode", "became", "became_why")})

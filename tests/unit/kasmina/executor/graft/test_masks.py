@@ -398,6 +398,7 @@ def test_a_program_masks_as_the_network_with_its_kept_seed_does(rig_of, tmp_path
     loaded = torch.export.load(tmp_path / "network.pt2").module()
     lengths = torch.tensor([1, 6, 3])
     features = torch.randn(3, POSITIONS, FEATURES) * (torch.arange(POSITIONS) < lengths[:, None])[..., None]
+    features = features.to(next(network.parameters()).device)
     with torch.no_grad():
         torch.testing.assert_close(loaded(features), network(features), rtol=1e-5, atol=1e-6)
         whole = network(features + 1e-6)
