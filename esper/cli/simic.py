@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from esper.rpc.telemetry import Reporter
     from esper.simic.replay import ReplayStore
     from esper.simic.validation import Validation
+    from esper.tamiyo.learned.weights import Weights
 
 REPLAY, WEIGHTS, VALIDATION = "replay.db", "weights.safetensors", "validation.json"
 CAUTION = 0.5
@@ -155,9 +156,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from esper.simic.calibration import calibration
     from esper.simic.crossing import beside_shuffled, crossed, values
     from esper.simic.dataset import dataset_of
-    from esper.tamiyo.learned.weights import read_weights
 
-    weights = read_weights(arguments.weights.read_bytes() if arguments.weights else _read(arguments.store, WEIGHTS))
+    weights = _weights_asked(arguments)
     with _store(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
     if len(data.runs) < MIN_RUNS:
@@ -208,6 +208,19 @@ def run_publish(arguments: argparse.Namespace) -> int:
         tell_published(reporter, update)
     print(f"{update.update_id}: {update.policy_id} {update.version} is on the policy lane at {sequence}")
     return 0
+
+
+def _weights_asked(arguments: argparse.Namespace) -> Weights:
+    """Those of --weights, else the store's. Raises ConfigError that names the file."""
+    from esper.tamiyo.learned.weights import WeightsRefused, read_weights
+
+    path = arguments.weights
+    try:
+        return read_weights(path.read_bytes() if path else _read(arguments.store, WEIGHTS))
+    except (WeightsRefused, OSError) as error:
+        told = (error.strerror if isinstance(error, OSError) else None) or error
+        key, given = ("--weights", path) if path else ("STORE", arguments.store / WEIGHTS)
+        raise ConfigError(key, str(given), f"can't be used: {told}; name what esper simic train wrote") from error
 
 
 def _read(store: Path, name: str) -> bytes:

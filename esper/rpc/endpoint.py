@@ -66,6 +66,7 @@ def collector_url(text: str, key: str = "otlp_endpoint") -> str:
     try:
         parts = urlsplit(url)
         is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and bool(parts.port)
+        is_whole = is_whole and not any(sign.isspace() for sign in text)
     except ValueError:  # a port that is none, a bracket that isn't closed
         is_whole = False
     if not is_whole:

@@ -35,6 +35,8 @@ def export(reports: Iterable[FieldReport], out: Path) -> int:
     """Write one row for each report; how many. Raises ConfigError for a format that can't be written here."""
     if out.suffix not in FORMATS:
         raise ConfigError("OUT", str(out), f"the name must end in {', '.join(FORMATS)}")
+    if not out.parent.is_dir():
+        raise ConfigError("OUT", str(out), f"there is no directory {out.parent}; make it, or name another")
     rows = list(map(row_of, reports))
     if out.suffix == ".jsonl":
         write_atomically(out, b"".join(json.dumps(row).encode() + b"\n" for row in rows))

@@ -12,7 +12,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.blends import check_blend
 from esper.tolaria.plane.named_blueprints import check_blueprints
 from esper.tolaria.plane.opening import life_settings
-from esper.tolaria.plane.stack_growth import check_stacks
+from esper.tolaria.plane.stack_growth import check_stacks, check_times
 from esper.tolaria.plane.stack_schedule import schedule_doubts
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.feeds.feed import BatchSets
@@ -28,6 +28,7 @@ def check_growth(run: Prepared) -> None:
     manifest = run.manifest()
     check_blend(run.config, manifest, life_settings(run.config, manifest.task, run.total_steps).window_steps)
     check_stacks(run.config, run.manifest(), run.executor.refused_runs)
+    check_times(run.config, run.manifest())
     try:
         run.doubts += schedule_doubts(run.config, run.manifest(), run.total_steps)
     except ConfigError as error:

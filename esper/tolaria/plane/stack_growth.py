@@ -10,6 +10,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.randomness import key
 
 PREFIX = "stack."
+DEFAULT_SHARES = TrainConfig().stack_shares
 WINDOW_RECOVERIES = 1.5
 RULES = {"knee": StackRule.STACK_RULE_KNEE, "forecast": StackRule.STACK_RULE_FORECAST}
 DRAWN_SHARES = 0.05, 0.55
@@ -93,3 +94,28 @@ def check_stacks(config: TrainConfig, manifest: HostManifest, refused: Sequence[
     if config.target_depth is not None and config.target_depth < deepest:
         remedy = f"a run has {deepest} equal blocks already; give at least as many, or begin with fewer"
         raise ConfigError("target_depth", config.target_depth, remedy)
+
+
+def check_times(config: TrainConfig, manifest: HostManifest) -> None:
+    """Raise ConfigError for times of stacks that would not act."""
+    when, shares = config.stack_when, config.stack_shares
+    if when == "shares":
+        return
+    if when in RULES and shares != DEFAULT_SHARES:
+        remedy = f"is not read by --stack-when {when}, which follows the loss; leave one of them out"
+        raise ConfigError("stack_shares", shares, remedy)
+    if not shares:
+        raise ConfigError("stack_shares", shares, "leaves no stack to draw; give as many shares as there may be stacks")
+    if not grows_stacks(config, manifest):
+        remedy = f"says when stacks are due, and this run grows none: {_why_none(config, manifest)}; or leave it out"
+        raise ConfigError("stack_when", when, remedy)
+
+
+def _why_none(config: TrainConfig, manifest: HostManifest) -> str:
+    reasons = (
+        (not stacks_of(manifest), "its model has no run of equal blocks; take one that has"),
+        (config.judge != "twin", f"--judge {config.judge} can't judge a stack; use --judge twin"),
+        (bool(config.blueprints), f"--blueprints {','.join(config.blueprints)} names none; name stack.double"),
+        (True, "it isn't a language model and asks for no depth; give --target-depth"),
+    )
+    return next(why for is_so, why in reasons if is_so)

@@ -14,10 +14,9 @@ from esper.kasmina.control.stages.turn import Turn
 from esper.leyline import HostManifest, KasminaRunSpec, KasminaRunState
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.opening import life_settings
-from esper.tolaria.plane.stack_growth import RULES, is_named, stack_rule, stack_steps, stacks_of
+from esper.tolaria.plane.stack_growth import DEFAULT_SHARES, RULES, is_named, stack_rule, stack_steps, stacks_of
 from esper.urza.catalog import Catalog
 
-DEFAULT_SHARES = TrainConfig().stack_shares
 LONGEST_RUN = 10**8
 # The judge's own names of what the run's settings call otherwise.
 SETTINGS = {"min_evaluations": "stack_evaluations"}
@@ -97,7 +96,8 @@ def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due
         )
         if config.stack_when in RULES:
             remedy = remedy.replace("smaller shares", "fewer steps before growth")
-            return ConfigError("growth_warmup_steps", config.growth_warmup_steps, remedy)
+            key = "stack_when" if config.growth_warmup_steps is None else "growth_warmup_steps"
+            return ConfigError(key, getattr(config, key), remedy)
         return ConfigError("stack_shares", config.stack_shares, remedy)
     spec = KasminaRunSpec(total_steps=total_steps, manifest=manifest, life=life)
     state = KasminaRunState(growth=no_growth())

@@ -22,6 +22,8 @@ from esper.tolaria.recovery.parts import SUFFIX, next_folder, verify
 # What pickle and torch raise for an object that they can't write, and we for one that they can't read.
 UNWRITABLE = (PicklingError, TypeError, AttributeError, RuntimeError, CorruptRecord)
 _REMOVE = "remove it, and the count goes on from the checkpoint's"
+_OVERWRITE = "--overwrite starts the run anew"
+_ANEW = f"put back what is missing or damaged, or {_OVERWRITE}"
 _NAME = re.compile(r"step-(\d{12})\.ckpt")
 
 
@@ -116,7 +118,13 @@ class CheckpointStore:
 
     def final(self) -> State | None:
         """State of the finished run, parts apart; None before its end. Raises StorageError."""
-        return read(self.final_path) if self.final_path.exists() else None
+        if not self.final_path.exists():
+            return None
+        try:
+            return read(self.final_path)
+        except StorageError as error:
+            remedy = f"put it back, or remove {self.final_path}, and --resume goes on from the newest checkpoint"
+            raise type(error)(f"{error}; {remedy}") from error.__cause__
 
     def unfinish(self) -> None:
         """Forget that the run was finished, because it goes on."""
@@ -162,21 +170,30 @@ class CheckpointStore:
 
     def newest(self, to_step: int | None = None, check: Callable[[], None] = lambda: None) -> Found:
         """The newest whole checkpoint, at most at `to_step`; `check` is asked between pieces, and may end it."""
+        found, damaged = self.search(to_step, check)
+        if found is None:
+            remedy = "; ".join([*damaged, _ANEW]) if damaged else self._none_up_to(to_step)
+            raise DependencyViolationError("tolaria", "checkpoint", str(self._folder), remedy)
+        return found
+
+    def search(
+        self, to_step: int | None = None, check: Callable[[], None] = lambda: None
+    ) -> tuple[Found | None, tuple[str, ...]]:
+        """The same, or None, and the damage of those that were passed over."""
         damaged: list[str] = []
         for path in reversed(self.paths()):
             if to_step is not None and _step_of(path) > to_step:
                 continue
             try:
-                return Found(state=read(path, check), path=path, damaged=tuple(damaged))
+                return Found(state=read(path, check), path=path, damaged=tuple(damaged)), tuple(damaged)
             except StorageError as error:
                 damaged.append(str(error))
-        remedy = "; ".join(damaged) or self._none_up_to(to_step)
-        raise DependencyViolationError("tolaria", "checkpoint", str(self._folder), remedy)
+        return None, tuple(damaged)
 
     def _none_up_to(self, to_step: int | None) -> str:
         kept = self.steps()
         if to_step is None or not kept:
-            return "none was written yet; --overwrite starts the run anew"
+            return f"none was written yet; {_OVERWRITE}"
         return f"none up to step {to_step} is kept, the oldest is of step {kept[0]}; --keep-checkpoints keeps more"
 
     def next_generation(self, at_least: int) -> int:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from esper.core.errors import ConfigError, DependencyViolationError, StorageError
+from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Flight, Pipeline
@@ -290,11 +290,12 @@ class Saves:
         """The last boundary of a finished run, with all that grew then; else its end, at which growth was over."""
         if not final.is_shorter_than(self._session.run.config):
             raise finished_already(store.final_path, final)
-        with suppress(DependencyViolationError):
-            found = store.newest()
-            if final.progress["step"] - found.state["progress"]["step"] < self._session.run.config.packet_steps:
+        found, damaged = store.search()
+        if found is not None:
+            missed = final.progress["step"] - found.state["progress"]["step"]
+            if missed < self._session.run.config.packet_steps:
                 return found
-        return Found(state=final.to_state(), path=store.final_path, damaged=())
+        return Found(state=final.to_state(), path=store.final_path, damaged=damaged)
 
     def keep_extension(self) -> None:
         """A run that goes on for more epochs has begun to: it is the longer one from now on, and no longer finished."""

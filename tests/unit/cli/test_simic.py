@@ -53,6 +53,24 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert not Path(place).exists(), "nothing is made by a request that can't be met"
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["simic", "evaluate", "{0}", "--weights", "{0}/replay.db"], "replay.db': can't be used: a header"),
+        (["simic", "evaluate", "{0}", "--weights", "{0}/none"], "none': can't be used: No such file"),
+        (["simic", "evaluate", "{0}", "--weights", "{0}"], "can't be used: Is a directory; name what esper"),
+        (["reports", "export", "{0}", "{0}/none/out.jsonl"], "out.jsonl': there is no directory {0}/none; make"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_named_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    place = store(tmp_path, 2)
+    assert main([word.format(place) for word in words]) == 78
+    (line,) = said(capsys).splitlines()
+    assert told.format(place) in line
+
+
 def test_a_tiny_store_gives_no_weights_and_says_what_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,7 +72,7 @@ def test_a_collector_has_a_scheme(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["bad", "", "http://", "host:", "host:x", "host:99999", "ftp://host:1", "unix:/a", "[::1:4"]
+    "text", ["bad", "", "http://", "host:", "host:x", "host:99999", "ftp://host:1", "unix:/a", "[::1:4", "a b:1"]
 )
 def test_a_collector_that_cannot_be_one_is_refused_with_the_forms(text):
     with pytest.raises(ConfigError, match=r"--otlp-endpoint = .*: use HOST:PORT, http://HOST:PORT or"):

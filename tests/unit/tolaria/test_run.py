@@ -200,6 +200,16 @@ def test_an_extension_that_never_began_leaves_the_run_finished(tmp_path: Path, m
     assert summary_of(tmp_path)["finished"]
 
 
+def test_a_longer_run_tells_of_the_boundary_that_it_could_not_go_on_from(tmp_path: Path) -> None:
+    grow(config(tmp_path), PLAIN, (), Interruption())
+    for path in (tmp_path / "checkpoints").glob("step-*.ckpt"):
+        path.write_bytes(path.read_bytes()[:-3])
+    grow(config(tmp_path, epochs=4), RESUME, (), Interruption())
+    told = [event for event in read_events(tmp_path) if event.get("name") == "tolaria.checkpoint_damaged"]
+    assert told
+    assert all(event["detail"].startswith("passed over: ") and ".ckpt" in event["detail"] for event in told)
+
+
 @pytest.mark.parametrize("every_epochs", [0, 1])
 def test_a_run_that_was_interrupted_may_be_given_more_epochs_too(tmp_path: Path, every_epochs: int) -> None:
     stopped = interrupted(tmp_path)

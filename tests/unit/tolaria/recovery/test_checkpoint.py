@@ -64,6 +64,27 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path: Path) -> None:
     assert "step-000000000002.ckpt" in found.damaged[0]
 
 
+def test_where_none_is_whole_the_line_says_what_to_do(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    store.write(encode({"step": 2}), 2).write_bytes(CONTENT[:-3])
+    with pytest.raises(DependencyViolationError, match=r"000002\.ckpt .*; put back what is .*, or --overwrite starts"):
+        store.newest()
+    found, (damage,) = store.search()
+    assert found is None
+    assert "step-000000000002.ckpt" in damage
+
+
+def test_a_damaged_end_says_that_a_run_can_go_on_without_it(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep=3)
+    store.write(encode({"step": 2}), 2)
+    store.write_final(CONTENT).write_bytes(CONTENT[:-3])
+    with pytest.raises(CorruptRecord, match=r"final\.ckpt .*; put it back, or remove .*final\.ckpt, and --resume"):
+        store.final()
+    store.final_path.unlink()
+    assert store.final() is None
+    assert store.newest().state == {"step": 2}
+
+
 def test_without_a_whole_checkpoint_the_reader_says_why(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=3)
     with pytest.raises(DependencyViolationError, match="none was written yet"):
