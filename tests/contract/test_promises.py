@@ -18,7 +18,7 @@ ONE_BY_ONE = ROOT / "docs" / "every_promise.md"
 PROMISES = 190
 STATES = ("holds", "holds otherwise", "partly", "left out")
 EXCEPTED = {"67"}
-"""Sharded ranks and captured graphs."""
+"""How soon the first graph of a process is recorded."""
 SYSTEMS = ("Leyline", "core and rpc", "Tolaria", "Tamiyo", "Simic", "Kasmina", "Urza", "Weatherlight")
 
 
