@@ -77,8 +77,9 @@ def python() -> Client:
 def go() -> Client:
     """On grpc-go and protobuf-go, from Debian."""
     _require(f"not compiled here: {DEBIAN}", "go", "protoc", "protoc-gen-go")
-    if not (GO_LIBRARIES / "src/google.golang.org/grpc").is_dir():
-        pytest.skip(f"not compiled here: grpc-go is missing; {DEBIAN}")
+    for library in ("grpc", "protobuf"):
+        if not (GO_LIBRARIES / "src/google.golang.org" / library).is_dir():
+            pytest.skip(f"not compiled here: google.golang.org/{library} is missing; {DEBIAN}")
     home = _home("go", _build_go)
     return Client(home=home, compatibility=("./client", "compatibility"), apply=("./client", "apply"))
 
