@@ -87,7 +87,7 @@ class BareTrainer(TimedTrainer):
 
     def _begin(self, snapshot: Snapshot | None) -> Generation:
         control = super()._begin(snapshot).control
-        return Generation(control, Readings(self._session, NothingInFlight(control, 1)))
+        return Generation(control, Readings(self._session, NothingInFlight(control, 1), self._going_back.obstacle))
 
 
 class Readings(Boundaries):
