@@ -89,16 +89,13 @@ def _obstacle(config: TrainConfig, manifest: HostManifest, total_steps: int, due
     decided, needed = max(1, ceil(due_step / every)) * every, stack_life_steps(life, total_steps)
     if decided + needed > life.growth_end_step:
         left = max(0, life.growth_end_step - decided)
+        key, sooner = _time_setting(config)
         remedy = (
             f"a stack needs {needed} steps to its verdict and to pay, {left} are left from step {decided} until "
-            f"growth ends at {life.growth_end_step}; give smaller shares, a longer run, or a smaller "
+            f"growth ends at {life.growth_end_step}; give {sooner}, a longer run, or a smaller "
             "window_fraction or stack_recovery_steps"
         )
-        if config.stack_when in RULES:
-            remedy = remedy.replace("smaller shares", "fewer steps before growth")
-            key = "stack_when" if config.growth_warmup_steps is None else "growth_warmup_steps"
-            return ConfigError(key, getattr(config, key), remedy)
-        return ConfigError("stack_shares", config.stack_shares, remedy)
+        return ConfigError(key, getattr(config, key), remedy)
     spec = KasminaRunSpec(total_steps=total_steps, manifest=manifest, life=life)
     state = KasminaRunState(growth=no_growth())
     turn = Turn(spec=spec, state=state, catalog=Catalog.builtin(), step=decided)
@@ -115,6 +112,13 @@ def _with_length(error: ConfigError, config: TrainConfig, manifest: HostManifest
     if enough is None:
         return error
     return ConfigError(error.key, error.value, f"{error.remedy}; {enough:,} steps are enough for a first stack")
+
+
+def _time_setting(config: TrainConfig) -> tuple[str, str]:
+    """The setting that says when a first stack is due, and what of it makes that sooner."""
+    if config.stack_when not in RULES:
+        return "stack_shares", "smaller shares"
+    return "stack_when" if config.growth_warmup_steps is None else "growth_warmup_steps", "fewer steps before growth"
 
 
 def _enough_steps(config: TrainConfig, manifest: HostManifest, total_steps: int) -> int | None:
