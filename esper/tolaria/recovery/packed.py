@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pickle import UnpicklingError
 from typing import Any, BinaryIO, Protocol
 
@@ -32,6 +34,8 @@ DIGEST_BYTES = 64
 HEADER_BYTES = len(MAGIC) + 2 * (DIGEST_BYTES + 1)
 LENGTH_BYTES = 8
 PIECE_BYTES = 4 * 2**20
+READ_BYTES = 512 * 2**10
+"""Read at once: they are still near the processor when they are hashed."""
 ALIGNMENT = 64
 MOST_THREADS = 8
 MOST_PARTS = 512
@@ -40,6 +44,7 @@ NO_DATA = -1
 """The size of a tensor that had no memory when it was written."""
 
 State = dict[str, Any]
+Blank = Callable[[Tensor], Tensor]
 Bytes = bytes | bytearray
 
 
@@ -114,9 +119,46 @@ def pack(state: State) -> bytearray:
     return content
 
 
-def unpack(source: Source, name: str, check: Callable[[], None]) -> State:
-    """The state that the bytes hold, on the CPU; `check` is asked between pieces. Raises CorruptRecord."""
+def unpack(source: Source, name: str, check: Callable[[], None], *, is_passing: bool = False) -> State:
+    """The state that the bytes hold, on the CPU; `check` is asked between pieces. Raises CorruptRecord.
+
+    Tensors that are `passing` stand in one memory that goes with the last of them: whoever keeps one keeps all.
+    """
     damaged = CorruptRecord(f"{name} is damaged: its SHA-256 does not match")
+    head, of_data = _read_head(source, name, damaged)
+    check()
+    try:
+        opened = torch.load(io.BytesIO(head[LENGTH_BYTES:]), map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise CorruptRecord(f"{name} can't be read: {error}") from error
+    tensors: list[Tensor] = []
+    blank = LargePages(opened["sizes"]).blank if is_passing else _blank
+    tree: State = _filled(opened["tree"], iter(opened["sizes"]), blank, tensors, {})
+    start = HEADER_BYTES + len(head)
+    offsets, end = _layout(start, [tensor.nbytes for tensor in tensors])
+    if end != source.size:
+        raise damaged
+    places = _Places(start, end, tensors, offsets)
+
+    def digest_of(first: int, last: int) -> bytes:
+        check()
+        digest = hashlib.sha256()
+        for begin in range(first, last, READ_BYTES):
+            parts = places.between(begin, min(begin + READ_BYTES, last))
+            if not source.fill(parts, begin):
+                raise damaged
+            for part in parts:
+                digest.update(part)
+        return digest.digest()
+
+    if of_data != _hex(_each(_cuts(start, end), digest_of)):
+        raise damaged
+    check()
+    return tree
+
+
+def _read_head(source: Source, name: str, damaged: CorruptRecord) -> tuple[memoryview, bytes]:
+    """The verified head with its length before it, and the digest of the data. Raises CorruptRecord."""
     header, length = bytearray(HEADER_BYTES), bytearray(LENGTH_BYTES)
     is_whole = source.fill([memoryview(header), memoryview(length)], 0)
     if not header.startswith(MAGIC):
@@ -128,31 +170,25 @@ def unpack(source: Source, name: str, check: Callable[[], None]) -> State:
     of_data = bytes(header[-DIGEST_BYTES - 1 : -1])
     if not source.fill([memoryview(head)], HEADER_BYTES) or header != _header(head, of_data):
         raise damaged
-    check()
-    try:
-        opened = torch.load(io.BytesIO(memoryview(head)[LENGTH_BYTES:]), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise CorruptRecord(f"{name} can't be read: {error}") from error
-    tensors: list[Tensor] = []
-    tree: State = _filled(opened["tree"], iter(opened["sizes"]), tensors, {})
-    offsets, end = _layout(start, [tensor.nbytes for tensor in tensors])
-    if end != source.size:
-        raise damaged
-    places = _Places(start, end, tensors, offsets)
+    return memoryview(head), of_data
 
-    def digest_of(first: int, last: int) -> bytes:
-        check()
-        parts, digest = places.between(first, last), hashlib.sha256()
-        if not source.fill(parts, first):
-            raise damaged
-        for part in parts:
-            digest.update(part)
-        return digest.digest()
 
-    if of_data != _hex(_each(_cuts(start, end), digest_of)):
-        raise damaged
-    check()
-    return tree
+class LargePages:
+    """Memory for all tensors of a file: the kernel gives it in pages of 2 MiB where it can, in a fifth of the time."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        _, end = _layout(0, sizes)
+        memory = mmap.mmap(-1, max(end, ALIGNMENT), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
+        self._used = 0
+
+    def blank(self, form: Tensor) -> Tensor:
+        """Memory for the next tensor, of the form of this one."""
+        start, self._used = self._used, self._used + -(-form.nbytes // ALIGNMENT) * ALIGNMENT
+        memory = self._bytes[start : start + form.nbytes].view(form.dtype)
+        return memory.as_strided(form.shape, form.stride())
 
 
 class _Places:
@@ -255,22 +291,24 @@ def _emptied(value: Any, tensors: list[Tensor], known: dict[tuple[Any, ...], Ten
     return known[key]
 
 
-def _filled(value: Any, sizes: Iterator[int], tensors: list[Tensor], known: dict[int, Tensor]) -> Any:
+def _filled(value: Any, sizes: Iterator[int], blank: Blank, tensors: list[Tensor], known: dict[int, Tensor]) -> Any:
     """The reverse: memory in the place of each meta tensor, to be filled."""
     kind = type(value)
     if kind is dict:
-        return {key: _filled(item, sizes, tensors, known) for key, item in value.items()}
+        return {key: _filled(item, sizes, blank, tensors, known) for key, item in value.items()}
     if kind in (list, tuple):
-        return kind(_filled(item, sizes, tensors, known) for item in value)
+        return kind(_filled(item, sizes, blank, tensors, known) for item in value)
     if kind is not Tensor or not value.is_meta:
         return value
     if id(value) not in known:
         size = next(sizes)
-        known[id(value)] = (
-            value if size == NO_DATA else torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
-        )
+        known[id(value)] = value if size == NO_DATA else blank(value)
         tensors.append(known[id(value)] if size != NO_DATA else torch.empty(0))
     return known[id(value)]
+
+
+def _blank(form: Tensor) -> Tensor:
+    return torch.empty_strided(form.shape, form.stride(), dtype=form.dtype)
 
 
 def _is_dense(tensor: Tensor) -> bool:

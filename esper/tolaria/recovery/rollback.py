@@ -1,8 +1,8 @@
 """Going back to an older state of a run: from memory where it is there in time, else from the disk.
 
-Each tier has a deadline of its own, and of many ranks all go back or none. What is read is loaded on the training
-thread; a restore that was broken off may have torn the present state, so what follows is another tier or the end of the
-run.
+Each tier has a deadline of its own, and of many ranks all go back or none. Until a tier's state is whole and verified
+the present one is untouched, and the restore can be given up; then it is put in place on the training thread, and
+nothing breaks that off.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.recovery.tiers.deadline import Deadline
 from esper.tolaria.recovery.tiers.fast import FastTier
 from esper.tolaria.recovery.tiers.full import FullTier
+from esper.tolaria.recovery.tiers.placing import placed
 
 Tier = FastTier | FullTier
 Load = Callable[[Snapshot], None]
@@ -85,21 +86,18 @@ class Rollback:
         Of many ranks each reads, and none loads before all have: the state of all is one moment's.
         """
         deadline = Deadline(self._clock, tier.name, tier.deadline_s)
-        snapshot, failure = self._read(tier, step, executor, deadline)
+        snapshot, failure = self._read(tier, step, deadline)
         if self._ranks.any(failure is not None) or snapshot is None:
             raise failure or RollbackFailed(f"another rank has no state in {tier.name} to go back to, or not in time")
-        load(snapshot)
+        load(placed(snapshot, executor))
         if executor.arm.device.type == "cuda":
             torch.cuda.synchronize(executor.arm.device)
         return deadline.late() if deadline.is_missed else None
 
-    def _read(
-        self, tier: Tier, step: int, executor: SeedExecutor, deadline: Deadline
-    ) -> tuple[Snapshot | None, EsperError | None]:
+    def _read(self, tier: Tier, step: int, deadline: Deadline) -> tuple[Snapshot | None, EsperError | None]:
         try:
-            snapshot = tier.read(step, executor, deadline)
-            # The last moment at which giving up leaves the next tier a choice; loading copies, and isn't broken off.
-            deadline.check()
+            snapshot = tier.read(step, deadline)
+            deadline.check()  # for the last time
         except RankLost:
             raise
         except EsperError as error:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from esper.core.errors import GraftFailed
 from esper.kasmina.executor.graft.average import Average, averaged
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.graft.loading import pairs_to_load
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
+from esper.kasmina.executor.memory.filling import fill
 from esper.kasmina.executor.passes.clone import independent_copy
 from esper.kasmina.executor.passes.compiled import compile_copy, compile_in_place, compiled_in_place
 from esper.kasmina.executor.passes.digest import digest_of
@@ -201,12 +203,17 @@ class TrainingArm:
         for graft in list(self.grafts):
             self.detach(graft)
         self._restack([Run(*record) for record in state["stacks"]])
-        adopt_shapes(self.model, state["model"], self.optimizer)
-        tensors = OrderedDict(state["model"])
-        tensors._metadata = state["metadata"]  # type: ignore[attr-defined]
+        pairs = pairs_to_load(self.model, state["model"])
+        if pairs is None:
+            adopt_shapes(self.model, state["model"], self.optimizer)
         put_back(self.model, state["held"])
         # Last, because an attribute may share a parameter's memory here that had its own when it was saved.
-        self.model.load_state_dict(tensors)
+        if pairs is None:
+            tensors = OrderedDict(state["model"])
+            tensors._metadata = state["metadata"]  # type: ignore[attr-defined]
+            self.model.load_state_dict(tensors)
+        else:
+            fill(pairs)
         for graft, tensors in zip(regraft(self), state["seeds"], strict=True):
             graft.module.load_state_dict(tensors)
             self.attach(graft)

@@ -114,7 +114,7 @@ def _registers_of(attributes: dict[str, Any]) -> list[dict[str, Any]]:
 def put_back(model: nn.Module, tree: Tree) -> None:
     """Makes the network hold what it, or another of its kind, held."""
     writer = _Writer(dict(_named(model)))
-    for part in _parts(model):
+    for part in _parts(model, tree):
         writer.write(part, tree.get(part.key, {}))
 
 
@@ -231,22 +231,27 @@ def keeps_attributes(module: nn.Module) -> bool:
     return not isinstance(module, torch.jit.ScriptModule)
 
 
-def _parts(model: nn.Module) -> Iterator[_Part]:
-    """Buffers first, so that whoever mentions one mentions it again."""
+def _parts(model: nn.Module, tree: Tree | None = None) -> Iterator[_Part]:
+    """Buffers first, so that whoever mentions one mentions it again; with a tree those alone that it has a say in."""
     modules = [(path, module) for path, module in model.named_modules() if keeps_attributes(module)]
     for path, module in modules:
-        register = module._buffers
-        values = {name: register[name] for name in sorted(module._non_persistent_buffers_set & register.keys())}
-        yield _Part(key=f"buffers of {path}", path=path, values=values, register=register)
+        if tree is None or f"buffers of {path}" in tree:
+            register = module._buffers
+            values = {name: register[name] for name in sorted(module._non_persistent_buffers_set & register.keys())}
+            yield _Part(key=f"buffers of {path}", path=path, values=values, register=register)
     for path, module in modules:
         register = vars(module)
         values = {name: value for name, value in register.items() if name not in MACHINERY}
         yield _Part(key=f"attributes of {path}", path=path, values=values, register=register, is_open=True)
-        yield _hooks(path, module, MODULE_HOOKS)
+        if tree is None or f"hooks of {path}" in tree:
+            yield _hooks(path, module, MODULE_HOOKS)
     for name, parameter in model.named_parameters():
-        values = dict(vars(parameter))
-        yield _Part(key=f"attributes of {name}", path=name, values=values, register=vars(parameter), is_open=True)
-        yield _hooks(name, parameter, TENSOR_HOOKS if parameter.is_leaf else ())
+        register = vars(parameter)
+        if tree is None or register or tree.get(f"attributes of {name}"):
+            values = dict(register)
+            yield _Part(key=f"attributes of {name}", path=name, values=values, register=register, is_open=True)
+        if tree is None or f"hooks of {name}" in tree:
+            yield _hooks(name, parameter, TENSOR_HOOKS if parameter.is_leaf else ())
 
 
 def _hooks(path: str, owner: Any, kinds: tuple[str, ...]) -> _Part:

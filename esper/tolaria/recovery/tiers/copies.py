@@ -1,29 +1,23 @@
 """Copies of a state's tensors, in memory that is used again: fresh memory costs ten times the copying itself.
 
-The state is walked once, then tensors are copied in groups, so that a deadline can end it between two of them and
-Python is asked once a group, not once a tensor.
+The state is walked once, then tensors are copied in groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from esper.kasmina.executor.memory.filling import fill
 from esper.kasmina.executor.passes.storages import has_storage
 
-PIECE_BYTES = 16 * 2**20
-"""Of a group, and of a part of a larger tensor."""
 PLAIN = frozenset({int, float, str, bool, bytes, type(None)})
 """What needs no copy."""
 Form = tuple[Any, ...]
-
-
-def nothing() -> None:
-    """Where no deadline is asked."""
 
 
 class Memory:
@@ -64,7 +58,7 @@ class Buffers:
         return copied
 
 
-def copy_of(state: Any, target: Callable[[Tensor], Tensor], check: Callable[[], None] = nothing) -> Any:
+def copy_of(state: Any, target: Callable[[Tensor], Tensor]) -> Any:
     """Plain containers with copies of their tensors, in memory that `target` gives; one under two names stays one."""
     copies: dict[Form, Tensor] = {}
     pairs: list[tuple[Tensor, Tensor]] = []
@@ -74,8 +68,12 @@ def copy_of(state: Any, target: Callable[[Tensor], Tensor], check: Callable[[], 
         if kind in PLAIN:
             return value
         if isinstance(value, dict):
+            if PLAIN.issuperset(map(type, value.values())):
+                return dict(value)
             return {key: item if type(item) in PLAIN else copy(item) for key, item in value.items()}
         if kind in (list, tuple):
+            if PLAIN.issuperset(map(type, value)):
+                return kind(value)
             return kind([item if type(item) in PLAIN else copy(item) for item in value])
         if not isinstance(value, Tensor):
             return deepcopy(value)
@@ -88,37 +86,8 @@ def copy_of(state: Any, target: Callable[[Tensor], Tensor], check: Callable[[], 
         return copies[key]
 
     copied = copy(state)
-    write(pairs, check)
+    fill(pairs)
     return copied
-
-
-@torch.no_grad()
-def write(pairs: Sequence[tuple[Tensor, Tensor]], check: Callable[[], None] = nothing) -> None:
-    """Fill each first tensor by its second, and ask between groups of them."""
-    check()
-    for group in _groups(pairs):
-        targets, sources = [target for target, _ in group], [source for _, source in group]
-        torch._foreach_copy_(targets, sources, non_blocking=any(each.is_cuda for each in (targets[0], sources[0])))
-        check()
-
-
-def _groups(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Of no more bytes than a piece each; what is larger by itself is cut, where it stands in one row."""
-    group, left, places = list[tuple[Tensor, Tensor]](), PIECE_BYTES, None
-    for target, source in pairs:
-        size = source.nbytes
-        if group and (size > left or places != (target.device, source.device)):
-            yield group
-            group, left = [], PIECE_BYTES
-        if size > PIECE_BYTES and source.is_contiguous() and target.is_contiguous():
-            each = PIECE_BYTES // source.element_size()
-            parts = (torch.split(tensor.view(-1), each) for tensor in (target, source))
-            yield from ([pair] for pair in zip(*parts, strict=True))
-            continue
-        group.append((target, source))
-        left, places = left - size, (target.device, source.device)
-    if group:
-        yield group
 
 
 def size_of(state: Any) -> int:

@@ -6,19 +6,16 @@ until then the one before it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from esper.core.errors import RollbackFailed
-from esper.kasmina.executor import SeedExecutor
 from esper.kasmina.executor.memory.free import host_memory
 from esper.tolaria.plane.pipeline import Flight
-from esper.tolaria.recovery.packed import State
 from esper.tolaria.recovery.snapshot import Snapshot
-from esper.tolaria.recovery.tiers.copies import Buffers, Memory, copy_of, size_of
+from esper.tolaria.recovery.tiers.copies import Buffers, size_of
 from esper.tolaria.recovery.tiers.deadline import Deadline
 
 MOMENTS = 2
@@ -103,20 +100,14 @@ class FastTier:
         _arrive(moment)
         return moment.step, _landed(moment)
 
-    def read(self, to_step: int | None, executor: SeedExecutor, deadline: Deadline) -> Snapshot:
-        """The newest moment, with tensors that the executor may keep. Raises RollbackLate.
-
-        What the optimisers hold is written into the very tensors that they hold now, so that no memory has to be had:
-        broken off, it has left them torn.
-        """
+    def read(self, to_step: int | None, deadline: Deadline) -> Snapshot:
+        """The newest moment; its tensors stay the tier's own. Raises RollbackLate."""
         moment = self._newest(to_step)
         if moment is None:
             raise RollbackFailed("no snapshot is in memory")
         deadline.check()
         _arrive(moment)
-        snapshot = _landed(moment)
-        rest = {"loader": snapshot.loader, "progress": snapshot.progress}
-        return replace(snapshot, executor=_owned(snapshot.executor, executor, deadline), **_copied(rest, [], deadline))
+        return _landed(moment)
 
     def _newest(self, to_step: int | None) -> _Moment | None:
         for moment in reversed(self._moments):
@@ -155,34 +146,3 @@ def _arrive(moment: _Moment) -> None:
 def _landed(moment: _Moment) -> Snapshot:
     """With what had been in flight."""
     return replace(moment.snapshot, in_flight=moment.flight.results, states=moment.flight.states)
-
-
-def _owned(saved: State, executor: SeedExecutor, deadline: Deadline) -> State:
-    """The executor's state without a tensor of the snapshot's that it would go on using."""
-    state = dict(saved)
-    for name, arm in (("arm", executor.arm), ("twin", executor.twin)):
-        if saved[name] is not None:
-            held = [] if arm is None else _moments_of(arm.optimizer.state_dict())
-            # Loading copies weights; all else it takes as it is given.
-            rest = {key: value for key, value in saved[name].items() if key != "model"}
-            state[name] = {**_copied(rest, held, deadline), "model": saved[name]["model"]}
-    others = {key: value for key, value in saved.items() if key not in ("arm", "twin")}
-    return state | _copied(others, [], deadline)
-
-
-def _moments_of(optimizer: State) -> list[Tensor]:
-    """What an optimiser remembers of each parameter."""
-    remembered = (values for values in optimizer["state"].values() if isinstance(values, dict))
-    return [value for values in remembered for value in values.values() if isinstance(value, Tensor)]
-
-
-def _copied(state: State, held: Sequence[Tensor], deadline: Deadline) -> State:
-    """A copy in tensors that are held already, as far as they fit."""
-    memory = Memory(held)
-
-    def target(tensor: Tensor) -> Tensor:
-        found = memory.take(tensor)
-        return torch.empty_like(tensor, memory_format=torch.preserve_format) if found is None else found
-
-    copied: State = copy_of(state, target, deadline.check)
-    return copied

@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import partial
 
 from esper.core.errors import DependencyViolationError, RollbackFailed
-from esper.kasmina.executor import SeedExecutor
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.parts import whole
@@ -50,7 +49,7 @@ class FullTier:
         if self._store is not None:
             self._store.forget_after(step)
 
-    def read(self, to_step: int | None, executor: SeedExecutor, deadline: Deadline) -> Snapshot:
+    def read(self, to_step: int | None, deadline: Deadline) -> Snapshot:
         """The newest whole checkpoint, which the first rank reads. Raises RollbackFailed, also for none in time."""
         return shared_snapshot(self._ranks, partial(self._read, to_step, deadline))
 
@@ -63,5 +62,5 @@ class FullTier:
             raise RollbackFailed(f"nothing to go back to: {error}") from error
 
     def _snapshot(self, store: CheckpointStore, to_step: int | None, deadline: Deadline) -> Snapshot:
-        snapshot = Snapshot.from_state(store.newest(to_step, deadline.check).state)
+        snapshot = Snapshot.from_state(store.newest(to_step, deadline.check, is_passing=True).state)
         return snapshot if self._in_parts else replace(snapshot, executor=whole(snapshot.executor, store.folder))
