@@ -31,6 +31,11 @@ SIGNABLE = (
     "TeacherRegistration",
     "TeacherReset",
 )
+ACTIONS = {
+    field.message_type.name: field.name
+    for field in leyline.AdaptationCommand.DESCRIPTOR.oneofs_by_name["action"].fields
+}
+"""Fields of a command by the kind of order."""
 SERVICES = ("kasmina", "tamiyo", "weatherlight")
 MAX_FRESHNESS_S = MAX_FRESHNESS_NS / 1e9
 
@@ -38,7 +43,7 @@ MAX_FRESHNESS_S = MAX_FRESHNESS_NS / 1e9
 def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "sign", run, "sign a message and print the request as JSON, for grpcurl or buf curl")
     add_key_flag(parser)
-    parser.add_argument("--type", required=True, choices=SIGNABLE, metavar="TYPE", help=f"one of {', '.join(SIGNABLE)}")
+    parser.add_argument("--type", required=True, type=_type, metavar="TYPE", help=f"one of {', '.join(SIGNABLE)}")
     parser.add_argument("--audience", required=True, help="SERVICE/RUN, e.g. kasmina/run-1")
     parser.add_argument("--freshness", type=float, default=60.0, metavar="SECONDS", help="how long it may be used (60)")
     parser.add_argument("request", nargs="?", default="-", help="file with the message as JSON; - is standard input")
@@ -55,6 +60,18 @@ def run(arguments: argparse.Namespace) -> int:
     # Every request that takes a signed message has it in a field of this name.
     print(json_format.MessageToJson(leyline.ApplyCommandRequest(command=envelope), indent=2))
     return 0
+
+
+def _type(name: str) -> str:
+    """A message that is signed by itself; an order is not, a command carries it."""
+    if name in SIGNABLE:
+        return name
+    if (action := ACTIONS.get(name)) is not None:
+        remedy = (
+            f'an AdaptationCommand carries it: give --type AdaptationCommand, and {{"{action}": {{...}}}} in its JSON'
+        )
+        raise argparse.ArgumentTypeError(f"{name} isn't signed by itself; {remedy}")
+    raise argparse.ArgumentTypeError(f"{name!r} isn't a message that is signed; use one of {', '.join(SIGNABLE)}")
 
 
 def parse(type_name: str, text: str) -> Message:

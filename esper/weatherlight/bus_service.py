@@ -1,4 +1,7 @@
-"""The bus over grpc: publications are checked and stored, consumers get what their group has not handled."""
+"""The bus over grpc: publications are checked and stored, consumers get what their group has not handled.
+
+Who follows lanes from a position on has no group: nothing is written for what it is given.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ DEFAULT_IN_FLIGHT = 64
 MAX_IN_FLIGHT = 1024
 # A rejected or abandoned envelope is looked for this often.
 REDELIVERY_S = 0.5
+# Who follows is asked for again this often, also where nothing was heard of anything new.
+FOLLOW_S = 5.0
 DEAD = BusLane.BUS_LANE_DEAD_LETTERS
 DEAD_NAME = BusLane.Name(DEAD)
 EVERY_GROUP = "*"
@@ -52,6 +57,10 @@ class BusService(BusServicer):
         if opening is None:
             return
         _require_opening(opening)
+        if opening.HasField("after_sequence"):
+            async for response in self._followed(opening):
+                yield response
+            return
         if list(opening.lanes) == [DEAD]:
             async for response in self._dead_letters(opening, requests):
                 yield response
@@ -69,6 +78,17 @@ class BusService(BusServicer):
         finally:
             settling.cancel()
             await self._bus.release(opening.group, opening.consumer)
+
+    async def _followed(self, opening: ConsumeRequest) -> AsyncIterator[ConsumeResponse]:
+        """What is in the lanes after a position, for as long as the call lasts."""
+        after = opening.after_sequence
+        while True:
+            found = await self._bus.read(opening.lanes, after, DEFAULT_IN_FLIGHT)
+            for envelope in found:
+                after = envelope.sequence
+                yield ConsumeResponse(envelope=envelope)
+            if not found:
+                await self._bus.wait(after, FOLLOW_S, opening.lanes)
 
     async def _dead_letters(
         self, opening: ConsumeRequest, requests: AsyncIterator[ConsumeRequest]
@@ -142,11 +162,13 @@ class _Consumer:
 
 
 def _require_opening(request: ConsumeRequest) -> None:
-    missing = [
-        f"{name} is required in the first message" for name in ("group", "consumer") if not getattr(request, name)
-    ]
+    follows = request.HasField("after_sequence")
+    wanted = ("consumer",) if follows else ("group", "consumer")
+    missing = [f"{name} is required in the first message" for name in wanted if not getattr(request, name)]
+    if follows and request.group:
+        missing.append(f"group is {request.group!r} and after_sequence {request.after_sequence}: give one of them")
     unknown = [lane for lane in request.lanes if lane not in LANES]
-    if not request.lanes or (unknown and list(request.lanes) != [DEAD]):
+    if not request.lanes or (unknown and (follows or list(request.lanes) != [DEAD])):
         known = ", ".join(BusLane.Name(lane) for lane in LANES)
         missing.append(f"lanes must name at least one of {known}, or {DEAD_NAME} alone")
     if missing:

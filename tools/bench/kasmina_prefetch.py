@@ -169,18 +169,16 @@ class BusPlace:
         await self._bus.publish([envelope])
 
     async def _listen(self) -> None:
-        """As Kasmina's line does: given by a group, checked, acknowledged."""
-        lanes = (BusLane.BUS_LANE_KERNEL_ANSWERS,)
+        """As Kasmina's line does: followed by position, and checked."""
+        lanes, after = (BusLane.BUS_LANE_KERNEL_ANSWERS,), 0
         while True:
-            seen = await self._bus.last_sequence()
-            envelopes = await self._bus.fetch("kasmina", "kasmina", lanes, 64)
+            envelopes = await self._bus.read(lanes, after, 64)
             for envelope in envelopes:
+                after = envelope.sequence
                 check(self._keyring, envelope, SYSTEM_CLOCK.now_ns())
                 self._on_answer(ANSWERS[envelope.payload_type].FromString(envelope.payload))
-            if envelopes:
-                await self._bus.acknowledge("kasmina", [envelope.event_id for envelope in envelopes])
-            else:
-                await self._bus.wait(seen, 1.0, lanes)
+            if not envelopes:
+                await self._bus.wait(after, 1.0, lanes)
 
     async def bare_call(self) -> None:
         await self._bus.last_sequence()

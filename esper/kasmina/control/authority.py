@@ -50,6 +50,10 @@ from esper.leyline import (
 from esper.urza.catalog import Catalog
 
 Told = tuple[Turn, LedgerStats]
+ROLLBACK_OPEN = (
+    "the trainer goes back at its next boundary if it has a state to go back to; else it refuses there and goes on,"
+    " told by tolaria.rollback_refused and directive_failed with this command's id and the steps that are kept"
+)
 
 
 class Authority:
@@ -132,7 +136,7 @@ class Authority:
             if command.HasField("emergency"):
                 await asyncio.to_thread(self._resources.plane.raise_ordered, [command])
             await self._resources.published(applied.turn, stats)
-        return outcome
+        return with_open_end(outcome)
 
     def get_command(self, token: str | None, command_id: str) -> GetCommandResponse:
         """Settle what became of a command."""
@@ -140,7 +144,7 @@ class Authority:
         row = self._resources.store.read(
             lambda connection: command_rows.command_by_id(connection, run.run_id, command_id)
         )
-        return GetCommandResponse(found=row is not None, outcome=row.outcome if row else None)
+        return GetCommandResponse(found=row is not None, outcome=with_open_end(row.outcome) if row else None)
 
     async def advance(self, token: str | None, request: AdvanceRequest) -> AdvanceResponse:
         """Deliver what waits, take in the evidence, move the stages."""
@@ -258,6 +262,16 @@ def _retired(command: AdaptationCommand, outcome: CommandOutcome) -> str | None:
     is_cull = command.seed.operation == SeedOperationKind.SEED_OPERATION_KIND_CULL
     is_refused = command.seed.operation == SeedOperationKind.SEED_OPERATION_KIND_GERMINATE and not outcome.accepted
     return command.seed.seed_id if is_cull or is_refused else None
+
+
+def with_open_end(outcome: CommandOutcome) -> CommandOutcome:
+    """What is told to a caller: an accepted rollback is the trainer's to make, and says where that will be heard.
+
+    The trainer alone knows which states it has kept by the boundary at which the order comes.
+    """
+    if any(directive.kind == DirectiveKind.DIRECTIVE_KIND_ROLLBACK for directive in outcome.directives):
+        outcome.detail = ROLLBACK_OPEN
+    return outcome
 
 
 def _generation_conflict(row: RunRow, generation: int) -> LifecycleConflict:

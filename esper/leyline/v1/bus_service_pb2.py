@@ -26,7 +26,7 @@ from esper.leyline.v1 import bus_pb2 as esper_dot_leyline_dot_v1_dot_bus__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"esper/leyline/v1/bus_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1a\x65sper/leyline/v1/bus.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x0ePublishRequest\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.esper.leyline.v1.BusEnvelope\"$\n\x0fPublishResponse\x12\x11\n\tsequences\x18\x01 \x03(\x04\"\xc5\x01\n\x0e\x43onsumeRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12(\n\x05lanes\x18\x03 \x03(\x0e\x32\x19.esper.leyline.v1.BusLane\x12\x1a\n\rmax_in_flight\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x16\x61\x63knowledged_event_ids\x18\x05 \x03(\t\x12\x1a\n\x12rejected_event_ids\x18\x06 \x03(\tB\x10\n\x0e_max_in_flight\"\x9c\x01\n\x0f\x43onsumeResponse\x12/\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1d.esper.leyline.v1.BusEnvelope\x12\x17\n\nrefused_by\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x30\n\x0cput_aside_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_refused_by2\xb0\x01\n\nBusService\x12N\n\x07Publish\x12 .esper.leyline.v1.PublishRequest\x1a!.esper.leyline.v1.PublishResponse\x12R\n\x07\x43onsume\x12 .esper.leyline.v1.ConsumeRequest\x1a!.esper.leyline.v1.ConsumeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"esper/leyline/v1/bus_service.proto\x12\x10\x65sper.leyline.v1\x1a\x1a\x65sper/leyline/v1/bus.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x0ePublishRequest\x12\x30\n\tenvelopes\x18\x01 \x03(\x0b\x32\x1d.esper.leyline.v1.BusEnvelope\"$\n\x0fPublishResponse\x12\x11\n\tsequences\x18\x01 \x03(\x04\"\xf5\x01\n\x0e\x43onsumeRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12(\n\x05lanes\x18\x03 \x03(\x0e\x32\x19.esper.leyline.v1.BusLane\x12\x1a\n\rmax_in_flight\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x16\x61\x63knowledged_event_ids\x18\x05 \x03(\t\x12\x1a\n\x12rejected_event_ids\x18\x06 \x03(\t\x12\x1b\n\x0e\x61\x66ter_sequence\x18\x07 \x01(\x04H\x01\x88\x01\x01\x42\x10\n\x0e_max_in_flightB\x11\n\x0f_after_sequence\"\x9c\x01\n\x0f\x43onsumeResponse\x12/\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x1d.esper.leyline.v1.BusEnvelope\x12\x17\n\nrefused_by\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x30\n\x0cput_aside_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\r\n\x0b_refused_by2\xb0\x01\n\nBusService\x12N\n\x07Publish\x12 .esper.leyline.v1.PublishRequest\x1a!.esper.leyline.v1.PublishResponse\x12R\n\x07\x43onsume\x12 .esper.leyline.v1.ConsumeRequest\x1a!.esper.leyline.v1.ConsumeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,9 +38,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRESPONSE']._serialized_start=185
   _globals['_PUBLISHRESPONSE']._serialized_end=221
   _globals['_CONSUMEREQUEST']._serialized_start=224
-  _globals['_CONSUMEREQUEST']._serialized_end=421
-  _globals['_CONSUMERESPONSE']._serialized_start=424
-  _globals['_CONSUMERESPONSE']._serialized_end=580
-  _globals['_BUSSERVICE']._serialized_start=583
-  _globals['_BUSSERVICE']._serialized_end=759
+  _globals['_CONSUMEREQUEST']._serialized_end=469
+  _globals['_CONSUMERESPONSE']._serialized_start=472
+  _globals['_CONSUMERESPONSE']._serialized_end=628
+  _globals['_BUSSERVICE']._serialized_start=631
+  _globals['_BUSSERVICE']._serialized_end=807
 # @@protoc_insertion_point(module_scope)

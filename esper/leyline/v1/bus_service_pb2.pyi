@@ -23,20 +23,22 @@ class PublishResponse(_message.Message):
     def __init__(self, sequences: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ConsumeRequest(_message.Message):
-    __slots__ = ("group", "consumer", "lanes", "max_in_flight", "acknowledged_event_ids", "rejected_event_ids")
+    __slots__ = ("group", "consumer", "lanes", "max_in_flight", "acknowledged_event_ids", "rejected_event_ids", "after_sequence")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     CONSUMER_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
     MAX_IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGED_EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
     REJECTED_EVENT_IDS_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     group: str
     consumer: str
     lanes: _containers.RepeatedScalarFieldContainer[_bus_pb2.BusLane]
     max_in_flight: int
     acknowledged_event_ids: _containers.RepeatedScalarFieldContainer[str]
     rejected_event_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, group: _Optional[str] = ..., consumer: _Optional[str] = ..., lanes: _Optional[_Iterable[_Union[_bus_pb2.BusLane, str]]] = ..., max_in_flight: _Optional[int] = ..., acknowledged_event_ids: _Optional[_Iterable[str]] = ..., rejected_event_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    after_sequence: int
+    def __init__(self, group: _Optional[str] = ..., consumer: _Optional[str] = ..., lanes: _Optional[_Iterable[_Union[_bus_pb2.BusLane, str]]] = ..., max_in_flight: _Optional[int] = ..., acknowledged_event_ids: _Optional[_Iterable[str]] = ..., rejected_event_ids: _Optional[_Iterable[str]] = ..., after_sequence: _Optional[int] = ...) -> None: ...
 
 class ConsumeResponse(_message.Message):
     __slots__ = ("envelope", "refused_by", "put_aside_at")

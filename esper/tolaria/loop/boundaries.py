@@ -202,17 +202,21 @@ class Boundaries:
         elif directive.command_id not in self._session.obeyed:
             self._session.obeyed.add(directive.command_id)
             to_step = directive.to_step if directive.HasField("to_step") else None
-            return self._keep_order(Setback(why=f"rollback ordered: {why}", to_step=to_step))
+            return self._keep_order(directive.command_id, Setback(why=f"rollback ordered: {why}", to_step=to_step))
         return ""
 
-    def _keep_order(self, setback: Setback) -> str:
-        """An order that leads nowhere is refused, and the run goes on: nothing is wrong with it."""
+    def _keep_order(self, command_id: str, setback: Setback) -> str:
+        """An order that leads nowhere is refused, and the run goes on: nothing is wrong with it.
+
+        Kasmina had accepted it, so the refusal names the command, for whoever gave it.
+        """
         obstacle = self._obstacle_to(setback)
-        if obstacle:
-            self._session.notice("tolaria.rollback_refused", "WARNING", f"{setback.why}; refused: {obstacle}")
-        else:
+        if not obstacle:
             self.order_to_go_back = setback
-        return obstacle
+            return ""
+        refusal = f"command {command_id}: {obstacle}"
+        self._session.notice("tolaria.rollback_refused", "WARNING", f"{setback.why}; refused: {refusal}")
+        return refusal
 
     def _note(self, result: PacketResult) -> None:
         session = self._session

@@ -100,7 +100,9 @@ class History:
         self.policy_digest = digest
 
     def doubt(self, cause: str) -> None:
-        """Note why the run can't be reproduced from its seed."""
+        """Note why the run can't be reproduced from its seed. Raises ValueError for no words: nobody could tell it."""
+        if not cause.strip():
+            raise ValueError("a doubt of a run needs a cause in words")
         if cause not in self.causes:
             self.causes.append(cause)
 

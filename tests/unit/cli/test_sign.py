@@ -153,6 +153,23 @@ def test_every_message_that_a_service_takes_signed_can_be_signed_here() -> None:
     assert described == set(SIGNABLE)
 
 
+def test_an_order_is_signed_in_a_command_and_whoever_tries_otherwise_is_told(
+    tmp_path: Path, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    back = {key: value for key, value in PAUSE.items() if key != "pause"}
+    back["rollback"] = {"rationale": "worse", "to_step": "400"}
+    assert main(["sign", "--type", "RollbackOrder", "--audience", "kasmina/run-1", request(tmp_path, back)]) == 64
+    assert """an AdaptationCommand carries it: give --type AdaptationCommand, and {"rollback": {...}}""" in (
+        capsys.readouterr().err
+    )
+    assert main(["sign", "--type", "Nonsense", "--audience", "kasmina/run-1", request(tmp_path, back)]) == 64
+    assert "use one of AdaptationCommand, " in capsys.readouterr().err
+    assert main([*ARGUMENTS, request(tmp_path, back)]) == 0
+    signed = json_format.Parse(capsys.readouterr().out, ApplyCommandRequest())
+    command = AdaptationCommand.FromString(signed.command.payload)
+    assert (command.rollback.rationale, command.rollback.to_step) == ("worse", 400)
+
+
 def test_an_operator_orders_a_stack(tmp_path: Path, secret: str, capsys: pytest.CaptureFixture[str]) -> None:
     order = {
         "command_id": "c1",

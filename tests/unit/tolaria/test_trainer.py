@@ -396,7 +396,8 @@ def test_a_rollback_order_that_leads_nowhere_is_refused_and_the_run_goes_on(
     config, store = replace(CONFIG, **settings), CheckpointStore(tmp_path, keep=2)
     summary = Trainer(prepare(config), lambda opening: control, recorder, store=store).train()
     (said,) = [notice.message for notice in recorder.notices if notice.name == "tolaria.rollback_refused"]
-    assert re.fullmatch(f"rollback ordered: operator; refused: {why}", said)
+    command_id = re.escape(directive("", "ROLLBACK").command_id)
+    assert re.fullmatch(f"rollback ordered: operator; refused: command {command_id}: {why}", said)
     (report,) = [report for collected in control.collected for report in collected.reports]
     assert not report.succeeded
     assert said.endswith(report.failure)

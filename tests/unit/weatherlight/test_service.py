@@ -286,9 +286,30 @@ async def test_a_consumer_that_comes_back_gets_at_once_what_it_held(channel: Aio
     await consumer.leave()
 
 
+async def test_who_follows_gets_what_stands_after_a_position_and_the_bus_keeps_no_account(
+    channel: AioChannel, plane: Plane
+) -> None:
+    stored = await bus(channel).publish(PublishRequest(envelopes=[an_envelope(name) for name in "abc"]), timeout_s=5)
+    lanes = [BusLane.BUS_LANE_NORMAL]
+    opening = ConsumeRequest(consumer="c", lanes=lanes, after_sequence=stored.sequences[0])
+
+    async def requests() -> AsyncIterator[ConsumeRequest]:
+        yield opening
+
+    for _ in range(2):
+        responses = bus(channel).consume(requests(), timeout_s=30)
+        assert [(await anext(responses)).envelope.event_id for _ in range(2)] == ["b", "c"]
+    await bus(channel).publish(PublishRequest(envelopes=[an_envelope("d")]), timeout_s=5)
+    assert (await asyncio.wait_for(anext(responses), 10)).envelope.event_id == "d"
+    assert await plane.bus.depth(BusLane.BUS_LANE_NORMAL) == 0, "no group waits for anything"
+
+
 @pytest.mark.parametrize(
     "opening",
     [
+        ConsumeRequest(group="g", consumer="c", lanes=[BusLane.BUS_LANE_NORMAL], after_sequence=0),
+        ConsumeRequest(lanes=[BusLane.BUS_LANE_NORMAL], after_sequence=0),
+        ConsumeRequest(consumer="c", lanes=[DEAD], after_sequence=0),
         ConsumeRequest(group="g", consumer="c", lanes=[DEAD, BusLane.BUS_LANE_NORMAL]),
         ConsumeRequest(consumer="c", lanes=[BusLane.BUS_LANE_NORMAL]),
         ConsumeRequest(group="g", lanes=[BusLane.BUS_LANE_NORMAL]),
@@ -300,5 +321,5 @@ async def test_a_consumer_must_say_who_it_is_and_what_it_wants(channel: AioChann
     async def requests() -> AsyncIterator[ConsumeRequest]:
         yield opening
 
-    with pytest.raises(ContractError, match=r"first message|lanes"):
+    with pytest.raises(ContractError, match=r"first message|lanes|one of them"):
         await anext(bus(channel).consume(requests(), timeout_s=5))

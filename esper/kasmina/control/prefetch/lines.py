@@ -32,13 +32,9 @@ from esper.urza.artifacts import ArtifactStore
 from esper.urza.prefetch import Answer, answer
 
 SOURCE = "kasmina"
-GROUP = "kasmina"
 PUBLISH_TIMEOUT_S = 5.0
 STREAM_TIMEOUT_S = 86_400.0
 RETRY_S = 0.2
-IN_FLIGHT = 256
-# Answers that come within this time are acknowledged together.
-TOGETHER_S = 0.05
 ANSWERS = {kind.DESCRIPTOR.full_name: kind for kind in (KernelArtifactReady, KernelArtifactError)}
 log = logging.getLogger("esper.kasmina")
 
@@ -71,7 +67,11 @@ class DirectLine:
 
 
 class BusLine:
-    """Over the bus. It is first reached for by the first request, and again for as long as it can't be reached."""
+    """Over the bus. It is first reached for by the first request, and again for as long as it can't be reached.
+
+    An answer stands after its request, and nobody but this process waits for it: so answers are followed from the first
+    request on, and the bus keeps no account of what was heard.
+    """
 
     def __init__(self, endpoint: str, tls: Tls | None, keyring: Keyring, clock: Clock) -> None:
         self._endpoint, self._tls = endpoint, tls
@@ -80,13 +80,13 @@ class BusLine:
         self._channel = aio_channel(endpoint, tls)
         self._client = BusClient(self._channel, metadata=service_metadata(keyring, SOURCE))
         self._listening: asyncio.Task[None] | None = None
+        self._after = 0
+        """Position of the newest answer that was heard, or of a request before it."""
         self._on_answer: Callable[[Answer], None] = lambda told: None
 
     async def ask(self, request: KernelPrefetchRequest, on_answer: Callable[[Answer], None]) -> None:
         """Publishes until it is stored; the bus stores a repeated request once."""
         self._on_answer = on_answer
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen(), name="prefetch answers")
         envelope = seal(
             self._keyring,
             self._clock,
@@ -99,11 +99,20 @@ class BusLine:
         )
         while True:
             try:
-                await self._client.publish(PublishRequest(envelopes=[envelope]), timeout_s=PUBLISH_TIMEOUT_S)
-                return
+                stored = await self._client.publish(PublishRequest(envelopes=[envelope]), timeout_s=PUBLISH_TIMEOUT_S)
+                return self._follow(stored.sequences[0])
             except EsperError as error:
                 log.warning("prefetch request %s isn't on the bus yet: %s", request.request_id, error)
                 await asyncio.sleep(RETRY_S)
+
+    def _follow(self, sequence: int) -> None:
+        """Hear what comes after this request; one that stands before what was heard is of a log that began anew."""
+        if self._listening is not None and sequence >= self._after:
+            return
+        if self._listening is not None:
+            self._listening.cancel()
+        self._after = sequence
+        self._listening = asyncio.create_task(self._listen(), name="prefetch answers")
 
     async def close(self) -> None:
         if self._listening is not None:
@@ -113,7 +122,7 @@ class BusLine:
         await self._channel.close()
 
     async def _listen(self) -> None:
-        """Hear answers for ever; a stream that ends is opened again, and what it held comes again."""
+        """Hear answers for ever; a stream that ends is opened again, after what was heard."""
         while True:
             try:
                 await self._hear()
@@ -124,21 +133,11 @@ class BusLine:
             await asyncio.sleep(RETRY_S)
 
     async def _hear(self) -> None:
-        handled: asyncio.Queue[str] = asyncio.Queue()
-
-        async def requests() -> AsyncIterator[ConsumeRequest]:
-            lanes = [BusLane.BUS_LANE_KERNEL_ANSWERS]
-            yield ConsumeRequest(group=GROUP, consumer=SOURCE, lanes=lanes, max_in_flight=IN_FLIGHT)
-            while True:
-                done = [await handled.get()]
-                await asyncio.sleep(TOGETHER_S)
-                while not handled.empty():
-                    done.append(handled.get_nowait())
-                yield ConsumeRequest(acknowledged_event_ids=done)
-
-        async for response in self._client.consume(requests(), timeout_s=STREAM_TIMEOUT_S):
+        lanes = [BusLane.BUS_LANE_KERNEL_ANSWERS]
+        opening = ConsumeRequest(consumer=SOURCE, lanes=lanes, after_sequence=self._after)
+        async for response in self._client.consume(_alone(opening), timeout_s=STREAM_TIMEOUT_S):
             self._take(response.envelope)
-            handled.put_nowait(response.envelope.event_id)
+            self._after = response.envelope.sequence
 
     def _take(self, envelope: BusEnvelope) -> None:
         """Give on what can be believed; the rest would not be better if it came again."""
@@ -153,3 +152,7 @@ class BusLine:
             log.error("answer %s from %s refused: %s", envelope.event_id, envelope.source, error)
             return
         self._on_answer(told)
+
+
+async def _alone(opening: ConsumeRequest) -> AsyncIterator[ConsumeRequest]:
+    yield opening

@@ -21,6 +21,7 @@ from esper.core.keys import Key, Keyring, KeySet, derive_key, new_secret, read_k
 from esper.core.signing import signature_of
 from esper.core.validation import violations
 from esper.kasmina import metrics
+from esper.kasmina.control.authority import ROLLBACK_OPEN
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,
@@ -322,6 +323,20 @@ def test_a_rollback_abandons_what_came_before_it(service: Service) -> None:
     service.apply(order)
     service.advance(request(110))
     assert not service.open(spec(1, resume=checkpoint)).replay
+
+
+def test_an_accepted_rollback_says_what_is_still_open_and_where_it_is_told(service: Service) -> None:
+    """Kasmina can't know which states the trainer will have kept."""
+    service.open(spec())
+    order = command("back", issued_by=OPERATOR)
+    order.rollback.rationale = "worse"
+    first, again = service.apply(order), service.apply(order)
+    assert first.accepted
+    assert again.repeated_id
+    assert first.detail == again.detail == ROLLBACK_OPEN
+    (delivered,) = service.advance(request(110)).outcomes
+    assert not delivered.HasField("detail"), "the trainer is told what to do, and nothing of itself"
+    assert not service.apply(paused()).HasField("detail")
 
 
 def test_of_a_course_given_up_only_what_operators_ordered_is_replayed_and_at_once(service: Service) -> None:

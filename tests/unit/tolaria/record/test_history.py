@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from esper.kasmina.executor import MemoryNote
 from esper.leyline import (
     CommandOutcome,
@@ -17,7 +19,7 @@ from esper.leyline import (
     StackTest,
 )
 from esper.tolaria.record.history import History
-from esper.tolaria.record.packet_result import PacketResult
+from esper.tolaria.record.packet_result import REASONS, PacketResult
 from esper.tolaria.record.stack_judgement import judgement
 
 RESULTS = [
@@ -93,6 +95,22 @@ def test_a_command_without_an_outcome_is_issued_and_neither_accepted_nor_rejecte
 def test_failures_are_counted_and_their_cause_is_kept_once() -> None:
     history = noted()
     assert (history.timeouts, history.failures, history.causes) == (2, 2, ["an answer missed its deadline"])
+
+
+def test_no_doubt_is_without_words() -> None:
+    history = History()
+    for words in ("", " "):
+        with pytest.raises(ValueError, match="needs a cause in words"):
+            history.doubt(words)
+    assert history.causes == []
+
+
+def test_every_failure_of_a_packet_is_a_cause_in_words() -> None:
+    for cause in (None, "", "timeout", "kasmina_timeout", "tamiyo_invalid", "broken_off", *REASONS):
+        history = History()
+        history.note(PacketResult(packet_index=0, failure="no answer of kasmina", cause=cause))
+        (told,) = history.causes
+        assert told.strip()
 
 
 def test_an_operators_command_that_acts_makes_the_run_irreproducible_and_a_policys_does_not() -> None:

@@ -77,6 +77,19 @@ def test_pieces_are_read_from_a_file_by_several_threads(tmp_path: Path, monkeypa
     assert len(asked) > 13
 
 
+def test_what_is_passing_comes_back_in_one_memory_that_belongs_to_nobody_else() -> None:
+    turned = torch.randn(3, 5).t()
+    state = {"a": torch.randn(7), "b": torch.ones(3, dtype=torch.int8), "turned": turned, "none": torch.empty(0, 2)}
+    content = pack(state)
+    found = unpack(Held(content), "test", lambda: None, is_passing=True)
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert found["turned"].stride() == turned.stride()
+    assert len({each.untyped_storage().data_ptr() for each in found.values()}) == 1
+    found["a"].zero_()
+    again = unpack(Held(content), "test", lambda: None, is_passing=True)
+    assert torch.equal(again["a"], state["a"])
+
+
 @given(st.data())
 def test_any_changed_byte_is_noticed_before_anything_of_its_part_is_used(data: st.DataObject) -> None:
     content = pack({"weights": torch.arange(40.0), "more": torch.ones(3)})

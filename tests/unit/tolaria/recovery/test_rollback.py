@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,12 @@ class SlowStore(CheckpointStore):
         super().__init__(folder, keep=3)
         self.is_over = threading.Event()
 
-    def newest(self, to_step: int | None = None, check: Callable[[], None] = lambda: None) -> Found:
+    def newest(
+        self, to_step: int | None = None, check: Callable[[], None] = lambda: None, *, is_passing: bool = False
+    ) -> Found:
         self.is_over.wait(20.0)
         check()
-        return super().newest(to_step, check)
+        return super().newest(to_step, check, is_passing=is_passing)
 
 
 @pytest.fixture
@@ -167,15 +168,15 @@ def test_a_state_that_is_loaded_too_late_is_taken_counted_and_told(
     moments.save()
     saved = moments.whole()
     moments.make(1)
-    restore = moments.saves.restore
+    restore, loaded = moments.saves.restore, list[Snapshot]()
 
-    def slowly(snapshot: Snapshot) -> None:
+    def late(snapshot: Snapshot) -> None:
         restore(snapshot)
-        time.sleep(0.02)
+        loaded.append(snapshot)
 
     moments.fast.deadline_s = 10.0
-    monkeypatch.setattr(moments.saves, "restore", slowly)
-    monkeypatch.setattr(Deadline, "is_missed", property(lambda deadline: deadline.elapsed_s >= 0.02))
+    monkeypatch.setattr(moments.saves, "restore", late)
+    monkeypatch.setattr(Deadline, "is_missed", property(lambda deadline: bool(loaded)))
     _, told = moments.saves.go_back((None,))
     assert moments.whole() == saved
     assert told.startswith("from memory")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from torch import Tensor
 from esper.core.clock import SYSTEM_CLOCK, ManualClock
 from esper.core.errors import RollbackLate
 from esper.tolaria.recovery.checkpoint import CheckpointStore, encode
-from esper.tolaria.recovery.tiers import copies
 from esper.tolaria.recovery.tiers.copies import Buffers, size_of
 from esper.tolaria.recovery.tiers.deadline import Deadline
 from esper.tolaria.recovery.tiers.fast import FastTier, snapshot_steps
 from esper.tolaria.recovery.tiers.full import FullTier
+from esper.tolaria.recovery.tiers.placing import placed
 from tests.unit.tolaria.recovery.test_going_back import Moments
 from tests.unit.tolaria.recovery.test_saves import Host
 
@@ -62,17 +64,6 @@ def test_the_next_copy_takes_the_memory_of_the_last_where_it_fits() -> None:
     assert {tensor.data_ptr() for tensor in tensors(buffers.take(made))} == first
     made["a"][0] = torch.randn(6)
     assert torch.equal(buffers.take(made)["a"][0], made["a"][0])
-
-
-def test_large_tensors_are_copied_in_pieces_between_which_the_deadline_is_asked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(copies, "PIECE_BYTES", 64)
-    asked, source = [], torch.randn(100)
-    target = torch.empty(100)
-    copies.write([(target, source)], lambda: asked.append(1))
-    assert torch.equal(source, target)
-    assert len(asked) == 1 + -(-400 // 64)
 
 
 def test_the_size_of_a_state_is_that_of_its_tensors() -> None:
@@ -137,24 +128,54 @@ def test_what_a_loop_keeps_beside_the_network_is_copied_as_well() -> None:
     average.zero_()
     executor = moments.session.run.executor
     for _ in range(2):
-        read = tier.read(None, executor, Deadline(SYSTEM_CLOCK, "memory", PATIENCE_S))
+        read = placed(tier.read(None, Deadline(SYSTEM_CLOCK, "memory", PATIENCE_S)), executor)
         assert read.loader is not None
         assert torch.equal(read.loader["average"], torch.ones(3))
         read.loader["average"].zero_()
 
 
-def test_a_restore_from_memory_takes_the_memory_that_the_optimiser_holds_already() -> None:
-    moments = Moments()
+@pytest.mark.parametrize("tier", ["memory", "disk"])
+def test_a_restore_takes_the_memory_that_the_optimiser_holds_already(tmp_path: Path, tier: str) -> None:
+    moments = Moments(CheckpointStore(tmp_path, keep=1))
     moments.make(1)
     moments.save()
+    if tier == "disk":
+        moments.fast.forget_after(0)
     state = moments.session.run.executor.arm.optimizer.state
 
     def held() -> set[int]:
         return {value[name].data_ptr() for value in state.values() for name in ("exp_avg", "exp_avg_sq")}
 
     before = held()
-    moments.saves.go_back((None,))
+    assert f"from {tier}" in moments.saves.go_back((None,))[1]
     assert held() == before
+
+
+def test_a_restore_that_is_given_up_at_any_moment_has_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the deadline is asked before it turns out to be missed: nothing, or the whole state."""
+    moments = Moments(CheckpointStore(tmp_path, keep=1))
+    moments.make(2)
+    moments.save()
+    saved = moments.whole()
+    moments.make(1)
+    present, ends = moments.whole(), []
+    asked = itertools.count()
+
+    def check(deadline: Deadline) -> None:
+        if next(asked) >= len(ends):
+            raise deadline.late()
+
+    monkeypatch.setattr(Deadline, "check", check)
+    while saved not in ends:
+        assert len(ends) < 100
+        asked = itertools.count()
+        with suppress(RollbackLate):
+            moments.saves.go_back((None,))
+        ends.append(moments.whole())
+    assert ends[:-1] == [present] * (len(ends) - 1)
+    assert len(ends) > 2
 
 
 def test_the_older_moment_stands_until_the_newer_ones_answers_have_been_executed() -> None:

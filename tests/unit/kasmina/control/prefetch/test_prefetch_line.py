@@ -12,7 +12,7 @@ from esper.kasmina.control.artifacts.access import ArtifactAccess, Breaker
 from esper.kasmina.control.prefetch.lines import BusLine
 from esper.kasmina.control.prefetch.prefetcher import Ended, Prefetcher
 from esper.kasmina.control.reporting import Reporting
-from esper.leyline import BusLane, KernelArtifactReady, MessagePriority, PrefetchStatus
+from esper.leyline import BusEnvelope, BusLane, KernelArtifactReady, MessagePriority, PrefetchStatus, RunClosure
 from esper.oona.envelope import seal
 from esper.oona.log import SqliteLog
 from esper.rpc.server import Server, ServerConfig, start
@@ -38,6 +38,7 @@ class Plane:
         self.kernels = Kernels(store, self.router, KEYS, SYSTEM_CLOCK)
         self.urza = asyncio.create_task(self.kernels.run(self.bus))
         self._server: Server | None = None
+        self._is_closed = False
 
     async def come(self) -> None:
         service = BusService(self.bus, self.router, KEYS, SYSTEM_CLOCK)
@@ -48,11 +49,20 @@ class Plane:
         await self._server.drain(0.0)
 
     async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self.go()
         self.urza.cancel()
         await asyncio.gather(self.urza, return_exceptions=True)
         self.kernels.worker.close()
         await self.bus.close()
+
+
+def envelope_of_nobody(number: int) -> BusEnvelope:
+    lane, priority = BusLane.BUS_LANE_NORMAL, MessagePriority.MESSAGE_PRIORITY_NORMAL
+    closure = RunClosure(reason="other")
+    return seal(KEYS, SYSTEM_CLOCK, closure, source="x", lane=lane, priority=priority, event_id=f"other{number}")
 
 
 class Kasmina:
@@ -109,6 +119,34 @@ async def test_a_bus_that_is_away_for_a_while_loses_no_request(plane: Plane, kas
     assert await waiting == Ended(READY)
     requests = kasmina.access.figures.requests
     assert (requests["scheduled"], requests["ready"]) == (2, 2)
+
+
+async def test_a_bus_whose_log_began_anew_is_heard_too(tmp_path: Path, plane: Plane, kasmina: Kasmina) -> None:
+    await plane.bus.publish([envelope_of_nobody(number) for number in range(20)])
+    await plane.come()
+    assert await kasmina.ready("r1") == Ended(READY)
+    kasmina.access.cache._contents.clear()
+    await plane.close()
+    (tmp_path / "anew").mkdir()
+    anew = Plane(tmp_path / "anew", ArtifactStore(tmp_path / "artifacts"))
+    anew.endpoint = plane.endpoint
+    await anew.come()
+    try:
+        assert await kasmina.ready("r2") == Ended(READY)
+    finally:
+        await anew.close()
+
+
+async def test_what_is_asked_leaves_no_account_on_the_bus(plane: Plane, kasmina: Kasmina) -> None:
+    """Two commits carry a prefetch: its request and its answer."""
+    await plane.come()
+    assert await kasmina.ready("r1") == Ended(READY)
+    tables = ("cursors", "deliveries", "seen")
+    counts = plane.bus._store.read(
+        lambda db: [db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()[0] for name in tables]
+    )
+    assert counts == [0, 0, 0]
+    assert await plane.bus.last_sequence() == 2
 
 
 async def test_an_answer_without_an_accepted_key_is_none(plane: Plane, kasmina: Kasmina) -> None:
