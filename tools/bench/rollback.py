@@ -4,8 +4,11 @@
 
 A transformer of 12 blocks of 768 has the 85 M parameters of GPT-2's smallest; weights and both moments are 1.02 GB.
 Both tiers restore it over a state that was lost, through the trainer's own calls, and the digest is compared. Copying
-takes turns with restoring, so that both meet the same machine: from memory to memory for the fast tier, and from the
-file, in the kernel's cache as it is after writing, to memory for the full one.
+takes turns with restoring, so that both meet the same machine. A tier's copy bandwidth is, for the fast one, that of
+one `copy_` of as many bytes to memory that is there, by as many threads of torch as train (on a GPU from pinned
+memory, where snapshots are kept); for the full one that of reading the file by one thread, in pieces as large as the
+kernel gives, from its cache, as it is after writing, to memory that is there. A restore verifies every byte besides,
+by as many threads as there are processors, up to eight.
 """
 
 from __future__ import annotations

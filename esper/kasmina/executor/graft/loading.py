@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from esper.kasmina.executor.memory.filling import Pair
+from esper.kasmina.executor.passes.filling import Pair
 from esper.kasmina.executor.passes.storages import has_storage
 
 USUAL = frozenset({nn.Module._load_from_state_dict, _NormBase._load_from_state_dict})

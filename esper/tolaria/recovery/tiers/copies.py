@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esper.kasmina.executor.memory.filling import fill
+from esper.kasmina.executor.passes.filling import fill
 from esper.kasmina.executor.passes.storages import has_storage
 
 PLAIN = frozenset({int, float, str, bool, bytes, type(None)})

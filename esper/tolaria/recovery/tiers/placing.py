@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from esper.kasmina.executor import SeedExecutor
-from esper.kasmina.executor.memory.filling import Pair, fill
+from esper.kasmina.executor.passes.filling import Pair, fill
 from esper.kasmina.executor.passes.storages import has_storage
 from esper.tolaria.recovery.packed import State
 from esper.tolaria.recovery.snapshot import Snapshot

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from esper.kasmina.executor.graft.loading import pairs_to_load
-from esper.kasmina.executor.memory.filling import fill
+from esper.kasmina.executor.passes.filling import fill
 
 
 class Own(nn.Linear):
