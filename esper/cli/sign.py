@@ -34,6 +34,7 @@ SIGNABLE = (
 ACTIONS = {
     field.message_type.name: field.name
     for field in leyline.AdaptationCommand.DESCRIPTOR.oneofs_by_name["action"].fields
+    if field.message_type is not None
 }
 """Fields of a command by the kind of order."""
 SERVICES = ("kasmina", "tamiyo", "weatherlight")
