@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from tests.unit.tools.experiments import load
 
-for name in ("plan", "rows", "comparing", "labels"):
+for name in ("plan", "rows", "frontier", "comparing", "labels"):
     load(name)
 labels, pictures = sys.modules["labels"], load("pictures")
 

@@ -19,6 +19,7 @@ from tests.unit.tools.experiments import FOLDER, load
 
 load("texts")
 planning, rows_module = load("plan"), load("rows")
+load("frontier")
 comparing = load("comparing")
 load("launching")
 load("labels")
@@ -288,6 +289,8 @@ def test_a_cost_that_nobody_has_is_refused(tmp_path: Path, cost_of: str) -> None
         (("[sweep]\n", "[frontier]\n"), "a frontier needs score = 'loss'"),
         (('rate_of = "small"', 'rate_of = "rival"'), "has the rate of 'rival'; expected an arm with rates"),
         (('arms = ["small", "large"]', 'arms = ["tiny"]'), "'tiny' is to be compared; expected one of the arms"),
+        (("[sweep]", '[race]\narms = ["tiny"]\n[sweep]'), "'tiny' is to race; expected the name of an arm"),
+        (("[sweep]", '[race]\narms = ["small"]\n[sweep]'), "'small' is to race with rates to choose from"),
     ],
 )
 def test_a_plan_that_cant_be_run_is_refused_in_words(tmp_path: Path, change: tuple[str, str], words: str) -> None:
