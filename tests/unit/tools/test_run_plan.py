@@ -219,9 +219,9 @@ def test_rows_that_another_script_made_are_compared_and_not_trained(sweep: Any, 
 def test_the_pictures_are_drawn(sweep: Any, tmp_path: Path) -> None:
     rows = run_plan.Rows(tmp_path / "rows.jsonl")
     ran(sweep, tmp_path, rows)
-    assert [path.name for path in run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), tmp_path)] == [
-        "cost.png"
-    ]
+    rates = run_plan.chosen_rates(sweep, rows)
+    lines = list(comparing.compared(sweep, rows, rates))
+    assert [path.name for path in run_plan.draw(sweep, rows, rates, lines, tmp_path)] == ["cost.png"]
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -233,7 +233,7 @@ def test_without_matplotlib_a_table_has_no_pictures_and_one_line_says_so(
     monkeypatch.delitem(sys.modules, "pictures")
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), tmp_path) == []
+    assert run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), [], tmp_path) == []
     assert capsys.readouterr().err == "no pictures are drawn: matplotlib is not installed; pip install matplotlib\n"
 
 
@@ -246,7 +246,7 @@ def test_a_course_is_titled_by_what_it_shows(sweep: Any, tmp_path: Path, monkeyp
     folder = tmp_path / Run("grown", 1, rates["grown"]).name
     folder.mkdir()
     (folder / "events.jsonl").touch()
-    run_plan.draw(sweep, rows, rates, tmp_path)
+    run_plan.draw(sweep, rows, rates, [], tmp_path)
     assert titles == ["two sizes, and what grows from the smaller one: grown, seed 1"]
 
 
