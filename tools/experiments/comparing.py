@@ -118,6 +118,7 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
         shares = [share for share in found_shares if share is not None]
         if shares and arm not in plan.frontier:
             line[name], line[f"{name}_95"] = interval(shares)
+            line[f"{name}_p"] = p_value([share - 1.0 for share in shares])
             line[f"{name}_runs"] = len(shares)
     paired = [scores(plan, {seed: first[seed]})[seed] - score for seed, score in found.items() if seed in first]
     if paired:
@@ -175,7 +176,9 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     cells += [f"{line['kept']} of {line['judged']}"]
     for name in shares:
         share = line.get(name)
-        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}"]
+        p = line.get(f"{name}_p")
+        chance = "" if p is None else f" (p {p:.2g})"
+        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}{chance}"]
     return cells
 
 
