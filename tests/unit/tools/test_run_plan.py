@@ -202,6 +202,8 @@ def test_a_loss_is_held_against_what_the_frontier_costs_there(tmp_path: Path, lo
     # Half-way in the loss lies half-way in the logarithm of the cost.
     expected = share if share != 2.0 else 400 / (100 * 8**0.5)
     assert grown.get("share_of_frontier") == (None if expected is None else pytest.approx(expected))
+    assert grown.get("share_of_frontier_95") is None
+    json.dumps([grown, *static], allow_nan=False)
     assert not any("share_of_frontier" in line for line in static)
 
 
@@ -332,6 +334,7 @@ def test_time_without_start_up_is_drawn_out_to_all_steps_and_has_a_share_of_its_
         )
     grown, *_ = comparing.compared(plan, rows, run_plan.chosen_rates(plan, rows))
     assert grown["share_of_frontiers_time"] == pytest.approx(0.5)
+    assert grown["share_of_frontiers_time_p"] is None
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "plans").glob("*.toml")), ids=lambda path: path.stem)
