@@ -19,6 +19,7 @@ from rows import Row, Rows
 from esper.kasmina.control.judge.student import student_quantile, student_tail
 
 CONFIDENCE = 0.975
+LEAST_P = 1e-15
 COSTS = {"share_of_frontier": "training_macs", "share_of_frontiers_time": "trained_s"}
 SHARES = {
     "share_of_frontier": "share of the frontier's cost",
@@ -166,7 +167,7 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     difference = p = better = cost = "-"
     if "difference" in line:
         difference = f"{line['difference']:+.{digits}f}{half_of(line['difference_95'], digits)}"
-        p = "-" if line["p"] is None else f"{line['p']:.2g}"
+        p = chance(line["p"])
         ties = f", {line['equal']} equal" if line["equal"] else ""
         better = f"{line['first_is_better']} of {line['runs']}{ties}"
         cost = f"{line['first_costs']:.2f}x"
@@ -176,12 +177,16 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     cells += [f"{line['kept']} of {line['judged']}"]
     for name in shares:
         share = line.get(name)
-        p = line.get(f"{name}_p")
-        chance = "" if p is None else f" (p {p:.2g})"
-        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}{chance}"]
+        p = "" if line.get(f"{name}_p") is None else f" (p {chance(line[f'{name}_p'])})"
+        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}{p}"]
     return cells
 
 
 def half_of(width: float | None, digits: int) -> str:
     """Half of an interval, which a single run doesn't have."""
     return "" if width is None else f" ± {width:.{digits}f}"
+
+
+def chance(p: float | None) -> str:
+    """A p as it is told: below LEAST_P the tail's arithmetic has no digits left."""
+    return "-" if p is None else f"< {LEAST_P:g}" if p < LEAST_P else f"{p:.2g}"

@@ -42,6 +42,8 @@ COLORS = (*BRIGHT, *DARK)
 LEAST_ERROR = 0.1
 ALL_TICKS, FEW_TICKS, ALL_TICKS_WITHIN = tuple(range(1, 10)), (1, 2, 5), 10.0
 """Multiples of powers of ten that an axis names: all where its high end is at most so many times its low end."""
+FIRST_FALL = 0.03
+"""Share of a run's cost whose losses may lie above its course's picture."""
 TITLE_WIDTH, LEGEND_COLUMNS = 120, 6
 WORDS = {"FOSSILIZED": "kept", "CULLED": "culled"}
 Macs = Sequence[tuple[int, int]]
@@ -153,7 +155,10 @@ def _as_loss(plan: Plan, score: float) -> float:
 
 
 def course_picture(title: str, events: Sequence[Record], path: Path) -> Path | None:
-    """Training loss over what had been spent by then; each graft is marked, and its twin a fork. None without cost."""
+    """Training loss over what had been spent by then; each graft is marked, and its twin a fork. None without cost.
+
+    The first fall, out of the top, would press everything else flat.
+    """
     macs = [(event["step"], event["training_macs"]) for event in events if "training_macs" in event]
     if not macs:
         return None
@@ -165,8 +170,15 @@ def course_picture(title: str, events: Sequence[Record], path: Path) -> Path | N
     for fork in found.forks:
         _fork(axes, fork, macs)
     axes.set(xlabel="training MACs, everything booked", ylabel="training loss, smoothed", yscale="log")
+    axes.set_ylim(top=1.05 * _highest(axes, FIRST_FALL * macs[-1][1], found.forks))
     _tell_ticks(axes.yaxis)
     return _saved(drawn, title, path)
+
+
+def _highest(axes: Axes, spent: float, forks: Sequence[Fork]) -> float:
+    """The highest loss after so much was spent, or in a fork."""
+    later = [y for line in axes.lines for x, y in line.get_xydata() if x >= spent and line.get_linestyle() != ":"]
+    return float(max([*later, *(loss for fork in forks for _, loss in (*fork.grown, *fork.twin))]))
 
 
 def _fork(axes: Axes, fork: Fork, macs: Macs) -> None:

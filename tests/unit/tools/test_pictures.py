@@ -50,6 +50,21 @@ def test_a_graft_and_its_twin_are_drawn_over_what_they_cost(tmp_path: Path, monk
     assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":"] == [100]
 
 
+def test_the_first_fall_leaves_the_picture_and_forks_stay_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Figure] = []
+    monkeypatch.setattr(pictures, "_saved", lambda drawn, title, path: saved.append(drawn) or path)
+    spent = {step: step if step < 500 else 1000 * step for step in range(10, 900, 10)}
+    falling = [{**boundary(step, macs), "loss": 90.0 if step < 20 else 2.0} for step, macs in spent.items()]
+    pictures.course_picture("falls", falling, tmp_path / "course.png")
+    (axes,) = saved[0].axes
+    assert axes.get_ylim()[1] == pytest.approx(2.1, rel=0.1)
+    twin = {**EVENTS[2], "losses": [50.0] * 10, "loss": 50.0}
+    pictures.course_picture("forks", [*falling[:2], twin, EVENTS[3], *falling[2:]], tmp_path / "course.png")
+    assert saved[1].axes[0].get_ylim()[1] >= 50.0
+
+
 def test_a_run_that_never_told_its_cost_has_no_course(tmp_path: Path) -> None:
     events = [{key: value for key, value in event.items() if key != "training_macs"} for event in EVENTS]
     assert pictures.course_picture("old", events, tmp_path / "course.png") is None

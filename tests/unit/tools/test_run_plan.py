@@ -274,6 +274,7 @@ def test_a_mean_far_from_zero_has_a_small_p() -> None:
     assert comparing.p_value([1.0, 1.1, 0.9]) == pytest.approx(0.0033, rel=0.02)
     assert comparing.p_value([1.0]) is None
     assert comparing.p_value([1.0, 1.0]) is None
+    assert [comparing.chance(p) for p in (None, 0.0033, 0.0)] == ["-", "0.0033", "< 1e-15"]
 
 
 @pytest.mark.parametrize("cost_of", ["nobody", "host"])

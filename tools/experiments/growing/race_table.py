@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from comparing import Line, half_of
+from comparing import Line, chance, half_of
 
 MEASURES = {"steps": "at equal steps", "cost": "at equal cost"}
 COSTS = ("mean MACs", "share of the frontier's cost", "kept of judged")
@@ -69,8 +69,7 @@ def _told(line: Line | None) -> list[str]:
     if line["difference"] == 0.0 and line["p"] is None:
         return ["0", "0", "-"]
     bound = "-" if line["upper"] is None else f"{line['upper']:+.4f}"
-    p = "-" if line["p"] is None else f"{line['p']:.2g}"
-    return [f"{line['difference']:+.4f}{half_of(line['difference_95'], 4)}", bound, p]
+    return [f"{line['difference']:+.4f}{half_of(line['difference_95'], 4)}", bound, chance(line["p"])]
 
 
 def _cost(line: Line) -> list[str]:
