@@ -5,7 +5,8 @@ ARGS ?=
 WORKERS ?= 2
 DEVICES ?= cuda
 PROCESSES ?= 2
-GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
+GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless stack_21m_longer stack_rules_d96 stack_rules_d96_headers \
+	stack_controls_d96 stack_85m
 
 .PHONY: setup train test check check-native clients bench drills drill-alarms drill-fire harness-quick soak experiments-quick learn experiments-gpu clean
 
