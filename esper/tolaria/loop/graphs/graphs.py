@@ -8,7 +8,7 @@ What changes from step to step is in device memory: the batch, rates, draws, a s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -160,7 +160,7 @@ class Graphs:
             if reason != WARM_UP:
                 return self.eager(reason, arm, partial(eagerly, measures_norm), graphs)
             graphs.forms.setdefault(form, _Form()).warm_steps += 1
-            return self._warm(role, arm, eagerly, measures_norm=measures_norm)
+            return self._warm(role, arm, partial(eagerly, measures_norm))
         if graphs.bound is not known.step:
             known.step.bind_gradients()
             graphs.bound = known.step
@@ -188,16 +188,12 @@ class Graphs:
             return "" if of_main is not None and of_main.step is not None else BEHIND
         return ""
 
-    def _warm(self, role: str, arm: TrainingArm, eagerly: Eagerly, *, measures_norm: bool) -> StepResult:
-        """A step that does all that will be recorded, so that nothing is loaded while it is; what nobody wants of it
-        isn't told.
-        """
+    def _warm(self, role: str, arm: TrainingArm, make: Callable[[], StepResult]) -> StepResult:
+        """A step that does all that will be recorded, so that nothing is loaded while it is."""
         with self._backend.warm_up():
-            result = self.eager(WARM_UP, arm, partial(eagerly, role == MAIN), self._arms[role])
+            result = self.eager(WARM_UP, arm, make, self._arms[role])
             row_of(result)
-        if measures_norm or self._stepper.clips:
-            return result
-        return replace(result, gradient_norm=None, parameter_norms={})
+        return result
 
     def eager(
         self, reason: str, arm: TrainingArm, make: Callable[[], StepResult], graphs: _ArmGraphs | None = None
