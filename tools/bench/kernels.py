@@ -173,7 +173,8 @@ def pcgrad_cases(device: torch.device, has_torchjd: bool) -> Iterator[Case]:
         if has_torchjd:
             from torchjd.aggregation import PCGrad
 
-            candidates["TorchJD"] = lambda rows=rows, peer=PCGrad(): peer(rows)
+            peer = PCGrad()
+            candidates["TorchJD"] = lambda rows=rows, peer=peer: peer(rows)
         if k * k * n < 7e8 or device.type == "cuda":
             candidates["torch naive"] = lambda rows=rows, order=host_order: naive_pcgrad(rows, order)
         yield Case(

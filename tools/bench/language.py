@@ -71,7 +71,7 @@ class Size:
     heads: int
     context: int = 512
     batch: int
-    samples: int = 24_000
+    samples: int = 10_000
 
 
 SIZES = {

@@ -14,7 +14,7 @@ from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper, norms_of
-from esper.tolaria.loop.step_log import MEASURED, Row, StepResult
+from esper.tolaria.loop.step_log import MEASURED, ReplayedStep, Row, StepResult
 from esper.tolaria.task.resident import Resident
 
 SEED = "seed "
@@ -80,7 +80,7 @@ class CapturedStep:
     def _where(self) -> list[int]:
         return [gradient.data_ptr() for _, gradient in self._gradients if gradient is not None]
 
-    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> StepResult:
+    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> ReplayedStep:
         """The step with this batch, which has the form of the recorded one."""
         graph, recorded = self._graph, self._result
         if graph is None or recorded is None:
@@ -93,19 +93,15 @@ class CapturedStep:
             self._rates.refresh()
         self._stepper.prepare_replay(step)
         row, norms = self._told(graph.replay(), measures_norm=measures_norm)
-        told = dict(zip(row.names, row.values.unbind(), strict=True))
         if self._rates is None:
             self._arm.optimizer.step()
-        return StepResult(
-            loss=told["loss"],
-            accuracy=told.get("accuracy"),
-            gradient_norm=told.get("gradient_norm"),
-            conflict_rate=told.get("conflict_rate"),
-            parameter_norms=norms,
-            named={name: told[name] for name in recorded.named},
-            pairs=recorded.pairs,
-            seed_norms={seed_id: told[SEED + seed_id] for seed_id in recorded.seed_norms},
+        values, names = row.values, row.names
+        return ReplayedStep(
             row=row,
+            named=tuple(recorded.named),
+            pairs=recorded.pairs,
+            parameter_norms=norms,
+            seed_norms={seed_id: values[names.index(SEED + seed_id)] for seed_id in recorded.seed_norms},
         )
 
     def _told(self, values: Tensor, *, measures_norm: bool) -> tuple[Row, Mapping[nn.Parameter, Tensor]]:

@@ -27,7 +27,7 @@ from esper.tolaria.loop.graphs.captured import CapturedStep, row_of
 from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
-from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.loop.step_log import StepResult, Told
 from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.task.resident import Resident
 
@@ -147,7 +147,7 @@ class Graphs:
         measures_norm: bool = False,
         is_measured: bool = False,
         seed_norms: SeedNorms | None = None,
-    ) -> StepResult:
+    ) -> Told:
         """Make the step by a graph, or `eagerly`."""
         graphs = self._arms[role]
         form = self._form_of(batch)
