@@ -67,6 +67,7 @@ SEED_ROW = "seed"
 READ_EVERY = 10
 WARM_UP = 3
 MOST_CAPTURE_MS = 10.0
+SETTLED = 100
 SEED_TRAINERS, SEED_REPEATS, SEED_BLOCK = 10, 20, 100
 WIDTH, BATCH = 32, 32
 """Of the isolated seed's step."""
@@ -297,8 +298,7 @@ def seed_steps(count: int) -> dict[str, list[float]]:
 
 
 def traces(config: TrainConfig, steps: int) -> dict[str, Any]:
-    """Kernels of a replayed step: of the bare loop's graph, and of Esper's without services."""
-    settled = 10 * WARM_UP
+    """Kernels of a replayed step: of the bare loop's graph, and of Esper's without boundaries and evaluations."""
     run = prepare(replace(config, grow="never", target_depth=None, steps=10 * steps))
     step_of, numbers = graphed(run), itertools.count()
     trainer = Trainer(
@@ -309,11 +309,11 @@ def traces(config: TrainConfig, steps: int) -> dict[str, Any]:
     trainer.begin()
     acts: dict[str, Callable[[], object]] = {
         "bare graphs": lambda: step_of(run.loader.batch(next(numbers))),
-        "never": lambda: trainer.advance(trainer.steps.make),
+        "esper graphs": trainer.steps.make,
     }
     found = {}
     for name, act in acts.items():
-        for _ in range(settled):
+        for _ in range(SETTLED):  # epochs enough to record their short last batches too
             act()
         found[name] = kernel_times(act, steps)
     trainer.stop("all is traced")
