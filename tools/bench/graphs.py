@@ -341,7 +341,7 @@ def measure(row: str, settle: int, steps: int) -> dict[str, Any]:
         "bare graphs": lambda: bare(config, settle, steps, graphs=True),
         "eager": lambda: esper(config, settle, eager_steps),
         "graphs": lambda: esper(replace(config, graphs=True), settle, steps),
-        "never": lambda: esper(replace(config, graphs=True, grow="never"), settle, steps),
+        "never": lambda: esper(replace(config, graphs=True, grow="never", target_depth=None), settle, steps),
     }.items():
         found[name] = act()
         print(f"{row:12} {name:12} {found[name]['mean_ms']:8.4f} ms a step", file=sys.stderr, flush=True)
