@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from esper.tamiyo.learned.graph import Graph, GraphModel, graph_of, shapes
+from esper.tamiyo.learned.graph import Graph, GraphModel, Groups, graph_of, shapes
 from esper.tamiyo.learned.linear import HEADS, Floats, Layout
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.weights import FEATURE_NAMES, WeightsRefused, read_weights, write_weights
@@ -42,6 +42,8 @@ def rows(seed: int = 1) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
 def shares(graph: Graph, name: str) -> Floats:
     """An edge as a matrix, also where each target has one source."""
     edge = graph.edges[name]
+    if isinstance(edge, Groups):
+        return edge.means(np.eye(len(edge.target)))
     return edge if edge.ndim > 1 else np.eye(len(graph.nodes[name.split("_to_")[0]]))[edge]
 
 
