@@ -160,7 +160,7 @@ def _tanh(values: Any) -> Any:
 
 
 def _heard(edge: Any, said: Any, weights: Any) -> Any:
-    """What comes along an edge of what the sources said [..., sources, HIDDEN]; without an edge nodes hear themselves."""
+    """What comes along an edge of what sources said [..., sources, HIDDEN]; without an edge nodes hear themselves."""
     if edge is None:
         return said @ weights
     if isinstance(edge, Groups):
