@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +75,21 @@ def test_the_recorded_episodes_say_what_the_page_says(rows: str, heading: str, a
         row = next(row for row in told.splitlines() if row.startswith(f"| {name} |")).replace("*", "")
         for figure in (f"{line['test_loss']:.3f}", f"{line['missed']:.3f}", f"{line['worth']:+.3f}"):
             assert figure in row, f"{figure} of {arm} isn't in: {row}"
+
+
+def test_the_recorded_loop_says_what_the_page_says() -> None:
+    arms = json.loads((FOLDER / "rows" / "learning_loop.json").read_text())
+    text = (FOLDER.parents[1] / "docs" / "results.md").read_text()
+    told = text[text.index("### The loop beside shuffled outcomes") :]
+    for arm, worths in arms.items():
+        assert worths.keys() == arms["learned"].keys(), "the same episodes in every arm"
+        mean, error = fmean(worths.values()), stdev(worths.values()) / math.sqrt(len(worths))
+        row = next(row for row in told.splitlines() if row.startswith(f"| {arm} |"))
+        assert f"{mean:+.3f} ± {error:.3f}" in row
+    for arm in ("shuffled", "heuristic"):
+        differences = [worth - arms[arm][name] for name, worth in arms["learned"].items()]
+        error = stdev(differences) / math.sqrt(len(differences))
+        assert f"{fmean(differences):+.3f} ± {error:.3f}" in told
 
 
 def row(arm: str, episode: str, loss: float, macs: int, **changes: object) -> dict[str, object]:
