@@ -51,7 +51,7 @@ soak: setup ## 100 epochs with many seeds: nothing may grow but the network
 experiments-quick: setup ## one grown run beside a sweep of sizes, on digits; minutes on a CPU
 	OMP_NUM_THREADS=1 $(PY) tools/experiments/run_plan.py digits_quick $(ARGS)
 
-learn: setup ## the learning loop: explore, learn, publish, swap, decide, beside shuffled outcomes; twenty minutes
+learn: setup ## the learning loop: explore, learn, publish, swap, decide, beside shuffled outcomes
 	OMP_NUM_THREADS=1 $(PY) tools/experiments/learning.py loop --out runs/learn $(ARGS)
 
 experiments-gpu: setup ## the language models' plans on DEVICES, PROCESSES runs at a time on each
