@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -47,16 +47,28 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
             config.batch_size >= least,
             f"has less than a sample for each of {ranks.count} ranks in {config.accumulate} microbatches: {least}",
         ),
-        (
-            "rank_timeout_s",
-            config.rank_timeout_s > config.deadline_s,
-            f"must be longer than deadline_s ({config.deadline_s:g}), for which rank 0 may wait for an answer",
-        ),
+        _patience(config),
         *(
             (key, holds(getattr(config, key)), f"isn't supported by --parallel shard: it {why}; or give --parallel ddp")
             for key, holds, why in in_parts
         ),
     )
+    _require(config, checks)
+
+
+def check_own_loop(config: TrainConfig, count: int) -> None:
+    """Raises ConfigError for settings that many ranks with a loop of the user's own don't go with."""
+    if count > 1:
+        alone = f"trains seeds on a batch of one process, and {MANY} each has its own: leave it out, or use esper.train"
+        _require(config, (("incubate", config.incubate == "none", alone), _patience(config)))
+
+
+def _patience(config: TrainConfig) -> tuple[str, bool, str]:
+    waits = f"must be longer than deadline_s ({config.deadline_s:g}), for which rank 0 may wait for an answer"
+    return "rank_timeout_s", config.rank_timeout_s > config.deadline_s, waits
+
+
+def _require(config: TrainConfig, checks: Iterable[tuple[str, bool, str]]) -> None:
     for key, holds, remedy in checks:
         if not holds:
             raise ConfigError(key, getattr(config, key), remedy)
@@ -105,9 +117,10 @@ def check_alone(key: str, what: str, count: int) -> None:
         raise ConfigError(key, what, f"isn't supported {MANY}: start it without torchrun")
 
 
-def check_bare(model: nn.Module) -> None:
+def check_bare(model: nn.Module, *, is_own_loop: bool = False) -> None:
     """Raises ConfigError for a network that somebody has wrapped already: growth changes what is inside."""
     names = {base.__name__ for base in type(model).__mro__}  # FSDP's module takes a second to import
     if names & WRAPPERS:
         remedy = "is wrapped for many ranks already: give the network itself, a run under torchrun wraps it"
-        raise ConfigError("model", type(model).__name__, remedy)
+        how = ", anew after every graft: pass batches through growth.model" if is_own_loop else ""
+        raise ConfigError("model", type(model).__name__, f"{remedy}{how}")

@@ -274,6 +274,10 @@ class Saves:
         snapshot = Snapshot.from_state(found.state)
         if self._shards is None:
             snapshot = replace(snapshot, executor=whole(snapshot.executor, self._store.folder))
+        ranks = self._session.ranks.count
+        if self._session.run.has_own_loaders and snapshot.ranks != ranks:
+            what = f"the checkpoint's run had {snapshot.ranks}, each with batches of its own loader; start as many"
+            raise ConfigError("ranks", ranks, what)
         snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
         self._resumed_at = snapshot.progress["step"]
         self._is_proven = True  # it was read; and what the run goes back to must not depend on how often it was killed

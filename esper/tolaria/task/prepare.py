@@ -73,6 +73,8 @@ class Prepared:
     """What a person should look at before the run, a line each."""
     ranks: Ranks = ALONE
     """The processes that train it."""
+    has_own_loaders: bool = False
+    """Whether each of them takes batches from a loader of its own."""
     shards: Shards | None = None
     """The arms in parts; None where each process holds them whole."""
     own: OwnBlueprints = NO_OWN
@@ -145,7 +147,7 @@ def prepare(
         accumulates=config.accumulate > 1 and (not config.pcgrad or config.surgery == BY_SEEDS),
         precision=partial(autocast, config.amp, device),
         is_of_stacks=is_in_parts(config, ranks) and config.grow != "never",
-        **_together(config, ranks),
+        **together(config.seed, ranks),
     )
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
@@ -180,7 +182,7 @@ def prepare(
         doubts=[
             *posed.doubts,
             *optimizer_doubts(arm.optimizer, model, grows_spans=_grows_spans(config, is_text=is_text)),
-            *_rank_doubts(model, ranks),
+            *rank_doubts(model, ranks),
         ],
         interface=posed.interface,
         ranks=ranks,
@@ -202,7 +204,7 @@ def _device_of(config: TrainConfig, ranks: Ranks) -> str:
     return f"cuda:{ranks.local_rank}" if ranks.count > 1 and config.device == "cuda" else config.device
 
 
-def _together(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+def together(seed: int, ranks: Ranks) -> dict[str, Any]:
     """Settings of an executor that is one of several: all decide alike, each draws for its own samples."""
     if ranks.count == 1:
         return {}
@@ -219,10 +221,10 @@ def _together(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
             return free
         return Free(free.size_bytes // ranks.local_count, f"{free.source}, for each of {ranks.local_count} ranks")
 
-    return {"draws_seed": of_rank(config.seed, ranks.rank), "agreed": agreed, "free_memory": shared_memory}
+    return {"draws_seed": of_rank(seed, ranks.rank), "agreed": agreed, "free_memory": shared_memory}
 
 
-def _rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
+def rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
     """A person should know which figures are of a rank's own samples."""
     norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     if ranks.count == 1 or not any(isinstance(part, norms) and part.track_running_stats for part in model.modules()):

@@ -77,12 +77,13 @@ class KeyedFeeder:
 
     is_replayable = True
 
-    def __init__(self, loader: DataLoader[Any], seed: int) -> None:
+    def __init__(self, loader: DataLoader[Any], seed: int, *, draws: int | None = None) -> None:
+        """`draws` is the seed of what samples draw, where that isn't the order's, which all ranks share."""
         if loader.batch_sampler is None:
             raise ConfigError("data", "DataLoader(batch_size=None)", "gives single samples; give a batch_size")
         self._orders = Orders(loader, seed)
         self._loader = loader
-        self._samples = KeyedSamples(loader.dataset, loader.collate_fn, seed)
+        self._samples = KeyedSamples(loader.dataset, loader.collate_fn, seed if draws is None else draws)
         self.steps_per_epoch = len(self._orders.of(0))
         self._rows = RowsOfSteps(self._orders, self.steps_per_epoch, type(loader.batch_sampler).__name__)
         if not self.steps_per_epoch:
