@@ -138,6 +138,7 @@ def test_what_many_ranks_cannot_do_is_refused_by_one_line(tmp_path: Path) -> Non
     assert lines == [
         "tolaria-train: ema = 0.9: isn't supported by --parallel shard: it keeps whole averages; or give --parallel ddp"
     ]
+    assert f"traceback : {lines[0]}" in output
 
 
 SCRIPT = """

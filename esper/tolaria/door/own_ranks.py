@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import leaves, mapped
@@ -97,7 +98,8 @@ def check_lengths(ranks: Ranks, steps: int, loader: Any) -> None:
     ranks.largest(found)
     most, least = int(found[0]), -int(found[1])
     if most != least:
-        what = f"gives {steps:,} batches in an epoch; those of the ranks give from {least:,} to {most:,}"
+        own = counted(steps, "batch", "batches")
+        what = f"gives {own} in an epoch; those of the ranks give from {least:,} to {most:,}"
         raise ConfigError("loader", type(loader).__name__, f"{what}, and every rank must make as many steps: {SHARES}")
 
 
@@ -107,7 +109,8 @@ def first_of_all(ranks: Ranks, batch: Any, loader: Any) -> Any:
     content = ranks.told(bytes(encode({"leaves": own})) if ranks.is_first else b"")
     told: list[Tensor] = decode(content, "the first batch of rank 0")["leaves"]
     if ranks.any(len(told) != len(own)):
-        what = f"gives batches of {len(own)} tensors, and rank 0's has {len(told)}: ranks must get batches of one form"
+        tensors = counted(len(own), "tensor")
+        what = f"gives batches of {tensors}, and rank 0's has {len(told)}: ranks must get batches of one form"
         raise ConfigError("loader", name, what)
     if not ranks.any(any(not torch.equal(mine, first) for mine, first in zip(own, told, strict=True))):
         raise ConfigError("loader", name, f"gives every rank the same first batch: {SHARES}")

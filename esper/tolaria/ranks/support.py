@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.fold.optimizer import JOINED
@@ -33,6 +34,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
     if ranks.count == 1:
         return
     least = config.accumulate * ranks.count
+    parts = counted(config.accumulate, "microbatch", "microbatches")
     in_parts = IN_PARTS if is_in_parts(config, ranks) else ()
     checks = (
         (
@@ -45,7 +47,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
         (
             "batch_size",
             config.batch_size >= least,
-            f"has less than a sample for each of {ranks.count} ranks in {config.accumulate} microbatches: {least}",
+            f"has less than a sample for each of {ranks.count} ranks in {parts}: {least}",
         ),
         _patience(config),
         *(

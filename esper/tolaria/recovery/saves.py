@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
@@ -377,7 +378,8 @@ class Saves:
         self._steps.regroup()
         self._restore_position(snapshot)
         if snapshot.ranks != (count := self._session.ranks.count):
-            self._session.progress.history.doubt(f"{snapshot.ranks} ranks trained it to here, and {count} go on")
+            on = "1 goes on" if count == 1 else f"{count} go on"
+            self._session.progress.history.doubt(f"{counted(snapshot.ranks, 'rank')} trained it to here, and {on}")
         if snapshot.losses:
             step = self._session.progress.step
             self._session.progress.history.doubt(

@@ -17,7 +17,7 @@ from esper.kasmina.executor.memory.free import Free, free_memory
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
-from esper.tolaria.config import ADAPTER, BY_LOSSES, BY_SEEDS, TrainConfig
+from esper.tolaria.config import ADAPTER, BY_LOSSES, BY_SEEDS, SHARD, TrainConfig
 from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.shards import Shards
@@ -183,6 +183,7 @@ def prepare(
             *posed.doubts,
             *optimizer_doubts(arm.optimizer, model, grows_spans=_grows_spans(config, is_text=is_text)),
             *rank_doubts(model, ranks),
+            *_unshared(config, ranks),
         ],
         interface=posed.interface,
         ranks=ranks,
@@ -233,6 +234,13 @@ def rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
         f"each of {ranks.count} ranks has BatchNorm statistics of its own samples, and the first one's are kept: the "
         "run computes something else than one process would"
     ]
+
+
+def _unshared(config: TrainConfig, ranks: Ranks) -> list[str]:
+    """Who asks for parts and starts one process should know that it holds all of them."""
+    if config.parallel != SHARD or ranks.count > 1:
+        return []
+    return ["parallel = 'shard': one process has nothing to share out and holds all weights; torchrun starts more"]
 
 
 def _gradient_rows(config: TrainConfig, losses: int) -> int:

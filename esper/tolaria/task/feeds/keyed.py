@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.task.feeds.underway import Underway
@@ -156,7 +157,8 @@ class RowsOfSteps:
         epoch, number = divmod(step, self._steps_per_epoch)
         rows = self._orders.of(epoch)
         if len(rows) != self._steps_per_epoch:
-            remedy = f"gives {len(rows)} batches in epoch {epoch}, and {self._steps_per_epoch} in the first"
+            batches = counted(len(rows), "batch", "batches")
+            remedy = f"gives {batches} in epoch {epoch}, and {self._steps_per_epoch} in the first"
             raise ConfigError("data", self._name, f"{remedy}; epochs must be equal")
         return rows[number]
 
