@@ -109,4 +109,6 @@ def test_a_loop_of_ones_own_goes_on_with_as_many_ranks_alone(tmp_path: Path) -> 
 @pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("name", DRILLED)
 def test_more_ranks_and_other_loops_agree_as_well(count: int, name: str) -> None:
-    assert_as_one([each[name] for each in ranks_of(count, DRILLED)], one(name), count)
+    # One process's first steps are compared to the bit with those of one pass, so that it can't make two.
+    expected = one("kept" if name == "accumulated" else name)
+    assert_as_one([each[name] for each in ranks_of(count, DRILLED)], expected, count)
