@@ -5,7 +5,8 @@ ARGS ?=
 WORKERS ?= 2
 DEVICES ?= cuda
 PROCESSES ?= 2
-GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless
+GPU_PLANS ?= stack_real stack_markov stack_by_heart stack_21m stack_21m_useless stack_21m_longer stack_rules_d96 stack_rules_d96_headers \
+	stack_controls_d96 stack_85m
 
 .PHONY: setup train test check check-native clients bench drills drill-alarms drill-fire harness-quick soak experiments-quick learn experiments-gpu clean
 
@@ -50,7 +51,7 @@ soak: setup ## 100 epochs with many seeds: nothing may grow but the network
 experiments-quick: setup ## one grown run beside a sweep of sizes, on digits; minutes on a CPU
 	OMP_NUM_THREADS=1 $(PY) tools/experiments/run_plan.py digits_quick $(ARGS)
 
-learn: setup ## the learning loop: explore, learn, publish, swap, decide, beside shuffled outcomes; twenty minutes
+learn: setup ## the learning loop: explore, learn, publish, swap, decide, beside shuffled outcomes
 	OMP_NUM_THREADS=1 $(PY) tools/experiments/learning.py loop --out runs/learn $(ARGS)
 
 experiments-gpu: setup ## the language models' plans on DEVICES, PROCESSES runs at a time on each

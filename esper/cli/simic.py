@@ -180,7 +180,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     for name, each in told.items():
         print(f"{name:28} {each.value:+.4f} ± {each.error:.4f} for each opportunity")
     for row in bins:
-        print(f"predicted gain {row['predicted']:+.3f}: measured {row['measured']:+.3f} ({row['count']:.0f} decisions)")
+        measured = f"{row['measured']:+.3f} ± {row['error']:.3f}"
+        print(f"predicted gain {row['predicted']:+.3f}: measured {measured} ({row['count']:.0f} decisions)")
     return 0
 
 

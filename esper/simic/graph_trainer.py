@@ -10,7 +10,7 @@ import torch
 
 from esper.simic.dataset import Dataset
 from esper.simic.trainer import Taken, clipped, folds, scaling
-from esper.tamiyo.learned.graph import MEMBERS, Graph, GraphModel, forward, graph_of, shapes
+from esper.tamiyo.learned.graph import MEMBERS, Graph, GraphModel, Groups, forward, graph_of, shapes
 from esper.tamiyo.learned.linear import HEADS, Floats, Model
 
 EPOCHS, RATE, DECAY = 120, 1e-2, 3e-3
@@ -59,7 +59,7 @@ def _line(told: Floats, measured: Floats) -> tuple[float, float]:
 def _fit(data: Dataset, price: float) -> GraphModel:
     center, scale = scaling(data.taken())
     drawn = graph_of([(d.candidates, d.layout) for d in data.decisions], center, scale)
-    edges = {name: edge.to_sparse() if edge.ndim > 1 else edge for name, edge in _tensors(drawn.edges).items()}
+    edges = {name: _edge(edge) for name, edge in drawn.edges.items()}
     graph = Graph(nodes=_tensors(drawn.nodes), edges=edges)
     starts = np.cumsum([0, *(len(d.candidates) for d in data.decisions)])[:-1]
     taken = torch.from_numpy(starts + np.array([d.chosen for d in data.decisions]))
@@ -91,7 +91,7 @@ def _member(
     shares = weights * torch.empty_like(weights).exponential_(generator=draw)
     for _ in range(EPOCHS):
         optimizer.zero_grad()
-        missed = (forward(tensors, graph, torch)[taken] - targets) / spread
+        missed = (forward(tensors, graph)[taken] - targets) / spread
         (shares * missed.square().mean(dim=1)).mean().backward()
         optimizer.step()
         schedule.step()
@@ -100,3 +100,12 @@ def _member(
 
 def _tensors(arrays: Mapping[str, Floats]) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def _edge(edge: Groups | Floats) -> torch.Tensor:
+    """Sources by target, or a sparse matrix of shares."""
+    if not isinstance(edge, Groups):
+        found = torch.from_numpy(np.ascontiguousarray(edge))
+        return found.to_sparse() if found.ndim > 1 else found
+    places = torch.from_numpy(np.stack([edge.target, np.arange(len(edge.target))]))
+    return torch.sparse_coo_tensor(places, torch.from_numpy(1.0 / edge.counts[edge.target])).coalesce()

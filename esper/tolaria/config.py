@@ -354,6 +354,12 @@ class TrainConfig:
         "when stacks are due: at stack_shares, at the knee of the loss, by a forecast, or as many as shares at random",
         ("shares", "knee", "forecast", "random"),
     )
+    stack_ends: str = _setting(
+        "growth",
+        "half",
+        "layers that end the branches of doubled blocks: half, so that two add as much as one did, or whole",
+        ("half", "whole"),
+    )
     target_depth: int | None = _setting(
         "growth", None, "equal blocks of a run at the end; default: as many as the judge keeps"
     )

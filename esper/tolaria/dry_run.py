@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     if config.grow != "never":
         lines += [_cost_line(run)]
         lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
-        lines += [_slot_line(slot) for slot in run.manifest().slots]
+        lines += [_slot_line(slot, run.executor.halved_by(slot.slot_id)) for slot in run.manifest().slots]
         lines += _services(config, start, own)
     lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])
@@ -80,9 +81,11 @@ def _cost_line(run: Prepared) -> str:
     return f"cost: about {cost:.3g} multiply-accumulates if nothing grows; --max-training-macs is the limit if it does"
 
 
-def _slot_line(slot: SlotSpec) -> str:
+def _slot_line(slot: SlotSpec, halves: Sequence[str]) -> str:
     if slot.kind == SlotKind.SLOT_KIND_STACK:
-        return f"slot: {slot.slot_id}, {slot.depth} equal blocks of {slot.block_parameters:,} parameters"
+        how = f"with {' and '.join(halves)} halved in each" if halves else "as they are"
+        sizes = f"{slot.depth} equal blocks of {slot.block_parameters:,} parameters"
+        return f"slot: {slot.slot_id}, {sizes}, doubled {how}"
     return f"slot: {slot.slot_id}, width {slot.width}"
 
 

@@ -26,6 +26,9 @@ class ReceivedSpan:
     attributes: dict[str, Any]
     status: int
     links: tuple[str, ...] = ()
+    start_ns: int = 0
+    end_ns: int = 0
+    """Of the Unix epoch."""
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
@@ -45,6 +48,11 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
                 self._spans += [_received(service, span) for scope in resource.scope_spans for span in scope.spans]
             self._arrived.notify_all()
         return trace_service_pb2.ExportTraceServiceResponse()
+
+    def received(self) -> list[ReceivedSpan]:
+        """The spans so far."""
+        with self._arrived:
+            return list(self._spans)
 
     def until(self, condition: Callable[[list[ReceivedSpan]], bool], timeout_s: float = 30.0) -> list[ReceivedSpan]:
         """The spans as soon as the condition holds."""
@@ -76,6 +84,8 @@ def _received(service: str, span: Any) -> ReceivedSpan:
         attributes=_values(span.attributes),
         status=span.status.code,
         links=tuple(link.span_id.hex() for link in span.links),
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
     )
 
 

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Training steps as CUDA graphs: Esper with its control plane beside bare PyTorch loops, on one device in one run.
 
-    python tools/bench/graphs.py [--steps 10000] [--captures 10] [--rows tiny,transformer] [--json [FILE]]
+    python tools/bench/graphs.py [--steps 10000] [--captures 10] [--rows tiny,transformer,seed] [--json [FILE]]
+    python tools/bench/graphs.py --rows none --captures 10      # first captures alone
+    python tools/bench/graphs.py --rows tiny --steps 1 --trace 200      # where a replayed step's time goes
 
-Every figure is the mean wall time of a step over `--steps` of them, after `--settle` others: batches, boundaries,
-packets and checkpoints included. Evaluations at ends of epochs, which bare loops don't make, are told apart.
+Every figure of tiny and transformer is the mean wall time of a step over `--steps` of them, after `--settle` others:
+batches, boundaries, packets and checkpoints included. Evaluations at ends of epochs, which bare loops don't make, are
+told apart.
 
   bare          a PyTorch loop over the same network, batches, optimiser and precision; losses are read every ten steps
   bare graphs   the same with forward, backward and optimiser in a CUDA graph; a short last batch is stepped eagerly
@@ -12,13 +15,18 @@ packets and checkpoints included. Evaluations at ends of epochs, which bare loop
   graphs        the same with --graphs
   never         --graphs --grow never: no services
 
-The last table is the first capture of the tiny network's training step in successive trainers of this process.
+First captures are those of the tiny network's training step in successive trainers, before anything else of this
+process; the first of them loads what all need. `seed` is the step of an isolated seed's first stage, written by hand:
+capture, replay, replay with a batch and an alpha that are staged from the device or from pinned memory, and without a
+graph; a replay whose losses differ from eager ones is an error. `--trace` adds tables of kernels.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -28,8 +36,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kernel_times import kernel_times, table
+from torch import Tensor, nn
 
 from esper.kasmina.executor.passes.batches import leaves
+from esper.kernels import blend_convex
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import EpochDone, Observer, Observers, StepDone
@@ -52,8 +63,14 @@ ROWS = {
         target_depth=2,  # its own: all arms train the same network
     ),
 }
+SEED_ROW = "seed"
 READ_EVERY = 10
 WARM_UP = 3
+MOST_CAPTURE_MS = 10.0
+SETTLED = 100
+SEED_TRAINERS, SEED_REPEATS, SEED_BLOCK = 10, 20, 100
+WIDTH, BATCH = 32, 32
+"""Of the isolated seed's step."""
 
 
 class Clock(Observer):
@@ -104,7 +121,7 @@ def esper(config: TrainConfig, settle: int, steps: int) -> dict[str, Any]:
 def bare(config: TrainConfig, settle: int, steps: int, *, graphs: bool) -> dict[str, Any]:
     """A plain loop over what Esper would train."""
     torch.manual_seed(0)
-    run = prepare(replace(config, grow="never", steps=settle + steps))
+    run = prepare(replace(config, grow="never", target_depth=None, steps=settle + steps))
     step_of = graphed(run) if graphs else eager(run)
     losses: list[torch.Tensor] = []
     started, last = 0.0, 0.0
@@ -165,6 +182,145 @@ def graphed(run: Prepared) -> Callable[[Any], torch.Tensor]:
     return step
 
 
+class IsolatedSeed(nn.Module):
+    """A seed's first stage: the host's activation is given, the seed alone learns, alpha is on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed = nn.Linear(WIDTH, WIDTH, bias=False)
+
+    def forward(self, host: Tensor, alpha: Tensor) -> Tensor:
+        return blend_convex(host, self.seed(host), alpha, isolate=True)
+
+
+class SeedTrainer:
+    """One such seed, its optimiser and the one buffer that a captured step reads: batch, targets and alpha."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.model = IsolatedSeed().cuda()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, fused=True)
+        self.staged = torch.zeros(2 * BATCH * WIDTH + 1, device="cuda")
+        self.loss = torch.zeros((), device="cuda")
+
+    def stage(self, packed: Tensor) -> None:
+        self.staged.copy_(packed, non_blocking=True)
+
+    def step(self) -> None:
+        batch, targets = self.staged[:-1].view(2, BATCH, WIDTH)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.mse_loss(self.model(batch, self.staged[-1]), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.loss = loss.detach()
+
+    def captured(self) -> tuple[torch.cuda.CUDAGraph, float]:
+        """The graph of one step, and the milliseconds from an idle device to a graph ready to replay."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self.step()
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        torch.cuda.synchronize()
+        return graph, (time.perf_counter() - started) * 1e3
+
+    def state(self) -> list[Tensor]:
+        momenta = [entry["momentum_buffer"] for entry in self.optimizer.state.values()]
+        return [*(parameter.detach() for parameter in self.model.parameters()), *momenta]
+
+
+def draw_batches(count: int) -> list[Tensor]:
+    """Pinned and packed, one copy each: what a loader would hand over. The last number is alpha."""
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(2 * BATCH * WIDTH + 1, generator=generator) for _ in range(count)]
+    for index, batch in enumerate(batches):
+        batch[-1] = index / count
+    return [batch.pin_memory() for batch in batches]
+
+
+def check_replay(trainer: SeedTrainer, graph: torch.cuda.CUDAGraph, batches: Sequence[Tensor]) -> None:
+    """From one state, replays and eager steps must give the same losses, bit for bit."""
+    before, told = [tensor.clone() for tensor in trainer.state()], trainer.loss
+    replayed, stepped = [], []
+    for batch in batches:
+        trainer.stage(batch)
+        graph.replay()
+        replayed.append(float(told))
+    for tensor, value in zip(trainer.state(), before, strict=True):
+        tensor.copy_(value)
+    for batch in batches:
+        trainer.stage(batch)
+        trainer.step()
+        stepped.append(float(trainer.loss))
+    if replayed != stepped:
+        raise SystemExit(f"graph replay differs from the eager step: {replayed} != {stepped}")
+
+
+def median_us(act: Callable[[], None], trainer: SeedTrainer, batches: Sequence[Tensor], repeats: int) -> float:
+    """Median over blocks of steps: the rate that a training loop sees. Without batches nothing is staged."""
+    times = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for index in range(SEED_BLOCK):
+            if batches:
+                trainer.stage(batches[index % len(batches)])
+            act()
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - started) / SEED_BLOCK * 1e6)
+    return statistics.median(times)
+
+
+def seed_steps(count: int) -> dict[str, list[float]]:
+    """Of so many trainers of an isolated seed, one after another: microseconds a step, and of the capture."""
+    batches = draw_batches(16)
+    found: dict[str, list[float]] = {}
+    for number in range(count):
+        trainer = SeedTrainer(number)
+        graph, capture_ms = trainer.captured()
+        check_replay(trainer, graph, batches)
+        there = [batch.cuda() for batch in batches]
+        times = {
+            "capture_us": capture_ms * 1e3,
+            "replay_us": median_us(graph.replay, trainer, [], SEED_REPEATS),
+            "staged_us": median_us(graph.replay, trainer, there, SEED_REPEATS),
+            "pinned_us": median_us(graph.replay, trainer, batches, SEED_REPEATS),
+            "eager_us": median_us(trainer.step, trainer, there, SEED_REPEATS // 4),
+        }
+        for name, took in times.items():
+            found.setdefault(name, []).append(took)
+    return found
+
+
+def traces(config: TrainConfig, steps: int) -> dict[str, Any]:
+    """Kernels of a replayed step: of the bare loop's graph, and of Esper's without boundaries and evaluations."""
+    run = prepare(replace(config, grow="never", target_depth=None, steps=10 * steps))
+    step_of, numbers = graphed(run), itertools.count()
+    trainer = Trainer(
+        prepare(replace(config, grow="never", target_depth=None, graphs=True, steps=10 * steps)),
+        lambda opening: NullControl(),
+        Observers(),
+    )
+    trainer.begin()
+    acts: dict[str, Callable[[], object]] = {
+        "bare graphs": lambda: step_of(run.loader.batch(next(numbers))),
+        "esper graphs": trainer.steps.make,
+    }
+    found = {}
+    for name, act in acts.items():
+        for _ in range(SETTLED):  # epochs enough to record their short last batches too
+            act()
+        found[name] = kernel_times(act, steps)
+    trainer.stop("all is traced")
+    trainer.close()
+    return found
+
+
 def first_captures(count: int) -> list[float]:
     """Milliseconds of the first capture in each of so many trainers, one after another."""
     found = []
@@ -185,7 +341,7 @@ def measure(row: str, settle: int, steps: int) -> dict[str, Any]:
         "bare graphs": lambda: bare(config, settle, steps, graphs=True),
         "eager": lambda: esper(config, settle, eager_steps),
         "graphs": lambda: esper(replace(config, graphs=True), settle, steps),
-        "never": lambda: esper(replace(config, graphs=True, grow="never"), settle, steps),
+        "never": lambda: esper(replace(config, graphs=True, grow="never", target_depth=None), settle, steps),
     }.items():
         found[name] = act()
         print(f"{row:12} {name:12} {found[name]['mean_ms']:8.4f} ms a step", file=sys.stderr, flush=True)
@@ -199,20 +355,29 @@ def show(result: Mapping[str, Any]) -> None:
             boundaries = figures.get("boundaries_ms_per_step")
             more = "" if boundaries is None else f", of it boundaries {boundaries:.4f}; {figures['graphs']}"
             print(f"{row:12} {name:12} {figures['mean_ms']:8.4f} ms a step{more}")
-    print("first captures, ms:", ", ".join(f"{took:.2f}" for took in result["first_capture_ms"]))
+    for name, found in result["traces"].items():
+        print(f"{name}: {table(found)}")
+    for name, times in result["seed"].items():
+        print(f"{SEED_ROW:12} {name:12} {statistics.median(times):8.1f} ({min(times):.1f} to {max(times):.1f})")
+    if captures := result["first_capture_ms"]:
+        words = "met" if max(captures) <= MOST_CAPTURE_MS else "MISSED"
+        told = ", ".join(f"{took:.2f}" for took in captures)
+        print(f"first captures, ms: {told}; {words}: at most {MOST_CAPTURE_MS:g}")
 
 
 def main(argv: list[str] | None = None) -> int:
+    rows = (*ROWS, SEED_ROW)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000, help="steps that are timed; of eager arms at most 500")
     parser.add_argument("--settle", type=int, default=500, help="steps before them")
     parser.add_argument("--captures", type=int, default=10, help="trainers whose first capture is timed")
-    parser.add_argument("--rows", default=",".join(ROWS), help=f"of {', '.join(ROWS)}")
+    parser.add_argument("--rows", default=",".join(rows), help=f"of {', '.join(rows)}, or none")
+    parser.add_argument("--trace", type=int, default=0, metavar="STEPS", help="steps of the tiny row that are traced")
     parser.add_argument("--json", nargs="?", const="-", help="write JSON to a file, or print it")
     options = parser.parse_args(argv)
-    unknown = [row for row in options.rows.split(",") if row not in ROWS]
-    if unknown:
-        raise SystemExit(f"--rows: {', '.join(unknown)} unknown, expected some of {', '.join(ROWS)}")
+    wanted = [] if options.rows == "none" else options.rows.split(",")
+    if unknown := [row for row in wanted if row not in rows]:
+        raise SystemExit(f"--rows: {', '.join(unknown)} unknown, expected some of {', '.join(rows)}, or none")
     if not torch.cuda.is_available():
         raise SystemExit("graphs needs a CUDA device; torch sees none")
     result = {
@@ -220,7 +385,9 @@ def main(argv: list[str] | None = None) -> int:
         "torch": torch.__version__,
         "steps": options.steps,
         "first_capture_ms": first_captures(options.captures),
-        "rows": {row: measure(row, options.settle, options.steps) for row in options.rows.split(",")},
+        "rows": {row: measure(row, options.settle, options.steps) for row in wanted if row in ROWS},
+        "seed": seed_steps(SEED_TRAINERS) if SEED_ROW in wanted else {},
+        "traces": traces(ROWS["tiny"], options.trace) if options.trace else {},
     }
     if options.json == "-":
         print(json.dumps(result))

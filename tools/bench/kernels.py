@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times every operator beside plain torch, the best torch formulation and TorchJD, in one run on one device.
 
-    python tools/bench/kernels.py --device cpu|cuda [--json FILE] [--plot FILE] [--only SUBSTRING]
+    python tools/bench/kernels.py --device cpu|cuda [--json FILE] [--plot FILE] [--only SUBSTRING] [--without-torchjd]
 
 Candidates of a case take turns, so that a disturbance meets all of them; the figure is the median. The floor is the
 bytes that must move at the bandwidth measured in the same run: reading speed on the CPU, copy speed on a GPU.
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,22 +157,24 @@ def matmul_pcgrad(rows: Tensor, order: list[list[int]]) -> Tensor:
     return weights.to(rows.device) @ rows
 
 
-def pcgrad_cases(device: torch.device) -> Iterator[Case]:
-    from torchjd.aggregation import PCGrad
-
+def pcgrad_cases(device: torch.device, has_torchjd: bool) -> Iterator[Case]:
     sizes = [(2, 25_600_000), (8, 25_600_000), (16, 25_600_000), (8, 1_000_000)]
     limits = [1.08, 1.08, 1.15, 45e-6 * 2.879e12 / (17e6 * FLOAT_BYTES)]
     if device.type == "cpu":
         sizes, limits = [(2, 10_000_000), (8, 10_000_000), (16, 10_000_000), (8, 100_000)], [1.4, 1.4, 0.0, 0.0]
     for (k, n), limit in zip(sizes, limits, strict=True):
         rows, order = torch.randn(k, n, device=device), random_order(k, device)
-        host_order, out, peer = order.tolist(), torch.empty(n, device=device), PCGrad()
+        host_order, out = order.tolist(), torch.empty(n, device=device)
         candidates: dict[str, Work] = {
             "esper": lambda rows=rows, order=order, out=out: kernels.pcgrad(rows, order, out=out),
             "esper fast": lambda rows=rows, order=order, out=out: kernels.pcgrad(rows, order, out=out, fast=True),
             "torch matmul": lambda rows=rows, order=host_order: matmul_pcgrad(rows, order),
-            "TorchJD": lambda rows=rows, peer=peer: peer(rows),
         }
+        if has_torchjd:
+            from torchjd.aggregation import PCGrad
+
+            peer = PCGrad()
+            candidates["TorchJD"] = lambda rows=rows, peer=peer: peer(rows)
         if k * k * n < 7e8 or device.type == "cuda":
             candidates["torch naive"] = lambda rows=rows, order=host_order: naive_pcgrad(rows, order)
         yield Case(
@@ -182,7 +185,9 @@ def pcgrad_cases(device: torch.device) -> Iterator[Case]:
         )
 
 
-def pcgrad_list_cases(device: torch.device) -> Iterator[Case]:
+def pcgrad_list_cases(device: torch.device, has_torchjd: bool) -> Iterator[Case]:
+    if not has_torchjd:  # it is what the case compares with
+        return
     from torchjd.aggregation import PCGrad
     from torchjd.autojac import jac_to_grad
 
@@ -338,14 +343,16 @@ def gate_cases(device: torch.device) -> Iterator[Case]:
         )
 
 
-FAMILIES: tuple[Callable[[torch.device], Iterable[Case]], ...] = (
-    pcgrad_cases,
-    pcgrad_list_cases,
-    flatten_cases,
-    blend_cases,
-    small_blend_cases,
-    gate_cases,
-)
+def families(*, has_torchjd: bool) -> tuple[Callable[[torch.device], Iterable[Case]], ...]:
+    """All cases; without TorchJD nothing is compared with it."""
+    return (
+        partial(pcgrad_cases, has_torchjd=has_torchjd),
+        partial(pcgrad_list_cases, has_torchjd=has_torchjd),
+        flatten_cases,
+        blend_cases,
+        small_blend_cases,
+        gate_cases,
+    )
 
 
 def run_case(case: Case, clock: Clock, bandwidth: Bandwidth) -> dict[str, object]:
@@ -431,13 +438,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--plot", type=Path, help="draw the ratio to the floor over sizes into this file")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--repeats", type=int, default=9, help="of each case, at least")
+    parser.add_argument(
+        "--without-torchjd", action="store_true", help="compare nothing with TorchJD, where it is absent"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.plot and arguments.without_torchjd:
+        parser.error("--plot draws TorchJD's curve too: leave --without-torchjd out")
     torch.manual_seed(0)
     clock = Clock(device=torch.device(arguments.device), repeats=arguments.repeats)
     bandwidth = measure_bandwidth(clock)
     is_quiet = arguments.json == Path("-")
     records = []
-    for family in FAMILIES:
+    for family in families(has_torchjd=not arguments.without_torchjd):
         for case in family(clock.device):
             if arguments.only not in case.name:
                 continue

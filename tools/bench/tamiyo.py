@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.keys import Keyring, new_secret
 from esper.core.signing import Signer
@@ -54,6 +52,9 @@ from esper.tamiyo.survey import Offers
 from esper.urza.catalog import Catalog, digest_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# NumPy after Esper, which loads it as the service does: with one thread.
+import numpy as np
+
 from tests.unit.tamiyo.builders import AUTO, manifest, packet, spec
 
 PAIRS = 55

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
+from frontier import cost_at, frontier
 from plan import SCORES, Plan
 from rows import Row, Rows
 
 from esper.kasmina.control.judge.student import student_quantile, student_tail
 
 CONFIDENCE = 0.975
+LEAST_P = 1e-15
 COSTS = {"share_of_frontier": "training_macs", "share_of_frontiers_time": "trained_s"}
 SHARES = {
     "share_of_frontier": "share of the frontier's cost",
@@ -29,10 +30,10 @@ Rates = Mapping[str, float | None]
 BySeed = Mapping[int, Row]
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its 95 % interval (Student)."""
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half the width of its 95 % interval (Student), which a single value doesn't have."""
     if len(values) < 2:
-        return statistics.fmean(values), math.nan
+        return statistics.fmean(values), None
     error = statistics.stdev(values) / math.sqrt(len(values))
     # The table of quantiles is of upper tails.
     return statistics.fmean(values), error * student_quantile(1 - CONFIDENCE, len(values) - 1)
@@ -118,6 +119,7 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
         shares = [share for share in found_shares if share is not None]
         if shares and arm not in plan.frontier:
             line[name], line[f"{name}_95"] = interval(shares)
+            line[f"{name}_p"] = p_value([share - 1.0 for share in shares])
             line[f"{name}_runs"] = len(shares)
     paired = [scores(plan, {seed: first[seed]})[seed] - score for seed, score in found.items() if seed in first]
     if paired:
@@ -139,26 +141,12 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
 def share_of_frontier(
     plan: Plan, row: Row, seed: int, by_arm: Mapping[str, BySeed], cost: str = "training_macs"
 ) -> float | None:
-    """A run's cost as a share of what the frontier of the same seed costs at its loss; None where a row doesn't know.
+    """A run's cost as a share of what the frontier of the same seed costs at its loss; None where nothing can be said.
 
-    Between neighbours the loss is linear in the logarithm of the cost. Of a loss below all of the frontier this is what
-    the share is at most; of one above all of it nothing can be said, and it is None.
+    Of a loss below all of the frontier this is what the share is at most.
     """
-    points = sorted(
-        (by_arm[arm][seed][cost], by_arm[arm][seed]["test_loss"])
-        for arm in plan.frontier
-        if seed in by_arm[arm] and by_arm[arm][seed].get(cost)
-    )
-    loss, own = row["test_loss"], row.get(cost)
-    if own is None:
-        return None
-    for (cheap, above), (dearer, below) in pairwise(points):
-        if below <= loss <= above and below < above:
-            share = (above - loss) / (above - below)
-            return float(own / math.exp(math.log(cheap) + share * (math.log(dearer) - math.log(cheap))))
-    if points and loss < min(reached for _, reached in points):
-        return float(own / min(points, key=lambda point: point[1])[0])
-    return None
+    own, there = row.get(cost), cost_at(frontier(plan, seed, by_arm, cost), row["test_loss"])
+    return None if own is None or there is None else own / there
 
 
 def table(plan: Plan, lines: Sequence[Line]) -> str:
@@ -178,8 +166,8 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     spread = "" if line["score_sd"] is None else f" ± {line['score_sd']:.{digits}f}"
     difference = p = better = cost = "-"
     if "difference" in line:
-        difference = f"{line['difference']:+.{digits}f}{_half(line['difference_95'], digits)}"
-        p = "-" if line["p"] is None else f"{line['p']:.2g}"
+        difference = f"{line['difference']:+.{digits}f}{half_of(line['difference_95'], digits)}"
+        p = chance(line["p"])
         ties = f", {line['equal']} equal" if line["equal"] else ""
         better = f"{line['first_is_better']} of {line['runs']}{ties}"
         cost = f"{line['first_costs']:.2f}x"
@@ -189,10 +177,16 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     cells += [f"{line['kept']} of {line['judged']}"]
     for name in shares:
         share = line.get(name)
-        cells += ["-" if share is None else f"{share:.3f}{_half(line[f'{name}_95'], 3)}"]
+        p = "" if line.get(f"{name}_p") is None else f" (p {chance(line[f'{name}_p'])})"
+        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}{p}"]
     return cells
 
 
-def _half(width: float, digits: int) -> str:
+def half_of(width: float | None, digits: int) -> str:
     """Half of an interval, which a single run doesn't have."""
-    return "" if math.isnan(width) else f" ± {width:.{digits}f}"
+    return "" if width is None else f" ± {width:.{digits}f}"
+
+
+def chance(p: float | None) -> str:
+    """A p as it is told: below LEAST_P the tail's arithmetic has no digits left."""
+    return "-" if p is None else f"< {LEAST_P:g}" if p < LEAST_P else f"{p:.2g}"

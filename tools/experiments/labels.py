@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import product
-from math import cos, pi, sin
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, product
+from math import cos, hypot, pi, sin
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,11 +17,12 @@ DISTANCES = (9.0, 14.0, 22.0, 32.0, 44.0, 60.0)
 DIRECTIONS = 16
 FAR = 15.0
 POINT_RADIUS = 6.0
+LINE_STEP = 6.0
 Point = tuple[float, float]
 
 
-def label(axes: Axes, named: Mapping[str, tuple[Point, object]]) -> None:
-    """Write each name beside its point, in its colour; one that had to go far has a line to its point.
+def label(axes: Axes, named: Mapping[str, tuple[Point, object]], lines: Iterable[Sequence[Point]] = ()) -> None:
+    """Write each name beside its point, in its colour, and beside lines; one that went far is tied to its point.
 
     The axes must have their scales and limits: places are looked for in pixels.
     """
@@ -32,6 +33,7 @@ def label(axes: Axes, named: Mapping[str, tuple[Point, object]]) -> None:
     scale = figure.dpi / 72.0
     pixels = {name: axes.transData.transform(point) for name, (point, _) in named.items()}
     taken = [Bbox.from_bounds(x - 1, y - 1, 2, 2).padded(POINT_RADIUS * scale) for x, y in pixels.values()]
+    taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2).padded(scale) for line in lines for x, y in _along(axes, line)]
     frame = axes.get_window_extent(renderer)
     for name, (point, color) in sorted(named.items(), key=lambda item: tuple(pixels[item[0]])):
         text = axes.annotate(
@@ -47,6 +49,14 @@ def label(axes: Axes, named: Mapping[str, tuple[Point, object]]) -> None:
         if max(abs(offset[0]), abs(offset[1])) > FAR:
             line = {"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0.0, "shrinkB": 4.0}
             axes.annotate("", point, offset, textcoords="offset points", arrowprops=line, zorder=3)
+
+
+def _along(axes: Axes, line: Sequence[Point]) -> Iterator[Point]:
+    """Pixels on a line, close to each other."""
+    ends = [axes.transData.transform(point) for point in line]
+    for start, end in pairwise(ends):
+        count = max(1, int(hypot(*(end - start)) / LINE_STEP))
+        yield from (start + (end - start) * place / count for place in range(count + 1))
 
 
 def _places(at: Point, size: Bbox, scale: float) -> Iterator[tuple[Point, Bbox]]:

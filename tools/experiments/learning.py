@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Learns when and what to grow from episodes, and asks on other tasks and sizes whether that was worth it.
 
-    learning.py loop                    # the whole loop, small, and its control with shuffled outcomes
+    learning.py loop                    # the whole loop, small, on tasks of its own, beside shuffled outcomes
     learning.py explore STORE           # episodes whose growth is drawn at random, reports into a replay store
     learning.py compare bandit=STORE .. # held-out episodes under the heuristic, at random, never, under STORE's weights
     learning.py table                   # what compare wrote, as a table again
@@ -31,7 +31,7 @@ from esper.core.keys import new_secret
 from esper.tamiyo.learned.weights import read_weights
 from esper.tolaria.plane.services import SECRET_VARIABLE
 
-FIRST_SEED, HELD_OUT_SEED = 1000, 70_000
+FIRST_SEED, HELD_OUT_SEED = 9000, 70_000
 ROUND, NEVER = 10, 10**6
 FLAGS = {"never": ("--grow", "never"), "heuristic": (), "heuristic x4": ("--span-width", "x4")}
 """Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+CONTROL, DECISION = "shuffled", "tamiyo.evaluate"
 SURE = 1.645
 """Standard errors of a one-sided 95 % bound."""
 STYLE = """
@@ -22,12 +23,21 @@ svg text { font: 13px system-ui, sans-serif; fill: currentColor; } h2 { margin: 
 
 def words_of(found: Mapping[str, Any]) -> Iterator[str]:
     """What the loop found, and how sure that is."""
-    for arm, told in found.items():
-        yield f"{arm}: {told['worth']['mean']:+.4f} ± {told['worth']['error']:.4f} for each later episode"
-    unseen = found["learned"]["unseen"]["values"]["learned - shuffled"]
+    for arm, worth in _worths(found).items():
+        loss = found[arm]["worth"]["test_loss"] if arm in found else None
+        ended = "" if loss is None else f", test loss {loss:.3f} (geometric mean)"
+        yield f"{arm}: {worth['mean']:+.4f} ± {worth['error']:.4f} for each later episode{ended}"
+    learned = found["learned"]
+    unseen = learned["unseen"]["values"]["learned - shuffled"]
     yield f"learned - shuffled, on explored runs that the weights weren't fitted to: {_sure(unseen)}"
-    beside = found["learned"]["beside"]
-    yield f"learned - shuffled, by later episode: {_sure(beside)}{_needed(beside)}"
+    yield f"learned - shuffled, by later episode: {_sure(learned['beside'])}{_needed(learned['beside'])}"
+    yield f"learned - heuristic, by later episode: {_sure(learned['beside_heuristic'])}"
+
+
+def _worths(found: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Of each arm; controls together, each of which had its share of the episodes."""
+    arms = {arm: told["worth"] for arm, told in found.items() if not arm.startswith(CONTROL)}
+    return {**arms, CONTROL: found["learned"][CONTROL]}
 
 
 def _sure(difference: Mapping[str, float]) -> str:
@@ -49,21 +59,21 @@ def page(found: dict[str, Any]) -> str:
     body = [
         "<h1>A loop that learns</h1>",
         "<p>Worth of what was grown in each later episode: the gain of kept seeds as a share of the twin's score, "
-        "less a twentieth of what judging and running it cost, in whole runs of the host. Growing nothing is worth 0. "
+        "less a fifth of what judging and running it cost, in whole runs of the host. Growing nothing is worth 0. "
         "Lines are standard errors.</p>",
-        _bars({arm: told["worth"] for arm, told in found.items()}),
+        _bars(_worths(found)),
         "<ul>" + "".join(f"<li>{escape(line)}" for line in words_of(found)) + "</ul>",
     ]
     for arm, told in found.items():
         body.append(f"<h2>{escape(arm)}</h2>")
         if "gate" in told:
-            body += [*_gate(told), _policies(told["standing"])]
+            body += [*_gate(told), _policies(told["standing"]), _trace(told["trace"])]
         body.append(_decisions(told["worth"]["decisions"]))
     head = f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'><style>{STYLE}</style>"
     return head + "<title>A loop that learns</title>" + "\n".join(body)
 
 
-def _bars(worths: dict[str, dict[str, Any]]) -> str:
+def _bars(worths: Mapping[str, Mapping[str, float]]) -> str:
     edge = max(0.02, *(abs(w["mean"]) + w["error"] for w in worths.values())) * 1.15
     width, left, height = 900, 130, 46
 
@@ -108,6 +118,22 @@ def _policies(standing: dict[str, Any]) -> str:
     ]
     table = f"<table><tr><th>update<th>what became of it{''.join(rows)}</table>"
     return f"<p>In force at the end: <b>{escape(live)}</b></p>{table}"
+
+
+def _trace(spans: list[dict[str, Any]]) -> str:
+    """How the weights came, and who decided by them."""
+    if not spans:
+        return "<p>The trace went where OTEL_EXPORTER_OTLP_ENDPOINT says.</p>"
+    traces = {span["trace"] for span in spans if span["name"] != DECISION}
+    rows = [
+        f"<tr><td>{escape(span['name'])}<td>{escape(span['service'])}<td>{span['after_s']:.2f}"
+        f"<td>{span['took_ms']:.1f}<td>{escape(span['says'])}"
+        for span in spans
+    ]
+    table = f"<table><tr><th>span<th>process<th>s after<th>ms<th>of{''.join(rows)}</table>"
+    linked = sum(span["name"] == DECISION for span in spans)
+    head = f"trace {', '.join(sorted(traces))}; {linked} decisions by these weights that are linked to it"
+    return f"<details><summary>{escape(head)}</summary>{table}</details>"
 
 
 def _decisions(rows: list[dict[str, Any]]) -> str:

@@ -23,6 +23,14 @@ NOT_NOW = (os.EX_TEMPFAIL, os.EX_UNAVAILABLE)
 ESPER = Path(sys.executable).with_name("esper")
 
 
+def esper(*words: str, may_fail: bool = False) -> str:
+    """What it printed."""
+    done = subprocess.run([str(ESPER), *words], capture_output=True, text=True, check=False)
+    if done.returncode and not may_fail:
+        sys.exit(f"esper {' '.join(words)} failed with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout + (done.stderr if done.returncode else "")
+
+
 class Plane:
     """Services that runs share, and `esper` at them."""
 
@@ -31,26 +39,20 @@ class Plane:
         self.weatherlight = self.flags[self.flags.index("--weatherlight") + 1]
         self.tamiyo = self.flags[self.flags.index("--tamiyo") + 1]
 
-    def esper(self, *words: str, may_fail: bool = False) -> str:
-        done = subprocess.run([str(ESPER), *words], capture_output=True, text=True, check=False)
-        if done.returncode and not may_fail:
-            sys.exit(f"esper {' '.join(words)} failed with {done.returncode}:\n{done.stdout}{done.stderr}")
-        return done.stdout + (done.stderr if done.returncode else "")
-
     def collect(self, store: Path) -> str:
-        return self.esper("simic", "collect", str(store), "--weatherlight", self.weatherlight)
+        return esper("simic", "collect", str(store), "--weatherlight", self.weatherlight)
 
     def publish(self, store: Path, *more: str) -> str:
-        return self.esper("simic", "publish", str(store), "--weatherlight", self.weatherlight, *more)
+        return esper("simic", "publish", str(store), "--weatherlight", self.weatherlight, *more)
 
     def refusal(self, store: Path) -> str:
         """What publishing without --unproven says."""
         words = ("simic", "publish", str(store), "--weatherlight", self.weatherlight)
-        return self.esper(*words, may_fail=True).strip()
+        return esper(*words, may_fail=True).strip()
 
     def version(self) -> str:
         """Of the policy that new runs get."""
-        return str(json.loads(self.esper("call", "tamiyo.GetStatus", "--at", self.tamiyo))["policyVersion"])
+        return str(json.loads(esper("call", "tamiyo.GetStatus", "--at", self.tamiyo))["policyVersion"])
 
     def await_version(self, wanted: str) -> None:
         for _ in range(100):

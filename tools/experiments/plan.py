@@ -33,6 +33,10 @@
     [frontier]                     # arms whose final scores over cost are the curve that others are held against
     arms = ["wide@1000", "wide@2000"]
 
+    [race]                         # rules of which one is to be picked (growing/race.py), named before their budgets
+    arms = ["shares", "knee"]      # the simplest first
+    control = "random"             # what a rule has to be better than
+
 An arm may have `rates` of its own; one with `cost_of` makes do with the rate of another: `rate_of = "wide"`.
 """
 
@@ -76,6 +80,18 @@ class Sweep:
     rungs: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Race:
+    """Rules among which one is to be picked, the simplest first, each an arm or an arm of several budgets."""
+
+    arms: tuple[str, ...]
+    control: str | None = None
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return self.arms if self.control is None else (*self.arms, self.control)
+
+
 class Run(NamedTuple):
     """One training run of a plan; `rate` is None where the flags say it."""
 
@@ -103,6 +119,7 @@ class Plan:
     tuning_seeds: tuple[int, ...] = ()
     sweep: Sweep | None = None
     frontier: tuple[str, ...] = ()
+    race: Race | None = None
     text: Mapping[str, Any] = field(default_factory=dict)
     """A text to be made (texts.py); runs then train on it."""
 
@@ -114,6 +131,10 @@ class Plan:
     def reference(self, arm: str) -> str:
         """The arm that one is compared with."""
         return self.arms[arm].against or self.first
+
+    def budgets(self, arm: str) -> dict[str, str]:
+        """The arms that one stands for, by their budget; an arm without budgets has the empty one."""
+        return {budget: name for name in self.arms for base, _, budget in [name.partition("@")] if arm in {base, name}}
 
     @property
     def rungs(self) -> tuple[float, ...]:
@@ -136,13 +157,14 @@ def read_plan(path: Path) -> Plan:
     told = tomllib.loads(path.read_text())
     rates = told.pop("rates", [])
     arms = {name: arm for given, table in told.pop("arms").items() for name, arm in _arms(given, table, rates)}
-    sweep, frontier = told.pop("sweep", None), told.pop("frontier", {})
+    sweep, frontier, race = told.pop("sweep", None), told.pop("frontier", {}), told.pop("race", None)
     lists = {name: tuple(told.pop(name, ())) for name in ("common", "seeds", "tuning_seeds")}
     plan = Plan(
         name=path.stem,
         arms=arms,
         sweep=None if sweep is None else Sweep(arms=tuple(sweep["arms"]), rungs=tuple(sweep.get("rungs", ()))),
         frontier=tuple(frontier.get("arms", ())),
+        race=None if race is None else Race(arms=tuple(race["arms"]), control=race.get("control")),
         **lists,
         **told,
     )
@@ -180,6 +202,11 @@ def _wrong(plan: Plan) -> Iterator[str]:
     for name in named:
         if name not in plan.arms:
             yield f"{name!r} is to be compared; expected one of the arms {', '.join(plan.arms)}"
+    for rule in () if plan.race is None else plan.race.all:
+        if not plan.budgets(rule):
+            yield f"{rule!r} is to race; expected the name of an arm before its budgets, of {', '.join(plan.arms)}"
+        if any(plan.arms[arm].rates for arm in plan.budgets(rule).values()):
+            yield f"{rule!r} is to race with rates to choose from; expected its one rate among its flags"
 
 
 def _wrong_with_arm(plan: Plan, name: str, arm: Arm) -> Iterator[str]:

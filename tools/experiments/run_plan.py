@@ -28,7 +28,7 @@ from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
-from comparing import compared, table
+from comparing import Line, compared, table
 from launching import context, launch, shared_services
 from plan import SCORES, Plan, Run, read_plan
 from rows import Row, Rows, row_of
@@ -131,7 +131,7 @@ def macs_of_step(flags: tuple[str, ...]) -> int:
     return int(counted.stdout)
 
 
-def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], out: Path) -> list[Path]:
+def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], lines: Sequence[Line], out: Path) -> list[Path]:
     """The experiment's pictures, none without matplotlib; the course is of the first arm's first run, if it's there."""
     try:
         from pictures import cost_picture, course_picture
@@ -140,7 +140,7 @@ def draw(plan: Plan, rows: Rows, rates: dict[str, float | None], out: Path) -> l
             raise
         print("no pictures are drawn: matplotlib is not installed; pip install matplotlib", file=sys.stderr)
         return []
-    pictures = [cost_picture(plan, rows, rates, out / "cost.png")]
+    pictures = [cost_picture(plan, rows, rates, lines, out / "cost.png")]
     run = Run(plan.first, plan.seeds[0], rates[plan.first])
     if (out / run.name / "events.jsonl").exists():
         title = f"{plan.about.rstrip('.')}: {run.arm}, seed {run.seed}"
@@ -183,7 +183,7 @@ def main() -> int:
         sys.exit(f"no run of {plan.name} is recorded; expected lines in rows/{plan.name}.jsonl or --out")
     rates = chosen_rates(plan, rows)
     lines = list(compared(plan, rows, rates))
-    pictures = draw(plan, rows, rates, out)
+    pictures = draw(plan, rows, rates, lines, out)
     print(json.dumps({"plan": plan.name, "arms": lines}, indent=2) if options.json else table(plan, lines))
     print("\n".join(f"drawn: {picture}" for picture in pictures), file=sys.stderr)
     return 0

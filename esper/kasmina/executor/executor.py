@@ -42,7 +42,7 @@ from esper.kasmina.executor.saved import load_network, restore, saved, saved_net
 from esper.kasmina.executor.slots.linear import unmerged
 from esper.kasmina.executor.slots.search import check_found, find_slots
 from esper.kasmina.executor.stack_slots import Depth, find_stacks, is_stack_name
-from esper.kasmina.executor.stacking import stack_obstacle
+from esper.kasmina.executor.stacking import try_stack
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import UNDONE, bring_back, end_twin, give_up_grown, let_wait
@@ -63,6 +63,7 @@ class SeedExecutor:
         self._no_slots: ConfigError | None = None
         self._unseen: tuple[str, ...] = ()
         self._refused_runs: tuple[str, ...] = ()
+        self._ends: dict[str, tuple[str, ...]] = {}
         self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
         self._measure_host()
         self._reports: list[DirectiveReport] = []
@@ -115,11 +116,13 @@ class SeedExecutor:
         state, named = self._state, self._state.config.slots or ()
         before = list(state.stack_slots.items())
         for slot_id, slot in before:
-            if obstacle := stack_obstacle(state.arm, state.task, slot.now(state.arm.stacks)):
+            tried = try_stack(state.arm, state.task, slot.now(state.arm.stacks))
+            self._ends[slot_id] = tried.ends
+            if tried.obstacle:
                 if slot_id in named:
-                    raise ConfigError("slots", slot_id, f"can't be repeated: {obstacle}")
+                    raise ConfigError("slots", slot_id, f"can't be repeated: {tried.obstacle}")
                 del state.stack_slots[slot_id]
-                self._refused_runs = (*self._refused_runs, f"{slot.run.path}: {obstacle}")
+                self._refused_runs = (*self._refused_runs, f"{slot.run.path}: {tried.obstacle}")
         if len(state.stack_slots) < len(before):
             state.topology_changed()
         if not (state.slots or state.stack_slots) and self._no_slots is None:
@@ -271,6 +274,10 @@ class SeedExecutor:
     def refused_runs(self) -> tuple[str, ...]:
         """Lists of blocks that can't be repeated, each with the reason."""
         return self._refused_runs
+
+    def halved_by(self, slot_id: str) -> tuple[str, ...]:
+        """Layers of each block that a stack there halves; none where the ends of its branches can't be told."""
+        return self._ends.get(slot_id, ()) if self._state.config.halves_ends else ()
 
     def compile_blocks(self, runs: Iterable[Run]) -> None:
         """Compiles the blocks of these runs in place; the compiler's work is counted from here on."""

@@ -7,6 +7,7 @@ takes its copies out again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 
@@ -19,10 +20,11 @@ from esper.kasmina.executor.judge.macs import count_macs
 from esper.kasmina.executor.judge.parts import part_of
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, evaluate_stack
 from esper.kasmina.executor.memory.exhausted import is_out_of_memory
-from esper.kasmina.executor.passes.batches import first
+from esper.kasmina.executor.passes.batches import first, first_inputs
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words
+from esper.kasmina.executor.stacks.ends import branch_ends
 from esper.kasmina.executor.stacks.equal import difference
 from esper.kasmina.executor.stacks.proof import prove
 from esper.kasmina.executor.stacks.run import Run, blocks_of
@@ -31,6 +33,7 @@ from esper.kasmina.executor.twin import measured_twin
 from esper.leyline import SeedDirective
 
 FEW = 4
+NUDGE = 0.02
 
 
 def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
@@ -43,7 +46,10 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
     run = state.stack_slots[life.plan.slot_id].part(arm.stacks, dict(life.plan.parameters))
     _refuse_changed(arm, run)
     before = state.outputs()
+    ends = ends_of(arm, state.task, run) if state.config.halves_ends else ()
     copies = arm.repeat(run)
+    whole = replace(run, stop=run.stop + run.depth)
+    arm.scale_ends(whole, ends, 0.5)
     try:
         after = state.outputs()
         if after.shape != before.shape or not bool(torch.isfinite(after).all()):
@@ -51,6 +57,7 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
         _prove(arm, state.task, run, copies, key=state.key("proof", directive.seed_id, step))
         costs = count_macs(arm, state.task.probe_inputs(), forward=state.task.forward)
     except BaseException:
+        arm.scale_ends(whole, ends, 2.0)
         arm.take_out_copies()
         raise
     added = costs.forward - state.macs.forward
@@ -63,19 +70,46 @@ def graft_stack(state: ExecutorState, directive: SeedDirective, step: int) -> Fa
     }
 
 
-def stack_obstacle(arm: TrainingArm, task: Task, run: Run) -> str:
-    """Why a run can't be repeated, tried on a copy of a network that has made no step; empty if it can."""
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a run that was repeated on a copy."""
+
+    obstacle: str = ""
+    """Why it can't be repeated; empty if it can."""
+    ends: tuple[str, ...] = ()
+    """The ends of a block's branches; none where they can't be told."""
+
+
+def try_stack(arm: TrainingArm, task: Task, run: Run) -> Tried:
+    """Repeats a run on a copy of a network that has made no step."""
     copied = arm.clone()
     try:
+        ends = _ends_in_use(copied, task, run)
         copies = copied.repeat(run)
         _prove(copied, task, run, copies, key=draw_key("stacks"))
     except torch.OutOfMemoryError:
-        return ""  # whether there is room is for the graft to say, when it comes
+        return Tried()  # whether there is room is for the graft to say, when it comes
     except (GraftFailed, ConfigError) as error:
-        return str(error)
+        return Tried(str(error))
     except Exception as error:  # noqa: BLE001 - the host's own code, at a depth that nobody foresaw
-        return f"at {len(blocks_of(copied.model, run.path))} blocks it ends in {in_words(error)}"
-    return ""
+        return Tried(f"at {len(blocks_of(copied.model, run.path))} blocks it ends in {in_words(error)}")
+    return Tried(ends=ends)
+
+
+def ends_of(arm: TrainingArm, task: Task, run: Run) -> tuple[str, ...]:
+    """The layers that end the branches of each block of a run, by the last of them and a few samples."""
+    inputs = first_inputs(task.probe_inputs(), FEW)
+    block = run.blocks(arm.model)[-1]
+    return branch_ends(arm.model, block, partial(task.forward, arm.model, inputs), key=draw_key("ends"))
+
+
+def _ends_in_use(copied: TrainingArm, task: Task, run: Run) -> tuple[str, ...]:
+    """The same of a copy that is thrown away: what begins at zero, as some ends do, is moved to have an effect."""
+    generator = torch.Generator().manual_seed(draw_key("ends"))
+    with torch.no_grad():
+        for parameter in run.blocks(copied.model)[-1].parameters():
+            parameter.add_(NUDGE * torch.randn(parameter.shape, generator=generator).to(parameter))
+    return ends_of(copied, task, run)
 
 
 def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
@@ -98,7 +132,10 @@ def take_out(state: ExecutorState, life: Life) -> None:
     """Undoes a stack by hand, weights of the originals as they have become; for one whose twin is gone."""
     if state.arm.stacks[-1:] != [life.run]:
         raise GraftFailed(f"stack {life.plan.seed_id} isn't the last repetition; only the last can be taken out")
+    ends = ends_of(state.arm, state.task, life.run) if state.config.halves_ends and life.run is not None else ()
     state.arm.take_out_copies()
+    if life.run is not None:
+        state.arm.scale_ends(life.run, ends, 2.0)
     state.topology_changed()
 
 

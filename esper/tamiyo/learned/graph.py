@@ -36,7 +36,11 @@ RELATIONS: Sequence[tuple[str, str]] = (
     *(("candidate", "candidate"), ("slot", "candidate"), ("blueprint", "candidate"), ("run", "candidate")),
 )
 """Who is heard by whom; "before" is the slot that stands before one."""
+ANSWERING = ("candidate", "slot", "run")
+"""Whose last state the heads read."""
 NAMES = (*RUN_FEATURES, *CANDIDATE_FEATURES)
+PLACES: Mapping[str, Sequence[int]] = {kind: [NAMES.index(name) for name in names] for kind, names in NODES.items()}
+"""Columns of each kind of node."""
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -45,17 +49,46 @@ def shapes() -> dict[str, tuple[int, ...]]:
         f"encode_{kind}": (MEMBERS, 1 + len(names), HIDDEN) for kind, names in NODES.items()
     }
     found |= {f"{source}_to_{target}": (MEMBERS, ROUNDS, HIDDEN, HIDDEN) for source, target in RELATIONS}
-    return found | {"head": (MEMBERS, 1 + 3 * HIDDEN, len(HEADS))}
+    return found | {"head": (MEMBERS, 1 + len(ANSWERING) * HIDDEN, len(HEADS))}
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """An edge along which each target hears the mean of its own sources, of which each has one target."""
+
+    target: NDArray[np.int64]
+    """Of each source [sources]."""
+    order: NDArray[np.int64] | None
+    """Sources target by target; None where they stand so already."""
+    starts: NDArray[np.int64]
+    """Where each target's begin in that order [targets]."""
+    counts: NDArray[np.int64]
+    """Sources of each target [targets]."""
+
+    @classmethod
+    def of(cls, target: NDArray[np.int64]) -> Groups:
+        """Targets are numbered without gaps."""
+        is_ordered = bool((np.diff(target) >= 0).all())
+        order = None if is_ordered else np.argsort(target, kind="stable")
+        counts = np.bincount(target)
+        return cls(target, order, np.cumsum(counts) - counts, counts)
+
+    def means(self, said: Floats) -> Floats:
+        """Of what the sources said [..., sources, H], by target."""
+        ordered = said if self.order is None else said.take(self.order, axis=-2)
+        sums: Floats = np.add.reduceat(ordered, self.starts, axis=-2)
+        return sums / self.counts[:, None].astype(sums.dtype)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Graph:
-    """Nodes and, as matrices that take means, their edges; of one packet or of many side by side."""
+    """Nodes and their edges; of one packet or of many side by side."""
 
     nodes: Mapping[str, Any]
     """Scaled features of each kind, a column of ones first [count, 1 + features]."""
     edges: Mapping[str, Any]
-    """"source_to_target" -> each target's one source [targets], or shares [targets, sources] that add up to 1 or 0."""
+    """"source_to_target" -> each target's one source [targets], or whose mean it hears: Groups, or, as a matrix, shares
+    [targets, sources] that add up to 1 or 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +109,10 @@ class GraphModel:
     def predict(self, features: Floats, layout: Layout) -> Prediction:
         """What each of N candidates [N, F] of one packet is worth."""
         graph = graph_of([(features, layout)], self.center, self.scale)
-        members = [forward({k: v[m] for k, v in self.tensors.items()}, graph, np) for m in range(MEMBERS)]
-        outputs = self.calibration[:, 0] + self.calibration[:, 1] * np.stack(members)
+        # Half the digits, a quarter of the time: tanh is most of it, and predictions err by far more.
+        with np.errstate(over="ignore", invalid="ignore"):
+            told = forward(_single(self.tensors), Graph(nodes=_single(graph.nodes), edges=_single(graph.edges)))
+        outputs = self.calibration[:, 0] + self.calibration[:, 1] * told.astype(np.float64)
         means, errors = outputs.mean(axis=0), outputs.std(axis=0, ddof=1)
         return Prediction(
             means={name: means[:, head] for head, name in enumerate(HEADS)},
@@ -85,43 +120,73 @@ class GraphModel:
         )
 
 
-def forward(tensors: Mapping[str, Any], graph: Graph, xp: Any) -> Any:
-    """Heads of every candidate [candidates, H] by one member; `xp` is numpy, or torch."""
-    known = {kind: xp.tanh(rows @ tensors[f"encode_{kind}"]) for kind, rows in graph.nodes.items()}
+def _single(values: Mapping[str, Any]) -> dict[str, Any]:
+    """In single precision; numbers of nodes stay, and so do groups of them."""
+    return {
+        name: value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
+        for name, value in values.items()
+    }
+
+
+def forward(tensors: Mapping[str, Any], graph: Graph) -> Any:
+    """Heads [..., candidates, H], in NumPy or in torch; what tensors have before their last two dimensions stays.
+
+    What one source says to many is multiplied where it is said, and what many say to one where it is heard.
+    """
+    known = {kind: _tanh(rows @ tensors[f"encode_{kind}"]) for kind, rows in graph.nodes.items()}
     for step in range(ROUNDS):
         heard: dict[str, Any] = {}
         for source, target in RELATIONS:
+            if step == ROUNDS - 1 and target not in ANSWERING:
+                continue
             name = f"{source}_to_{target}"
             said = known["slot" if source == "before" else source]
-            message = _heard(graph.edges.get(name), said) @ tensors[name][step]
+            message = _heard(graph.edges.get(name), said, tensors[name][..., step, :, :])
             if target in heard:
                 heard[target] += message
             else:
                 heard[target] = message
-        known = {kind: rows + xp.tanh(heard[kind]) for kind, rows in known.items()}
-    own = known["candidate"]
-    around = [_heard(graph.edges[f"{kind}_to_candidate"], known[kind]) for kind in ("slot", "run")]
-    return xp.concatenate([xp.ones_like(own[:, :1]), own, *around], 1) @ tensors["head"]
+        known |= {kind: known[kind] + _tanh(message) for kind, message in heard.items()}
+    head = tensors["head"]
+    parts = [head[..., 1 + place * HIDDEN :, :][..., :HIDDEN, :] for place in range(len(ANSWERING))]
+    told = head[..., :1, :] + known["candidate"] @ parts[0]
+    for kind, part in zip(ANSWERING[1:], parts[1:], strict=True):
+        told += _heard(graph.edges[f"{kind}_to_candidate"], known[kind], part)
+    return told
 
 
-def _heard(edge: Any, said: Any) -> Any:
-    """What comes along an edge of what the sources said [sources, HIDDEN]; nodes without an edge hear themselves."""
+def _tanh(values: Any) -> Any:
+    return np.tanh(values) if isinstance(values, np.ndarray) else values.tanh()
+
+
+def _heard(edge: Any, said: Any, weights: Any) -> Any:
+    """What comes along an edge of what sources said [..., sources, HIDDEN]; without an edge nodes hear themselves."""
     if edge is None:
-        return said
+        return said @ weights
+    if isinstance(edge, Groups):
+        return edge.means(said) @ weights
     if edge.ndim > 1:
-        return edge @ said
+        return edge @ said @ weights
+    message = said @ weights
+    if message.shape[-2] == 1:
+        return message  # one source for all of them: adding it spreads it
     # NumPy's `take` is four times as fast as its brackets; torch's means something else.
-    return said.take(edge, axis=0) if isinstance(said, np.ndarray) else said[edge]
+    return message.take(edge, axis=-2) if isinstance(message, np.ndarray) else message[..., edge, :]
 
 
 def graph_of(packets: Sequence[tuple[Floats, Layout]], center: Floats, scale: Floats) -> Graph:
     """The packets' graphs side by side; each has features [N, F] of its candidates and where those stand."""
-    scaled = standard(np.concatenate([features for features, _ in packets]), center, scale)
+    rows = np.concatenate([features for features, _ in packets]) if len(packets) > 1 else packets[0][0]
     links = links_of([layout for _, layout in packets])
-    position = scaled[links.first["slot"], NAMES.index("position")]
-    before = _before(links.edges["run_to_slot"], position)
-    nodes = {kind: _columns(scaled[first], NODES[kind]) for kind, first in links.first.items()}
-    nodes["candidate"] = _columns(scaled, NODES["candidate"])
+
+    def known(kind: str, found: Floats) -> Floats:
+        places = PLACES[kind]
+        scaled = standard(found[:, places], center[places], scale[places])
+        return np.concatenate([np.ones((len(found), 1)), scaled], axis=1)
+
+    nodes = {kind: known(kind, rows[first]) for kind, first in links.first.items()}
+    nodes["candidate"] = known("candidate", rows)
+    before = _before(links.edges["run_to_slot"], nodes["slot"][:, 1 + NODES["slot"].index("position")])
     return Graph(nodes=nodes, edges={**links.edges, "before_to_slot": before})
 
 
@@ -156,15 +221,10 @@ def _linked(layouts: Sequence[Layout]) -> Links:
     blueprint = _distinct([layout.blueprints for layout in layouts])
     first = {"run": _firsts(run), "slot": _firsts(slot), "blueprint": _firsts(blueprint)}
     edges: dict[str, Any] = {"slot_to_candidate": slot, "blueprint_to_candidate": blueprint, "run_to_candidate": run}
-    edges |= {"candidate_to_slot": _means(slot), "candidate_to_blueprint": _means(blueprint)}
+    edges |= {"candidate_to_slot": Groups.of(slot), "candidate_to_blueprint": Groups.of(blueprint)}
     edges["run_to_slot"] = run[first["slot"]]
-    edges["slot_to_run"] = _means(edges["run_to_slot"])
+    edges["slot_to_run"] = Groups.of(edges["run_to_slot"])
     return Links(first, edges)
-
-
-def _columns(rows: Floats, names: Sequence[str]) -> Floats:
-    picked = rows[:, [NAMES.index(name) for name in names]]
-    return np.concatenate([np.ones((len(rows), 1)), picked], axis=1)
 
 
 def _distinct(names: Sequence[Sequence[str]]) -> NDArray[np.int64]:
@@ -180,13 +240,6 @@ def _distinct(names: Sequence[Sequence[str]]) -> NDArray[np.int64]:
 def _firsts(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each number stands first."""
     return np.unique(numbers, return_index=True)[1]
-
-
-def _means(numbers: NDArray[np.int64]) -> Floats:
-    """Shares [numbers, members] by which each number hears those that have it."""
-    found = np.zeros((len(numbers), int(numbers.max()) + 1))
-    found[np.arange(len(numbers)), numbers] = 1.0
-    return np.asarray(found.T / np.maximum(1.0, found.T.sum(axis=1, keepdims=True)))
 
 
 def _before(run: NDArray[np.int64], position: Floats) -> Floats:

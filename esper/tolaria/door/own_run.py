@@ -68,6 +68,7 @@ def own_run(
         slots=config.slots or None,
         factories=own.factories,
         twin="live",
+        halves_ends=config.stack_ends == "half",
         pass_samples=samples,
         is_in_place=True,
     )

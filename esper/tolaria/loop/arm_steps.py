@@ -20,7 +20,7 @@ from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
-from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.loop.step_log import StepResult, Told
 from esper.tolaria.task.loader import Loader
 from esper.tolaria.task.resident import Resident
 
@@ -104,7 +104,7 @@ class ArmSteps:
         earlier = (before for before in range(step - 1, -1, -1) if before not in passed_over)
         return next(earlier, max(passed_over) + 1)
 
-    def _both(self, batch: Batch, step: int) -> tuple[StepResult, float]:
+    def _both(self, batch: Batch, step: int) -> tuple[Told, float]:
         """The step of both arms, as often as it takes until there is memory for it."""
         where = f"step {step + 1}"
         while True:
@@ -120,7 +120,7 @@ class ArmSteps:
                 continue
             return result, rate
 
-    def _main(self, batch: Batch, step: int) -> tuple[StepResult | None, float, str]:
+    def _main(self, batch: Batch, step: int) -> tuple[Told | None, float, str]:
         """The main arm's step and its rate; no result but the reason where memory ran out."""
         executor = self._executor
         is_changed = executor.topology != self._topology
@@ -146,7 +146,7 @@ class ArmSteps:
             return None, rate, first_line(error)
         return result, rate, ""
 
-    def _stepped(self, arm: TrainingArm, batch: Batch, step: int, *, is_measured: bool) -> StepResult:
+    def _stepped(self, arm: TrainingArm, batch: Batch, step: int, *, is_measured: bool) -> Told:
         """The main arm's step, replayed where a graph has it."""
         seed_norms = self._executor.seed_norms if arm.grafts else None
         meter = self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None
@@ -183,6 +183,7 @@ class ArmSteps:
             return self._stepper.run(twin, batch, step, self._twin_groups, measures_norm=measures_norm)
 
         try:
+            result: Told
             if self._graphs is None:
                 result = eagerly(False)
             else:

@@ -279,12 +279,17 @@ class Stepper:
             if groups.seeds:
                 nn.utils.clip_grad_norm_(groups.seeds, self._clip_norm)
             return nn.utils.clip_grad_norm_(groups.host, self._clip_norm), {}
-        there = [(parameter, parameter.grad) for parameter in groups.host if measures_norm]
-        gradients = {parameter: gradient for parameter, gradient in there if gradient is not None}
-        if not gradients:
-            return None, {}
-        norms = torch._foreach_norm(list(gradients.values()))
-        return torch.linalg.vector_norm(torch.stack(norms)), dict(zip(gradients, norms, strict=True))
+        return norms_of(groups.host) if measures_norm else (None, {})
+
+
+def norms_of(parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, Mapping[nn.Parameter, Tensor]]:
+    """The norm of all gradients together and that of each, 0-d tensors; None where there is no gradient."""
+    there = [(parameter, parameter.grad) for parameter in parameters]
+    gradients = {parameter: gradient for parameter, gradient in there if gradient is not None}
+    if not gradients:
+        return None, {}
+    norms = torch._foreach_norm(list(gradients.values()))
+    return torch.linalg.vector_norm(torch.stack(norms)), dict(zip(gradients, norms, strict=True))
 
 
 def shares_of(weights: Sequence[Tensor | int], whole: Tensor | int) -> list[Share]:

@@ -16,14 +16,6 @@ MEASURED = ("accuracy", "gradient_norm", "conflict_rate")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What a replayed step tells, in one piece: one value for each name."""
-
-    values: Tensor
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class StepResult:
     """0-d tensors on the device; None where a value was not measured."""
 
@@ -39,15 +31,36 @@ class StepResult:
     """Of sources that were held against each other."""
     seed_norms: Mapping[str, Tensor] = field(default_factory=dict)
     """Norms of the gradients of seeds that are to be told of them, before any clipping."""
-    row: Row | None = None
-    """Of a replayed step, whose other tensors are parts of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a recorded step tells, in one piece on the device: one value for each name."""
+
+    values: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedStep:
+    """What a replayed step came to: nothing is taken apart before someone wants numbers."""
+
+    row: Row
+    named: tuple[str, ...]
+    """Those of the row that are several losses, and cosines of their gradients."""
+    pairs: int
+    parameter_norms: Mapping[nn.Parameter, Tensor]
+    seed_norms: Mapping[str, Tensor]
+
+
+Told = StepResult | ReplayedStep
 
 
 @dataclass(slots=True)
 class _Record:
     step: int
     epoch: int
-    result: StepResult
+    result: Told
     rate: float
     step_ms: float
 
@@ -64,13 +77,13 @@ class StepLog:
 
     def __init__(self) -> None:
         self._records: list[_Record] = []
-        self._twin_records: list[tuple[str, int, StepResult]] = []
+        self._twin_records: list[tuple[str, int, Told]] = []
 
-    def add(self, step: int, epoch: int, result: StepResult, *, rate: float, step_ms: float) -> None:
+    def add(self, step: int, epoch: int, result: Told, *, rate: float, step_ms: float) -> None:
         """Keep a step's result; `step` counts steps done, this one included."""
         self._records.append(_Record(step, epoch, result, rate, step_ms))
 
-    def add_twin(self, seed_id: str, step: int, result: StepResult) -> None:
+    def add_twin(self, seed_id: str, step: int, result: Told) -> None:
         """Keep a step of the seed's twin; `step` counts its own."""
         self._twin_records.append((seed_id, step, result))
 
@@ -109,19 +122,18 @@ class _Numbers(NamedTuple):
     named: dict[str, float]
 
 
-def _numbers_of(results: Sequence[StepResult]) -> list[_Numbers]:
+def _numbers_of(results: Sequence[Told]) -> list[_Numbers]:
     """Of each, in order."""
-    replayed = _of_rows([result for result in results if result.row is not None])
-    eager = _of_values([result for result in results if result.row is None])
-    return [next(replayed if result.row is not None else eager) for result in results]
+    replayed = _of_rows([result for result in results if isinstance(result, ReplayedStep)])
+    eager = _of_values([result for result in results if isinstance(result, StepResult)])
+    return [next(replayed if isinstance(result, ReplayedStep) else eager) for result in results]
 
 
-def _of_rows(results: Sequence[StepResult]) -> Iterator[_Numbers]:
-    rows = [result.row for result in results if result.row is not None]
-    told = iter(torch.cat([row.values for row in rows]).tolist() if rows else [])
-    for result, row in zip(results, rows, strict=True):
-        found = {name: next(told) for name in row.names}
-        accuracy, norm, rate = (found[name] if getattr(result, name) is not None else None for name in MEASURED)
+def _of_rows(results: Sequence[ReplayedStep]) -> Iterator[_Numbers]:
+    told = iter(torch.cat([result.row.values for result in results]).tolist() if results else [])
+    for result in results:
+        found = {name: next(told) for name in result.row.names}
+        accuracy, norm, rate = (found.get(name) for name in MEASURED)
         yield _Numbers(found["loss"], accuracy, norm, rate, {name: found[name] for name in result.named})
 
 

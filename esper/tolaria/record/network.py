@@ -5,7 +5,7 @@ Read from modules alone: no forward pass, so that telling a change costs the tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ def look_at(executor: SeedExecutor, step: int) -> Network:
         step=step,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=tuple(_layers(model)),
-        slots=tuple(map(_slot, executor.slots)),
+        slots=tuple(_slot(slot, executor.halved_by(slot.slot_id)) for slot in executor.slots),
         refused=(*executor.unseen, *executor.refused_runs),
     )
 
@@ -98,8 +98,12 @@ def _width(module: nn.Module, rows: int) -> int:
     return next((width for width in told if isinstance(width, int) and not isinstance(width, bool)), rows)
 
 
-def _slot(slot: SlotSpec) -> dict[str, Any]:
-    """`depth` is of a stack, `width` of the others."""
-    measure = {"depth": slot.depth} if slot.kind == SlotKind.SLOT_KIND_STACK else {"width": slot.width}
+def _slot(slot: SlotSpec, halves: Sequence[str]) -> dict[str, Any]:
+    """`depth` and what is halved in each block are of a stack, `width` of the others."""
+    measure = (
+        {"depth": slot.depth, "halves": list(halves)}
+        if slot.kind == SlotKind.SLOT_KIND_STACK
+        else {"width": slot.width}
+    )
     obstacle = {"fold_obstacle": slot.fold_obstacle} if slot.fold_obstacle else {}
     return {"slot_id": slot.slot_id, "kind": short_name(SlotKind, slot.kind), **measure, **obstacle}

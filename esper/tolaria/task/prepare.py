@@ -144,6 +144,7 @@ def prepare(
         gradient_rows=_gradient_rows(config, posed.losses),
         accumulates=config.accumulate > 1 and (not config.pcgrad or config.surgery == BY_SEEDS),
         precision=partial(autocast, config.amp, device),
+        halves_ends=config.stack_ends == "half",
         is_of_stacks=is_in_parts(config, ranks) and config.grow != "never",
         **_together(config, ranks),
     )

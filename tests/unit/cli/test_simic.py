@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,7 @@ def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_ow
     other = store(tmp_path / "other", 30)
     assert main(["simic", "evaluate", str(other), "--weights", str(place / "weights.safetensors")]) == 0
     words = said(capsys)
+    assert re.search(r"predicted gain [+-]\d\.\d{3}: measured [+-]\d\.\d{3} ± \d\.\d{3} \(6 decisions\)", words)
     assert "the weights as they are, fitted to other reports" in words
     assert "shuffled" not in words, "shuffles of these reports are no control of weights that others taught"
 

@@ -19,6 +19,7 @@ from tests.unit.tools.experiments import FOLDER, load
 
 load("texts")
 planning, rows_module = load("plan"), load("rows")
+load("frontier")
 comparing = load("comparing")
 load("launching")
 load("labels")
@@ -201,6 +202,8 @@ def test_a_loss_is_held_against_what_the_frontier_costs_there(tmp_path: Path, lo
     # Half-way in the loss lies half-way in the logarithm of the cost.
     expected = share if share != 2.0 else 400 / (100 * 8**0.5)
     assert grown.get("share_of_frontier") == (None if expected is None else pytest.approx(expected))
+    assert grown.get("share_of_frontier_95") is None
+    json.dumps([grown, *static], allow_nan=False)
     assert not any("share_of_frontier" in line for line in static)
 
 
@@ -218,9 +221,9 @@ def test_rows_that_another_script_made_are_compared_and_not_trained(sweep: Any, 
 def test_the_pictures_are_drawn(sweep: Any, tmp_path: Path) -> None:
     rows = run_plan.Rows(tmp_path / "rows.jsonl")
     ran(sweep, tmp_path, rows)
-    assert [path.name for path in run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), tmp_path)] == [
-        "cost.png"
-    ]
+    rates = run_plan.chosen_rates(sweep, rows)
+    lines = list(comparing.compared(sweep, rows, rates))
+    assert [path.name for path in run_plan.draw(sweep, rows, rates, lines, tmp_path)] == ["cost.png"]
     assert (tmp_path / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -232,7 +235,7 @@ def test_without_matplotlib_a_table_has_no_pictures_and_one_line_says_so(
     monkeypatch.delitem(sys.modules, "pictures")
     monkeypatch.syspath_prepend(str(FOLDER))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), tmp_path) == []
+    assert run_plan.draw(sweep, rows, run_plan.chosen_rates(sweep, rows), [], tmp_path) == []
     assert capsys.readouterr().err == "no pictures are drawn: matplotlib is not installed; pip install matplotlib\n"
 
 
@@ -245,7 +248,7 @@ def test_a_course_is_titled_by_what_it_shows(sweep: Any, tmp_path: Path, monkeyp
     folder = tmp_path / Run("grown", 1, rates["grown"]).name
     folder.mkdir()
     (folder / "events.jsonl").touch()
-    run_plan.draw(sweep, rows, rates, tmp_path)
+    run_plan.draw(sweep, rows, rates, [], tmp_path)
     assert titles == ["two sizes, and what grows from the smaller one: grown, seed 1"]
 
 
@@ -271,6 +274,7 @@ def test_a_mean_far_from_zero_has_a_small_p() -> None:
     assert comparing.p_value([1.0, 1.1, 0.9]) == pytest.approx(0.0033, rel=0.02)
     assert comparing.p_value([1.0]) is None
     assert comparing.p_value([1.0, 1.0]) is None
+    assert [comparing.chance(p) for p in (None, 0.0033, 0.0)] == ["-", "0.0033", "< 1e-15"]
 
 
 @pytest.mark.parametrize("cost_of", ["nobody", "host"])
@@ -288,6 +292,8 @@ def test_a_cost_that_nobody_has_is_refused(tmp_path: Path, cost_of: str) -> None
         (("[sweep]\n", "[frontier]\n"), "a frontier needs score = 'loss'"),
         (('rate_of = "small"', 'rate_of = "rival"'), "has the rate of 'rival'; expected an arm with rates"),
         (('arms = ["small", "large"]', 'arms = ["tiny"]'), "'tiny' is to be compared; expected one of the arms"),
+        (("[sweep]", '[race]\narms = ["tiny"]\n[sweep]'), "'tiny' is to race; expected the name of an arm"),
+        (("[sweep]", '[race]\narms = ["small"]\n[sweep]'), "'small' is to race with rates to choose from"),
     ],
 )
 def test_a_plan_that_cant_be_run_is_refused_in_words(tmp_path: Path, change: tuple[str, str], words: str) -> None:
@@ -329,6 +335,7 @@ def test_time_without_start_up_is_drawn_out_to_all_steps_and_has_a_share_of_its_
         )
     grown, *_ = comparing.compared(plan, rows, run_plan.chosen_rates(plan, rows))
     assert grown["share_of_frontiers_time"] == pytest.approx(0.5)
+    assert grown["share_of_frontiers_time_p"] is None
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "plans").glob("*.toml")), ids=lambda path: path.stem)

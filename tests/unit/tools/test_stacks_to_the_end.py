@@ -30,6 +30,26 @@ def test_a_signal_agrees_where_its_sign_is_that_of_the_end() -> None:
     assert found["forecast"]["rank_correlation"] == pytest.approx(1.0)
 
 
+def test_each_kind_of_verdict_has_what_it_was_worth() -> None:
+    rows = [row("keep", 0.02, None, 0.9), row("keep", 0.02, None, 1.2), row("keep", 0.02, None, 1.4)]
+    found = ends.outcomes([*rows, row("cull", 0.0, None, 1.1)], "twin_loss")
+    assert found["kept, and ahead"] == {"cases": 1, "mean_gain": pytest.approx(0.1), "largest": pytest.approx(0.1)}
+    assert found["kept, but behind"] == {"cases": 2, "mean_gain": pytest.approx(-0.3), "largest": pytest.approx(-0.4)}
+    assert found["undone, and behind"]["cases"] == 1
+    assert found["undone, but ahead"] == {"cases": 0, "mean_gain": None, "largest": None}
+
+
+def test_recorded_rows_are_told_and_a_name_without_rows_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stacks_to_the_end.py", "--recorded", "stacks_to_the_end_better_start"])
+    assert ends.main() == 0
+    assert "twin_loss_booked: grown ahead in 4 of 12" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["stacks_to_the_end.py", "--recorded", "nothing"])
+    with pytest.raises(SystemExit, match="expected one of the recorded stacks_to_the_end, stacks_to_the_end_better"):
+        ends.main()
+
+
 def test_ties_share_their_rank() -> None:
     assert ends.ranked([3.0, 1.0, 3.0]) == {1.0: 0.0, 3.0: 1.5}
 

@@ -30,6 +30,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -160,21 +161,25 @@ def doubled(
         pairs = zip(getattr(deeper, part).parameters(), getattr(model, part).parameters(), strict=True)
         for target, source in pairs:
             copy(target, source, keeps=True)
-    assert deeper.positions is not None and model.positions is not None
-    copy(deeper.positions, model.positions, keeps=True)
+    copy(deeper.get_parameter("positions"), model.get_parameter("positions"), keeps=True)
     for block, (index, is_new) in zip(deeper.blocks, sources(way, depth), strict=True):
         ends = way.new_ends if is_new else way.old_ends
         if ends is None:
-            if name == "fresh-zero":
-                for key, parameter in block.named_parameters():
-                    if key.endswith(BRANCH_ENDS):
-                        parameter.zero_()
+            _silence(block, name)
             continue
         for (key, target), source in zip(block.named_parameters(), model.blocks[index].parameters(), strict=True):
             copy(target, source, keeps=way.keeps_moments or not is_new)
             if key.endswith(BRANCH_ENDS) or key == "mlp.fc2.bias":
                 target.mul_(ends)
     return deeper, known
+
+
+def _silence(block: nn.Module, name: str) -> None:
+    """New blocks of this way add nothing at first."""
+    if name == "fresh-zero":
+        for key, parameter in block.named_parameters():
+            if key.endswith(BRANCH_ENDS):
+                parameter.zero_()
 
 
 class Trainer:
@@ -312,7 +317,7 @@ def share_of_frontier(rows: Sequence[dict[str, Any]], depth: int, row: dict[str,
         for other in rows
         if other["name"] == f"static-{depth}" and other["seed"] == row["seed"] and other["rate"] == row["rate"]
     )
-    for (less, worse), (more, better) in zip(found, found[1:], strict=False):
+    for (less, worse), (more, better) in pairwise(found):
         if better <= row["loss"] <= worse:
             part = (worse - row["loss"]) / (worse - better)
             return float(row["macs"] / math.exp(math.log(less) + part * math.log(more / less)))

@@ -7,8 +7,9 @@ the twin, which makes as many more steps as the grown arm's work is worth: once 
 once also for the twin, the looks and their evaluations that growth had to pay for (booked). Each arm's rate falls in
 the last fifth of its own steps.
 
-Prints a row for each case and the agreement of verdict, gain at equal FLOPs and forecast with the end (or --json).
-Finished cases stand in --out/rows.jsonl and are not repeated.
+Prints a row for each case, the agreement of verdict, gain at equal FLOPs and forecast with the end, and what each kind
+of verdict was worth (or --json). Finished cases stand in --out/rows.jsonl and are not repeated; --recorded takes those
+that are committed.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ from esper.tolaria.task.task import evaluate
 STEPS = 3000
 RECOVERY_STEPS = 120
 DECAY_SHARE = 0.2
+TWINS = ("twin_loss", "twin_loss_booked")
+ROWS = Path(__file__).resolve().parents[1] / "rows"
 DEPTHS, SHARES, SEEDS = (2, 4), (0.07, 0.17, 0.4, 0.65), (1, 2, 3)
 
 
@@ -219,6 +222,26 @@ def agreement(rows: Sequence[Mapping[str, Any]], twin: str) -> dict[str, Any]:
     return found
 
 
+KINDS = {
+    "kept, and ahead": (True, True),
+    "kept, but behind": (True, False),
+    "undone, and behind": (False, False),
+    "undone, but ahead": (False, True),
+}
+"""What was said, and what the end showed: the second and the fourth are the errors."""
+
+
+def outcomes(rows: Sequence[Mapping[str, Any]], twin: str) -> dict[str, dict[str, Any]]:
+    """How often each kind of verdict was given, and how far the twin was behind (+) or ahead at the end."""
+    found = {}
+    for name, kind in KINDS.items():
+        gains = [row[twin] - row["grown_loss"] for row in rows]
+        own = [gain for row, gain in zip(rows, gains, strict=True) if (row["verdict"] == "keep", gain > 0) == kind]
+        worst = max(own, key=abs) if own else None
+        found[name] = {"cases": len(own), "mean_gain": statistics.fmean(own) if own else None, "largest": worst}
+    return found
+
+
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Spearman's; ties share their mean rank. None where one side doesn't vary."""
     first, second = ([ranked(column)[value] for value in column] for column in zip(*pairs, strict=True))
@@ -244,13 +267,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"| {row['gain']:.4f} ± {row['standard_error']:.4f} | {outlooks} "
             f"| {row['grown_loss']:.4f} | {row['twin_loss']:.4f} | {row['twin_loss_booked']:.4f} |"
         )
-    for twin in ("twin_loss", "twin_loss_booked"):
+    for twin in TWINS:
         found = agreement(rows, twin)
         lines.append(f"\n{twin}: grown ahead in {found['grown ahead']} of {found['cases']}")
         for name in ("verdict", "gain", "gain at equal FLOPs", "forecast"):
             rank = found[name]["rank_correlation"]
             said = "-" if rank is None else f"{rank:+.2f}"
             lines.append(f"  {name}: agrees in {found[name]['agrees']} of {found[name]['of']}, rank correlation {said}")
+        for name, told in outcomes(rows, twin).items():
+            if told["cases"]:
+                gain, largest = f"{told['mean_gain']:+.4f}", f"{told['largest']:+.4f}"
+                lines.append(f"  {name}: {told['cases']}, grown ahead by {gain} nats on average, {largest} at most")
     return "\n".join(lines)
 
 
@@ -287,8 +314,12 @@ def main() -> int:
     parser.add_argument("--case", choices=[case.name for case in CASES], help="this one alone, its row to stdout")
     parser.add_argument("--text-bytes", type=int, default=20_000_000)
     parser.add_argument("--set", nargs="*", default=[], help="settings of the run, such as amp=bf16 or width=32")
+    parser.add_argument("--recorded", help="compare the committed rows of this name; train nothing")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.recorded is not None:
+        tell(read_rows(ROWS / f"{options.recorded}.jsonl"), options.json)
+        return 0
     out = options.out.absolute()
     if options.case is not None:
         case = next(case for case in CASES if case.name == options.case)
@@ -299,15 +330,29 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "text", kind="python", size=options.text_bytes)
     path = out / "rows.jsonl"
-    done = {json.loads(line)["case"] for line in path.read_text().splitlines()} if path.exists() else set()
+    done = {row["case"] for row in read_rows(path)} if path.exists() else set()
     wanted = options.cases.split(",") if options.cases else [case.name for case in CASES]
     in_processes([case for case in CASES if case.name in wanted and case.name not in done], out, options)
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    if options.json:
-        print(json.dumps({"rows": rows, **{twin: agreement(rows, twin) for twin in ("twin_loss", "twin_loss_booked")}}))
-    elif rows:
-        print(table(rows))
+    if path.exists():
+        tell(read_rows(path), options.json)
     return 0
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Raises SystemExit where there are none."""
+    if not path.exists():
+        known = ", ".join(sorted(found.stem for found in ROWS.glob("stacks_to_the_end*.jsonl")))
+        sys.exit(f"no rows in {path}; expected one of the recorded {known}")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Print what was found."""
+    if not as_json:
+        print(table(rows))
+        return
+    found = {twin: {**agreement(rows, twin), "outcomes": outcomes(rows, twin)} for twin in TWINS}
+    print(json.dumps({"rows": rows, **found}))
 
 
 def plain_value(text: str) -> Any:

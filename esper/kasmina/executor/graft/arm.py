@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.graft.average import KEY as AVERAGE
 from esper.kasmina.executor.graft.average import Average, averaged
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.surgery import adopt_shapes
@@ -115,6 +116,16 @@ class TrainingArm:
         with self._marks_follow():
             take_out(self.model, self.optimizer, self.stacks[-1])
         del self.stacks[-1]
+
+    @torch.no_grad()
+    def scale_ends(self, run: Run, ends: Sequence[str], factor: float) -> None:
+        """Multiplies layers of each block of the run, and the averages of their weights; 0.5 and 2 lose no bit."""
+        layers = [block.get_submodule(path) for block in run.blocks(self.model) for path in ends]
+        for parameter in {parameter: None for layer in layers for parameter in layer.parameters(recurse=False)}:
+            parameter.mul_(factor)
+            average = self.optimizer.state.get(parameter, {}).get(AVERAGE)
+            if average is not None:
+                average.mul_(factor)
 
     def set_step(self, step: int, *, run_seed: int) -> None:
         """Alpha, dropout draws and learning rates of the seeds for the step that follows `step` done ones."""

@@ -1,7 +1,7 @@
 """Repeating a run: blocks 0..l-1, then copies of 0..l-1, with weights, buffers and optimiser state copied.
 
 The learning rate stays, and copies join the parameter groups of their originals, so schedulers notice nothing. Copies
-in order pay; interleaved or silent ones don't (G_stack, arXiv 2405.15319, and measurements of this project's own).
+in order pay more than silent ones (G_stack, arXiv 2405.15319, and measurements of this project's own).
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def _watched(
         kept.extend((arguments, options, output))
         passage.calls += 1
         passage.order = len(kept)
-        passage.read, passage.gave = id(_leading((*arguments, *options.values()))), id(_leading(output))
+        passage.read, passage.gave = id(leading((*arguments, *options.values()))), id(leading(output))
 
     def count(module: nn.Module, *_: object) -> None:
         passed.setdefault(module, _Passage()).calls += 1
@@ -130,12 +130,12 @@ def _watched(
         yield passed
 
 
-def _leading(value: Any) -> Any:
+def leading(value: Any) -> Any:
     """The first tensor of arguments or results."""
     if isinstance(value, Tensor):
         return value
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return next((found for item in items if isinstance(found := _leading(item), Tensor)), None)
+    return next((found for item in items if isinstance(found := leading(item), Tensor)), None)
 
 
 def _longest(path: str, blocks: list[nn.Module], passed: dict[nn.Module, _Passage]) -> Run | Refusal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,8 +13,8 @@ from esper.kasmina.executor.passes.batches import leaves, mapped
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
-from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
-from esper.tolaria.loop.step_log import MEASURED, Row, StepResult
+from esper.tolaria.loop.step import Groups, SeedNorms, Stepper, norms_of
+from esper.tolaria.loop.step_log import MEASURED, ReplayedStep, Row, StepResult
 from esper.tolaria.task.resident import Resident
 
 SEED = "seed "
@@ -22,7 +22,10 @@ SEED = "seed "
 
 
 class CapturedStep:
-    """Everything of a step but its batch, its rates and its draws is recorded; a measured norm always is."""
+    """Everything of a step but its batch, its rates and its draws is recorded.
+
+    So is the gradient's norm where gradients are clipped by it; else it is measured behind those replays that tell it.
+    """
 
     def __init__(
         self,
@@ -36,8 +39,7 @@ class CapturedStep:
         rates: Rates | None,
         seed_norms: SeedNorms | None,
     ) -> None:
-        """A resident batch is read where it is; others are copied. The main arm's step gathers it first, and tells the
-        gradient's norm in any case.
+        """A resident batch is read where it is; others are copied. The main arm's step gathers it first.
 
         Without `rates` the optimiser's step is made eagerly, behind each replay.
         """
@@ -48,7 +50,6 @@ class CapturedStep:
         self._rates = rates
         self._batch: Batch = mapped(batch, _owned) if resident is None else batch
         self._resident = resident if is_main else None
-        self._is_main = is_main
         self._leaves = list(leaves(self._batch))
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._places: list[int] = []
@@ -79,7 +80,7 @@ class CapturedStep:
     def _where(self) -> list[int]:
         return [gradient.data_ptr() for _, gradient in self._gradients if gradient is not None]
 
-    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> StepResult:
+    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> ReplayedStep:
         """The step with this batch, which has the form of the recorded one."""
         graph, recorded = self._graph, self._result
         if graph is None or recorded is None:
@@ -91,21 +92,24 @@ class CapturedStep:
         if self._rates is not None:
             self._rates.refresh()
         self._stepper.prepare_replay(step)
-        row = Row(graph.replay().clone(), self._names)
-        told = dict(zip(self._names, row.values.unbind(), strict=True))
+        row, norms = self._told(graph.replay(), measures_norm=measures_norm)
         if self._rates is None:
             self._arm.optimizer.step()
-        return StepResult(
-            loss=told["loss"],
-            accuracy=told.get("accuracy"),
-            gradient_norm=told.get("gradient_norm") if measures_norm or self._clips else None,
-            conflict_rate=told.get("conflict_rate"),
-            parameter_norms=recorded.parameter_norms if measures_norm else {},
-            named={name: told[name] for name in recorded.named},
-            pairs=recorded.pairs,
-            seed_norms={seed_id: told[SEED + seed_id] for seed_id in recorded.seed_norms},
+        values, names = row.values, row.names
+        return ReplayedStep(
             row=row,
+            named=tuple(recorded.named),
+            pairs=recorded.pairs,
+            parameter_norms=norms,
+            seed_norms={seed_id: values[names.index(SEED + seed_id)] for seed_id in recorded.seed_norms},
         )
+
+    def _told(self, values: Tensor, *, measures_norm: bool) -> tuple[Row, Mapping[nn.Parameter, Tensor]]:
+        """What a replay told, in memory of its own; with the norm of the gradients that it left, where it is wanted."""
+        norm, norms = norms_of(self._groups.host) if measures_norm and not self._clips else (None, {})
+        if norm is None:
+            return Row(values.clone(), self._names), norms
+        return Row(torch.cat((values, norm.reshape(1))), (*self._names, "gradient_norm")), norms
 
     def bind_gradients(self) -> None:
         """Parameters' gradients are those that the graph writes: another step has left its own."""
@@ -121,7 +125,6 @@ class CapturedStep:
                 self._batch,
                 step,
                 self._groups,
-                measures_norm=self._is_main,
                 seed_norms=self._seed_norms,
                 steps_optimizer=self._rates is not None,
             )

@@ -8,7 +8,7 @@ What changes from step to step is in device memory: the batch, rates, draws, a s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -27,7 +27,7 @@ from esper.tolaria.loop.graphs.captured import CapturedStep, row_of
 from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
-from esper.tolaria.loop.step_log import StepResult
+from esper.tolaria.loop.step_log import StepResult, Told
 from esper.tolaria.record.graph_counts import GraphCounts
 from esper.tolaria.task.resident import Resident
 
@@ -147,7 +147,7 @@ class Graphs:
         measures_norm: bool = False,
         is_measured: bool = False,
         seed_norms: SeedNorms | None = None,
-    ) -> StepResult:
+    ) -> Told:
         """Make the step by a graph, or `eagerly`."""
         graphs = self._arms[role]
         form = self._form_of(batch)
@@ -160,7 +160,7 @@ class Graphs:
             if reason != WARM_UP:
                 return self.eager(reason, arm, partial(eagerly, measures_norm), graphs)
             graphs.forms.setdefault(form, _Form()).warm_steps += 1
-            return self._warm(role, arm, eagerly, measures_norm=measures_norm)
+            return self._warm(role, arm, partial(eagerly, measures_norm))
         if graphs.bound is not known.step:
             known.step.bind_gradients()
             graphs.bound = known.step
@@ -188,16 +188,12 @@ class Graphs:
             return "" if of_main is not None and of_main.step is not None else BEHIND
         return ""
 
-    def _warm(self, role: str, arm: TrainingArm, eagerly: Eagerly, *, measures_norm: bool) -> StepResult:
-        """A step that does all that will be recorded, so that nothing is loaded while it is; what nobody wants of it
-        isn't told.
-        """
+    def _warm(self, role: str, arm: TrainingArm, make: Callable[[], StepResult]) -> StepResult:
+        """A step that does all that will be recorded, so that nothing is loaded while it is."""
         with self._backend.warm_up():
-            result = self.eager(WARM_UP, arm, partial(eagerly, role == MAIN), self._arms[role])
+            result = self.eager(WARM_UP, arm, make, self._arms[role])
             row_of(result)
-        if measures_norm or self._stepper.clips:
-            return result
-        return replace(result, gradient_norm=None, parameter_norms={})
+        return result
 
     def eager(
         self, reason: str, arm: TrainingArm, make: Callable[[], StepResult], graphs: _ArmGraphs | None = None

@@ -92,6 +92,47 @@ def test_a_part_of_the_run_is_its_last_blocks(rig):
     assert all(torch.equal(a, b) for a, b in zip(weights, [first, last, last], strict=True))
 
 
+def test_what_ends_the_branches_is_halved_in_originals_and_copies_alike(rig):
+    run = rig("transformer")
+    run.train(2)
+    before = {name: value.clone() for name, value in run.arm.model.state_dict().items()}
+    run.stack()
+    after = run.arm.model.state_dict()
+    for place in range(4):
+        for name in ("norm.weight", "fc1.weight", "fc2.weight", "fc2.bias"):
+            factor = 0.5 if name.startswith("fc2") else 1.0
+            assert torch.equal(after[f"blocks.{place}.{name}"], factor * before[f"blocks.{place % 2}.{name}"])
+    assert torch.equal(run.executor.twin.model.blocks[1].fc2.weight, before["blocks.1.fc2.weight"])
+
+
+def test_a_stack_that_is_asked_to_be_whole_is(rig):
+    run = rig("transformer", halves_ends=False)
+    run.train(2)
+    before = run.arm.model.blocks[1].fc2.weight.detach().clone()
+    run.stack()
+    assert torch.equal(run.arm.model.blocks[3].fc2.weight, before)
+    assert run.executor.halved_by(SLOT) == ()
+
+
+def test_a_stack_that_is_undone_by_hand_gives_the_ends_back(rig):
+    run = rig("transformer")
+    run.train(2)
+    before = run.arm.digest()
+    run.stack()
+    run.do(run.directive("REMOVE"))
+    assert run.arm.digest() == before
+
+
+def test_what_would_be_halved_is_known_before_the_first_step(rig):
+    run = rig("transformer")
+    with torch.no_grad():
+        for block in run.arm.model.blocks:
+            block.fc2.weight.zero_()
+            block.fc2.bias.zero_()
+    run.executor.try_stacks()
+    assert run.executor.halved_by(SLOT) == ("fc2",)
+
+
 def test_blocks_that_do_not_run_are_taken_out_again(rig_of):
     run, plain = (rig_of(Impatient(), TokenTask()) for _ in range(2))
     plain.arm.model.load_state_dict(run.arm.model.state_dict())

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from esper.tamiyo.learned.graph import Graph, GraphModel, graph_of, shapes
+from esper.tamiyo.learned.graph import MEMBERS, Graph, GraphModel, Groups, forward, graph_of, shapes
 from esper.tamiyo.learned.linear import HEADS, Floats, Layout
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.weights import FEATURE_NAMES, WeightsRefused, read_weights, write_weights
@@ -42,6 +42,8 @@ def rows(seed: int = 1) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
 def shares(graph: Graph, name: str) -> Floats:
     """An edge as a matrix, also where each target has one source."""
     edge = graph.edges[name]
+    if isinstance(edge, Groups):
+        return edge.means(np.eye(len(edge.target)))
     return edge if edge.ndim > 1 else np.eye(len(graph.nodes[name.split("_to_")[0]]))[edge]
 
 
@@ -95,3 +97,24 @@ def test_what_is_absent_or_far_is_answered_in_finite_numbers() -> None:
     for given in (np.full((5, FEATURES), np.nan), np.full((5, FEATURES), 1e9)):
         found = model().predict(given, LAYOUT)
         assert all(np.isfinite(values).all() for values in (*found.means.values(), *found.errors.values()))
+
+
+def test_the_service_predicts_in_single_precision_what_double_precision_says() -> None:
+    draw, own = np.random.default_rng(3), model(2)
+    count, order = 60, np.random.default_rng(4).permutation(60)
+    given = np.tile(draw.normal(size=FEATURES), (count, 1))
+    given[:, FEATURE_NAMES.index("added")] = draw.normal(size=count)
+    layout = Layout(slots=[f"s{place // 6}" for place in order], blueprints=[f"b{place % 6}" for place in order])
+    graph = graph_of([(given, layout)], own.center, own.scale)
+    for member in range(MEMBERS):
+        alone = forward({name: tensor[member] for name, tensor in own.tensors.items()}, graph)
+        together = forward(own.tensors, graph)[member]
+        assert np.allclose(alone, together, rtol=0, atol=1e-12), "members side by side don't hear each other"
+    exact = forward(own.tensors, graph).mean(axis=0)
+    told = np.stack(list(own.predict(given, layout).means.values()), axis=1)
+    assert np.abs(told - exact).max() < 1e-5
+
+
+def test_weights_too_great_for_single_precision_are_not_finite_and_no_error() -> None:
+    great = replace(model(), tensors={name: tensor * 1e300 for name, tensor in model().tensors.items()})
+    assert not np.isfinite(great.predict(rows(), LAYOUT).means["reward"]).all()

@@ -86,6 +86,8 @@ class RecordingBackend:
 
     def __init__(self, fails: Callable[[], None] = lambda: None) -> None:
         self.captures = self.forgotten = self.warm_steps = 0
+        self.operators: list[set[str]] = []
+        """Names of what each recording repeats."""
         self._fails = fails
 
     def warm_up(self) -> AbstractContextManager[None]:
@@ -98,6 +100,7 @@ class RecordingBackend:
         with self._undone(recording, generators), recording:
             told = call()
         self.captures += 1
+        self.operators.append({func._schema.name for func, *_ in recording.calls})
         return RecordedGraph(recording, told)
 
     def forget(self) -> None:

@@ -97,6 +97,13 @@ def test_replayed_steps_end_at_the_weights_of_eager_ones(change: dict[str, Any])
     assert (backend.captures, backend.warm_steps) == (1, WARM_UP_STEPS)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_a_norm_that_only_boundaries_tell_is_no_part_of_each_replay(clip_norm: float | None) -> None:
+    config, backend = replace(PLAIN, clip_norm=clip_norm), RecordingBackend()
+    check_alike(Run(config, backend), Run(config))
+    assert ("aten::_foreach_norm" in backend.operators[0]) is (clip_norm is not None)
+
+
 def test_an_optimizer_that_can_t_be_recorded_steps_behind_each_replay() -> None:
     config = replace(PLAIN, optimizer="rmsprop", clip_norm=0.5)
     recorded = Run(config, RecordingBackend())
