@@ -15,6 +15,7 @@ from esper.cli.databases import find
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
+from esper.core.counted import counted
 from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
 from esper.core.keys import Keyring
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(plain(f"signed by keys that have ended since ({told}): believed at the time that this ledger recorded"))
     if missing:
         print(f"rows missing from the ledger: {', '.join(map(str, missing))}")
-    print(f"{len(rows)} commands, {failed} failed, {len(missing)} missing")
+    print(f"{counted(len(rows), 'command')}, {failed} failed, {len(missing)} missing")
     return 1 if failed or missing else 0
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import esper
 from esper.cli.usage import Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK, utc_text
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.core.keys import load_keyring
 from esper.core.plain import plain
@@ -95,9 +96,8 @@ def kernels() -> Iterator[Finding]:
         yield Finding(Level.PROBLEM, "kernels", str(error))
         return
     yield Finding(Level.OK, "kernels", f"load under torch {torch.__version__}")
-    cuda = (
-        f"{torch.version.cuda}, {torch.cuda.device_count()} devices" if torch.version.cuda else "a CPU build of torch"
-    )
+    devices = counted(torch.cuda.device_count(), "device")
+    cuda = f"{torch.version.cuda}, {devices}" if torch.version.cuda else "a CPU build of torch"
     yield Finding(Level.OK if torch.cuda.is_available() else Level.NOTE, "cuda", cuda)
     if torch.version.cuda:
         try:

@@ -181,10 +181,10 @@ def _of_run(run_dir: Path) -> Iterator[str]:
 
 def _started(run_dir: Path, state_dir: Path) -> Services:
     """The Weatherlight of a run that isn't under way."""
-    from esper.tolaria.plane.services import Services, ServicesConfig
+    from esper.tolaria.plane.services import Services, ServicesConfig, kept_secret
 
     secret_path = run_dir / "secret"
-    secret = secret_path.read_text().strip() if secret_path.exists() else None
+    secret = kept_secret(secret_path) if secret_path.exists() else None
     return Services(ServicesConfig(state_dir=state_dir, names=("weatherlight",)), secret, _ignored)
 
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.keys import Keyring, check_strength, load_keyring
+from esper.core.keys import Keyring, load_keyring, read_secret
 
 FROM_ENVIRONMENT = "env"
 
@@ -50,6 +50,4 @@ def _secret(path: Path) -> str:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError("--key", str(path), f"mode {mode:04o} lets others read it; chmod 600 it")
-    secret = path.read_text(encoding="utf-8").strip()
-    check_strength(secret, f"secret in {path}")
-    return secret
+    return read_secret(path, "--key")

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from esper.core.counted import counted
 from esper.core.decision_ledger import Decided, kinds, rows
 from esper.core.decisions import in_words, reasons_in_words
 from esper.core.enums import short_name
@@ -132,7 +133,7 @@ def _in_words(ledger: Path, count: Count) -> str:
     skipped = f", {count.rows - count.replayed} of learned policies not replayed" * (count.rows > count.replayed)
     versioned = f", {count.versioned} otherwise by another version" * bool(count.versioned)
     acting = f"; {count.acting} do something else" if count.differing or count.versioned else ""
-    return f"{ledger}: {count.rows} decisions, {count.differing} differ{versioned}{skipped}{acting}"
+    return f"{ledger}: {counted(count.rows, 'decision')}, {count.differing} differ{versioned}{skipped}{acting}"
 
 
 def words(decision: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from esper.cli.simic import REPLAY
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 
 
@@ -27,7 +28,7 @@ def run_export(arguments: argparse.Namespace) -> int:
         raise ConfigError("STORE", str(arguments.store), f"{REPLAY} isn't there; esper simic collect makes one")
     store = ReplayStore(path, SYSTEM_CLOCK)
     try:
-        print(f"{export(store.reports(), arguments.out)} reports in {arguments.out}")
+        print(f"{counted(export(store.reports(), arguments.out), 'report')} in {arguments.out}")
     finally:
         store.close()
     return 0

@@ -20,6 +20,7 @@ from esper.cli.run_peer import peer_of, told_of
 from esper.cli.status import read
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
 from esper.core.clock import SYSTEM_CLOCK
+from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.core.signing import Signer
@@ -127,7 +128,7 @@ def run_clear(arguments: argparse.Namespace) -> int:
     with _kasmina(arguments) as (client, signer):
         command = signer.sign(reset, audience=f"kasmina/{reset.training_run_id}")
         removed = client.reset_registry(ResetRegistryRequest(command=command), timeout_s=TIMEOUT_S).removed
-    print(f"{removed} seeds are being removed")
+    print(f"{counted(removed, 'seed')} {'is' if removed == 1 else 'are'} being removed")
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.core.files import write_atomically
 from esper.core.keys import Keyring
@@ -108,7 +109,8 @@ def run_collect(arguments: argparse.Namespace) -> int:
         asyncio.run(collect(store, bus.endpoint, bus.tls, bus.keyring, idle_s=arguments.idle_s))
         tell_collected(reporter, store)
         seen = store.intake
-        print(f"{seen.taken} reports taken, {seen.repeated} known, {seen.refused} refused; {len(store)} in the store")
+        taken = counted(seen.taken, "report")
+        print(f"{taken} taken, {seen.repeated} known, {seen.refused} refused; {len(store)} in the store")
         for event_id, reason in store.refusals():
             print(f"refused {event_id}: {reason}")
     return 0
@@ -161,7 +163,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     with _store(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
     if len(data.runs) < MIN_RUNS:
-        held = f"it holds germinations with an outcome of {len(data.runs)} runs, {MIN_RUNS} are needed; collect more"
+        runs = counted(len(data.runs), "run")
+        held = f"it holds germinations with an outcome of {runs}, {MIN_RUNS} are needed; collect more"
         raise ConfigError("STORE", str(arguments.store), held)
     found, is_own = crossed(data, weights.price, weights.policy_id), _are_of(arguments.store, weights.digest)
     if not is_own:
@@ -176,7 +179,8 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         figures = {name: {"value": v.value, "error": v.error, "runs": v.runs} for name, v in told.items()}
         print(json.dumps({"asked": asked, "values": figures, "calibration": bins}, indent=2))
         return 0
-    print(f"{len(data)} opportunities in {len(data.runs)} runs; asked are {asked}")
+    opportunities = counted(len(data), "opportunity", "opportunities")
+    print(f"{opportunities} in {counted(len(data.runs), 'run')}; asked are {asked}")
     for name, each in told.items():
         print(f"{name:28} {each.value:+.4f} ± {each.error:.4f} for each opportunity")
     for row in bins:
@@ -242,7 +246,8 @@ def _read_validation(store: Path) -> dict[str, Any]:
 
 
 def _lines(validation: Validation, decisions: int) -> Iterator[str]:
-    yield f"{decisions} decisions; {validation.form}; {validation.explained:.1%} of unseen rewards' variance explained"
+    learned_from = f"{counted(decisions, 'decision')}; {validation.form}"
+    yield f"{learned_from}; {validation.explained:.1%} of unseen rewards' variance explained"
     for name, found in validation.values.items():
         yield f"  {name:28} {found.value:+.4f} ± {found.error:.4f}"
     for check in validation.checks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
+from esper.core.files import open_regular
 from esper.core.plain import plain
 from esper.leyline import SeedStage
 from esper.tolaria.record.depth_words import became, missed
@@ -158,7 +160,7 @@ def _seed(seed: Record) -> Record:
 
 def _events(path: Path) -> Iterator[Record]:
     """The events written so far; a last line that is still being written is left out."""
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from esper.cli.key_source import keyring_of
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK, utc_text
+from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.core.keys import Keyring
@@ -127,7 +128,7 @@ def run_gc(arguments: argparse.Namespace) -> int:
     word = "would remove" if arguments.dry_run else "removed"
     for entry in garbage.entries:
         print(f"{word} {entry.blueprint_id} version {entry.version}")
-    print(f"{word} {len(garbage.files)} files, {garbage.size_bytes:,} bytes")
+    print(f"{word} {counted(len(garbage.files), 'file')}, {garbage.size_bytes:,} bytes")
     for entry in library.entries():
         if not entry.is_current and (users := library.users(entry.digest)):
             print(f"kept {entry.blueprint_id} version {entry.version}: {users[0]} was grown with it")

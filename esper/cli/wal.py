@@ -7,6 +7,7 @@ from pathlib import Path
 
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core import wal
+from esper.core.counted import counted
 
 REMEDIES = {
     wal.Condition.CLEAN: "nothing to do",
@@ -46,7 +47,7 @@ def run_backup(arguments: argparse.Namespace) -> int:
 
 def run_restore(arguments: argparse.Namespace) -> int:
     found = wal.restore(arguments.copy, arguments.log)
-    print(f"{arguments.log}: {found.records} records put back from {arguments.copy}")
+    print(f"{arguments.log}: {counted(found.records, 'record')} put back from {arguments.copy}")
     return 0
 
 
@@ -57,14 +58,16 @@ def run_repair(arguments: argparse.Namespace) -> int:
         kept = log.last_seq
         was_repaired = log.repaired
     lost = "cut off; the damaged file is kept beside it as .broken" if was_repaired else "nothing was damaged"
-    print(f"{arguments.log}: {kept} records kept; {lost}")
+    print(f"{arguments.log}: {counted(kept, 'record')} kept; {lost}")
     return 0
 
 
 def _in_words(found: wal.Inspection) -> str:
     if found.condition is wal.Condition.FOREIGN:
         return f"no log: {found.size_bytes} bytes; {REMEDIES[found.condition]}"
-    lines = [f"{found.condition.value}: {found.records} whole records in {found.size_bytes} bytes"]
+    whole = counted(found.records, "whole record")
+    lines = [f"{found.condition.value}: {whole} in {counted(found.size_bytes, 'byte')}"]
     if found.condition is not wal.Condition.CLEAN:
-        lines.append(f"damage at byte {found.end_bytes}; {found.records_after_damage} whole records after it")
+        after = counted(found.records_after_damage, "whole record")
+        lines.append(f"damage at byte {found.end_bytes}; {after} after it")
     return "\n".join([*lines, REMEDIES[found.condition]])

@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from esper.core.files import open_regular
+
 
 def try_hold(path: Path) -> TextIO | None:
     """Hold `path` until what is returned is closed; None while another process holds it. Raises OSError."""
     while True:
-        file = open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+        file = open(path, "a", encoding="utf-8", opener=lambda name, flags: open_regular(Path(name), flags))  # noqa: SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,24 @@ def named(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def read_regular(path: Path) -> bytes:
+    """What a file holds. Raises OSError, also for a pipe or a device, which might keep its reader for ever."""
+    with named(path), os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """A handle of a file. Raises OSError, also for a folder, a pipe or a device."""
+    handle = os.open(path, flags | os.O_NONBLOCK, mode)
+    kind = os.fstat(handle).st_mode
+    if stat.S_ISREG(kind):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def write_atomically(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> None:

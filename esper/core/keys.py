@@ -189,12 +189,26 @@ def load_keyring(environ: Mapping[str, str], path: Path | None) -> Keyring:
 
 def check_strength(secret: str, name: str) -> None:
     """Refuse a secret that could be guessed. The error never shows it."""
-    raw = secret.encode()
+    try:
+        raw = secret.encode()
+    except UnicodeEncodeError:  # bytes of the environment that are no text
+        remedy = "it is no text; give a random secret, e.g. from `esper keys new`"
+        raise ConfigError(name, "(hidden)", remedy) from None
     if len(raw) < MIN_SECRET_BYTES:
         raise ConfigError(name, "(hidden)", f"{len(raw)} bytes are too few, at least {MIN_SECRET_BYTES} are needed")
     if len(set(raw)) < MIN_DISTINCT_BYTES:
         remedy = f"only {len(set(raw))} distinct bytes; use a random secret, e.g. from `esper keys new`"
         raise ConfigError(name, "(hidden)", remedy)
+
+
+def read_secret(path: Path, name: str) -> str:
+    """The secret in a file. Raises ConfigError about `name`, which doesn't show it, or OSError."""
+    try:
+        secret = path.read_bytes().decode().strip()
+    except UnicodeDecodeError:
+        raise ConfigError(name, str(path), "is damaged: a secret is a line of text; put back a copy of it") from None
+    check_strength(secret, f"secret in {path}")
+    return secret
 
 
 def read_keys(path: Path) -> KeySet:

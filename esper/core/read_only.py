@@ -10,14 +10,17 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from esper.core.files import open_regular
+from esper.core.journal import require_whole
+
 
 @contextmanager
 def looked_at(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that changes nothing. Raises OSError for a file that can't be read, else sqlite3.Error."""
+    """A connection that changes nothing. Raises OSError for a file that can't be read, CorruptRecord, sqlite3.Error."""
     log, shared = (path.with_name(f"{path.name}-{part}") for part in ("wal", "shm"))
     for needed in (path, *(file for file in (log, shared) if file.exists())):
-        with needed.open("rb"):
-            pass  # SQLite would say only that it can't open it
+        os.close(open_regular(needed, os.O_RDONLY))  # SQLite would say only that it can't open it
+    require_whole(path)
     # A reader shares memory with writers through a file beside the database. Where it isn't there and can't be made,
     # nobody writes; what a writer that was killed has left in its log is read in a copy, where it can be.
     if shared.exists() or os.access(path.parent, os.W_OK):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from esper.core.errors import CorruptRecord
-from esper.core.files import FORBIDDEN, forbidden, sync_directory, write_atomically
+from esper.core.files import FORBIDDEN, forbidden, read_regular, sync_directory, write_atomically
 
 
 def seal_of(path: Path) -> Path:
@@ -40,7 +40,7 @@ def unseal(path: Path) -> bool:
 def _require_whole(path: Path, where: Path) -> None:
     remedy = f"put back a copy of both, or remove {where.name} to have the database used as it is"
     try:
-        digest = where.read_text(errors="replace").strip()
+        digest = read_regular(where).decode(errors="replace").strip()
     except OSError as error:
         if error.errno in FORBIDDEN:
             raise forbidden(error, where) from error

@@ -37,7 +37,8 @@ def opening_fault(path: Path, error: Exception) -> StorageError:
     if isinstance(error, StorageError):
         return error
     if isinstance(error, OSError):
-        return system_fault(path, error, f"can't be opened as a database: {error.strerror}")
+        place = Path(error.filename or path)  # what lies beside it may be the cause
+        return system_fault(place, error, f"can't be opened as a database: {error.strerror}")
     if isinstance(found := fault_of(path, error), UnwritableStorage):
         return found
     return CorruptRecord(f"{path} can't be opened as a database: {_one_line(error)}; {REMEDY}")

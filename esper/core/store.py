@@ -22,7 +22,8 @@ from typing import Any, Generic, TextIO, TypeVar
 
 from esper.core.errors import ConfigError, CorruptRecord, StorageError, UnwritableStorage
 from esper.core.file_lock import holder, try_hold
-from esper.core.files import UNWRITABLE
+from esper.core.files import UNWRITABLE, open_regular
+from esper.core.journal import require_whole
 from esper.core.last_word import leave
 from esper.core.seal import seal, unseal
 from esper.core.storage_faults import REMEDY, exit_code_of, fault_of, opening_fault
@@ -227,7 +228,9 @@ def _own(path: Path) -> TextIO:
 
 def _open_for_writing(path: Path) -> sqlite3.Connection:
     was_sealed = unseal(path)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not was_sealed:
+        require_whole(path)
+    os.close(open_regular(path, os.O_RDWR | os.O_CREAT))
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.clock import NS_PER_S, Clock
-from esper.core.files import write_atomically
+from esper.core.files import read_regular, write_atomically
 from esper.core.telemetry import MetricSpec, build_packet, event, metric
 from esper.leyline import Event, Metric, TelemetryPacket
 from esper.nissa import metrics
@@ -186,7 +186,7 @@ class Delivery:
     def _restore(self) -> None:
         """Go on where an earlier process ended. A file that can't be read is put aside, and doesn't end the plane."""
         try:
-            data = json.loads(self._path.read_bytes())
+            data = json.loads(read_regular(self._path))
             standing = [from_plain(each) for each in data["standing"]]
             waiting = {name: [from_plain(each) for each in kept] for name, kept in data["waiting"].items()}
         except FileNotFoundError:

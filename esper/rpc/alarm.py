@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import BackPressure, EsperError
-from esper.core.files import write_atomically
+from esper.core.files import read_regular, write_atomically
 from esper.core.keys import Keyring
 from esper.core.signing import Signer
 from esper.core.validation import require_valid
@@ -141,11 +141,11 @@ class Alarm:
         """What waits, oldest first; a file that holds no emergency is put aside."""
         for path in self._files():
             try:
-                signal = KINDS[path.suffix].FromString(path.read_bytes())
+                signal = KINDS[path.suffix].FromString(read_regular(path))
                 require_valid(signal)
             except FileNotFoundError:
                 continue
-            except (DecodeError, EsperError) as error:
+            except (DecodeError, EsperError, OSError) as error:
                 log.error("%s holds no emergency and is put aside: %s", path, error)
                 with suppress(FileNotFoundError):  # the sender and whoever raises may find it at once
                     path.rename(path.with_suffix(".damaged"))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.core.leaving import kept_inside
 from esper.kasmina.executor.passes.compiled import compiled_parts
@@ -50,7 +51,8 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         f"data: {config.data}, " + ", ".join(f"{count:,} {name}" for name, count in run.splits.sizes.items()),
         f"task: {run.task_line}",
         *(f"warning: {doubt}" for doubt in run.doubts),
-        f"model: {config.model}, {run.host_parameters:,} parameters, {run.total_steps:,} steps on {run.device}",
+        f"model: {config.model}, {run.host_parameters:,} parameters, "
+        f"{counted(run.total_steps, 'step')} on {run.device}",
     ]
     lines += [f"weights: {run.start_line}"] if run.start_line else []
     once = prepare(replace(config, evaluate_every_steps=1), start=start, own=own)

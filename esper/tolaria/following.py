@@ -10,6 +10,7 @@ from esper.core.leaving import kept_inside
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.profiled import steps_in
+from esper.tolaria.loop.session import Session
 from esper.tolaria.own_blueprints import own_blueprints
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.shared_control import hearing, told_artifact, told_mode
@@ -21,7 +22,8 @@ from esper.tolaria.run import Interruption, try_run
 from esper.tolaria.run_dir import RunOptions
 from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
-from esper.tolaria.trainer import Trainer
+from esper.tolaria.trainer import Steps, Trainer
+from esper.tolaria.trial import Step
 
 
 @kept_inside()
@@ -41,19 +43,32 @@ def follow(
     run = prepare(config, told_artifact(no_artifacts, ranks), given, start=start, ranks=ranks, own=own)
     agree_on_data(run)
     note(run)
-    try_run(run, RunOptions(resume=resumes), None)
-    is_grown = config.grow != "never"
-    trainer = Trainer(
+    trainer = follower(run, interruption, resumes=resumes, steps=steps_in(profile))
+    with interruption.watched():
+        trainer.train(resume=resumes)
+    return heard_summary(ranks)
+
+
+def follower(
+    run: Prepared,
+    interruption: Interruption,
+    *,
+    resumes: bool,
+    steps: Callable[[Session], Steps],
+    tried: Step | None = None,
+) -> Trainer:
+    """The trainer of such a rank, as `opened` gives the first one's; it is to be driven to its end."""
+    ranks = run.ranks
+    try_run(run, RunOptions(resume=resumes), tried)
+    is_grown = run.config.grow != "never"
+    return Trainer(
         run,
         hearing(ranks) if is_grown else lambda opening: NullControl(),
         Observers(),
         should_stop=lambda: ranks.any(interruption.is_set()),
-        steps=steps_in(profile),
+        steps=steps,
         plane=told_mode(_unheard, ranks) if is_grown else _unheard,
     )
-    with interruption.watched():
-        trainer.train(resume=resumes)
-    return heard_summary(ranks)
 
 
 def _unheard() -> ModeUpdate:

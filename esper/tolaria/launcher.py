@@ -51,6 +51,7 @@ from esper.tolaria.loop.profiled import trace_folder
 from esper.tolaria.plane.emergencies import require_not_halted
 from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.ranks.joining import is_told, joined
+from esper.tolaria.ranks.launched import tell_launcher
 from esper.tolaria.ranks.place import Place, place
 from esper.tolaria.ranks.support import check_alone
 from esper.tolaria.record.compare import compare, table
@@ -111,7 +112,9 @@ def _fail(error: object, code: int) -> int:
     rank = place().rank
     is_of_all = isinstance(error, ConfigError) and error.key == "command line"  # which every rank has
     if not is_told(error) and not (rank and is_of_all):
-        say(plain(f"tolaria-train: {f'rank {rank}: ' if rank else ''}{error}"), sys.stderr)
+        line = plain(f"tolaria-train: {f'rank {rank}: ' if rank else ''}{error}")
+        say(line, sys.stderr)
+        tell_launcher(line)
     return code
 
 

@@ -22,6 +22,7 @@ from esper.rpc.clients import channel
 from esper.rpc.clients.health import is_serving
 from tests.drills.launching import LAUNCHER, environment, training, wait_for_step
 from tools.harness.faults.files import DAMAGES, Damage, fill_disk
+from tools.harness.faults.processes import services_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PATIENCE_S = 60.0
@@ -126,6 +127,33 @@ def test_a_service_says_which_of_its_files_is_damaged_or_serves_on(
     else:
         # A file that a lock or the last whole record of a log stands for.
         assert name.endswith((".lock", ".log")), f"{name} was damaged and believed"
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run that was killed with its services: journals stand beside databases without a seal."""
+    run_dir = tmp_path_factory.mktemp("killed") / "run"
+    with training(run_dir, *RUN) as process:
+        wait_for_step(process, run_dir, STOPPED_AT)
+        pids = services_of(run_dir)
+        for pid in (process.pid, *pids.values()):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=PATIENCE_S)
+    return run_dir
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("name", ["kasmina", "oona", "tamiyo", "weatherlight"])
+def test_a_killed_services_journal_is_never_believed_in_part(
+    name: str, damage: Damage, killed: Path, tmp_path: Path
+) -> None:
+    state_dir = tmp_path / "state"
+    shutil.copytree(killed / "services", state_dir)
+    damage(state_dir / f"{name}.db-wal")
+    code, said = started(SERVICE_FILES[f"{name}.db"], state_dir, (killed / "secret").read_text().strip())
+    assert code == os.EX_DATAERR, said
+    assert len(said.splitlines()) == 1
+    assert f"{name}.db-wal" in said
 
 
 @pytest.mark.parametrize("name", ["kasmina", "tamiyo", "weatherlight"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -40,7 +41,7 @@ def undisturbed() -> str:
     return digest
 
 
-def pid_of(rank: int, run_dir: Path) -> int:
+def pid_of(rank: int, run_dir: Path, program: str = "esper.tolaria") -> int:
     """The process that is a rank of the run in a directory."""
     for entry in Path("/proc").iterdir():
         try:
@@ -49,7 +50,7 @@ def pid_of(rank: int, run_dir: Path) -> int:
         except OSError:
             continue
         is_rank = f"RANK={rank}".encode() in environment and b"torch.distributed.run" not in command
-        if is_rank and b"esper.tolaria" in command and str(run_dir).encode() in command:
+        if is_rank and program.encode() in command and str(run_dir).encode() in command:
             return int(entry.name)
     raise AssertionError(f"there is no rank {rank} in {run_dir}")
 
@@ -138,6 +139,7 @@ def test_what_many_ranks_cannot_do_is_refused_by_one_line(tmp_path: Path) -> Non
     assert lines == [
         "tolaria-train: ema = 0.9: isn't supported by --parallel shard: it keeps whole averages; or give --parallel ddp"
     ]
+    assert f"traceback : {lines[0]}" in output
 
 
 SCRIPT = """
@@ -174,3 +176,34 @@ def test_a_script_trains_one_network_in_all_its_processes(tmp_path: Path) -> Non
     assert len(set(found)) == 1
     assert "came to 0" not in found[0]
     assert sorted(line for line in lines if line in ("told", "untold")) == ["told", "untold"]
+
+
+def test_a_documented_loop_of_ones_own_outlives_a_killed_rank_by_itself(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ranks.md").read_text()
+    (code,) = re.findall(r"```python\n# myranks.py\n(.*?)```", page, flags=re.DOTALL)
+    script = tmp_path / "myranks.py"
+    script.write_text(code)
+    ends = []
+    for name in ("undisturbed", "killed"):
+        run_dir = tmp_path / name
+        own = ("--standalone", "--nproc-per-node", "2", "--max-restarts", "1", str(script), str(run_dir))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *own],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+        try:
+            if name == "killed":
+                wait_for_step(process, run_dir, 400)
+                os.kill(pid_of(1, run_dir, str(script)), signal.SIGKILL)
+            output, _ = process.communicate(timeout=4 * PATIENCE_S)
+        finally:
+            process.kill()
+        assert process.returncode == 0, output[-3000:]
+        ends.append(sorted(line for line in output.splitlines() if re.match(r"[01] \{'germinated'", line)))
+        assert len(ends[-1]) == 2, output[-3000:]
+    assert ends[0] == ends[1]
+    assert "'germinated': 0" not in ends[0][0]
+    assert "no sign of life" in events(tmp_path / "killed", "failure")[-1]["detail"]

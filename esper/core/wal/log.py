@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.files import FORBIDDEN, forbidden
+from esper.core.files import FORBIDDEN, forbidden, open_regular
 from esper.core.store import end_process
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record, encode_record
 from esper.core.wal.repair import create, repair, require_log
@@ -124,7 +124,7 @@ class Log:
 def own(path: Path) -> int:
     """An open handle of a log that no other process has. Raises StorageError where one has."""
     try:
-        handle = os.open(path, os.O_RDWR)
+        handle = open_regular(path, os.O_RDWR)
     except OSError as error:
         if error.errno in FORBIDDEN:
             raise forbidden(error, path) from error

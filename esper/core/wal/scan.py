@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from esper.core.errors import StorageError
+from esper.core.files import open_regular
 from esper.core.wal.format import FRAME_BYTES, HEADER_BYTES, Record, decode_header, decode_record, resembles_header
 
 
@@ -76,7 +78,7 @@ def prefix(data: memoryview, log_id: bytes) -> Iterator[Record]:
 def mapped(path: Path) -> Iterator[memoryview]:
     """The bytes of a file, read only as they are looked at."""
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             if file.seek(0, 2) == 0:
                 yield memoryview(b"")
                 return

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import CorruptRecord
-from esper.core.files import why_not_made, write_atomically
+from esper.core.files import read_regular, why_not_made, write_atomically
 from esper.core.storage_faults import system_fault
 
 HEURISTIC = ""
@@ -75,7 +75,7 @@ class Shelf:
     def get(self, digest: str) -> bytes | None:
         path = self._path / _WEIGHTS.format(digest)
         try:
-            return path.read_bytes()
+            return read_regular(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -87,7 +87,7 @@ class Shelf:
             "put a copy back, or remove it: the heuristic decides then until the next update",
         )
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except FileNotFoundError:
             return Standing()
         except OSError as error:

@@ -9,7 +9,8 @@
             optimizer.step()
             scheduler.step()
 
-The objects stay the user's own, changed in place. Every step's draws are keyed by the run's seed and the step's number;
+The objects stay the user's own, changed in place. Under torchrun every process runs the same loop over a loader of its
+own, and passes batches through `growth.model`. Every step's draws are keyed by the run's seed and the step's number;
 with grow="never" no generator is touched and the loader is iterated as it is: that run is the bare loop, bit for bit.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,18 +39,25 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.average import Average
 from esper.tolaria.door.callbacks import observers_of
 from esper.tolaria.door.change import Change
+from esper.tolaria.door.own_ranks import Passed, Passes
 from esper.tolaria.door.own_run import own_run
 from esper.tolaria.door.own_step import OwnStep, TwinStep
 from esper.tolaria.door.own_steps import Loop, OwnSteps
 from esper.tolaria.door.settings import config_from, named
 from esper.tolaria.door.train import Result
 from esper.tolaria.door.wording import in_words_of_scripts
+from esper.tolaria.following import follower
 from esper.tolaria.own_blueprints import own_blueprints
+from esper.tolaria.plane.shared_control import told_artifact
+from esper.tolaria.ranks.group import ALONE
+from esper.tolaria.ranks.joining import joined
 from esper.tolaria.ranks.place import place
-from esper.tolaria.ranks.support import check_alone, check_bare
+from esper.tolaria.ranks.support import check_bare, check_own_loop
 from esper.tolaria.record.observer import Observer
-from esper.tolaria.record.page.report import write_report
+from esper.tolaria.record.page.report import report_path, write_report
 from esper.tolaria.record.shielded import Shielded
+from esper.tolaria.recovery.continuing import restarted
+from esper.tolaria.recovery.shared import call, heard_call, heard_summary, tell_summary
 from esper.tolaria.run import Interruption, Shelf, opened
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.optimizers import optimizer_of
@@ -98,9 +106,10 @@ class Growth:
             raise ConfigError("model", type(model).__name__, "expected a torch.nn.Module")
         if not isinstance(optimizer, Optimizer):
             raise ConfigError("optimizer", type(optimizer).__name__, "expected a torch.optim.Optimizer")
-        check_alone("growth", "esper.Growth", place().count)
-        check_bare(model)
-        self.model = model
+        check_bare(model, is_own_loop=True)
+        self._network = model
+        self._ranks = ALONE
+        self._passed: Passed | None = None
         self._optimizer = optimizer_of(optimizer, model)
         self._scheduler = _scheduler(scheduler, optimizer)
         self._scaler = _scaler(scaler)
@@ -119,6 +128,7 @@ class Growth:
         self._course: _Course | None = None
         self._has_looped = False
         self._is_inside = False
+        self._summary: Mapping[str, Any] = {}
         self._result: Result | None = None
 
     @property
@@ -129,24 +139,51 @@ class Growth:
         return self._result
 
     @property
+    def model(self) -> nn.Module:
+        """What the loop passes batches through: the user's own network, on many ranks with the mean gradient of all."""
+        return self._network if self._passed is None else self._passed
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Around passes that are not a round's last: many ranks average the gradients behind that one alone."""
+        with nullcontext() if self._passed is None else self._passed.no_sync():
+            yield
+
+    @property
     def run_dir(self) -> Path:
         """Where the run's files are."""
         return self._config.run_dir
 
     @in_words_of_scripts()
     def __enter__(self) -> Growth:
-        if self.model in _IN_USE:
-            raise ConfigError("model", type(self.model).__name__, "grows already: one Growth at a time for a model")
-        check_free(self._config.run_dir, self._how)
-        _IN_USE.add(self.model)
-        self._stack.callback(_IN_USE.discard, self.model)
+        if self._network in _IN_USE:
+            raise ConfigError("model", type(self._network).__name__, "grows already: one Growth at a time for a model")
+        check_own_loop(self._config, place().count)
+        _IN_USE.add(self._network)
+        self._stack.callback(_IN_USE.discard, self._network)
         try:
-            self._stack.enter_context(occupied(self._config.run_dir))
+            self._ranks = self._stack.enter_context(joined(self._config))
+            self._begin()
         except BaseException:
-            self._stack.close()
+            self._stack.__exit__(*sys.exc_info())
             raise
+        if self._ranks.count > 1:
+            self._passed = Passed(self._network, self._ranks)
         self._is_inside = True
         return self
+
+    def _begin(self) -> None:
+        """The first rank holds the run's directory, and all go by its settings."""
+        ranks = self._ranks
+        if ranks.is_first:
+            self._how = restarted(self._how, self._config.run_dir, place().restarts)
+            check_free(self._config.run_dir, self._how)
+            self._stack.enter_context(occupied(self._config.run_dir))
+            call(ranks, self._config, resumes=self._how.resume)
+            return
+        config, resumes, _ = heard_call(ranks)
+        self._config = self._config if config is None else config
+        self._how = RunOptions(resume=resumes)
 
     @in_words_of_scripts()
     def steps(self, loader: Iterable[Any]) -> Iterator[Any]:
@@ -176,21 +213,35 @@ class Growth:
             say(f"esper.Growth: the run ends here: {left(error)}", sys.stderr)
         course = self._course
         if kind is not None or course is None:
-            self._stack.__exit__(kind, error, traceback)
-            return
+            lost = self._ranks.lost_by(error)
+            if lost is None:
+                self._stack.__exit__(kind, error, traceback)
+                return
+            self._stack.__exit__(type(lost), lost, traceback)
+            raise lost from error
         with self._stack:
-            summary = course.finish()
+            course.finish()
             trained = plain(course.run.executor.arm, takes_any=True)
-        # Not before: the run's files are whole once what follows the trainer is done.
-        report = write_report(self._config.run_dir)
-        self._result = Result(model=trained, summary=summary, report=report, run_dir=self._config.run_dir)
+        run_dir = self._config.run_dir
+        self._result = Result(model=trained, summary=self._summary, report=report_path(run_dir), run_dir=run_dir)
         self._interruption.pass_on()
+
+    def _tell_summary(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """Of a run that came to its end, once what follows the trainer is done: its files are whole by then."""
+        if kind is not None or self._course is None:
+            return
+        if not self._ranks.is_first:
+            self._summary = heard_summary(self._ranks)
+            return
+        self._summary = dict(self._course.trainer.summary or {})
+        write_report(self._config.run_dir)
+        tell_summary(self._ranks, self._summary)
 
     def _opened(self, loader: Iterable[Any]) -> _Course:
         shelf, stack = Shelf(), self._stack
         run = own_run(
             self._config,
-            self.model,
+            self._network,
             self._optimizer,
             self._scheduler,
             self._scaler,
@@ -199,36 +250,43 @@ class Growth:
             judge=self._judge,
             test=self._test,
             average=self._average,
-            fetch=shelf.fetch,
+            fetch=told_artifact(shelf.fetch, self._ranks),
             own=own_blueprints(self._config, resumes=self._how.resume),
+            ranks=self._ranks,
         )
         grows = self._config.grow != "never"
+        passes = Passes(run)
         loop = Loop(
-            twin_step=TwinStep(self._step, self._clip_norm),
+            twin_step=TwinStep(self._step, self._clip_norm, passes.of),
             clip_norm=self._clip_norm,
             average=self._average,
             on_change=self._on_change,
             grows=grows,
+            passed=self._passed,
         )
+        stack.push(self._tell_summary)
         stack.callback(setup_tracing("esper.Growth", self._config.otlp_endpoint))
-        trainer = stack.enter_context(
-            opened(
-                run,
-                shelf,
-                self._how,
-                self._observers,
-                self._interruption,
-                steps=partial(OwnSteps, loop=loop),
-                tried=_trial_step(run, loop),
-            )
-        )
+        trainer = self._trainer(run, shelf, loop)
         steps = cast(OwnSteps, trainer.steps)
         stack.callback(steps.close)
         stack.enter_context(self._interruption.watched())
         trainer.begin(resume=self._how.resume)
         stack.callback(trainer.close)
         steps.settle()
+        if self._passed is not None:
+            passes.let_follow(self._passed, lambda: run.executor.arm)
+            stack.callback(self._passed.follow, None)
         return _Course(run, trainer, steps)
+
+    def _trainer(self, run: Prepared, shelf: Shelf, loop: Loop) -> Trainer:
+        """Of the first rank with all that a run leaves behind; the others hear of it."""
+        steps = partial(OwnSteps, loop=loop)
+        tried = _trial_step(run, TwinStep(self._step, self._clip_norm))
+        if not self._ranks.is_first:
+            return follower(run, self._interruption, resumes=self._how.resume, steps=steps, tried=tried)
+        return self._stack.enter_context(
+            opened(run, shelf, self._how, self._observers, self._interruption, steps=steps, tried=tried)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +297,14 @@ class _Course:
     trainer: Trainer
     steps: OwnSteps
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> None:
         """End it, at its end or where the loop was left."""
         if self.trainer.is_going:
             self.trainer.stop(LEFT)
         self.trainer.drain()
         self.steps.settle()
         self.trainer.close()
-        return self.trainer.finish()
+        self.trainer.finish()
 
 
 def _rounds(course: _Course) -> Iterator[Any]:
@@ -291,6 +349,9 @@ def _settings(config: TrainConfig) -> TrainConfig:
     for name in OWNED:
         if getattr(config, name) != getattr(default, name):
             raise ConfigError(name, getattr(config, name), "is the loop's own to decide; leave it out of the settings")
+    if config.parallel != default.parallel:
+        remedy = "is of esper.train and tolaria-train alone; a loop of your own shares batches: leave it out"
+        raise ConfigError("parallel", config.parallel, remedy)
     for name in ("on_nonfinite", "on_divergence", "on_critical_gate"):
         if getattr(config, name) == "rollback":
             raise ConfigError(name, "rollback", f"can't take a loop of your own back; use {getattr(default, name)}")
@@ -299,13 +360,13 @@ def _settings(config: TrainConfig) -> TrainConfig:
     return replace(config, twin="live")
 
 
-def _trial_step(run: Prepared, loop: Loop) -> Callable[[Any, int], None]:
-    """Makes the step of a number in a copy, as the loop is said to make it."""
+def _trial_step(run: Prepared, twin_step: TwinStep) -> Callable[[Any, int], None]:
+    """Makes the step of a number in a copy, as the loop is said to make it; each rank tries alone."""
 
     def step(arm: Any, number: int) -> None:
         seed_all(run.device, run.config.seed, "step", number)
-        loop.twin_step.backward(arm, run.loader.batch(number % run.loader.steps_per_epoch)[0])
-        loop.twin_step.finish(arm)
+        twin_step.backward(arm, run.loader.batch(number % run.loader.steps_per_epoch)[0])
+        twin_step.finish(arm)
 
     return step
 

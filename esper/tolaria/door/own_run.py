@@ -18,19 +18,24 @@ from esper.kasmina.executor.passes.side_pass import device_of
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.average import Average
+from esper.tolaria.door.own_ranks import check_lengths, first_of_all
 from esper.tolaria.door.own_step import OwnStep
 from esper.tolaria.own_blueprints import OwnBlueprints
+from esper.tolaria.ranks.alike import start_alike
+from esper.tolaria.ranks.group import ALONE, Ranks
+from esper.tolaria.ranks.support import check_run
 from esper.tolaria.task.data.posing import task_named
 from esper.tolaria.task.feeds.batch_task import BatchTask, check_training
 from esper.tolaria.task.feeds.carrier import Carrier, carrier_for, on
-from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder
+from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, digest_of
 from esper.tolaria.task.feeds.halves import is_pair, task_told_by
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.optimizers import optimizer_doubts
 from esper.tolaria.task.pace import paced
-from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable
+from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable, rank_doubts, together
+from esper.tolaria.task.randomness import of_rank
 from esper.tolaria.task.schedule import growth_end_step
 
 
@@ -48,21 +53,28 @@ def own_run(
     average: Average | None,
     fetch: FetchArtifact,
     own: OwnBlueprints,
+    ranks: Ranks = ALONE,
 ) -> Prepared:
     """Raises ConfigError for what doesn't go together."""
     device = device_of(model)
     carrier = carrier_for(config, device)
-    feeder = _feeder(loader, config)
+    feeder = _feeder(loader, config, ranks)
     batches = OwnLoader(feeder, carrier, average)
     first = BatchSet((batches.batch(0),))
+    arm = TrainingArm(model, optimizer, scheduler, scaler)
+    if ranks.count > 1:
+        check_lengths(ranks, feeder.steps_per_epoch, loader)
+        first = BatchSet((first_of_all(ranks, first.batches[0], loader),))
+        start_alike(ranks, arm)  # what is measured of the untrained network is measured of one
     with _named("loader"):
         samples = samples_in(first.batches[0][0])
     judged = _set(judge, config, "judge", device)
     doubts = [] if test is not None else ["no test set was given: test figures are those of the judging set"]
     reported = judged if test is None else _set(test, config, "test", device)
     sets = BatchSets(first=first, judge=judged, test=reported, train_samples=feeder.samples)
+    _agree_on_sets(ranks, sets)
     task = _task(config, model, step, sets)
-    arm = TrainingArm(model, optimizer, scheduler, scaler)
+    task.ranks = ranks
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,
@@ -71,9 +83,11 @@ def own_run(
         halves_ends=config.stack_ends == "half",
         pass_samples=samples,
         is_in_place=True,
+        **together(config.seed, ranks),
     )
     executor = SeedExecutor(arm, task, fetch_artifact=fetch, config=settings)
     check_isolable(config, executor)
+    check_run(config, ranks, is_replayable=True, is_reentrant=executor.macs.is_reentrant)
     batches.executor = executor
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
     return Prepared(
@@ -90,7 +104,13 @@ def own_run(
         interface=None,
         task_line=f"by {step.name}, scores clipped at {task.clip:.4g}",
         own=own,
-        doubts=[*doubts, *optimizer_doubts(optimizer, model, grows_spans=config.grow != "never")],
+        doubts=[
+            *doubts,
+            *optimizer_doubts(optimizer, model, grows_spans=config.grow != "never"),
+            *rank_doubts(model, ranks),
+        ],
+        ranks=ranks,
+        has_own_loaders=True,
         is_given=True,
     )
 
@@ -140,13 +160,26 @@ def _losses(outputs: Any, batch: Any) -> Tensor:
     return losses
 
 
-def _feeder(loader: Any, config: TrainConfig) -> KeyedFeeder | SequentialFeeder:
+def _agree_on_sets(ranks: Ranks, sets: BatchSets) -> None:
+    """Raises RanksDiffer where a rank has another judging or test set."""
+    for name, held in (("judging", sets.judge), ("test", sets.test)) if ranks.count > 1 else ():
+        digest = digest_of([(name, held.batches)])
+        ranks.agree(
+            f"{name} set", digest, "give every rank the whole of it, in one order: ranks share it out by themselves"
+        )
+
+
+def _feeder(loader: Any, config: TrainConfig, ranks: Ranks) -> KeyedFeeder | SequentialFeeder:
     _check_batches(loader, "loader")
     is_stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
     is_mapped = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    if is_stateful and ranks.count > 1 and config.checkpoint_every_epochs:
+        remedy = "stands somewhere else in every process, and a checkpoint holds where rank 0's stood"
+        give = "give a DataLoader over a dataset that can be indexed, or checkpoint_every_epochs=0"
+        raise ConfigError("loader", type(loader).__name__, f"{remedy}: with many ranks {give}")
     if config.grow != "never" and is_mapped and not is_stateful:
         with _named("loader"):
-            return KeyedFeeder(loader, config.seed)
+            return KeyedFeeder(loader, config.seed, draws=of_rank(config.seed, ranks.rank))
     return SequentialFeeder(loader, config.steps_per_epoch or _length(loader) or STEPS_PER_EPOCH)
 
 

@@ -41,14 +41,18 @@ class OwnStep:
 class TwinStep:
     """A step as the user's loop makes it: mean loss, backward, clipping, optimiser."""
 
-    def __init__(self, step: OwnStep, clip_norm: float | None) -> None:
+    def __init__(
+        self, step: OwnStep, clip_norm: float | None, passed: Callable[[TrainingArm], nn.Module] | None = None
+    ) -> None:
+        """`passed` gives the network as the step passes it, where that isn't the arm's own."""
         self._step = step
         self._clip_norm = clip_norm
+        self._passed = passed
 
     def backward(self, arm: TrainingArm, batch: Any) -> StepResult:
         """Leave the gradients in the arm, clipped where the user clips."""
         arm.optimizer.zero_grad(set_to_none=True)
-        loss = self._step(arm.model, batch).mean()
+        loss = self._step(arm.model if self._passed is None else self._passed(arm), batch).mean()
         scaler = arm.scaler
         (loss if scaler is None else scaler.scale(loss)).backward()
         if scaler is not None:

@@ -6,8 +6,9 @@ hung on the user's would be copied with it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,12 +22,13 @@ from esper.kasmina.executor.graft.wiring import SEED_KEY
 from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.door.average import Average
 from esper.tolaria.door.change import Change, change_between, shapes_of
+from esper.tolaria.door.own_ranks import Passed
 from esper.tolaria.door.own_step import TwinStep
 from esper.tolaria.door.verify import Verification, norm_of
 from esper.tolaria.loop.aggregation import SeedSources
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step_log import StepResult
-from esper.tolaria.task.randomness import seed_all
+from esper.tolaria.task.randomness import of_rank, seed_all
 
 VERIFIED_STEPS = 2
 """Of a loop, from its start or from where it goes on: momentum and what else is remembered shows in the second."""
@@ -41,6 +43,8 @@ class Loop:
     average: Average | None
     on_change: Callable[[Change], None] | None
     grows: bool
+    passed: Passed | None = None
+    """The network as the loop passes it on many ranks; None in a process that is alone."""
 
 
 class OwnSteps:
@@ -50,12 +54,14 @@ class OwnSteps:
         run = session.run
         self._session = session
         self._executor = run.executor
+        self._ranks = run.ranks
+        self._seed = of_rank(run.config.seed, run.ranks.rank)
         self._loop = loop
         self._stepper = loop.twin_step
         self._sources = SeedSources(run.config)
         self._norm_every = run.config.packet_steps
         self._to_verify = VERIFIED_STEPS if loop.grows and run.config.judge == "twin" else 0
-        self._verification = Verification(run.device)
+        self._verification = Verification(run.device, run.ranks.count)
         self._copy: TrainingArm | None = None
         self._shapes = shapes_of(self._executor.arm)
         self._parameters = self._listed()
@@ -92,8 +98,10 @@ class OwnSteps:
             self._loop.average.begin()
         self._made, self._rate, self._settings = 0, 0.0, []
         self._loss, self._norm, self._norms = None, None, {}
+        if self._loop.passed is not None:
+            self._loop.passed.passes = 0
         if self._loop.grows:
-            seed_all(session.run.device, session.run.config.seed, "step", step)
+            seed_all(session.run.device, self._seed, "step", step)
         return batch
 
     def note(self, loss: Tensor) -> None:
@@ -105,7 +113,7 @@ class OwnSteps:
         session, executor = self._session, self._executor
         step, batch = session.progress.step, self._batch
         loss = self._checked(step)
-        result = StepResult(loss, None, self._norm, None, self._norms)
+        result = StepResult(self._mean(loss), None, self._norm, None, self._norms)
         executor.note_norms(result.parameter_norms)
         if self._copy is not None:
             self._verify(self._copy, batch, step, loss)
@@ -113,7 +121,10 @@ class OwnSteps:
             self._twin(executor.twin, batch, step)
         if self._loop.grows:
             executor.shadow_step(batch, None, step)
-        session.progress.macs.step(samples_in(batch), executor.macs, executor.twin_macs)
+        samples = samples_in(batch) * self._ranks.count
+        session.progress.macs.step(samples, executor.macs, executor.twin_macs)
+        if (step + 1) % self._norm_every == 0:
+            self._compare_rates()
         session.progress.step = step + 1
         if not session.run.loader.is_replayable:
             self._fetch(step + 1)
@@ -185,6 +196,9 @@ class OwnSteps:
         where = f"step {step + 1}"
         if self._loss is None:
             raise ConfigError("growth.note", where, "wasn't called: say growth.note(loss) in each round")
+        if self._loop.passed is not None and not self._loop.passed.passes:
+            remedy = "with many ranks the loop passes batches through growth.model, which averages their gradients"
+            raise ConfigError("growth.model", where, f"was never passed: {remedy}")
         is_skipped = self._made == 0 and self._executor.arm.scaler is not None
         if self._made != 1 and not is_skipped:
             told = f"the optimiser made {self._made} steps"
@@ -194,14 +208,14 @@ class OwnSteps:
     def _twin(self, twin: TrainingArm, batch: Any, step: int) -> None:
         session = self._session
         result = self._stepped(twin, batch, step)
+        result = replace(result, loss=self._mean(result.loss))
         if self._loop.average is not None:
             self._loop.average.after_twin(twin)
         session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _stepped(self, arm: TrainingArm, batch: Any, step: int) -> StepResult:
         """The same batch and draws, at the rates of the user's step."""
-        run = self._session.run
-        seed_all(run.device, run.config.seed, "step", step)
+        seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(arm, batch)
         for group, settings in zip(arm.optimizer.param_groups, self._settings, strict=False):
             group.update(settings)
@@ -217,8 +231,7 @@ class OwnSteps:
     def _verify(self, copy: TrainingArm, batch: Any, step: int, loss: Tensor) -> None:
         self._copy = None
         self._to_verify -= 1
-        run = self._session.run
-        seed_all(run.device, run.config.seed, "step", step)
+        seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(copy, batch)
         norm = norm_of(copy)
         for group, settings in zip(copy.optimizer.param_groups, self._settings, strict=False):
@@ -227,6 +240,21 @@ class OwnSteps:
             self._stepper.finish(copy)
         mine = norm if self._norm is None else self._norm
         self._verification.check(self._executor.arm, copy, (loss, result.loss), (mine, norm), step)
+
+    def _mean(self, loss: Tensor) -> Tensor:
+        """Over all ranks, whose batches count alike as their gradients do."""
+        if self._ranks.count == 1:
+            return loss
+        told = loss.double() / self._ranks.count
+        self._ranks.total(told)
+        return told
+
+    def _compare_rates(self) -> None:
+        """Raises RanksDiffer where a rank's schedule goes by its own batches."""
+        if self._ranks.count > 1:
+            rates = [float(group["lr"]) for group in self._executor.arm.optimizer.param_groups]
+            digest = hashlib.sha256(repr(rates).encode()).hexdigest()
+            self._ranks.agree("learning rate", digest, "a scheduler must be given what is the same on every rank")
 
     def _check_untouched(self) -> None:
         """The network is the one that growth left. Raises ConfigError."""

@@ -6,6 +6,7 @@ none, and a run never ends in it.
 
 from __future__ import annotations
 
+from esper.core.counted import counted
 from esper.tolaria.loop.session import Session
 from esper.tolaria.task.task import Evaluation
 
@@ -35,6 +36,6 @@ class BestEpoch:
         if config.patience is None or best.idle_epochs < config.patience:
             return None
         enough = f" by more than {config.min_delta:g}" if config.min_delta else ""
-        epochs = "1 epoch" if config.patience == 1 else f"{config.patience} epochs"
         found = f"the best is {best.loss:.4g}, after epoch {best.epoch}" if best.is_there else "no epoch gave a number"
-        return f"the validation loss has not fallen{enough} for {epochs} without a judgement; {found}"
+        idle = f"for {counted(config.patience, 'epoch')} without a judgement"
+        return f"the validation loss has not fallen{enough} {idle}; {found}"

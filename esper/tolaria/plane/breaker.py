@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from esper.core.counted import counted
 from esper.core.errors import AsyncTimeoutError, ServiceUnavailable
 from esper.leyline import CircuitState
 
@@ -75,7 +76,8 @@ class Breaker:
                 self._opened_ns = self._clock.monotonic_ns()
                 self._state = OPEN
         if opens:
-            why = f"{self.service} missed {self._misses} deadlines in a row; asked again in {self._config.open_s:g} s"
+            missed = f"{self.service} missed {counted(self._misses, 'deadline')} in a row"
+            why = f"{missed}; asked again in {self._config.open_s:g} s"
             self._on_change(OPEN, why)
         return opens
 
@@ -87,7 +89,7 @@ class Breaker:
             if left_s <= 0:
                 self._state = HALF_OPEN
                 return
-        remedy = f"it missed {self._misses} deadlines in a row and is asked again in {left_s:.1f} s"
+        remedy = f"it missed {counted(self._misses, 'deadline')} in a row and is asked again in {left_s:.1f} s"
         raise ServiceUnavailable("tolaria", "service", self.service, remedy)
 
     def _answered(self) -> None:

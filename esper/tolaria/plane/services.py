@@ -30,7 +30,7 @@ from esper.core.errors import (
     UnwritableStorage,
 )
 from esper.core.files import write_new
-from esper.core.keys import check_strength, new_secret
+from esper.core.keys import new_secret, read_secret
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import wait_serving
 from esper.tolaria.plane.runtime_dir import RuntimeDir
@@ -121,21 +121,20 @@ def run_secret(path: Path, environ: Mapping[str, str], *, are_all_spawned: bool)
     if not are_all_spawned:
         return None
     if path.exists():
-        return _kept_secret(path)
+        return kept_secret(path)
     secret = new_secret()
     write_new(path, f"{secret}\n".encode(), mode=0o600)
     return secret
 
 
-def _kept_secret(path: Path) -> str:
+def kept_secret(path: Path) -> str:
+    """The secret that a run made for itself. Raises ConfigError."""
     try:
-        secret = path.read_bytes().strip().decode("ascii")
-        check_strength(secret, str(path))
-    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        return read_secret(path, "run_dir")
+    except (OSError, ConfigError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is damaged"
         remedy = f"the run's secret can't be used: {why}; remove it, and the run makes another one"
         raise ConfigError("run_dir", str(path), remedy) from error
-    return secret
 
 
 class Services:

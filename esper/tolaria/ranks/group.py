@@ -55,7 +55,7 @@ class Ranks:
     def spread(self, tensors: list[Tensor]) -> None:
         """Give all ranks the first one's content of these tensors, in place."""
 
-    def agree(self, what: str, digest: str) -> None:
+    def agree(self, what: str, digest: str, remedy: str = "") -> None:
         """Raises RanksDiffer where a SHA-256 (hex) isn't that of the first rank."""
 
     @property
@@ -73,6 +73,10 @@ class Ranks:
     def guarded(self) -> AbstractContextManager[None]:
         """Around torch's own collectives: raises RankLost where one of them failed."""
         return nullcontext()
+
+    def lost_by(self, error: BaseException | None) -> RankLost | None:
+        """Who was lost, where a collective failed in code that nobody guards; None for any other error."""
+        return None
 
     def collective(self) -> AbstractContextManager[None]:
         """The same around what else may fail in between, such as a network's own code."""
@@ -125,13 +129,14 @@ class ManyRanks(Ranks):
                 if there is not tensor and is_writable(tensor):
                     tensor.copy_(there)
 
-    def agree(self, what: str, digest: str) -> None:
+    def agree(self, what: str, digest: str, remedy: str = "") -> None:
         own = torch.frombuffer(bytearray.fromhex(digest), dtype=torch.uint8)
         found = [torch.zeros(DIGEST_BYTES, dtype=torch.uint8) for _ in range(self.count)]
         with self._collective():
             dist.all_gather(found, own, group=self._group)
         if others := [rank for rank, theirs in enumerate(found) if not torch.equal(theirs, found[0])]:
-            raise RanksDiffer(f"{named(others)} {'has' if len(others) == 1 else 'have'} another {what} than rank 0")
+            has, end = "has" if len(others) == 1 else "have", f"; {remedy}" if remedy else ""
+            raise RanksDiffer(f"{named(others)} {has} another {what} than rank 0{end}")
 
     @property
     def group(self) -> ProcessGroup:
@@ -154,6 +159,12 @@ class ManyRanks(Ranks):
             if not self._is_broken:
                 raise
             raise self._pulse.lost(error) from error
+
+    def lost_by(self, error: BaseException | None) -> RankLost | None:
+        if not isinstance(error, RuntimeError) or not (self._is_broken or _is_of_a_group(error)):
+            return None
+        self._is_broken = True
+        return self._pulse.lost(error)
 
     @contextmanager
     def collective(self) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Data parallel by torch's own DistributedDataParallel: around an arm's network and seeds, anew after every graft.
 
-Seeds hang on their host by hooks and are no parts of it, so what is wrapped holds both. Gradients are summed, not
-averaged: each rank weighs its own by its samples' share of the batch.
+Seeds hang on their host by hooks and are no parts of it, so what is wrapped holds both. Gradients are summed where each
+rank weighs its own by its samples' share of the batch, and averaged where a user's loop makes the loss.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.ranks.pieces import piece_of
 
 Forward = Callable[[Any], Any]
+Reduce = Callable[[Ranks, GradBucket], torch.futures.Future[Tensor]]
+"""What becomes of a bucket of gradients."""
 
 
 class Whole(nn.Module):
     """A network and what is grafted on it, as one module."""
 
-    def __init__(self, model: nn.Module, seeds: Iterable[nn.Module], task: Task) -> None:
+    def __init__(self, model: nn.Module, seeds: Iterable[nn.Module], call: Callable[..., Any]) -> None:
+        """`call(model, ...)` passes it."""
         super().__init__()
         self.model = model
         self.seeds = nn.ModuleList(seeds)
-        self._task = task
+        self._call = call
 
-    def forward(self, inputs: Any) -> Any:
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """Outputs of the network, seeds included."""
-        return self._task.forward(self.model, inputs)
+        return self._call(self.model, *arguments, **keywords)
 
 
 class _Wrapped(NamedTuple):
@@ -49,16 +52,21 @@ class _Wrapped(NamedTuple):
 class Replicas:
     """The wrapped arms of this rank."""
 
-    def __init__(self, ranks: Ranks, task: Task) -> None:
+    def __init__(
+        self, ranks: Ranks, task: Task, *, call: Callable[..., Any] | None = None, reduce: Reduce | None = None
+    ) -> None:
+        """`call(model, ...)` passes a network, as the task does where it isn't said; gradients are summed."""
         self._ranks = ranks
         self._task = task
+        self._call = task.forward if call is None else call
+        self._reduce = summed if reduce is None else reduce
         self._wrapped: WeakKeyDictionary[TrainingArm, _Wrapped] = WeakKeyDictionary()
 
     @contextmanager
     def forward(self, arm: TrainingArm, *, is_last: bool) -> Iterator[Forward]:
         """Passes through the arm; only after the last one of a step are gradients reduced."""
         with self._ranks.guarded():
-            wrapped = self._of(arm)
+            wrapped = self.of(arm)
             with nullcontext() if is_last else wrapped.no_sync():
                 yield wrapped
 
@@ -66,21 +74,23 @@ class Replicas:
         """Passes of this arm go by themselves: hooks of a wrapper would wait for a reduction that nobody has begun."""
         self._wrapped.pop(arm, None)
 
-    def _of(self, arm: TrainingArm) -> DistributedDataParallel:
+    def of(self, arm: TrainingArm) -> DistributedDataParallel:
+        """The wrapper of the arm as it is now. All ranks must ask for it at the same moment."""
         parameters, known = _parameters(arm), self._wrapped.get(arm)
         if known is not None and _same(known.parameters, parameters):
             return known.replica
         self._wrapped.pop(arm, None)  # its hooks go before others come
         known = None
         replica = DistributedDataParallel(
-            Whole(arm.model, taking_part(arm)[1:], self._task),
+            Whole(arm.model, taking_part(arm)[1:], self._call),
             process_group=self._ranks.group,
             init_sync=False,  # the same already; a difference is to be found, not covered up
             find_unused_parameters=has_unused(arm, self._task),
         )
         replica.broadcast_buffers = False  # the argument of that name warns, in torch that knows a newer one
+        reduce = self._reduce
         # Unannotated: torch compares annotations with its types, and ours are text.
-        replica.register_comm_hook(self._ranks, lambda ranks, bucket: summed(ranks, bucket))
+        replica.register_comm_hook(self._ranks, lambda ranks, bucket: reduce(ranks, bucket))
         self._wrapped[arm] = _Wrapped(replica, parameters)
         return replica
 
@@ -98,6 +108,12 @@ def summed(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     work = dist.all_reduce(bucket.buffer(), group=ranks.group, async_op=True)
     reduced: torch.futures.Future[Tensor] = work.get_future().then(result)
     return reduced
+
+
+def averaged(ranks: Ranks, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """The mean of a bucket's gradients over all ranks."""
+    bucket.buffer().div_(ranks.count)
+    return summed(ranks, bucket)
 
 
 def has_unused(arm: TrainingArm, task: Task) -> bool:

@@ -255,7 +255,7 @@ class Shards:
         for path in self._containers:
             for block in blocks_of(model, path):
                 fully_shard(block, mesh=mesh)
-        network = Whole(model, [], self._task)
+        network = Whole(model, [], self._task.forward)
         fully_shard(network, mesh=mesh)
         for managed in network.modules():
             if isinstance(managed, FSDPModule):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.fold.optimizer import JOINED
@@ -33,6 +34,7 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
     if ranks.count == 1:
         return
     least = config.accumulate * ranks.count
+    parts = counted(config.accumulate, "microbatch", "microbatches")
     in_parts = IN_PARTS if is_in_parts(config, ranks) else ()
     checks = (
         (
@@ -45,18 +47,30 @@ def check_settings(config: TrainConfig, ranks: Ranks) -> None:
         (
             "batch_size",
             config.batch_size >= least,
-            f"has less than a sample for each of {ranks.count} ranks in {config.accumulate} microbatches: {least}",
+            f"has less than a sample for each of {ranks.count} ranks in {parts}: {least}",
         ),
-        (
-            "rank_timeout_s",
-            config.rank_timeout_s > config.deadline_s,
-            f"must be longer than deadline_s ({config.deadline_s:g}), for which rank 0 may wait for an answer",
-        ),
+        _patience(config),
         *(
             (key, holds(getattr(config, key)), f"isn't supported by --parallel shard: it {why}; or give --parallel ddp")
             for key, holds, why in in_parts
         ),
     )
+    _require(config, checks)
+
+
+def check_own_loop(config: TrainConfig, count: int) -> None:
+    """Raises ConfigError for settings that many ranks with a loop of the user's own don't go with."""
+    if count > 1:
+        alone = f"trains seeds on a batch of one process, and {MANY} each has its own: leave it out, or use esper.train"
+        _require(config, (("incubate", config.incubate == "none", alone), _patience(config)))
+
+
+def _patience(config: TrainConfig) -> tuple[str, bool, str]:
+    waits = f"must be longer than deadline_s ({config.deadline_s:g}), for which rank 0 may wait for an answer"
+    return "rank_timeout_s", config.rank_timeout_s > config.deadline_s, waits
+
+
+def _require(config: TrainConfig, checks: Iterable[tuple[str, bool, str]]) -> None:
     for key, holds, remedy in checks:
         if not holds:
             raise ConfigError(key, getattr(config, key), remedy)
@@ -105,9 +119,10 @@ def check_alone(key: str, what: str, count: int) -> None:
         raise ConfigError(key, what, f"isn't supported {MANY}: start it without torchrun")
 
 
-def check_bare(model: nn.Module) -> None:
+def check_bare(model: nn.Module, *, is_own_loop: bool = False) -> None:
     """Raises ConfigError for a network that somebody has wrapped already: growth changes what is inside."""
     names = {base.__name__ for base in type(model).__mro__}  # FSDP's module takes a second to import
     if names & WRAPPERS:
         remedy = "is wrapped for many ranks already: give the network itself, a run under torchrun wraps it"
-        raise ConfigError("model", type(model).__name__, remedy)
+        how = ", anew after every graft: pass batches through growth.model" if is_own_loop else ""
+        raise ConfigError("model", type(model).__name__, f"{remedy}{how}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from esper.core.counted import counted
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.models import host_widths
 
@@ -87,5 +88,5 @@ def table(comparison: Mapping[str, Any]) -> str:
             f"{entry['parameters']:>11,.0f} {entry['training_macs'] / 1e6:>15,.0f}"
         )
     return "\n".join(
-        [*lines, f"{comparison['repeats']} repeats; mean ± standard deviation; paired differences in points"]
+        [*lines, f"{counted(comparison['repeats'], 'repeat')}; mean ± standard deviation; paired differences in points"]
     )

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
+from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.plain import plain, plain_lines
 from esper.leyline import CommandOutcome, DirectiveKind
@@ -216,7 +217,7 @@ def opening(started: RunStarted) -> str:
     """The first lines of a run."""
     splits = ", ".join(f"{count:,} {name}" for name, count in started.splits.items())
     verb = f"resumes at step {started.step:,}" if started.is_resumed else "starts"
-    steps = f"{started.total_steps:,} steps, {started.parameters:,} parameters, {splits}"
+    steps = f"{counted(started.total_steps, 'step')}, {started.parameters:,} parameters, {splits}"
     return "\n".join(map(plain, (f"run {started.run_id} {verb}: {steps}", f"task: {started.task}")))
 
 

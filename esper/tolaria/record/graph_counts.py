@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from esper.core.counted import counted
+
 
 @dataclass(slots=True)
 class GraphCounts:
@@ -46,5 +48,5 @@ class GraphCounts:
         """As a line."""
         eager = ", ".join(f"{count} {reason}" for reason, count in sorted(self.eager.items()))
         fallen = ", ".join(f"{count} {reason}" for reason, count in sorted(self.fallbacks.items()))
-        line = f"graphs: {self.captures} captured, {self.replays:,} steps replayed"
+        line = f"graphs: {self.captures} captured, {counted(self.replays, 'step')} replayed"
         return f"{line}, eager: {eager or 'none'}; fallbacks: {fallen or 'none'}"

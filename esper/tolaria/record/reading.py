@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import DependencyViolationError, StorageError
+from esper.core.files import read_regular
 from esper.tolaria.record.forms import is_event
 
 Record = Mapping[str, Any]
@@ -29,7 +30,7 @@ def read_events(run_dir: Path) -> list[Record]:
     if not path.exists():
         raise DependencyViolationError("tolaria", "file", str(path), "is this the directory of a run?")
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except OSError as error:
         raise StorageError(f"{path} can't be read: {error.strerror}") from error
     return [event for line in lines if (event := parsed(line)) is not None]

@@ -6,6 +6,7 @@ generation counter stands beside them, so that no two openings of a run ever sha
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from shutil import rmtree
 from typing import Any
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
-from esper.core.files import sync_directory, why_not_made, write_atomically
+from esper.core.files import open_regular, read_regular, sync_directory, why_not_made, write_atomically
 from esper.tolaria.recovery.packed import Bytes, Held, State, Stored, pack, unpack
 from esper.tolaria.recovery.parts import SUFFIX, next_folder, verify
 
@@ -224,7 +225,7 @@ def _used(path: Path) -> int:
     if not path.exists():
         return 0
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         return int(content)
     except OSError as error:
         raise StorageError(f"{path} can't be read: {error.strerror}; {_REMOVE}") from error
@@ -235,7 +236,7 @@ def _used(path: Path) -> int:
 def read(path: Path, check: Callable[[], None] = lambda: None, *, is_passing: bool = False) -> State:
     """Verify a file and its parts and return its state; `check` is asked between pieces. Raises StorageError."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             state = unpack(Stored(file), str(path), check, is_passing=is_passing)
         verify(state.get("executor", {}), path.parent, check)
         return state

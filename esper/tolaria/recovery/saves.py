@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError, StorageError
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
@@ -274,6 +275,10 @@ class Saves:
         snapshot = Snapshot.from_state(found.state)
         if self._shards is None:
             snapshot = replace(snapshot, executor=whole(snapshot.executor, self._store.folder))
+        ranks = self._session.ranks.count
+        if self._session.run.has_own_loaders and snapshot.ranks != ranks:
+            what = f"the checkpoint's run had {snapshot.ranks}, each with batches of its own loader; start as many"
+            raise ConfigError("ranks", ranks, what)
         snapshot.check_continues(config, self._session.run.run_id, self._data_digest)
         self._resumed_at = snapshot.progress["step"]
         self._is_proven = True  # it was read; and what the run goes back to must not depend on how often it was killed
@@ -373,7 +378,8 @@ class Saves:
         self._steps.regroup()
         self._restore_position(snapshot)
         if snapshot.ranks != (count := self._session.ranks.count):
-            self._session.progress.history.doubt(f"{snapshot.ranks} ranks trained it to here, and {count} go on")
+            on = "1 goes on" if count == 1 else f"{count} go on"
+            self._session.progress.history.doubt(f"{counted(snapshot.ranks, 'rank')} trained it to here, and {on}")
         if snapshot.losses:
             step = self._session.progress.step
             self._session.progress.history.doubt(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.transformer import DecoderStyle
@@ -45,7 +46,11 @@ def widths_of(config: TrainConfig) -> tuple[int, ...]:
     depth = config.depth or DEFAULT_DEPTH
     widths = hidden if len(hidden) > 1 else (hidden or (_mlp_width(style_of(config)),)) * depth
     if len(widths) != depth:
-        raise ConfigError("hidden", hidden, f"gives {len(widths)} widths for {depth} blocks; give one, or {depth}")
+        raise ConfigError(
+            "hidden",
+            hidden,
+            f"gives {counted(len(widths), 'width')} for {counted(depth, 'block')}; give one, or {depth}",
+        )
     return widths
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.source import Split, Splits, Stream
@@ -26,7 +27,9 @@ class Loader:
 
     def __init__(self, split: Split, batch_size: int, seed: int) -> None:
         if batch_size > len(split):
-            raise ConfigError("batch_size", batch_size, f"is larger than the training set of {len(split)} samples")
+            raise ConfigError(
+                "batch_size", batch_size, f"is larger than the training set of {counted(len(split), 'sample')}"
+            )
         self.split = split
         self._batch_size = batch_size
         self._seed = seed

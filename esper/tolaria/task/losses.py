@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.tolaria.config import BALANCED, TrainConfig, weights_of
 from esper.tolaria.task.data.source import Splits, counting
@@ -141,7 +142,11 @@ def class_weights(settings: LossSettings, splits: Splits, classes: int) -> Tenso
     if text != BALANCED:
         given = weights_of(text) or ()
         if len(given) != classes:
-            raise ConfigError("class_weights", text, f"has {len(given)} numbers, the data has {classes:,} classes")
+            raise ConfigError(
+                "class_weights",
+                text,
+                f"has {counted(len(given), 'number')}, the data has {counted(classes, 'class', 'classes')}",
+            )
         return torch.tensor(given, device=targets.device)
     counts = torch.bincount(labels.cpu(), minlength=classes)
     if not bool(counts.all()):

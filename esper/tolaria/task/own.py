@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -78,10 +79,14 @@ class OwnLoss:
             raise self.refused(f"{gives} {type(losses).__name__}, expected a tensor with a loss for each sample, [N]")
         if losses.ndim == 0:
             remedy = "reduction='none', and a mean over what a sample holds"
-            raise self.refused(f"{gives} one number for {samples} samples, expected a loss for each, [N]: {remedy}")
+            raise self.refused(
+                f"{gives} one number for {counted(samples, 'sample')}, expected a loss for each, [N]: {remedy}"
+            )
         if losses.shape != (samples,) or not losses.is_floating_point():
             what = f"{str(losses.dtype).removeprefix('torch.')} of shape {tuple(losses.shape)}"
-            raise self.refused(f"{gives} {what} for {samples} samples, expected floating-point losses ({samples},)")
+            raise self.refused(
+                f"{gives} {what} for {counted(samples, 'sample')}, expected floating-point losses ({samples},)"
+            )
         return losses
 
     def tried(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from esper.kasmina.executor.memory.free import Free, free_memory
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.kasmina.executor.stacks.run import Run, find_runs
 from esper.leyline import HostManifest, TaskType
-from esper.tolaria.config import ADAPTER, BY_LOSSES, BY_SEEDS, TrainConfig
+from esper.tolaria.config import ADAPTER, BY_LOSSES, BY_SEEDS, SHARD, TrainConfig
 from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.shards import Shards
@@ -73,6 +73,8 @@ class Prepared:
     """What a person should look at before the run, a line each."""
     ranks: Ranks = ALONE
     """The processes that train it."""
+    has_own_loaders: bool = False
+    """Whether each of them takes batches from a loader of its own."""
     shards: Shards | None = None
     """The arms in parts; None where each process holds them whole."""
     own: OwnBlueprints = NO_OWN
@@ -146,7 +148,7 @@ def prepare(
         precision=partial(autocast, config.amp, device),
         halves_ends=config.stack_ends == "half",
         is_of_stacks=is_in_parts(config, ranks) and config.grow != "never",
-        **_together(config, ranks),
+        **together(config.seed, ranks),
     )
     with named_by_settings(config, model):
         executor = SeedExecutor(arm, task, fetch_artifact=fetch_artifact, config=settings)
@@ -181,7 +183,8 @@ def prepare(
         doubts=[
             *posed.doubts,
             *optimizer_doubts(arm.optimizer, model, grows_spans=_grows_spans(config, is_text=is_text)),
-            *_rank_doubts(model, ranks),
+            *rank_doubts(model, ranks),
+            *_unshared(config, ranks),
         ],
         interface=posed.interface,
         ranks=ranks,
@@ -203,7 +206,7 @@ def _device_of(config: TrainConfig, ranks: Ranks) -> str:
     return f"cuda:{ranks.local_rank}" if ranks.count > 1 and config.device == "cuda" else config.device
 
 
-def _together(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+def together(seed: int, ranks: Ranks) -> dict[str, Any]:
     """Settings of an executor that is one of several: all decide alike, each draws for its own samples."""
     if ranks.count == 1:
         return {}
@@ -220,10 +223,10 @@ def _together(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
             return free
         return Free(free.size_bytes // ranks.local_count, f"{free.source}, for each of {ranks.local_count} ranks")
 
-    return {"draws_seed": of_rank(config.seed, ranks.rank), "agreed": agreed, "free_memory": shared_memory}
+    return {"draws_seed": of_rank(seed, ranks.rank), "agreed": agreed, "free_memory": shared_memory}
 
 
-def _rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
+def rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
     """A person should know which figures are of a rank's own samples."""
     norms = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
     if ranks.count == 1 or not any(isinstance(part, norms) and part.track_running_stats for part in model.modules()):
@@ -232,6 +235,13 @@ def _rank_doubts(model: nn.Module, ranks: Ranks) -> list[str]:
         f"each of {ranks.count} ranks has BatchNorm statistics of its own samples, and the first one's are kept: the "
         "run computes something else than one process would"
     ]
+
+
+def _unshared(config: TrainConfig, ranks: Ranks) -> list[str]:
+    """Who asks for parts and starts one process should know that it holds all of them."""
+    if config.parallel != SHARD or ranks.count > 1:
+        return []
+    return ["parallel = 'shard': one process has nothing to share out and holds all weights; torchrun starts more"]
 
 
 def _gradient_rows(config: TrainConfig, losses: int) -> int:

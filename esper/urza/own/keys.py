@@ -8,7 +8,7 @@ from pathlib import Path
 
 from esper.core.errors import ConfigError
 from esper.core.files import write_new
-from esper.core.keys import Keyring, check_strength, load_keyring, new_secret
+from esper.core.keys import Keyring, load_keyring, new_secret, read_secret
 
 SECRET = "secret"
 VARIABLES = ("ESPER_KEYRING", "ESPER_LEYLINE_SECRET")
@@ -28,6 +28,4 @@ def library_keyring(directory: Path, environ: Mapping[str, str], *, is_made: boo
             write_new(path, f"{new_secret()}\n".encode(), mode=0o600)
     if path.stat().st_mode & 0o077:
         raise ConfigError("library", str(path), "others can read this secret; chmod 600 it")
-    secret = path.read_text(encoding="utf-8", errors="replace").strip()
-    check_strength(secret, f"secret in {path}")
-    return Keyring.from_secret(secret, key_id="library")
+    return Keyring.from_secret(read_secret(path, "library"), key_id="library")

@@ -32,8 +32,8 @@ def test_damage_is_located_and_its_remedy_named(log: Path, capsys: pytest.Captur
     damage(log, 60)
     assert main(["wal", "inspect", str(log)]) == 1
     printed = capsys.readouterr().out
-    assert printed.startswith("corrupt: 1 whole records")
-    assert "damage at byte 52; 1 whole records after it" in printed
+    assert printed.startswith("corrupt: 1 whole record in")
+    assert "damage at byte 52; 1 whole record after it" in printed
     assert "esper wal repair" in printed
 
 
@@ -47,7 +47,7 @@ def test_a_backup_is_a_copy_and_overwrites_nothing(log: Path, tmp_path: Path) ->
 def test_a_repair_keeps_what_precedes_the_damage(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(log, 60)
     assert main(["wal", "repair", str(log)]) == 0
-    assert "1 records kept" in capsys.readouterr().out
+    assert "1 record kept" in capsys.readouterr().out
     assert main(["wal", "inspect", str(log)]) == 0
     assert log.with_name("reports.log.broken").exists()
 

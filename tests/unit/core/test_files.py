@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from esper.core.files import write_atomically, write_new
+from esper.core.file_lock import try_hold
+from esper.core.files import read_regular, write_atomically, write_new
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -51,3 +53,20 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("reader", [read_regular, try_hold], ids=["read", "held"])
+def test_a_pipe_or_a_device_keeps_nobody_waiting(tmp_path: Path, reader: Callable[[Path], object]) -> None:
+    pipe, device = tmp_path / "pipe", tmp_path / "device"
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for path in (pipe, device):
+        with pytest.raises(OSError, match=r"it is no regular file|No such device") as caught:
+            reader(path)
+        assert caught.value.filename == str(path)
+
+
+def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as caught:
+        read_regular(tmp_path)
+    assert caught.value.filename == str(tmp_path)

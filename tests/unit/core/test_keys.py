@@ -18,6 +18,7 @@ from esper.core.keys import (
     load_keyring,
     new_secret,
     read_keys,
+    read_secret,
     write_keys,
 )
 
@@ -138,3 +139,14 @@ def test_a_secret_is_not_in_the_representation_of_a_key() -> None:
 def test_a_key_id_has_a_plain_name(key_id: str) -> None:
     with pytest.raises(ConfigError, match="key_id"):
         Key(key_id=key_id, secret=new_secret())
+
+
+def test_a_damaged_secret_is_told_and_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(new_secret().encode()[:20] + b"\x90" + new_secret().encode())
+    with pytest.raises(
+        ConfigError, match=rf"--key = '{path}': is damaged: a secret is a line of text; put back a copy"
+    ):
+        read_secret(path, "--key")
+    with pytest.raises(ConfigError, match=r"ESPER_LEYLINE_SECRET = '\(hidden\)': it is no text"):
+        load_keyring({SECRET_VARIABLE: os.fsdecode(path.read_bytes())}, None)

@@ -219,7 +219,7 @@ def test_a_comparison_says_what_it_trains_and_stands_in_the_summary_also_where_a
         monkeypatch.setattr(sys, "stdout", ascii_only)
         assert main(COMPARED) == 0
     printed = Path("out").read_text()
-    assert "1 repeats; mean ? standard deviation" in printed
+    assert "1 repeat; mean ? standard deviation" in printed
     assert "comparison: static network from seed 1, widths 16,16" in printed
     assert "static, 32 wide" in printed
     summary = json.loads(Path("run/summary.json").read_text())

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from esper.core.counted import counted
 from esper.core.files import named
 from esper.core.plain import plain
 from esper.tolaria.record.depth_words import became, missed
@@ -123,7 +124,8 @@ def _header(summary: Record, shown: Record) -> str:
     facts = [f"{name} {known[key]}" for name, key in HEADER if known.get(key)]
     facts += [", ".join(_grown(shown["network"])) or "no layer grew"] if shown["network"] else []
     lead = (
-        f"{summary['data']}, seed {summary['seed']}, {summary['epochs']} epochs, {summary['steps']} steps; "
+        f"{summary['data']}, seed {summary['seed']}, {counted(summary['epochs'], 'epoch')}, "
+        f"{counted(summary['steps'], 'step')}; "
         f"{summary['task']}"
     )
     again = f"<pre>{escaped(run['command'])}</pre>" if run.get("command") else ""
@@ -354,7 +356,7 @@ def _comparison_table(summary: Record) -> str:
         )
         for row in summary["comparison"]["rows"]
     ]
-    words = f"{summary['comparison']['repeats']} repeats; mean ± standard deviation; paired differences."
+    words = f"{counted(summary['comparison']['repeats'], 'repeat')}; mean ± standard deviation; paired differences."
     note = f'<p class="quiet">{escaped(words)}</p>'
     return (
         _table(("network", "test accuracy, %", "grown - this, points", "parameters", "training MMACs"), rows, empty="")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from esper.core.counted import counted
 from esper.leyline import TaskType
 from esper.tolaria.task.data.posing import name_of
 from esper.tolaria.task.data.source import LabelKind, Splits, are_one_hot, counting
@@ -33,7 +34,7 @@ def described(splits: Splits) -> str:
 def _judged_by(splits: Splits) -> str:
     """The independent units of the judging set, behind a comma; nothing where they are the samples."""
     count = splits.judge.document_count
-    return "" if count is None else f", judged by {count:,} documents"
+    return "" if count is None else f", judged by {counted(count, 'document')}"
 
 
 def _posed(splits: Splits) -> str:
@@ -49,12 +50,12 @@ def _posed(splits: Splits) -> str:
         counts = _class_sizes(splits)
         smallest = 0 if len(counts) < splits.outputs else int(counts.min())
         of_what = " positions" if targets[0].numel() > 1 else ""
-        classes = "class" if splits.outputs == 1 else "classes"
-        return f"{name_of(splits.task)}, {splits.outputs:,} {classes}, smallest {smallest:,}{of_what}"
+        classes = counted(splits.outputs, "class", "classes")
+        return f"{name_of(splits.task)}, {classes}, smallest {smallest:,}{of_what}"
     if splits.task == TaskType.TASK_TYPE_LANGUAGE_MODEL:
         return f"{name_of(splits.task)}, {splits.outputs:,} tokens, {targets[0].numel():,} in a sequence"
-    values = "value" if splits.outputs == 1 else "values"
-    return f"{name_of(splits.task)}, {splits.outputs:,} {values} a sample, standard deviation {_deviation(targets):.3g}"
+    values = counted(splits.outputs, "value")
+    return f"{name_of(splits.task)}, {values} a sample, standard deviation {_deviation(targets):.3g}"
 
 
 def doubts(splits: Splits, *, is_guessed: bool) -> list[str]:

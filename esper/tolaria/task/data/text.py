@@ -21,6 +21,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.tolaria.task.data.links import check_link
 from esper.tolaria.task.data.source import Splits
@@ -88,7 +89,7 @@ def found_files(place: str) -> list[Path]:
     except OSError as error:
         raise _unreadable(error) from error
     if not filled:
-        what = "is an empty file" if path.is_file() else f"holds no text: {len(paths)} files, all empty"
+        what = "is an empty file" if path.is_file() else f"holds no text: {counted(len(paths), 'file')}, all empty"
         raise ConfigError("data", f"text:{place}", f"{what}; {TEXT_WANTED}")
     return filled
 

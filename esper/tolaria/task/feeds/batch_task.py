@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import Batch, Forward, called, leaves, samples_in, taken
 from esper.kasmina.executor.passes.side_pass import side_pass
@@ -146,8 +147,12 @@ def one_each(losses: Any, samples: int, key: str, name: str) -> Tensor:
         )
     if losses.ndim == 0:
         remedy = "reduction='none', and a mean over what a sample holds"
-        raise ConfigError(key, name, f"gives one number for {samples} samples, expected a loss for each, [N]: {remedy}")
+        raise ConfigError(
+            key, name, f"gives one number for {counted(samples, 'sample')}, expected a loss for each, [N]: {remedy}"
+        )
     if losses.shape != (samples,) or not losses.is_floating_point():
         what = f"{str(losses.dtype).removeprefix('torch.')} of shape {tuple(losses.shape)}"
-        raise ConfigError(key, name, f"gives {what} for {samples} samples, expected floating-point losses ({samples},)")
+        raise ConfigError(
+            key, name, f"gives {what} for {counted(samples, 'sample')}, expected floating-point losses ({samples},)"
+        )
     return losses

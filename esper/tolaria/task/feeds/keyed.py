@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.task.feeds.underway import Underway
@@ -77,12 +78,13 @@ class KeyedFeeder:
 
     is_replayable = True
 
-    def __init__(self, loader: DataLoader[Any], seed: int) -> None:
+    def __init__(self, loader: DataLoader[Any], seed: int, *, draws: int | None = None) -> None:
+        """`draws` is the seed of what samples draw, where that isn't the order's, which all ranks share."""
         if loader.batch_sampler is None:
             raise ConfigError("data", "DataLoader(batch_size=None)", "gives single samples; give a batch_size")
         self._orders = Orders(loader, seed)
         self._loader = loader
-        self._samples = KeyedSamples(loader.dataset, loader.collate_fn, seed)
+        self._samples = KeyedSamples(loader.dataset, loader.collate_fn, seed if draws is None else draws)
         self.steps_per_epoch = len(self._orders.of(0))
         self._rows = RowsOfSteps(self._orders, self.steps_per_epoch, type(loader.batch_sampler).__name__)
         if not self.steps_per_epoch:
@@ -155,7 +157,8 @@ class RowsOfSteps:
         epoch, number = divmod(step, self._steps_per_epoch)
         rows = self._orders.of(epoch)
         if len(rows) != self._steps_per_epoch:
-            remedy = f"gives {len(rows)} batches in epoch {epoch}, and {self._steps_per_epoch} in the first"
+            batches = counted(len(rows), "batch", "batches")
+            remedy = f"gives {batches} in epoch {epoch}, and {self._steps_per_epoch} in the first"
             raise ConfigError("data", self._name, f"{remedy}; epochs must be equal")
         return rows[number]
 

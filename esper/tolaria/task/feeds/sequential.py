@@ -64,9 +64,16 @@ class SequentialFeeder:
         """What makes its batches ends; the next one is the first of a new pass."""
         self._underway.end()
 
+    def _begin_epoch(self) -> None:
+        """Samplers that want to be told the epoch, such as torch's DistributedSampler, give one order else."""
+        for name in ("batch_sampler", "sampler"):
+            if (set_epoch := getattr(getattr(self._source, name, None), "set_epoch", None)) is not None:
+                set_epoch(self._next // self.steps_per_epoch)
+
     def _drawn(self) -> Any:
         for _ in range(2):
             if self._underway.iterator is None:
+                self._begin_epoch()
                 self._underway.iterator = iter(self._source)
             try:
                 return next(self._underway.iterator)

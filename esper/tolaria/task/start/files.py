@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 
 SAFETENSORS, PROGRAM = ".safetensors", ".pt2"
@@ -76,7 +77,7 @@ def _of_shards(index: Path) -> Tensors:
     if strangers := [name for name in files if Path(name).name != name]:
         raise refused(index, f"names {strangers[0]}, which isn't beside it")
     if lost := [name for name in files if not (index.parent / name).is_file()]:
-        raise refused(index, f"names {len(files)} files, of which {lost[0]} isn't there")
+        raise refused(index, f"names {counted(len(files), 'file')}, of which {lost[0]} isn't there")
     found = {name: tensor for file in files for name, tensor in _of_file(index.parent / file).items()}
     if lost := [name for name in place_of if name not in found]:
         raise refused(index, f"names {lost[0]} in {place_of[lost[0]]}, which has no such tensor")

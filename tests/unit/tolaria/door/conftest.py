@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from esper.rpc.telemetry import UNHEARD
-from esper.tolaria import run as runs
-from tests.unit.tolaria.scripted_control import Script, ScriptedControl, fetch_artifact
+from tests.unit.tolaria.door.planes import let_follow
+from tests.unit.tolaria.scripted_control import Script
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
     """Let every run from here on follow the script."""
-
-    def follow(script: Script) -> None:
-        link = SimpleNamespace(fetch_artifact=fetch_artifact, finish=lambda step, reason: None)
-
-        @contextmanager
-        def connected(*_: Any) -> Iterator[Any]:
-            yield SimpleNamespace(link=link, services=SimpleNamespace(wake=lambda: None))
-
-        def grown(run: Any, plane: Any, watching: Any, *_: Any) -> Any:
-            return watching, lambda opening: ScriptedControl(script), lambda: UNHEARD
-
-        monkeypatch.setattr(runs, "connected", connected)
-        monkeypatch.setattr(runs, "require_normal", lambda *_: None)
-        monkeypatch.setattr(runs, "_alarm", lambda *_: None)
-        monkeypatch.setattr(runs, "_grown", grown)
-
-    return follow
+    return partial(let_follow, monkeypatch)

@@ -16,13 +16,13 @@ MODULE = "tests.unit.tolaria.ranks.scenarios"
 PATIENCE_S = 300
 
 
-def ran(names: str, count: int, folder: Path) -> list[dict[str, Any]]:
+def ran(names: str, count: int, folder: Path, module: str = MODULE) -> list[dict[str, Any]]:
     """What each rank's scenarios came to."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", MODULE, names, str(folder)],
+            [sys.executable, "-m", module, names, str(folder)],
             env=environment(rank, count, port),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

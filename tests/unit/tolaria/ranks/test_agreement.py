@@ -96,7 +96,7 @@ def test_one_rank_goes_on_with_what_two_have_left(tmp_path: Path) -> None:
     ranks_of(2, IN_DEFAULT)
     shutil.copytree(folder(2, IN_DEFAULT) / "leave_off", tmp_path, dirs_exist_ok=True)
     found = scenarios.alone("go_on", tmp_path)
-    assert found["reproducible_cause"] == "2 ranks trained it to here, and 1 go on"
+    assert found["reproducible_cause"] == "2 ranks trained it to here, and 1 goes on"
     assert_as_one("go_on", [found], one("kept"))
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributed import HashStore
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from esper.core.errors import ConfigError, DependencyViolationError, RankLost, RanksDiffer
 from esper.kasmina.executor.memory.forecast import BURSTS, LIVE, REFUSED, Decision
@@ -23,6 +24,7 @@ from esper.tolaria.plane.shared_control import hearing, telling, told_artifact, 
 from esper.tolaria.ranks import pulse as pulses
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.joining import in_words
+from esper.tolaria.ranks.launched import ERROR_FILE, tell_launcher
 from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.ranks.place import place
 from esper.tolaria.ranks.pulse import Pulse
@@ -93,7 +95,8 @@ def test_the_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"parallel": "shard", "ema": 0.9}, "ema = 0.9: isn't supported by --parallel shard: it keeps whole averages"),
         ({"parallel": "shard", "twin": "bursts"}, "twin = 'bursts': isn't supported by --parallel shard"),
         ({"device": "cuda:1"}, "device = 'cuda:1': with many ranks torchrun gives each its own"),
-        ({"batch_size": 5, "accumulate": 3}, "batch_size = 5: has less than a sample for each of 2 ranks"),
+        ({"batch_size": 5, "accumulate": 3}, "batch_size = 5: has less than a sample for each of 2 ranks in 3 micro"),
+        ({"batch_size": 1}, "batch_size = 1: has less than a sample for each of 2 ranks in 1 microbatch: 2"),
         ({"rank_timeout_s": 30.0}, "rank_timeout_s = 30.0: must be longer than deadline_s"),
     ],
 )
@@ -120,6 +123,27 @@ def test_a_batch_norm_of_many_ranks_is_doubted() -> None:
     doubts = prepare(config, ranks=Recorded(0, [])).doubts
     assert sum("BatchNorm statistics of its own samples" in doubt for doubt in doubts) == 1
     assert not any("BatchNorm" in doubt for doubt in prepare(config).doubts)
+
+
+def test_one_process_says_that_it_has_nothing_to_share_out() -> None:
+    config = replace(CONFIG, parallel="shard", grow="never")
+    (doubt,) = prepare(config).doubts
+    assert (
+        doubt == "parallel = 'shard': one process has nothing to share out and holds all weights; torchrun starts more"
+    )
+    assert prepare(replace(config, parallel="ddp")).doubts == []
+
+
+def test_torchruns_own_report_shows_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ERROR_FILE, raising=False)
+    tell_launcher("nobody hears it")
+    for path in (tmp_path / "error.json", tmp_path / "absent" / "error.json"):
+        monkeypatch.setenv(ERROR_FILE, str(path))
+        tell_launcher("tolaria-train: ema = 0.9: is refused")
+    failure = ProcessFailure(0, 1, 78, str(tmp_path / "error.json"))
+    assert "  traceback : tolaria-train: ema = 0.9: is refused\n" in str(
+        ChildFailedError("esper.tolaria", {0: failure})
+    )
 
 
 @pytest.mark.parametrize(("own", "worst"), [(LIVE, REFUSED), (BURSTS, BURSTS), (LIVE, LIVE)])
@@ -245,3 +269,5 @@ def test_a_network_that_is_wrapped_already_is_refused() -> None:
     check_bare(nn.Linear(2, 2))
     with pytest.raises(ConfigError, match="is wrapped for many ranks already"):
         check_bare(DistributedDataParallel())
+    with pytest.raises(ConfigError, match=r"anew after every graft: pass batches through growth\.model"):
+        check_bare(DistributedDataParallel(), is_own_loop=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
 
 from esper.core.errors import ConfigError
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
@@ -69,3 +70,21 @@ def test_a_loader_without_a_state_says_that_it_starts_anew():
 def test_an_empty_loader_is_refused():
     with pytest.raises(ConfigError, match=r"list.*gives no batch"):
         SequentialFeeder([], 10).batch(0)
+
+
+def test_a_sampler_that_wants_to_be_told_the_epoch_is_told() -> None:
+    samples = list(range(8))
+
+    def epoch_of(feeder: SequentialFeeder, number: int) -> list[int]:
+        return [int(each) for step in (0, 1) for each in feeder.batch(2 * number + step)]
+
+    def feeder() -> SequentialFeeder:
+        sampler = DistributedSampler(samples, num_replicas=2, rank=0)  # type: ignore[arg-type]
+        return SequentialFeeder(DataLoader(samples, batch_size=2, sampler=sampler), 2)  # type: ignore[arg-type]
+
+    first = feeder()
+    epochs = [epoch_of(first, number) for number in range(3)]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    resumed = feeder()
+    resumed.load_state_dict({}, 4)
+    assert epoch_of(resumed, 2) == epochs[2]
