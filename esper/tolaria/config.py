@@ -356,9 +356,9 @@ class TrainConfig:
     )
     stack_ends: str = _setting(
         "growth",
-        "half",
-        "layers that end the branches of doubled blocks: half, so that two add as much as one did, or whole",
-        ("half", "whole"),
+        "whole",
+        "layers that end the branches of doubled blocks: whole as they are, or half, so that two add as much as one",
+        ("whole", "half"),
     )
     target_depth: int | None = _setting(
         "growth", None, "equal blocks of a run at the end; default: as many as the judge keeps"

@@ -116,7 +116,8 @@ class SeedExecutor:
         state, named = self._state, self._state.config.slots or ()
         before = list(state.stack_slots.items())
         for slot_id, slot in before:
-            tried = try_stack(state.arm, state.task, slot.now(state.arm.stacks))
+            run = slot.now(state.arm.stacks)
+            tried = try_stack(state.arm, state.task, run, halves_ends=state.config.halves_ends)
             self._ends[slot_id] = tried.ends
             if tried.obstacle:
                 if slot_id in named:
@@ -277,7 +278,7 @@ class SeedExecutor:
 
     def halved_by(self, slot_id: str) -> tuple[str, ...]:
         """Layers of each block that a stack there halves; none where the ends of its branches can't be told."""
-        return self._ends.get(slot_id, ()) if self._state.config.halves_ends else ()
+        return self._ends.get(slot_id, ())
 
     def compile_blocks(self, runs: Iterable[Run]) -> None:
         """Compiles the blocks of these runs in place; the compiler's work is counted from here on."""

@@ -77,14 +77,14 @@ class Tried:
     obstacle: str = ""
     """Why it can't be repeated; empty if it can."""
     ends: tuple[str, ...] = ()
-    """The ends of a block's branches; none where they can't be told."""
+    """The ends of a block's branches; none where they can't be told, or aren't halved."""
 
 
-def try_stack(arm: TrainingArm, task: Task, run: Run) -> Tried:
+def try_stack(arm: TrainingArm, task: Task, run: Run, *, halves_ends: bool) -> Tried:
     """Repeats a run on a copy of a network that has made no step."""
     copied = arm.clone()
     try:
-        ends = _ends_in_use(copied, task, run)
+        ends = _ends_in_use(copied, task, run) if halves_ends else ()
         copies = copied.repeat(run)
         _prove(copied, task, run, copies, key=draw_key("stacks"))
     except torch.OutOfMemoryError:

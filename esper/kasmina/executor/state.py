@@ -95,7 +95,7 @@ class ExecutorConfig:
     """Of the seeds' own draws in training steps, where each of several processes has its samples; None: `run_seed`."""
     agreed: Callable[[Decision], Decision] | None = None
     """What several processes of a run make of each one's decision on a twin; None: it is the only one."""
-    halves_ends: bool = True
+    halves_ends: bool = False
     """Whether the layers that end the branches of doubled blocks are halved, with those of their copies."""
     is_of_stacks: bool = False
     """Whether runs of blocks are the only slots: weights are in parts, and a module would need whole ones."""

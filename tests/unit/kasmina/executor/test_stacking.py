@@ -93,7 +93,7 @@ def test_a_part_of_the_run_is_its_last_blocks(rig):
 
 
 def test_what_ends_the_branches_is_halved_in_originals_and_copies_alike(rig):
-    run = rig("transformer")
+    run = rig("transformer", halves_ends=True)
     run.train(2)
     before = {name: value.clone() for name, value in run.arm.model.state_dict().items()}
     run.stack()
@@ -105,8 +105,8 @@ def test_what_ends_the_branches_is_halved_in_originals_and_copies_alike(rig):
     assert torch.equal(run.executor.twin.model.blocks[1].fc2.weight, before["blocks.1.fc2.weight"])
 
 
-def test_a_stack_that_is_asked_to_be_whole_is(rig):
-    run = rig("transformer", halves_ends=False)
+def test_a_stack_repeats_blocks_as_they_are_unless_it_is_asked_to(rig):
+    run = rig("transformer")
     run.train(2)
     before = run.arm.model.blocks[1].fc2.weight.detach().clone()
     run.stack()
@@ -115,7 +115,7 @@ def test_a_stack_that_is_asked_to_be_whole_is(rig):
 
 
 def test_a_stack_that_is_undone_by_hand_gives_the_ends_back(rig):
-    run = rig("transformer")
+    run = rig("transformer", halves_ends=True)
     run.train(2)
     before = run.arm.digest()
     run.stack()
@@ -124,7 +124,7 @@ def test_a_stack_that_is_undone_by_hand_gives_the_ends_back(rig):
 
 
 def test_what_would_be_halved_is_known_before_the_first_step(rig):
-    run = rig("transformer")
+    run = rig("transformer", halves_ends=True)
     with torch.no_grad():
         for block in run.arm.model.blocks:
             block.fc2.weight.zero_()
