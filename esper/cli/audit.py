@@ -18,10 +18,10 @@ from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
 from esper.core.counted import counted
 from esper.core.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
-from esper.core.keys import Keyring
 from esper.core.plain import plain
-from esper.core.read_only import looked_at
-from esper.core.signing import MAX_AHEAD_NS, Verifier, expires_ns, open_payload
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import MAX_AHEAD_NS, Verifier, expires_ns, open_payload
+from esper.core.storage.read_only import looked_at
 from esper.kasmina.control.ledger.command_rows import GIVEN_UP, payload_digest
 from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunSpec, RegistryReset, SignedCommand
 

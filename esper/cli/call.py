@@ -22,12 +22,12 @@ from esper.cli.run_peer import peer_of, told_of
 from esper.cli.sign import parse
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
+from esper.core.messages.validation import require_valid
 from esper.core.nearest import nearest
 from esper.core.plain import plain
-from esper.core.run_line import read_line
-from esper.core.signing import Signer
-from esper.core.validation import require_valid
+from esper.core.security.keys import Keyring
+from esper.core.security.run_line import read_line
+from esper.core.security.signing import Signer
 
 if TYPE_CHECKING:
     from esper.rpc.contract import Method

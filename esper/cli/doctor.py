@@ -22,8 +22,8 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK, utc_text
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
-from esper.core.keys import load_keyring
 from esper.core.plain import plain
+from esper.core.security.keys import load_keyring
 
 PACKAGES = ("torch", "protobuf", "grpcio", "grpcio-health-checking", "grpcio-reflection", "opentelemetry-sdk")
 MIN_PYTHON = (3, 11)

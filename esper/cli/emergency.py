@@ -21,9 +21,9 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, ServiceUnavailable
-from esper.core.file_lock import try_hold
-from esper.core.run_line import LINE
-from esper.core.signing import Signer
+from esper.core.security.run_line import LINE
+from esper.core.security.signing import Signer
+from esper.core.storage.file_lock import try_hold
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
     EmergencyAcknowledgement,

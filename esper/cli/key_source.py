@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.keys import Keyring, load_keyring, read_secret
+from esper.core.security.keys import Keyring, load_keyring, read_secret
 
 FROM_ENVIRONMENT = "env"
 

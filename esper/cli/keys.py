@@ -12,8 +12,8 @@ from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError
-from esper.core.keys import Key, KeySet, change_keys, new_secret, read_keys, write_new_keys
-from esper.core.tokens import service_token
+from esper.core.security.keys import Key, KeySet, change_keys, new_secret, read_keys, write_new_keys
+from esper.core.security.tokens import service_token
 from esper.rpc.auth import KNOWN_SERVICES
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -13,9 +13,9 @@ from esper.cli import replay
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError, StorageError
-from esper.core.ledger import NonceLedger
-from esper.core.read_only import looked_at
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.storage.read_only import looked_at
+from esper.core.storage.store import SqliteStore
 
 T = TypeVar("T")
 

@@ -35,7 +35,6 @@ from esper.cli import (
     wal,
 )
 from esper.cli.usage import Parser, UsageError
-from esper.core import streams
 from esper.core.errors import (
     AsyncTimeoutError,
     BackPressure,
@@ -45,10 +44,11 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
-from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable, told
-from esper.core.leaving import kept_inside
 from esper.core.plain import plain
-from esper.core.unexpected import FLAG, unexpected
+from esper.core.process import streams
+from esper.core.process.leaving import kept_inside
+from esper.core.process.unexpected import FLAG, unexpected
+from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable, told
 
 GROUPS = (
     *(up, status, ui, export, seed, emergency, call, sign, keys, audit, ledger, wal, bus, urza),

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esper.core.errors import ConfigError, ServiceUnavailable
-from esper.core.file_lock import is_held
-from esper.core.run_line import Peer, read_line
+from esper.core.security.run_line import Peer, read_line
+from esper.core.storage.file_lock import is_held
 
 
 def peer_of(run_dir: Path, service: str) -> Peer:

@@ -23,8 +23,8 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
-from esper.core.signing import Signer
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
+from esper.core.security.signing import Signer
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,

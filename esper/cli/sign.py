@@ -14,8 +14,8 @@ from esper.cli.key_source import add_key_flag, keyring_of
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError
-from esper.core.signing import MAX_FRESHNESS_NS, Signer
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
+from esper.core.security.signing import MAX_FRESHNESS_NS, Signer
 
 SIGNABLE = (
     "AdaptationCommand",

@@ -21,8 +21,8 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
-from esper.core.files import write_atomically
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
+from esper.core.storage.files import write_atomically
 from esper.tamiyo.learned.reward import PRICE
 from esper.tamiyo.update import version_number
 

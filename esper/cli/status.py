@@ -12,12 +12,12 @@ from typing import Any
 from esper.cli.usage import Verbs, add_verb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
-from esper.core.files import open_regular
 from esper.core.plain import plain
+from esper.core.storage.files import open_regular
 from esper.leyline import SeedStage
-from esper.tolaria.record.depth_words import became, missed
+from esper.tolaria.record.course.reading import Record, standing
 from esper.tolaria.record.growth_reason import in_words
-from esper.tolaria.record.reading import Record, standing
+from esper.tolaria.record.terminal.depth_words import became, missed
 
 
 def register(verbs: Verbs) -> None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.errors import ConfigError
-from esper.core.streams import say
-from esper.core.unexpected import unexpected
+from esper.core.process.streams import say
+from esper.core.process.unexpected import unexpected
 
 if TYPE_CHECKING:
     from esper.ui.plane import PlaneWatch
@@ -85,7 +85,7 @@ def _print(shelf: Any) -> int:
 
 
 def _serve(arguments: argparse.Namespace, shelf: Any, jaeger: str) -> int:
-    from esper.core.files import write_atomically
+    from esper.core.storage.files import write_atomically
     from esper.ui.access import local
     from esper.ui.server import PageServer
 

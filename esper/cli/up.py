@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 
 from esper.cli.usage import Verbs, add_verb
 from esper.core.errors import ConfigError
-from esper.core.file_lock import holder, try_hold
-from esper.core.files import why_not_made
-from esper.core.keys import KEYRING_VARIABLE, SECRET_VARIABLE
-from esper.core.sd_notify import forget, notify, watchdog_s
-from esper.core.state_dir import default_state_dir
-from esper.core.streams import say
+from esper.core.process.sd_notify import forget, notify, watchdog_s
+from esper.core.process.streams import say
+from esper.core.security.keys import KEYRING_VARIABLE, SECRET_VARIABLE
+from esper.core.settings.state_dir import default_state_dir
+from esper.core.storage.file_lock import holder, try_hold
+from esper.core.storage.files import why_not_made
 
 if TYPE_CHECKING:
     from esper.tolaria.plane.services import Services

@@ -20,10 +20,10 @@ from esper.core.clock import SYSTEM_CLOCK, utc_text
 from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
-from esper.core.keys import Keyring
 from esper.core.plain import plain
-from esper.core.signing import Signer
-from esper.core.state_dir import default_state_dir
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
+from esper.core.settings.state_dir import default_state_dir
 from esper.leyline import (
     Blueprint,
     BlueprintTier,

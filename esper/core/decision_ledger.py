@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.read_only import looked_at
+from esper.core.storage.read_only import looked_at
 
 MAX_ROWS = 20_000
 _SCHEMA = (

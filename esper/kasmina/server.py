@@ -12,9 +12,9 @@ from pathlib import Path
 from esper import leyline as pb
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
-from esper.core.ledger import NonceLedger
-from esper.core.signing import Verifier
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.signing import Verifier
+from esper.core.storage.store import SqliteStore
 from esper.kasmina import metrics
 from esper.kasmina.control.artifacts.access import BREAKER, ArtifactAccess, Breaker
 from esper.kasmina.control.authority import Authority

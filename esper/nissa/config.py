@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from esper.core.config import NOT_SHOWN, require_positive
 from esper.core.errors import ConfigError
+from esper.core.settings.config import NOT_SHOWN, require_positive
 from esper.nissa.delivery import Pace
 from esper.nissa.receivers import Command, Receiver, Webhook
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.clock import NS_PER_S, Clock
-from esper.core.files import read_regular, write_atomically
+from esper.core.storage.files import read_regular, write_atomically
 from esper.core.telemetry import MetricSpec, build_packet, event, metric
 from esper.leyline import Event, Metric, TelemetryPacket
 from esper.nissa import metrics

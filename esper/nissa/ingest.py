@@ -14,7 +14,7 @@ from prometheus_client import Counter, Histogram
 from esper.core.clock import Clock
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.core.telemetry import AttributeValue, build_packet, event, metric
 from esper.core.tracing import context_of, tracer
 from esper.leyline import (

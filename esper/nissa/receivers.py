@@ -15,7 +15,7 @@ from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError, ServiceUnavailable
-from esper.core.worker import AsyncWorker
+from esper.core.process.worker import AsyncWorker
 
 # Settings and secrets of ours, and the line to systemd, that a command has no use for.
 OWN = ("ESPER_", "NOTIFY_SOCKET", "WATCHDOG_")

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from esper.core.config import require_positive
+from esper.core.settings.config import require_positive
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 
 LANES = (

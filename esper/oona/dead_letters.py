@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from esper.core.errors import StorageError
-from esper.core.read_only import looked_at
+from esper.core.storage.read_only import looked_at
 from esper.leyline import BusEnvelope
 from esper.oona.bus import DeadLetter
 

@@ -11,9 +11,9 @@ from google.protobuf.message import DecodeError, Message
 
 from esper.core.clock import Clock, nanoseconds, timestamp
 from esper.core.errors import ContractError, InvalidSignature
-from esper.core.keys import Keyring
+from esper.core.messages.validation import require_valid
+from esper.core.security.keys import Keyring
 from esper.core.telemetry import attribute_value
-from esper.core.validation import require_valid
 from esper.leyline import (
     BusEnvelope,
     BusLane,

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import BackPressure
-from esper.core.store import SqliteStore
+from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import dead_letters, groups, schema
 from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt

@@ -20,10 +20,10 @@ from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import BackPressure, EsperError
-from esper.core.files import read_regular, write_atomically
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
+from esper.core.storage.files import read_regular, write_atomically
 from esper.leyline import (
     EmergencyLevel,
     EmergencySignal,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from esper.core.errors import AccessDenied
-from esper.core.keys import Keyring
-from esper.core.tokens import is_service_token, service_token
+from esper.core.security.keys import Keyring
+from esper.core.security.tokens import is_service_token, service_token
 from esper.rpc.call import SERVICE, SERVICE_TOKEN, Call
 
 KNOWN_SERVICES = ("tolaria", "tamiyo", "kasmina", "weatherlight", "oona", "nissa", "urza", "simic", "operator")

@@ -25,7 +25,7 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnparsableMessage,
 )
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
 from esper.leyline import SignedCommand
 from esper.rpc import metrics
 from esper.rpc.bases import Servicer

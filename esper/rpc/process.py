@@ -24,15 +24,15 @@ from typing import Any, Generic, TypeVar
 
 from prometheus_client import start_http_server
 
-from esper.core import streams
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import ConfigError, EsperError, ForbiddenStorage, StorageError, UnwritableStorage
-from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden
-from esper.core.keys import Keyring, load_keyring
-from esper.core.last_word import leave
 from esper.core.plain import PlainFormatter, plain
-from esper.core.sd_notify import notify, watchdog_s
-from esper.core.streams import say
+from esper.core.process import streams
+from esper.core.process.last_word import leave
+from esper.core.process.sd_notify import notify, watchdog_s
+from esper.core.process.streams import say
+from esper.core.security.keys import Keyring, load_keyring
+from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden
 from esper.core.telemetry import build_packet
 from esper.leyline import Event, HealthStatus
 from esper.rpc import metrics

@@ -15,8 +15,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from esper.core.config import require_positive
 from esper.core.errors import ConfigError
+from esper.core.settings.config import require_positive
 from esper.leyline import Event
 from esper.rpc.bases import Servicer
 from esper.rpc.certificates import require_authorities, require_pair

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
-from esper.core.config import described, load
 from esper.core.nearest import nearest
 from esper.core.plain import plain
-from esper.core.state_dir import default_state_dir
+from esper.core.settings.config import described, load
+from esper.core.settings.state_dir import default_state_dir
 from esper.rpc.endpoint import collector_url
 from esper.rpc.server import ServerConfig
 

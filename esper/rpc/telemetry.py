@@ -14,7 +14,7 @@ from typing import Protocol
 
 from esper.core.clock import nanoseconds
 from esper.core.errors import AccessDenied, AsyncTimeoutError, EsperError
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import (
     HealthStatus,
     ModeUpdate,

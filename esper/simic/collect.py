@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import BusLane, ConsumeRequest
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import Tls

@@ -11,7 +11,7 @@ from typing import Any
 from esper.core.clock import nanoseconds
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
-from esper.core.files import write_atomically
+from esper.core.storage.files import write_atomically
 from esper.leyline import FieldReport, FieldReportOutcome, ObservedFeature
 from esper.tamiyo.learned.reward import worth_of
 

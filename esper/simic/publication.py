@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from esper.core.clock import Clock, timestamp
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.core.tracing import current_trace, tracer
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, PolicyUpdate, PublishRequest
 from esper.oona.envelope import seal

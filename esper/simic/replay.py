@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, ContractError, InvalidSignature
-from esper.core.keys import Keyring
-from esper.core.store import SqliteStore
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
+from esper.core.security.keys import Keyring
+from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, FieldReport
 from esper.oona.envelope import check
 from esper.simic.scrutiny import fault_of

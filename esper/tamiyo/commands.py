@@ -16,8 +16,8 @@ from esper.leyline import (
     SystemStatePacket,
     TamiyoRunState,
 )
-from esper.tamiyo.blends import blend_for, incubates
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
+from esper.tamiyo.growing.blends import blend_for, incubates
 from esper.tamiyo.policy import GERMINATE, Order
 from esper.urza.catalog import completed
 

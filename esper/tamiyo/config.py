@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 
-from esper.core.config import require_positive
 from esper.core.errors import ConfigError
+from esper.core.settings.config import require_positive
 from esper.leyline import TaskType
 
 

@@ -26,10 +26,10 @@ from esper.leyline import (
 from esper.tamiyo import features, mode, risk
 from esper.tamiyo.commands import Issue, issue, settle
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
+from esper.tamiyo.growing.obstacles import stacks_tried
+from esper.tamiyo.growing.selection import Selection, evidence_of
 from esper.tamiyo.learned.observation import observation_of
-from esper.tamiyo.obstacles import stacks_tried
 from esper.tamiyo.policy import GERMINATE, Order, Policy, Proposal, View
-from esper.tamiyo.selection import Selection, evidence_of
 from esper.tamiyo.signals import Signals, as_messages, observe
 
 Select = Callable[[TamiyoRunState, SystemStatePacket, RunContext], Selection]

@@ -23,10 +23,10 @@ from esper.leyline import (
     SeedState,
     TamiyoRunState,
 )
-from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import LIVE_STAGES, RunContext
-from esper.tamiyo.obstacles import Scene, first_obstacle, stacks_tried
-from esper.tamiyo.selection import Selection
+from esper.tamiyo.growing.candidates import Candidate
+from esper.tamiyo.growing.obstacles import Scene, first_obstacle, stacks_tried
+from esper.tamiyo.growing.selection import Selection
 from esper.tamiyo.signals import Signals
 from esper.tamiyo.stack_rules import RULES
 

@@ -16,9 +16,9 @@ from esper.leyline import Decision, SignedCommand, SystemStatePacket, TamiyoRunS
 from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 from esper.tamiyo.context import RunContext, context_of
 from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.growing.survey import Offers
 from esper.tamiyo.learned.exploring import ExploringPolicy
 from esper.tamiyo.policy import HeuristicPolicy, Policy
-from esper.tamiyo.survey import Offers
 from esper.urza.catalog import Catalog
 
 DECISION_VERSION = 2

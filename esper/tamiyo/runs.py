@@ -16,13 +16,13 @@ from esper.core import decision_ledger
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
-from esper.core.ledger import NonceLedger
-from esper.core.store import SqliteStore
-from esper.core.tokens import new_run_token, token_digest
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.tokens import new_run_token, token_digest
+from esper.core.storage.store import SqliteStore
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.context import RunContext, context_of
-from esper.tamiyo.survey import Offers
+from esper.tamiyo.growing.survey import Offers
 
 STATE_TYPE = TamiyoRunState.DESCRIPTOR.full_name
 _SCHEMA = (

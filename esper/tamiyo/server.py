@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from esper.core.clock import timestamp
 from esper.core.enums import short_name
 from esper.core.errors import AccessDenied, CommandRejected
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
 from esper.leyline import (
     ApplyPolicyUpdateRequest,
     ApplyPolicyUpdateResponse,
@@ -43,8 +43,8 @@ from esper.rpc.call import Call
 from esper.rpc.process import ServiceContext, run_service
 from esper.tamiyo import metrics
 from esper.tamiyo.config import TamiyoConfig
-from esper.tamiyo.parts import Parts, Surroundings
 from esper.tamiyo.runs import blob_of, state_from
+from esper.tamiyo.service.parts import Parts, Surroundings
 from esper.tamiyo.update import Refusal, with_update
 
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 500

@@ -13,8 +13,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from esper.core.config import longest
 from esper.core.errors import ConfigError
+from esper.core.settings.config import longest
 
 AUTO_TASK = "auto"
 ADAPTER = "adapter.lora"

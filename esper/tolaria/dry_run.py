@@ -9,7 +9,7 @@ from pathlib import Path
 
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
-from esper.core.leaving import kept_inside
+from esper.core.process.leaving import kept_inside
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import (
     KasminaServiceGetStatusRequest,

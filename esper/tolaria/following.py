@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from esper.core.leaving import kept_inside
+from esper.core.process.leaving import kept_inside
 from esper.leyline import ModeUpdate
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria.loop.profiled import steps_in

@@ -9,11 +9,11 @@ from math import ceil
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.plane.blends import check_blend
-from esper.tolaria.plane.named_blueprints import check_blueprints
-from esper.tolaria.plane.opening import life_settings
-from esper.tolaria.plane.stack_growth import check_stacks, check_times
-from esper.tolaria.plane.stack_schedule import schedule_doubts
+from esper.tolaria.plane.start.blends import check_blend
+from esper.tolaria.plane.start.named_blueprints import check_blueprints
+from esper.tolaria.plane.start.opening import life_settings
+from esper.tolaria.plane.start.stack_growth import check_stacks, check_times
+from esper.tolaria.plane.start.stack_schedule import schedule_doubts
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.feeds.feed import BatchSets
 from esper.tolaria.task.prepare import Prepared

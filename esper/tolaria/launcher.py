@@ -25,8 +25,6 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from rich.console import Console
 
-from esper.core import streams
-from esper.core.config import Loaded, described, load
 from esper.core.errors import (
     ConfigError,
     EsperError,
@@ -36,10 +34,12 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
-from esper.core.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable
 from esper.core.plain import plain
-from esper.core.streams import say
-from esper.core.unexpected import FLAG, unexpected
+from esper.core.process import streams
+from esper.core.process.streams import say
+from esper.core.process.unexpected import FLAG, unexpected
+from esper.core.settings.config import Loaded, described, load
+from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
@@ -54,12 +54,12 @@ from esper.tolaria.ranks.joining import is_told, joined
 from esper.tolaria.ranks.launched import tell_launcher
 from esper.tolaria.ranks.place import Place, place
 from esper.tolaria.ranks.support import check_alone
-from esper.tolaria.record.compare import compare, table
-from esper.tolaria.record.display import LiveDisplay, PlainDisplay
+from esper.tolaria.record.ending.compare import compare, table
+from esper.tolaria.record.ending.summary import write_summary
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import write_report
 from esper.tolaria.record.shielded import Shielded
-from esper.tolaria.record.summary import write_summary
+from esper.tolaria.record.terminal.display import LiveDisplay, PlainDisplay
 from esper.tolaria.recovery.continuing import continued, restarted
 from esper.tolaria.recovery.finished import is_unreported
 from esper.tolaria.recovery.shared import tell_summary

@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, UntrustedBlueprint
-from esper.core.files import write_atomically
-from esper.core.state_dir import default_state_dir
+from esper.core.settings.state_dir import default_state_dir
+from esper.core.storage.files import write_atomically
 from esper.kasmina.executor.blueprints.own import Factory, load_factory
 from esper.leyline import Blueprint, SeedRecipe, SignedCommand
 from esper.tolaria.config import TrainConfig

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import RunContradicted, StepFailed
-from esper.core.leaving import kept_inside, left
+from esper.core.process.leaving import kept_inside, left
 from esper.leyline import ModeUpdate
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import UNHEARD, TelemetrySender
@@ -36,7 +36,7 @@ from esper.tolaria.plane.shared_control import telling, told_artifact, told_mode
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.place import is_launched
 from esper.tolaria.ranks.support import check_settings
-from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.course.events import EventLog
 from esper.tolaria.record.noticeboard import Noticeboard
 from esper.tolaria.record.observer import Notice, Observer, Observers
 from esper.tolaria.record.shielded import Shielded

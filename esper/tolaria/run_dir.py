@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import ConfigError
-from esper.core.file_lock import holder, try_hold
-from esper.core.files import why_not_made
+from esper.core.storage.file_lock import holder, try_hold
+from esper.core.storage.files import why_not_made
+from esper.tolaria.record.course.reading import cut_torn_line
+from esper.tolaria.record.ending.summary import write_summary
 from esper.tolaria.record.observer import Observer, RunStarted
-from esper.tolaria.record.reading import cut_torn_line
-from esper.tolaria.record.summary import write_summary
 
 RUN_FILES = (
     *("summary.json", "events.jsonl", "report.html", "init.safetensors", "launched-by"),

@@ -27,12 +27,12 @@ from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.ranks.alike import buffers_alike, start_alike
-from esper.tolaria.record.facts import facts_of
+from esper.tolaria.record.course.facts import facts_of
+from esper.tolaria.record.ending.summary import build_summary, evaluated_average
 from esper.tolaria.record.network import look_at
 from esper.tolaria.record.observer import EpochDone, Observer, RunStarted
 from esper.tolaria.record.progress import EpochMeter, Progress
 from esper.tolaria.record.signals import Signals
-from esper.tolaria.record.summary import build_summary, evaluated_average
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation, open_generation
 from esper.tolaria.recovery.going_back import GoingBack

@@ -14,9 +14,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from esper.tolaria.record.forms import is_event
+from esper.tolaria.record.course.forms import is_event
+from esper.tolaria.record.course.reading import GOES_BACK, Record, gone_back, parsed, seconds_of
 from esper.tolaria.record.page.view import view
-from esper.tolaria.record.reading import GOES_BACK, Record, gone_back, parsed, seconds_of
 
 EVENTS, SUMMARY, LOCK = "events.jsonl", "summary.json", "run.lock"
 # A run is silent when nothing was heard for this long, and for so many times as its longest recent pause.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from esper.core.clock import utc_text
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
-from esper.core.keys import Keyring
-from esper.core.run_line import LINE, read_line
+from esper.core.security.keys import Keyring
+from esper.core.security.run_line import LINE, read_line
 from esper.leyline import (
     EmergencyLevel,
     HealthStatus,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from esper.core.dependency_guard import require
 from esper.core.errors import ConfigError, CorruptRecord
-from esper.core.files import write_atomically
+from esper.core.storage.files import write_atomically
 from esper.urza.blueprints import BUILTIN
 from esper.urza.catalog import recipe_bytes
 

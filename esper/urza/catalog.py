@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from esper.core.dependency_guard import require
 from esper.core.errors import ContractError
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import (
     Blueprint,
     HazardBand,

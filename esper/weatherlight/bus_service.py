@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from esper.core.clock import Clock, timestamp
 from esper.core.dependency_guard import require
 from esper.core.errors import ContractError
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.oona.bus import LANES, Bus
 from esper.oona.envelope import check, require_valid_payload

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from esper.core.config import require_positive
+from esper.core.settings.config import require_positive
 from esper.leyline import EmergencyLevel
 from esper.nissa.config import DeliveryConfig
 from esper.oona.bus import BusConfig

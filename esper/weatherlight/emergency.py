@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from esper.core.dependency_guard import require
-from esper.core.store import SqliteStore
+from esper.core.storage.store import SqliteStore
 from esper.leyline import EmergencyAcknowledgement, EmergencySignal
 
 

@@ -16,10 +16,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import ContractError, EsperError, InvalidSignature
-from esper.core.keys import Keyring
+from esper.core.messages.validation import require_valid
+from esper.core.process.worker import AsyncWorker
+from esper.core.security.keys import Keyring
 from esper.core.tracing import context_of, current_trace, tracer
-from esper.core.validation import require_valid
-from esper.core.worker import AsyncWorker
 from esper.leyline import BusEnvelope, BusLane, KernelArtifactError, KernelPrefetchRequest, MessagePriority
 from esper.oona.bus import Bus
 from esper.oona.envelope import check, seal

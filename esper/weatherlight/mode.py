@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esper.core.clock import NS_PER_S, Clock, timestamp
-from esper.core.config import longest
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
+from esper.core.settings.config import longest
 from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ModeUpdate, ServiceStatus, SystemMode
 
 NORMAL = SystemMode.SYSTEM_MODE_NORMAL

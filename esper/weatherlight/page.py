@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper.core.child import child_command
 from esper.core.errors import ConfigError
+from esper.core.process.child import child_command
 from esper.rpc.endpoint import Endpoint
 
 log = logging.getLogger("esper.weatherlight")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from esper.core.clock import NS_PER_S, Clock, timestamp
-from esper.core.config import require_positive
-from esper.core.store import SqliteStore
+from esper.core.settings.config import require_positive
+from esper.core.storage.store import SqliteStore
 from esper.leyline import HealthStatus, HeartbeatRequest, RegisterServiceRequest, ServiceStatus
 
 _COLUMNS = "service, instance, endpoint, version, run, health, summary, seen_ns"

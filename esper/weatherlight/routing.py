@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
 from esper.core.errors import BackPressure
-from esper.core.keys import Keyring
+from esper.core.messages.validation import MAX_INTEGER, violations
 from esper.core.priority import lane_of
+from esper.core.security.keys import Keyring
 from esper.core.telemetry import build_packet, event
 from esper.core.tracing import context_of, current_trace, tracer
-from esper.core.validation import MAX_INTEGER, violations
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, SubscribeRequest, TelemetryPacket
 from esper.oona.bus import Bus, Stored
 from esper.oona.envelope import seal, span_attributes

@@ -15,9 +15,9 @@ from prometheus_client import REGISTRY
 
 from esper.core.clock import Clock
 from esper.core.errors import BackPressure
-from esper.core.ledger import NonceLedger
-from esper.core.signing import Verifier
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.signing import Verifier
+from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import build_packet, event
 from esper.leyline import TelemetryPacket
 from esper.nissa.delivery import Delivery

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from esper.core.clock import Clock, duration, timestamp
 from esper.core.errors import AccessDenied, ContractError
-from esper.core.keys import Keyring
+from esper.core.messages.validation import MAX_INTEGER
 from esper.core.plain import plain
-from esper.core.validation import MAX_INTEGER
+from esper.core.security.keys import Keyring
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
     AcknowledgeEmergencyResponse,

@@ -10,9 +10,9 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from esper.core.errors import EsperError, InvalidSignature
-from esper.core.ledger import NonceLedger
-from esper.core.signing import Verifier, open_payload
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.signing import Verifier, open_payload
+from esper.core.storage.store import SqliteStore
 from esper.leyline import RejectionReason, SignedCommand
 
 M = TypeVar("M", bound=Message)

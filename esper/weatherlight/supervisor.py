@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import BackPressure
-from esper.core.store import SqliteStore
+from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import AttributeValue, MetricSpec, attribute_value, build_packet, event, metric
 from esper.leyline import (
     EmergencyAcknowledgement,

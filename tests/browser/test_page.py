@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from esper.core.keys import Keyring, new_secret
+from esper.core.security.keys import Keyring, new_secret
 from esper.rpc.endpoint import Endpoint
 from esper.ui.plane import PlaneWatch
 from esper.ui.server import PageServer

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.leyline import (
     HostManifest,
     IncubationMode,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from esper.core.child import child_command
+from esper.core.process.child import child_command
 from esper.rpc.clients import channel
 from esper.rpc.clients.health import wait_serving
 

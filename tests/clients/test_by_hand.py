@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from esper.core.child import child_command
+from esper.core.process.child import child_command
 from esper.leyline import ApplyCommandResponse, CommandOutcome
 from tests.clients.commands import RUN, pause
 from tests.clients.languages import ROOT

@@ -10,8 +10,8 @@ import pytest
 from google.protobuf import json_format
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
-from esper.core.signing import Verifier, open_payload
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Verifier, open_payload
 from esper.leyline import AdaptationCommand, ApplyCommandRequest
 from tests.clients.commands import RUN, pause
 from tests.clients.languages import ROOT, Client, node

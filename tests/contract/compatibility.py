@@ -14,8 +14,8 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from esper import leyline as pb
-from esper.core.keys import derive_key
-from esper.core.signing import signature_of
+from esper.core.security.keys import derive_key
+from esper.core.security.signing import signature_of
 from tests.contract.golden import samples
 
 FILE = Path(__file__).with_name("compatibility_vectors.json")

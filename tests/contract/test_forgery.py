@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from esper.core.clock import ManualClock
 from esper.core.errors import CommandRejected
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer, Verifier, open_payload, signing_input
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer, Verifier, open_payload, signing_input
 from esper.leyline import (
     AdaptationCommand,
     CommandSecurity,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esper.core.signing import unknown_fields
+from esper.core.security.signing import unknown_fields
 from tests.contract.golden import encoded, message_classes, recorded, samples
 
 RECORDED = recorded()

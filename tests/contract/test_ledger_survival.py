@@ -10,8 +10,8 @@ import pytest
 
 from esper.core.clock import NS_PER_S, ManualClock, duration, timestamp
 from esper.core.errors import CommandRejected, NonceReplayed
-from esper.core.ledger import NonceLedger
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.storage.store import SqliteStore
 from esper.leyline import CommandSecurity
 from tests.contract.crash import acknowledged_before_kill
 
@@ -20,8 +20,8 @@ START_NS = ManualClock().now_ns()
 REGISTERS_UNTIL_KILLED = """
 import pathlib, sys
 from esper.core.clock import ManualClock, duration, timestamp
-from esper.core.ledger import NonceLedger
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.storage.store import SqliteStore
 from esper.leyline import CommandSecurity
 clock = ManualClock(int(sys.argv[4]))
 ledger = NonceLedger(clock, int(sys.argv[3]))

@@ -10,8 +10,8 @@ import pytest
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import CommandRejected, InvalidSignature
-from esper.core.keys import Keyring
-from esper.core.signing import Signer, Verifier
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer, Verifier
 from esper.leyline import PauseOrder, SignedCommand
 
 AUDIENCE = "kasmina/run-1"

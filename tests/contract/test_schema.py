@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 import esper.leyline as leyline
-from esper.core.field_rules import RULES
-from esper.core.required_fields import REQUIRED
+from esper.core.messages.field_rules import RULES
+from esper.core.messages.required_fields import REQUIRED
 from esper.core.training_metrics import DETERMINISTIC, MEASURED
 from tests.contract.proto_comments import UNCONDITIONAL, comments
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from esper.core.keys import derive_key
-from esper.core.signing import signature_of, signing_input
+from esper.core.security.keys import derive_key
+from esper.core.security.signing import signature_of, signing_input
 from esper.leyline import CommandSecurity, SignedCommand
 
 FILE = Path(__file__).with_name("signing_vectors.json")

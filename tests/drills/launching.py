@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from esper.core.child import child_command
+from esper.core.process.child import child_command
 
 LAUNCHER = tuple(child_command("esper.tolaria.launcher"))
 NARROW = ("--data", "digits", "--model", "mlp", "--hidden", "4,4", "--plain")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.keys import SECRET_VARIABLE
+from esper.core.security.keys import SECRET_VARIABLE
 from tests.drills.launching import NARROW, environment, events
 from tests.drills.test_ranks import torchrun
 from tests.integration.test_rpc_tls import certificates as certificates

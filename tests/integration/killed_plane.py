@@ -18,7 +18,7 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import CommandRejected, EsperError
-from esper.core.signing import Signer
+from esper.core.security.signing import Signer
 from esper.leyline import (
     AdvanceResponse,
     ApplyCommandRequest,

@@ -20,9 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from esper.core.clock import ManualClock, timestamp
 from esper.core.errors import CommandRejected, EsperError, LifecycleConflict
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.kasmina.control.stages.lifecycle import NEXT
 from esper.kasmina.server import KasminaConfig
 from esper.kasmina.server import build_service as build_kasmina

@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from esper.core.child import child_command
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.process.child import child_command
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import BusClient, Channel, WeatherlightClient, channel, wait_serving
 

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from esper.cli.call import PAYLOADS
 from esper.cli.main import main
-from esper.core.run_line import Peer, RunLine, write_line
+from esper.core.security.run_line import Peer, RunLine, write_line
 from esper.leyline import ControlRequest, PolicyUpdate, RunClosure
 from esper.rpc.contract import SERVICES, methods
 from tests.integration.service_process import SECRET, ServiceProcess

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from esper.core.errors import GraftFailed
-from esper.core.run_line import LINE
+from esper.core.security.run_line import LINE
 from esper.kasmina.executor.graft import arm
 from esper.tolaria.launcher import main
+from esper.tolaria.record.course.reading import read_events, standing
 from esper.tolaria.record.page.view import view
-from esper.tolaria.record.reading import read_events, standing
 from tests.drills.launching import NARROW, events, train
 from tests.integration.otlp_receiver import ReceivedSpan, Receiver
 

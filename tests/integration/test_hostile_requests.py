@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.kasmina.server import KasminaConfig, build_service
 from esper.leyline import (
     AdvanceRequest,

@@ -13,8 +13,8 @@ import pytest
 
 from esper.core.clock import SYSTEM_CLOCK, ManualClock
 from esper.core.errors import AccessDenied, AsyncTimeoutError, CommandRejected, EsperError, ServiceUnavailable
-from esper.core.keys import Keyring
-from esper.core.signing import Signer, signature_of
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer, signature_of
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,

@@ -15,8 +15,8 @@ import pytest
 
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.leyline import (
     EvaluateRequest,
     RunClosure,

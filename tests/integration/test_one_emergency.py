@@ -40,8 +40,8 @@ from esper.leyline import (
 )
 from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import Boundary, Observer
-from esper.tolaria.record.reading import read_events
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
 from tests.integration.service_process import SECRET, SIGNER, TIMEOUT_S, ServiceProcess, weatherlight_client

@@ -15,9 +15,9 @@ import pytest
 
 from esper.cli.main import main as esper
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
-from esper.core.run_line import read_line
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.run_line import read_line
+from esper.core.security.signing import Signer
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,
@@ -28,8 +28,8 @@ from esper.leyline import (
 )
 from esper.rpc.clients import KasminaClient, channel
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.course.reading import Record, read_events
 from esper.tolaria.record.observer import Boundary, Observer
-from esper.tolaria.record.reading import Record, read_events
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
 

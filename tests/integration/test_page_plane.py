@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring, new_secret
-from esper.core.run_line import LINE, Peer, RunLine, write_line
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.run_line import LINE, Peer, RunLine, write_line
 from esper.core.telemetry import MetricSpec, build_packet, metric
 from esper.nissa.rules import RULES
 from esper.rpc.telemetry import TelemetrySender

@@ -15,8 +15,8 @@ from esper.kasmina.executor import SeedExecutor
 from esper.leyline import EmergencyLevel, SystemMode
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.step import Stepper
+from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import Boundary
-from esper.tolaria.record.reading import read_events
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from tests.integration.test_one_emergency import Plane, Run, config, reached, serving
 

@@ -14,13 +14,13 @@ import pytest
 from esper.cli.main import main as esper
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, ServiceUnavailable
-from esper.core.keys import Keyring, new_secret
+from esper.core.security.keys import Keyring, new_secret
 from esper.leyline import FieldReport
 from esper.rpc.alarm import Alarm
 from esper.rpc.clients import BusClient, Tls, channel, doubt_of
 from esper.rpc.server import Server, ServerConfig, start
 from esper.rpc.telemetry import LogReporter
-from esper.tamiyo.parts import BusLine, Surroundings
+from esper.tamiyo.service.parts import BusLine, Surroundings
 from esper.tolaria.plane.services import START_ORDER, Services, ServicesConfig
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.child import child_command
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import (
     AccessDenied,
@@ -22,8 +21,9 @@ from esper.core.errors import (
     EsperError,
     LifecycleConflict,
 )
-from esper.core.keys import Keyring
-from esper.core.signing import Signer, Verifier, open_payload
+from esper.core.process.child import child_command
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer, Verifier, open_payload
 from esper.leyline import (
     AdaptationCommand,
     ApplyPolicyUpdateRequest,

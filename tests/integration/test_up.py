@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from esper.cli.main import main
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import SystemMode, WeatherlightServiceGetStatusRequest
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import WeatherlightClient, channel
@@ -192,7 +192,7 @@ def test_a_service_that_a_killed_plane_left_is_waited_for_and_named(
     state_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from esper.cli import up
-    from esper.core.file_lock import try_hold
+    from esper.core.storage.file_lock import try_hold
 
     monkeypatch.setattr(up, "HANDOVER_S", 0.1)
     state_dir.mkdir()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from esper import __version__
 from esper.core import decision_ledger
-from esper.core.child import child_command
+from esper.core.process.child import child_command
 from tests.scenarios import gate_player, policy_player
 from tests.scenarios.reading import MEMORY, Seen, files, read
 

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from esper.core.errors import CommandRejected
-from esper.core.validation import require_valid
+from esper.core.messages.validation import require_valid
 from esper.kasmina.control.artifacts.kernel_cache import CONTENTION_MS
 from esper.kasmina.control.orders.dispatch import WEATHERLIGHT
 from esper.kasmina.control.prefetch.prefetcher import TIMEOUT_S

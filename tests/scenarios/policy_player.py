@@ -12,10 +12,10 @@ from google.protobuf.message import Message
 
 from esper.core.clock import ManualClock, timestamp
 from esper.core.errors import AccessDenied, AsyncTimeoutError
-from esper.core.keys import Keyring
-from esper.core.signing import Signer, open_payload
+from esper.core.messages.validation import require_valid
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer, open_payload
 from esper.core.training_metrics import MEASURED
-from esper.core.validation import require_valid
 from esper.leyline import (
     AdaptationCommand,
     ApplyPolicyUpdateRequest,
@@ -55,10 +55,10 @@ from esper.nissa.alerts import Alerts
 from esper.rpc.alarm import Alarm
 from esper.rpc.call import RUN_TOKEN, Call
 from esper.tamiyo.config import TamiyoConfig
-from esper.tamiyo.parts import Parts, Surroundings
+from esper.tamiyo.field_reports.report_log import ReportLog
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View
-from esper.tamiyo.report_log import ReportLog
 from esper.tamiyo.server import TamiyoService
+from esper.tamiyo.service.parts import Parts, Surroundings
 from esper.urza.catalog import Catalog
 from tests.scenarios.reading import Seen, Telling, must_be, must_have_told, told_where
 from tests.unit.tamiyo.builders import EVERY_STEPS, life, manifest, packet, seed_state, spec

@@ -23,8 +23,8 @@ from turns import Turn, take_turns
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.leyline import AdaptationCommand, ApplyCommandRequest, RunStateBlob
 from esper.rpc.clients import KasminaClient, channel
 from esper.tolaria import run as tolaria_run
@@ -33,9 +33,9 @@ from esper.tolaria.loop.boundaries import Boundaries
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.pipeline import Pipeline
 from esper.tolaria.plane.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
-from esper.tolaria.record.display import PlainDisplay
 from esper.tolaria.record.observer import Boundary, Observer, Observers
 from esper.tolaria.record.packet_result import PacketResult, RunStates
+from esper.tolaria.record.terminal.display import PlainDisplay
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation
 from esper.tolaria.recovery.snapshot import Snapshot

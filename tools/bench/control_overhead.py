@@ -39,8 +39,8 @@ from turns import Turn, take_turns
 
 from esper.core.errors import EsperError
 from esper.tolaria.plane.null_control import NullControl
+from esper.tolaria.record.ending.summary import quantile
 from esper.tolaria.record.observer import Observers
-from esper.tolaria.record.summary import quantile
 from esper.tolaria.task.prepare import Prepared, prepare
 
 ARMS = ("bare", "never", "control")

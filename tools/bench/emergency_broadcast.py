@@ -20,17 +20,17 @@ from contextlib import suppress
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from esper.core.child import child_command
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError, ServiceUnavailable
-from esper.core.keys import Keyring, new_secret
+from esper.core.process.child import child_command
+from esper.core.security.keys import Keyring, new_secret
 from esper.core.telemetry import MetricSpec, build_packet, metric
 from esper.leyline import EmergencyLevel, PublishTelemetryRequest, WatchModeRequest
 from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import WeatherlightClient, channel
 from esper.rpc.clients.health import wait_serving
-from esper.tolaria.record.summary import quantile
+from esper.tolaria.record.ending.summary import quantile
 
 LOSS = MetricSpec("bench.loss", "nats", "A loss.")
 BATCH = 64

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from esper.core.child import child_command
+from esper.core.process.child import child_command
 
 ARMS: dict[str, tuple[str, ...]] = {
     "narrow4": ("--hidden", "4,4"),

@@ -32,7 +32,7 @@ from typing import Any, Protocol
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, EsperError
-from esper.core.keys import Keyring, new_secret
+from esper.core.security.keys import Keyring, new_secret
 from esper.kasmina.control.artifacts.access import ArtifactAccess, Breaker
 from esper.kasmina.control.prefetch.lines import ANSWERS, BusLine, Line
 from esper.kasmina.control.prefetch.prefetcher import CANCELED, READY, Prefetcher

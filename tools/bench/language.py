@@ -42,8 +42,8 @@ from torch.nn import functional as F
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.leyline import AdaptationCommand, ApplyCommandRequest, SeedOperation, SeedOperationKind, SeedStage
 from esper.rpc.clients import KasminaClient, channel
 from esper.tolaria.config import TrainConfig

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import esper
-from esper.tolaria.record.summary import quantile
+from esper.tolaria.record.ending.summary import quantile
 
 TURN_STEPS, WARM_STEPS = 20, 20
 FEATURES, CLASSES, SAMPLES = 64, 10, 256

@@ -39,13 +39,13 @@ from paired import order, ratios, spread
 from turns import Turn, take_turns
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring, new_secret
+from esper.core.security.keys import Keyring, new_secret
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
-from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.course.events import EventLog
 from esper.tolaria.record.observer import Observer, Observers
 from esper.tolaria.record.telemetry import TelemetryObserver
 from esper.tolaria.recovery.generation import Generation

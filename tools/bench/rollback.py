@@ -38,10 +38,10 @@ from esper.tolaria.plane.hardware import HardwareMeter
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.packets import PacketBuilder
 from esper.tolaria.plane.pipeline import Pipeline
+from esper.tolaria.record.ending.summary import quantile
 from esper.tolaria.record.observer import Observer, RollbackFigures
 from esper.tolaria.record.progress import Progress
 from esper.tolaria.record.signals import Signals
-from esper.tolaria.record.summary import quantile
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.task.prepare import prepare

@@ -26,8 +26,8 @@ from typing import Any
 from unittest.mock import patch
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.leyline import (
     BlueprintCost,
     Budget,
@@ -40,15 +40,15 @@ from esper.leyline import (
     TriggerSettings,
 )
 from esper.rpc.alarm import Alarm
-from esper.tamiyo import evaluation
 from esper.tamiyo.config import TamiyoConfig
+from esper.tamiyo.growing.survey import Offers
 from esper.tamiyo.learned.graph import GraphModel, shapes
 from esper.tamiyo.learned.linear import HEADS, LinearModel
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.weights import FEATURE_NAMES, read_weights, write_weights
-from esper.tamiyo.parts import Parts, Surroundings
 from esper.tamiyo.policy import HeuristicPolicy, Policy
-from esper.tamiyo.survey import Offers
+from esper.tamiyo.service import evaluation
+from esper.tamiyo.service.parts import Parts, Surroundings
 from esper.urza.catalog import Catalog, digest_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))

@@ -34,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import grpc
 
-from esper.core.child import child_command
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import BackPressure, EsperError
-from esper.core.keys import Keyring, new_secret
+from esper.core.process.child import child_command
+from esper.core.security.keys import Keyring, new_secret
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
 from esper.leyline import (
     MessagePriority,
@@ -49,7 +49,7 @@ from esper.leyline import (
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import WeatherlightClient, channel
 from esper.rpc.clients.health import wait_serving
-from esper.tolaria.record.summary import quantile
+from esper.tolaria.record.ending.summary import quantile
 from tools.harness.faults.server import free_port
 
 LOSS = MetricSpec("bench.loss", "nats", "A loss.", ("layer",))

@@ -37,9 +37,9 @@ from esper.kasmina.executor.stacks.repeat import arrange, repeat, take_out
 from esper.kasmina.executor.stacks.run import Run, blocks_of
 from esper.tolaria import launcher
 from esper.tolaria import run as training
-from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.course.events import EventLog
+from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import RunStarted
-from esper.tolaria.record.reading import read_events
 from esper.tolaria.run_dir import RunOptions, SummaryFile, claim
 
 Copies = list[tuple[str, nn.Module]]

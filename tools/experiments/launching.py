@@ -13,8 +13,8 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from esper.core.child import end_with
-from esper.core.keys import new_secret
+from esper.core.process.child import end_with
+from esper.core.security.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig
 
 PRELOADED = [

@@ -27,7 +27,7 @@ from learning_page import words_of
 from learning_plane import Plane, gather, is_played, play, settings
 from learning_table import table
 
-from esper.core.keys import new_secret
+from esper.core.security.keys import new_secret
 from esper.tamiyo.learned.weights import read_weights
 from esper.tolaria.plane.services import SECRET_VARIABLE
 

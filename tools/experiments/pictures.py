@@ -20,9 +20,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from plan import Plan
 from rows import Row, Rows
 
+from esper.tolaria.record.course.reading import Record
 from esper.tolaria.record.page.curves import Curves, Fork, curves
 from esper.tolaria.record.page.curves import Point as StepAndLoss
-from esper.tolaria.record.reading import Record
 
 INK, QUIET = "#222222", "#8a8a8a"
 SEED_COLORS = ("#1f77b4", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#a6761d", "#666666")

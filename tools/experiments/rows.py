@@ -10,7 +10,7 @@ from typing import Any
 
 from plan import Plan, Run
 
-from esper.tolaria.record.reading import Record
+from esper.tolaria.record.course.reading import Record
 
 Row = Mapping[str, Any]
 

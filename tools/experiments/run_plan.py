@@ -34,7 +34,7 @@ from plan import SCORES, Plan, Run, read_plan
 from rows import Row, Rows, row_of
 from texts import write_text
 
-from esper.tolaria.record.reading import Record, read_events, standing
+from esper.tolaria.record.course.reading import Record, read_events, standing
 
 HERE = Path(__file__).parent
 

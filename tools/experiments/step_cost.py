@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from esper.core.config import load
+from esper.core.settings.config import load
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.flags import given
 from esper.tolaria.launcher import parser

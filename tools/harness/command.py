@@ -17,8 +17,8 @@ from typing import Any
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from esper.core.errors import ConfigError, EsperError
-from esper.core.files import why_not_made
 from esper.core.plain import plain
+from esper.core.storage.files import why_not_made
 from esper.tolaria.task.device import open_device
 from tools.harness import kasmina_prefetch, rollback, soak, steady_train, tamiyo_timeout
 from tools.harness.figures import environment

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import esper
-from esper.tolaria.record.summary import quantile
+from esper.tolaria.record.ending.summary import quantile
 
 Figures = dict[str, float]
 

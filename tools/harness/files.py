@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from esper.core.files import write_atomically
+from esper.core.storage.files import write_atomically
 from tools.harness.result import Result
 
 MOST_DEPTH = 2

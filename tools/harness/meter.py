@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper.tolaria.record.ending.summary import quantile
 from esper.tolaria.record.observer import Boundary, EpochDone, Observer, RollbackFigures, RunStarted
-from esper.tolaria.record.screen import living
-from esper.tolaria.record.summary import quantile
+from esper.tolaria.record.terminal.screen import living
 from esper.tolaria.task.prepare import Prepared
 from tools.harness.bare import BareLoop
 from tools.harness.figures import Figures, Spent, Watch, statistics

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.enums import short_name
-from esper.core.read_only import looked_at
+from esper.core.storage.read_only import looked_at
 from esper.core.telemetry import attribute_value
 from esper.leyline import BusEnvelope, Event, MessagePriority, Metric, TelemetryLevel, TelemetryPacket
 

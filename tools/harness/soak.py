@@ -22,8 +22,8 @@ from torch import nn
 from esper.core.enums import short_name
 from esper.leyline import SeedStage
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.ending.summary import quantile
 from esper.tolaria.record.observer import Boundary, EpochDone, Observer, RunStarted
-from esper.tolaria.record.summary import quantile
 from esper.tolaria.task.prepare import Prepared
 from tools.harness.faults.processes import services_of
 from tools.harness.live import Lived, live

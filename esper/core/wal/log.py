@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.files import FORBIDDEN, forbidden, open_regular
-from esper.core.store import end_process
+from esper.core.storage.files import FORBIDDEN, forbidden, open_regular
+from esper.core.storage.store import end_process
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record, encode_record
 from esper.core.wal.repair import create, repair, require_log
 from esper.core.wal.scan import Condition, inspect, mapped, prefix

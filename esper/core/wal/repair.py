@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.files import sync_directory, write_atomically
+from esper.core.storage.files import sync_directory, write_atomically
 from esper.core.wal.format import LOG_ID_BYTES, encode_header
 from esper.core.wal.scan import Condition, Inspection, inspect
 

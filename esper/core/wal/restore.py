@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.files import write_atomically
+from esper.core.storage.files import write_atomically
 from esper.core.wal.log import own
 from esper.core.wal.repair import backup, free_name
 from esper.core.wal.scan import Condition, Inspection, inspect

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from esper.core.errors import StorageError
-from esper.core.files import open_regular
+from esper.core.storage.files import open_regular
 from esper.core.wal.format import FRAME_BYTES, HEADER_BYTES, Record, decode_header, decode_record, resembles_header
 
 

@@ -14,8 +14,8 @@ from opentelemetry.trace import get_current_span
 
 from esper.core.clock import timestamp
 from esper.core.errors import AccessDenied, LifecycleConflict
-from esper.core.ledger import LedgerStats
-from esper.core.tokens import is_run_token, token_digest
+from esper.core.security.ledger import LedgerStats
+from esper.core.security.tokens import is_run_token, token_digest
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics
 from esper.kasmina.control.ledger import command_rows, commands, database, replay, runs

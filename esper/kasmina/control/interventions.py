@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from esper.core.ledger import LedgerStats
+from esper.core.security.ledger import LedgerStats
 from esper.core.tracing import current_trace
 from esper.kasmina.control.ledger import commands, database
 from esper.kasmina.control.ledger.commands import Applied, Receipt

@@ -13,7 +13,7 @@ from functools import partial
 from esper.core.clock import Clock
 from esper.core.enums import short_name
 from esper.core.flood import WINDOW_S, Flood
-from esper.core.ledger import LedgerStats
+from esper.core.security.ledger import LedgerStats
 from esper.core.telemetry import AttributeValue, EventSpec, Pace, build_packet, event, metric
 from esper.core.tracing import current_trace
 from esper.kasmina import metrics

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
 from esper.core.errors import AccessDenied, LifecycleConflict
-from esper.core.ledger import LedgerStats, NonceLedger
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import LedgerStats, NonceLedger
+from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import EventSpec
 from esper.kasmina.control.artifacts.access import ArtifactAccess
 from esper.kasmina.control.feed import Feed

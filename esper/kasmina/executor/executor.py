@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
-from esper.core.leaving import kept_inside
+from esper.core.process.leaving import kept_inside
 from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove, settle_in
 from esper.kasmina.executor.bursts import MakeStep
 from esper.kasmina.executor.collected import Collected, MemoryNote

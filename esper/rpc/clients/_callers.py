@@ -14,7 +14,7 @@ import grpc
 from opentelemetry.trace import Span
 
 from esper.core.errors import InvalidAnswer, ServiceUnavailable
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.rpc import metrics
 from esper.rpc.call import RUN_TOKEN
 from esper.rpc.clients.channel import AioChannel, Channel

@@ -20,13 +20,13 @@ from esper.core.telemetry import AttributeValue, EventSpec
 from esper.core.tracing import context_of, current_trace, tracer
 from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection, TraceContext
 from esper.tamiyo import metrics
+from esper.tamiyo.growing.obstacles import GUESSES, first_obstacle
 from esper.tamiyo.learned.linear import Layout
 from esper.tamiyo.learned.policies import Policies
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.reward import PRICE, worth_of
 from esper.tamiyo.learned.standing import HEURISTIC, KEPT_REWARDS, Trial
 from esper.tamiyo.learned.weights import FEATURE_NAMES, Weights, WeightsRefused, digest_of, read_weights
-from esper.tamiyo.obstacles import GUESSES, first_obstacle
 from esper.tamiyo.policy import View
 from esper.tamiyo.update import Refusal, version_number
 

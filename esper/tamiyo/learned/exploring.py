@@ -12,11 +12,11 @@ import math
 from dataclasses import replace
 
 from esper.leyline import DecisionReason
-from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import RunContext
-from esper.tamiyo.obstacles import GUESSES, first_obstacle
+from esper.tamiyo.growing.candidates import Candidate
+from esper.tamiyo.growing.obstacles import GUESSES, first_obstacle
+from esper.tamiyo.growing.selection import Selection
 from esper.tamiyo.policy import GERMINATE, Policy, Proposal, View, germination_order, rise_ahead
-from esper.tamiyo.selection import Selection
 
 EXPLORED = DecisionReason.DECISION_REASON_EXPLORED
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, ContractError, EsperError, InvalidSignature
-from esper.core.keys import Keyring
-from esper.core.signing import Verifier, open_payload
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Verifier, open_payload
 from esper.core.tracing import context_of, tracer
 from esper.leyline import BusEnvelope, BusLane, ConsumeRequest, PolicyUpdate, PolicyUpdateRejection, SignedCommand
 from esper.oona.envelope import check

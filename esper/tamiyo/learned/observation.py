@@ -22,9 +22,9 @@ from esper.leyline import (
     SlotSpec,
     TaskType,
 )
-from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import LIVE_STAGES
-from esper.tamiyo.obstacles import Scene
+from esper.tamiyo.growing.candidates import Candidate
+from esper.tamiyo.growing.obstacles import Scene
 
 VERSION = "growth:v1"
 """Rises whenever a name or a meaning below changes: weights that were learned from other features are refused."""

@@ -13,14 +13,14 @@ from functools import cached_property
 from typing import overload
 
 from esper.leyline import DecisionReason
-from esper.tamiyo.candidates import Candidate
 from esper.tamiyo.context import RunContext
+from esper.tamiyo.growing.candidates import Candidate
+from esper.tamiyo.growing.obstacles import GUESSES, first_obstacle
+from esper.tamiyo.growing.selection import Selection
 from esper.tamiyo.learned.linear import Floats, Prediction
 from esper.tamiyo.learned.table import table_of
 from esper.tamiyo.learned.weights import Weights
-from esper.tamiyo.obstacles import GUESSES, first_obstacle
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View, germination_order, on_verdicts, rise_ahead
-from esper.tamiyo.selection import Selection
 
 LEARNED, FORCED = DecisionReason.DECISION_REASON_LEARNED, DecisionReason.DECISION_REASON_FORCED
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import CorruptRecord
-from esper.core.files import read_regular, why_not_made, write_atomically
-from esper.core.storage_faults import system_fault
+from esper.core.storage.files import read_regular, why_not_made, write_atomically
+from esper.core.storage.storage_faults import system_fault
 
 HEURISTIC = ""
 """The digest of no weights."""

@@ -10,7 +10,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from esper.tamiyo.candidates import Candidate
+from esper.tamiyo.growing.candidates import Candidate
+from esper.tamiyo.growing.obstacles import Scene
+from esper.tamiyo.growing.selection import Selection
 from esper.tamiyo.learned.linear import Floats, Layout, as_array
 from esper.tamiyo.learned.observation import (
     CANDIDATE_FEATURES,
@@ -23,8 +25,6 @@ from esper.tamiyo.learned.observation import (
     finite,
     run_features,
 )
-from esper.tamiyo.obstacles import Scene
-from esper.tamiyo.selection import Selection
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 from esper.tolaria.door.wording import reworded
-from esper.tolaria.record.display import PlainDisplay
+from esper.tolaria.record.terminal.display import PlainDisplay
 
 
 class Display(PlainDisplay):

@@ -31,8 +31,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from esper.core.errors import ConfigError
-from esper.core.leaving import left
-from esper.core.streams import say
+from esper.core.process.leaving import left
+from esper.core.process.streams import say
 from esper.kasmina.executor.fold.export import plain
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from esper.core.config import converted
 from esper.core.errors import ConfigError
+from esper.core.settings.config import converted
 from esper.tolaria.config import TrainConfig
 
 GIVEN = "given"

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from esper.core.errors import ConfigError
-from esper.core.streams import say
+from esper.core.process.streams import say
 from esper.kasmina.executor.fold.export import plain
 from esper.kasmina.executor.pretrained.loader import save_grown
 from esper.rpc.otel import setup_tracing

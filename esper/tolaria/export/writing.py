@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
-from esper.core.files import why_not_made
+from esper.core.storage.files import why_not_made
 from esper.kasmina.executor.fold.export import plain, uncompiled
 from esper.kasmina.executor.fold.merge import merge_all
 from esper.kasmina.executor.pretrained.loader import save_grown

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from esper.core.errors import ConfigError
-from esper.core.files import why_not_made
+from esper.core.storage.files import why_not_made
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.session import Session
 

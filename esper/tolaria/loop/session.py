@@ -12,10 +12,10 @@ from esper.tolaria.loop.aggregation import SeedMeter
 from esper.tolaria.loop.step_log import StepLog
 from esper.tolaria.plane.packets import Measured, PacketBuilder
 from esper.tolaria.ranks.group import Ranks
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.ending.summary import Timings, name_of_stage
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.record.observer import Notice, Observer, SeedView
 from esper.tolaria.record.progress import Progress
-from esper.tolaria.record.summary import Timings, name_of_stage
 from esper.tolaria.task.feeds.carrier import DeviceTimes
 from esper.tolaria.task.prepare import Prepared
 

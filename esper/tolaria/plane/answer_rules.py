@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from google.protobuf.message import DecodeError
 
 from esper.core.errors import InvalidAnswer
-from esper.core.field_rules import RUN_WIDE_DIRECTIVES
+from esper.core.messages.field_rules import RUN_WIDE_DIRECTIVES
 from esper.leyline import (
     AdaptationCommand,
     AdvanceRequest,

@@ -20,8 +20,8 @@ from typing import Protocol
 from opentelemetry.trace import Span
 
 from esper.core.errors import AsyncTimeoutError, CommandRejected, EsperError, InvalidAnswer, ServiceUnavailable
+from esper.core.process.worker import AsyncWorker
 from esper.core.tracing import context_of, tracer
-from esper.core.worker import AsyncWorker
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdaptationCommand,
@@ -40,10 +40,10 @@ from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.plane.answer import Answer, refusal
 from esper.tolaria.plane.answer_rules import RunFacts, require, state_violations
 from esper.tolaria.plane.backlog import Backlog
-from esper.tolaria.plane.breaker import BreakerConfig
-from esper.tolaria.plane.decision_stream import DecisionStream
-from esper.tolaria.plane.kasmina_calls import KasminaCalls
-from esper.tolaria.plane.line import Line, Tell
+from esper.tolaria.plane.calls.breaker import BreakerConfig
+from esper.tolaria.plane.calls.decision_stream import DecisionStream
+from esper.tolaria.plane.calls.kasmina_calls import KasminaCalls
+from esper.tolaria.plane.calls.line import Line, Tell
 from esper.tolaria.record.packet_result import BROKEN_OFF, TIMEOUT, PacketResult, RunStates, merged
 
 log = logging.getLogger("esper.tolaria")

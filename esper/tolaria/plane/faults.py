@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, EsperError
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     AdaptationCommand,

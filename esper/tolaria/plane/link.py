@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from esper.core.clock import Clock
 from esper.core.errors import EsperError, InvalidAnswer, ServiceUnavailable
-from esper.core.keys import Keyring
-from esper.core.run_line import Peer, RunLine, forget_line, write_line
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.run_line import Peer, RunLine, forget_line, write_line
+from esper.core.security.signing import Signer
 from esper.leyline import Blueprint, FetchArtifactRequest
 from esper.rpc.clients import Channel
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.answer_rules import RunFacts
-from esper.tolaria.plane.breaker import BreakerConfig
+from esper.tolaria.plane.calls.breaker import BreakerConfig
+from esper.tolaria.plane.calls.line import Tell
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
-from esper.tolaria.plane.line import Tell
 from esper.tolaria.plane.open_control import Opening
-from esper.tolaria.plane.opening import OpenedRun, RunIdentity, close_run, open_run
+from esper.tolaria.plane.start.opening import OpenedRun, RunIdentity, close_run, open_run
 
 ARTIFACT_TIMEOUT_S = 10.0
 # Recipes of blueprints are a few hundred bytes; what goes on beyond this is none.

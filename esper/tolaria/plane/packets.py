@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from esper.core.messages.validation import MAX_INTEGER
 from esper.core.tracing import current_trace
 from esper.core.training_metrics import pack
-from esper.core.validation import MAX_INTEGER
 from esper.kasmina.executor import Collected, SeedExecutor
 from esper.leyline import StepSample, SystemStatePacket, TrainingMetrics
 from esper.tolaria.plane.hardware import HardwareMeter

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ServiceUnavailable
-from esper.core.keys import Keyring, load_keyring
+from esper.core.security.keys import Keyring, load_keyring
 from esper.rpc.clients import Tls
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.own_blueprints import FOLDER, NO_OWN, OwnBlueprints

@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from esper.core.file_lock import try_hold
+from esper.core.storage.file_lock import try_hold
 
 PREFIX = "esper-"
 LOCK = "lock"

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from esper.core import last_word
-from esper.core.child import child_command
 from esper.core.errors import (
     ConfigError,
     CorruptRecord,
@@ -29,8 +27,10 @@ from esper.core.errors import (
     ServiceUnavailable,
     UnwritableStorage,
 )
-from esper.core.files import write_new
-from esper.core.keys import new_secret, read_secret
+from esper.core.process import last_word
+from esper.core.process.child import child_command
+from esper.core.security.keys import new_secret, read_secret
+from esper.core.storage.files import write_new
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import wait_serving
 from esper.tolaria.plane.runtime_dir import RuntimeDir

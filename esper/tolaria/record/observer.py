@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper.leyline import SystemStatePacket
-from esper.tolaria.record.gradients import Aggregation
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.figures.gradients import Aggregation
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.mode import Standing
 from esper.tolaria.record.network import Network

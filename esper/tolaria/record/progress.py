@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from esper.tolaria.record.best import Best
 from esper.tolaria.record.divergence import Divergence
-from esper.tolaria.record.gradients import GradientWatch
+from esper.tolaria.record.figures.best import Best
+from esper.tolaria.record.figures.gradients import GradientWatch
+from esper.tolaria.record.figures.macs_book import MacsBook
 from esper.tolaria.record.growth_reason import GrowthReason
 from esper.tolaria.record.history import History
-from esper.tolaria.record.macs_book import MacsBook
 from esper.tolaria.record.mode import RunMode
 from esper.tolaria.record.observer import StepDone
 from esper.tolaria.record.signals import Signals

@@ -17,8 +17,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer import event_file_writer
 from torch.utils.tensorboard.writer import FileWriter
 
-from esper.core.files import named
-from esper.tolaria.record.gradients import Aggregation
+from esper.core.storage.files import named
+from esper.tolaria.record.figures.gradients import Aggregation
 from esper.tolaria.record.observer import (
     Boundary,
     EpochDone,

@@ -8,7 +8,7 @@ from esper.core.clock import Clock
 from esper.core.telemetry import MetricSpec, event, metric
 from esper.leyline import Event, Metric
 from esper.tolaria import metrics as m
-from esper.tolaria.record.gradients import Aggregation, SeedTold
+from esper.tolaria.record.figures.gradients import Aggregation, SeedTold
 
 
 def aggregation_metrics(told: Aggregation) -> list[Metric]:

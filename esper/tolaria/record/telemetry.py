@@ -16,7 +16,7 @@ from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceCo
 from esper.rpc.alarm import Alarm
 from esper.rpc.telemetry import Reporter
 from esper.tolaria import metrics as m
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.record.network import RESHAPING
 from esper.tolaria.record.observer import (
     Boundary,
@@ -29,8 +29,8 @@ from esper.tolaria.record.observer import (
     StepDone,
 )
 from esper.tolaria.record.packet_result import Calls
-from esper.tolaria.record.screen import living
 from esper.tolaria.record.seed_telemetry import aggregation_metrics, health_events
+from esper.tolaria.record.terminal.screen import living
 
 SOURCE = "tolaria"
 NOTICE_EVENTS = {

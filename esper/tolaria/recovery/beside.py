@@ -12,7 +12,7 @@ from concurrent.futures import wait as ended
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from esper.core.worker import AsyncWorker
+from esper.core.process.worker import AsyncWorker
 from esper.tolaria.plane.pipeline import Flight
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from shutil import rmtree
 from typing import Any
 
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
-from esper.core.files import open_regular, read_regular, sync_directory, why_not_made, write_atomically
+from esper.core.storage.files import open_regular, read_regular, sync_directory, why_not_made, write_atomically
 from esper.tolaria.recovery.packed import Bytes, Held, State, Stored, pack, unpack
 from esper.tolaria.recovery.parts import SUFFIX, next_folder, verify
 

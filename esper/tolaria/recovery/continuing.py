@@ -10,8 +10,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from esper.core.config import Loaded
-from esper.core.files import write_atomically
+from esper.core.settings.config import Loaded
+from esper.core.storage.files import write_atomically
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.snapshot import config_of

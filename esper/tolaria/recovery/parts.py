@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.files import sync_directory
+from esper.core.storage.files import sync_directory
 from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.ranks.rows import ROWS, dtype_of, in_parts, is_in_parts, shape_of, share_of, told_of
 from esper.tolaria.recovery.packed import PIECE_BYTES, State

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from esper.core.errors import ConfigError
-from esper.core.files import write_atomically
+from esper.core.storage.files import write_atomically
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.parts import whole

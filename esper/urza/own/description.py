@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import ConfigError
+from esper.core.messages.validation import violations
 from esper.core.nearest import nearest
-from esper.core.validation import violations
 from esper.leyline import (
     Blueprint,
     BlueprintCost,

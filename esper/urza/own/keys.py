@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.files import write_new
-from esper.core.keys import Keyring, load_keyring, new_secret, read_secret
+from esper.core.security.keys import Keyring, load_keyring, new_secret, read_secret
+from esper.core.storage.files import write_new
 
 SECRET = "secret"
 VARIABLES = ("ESPER_KEYRING", "ESPER_LEYLINE_SECRET")

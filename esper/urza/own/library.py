@@ -18,9 +18,9 @@ from typing import Any
 from esper.core.clock import Clock
 from esper.core.dependency_guard import require
 from esper.core.errors import ConfigError, StorageError
-from esper.core.files import FORBIDDEN, forbidden
-from esper.core.signing import Signer
-from esper.core.storage_faults import opening_fault
+from esper.core.security.signing import Signer
+from esper.core.storage.files import FORBIDDEN, forbidden
+from esper.core.storage.storage_faults import opening_fault
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.own.description import Described
 from esper.urza.own.sheet import signed_sheet

@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, UntrustedBlueprint
-from esper.core.keys import Keyring
-from esper.core.signing import Signer, Verifier, open_payload
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer, Verifier, open_payload
 from esper.leyline import Blueprint, SignedCommand
 from esper.urza.catalog import digest_of
 

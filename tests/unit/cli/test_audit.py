@@ -12,8 +12,8 @@ import pytest
 
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK, timestamp
-from esper.core.keys import Key, Keyring, KeySet, derive_key, new_secret, write_keys
-from esper.core.signing import Signer, signature_of
+from esper.core.security.keys import Key, Keyring, KeySet, derive_key, new_secret, write_keys
+from esper.core.security.signing import Signer, signature_of
 from esper.kasmina.control.ledger import command_rows, database
 from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
 from tests.permissions import as_its_user

@@ -7,7 +7,7 @@ import pytest
 
 from esper.cli.main import main
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, RunClosure
 from esper.oona.bus import BusConfig
 from esper.oona.envelope import seal

@@ -10,7 +10,7 @@ from esper.cli import doctor
 from esper.cli.doctor import Finding, Level
 from esper.cli.main import main
 from esper.core.clock import ManualClock
-from esper.core.keys import new_secret
+from esper.core.security.keys import new_secret
 
 
 def only(findings: object) -> Finding:

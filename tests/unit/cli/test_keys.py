@@ -7,8 +7,8 @@ import pytest
 
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring, read_keys
-from esper.core.tokens import is_service_token
+from esper.core.security.keys import Keyring, read_keys
+from esper.core.security.tokens import is_service_token
 
 
 @pytest.fixture

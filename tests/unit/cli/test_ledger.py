@@ -8,8 +8,8 @@ import pytest
 
 from esper.cli.main import main
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, ManualClock
-from esper.core.ledger import NonceLedger
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.storage.store import SqliteStore
 
 DAY_NS = 86_400 * NS_PER_S
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from esper.cli.main import main
-from esper.core.file_lock import try_hold
-from esper.core.keys import new_secret
-from esper.core.run_line import Peer, RunLine, write_line
+from esper.core.security.keys import new_secret
+from esper.core.security.run_line import Peer, RunLine, write_line
+from esper.core.storage.file_lock import try_hold
 
 PAUSE = ["pause", "RUN", "s1", "--why", "a look"]
 VERBS = [

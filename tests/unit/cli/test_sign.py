@@ -12,8 +12,8 @@ from google.protobuf import json_format
 from esper.cli.main import main
 from esper.cli.sign import SIGNABLE
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Verifier, open_payload
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Verifier, open_payload
 from esper.kasmina.control.orders import dispatch
 from esper.leyline import AdaptationCommand, ApplyCommandRequest
 from tests.contract.proto_comments import comments

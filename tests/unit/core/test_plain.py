@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from esper.core.plain import PlainFormatter, plain, plain_lines
-from esper.core.streams import say
+from esper.core.process.streams import say
 
 ACTING = ["\x1b[2J", "\n", "\r", "\x07", "\x00", "\x9b31m", "\x7f", "\u202e", "\u2028", "\udc80", "\x1b]0;title\x07"]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from esper.core.clock import ManualClock, nanoseconds
+from esper.core.messages.validation import violations
 from esper.core.telemetry import EventSpec, MetricSpec, attribute_value, build_packet, event, metric
-from esper.core.validation import violations
 from esper.leyline import Attribute, HealthStatus, MessagePriority, TelemetryLevel, TraceContext
 
 LATENCY = MetricSpec("tolaria.training.latency_ms", "ms", "Time of a step.", ("phase",))

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Key, Keyring, KeySet
 from esper.core.priority import lane_of
+from esper.core.security.keys import Key, Keyring, KeySet
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
 from esper.leyline import BusEnvelope, BusLane, FieldReport, MessagePriority, TelemetryLevel, TelemetryPacket
 from esper.nissa.ingest import GROUP, Ingestor

@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio as redis
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, RunClosure
 from esper.oona.bus import Bus, BusConfig
 from esper.oona.envelope import seal

@@ -6,7 +6,7 @@ import pytest
 
 from esper.core.clock import NS_PER_S, ManualClock, timestamp
 from esper.core.errors import ContractError, InvalidSignature
-from esper.core.keys import Key, Keyring, KeySet
+from esper.core.security.keys import Key, Keyring, KeySet
 from esper.leyline import BusEnvelope, BusLane, MessagePriority, TelemetryPacket
 from esper.oona.envelope import check, check_kept, seal, span_attributes
 from tests.unit.oona.buses import KEYRING, an_envelope

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
-from esper.core.required_fields import REQUIRED
+from esper.core.messages.required_fields import REQUIRED
 
 F = FieldDescriptor
 MAX_DEPTH = 5

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import (
     BusEnvelope,
     BusLane,

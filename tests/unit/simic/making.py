@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import (
     BusEnvelope,
     BusLane,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import FieldReport, FieldReportOutcome
 from esper.simic.replay import ReplayStore
 from tests.unit.simic.making import KEYRING, envelope, report

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.leyline import SystemMode, TelemetryPacket
 from esper.rpc.alarm import Alarm
 from esper.tamiyo.config import TamiyoConfig
-from esper.tamiyo.parts import Parts, Surroundings
+from esper.tamiyo.service.parts import Parts, Surroundings
 
 SECRET = "a secret that is long enough for tests 0123456789"
 

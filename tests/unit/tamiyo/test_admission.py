@@ -11,7 +11,7 @@ from esper.core.errors import (
     StaleCommand,
 )
 from esper.leyline import RejectionReason, RunClosure, SignedCommand, TamiyoRunSpec
-from esper.tamiyo.parts import Parts
+from esper.tamiyo.service.parts import Parts
 from tests.unit.tamiyo.builders import RUN, spec
 from tests.unit.tamiyo.conftest import Home
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import (
     BlendSchedule,
     DecisionReason,
@@ -12,9 +12,9 @@ from esper.leyline import (
     SeedStage,
     TamiyoRunState,
 )
-from esper.tamiyo.blends import blend_for
 from esper.tamiyo.commands import issue, settle
 from esper.tamiyo.context import LIVE_STAGES, command_number
+from esper.tamiyo.growing.blends import blend_for
 from esper.tamiyo.policy import CULL, FOSSILIZE, GERMINATE, Order
 from tests.unit.tamiyo.builders import (
     ALWAYS,

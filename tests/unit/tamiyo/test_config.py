@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.config import load
 from esper.core.errors import ConfigError
+from esper.core.settings.config import load
 from esper.leyline import TaskType
 from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 

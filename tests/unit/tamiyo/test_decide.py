@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import (
     Budget,
     IssuedCommand,

@@ -11,12 +11,12 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from esper.core.errors import AsyncTimeoutError, ContractError, LifecycleConflict
-from esper.core.signing import Verifier, open_payload
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
+from esper.core.security.signing import Verifier, open_payload
 from esper.leyline import AdaptationCommand, Decision, TamiyoRunSpec, TraceContext
-from esper.tamiyo import evaluation
-from esper.tamiyo.parts import Parts
 from esper.tamiyo.runs import Run
+from esper.tamiyo.service import evaluation
+from esper.tamiyo.service.parts import Parts
 from tests.unit.tamiyo.builders import ALWAYS, RUN, packet, spec
 from tests.unit.tamiyo.conftest import Home
 from tests.unit.tamiyo.test_features import as_the_trainer_sends_it

@@ -8,7 +8,7 @@ from esper.leyline import (
     SeedStage,
     SubmitOutcomeRequest,
 )
-from esper.tamiyo.parts import Parts
+from esper.tamiyo.service.parts import Parts
 from tests.unit.tamiyo.builders import ALWAYS, RUN, packet, seed_state, spec
 from tests.unit.tamiyo.conftest import Home
 from tests.unit.tamiyo.test_evaluation import opened

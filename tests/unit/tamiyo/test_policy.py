@@ -20,7 +20,7 @@ from esper.leyline import (
     TriggerSettings,
 )
 from esper.tamiyo.context import BUSY_STAGES, LIVE_STAGES
-from esper.tamiyo.obstacles import OBSTACLES
+from esper.tamiyo.growing.obstacles import OBSTACLES
 from esper.tamiyo.policy import CULL, FOSSILIZE, GERMINATE, HeuristicPolicy, Proposal, View
 from esper.tamiyo.signals import observe
 from tests.unit.tamiyo.builders import (

@@ -5,8 +5,8 @@ import pytest
 from esper.core.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict, NonceReplayed
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
-from esper.tamiyo.parts import Parts
 from esper.tamiyo.runs import Run, blob_of, state_from
+from esper.tamiyo.service.parts import Parts
 from tests.unit.tamiyo.builders import ALWAYS, RUN, first_state, spec
 from tests.unit.tamiyo.conftest import Home
 

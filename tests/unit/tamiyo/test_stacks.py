@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from esper.core.errors import ContractError
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import (
     Budget,
     DecisionReason,
@@ -24,10 +24,10 @@ from esper.leyline import (
     TaskType,
     TriggerSettings,
 )
-from esper.tamiyo.budget import forecast_training_macs
 from esper.tamiyo.commands import issue
 from esper.tamiyo.decide import decide
 from esper.tamiyo.features import coverage, read
+from esper.tamiyo.growing.budget import forecast_training_macs
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View
 from esper.tamiyo.signals import observe
 from esper.tamiyo.trigger import updated

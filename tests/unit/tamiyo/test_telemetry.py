@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from esper.core.clock import ManualClock
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import GateVerdict, HealthStatus, MessagePriority, TelemetryLevel
 from esper.tamiyo.decide import Verdict
 from esper.tamiyo.metrics import EVENTS, METRICS

@@ -18,7 +18,7 @@ from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.loop import compile_watch
-from esper.tolaria.record.events import incident_kind
+from esper.tolaria.record.course.events import incident_kind
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.run_dir import RunOptions
 from esper.tolaria.task import posed as preparation

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.config import load
 from esper.core.errors import ConfigError
+from esper.core.settings.config import load
 from esper.tolaria.config import TrainConfig
 
 

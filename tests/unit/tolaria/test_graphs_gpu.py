@@ -17,7 +17,7 @@ import torch
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.graphs.graphs import WARM_UP_STEPS
 from esper.tolaria.plane.null_control import NullControl
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer

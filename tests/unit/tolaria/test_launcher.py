@@ -16,7 +16,7 @@ import torch
 
 from esper.cli.main import main as cli
 from esper.core.errors import ConfigError, ForbiddenStorage, ServiceUnavailable, StorageError, UnwritableStorage
-from esper.core.unexpected import unexpected
+from esper.core.process.unexpected import unexpected
 from esper.tolaria import launcher
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
@@ -264,7 +264,7 @@ SHORT = ("--plain", "--epochs", "9", "--grow", "never", "--samples", "400", "--m
 LIVE = """
 import sys
 from esper.tolaria.launcher import main
-from esper.tolaria.record.display import PlainDisplay
+from esper.tolaria.record.terminal.display import PlainDisplay
 
 def wait(self, boundary):
     if boundary.step == 10:

@@ -18,8 +18,8 @@ from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted, Servi
 from esper.rpc.telemetry import UNHEARD
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import Boundary, Notice, Observer
-from esper.tolaria.record.reading import read_events
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
 from tests.unit.tolaria.scripted_control import ScriptedControl
@@ -350,7 +350,7 @@ def test_slots_that_kasmina_refuses_are_told(tmp_path: Path, monkeypatch: pytest
 def test_a_run_whose_network_is_not_the_one_it_tells_of_fails_after_its_files_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esper.tolaria.record import summary as summaries
+    from esper.tolaria.record.ending import summary as summaries
 
     evaluated, more = summaries.evaluated, iter([1.0, 0.0])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.course.events import EventLog
 from esper.tolaria.record.observer import Boundary, EpochDone, Observers
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.tolaria.record.events import EventLog
+from esper.tolaria.record.course.events import EventLog
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from tests.unit.tolaria.scripted_control import ScriptedControl
 from tests.unit.tolaria.test_optimizer_runs import CONFIG, run

@@ -13,7 +13,7 @@ from esper.core.errors import ConfigError
 from esper.leyline import HostManifest
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
-from esper.tolaria.plane.stack_schedule import schedule_doubts
+from esper.tolaria.plane.start.stack_schedule import schedule_doubts
 from esper.tolaria.task.prepare import prepare
 from tests.unit.tolaria.vision_hosts import ViT
 

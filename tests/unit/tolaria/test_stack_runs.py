@@ -18,10 +18,10 @@ from esper.leyline import HostManifest, SeedDirective, StackRule, TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
 from esper.tolaria.launcher import main
-from esper.tolaria.plane.stack_growth import check_stacks, stack_rule, stack_steps
-from esper.tolaria.record.events import EventLog
+from esper.tolaria.plane.start.stack_growth import check_stacks, stack_rule, stack_steps
+from esper.tolaria.record.course.events import EventLog
+from esper.tolaria.record.course.reading import read_events, standing
 from esper.tolaria.record.observer import Observer, Observers, StepDone, TwinStep
-from esper.tolaria.record.reading import read_events, standing
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from esper.core.config import load as load_settings
+from esper.core.settings.config import load as load_settings
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.flags import given
 from esper.tolaria.launcher import parser

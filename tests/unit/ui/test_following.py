@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from esper.core.file_lock import try_hold
-from esper.tolaria.record.reading import read_events
+from esper.core.storage.file_lock import try_hold
+from esper.tolaria.record.course.reading import read_events
 from esper.ui.following import Following, holds
 
 AT = "2026-01-01T00:00:{:02}.000+00:00".format

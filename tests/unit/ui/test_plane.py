@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK, timestamp
-from esper.core.keys import Keyring, new_secret
-from esper.core.run_line import Peer, RunLine, write_line
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.run_line import Peer, RunLine, write_line
 from esper.core.telemetry import build_packet, event
 from esper.leyline import (
     EmergencyLevel,

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from esper.core.errors import ConfigError, DependencyViolationError
-from esper.core.keys import Keyring, new_secret
+from esper.core.security.keys import Keyring, new_secret
 from esper.rpc.endpoint import Endpoint
 from esper.ui.access import Access, local
 from esper.ui.plane import NOT_UNDER_WAY, PlaneWatch

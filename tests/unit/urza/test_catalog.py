@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.core.errors import ContractError, DependencyViolationError
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import Blueprint, HandlingClass, HazardBand, SeedRecipe, SlotKind, SlotSpec, TaskType
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog, completed, digest_of, is_stack, misfit

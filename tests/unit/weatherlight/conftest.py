@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
-from esper.core.ledger import NonceLedger
-from esper.core.signing import Signer, Verifier
-from esper.core.store import SqliteStore
+from esper.core.security.keys import Keyring
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.signing import Signer, Verifier
+from esper.core.storage.store import SqliteStore
 from esper.leyline import EmergencyLevel, Event, TelemetryPacket
 from esper.oona.bus import LANES, BusConfig
 from esper.oona.log import SqliteLog

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock, timestamp
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import (
     BusEnvelope,
     BusLane,

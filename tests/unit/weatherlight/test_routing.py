@@ -10,8 +10,8 @@ import pytest
 from opentelemetry import trace
 
 from esper.core.errors import BackPressure
+from esper.core.messages.validation import violations
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
-from esper.core.validation import violations
 from esper.leyline import (
     BusLane,
     MessagePriority,

@@ -15,8 +15,8 @@ from typing import Any
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError, ServiceUnavailable
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import BusClient, Channel, KasminaClient, WeatherlightClient, wait_serving
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 from esper.core.clock import SYSTEM_CLOCK, timestamp
 from esper.core.errors import CommandRejected
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Signer
 from esper.leyline import (
     AcknowledgeEmergencyRequest,
     AdaptationCommand,

@@ -14,7 +14,7 @@ from esper.core import wal
 from esper.core.clock import SYSTEM_CLOCK, timestamp
 from esper.core.errors import CorruptRecord, StorageError
 from esper.leyline import FieldReport
-from esper.tamiyo.report_log import ReportLog
+from esper.tamiyo.field_reports.report_log import ReportLog
 from tools.harness.drills.wal_faults import FAULTS, Records
 from tools.harness.faults.files import flipped
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from esper.core.required_fields import REQUIRED
+from esper.core.messages.required_fields import REQUIRED
 from esper.kasmina.executor.graft.graft import Graft
 from esper.leyline import SystemStatePacket
 from esper.tolaria.loop.step import Stepper

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from esper.core.errors import EsperError
-from esper.core.keys import load_keyring
+from esper.core.security.keys import load_keyring
 from esper.leyline import ConsumeRequest, ConsumeResponse
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import BusClient, channel

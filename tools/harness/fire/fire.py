@@ -21,9 +21,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from esper.core.child import child_command
 from esper.core.errors import ServiceUnavailable
-from esper.core.keys import Keyring, new_secret
+from esper.core.process.child import child_command
+from esper.core.security.keys import Keyring, new_secret
 from esper.leyline import BusLane, ConsumeRequest
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import BusClient, channel

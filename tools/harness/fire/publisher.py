@@ -15,7 +15,7 @@ from pathlib import Path
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError
-from esper.core.keys import Keyring, load_keyring
+from esper.core.security.keys import Keyring, load_keyring
 from esper.leyline import BusEnvelope, BusLane, PublishRequest, RunClosure
 from esper.oona.bus import PRIORITIES
 from esper.oona.envelope import seal

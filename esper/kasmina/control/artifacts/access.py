@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from esper.core.errors import EsperError, ServiceUnavailable
-from esper.core.worker import AsyncWorker
+from esper.core.process.worker import AsyncWorker
 from esper.kasmina.control.artifacts.kernel_cache import KernelCache
 from esper.leyline import BreakerStatus, CircuitState
 from esper.urza.artifacts import ArtifactStore

@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 
 from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, EsperError, InvalidSignature
-from esper.core.ledger import NonceLedger
-from esper.core.signing import Verifier, open_payload
-from esper.core.store import SqliteStore
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.signing import Verifier, open_payload
+from esper.core.storage.store import SqliteStore
 from esper.core.tracing import tracer
 from esper.kasmina.control.ledger import database
 from esper.kasmina.control.reporting import Reporting

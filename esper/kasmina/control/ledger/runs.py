@@ -15,8 +15,8 @@ from google.protobuf.message import DecodeError
 
 from esper.core.errors import ContractError, LifecycleConflict
 from esper.core.growth import no_growth
-from esper.core.tokens import new_run_token, token_digest
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
+from esper.core.security.tokens import new_run_token, token_digest
 from esper.kasmina.control.ledger import command_rows, database
 from esper.kasmina.control.ledger.command_rows import CommandRow
 from esper.kasmina.control.ledger.database import RunRow

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from esper.core.clock import Clock
 from esper.core.errors import ContractError, EsperError, InvalidSignature
-from esper.core.keys import Keyring
+from esper.core.messages.validation import require_valid
+from esper.core.process.worker import AsyncWorker
+from esper.core.security.keys import Keyring
 from esper.core.tracing import current_trace
-from esper.core.validation import require_valid
-from esper.core.worker import AsyncWorker
 from esper.leyline import (
     BusEnvelope,
     BusLane,

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
-from esper.core.files import write_atomically
+from esper.core.storage.files import write_atomically
 from esper.kasmina.executor.passes.trace import in_words
 from esper.kasmina.executor.pretrained.config import Pretrained, built, find_pretrained
 

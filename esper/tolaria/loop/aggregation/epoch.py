@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.aggregation.meter import MEASURED_STEPS, SeedMeter
-from esper.tolaria.record.gradients import Aggregation, Limits
+from esper.tolaria.record.ending.summary import name_of_stage
+from esper.tolaria.record.figures.gradients import Aggregation, Limits
 from esper.tolaria.record.progress import Progress
-from esper.tolaria.record.summary import name_of_stage
 
 
 def aggregation_of(progress: Progress, seed_meter: SeedMeter, config: TrainConfig) -> Aggregation:

@@ -12,7 +12,7 @@ from esper.kasmina.executor.graft.graft import Graft
 from esper.kernels import seed_metrics
 from esper.tolaria.loop.aggregation.owners import Owners
 from esper.tolaria.loop.aggregation.paths import SourceRows
-from esper.tolaria.record.gradients import Blended, SeedGradient
+from esper.tolaria.record.figures.gradients import Blended, SeedGradient
 
 MEASURED_STEPS = 8
 """Fewer than these in an epoch are kept for the next one."""

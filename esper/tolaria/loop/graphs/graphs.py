@@ -28,7 +28,7 @@ from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
 from esper.tolaria.loop.step_log import StepResult, Told
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.task.resident import Resident
 
 WARM_UP_STEPS = 3

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any
 
-from esper.tolaria.record.reading import Record, of_kind
+from esper.tolaria.record.course.reading import Record, of_kind
 
 PARTS = ("host", "seed", "twin", "judging", "failed")
 USES = ("main", "twin", "side", "undone")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from esper.tolaria.record.reading import Record, of_kind
+from esper.tolaria.record.course.reading import Record, of_kind
 
 Point = tuple[int, float]
 

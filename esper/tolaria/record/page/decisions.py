@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from esper.tolaria.record.course.reading import Record, of_kind
 from esper.tolaria.record.growth_reason import in_words
-from esper.tolaria.record.reading import Record, of_kind
 
 JUDGE = "G4_SYSTEM_IMPACT"
 FIGURES = (

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from esper.tolaria.record.reading import Record, of_kind
+from esper.tolaria.record.course.reading import Record, of_kind
 
 IN_LIST = re.compile(r"(?P<list>.*?)\.?(?<![^.])(?P<place>\d+)(?:\.(?P<rest>.*))?")
 STAYS_CLOSED = re.compile(r"slot (?P<slot_id>\S+) stays closed: (?P<reason>.*)", re.DOTALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from esper.tolaria.record.reading import Record, of_kind
+from esper.tolaria.record.course.reading import Record, of_kind
 
 # The stages in which a seed is first in the forward pass: a stack is at once and wholly, and blends with nothing.
 GRAFTED = ("BLENDING", "SHADOWING")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from esper.tolaria.record.reading import Record, of_kind
+from esper.tolaria.record.course.reading import Record, of_kind
 
 STRETCHES = 60
 NAMES = {"step_ms": "step", "packet_ms": "packet", "directives_ms": "growth", "wait_ms": "waiting"}

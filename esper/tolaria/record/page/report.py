@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.counted import counted
-from esper.core.files import named
 from esper.core.plain import plain
-from esper.tolaria.record.depth_words import became, missed
+from esper.core.storage.files import named
+from esper.tolaria.record.course.reading import INCIDENTS, of_kind, read_events, standing
 from esper.tolaria.record.page.assets import asset
 from esper.tolaria.record.page.view import view
 from esper.tolaria.record.page.words import WORDS
-from esper.tolaria.record.reading import INCIDENTS, of_kind, read_events, standing
+from esper.tolaria.record.terminal.depth_words import became, missed
 
 Record = Mapping[str, Any]
 

@@ -11,14 +11,14 @@ from itertools import accumulate
 from typing import Any
 
 from esper.core.plain import plain
-from esper.tolaria.record.depth_words import became, missed
+from esper.tolaria.record.course.reading import INCIDENTS, Record, of_kind, seconds_of
 from esper.tolaria.record.page.costs import costs
 from esper.tolaria.record.page.curves import SMOOTHING, TRUNK_POINTS, Curves, Fork, curves
 from esper.tolaria.record.page.decisions import evaluations, growth_now, last_refused, looks, reasons
 from esper.tolaria.record.page.layers import network
 from esper.tolaria.record.page.lives import blueprints_of, seed_lives, seeds
 from esper.tolaria.record.page.pace import step_times
-from esper.tolaria.record.reading import INCIDENTS, Record, of_kind, seconds_of
+from esper.tolaria.record.terminal.depth_words import became, missed
 
 LAST_ROWS = 200
 """Most rows of each list, the newest."""

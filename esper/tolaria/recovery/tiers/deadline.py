@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock
 from esper.core.errors import AsyncTimeoutError, RollbackLate
-from esper.core.worker import AsyncWorker
+from esper.core.process.worker import AsyncWorker
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.kasmina.server import DATABASE_NAME, KasminaConfig, KasminaService, build_service
 from esper.leyline import (
     AdaptationCommand,

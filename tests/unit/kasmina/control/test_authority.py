@@ -17,9 +17,9 @@ from esper.core.errors import (
     MissingSignature,
     NonceReplayed,
 )
-from esper.core.keys import Key, Keyring, KeySet, derive_key, new_secret, read_keys, write_keys
-from esper.core.signing import signature_of
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
+from esper.core.security.keys import Key, Keyring, KeySet, derive_key, new_secret, read_keys, write_keys
+from esper.core.security.signing import signature_of
 from esper.kasmina import metrics
 from esper.kasmina.control.authority import ROLLBACK_OPEN
 from esper.leyline import (

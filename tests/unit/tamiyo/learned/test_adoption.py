@@ -15,12 +15,12 @@ from esper.leyline import (
     PolicyUpdateRejection,
 )
 from esper.tamiyo.decide import decide
+from esper.tamiyo.growing.survey import survey
 from esper.tamiyo.learned.adoption import Adoption
 from esper.tamiyo.learned.policies import Policies
 from esper.tamiyo.learned.standing import HEURISTIC, Shelf
 from esper.tamiyo.learned.weights import digest_of
 from esper.tamiyo.policy import HeuristicPolicy
-from esper.tamiyo.survey import survey
 from esper.tamiyo.update import Refusal
 from tests.unit.tamiyo.builders import ALWAYS, CATALOG, context, first_state, look_up, packet, spec
 from tests.unit.tamiyo.learned.weighing import content, update, view

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from esper.leyline import DecisionReason
 from esper.tamiyo.decide import decide
+from esper.tamiyo.growing.survey import survey
 from esper.tamiyo.learned.exploring import ExploringPolicy, draw
 from esper.tamiyo.policy import HeuristicPolicy
-from esper.tamiyo.survey import survey
 from esper.urza.catalog import Catalog
 from tests.unit.tamiyo.builders import CATALOG, context, first_state, judged, look_up, packet, spec
 from tests.unit.tamiyo.learned.weighing import learned, view

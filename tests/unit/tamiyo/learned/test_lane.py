@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.leyline import BusEnvelope, PolicyUpdate
 from esper.rpc.clients.aio import BusClient, aio_channel
 from esper.simic.publication import sealed, update_of

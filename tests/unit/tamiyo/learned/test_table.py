@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper.leyline import Budget, Embargo, SeedStage, SlotEvidence, SlotSignal, SystemStatePacket, TriggerSettings
-from esper.tamiyo.budget import objection
+from esper.tamiyo.growing.budget import objection
+from esper.tamiyo.growing.selection import select
+from esper.tamiyo.growing.survey import Offers, survey
 from esper.tamiyo.learned.linear import as_array
 from esper.tamiyo.learned.observation import candidate_features, run_features
 from esper.tamiyo.learned.table import table_of
 from esper.tamiyo.learned.weights import FEATURE_NAMES
-from esper.tamiyo.selection import select
-from esper.tamiyo.survey import Offers, survey
 from esper.urza.catalog import completed
 from esper.urza.cost import cost
 from tests.unit.tamiyo.builders import AUTO, CATALOG, context, first_state, packet, seed_state, slot_signal, span_slot

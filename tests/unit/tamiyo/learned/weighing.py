@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 
 from esper.leyline import PolicyUpdate, SystemStatePacket, TamiyoRunSpec, TamiyoRunState
+from esper.tamiyo.growing.survey import survey
 from esper.tamiyo.learned.linear import HEADS, LinearModel
 from esper.tamiyo.learned.policy import LearnedPolicy
 from esper.tamiyo.learned.weights import BANDIT, FEATURE_NAMES, digest_of, read_weights, write_weights
 from esper.tamiyo.policy import View
 from esper.tamiyo.signals import observe
-from esper.tamiyo.survey import survey
 from tests.unit.tamiyo.builders import CATALOG, context, first_state, look_up
 
 FEATURES = len(FEATURE_NAMES)

@@ -22,8 +22,8 @@ from esper.tolaria.loop.graphs import graphs as bookkeeping
 from esper.tolaria.loop.graphs.graphs import WARM_UP_STEPS
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.ranks.support import check_settings
-from esper.tolaria.record.events import incident_kind
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.course.events import incident_kind
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.task import LabelTask

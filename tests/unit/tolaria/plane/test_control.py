@@ -42,9 +42,9 @@ from esper.leyline import (
 )
 from esper.rpc.clients import Responses
 from esper.tolaria.plane.answer_rules import RunFacts
-from esper.tolaria.plane.breaker import CLOSED, OPEN, BreakerConfig
+from esper.tolaria.plane.calls.breaker import CLOSED, OPEN, BreakerConfig
+from esper.tolaria.plane.calls.decision_stream import DecisionStream
 from esper.tolaria.plane.control import ControlConfig, ServiceControl
-from esper.tolaria.plane.decision_stream import DecisionStream
 from esper.tolaria.record.packet_result import PacketResult
 
 

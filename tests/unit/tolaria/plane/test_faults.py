@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import NonceReplayed, ServiceUnavailable
-from esper.core.keys import Keyring, new_secret
-from esper.core.signing import Verifier
+from esper.core.security.keys import Keyring, new_secret
+from esper.core.security.signing import Verifier
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from esper.core.clock import SYSTEM_CLOCK, ManualClock
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.kasmina.executor.memory.free import Free
 from esper.tolaria.plane.hardware import EVERY_NS, HardwareMeter
 

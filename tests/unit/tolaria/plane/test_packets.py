@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from esper.core.messages.validation import violations
 from esper.core.training_metrics import MEASURED
-from esper.core.validation import violations
 from esper.tolaria.config import TrainConfig
 from tests.unit.tolaria.scripted_control import ScriptedControl, germination
 from tests.unit.tolaria.test_trainer import CONFIG, KEPT, SLOT, run

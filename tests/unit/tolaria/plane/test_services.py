@@ -18,7 +18,7 @@ from types import MappingProxyType
 import pytest
 
 from esper.core.errors import ConfigError, CorruptRecord, ServiceUnavailable, UnwritableStorage
-from esper.core.keys import new_secret
+from esper.core.security.keys import new_secret
 from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
 
 
@@ -117,7 +117,7 @@ def test_spawned_services_leave_the_processor_to_the_training(tmp_path: Path) ->
 STARTS = textwrap.dedent(
     """
     import pathlib, sys, time
-    from esper.core.keys import new_secret
+    from esper.core.security.keys import new_secret
     from esper.tolaria.plane import services
 
     spawn = services.Services._spawn

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.tolaria.record.test_gradients import aggregation, gradient
 
 from esper.core.clock import ManualClock
-from esper.core.keys import Keyring
+from esper.core.messages.validation import violations
+from esper.core.security.keys import Keyring
 from esper.core.telemetry import attribute_value
-from esper.core.validation import violations
 from esper.kasmina.executor import Collected
 from esper.leyline import (
     CommandOutcome,
@@ -27,13 +28,12 @@ from esper.leyline import (
 )
 from esper.rpc.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
-from esper.tolaria.record.gradients import CONFLICT, EPOCH, HOOK, JUMP, SeedTold
-from esper.tolaria.record.graph_counts import GraphCounts
+from esper.tolaria.record.figures.gradients import CONFLICT, EPOCH, HOOK, JUMP, SeedTold
+from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFigures
 from esper.tolaria.record.packet_result import Calls, PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
-from tests.unit.tolaria.record.test_gradients import aggregation, gradient
 
 SUMMARY = {"steps": 1000, "weights_digest": "abc", "growth": {"kept": 2}, "emergency_level": 0, "halted_by": None}
 KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")

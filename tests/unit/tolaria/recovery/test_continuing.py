@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from esper.core.config import Loaded, load
 from esper.core.errors import ConfigError, DependencyViolationError
+from esper.core.settings.config import Loaded, load
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.observer import Boundary, Observer
 from esper.tolaria.recovery.checkpoint import CheckpointStore, encode

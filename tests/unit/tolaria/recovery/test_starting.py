@@ -18,8 +18,8 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.dry_run import dry_run
 from esper.tolaria.export import export
 from esper.tolaria.launcher import main
+from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import Boundary, Observer
-from esper.tolaria.record.reading import read_events
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.starting import starting_weights
 from esper.tolaria.run import Interruption, grow

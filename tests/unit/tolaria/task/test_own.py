@@ -15,7 +15,7 @@ from esper.kasmina.executor.judge.scores import judge_scores
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
-from esper.tolaria.plane.opening import life_settings
+from esper.tolaria.plane.start.opening import life_settings
 from esper.tolaria.task.own import CLIP_IN_FIRST_LOSSES, OwnLoss
 from esper.tolaria.task.prepare import built_again, prepare
 from esper.tolaria.task.task import evaluated

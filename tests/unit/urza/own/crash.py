@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.urza.own.library import Library
 from tests.unit.urza.own.making import SOURCE, described
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.errors import ConfigError
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.leyline import HandlingClass, HazardBand, SeedRecipe, SlotKind
 from esper.urza.catalog import Catalog, digest_of
 from esper.urza.own.description import OWN, read_description

@@ -12,8 +12,8 @@ import pytest
 
 from esper.core.clock import ManualClock
 from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationError, StorageError, UnwritableStorage
-from esper.core.keys import Keyring
-from esper.core.signing import Signer
+from esper.core.security.keys import Keyring
+from esper.core.security.signing import Signer
 from esper.leyline import SeedRecipe
 from esper.urza.own import library as module
 from esper.urza.own.keys import SECRET, library_keyring

@@ -6,8 +6,8 @@ import pytest
 
 from esper.core.clock import ManualClock
 from esper.core.errors import UntrustedBlueprint
-from esper.core.keys import Key, Keyring, KeySet
-from esper.core.signing import Signer
+from esper.core.security.keys import Key, Keyring, KeySet
+from esper.core.security.signing import Signer
 from esper.leyline import Blueprint, RunClosure, SignedCommand
 from esper.urza.own.sheet import AUDIENCE, believed, signed_sheet
 from tests.unit.urza.own.making import described

@@ -10,10 +10,10 @@ import pytest
 
 from esper.core.clock import ManualClock
 from esper.core.errors import CommandRejected, LifecycleConflict, NonceReplayed
-from esper.core.keys import Keyring
-from esper.core.ledger import NonceLedger
-from esper.core.signing import Signer, Verifier
-from esper.core.store import SqliteStore
+from esper.core.security.keys import Keyring
+from esper.core.security.ledger import NonceLedger
+from esper.core.security.signing import Signer, Verifier
+from esper.core.storage.store import SqliteStore
 from esper.kasmina.control.artifacts.access import ArtifactAccess, Breaker
 from esper.kasmina.control.ledger import database
 from esper.kasmina.control.ledger.admission import Admission

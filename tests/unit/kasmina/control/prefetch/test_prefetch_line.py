@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.keys import Keyring
+from esper.core.security.keys import Keyring
 from esper.kasmina.control.artifacts.access import ArtifactAccess, Breaker
 from esper.kasmina.control.prefetch.lines import BusLine
 from esper.kasmina.control.prefetch.prefetcher import Ended, Prefetcher

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from esper.core.validation import violations
+from esper.core.messages.validation import violations
 from esper.kasmina.control.stages.lifecycle import CLOSING, NEXT
 from esper.leyline import CommandOutcome, GateVerdict, PauseOrder, ResumeOrder, SeedDirective, SeedStage
 from tests.unit.kasmina.control.fake_executor import FakeExecutor

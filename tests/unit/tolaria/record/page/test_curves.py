@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esper.tolaria.record.course.reading import standing
 from esper.tolaria.record.page.curves import BRANCH_POINTS, TRUNK_POINTS, Curves, curves
-from esper.tolaria.record.reading import standing
 
 Events = list[dict[str, Any]]
 

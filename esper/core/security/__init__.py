@@ -1,0 +1,1 @@
+"""Who may order what: keys, signed envelopes, tokens, and the nonces that were seen."""

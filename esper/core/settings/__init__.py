@@ -1,0 +1,1 @@
+"""Settings and their sources: files, environment, flags, and what older deployments still set."""

@@ -1,0 +1,66 @@
+"""A file that one process holds: the kernel lets go of it however the process ends, kill -9 and a power cut included.
+
+The file says who holds it. It may be removed while it is held: a file that was swapped meanwhile is never believed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from esper.core.storage.files import open_regular
+
+
+def try_hold(path: Path) -> TextIO | None:
+    """Hold `path` until what is returned is closed; None while another process holds it. Raises OSError."""
+    while True:
+        file = open(path, "a", encoding="utf-8", opener=lambda name, flags: open_regular(Path(name), flags))  # noqa: SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:
+            file.close()
+            raise
+        if _is_at(file, path):
+            break
+        file.close()
+    file.truncate(0)
+    file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds `path` now."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def holder(path: Path) -> str:
+    """Who holds `path` and since when, in words."""
+    text = ""
+    with suppress(OSError):
+        text = path.read_text(encoding="utf-8")
+        since = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return f"another process ({text}, since {since:%Y-%m-%d %H:%M:%S} UTC)" if text else "another process"
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one that the path names: its holder before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,81 @@
+"""Closed field reports on their way to the bus: published in order, again until acknowledged, marked when they are.
+
+Consumers drop what they have seen by its id, so a crash between publishing and marking does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from esper.core.errors import EsperError
+from esper.leyline import FieldReport
+from esper.tamiyo.field_reports.report_log import ReportLog
+
+BATCH = 64
+MAX_PAUSE_S = 60.0
+log = logging.getLogger("esper.tamiyo")
+
+Publish = Callable[[Sequence[FieldReport]], Awaitable[None]]
+
+
+class Publisher:
+    """One task that publishes whenever reports were closed. `on_retry` hears how many wait after a failure."""
+
+    def __init__(
+        self, reports: ReportLog, publish: Publish, *, retry_s: float, on_retry: Callable[[int], None]
+    ) -> None:
+        self._reports = reports
+        self._publish = publish
+        self._retry_s = retry_s
+        self._on_retry = on_retry
+        self._wake = asyncio.Event()
+        self._publishing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self.published = 0
+        self.retries = 0
+
+    def start(self) -> None:
+        """Begin with what an earlier process left."""
+        self._wake.set()
+        self._task = asyncio.create_task(self._work(), name="field reports")
+
+    def wake(self) -> None:
+        """Say that reports were closed."""
+        self._wake.set()
+
+    async def flush(self) -> None:
+        """Publish everything that waits. Raises the error tree."""
+        async with self._publishing:
+            while batch := self._reports.unpublished()[:BATCH]:
+                await self._publish(batch)
+                await self._reports.mark_published(report.report_id for report in batch)
+                self.published += len(batch)
+
+    async def close(self) -> None:
+        """Stop; what wasn't published is published by the next process."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _work(self) -> None:
+        pause_s = 0.0
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.flush()
+                pause_s = 0.0
+            except Exception as error:  # the edge of the task: without it no report would ever leave
+                self.retries += 1
+                pause_s = min(max(self._retry_s, 2 * pause_s), MAX_PAUSE_S)
+                pending = len(self._reports.unpublished())
+                unexpected = None if isinstance(error, EsperError) else error
+                words = "%d field reports wait for the bus, next try in %.0f s: %s"
+                log.warning(words, pending, pause_s, error, exc_info=unexpected)
+                self._on_retry(pending)
+                self._wake.set()
+                await asyncio.sleep(pause_s)

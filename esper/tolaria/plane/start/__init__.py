@@ -1,0 +1,1 @@
+"""The opening of a run at the services, and what makes its wishes impossible."""
