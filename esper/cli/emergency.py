@@ -21,7 +21,7 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, ServiceUnavailable
-from esper.core.security.run_line import LINE
+from esper.core.security.run_line import LINE, LOCK
 from esper.core.security.signing import Signer
 from esper.core.storage.file_lock import try_hold
 from esper.leyline import (
@@ -170,8 +170,6 @@ def _has_own(run_dir: Path) -> bool:
 @contextmanager
 def _of_run(run_dir: Path) -> Iterator[str]:
     """Endpoint of the run's Weatherlight."""
-    from esper.tolaria.run_dir import LOCK
-
     if not _has_own(run_dir) or (held := try_hold(run_dir / LOCK)) is None:
         yield peer_of(run_dir, "weatherlight").endpoint
         return

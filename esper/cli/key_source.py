@@ -9,6 +9,7 @@ from pathlib import Path
 
 from esper.core.errors import ConfigError
 from esper.core.security.keys import Keyring, load_keyring, read_secret
+from esper.core.storage.files import read_regular
 
 FROM_ENVIRONMENT = "env"
 
@@ -41,7 +42,7 @@ def keyring_for(key: str, run_dir: Path | None) -> Keyring:
 
 def _starts_with_brace(path: Path) -> bool:
     try:
-        return path.read_bytes().lstrip()[:1] == b"{"
+        return read_regular(path).lstrip()[:1] == b"{"
     except OSError as error:
         raise ConfigError("--key", str(path), f"can't be read ({error.strerror})") from error
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esper.core.errors import ConfigError, ServiceUnavailable
-from esper.core.security.run_line import Peer, read_line
+from esper.core.security.run_line import LOCK, Peer, read_line
 from esper.core.storage.file_lock import is_held
 
 
@@ -22,8 +22,6 @@ def peer_of(run_dir: Path, service: str) -> Peer:
 @contextmanager
 def told_of(run_dir: Path | None) -> Iterator[None]:
     """Where a service doesn't answer because its run was killed, that is said."""
-    from esper.tolaria.run_dir import LOCK
-
     try:
         yield
     except ServiceUnavailable as error:

@@ -150,7 +150,7 @@ def build_service(context: ServiceContext[KasminaConfig]) -> Sequence[Servicer]:
         clock=clock,
         plane=PlaneWatch(lambda: context.reporter.plane, context.alarm),
     )
-    resources.plane.raise_ordered(store.read(command_rows.emergency_orders))
+    resources.plane.raise_ordered(store.read(command_rows.emergency_orders), is_again=True)
     return [KasminaService(Authority(resources), Interventions(resources), resources.prefetcher, store)]
 
 

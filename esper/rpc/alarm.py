@@ -82,8 +82,12 @@ class Alarm:
         run: str | None = None,
         generation: int | None = None,
         emergency_id: str | None = None,
+        is_again: bool = False,
     ) -> None:
-        """Raise one; on the disk when this returns. The same one that waits already is not raised twice."""
+        """Raise one; on the disk when this returns. The same one that waits already is not raised twice.
+
+        One `is_again` that was raised before, perhaps in vain: that is no news for who reads the log.
+        """
         signal = EmergencySignal(
             emergency_id=emergency_id or f"{self._origin}-{secrets.token_hex(6)}",
             level=level,
@@ -95,7 +99,8 @@ class Alarm:
             raised_at=timestamp(self._clock.now_ns()),
         )
         require_valid(signal)
-        log.critical("%s: %s %s", EmergencyLevel.Name(level), cause, detail)
+        said = "%s: %s %s" if not is_again else "%s: %s %s; told again, in case it was lost"
+        log.log(logging.INFO if is_again else logging.CRITICAL, said, EmergencyLevel.Name(level), cause, detail)
         self._queue(signal, signal.emergency_id)
 
     def signal_late_rollback(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import ConfigError
+from esper.core.security.run_line import LOCK
 from esper.core.storage.file_lock import holder, try_hold
 from esper.core.storage.files import why_not_made
 from esper.tolaria.record.course.reading import cut_torn_line
@@ -20,7 +21,6 @@ RUN_FILES = (
     *("summary.json", "events.jsonl", "report.html", "init.safetensors", "launched-by"),
     *("kasmina.db", "tamiyo.db", "weatherlight.db"),
 )
-LOCK = "run.lock"
 LAUNCHED_BY = "launched-by"
 
 

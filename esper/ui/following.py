@@ -14,11 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from esper.core.security.run_line import LOCK
 from esper.tolaria.record.course.forms import is_event
 from esper.tolaria.record.course.reading import GOES_BACK, Record, gone_back, parsed, seconds_of
 from esper.tolaria.record.page.view import view
 
-EVENTS, SUMMARY, LOCK = "events.jsonl", "summary.json", "run.lock"
+EVENTS, SUMMARY = "events.jsonl", "summary.json"
 # A run is silent when nothing was heard for this long, and for so many times as its longest recent pause.
 SILENT_S, PAUSES = 10.0, 3.0
 RECENT = 30

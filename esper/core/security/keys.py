@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.storage.files import exclusively, write_atomically, write_new
+from esper.core.storage.files import exclusively, read_regular, write_atomically, write_new
 
 SECRET_VARIABLE = "ESPER_LEYLINE_SECRET"
 KEYRING_VARIABLE = "ESPER_KEYRING"
@@ -204,7 +204,7 @@ def check_strength(secret: str, name: str) -> None:
 def read_secret(path: Path, name: str) -> str:
     """The secret in a file. Raises ConfigError about `name`, which doesn't show it, or OSError."""
     try:
-        secret = path.read_bytes().decode().strip()
+        secret = read_regular(path).decode().strip()
     except UnicodeDecodeError:
         raise ConfigError(name, str(path), "is damaged: a secret is a line of text; put back a copy of it") from None
     check_strength(secret, f"secret in {path}")
@@ -217,7 +217,7 @@ def read_keys(path: Path) -> KeySet:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise ConfigError("keyring", str(path), f"mode {mode:04o} lets others read it; chmod 600 it")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_regular(path))
         keys = KeySet(active=document["active"], keys=tuple(Key(**entry) for entry in document["keys"]))
     except OSError as error:
         raise ConfigError(

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from esper.core.errors import ConfigError
-from esper.core.storage.files import write_atomically
+from esper.core.storage.files import read_regular, write_atomically
 
 LINE = Path("services") / "line.json"
+LOCK = "run.lock"
+"""Held by the run's process as long as it is under way; named here, where who asks for it needs no torch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +43,7 @@ def read_line(run_dir: Path) -> RunLine:
     """The line of a run. Raises ConfigError where there is none."""
     path = run_dir / LINE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_regular(path))
         peers = {name: Peer(**peer) for name, peer in found["peers"].items()}
         return RunLine(run_id=found["run_id"], peers=peers)
     except FileNotFoundError as error:

@@ -28,13 +28,13 @@ class PlaneWatch:
         mode = short_name(SystemMode, update.mode)
         return f"the plane is {mode}: {update.cause}; nothing is germinated until it is NORMAL"
 
-    def raise_ordered(self, commands: Iterable[AdaptationCommand]) -> None:
+    def raise_ordered(self, commands: Iterable[AdaptationCommand], *, is_again: bool = False) -> None:
         """Raise for the whole plane what was ordered for a run. Weatherlight's own word is known there."""
         for command in commands:
             if command.HasField("emergency") and command.issued_by != WEATHERLIGHT:
-                self._raise(command)
+                self._raise(command, is_again)
 
-    def _raise(self, command: AdaptationCommand) -> None:
+    def _raise(self, command: AdaptationCommand, is_again: bool) -> None:
         run = command.training_run_id
         self._alarm.raise_emergency(
             command.emergency.level,
@@ -43,4 +43,5 @@ class PlaneWatch:
             run=run,
             generation=command.generation,
             emergency_id=f"kasmina/{run}/{command.command_id}",
+            is_again=is_again,
         )

@@ -74,6 +74,12 @@ def test_a_keyring_file_is_private_and_comes_back_as_it_was(tmp_path: Path) -> N
     assert read_keys(path) == keys
 
 
+def test_a_pipe_in_place_of_a_keyring_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "keys.json", mode=0o600)
+    with pytest.raises(ConfigError, match=r"keys\.json.*no regular file"):
+        read_keys(tmp_path / "keys.json")
+
+
 def test_a_keyring_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keyring"
     write_keys(path, key_set("k1"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -32,4 +33,11 @@ def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
     write_line(tmp_path, KEPT)
     (tmp_path / LINE).write_text(text)
     with pytest.raises(ConfigError, match=r"line\.json"):
+        read_line(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_line_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / LINE).parent.mkdir()
+    os.mkfifo(tmp_path / LINE)
+    with pytest.raises(ConfigError, match=r"line\.json.*no regular file"):
         read_line(tmp_path)

@@ -1,6 +1,7 @@
 """Requests of the service: believed once, stored before they are answered, answered the same for ever."""
 
 import hashlib
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from esper.leyline import (
     BlendFigures,
     CircuitBreakerOrder,
     CircuitState,
+    EmergencyLevel,
+    EmergencyOrder,
     ExportSeedStatesRequest,
     FetchArtifactRequest,
     HealthStatus,
@@ -261,6 +264,18 @@ def test_a_restart_keeps_runs_tokens_seeds_and_outcomes(service: Service) -> Non
     service.restart()
     assert service.blob() == before
     assert service.outcome_of("g-s1") is not None
+
+
+def test_an_emergency_is_news_once_and_raised_again_by_a_restart_without_alarm(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.open(spec())
+    order = EmergencyOrder(level=EmergencyLevel.EMERGENCY_LEVEL_L4_HALT, rationale="a drill")
+    with caplog.at_level(logging.INFO, "esper.alarm"):
+        assert service.apply(command("e", issued_by=OPERATOR, emergency=order)).accepted
+        service.restart()
+    raised = [record.levelno for record in caplog.records if "a drill" in record.message]
+    assert raised == [logging.CRITICAL, logging.INFO]
 
 
 def test_a_run_resumes_and_replays_what_the_checkpoint_does_not_hold(service: Service) -> None:

@@ -331,3 +331,9 @@ def test_a_damaged_secret_is_told_by_its_file(tmp_path: Path, content: bytes) ->
     (tmp_path / "secret").write_bytes(content)
     with pytest.raises(ConfigError, match=r"secret.*damaged; remove it"):
         run_secret(tmp_path / "secret", {}, are_all_spawned=True)
+
+
+def test_a_pipe_in_place_of_a_secret_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret", mode=0o600)
+    with pytest.raises(ConfigError, match=r"secret.*it is no regular file; remove it"):
+        run_secret(tmp_path / "secret", {}, are_all_spawned=True)
