@@ -158,3 +158,12 @@ def test_a_pipe_or_a_device_in_a_files_place_keeps_nobody(path: Path, name: str,
 def test_a_copy_of_a_killed_owners_files_is_as_good(path: Path, tmp_path: Path) -> None:
     shutil.copytree(path.parent, tmp_path / "copy", ignore=shutil.ignore_patterns("copy"))
     assert count(tmp_path / "copy" / "a.db") == COMMITS
+
+
+def test_a_look_at_a_closed_database_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    SqliteStore(path, lambda c: c.execute("CREATE TABLE numbers (n INTEGER PRIMARY KEY, text TEXT)")).close()
+    before = sorted(tmp_path.iterdir())
+    with looked_at(path) as connection:
+        assert connection.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+    assert sorted(tmp_path.iterdir()) == before
