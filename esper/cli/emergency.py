@@ -32,7 +32,7 @@ from esper.leyline import (
     ModeUpdate,
     RaiseEmergencyRequest,
     SystemMode,
-    WeatherlightServiceGetStatusRequest,
+    WatchModeRequest,
 )
 
 if TYPE_CHECKING:
@@ -191,7 +191,8 @@ def _ignored(name: str, message: str) -> None:
 
 
 def _mode(line: Line) -> ModeUpdate:
-    return line.client.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=TIMEOUT_S).mode
+    """As a watcher is told it: GetStatus asks the bus as well, whose loss may be the emergency."""
+    return next(iter(line.client.watch_mode(WatchModeRequest(), timeout_s=TIMEOUT_S))).mode
 
 
 def _operator() -> str:

@@ -98,7 +98,7 @@ class Duties:
                 await self._watched(standing, duty(), pause_s)
                 cause: Exception | None = None
             except Exception as error:  # noqa: BLE001 - the edge of the task
-                cause = error
+                cause = _alone(error)
             if self._now_s() - began_s >= self._pace.healthy_s:
                 pause_s = 0.0
             pause_s = min(max(self._pace.retry_s, 2 * pause_s), self._pace.max_retry_s)
@@ -127,3 +127,10 @@ class Duties:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)  # what it uses may be closed next
+
+
+def _alone(error: Exception) -> Exception:
+    """What a group holds, if that is one thing: a duty with tasks fails in the words of the one that failed."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        (error,) = error.exceptions
+    return error

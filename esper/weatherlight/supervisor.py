@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
-from esper.core.errors import BackPressure
+from esper.core.errors import BackPressure, ServiceUnavailable
 from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import AttributeValue, MetricSpec, attribute_value, build_packet, event, metric
 from esper.leyline import (
@@ -213,7 +213,7 @@ class Supervisor:
             log.log(LOG_LEVELS[each.level], "%s %s %s", each.name, each.message, attributes)
         try:
             await self.router.take([build_packet("weatherlight", self._clock, events=events, metrics=measured)])
-        except BackPressure as error:
+        except (BackPressure, ServiceUnavailable) as error:  # a bus that is away keeps no emergency from its end
             log.error("the log above is the only trace of these events: %s", error)
 
     async def _write(self, work: Callable[[sqlite3.Connection], None]) -> None:

@@ -21,9 +21,9 @@ def looked_at(path: Path) -> Iterator[sqlite3.Connection]:
     for needed in (path, *(file for file in (log, shared) if file.exists())):
         os.close(open_regular(needed, os.O_RDONLY))  # SQLite would say only that it can't open it
     require_whole(path)
-    # A reader shares memory with writers through a file beside the database. Where neither it nor a log is there, nobody
-    # writes, and a reader would only leave both behind; what a writer that was killed has left in its log is read in a
-    # copy where nothing can be made beside it.
+    # A reader shares memory with writers through a file beside the database. Where neither it nor a log is there,
+    # nobody writes, and a reader would only leave both behind; what a writer that was killed left in its log is read in
+    # a copy where nothing can be made beside it.
     if shared.exists() or (log.exists() and os.access(path.parent, os.W_OK)):
         with _opened(path, "mode=ro") as connection:
             yield connection

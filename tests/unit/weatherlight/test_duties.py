@@ -67,6 +67,25 @@ async def test_a_failure_of_ours_is_one_line_in_the_log(caplog: pytest.LogCaptur
     assert record.exc_info is None
 
 
+async def test_a_failure_of_ours_in_a_task_of_the_duty_is_one_line_too(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise StorageError("oona.db is full")
+
+    async def duty() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+
+    duties = Duties(RestartPace(retry_s=30.0, jitter=0.0))
+    duties.take_on("ingest", duty)
+    async with asyncio.timeout(10):
+        while not caplog.records:
+            await asyncio.sleep(0.001)
+    await duties.close()
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": oona.db is full")
+    assert record.exc_info is None
+
+
 async def test_pauses_double_up_to_a_limit_are_jittered_and_begin_anew_after_a_healthy_time() -> None:
     lives = iter([0.0, 0.0, 0.0, 0.0, 60.0, 0.0])  # the fifth is healthy
     now_s = 0.0

@@ -14,6 +14,7 @@ from esper.core.errors import (
     InvalidSignature,
     MissingSignature,
     NonceReplayed,
+    ServiceUnavailable,
     StaleCommand,
 )
 from esper.leyline import (
@@ -294,3 +295,18 @@ async def test_watchers_hear_the_mode_at_once_and_at_every_change(plane: Plane) 
     update = await asyncio.wait_for(coming, 5)
     assert SystemMode.Name(update.mode) == "SYSTEM_MODE_EMERGENCY"
     await modes.aclose()
+
+
+async def test_a_bus_that_is_away_keeps_no_emergency_from_its_end(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await plane.actions.raise_emergency(plane.signer.sign(signal(), audience="weatherlight/r1"))
+
+    async def unreachable(packets: Sequence[TelemetryPacket]) -> Taken:
+        raise ServiceUnavailable("oona", "bus", "redis", "publish failed")
+
+    monkeypatch.setattr(plane.router, "take", unreachable)
+    word = EmergencyAcknowledgement(emergency_id="e1", acknowledged_by="operator:ada", resolved=True, note="")
+    await plane.actions.acknowledge(plane.signer.sign(word, audience="weatherlight/r1"))
+    assert not plane.supervisor.mode().open_emergencies
+    assert "the only trace of these events" in caplog.text
