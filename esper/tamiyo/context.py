@@ -5,9 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from esper.core.growth import stack_life_steps
-from esper.leyline import IncubationMode, IssuedCommand, SeedStage, SlotKind, StackRule, TamiyoRunSpec, TriggerSettings
+from esper.leyline import (
+    IncubationMode,
+    IssuedCommand,
+    SeedStage,
+    SlotKind,
+    SlotSpec,
+    StackRule,
+    TamiyoRunSpec,
+    TriggerSettings,
+)
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.trigger import Trigger, resolve
 
@@ -29,13 +39,18 @@ CLOSING_STAGES = frozenset(
 _NUMBERED = re.compile(r".+-g\d+-c(\d+)\Z", re.DOTALL)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class RunContext:
     """One generation of a run."""
 
     spec: TamiyoRunSpec
     config: TamiyoConfig
     trigger: Trigger
+
+    @cached_property
+    def stacks(self) -> tuple[SlotSpec, ...]:
+        """The host's runs of equal blocks."""
+        return tuple(slot for slot in self.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK)
 
     @property
     def run_id(self) -> str:
@@ -49,9 +64,7 @@ class RunContext:
     @property
     def grows_stacks(self) -> bool:
         """Whether this run grows in depth, at fixed steps or by a rule; then it grows nothing else by itself."""
-        return (bool(self.trigger.stack_steps) or self.stacks_by_rule) and any(
-            slot.kind == SlotKind.SLOT_KIND_STACK for slot in self.spec.manifest.slots
-        )
+        return (bool(self.trigger.stack_steps) or self.stacks_by_rule) and bool(self.stacks)
 
     @property
     def stacks_by_rule(self) -> bool:

@@ -155,16 +155,16 @@ def coverage(readings: tuple[Reading, ...]) -> CoverageSummary:
 
 def digest(readings: tuple[Reading, ...], *, with_measured: bool) -> str:
     """SHA-256 of the observation: what decisions may read, so measured times only where they may decide."""
-    hashed = hashlib.sha256(PROVENANCE.encode())
+    told = [PROVENANCE.encode()]
     for reading in readings:
         if with_measured or not reading.measured:
             value = b"absent" if reading.value is None else struct.pack(">d", reading.value)
-            hashed.update(reading.name.encode() + b"\0" + value + b"\0")
-    return hashed.hexdigest()
+            told += (reading.name.encode(), b"\0", value, b"\0")
+    return hashlib.sha256(b"".join(told)).hexdigest()
 
 
 def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Reading]:
-    stacks = {slot.slot_id for slot in context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK}
+    stacks = {slot.slot_id for slot in context.stacks}
     layered = {slot.slot_id for slot in context.spec.manifest.slots if slot.kind in _WITH_LAYERS}
     sources: list[tuple[str, Message, tuple[Feature, ...]]] = [
         ("metrics", packet.metrics, METRICS_FEATURES),

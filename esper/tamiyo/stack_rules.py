@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import linear_regression
 from typing import Protocol
 
-from esper.leyline import LossPoint, SlotKind, StackRule, SystemStatePacket, TamiyoRunState
+from esper.leyline import LossPoint, StackRule, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import RunContext
 
 COURSE_SHARE = 1 / 3
@@ -99,8 +99,7 @@ def by_forecast(seen: Seen) -> tuple[bool, str]:
 def _ratio(seen: Seen) -> float:
     """Work of a step of the deeper network for one of this one, by forward passes."""
     now = {signal.slot_id: signal.depth for signal in seen.packet.slots}
-    slots = [slot for slot in seen.context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
-    added = max(now.get(slot.slot_id, slot.depth) * slot.block_forward_macs for slot in slots)
+    added = max(now.get(slot.slot_id, slot.depth) * slot.block_forward_macs for slot in seen.context.stacks)
     return 1 + added / max(1, seen.packet.metrics.forward_macs)
 
 

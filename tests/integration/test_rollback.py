@@ -102,9 +102,9 @@ def test_a_rollback_that_misses_its_deadline_halts_the_plane_and_its_run_can_be_
     other = Run(config(services, tmp_path / "two", epochs=200)).held()
     settings = {"epochs": 40, "on_nonfinite": "rollback", "snapshot_every_steps": 0, "checkpoint_every_epochs": 2}
 
-    def hanging(store: CheckpointStore, *arguments: Any) -> Any:
+    def hanging(store: CheckpointStore, *arguments: Any, **options: Any) -> Any:
         is_over.wait(30.0)
-        return newest(store, *arguments)
+        return newest(store, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(CheckpointStore, "newest", hanging)

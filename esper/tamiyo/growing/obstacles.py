@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from esper.core.enums import short_name
-from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SlotKind, SystemStatePacket, TamiyoRunState
+from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import BUSY_STAGES, RunContext
 from esper.tamiyo.signals import Signals
 from esper.tamiyo.stack_rules import RULES
@@ -76,8 +76,7 @@ def deep_enough(scene: Scene) -> str | None:
     if target is None or not scene.context.grows_stacks:
         return None
     now = {signal.slot_id: signal.depth for signal in scene.packet.slots}
-    stacks = [slot for slot in scene.context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
-    depths = [(slot.slot_id, now.get(slot.slot_id, slot.depth)) for slot in stacks]
+    depths = [(slot.slot_id, now.get(slot.slot_id, slot.depth)) for slot in scene.context.stacks]
     if not depths or any(depth < target for _, depth in depths):
         return None
     return "; ".join(f"{slot_id}: deep enough: it has {depth} of {target} equal blocks" for slot_id, depth in depths)
@@ -138,7 +137,7 @@ def not_due(scene: Scene) -> str | None:
 
 def stacks_tried(scene: Scene, stages: Collection[SeedStage] | None = None) -> int:
     """Stacks that the run has grafted so far, kept or not; in the given stages, if any are given."""
-    stacks = {slot.slot_id for slot in scene.context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK}
+    stacks = {slot.slot_id for slot in scene.context.stacks}
     return sum(seed.slot_id in stacks and (stages is None or seed.stage in stages) for seed in scene.packet.seeds)
 
 

@@ -161,8 +161,7 @@ def _preferred(slot: SlotSpec, task: TaskType, catalog: Catalog) -> Blueprint | 
 
 def select_stack(packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:
     """Of the runs of blocks that may still become deeper the one tried least, the first in forward order; how much."""
-    stacks = [slot for slot in context.spec.manifest.slots if slot.kind == SlotKind.SLOT_KIND_STACK]
-    ordered = sorted(stacks, key=lambda slot: (slot.order, slot.slot_id))
+    ordered = sorted(context.stacks, key=lambda slot: (slot.order, slot.slot_id))
     candidates = tuple(_stack_candidate(slot, i, packet, context, catalog) for i, slot in enumerate(ordered))
     open_ = [item for item in candidates if not item.excluded]
     tried = Counter(seed.slot_id for seed in packet.seeds)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-import numpy as np
-
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
 from esper.core.telemetry import AttributeValue, EventSpec
@@ -21,6 +19,7 @@ from esper.core.tracing import context_of, current_trace, tracer
 from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection, TraceContext
 from esper.tamiyo import metrics
 from esper.tamiyo.growing.obstacles import GUESSES, first_obstacle
+from esper.tamiyo.learned.arrays import np
 from esper.tamiyo.learned.linear import Layout
 from esper.tamiyo.learned.policies import Policies
 from esper.tamiyo.learned.policy import LearnedPolicy

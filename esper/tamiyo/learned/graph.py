@@ -15,9 +15,7 @@ from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
+from esper.tamiyo.learned.arrays import NDArray, np
 from esper.tamiyo.learned.linear import HEADS, Floats, Layout, Prediction, standard
 from esper.tamiyo.learned.observation import CANDIDATE_FEATURES, OWN_FEATURES, RUN_FEATURES, SLOT_FEATURES
 

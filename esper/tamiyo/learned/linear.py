@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from esper.tamiyo.learned.arrays import NDArray, np
 
 HEADS = ("reward", "gain", "keep")
 """What a head predicts: the reward, the gain as a share of the twin's score, and whether the judge keeps."""

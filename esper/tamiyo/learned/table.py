@@ -7,12 +7,10 @@ from functools import cached_property
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
 from esper.tamiyo.growing.candidates import Candidate
 from esper.tamiyo.growing.obstacles import Scene
 from esper.tamiyo.growing.selection import Selection
+from esper.tamiyo.learned.arrays import NDArray, np
 from esper.tamiyo.learned.linear import Floats, Layout, as_array
 from esper.tamiyo.learned.observation import (
     CANDIDATE_FEATURES,

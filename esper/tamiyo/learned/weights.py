@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from esper.core.errors import EsperError
 from esper.leyline import PolicyUpdateRejection
+from esper.tamiyo.learned.arrays import np
 from esper.tamiyo.learned.graph import GraphModel
 from esper.tamiyo.learned.graph import shapes as graph_shapes
 from esper.tamiyo.learned.linear import HEADS, LinearModel, Model

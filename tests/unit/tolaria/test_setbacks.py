@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 
 from esper.core.errors import LossDiverged, NonFiniteLoss, RollbackFailed, RollbackLate
 from esper.kasmina.executor import Collected
+from esper.kasmina.executor.passes import filling
+from esper.kasmina.executor.passes.filling import Pair
 from esper.leyline import GateEvidence, GateVerdict, HealthStatus, SeedGate, SeedState, SystemStatePacket
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.open_control import Opening
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from esper.tolaria.recovery.tiers import fast
+from esper.tolaria.recovery.tiers import fast, placing
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact, germination
@@ -274,15 +276,14 @@ def test_a_run_killed_while_it_is_being_restored_goes_on_to_the_same_weights(
     settings = replace(CONFIG, checkpoint_every_epochs=1)
     whole = Course(settings, CheckpointStore(tmp_path / "whole", keep=3), bad={BAD_STEP}).train()
     store = CheckpointStore(tmp_path / "killed", keep=3)
-    killed, pieces = Course(settings, store, bad={BAD_STEP}), []
+    killed = Course(settings, store, bad={BAD_STEP})
 
-    def die(check: Any) -> None:
-        pieces.append(1)
-        if len(pieces) == 5:
-            raise KilledError
+    def die(pairs: Sequence[Pair]) -> None:
+        filling.fill(pairs[: len(pairs) // 2])
+        raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(fast.Deadline, "check", die)
+        patch.setattr(placing, "fill", die)
         with pytest.raises(KilledError):
             killed.train()
     resumed = Course(settings, store, bad={BAD_STEP}).train(resume=True)

@@ -36,8 +36,7 @@ def _ends(model: nn.Module, block: nn.Module, run: Callable[[], Any], *, key: in
     def added() -> Tensor | None:
         return _added(model, block, run, key=key, training=training)
 
-    # A branch's last layer is declared last by custom; found late, it only takes more passes.
-    layers = [(path, module) for path, module in block.named_modules() if path and _own(module)][::-1]
+    layers = _backwards(model, block, run, key=key, training=training)
     ends: list[str] = []
     left = added()
     if left is None:
@@ -55,6 +54,33 @@ def _ends(model: nn.Module, block: nn.Module, run: Callable[[], Any], *, key: in
                 return ()
             left = rest
     return tuple(ends)
+
+
+def _backwards(
+    model: nn.Module, block: nn.Module, run: Callable[[], Any], *, key: int, training: bool
+) -> list[tuple[str, nn.Module]]:
+    """The block's layers, the last that ran first: a norm before near-linear attention looks like an end, too.
+
+    A layer whose weights its owner uses without calling it, as `nn.MultiheadAttention` does, runs when its owner does.
+    """
+    modules = dict(block.named_modules())
+    ended: list[nn.Module] = []
+    handles = [module.register_forward_hook(lambda module, *_: ended.append(module)) for module in modules.values()]
+    try:
+        with side_pass([model], key=key, training=training), torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    places = {module: place for place, module in enumerate(ended)}
+
+    def place_of(path: str) -> int:
+        owners = (path.rsplit(".", depth)[0] for depth in range(path.count(".") + 1))
+        return next((places[modules[owner]] for owner in owners if modules[owner] in places), len(ended))
+
+    layers = [(path, module) for path, module in modules.items() if path and _own(module)]
+    layers.reverse()  # of equal places, the last that was declared
+    return sorted(layers, key=lambda layer: -place_of(layer[0]))
 
 
 def _is_end(layer: nn.Module, whole: Tensor, added: Callable[[], Tensor | None], size: float) -> bool:

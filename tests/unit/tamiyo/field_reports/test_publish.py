@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.unit.tamiyo.test_report_log import done, log_at, report
 
 from esper.core.errors import ServiceUnavailable
 from esper.leyline import FieldReport
 from esper.tamiyo.field_reports.publish import BATCH, Publisher
 from esper.tamiyo.field_reports.report_log import ReportLog
+from tests.unit.tamiyo.field_reports.test_report_log import done, log_at, report
 
 
 class FakeBus:

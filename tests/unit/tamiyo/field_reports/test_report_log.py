@@ -154,7 +154,7 @@ async def test_a_page_token_of_no_report_is_refused(tmp_path: Path) -> None:
 CHILD = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tests.unit.tamiyo.test_report_log import log_at, report
+from tests.unit.tamiyo.field_reports.test_report_log import log_at, report
 async def work():
     log = log_at(Path(sys.argv[1]))
     for number in range(10_000):

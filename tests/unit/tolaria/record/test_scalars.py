@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer import event_file_writer
-from tests.unit.tolaria.record.test_gradients import aggregation, gradient
 
 from esper.tolaria.record.figures.gradients import SeedTold
 from esper.tolaria.record.observer import EpochDone, Notice, TwinStep
 from esper.tolaria.record.scalars import TensorBoardScalars
 from tests.unit.tolaria.observed import boundary, started
+from tests.unit.tolaria.record.figures.test_gradients import aggregation, gradient
 
 
 def test_values_can_be_read_back(tmp_path: Path) -> None:

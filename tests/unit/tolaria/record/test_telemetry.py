@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.tolaria.record.test_gradients import aggregation, gradient
 
 from esper.core.clock import ManualClock
 from esper.core.messages.validation import violations
@@ -34,6 +33,7 @@ from esper.tolaria.record.observer import CheckpointWritten, Notice, RollbackFig
 from esper.tolaria.record.packet_result import Calls, PacketResult
 from esper.tolaria.record.telemetry import TelemetryObserver
 from tests.unit.tolaria.observed import boundary, epoch_done, seed_view, started, step_done
+from tests.unit.tolaria.record.figures.test_gradients import aggregation, gradient
 
 SUMMARY = {"steps": 1000, "weights_digest": "abc", "growth": {"kept": 2}, "emergency_level": 0, "halted_by": None}
 KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")

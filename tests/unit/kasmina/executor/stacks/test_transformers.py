@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from esper.kasmina.executor.stacks.ends import branch_ends
 from esper.kasmina.executor.stacks.proof import prove
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run, find_runs
@@ -178,3 +179,26 @@ def test_blocks_that_differ_by_place_are_refused_with_what_differs() -> None:
 
     runs, _ = find_runs(States(), torch.randint(0, 30, (3, 9)))
     assert runs == [Run("network.encoder.block", 1, 4)]
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("gpt2", {"attn.c_proj", "mlp.c_proj"}),
+        ("llama", {"self_attn.o_proj", "mlp.down_proj"}),
+        ("mistral", {"self_attn.o_proj", "mlp.down_proj"}),
+        ("qwen3", {"self_attn.o_proj", "mlp.down_proj"}),
+        ("opt", {"self_attn.out_proj", "fc2"}),
+        ("neox", {"attention.dense", "mlp.dense_4h_to_h"}),
+        ("vit", {"attention.o_proj", "mlp.fc2"}),
+        ("bert", set()),
+        ("gemma2", set()),
+    ],
+)
+def test_branches_end_in_their_projections_where_no_norm_comes_after(name: str, ends: set[str]) -> None:
+    family = FAMILIES[name]
+    host, inputs = Logits(family.make()), family.inputs()
+    with torch.no_grad():
+        for parameter in host.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    assert set(branch_ends(host, family.run.blocks(host)[-1], lambda: host(inputs), key=1)) == ends

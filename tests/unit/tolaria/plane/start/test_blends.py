@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.tolaria.plane.test_opening import manifest
 
 from esper.core.errors import ConfigError
 from esper.leyline import BlendMode, BlendSchedule, BlendSettings, ConfidenceKind, HostManifest, TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.start.blends import CONFIDENCES, MODES, SCHEDULES, blend_settings, check_blend
+from tests.unit.tolaria.plane.start.test_opening import manifest
 
 
 def test_nothing_said_leaves_everything_to_the_policy() -> None:
