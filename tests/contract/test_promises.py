@@ -17,8 +17,8 @@ PAGE = ROOT / "docs" / "promises.md"
 ONE_BY_ONE = ROOT / "docs" / "every_promise.md"
 PROMISES = 190
 STATES = ("holds", "holds otherwise", "partly", "left out")
-EXCEPTED = {"67"}
-"""How soon the first graph of a process is recorded."""
+EXCEPTED = {"11", "67", "86"}
+"""Fields of answers that `esper call` alone reads, whence coverage is, and how soon a process records its first graph."""
 SYSTEMS = ("Leyline", "core and rpc", "Tolaria", "Tamiyo", "Simic", "Kasmina", "Urza", "Weatherlight")
 
 
@@ -120,7 +120,7 @@ def test_every_promise_has_its_row_its_state_and_what_shows_it() -> None:
         assert "`" in shown, number
 
 
-def test_up_to_the_catalogue_nothing_is_missing_but_how_soon_a_first_graph_is_recorded() -> None:
+def test_up_to_the_catalogue_nothing_is_missing_but_what_is_excepted_here() -> None:
     pages = re.split(r"^## ", ONE_BY_ONE.read_text(), flags=re.MULTILINE)
     systems = [page for page in pages if page.startswith(("Leyline", "core", "Tolaria", "Tamiyo", "Kasmina", "Urza"))]
     missing = {
