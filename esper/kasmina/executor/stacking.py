@@ -130,12 +130,12 @@ def evaluate(state: ExecutorState, directive: SeedDirective, step: int) -> Facts
 
 def take_out(state: ExecutorState, life: Life) -> None:
     """Undoes a stack by hand, weights of the originals as they have become; for one whose twin is gone."""
-    if state.arm.stacks[-1:] != [life.run]:
+    run = life.run
+    if run is None or state.arm.stacks[-1:] != [run]:
         raise GraftFailed(f"stack {life.plan.seed_id} isn't the last repetition; only the last can be taken out")
-    ends = ends_of(state.arm, state.task, life.run) if state.config.halves_ends and life.run is not None else ()
+    ends = ends_of(state.arm, state.task, run) if state.config.halves_ends else ()
     state.arm.take_out_copies()
-    if life.run is not None:
-        state.arm.scale_ends(life.run, ends, 2.0)
+    state.arm.scale_ends(run, ends, 2.0)
     state.topology_changed()
 
 

@@ -10,6 +10,8 @@ import torch
 
 from tests.unit.tools.experiments import GROWING, load
 
+for name in ("plan", "rows", "frontier"):
+    load(name)
 operators = load("stack_operators", GROWING)
 SIZES = operators.Sizes(width=16, heads=2, context=8, batch=2)
 

@@ -25,12 +25,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -38,6 +36,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from frontier import cost_at
 
 from esper.tolaria.task.transformer import BRANCH_ENDS, CausalTransformer, DecoderStyle
 
@@ -317,11 +318,10 @@ def share_of_frontier(rows: Sequence[dict[str, Any]], depth: int, row: dict[str,
         for other in rows
         if other["name"] == f"static-{depth}" and other["seed"] == row["seed"] and other["rate"] == row["rate"]
     )
-    for (less, worse), (more, better) in pairwise(found):
-        if better <= row["loss"] <= worse:
-            part = (worse - row["loss"]) / (worse - better)
-            return float(row["macs"] / math.exp(math.log(less) + part * math.log(more / less)))
-    return None
+    if not found or row["loss"] < min(loss for _, loss in found):
+        return None
+    cost = cost_at(found, row["loss"])
+    return None if cost is None else float(row["macs"] / cost)
 
 
 def table(rows: Sequence[dict[str, Any]], depths: Sequence[int]) -> str:
