@@ -174,8 +174,10 @@ SLOT_FEATURES: Mapping[str, Callable[[SlotSpec, Sight], Feature]] = {
 }
 """What a candidate shares with all others in its slot."""
 
-PASSING = ("gradient_share", "tried_here", "kept_here", "judged_here")
-"""Those of them that may change with every packet; the others follow from the slot's shape."""
+PASSING = ("gradient_share",)
+"""Those of them that may change with every packet; the others follow from the slot's shape,"""
+OF_SEEDS = ("tried_here", "kept_here", "judged_here")
+"""or from the seeds that were grown in it: 0 where there was none."""
 
 
 def _share(part: float, name: str, sight: Sight) -> Feature:
