@@ -54,7 +54,7 @@ def explore(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     tasks = DEVELOPMENT if options.development else HELD_OUT
-    wanted = episodes(tasks, options.episodes or 30, first_seed=HELD_OUT_SEED)
+    wanted = episodes(tasks, options.episodes or 30, first_seed=options.first_seed)
     learned = dict(word.split("=", 1) for word in options.learned)
     for start in range(0, len(wanted), ROUND):
         part = wanted[start : start + ROUND]
@@ -118,6 +118,7 @@ def main() -> int:
             verb.add_argument(
                 "learned", nargs="+", metavar="NAME=STORE", help="a learned arm, and where its weights lie"
             )
+            verb.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="of the first episode")
             verb.add_argument("--without", nargs="*", default=(), choices=FLAGS, help="arms that are left out")
         if name in ("compare", "table"):
             verb.add_argument("--development", action="store_true", help="on the tasks by which choices were made")
