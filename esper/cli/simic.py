@@ -28,7 +28,7 @@ from esper.tamiyo.update import version_number
 
 if TYPE_CHECKING:
     from esper.rpc.clients import Tls
-    from esper.rpc.telemetry import Reporter
+    from esper.rpc.reporting.telemetry import Reporter
     from esper.simic.replay import ReplayStore
     from esper.simic.validation import Validation
     from esper.tamiyo.learned.weights import Weights
@@ -292,7 +292,7 @@ def _traced() -> Iterator[None]:
 
 @contextmanager
 def _reporter(bus: Bus) -> Iterator[Reporter]:
-    from esper.rpc.telemetry import TelemetrySender
+    from esper.rpc.reporting.telemetry import TelemetrySender
 
     with ExitStack() as stack:
         sender = TelemetrySender(bus.endpoint, bus.keyring, "simic", tls=bus.tls)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import EsperError, LossDiverged, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import ModeUpdate
-from esper.rpc.telemetry import UNHEARD
+from esper.rpc.reporting.telemetry import UNHEARD
 from esper.tolaria.loop.aggregation.epoch import aggregation_of, limits_of
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch

@@ -10,12 +10,12 @@ import pytest
 from esper.core.clock import ManualClock
 from esper.core.errors import DependencyViolationError, ServiceUnavailable, UnparsableMessage
 from esper.leyline import AdvanceRequest, Event, PublishRequest, PublishResponse
-from esper.rpc.call import Call
 from esper.rpc.clients.aio import BusClient
 from esper.rpc.clients.channel import aio_channel
-from esper.rpc.mishaps import WINDOW_S, Mishaps
-from esper.rpc.parse import parsed
-from esper.rpc.server import ServerConfig, start
+from esper.rpc.server.call import Call
+from esper.rpc.server.mishaps import WINDOW_S, Mishaps
+from esper.rpc.server.parse import parsed
+from esper.rpc.server.server import ServerConfig, start
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 
 

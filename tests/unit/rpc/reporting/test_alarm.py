@@ -19,12 +19,12 @@ from esper.leyline import (
     SignalRollbackDeadlineRequest,
     SignalRollbackDeadlineResponse,
 )
-from esper.rpc import alarm as module
-from esper.rpc.alarm import Alarm
-from esper.rpc.call import Call
+from esper.rpc.reporting import alarm as module
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.server.call import Call
 from tests.unit.rpc.conftest import Serve
+from tests.unit.rpc.reporting.test_telemetry import Listener
 from tests.unit.rpc.scripted import KEYRING
-from tests.unit.rpc.test_telemetry import Listener
 
 L2, L4 = EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED, EmergencyLevel.EMERGENCY_LEVEL_L4_HALT
 

@@ -23,10 +23,10 @@ from esper.core.errors import (
 )
 from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.rpc import metrics
-from esper.rpc.call import Call
 from esper.rpc.clients.aio import AioChannel, BusClient, aio_channel
 from esper.rpc.clients.channel import OPTIONS
-from esper.rpc.server import MIB, Server, ServerConfig, start
+from esper.rpc.server.call import Call
+from esper.rpc.server.server import MIB, Server, ServerConfig, start
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 

@@ -40,9 +40,9 @@ from esper.leyline import (
     WeatherlightServiceGetStatusResponse,
 )
 from esper.rpc.auth import require_service
-from esper.rpc.bases import WeatherlightServicer
-from esper.rpc.call import Call
-from esper.rpc.telemetry import LogReporter, SenderConfig, TelemetrySender
+from esper.rpc.reporting.telemetry import LogReporter, SenderConfig, TelemetrySender
+from esper.rpc.server.bases import WeatherlightServicer
+from esper.rpc.server.call import Call
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import KEYRING
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from esper.rpc.mishaps import Mishaps
+from esper.rpc.server.mishaps import Mishaps
 
 Handler = grpc.RpcMethodHandler
 Context = grpc.aio.ServicerContext

@@ -27,8 +27,8 @@ from esper.leyline import (
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients.channel import Tls, channel
 from esper.rpc.clients.sync import WeatherlightClient
-from esper.rpc.outbox import CRITICAL, Batch, Outbox
-from esper.rpc.presence import Presence
+from esper.rpc.reporting.outbox import CRITICAL, Batch, Outbox
+from esper.rpc.reporting.presence import Presence
 
 log = logging.getLogger("esper.telemetry")
 WATCH_S = 3600.0

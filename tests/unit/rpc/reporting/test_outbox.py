@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from esper.leyline import MessagePriority, TelemetryPacket
-from esper.rpc.outbox import CRITICAL, URGENCY, Batch, Outbox
+from esper.rpc.reporting.outbox import CRITICAL, URGENCY, Batch, Outbox
 
 LOW, NORMAL, HIGH = (MessagePriority.Value(f"MESSAGE_PRIORITY_{name}") for name in ("LOW", "NORMAL", "HIGH"))
 

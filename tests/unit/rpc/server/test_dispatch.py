@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from esper.rpc.dispatch import until_set
+from esper.rpc.server.dispatch import until_set
 
 
 async def ready(count: int) -> AsyncIterator[int]:

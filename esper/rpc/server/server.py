@@ -18,13 +18,13 @@ from grpc_reflection.v1alpha import reflection
 from esper.core.errors import ConfigError
 from esper.core.settings.config import require_positive
 from esper.leyline import Event
-from esper.rpc.bases import Servicer
 from esper.rpc.certificates import require_authorities, require_pair
 from esper.rpc.contract import SERVICES
-from esper.rpc.dispatch import Gate, handler_of
 from esper.rpc.endpoint import Endpoint
-from esper.rpc.foreign import ParseInterceptor
-from esper.rpc.mishaps import Mishaps
+from esper.rpc.server.bases import Servicer
+from esper.rpc.server.dispatch import Gate, handler_of
+from esper.rpc.server.foreign import ParseInterceptor
+from esper.rpc.server.mishaps import Mishaps
 
 MIB = 1024 * 1024
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import ClassVar
 
 from esper import leyline as pb
-from esper.rpc.call import Call
+from esper.rpc.server.call import Call
 
 
 class Servicer(ABC):

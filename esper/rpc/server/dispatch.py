@@ -28,11 +28,11 @@ from esper.core.errors import (
 from esper.core.messages.validation import require_valid
 from esper.leyline import SignedCommand
 from esper.rpc import metrics
-from esper.rpc.bases import Servicer
-from esper.rpc.call import Call
 from esper.rpc.contract import Method, methods
-from esper.rpc.mishaps import Mishaps
-from esper.rpc.parse import parsed, parsed_each
+from esper.rpc.server.bases import Servicer
+from esper.rpc.server.call import Call
+from esper.rpc.server.mishaps import Mishaps
+from esper.rpc.server.parse import parsed, parsed_each
 from esper.rpc.status import DETAILS_KEY, code_of, to_status
 from esper.rpc.tracing import record_status, server_span
 
