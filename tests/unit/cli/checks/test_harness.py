@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import esper
-from esper.cli import harness
+from esper.cli.checks import harness
 from esper.cli.main import main
 
 

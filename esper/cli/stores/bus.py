@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from google.protobuf import json_format
 
 import esper.leyline as leyline
-from esper.cli.databases import find
-from esper.cli.emergency import Line, add_place, connected
+from esper.cli.services.emergency import Line, add_place, connected
+from esper.cli.stores.databases import find
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import nanoseconds, utc_text
 from esper.core.enums import short_name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper.cli.simic import REPLAY
+from esper.cli.learning.simic import REPLAY
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted

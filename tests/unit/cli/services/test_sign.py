@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import json_format
 
 from esper.cli.main import main
-from esper.cli.sign import SIGNABLE
+from esper.cli.services.sign import SIGNABLE
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.security.keys import Keyring, new_secret
 from esper.core.security.signing import Verifier, open_payload

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from esper.cli import doctor
-from esper.cli.doctor import Finding, Level
+from esper.cli.checks import doctor
+from esper.cli.checks.doctor import Finding, Level
 from esper.cli.main import main
 from esper.core.clock import ManualClock
 from esper.core.security.keys import new_secret

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.run_peer import peer_of, told_of
-from esper.cli.status import read
+from esper.cli.runs.status import read
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 
-from esper.cli.harness import number, source_tree
+from esper.cli.checks.harness import number, source_tree
 from esper.cli.usage import Run, Verbs, add_group, add_verb
 
 ALARMS: Mapping[str, str] = {

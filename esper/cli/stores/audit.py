@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from esper.cli.databases import find
 from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.stores.databases import find
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
 from esper.core.counted import counted

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for, keyring_of
 from esper.cli.run_peer import peer_of, told_of
-from esper.cli.sign import parse
+from esper.cli.services.sign import parse
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.messages.validation import require_valid
