@@ -40,8 +40,8 @@ from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.feeds.feed import FedLoader
+from esper.tolaria.task.objective.task import Evaluation, evaluated
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import Evaluation, evaluated
 
 HALTED = "halted"
 

@@ -12,8 +12,8 @@ from esper.core.errors import ConfigError
 from esper.tolaria import trainer as trainer_module
 from esper.tolaria.export import load_network
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.objective.task import Evaluation, evaluated
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import Evaluation, evaluated
 from tests.unit.tolaria.scripted_control import ScriptedControl, cull, germination
 from tests.unit.tolaria.test_optimizer_runs import CONFIG, run
 from tests.unit.tolaria.test_trainer import CULLED, KEPT, SLOT, KilledError, Recorder

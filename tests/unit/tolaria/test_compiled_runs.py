@@ -22,8 +22,8 @@ from esper.tolaria.record.course.events import incident_kind
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.run_dir import RunOptions
 from esper.tolaria.task import posed as preparation
+from esper.tolaria.task.models.transformer import Block
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.transformer import Block
 from esper.tolaria.trial import tried_checkpoint, try_host
 from tests.unit.tolaria.test_stack_runs import KEPT, UNDONE, KilledError, Killer, config, run
 from tests.unit.tolaria.test_trainer import Recorder
@@ -162,7 +162,7 @@ class Broken(Block):
 def test_cuts_fallbacks_and_too_many_graphs_are_warnings(
     blocks: TrainConfig, backend: Plain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("esper.tolaria.task.transformer.Block", Broken)
+    monkeypatch.setattr("esper.tolaria.task.models.transformer.Block", Broken)
     monkeypatch.setattr(compile_watch, "GRAPHS_OF_EQUAL_BLOCKS", 0)
     monkeypatch.setattr(compiled, "GRAPHS_OF_ONE_CODE", 1)
     recorder = Recorder()

@@ -16,8 +16,8 @@ from esper.tolaria.recovery.tiers import fast
 from esper.tolaria.recovery.tiers.copies import Buffers, Memory, copy_of
 from esper.tolaria.task.data import Split, Splits
 from esper.tolaria.task.device import open_device
+from esper.tolaria.task.objective.task import evaluate, make_task
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import evaluate, make_task
 from esper.tolaria.trial import tried_checkpoint, try_host
 from tests.unit.tolaria.loop.waiting import no_waits, watch_steps
 from tests.unit.tolaria.scripted_control import ScriptedControl

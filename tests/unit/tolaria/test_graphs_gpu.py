@@ -187,7 +187,7 @@ def test_no_replayed_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_waits_in_a_step_falls_back_and_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from esper.tolaria.task.task import SplitTask
+    from esper.tolaria.task.objective.task import SplitTask
 
     plain = SplitTask.accuracy
 
@@ -198,7 +198,7 @@ def test_what_waits_in_a_step_falls_back_and_trains_on(monkeypatch: pytest.Monke
 
     eager, _, _ = run(replace(PLAIN, dropout=0.2))
     monkeypatch.setattr(SplitTask, "accuracy", waiting)
-    monkeypatch.setattr("esper.tolaria.task.task.LabelTask.accuracy", waiting)
+    monkeypatch.setattr("esper.tolaria.task.objective.task.LabelTask.accuracy", waiting)
     graphed, recorder, counts = run(replace(PLAIN, dropout=0.2, graphs=True))
     assert counts is not None
     assert counts.fallbacks == {"capture_failed": 1}

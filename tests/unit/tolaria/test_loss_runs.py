@@ -16,11 +16,11 @@ from esper.kasmina.executor.judge.scores import judge_scores
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
 from esper.tolaria.record.observer import Observers
-from esper.tolaria.task.models import build_host
+from esper.tolaria.task.models.models import build_host
+from esper.tolaria.task.objective.task import evaluated
+from esper.tolaria.task.optimizers.schedule import make_schedule
 from esper.tolaria.task.prepare import Prepared, make_optimizer, prepare
 from esper.tolaria.task.randomness import seed_all
-from esper.tolaria.task.schedule import make_schedule
-from esper.tolaria.task.task import evaluated
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.loss_sources import focal, likelihood, of_sequences, pinball
 from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact, germination, judgement

@@ -9,7 +9,7 @@ from esper.kasmina.executor.blueprints import FACTORIES, build_seed
 from esper.kasmina.executor.slots.slot import Slot
 from esper.kasmina.executor.stack_slots import STACK_FACTORIES
 from esper.leyline import SlotKind
-from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle
+from esper.tolaria.task.models.transformer import CausalTransformer, DecoderStyle
 from esper.urza.catalog import Catalog, misfit
 
 

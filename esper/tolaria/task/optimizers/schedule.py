@@ -16,7 +16,7 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.graft.wiring import HOST_KEY
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.entry_point import called, load
-from esper.tolaria.task.torch_schedule import (
+from esper.tolaria.task.optimizers.torch_schedule import (
     TorchSchedule,
     handed_over,
     makes_scheduler,

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.agreement import agreed, check_passes, training_sizes
 from esper.tolaria.task.data import Split, Splits
-from esper.tolaria.task.loader import Loader
-from esper.tolaria.task.task import make_task
+from esper.tolaria.task.feeds.loader import Loader
+from esper.tolaria.task.objective.agreement import agreed, check_passes, training_sizes
+from esper.tolaria.task.objective.task import make_task
 
 CLASSIFICATION = TaskType.TASK_TYPE_CLASSIFICATION
 LANGUAGE_MODEL = TaskType.TASK_TYPE_LANGUAGE_MODEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.transformer import DecoderStyle
+from esper.tolaria.task.models.transformer import DecoderStyle
 
 DEFAULT_WIDTHS = (32, 32)
 DEFAULT_DEPTH = len(DEFAULT_WIDTHS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from esper.tolaria.task.loader import Loader
+from esper.tolaria.task.feeds.loader import Loader
 
 
 class Resident:

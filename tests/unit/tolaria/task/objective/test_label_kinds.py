@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Split, Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts, largest_share
 from esper.tolaria.task.data.source import LabelKind
-from esper.tolaria.task.losses import LossSettings
+from esper.tolaria.task.objective.agreement import agreed
+from esper.tolaria.task.objective.losses import LossSettings
+from esper.tolaria.task.objective.task import make_task
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import make_task
 
 HERE = "tests.unit.tolaria.loss_sources"
 CONFIG = TrainConfig(model=f"{HERE}:net", min_samples=10, batch_size=16)

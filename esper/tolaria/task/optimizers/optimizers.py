@@ -19,7 +19,7 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.fold.optimizer import optimizer_obstacle
 from esper.tolaria.config import REFUSED_OPTIMIZERS, TrainConfig
 from esper.tolaria.task.entry_point import called, load
-from esper.tolaria.task.muon import MuonAdamW
+from esper.tolaria.task.optimizers.muon import MuonAdamW
 
 Factory = Callable[..., Optimizer]
 Group = dict[str, Any]

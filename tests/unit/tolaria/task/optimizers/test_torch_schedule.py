@@ -12,13 +12,13 @@ from torch import nn, optim
 from torch.optim import lr_scheduler as lr
 
 from esper.core.errors import ConfigError
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
+from esper.tolaria.task.optimizers.schedule import fallen_step, growth_end_step, make_schedule
+from esper.tolaria.task.optimizers.torch_schedule import TorchSchedule, handed_over, makes_scheduler, torch_schedule
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import seed_all
-from esper.tolaria.task.schedule import fallen_step, growth_end_step, make_schedule
-from esper.tolaria.task.torch_schedule import TorchSchedule, handed_over, makes_scheduler, torch_schedule
 from tests.unit.tolaria.scripted_control import ScriptedControl, germination
-from tests.unit.tolaria.task.test_optimizers import CONFIG, STEPS, same_weights, trained
+from tests.unit.tolaria.task.optimizers.test_optimizers import CONFIG, STEPS, same_weights, trained
 from tests.unit.tolaria.test_optimizer_runs import CONFIG as GROWING
 from tests.unit.tolaria.test_optimizer_runs import SPAN, run
 from tests.unit.tolaria.test_trainer import CULLED

@@ -18,12 +18,12 @@ from torch import nn
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task import decoder
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.entry_point import called, load
+from esper.tolaria.task.models import decoder
+from esper.tolaria.task.models.transformer import CausalTransformer
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.start.frozen import freeze
-from esper.tolaria.task.transformer import CausalTransformer
 
 Layout = Literal["vector", "sequence", "image", "tokens", "as given"]
 

@@ -9,7 +9,7 @@ import torch
 
 from esper.leyline import TaskType
 from esper.tolaria.task.data import Split, Splits
-from esper.tolaria.task.task import JUDGE_BATCH, by_rows, make_task
+from esper.tolaria.task.objective.task import JUDGE_BATCH, by_rows, make_task
 
 
 def splits(kind: str, samples: int = 20) -> Splits:

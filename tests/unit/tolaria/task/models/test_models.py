@@ -11,7 +11,7 @@ from esper.core.errors import ConfigError
 from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Split, Splits, open_source
-from esper.tolaria.task.models import build_host
+from esper.tolaria.task.models.models import build_host
 
 
 def host(**settings: object):

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from esper.kasmina.executor import TrainingArm, count_macs
-from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle, Rotary
+from esper.tolaria.task.models.transformer import CausalTransformer, DecoderStyle, Rotary
 
 STYLES = [
     DecoderStyle(size=16, heads=2, positions=positions, norm=norm, mlp=mlp, is_tied=is_tied)

@@ -6,9 +6,9 @@ import pytest
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.decoder import style_of, widths_of
-from esper.tolaria.task.models import host_widths
-from esper.tolaria.task.transformer import DecoderStyle
+from esper.tolaria.task.models.decoder import style_of, widths_of
+from esper.tolaria.task.models.models import host_widths
+from esper.tolaria.task.models.transformer import DecoderStyle
 
 
 def config(**settings: object) -> TrainConfig:

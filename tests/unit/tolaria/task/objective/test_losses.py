@@ -17,9 +17,9 @@ from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.task.data import Split, Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts, largest_share
 from esper.tolaria.task.data.posing import counted
-from esper.tolaria.task.losses import LossSettings
+from esper.tolaria.task.objective.losses import LossSettings
+from esper.tolaria.task.objective.task import evaluate, make_task
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import evaluate, make_task
 
 CLASSES, HOLE = 3, -100
 HERE = "tests.unit.tolaria.loss_sources"
@@ -160,7 +160,7 @@ def test_an_evaluation_counts_labels_not_batches(monkeypatch: pytest.MonkeyPatch
     run = prepare(replace(CONFIG, class_weights="1,2,0.5", grow="never"))
     split = run.splits.judge
     whole = evaluate(run.executor.arm, run.task, split)
-    monkeypatch.setattr("esper.tolaria.task.task.JUDGE_BATCH", 7)
+    monkeypatch.setattr("esper.tolaria.task.objective.task.JUDGE_BATCH", 7)
     assert len(list(run.task.judge_batches())) > 5
     parts = evaluate(run.executor.arm, run.task, split)
     assert parts == pytest.approx(whole, rel=1e-6)

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from esper.kasmina.executor.judge.scores import evaluate_stack, judge_scores
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task import prepare as preparation
-from esper.tolaria.task import task as module
 from esper.tolaria.task.data import source
+from esper.tolaria.task.objective import task as module
+from esper.tolaria.task.objective.task import evaluate, evaluated
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluate, evaluated
 
 CONFIG = TrainConfig(
     data="pytext", model="transformer", samples=200, context=16, width=16, heads=2, min_samples=10, epochs=1

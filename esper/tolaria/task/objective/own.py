@@ -24,11 +24,11 @@ from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kernels import MAX_ROWS
 from esper.leyline import TaskType
 from esper.tolaria.config import BY_LOSSES, TrainConfig
-from esper.tolaria.task.agreement import MISFITS, reason_of
 from esper.tolaria.task.data.source import VALUES_AT_ONCE, Split, Splits
 from esper.tolaria.task.entry_point import load
+from esper.tolaria.task.objective.agreement import MISFITS, reason_of
+from esper.tolaria.task.objective.task import JUDGE_BATCH, SplitTask, in_full
 from esper.tolaria.task.randomness import key
-from esper.tolaria.task.task import JUDGE_BATCH, SplitTask, in_full
 
 CLIP_IN_FIRST_LOSSES = 4.0
 PART = "loss "

@@ -12,7 +12,7 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Split, Splits
 from esper.tolaria.task.feeds.carrier import Carrier
-from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
+from esper.tolaria.task.feeds.loader import Loader, StreamLoader, make_loader
 
 SPLIT = Split(torch.arange(23.0).unsqueeze(1), torch.arange(23))
 

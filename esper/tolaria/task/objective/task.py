@@ -24,7 +24,7 @@ from esper.leyline import TaskType
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.sharing import names_of_first, over
 from esper.tolaria.task.data.source import LabelKind, Splits
-from esper.tolaria.task.losses import (
+from esper.tolaria.task.objective.losses import (
     PLAIN,
     CrossEntropy,
     Labels,

@@ -10,7 +10,7 @@ import torch
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.schedule import growth_end_step, make_schedule, shares_of
+from esper.tolaria.task.optimizers.schedule import growth_end_step, make_schedule, shares_of
 
 SCHEDULE = make_schedule(TrainConfig(lr=0.01, warmup_steps=50, decay_fraction=0.3), 2000)
 

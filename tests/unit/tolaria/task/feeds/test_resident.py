@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.tolaria.task.data.source import Split
-from esper.tolaria.task.loader import Loader
-from esper.tolaria.task.resident import Resident
+from esper.tolaria.task.feeds.loader import Loader
+from esper.tolaria.task.feeds.resident import Resident
 
 
 @given(

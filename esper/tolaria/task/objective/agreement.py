@@ -22,9 +22,9 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.posing import task_name
 from esper.tolaria.task.data.source import LabelKind, Splits, are_one_hot
+from esper.tolaria.task.objective.task import SplitTask
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import key
-from esper.tolaria.task.task import SplitTask
 
 EXAMPLES = 2
 # What a network or a loss raises for what it can't take.

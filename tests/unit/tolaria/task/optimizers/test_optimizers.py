@@ -17,9 +17,9 @@ from esper.core.errors import ConfigError
 from esper.tolaria.config import OPTIMIZERS, REFUSED_OPTIMIZERS, TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import Observers
-from esper.tolaria.task.models import build_model
-from esper.tolaria.task.muon import MuonAdamW
-from esper.tolaria.task.optimizers import made_by, matrices, optimizer_doubts
+from esper.tolaria.task.models.models import build_model
+from esper.tolaria.task.optimizers.muon import MuonAdamW
+from esper.tolaria.task.optimizers.optimizers import made_by, matrices, optimizer_doubts
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import seed_all
 from esper.tolaria.trainer import Trainer
@@ -100,7 +100,7 @@ RATES: dict[str, tuple[dict[str, Any], Callable[[int], float]]] = {
     ),
     "constant": ({"schedule": "constant"}, lambda step: min(1.0, (step + 1) / 3)),
     "own": (
-        {"schedule": "tests.unit.tolaria.task.test_optimizers:square_root", "warmup_steps": 10},
+        {"schedule": "tests.unit.tolaria.task.optimizers.test_optimizers:square_root", "warmup_steps": 10},
         lambda step: math.sqrt((STEPS - step) / STEPS),
     ),
     "constant without warm-up": ({"schedule": "constant", "warmup_steps": 0}, lambda step: 1.0),
@@ -254,7 +254,12 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest(settings: dict[str, Any],
 def test_muon_in_a_network_of_one_layer_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no matrix for it"):
         prepare(
-            replace(CONFIG, optimizer="muon", model="tests.unit.tolaria.task.test_optimizers:single_layer", hidden=())
+            replace(
+                CONFIG,
+                optimizer="muon",
+                model="tests.unit.tolaria.task.optimizers.test_optimizers:single_layer",
+                hidden=(),
+            )
         )
 
 
@@ -323,7 +328,9 @@ def two_rates(named_parameters: Sequence[tuple[str, nn.Parameter]]) -> optim.Opt
 
 
 def test_a_function_gets_names_if_it_asks_for_them_and_its_groups_keep_their_rates() -> None:
-    config = replace(CONFIG, optimizer="tests.unit.tolaria.task.test_optimizers:two_rates", schedule="cosine")
+    config = replace(
+        CONFIG, optimizer="tests.unit.tolaria.task.optimizers.test_optimizers:two_rates", schedule="cosine"
+    )
     arm = prepare(config).executor.arm
     assert not any("param_names" in group for group in arm.optimizer.param_groups)
     assert arm.scheduler.apply(arm.optimizer, 2) == 0.01

@@ -16,9 +16,9 @@ from esper.leyline import TaskType
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.launcher import main
 from esper.tolaria.plane.start.opening import life_settings
-from esper.tolaria.task.own import CLIP_IN_FIRST_LOSSES, OwnLoss
+from esper.tolaria.task.objective.own import CLIP_IN_FIRST_LOSSES, OwnLoss
+from esper.tolaria.task.objective.task import evaluated
 from esper.tolaria.task.prepare import built_again, prepare
-from esper.tolaria.task.task import evaluated
 from tests.unit.tolaria.loss_sources import focal, likelihood, macro_recall, several
 
 HERE = "tests.unit.tolaria.loss_sources"
@@ -171,7 +171,7 @@ def test_settings_of_the_built_in_losses_are_refused_beside_it(name: str, value:
 
 @pytest.mark.parametrize("batch", [512, 7])
 def test_a_metric_sees_a_whole_set(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esper.tolaria.task.task.JUDGE_BATCH", batch)
+    monkeypatch.setattr("esper.tolaria.task.objective.task.JUDGE_BATCH", batch)
     run = prepare(replace(CONFIG, loss=None, metric=f"{HERE}:macro_recall"))
     arm, split = run.executor.arm, run.splits.judge
     with torch.no_grad():
@@ -201,7 +201,7 @@ def test_a_metric_that_cannot_be_used_is_refused_in_one_line(metric: str, says: 
 
 
 def test_a_metric_that_would_fill_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("esper.tolaria.task.own.VALUES_AT_ONCE", 179)
+    monkeypatch.setattr("esper.tolaria.task.objective.own.VALUES_AT_ONCE", 179)
     with pytest.raises(ConfigError, match="wants all outputs of a set at once: 180 values, at most 179"):
         prepare(replace(CONFIG, metric=f"{HERE}:macro_recall"))
 
