@@ -13,8 +13,8 @@ import torch
 
 from esper.core.errors import LossDiverged, NonFiniteLoss, RollbackFailed, RollbackLate
 from esper.kasmina.executor import Collected
-from esper.kasmina.executor.passes import filling
-from esper.kasmina.executor.passes.filling import Pair
+from esper.kasmina.executor.contents import filling
+from esper.kasmina.executor.contents.filling import Pair
 from esper.leyline import GateEvidence, GateVerdict, HealthStatus, SeedGate, SeedState, SystemStatePacket
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.open_control import Opening

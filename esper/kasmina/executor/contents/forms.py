@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esper.kasmina.executor.passes import containers, objects
-from esper.kasmina.executor.passes.containers import ABSENT, Code
+from esper.kasmina.executor.contents import containers, objects
+from esper.kasmina.executor.contents.containers import ABSENT, Code
 
 Read = Callable[[Any, Callable[[Any, str], Code]], Any]
 Write = Callable[[Any, Any, Callable[[Code, Any], Any], Callable[[Any], Any]], Any]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.storages import Storages, has_storage
+from esper.kasmina.executor.contents.storages import Storages, has_storage
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from esper.kasmina.executor.passes.containers import is_plain
-from esper.kasmina.executor.passes.objects import FOREIGN
+from esper.kasmina.executor.contents.containers import is_plain
+from esper.kasmina.executor.contents.objects import FOREIGN
 
 # Members up to which a container is looked into.
 LONGEST = 1000

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from esper.kasmina.executor.passes.clone import TENSOR_HOOKS
-from esper.kasmina.executor.passes.containers import ABSENT, COMMON, PLAIN, Code, is_plain
-from esper.kasmina.executor.passes.forms import FORMS, Form
-from esper.kasmina.executor.passes.objects import MACHINERY, GoesBy, fingerprint
+from esper.kasmina.executor.contents.clone import TENSOR_HOOKS
+from esper.kasmina.executor.contents.containers import ABSENT, COMMON, PLAIN, Code, is_plain
+from esper.kasmina.executor.contents.forms import FORMS, Form
+from esper.kasmina.executor.contents.objects import MACHINERY, GoesBy, fingerprint
 
 TENSORS = ("_parameters", "_buffers")
 MODULE_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from esper.kasmina.executor.passes import filling
+from esper.kasmina.executor.contents import filling
 
 
 @pytest.mark.parametrize("piece_bytes", [16, 64, 10**6])

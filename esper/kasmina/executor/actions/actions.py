@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.entering import attach, build, drop_teacher, incubate
+from esper.kasmina.executor.actions.entering import attach, build, drop_teacher, incubate
+from esper.kasmina.executor.actions.optimizer_change import adjust_optimizer
+from esper.kasmina.executor.actions.pause import mute, unmute
+from esper.kasmina.executor.actions.remains import find_remains
+from esper.kasmina.executor.actions.stacking import evaluate, graft_stack, take_out
 from esper.kasmina.executor.fold.fold import fold, fold_obstacle
 from esper.kasmina.executor.fold.merge import is_adapter, merge, merge_obstacle
 from esper.kasmina.executor.graft.arm import TrainingArm
@@ -17,10 +21,6 @@ from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, judge, probe
 from esper.kasmina.executor.judge.training_pass import try_training
-from esper.kasmina.executor.optimizer_change import adjust_optimizer
-from esper.kasmina.executor.pause import mute, unmute
-from esper.kasmina.executor.remains import find_remains
-from esper.kasmina.executor.stacking import evaluate, graft_stack, take_out
 from esper.kasmina.executor.state import SEED_BOUND, ExecutorState, Facts
 from esper.kasmina.executor.twin import count_waiting_twin, end_twin, make_twin, measured_twin, put_in_twin
 from esper.leyline import BlendConfig, BlendSchedule, DirectiveKind, SeedDirective

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from esper.kasmina.executor import TrainingArm
-from esper.kasmina.executor.passes.held import Remembered, held, put_back
+from esper.kasmina.executor.contents.held import Remembered, held, put_back
 from esper.kasmina.executor.passes.side_pass import side_pass
 from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, cached_activation, step
 

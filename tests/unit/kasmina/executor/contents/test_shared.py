@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from esper.kasmina.executor.passes.shared import Shared
+from esper.kasmina.executor.contents.shared import Shared
 
 LIMITS = [1, 2]
 

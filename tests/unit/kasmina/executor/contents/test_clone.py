@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.clone import independent_copy
+from esper.kasmina.executor.contents.clone import independent_copy
 from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, locks, step
 
 

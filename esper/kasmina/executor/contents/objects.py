@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from esper.kasmina.executor.passes.containers import ABSENT, Code, written_items
+from esper.kasmina.executor.contents.containers import ABSENT, Code, written_items
 
 # What is machinery of every module rather than state of one.
 MACHINERY = frozenset(vars(nn.Module())) - {"training"} | {"_compiled_call_impl"}
