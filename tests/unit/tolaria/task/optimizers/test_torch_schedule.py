@@ -17,10 +17,10 @@ from esper.tolaria.task.optimizers.schedule import fallen_step, growth_end_step,
 from esper.tolaria.task.optimizers.torch_schedule import TorchSchedule, handed_over, makes_scheduler, torch_schedule
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import seed_all
+from tests.unit.tolaria.runs.test_optimizer_runs import CONFIG as GROWING
+from tests.unit.tolaria.runs.test_optimizer_runs import SPAN, run
 from tests.unit.tolaria.scripted_control import ScriptedControl, germination
 from tests.unit.tolaria.task.optimizers.test_optimizers import CONFIG, STEPS, same_weights, trained
-from tests.unit.tolaria.test_optimizer_runs import CONFIG as GROWING
-from tests.unit.tolaria.test_optimizer_runs import SPAN, run
 from tests.unit.tolaria.test_trainer import CULLED
 
 HERE = __name__
