@@ -206,7 +206,7 @@ def _is_unmeasured(seed: SeedState, stacks: Collection[str]) -> bool:
 
 def _value(message: Source, field: str) -> float | None:
     """The field as a number; a NaN is not a reading."""
-    if not message.HasField(field):  # type: ignore[arg-type]
+    if not message.HasField(field):
         return None
     value = float(getattr(message, field))
     return None if math.isnan(value) else value
