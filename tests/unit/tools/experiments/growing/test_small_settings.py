@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tools.experiments import FOLDER, GROWING, load
+from tests.unit.tools.experiments.loading import FOLDER, GROWING, load
 
 load("texts")
 planning, rows_module = load("plan"), load("rows")
