@@ -63,11 +63,12 @@ def stolen_s() -> float:
 
 @dataclass(slots=True)
 class Spent:
-    """Seconds of the wall, of the process on processors, and stolen from the machine."""
+    """Seconds of the wall, of the process on processors, stolen from the machine, and of the thread that asks."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     stolen_s: float = 0.0
+    thread_s: float = 0.0
 
     def add_since(self, start: Spent) -> None:
         """Add what went by since."""
@@ -75,11 +76,12 @@ class Spent:
         self.wall_s += now.wall_s - start.wall_s
         self.cpu_s += now.cpu_s - start.cpu_s
         self.stolen_s += now.stolen_s - start.stolen_s
+        self.thread_s += now.thread_s - start.thread_s
 
     @classmethod
     def now(cls) -> Spent:
         """What the clocks say."""
-        return cls(time.perf_counter(), time.process_time(), stolen_s())
+        return cls(time.perf_counter(), time.process_time(), stolen_s(), time.thread_time())
 
 
 class Turn:
@@ -88,7 +90,7 @@ class Turn:
     def __init__(self, turns: Turns, name: str) -> None:
         self.spent = Spent()
         self._turns = turns
-        self._name = name
+        self.name = name
         self._since = Spent.now()
 
     def start_clock(self) -> None:
@@ -105,7 +107,7 @@ class Turn:
         self.stop_clock()
         time.sleep(SETTLE_S)
         self._turns.pass_on()
-        self._turns.wait_for(self._name)
+        self._turns.wait_for(self.name)
         self._since = Spent.now()
 
 
