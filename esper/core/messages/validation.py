@@ -102,6 +102,11 @@ def _look(message: Any, found: list[str]) -> None:
         _look_at_integers(plan, message, found)
     if plan.check is not None:
         plan.check(message, found)
+    if plan.children:
+        _look_at_children(plan, message, found)
+
+
+def _look_at_children(plan: _Plan, message: Any, found: list[str]) -> None:
     for name, is_repeated in plan.children:
         if is_repeated:
             for index, child in enumerate(getattr(message, name)):
