@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from processor_time import Beside, Helpers
+from processor_time import Helpers, spent_beside_s
 from torch import Tensor
 from turns import Turn, take_turns
 
@@ -55,26 +55,23 @@ QUIET_STEPS = 4  # after a boundary, before a turn may end: what the boundary se
 
 
 class Stopwatch:
-    """Times one arm's steps and what runs beside them, from the first step on; now and then it hands over."""
+    """Times one arm's steps, from the first one on; now and then it hands over."""
 
-    def __init__(self, turn: Turn, turn_steps: int, beside: Beside | None = None) -> None:
+    def __init__(self, turn: Turn, turn_steps: int) -> None:
         self._turn, self._turn_steps = turn, turn_steps
-        self._beside = beside
-        self._before: dict[str, float] = {}
         self._steps_in_turn = self._steps_since_boundary = 0
         self._step_ms: list[float] = []
         self._boundary_step_ms: list[float] = []
 
     def begin(self) -> None:
         """What came before isn't counted."""
-        self._hand_over()
+        self._turn.hand_over()
         self._turn.start_clock()
-        self._before = self._ran_beside()
 
     def take(self, make: Callable[[], None], is_boundary: Callable[[], bool]) -> None:
         """Make a step, and the boundary after it if there is one."""
         if self._steps_in_turn >= self._turn_steps and self._steps_since_boundary >= QUIET_STEPS:
-            self._hand_over()
+            self._turn.hand_over()
             self._steps_in_turn = 0
         started = time.perf_counter()
         make()
@@ -86,24 +83,17 @@ class Stopwatch:
     def end(self) -> dict[str, Any]:
         """All that was measured."""
         self._turn.stop_clock()
-        beside = {name: now - self._before[name] for name, now in self._ran_beside().items()}
+        self._turn.settle()
         times = {"step_ms": self._step_ms, "boundary_step_ms": self._boundary_step_ms}
-        return {**asdict(self._turn.spent), "beside_s": beside, **times}
-
-    def _hand_over(self) -> None:
-        self._ran_beside()  # threads that came up belong to this arm
-        self._turn.hand_over()
-
-    def _ran_beside(self) -> dict[str, float]:
-        return {} if self._beside is None else self._beside.spent_s()
+        return {**asdict(self._turn.spent), "beside_s": self._turn.spent_beside_s, **times}
 
 
 class TimedTrainer(Trainer):
     """Measures steps with their boundaries."""
 
-    def __init__(self, turn: Turn, turn_steps: int, *rest: Any, beside: Beside | None = None, **named: Any) -> None:
+    def __init__(self, turn: Turn, turn_steps: int, *rest: Any, **named: Any) -> None:
         super().__init__(*rest, **named)
-        self._watch = Stopwatch(turn, turn_steps, beside)
+        self._watch = Stopwatch(turn, turn_steps)
 
     def _begin(self, snapshot: Snapshot | None) -> Generation:
         generation = super()._begin(snapshot)
@@ -252,18 +242,16 @@ class Arms:
 
     def plain(self, config: TrainConfig, turn: Turn) -> dict[str, Any]:
         """A loop without a trainer."""
+        self._look_beside(turn)
         config.run_dir.mkdir()
-        return plain_loop(prepare(config), config.run_dir / "plain.pt", self._watch(turn))
+        return plain_loop(prepare(config), config.run_dir / "plain.pt", Stopwatch(turn, self.turn_steps))
 
     def bare(self, config: TrainConfig, turn: Turn) -> dict[str, Any]:
         """The training loop alone."""
+        self._look_beside(turn)
         store = CheckpointStore(config.run_dir / "checkpoints", config.keep_checkpoints)
-        trainer = BareTrainer(
-            *(turn, self.turn_steps, prepare(config), lambda opening: NullControl(), Observers()),
-            store=store,
-            beside=self._beside(turn),
-        )
-        return trainer.train()
+        run = prepare(config)
+        return BareTrainer(turn, self.turn_steps, run, lambda opening: NullControl(), Observers(), store=store).train()
 
     def never(self, config: TrainConfig, turn: Turn) -> dict[str, Any]:
         """A run as the launcher makes it, without services."""
@@ -274,19 +262,17 @@ class Arms:
         return self._watched(replace(config, **self.endpoints), turn, Pacer(self.operator))
 
     def _watched(self, config: TrainConfig, turn: Turn, *further: Observer) -> dict[str, Any]:
+        self._look_beside(turn)
         # Looked up when the run is opened, which is in this turn.
-        tolaria_run.Trainer = partial(  # type: ignore[misc,assignment,attr-defined]
-            TimedTrainer, turn, self.turn_steps, beside=self._beside(turn)
-        )
+        tolaria_run.Trainer = partial(TimedTrainer, turn, self.turn_steps)  # type: ignore[misc,assignment,attr-defined]
         with config.run_dir.with_suffix(".txt").open("w") as terminal:
             return grow(config, RunOptions(), [PlainDisplay(terminal), *further], Uninterrupted())
 
-    def _watch(self, turn: Turn) -> Stopwatch:
-        return Stopwatch(turn, self.turn_steps, self._beside(turn))
-
-    def _beside(self, turn: Turn) -> Beside:
+    def _look_beside(self, turn: Turn) -> None:
+        """Have the turn count the arm's other threads; the controlled one's also has the services."""
         self.helpers.leave_out()
-        return Beside(self.helpers, turn.name, self.processes if turn.name == "control" else {})
+        processes = self.processes if turn.name == "control" else {}
+        turn.beside = partial(spent_beside_s, self.helpers, turn.name, processes)
 
 
 @contextmanager
@@ -299,7 +285,8 @@ def prepared_arms(folder: Path, turn_steps: int) -> Iterator[Arms]:
         operator_of(services.endpoints["kasmina"]) as operator,
     ):
         endpoints = {name: services.endpoints[name] for name in START_ORDER}
-        processes = {**{name: services.pid(name) for name in START_ORDER}, "operator": operator.pid}
+        spawned = {name: pid for name in START_ORDER if (pid := services.pid(name)) is not None}
+        processes = {**spawned, "operator": operator.pid}
         yield Arms(turn_steps, endpoints, processes, operator)
 
 

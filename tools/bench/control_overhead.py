@@ -17,9 +17,9 @@ trains all arms, and every third round has a new one. Times count from the first
 comes before. All arms must end with equal weights.
 
 Processor time is what a machine that others use lets one compare: milliseconds a step of the training thread, of the
-other threads that came up in the arm's turns, and of each service and the operator, whoever's turn it is; what others
-put out of the caches still counts. Wall time is to be read on a quiet machine alone. Rounds in which the host of a
-virtual machine gave its processors to others are told apart from quiet ones, and up to twice as many are made to have
+other threads that came up in the arm's turns, and of each service and the operator during these and just after; what
+others put out of the caches still counts. Wall time is to be read on a quiet machine alone. Rounds in which the host of
+a virtual machine gave its processors to others are told apart from quiet ones, and up to twice as many are made to have
 enough of these.
 """
 

@@ -46,17 +46,6 @@ class Helpers:
         return sum(spent for thread_id, spent in self._spent_s.items() if self._owners[thread_id] == name)
 
 
-class Beside:
-    """What runs for one arm beside its training thread."""
-
-    def __init__(self, helpers: Helpers, name: str, processes: Mapping[str, int]) -> None:
-        self._helpers = helpers
-        self._name = name
-        self._processes = processes
-
-    def spent_s(self) -> dict[str, float]:
-        """Seconds so far: of the arm's other threads, and of each process."""
-        return {
-            "threads": self._helpers.spent_s(self._name),
-            **{name: process_s(pid) for name, pid in self._processes.items()},
-        }
+def spent_beside_s(helpers: Helpers, name: str, processes: Mapping[str, int]) -> dict[str, float]:
+    """Seconds so far of what runs beside a training thread: the helpers of that name, and each process."""
+    return {"threads": helpers.spent_s(name), **{process: process_s(pid) for process, pid in processes.items()}}

@@ -85,30 +85,46 @@ class Spent:
 
 
 class Turn:
-    """One thread's part in the turns, with a clock for it."""
+    """One thread's part in the turns, with a clock for it, and one for what `beside` counts of others' work for it.
+
+    The latter runs on until a turn has settled.
+    """
 
     def __init__(self, turns: Turns, name: str) -> None:
         self.spent = Spent()
-        self._turns = turns
+        self.spent_beside_s: dict[str, float] = {}
+        self.beside: Callable[[], Mapping[str, float]] = dict
+        """Seconds so far, by who works."""
         self.name = name
-        self._since = Spent.now()
+        self._turns = turns
+        self._begin()
 
     def start_clock(self) -> None:
         """What came before isn't counted."""
-        self.spent = Spent()
-        self._since = Spent.now()
+        self.spent, self.spent_beside_s = Spent(), {}
+        self._begin()
 
     def stop_clock(self) -> None:
         """Count up to now."""
         self.spent.add_since(self._since)
 
+    def settle(self) -> None:
+        """Count what the turn has set off elsewhere, once that is done."""
+        time.sleep(SETTLE_S)
+        for name, now_s in self.beside().items():
+            since_s = now_s - self._beside_since.get(name, 0.0)
+            self.spent_beside_s[name] = self.spent_beside_s.get(name, 0.0) + since_s
+
     def hand_over(self) -> None:
         """Let the others have their turns, uncounted."""
         self.stop_clock()
-        time.sleep(SETTLE_S)
+        self.settle()
         self._turns.pass_on()
         self._turns.wait_for(self.name)
-        self._since = Spent.now()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._beside_since = Spent.now(), self.beside()
 
 
 def take_turns(tasks: Mapping[str, Callable[[Turn], Result]]) -> dict[str, Result]:

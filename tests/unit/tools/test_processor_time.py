@@ -67,6 +67,16 @@ def test_this_thread_and_this_process_have_run() -> None:
     assert processor_time.process_s(os.getpid()) >= before
 
 
+def test_what_runs_beside_is_told_by_name(ran_s: dict[int, float]) -> None:
+    helpers = processor_time.Helpers()
+    helpers.leave_out()
+    ran_s[1] = 2.0
+    told = processor_time.spent_beside_s(helpers, "a", {"self": os.getpid()})
+    assert told["threads"] == 2.0
+    assert told["self"] > 0
+    assert list(told) == ["threads", "self"]
+
+
 def test_a_process_that_is_gone_is_refused() -> None:
     child: Any = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert processor_time.process_s(child.pid) >= 0

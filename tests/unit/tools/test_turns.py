@@ -70,6 +70,31 @@ def test_what_came_before_the_clock_started_is_not_counted(clock: Any) -> None:
     assert turns.take_turns({"only": task})["only"] == turns.Spent(1.0, 0.5, 0.25, 0.125)
 
 
+def test_what_others_do_for_a_turn_counts_until_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked = {"service": 0.0}
+
+    def sleep(seconds: float) -> None:
+        worked["service"] += 1.0
+
+    def with_service(turn: Any) -> Any:
+        turn.beside = lambda: dict(worked)
+        turn.start_clock()
+        worked["service"] += 10.0
+        turn.hand_over()
+        worked["service"] += 20.0
+        turn.settle()
+        return turn.spent_beside_s
+
+    def without(turn: Any) -> Any:
+        worked["service"] += 100.0
+        turn.settle()
+        return turn.spent_beside_s
+
+    monkeypatch.setattr(turns.time, "sleep", sleep)
+    spent = turns.take_turns({"with": with_service, "without": without})
+    assert spent == {"with": {"service": 10.0 + 1.0 + 20.0 + 1.0}, "without": {}}
+
+
 def test_clocks_go_forward() -> None:
     first = turns.Spent.now()
     later = turns.Spent.now()
