@@ -43,8 +43,8 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.generation import Generation
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.run import Interruption, RunOptions, grow
+from esper.tolaria.task.objective.task import evaluated
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluated
 from esper.tolaria.trainer import Trainer
 
 COMMAND_EVERY_STEPS = 50
