@@ -51,6 +51,7 @@ COMMAND_EVERY_STEPS = 50
 COMMAND_TIMEOUT_S = 10.0
 NO_STATE = RunStateBlob(state_type="", state=b"", digest="", step=0)
 NO_STATES = RunStates(kasmina=NO_STATE, tamiyo=NO_STATE)
+TIMES = ("step_ms", "boundary_step_ms", "step_thread_ms", "boundary_step_thread_ms")
 QUIET_STEPS = 4  # after a boundary, before a turn may end: what the boundary set off belongs to its own arm
 
 
@@ -60,8 +61,7 @@ class Stopwatch:
     def __init__(self, turn: Turn, turn_steps: int) -> None:
         self._turn, self._turn_steps = turn, turn_steps
         self._steps_in_turn = self._steps_since_boundary = 0
-        self._step_ms: list[float] = []
-        self._boundary_step_ms: list[float] = []
+        self._times: dict[str, list[float]] = {name: [] for name in TIMES}
 
     def begin(self) -> None:
         """What came before isn't counted."""
@@ -73,10 +73,11 @@ class Stopwatch:
         if self._steps_in_turn >= self._turn_steps and self._steps_since_boundary >= QUIET_STEPS:
             self._turn.hand_over()
             self._steps_in_turn = 0
-        started = time.perf_counter()
+        started, ran = time.perf_counter(), time.thread_time()
         make()
-        step_ms = 1e3 * (time.perf_counter() - started)
-        (self._boundary_step_ms if is_boundary() else self._step_ms).append(step_ms)
+        which = "boundary_" if is_boundary() else ""
+        self._times[f"{which}step_ms"].append(1e3 * (time.perf_counter() - started))
+        self._times[f"{which}step_thread_ms"].append(1e3 * (time.thread_time() - ran))
         self._steps_in_turn += 1
         self._steps_since_boundary = 0 if is_boundary() else self._steps_since_boundary + 1
 
@@ -84,8 +85,7 @@ class Stopwatch:
         """All that was measured."""
         self._turn.stop_clock()
         self._turn.settle()
-        times = {"step_ms": self._step_ms, "boundary_step_ms": self._boundary_step_ms}
-        return {**asdict(self._turn.spent), "beside_s": self._turn.spent_beside_s, **times}
+        return {**asdict(self._turn.spent), "beside_s": self._turn.spent_beside_s, **self._times}
 
 
 class TimedTrainer(Trainer):

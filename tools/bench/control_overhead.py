@@ -39,7 +39,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from control_arms import BareTrainer, config_of
+from control_arms import TIMES, BareTrainer, config_of
 from paired import order, ratios, spread
 from turns import Turn, take_turns
 
@@ -71,12 +71,12 @@ ALLOCATOR = {
 
 
 def calibrate(step_ms: float) -> tuple[int, float, int]:
-    """The width whose step comes closest, its step in milliseconds, and the steps of an epoch."""
+    """The width whose step comes closest by the thread's own time, that time, and the steps of an epoch."""
     found = []
     for width in WIDTHS:
         with tempfile.TemporaryDirectory() as folder:
             run = prepare(config_of(Path(folder), width, 1, 1))
-            times = take_turns({"bare": partial(alone, run)})["bare"]["measured"]["step_ms"]
+            times = take_turns({"bare": partial(alone, run)})["bare"]["measured"]["step_thread_ms"]
         found.append((abs(math.log(quantile(times, 0.5) / step_ms)), width, quantile(times, 0.5)))
         if found[-1][2] > 2 * step_ms:
             break
@@ -185,10 +185,7 @@ def figures(rounds: Sequence[Round]) -> dict[str, Any]:
     measured = [{arm: summaries[arm]["measured"] for arm in ARMS} for summaries in rounds]
     walls = [{arm: times[arm]["wall_s"] for arm in ARMS} for times in measured]
     threads = [{arm: times[arm]["thread_s"] for arm in ARMS} for times in measured]
-    pooled = {
-        arm: {name: [t for times in measured for t in times[arm][name]] for name in ("step_ms", "boundary_step_ms")}
-        for arm in ARMS
-    }
+    pooled = {arm: {name: [t for times in measured for t in times[arm][name]] for name in TIMES} for arm in ARMS}
     return {
         "wall_ratio": compared(walls),
         "training_thread_ratio": compared(threads),
@@ -245,11 +242,12 @@ def show_rounds(which: str, found: Mapping[str, Any]) -> None:
         by_whom = ", ".join(f"{name} {ms['median']:.4f}" for name, ms in took.items())
         print(f"  {arm:8} processor ms a step: {by_whom}")
     for arm, named in found["quantiles_ms"].items():
-        between, at = named["step_ms"], named["boundary_step_ms"]
-        print(
-            f"  {arm:8} steps p50 {between['p50']:.2f} p99 {between['p99']:.2f} ms; "
-            f"at a boundary p50 {at['p50']:.2f} p99 {at['p99']:.2f} ms"
-        )
+        for clock, which in (("thread", "step_thread_ms"), ("wall", "step_ms")):
+            between, at = named[which], named[f"boundary_{which}"]
+            print(
+                f"  {arm:8} steps, {clock:6} p50 {between['p50']:.2f} p99 {between['p99']:.2f} ms; "
+                f"at a boundary p50 {at['p50']:.2f} p99 {at['p99']:.2f} ms"
+            )
 
 
 def main(argv: list[str]) -> int:
