@@ -44,7 +44,7 @@ LOG_LEVELS: dict[int, int] = {
 
 
 class Supervisor:
-    """Facts in, mode and events out."""
+    """Facts in, mode and events out. `trouble` says what keeps this process itself from its duties, if anything."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Supervisor:
         book: EmergencyBook,
         mode: ModeMachine,
         router: Router,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.registry = registry
         self.book = book
@@ -65,6 +66,7 @@ class Supervisor:
         self._store = store
         self._clock = clock
         self._machine = mode
+        self._trouble = trouble
         self._open = book.unresolved()
         self._changed = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
@@ -167,7 +169,7 @@ class Supervisor:
         await self._tell_mode(changed)
 
     def _follow(self) -> bool:
-        return self._machine.update(conditions(self.registry.statuses(), self._open))
+        return self._machine.update(conditions(self.registry.statuses(), self._open, self._trouble()))
 
     def _follow_emergencies(self) -> bool:
         """Read the book again; whoever watches hears of a mere notice too, which changes no mode."""

@@ -5,6 +5,7 @@ An answer is validated like a request: one that can't be used is counted and rai
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from esper.rpc.tracing import begin_call, record_status
 # A peer's answer may be wrong in thousands of places; a line names so many.
 MAX_TOLD = 8
 
+_NO_MORE = object()
 AnyChannel = TypeVar("AnyChannel", Channel, AioChannel)
 
 
@@ -119,6 +121,9 @@ class AioCaller(Caller[AioChannel]):
 
     def stream(self, attribute: str, request: Any, *, timeout_s: float) -> AsyncIterator[Any]:
         """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
+        ended = asyncio.Event()
+        if isinstance(request, AsyncIterator):
+            request = _until(ended, request)
         begin, ending = self._prepared(attribute, request, timeout_s)
         call = begin()
 
@@ -128,9 +133,28 @@ class AioCaller(Caller[AioChannel]):
                     async for answer in call:
                         yield self._checked(attribute, answer)
                 finally:
+                    ended.set()
                     call.cancel()
 
         return responses()
+
+
+async def _until(ended: asyncio.Event, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Requests until their call ends: grpc waits on for the next one of a call that failed, and drops it noisily."""
+    ending = asyncio.ensure_future(ended.wait())
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(requests, _NO_MORE))
+            try:
+                await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done() or coming.result() is _NO_MORE:
+                    return
+                yield coming.result()
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+    finally:
+        ending.cancel()
 
 
 def checked(method: Method, answer: Any, endpoint: str) -> Any:

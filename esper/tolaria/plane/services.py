@@ -32,7 +32,7 @@ from esper.core.process.child import child_command
 from esper.core.security.keys import new_secret, read_secret
 from esper.core.storage.files import write_new
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
-from esper.rpc.clients.health import wait_serving
+from esper.rpc.clients.health import answers, wait_serving
 from esper.tolaria.plane.runtime_dir import RuntimeDir
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
@@ -254,11 +254,20 @@ class Services:
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
+                        if answers(link, timeout_s=1.0):
+                            self._require_ready(name, timeout_s)
+                            return
                         self._require_trust(name)
                         remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; {_remedy(name, child)}"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()
+
+    def _require_ready(self, name: str, timeout_s: float) -> None:
+        """Raises ServiceUnavailable for one that can't do its work; why a Weatherlight can't, its mode tells."""
+        if name != "weatherlight":
+            place = f"it answers at {self.endpoints[name]}, but isn't ready after {timeout_s:g} s"
+            raise ServiceUnavailable("tolaria", "service", name, f"{place}: its log says why; start the run again then")
 
     def _require_trust(self, name: str) -> None:
         """Raises ConfigError if certificates are why a service doesn't answer."""
