@@ -40,7 +40,7 @@ def try_hold(path: Path) -> TextIO | None:
 def is_held(path: Path) -> bool:
     """Whether a process holds `path` now."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
