@@ -156,7 +156,9 @@ class Supervisor:
         if lost:
             await self._write(write)
         for entry in lost:
-            silence_s = (self._clock.now_ns() - entry.seen_ns) / NS_PER_S
+            # By the clock it is as long as it was, over restarts too, unless somebody has put the clock back.
+            silent_ns = max(self._clock.now_ns() - entry.seen_ns, self._clock.monotonic_ns() - entry.heard_ns)
+            silence_s = silent_ns / NS_PER_S
             place = {"service": entry.service, "instance": entry.instance}
             await self.tell(event(metrics.SERVICE_LOST, self._clock, f"silent for {silence_s:.1f} s", **place))
         await self.refresh()
