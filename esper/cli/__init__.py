@@ -1,1 +1,1 @@
-"""Cli: the `esper` command. One file per group of verbs; each declares its flags and runs its verbs."""
+"""Cli: the `esper` command, in rooms by what its verbs act on; a file for each group of verbs, with their flags."""

@@ -13,27 +13,11 @@ import traceback
 from collections.abc import Sequence
 
 from esper import __version__
-from esper.cli import (
-    audit,
-    bus,
-    call,
-    doctor,
-    drill,
-    emergency,
-    export,
-    harness,
-    keys,
-    ledger,
-    reports,
-    seed,
-    sign,
-    simic,
-    status,
-    ui,
-    up,
-    urza,
-    wal,
-)
+from esper.cli.checks import doctor, drill, harness
+from esper.cli.learning import reports, simic
+from esper.cli.runs import export, seed, status, ui
+from esper.cli.services import call, emergency, keys, sign, up
+from esper.cli.stores import audit, bus, ledger, urza, wal
 from esper.cli.usage import Parser, UsageError
 from esper.core.errors import (
     AsyncTimeoutError,

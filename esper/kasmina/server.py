@@ -27,9 +27,9 @@ from esper.kasmina.control.prefetch.prefetcher import TIMEOUT_S, Prefetcher
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.resources import Resources
 from esper.kasmina.control.stages.turn import Notice
-from esper.rpc.bases import KasminaServicer, Servicer
-from esper.rpc.call import Call
 from esper.rpc.process import ServiceContext, run_service
+from esper.rpc.server.bases import KasminaServicer, Servicer
+from esper.rpc.server.call import Call
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 

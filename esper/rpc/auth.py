@@ -5,7 +5,7 @@ from __future__ import annotations
 from esper.core.errors import AccessDenied
 from esper.core.security.keys import Keyring
 from esper.core.security.tokens import is_service_token, service_token
-from esper.rpc.call import SERVICE, SERVICE_TOKEN, Call
+from esper.rpc.server.call import SERVICE, SERVICE_TOKEN, Call
 
 KNOWN_SERVICES = ("tolaria", "tamiyo", "kasmina", "weatherlight", "oona", "nissa", "urza", "simic", "operator")
 

@@ -36,15 +36,15 @@ from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden
 from esper.core.telemetry import build_packet
 from esper.leyline import Event, HealthStatus
 from esper.rpc import metrics
-from esper.rpc.alarm import Alarm
-from esper.rpc.bases import Servicer
 from esper.rpc.clients.channel import Tls
 from esper.rpc.contract import SERVICES
 from esper.rpc.endpoint import Endpoint
 from esper.rpc.otel import setup_tracing
-from esper.rpc.server import Server, start
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.reporting.telemetry import LogReporter, Reporter, TelemetrySender
+from esper.rpc.server.bases import Servicer
+from esper.rpc.server.server import Server, start
 from esper.rpc.settings import ProcessConfig, read_settings
-from esper.rpc.telemetry import LogReporter, Reporter, TelemetrySender
 
 C = TypeVar("C")
 EXIT_OK, EXIT_FAILED, EXIT_CONFIG = 0, 1, 78

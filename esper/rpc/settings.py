@@ -18,7 +18,7 @@ from esper.core.plain import plain
 from esper.core.settings.config import described, load
 from esper.core.settings.state_dir import default_state_dir
 from esper.rpc.endpoint import collector_url
-from esper.rpc.server import ServerConfig
+from esper.rpc.server.server import ServerConfig
 
 C = TypeVar("C")
 EXIT_USAGE = 64

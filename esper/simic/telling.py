@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.telemetry import build_packet, event, metric
 from esper.leyline import Event, Metric, PolicyUpdate
-from esper.rpc.telemetry import Reporter
+from esper.rpc.reporting.telemetry import Reporter
 from esper.simic import metrics
 from esper.simic.dataset import Dataset
 from esper.simic.replay import ReplayStore

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from esper.leyline import EmergencyLevel, RiskFinding, RiskReason
-from esper.rpc.alarm import Alarm
+from esper.rpc.reporting.alarm import Alarm
 from esper.tamiyo import metrics
 from esper.tamiyo.telemetry import Told, reason_name
 

@@ -38,9 +38,9 @@ from esper.leyline import (
     TamiyoServiceOpenRunRequest,
     TamiyoServiceOpenRunResponse,
 )
-from esper.rpc.bases import TamiyoServicer
-from esper.rpc.call import Call
 from esper.rpc.process import ServiceContext, run_service
+from esper.rpc.server.bases import TamiyoServicer
+from esper.rpc.server.call import Call
 from esper.tamiyo import metrics
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.runs import blob_of, state_from

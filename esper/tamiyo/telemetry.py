@@ -20,7 +20,7 @@ from esper.leyline import (
     RiskReason,
     TraceContext,
 )
-from esper.rpc.telemetry import Reporter
+from esper.rpc.reporting.telemetry import Reporter
 from esper.tamiyo import metrics
 from esper.tamiyo.commands import Issue
 from esper.tamiyo.decide import Verdict

@@ -8,7 +8,7 @@ from typing import Any
 
 from esper.core.process.leaving import kept_inside
 from esper.leyline import ModeUpdate
-from esper.rpc.telemetry import UNHEARD
+from esper.rpc.reporting.telemetry import UNHEARD
 from esper.tolaria.loop.profiled import steps_in
 from esper.tolaria.loop.session import Session
 from esper.tolaria.own_blueprints import own_blueprints

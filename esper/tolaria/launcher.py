@@ -66,7 +66,7 @@ from esper.tolaria.recovery.shared import tell_summary
 from esper.tolaria.run import Interruption, grow, train_static
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
 from esper.tolaria.task.data import load_splits
-from esper.tolaria.task.models import host_widths
+from esper.tolaria.task.models.models import host_widths
 
 ENVIRONMENT_PREFIX = "TOLARIA_"
 EXIT_USAGE, EXIT_CONFIG = 64, 78

@@ -17,8 +17,8 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import RunContradicted, StepFailed
 from esper.core.process.leaving import kept_inside, left
 from esper.leyline import ModeUpdate
-from esper.rpc.alarm import Alarm
-from esper.rpc.telemetry import UNHEARD, TelemetrySender
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.reporting.telemetry import UNHEARD, TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.growable import check_growth
 from esper.tolaria.loop.arm_steps import ArmSteps

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.errors import EsperError, LossDiverged, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import ModeUpdate
-from esper.rpc.telemetry import UNHEARD
+from esper.rpc.reporting.telemetry import UNHEARD
 from esper.tolaria.loop.aggregation.epoch import aggregation_of, limits_of
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.best_epoch import BestEpoch
@@ -40,8 +40,8 @@ from esper.tolaria.recovery.saves import Saves
 from esper.tolaria.recovery.shared import shared_evaluation, shared_snapshot
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.task.feeds.feed import FedLoader
+from esper.tolaria.task.objective.task import Evaluation, evaluated
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import Evaluation, evaluated
 
 HALTED = "halted"
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm, differences, tensors_of, try_twin, unkept
+from esper.kasmina.executor.contents.shared import Shared
 from esper.kasmina.executor.passes.compiled import eagerly
-from esper.kasmina.executor.passes.shared import Shared
 from esper.kasmina.executor.passes.trace import in_words
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.ranks.pieces import piece_of

@@ -16,8 +16,8 @@ from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishReque
 from esper.oona.bus import LANES, Bus
 from esper.oona.envelope import check, require_valid_payload
 from esper.rpc.auth import require_service
-from esper.rpc.bases import BusServicer
-from esper.rpc.call import Call
+from esper.rpc.server.bases import BusServicer
+from esper.rpc.server.call import Call
 from esper.weatherlight.routing import Router
 
 DEFAULT_IN_FLIGHT = 64

@@ -26,8 +26,8 @@ from esper.nissa.ingest import Ingestor
 from esper.nissa.series import LatestValues
 from esper.oona.bus import Bus
 from esper.oona.log import SqliteLog
-from esper.rpc.bases import Servicer
 from esper.rpc.process import ServiceContext, run_service
+from esper.rpc.server.bases import Servicer
 from esper.urza.artifacts import ArtifactStore
 from esper.weatherlight import emergency, metrics, registry
 from esper.weatherlight.actions import Actions

@@ -35,8 +35,8 @@ from esper.leyline import (
 )
 from esper.oona.bus import Bus
 from esper.rpc.auth import require_service
-from esper.rpc.bases import WeatherlightServicer
-from esper.rpc.call import Call
+from esper.rpc.server.bases import WeatherlightServicer
+from esper.rpc.server.call import Call
 from esper.weatherlight.abreast import abreast
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.duties import Duties

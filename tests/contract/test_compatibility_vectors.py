@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import json_format
 
 from esper import leyline as pb
-from esper.cli.sign import SIGNABLE
+from esper.cli.services.sign import SIGNABLE
 from tests.contract.compatibility import FILE, document, signature
 from tests.contract.golden import message_classes
 

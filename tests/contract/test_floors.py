@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 VIOLATIONS = {
     "floors": ("esper/core/clock.py", "from esper.urza import catalog"),
     "a new package without a place": ("esper/newcomer/__init__.py", ""),
-    "rooms of the trainer": ("esper/tolaria/task/loader.py", "from esper.tolaria.loop import step"),
+    "rooms of the trainer": ("esper/tolaria/task/feeds/loader.py", "from esper.tolaria.loop import step"),
     "rooms of the seed executor": (
         "esper/kasmina/executor/slots/paths.py",
         "from esper.kasmina.executor.graft import arm",
     ),
     "no circles": ("esper/tolaria/loop/arm.py", "from esper.tolaria.loop import step"),
     "the trainer and the policy meet only in contracts": (
-        "esper/tolaria/task/task.py",
+        "esper/tolaria/task/objective/task.py",
         "from esper.tamiyo import policy",
     ),
     "the control plane starts without torch": ("esper/oona/bus.py", "import torch"),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from esper.cli.drill import ALARMS
+from esper.cli.checks.drill import ALARMS
 from esper.cli.main import main
 from tests.drilled import drilled as parameters
 from tools.harness.drills.alarms import drilled

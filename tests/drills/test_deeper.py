@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.tools.experiments import FOLDER
+from tests.unit.tools.experiments.loading import FOLDER
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.drills.launching import LAUNCHER, events, train, training
-from tests.unit.tools.experiments import FOLDER
+from tests.unit.tools.experiments.loading import FOLDER
 
 # Epochs of 36 steps: a checkpoint falls between the graft and the first look.
 RUN = (

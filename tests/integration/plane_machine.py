@@ -66,11 +66,11 @@ from esper.leyline import (
     TriggerSettings,
     WeatherlightServiceGetStatusRequest,
 )
-from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient, WeatherlightClient, channel
 from esper.rpc.process import ServiceContext
-from esper.rpc.server import Server, ServerConfig, start
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.server.server import Server, ServerConfig, start
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.server import build as build_tamiyo
 from esper.weatherlight.config import WeatherlightConfig

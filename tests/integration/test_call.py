@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from google.protobuf import json_format
 
-from esper.cli.call import PAYLOADS
 from esper.cli.main import main
+from esper.cli.services.call import PAYLOADS
 from esper.core.security.run_line import Peer, RunLine, write_line
 from esper.leyline import ControlRequest, PolicyUpdate, RunClosure
 from esper.rpc.contract import SERVICES, methods

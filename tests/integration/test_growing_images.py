@@ -15,10 +15,10 @@ from esper.cli.main import main as esper
 from esper.tolaria.export import load_network
 from esper.tolaria.launcher import main
 from tests.drills.launching import events
-from tests.unit.tolaria.test_stack_runs import LOADER
-from tests.unit.tolaria.vision_hosts import near_sighted
+from tests.unit.tolaria.stacks.test_stack_runs import LOADER
+from tests.unit.tolaria.stacks.vision_hosts import near_sighted
 
-HOSTS = "tests.unit.tolaria.vision_hosts"
+HOSTS = "tests.unit.tolaria.stacks.vision_hosts"
 DOTS = ("--data", f"{HOSTS}:dots", "--model", f"{HOSTS}:near_sighted", "--epochs", "20", "--lr", "2e-3")
 DIGITS = ("--data", "digits", "--model", f"{HOSTS}:vit", "--epochs", "25", "--stack-shares", "0.2")
 

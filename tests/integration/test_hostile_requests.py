@@ -46,13 +46,13 @@ from esper.leyline import (
     TeacherReset,
     TelemetryPacket,
 )
-from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
-from esper.rpc.bases import Servicer
-from esper.rpc.call import RUN_TOKEN
 from esper.rpc.contract import SERVICES, Method, methods
 from esper.rpc.process import ServiceContext
-from esper.rpc.server import Server, ServerConfig, start
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.server.bases import Servicer
+from esper.rpc.server.call import RUN_TOKEN
+from esper.rpc.server.server import Server, ServerConfig, start
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.server import build as build_tamiyo
 from esper.weatherlight.config import WeatherlightConfig

@@ -20,7 +20,7 @@ from tests.drills.launching import LAUNCHER, events, wait_for_event, wait_for_st
 from tests.integration.service_process import SECRET, ServiceProcess
 
 RUN = "walk"
-HOSTS = "tests.unit.tolaria.vision_hosts"
+HOSTS = "tests.unit.tolaria.stacks.vision_hosts"
 # The rules wait for longer than the run lasts: what grows was ordered.
 FLAGS = (
     *("--data", f"{HOSTS}:dots", "--model", f"{HOSTS}:near_sighted", "--epochs", "14", "--lr", "2e-3"),

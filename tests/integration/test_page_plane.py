@@ -12,7 +12,7 @@ from esper.core.security.keys import Keyring, new_secret
 from esper.core.security.run_line import LINE, Peer, RunLine, write_line
 from esper.core.telemetry import MetricSpec, build_packet, metric
 from esper.nissa.rules import RULES
-from esper.rpc.telemetry import TelemetrySender
+from esper.rpc.reporting.telemetry import TelemetrySender
 from esper.tolaria.plane.services import Services, ServicesConfig
 from esper.ui.plane import PlaneWatch
 

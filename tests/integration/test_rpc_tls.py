@@ -16,10 +16,10 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ConfigError, ServiceUnavailable
 from esper.core.security.keys import Keyring, new_secret
 from esper.leyline import FieldReport
-from esper.rpc.alarm import Alarm
 from esper.rpc.clients import BusClient, Tls, channel, doubt_of
-from esper.rpc.server import Server, ServerConfig, start
-from esper.rpc.telemetry import LogReporter
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.reporting.telemetry import LogReporter
+from esper.rpc.server.server import Server, ServerConfig, start
 from esper.tamiyo.service.parts import BusLine, Surroundings
 from esper.tolaria.plane.services import START_ORDER, Services, ServicesConfig
 from tests.unit.rpc.scripted import ScriptedBus, a_request

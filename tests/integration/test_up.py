@@ -191,7 +191,7 @@ def test_ports_that_are_asked_for_twice_are_refused(state_dir: Path, capsys: pyt
 def test_a_service_that_a_killed_plane_left_is_waited_for_and_named(
     state_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esper.cli import up
+    from esper.cli.services import up
     from esper.core.storage.file_lock import try_hold
 
     monkeypatch.setattr(up, "HANDOVER_S", 0.1)

@@ -52,8 +52,8 @@ from esper.leyline import (
     TriggerSettings,
 )
 from esper.nissa.alerts import Alerts
-from esper.rpc.alarm import Alarm
-from esper.rpc.call import RUN_TOKEN, Call
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.server.call import RUN_TOKEN, Call
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.field_reports.report_log import ReportLog
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View

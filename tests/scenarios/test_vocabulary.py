@@ -47,7 +47,7 @@ SPOKEN = (
 SAME = {
     "AdvanceRequest.delivery_only": "a trainer's resume: tests/unit/tolaria/plane/test_control.py",
     "CoverageSummary.provenance": "the features have one version",
-    "Decision.latency_ms": "the scenarios' clock stands still: tests/unit/tamiyo/test_evaluation.py",
+    "Decision.latency_ms": "the scenarios' clock stands still: tests/unit/tamiyo/service/test_evaluation.py",
     "FieldReportDelta.tamiyo_latency_ms": "their clock stands still: tests/unit/tamiyo/field_reports/test_reports.py",
     "FieldReportDelta.twin_score": "the scenarios' twins score alike: tests/unit/tamiyo/field_reports/test_reports.py",
     "PolicyMetadata.log_probability": "the heuristic is deterministic: tests/unit/tamiyo/learned/test_exploring.py",

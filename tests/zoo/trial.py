@@ -33,8 +33,8 @@ from esper.tolaria.record.signals import Signals
 from esper.tolaria.recovery.checkpoint import decode, encode_proven
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.given import Given
+from esper.tolaria.task.objective.task import evaluate
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluate
 from esper.tolaria.trial import try_host, try_stacks
 from tests.unit.tolaria.scripted_control import directive, fetch_artifact, germination
 from tests.zoo.network import Network

@@ -26,10 +26,10 @@ from esper.core.process.child import child_command
 from esper.core.security.keys import Keyring, new_secret
 from esper.core.telemetry import MetricSpec, build_packet, metric
 from esper.leyline import EmergencyLevel, PublishTelemetryRequest, WatchModeRequest
-from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import WeatherlightClient, channel
 from esper.rpc.clients.health import wait_serving
+from esper.rpc.reporting.alarm import Alarm
 from esper.tolaria.record.ending.summary import quantile
 
 LOSS = MetricSpec("bench.loss", "nats", "A loss.")

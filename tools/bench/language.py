@@ -50,7 +50,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig
 from esper.tolaria.run import Interruption, Shelf, opened
 from esper.tolaria.run_dir import RunOptions
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
 

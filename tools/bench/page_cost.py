@@ -40,8 +40,8 @@ from turns import Turn, take_turns
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.security.keys import Keyring, new_secret
-from esper.rpc.alarm import Alarm
-from esper.rpc.telemetry import TelemetrySender
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.reporting.telemetry import TelemetrySender
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.services import SECRET_VARIABLE, Services, ServicesConfig

@@ -39,7 +39,7 @@ from esper.leyline import (
     TelemetryPacket,
     TriggerSettings,
 )
-from esper.rpc.alarm import Alarm
+from esper.rpc.reporting.alarm import Alarm
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.growing.survey import Offers
 from esper.tamiyo.learned.graph import GraphModel, shapes

@@ -30,7 +30,7 @@ import esper
 from esper.tolaria.task.data import DataSource, Split, Splits
 from esper.tolaria.task.data.digits import Digits
 from esper.tolaria.task.data.splitting import classification
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 
 TABLE_ROWS = 5_000
 PATCHES, PATCH, LEAST_CONTRAST = 5_000, 8, 16.0

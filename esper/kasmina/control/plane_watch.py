@@ -8,7 +8,7 @@ from esper.core.enums import short_name
 from esper.kasmina.control.orders.dispatch import WEATHERLIGHT
 from esper.kasmina.metrics import EMERGENCY_ORDERED
 from esper.leyline import AdaptationCommand, ModeUpdate, SystemMode
-from esper.rpc.alarm import Alarm
+from esper.rpc.reporting.alarm import Alarm
 
 _ALLOWING = (SystemMode.SYSTEM_MODE_UNSPECIFIED, SystemMode.SYSTEM_MODE_NORMAL)
 

@@ -21,14 +21,16 @@ from torch import Tensor, nn
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, EsperError
 from esper.core.process.leaving import kept_inside
-from esper.kasmina.executor.actions import RUN_WIDE, action_of, install_twin, remove, settle_in
-from esper.kasmina.executor.bursts import MakeStep
+from esper.kasmina.executor.actions.actions import RUN_WIDE, action_of, install_twin, remove, settle_in
+from esper.kasmina.executor.actions.due import due_step, end_incubation, probe_isolation
+from esper.kasmina.executor.actions.pause import is_held
+from esper.kasmina.executor.actions.stacking import try_stack
 from esper.kasmina.executor.collected import Collected, MemoryNote
-from esper.kasmina.executor.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.judge.teacher import Teacher
 from esper.kasmina.executor.manifest import describe
+from esper.kasmina.executor.memory.bursts import MakeStep
 from esper.kasmina.executor.memory.parked import gradient_bytes
 from esper.kasmina.executor.memory.peaks import Peaks
 from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe, slot_signals
@@ -36,13 +38,11 @@ from esper.kasmina.executor.passes.compilations import Compilations, compilation
 from esper.kasmina.executor.passes.statistics import norm_of
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
-from esper.kasmina.executor.pause import is_held
 from esper.kasmina.executor.pretrained.regroup import regrouped
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
 from esper.kasmina.executor.slots.linear import unmerged
 from esper.kasmina.executor.slots.search import check_found, find_slots
 from esper.kasmina.executor.stack_slots import Depth, find_stacks, is_stack_name
-from esper.kasmina.executor.stacking import try_stack
 from esper.kasmina.executor.stacks.run import Run
 from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import UNDONE, bring_back, end_twin, give_up_grown, let_wait

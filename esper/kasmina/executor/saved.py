@@ -14,13 +14,13 @@ from google.protobuf.message import Message
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.blueprints import build_seed
-from esper.kasmina.executor.bursts import Bursts
 from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.blend import Blend
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
 from esper.kasmina.executor.judge.incubate import Incubation, shadow_graft
 from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.memory.bursts import Bursts
 from esper.kasmina.executor.memory.forecast import AUTO, BURSTS, LIVE, Decision
 from esper.kasmina.executor.memory.parked import copied_to_host
 from esper.kasmina.executor.passes.trace import trace_forward

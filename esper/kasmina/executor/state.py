@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, GraftFailed
 from esper.kasmina.executor.blueprints.own import Factory
-from esper.kasmina.executor.bursts import Bursts, MakeStep
 from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft, SeedPlan
@@ -20,6 +19,7 @@ from esper.kasmina.executor.judge.incubate import Incubation
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount, count_macs
 from esper.kasmina.executor.judge.scores import probe_outputs
 from esper.kasmina.executor.judge.teacher import Teacher
+from esper.kasmina.executor.memory.bursts import Bursts, MakeStep
 from esper.kasmina.executor.memory.footprint import Precision, held_by
 from esper.kasmina.executor.memory.forecast import AUTO, Decision, FreeMemory
 from esper.kasmina.executor.memory.free import free_memory

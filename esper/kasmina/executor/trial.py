@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
+from esper.kasmina.executor.contents.forms import is_writable
+from esper.kasmina.executor.contents.held import MODULE_HOOKS
+from esper.kasmina.executor.contents.objects import variables
+from esper.kasmina.executor.contents.shared import Shared
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.scores import GRADIENT_SAMPLES, probe_outputs
 from esper.kasmina.executor.passes.batches import first
-from esper.kasmina.executor.passes.forms import is_writable
-from esper.kasmina.executor.passes.held import MODULE_HOOKS
 from esper.kasmina.executor.passes.keys import draw_key
-from esper.kasmina.executor.passes.objects import variables
-from esper.kasmina.executor.passes.shared import Shared
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
 

@@ -14,10 +14,10 @@ from typing import cast
 import torch
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.bursts import Bursts, TwinAtHand
 from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import count_macs
+from esper.kasmina.executor.memory.bursts import Bursts, TwinAtHand
 from esper.kasmina.executor.memory.exhausted import first_line, is_out_of_memory
 from esper.kasmina.executor.memory.footprint import Held, held_by_blocks, held_by_seed
 from esper.kasmina.executor.memory.forecast import (

@@ -17,9 +17,9 @@ from opentelemetry.trace import Span
 from esper.core.errors import InvalidAnswer, ServiceUnavailable
 from esper.core.messages.validation import violations
 from esper.rpc import metrics
-from esper.rpc.call import RUN_TOKEN
 from esper.rpc.clients.channel import AioChannel, Channel
 from esper.rpc.contract import Method, methods
+from esper.rpc.server.call import RUN_TOKEN
 from esper.rpc.status import from_rpc_error
 from esper.rpc.tracing import begin_call, record_status
 

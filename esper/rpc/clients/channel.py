@@ -15,7 +15,7 @@ from esper.core.errors import ConfigError
 from esper.rpc import certificates
 from esper.rpc.certificates import require_authorities, require_pair
 from esper.rpc.endpoint import Endpoint
-from esper.rpc.server import MIB, read_pem
+from esper.rpc.server.server import MIB, read_pem
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 10_000),

@@ -13,11 +13,11 @@ from esper.core.security.signing import Signer, Verifier
 from esper.core.telemetry import metric
 from esper.leyline import BusLane, FieldReport, MessagePriority, Metric, PublishRequest, RiskReason
 from esper.oona.envelope import seal
-from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import Tls
 from esper.rpc.clients.aio import AioChannel, BusClient, aio_channel
-from esper.rpc.telemetry import Reporter
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.reporting.telemetry import Reporter
 from esper.tamiyo import metrics
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.emergency import raise_emergencies

@@ -24,8 +24,8 @@ from esper.tolaria.task.entry_point import called
 from esper.tolaria.task.feeds.feed import Feed
 from esper.tolaria.task.feeds.halves import is_pair
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
+from esper.tolaria.task.feeds.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
-from esper.tolaria.task.loader import STEPS_PER_EPOCH
 
 EXPECTED = (
     "expected (inputs, targets), a Dataset, a DataLoader, a DataSource, Splits, a name that the launcher knows, or "

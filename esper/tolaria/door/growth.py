@@ -60,7 +60,7 @@ from esper.tolaria.recovery.continuing import restarted
 from esper.tolaria.recovery.shared import call, heard_call, heard_summary, tell_summary
 from esper.tolaria.run import Interruption, Shelf, opened
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
-from esper.tolaria.task.optimizers import optimizer_of
+from esper.tolaria.task.optimizers.optimizers import optimizer_of
 from esper.tolaria.task.prepare import Prepared
 from esper.tolaria.task.randomness import seed_all
 from esper.tolaria.trainer import Trainer

@@ -30,13 +30,13 @@ from esper.tolaria.task.feeds.carrier import Carrier, carrier_for, on
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, digest_of
 from esper.tolaria.task.feeds.halves import is_pair, task_told_by
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
+from esper.tolaria.task.feeds.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
-from esper.tolaria.task.loader import STEPS_PER_EPOCH
-from esper.tolaria.task.optimizers import optimizer_doubts
+from esper.tolaria.task.optimizers.optimizers import optimizer_doubts
+from esper.tolaria.task.optimizers.schedule import growth_end_step
 from esper.tolaria.task.pace import paced
 from esper.tolaria.task.prepare import FetchArtifact, Prepared, check_isolable, rank_doubts, together
 from esper.tolaria.task.randomness import of_rank
-from esper.tolaria.task.schedule import growth_end_step
 
 
 def own_run(

@@ -12,8 +12,8 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.loop.step_log import StepResult
-from esper.tolaria.task.agreement import MISFITS, reason_of
 from esper.tolaria.task.feeds.batch_task import one_each
+from esper.tolaria.task.objective.agreement import MISFITS, reason_of
 
 Step = Callable[[nn.Module, Any], Tensor]
 

@@ -19,13 +19,13 @@ from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints, kept_blueprints
 from esper.tolaria.recovery.checkpoint import CheckpointStore, read
 from esper.tolaria.recovery.parts import whole
 from esper.tolaria.recovery.snapshot import Snapshot, config_of
-from esper.tolaria.task.agreement import EXAMPLES
 from esper.tolaria.task.interface import Interface, Shown
-from esper.tolaria.task.models import build_model
-from esper.tolaria.task.optimizers import make_optimizer
+from esper.tolaria.task.models.models import build_model
+from esper.tolaria.task.objective.agreement import EXAMPLES
+from esper.tolaria.task.optimizers.optimizers import make_optimizer
+from esper.tolaria.task.optimizers.schedule import make_schedule
 from esper.tolaria.task.prepare import no_artifacts
 from esper.tolaria.task.randomness import key
-from esper.tolaria.task.schedule import make_schedule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ from esper.kasmina.executor.passes.compiled import compiled_in_place
 from esper.kasmina.executor.stacks.run import blocks_of
 from esper.leyline import BlendMode
 from esper.tolaria.export.network import Network
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 
 # What the built-in transformer is built from; None is its own default.
 DIALS = ("depth", "width", "heads", "positions", "norm", "mlp", "tied")

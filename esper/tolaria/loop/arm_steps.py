@@ -21,8 +21,8 @@ from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import StepResult, Told
-from esper.tolaria.task.loader import Loader
-from esper.tolaria.task.resident import Resident
+from esper.tolaria.task.feeds.loader import Loader
+from esper.tolaria.task.feeds.resident import Resident
 
 
 class ArmSteps:

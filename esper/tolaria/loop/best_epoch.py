@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from esper.core.counted import counted
 from esper.tolaria.loop.session import Session
-from esper.tolaria.task.task import Evaluation
+from esper.tolaria.task.objective.task import Evaluation
 
 
 class BestEpoch:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from esper.core.clock import Clock
 from esper.leyline import ModeUpdate
-from esper.rpc.telemetry import UNHEARD
+from esper.rpc.reporting.telemetry import UNHEARD
 from esper.tolaria.loop.aggregation import SeedMeter
 from esper.tolaria.loop.step_log import StepLog
 from esper.tolaria.plane.packets import Measured, PacketBuilder

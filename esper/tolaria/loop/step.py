@@ -27,9 +27,9 @@ from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.ranks.replica import Forward, Replicas
 from esper.tolaria.ranks.shards import Shards
+from esper.tolaria.task.objective.task import SplitTask
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import of_rank, seed_all, seed_device
-from esper.tolaria.task.task import SplitTask
 
 Share = float | Tensor
 SeedNorms = Callable[[], Mapping[str, Tensor]]

@@ -9,9 +9,9 @@ from typing import Any
 from esper.core.enums import short_name
 from esper.core.errors import PlaneNotNormal, RollbackFailed, RollbackLate, StepFailed
 from esper.leyline import EmergencyLevel, ModeUpdate, WeatherlightServiceGetStatusRequest
-from esper.rpc.alarm import Alarm
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients import WeatherlightClient
+from esper.rpc.reporting.alarm import Alarm
 from esper.tolaria import metrics
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.plane import Plane

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from esper.core.errors import RankLost, RanksDiffer
-from esper.kasmina.executor.passes.forms import is_writable
+from esper.kasmina.executor.contents.forms import is_writable
 from esper.tolaria.ranks.place import Place, named
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm
-from esper.kasmina.executor.passes.clone import independent_copy
+from esper.kasmina.executor.contents.clone import independent_copy
 from esper.kasmina.executor.passes.compiled import compile_copy
 from esper.kasmina.executor.passes.task import Task
 from esper.kasmina.executor.stacks.run import blocks_of

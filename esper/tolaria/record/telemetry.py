@@ -13,8 +13,8 @@ from esper.core.clock import Clock
 from esper.core.enums import short_name
 from esper.core.telemetry import AttributeValue, EventSpec, MetricSpec, Pace, build_packet, event, metric
 from esper.leyline import DirectiveKind, DirectiveReport, Event, Metric, TraceContext
-from esper.rpc.alarm import Alarm
-from esper.rpc.telemetry import Reporter
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.reporting.telemetry import Reporter
 from esper.tolaria import metrics as m
 from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.record.network import RESHAPING

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from esper.core.errors import CorruptRecord
-from esper.kasmina.executor.passes.storages import has_storage
+from esper.kasmina.executor.contents.storages import has_storage
 
 MAGIC = b"esper-checkpoint 3 "
 DIGEST_BYTES = 64

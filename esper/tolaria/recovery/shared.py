@@ -12,8 +12,8 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.ranks.group import Ranks
 from esper.tolaria.recovery.checkpoint import decode, encode
 from esper.tolaria.recovery.snapshot import Snapshot, config_of, settings_of
+from esper.tolaria.task.objective.task import Evaluation
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import Evaluation
 
 YES, NO = b"+", b"-"
 

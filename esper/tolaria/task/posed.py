@@ -16,7 +16,6 @@ from esper.kasmina.executor.passes.batches import called, logits_in
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import AUTO_TASK, BY_LOSSES, TrainConfig
-from esper.tolaria.task.agreement import EXAMPLES, MISFITS, agreed, as_posed, check_passes
 from esper.tolaria.task.data import Split, Splits, load_splits
 from esper.tolaria.task.data.facts import described, doubts
 from esper.tolaria.task.data.files import task_of
@@ -28,20 +27,21 @@ from esper.tolaria.task.feeds.batch_task import BatchTask, PerSample, check_trai
 from esper.tolaria.task.feeds.carrier import Carrier, on
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, FedStream, Feed
 from esper.tolaria.task.feeds.halves import halves_for, is_pair, task_told_by
+from esper.tolaria.task.feeds.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.feeds.model_loss import model_loss, own_loss_of
 from esper.tolaria.task.given import Given
 from esper.tolaria.task.inputs.augment import Augmented, augmented
 from esper.tolaria.task.inputs.normalize import normalized
 from esper.tolaria.task.inputs.transform import transformed
 from esper.tolaria.task.interface import Interface, interface_of
-from esper.tolaria.task.loader import Loader, StreamLoader, make_loader
-from esper.tolaria.task.losses import LossSettings
-from esper.tolaria.task.models import Host, build_host
-from esper.tolaria.task.own import OwnTask, check_sources, own_loss
+from esper.tolaria.task.models.models import Host, build_host
+from esper.tolaria.task.objective.agreement import EXAMPLES, MISFITS, agreed, as_posed, check_passes
+from esper.tolaria.task.objective.losses import LossSettings
+from esper.tolaria.task.objective.own import OwnTask, check_sources, own_loss
+from esper.tolaria.task.objective.task import SplitTask, make_task
 from esper.tolaria.task.randomness import key
 from esper.tolaria.task.start.fitting import Start, Started, put_in
 from esper.tolaria.task.start.frozen import freeze, keep_statistics
-from esper.tolaria.task.task import SplitTask, make_task
 
 FIRST_BATCHES = 2
 """Training batches that show what the data is like, where it isn't held."""

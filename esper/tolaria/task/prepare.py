@@ -22,27 +22,27 @@ from esper.tolaria.own_blueprints import NO_OWN, OwnBlueprints
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.shards import Shards
 from esper.tolaria.ranks.support import check_bare, check_parts, check_run, is_in_parts
-from esper.tolaria.task.agreement import agreed
 from esper.tolaria.task.data import Splits
 from esper.tolaria.task.data.source import LabelKind
 from esper.tolaria.task.device import open_device
 from esper.tolaria.task.feeds.carrier import Carrier, carrier_for
 from esper.tolaria.task.feeds.feed import BatchSets, FedLoader
+from esper.tolaria.task.feeds.loader import Loader, StreamLoader
 from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.inputs.augment import Augmented
 from esper.tolaria.task.interface import Interface
-from esper.tolaria.task.loader import Loader, StreamLoader
-from esper.tolaria.task.models import build_model
-from esper.tolaria.task.optimizers import make_capturable, make_optimizer, optimizer_doubts, optimizer_of
-from esper.tolaria.task.own import own_metric
+from esper.tolaria.task.models.models import build_model
+from esper.tolaria.task.objective.agreement import agreed
+from esper.tolaria.task.objective.own import own_metric
+from esper.tolaria.task.objective.task import SplitTask
+from esper.tolaria.task.optimizers.optimizers import make_capturable, make_optimizer, optimizer_doubts, optimizer_of
+from esper.tolaria.task.optimizers.schedule import make_schedule
 from esper.tolaria.task.pace import paced
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
 from esper.tolaria.task.precision import AMP_TYPES, autocast
 from esper.tolaria.task.randomness import of_rank
-from esper.tolaria.task.schedule import make_schedule
 from esper.tolaria.task.start.fitting import Start, Started
 from esper.tolaria.task.start.teacher import load_teacher
-from esper.tolaria.task.task import SplitTask
 
 # How a twin lives, the best first.
 TWIN_MODES = (LIVE, BURSTS, REFUSED)

@@ -130,6 +130,6 @@ def test_a_ctrl_c_is_quiet_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("esper.cli.doctor.run", interrupted)
+    monkeypatch.setattr("esper.cli.checks.doctor.run", interrupted)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == ""

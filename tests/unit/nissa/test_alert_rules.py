@@ -13,9 +13,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from esper.nissa import metrics
-from esper.rpc.bases import Servicer
 from esper.rpc.contract import SERVICES, methods
-from esper.rpc.dispatch import Gate, handler_of
+from esper.rpc.server.bases import Servicer
+from esper.rpc.server.dispatch import Gate, handler_of
 from tests.unit.nissa.test_dashboards import ALERT_FILE, alert_rules
 
 PROMTOOL = shutil.which("promtool")

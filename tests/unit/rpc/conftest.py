@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from esper.rpc.bases import Servicer
-from esper.rpc.server import Server, ServerConfig, start
+from esper.rpc.server.bases import Servicer
+from esper.rpc.server.server import Server, ServerConfig, start
 
 Serve = Callable[..., Awaitable[Server]]
 

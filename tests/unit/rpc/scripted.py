@@ -18,8 +18,8 @@ from esper.leyline import (
     RunClosure,
 )
 from esper.oona.envelope import seal
-from esper.rpc.bases import BusServicer
-from esper.rpc.call import Call
+from esper.rpc.server.bases import BusServicer
+from esper.rpc.server.call import Call
 
 SECRET = "test-secret-0123456789-abcdefghijklm"
 KEYRING = Keyring.from_secret(SECRET)

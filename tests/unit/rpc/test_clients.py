@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, InvalidAnswer, ServiceUnavailable
 from esper.leyline import BusEnvelope, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
-from esper.rpc.call import Call
 from esper.rpc.clients import BusClient, Channel, Responses, aio, channel, wait_serving, watch
 from esper.rpc.clients.health import is_serving
+from esper.rpc.server.call import Call
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from esper.rpc.bases import BusServicer, KasminaServicer, Servicer, TamiyoServicer, WeatherlightServicer
 from esper.rpc.clients import aio, sync
 from esper.rpc.clients._shapes import Rpc
 from esper.rpc.contract import SERVICES, methods, snake_case
+from esper.rpc.server.bases import BusServicer, KasminaServicer, Servicer, TamiyoServicer, WeatherlightServicer
 
 BASES = (KasminaServicer, TamiyoServicer, WeatherlightServicer, BusServicer)
 CLIENTS = [getattr(module, f"{name.removesuffix('Service')}Client") for module in (sync, aio) for name in SERVICES]

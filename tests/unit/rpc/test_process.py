@@ -23,7 +23,7 @@ from esper.rpc import process
 from esper.rpc.clients import channel, wait_serving
 from esper.rpc.clients.health import is_serving
 from esper.rpc.process import ServiceContext, run_service, watch_health
-from esper.rpc.telemetry import LogReporter
+from esper.rpc.reporting.telemetry import LogReporter
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import SECRET, ScriptedBus, a_request
 

@@ -14,8 +14,8 @@ from google.rpc.status_pb2 import Status
 
 from esper.core import errors
 from esper.leyline import PublishRequest, PublishResponse, RejectionReason
-from esper.rpc.call import Call
 from esper.rpc.clients.aio import BusClient, aio_channel
+from esper.rpc.server.call import Call
 from esper.rpc.status import DETAILS_KEY, TABLE, code_of, from_rpc_error, to_status
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request

@@ -12,7 +12,7 @@ from esper.core.clock import ManualClock
 from esper.core.security.keys import Keyring
 from esper.core.security.signing import Signer
 from esper.leyline import SystemMode, TelemetryPacket
-from esper.rpc.alarm import Alarm
+from esper.rpc.reporting.alarm import Alarm
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.service.parts import Parts, Surroundings
 

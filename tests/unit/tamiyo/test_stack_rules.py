@@ -24,7 +24,7 @@ from esper.tamiyo.decide import decide
 from esper.tamiyo.policy import HeuristicPolicy
 from esper.tamiyo.stack_rules import DOUBLING_SHARE, KNEE_SHARE, course_start, log_fall
 from tests.unit.tamiyo.builders import ALWAYS, AUTO, context, first_state, life, look_up, spec
-from tests.unit.tamiyo.test_stacks import SLOT, at, host, judging, stack_seed
+from tests.unit.tamiyo.growing.test_stacks import SLOT, at, host, judging, stack_seed
 
 R = DecisionReason
 KNEE, FORECAST = StackRule.STACK_RULE_KNEE, StackRule.STACK_RULE_FORECAST

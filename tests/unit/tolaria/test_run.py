@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from esper.core.errors import ConfigError, NonFiniteLoss, RunContradicted, ServiceUnavailable
-from esper.rpc.telemetry import UNHEARD
+from esper.rpc.reporting.telemetry import UNHEARD
 from esper.tolaria import run as module
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.course.reading import read_events

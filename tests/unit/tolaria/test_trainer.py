@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError, NonFiniteLoss, RollbackFailed
-from esper.kasmina.executor import actions
+from esper.kasmina.executor.actions import actions
 from esper.leyline import DirectiveKind
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl

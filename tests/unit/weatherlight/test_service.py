@@ -43,7 +43,7 @@ from esper.oona.bus import BusConfig
 from esper.oona.envelope import seal
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients.aio import AioChannel, BusClient, WeatherlightClient, aio_channel
-from esper.rpc.server import Server, ServerConfig, start
+from esper.rpc.server.server import Server, ServerConfig, start
 from esper.weatherlight.bus_service import BusService
 from esper.weatherlight.duties import Duties
 from esper.weatherlight.service import WeatherlightService

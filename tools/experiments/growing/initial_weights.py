@@ -27,8 +27,8 @@ from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.stacks.run import find_runs
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.step import Groups, Stepper
+from esper.tolaria.task.objective.task import evaluate
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluate
 
 EMBEDDING_DEVIATION = 0.02
 BRANCH_ENDS = ("attention.out.weight", "fc2.weight")

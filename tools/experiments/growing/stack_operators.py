@@ -40,7 +40,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from frontier import cost_at
 
-from esper.tolaria.task.transformer import BRANCH_ENDS, CausalTransformer, DecoderStyle
+from esper.tolaria.task.models.transformer import BRANCH_ENDS, CausalTransformer, DecoderStyle
 
 HELD_OUT = 512
 WARM_UP, DECAY = 100, 0.2

@@ -24,7 +24,7 @@ from esper.kasmina.executor.stacks.run import Run
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data.pytext import VOCABULARY, source_files
 from esper.tolaria.task.data.stream import _evenly
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 
 CONTEXT, BATCH, RATE = 128, 32, 2e-3
 SEQUENCES, POOL, DRAWS, THRESHOLD = 512, 6000, 1000, 2.33

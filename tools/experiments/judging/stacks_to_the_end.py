@@ -42,8 +42,8 @@ from esper.kasmina.executor.judge.scores import evaluate_stack
 from esper.kasmina.executor.stacks.run import find_runs
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.step import Groups, Stepper
+from esper.tolaria.task.objective.task import evaluate
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluate
 
 STEPS = 3000
 RECOVERY_STEPS = 120

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.contents.clone import independent_copy
+from esper.kasmina.executor.contents.digest import digest_of
+from esper.kasmina.executor.contents.filling import fill
+from esper.kasmina.executor.contents.held import held, put_back
 from esper.kasmina.executor.graft.average import KEY as AVERAGE
 from esper.kasmina.executor.graft.average import Average, averaged
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.loading import pairs_to_load
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
-from esper.kasmina.executor.passes.clone import independent_copy
 from esper.kasmina.executor.passes.compiled import compile_copy, compile_in_place, compiled_in_place
-from esper.kasmina.executor.passes.digest import digest_of
-from esper.kasmina.executor.passes.filling import fill
-from esper.kasmina.executor.passes.held import held, put_back
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.stacks.repeat import repeat, take_out
 from esper.kasmina.executor.stacks.run import Run

@@ -17,13 +17,13 @@ from torch._compile import _disable_dynamo
 from torch.utils.hooks import RemovableHandle
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.contents.objects import GoesBy
 from esper.kasmina.executor.graft.blend import JOINS, Blend, gate_from_logits, join_state
 from esper.kasmina.executor.graft.masks import Masks
 from esper.kasmina.executor.graft.unpacked import keep_unpacked
 from esper.kasmina.executor.passes.batches import logits_in
 from esper.kasmina.executor.passes.compiled import is_one_graph
 from esper.kasmina.executor.passes.keys import draw_key
-from esper.kasmina.executor.passes.objects import GoesBy
 from esper.kasmina.executor.passes.side_pass import device_of, side_pass
 from esper.kasmina.executor.slots.arguments import Arguments, has_past
 from esper.kasmina.executor.slots.between import KeyedDropout, KeyedModule

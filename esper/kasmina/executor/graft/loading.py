@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from esper.kasmina.executor.passes.filling import Pair
-from esper.kasmina.executor.passes.storages import has_storage
+from esper.kasmina.executor.contents.filling import Pair
+from esper.kasmina.executor.contents.storages import has_storage
 
 USUAL = frozenset({nn.Module._load_from_state_dict, _NormBase._load_from_state_dict})
 """Ways to load that copy values and nothing else, once every name is there."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.passes.objects import GoesBy
+from esper.kasmina.executor.contents.objects import GoesBy
 
 HIDDEN = -1e4
 """What hosts add, or less, to the products of positions that aren't to be seen."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.passes.clone import TENSOR_HOOKS
+from esper.kasmina.executor.contents.clone import TENSOR_HOOKS
 from esper.kasmina.executor.slots.layers import is_batch_norm, is_grouped, is_turned
 
 Undo = Callable[[], None]

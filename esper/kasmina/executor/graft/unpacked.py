@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from esper.kasmina.executor.passes.objects import GoesBy
+from esper.kasmina.executor.contents.objects import GoesBy
 
 
 def keep_unpacked(model: nn.Module, path: str) -> Iterator[RemovableHandle]:

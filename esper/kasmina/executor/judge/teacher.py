@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper.core.errors import GraftFailed
+from esper.kasmina.executor.contents.digest import digest_of
 from esper.kasmina.executor.passes.batches import logits_in
-from esper.kasmina.executor.passes.digest import digest_of
 from esper.kasmina.executor.passes.task import Task
 from esper.leyline import TaskType
 

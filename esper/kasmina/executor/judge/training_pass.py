@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from esper.kasmina.executor.contents.forms import is_writable
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.passes.batches import Batch, first, samples_in
-from esper.kasmina.executor.passes.forms import is_writable
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.task import Task
 

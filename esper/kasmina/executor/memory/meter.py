@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from esper.kasmina.executor.passes.storages import has_storage
+from esper.kasmina.executor.contents.storages import has_storage
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esper.kasmina.executor.contents.storages import has_storage
 from esper.kasmina.executor.graft.arm import TrainingArm
-from esper.kasmina.executor.passes.storages import has_storage
 
 
 class Parked:

@@ -14,9 +14,9 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import nn
 
+from esper.kasmina.executor.contents.forms import is_writable
+from esper.kasmina.executor.contents.held import Remembered
 from esper.kasmina.executor.passes.compiled import eagerly
-from esper.kasmina.executor.passes.forms import is_writable
-from esper.kasmina.executor.passes.held import Remembered
 from esper.kasmina.executor.passes.keys import forked_generators
 
 

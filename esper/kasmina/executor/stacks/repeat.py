@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import GraftFailed
-from esper.kasmina.executor.passes.clone import independent_copy
+from esper.kasmina.executor.contents.clone import independent_copy
 from esper.kasmina.executor.passes.compiled import compile_copy
 from esper.kasmina.executor.stacks.counts import rewrite
 from esper.kasmina.executor.stacks.run import Run, blocks_of

@@ -15,7 +15,7 @@ from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper, norms_of
 from esper.tolaria.loop.step_log import MEASURED, ReplayedStep, Row, StepResult
-from esper.tolaria.task.resident import Resident
+from esper.tolaria.task.feeds.resident import Resident
 
 SEED = "seed "
 """What names of seeds' norms begin with."""

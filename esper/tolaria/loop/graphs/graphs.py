@@ -29,7 +29,7 @@ from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
 from esper.tolaria.loop.step_log import StepResult, Told
 from esper.tolaria.record.figures.graph_counts import GraphCounts
-from esper.tolaria.task.resident import Resident
+from esper.tolaria.task.feeds.resident import Resident
 
 WARM_UP_STEPS = 3
 """Eager steps of each form of batches before it is recorded."""

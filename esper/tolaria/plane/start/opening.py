@@ -36,7 +36,7 @@ from esper.tolaria.plane.open_control import TeacherFacts
 from esper.tolaria.plane.start.blends import blend_settings
 from esper.tolaria.plane.start.stack_growth import stack_judging, stack_rule, stack_steps
 from esper.tolaria.record.packet_result import RunStates
-from esper.tolaria.task.schedule import growth_end_step
+from esper.tolaria.task.optimizers.schedule import growth_end_step
 
 TIMEOUT_S = 15.0
 TRIGGERS = {

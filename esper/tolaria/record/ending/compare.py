@@ -13,7 +13,7 @@ from typing import Any
 
 from esper.core.counted import counted
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.models import host_widths
+from esper.tolaria.task.models.models import host_widths
 
 SWEEP_WIDTHS = (8, 16, 32)
 SWEEP_DEPTHS = (2, 4)

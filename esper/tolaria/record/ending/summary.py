@@ -27,8 +27,8 @@ from esper.tolaria.record.stack_judgement import judgement
 from esper.tolaria.task.data.facts import largest_share
 from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets
+from esper.tolaria.task.objective.task import Evaluation, evaluated
 from esper.tolaria.task.prepare import Prepared
-from esper.tolaria.task.task import Evaluation, evaluated
 
 FATES = {
     SeedStage.SEED_STAGE_FOSSILIZED: "kept",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esper.kasmina.executor.passes.filling import fill
-from esper.kasmina.executor.passes.storages import has_storage
+from esper.kasmina.executor.contents.filling import fill
+from esper.kasmina.executor.contents.storages import has_storage
 
 PLAIN = frozenset({int, float, str, bool, bytes, type(None)})
 """What needs no copy."""

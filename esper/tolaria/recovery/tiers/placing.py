@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from esper.kasmina.executor import SeedExecutor
-from esper.kasmina.executor.passes.filling import Pair, fill
-from esper.kasmina.executor.passes.storages import has_storage
+from esper.kasmina.executor.contents.filling import Pair, fill
+from esper.kasmina.executor.contents.storages import has_storage
 from esper.tolaria.recovery.packed import State
 from esper.tolaria.recovery.snapshot import Snapshot
 from esper.tolaria.recovery.tiers.copies import copy_of

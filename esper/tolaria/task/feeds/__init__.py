@@ -1,4 +1,5 @@
-"""Batches that a user's own loaders make: by the number of a step, in any form, with a position that can be restored.
+"""Batches, by the number of a step: of sets in memory, or as a user's own loaders make them, in any form.
 
-Judging and test data are read once and kept, so that every look is at the same samples in the same order.
+Their position can be restored. Judging and test data are read once and kept, so that every look is at the same samples
+in the same order.
 """

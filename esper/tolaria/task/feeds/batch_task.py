@@ -13,11 +13,11 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import Batch, Forward, called, leaves, samples_in, taken
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
-from esper.tolaria.task.agreement import MISFITS, reason_of
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets
-from esper.tolaria.task.own import CLIP_IN_FIRST_LOSSES
+from esper.tolaria.task.objective.agreement import MISFITS, reason_of
+from esper.tolaria.task.objective.own import CLIP_IN_FIRST_LOSSES
+from esper.tolaria.task.objective.task import SplitTask
 from esper.tolaria.task.randomness import key
-from esper.tolaria.task.task import SplitTask
 
 Each = Callable[[Any, Any], Tensor]
 """The loss of each sample, of outputs and targets: [N]."""

@@ -18,8 +18,8 @@ from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import Batch, called
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
-from esper.tolaria.task.agreement import MISFITS, reason_of
 from esper.tolaria.task.feeds.batch_task import Each
+from esper.tolaria.task.objective.agreement import MISFITS, reason_of
 from esper.tolaria.task.randomness import key
 
 IGNORED = -100

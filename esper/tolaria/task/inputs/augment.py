@@ -11,7 +11,7 @@ from torch import Tensor
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.entry_point import called, load
-from esper.tolaria.task.loader import Loader, StreamLoader
+from esper.tolaria.task.feeds.loader import Loader, StreamLoader
 from esper.tolaria.task.randomness import generator
 
 EXPECTED = "(inputs, generator) -> inputs"

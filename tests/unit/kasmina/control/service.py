@@ -35,9 +35,9 @@ from esper.leyline import (
     SystemMode,
     TelemetryPacket,
 )
-from esper.rpc.alarm import Alarm
-from esper.rpc.call import RUN_TOKEN, Call
 from esper.rpc.process import ServiceContext
+from esper.rpc.reporting.alarm import Alarm
+from esper.rpc.server.call import RUN_TOKEN, Call
 from tests.unit.kasmina.control.making import RUN
 from tests.unit.urza.own.making import described, stored
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from esper.cli.audit import missing_rows, read_rows, verified
+from esper.cli.stores.audit import missing_rows, read_rows, verified
 from esper.core.errors import (
     AccessDenied,
     CommandIdReused,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from esper.rpc.telemetry import UNHEARD
+from esper.rpc.reporting.telemetry import UNHEARD
 from esper.tolaria import run as runs
 from tests.unit.tolaria.scripted_control import Script, ScriptedControl, fetch_artifact
 

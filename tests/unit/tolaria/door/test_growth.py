@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import esper
 from esper.core.errors import ConfigError
-from esper.tolaria.task.loader import Loader
-from esper.tolaria.task.models import build_host
-from esper.tolaria.task.optimizers import make_optimizer
+from esper.tolaria.task.feeds.loader import Loader
+from esper.tolaria.task.models.models import build_host
+from esper.tolaria.task.optimizers.optimizers import make_optimizer
 from esper.tolaria.task.posed import load_splits
 from tests.unit.tolaria.scripted_control import cull, germination, keep
 

@@ -18,7 +18,7 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact, germination, keep

@@ -29,9 +29,9 @@ from esper.tolaria.export.program import traced
 from esper.tolaria.export.weights import write_weights
 from esper.tolaria.recovery.checkpoint import CheckpointStore, encode, read
 from esper.tolaria.task.interface import Interface
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
+from esper.tolaria.task.objective.task import evaluate
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import evaluate
 from tests.drilled import drilled
 from tests.unit.tolaria.scripted_control import ScriptedControl, directive, germination, keep
 from tests.unit.tolaria.test_trainer import CONFIG, KEPT, run

@@ -18,10 +18,10 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from tests.unit.tolaria.loop.waiting import watch_steps
 from tests.unit.tolaria.scripted_control import Script, ScriptedControl
-from tests.unit.tolaria.test_stack_runs import KEPT as STACKS_KEPT
-from tests.unit.tolaria.test_stack_runs import UNDONE, Killer, config
-from tests.unit.tolaria.test_stack_runs import KilledError as KilledStackError
-from tests.unit.tolaria.test_stack_runs import run as run_stacks
+from tests.unit.tolaria.stacks.test_stack_runs import KEPT as STACKS_KEPT
+from tests.unit.tolaria.stacks.test_stack_runs import UNDONE, Killer, config
+from tests.unit.tolaria.stacks.test_stack_runs import KilledError as KilledStackError
+from tests.unit.tolaria.stacks.test_stack_runs import run as run_stacks
 from tests.unit.tolaria.test_trainer import CONFIG, KEPT, run
 
 __all__ = ["config"]

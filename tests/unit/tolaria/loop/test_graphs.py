@@ -25,8 +25,8 @@ from esper.tolaria.ranks.support import check_settings
 from esper.tolaria.record.course.events import incident_kind
 from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.recovery.checkpoint import CheckpointStore
+from esper.tolaria.task.objective.task import LabelTask
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import LabelTask
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.loop.recording import RecordingBackend
 from tests.unit.tolaria.ranks.test_ranks import Recorded

@@ -15,10 +15,10 @@ from esper.tolaria.loop.aggregation import surgery as aggregation
 from esper.tolaria.loop.step import Groups, Stepper
 from esper.tolaria.loop.step_log import Flushed, StepLog, StepResult
 from esper.tolaria.record.observer import TwinStep
+from esper.tolaria.task.objective.task import make_task
+from esper.tolaria.task.optimizers.schedule import Schedule, make_schedule
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import generator
-from esper.tolaria.task.schedule import Schedule, make_schedule
-from esper.tolaria.task.task import make_task
 from tests.unit.tolaria.loss_sources import opposed, several
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from torch import Tensor
 from esper.tolaria.config import TrainConfig
 from tests.unit.tolaria.loop.waiting import no_reads, watch_steps
 from tests.unit.tolaria.scripted_control import ScriptedControl
-from tests.unit.tolaria.test_stack_runs import UNDONE, config
-from tests.unit.tolaria.test_stack_runs import run as run_stacks
+from tests.unit.tolaria.stacks.test_stack_runs import UNDONE, config
+from tests.unit.tolaria.stacks.test_stack_runs import run as run_stacks
 from tests.unit.tolaria.test_trainer import CONFIG, KEPT, run
 
 __all__ = ["config"]

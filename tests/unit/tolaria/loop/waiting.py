@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from esper.kasmina.executor.slots import between
 from esper.tolaria.loop.arm_steps import ArmSteps
-from esper.tolaria.task.loader import Loader, StreamLoader
+from esper.tolaria.task.feeds.loader import Loader, StreamLoader
 
 READS = {Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.cpu}
 READS |= {torch.equal, torch.nonzero, Tensor.nonzero, Tensor.equal}

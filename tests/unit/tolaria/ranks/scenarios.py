@@ -26,12 +26,12 @@ from esper.tolaria.ranks.place import place
 from esper.tolaria.ranks.sharing import over
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from esper.tolaria.task import task
 from esper.tolaria.task.data import load_splits
 from esper.tolaria.task.data.source import Split, Splits
 from esper.tolaria.task.given import Given
+from esper.tolaria.task.objective import task
+from esper.tolaria.task.objective.task import evaluated
 from esper.tolaria.task.prepare import Prepared, prepare
-from esper.tolaria.task.task import evaluated
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,

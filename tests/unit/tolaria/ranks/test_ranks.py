@@ -33,9 +33,9 @@ from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.recovery.continuing import mark_launch, restarted
 from esper.tolaria.recovery.shared import shared_evaluation
 from esper.tolaria.run_dir import LAUNCHED_BY, RunOptions
+from esper.tolaria.task.objective.task import Evaluation
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.task.randomness import of_rank
-from esper.tolaria.task.task import Evaluation
 from tests.unit.tolaria.scripted_control import ScriptedControl, germination
 
 CONFIG = TrainConfig(samples=200, epochs=1, min_samples=30)

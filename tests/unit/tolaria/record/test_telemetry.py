@@ -25,7 +25,7 @@ from esper.leyline import (
     TelemetryPacket,
     TraceContext,
 )
-from esper.rpc.alarm import Alarm
+from esper.rpc.reporting.alarm import Alarm
 from esper.tolaria.metrics import EVENTS, METRICS
 from esper.tolaria.record.figures.gradients import CONFLICT, EPOCH, HOOK, JUMP, SeedTold
 from esper.tolaria.record.figures.graph_counts import GraphCounts

@@ -15,7 +15,7 @@ from esper.kasmina.control.reporting import Reporting
 from esper.leyline import BusEnvelope, BusLane, KernelArtifactReady, MessagePriority, PrefetchStatus, RunClosure
 from esper.oona.envelope import seal
 from esper.oona.log import SqliteLog
-from esper.rpc.server import Server, ServerConfig, start
+from esper.rpc.server.server import Server, ServerConfig, start
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.catalog import Catalog
 from esper.weatherlight.bus_service import BusService

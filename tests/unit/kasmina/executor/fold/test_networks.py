@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
-from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle
+from esper.tolaria.task.models.transformer import CausalTransformer, DecoderStyle
 
 
 class Conv1D(nn.Module):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from esper.kasmina.executor.contents.filling import fill
 from esper.kasmina.executor.graft.loading import pairs_to_load
-from esper.kasmina.executor.passes.filling import fill
 
 
 class Own(nn.Linear):

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.fold.export import plain as plain_network
+from esper.kasmina.executor.passes import compiled as compiling
 from esper.kasmina.executor.passes.compiled import (
     TF32_ADVICE,
     compile_copy,
@@ -392,6 +393,23 @@ def test_every_size_of_a_batch_has_its_own_graph_whatever_came_before():
         host(torch.randn(batch, 12))
         sizes.append(backend.made)
     assert sizes == [1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("compiled_by", ["the user", "request"])
+def test_layers_of_torchs_own_run_compiled_although_they_inherit_their_forward(compiled_by):
+    backend = Counting()
+    layers = [nn.TransformerEncoderLayer(12, 2, 8, batch_first=True), nn.Sequential(nn.Linear(12, 12), nn.ReLU())]
+    host = nn.Sequential(*layers)
+    if compiled_by == "the user":
+        for layer in layers:
+            layer.compile(backend=backend)
+        host = compiled_in_place(host)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiling, "BACKEND", backend)
+            compile_in_place(layers)
+    host(torch.randn(2, 3, 12))
+    assert backend.run == len(layers)
 
 
 def test_what_is_compiled_is_told_by_path():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.kasmina.executor.stacks.ends import branch_ends
-from esper.tolaria.task.transformer import CausalTransformer, DecoderStyle
+from esper.tolaria.task.models.transformer import CausalTransformer, DecoderStyle
 
 WIDTH = 16
 

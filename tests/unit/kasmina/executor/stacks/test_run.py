@@ -9,7 +9,7 @@ from torch import nn
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.stacks.run import Run, find_runs, named_run
 from tests.unit.kasmina.executor.stacks.hosts import Block, Config, Decoder, Experts, ResNet, Shared, decoder
-from tests.unit.tolaria.vision_hosts import resnet, vit
+from tests.unit.tolaria.stacks.vision_hosts import resnet, vit
 
 TOKENS = torch.randn(2, 5, 8)
 IMAGES = torch.randn(2, 3, 6, 6)

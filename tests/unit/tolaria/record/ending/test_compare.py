@@ -10,7 +10,7 @@ import pytest
 
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.record.ending.compare import arms, compare, table
-from esper.tolaria.task.models import host_widths
+from esper.tolaria.task.models.models import host_widths
 
 CONFIG = TrainConfig(hidden=(6, 6), seed=5)
 

@@ -13,7 +13,7 @@ from esper.leyline import SeedStage, SystemStatePacket
 from esper.tolaria.record.ending import summary as module
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from esper.tolaria.task.task import Evaluation
+from esper.tolaria.task.objective.task import Evaluation
 from tests.unit.tolaria.scripted_control import (
     ScriptedControl,
     germination,

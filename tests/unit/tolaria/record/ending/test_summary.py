@@ -10,8 +10,8 @@ from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.ending.summary import quantile
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.task.data.facts import largest_share
+from esper.tolaria.task.objective.task import evaluate
 from esper.tolaria.task.prepare import prepare
-from esper.tolaria.task.task import evaluate
 from esper.tolaria.trainer import Trainer
 
 

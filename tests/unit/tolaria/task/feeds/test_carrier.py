@@ -14,8 +14,8 @@ from esper.tolaria.config import TrainConfig
 from esper.tolaria.task.data import Split, Splits
 from esper.tolaria.task.feeds.carrier import SLOTS, Carrier, FetchingAhead, carrier_for
 from esper.tolaria.task.feeds.feed import FedLoader
+from esper.tolaria.task.feeds.loader import make_loader
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
-from esper.tolaria.task.loader import make_loader
 from tests.unit.tolaria.task.feeds.lanes import HostLane
 from tests.unit.tolaria.task.feeds.test_sequential import Stateful
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 from esper.tolaria.task.start.fitting import Start, digest_of, put_in
 
 

@@ -12,7 +12,7 @@ from esper.core.errors import ConfigError
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import Observers
-from esper.tolaria.task.models import build_model
+from esper.tolaria.task.models.models import build_model
 from esper.tolaria.task.prepare import Prepared, prepare
 from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact, germination, keep

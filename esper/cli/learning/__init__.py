@@ -1,0 +1,1 @@
+"""What is learned from field reports, and the reports as rows for other tools."""

@@ -1,0 +1,34 @@
+"""`esper reports`: field reports of a replay store as rows for other tools."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from esper.cli.learning.simic import REPLAY
+from esper.cli.usage import Verbs, add_group, add_verb
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.counted import counted
+from esper.core.errors import ConfigError
+
+
+def register(verbs: Verbs) -> None:
+    group = add_group(verbs, "reports", "field reports: what was decided and what came of it")
+    exported = add_verb(group, "export", run_export, "write a store's reports as rows")
+    exported.add_argument("store", type=Path, metavar="STORE", help="the directory of a replay store")
+    exported.add_argument("out", type=Path, metavar="OUT", help="NAME.jsonl; with pyarrow NAME.parquet, NAME.arrow")
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    from esper.simic.export import export
+    from esper.simic.replay import ReplayStore
+
+    path = arguments.store / REPLAY
+    if not path.exists():
+        raise ConfigError("STORE", str(arguments.store), f"{REPLAY} isn't there; esper simic collect makes one")
+    store = ReplayStore(path, SYSTEM_CLOCK)
+    try:
+        print(f"{counted(export(store.reports(), arguments.out), 'report')} in {arguments.out}")
+    finally:
+        store.close()
+    return 0

@@ -1,0 +1,300 @@
+"""`esper simic`: collect field reports, learn from them, say what was learned is worth, publish it to Tamiyo.
+
+A store is a directory: replay.db holds the reports, weights.safetensors what was learned last, validation.json what the
+gate said of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb
+from esper.core.clock import SYSTEM_CLOCK
+from esper.core.counted import counted
+from esper.core.errors import ConfigError
+from esper.core.security.keys import Keyring
+from esper.core.storage.files import write_atomically
+from esper.tamiyo.learned.reward import PRICE
+from esper.tamiyo.update import version_number
+
+if TYPE_CHECKING:
+    from esper.rpc.clients import Tls
+    from esper.rpc.reporting.telemetry import Reporter
+    from esper.simic.replay import ReplayStore
+    from esper.simic.validation import Validation
+    from esper.tamiyo.learned.weights import Weights
+
+REPLAY, WEIGHTS, VALIDATION = "replay.db", "weights.safetensors", "validation.json"
+CAUTION = 0.5
+MIN_RUNS = 2
+CLOSE_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """Where reports come from and updates go."""
+
+    endpoint: str
+    tls: Tls | None
+    keyring: Keyring
+
+
+def register(verbs: Verbs) -> None:
+    group = add_group(verbs, "simic", "learn from field reports what growth is worth")
+    collected = add_verb(group, "collect", run_collect, "take field reports from the bus into a store")
+    trained = add_verb(group, "train", run_train, "fit a policy to a store's reports and let the gate judge it")
+    asked = add_verb(group, "evaluate", run_evaluate, "what weights are worth on runs that they were not fitted to")
+    published = add_verb(group, "publish", run_publish, "send a store's weights to Tamiyo, signed")
+    for verb in (collected, trained, asked, published):
+        verb.add_argument("store", type=Path, metavar="STORE", help="the directory of a replay store")
+    for verb in (collected, trained, published):
+        verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of the bus and telemetry")
+        verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
+        add_key_flag(verb)
+    collected.add_argument(
+        "--idle-s", type=positive, default=3.0, help="end after so long without a report (default: 3)"
+    )
+    trained.add_argument(
+        "--version", required=True, type=dotted, metavar="N", help="version of the weights, above Tamiyo's"
+    )
+    trained.add_argument("--policy", default="bandit", choices=("bandit", "graph"), help="what is fitted (bandit)")
+    trained.add_argument("--shuffled", type=int, metavar="SEED", help="the control: learn from shuffled outcomes")
+    asked.add_argument("--weights", type=Path, metavar="FILE", help=f"weights to ask about (default: STORE/{WEIGHTS})")
+    trained.add_argument("--price", type=not_negative, default=PRICE, help=f"worth of a run's MACs ({PRICE:g})")
+    trained.add_argument("--caution", type=not_negative, default=CAUTION, help=f"standard errors taken off ({CAUTION})")
+    for verb in (trained, asked):
+        verb.add_argument("--json", action="store_true", help="print it as JSON")
+    published.add_argument("--unproven", action="store_true", help="publish although the gate refused them: for drills")
+
+
+def positive(text: str) -> float:
+    """A finite number above 0, for argparse."""
+    if not_negative(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return float(text)
+
+
+def not_negative(text: str) -> float:
+    """A finite number of at least 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number of at least 0")
+    return value
+
+
+def dotted(text: str) -> str:
+    """A version that Tamiyo can compare, for argparse."""
+    if version_number(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: dotted whole numbers are needed, e.g. 1.2.0")
+    return text
+
+
+def run_collect(arguments: argparse.Namespace) -> int:
+    from esper.simic.collect import collect
+    from esper.simic.telling import tell_collected
+
+    with _bus(arguments) as bus, _store(arguments.store) as store, _reporter(bus) as reporter:
+        asyncio.run(collect(store, bus.endpoint, bus.tls, bus.keyring, idle_s=arguments.idle_s))
+        tell_collected(reporter, store)
+        seen = store.intake
+        taken = counted(seen.taken, "report")
+        print(f"{taken} taken, {seen.repeated} known, {seen.refused} refused; {len(store)} in the store")
+        for event_id, reason in store.refusals():
+            print(f"refused {event_id}: {reason}")
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    from esper.simic.dataset import dataset_of, shuffled
+    from esper.simic.telling import tell_trained
+    from esper.simic.validation import train
+    from esper.tamiyo.learned.weights import digest_of, write_weights
+
+    with _store(arguments.store, must_exist=True) as store:
+        data = dataset_of(store.reports())
+    if arguments.shuffled is not None:
+        data = shuffled(data, arguments.shuffled)
+    done = train(data, price=arguments.price, caution=arguments.caution, policy=arguments.policy)
+    content = b""
+    if done.model is not None:
+        promised = done.validation.values["learned"].value
+        content = write_weights(
+            done.model,
+            version=arguments.version,
+            caution=arguments.caution,
+            price=arguments.price,
+            expected_reward=promised,
+        )
+        write_atomically(arguments.store / WEIGHTS, content)
+    found = {"decisions": len(data), "left_out": dict(data.left_out), **done.validation.as_json()}
+    write_atomically(arguments.store / VALIDATION, json.dumps({**found, "digest": digest_of(content)}).encode())
+    if arguments.weatherlight is not None:
+        with _bus(arguments) as bus, _reporter(bus) as reporter:
+            tell_trained(
+                reporter,
+                data,
+                done.validation,
+                price=arguments.price,
+                version=arguments.version,
+                digest=digest_of(content),
+            )
+    print(json.dumps(found, indent=2) if arguments.json else "\n".join(_lines(done.validation, len(data))))
+    return 0 if done.validation.passed else 1
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    from esper.simic.calibration import calibration
+    from esper.simic.crossing import beside_shuffled, crossed, values
+    from esper.simic.dataset import dataset_of
+
+    weights = _weights_asked(arguments)
+    with _store(arguments.store, must_exist=True) as store:
+        data = dataset_of(store.reports())
+    if len(data.runs) < MIN_RUNS:
+        runs = counted(len(data.runs), "run")
+        held = f"it holds germinations with an outcome of {runs}, {MIN_RUNS} are needed; collect more"
+        raise ConfigError("STORE", str(arguments.store), held)
+    found, is_own = crossed(data, weights.price, weights.policy_id), _are_of(arguments.store, weights.digest)
+    if not is_own:
+        # These reports are strangers to the weights, so they are asked as they are.
+        found = replace(found, deciding=dict.fromkeys(data.runs, weights.model))
+    told = values(data, found, weights.price, weights.caution)
+    if is_own:
+        told |= beside_shuffled(data, found, weights.price, weights.caution)
+    bins = calibration(data, found.deciding)
+    asked = "each run by weights fitted without it" if is_own else "the weights as they are, fitted to other reports"
+    if arguments.json:
+        figures = {name: {"value": v.value, "error": v.error, "runs": v.runs} for name, v in told.items()}
+        print(json.dumps({"asked": asked, "values": figures, "calibration": bins}, indent=2))
+        return 0
+    opportunities = counted(len(data), "opportunity", "opportunities")
+    print(f"{opportunities} in {counted(len(data.runs), 'run')}; asked are {asked}")
+    for name, each in told.items():
+        print(f"{name:28} {each.value:+.4f} ± {each.error:.4f} for each opportunity")
+    for row in bins:
+        measured = f"{row['measured']:+.3f} ± {row['error']:.3f}"
+        print(f"predicted gain {row['predicted']:+.3f}: measured {measured} ({row['count']:.0f} decisions)")
+    return 0
+
+
+def _are_of(store: Path, digest: str) -> bool:
+    """Whether the weights are those that were fitted to this store's reports."""
+    from esper.tamiyo.learned.weights import digest_of
+
+    return (store / WEIGHTS).exists() and digest_of((store / WEIGHTS).read_bytes()) == digest
+
+
+def run_publish(arguments: argparse.Namespace) -> int:
+    from esper.simic.publication import publish, update_of
+    from esper.simic.telling import tell_published
+    from esper.tamiyo.learned.weights import digest_of
+
+    content, validation = _read(arguments.store, WEIGHTS), _read_validation(arguments.store)
+    if validation["digest"] != digest_of(content):
+        raise ConfigError("STORE", str(arguments.store), f"{VALIDATION} isn't about {WEIGHTS}; train again")
+    if not validation["passed"] and not arguments.unproven:
+        failed = [check["name"] for check in validation["checks"] if not check["holds"]]
+        raise ConfigError("STORE", str(arguments.store), f"the gate refused these weights: {', '.join(failed)}")
+    update = update_of(content, SYSTEM_CLOCK)
+    with _bus(arguments) as bus, _reporter(bus) as reporter, _traced():
+        sequence = publish(update, bus.endpoint, bus.tls, bus.keyring, SYSTEM_CLOCK)
+        tell_published(reporter, update)
+    print(f"{update.update_id}: {update.policy_id} {update.version} is on the policy lane at {sequence}")
+    return 0
+
+
+def _weights_asked(arguments: argparse.Namespace) -> Weights:
+    """Those of --weights, else the store's. Raises ConfigError that names the file."""
+    from esper.tamiyo.learned.weights import WeightsRefused, read_weights
+
+    path = arguments.weights
+    try:
+        return read_weights(path.read_bytes() if path else _read(arguments.store, WEIGHTS))
+    except (WeightsRefused, OSError) as error:
+        told = (error.strerror if isinstance(error, OSError) else None) or error
+        key, given = ("--weights", path) if path else ("STORE", arguments.store / WEIGHTS)
+        raise ConfigError(key, str(given), f"can't be used: {told}; name what esper simic train wrote") from error
+
+
+def _read(store: Path, name: str) -> bytes:
+    if not (store / name).exists():
+        raise ConfigError("STORE", str(store), f"{name} isn't there; esper simic train writes it where there is enough")
+    return (store / name).read_bytes()
+
+
+def _read_validation(store: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read(store, VALIDATION))
+        complete = {"digest", "passed", "checks"} <= found.keys()
+    except (ValueError, AttributeError):
+        complete = False
+    if not complete:
+        raise ConfigError("STORE", str(store), f"{VALIDATION} is damaged; train again")
+    return dict(found)
+
+
+def _lines(validation: Validation, decisions: int) -> Iterator[str]:
+    learned_from = f"{counted(decisions, 'decision')}; {validation.form}"
+    yield f"{learned_from}; {validation.explained:.1%} of unseen rewards' variance explained"
+    for name, found in validation.values.items():
+        yield f"  {name:28} {found.value:+.4f} ± {found.error:.4f}"
+    for check in validation.checks:
+        yield f"  {'ok  ' if check.holds else 'FAIL'} {check.name}: {check.measured:.4g}, {check.needed}"
+    yield "passed" if validation.passed else "refused: nothing is published"
+
+
+@contextmanager
+def _store(path: Path, *, must_exist: bool = False) -> Iterator[ReplayStore]:
+    from esper.simic.replay import ReplayStore
+
+    if must_exist and not (path / REPLAY).exists():
+        raise ConfigError("STORE", str(path), f"{REPLAY} isn't there; esper simic collect makes one")
+    store = ReplayStore(path / REPLAY, SYSTEM_CLOCK)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def _bus(arguments: argparse.Namespace) -> Iterator[Bus]:
+    from esper.rpc.clients import Tls
+
+    if arguments.weatherlight is None:
+        raise UsageError("--weatherlight ENDPOINT is needed: the bus is served there")
+    tls = None if arguments.ca is None else Tls(ca=arguments.ca)
+    yield Bus(arguments.weatherlight, tls, keyring_for(arguments.key, None))
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """Send spans where OTEL_EXPORTER_OTLP_ENDPOINT says, or nowhere."""
+    from esper.rpc.otel import setup_tracing
+
+    end = setup_tracing("esper-simic", None)
+    try:
+        yield
+    finally:
+        end()
+
+
+@contextmanager
+def _reporter(bus: Bus) -> Iterator[Reporter]:
+    from esper.rpc.reporting.telemetry import TelemetrySender
+
+    with ExitStack() as stack:
+        sender = TelemetrySender(bus.endpoint, bus.keyring, "simic", tls=bus.tls)
+        stack.callback(sender.close, CLOSE_TIMEOUT_S)
+        yield sender

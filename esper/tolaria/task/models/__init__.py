@@ -1,0 +1,1 @@
+"""Host networks by name: MLPs, convolutions, decoders, and any other by entry point."""
