@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -366,14 +367,13 @@ def test_a_run_whose_directory_was_removed_or_replaced_ends_at_its_next_event(
     tmp_path: Path, *, is_replaced: bool
 ) -> None:
     path = tmp_path / "run" / "events.jsonl"
-    with (
-        pytest.raises(UnwritableStorage, match=r"events.jsonl was removed or replaced under the run: put it back"),
-        EventLog(path) as log,
-    ):
-        log.write("note", step=1)
-        shutil.rmtree(path.parent)
-        if is_replaced:
-            path.parent.mkdir()
-            path.write_text("")
-        log.write("note", step=2)
+    log = EventLog(path)
+    log.write("note", step=1)
+    shutil.rmtree(path.parent)
+    if is_replaced:
+        path.parent.mkdir()
+        path.write_text("")
+    for last in (partial(log.write, "note", step=2), partial(log.__exit__, None, None, None)):
+        with pytest.raises(UnwritableStorage, match=r"events.jsonl was removed or replaced under the run: put it back"):
+            last()
     assert not is_replaced or path.read_text() == ""
