@@ -34,7 +34,7 @@ DRILLS = {
     "Revoke": ["contract/test_rotation.py"],
     "Stop for maintenance.": ["unit/rpc/test_process.py", "integration/test_weatherlight_process.py"],
     "A plane is killed.": ["integration/test_up.py"],
-    "Why was that decided, and would it be today?": ["ledgers/test_ledgers.py", "unit/cli/test_ledger.py"],
+    "Why was that decided, and would it be today?": ["ledgers/test_ledgers.py", "unit/cli/stores/test_ledger.py"],
 }
 # Flags of programs that aren't ours, and of tools that stand in the source tree alone.
 FOREIGN = {"--config.file", "--team"}
