@@ -114,17 +114,19 @@ class AioCaller(Caller[AioChannel]):
 
     async def invoke(self, attribute: str, request: Any, *, timeout_s: float) -> Any:
         """One response, whether the requests stream or not."""
-        begin, ending = self._prepared(attribute, request, timeout_s)
-        with ending:
-            answer = await begin()
+        ended = asyncio.Event()
+        begin, ending = self._prepared(attribute, _until(ended, request), timeout_s)
+        try:
+            with ending:
+                answer = await begin()
+        finally:
+            ended.set()
         return self._checked(attribute, answer)
 
     def stream(self, attribute: str, request: Any, *, timeout_s: float) -> AsyncIterator[Any]:
         """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
         ended = asyncio.Event()
-        if isinstance(request, AsyncIterator):
-            request = _until(ended, request)
-        begin, ending = self._prepared(attribute, request, timeout_s)
+        begin, ending = self._prepared(attribute, _until(ended, request), timeout_s)
         call = begin()
 
         async def responses() -> AsyncIterator[Any]:
@@ -139,8 +141,15 @@ class AioCaller(Caller[AioChannel]):
         return responses()
 
 
-async def _until(ended: asyncio.Event, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """Requests until their call ends: grpc waits on for the next one of a call that failed, and drops it noisily."""
+def _until(ended: asyncio.Event, request: Any) -> Any:
+    """What a call is begun with; requests that come one after the other end when their call has ended.
+
+    grpc waits on for the next request of a call that failed, and complains of it when it is collected.
+    """
+    return _requests(ended, request) if isinstance(request, AsyncIterator) else request
+
+
+async def _requests(ended: asyncio.Event, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     ending = asyncio.ensure_future(ended.wait())
     try:
         while True:
