@@ -21,7 +21,7 @@ import pytest
 
 from esper.core.errors import ConfigError, CorruptRecord, ServiceUnavailable, UnwritableStorage
 from esper.core.security.keys import new_secret
-from esper.rpc.server import ServerConfig, start
+from esper.rpc.server.server import ServerConfig, start
 from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
 from tests.unit.rpc.scripted import ScriptedBus
 
