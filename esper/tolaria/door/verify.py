@@ -37,7 +37,7 @@ class Verification:
             remedy = "they must compute the same, with the same draws in the same order"
             raise ConfigError("step", where, f"the loss that was noted is {told}; {remedy}")
         if not self._is_same(*gradients):
-            raise ConfigError("step", where, _of_gradients(*map(float, gradients)))
+            raise ConfigError("step", where, _of_gradients(*map(float, gradients), _not_given(arm)))
         mine, theirs = tensors_of(arm), tensors_of(copy)
         for name, tensor in mine.items():
             if not self._is_same(tensor, theirs[name]):
@@ -56,8 +56,19 @@ def norm_of(arm: TrainingArm) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found))) if found else torch.zeros(())
 
 
-def _of_gradients(mine: float, theirs: float) -> str:
+def _not_given(arm: TrainingArm) -> list[str]:
+    """Parameters with a gradient that the optimiser doesn't clear."""
+    learning = {id(parameter) for parameter in arm.host_parameters()}
+    named = arm.model.named_parameters()
+    return [name for name, part in named if part.grad is not None and id(part) not in learning]
+
+
+def _of_gradients(mine: float, theirs: float, not_given: list[str]) -> str:
     told = f"the gradient's norm is {mine:.6g}, and that of step().mean() is {theirs:.6g}"
+    if not_given:
+        more = f" and {len(not_given) - 1} more" if len(not_given) > 1 else ""
+        remedy = "leave these out of clipping, freeze them (requires_grad_(False)) or let it have them"
+        return f"{told}; the optimiser wasn't given {not_given[0]}{more}, whose gradients nobody clears: {remedy}"
     if theirs > 0 and mine < theirs:
         return f"{told}; does the loop clip? say clip_norm=; does it scale the loss? let step() do so"
     return f"{told}; does the loop add up losses, scale them (scaler=) or accumulate? step() must give the same"

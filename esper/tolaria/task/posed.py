@@ -23,7 +23,8 @@ from esper.tolaria.task.data.overlap import overlaps
 from esper.tolaria.task.data.posing import counted, kind_named, outputs_of, task_named
 from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.data.source import LabelKind, ignoring
-from esper.tolaria.task.feeds.batch_task import BatchTask, PerSample, check_training
+from esper.tolaria.task.device import check_values
+from esper.tolaria.task.feeds.batch_task import BatchTask, PerSample, check_held, check_training
 from esper.tolaria.task.feeds.carrier import Carrier, on
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, FedStream, Feed
 from esper.tolaria.task.feeds.halves import halves_for, is_pair, task_told_by
@@ -105,6 +106,8 @@ def _of_splits(config: TrainConfig, given: Given, read: Splits, carrier: Carrier
     shared = [] if config.data in SOURCES else overlaps(read)
     data, scaling = normalized(config, transformed(config, read))
     host = _host(config, given, data)
+    with named_by_settings(config, host.model):
+        check_values(host.model)
     model = host.model.to(carrier.device)
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)
@@ -149,6 +152,8 @@ def _of_batches(
 ) -> Posed:
     _refuse_for_batches(config)
     device = carrier.device
+    with named_by_settings(config, model):
+        check_values(model)
     freeze(config, model.to(device))
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)
@@ -160,6 +165,7 @@ def _of_batches(
     with named_by_settings(config, model):
         task, line = _batch_task(config, model, given, sets)
         check_training(task, model, first.batches[0])
+        check_held(task, model, sets)
     return Posed(
         model=model,
         sets=sets,
