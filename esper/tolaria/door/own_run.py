@@ -32,6 +32,7 @@ from esper.tolaria.task.feeds.carrier import Carrier, carrier_for, on
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, digest_of
 from esper.tolaria.task.feeds.halves import is_pair, task_told_by
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
+from esper.tolaria.task.feeds.known import known_samples
 from esper.tolaria.task.feeds.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.optimizers.optimizers import optimizer_doubts
@@ -109,6 +110,7 @@ def own_run(
         own=own,
         doubts=[
             *doubts,
+            *known_samples(first.batches, judged.batches, reported.batches),
             *optimizer_doubts(optimizer, model, grows_spans=config.grow != "never"),
             *rank_doubts(model, ranks),
         ],

@@ -305,3 +305,13 @@ def test_what_the_optimizer_was_not_given_counts_in_no_norm(settings, tmp_path):
         result = esper.train(model, pairs(), optimizer=sgd, config={**settings, "clip_norm": 0.05})
         digests.add(result.summary["weights_digest"])
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("form", [rows, lambda samples, seed: TensorDataset(*pairs(samples, seed))])
+def test_samples_that_are_trained_on_and_judged_by_are_told(settings, form):
+    lines: list[Any] = []
+    data = {**loaders(form), "judge": DataLoader(form(120, 1), batch_size=32)}
+    esper.train(Formal() if form is rows else network(), data, config=settings, callbacks=[lines.append])
+    told = str([event for event in lines if not isinstance(event, StepDone)])
+    assert "of the first 32 train samples also stand in judge" in told
+    assert "also stand in test" not in told
