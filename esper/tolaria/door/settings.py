@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
@@ -37,6 +38,12 @@ def config_from(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
         numbers = weights.flatten().tolist() if isinstance(weights, Tensor) else weights
         values["class_weights"] = ",".join(map(str, numbers))
     return TrainConfig(**converted(TrainConfig, values))
+
+
+def check_gradients() -> None:
+    """Raises ConfigError where nothing can learn."""
+    if not torch.is_grad_enabled():
+        raise ConfigError("grad", "off", "no gradients inside torch.no_grad() or inference_mode(): train outside of it")
 
 
 def named(config: TrainConfig, *, model: Any, data: Any) -> TrainConfig:

@@ -37,7 +37,7 @@ class Verification:
             remedy = "they must compute the same, with the same draws in the same order"
             raise ConfigError("step", where, f"the loss that was noted is {told}; {remedy}")
         if not self._is_same(*gradients):
-            raise ConfigError("step", where, _of_gradients(*map(float, gradients), _not_given(arm)))
+            raise ConfigError("step", where, _of_gradients(float(gradients[0]), float(gradients[1]), _not_given(arm)))
         mine, theirs = tensors_of(arm), tensors_of(copy)
         for name, tensor in mine.items():
             if not self._is_same(tensor, theirs[name]):
@@ -45,9 +45,12 @@ class Verification:
                 raise ConfigError("step", where, f"{name} became another than by step().mean().backward(); {remedy}")
 
     def _is_same(self, first: Tensor, second: Tensor) -> bool:
-        if self._is_exact:
+        """Not finite in both is the same, too: what to do about it is not said here."""
+        if self._is_exact and not first.is_floating_point():
             return torch.equal(first, second)
-        return torch.allclose(first.float(), second.float(), rtol=TOLERANCE, atol=TOLERANCE)
+        tolerance = 0.0 if self._is_exact else TOLERANCE
+        one, other = (first, second) if self._is_exact else (first.float(), second.float())
+        return torch.allclose(one, other, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def norm_of(arm: TrainingArm) -> Tensor:

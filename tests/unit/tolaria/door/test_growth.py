@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 import esper
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, NonFiniteLoss
 from esper.tolaria.task.feeds.loader import Loader
 from esper.tolaria.task.models.models import build_host
 from esper.tolaria.task.optimizers.optimizers import make_optimizer
@@ -593,3 +593,33 @@ def test_clipping_by_what_the_optimizer_was_not_given_is_named(tmp_path, scripte
     optimizer = torch.optim.SGD(model.fc2.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match=r"optimiser wasn't given fc1\.weight and 1 more"):
         Own(tmp_path, model, optimizer=optimizer, one_round=clipped, clip_norm=0.05).run()
+
+
+class Alarms:
+    """What is raised with the plane."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def raise_emergency(self, level: Any, name: str, why: str, **where: Any) -> None:
+        self.told.append(why)
+
+
+def test_a_loss_that_is_not_finite_in_a_first_step_is_told_as_such(tmp_path, scripted, monkeypatch):
+    scripted(NEVER)
+    alarms = Alarms()
+    monkeypatch.setattr("esper.tolaria.run._alarm", lambda *_: alarms)
+    inputs, labels = data(96, 1).tensors
+    inputs[20] = float("nan")
+    with pytest.raises(NonFiniteLoss):
+        Own(tmp_path, batches=DataLoader(TensorDataset(inputs, labels), batch_size=16)).run()
+    assert "the training loss is nan; lower the learning rate" in alarms.told[0]
+    assert "rollback" not in alarms.told[0]
+
+
+def test_nothing_is_trained_where_gradients_are_off(tmp_path, scripted):
+    scripted(NEVER)
+    with torch.no_grad(), pytest.raises(ConfigError, match="grad = 'off': no gradients inside"):
+        Own(tmp_path).run()
+    with torch.inference_mode(), pytest.raises(ConfigError, match="grad = 'off': no gradients inside"):
+        esper.train(Net(), data(96, 1).tensors, config={"run_dir": tmp_path / "b"})
