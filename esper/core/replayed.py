@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from esper.core.decision_ledger import Decided
 from esper.core.decisions import in_words
-from esper.leyline import AdaptationCommand, SignedCommand
+from esper.leyline import AdaptationCommand, Decision, SignedCommand
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,14 @@ class Replayed:
             *differences(self.recorded.decision, self.now.decision),
             *differences(self.recorded.after, self.now.after, "state"),
         ]
+
+    @property
+    def inputs_differ(self) -> bool | None:
+        """Whether a policy saw other inputs than before; None of a decision that has no digest of them."""
+        was, now = self.recorded.decision, self.now.decision
+        if not isinstance(was, Decision) or not isinstance(now, Decision):
+            return None
+        return was.metadata.policy.observation_digest != now.metadata.policy.observation_digest
 
     @property
     def is_told(self) -> bool:

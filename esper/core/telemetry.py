@@ -16,7 +16,6 @@ from esper.core.priority import priority_of
 from esper.leyline import (
     Attribute,
     Event,
-    HealthStatus,
     Metric,
     TelemetryLevel,
     TelemetryPacket,
@@ -75,8 +74,6 @@ def build_packet(
     events: Iterable[Event] = (),
     run: str | None = None,
     step: int | None = None,
-    health: HealthStatus | None = None,
-    summary: str | None = None,
     trace: TraceContext | None = None,
 ) -> TelemetryPacket:
     """A packet ready to send, its priority that of its worst event."""
@@ -89,8 +86,6 @@ def build_packet(
         priority=priority_of(events),
         metrics=metrics,
         events=events,
-        health=health,
-        health_summary=summary,
         trace=trace,
         step=step,
     )

@@ -10,18 +10,21 @@ from collections.abc import Mapping
 from esper.leyline import TrainingMetrics
 
 _FIRST_MEASURED_NUMBER = 30
-_NUMERIC = tuple(field for field in TrainingMetrics.DESCRIPTOR.fields if field.name != "optimizer_family")
 
-DETERMINISTIC: tuple[str, ...] = tuple(f.name for f in _NUMERIC if f.number < _FIRST_MEASURED_NUMBER)
-MEASURED: tuple[str, ...] = tuple(f.name for f in _NUMERIC if f.number >= _FIRST_MEASURED_NUMBER)
+DETERMINISTIC: tuple[str, ...] = tuple(
+    f.name for f in TrainingMetrics.DESCRIPTOR.fields if f.number < _FIRST_MEASURED_NUMBER
+)
+MEASURED: tuple[str, ...] = tuple(
+    f.name for f in TrainingMetrics.DESCRIPTOR.fields if f.number >= _FIRST_MEASURED_NUMBER
+)
 
 _NAMES = frozenset(DETERMINISTIC) | frozenset(MEASURED)
 
 
-def pack(optimizer_family: str, values: Mapping[str, float | None]) -> TrainingMetrics:
+def pack(values: Mapping[str, float | None]) -> TrainingMetrics:
     """The message with these numbers; None means not measured. An unknown name is a ValueError."""
     unknown = sorted(values.keys() - _NAMES)
     if unknown:
         raise ValueError(f"TrainingMetrics has no field {', '.join(unknown)}")
     known = {name: value for name, value in values.items() if value is not None}
-    return TrainingMetrics(optimizer_family=optimizer_family, **known)  # type: ignore[arg-type]
+    return TrainingMetrics(**known)  # type: ignore[arg-type]

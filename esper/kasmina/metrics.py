@@ -30,6 +30,7 @@ BLEND_CLAMPED = MetricSpec("kasmina.blend.clamped_fraction", "ratio", "Share of 
 BLEND_GATE_MEAN = MetricSpec(
     "kasmina.blend.gate_mean", "ratio", "Mean of a confidence gate over the last batch, before alpha and bounds.", SEED
 )
+SEED_INCUBATION = MetricSpec("kasmina.seed.incubation_steps", "count", "Steps that a seed has incubated.", SEED)
 SEED_DISTILLATION = MetricSpec(
     "kasmina.seed.distillation_loss", "nats", "Divergence of a host with its incubating seed from the teacher.", SEED
 )
@@ -75,6 +76,7 @@ METRICS: tuple[MetricSpec, ...] = (
     BLEND_SPARSITY,
     BLEND_CLAMPED,
     BLEND_GATE_MEAN,
+    SEED_INCUBATION,
     SEED_DISTILLATION,
     SEEDS_ACTIVE,
     ISOLATION_VIOLATIONS,

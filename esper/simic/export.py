@@ -19,10 +19,11 @@ FORMATS = (".jsonl", ".parquet", ".arrow")
 _NUMBERS = (
     *("loss_delta", "gain", "gain_standard_error", "gain_at_equal_macs", "effect", "twin_score"),
     *("judgement_macs", "run_macs", "parameter_delta", "forward_macs_delta", "steps"),
+    *("risk_score", "tamiyo_latency_ms", "hook_latency_ms"),
 )
 _TEXTS = frozenset(
     {"report_id", "run_id", "policy_id", "policy_version", "action", "outcome", "slot_id", "blueprint_id"}
-    | {"feature_version"}
+    | {"feature_version", "notes"}
 )
 _WHOLE = frozenset(
     {"generation", "opened_ns", "opened_step", "closed_step", "candidates", "judgement_macs", "run_macs"}
@@ -64,6 +65,7 @@ def row_of(report: FieldReport) -> dict[str, Any]:
         "outcome": short_name(FieldReportOutcome, report.outcome),
         "slot_id": report.slot_id or None,
         "blueprint_id": report.blueprint_id or None,
+        "notes": report.notes or None,
         "feature_version": seen.version or None,
         "candidates": len(seen.candidates),
         "wait_probability": seen.wait_probability if report.HasField("observation") else None,
@@ -74,7 +76,9 @@ def row_of(report: FieldReport) -> dict[str, Any]:
     }
     row |= dict(_named("run", seen.features))
     if report.HasField("observation") and seen.chosen < len(seen.candidates):
-        row |= dict(_named("taken", seen.candidates[seen.chosen].features))
+        taken = seen.candidates[seen.chosen]
+        row |= {"score": taken.score, **{f"parameter.{each.name}": each.value for each in taken.parameters}}
+        row |= dict(_named("taken", taken.features))
     return row
 
 

@@ -159,7 +159,7 @@ def _take_in(context: RunContext, state: TamiyoRunState, packet: SystemStatePack
     return Observed(
         state=after,
         readings=readings,
-        coverage=features.coverage(readings),
+        coverage=features.coverage(readings, with_measured=context.spec.latency_rules),
         signals=observe(after, packet, context),
         expired_ids=expired_ids,
     )

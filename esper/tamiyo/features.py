@@ -13,12 +13,22 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
-from google.protobuf.message import Message
-
-from esper.leyline import CoverageGroup, CoverageSummary, SeedStage, SeedState, SlotKind, SystemStatePacket, TaskType
+from esper.leyline import (
+    CoverageGroup,
+    CoverageSummary,
+    HardwareContext,
+    SeedStage,
+    SeedState,
+    SlotKind,
+    SlotSignal,
+    SystemStatePacket,
+    TaskType,
+    TrainingMetrics,
+)
 from esper.tamiyo.context import RunContext
 
 PROVENANCE = "packet:v1"
+WITH_TIME = f"{PROVENANCE}+time"
 KASMINA_ASKED_WITHIN = 6
 GROUPS = ("loss", "gradient", "optimizer", "cost", "slots", "seeds", "latency", "hardware")
 _ATTACHED = frozenset(
@@ -36,6 +46,7 @@ _WITH_LAYERS = frozenset(
     }
 )
 
+Source = TrainingMetrics | HardwareContext | SlotSignal | SeedState
 Expectation = Callable[[SystemStatePacket, RunContext], bool]
 
 
@@ -141,8 +152,8 @@ def read(packet: SystemStatePacket, context: RunContext) -> tuple[Reading, ...]:
     return tuple(_readings(packet, context))
 
 
-def coverage(readings: tuple[Reading, ...]) -> CoverageSummary:
-    """Present share of all inputs and of each group that is expected at all."""
+def coverage(readings: tuple[Reading, ...], *, with_measured: bool = False) -> CoverageSummary:
+    """Present share of all inputs and of each group that is expected at all; `with_measured` time may decide, too."""
     groups = []
     for group in GROUPS:
         members = [reading for reading in readings if reading.group == group]
@@ -150,7 +161,9 @@ def coverage(readings: tuple[Reading, ...]) -> CoverageSummary:
             present = sum(1 for reading in members if reading.value is not None)
             groups.append(CoverageGroup(group=group, present=present, expected=len(members)))
     present, expected = sum(group.present for group in groups), sum(group.expected for group in groups)
-    return CoverageSummary(average=present / max(expected, 1), groups=groups, provenance=PROVENANCE)
+    return CoverageSummary(
+        average=present / max(expected, 1), groups=groups, provenance=WITH_TIME if with_measured else PROVENANCE
+    )
 
 
 def digest(readings: tuple[Reading, ...], *, with_measured: bool) -> str:
@@ -166,7 +179,7 @@ def digest(readings: tuple[Reading, ...], *, with_measured: bool) -> str:
 def _readings(packet: SystemStatePacket, context: RunContext) -> Iterator[Reading]:
     stacks = {slot.slot_id for slot in context.stacks}
     layered = {slot.slot_id for slot in context.spec.manifest.slots if slot.kind in _WITH_LAYERS}
-    sources: list[tuple[str, Message, tuple[Feature, ...]]] = [
+    sources: list[tuple[str, Source, tuple[Feature, ...]]] = [
         ("metrics", packet.metrics, METRICS_FEATURES),
         ("hardware", packet.hardware, HARDWARE_FEATURES),
         *(
@@ -191,7 +204,7 @@ def _is_unmeasured(seed: SeedState, stacks: Collection[str]) -> bool:
     return seed.stage not in _MEASURED or seed.slot_id in stacks
 
 
-def _value(message: Message, field: str) -> float | None:
+def _value(message: Source, field: str) -> float | None:
     """The field as a number; a NaN is not a reading."""
     if not message.HasField(field):
         return None

@@ -177,7 +177,10 @@ POLICY_UPDATE_REJECTED = EventSpec(
     ("update_id", "reason", "detail", "version"),
 )
 POLICY_SHADOWED = EventSpec(
-    "policy_shadowed", INFO, "New weights are sound and decide beside the live policy", ("update_id", "version")
+    "policy_shadowed",
+    INFO,
+    "New weights are sound and decide beside the live policy; `made` says when they were",
+    ("update_id", "version", "made"),
 )
 POLICY_SWAPPED = EventSpec(
     "policy_swapped",

@@ -21,7 +21,7 @@ from esper.tamiyo.learned.exploring import ExploringPolicy
 from esper.tamiyo.policy import HeuristicPolicy, Policy
 from esper.urza.catalog import Catalog
 
-DECISION_VERSION = 2
+DECISION_VERSION = 3
 PACKET = "packet"
 _POLICY = "policy"
 _WAS_LATE = "was_late"
@@ -68,7 +68,6 @@ def decision_of(packet: SystemStatePacket, verdict: Verdict) -> Decision:
         commands=[_unsigned(issue.command) for issue in verdict.issues if not issue.is_replayed],
         command_ids=[issue.command.command_id for issue in verdict.issues if not issue.is_replayed],
         metadata=verdict.metadata,
-        conservative=verdict.state.conservative,
         replayed_command_ids=verdict.replayed_ids,
     )
 

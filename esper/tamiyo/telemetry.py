@@ -13,7 +13,6 @@ from esper.leyline import (
     CoverageSummary,
     DecisionReason,
     Event,
-    HealthStatus,
     Metric,
     RiskEffect,
     RiskFinding,
@@ -63,7 +62,6 @@ class Teller:
         events = list(_events(told, self._clock))
         if not events and told.packet_index % self._every_packets:
             return
-        degraded = verdict.state.conservative
         self._reporter.send(
             build_packet(
                 SOURCE,
@@ -72,7 +70,6 @@ class Teller:
                 events=events,
                 run=told.run_id,
                 step=verdict.state.step,
-                health=HealthStatus.HEALTH_STATUS_DEGRADED if degraded else HealthStatus.HEALTH_STATUS_HEALTHY,
                 trace=told.trace,
             )
         )

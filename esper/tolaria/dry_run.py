@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from esper.core.clock import nanoseconds
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.core.process.leaving import kept_inside
@@ -102,10 +103,12 @@ def _exported(run: Prepared) -> str:
 def _prefetched(kasmina: KasminaClient, blueprint_id: str) -> str:
     """What becomes of a named blueprint's artefact when a seed needs it."""
     request = PrefetchKernelRequest(blueprint_id=blueprint_id)
-    *_, last = kasmina.prefetch_kernel(request, timeout_s=PREFETCH_TIMEOUT_S)
-    if last.update.status != PrefetchStatus.PREFETCH_STATUS_READY:
-        raise ConfigError("blueprints", blueprint_id, f"its artefact can't be had: {last.update.error}")
-    return f"blueprint: {blueprint_id} is verified and at hand at Kasmina"
+    asked, *_, last = [told.update for told in kasmina.prefetch_kernel(request, timeout_s=PREFETCH_TIMEOUT_S)]
+    if last.status != PrefetchStatus.PREFETCH_STATUS_READY:
+        raise ConfigError("blueprints", blueprint_id, f"its artefact can't be had: {last.error}")
+    took_ms = (nanoseconds(last.time) - nanoseconds(asked.time)) / 1e6
+    what = f"{last.artifact.size_bytes:,} bytes, {took_ms:.0f} ms"
+    return f"blueprint: {last.blueprint_id} is verified and at hand at Kasmina ({what})"
 
 
 def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> list[str]:
@@ -121,6 +124,7 @@ def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> l
             ready = [_prefetched(plane.link.opened.kasmina, blueprint_id) for blueprint_id in config.blueprints]
             control.close()
             failure = plane.link.finish(0, "stopped")
+            policy = f"policy: {plane.link.opened.policy}, pinned by {plane.link.opened.policy_digest[:16]}"
             lines = [f"service: {name} at {endpoint}" for name, endpoint in plane.services.endpoints.items()]
     accepted = f"run: signed, opened at generation 1, {status.open_runs} open at Kasmina, "
-    return [*lines, *ready, accepted + ("closed" if failure is None else f"not closed: {failure}")]
+    return [*lines, policy, *ready, accepted + ("closed" if failure is None else f"not closed: {failure}")]

@@ -18,10 +18,10 @@ from esper.core.errors import ConfigError, CorruptRecord, DependencyViolationErr
 from esper.core.settings.state_dir import default_state_dir
 from esper.core.storage.files import write_atomically
 from esper.kasmina.executor.blueprints.own import Factory, load_factory
-from esper.leyline import Blueprint, SeedRecipe, SignedCommand
+from esper.leyline import Blueprint, SignedCommand
 from esper.tolaria.config import TrainConfig
 from esper.urza.artifacts import ArtifactStore
-from esper.urza.catalog import Catalog
+from esper.urza.catalog import Catalog, recipe_in
 from esper.urza.own.description import FAMILIES
 from esper.urza.own.keys import library_keyring
 from esper.urza.own.library import Library
@@ -152,7 +152,7 @@ def _verified(sheet: bytes, name: str, library: Path, get: Callable[[str], bytes
     """Signature, recipe, files, in this order; only then is the factory's file run."""
     blueprint = believed(sheet, name, library_keyring(library, os.environ), SYSTEM_CLOCK)
     artifact = get(blueprint.artifact.digest)
-    recipe = SeedRecipe.FromString(artifact)
+    recipe = recipe_in(blueprint, artifact)
     source = get(recipe.source.digest)
     weights = get(recipe.weights.digest) if recipe.HasField("weights") else None
     return OwnBlueprint(

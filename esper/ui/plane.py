@@ -161,3 +161,4 @@ def note_alerts(alerts: dict[tuple[str, str], dict[str, Any]], packet: Telemetry
             alerts.pop(key, None)
         else:
             alerts[key] = {**facts, "detail": event.message, "run": packet.training_run_id}
+            alerts[key]["since"] = utc_text(event.time.ToNanoseconds())

@@ -10,8 +10,10 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from google.protobuf.message import DecodeError
+
 from esper.core.dependency_guard import require
-from esper.core.errors import ContractError
+from esper.core.errors import ContractError, CorruptRecord
 from esper.core.messages.validation import violations
 from esper.leyline import (
     Blueprint,
@@ -161,6 +163,26 @@ def digest_of(blueprint: Blueprint) -> str:
     bare.CopyFrom(blueprint)
     bare.ClearField("digest")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def recipe_in(blueprint: Blueprint, content: bytes) -> SeedRecipe:
+    """The recipe in a blueprint's artefact. Raises CorruptRecord unless it is what the blueprint says of it."""
+    said, found = blueprint.artifact, SeedRecipe.DESCRIPTOR.full_name
+    what = f"the artefact of {blueprint.blueprint_id}"
+    if said.content_type != found:
+        raise CorruptRecord(
+            f"{what} is said to be a {said.content_type!r}, expected {found!r}; add the blueprint again"
+        )
+    if len(content) != said.size_bytes:
+        raise CorruptRecord(f"{what} has {len(content)} bytes, expected {said.size_bytes}; add the blueprint again")
+    try:
+        recipe = SeedRecipe.FromString(content)
+    except DecodeError as error:
+        raise CorruptRecord(f"{what} is no recipe: {error}; add the blueprint again") from error
+    if (recipe.blueprint_id, recipe.version) != (blueprint.blueprint_id, blueprint.version):
+        told = f"{recipe.blueprint_id!r} in version {recipe.version}"
+        raise CorruptRecord(f"{what} in version {blueprint.version} is the recipe of {told}; add the blueprint again")
+    return recipe
 
 
 def recipe_bytes(row: Row) -> bytes:

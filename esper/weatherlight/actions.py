@@ -30,6 +30,8 @@ from esper.weatherlight.signed import SignedRequests
 from esper.weatherlight.supervisor import Supervisor
 
 T = TypeVar("T")
+UNTYPED = "no payload type"
+"""What a refused envelope asks for that doesn't say it."""
 
 
 class Actions:
@@ -103,7 +105,7 @@ class Actions:
             metrics.COMMAND_REJECTED,
             self._clock,
             error.detail,
-            method=envelope.payload_type,
+            method=envelope.payload_type or UNTYPED,
             reason=RejectionReason.Name(error.reason),
             key_id=envelope.security.key_id,
         )

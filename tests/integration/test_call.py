@@ -64,8 +64,12 @@ def test_a_run_is_asked_for_everything_that_it_is_made_of(
         assert call("tamiyo.GetStatus")["decisions"] == "1"
         update = PolicyUpdate(update_id="u1", policy_id="heuristic", version="0.1")
         update.issued_at.GetCurrentTime()
-        refused = call("tamiyo.ApplyPolicyUpdate", as_json(update))
-        assert refused["rejection"] == "POLICY_UPDATE_REJECTION_STALE_VERSION"
+        place = ["--run-dir", str(tmp_path), "--run-id", RUN]
+        assert main(["call", "tamiyo.ApplyPolicyUpdate", as_json(update), *place]) == 1
+        told = capsys.readouterr()
+        assert json.loads(told.out)["rejection"] == "POLICY_UPDATE_REJECTION_STALE_VERSION"
+        assert told.err.startswith("refused, STALE_VERSION: version 0.1 is not newer than ")
+        assert "stays in force" in told.err
         closure = RunClosure(training_run_id=RUN, generation=1, step=500, reason="stopped")
         assert call("tamiyo.CloseRun", as_json(closure)) == {"reports": "1"}
 

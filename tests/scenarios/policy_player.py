@@ -263,7 +263,7 @@ class _Player:
         reason = _short(DecisionReason, "DECISION_REASON_", made.reasons[0])
         must_be(where, f"reason ({made.detail})", reason, stage.reason or reason)
         must_be(where, "coverage", round(made.coverage.average, 2), stage.coverage)
-        must_be(where, "conservative mode", self._decision.conservative, stage.conservative)
+        must_be(where, "conservative mode", self._decision.metadata.conservative, stage.conservative)
 
     async def _packet(self, stage: Stage) -> bool:
         """One packet; whether no decision came in time."""

@@ -42,6 +42,7 @@ from esper.leyline import (
     ResumeOrder,
     SeedOperation,
     SeedOperationKind,
+    SeedStage,
     TeacherReset,
 )
 
@@ -52,6 +53,7 @@ TIMEOUT_S = 10.0
 MAX_STEPS = (1 << 63) - 1
 MODES = {short_name(BlendMode, number).lower(): name for name, number in BlendMode.items() if number}
 SCHEDULES = {short_name(BlendSchedule, number).lower(): name for name, number in BlendSchedule.items() if number}
+STAGES = {short_name(SeedStage, number).lower(): name for name, number in SeedStage.items() if number}
 CONFIDENCES = {short_name(ConfidenceKind, number).lower(): name for name, number in ConfidenceKind.items() if number}
 
 
@@ -67,11 +69,14 @@ class Standing:
 
 def register(verbs: Verbs) -> None:
     group = add_group(
-        verbs, "seed", "pause, resume, blend, cull and prune seeds of a run that is under way, or forget its teacher"
+        verbs,
+        "seed",
+        "pause, resume, blend, advance, cull and prune seeds of a run that is under way, or forget its teacher",
     )
     paused = add_verb(group, "pause", run_pause, "take a seed out of the forward pass, or allow no new ones")
     resumed = add_verb(group, "resume", run_resume, "let a paused seed, or growth, go on")
     blended = add_verb(group, "blend", run_blend, "change the blend of a seed that is being blended in")
+    moved = add_verb(group, "advance", run_advance, "move a seed to its next stage without waiting for the gate")
     culled = add_verb(group, "cull", run_cull, "remove a seed that isn't kept yet")
     pruned = add_verb(group, "prune", run_prune, "remove a seed that was kept as a module")
     cleared = add_verb(group, "clear", run_clear, "cull every seed that isn't kept yet; what was signed before is void")
@@ -81,17 +86,18 @@ def register(verbs: Verbs) -> None:
         run_forget_teacher,
         "let no seed learn from the teacher; what was signed before is void",
     )
-    for verb in (paused, resumed, blended, culled, pruned, cleared, forgot):
+    for verb in (paused, resumed, blended, moved, culled, pruned, cleared, forgot):
         verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
         verb.add_argument("--kasmina", metavar="ENDPOINT", help="HOST:PORT or unix:PATH (default: the run's)")
         verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
         add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
-    for verb in (paused, resumed, blended, culled, pruned):
+    for verb in (paused, resumed, blended, moved, culled, pruned):
         is_optional = verb in (paused, resumed)
         more = "; default: growth as a whole" if is_optional else ""
         verb.add_argument("seed_id", nargs="?" if is_optional else None, metavar="SEED", help=f"as s1{more}")
     for verb in (paused, resumed, pruned, cleared, forgot):
         verb.add_argument("--why", type=words, required=True, metavar="TEXT", help="the cause in words")
+    moved.add_argument("--to", required=True, choices=STAGES, help="the stage, which must follow the seed's own")
     blended.add_argument("--mode", required=True, choices=MODES, help="how it joins its layer")
     blended.add_argument("--schedule", choices=SCHEDULES, default="linear", help="course of alpha (linear)")
     blended.add_argument("--steps", type=_steps, required=True, metavar="N", help="length of that course")
@@ -121,6 +127,15 @@ def run_prune(arguments: argparse.Namespace) -> int:
 def run_cull(arguments: argparse.Namespace) -> int:
     cull = SeedOperation(seed_id=arguments.seed_id, operation=SeedOperationKind.SEED_OPERATION_KIND_CULL)
     return _ordered(arguments, _standing(arguments.run_dir), AdaptationCommand(seed=cull))
+
+
+def run_advance(arguments: argparse.Namespace) -> int:
+    move = SeedOperation(
+        seed_id=arguments.seed_id,
+        operation=SeedOperationKind.SEED_OPERATION_KIND_ADVANCE_TO,
+        target_stage=STAGES[arguments.to],
+    )
+    return _ordered(arguments, _standing(arguments.run_dir), AdaptationCommand(seed=move))
 
 
 def run_clear(arguments: argparse.Namespace) -> int:

@@ -22,12 +22,14 @@ from esper.cli.run_peer import peer_of, told_of
 from esper.cli.services.sign import parse
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
+from esper.core.enums import short_name
 from esper.core.messages.validation import require_valid
 from esper.core.nearest import nearest
 from esper.core.plain import plain
 from esper.core.security.keys import Keyring
 from esper.core.security.run_line import read_line
 from esper.core.security.signing import Signer
+from esper.leyline import ApplyCommandResponse, ApplyPolicyUpdateResponse, PolicyUpdateRejection, RejectionReason
 
 if TYPE_CHECKING:
     from esper.rpc.contract import Method
@@ -102,9 +104,24 @@ def run(arguments: argparse.Namespace) -> int:
         call = getattr(client, method.attribute)
         given = requests if method.requests_stream else _only(arguments.method, requests)
         answer = call(given, timeout_s=arguments.timeout)
+        refused = 0
         for each in answer if method.responses_stream else (answer,):
             _show(each, is_one_of_many=method.responses_stream)
-    return 0
+            refused |= _told_refused(each)
+    return refused
+
+
+def _told_refused(answer: Message) -> int:
+    """1 where an order was answered by a refusal, which a script must not take for done."""
+    if isinstance(answer, ApplyCommandResponse) and not answer.outcome.accepted:
+        why, detail = short_name(RejectionReason, answer.outcome.rejection), answer.outcome.detail
+    elif isinstance(answer, ApplyPolicyUpdateResponse) and not answer.accepted:
+        why = short_name(PolicyUpdateRejection, answer.rejection)
+        detail = f"{answer.detail}; version {answer.policy_version} stays in force"
+    else:
+        return 0
+    print(plain(f"refused, {why}: {detail}"), file=sys.stderr)
+    return 1
 
 
 def _method(name: str) -> tuple[str, Method]:

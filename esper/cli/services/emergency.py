@@ -94,14 +94,15 @@ def run_raise(arguments: argparse.Namespace) -> int:
     )
     with connected(arguments) as line:
         command = line.signer.sign(signal, audience=f"weatherlight/{WHOLE_PLANE}")
-        line.client.raise_emergency(RaiseEmergencyRequest(command=command), timeout_s=TIMEOUT_S)
-        print("\n".join(lines(_mode(line))))
+        raised = line.client.raise_emergency(RaiseEmergencyRequest(command=command), timeout_s=TIMEOUT_S)
+        print("\n".join(lines(raised.mode)))
     return 0
 
 
 def run_acknowledge(arguments: argparse.Namespace) -> int:
     with connected(arguments) as line:
-        opened = {signal.emergency_id: signal for signal in _mode(line).open_emergencies}
+        mode = _mode(line)
+        opened = {signal.emergency_id: signal for signal in mode.open_emergencies}
         wanted = opened if arguments.id is None else arguments.id
         if unknown := [each for each in wanted if each not in opened]:
             raise ConfigError("--id", unknown[0], f"isn't open; open are {', '.join(opened) or 'none'}")
@@ -111,21 +112,23 @@ def run_acknowledge(arguments: argparse.Namespace) -> int:
             )
             audience = f"weatherlight/{opened[emergency_id].training_run_id or WHOLE_PLANE}"
             request = AcknowledgeEmergencyRequest(command=line.signer.sign(word, audience=audience))
-            line.client.acknowledge_emergency(request, timeout_s=TIMEOUT_S)
+            mode = line.client.acknowledge_emergency(request, timeout_s=TIMEOUT_S).mode
             print(f"acknowledged: {in_words(opened[emergency_id])}")
-        print("\n".join(lines(_mode(line))))
+        print("\n".join(lines(mode)))
     return 0
 
 
 def lines(update: ModeUpdate) -> Iterator[str]:
     """The plane for people."""
-    yield f"the plane is {short_name(SystemMode, update.mode)}: {update.cause}"
+    since = f" since {utc_text(nanoseconds(update.since))}" if update.HasField("since") else ""
+    yield f"the plane is {short_name(SystemMode, update.mode)}{since}: {update.cause}"
     yield from (f"  {in_words(signal)}" for signal in update.open_emergencies)
 
 
 def in_words(signal: EmergencySignal) -> str:
     """One emergency: level, id, cause, who and when."""
     run = f" in run {signal.training_run_id}" if signal.HasField("training_run_id") else ""
+    run += f", generation {signal.generation}" if signal.HasField("generation") else ""
     level, when = short_name(EmergencyLevel, signal.level), utc_text(nanoseconds(signal.raised_at))
     return f"{level} {signal.emergency_id}: {signal.detail} (raised by {signal.origin}{run}, {when})"
 

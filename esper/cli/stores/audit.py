@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from esper.cli.key_source import add_key_flag, keyring_for
+from esper.cli.stores import audit_host
 from esper.cli.stores.databases import find
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
@@ -52,7 +53,9 @@ def register(verbs: Verbs) -> None:
     parser = add_verb(
         group, "verify", run, "verify every signature and row of a run's ledger; exit code 1 if one fails"
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run's directory, or Kasmina's database")
+    host = add_verb(group, "host", audit_host.run, "show the network that a run was opened with, as it was signed")
+    for verb in (parser, host):
+        verb.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run's directory, or Kasmina's database")
     add_key_flag(parser, default="RUN_DIR/secret if it is there, else env")
 
 

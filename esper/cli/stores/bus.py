@@ -12,6 +12,7 @@ from esper.cli.services.emergency import Line, add_place, connected
 from esper.cli.stores.databases import find
 from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import nanoseconds, utc_text
+from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.errors import AsyncTimeoutError, ConfigError
 from esper.core.plain import plain
@@ -170,6 +171,7 @@ def _as_json(packet: TelemetryPacket, sequence: int) -> str:
 def _in_words(packet: TelemetryPacket, sequence: int) -> str:
     priority = short_name(MessagePriority, packet.priority)
     run = f" of {packet.training_run_id}" if packet.HasField("training_run_id") else ""
+    run += f" at step {packet.step}" if packet.HasField("step") else ""
     said = ", ".join([*map(_event, packet.events), *map(_metric, packet.metrics)])
     return f"{sequence:8} {utc_text(nanoseconds(packet.time))} {priority:8} {packet.source}{run}: {said or 'nothing'}"
 
@@ -182,13 +184,15 @@ def _event(event: Event) -> str:
 
 def _metric(metric: Metric) -> str:
     labels = ",".join(f"{each.key}={attribute_value(each)}" for each in metric.attributes)
-    return f"{metric.name}{f'{{{labels}}}' if labels else ''}={metric.value:g}"
+    return f"{metric.name}{f'{{{labels}}}' if labels else ''}={metric.value:g} {metric.unit}"
 
 
 def _line(letter: DeadLetter) -> str:
     envelope = letter.envelope
+    tries = f" after {counted(envelope.attempt, 'try', 'tries')}" if envelope.HasField("attempt") else ""
+    refused = f"refused by {letter.group}{tries}"
     place = f"{envelope.sequence:6} {utc_text(letter.stored_ns)} {short_name(BusLane, envelope.lane)}"
-    return f"{place} {envelope.event_id}: {envelope.payload_type} from {envelope.source}, refused by {letter.group}"
+    return f"{place} {envelope.event_id}: {envelope.payload_type} from {envelope.source}, {refused}"
 
 
 def _payload(envelope: BusEnvelope) -> str:

@@ -120,6 +120,11 @@ def _tell(ledger: Path, again: Replayed) -> None:
         f"{ledger.name} row {row.seq}: run {row.run_id}, {row.kind} at step {row.step} ({how})",
         f"  recorded  {words(again.recorded.decision)}",
         f"  now       {words(again.now.decision)}",
+        *(
+            [f"  inputs    {'differ' if again.inputs_differ else 'the same'}"]
+            if again.inputs_differ is not None
+            else []
+        ),
         *(f"  {difference}" for difference in again.differences),
         f"  input     {_json(again.given)}",
         f"  state     {_json(type(again.recorded.after).FromString(row.before))}",

@@ -36,7 +36,7 @@ from esper.leyline import (
     SignedCommand,
     SlotKind,
 )
-from esper.urza.catalog import Catalog
+from esper.urza.catalog import Catalog, recipe_in
 from esper.urza.own.description import FAMILIES, Described, read_description
 from esper.urza.own.keys import library_keyring
 from esper.urza.own.library import Entry, Library
@@ -155,7 +155,7 @@ def _try(described: Described) -> None:
     from esper.kasmina.executor.blueprints.own import load_factory  # torch, which the other verbs start without
 
     blueprint, artifact = described.completed(1)
-    recipe = SeedRecipe.FromString(artifact)
+    recipe = recipe_in(blueprint, artifact)
     factory = load_factory(recipe, described.source, described.weights)
     size = described.trial_features
     # Tensors may be made for one size; a factory without any builds for all.
@@ -174,7 +174,7 @@ def _finding(library: Library, entry: Entry, keys: Keyring) -> dict[str, Any]:
 
 def _recipe_with_files(library: Library, blueprint: Blueprint) -> SeedRecipe:
     """The recipe, whose files were read and verified too."""
-    recipe = SeedRecipe.FromString(library.artifact(blueprint.artifact.digest))
+    recipe = recipe_in(blueprint, library.artifact(blueprint.artifact.digest))
     for digest in filter(None, (recipe.source.digest, recipe.weights.digest)):
         library.artifact(digest)
     return recipe

@@ -101,7 +101,7 @@ REQUIRED: Mapping[str, str] = {
         "training_run_id generation packet_index step epoch metrics growth mode isolation_violations is_epoch_end"
     ),
     "StepSample": "step loss",
-    "TrainingMetrics": "loss smoothed_loss learning_rate optimizer_family parameters forward_macs training_macs",
+    "TrainingMetrics": "loss smoothed_loss learning_rate parameters forward_macs training_macs",
     "SlotSignal": "slot_id width in_features out_features",
     "SeedState": "seed_id stage slot_id blueprint_id alpha age_steps health stage_step command_id",
     "GrowthState": "looks_since_fossil culls_in_row germinated judged kept ended paused added_parameters",
@@ -145,7 +145,7 @@ REQUIRED: Mapping[str, str] = {
     "EvaluateResponse": "decision",
     "ControlRequest": "packet",
     "ControlResponse": "decision",
-    "Decision": "packet_index generation metadata conservative latency_ms",
+    "Decision": "packet_index generation metadata latency_ms",
     "SubmitOutcomeRequest": "step",
     "TamiyoServiceGetRunStateResponse": "state",
     "TamiyoServiceGetStatusResponse": (

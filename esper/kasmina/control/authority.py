@@ -112,7 +112,7 @@ class Authority:
         receipt = Receipt(
             envelope=envelope,
             received_ns=self._resources.clock.now_ns(),
-            trace=current_trace(),
+            trace=current_trace() or (command.trace if command.HasField("trace") else None),
             artifact_problem=await self._artifact_problem(command),
             breakers=(self._resources.artifacts.breaker.name,),
             plane=self._resources.plane.problem(command.training_run_id),

@@ -209,21 +209,21 @@ def seed_metrics(state: KasminaRunState) -> list[Metric]:
     return measured
 
 
-OBSERVED = (
-    (metrics.BLEND_ALPHA_MEAN, "blend", "alpha_mean"),
-    (metrics.BLEND_ALPHA_P95, "blend", "alpha_p95"),
-    (metrics.BLEND_SPARSITY, "blend", "sparsity"),
-    (metrics.BLEND_CLAMPED, "blend", "clamped_fraction"),
-    (metrics.BLEND_GATE_MEAN, "blend", "gate_mean"),
-    (metrics.SEED_DISTILLATION, "", "distillation_loss"),
+BLENDED = (
+    (metrics.BLEND_ALPHA_MEAN, "alpha_mean"),
+    (metrics.BLEND_ALPHA_P95, "alpha_p95"),
+    (metrics.BLEND_SPARSITY, "sparsity"),
+    (metrics.BLEND_CLAMPED, "clamped_fraction"),
+    (metrics.BLEND_GATE_MEAN, "gate_mean"),
 )
 
 
 def _observed_metrics(observation: SeedObservation, seed_id: str) -> list[Metric]:
     """Figures that not every observation has."""
-    found = []
-    for spec, part, name in OBSERVED:
-        message = getattr(observation, part) if part else observation
-        if message.HasField(name):
-            found.append(metric(spec, getattr(message, name), seed_id=seed_id))
+    blend = observation.blend
+    found = [metric(spec, getattr(blend, name), seed_id=seed_id) for spec, name in BLENDED if blend.HasField(name)]
+    if observation.HasField("incubation_steps"):
+        found.append(metric(metrics.SEED_INCUBATION, observation.incubation_steps, seed_id=seed_id))
+    if observation.HasField("distillation_loss"):
+        found.append(metric(metrics.SEED_DISTILLATION, observation.distillation_loss, seed_id=seed_id))
     return found

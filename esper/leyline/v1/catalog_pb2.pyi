@@ -119,22 +119,20 @@ class KernelArtifact(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., size_bytes: _Optional[int] = ..., content_type: _Optional[str] = ...) -> None: ...
 
 class SeedRecipe(_message.Message):
-    __slots__ = ("blueprint_id", "version", "factory", "constants", "source", "entry", "weights")
+    __slots__ = ("blueprint_id", "version", "factory", "source", "entry", "weights")
     BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FACTORY_FIELD_NUMBER: _ClassVar[int]
-    CONSTANTS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     blueprint_id: str
     version: int
     factory: str
-    constants: _containers.RepeatedCompositeFieldContainer[_types_pb2.ParameterValue]
     source: RecipeFile
     entry: str
     weights: RecipeFile
-    def __init__(self, blueprint_id: _Optional[str] = ..., version: _Optional[int] = ..., factory: _Optional[str] = ..., constants: _Optional[_Iterable[_Union[_types_pb2.ParameterValue, _Mapping]]] = ..., source: _Optional[_Union[RecipeFile, _Mapping]] = ..., entry: _Optional[str] = ..., weights: _Optional[_Union[RecipeFile, _Mapping]] = ...) -> None: ...
+    def __init__(self, blueprint_id: _Optional[str] = ..., version: _Optional[int] = ..., factory: _Optional[str] = ..., source: _Optional[_Union[RecipeFile, _Mapping]] = ..., entry: _Optional[str] = ..., weights: _Optional[_Union[RecipeFile, _Mapping]] = ...) -> None: ...
 
 class RecipeFile(_message.Message):
     __slots__ = ("name", "digest", "size_bytes")

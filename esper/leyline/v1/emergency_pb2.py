@@ -26,7 +26,7 @@ from esper.leyline.v1 import types_pb2 as esper_dot_leyline_dot_v1_dot_types__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n esper/leyline/v1/emergency.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\x02\n\x0f\x45mergencySignal\x12\x14\n\x0c\x65mergency_id\x18\x01 \x01(\t\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x1c\n\x0ftraining_run_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12-\n\traised_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x05trace\x18\t \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContextB\x12\n\x10_training_run_idB\r\n\x0b_generation\"\x89\x01\n\x18\x45mergencyAcknowledgement\x12\x14\n\x0c\x65mergency_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x02 \x01(\t\x12\x15\n\x08resolved\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04note\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_resolvedB\x07\n\x05_note\"\xc7\x01\n\x16RollbackDeadlineSignal\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x17\n\ngeneration\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04step\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nelapsed_ms\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\r\n\x0b_generationB\x07\n\x05_stepB\x0e\n\x0c_deadline_msB\r\n\x0b_elapsed_ms\"A\n\nDrainOrder\x12\x11\n\trationale\x18\x01 \x01(\t\x12\x14\n\x07grace_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_grace_s\"\xd3\x01\n\nModeUpdate\x12*\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.SystemMode\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x10open_emergencies\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.EmergencySignal\x12\x15\n\x08only_run\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_only_runb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n esper/leyline/v1/emergency.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x02\n\x0f\x45mergencySignal\x12\x14\n\x0c\x65mergency_id\x18\x01 \x01(\t\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.EmergencyLevel\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x1c\n\x0ftraining_run_id\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x17\n\ngeneration\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12-\n\traised_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x12\n\x10_training_run_idB\r\n\x0b_generationJ\x04\x08\t\x10\nR\x05trace\"\x89\x01\n\x18\x45mergencyAcknowledgement\x12\x14\n\x0c\x65mergency_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x02 \x01(\t\x12\x15\n\x08resolved\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x11\n\x04note\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0b\n\t_resolvedB\x07\n\x05_note\"\xc7\x01\n\x16RollbackDeadlineSignal\x12\x17\n\x0ftraining_run_id\x18\x01 \x01(\t\x12\x17\n\ngeneration\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\x04step\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nelapsed_ms\x18\x05 \x01(\x01H\x03\x88\x01\x01\x42\r\n\x0b_generationB\x07\n\x05_stepB\x0e\n\x0c_deadline_msB\r\n\x0b_elapsed_ms\"A\n\nDrainOrder\x12\x11\n\trationale\x18\x01 \x01(\t\x12\x14\n\x07grace_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_grace_s\"\xd3\x01\n\nModeUpdate\x12*\n\x04mode\x18\x01 \x01(\x0e\x32\x1c.esper.leyline.v1.SystemMode\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x10open_emergencies\x18\x04 \x03(\x0b\x32!.esper.leyline.v1.EmergencySignal\x12\x15\n\x08only_run\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_only_runb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.emergency_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EMERGENCYSIGNAL']._serialized_start=118
-  _globals['_EMERGENCYSIGNAL']._serialized_end=437
-  _globals['_EMERGENCYACKNOWLEDGEMENT']._serialized_start=440
-  _globals['_EMERGENCYACKNOWLEDGEMENT']._serialized_end=577
-  _globals['_ROLLBACKDEADLINESIGNAL']._serialized_start=580
-  _globals['_ROLLBACKDEADLINESIGNAL']._serialized_end=779
-  _globals['_DRAINORDER']._serialized_start=781
-  _globals['_DRAINORDER']._serialized_end=846
-  _globals['_MODEUPDATE']._serialized_start=849
-  _globals['_MODEUPDATE']._serialized_end=1060
+  _globals['_EMERGENCYSIGNAL']._serialized_end=403
+  _globals['_EMERGENCYACKNOWLEDGEMENT']._serialized_start=406
+  _globals['_EMERGENCYACKNOWLEDGEMENT']._serialized_end=543
+  _globals['_ROLLBACKDEADLINESIGNAL']._serialized_start=546
+  _globals['_ROLLBACKDEADLINESIGNAL']._serialized_end=745
+  _globals['_DRAINORDER']._serialized_start=747
+  _globals['_DRAINORDER']._serialized_end=812
+  _globals['_MODEUPDATE']._serialized_start=815
+  _globals['_MODEUPDATE']._serialized_end=1026
 # @@protoc_insertion_point(module_scope)

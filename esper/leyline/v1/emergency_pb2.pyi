@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EmergencySignal(_message.Message):
-    __slots__ = ("emergency_id", "level", "cause", "detail", "origin", "training_run_id", "generation", "raised_at", "trace")
+    __slots__ = ("emergency_id", "level", "cause", "detail", "origin", "training_run_id", "generation", "raised_at")
     EMERGENCY_ID_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
@@ -20,7 +20,6 @@ class EmergencySignal(_message.Message):
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RAISED_AT_FIELD_NUMBER: _ClassVar[int]
-    TRACE_FIELD_NUMBER: _ClassVar[int]
     emergency_id: str
     level: _types_pb2.EmergencyLevel
     cause: str
@@ -29,8 +28,7 @@ class EmergencySignal(_message.Message):
     training_run_id: str
     generation: int
     raised_at: _timestamp_pb2.Timestamp
-    trace: _types_pb2.TraceContext
-    def __init__(self, emergency_id: _Optional[str] = ..., level: _Optional[_Union[_types_pb2.EmergencyLevel, str]] = ..., cause: _Optional[str] = ..., detail: _Optional[str] = ..., origin: _Optional[str] = ..., training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., raised_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ...) -> None: ...
+    def __init__(self, emergency_id: _Optional[str] = ..., level: _Optional[_Union[_types_pb2.EmergencyLevel, str]] = ..., cause: _Optional[str] = ..., detail: _Optional[str] = ..., origin: _Optional[str] = ..., training_run_id: _Optional[str] = ..., generation: _Optional[int] = ..., raised_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class EmergencyAcknowledgement(_message.Message):
     __slots__ = ("emergency_id", "acknowledged_by", "resolved", "note")

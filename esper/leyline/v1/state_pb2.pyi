@@ -52,7 +52,7 @@ class StepSample(_message.Message):
     def __init__(self, step: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class TrainingMetrics(_message.Message):
-    __slots__ = ("loss", "smoothed_loss", "smoothed_loss_standard_error", "gradient_norm", "gradient_norm_variance", "gradient_conflict_rate", "learning_rate", "momentum", "optimizer_family", "training_accuracy", "parameters", "forward_macs", "training_macs", "samples_per_s", "step_latency_ms", "hook_latency_ms", "apply_latency_ms", "finalize_latency_ms", "input_wait_ms", "tamiyo_latency_ms", "kasmina_latency_ms")
+    __slots__ = ("loss", "smoothed_loss", "smoothed_loss_standard_error", "gradient_norm", "gradient_norm_variance", "gradient_conflict_rate", "learning_rate", "momentum", "training_accuracy", "parameters", "forward_macs", "training_macs", "samples_per_s", "step_latency_ms", "hook_latency_ms", "apply_latency_ms", "finalize_latency_ms", "input_wait_ms", "tamiyo_latency_ms", "kasmina_latency_ms")
     LOSS_FIELD_NUMBER: _ClassVar[int]
     SMOOTHED_LOSS_FIELD_NUMBER: _ClassVar[int]
     SMOOTHED_LOSS_STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -61,7 +61,6 @@ class TrainingMetrics(_message.Message):
     GRADIENT_CONFLICT_RATE_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     MOMENTUM_FIELD_NUMBER: _ClassVar[int]
-    OPTIMIZER_FAMILY_FIELD_NUMBER: _ClassVar[int]
     TRAINING_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     FORWARD_MACS_FIELD_NUMBER: _ClassVar[int]
@@ -82,7 +81,6 @@ class TrainingMetrics(_message.Message):
     gradient_conflict_rate: float
     learning_rate: float
     momentum: float
-    optimizer_family: str
     training_accuracy: float
     parameters: int
     forward_macs: int
@@ -95,7 +93,7 @@ class TrainingMetrics(_message.Message):
     input_wait_ms: float
     tamiyo_latency_ms: float
     kasmina_latency_ms: float
-    def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., optimizer_family: _Optional[str] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
+    def __init__(self, loss: _Optional[float] = ..., smoothed_loss: _Optional[float] = ..., smoothed_loss_standard_error: _Optional[float] = ..., gradient_norm: _Optional[float] = ..., gradient_norm_variance: _Optional[float] = ..., gradient_conflict_rate: _Optional[float] = ..., learning_rate: _Optional[float] = ..., momentum: _Optional[float] = ..., training_accuracy: _Optional[float] = ..., parameters: _Optional[int] = ..., forward_macs: _Optional[int] = ..., training_macs: _Optional[int] = ..., samples_per_s: _Optional[float] = ..., step_latency_ms: _Optional[float] = ..., hook_latency_ms: _Optional[float] = ..., apply_latency_ms: _Optional[float] = ..., finalize_latency_ms: _Optional[float] = ..., input_wait_ms: _Optional[float] = ..., tamiyo_latency_ms: _Optional[float] = ..., kasmina_latency_ms: _Optional[float] = ...) -> None: ...
 
 class SlotSignal(_message.Message):
     __slots__ = ("slot_id", "gradient_norm", "width", "in_features", "out_features", "depth")

@@ -133,13 +133,12 @@ class ControlResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("packet_index", "generation", "commands", "command_ids", "metadata", "conservative", "replayed_command_ids", "latency_ms", "trace")
+    __slots__ = ("packet_index", "generation", "commands", "command_ids", "metadata", "replayed_command_ids", "latency_ms", "trace")
     PACKET_INDEX_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     COMMANDS_FIELD_NUMBER: _ClassVar[int]
     COMMAND_IDS_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
-    CONSERVATIVE_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_COMMAND_IDS_FIELD_NUMBER: _ClassVar[int]
     LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
@@ -148,11 +147,10 @@ class Decision(_message.Message):
     commands: _containers.RepeatedCompositeFieldContainer[_security_pb2.SignedCommand]
     command_ids: _containers.RepeatedScalarFieldContainer[str]
     metadata: _policy_pb2.DecisionMetadata
-    conservative: bool
     replayed_command_ids: _containers.RepeatedScalarFieldContainer[str]
     latency_ms: float
     trace: _types_pb2.TraceContext
-    def __init__(self, packet_index: _Optional[int] = ..., generation: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[_security_pb2.SignedCommand, _Mapping]]] = ..., command_ids: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Union[_policy_pb2.DecisionMetadata, _Mapping]] = ..., conservative: bool = ..., replayed_command_ids: _Optional[_Iterable[str]] = ..., latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ...) -> None: ...
+    def __init__(self, packet_index: _Optional[int] = ..., generation: _Optional[int] = ..., commands: _Optional[_Iterable[_Union[_security_pb2.SignedCommand, _Mapping]]] = ..., command_ids: _Optional[_Iterable[str]] = ..., metadata: _Optional[_Union[_policy_pb2.DecisionMetadata, _Mapping]] = ..., replayed_command_ids: _Optional[_Iterable[str]] = ..., latency_ms: _Optional[float] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ...) -> None: ...
 
 class SubmitOutcomeRequest(_message.Message):
     __slots__ = ("step", "outcomes", "gates", "transitions", "reports", "seeds")

@@ -26,7 +26,7 @@ from esper.leyline.v1 import types_pb2 as esper_dot_leyline_dot_v1_dot_types__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n esper/leyline/v1/telemetry.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x03\n\x0fTelemetryPacket\x12\x11\n\tpacket_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x1c\n\x0ftraining_run_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08priority\x18\x05 \x01(\x0e\x32!.esper.leyline.v1.MessagePriority\x12)\n\x07metrics\x18\x06 \x03(\x0b\x32\x18.esper.leyline.v1.Metric\x12\'\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x17.esper.leyline.v1.Event\x12.\n\x06health\x18\x08 \x01(\x0e\x32\x1e.esper.leyline.v1.HealthStatus\x12\x1b\n\x0ehealth_summary\x18\t \x01(\tH\x01\x88\x01\x01\x12-\n\x05trace\x18\n \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContext\x12\x11\n\x04step\x18\x0b \x01(\x04H\x02\x88\x01\x01\x42\x12\n\x10_training_run_idB\x11\n\x0f_health_summaryB\x07\n\x05_step\"s\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12/\n\nattributes\x18\x04 \x03(\x0b\x32\x1b.esper.leyline.v1.AttributeB\x08\n\x06_value\"\xc3\x01\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.TelemetryLevel\x12/\n\nattributes\x18\x03 \x03(\x0b\x32\x1b.esper.leyline.v1.Attribute\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07message\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_message\"d\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x04 \x01(\x03H\x00\x12\x0e\n\x04\x66lag\x18\x05 \x01(\x08H\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n esper/leyline/v1/telemetry.proto\x12\x10\x65sper.leyline.v1\x1a\x1c\x65sper/leyline/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x03\n\x0fTelemetryPacket\x12\x11\n\tpacket_id\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x1c\n\x0ftraining_run_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08priority\x18\x05 \x01(\x0e\x32!.esper.leyline.v1.MessagePriority\x12)\n\x07metrics\x18\x06 \x03(\x0b\x32\x18.esper.leyline.v1.Metric\x12\'\n\x06\x65vents\x18\x07 \x03(\x0b\x32\x17.esper.leyline.v1.Event\x12-\n\x05trace\x18\n \x01(\x0b\x32\x1e.esper.leyline.v1.TraceContext\x12\x11\n\x04step\x18\x0b \x01(\x04H\x01\x88\x01\x01\x42\x12\n\x10_training_run_idB\x07\n\x05_stepJ\x04\x08\x08\x10\tJ\x04\x08\t\x10\nR\x06healthR\x0ehealth_summary\"s\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12/\n\nattributes\x18\x04 \x03(\x0b\x32\x1b.esper.leyline.v1.AttributeB\x08\n\x06_value\"\xc3\x01\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .esper.leyline.v1.TelemetryLevel\x12/\n\nattributes\x18\x03 \x03(\x0b\x32\x1b.esper.leyline.v1.Attribute\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x07message\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_message\"d\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x0e\n\x04real\x18\x03 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x04 \x01(\x03H\x00\x12\x0e\n\x04\x66lag\x18\x05 \x01(\x08H\x00\x42\x07\n\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'esper.leyline.v1.telemetry_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TELEMETRYPACKET']._serialized_start=118
-  _globals['_TELEMETRYPACKET']._serialized_end=570
-  _globals['_METRIC']._serialized_start=572
-  _globals['_METRIC']._serialized_end=687
-  _globals['_EVENT']._serialized_start=690
-  _globals['_EVENT']._serialized_end=885
-  _globals['_ATTRIBUTE']._serialized_start=887
-  _globals['_ATTRIBUTE']._serialized_end=987
+  _globals['_TELEMETRYPACKET']._serialized_end=510
+  _globals['_METRIC']._serialized_start=512
+  _globals['_METRIC']._serialized_end=627
+  _globals['_EVENT']._serialized_start=630
+  _globals['_EVENT']._serialized_end=825
+  _globals['_ATTRIBUTE']._serialized_start=827
+  _globals['_ATTRIBUTE']._serialized_end=927
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TelemetryPacket(_message.Message):
-    __slots__ = ("packet_id", "source", "training_run_id", "time", "priority", "metrics", "events", "health", "health_summary", "trace", "step")
+    __slots__ = ("packet_id", "source", "training_run_id", "time", "priority", "metrics", "events", "trace", "step")
     PACKET_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -19,8 +19,6 @@ class TelemetryPacket(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
-    HEALTH_FIELD_NUMBER: _ClassVar[int]
-    HEALTH_SUMMARY_FIELD_NUMBER: _ClassVar[int]
     TRACE_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     packet_id: str
@@ -30,11 +28,9 @@ class TelemetryPacket(_message.Message):
     priority: _types_pb2.MessagePriority
     metrics: _containers.RepeatedCompositeFieldContainer[Metric]
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    health: _types_pb2.HealthStatus
-    health_summary: str
     trace: _types_pb2.TraceContext
     step: int
-    def __init__(self, packet_id: _Optional[str] = ..., source: _Optional[str] = ..., training_run_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[_Union[_types_pb2.MessagePriority, str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., health: _Optional[_Union[_types_pb2.HealthStatus, str]] = ..., health_summary: _Optional[str] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
+    def __init__(self, packet_id: _Optional[str] = ..., source: _Optional[str] = ..., training_run_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., priority: _Optional[_Union[_types_pb2.MessagePriority, str]] = ..., metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., trace: _Optional[_Union[_types_pb2.TraceContext, _Mapping]] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("name", "value", "unit", "attributes")

@@ -308,9 +308,7 @@ class ResourceProfile(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 class Provenance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PROVENANCE_UNSPECIFIED: _ClassVar[Provenance]
-    PROVENANCE_MEASURED: _ClassVar[Provenance]
     PROVENANCE_CURATED: _ClassVar[Provenance]
-    PROVENANCE_HEURISTIC: _ClassVar[Provenance]
     PROVENANCE_EXTERNAL: _ClassVar[Provenance]
 SEED_STAGE_UNSPECIFIED: SeedStage
 SEED_STAGE_DORMANT: SeedStage
@@ -529,9 +527,7 @@ RESOURCE_PROFILE_MEMORY_HEAVY: ResourceProfile
 RESOURCE_PROFILE_IO_HEAVY: ResourceProfile
 RESOURCE_PROFILE_MIXED: ResourceProfile
 PROVENANCE_UNSPECIFIED: Provenance
-PROVENANCE_MEASURED: Provenance
 PROVENANCE_CURATED: Provenance
-PROVENANCE_HEURISTIC: Provenance
 PROVENANCE_EXTERNAL: Provenance
 
 class TraceContext(_message.Message):

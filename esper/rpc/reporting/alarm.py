@@ -19,6 +19,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock, timestamp
+from esper.core.enums import short_name
 from esper.core.errors import BackPressure, EsperError
 from esper.core.messages.validation import require_valid
 from esper.core.security.keys import Keyring
@@ -30,6 +31,7 @@ from esper.leyline import (
     RaiseEmergencyRequest,
     RollbackDeadlineSignal,
     SignalRollbackDeadlineRequest,
+    SystemMode,
 )
 from esper.rpc.auth import service_metadata
 from esper.rpc.clients.channel import Tls, channel
@@ -184,10 +186,11 @@ class Alarm:
         run = signal.training_run_id or WHOLE_PLANE
         command = self._signer.sign(signal, audience=f"weatherlight/{run}")
         if isinstance(signal, EmergencySignal):
-            self._client.raise_emergency(RaiseEmergencyRequest(command=command), timeout_s=TIMEOUT_S)
+            mode = self._client.raise_emergency(RaiseEmergencyRequest(command=command), timeout_s=TIMEOUT_S).mode
         else:
             late = SignalRollbackDeadlineRequest(command=command)
-            self._client.signal_rollback_deadline(late, timeout_s=TIMEOUT_S)
+            mode = self._client.signal_rollback_deadline(late, timeout_s=TIMEOUT_S).mode
+        log.info("Weatherlight knows it: the plane is %s, %s", short_name(SystemMode, mode.mode), mode.cause)
         self.sent += 1
         self.last_latency_ms = (time.monotonic() - began) * 1e3
 

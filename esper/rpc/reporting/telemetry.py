@@ -196,11 +196,19 @@ class TelemetrySender:
         if presence.is_registered:
             answer = self._client.heartbeat(presence.heartbeat(), timeout_s=timeout_s)
             presence.is_registered = not answer.is_unknown
+            self._catch_up(answer.mode)
         if not presence.is_registered:
             registered = self._client.register_service(presence.registration(), timeout_s=timeout_s)
             presence.interval_s = nanoseconds(registered.heartbeat_interval) / 1e9
             presence.is_registered = True
+            self._catch_up(registered.mode)
         presence.noted()
+
+    def _catch_up(self, told: ModeUpdate) -> None:
+        """A mode that began after the one that was heard: the stream that should have told it is stuck."""
+        heard = self._mode
+        if heard.HasField("since") and nanoseconds(told.since) > nanoseconds(heard.since):
+            self._mode = told
 
     def _flush_all(self) -> None:
         """Send every batch that waits, until the receiver asks to hold back; only a CRITICAL packet breaks that."""
@@ -213,6 +221,9 @@ class TelemetrySender:
                 raise
             if answer.refused:
                 log.error("Weatherlight refused %d packets as invalid", answer.refused)
+            missing = len(batch.packets) - answer.accepted - answer.refused - answer.duplicates
+            if missing > 0:
+                log.error("of %d packets Weatherlight doesn't account for %d", len(batch.packets), missing)
             if answer.HasField("back_pressure"):
                 self._hold_s = min(nanoseconds(answer.back_pressure) / 1e9, self._config.max_hold_s)
                 return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from esper.core.clock import nanoseconds, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
 from esper.core.telemetry import AttributeValue, EventSpec
@@ -79,7 +80,8 @@ class Adoption:
         )
         shelf.save()
         self._tried = LearnedPolicy(weights)
-        self._tell(metrics.POLICY_SHADOWED, {"update_id": update.update_id, "version": update.version})
+        made = utc_text(nanoseconds(update.issued_at))
+        self._tell(metrics.POLICY_SHADOWED, {"update_id": update.update_id, "version": update.version, "made": made})
         if self._shadow_decisions == 0:
             self._swap(standing.trial)
         return None

@@ -144,7 +144,6 @@ class Evaluator:
             commands=[self._sign(command, run.context) for command in fresh],
             command_ids=[command.command_id for command in fresh],
             metadata=verdict.metadata,
-            conservative=verdict.state.conservative,
             replayed_command_ids=verdict.replayed_ids,
             trace=current_trace(),
         )

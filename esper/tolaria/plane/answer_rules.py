@@ -23,14 +23,18 @@ from esper.leyline import (
     CommandOutcome,
     Decision,
     DirectiveKind,
+    GrowthState,
     HostManifest,
     KasminaRunState,
     KasminaServiceOpenRunResponse,
     RunStateBlob,
     SeedDirective,
+    SeedState,
     SignedCommand,
+    SubmitOutcomeResponse,
     SystemStatePacket,
     TamiyoRunState,
+    TamiyoServiceCloseRunResponse,
     TamiyoServiceOpenRunResponse,
 )
 
@@ -40,6 +44,7 @@ STATE_TYPES = {
 }
 COMMAND_TYPE = AdaptationCommand.DESCRIPTOR.full_name
 MAX_TOLD = 8
+REPORT = "fr-"
 _TOKEN = re.compile(r"[0-9A-Za-z_-]{43}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -60,8 +65,8 @@ def require(kind: str, found: Iterable[str]) -> None:
         raise InvalidAnswer(kind, broken if len(broken) <= MAX_TOLD else [*broken[:MAX_TOLD], "and more"])
 
 
-def decision_violations(decision: Decision, packet: SystemStatePacket) -> Iterator[str]:
-    """A decision answers the packet, and names the commands that it holds, each once."""
+def decision_violations(decision: Decision, packet: SystemStatePacket, replayed: Collection[str] = ()) -> Iterator[str]:
+    """A decision answers the packet, names the commands that it holds, each once, and repeats none but `replayed`."""
     yield from _differing("packet_index", decision.packet_index, packet.packet_index)
     yield from _differing("generation", decision.generation, packet.generation)
     ids, commands = decision.command_ids, decision.commands
@@ -71,7 +76,10 @@ def decision_violations(decision: Decision, packet: SystemStatePacket) -> Iterat
     most = len(packet.seeds) + 1
     if len(commands) > most:
         yield f"it holds {len(commands)} commands; with {len(packet.seeds)} seeds there can be {most}"
-    yield from _repeated("command", ids)
+    yield from _repeated("command", [*ids, *decision.replayed_command_ids])
+    for command_id in decision.replayed_command_ids:
+        if command_id not in replayed:
+            yield f"it says that command {command_id!r} is replayed; Kasmina replays {_listed(replayed)}"
     for command_id, envelope in zip(ids, commands, strict=False):
         yield from _envelope_violations(command_id, envelope, packet)
 
@@ -126,6 +134,7 @@ def kasmina_opening_violations(opened: KasminaServiceOpenRunResponse, manifest: 
     if sorted(judged) != told:
         yield f"it judged the slots {', '.join(sorted(judged)) or 'none'}; it was told of {', '.join(told)}"
     yield from _repeated("replayed command", [row.command_id for row in opened.replay])
+    yield from counter_violations(opened.seeds, opened.growth)
 
 
 def tamiyo_opening_violations(opened: TamiyoServiceOpenRunResponse) -> Iterator[str]:
@@ -147,9 +156,33 @@ def _envelope_violations(command_id: str, envelope: SignedCommand, packet: Syste
         yield from _differing("the command's own id", inside, command_id)
 
 
+def report_violations(answer: SubmitOutcomeResponse) -> Iterator[str]:
+    """Closed reports are each that of one command."""
+    yield from _repeated("closed report", answer.closed_report_ids)
+    for report_id in answer.closed_report_ids:
+        if not report_id.removeprefix(REPORT) or not report_id.startswith(REPORT):
+            yield f"closed report {report_id!r} is that of no command"
+
+
+def closing_violations(answer: TamiyoServiceCloseRunResponse, closed: Collection[str]) -> Iterator[str]:
+    """No report that was closed is lost at the end."""
+    if answer.reports < len(closed):
+        yield f"it has {answer.reports} reports of the run, {len(closed)} of them were closed while it ran"
+
+
+def counter_violations(seeds: Sequence[SeedState], growth: GrowthState) -> Iterator[str]:
+    """Every seed that is told of was germinated."""
+    if len(seeds) > growth.germinated:
+        yield f"it tells of {len(seeds)} seeds and counts {growth.germinated} as germinated"
+
+
 def _token_violations(token: str) -> Iterator[str]:
     if not _TOKEN.fullmatch(token):
         yield f"run_token has {len(token)} characters, expected 43 of [0-9A-Za-z_-]"
+
+
+def _listed(ids: Collection[str]) -> str:
+    return ", ".join(sorted(ids)) or "none"
 
 
 def _differing(name: str, got: object, expected: object) -> Iterator[str]:

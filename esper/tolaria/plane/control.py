@@ -38,7 +38,7 @@ from esper.leyline import (
 from esper.leyline import TamiyoServiceGetRunStateRequest as TamiyoStateRequest
 from esper.rpc.clients import KasminaClient, TamiyoClient
 from esper.tolaria.plane.answer import Answer, refusal
-from esper.tolaria.plane.answer_rules import RunFacts, require, state_violations
+from esper.tolaria.plane.answer_rules import RunFacts, report_violations, require, state_violations
 from esper.tolaria.plane.backlog import Backlog
 from esper.tolaria.plane.calls.breaker import BreakerConfig
 from esper.tolaria.plane.calls.decision_stream import DecisionStream
@@ -128,7 +128,8 @@ class ServiceControl:
         self._given_up: set[int] = set()
         self._backlog = Backlog()
         self._unsettled: dict[str, SignedCommand] = {}
-        self._stream = DecisionStream(tamiyo)
+        self.closed_reports: set[str] = set()
+        self._stream = DecisionStream(tamiyo, replayed=self.replayed)
 
     def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
         orders, self._orders = tuple(self._orders), []
@@ -312,7 +313,9 @@ class ServiceControl:
 
     def _submit_outcome(self, request: SubmitOutcomeRequest) -> None:
         with self._line.asking("tamiyo"):
-            self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s)
+            told = self._tamiyo.submit_outcome(request, timeout_s=self._config.rpc_timeout_s)
+        require("SubmitOutcomeResponse", report_violations(told))
+        self.closed_reports.update(told.closed_report_ids)
 
     def _tamiyo_state(self) -> RunStateBlob:
         with self._line.asking("tamiyo"):

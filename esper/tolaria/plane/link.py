@@ -47,6 +47,7 @@ class Link:
         self._channels: dict[str, Channel] = {name: open_channel(name) for name in ("tamiyo", "kasmina")}
         self._identity: RunIdentity | None = None
         self._opened: OpenedRun | None = None
+        self._control: ServiceControl | None = None
 
     @property
     def opened(self) -> OpenedRun:
@@ -70,7 +71,7 @@ class Link:
             self._channels, self._signer, self._config, self._identity, opening.manifest(), opening.states, self._own
         )
         self._keep_line(self._opened)
-        return ServiceControl(
+        self._control = ServiceControl(
             self._opened.tamiyo,
             self._opened.kasmina,
             ControlConfig(
@@ -83,6 +84,7 @@ class Link:
             policy_digest=self._opened.policy_digest,
             tell=self._tell,
         )
+        return self._control
 
     def _keep_line(self, opened: OpenedRun) -> None:
         """What an operator needs to speak to the services about this run; the run itself doesn't, and goes on."""
@@ -109,7 +111,8 @@ class Link:
         if self._opened is None or self._identity is None:
             return None
         try:
-            close_run(self._opened, self._signer, self._identity, step, reason)
+            closed = self._control.closed_reports if self._control is not None else ()
+            close_run(self._opened, self._signer, self._identity, step, reason, closed)
         except EsperError as error:
             return str(error)
         return None

@@ -21,7 +21,6 @@ from esper.tolaria.record.signals import Signals, Smoothed
 class Network:
     """The network as it is at a boundary."""
 
-    optimizer_family: str
     momentum: float | None
     learning_rate: float
     parameters: int
@@ -128,7 +127,6 @@ def training_metrics(
     """Every value that the policy's features read."""
     smoothed_norm = _mean(signals.gradient_norm)
     return pack(
-        network.optimizer_family,
         {
             "loss": sum(done.loss for done in steps) / len(steps) if steps else signals.loss.mean,
             "smoothed_loss": signals.loss.mean,
@@ -165,11 +163,9 @@ def _mean(signal: Smoothed) -> float | None:
 
 def network_of(executor: SeedExecutor, training_macs: int) -> Network:
     """The network that an executor holds now."""
-    optimizer = executor.arm.optimizer
-    group = optimizer.param_groups[0]
+    group = executor.arm.optimizer.param_groups[0]
     momentum = group["betas"][0] if "betas" in group else group.get("momentum")
     return Network(
-        optimizer_family=type(optimizer).__name__,
         momentum=None if momentum is None else float(momentum),
         learning_rate=float(group["lr"]),
         parameters=executor.parameters,

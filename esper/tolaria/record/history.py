@@ -9,7 +9,15 @@ from esper.core.enums import short_name
 from esper.core.growth import no_growth
 from esper.kasmina.executor.collected import MemoryNote
 from esper.kasmina.executor.twin import ENDED
-from esper.leyline import CommandOutcome, GateEvidence, GrowthState, PolicyMetadata, RejectionReason, SeedState
+from esper.leyline import (
+    CommandOutcome,
+    CoverageSummary,
+    GateEvidence,
+    GrowthState,
+    PolicyMetadata,
+    RejectionReason,
+    SeedState,
+)
 from esper.tolaria.record.packet_result import PacketResult
 from esper.tolaria.record.stack_judgement import with_look
 
@@ -39,6 +47,8 @@ class History:
     """Id and version of the policy that decides."""
     policy_digest: str | None = None
     """What pins it: equal digests decide alike."""
+    inputs: str | None = None
+    """What its decisions rest on."""
     twins: list[dict[str, Any]] = field(default_factory=list)
     """For each twin how it made its steps and why, with predicted, free and measured bytes; refused ones too."""
     unjudged: list[str] = field(default_factory=list)
@@ -64,6 +74,7 @@ class History:
         """Take one packet's result."""
         if result.decision is not None:
             self._note_policy(result.decision.metadata.policy)
+            self._note_inputs(result.decision.metadata.coverage)
             for command_id in result.decision.command_ids:
                 self.commands.setdefault(command_id, [])
         for outcome in result.outcomes:
@@ -92,6 +103,11 @@ class History:
         if self.policy not in (None, now):
             self.doubt(f"policy {self.policy} gave way to {now}")
         self.policy = now
+
+    def _note_inputs(self, coverage: CoverageSummary) -> None:
+        if self.inputs not in (None, coverage.provenance):
+            self.doubt(f"decisions rested on the inputs {self.inputs}, now they rest on {coverage.provenance}")
+        self.inputs = coverage.provenance
 
     def pin_policy(self, digest: str | None) -> None:
         """The run is opened, or opened again, under this policy."""
@@ -132,6 +148,7 @@ class History:
             "passed_over": list(self.passed_over),
             "policy": self.policy,
             "policy_digest": self.policy_digest,
+            "inputs": self.inputs,
             "unjudged": list(self.unjudged),
             "unfolded": dict(self.unfolded),
             "twins": [dict(twin) for twin in self.twins],
@@ -160,6 +177,7 @@ class History:
             passed_over=list(state.get("passed_over", ())),
             policy=state["policy"],
             policy_digest=state["policy_digest"],
+            inputs=state.get("inputs"),
             unjudged=list(state.get("unjudged", ())),
             unfolded=dict(state.get("unfolded", {})),
             twins=[dict(twin) for twin in state.get("twins", ())],

@@ -5,17 +5,24 @@ from __future__ import annotations
 import pytest
 from google.protobuf.message import Message
 
-from esper.core.replayed import differences
+from esper.core.decision_ledger import Decided
+from esper.core.replayed import Outcome, Replayed, differences
 from esper.leyline import (
     AdaptationCommand,
     AdvanceResponse,
     Decision,
+    DecisionMetadata,
     GateEvidence,
     GateVerdict,
     PairedScore,
     PauseOrder,
+    PolicyMetadata,
     PruneOrder,
     SignedCommand,
+)
+
+ROW = Decided(
+    run_id="r", generation=1, step=1, kind="packet", version=1, before=b"", given=b"", decision=b"", after=b""
 )
 
 
@@ -57,3 +64,16 @@ def signed(**action: Message) -> SignedCommand:
 def test_what_differs_is_told_by_its_path(recorded: Message, now: Message, told: list[str]) -> None:
     assert differences(recorded, now) == told
     assert differences(recorded, recorded) == []
+
+
+@pytest.mark.parametrize(("now", "told"), [("b", True), ("a", False)])
+def test_whether_a_policy_saw_other_inputs_is_told_apart_from_what_it_decided(now: str, told: bool) -> None:
+    def outcome(digest: str, command_id: str) -> Outcome:
+        policy = PolicyMetadata(observation_digest=digest)
+        decision = Decision(command_ids=[command_id], metadata=DecisionMetadata(policy=policy))
+        return Outcome(decision=decision, after=Decision())
+
+    again = Replayed(row=ROW, given=Decision(), recorded=outcome("a", "c1"), now=outcome(now, "c2"), version=1)
+    assert again.inputs_differ is told
+    gates = Outcome(decision=AdvanceResponse(), after=Decision())
+    assert Replayed(row=ROW, given=Decision(), recorded=gates, now=gates, version=1).inputs_differ is None

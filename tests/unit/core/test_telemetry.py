@@ -5,7 +5,7 @@ import pytest
 from esper.core.clock import ManualClock, nanoseconds
 from esper.core.messages.validation import violations
 from esper.core.telemetry import EventSpec, MetricSpec, attribute_value, build_packet, event, metric
-from esper.leyline import Attribute, HealthStatus, MessagePriority, TelemetryLevel, TraceContext
+from esper.leyline import Attribute, MessagePriority, TelemetryLevel, TraceContext
 
 LATENCY = MetricSpec("tolaria.training.latency_ms", "ms", "Time of a step.", ("phase",))
 REJECTED = EventSpec(
@@ -46,8 +46,6 @@ def test_a_packet_is_valid_stamped_and_as_urgent_as_its_worst_event() -> None:
         events=iter([event(REJECTED, CLOCK, "refused", reason="x")]),
         run="r",
         step=0,
-        health=HealthStatus.HEALTH_STATUS_DEGRADED,
-        summary="slow",
         trace=TraceContext(traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01"),
     )
     assert violations(packet) == []
@@ -63,7 +61,6 @@ def test_what_a_packet_is_not_told_stays_absent() -> None:
     assert not packet.HasField("step")
     assert not packet.HasField("training_run_id")
     assert not packet.HasField("trace")
-    assert packet.health == HealthStatus.HEALTH_STATUS_UNSPECIFIED
 
 
 def test_no_two_packets_share_an_id() -> None:

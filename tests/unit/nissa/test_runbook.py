@@ -22,7 +22,7 @@ EVENT_NAMES = {spec.name for spec in EVENTS}
 # Each drill, and the tests that play it.
 DRILLS = {
     "A service dies.": ["drills/test_lost_services.py", "integration/test_weatherlight_process.py"],
-    "Weatherlight dies.": ["drills/test_lost_services.py", "unit/rpc/test_telemetry.py"],
+    "Weatherlight dies.": ["drills/test_lost_services.py", "unit/rpc/reporting/test_telemetry.py"],
     "A peer freezes.": ["integration/test_rpc_frozen_peer.py"],
     "The disk is full.": ["drills/test_damaged_files.py", "unit/core/storage/test_store.py"],
     "A file is damaged.": ["drills/test_damaged_files.py", "contract/test_log_damage.py"],
@@ -33,7 +33,7 @@ DRILLS = {
     "Revoke": ["contract/test_rotation.py"],
     "Stop for maintenance.": ["unit/rpc/test_process.py", "integration/test_weatherlight_process.py"],
     "A plane is killed.": ["integration/test_up.py"],
-    "Why was that decided, and would it be today?": ["ledgers/test_ledgers.py", "unit/cli/test_ledger.py"],
+    "Why was that decided, and would it be today?": ["ledgers/test_ledgers.py", "unit/cli/stores/test_ledger.py"],
 }
 # Flags of programs that aren't ours, and of tools that stand in the source tree alone.
 FOREIGN = {"--config.file", "--team"}

@@ -182,7 +182,6 @@ def metrics(step: int, loss: float, accuracy: float) -> TrainingMetrics:
         gradient_norm_variance=0.1,
         learning_rate=3e-3,
         momentum=0.9,
-        optimizer_family="Adam",
         training_accuracy=accuracy,
         parameters=502,
         forward_macs=480,

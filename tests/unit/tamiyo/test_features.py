@@ -132,3 +132,9 @@ def test_a_slot_without_layers_has_no_gradient_to_miss() -> None:
     assert coverage(read(given, run)).average == 1.0
     given.slots[0].ClearField("gradient_norm")
     assert coverage(read(given, run)).average < 1.0
+
+
+def test_coverage_says_whether_measured_time_was_among_the_inputs_that_could_decide() -> None:
+    seen = read(packet(500), context())
+    assert coverage(seen).provenance == "packet:v1"
+    assert coverage(seen, with_measured=True).provenance == "packet:v1+time"

@@ -4,7 +4,7 @@ import pytest
 
 from esper.core.clock import ManualClock
 from esper.core.messages.validation import violations
-from esper.leyline import GateVerdict, HealthStatus, MessagePriority, TelemetryLevel
+from esper.leyline import GateVerdict, MessagePriority, TelemetryLevel
 from esper.tamiyo.decide import Verdict
 from esper.tamiyo.metrics import EVENTS, METRICS
 from esper.tamiyo.telemetry import Teller, Told, conditions
@@ -96,7 +96,6 @@ def test_a_finding_has_its_own_level_and_a_critical_one_its_priority(kept: KeptT
     teller.decision(told(verdict), list)
     (sent,) = kept.packets
     assert sent.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
-    assert sent.health == HealthStatus.HEALTH_STATUS_DEGRADED
     levels = {event.name: event.level for event in sent.events}
     assert levels["loss_non_finite"] == TelemetryLevel.TELEMETRY_LEVEL_CRITICAL
     assert levels["conservative_entered"] == TelemetryLevel.TELEMETRY_LEVEL_WARNING

@@ -1,16 +1,17 @@
 """The catalogue: complete, digested, within its bounds."""
 
 import hashlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esper.core.errors import ContractError, DependencyViolationError
+from esper.core.errors import ContractError, CorruptRecord, DependencyViolationError
 from esper.core.messages.validation import violations
 from esper.leyline import Blueprint, HandlingClass, HazardBand, SeedRecipe, SlotKind, SlotSpec, TaskType
 from esper.urza.artifacts import ArtifactStore
-from esper.urza.catalog import Catalog, completed, digest_of, is_stack, misfit
+from esper.urza.catalog import Catalog, completed, digest_of, is_stack, misfit, recipe_in
 
 CATALOG = Catalog.builtin()
 BLUEPRINTS = CATALOG.all()
@@ -135,3 +136,32 @@ def test_a_width_is_rounded_up_to_whole_groups() -> None:
     assert completed(span, {"width": 7}, unit=3)["width"] == 9
     assert completed(span, {"factor": 1.5}, units=12, unit=4)["width"] == 8
     assert completed(span, {"width": 7})["width"] == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda b: setattr(b.artifact, "content_type", "other.Message"), "is said to be a 'other.Message', expected"),
+        (lambda b: setattr(b.artifact, "size_bytes", 3), "bytes, expected 3; add the blueprint again"),
+        (lambda b: setattr(b, "version", 9), "in version 9 is the recipe of 'span.linear' in version"),
+        (lambda b: setattr(b, "blueprint_id", "lab.gated"), "is the recipe of 'span.linear' in version"),
+    ],
+)
+def test_an_artefact_that_is_not_what_its_blueprint_says_is_refused(
+    change: Callable[[Blueprint], object], told: str
+) -> None:
+    blueprint = Blueprint()
+    blueprint.CopyFrom(Catalog.builtin().get("span.linear"))
+    content = ArtifactStore().get(blueprint.artifact.digest)
+    assert recipe_in(blueprint, content).factory == "span.linear"
+    change(blueprint)
+    with pytest.raises(CorruptRecord, match=told):
+        recipe_in(blueprint, content)
+
+
+def test_an_artefact_that_is_no_message_is_refused() -> None:
+    blueprint = Blueprint()
+    blueprint.CopyFrom(Catalog.builtin().get("span.linear"))
+    blueprint.artifact.size_bytes = 1
+    with pytest.raises(CorruptRecord, match="is no recipe"):
+        recipe_in(blueprint, b"\xff")

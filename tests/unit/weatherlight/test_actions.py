@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from esper.core.errors import InvalidSignature
+from esper.core.errors import CommandRejected, InvalidSignature
 from esper.core.flood import TOLD_SINGLY, WINDOW_S
 from esper.core.telemetry import attribute_value
 from esper.leyline import EmergencySignal, RejectionReason, TelemetryLevel
@@ -47,3 +47,12 @@ async def test_a_flood_of_forged_requests_is_told_in_few_packets_and_counted_to_
     while len(told := await refusals(plane)) < TOLD_SINGLY + 2:
         await asyncio.sleep(0)
     assert sorted(int(each.get("count", 1)) for each in told) == [1] * (TOLD_SINGLY + 1) + [FLOOD - TOLD_SINGLY]
+
+
+async def test_a_request_that_names_no_payload_type_is_told_as_such(plane: Plane) -> None:
+    envelope = plane.signer.sign(EmergencySignal(emergency_id="e1"), audience="weatherlight/-")
+    envelope.payload_type = ""
+    with pytest.raises(CommandRejected):
+        await plane.actions.raise_emergency(envelope)
+    [told] = await refusals(plane)
+    assert told["method"] == "no payload type"

@@ -26,7 +26,7 @@ from esper.leyline import (
 )
 from esper.urza.catalog import Catalog
 
-DECISION_VERSION = 1
+DECISION_VERSION = 2
 ADVANCE, COMMAND = "advance", "command"
 _BREAKERS, _ARTIFACT_PROBLEM, _PLANE = "breakers", "artifact_problem", "plane"
 

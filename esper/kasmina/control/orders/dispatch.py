@@ -79,7 +79,11 @@ def _precondition(turn: Turn, command: AdaptationCommand) -> Refusal | None:
     if refusal := issuer_problem(command):
         return refusal
     if command.generation != turn.state.generation:
-        detail = f"decided in generation {command.generation}, the run is in {turn.state.generation}"
+        now = turn.state.generation
+        detail = (
+            f"decided in generation {command.generation}, the run is in {now}; look at the run as it is now and sign "
+            f"anew for generation {now}, which the run's directory says in checkpoints/generation"
+        )
         return Refusal(R.REJECTION_REASON_WRONG_GENERATION, detail)
     if is_from_policy(command) and command.step > turn.spec.total_steps:
         detail = f"decided at step {command.step}, the run ends at step {turn.spec.total_steps}"

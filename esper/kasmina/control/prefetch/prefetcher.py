@@ -215,9 +215,12 @@ class Prefetcher:
         try:
             await self._line.ask(entry.request, self._hear)
             told = await entry.heard
+            if told.blueprint_id != entry.request.blueprint_id:
+                why = f"Urza answered about {told.blueprint_id}, asked for was {entry.request.blueprint_id}"
+                return self._end(entry, Ended(ERROR, why))
             if isinstance(told, KernelArtifactError):
                 return self._end(entry, Ended(ERROR, told.reason))
-            if (told.blueprint_id, told.artifact) != (entry.request.blueprint_id, entry.artifact):
+            if told.artifact != entry.artifact:
                 why = f"Urza verified {told.artifact.digest}, asked for was {entry.request.digest}, or of another size"
                 return self._end(entry, Ended(ERROR, why))
             self._artifacts.figures.verify_ms = told.verify_ms

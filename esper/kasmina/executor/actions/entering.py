@@ -39,7 +39,7 @@ def build(state: ExecutorState, directive: SeedDirective, step: int) -> Facts:
         raise GraftFailed(f"artefact {digest!r} is no SeedRecipe: {error}") from error
     if recipe.blueprint_id != directive.blueprint_id:
         raise GraftFailed(f"artefact {digest!r} is for {recipe.blueprint_id!r}, expected {directive.blueprint_id!r}")
-    values = {value.name: value.value for value in (*recipe.constants, *directive.parameters)}
+    values = {value.name: value.value for value in directive.parameters}
     plan = SeedPlan(
         seed_id=directive.seed_id,
         slot_id=directive.slot_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from esper.core.errors import ServiceUnavailable
 from esper.leyline import ControlRequest, ControlResponse, Decision, SystemStatePacket
@@ -17,8 +17,11 @@ STREAM_LIFETIME_S = 3600.0
 class DecisionStream:
     """Tamiyo's control stream: opened when needed, again after it broke, and well before its deadline ends it."""
 
-    def __init__(self, tamiyo: TamiyoClient, lifetime_s: float = STREAM_LIFETIME_S) -> None:
+    def __init__(
+        self, tamiyo: TamiyoClient, lifetime_s: float = STREAM_LIFETIME_S, *, replayed: Collection[str] = ()
+    ) -> None:
         self._tamiyo = tamiyo
+        self._replayed = replayed
         self._lifetime_s = lifetime_s
         self._opened_s = 0.0
         self._requests: queue.SimpleQueue[ControlRequest | None] | None = None
@@ -30,7 +33,7 @@ class DecisionStream:
             self._opened().put(ControlRequest(packet=packet))
             # A new stream follows on every failure, so the first answer of each is that to the packet just sent.
             for response in self._responses:
-                require("Decision of tamiyo", decision_violations(response.decision, packet))
+                require("Decision of tamiyo", decision_violations(response.decision, packet, self._replayed))
                 return response.decision
             raise ServiceUnavailable("tolaria", "service", "tamiyo", "its control stream ended; is it being drained?")
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from esper.core.security.signing import Signer
@@ -31,7 +31,13 @@ from esper.leyline import (
 )
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
 from esper.tolaria.config import TrainConfig, span_growth
-from esper.tolaria.plane.answer_rules import kasmina_opening_violations, require, tamiyo_opening_violations
+from esper.tolaria.plane.answer_rules import (
+    closing_violations,
+    counter_violations,
+    kasmina_opening_violations,
+    require,
+    tamiyo_opening_violations,
+)
 from esper.tolaria.plane.open_control import TeacherFacts
 from esper.tolaria.plane.start.blends import blend_settings
 from esper.tolaria.plane.start.stack_growth import stack_judging, stack_rule, stack_steps
@@ -96,6 +102,8 @@ class OpenedRun:
     seeds: tuple[str, ...]
     refused_slots: tuple[tuple[str, str], ...]
     replay: tuple[ReplayedCommand, ...]
+    policy: str
+    """Id and version of the policy in force."""
     policy_digest: str
     """SHA-256 of everything that Tamiyo's decisions depend on beside the run's own course."""
 
@@ -242,6 +250,7 @@ def open_run(
         seeds=tuple(seed.seed_id for seed in opened.seeds),
         refused_slots=tuple((slot.slot_id, slot.reason) for slot in opened.refused_slots),
         replay=tuple(opened.replay),
+        policy=f"{answer.policy_id} {answer.policy_version}",
         policy_digest=answer.policy_digest,
     )
 
@@ -255,7 +264,8 @@ def _register_teacher(kasmina: KasminaClient, signer: Signer, run_id: str, teach
         size_bytes=teacher.size_bytes,
     )
     request = RegisterTeacherRequest(command=signer.sign(registration, audience=f"kasmina/{run_id}"))
-    kasmina.register_teacher(request, timeout_s=TIMEOUT_S)
+    told = kasmina.register_teacher(request, timeout_s=TIMEOUT_S).teacher_id
+    require("RegisterTeacher of kasmina", [f"it registered {told!r}"] if told != teacher.name else [])
 
 
 def issued(replay: Sequence[ReplayedCommand]) -> list[IssuedCommand]:
@@ -267,14 +277,18 @@ def issued(replay: Sequence[ReplayedCommand]) -> list[IssuedCommand]:
     ]
 
 
-def close_run(opened: OpenedRun, signer: Signer, run: RunIdentity, step: int, reason: str) -> None:
-    """Close the run at both services. Raises the error tree."""
+def close_run(
+    opened: OpenedRun, signer: Signer, run: RunIdentity, step: int, reason: str, closed_reports: Collection[str] = ()
+) -> None:
+    """Close the run at both services, which still know what they told of it. Raises the error tree."""
     closure = RunClosure(training_run_id=run.run_id, generation=run.generation, step=step, reason=reason)
-    opened.tamiyo.close_run(
+    tamiyo = opened.tamiyo.close_run(
         TamiyoServiceCloseRunRequest(command=signer.sign(closure, audience=f"tamiyo/{run.run_id}")),
         timeout_s=TIMEOUT_S,
     )
-    opened.kasmina.close_run(
+    kasmina = opened.kasmina.close_run(
         KasminaServiceCloseRunRequest(command=signer.sign(closure, audience=f"kasmina/{run.run_id}")),
         timeout_s=TIMEOUT_S,
     )
+    require("CloseRun of tamiyo", closing_violations(tamiyo, closed_reports))
+    require("CloseRun of kasmina", counter_violations(kasmina.seeds, kasmina.growth))

@@ -32,6 +32,7 @@ from esper.core.enums import short_name
 from esper.core.storage.files import named
 from esper.leyline import (
     CommandOutcome,
+    Decision,
     DecisionReason,
     DirectiveKind,
     DirectiveReport,
@@ -40,6 +41,7 @@ from esper.leyline import (
     RejectionReason,
     SeedGate,
     SeedStage,
+    SelectionContext,
     StackEvaluation,
     StageTransition,
     TraceContext,
@@ -65,6 +67,15 @@ LONGEST_WAIT_S = 1.0
 # The W3C's traceparent, and the flag of a trace that is exported.
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<id>[0-9a-f]{32})-[0-9a-f]{16}-(?P<flags>[0-9a-f]{2})")
 KEPT_FLAG = 1
+
+
+STACK = (
+    *("look", "evaluations", "graft_step", "margin", "gain", "standard_error", "document_error", "wander_error"),
+    *("z", "z_threshold", "clipped_share", "gain_at_equal_flops"),
+    *("forecast_grown", "forecast_twin", "forecast_twin_at_equal_flops"),
+)
+"""Figures of a stack's look."""
+TOLD_CANDIDATES = 16
 
 
 def present(message: Message, *names: str) -> Fields:
@@ -154,10 +165,7 @@ class EventLog(Observer):
         self._growth(boundary)
         decision = boundary.result.decision
         if decision is not None and decision.command_ids:
-            reasons = [short_name(DecisionReason, reason) for reason in decision.metadata.reasons]
-            detail = decision.metadata.detail
-            commands = list(decision.command_ids)
-            self.write("decision", step=boundary.step, commands=commands, reasons=reasons, detail=detail)
+            self.write("decision", step=boundary.step, **decision_fields(decision))
         for outcome in boundary.result.outcomes:
             self._command(boundary, outcome)
         for transition in boundary.result.transitions:
@@ -341,6 +349,46 @@ def evaluation_fields(seed_id: str, evaluation: StackEvaluation) -> Fields:
     }
 
 
+def decision_fields(decision: Decision) -> Fields:
+    """Why something was decided, what was known of the run, and what it was chosen from."""
+    why = decision.metadata
+    fields: Fields = {
+        "commands": list(decision.command_ids),
+        "reasons": [short_name(DecisionReason, reason) for reason in why.reasons],
+        "detail": why.detail,
+        **({"conservative": True} if why.conservative else {}),
+        "coverage": {
+            "share": why.coverage.average,
+            "missing": [each.group for each in why.coverage.groups if each.present < each.expected],
+            "inputs": why.coverage.provenance,
+        },
+    }
+    if why.HasField("selection"):
+        fields["selection"] = selection_fields(why.selection)
+    return fields
+
+
+def selection_fields(selection: SelectionContext) -> Fields:
+    """What was chosen, and from what: the best of the candidates, those that were out with the reason."""
+    ranked = sorted(selection.candidates, key=lambda each: (bool(each.excluded), -each.score))
+    return {
+        "slot_id": selection.slot_id,
+        "blueprint_id": selection.blueprint_id,
+        "candidates": len(ranked),
+        "best": [
+            {
+                "slot_id": each.slot_id,
+                "blueprint_id": each.blueprint_id,
+                "score": each.score,
+                "parameters": each.parameters,
+                "forward_macs": each.forward_macs,
+                **present(each, "excluded"),
+            }
+            for each in ranked[:TOLD_CANDIDATES]
+        ],
+    }
+
+
 def outcome_fields(outcome: CommandOutcome) -> Fields:
     """What became of a command."""
     fields: Fields = {"command_id": outcome.command_id, "accepted": outcome.accepted}
@@ -387,6 +435,7 @@ def transition_fields(transition: StageTransition) -> Fields:
         "to_stage": short_name(SeedStage, transition.to_stage),
         "command_id": transition.command_id,
         "reason": transition.reason,
+        **({"gate": short_name(SeedGate, transition.gate)} if transition.gate else {}),
     }
 
 
@@ -404,7 +453,7 @@ def gate_fields(gate: GateEvidence) -> Fields:
     if gate.HasField("twin"):
         fields |= dict(_twin_fields(gate))
     if gate.HasField("stack"):
-        fields |= {field.name: value for field, value in gate.stack.ListFields()}
+        fields |= present(gate.stack, *STACK)
     return fields
 
 

@@ -17,6 +17,7 @@ VERBS = [
     PAUSE,
     ["resume", "RUN", "s1", "--why", "go"],
     ["blend", "RUN", "s1", "--mode", "convex", "--steps", "9"],
+    ["advance", "RUN", "s1", "--to", "shadowing"],
     ["cull", "RUN", "s1"],
     ["prune", "RUN", "s1", "--why", "too dear"],
     ["clear", "RUN", "--why", "anew"],

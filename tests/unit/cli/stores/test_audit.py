@@ -15,7 +15,7 @@ from esper.core.clock import SYSTEM_CLOCK, timestamp
 from esper.core.security.keys import Key, Keyring, KeySet, derive_key, new_secret, write_keys
 from esper.core.security.signing import Signer, signature_of
 from esper.kasmina.control.ledger import command_rows, database
-from esper.leyline import AdaptationCommand, CommandOutcome, PauseOrder, SignedCommand
+from esper.leyline import AdaptationCommand, CommandOutcome, KasminaRunState, PauseOrder, SignedCommand
 from tests.permissions import as_its_user
 from tests.unit.kasmina.control.making import spec
 
@@ -278,3 +278,23 @@ def test_a_row_that_a_revoked_key_signed_fails_however_its_time_is_set_back(
     ledger.change(lambda connection: ledger.insert(connection, envelope, 4))
     assert ledger.verify() == 1
     assert fault in capsys.readouterr().out
+
+
+def test_the_network_that_a_run_was_opened_with_is_shown_as_it_was_signed(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = spec()
+    opened.manifest.submodules[0].output_shape.extend([6])
+    state = KasminaRunState(training_run_id=opened.training_run_id)
+    ledger.change(lambda connection: database.put_run(connection, "0" * 64, opened, state))
+    assert main(["audit", "host", str(ledger.run_dir)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"run {opened.training_run_id}, generation {opened.generation}, seed {opened.seed}\n")
+    assert f"weights {opened.manifest.weights_digest}" in told
+    assert "fc1: Linear, 390 parameters -> 6 float32" in told
+
+
+def test_a_ledger_that_is_none_is_no_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "kasmina.db").write_bytes(b"no ledger")
+    assert main(["audit", "host", str(tmp_path / "kasmina.db")]) != 0
+    assert "can't be read as a ledger" in capsys.readouterr().err

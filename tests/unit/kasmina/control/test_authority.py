@@ -694,7 +694,7 @@ def test_the_metrics_of_a_busy_service_are_all_emitted(tmp_path: Path) -> None:
     outcome = service.apply(germinate())
     service.clock.advance(60)
     shares = dict.fromkeys(("alpha_mean", "alpha_p95", "sparsity", "clamped_fraction", "gate_mean"), 0.5)
-    figures = {"blend": BlendFigures(**shares, gateless_samples=3), "distillation_loss": 0.2}
+    figures = {"blend": BlendFigures(**shares, gateless_samples=3), "distillation_loss": 0.2, "incubation_steps": 5}
     seen = observation(110, probe=probe(), judgement=judgement(0.1), **figures)
     reports = [report(directive, 110) for directive in outcome.directives]
     service.advance(request(110, observations=[seen], reports=reports))

@@ -73,9 +73,9 @@ def test_a_packet_without_a_priority_is_a_mistake_of_its_builder() -> None:
 def test_a_batch_never_exceeds_what_a_server_takes_at_once() -> None:
     outbox = Outbox(capacity=10, max_batch=10, max_batch_bytes=100)
     for number in range(4):
-        outbox.put(TelemetryPacket(packet_id=f"p{number}", priority=NORMAL, health_summary="x" * 40))
+        outbox.put(TelemetryPacket(packet_id=f"p{number}", priority=NORMAL, source="x" * 40))
     assert [names(outbox.take()), names(outbox.take())] == [["p0", "p1"], ["p2", "p3"]]
-    outbox.put(TelemetryPacket(packet_id="big", priority=CRITICAL, health_summary="x" * 200))
+    outbox.put(TelemetryPacket(packet_id="big", priority=CRITICAL, source="x" * 200))
     told = outbox.take()
     assert (names(told), outbox.dropped) == ([], 1)
     assert told is not None

@@ -226,6 +226,44 @@ async def test_the_mode_is_followed_and_unknown_while_it_cannot_be_heard(serve: 
     await closed(sender)
 
 
+class Stuck(Listener):
+    """A Weatherlight whose stream tells one mode and no other, and which counts two packets too few."""
+
+    since_s = 0
+
+    def _mode(self, mode: SystemMode = SystemMode.SYSTEM_MODE_NORMAL) -> ModeUpdate:
+        told = SystemMode.SYSTEM_MODE_EMERGENCY if self.since_s else mode
+        return ModeUpdate(mode=told, cause="test", since=timestamp(self.since_s * 1_000_000_000))
+
+    async def publish_telemetry(
+        self, requests: AsyncIterator[PublishTelemetryRequest], call: Call
+    ) -> PublishTelemetryResponse:
+        count = sum([len(request.packets) async for request in requests])
+        return PublishTelemetryResponse(accepted=max(0, count - 2), refused=0, duplicates=0)
+
+
+async def test_a_newer_mode_of_a_heartbeat_counts_where_the_stream_is_stuck(serve: Serve) -> None:
+    listener = Stuck()
+    server = await serve(listener)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
+    listener.modes.put_nowait(SystemMode.SYSTEM_MODE_DEGRADED)
+    await reached(lambda: sender.plane.mode == SystemMode.SYSTEM_MODE_DEGRADED)
+    listener.since_s = 60
+    await reached(lambda: sender.plane.mode == SystemMode.SYSTEM_MODE_EMERGENCY)
+    await closed(sender)
+
+
+async def test_packets_that_weatherlight_does_not_account_for_are_told(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = await serve(Stuck())
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=replace(QUICK, flush_s=60.0))
+    for _ in range(3):
+        sender.send(ordinary())
+    await closed(sender)
+    assert "of 3 packets Weatherlight doesn't account for 2" in caplog.text
+
+
 class Careless(Listener):
     """A Weatherlight whose first answers can't be used, and which then asks to hold back for ten years."""
 

@@ -140,7 +140,7 @@ async def test_a_spike_is_told_with_the_mode_it_starts(home: Home, parts: Parts)
     await parts.evaluator.evaluate(run, packet(10, loss=0.5))
     await parts.evaluator.evaluate(run, packet(20, loss=2.0))
     assert home.telemetry.events == ["loss_spike", "conservative_entered"]
-    assert (await parts.evaluator.evaluate(run, packet(30, loss=2.0))).conservative
+    assert (await parts.evaluator.evaluate(run, packet(30, loss=2.0))).metadata.conservative
     assert home.telemetry.events[2:] == ["pause_triggered"]
 
 
@@ -198,7 +198,7 @@ async def test_a_decision_that_is_late_is_none_and_the_run_is_conservative_from_
     monkeypatch.setattr(evaluation, "decide", decide)
     object.__setattr__(parts.evaluator, "timeout_s", 20.0)
     decision = await parts.evaluator.evaluate(run, packet(510))
-    assert decision.conservative
+    assert decision.metadata.conservative
     assert not decision.commands
     assert home.telemetry.events.count("timeout_inference") == 1
     assert "conservative_entered" in home.telemetry.events

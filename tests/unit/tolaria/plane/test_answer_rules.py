@@ -14,6 +14,7 @@ from esper.leyline import (
     DirectiveKind,
     SeedDirective,
     SeedState,
+    SubmitOutcomeResponse,
     SystemStatePacket,
 )
 from esper.tolaria.plane.answer_rules import (
@@ -21,6 +22,7 @@ from esper.tolaria.plane.answer_rules import (
     advance_violations,
     decision_violations,
     directive_violations,
+    report_violations,
     require,
     state_violations,
 )
@@ -58,6 +60,7 @@ def test_a_decision_on_the_packet_breaks_no_rule() -> None:
         (lambda given: setattr(given.commands[0], "audience", "kasmina/other"), "audience is 'kasmina/other'"),
         (lambda given: setattr(given.commands[0], "payload_type", "RunClosure"), "payload_type is 'RunClosure'"),
         (lambda given: setattr(given.commands[0], "payload", b"\xff"), "command 'run-g1-c1' doesn't parse"),
+        (lambda given: given.replayed_command_ids.append("c7"), "command 'c7' is replayed; Kasmina replays none"),
         (lambda given: given.command_ids.__setitem__(0, "c9"), "the command's own id is 'run-g1-c1', expected 'c9'"),
     ],
 )
@@ -115,3 +118,20 @@ def test_a_flood_of_violations_is_told_in_one_short_line() -> None:
         require("Decision of tamiyo", (f"violation {number}" for number in range(100_000)))
     assert len(str(refused.value)) < 200
     assert str(refused.value).endswith("and more")
+
+
+def test_a_command_that_kasmina_replays_may_be_told_of_once() -> None:
+    given = decision(PACKET)
+    given.replayed_command_ids.append("c7")
+    assert list(decision_violations(given, PACKET, {"c7"})) == []
+    given.replayed_command_ids.append("c7")
+    assert list(decision_violations(given, PACKET, {"c7"})) == ["command 'c7' stands there 2 times"]
+
+
+def test_a_closed_report_is_that_of_one_command() -> None:
+    assert list(report_violations(SubmitOutcomeResponse(closed_report_ids=["fr-c1", "fr-c2"]))) == []
+    twice = SubmitOutcomeResponse(closed_report_ids=["fr-c1", "fr-c1"])
+    assert list(report_violations(twice)) == ["closed report 'fr-c1' stands there 2 times"]
+    for report_id in ("c1", "fr-"):
+        (told,) = report_violations(SubmitOutcomeResponse(closed_report_ids=[report_id]))
+        assert told == f"closed report {report_id!r} is that of no command"

@@ -128,7 +128,6 @@ def decision(packet: SystemStatePacket) -> Decision:
         commands=[_signed(command_id, packet) for command_id in ids],
         command_ids=ids,
         metadata=metadata,
-        conservative=False,
         latency_ms=1.0,
     )
 

@@ -7,6 +7,7 @@ import pytest
 from esper.kasmina.executor import MemoryNote
 from esper.leyline import (
     CommandOutcome,
+    CoverageSummary,
     Decision,
     DecisionMetadata,
     GateEvidence,
@@ -137,6 +138,16 @@ def test_another_policy_in_the_middle_of_a_run_makes_it_irreproducible() -> None
         assert history.causes == causes
     assert history.policy == "heuristic 1.1.0"
     assert History.from_state(history.state_dict()) == history
+
+
+def test_decisions_that_rest_on_other_inputs_than_before_make_a_run_irreproducible() -> None:
+    history = History()
+    for inputs, causes in (("packet:v1", 0), ("packet:v1", 0), ("packet:v1+time", 1), ("packet:v1+time", 1)):
+        coverage = CoverageSummary(provenance=inputs)
+        history.note(PacketResult(packet_index=0, decision=Decision(metadata=DecisionMetadata(coverage=coverage))))
+        assert len(history.causes) == causes
+        history = History.from_state(history.state_dict())
+    assert history.causes == ["decisions rested on the inputs packet:v1, now they rest on packet:v1+time"]
 
 
 def test_a_run_that_goes_on_under_another_policy_is_not_reproducible() -> None:

@@ -198,7 +198,9 @@ def test_a_missing_artefact_refuses_the_germination() -> None:
 
 
 def test_a_command_of_another_generation_or_past_its_deadline_is_refused() -> None:
-    assert refusal_of(applied(germinate(generation=1))) == "WRONG_GENERATION"
+    earlier = applied(germinate(generation=1))
+    assert refusal_of(earlier) == "WRONG_GENERATION"
+    assert "sign anew for generation 0, which the run's directory says in checkpoints/generation" in earlier.detail
     late = germinate(step=100, deadline_steps=20)
     assert refusal_of(applied(late, turn(step=121))) == "DEADLINE_PASSED"
     assert applied(late, turn(step=120)).accepted

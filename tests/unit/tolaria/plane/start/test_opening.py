@@ -15,18 +15,23 @@ from esper.core.errors import InvalidAnswer
 from esper.core.security.keys import Keyring, new_secret
 from esper.core.security.signing import Signer, Verifier, open_payload
 from esper.leyline import (
+    GrowthState,
     GrowthTrigger,
     HostManifest,
     IncubationMode,
     JudgeMode,
     KasminaRunSpec,
+    KasminaServiceCloseRunResponse,
     KasminaServiceOpenRunResponse,
     RefusedSlot,
+    RegisterTeacherResponse,
     ReplayedCommand,
     RunClosure,
     RunStateBlob,
+    SeedState,
     SignedCommand,
     TamiyoRunSpec,
+    TamiyoServiceCloseRunResponse,
     TamiyoServiceOpenRunResponse,
     TaskType,
     TeacherRegistration,
@@ -104,13 +109,21 @@ class FakeClient:
         services.spoil(answer)
         return answer
 
-    def register_teacher(self, request: Any, *, timeout_s: float) -> None:
+    def register_teacher(self, request: Any, *, timeout_s: float) -> RegisterTeacherResponse:
         self._services.calls.append("teacher")
         self._services.teacher = opened(request.command, TeacherRegistration, f"{self._name}/r")
+        response = RegisterTeacherResponse(teacher_id=self._services.teacher.teacher_id)
+        self._services.spoil(response)
+        return response
 
-    def close_run(self, request: Any, *, timeout_s: float) -> None:
+    def close_run(self, request: Any, *, timeout_s: float) -> Any:
         self._services.calls.append(self._name)
         self._services.closures.append(opened(request.command, RunClosure, f"{self._name}/r"))
+        response: Message = TamiyoServiceCloseRunResponse(reports=2)
+        if self._name == "kasmina":
+            response = KasminaServiceCloseRunResponse(seeds=[SeedState(seed_id="s1")], growth=GrowthState(germinated=1))
+        self._services.spoil(response)
+        return response
 
 
 def opened(envelope: SignedCommand, kind: type[M], audience: str) -> M:
@@ -194,6 +207,7 @@ def test_a_resumed_run_brings_both_states_and_tells_tamiyo_of_its_own_replayed_c
         (KasminaServiceOpenRunResponse, "accepted_slots", ["another"], "it judged the slots another, .*it was told of"),
         (KasminaServiceOpenRunResponse, "refused_slots", [], "it judged the slots span_linear:fc2-fc3; it was told"),
         (KasminaServiceOpenRunResponse, "replay", [*REPLAY, REPLAY[0]], "'r-g1-c1' stands there 2 times"),
+        (KasminaServiceOpenRunResponse, "seeds", [SeedState(seed_id="s1")], "it tells of 1 seeds and counts 0 as germ"),
         (TamiyoServiceOpenRunResponse, "policy_digest", "none", "policy_digest is 'none', expected a SHA-256"),
         (TamiyoServiceOpenRunResponse, "run_token", "", "run_token has 0 characters"),
     ],
@@ -219,6 +233,27 @@ def test_a_run_is_closed_at_both_services_with_its_step_and_reason(services: Ser
     assert {(c.training_run_id, c.generation, c.step, c.reason) for c in services.closures} == {
         ("r", 3, 710, "stopped")
     }
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "complaint"),
+    [
+        (TamiyoServiceCloseRunResponse, "reports", 1, "it has 1 reports of the run, 2 of them were closed"),
+        (KasminaServiceCloseRunResponse, "growth", GrowthState(germinated=0), "1 seeds and counts 0 as germinated"),
+    ],
+)
+def test_a_closure_that_contradicts_what_was_told_of_the_run_is_refused(
+    services: Services, kind: type[Message], field: str, value: Any, complaint: str
+) -> None:
+    def spoil(response: Message) -> None:
+        if isinstance(response, kind):
+            response.ClearField(field)
+            response.MergeFrom(kind(**{field: value}))
+
+    found = opened_run(TrainConfig())
+    services.spoil = spoil
+    with pytest.raises(InvalidAnswer, match=complaint):
+        close_run(found, SIGNER, RUN, 710, "stopped", {"fr-c1", "fr-c2"})
 
 
 def test_shares_of_the_run_become_steps_and_never_less_than_one() -> None:

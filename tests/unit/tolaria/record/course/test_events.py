@@ -13,6 +13,8 @@ from esper.core.errors import DependencyViolationError
 from esper.kasmina.executor import Collected, MemoryNote
 from esper.leyline import (
     CommandOutcome,
+    CoverageGroup,
+    CoverageSummary,
     Decision,
     DecisionMetadata,
     DecisionReason,
@@ -26,14 +28,17 @@ from esper.leyline import (
     SeedGate,
     SeedObservation,
     SeedStage,
+    SelectionCandidate,
+    SelectionContext,
     StackEvaluation,
+    StackTest,
     StageTransition,
     SystemStatePacket,
     TraceContext,
     TrainingMetrics,
     TwinTest,
 )
-from esper.tolaria.record.course.events import EventLog, incident_kind
+from esper.tolaria.record.course.events import STACK, EventLog, incident_kind
 from esper.tolaria.record.course.reading import INCIDENTS, read_events
 from esper.tolaria.record.growth_reason import Reason
 from esper.tolaria.record.network import Layer, Network
@@ -225,13 +230,56 @@ def test_gates_and_transitions_keep_their_evidence(tmp_path: Path) -> None:
         to_stage=SeedStage.SEED_STAGE_BLENDING,
         step=10,
         reason="grafted",
+        gate=SeedGate.SEED_GATE_G0_SANITY,
     )
     with EventLog(tmp_path / "events.jsonl") as log:
         log.on_boundary(boundary(PacketResult(packet_index=0, gates=(gate,), transitions=(move,))))
     transition, judged = read_events(tmp_path)
-    assert transition["to_stage"] == "BLENDING"
+    assert (transition["to_stage"], transition["gate"]) == ("BLENDING", "G0_SANITY")
     assert (judged["verdict"], judged["gain"], judged["look"]) == ("PASS", 0.1, 1)
     assert judged["standard_error"] == pytest.approx(0.01)
+
+
+def test_a_stacks_look_is_written_with_all_its_figures(tmp_path: Path) -> None:
+    test = StackTest(look=1, evaluations=8, graft_step=10, margin=0.002, z_threshold=2.3, wander_error=0.0)
+    gate = GateEvidence(seed_id="s1", gate=SeedGate.SEED_GATE_G4_SYSTEM_IMPACT, stack=test)
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, gates=(gate,))))
+    (judged,) = read_events(tmp_path)
+    assert {field.name: judged[field.name] for field, _ in test.ListFields()} == {
+        field.name: value for field, value in test.ListFields()
+    }
+    assert set(STACK) == {field.name for field in StackTest.DESCRIPTOR.fields}
+
+
+def test_a_decision_is_written_with_what_was_known_and_what_it_was_chosen_from(tmp_path: Path) -> None:
+    groups = [
+        CoverageGroup(group="loss", present=3, expected=3),
+        CoverageGroup(group="hardware", present=0, expected=2),
+    ]
+    candidates = [
+        SelectionCandidate(slot_id="a", blueprint_id="x", score=9.0, parameters=1, forward_macs=2, excluded="embargo"),
+        SelectionCandidate(slot_id="b", blueprint_id="x", score=1.0, parameters=3, forward_macs=4),
+        SelectionCandidate(slot_id="c", blueprint_id="x", score=2.0, parameters=5, forward_macs=6),
+    ]
+    decided = Decision(
+        command_ids=["c1"],
+        metadata=DecisionMetadata(
+            reasons=[DecisionReason.DECISION_REASON_PLATEAU],
+            detail="flat",
+            conservative=True,
+            coverage=CoverageSummary(average=0.6, provenance="packet:v1", groups=groups),
+            selection=SelectionContext(slot_id="c", blueprint_id="x", candidates=candidates),
+        ),
+    )
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.on_boundary(boundary(PacketResult(packet_index=0, decision=decided)))
+    (told,) = (event for event in read_events(tmp_path) if event["kind"] == "decision")
+    assert (told["commands"], told["reasons"], told["conservative"]) == (["c1"], ["PLATEAU"], True)
+    assert told["coverage"] == {"share": 0.6, "missing": ["hardware"], "inputs": "packet:v1"}
+    assert (told["selection"]["slot_id"], told["selection"]["candidates"]) == ("c", 3)
+    assert [each["slot_id"] for each in told["selection"]["best"]] == ["c", "b", "a"]
+    assert told["selection"]["best"][2]["excluded"] == "embargo"
 
 
 @pytest.mark.parametrize(("samples", "variance"), [(0, 0.0), (0, 0.1), (10, -1.0), (10, float("nan"))])
