@@ -623,3 +623,23 @@ def test_nothing_is_trained_where_gradients_are_off(tmp_path, scripted):
         Own(tmp_path).run()
     with torch.inference_mode(), pytest.raises(ConfigError, match="grad = 'off': no gradients inside"):
         esper.train(Net(), data(96, 1).tensors, config={"run_dir": tmp_path / "b"})
+
+
+def test_a_loop_may_accumulate_and_is_told_of_its_last_bits(tmp_path, scripted):
+    def in_parts(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        losses = []
+        for part in zip(batch[0].split(3), batch[1].split(3), strict=True):
+            losses.append(step(model, part).sum() / len(batch[0]))
+            losses[-1].backward()
+        optimizer.step()
+        return torch.stack(losses).sum()
+
+    scripted(CULLED)
+    model, events = Net(), list[Any]()
+    model.drop = nn.Dropout(0.0)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    own = Own(tmp_path, model, optimizer=sgd, one_round=in_parts, callbacks=[events.append])
+    own.run()
+    assert [change.kind for change in own.changes] == ["grafted", "undone"]
+    assert "adds in another order than step()" in str(events)
