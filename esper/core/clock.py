@@ -40,6 +40,25 @@ class SystemClock:
         return time.clock_gettime_ns(_STEADY_CLOCK)
 
 
+class UnsteppedClock:
+    """Another clock's wall time when it was made, and as much later as has passed since: no step of it is followed.
+
+    For what is due after a while: a clock that is put back an hour would hold it back for as long.
+    """
+
+    __slots__ = ("_ahead_ns", "_clock")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_ns = clock.now_ns() - clock.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return self._clock.monotonic_ns() + self._ahead_ns
+
+    def monotonic_ns(self) -> int:
+        return self._clock.monotonic_ns()
+
+
 class ManualClock:
     """A clock that stands still until it is moved: for tests and replays."""
 

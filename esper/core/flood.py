@@ -53,7 +53,7 @@ class Flood(Generic[K]):
             window.admitted += 1
             return True
         if not window.held:
-            asyncio.get_running_loop().call_later((window.end_ns - now_ns) / NS_PER_S, self._close_window, kind, window)
+            self._close_later(kind, window)
         window.held += 1
         return False
 
@@ -67,6 +67,15 @@ class Flood(Generic[K]):
         if window is not None and window.held:
             self._tell_held(kind, window.held)
 
+    def _close_later(self, kind: K, window: _Window) -> None:
+        left_s = (window.end_ns - self._clock.monotonic_ns()) / NS_PER_S
+        asyncio.get_running_loop().call_later(left_s, self._close_window, kind, window)
+
     def _close_window(self, kind: K, window: _Window) -> None:
-        if self._windows.get(kind) is window:
+        """The loop's clock says that the window is over; whether it is, ours decides."""
+        if self._windows.get(kind) is not window:
+            return
+        if self._clock.monotonic_ns() < window.end_ns:
+            self._close_later(kind, window)
+        else:
             self._close(kind)

@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
-from esper.core.clock import NS_PER_S, Clock
+from esper.core.clock import NS_PER_S, Clock, UnsteppedClock
 from esper.core.errors import BackPressure
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
@@ -91,9 +91,9 @@ class SqliteLog:
     vouches = True
 
     def __init__(self, path: Path, clock: Clock, config: BusConfig | None = None) -> None:
-        self._clock = clock
+        self._clock = UnsteppedClock(clock)
         self._config = config or BusConfig()
-        self._store = SqliteStore(path, _open)
+        self._store = SqliteStore(path, partial(_open, latest_ns=self._lease_end_ns()))
         self._newest = self._store.read(_newest)
         self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
@@ -307,10 +307,14 @@ class SqliteLog:
         return self._clock.now_ns() + self._lease_ns
 
 
-def _open(db: sqlite3.Connection) -> None:
-    """What consumers held of a process that ended is due again: none of them outlived its line to it."""
+def _open(db: sqlite3.Connection, latest_ns: int) -> None:
+    """What consumers held of a process that ended is due again: none of them outlived its line to it.
+
+    What was rejected waits no longer than a lease from now on, also where the clock was put back since.
+    """
     schema.create(db)
     db.execute("UPDATE deliveries SET again_ns = 0 WHERE consumer <> ''")
+    db.execute("UPDATE deliveries SET again_ns = ? WHERE again_ns > ?", (latest_ns, latest_ns))
 
 
 def _entries(db: sqlite3.Connection, lane: int) -> int:

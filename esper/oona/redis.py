@@ -85,11 +85,7 @@ class RedisBus:
         self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
     ) -> list[BusEnvelope]:
         streams = [_stream(lane, priority) for lane in lanes for priority in PRIORITIES if priority >= min_priority]
-        async with _reached("read"):
-            pages = await asyncio.gather(
-                *(self._redis.xrange(key, min=f"({after_sequence}-0", count=limit) for key in streams)
-            )
-        found = [_envelope(entry, fields[b"e"]) for page in pages for entry, fields in page]
+        found = [_envelope(*each) for each in await self._run("read", scripts.READ, streams, [after_sequence, limit])]
         return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
     async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:

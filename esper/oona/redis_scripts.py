@@ -86,6 +86,19 @@ redis.call('SET', KEYS[1], string.format('%.0f', last))
 return stored
 """
 
+# KEYS streams. ARGV: a position, limit. Gives entry and envelope of what stands in each stream after it.
+READ = """
+local found = {}
+for _, stream in ipairs(KEYS) do
+  for _, entry in ipairs(redis.call('XRANGE', stream, '(' .. ARGV[1] .. '-0', '+', 'COUNT', ARGV[2])) do
+    for i = 1, #entry[2], 2 do
+      if entry[2][i] == 'e' then found[#found + 1] = {entry[1], entry[2][i + 1]} end
+    end
+  end
+end
+return found
+"""
+
 # KEYS dead, groups, streams in the order of delivery. ARGV: group, consumer, limit, lease in ms, most deliveries, now
 # in ms. Of each stream first what is due again, then what is new. Gives entry, envelope and attempt of each.
 FETCH = (

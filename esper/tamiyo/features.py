@@ -12,6 +12,7 @@ import math
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from esper.leyline import (
     CoverageGroup,
@@ -137,8 +138,7 @@ _BARE_SLOT_FEATURES = tuple(_not_expected(feature, "gradient_norm") for feature 
 _NEW_SEED_FEATURES = tuple(_not_expected(feature, "gradient_norm", "rms_ratio") for feature in SEED_FEATURES)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One expected input: its place and its value, None if absent."""
 
     name: str

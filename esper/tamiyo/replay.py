@@ -7,7 +7,7 @@ it: `esper ledger replay` fails where a decision differs and the version doesn't
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from esper.core.decision_ledger import Decided
@@ -26,6 +26,7 @@ PACKET = "packet"
 _POLICY = "policy"
 _WAS_LATE = "was_late"
 _SETTINGS = "settings"
+_DEFAULT = TamiyoConfig()
 
 
 def record(
@@ -72,15 +73,13 @@ def decision_of(packet: SystemStatePacket, verdict: Verdict) -> Decision:
     )
 
 
-def own_settings(config: TamiyoConfig | Thresholds | RiskLimits) -> dict[str, Any]:
+def own_settings(config: TamiyoConfig) -> dict[str, Any]:
     """What an operator set otherwise than the defaults, which are the rules' own and so not recorded."""
     found: dict[str, Any] = {}
     for item in fields(config):
-        value = getattr(config, item.name)
-        default = item.default if item.default_factory is MISSING else item.default_factory()
-        if value == default:
-            continue
-        found[item.name] = _differing(value, default) if is_dataclass(value) else value
+        value, default = getattr(config, item.name), getattr(_DEFAULT, item.name)
+        if value != default:
+            found[item.name] = _differing(value, default) if is_dataclass(value) else value
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from esper.core.errors import ConfigError
 from esper.core.security.run_line import LOCK
-from esper.core.storage.file_lock import holder, try_hold
+from esper.core.storage.file_lock import holder, is_at, try_hold
 from esper.core.storage.files import why_not_made
 from esper.tolaria.record.course.reading import cut_torn_line
 from esper.tolaria.record.ending.summary import write_summary
@@ -70,7 +70,9 @@ def occupied(run_dir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if is_at(held, path):  # else the directory was removed under the run, and may be another's by now
+            with suppress(OSError):  # a file that stays holds nothing, and says nothing of why the run ends
+                path.unlink()
         held.close()
         for folder in made:
             with suppress(OSError):  # something is in it

@@ -15,6 +15,7 @@ from esper.core.security.keys import Keyring
 from esper.leyline import BusLane, ConsumeRequest, ConsumeResponse, PublishRequest, PublishResponse
 from esper.oona.bus import LANES, Bus
 from esper.oona.envelope import check, require_valid_payload
+from esper.oona.following import followed
 from esper.rpc.auth import require_service
 from esper.rpc.server.bases import BusServicer
 from esper.rpc.server.call import Call
@@ -81,14 +82,10 @@ class BusService(BusServicer):
 
     async def _followed(self, opening: ConsumeRequest) -> AsyncIterator[ConsumeResponse]:
         """What is in the lanes after a position, for as long as the call lasts."""
-        after = opening.after_sequence
-        while True:
-            found = await self._bus.read(opening.lanes, after, DEFAULT_IN_FLIGHT)
-            for envelope in found:
-                after = envelope.sequence
+        pages = followed(self._bus, opening.lanes, opening.after_sequence, DEFAULT_IN_FLIGHT, FOLLOW_S)
+        async for page in pages:
+            for envelope in page:
                 yield ConsumeResponse(envelope=envelope)
-            if not found:
-                await self._bus.wait(after, FOLLOW_S, opening.lanes)
 
     async def _dead_letters(
         self, opening: ConsumeRequest, requests: AsyncIterator[ConsumeRequest]

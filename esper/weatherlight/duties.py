@@ -26,8 +26,8 @@ class RestartPace:
 
     retry_s: float = 1.0
     """The first pause."""
-    max_retry_s: float = 30.0
-    """The longest one."""
+    max_retry_s: float = 5.0
+    """The longest one: a bus that is back is found soon, since the plane lets nothing grow until it is."""
     jitter: float = 0.25
     """The largest share of a pause that is added to it at random."""
     healthy_s: float = 60.0
@@ -42,6 +42,8 @@ class Standing:
     backoff_s: float = 0.0
     """The pause that it is in; 0 while it works."""
     is_well: bool = True
+    cause: str = ""
+    """What it first failed of since it last was well."""
 
 
 Failed = Callable[[str, str, float], None]
@@ -85,6 +87,11 @@ class Duties:
         """Whether every duty is being done."""
         return all(standing.is_well for standing in self.standings.values()) and not any(t.done() for t in self._tasks)
 
+    def trouble(self) -> str | None:
+        """The first duty that isn't being done, and why; None where all are."""
+        unwell = ((name, standing) for name, standing in self.standings.items() if not standing.is_well)
+        return next((f"duty {name} can't be done: {standing.cause}" for name, standing in unwell), None)
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -95,7 +102,7 @@ class Duties:
         while True:
             began_s = self._now_s()
             try:
-                await self._watched(standing, duty(), pause_s)
+                await self._watched(name, standing, duty(), pause_s)
                 cause: Exception | None = None
             except Exception as error:  # noqa: BLE001 - the edge of the task
                 cause = _alone(error)
@@ -111,17 +118,20 @@ class Duties:
     def _tell(self, name: str, standing: Standing, cause: Exception | None) -> None:
         why = str(cause) if cause is not None else "by itself"
         if standing.is_well:
+            standing.cause = why
             unexpected = None if isinstance(cause, EsperError) else cause
             log.error("duty %s ended, begins anew in %.3g s: %s", name, standing.backoff_s, why, exc_info=unexpected)
         standing.is_well = False
         self._on_failure(name, why, standing.backoff_s)
 
-    async def _watched(self, standing: Standing, work: Coroutine[Any, Any, None], pause_s: float) -> None:
+    async def _watched(self, name: str, standing: Standing, work: Coroutine[Any, Any, None], pause_s: float) -> None:
         """One life of a duty; it counts as working again once it has lasted as long as the pause before it."""
         task = asyncio.ensure_future(work)
         try:
             await asyncio.wait({task}, timeout=max(pause_s, self._pace.retry_s))
             if not task.done():
+                if not standing.is_well:
+                    log.info("duty %s works again", name)
                 standing.is_well = True
             await task
         finally:

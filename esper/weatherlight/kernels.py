@@ -23,6 +23,7 @@ from esper.core.tracing import context_of, current_trace, tracer
 from esper.leyline import BusEnvelope, BusLane, KernelArtifactError, KernelPrefetchRequest, MessagePriority
 from esper.oona.bus import Bus
 from esper.oona.envelope import check, seal
+from esper.oona.following import followed
 from esper.urza.artifacts import ArtifactStore
 from esper.urza.prefetch import Answer, answer
 from esper.weatherlight.routing import Router
@@ -54,20 +55,14 @@ class Kernels:
     async def run(self, bus: Bus) -> None:
         """Follow the bus for ever."""
         places = asyncio.Semaphore(MAX_AT_ONCE)
-        after = 0
         async with asyncio.TaskGroup() as under_way:
-            while True:
-                seen = await bus.last_sequence()
-                envelopes = await bus.read(LANES, after, PAGE)
-                for envelope in envelopes:
-                    after = envelope.sequence
+            async for page in followed(bus, LANES, 0, PAGE, WAIT_S):
+                for envelope in page:
                     if self._is_stale(envelope.time):  # of thousands that an earlier process answered
                         continue
                     await places.acquire()
                     task = under_way.create_task(self._handled(envelope))
                     task.add_done_callback(lambda _: places.release())
-                if not envelopes:
-                    await bus.wait(seen, WAIT_S, LANES)
 
     async def _handled(self, envelope: BusEnvelope) -> None:
         request = self._believed(envelope)

@@ -51,8 +51,13 @@ class Facts:
     only_run: str | None = None
 
 
-def conditions(services: Sequence[ServiceStatus], emergencies: Sequence[EmergencySignal]) -> Facts:
-    """The mode that the facts ask for now. Of a service that another instance stands in for, nobody needs the lost."""
+def conditions(
+    services: Sequence[ServiceStatus], emergencies: Sequence[EmergencySignal], trouble: str | None = None
+) -> Facts:
+    """The mode that the facts ask for now. Of a service that another instance stands in for, nobody needs the lost.
+
+    `trouble` is what keeps Weatherlight itself from its duties: a bus that is away, for one.
+    """
     grave = [e for e in emergencies if e.level >= EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE]
     if grave:
         return Facts(EMERGENCY, "; ".join(map(_cause, grave)))
@@ -61,8 +66,9 @@ def conditions(services: Sequence[ServiceStatus], emergencies: Sequence[Emergenc
     lost = [f"{s.service} ({s.instance}) is lost" for s in services if s.is_lost and s.service not in served]
     unwell = [s for s in live if s.health in _UNWELL]
     told = [f"{s.service} is unwell: {s.summary or 'no reason given'}" for s in unwell]
+    own = [] if trouble is None else [f"weatherlight is unwell: {trouble}"]
     elevated = [_cause(e) for e in emergencies if e.level == EmergencyLevel.EMERGENCY_LEVEL_L2_ELEVATED]
-    causes = lost + told + elevated
+    causes = own + lost + told + elevated
     if not causes:
         return Facts(NORMAL, f"{LIVES}; {'; '.join(map(_cause, emergencies))}" if emergencies else STEADY)
     only = unwell[0] if len(causes) == len(unwell) == 1 else None

@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import sys
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from esper.core.clock import Clock
-from esper.core.errors import BackPressure
+from esper.core.errors import BackPressure, ServiceUnavailable
 from esper.core.security.ledger import NonceLedger
 from esper.core.security.signing import Verifier
 from esper.core.storage.store import SqliteStore
@@ -32,6 +33,7 @@ from esper.weatherlight import emergency, metrics, registry
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.bus_service import BusService
 from esper.weatherlight.config import WeatherlightConfig
+from esper.weatherlight.duties import Duties
 from esper.weatherlight.emergency import EmergencyBook
 from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.mode import ModeMachine
@@ -58,8 +60,9 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
     ledger = NonceLedger(clock, config.max_nonces)
     store = open_store(context.state_dir / "weatherlight.db", ledger)
     bus = open_bus(config, context.state_dir, clock)
-    outgoing: asyncio.Queue[TelemetryPacket] = asyncio.Queue()
-    router = Router(bus, keyring, clock, tell=outgoing.put_nowait)
+    outgoing = Outgoing()
+    router = Router(bus, keyring, clock, tell=outgoing.put)
+    duties = Duties()
     supervisor = Supervisor(
         clock=clock,
         store=store,
@@ -67,6 +70,7 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
         book=EmergencyBook(store),
         mode=ModeMachine(clock, config.mode),
         router=router,
+        trouble=duties.trouble,
     )
     signed = SignedRequests(Verifier(keyring, clock), ledger, store)
     service = WeatherlightService(
@@ -75,24 +79,25 @@ async def build(context: ServiceContext[WeatherlightConfig]) -> Sequence[Service
         bus=bus,
         supervisor=supervisor,
         actions=Actions(signed, supervisor, clock, config.rollback_level),
+        duties=duties,
         stop=context.stop,
     )
     receivers = config.delivery.receivers(os.environ)
-    delivery = Delivery(receivers, clock, context.state_dir / "alerts.json", outgoing.put_nowait, config.delivery.pace)
-    nissa = Ingestor(keyring, clock, outgoing.put_nowait, precedence=router.precedence, delivery=delivery)
+    delivery = Delivery(receivers, clock, context.state_dir / "alerts.json", outgoing.put, config.delivery.pace)
+    nissa = Ingestor(keyring, clock, outgoing.put, precedence=router.precedence, delivery=delivery)
     REGISTRY.register(nissa.series)
-    service.duties.take_on("ingest", partial(nissa.run, bus))
-    service.duties.take_on("alerts", nissa.follow_time)
+    duties.take_on("ingest", partial(nissa.run, bus))
+    duties.take_on("alerts", nissa.follow_time)
     kernels = Kernels(ArtifactStore(config.artifact_dir), router, keyring, clock)
-    service.duties.take_on("kernels", partial(kernels.run, bus))
-    service.duties.take_on("forward", partial(_forward, outgoing, router))
-    service.duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
-    summary = Summary(supervisor, service.duties, bus, kernels, nissa, clock)
-    service.duties.take_on("summarise", partial(summary.run, config.summary_s))
-    service.duties.take_on("trim", partial(_trim, router, config.trim_s))
+    duties.take_on("kernels", partial(kernels.run, bus))
+    duties.take_on("forward", partial(outgoing.forward, router))
+    duties.take_on("sweep", partial(_sweep, supervisor, config.sweep_s))
+    summary = Summary(supervisor, duties, bus, kernels, nissa, clock)
+    duties.take_on("summarise", partial(summary.run, config.summary_s))
+    duties.take_on("trim", partial(_trim, router, config.trim_s))
     if receivers:
-        service.duties.take_on("deliver", delivery.run)
-    service.duties.when_failing(partial(tell_failure, outgoing, clock))
+        duties.take_on("deliver", delivery.run)
+    duties.when_failing(partial(tell_failure, outgoing, clock))
     service.close_with(serve_page(config.page, context.state_dir))
     # Who is told ends after who tells: Weatherlight's last words, alerts, then the bus, then the store.
     service.close_with(supervisor.settled)
@@ -138,26 +143,49 @@ async def _unregister(series: LatestValues) -> None:
     REGISTRY.unregister(series)
 
 
-async def _forward(outgoing: asyncio.Queue[TelemetryPacket], router: Router) -> None:
-    """Nissa's own packets take the same way as everybody's."""
-    while True:
-        await router.take([await outgoing.get()])
+class Outgoing:
+    """Nissa's packets and others of this process: they take the same way as everybody's, and wait until it is open."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[TelemetryPacket] = deque()
+        self._news = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, packet: TelemetryPacket) -> None:
+        self._waiting.append(packet)
+        self._news.set()
+
+    async def forward(self, router: Router) -> None:
+        """Put packets on the bus, in order and for ever."""
+        while True:
+            while self._waiting:
+                await router.take([self._waiting[0]])
+                self._waiting.popleft()
+            self._news.clear()
+            await self._news.wait()
+
+    async def flush(self, router: Router) -> None:
+        """Put on the bus what waits now; what has just arrived there is known by its id."""
+        await router.take(list(self._waiting))
+        self._waiting.clear()
 
 
-async def _last_words(summary: Summary, outgoing: asyncio.Queue[TelemetryPacket], router: Router) -> None:
+async def _last_words(summary: Summary, outgoing: Outgoing, router: Router) -> None:
     """Put on the bus what was measured last and what waits to be told: the next process reads it there."""
     try:
         await summary.flush()
-        await router.take([outgoing.get_nowait() for _ in range(outgoing.qsize())])
-    except BackPressure as error:
-        log.error("what was measured last is not on the bus: %s", error)
+        await outgoing.flush(router)
+    except (BackPressure, ServiceUnavailable) as error:
+        log.error("what was measured last is not on the bus, nor are %d packets: %s", len(outgoing), error)
 
 
-def tell_failure(outgoing: asyncio.Queue[TelemetryPacket], clock: Clock, task: str, cause: str, pause_s: float) -> None:
+def tell_failure(outgoing: Outgoing, clock: Clock, task: str, cause: str, pause_s: float) -> None:
     """A duty that fails on the bus can tell nobody by it: what waits is bounded, the log has it all."""
-    if outgoing.qsize() < MOST_WAITING:
+    if len(outgoing) < MOST_WAITING:
         told = event(metrics.WORKER_ERROR, clock, cause, task=task, pause_s=pause_s)
-        outgoing.put_nowait(build_packet("weatherlight", clock, events=[told]))
+        outgoing.put(build_packet("weatherlight", clock, events=[told]))
 
 
 async def _sweep(supervisor: Supervisor, period_s: float) -> None:
@@ -168,8 +196,8 @@ async def _sweep(supervisor: Supervisor, period_s: float) -> None:
 
 async def _trim(router: Router, period_s: float) -> None:
     while True:
-        await asyncio.sleep(period_s)
         await router.tidy()
+        await asyncio.sleep(period_s)
 
 
 if __name__ == "__main__":

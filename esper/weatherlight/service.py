@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from esper.core.clock import Clock, duration, timestamp
-from esper.core.errors import AccessDenied, ContractError
+from esper.core.errors import AccessDenied, ContractError, ServiceUnavailable
 from esper.core.messages.validation import MAX_INTEGER
 from esper.core.plain import plain
 from esper.core.security.keys import Keyring
@@ -62,6 +62,7 @@ class WeatherlightService(WeatherlightServicer):
         bus: Bus,
         supervisor: Supervisor,
         actions: Actions,
+        duties: Duties,
         stop: Callable[[float | None], None],
     ) -> None:
         self._keyring = keyring
@@ -70,7 +71,7 @@ class WeatherlightService(WeatherlightServicer):
         self._actions = actions
         self._stop = stop
         self._started_ns = clock.now_ns()
-        self.duties = Duties()
+        self.duties = duties
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     def close_with(self, closer: Callable[[], Awaitable[None]]) -> None:
@@ -144,9 +145,16 @@ class WeatherlightService(WeatherlightServicer):
             packets=counts.packets,
             critical=counts.critical,
             dropped=counts.dropped_by_senders,
-            log_sequence=await self._bus.last_sequence(),
+            log_sequence=await self._last_sequence(),
             started_at=timestamp(self._started_ns),
         )
+
+    async def _last_sequence(self) -> int | None:
+        """None while the bus is away: the mode says so, and the rest is known without it."""
+        try:
+            return await self._bus.last_sequence()
+        except ServiceUnavailable:
+            return None
 
     async def raise_emergency(self, request: RaiseEmergencyRequest, call: Call) -> RaiseEmergencyResponse:
         await self._actions.raise_emergency(request.command)

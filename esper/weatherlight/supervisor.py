@@ -44,7 +44,7 @@ LOG_LEVELS: dict[int, int] = {
 
 
 class Supervisor:
-    """Facts in, mode and events out."""
+    """Facts in, mode and events out. `trouble` says what keeps this process itself from its duties, if anything."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Supervisor:
         book: EmergencyBook,
         mode: ModeMachine,
         router: Router,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.registry = registry
         self.book = book
@@ -65,6 +66,7 @@ class Supervisor:
         self._store = store
         self._clock = clock
         self._machine = mode
+        self._trouble = trouble
         self._open = book.unresolved()
         self._changed = asyncio.Event()
         self._telling: set[asyncio.Task[None]] = set()
@@ -154,7 +156,9 @@ class Supervisor:
         if lost:
             await self._write(write)
         for entry in lost:
-            silence_s = (self._clock.now_ns() - entry.seen_ns) / NS_PER_S
+            # By the clock it is as long as it was, over restarts too, unless somebody has put the clock back.
+            silent_ns = max(self._clock.now_ns() - entry.seen_ns, self._clock.monotonic_ns() - entry.heard_ns)
+            silence_s = silent_ns / NS_PER_S
             place = {"service": entry.service, "instance": entry.instance}
             await self.tell(event(metrics.SERVICE_LOST, self._clock, f"silent for {silence_s:.1f} s", **place))
         await self.refresh()
@@ -167,7 +171,7 @@ class Supervisor:
         await self._tell_mode(changed)
 
     def _follow(self) -> bool:
-        return self._machine.update(conditions(self.registry.statuses(), self._open))
+        return self._machine.update(conditions(self.registry.statuses(), self._open, self._trouble()))
 
     def _follow_emergencies(self) -> bool:
         """Read the book again; whoever watches hears of a mere notice too, which changes no mode."""

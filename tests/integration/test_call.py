@@ -82,6 +82,8 @@ def test_a_run_is_asked_for_everything_that_it_is_made_of(
         (["kasmina.ListSeeds", "--run-dir", "nowhere"], 78, "has no run under way whose services could be called"),
         (["kasmina.GetCommand", '{"command": 1}', "--at", "unix:/x"], 78, "the JSON doesn't describe one"),
         (["kasmina.GetCommand", "--at", "unix:/x"], 1, "command_id is required"),
+        (["bus.Consume", '{"max_in_flight": -1}', "--at", "unix:/x"], 78, "the JSON doesn't describe one"),
+        (["bus.Consume", '{"after_sequence": "9223372036854775808"}', "--at", "unix:/x"], 1, "after_sequence is"),
         (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "0"], 64, "more than 0 seconds are needed"),
         (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "nan"], 64, "more than 0 seconds are needed"),
         (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "inf"], 64, "more than 0 seconds are needed"),

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What the control plane costs: the same training with and without it, in turns, judged by total wall time.
+"""What the control plane costs: the same training with and without it, in turns, by wall and by processor time.
 
     python tools/bench/control_overhead.py [--pairs 9] [--step-ms 10 1] [--steps N] [--json [FILE]]
 
 Arms, each a run a round with the same steps, epoch evaluations and checkpoints:
 
-  bare     the training loop alone: no packets, nobody watching, no services
+  plain    a loop as everybody writes it, without a trainer: batch, rate, forward, backward, optimiser
+  bare     the trainer's loop alone: no packets, nobody watching, no services
   never    --grow never: packets, events.jsonl, TensorBoard and display, but no services
   control  the default: three services, telemetry, and an operator's process whose signed commands are accepted and
            executed all the while; the trigger germinates nothing, so that all arms do the same work
@@ -13,8 +14,13 @@ Arms, each a run a round with the same steps, epoch evaluations and checkpoints:
 The arms of a round train in turns of a tenth of a second, so that a machine whose speed drifts is the same one for
 all. Two processes of one arm can differ by 5 % for as long as they live, by where their memory lies: so one process
 trains all arms, and every third round has a new one. Times count from the first step to the end of training; start-up
-comes before. All arms must end with equal weights. Rounds in which the host of a virtual machine gave its processors
-to others are told apart from quiet ones, and up to twice as many are made to have enough of these.
+comes before. All arms must end with equal weights.
+
+Processor time is what a machine that others use lets one compare: milliseconds a step of the training thread, of the
+other threads that came up in the arm's turns, and of each service and the operator during these and just after; what
+others put out of the caches still counts. Wall time is to be read on a quiet machine alone. Rounds in which the host of
+a virtual machine gave its processors to others are told apart from quiet ones, and up to twice as many are made to have
+enough of these.
 """
 
 from __future__ import annotations
@@ -33,7 +39,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from control_arms import BareTrainer, config_of
+from control_arms import TIMES, BareTrainer, config_of
 from paired import order, ratios, spread
 from turns import Turn, take_turns
 
@@ -43,7 +49,7 @@ from esper.tolaria.record.ending.summary import quantile
 from esper.tolaria.record.observer import Observers
 from esper.tolaria.task.prepare import Prepared, prepare
 
-ARMS = ("bare", "never", "control")
+ARMS = ("plain", "bare", "never", "control")
 WIDTHS = (6, 64, 128, 192, 256, 384, 512, 640, 768, 896, 1024, 1152, 1280, 1536, 1792, 2048)
 Round = Mapping[str, Mapping[str, Any]]  # of every arm, the summary of its run
 
@@ -65,12 +71,12 @@ ALLOCATOR = {
 
 
 def calibrate(step_ms: float) -> tuple[int, float, int]:
-    """The width whose step comes closest, its step in milliseconds, and the steps of an epoch."""
+    """The width whose step comes closest by the thread's own time, that time, and the steps of an epoch."""
     found = []
     for width in WIDTHS:
         with tempfile.TemporaryDirectory() as folder:
             run = prepare(config_of(Path(folder), width, 1, 1))
-            times = take_turns({"bare": partial(alone, run)})["bare"]["measured"]["step_ms"]
+            times = take_turns({"bare": partial(alone, run)})["bare"]["measured"]["step_thread_ms"]
         found.append((abs(math.log(quantile(times, 0.5) / step_ms)), width, quantile(times, 0.5)))
         if found[-1][2] > 2 * step_ms:
             break
@@ -148,6 +154,7 @@ def compare(step_ms: float, pairs: int, steps: int | None) -> dict[str, Any]:
         "step_ms": {"asked": step_ms, "calibrated": measured_ms},
         "hidden": [width, width],
         "steps": rounds[0]["bare"]["steps"],
+        "boundaries": len(rounds[0]["bare"]["measured"]["boundary_step_ms"]),
         "commands_accepted": [summaries["control"]["commands"]["accepted"] for summaries in rounds],
         "all_rounds": figures(rounds),
         "quiet_rounds": figures(quiet) if quiet else None,
@@ -177,14 +184,12 @@ def figures(rounds: Sequence[Round]) -> dict[str, Any]:
     """Ratios of totals, and what a step takes, at a boundary and between two."""
     measured = [{arm: summaries[arm]["measured"] for arm in ARMS} for summaries in rounds]
     walls = [{arm: times[arm]["wall_s"] for arm in ARMS} for times in measured]
-    cpus = [{arm: times[arm]["cpu_s"] for arm in ARMS} for times in measured]
-    pooled = {
-        arm: {name: [t for times in measured for t in times[arm][name]] for name in ("step_ms", "boundary_step_ms")}
-        for arm in ARMS
-    }
+    threads = [{arm: times[arm]["thread_s"] for arm in ARMS} for times in measured]
+    pooled = {arm: {name: [t for times in measured for t in times[arm][name]] for name in TIMES} for arm in ARMS}
     return {
-        "wall_ratio": {f"control/{over}": spread(ratios(walls, "control", over)).to_json() for over in ARMS[:2]},
-        "trainer_cpu_ratio": {f"control/{over}": spread(ratios(cpus, "control", over)).to_json() for over in ARMS[:2]},
+        "wall_ratio": compared(walls),
+        "training_thread_ratio": compared(threads),
+        "processor_ms_a_step": {arm: processor_ms(rounds, arm) for arm in ARMS},
         "wall_s": {arm: spread([wall[arm] for wall in walls]).to_json() for arm in ARMS},
         "quantiles_ms": {
             arm: {name: {"p50": quantile(times, 0.5), "p99": quantile(times, 0.99)} for name, times in named.items()}
@@ -193,9 +198,31 @@ def figures(rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
+def compared(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Every arm over those before it."""
+    return {
+        f"{arm}/{over}": spread(ratios(rounds, arm, over)).to_json()
+        for place, arm in enumerate(ARMS)
+        for over in ARMS[:place]
+    }
+
+
+def processor_ms(rounds: Sequence[Round], arm: str) -> dict[str, Any]:
+    """What a step of an arm takes of processors, and who takes it."""
+    taken = []
+    for summaries in rounds:
+        measured, steps = summaries[arm]["measured"], summaries[arm]["steps"]
+        taken.append({"thread": measured["thread_s"], **measured["beside_s"]})
+        taken[-1] = {name: 1e3 * spent_s / steps for name, spent_s in taken[-1].items()}
+    return {name: spread([each[name] for each in taken]).to_json() for name in taken[0]}
+
+
 def show(result: Mapping[str, Any]) -> None:
     """One comparison for a person."""
-    print(f"\n{result['step_ms']['calibrated']:.2f} ms a step, hidden {result['hidden']}, {result['steps']} steps")
+    print(
+        f"\n{result['step_ms']['calibrated']:.2f} ms a step, hidden {result['hidden']}, {result['steps']} steps, "
+        f"{result['boundaries']} boundaries"
+    )
     for which in ("all_rounds", "quiet_rounds"):
         if result[which] is not None and (which == "all_rounds" or result[which] != result["all_rounds"]):
             show_rounds(which.replace("_", " "), result[which])
@@ -204,19 +231,23 @@ def show(result: Mapping[str, Any]) -> None:
 def show_rounds(which: str, found: Mapping[str, Any]) -> None:
     """The figures of some rounds."""
     print(f"{which}, {found['wall_ratio']['control/bare']['count']}:")
-    for name in ("wall_ratio", "trainer_cpu_ratio"):
+    for name in ("wall_ratio", "training_thread_ratio"):
         for arms, ratio in found[name].items():
             interval = ratio["interval"]
             surely = "" if interval is None else f", 90 % sure {interval[0]:.3f} to {interval[1]:.3f}"
             print(
-                f"  {name:18} {arms:14} {ratio['median']:.3f}{surely}; range {ratio['low']:.3f} to {ratio['high']:.3f}"
+                f"  {name:22} {arms:14} {ratio['median']:.3f}{surely}; range {ratio['low']:.3f} to {ratio['high']:.3f}"
             )
+    for arm, took in found["processor_ms_a_step"].items():
+        by_whom = ", ".join(f"{name} {ms['median']:.4f}" for name, ms in took.items())
+        print(f"  {arm:8} processor ms a step: {by_whom}")
     for arm, named in found["quantiles_ms"].items():
-        between, at = named["step_ms"], named["boundary_step_ms"]
-        print(
-            f"  {arm:8} steps p50 {between['p50']:.2f} p99 {between['p99']:.2f} ms; "
-            f"at a boundary p50 {at['p50']:.2f} p99 {at['p99']:.2f} ms"
-        )
+        for clock, which in (("thread", "step_thread_ms"), ("wall", "step_ms")):
+            between, at = named[which], named[f"boundary_{which}"]
+            print(
+                f"  {arm:8} steps, {clock:6} p50 {between['p50']:.2f} p99 {between['p99']:.2f} ms; "
+                f"at a boundary p50 {at['p50']:.2f} p99 {at['p99']:.2f} ms"
+            )
 
 
 def main(argv: list[str]) -> int:

@@ -63,11 +63,12 @@ def stolen_s() -> float:
 
 @dataclass(slots=True)
 class Spent:
-    """Seconds of the wall, of the process on processors, and stolen from the machine."""
+    """Seconds of the wall, of the process on processors, stolen from the machine, and of the thread that asks."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     stolen_s: float = 0.0
+    thread_s: float = 0.0
 
     def add_since(self, start: Spent) -> None:
         """Add what went by since."""
@@ -75,38 +76,55 @@ class Spent:
         self.wall_s += now.wall_s - start.wall_s
         self.cpu_s += now.cpu_s - start.cpu_s
         self.stolen_s += now.stolen_s - start.stolen_s
+        self.thread_s += now.thread_s - start.thread_s
 
     @classmethod
     def now(cls) -> Spent:
         """What the clocks say."""
-        return cls(time.perf_counter(), time.process_time(), stolen_s())
+        return cls(time.perf_counter(), time.process_time(), stolen_s(), time.thread_time())
 
 
 class Turn:
-    """One thread's part in the turns, with a clock for it."""
+    """One thread's part in the turns, with a clock for it, and one for what `beside` counts of others' work for it.
+
+    The latter runs on until a turn has settled.
+    """
 
     def __init__(self, turns: Turns, name: str) -> None:
         self.spent = Spent()
+        self.spent_beside_s: dict[str, float] = {}
+        self.beside: Callable[[], Mapping[str, float]] = dict
+        """Seconds so far, by who works."""
+        self.name = name
         self._turns = turns
-        self._name = name
-        self._since = Spent.now()
+        self._begin()
 
     def start_clock(self) -> None:
         """What came before isn't counted."""
-        self.spent = Spent()
-        self._since = Spent.now()
+        self.spent, self.spent_beside_s = Spent(), {}
+        self._begin()
 
     def stop_clock(self) -> None:
         """Count up to now."""
         self.spent.add_since(self._since)
 
+    def settle(self) -> None:
+        """Count what the turn has set off elsewhere, once that is done."""
+        time.sleep(SETTLE_S)
+        for name, now_s in self.beside().items():
+            since_s = now_s - self._beside_since.get(name, 0.0)
+            self.spent_beside_s[name] = self.spent_beside_s.get(name, 0.0) + since_s
+
     def hand_over(self) -> None:
         """Let the others have their turns, uncounted."""
         self.stop_clock()
-        time.sleep(SETTLE_S)
+        self.settle()
         self._turns.pass_on()
-        self._turns.wait_for(self._name)
-        self._since = Spent.now()
+        self._turns.wait_for(self.name)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._beside_since = Spent.now(), self.beside()
 
 
 def take_turns(tasks: Mapping[str, Callable[[Turn], Result]]) -> dict[str, Result]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -22,6 +23,8 @@ PRELOADED = [
     *("torch._dynamo", "torch.utils.tensorboard", "sklearn.datasets", "matplotlib.backends.backend_svg"),
 ]
 """Imports, alone, take a small run longer than its training."""
+PATIENCE_S, RETRY_S = 900.0, 2.0
+NOT_NOW = (os.EX_TEMPFAIL, os.EX_UNAVAILABLE)
 
 
 @contextmanager
@@ -62,6 +65,17 @@ def context() -> ForkServerContext:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(PRELOADED)
     return found
+
+
+def patiently(attempt: Callable[[], int], *, patience_s: float = PATIENCE_S, retry_s: float = RETRY_S) -> int:
+    """The exit code of a launch that is tried anew while the shared plane opens no run.
+
+    Another run made the plane cautious, which lasts until that one is calm again, or over and its end was heard.
+    """
+    started = time.monotonic()
+    while (code := attempt()) in NOT_NOW and time.monotonic() - started < patience_s:
+        time.sleep(retry_s)
+    return code
 
 
 def launch(server: ForkServerContext, control: str | None, argv: Sequence[str], log: Path) -> int:

@@ -33,6 +33,7 @@ from esper.tolaria.plane.services import SECRET_VARIABLE
 
 FIRST_SEED, HELD_OUT_SEED = 9000, 70_000
 ROUND, NEVER = 10, 10**6
+RANDOM = "random"
 FLAGS = {"never": ("--grow", "never"), "heuristic": (), "heuristic x4": ("--span-width", "x4")}
 """Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""
 RECORDED = Path(__file__).parent / "rows"
@@ -54,12 +55,13 @@ def explore(options: argparse.Namespace) -> int:
 
 def compare(options: argparse.Namespace) -> int:
     tasks = DEVELOPMENT if options.development else HELD_OUT
-    wanted = episodes(tasks, options.episodes or 30, first_seed=HELD_OUT_SEED)
+    wanted = episodes(tasks, options.episodes or 30, first_seed=options.first_seed)
     learned = dict(word.split("=", 1) for word in options.learned)
     for start in range(0, len(wanted), ROUND):
         part = wanted[start : start + ROUND]
         _compare_flags(options, part)
-        _compare_random(options, part)
+        if RANDOM not in options.without:
+            _compare_random(options, part)
         for name, store in learned.items():
             _compare_learned(options, part, name, Path(store))
         show(options)
@@ -75,9 +77,9 @@ def _compare_flags(options: argparse.Namespace, part: Sequence[Episode]) -> None
 
 def _compare_random(options: argparse.Namespace, part: Sequence[Episode]) -> None:
     """Their reports are kept, too: by them any weights can be valued and calibrated."""
-    if not is_played(part, options.out, "random"):
+    if not is_played(part, options.out, RANDOM):
         with shared_services(settings(options.out, explore=1.0)) as flags:
-            gather(Plane(flags), part, options.out, options.out / "held_out_random", options.processes, "random")
+            gather(Plane(flags), part, options.out, options.out / "held_out_random", options.processes, RANDOM)
 
 
 def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: str, store: Path) -> None:
@@ -118,7 +120,10 @@ def main() -> int:
             verb.add_argument(
                 "learned", nargs="+", metavar="NAME=STORE", help="a learned arm, and where its weights lie"
             )
-            verb.add_argument("--without", nargs="*", default=(), choices=FLAGS, help="arms that are left out")
+            verb.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="of the first episode")
+            verb.add_argument(
+                "--without", nargs="*", default=(), choices=(*FLAGS, RANDOM), help="arms that are left out"
+            )
         if name in ("compare", "table"):
             verb.add_argument("--development", action="store_true", help="on the tasks by which choices were made")
         if name == "table":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from episodes import Episode
-from launching import context, launch
+from launching import context, launch, patiently
 from learning_rows import row_of
 
-PATIENCE_S, RETRY_S = 900.0, 2.0
 TOGETHER = 8
-NOT_NOW = (os.EX_TEMPFAIL, os.EX_UNAVAILABLE)
 ESPER = Path(sys.executable).with_name("esper")
 
 
@@ -104,11 +101,7 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm
         run_id = f"{arm}-{episode.name}"
         argv = ["--run-dir", str(folder), "--run-id", run_id, "--overwrite", "--plain", *episode.flags, *plane.flags]
         started = time.monotonic()
-        code = launch(server, None, argv, log)
-        while code in NOT_NOW and time.monotonic() - started < PATIENCE_S:
-            # Another run made the plane cautious; no run opens until that one is calm again, or over.
-            time.sleep(RETRY_S)
-            code = launch(server, None, argv, log)
+        code = patiently(lambda: launch(server, None, argv, log))
         if code != 0:
             sys.exit(f"{run_id} failed:\n{log.read_text()[-1500:]}")
         row = row_of(arm, episode.name, folder, time.monotonic() - started)

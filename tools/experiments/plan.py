@@ -92,6 +92,14 @@ class Race:
         return self.arms if self.control is None else (*self.arms, self.control)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Settings of growth among which a default is chosen, the simplest first: the arm of each by its name."""
+
+    arms: Mapping[str, str]
+    seeds: tuple[int, ...]
+
+
 class Run(NamedTuple):
     """One training run of a plan; `rate` is None where the flags say it."""
 
@@ -120,6 +128,7 @@ class Plan:
     sweep: Sweep | None = None
     frontier: tuple[str, ...] = ()
     race: Race | None = None
+    settings: Settings | None = None
     text: Mapping[str, Any] = field(default_factory=dict)
     """A text to be made (texts.py); runs then train on it."""
 
@@ -158,6 +167,7 @@ def read_plan(path: Path) -> Plan:
     rates = told.pop("rates", [])
     arms = {name: arm for given, table in told.pop("arms").items() for name, arm in _arms(given, table, rates)}
     sweep, frontier, race = told.pop("sweep", None), told.pop("frontier", {}), told.pop("race", None)
+    settings = told.pop("settings", None)
     lists = {name: tuple(told.pop(name, ())) for name in ("common", "seeds", "tuning_seeds")}
     plan = Plan(
         name=path.stem,
@@ -165,6 +175,7 @@ def read_plan(path: Path) -> Plan:
         sweep=None if sweep is None else Sweep(arms=tuple(sweep["arms"]), rungs=tuple(sweep.get("rungs", ()))),
         frontier=tuple(frontier.get("arms", ())),
         race=None if race is None else Race(arms=tuple(race["arms"]), control=race.get("control")),
+        settings=None if settings is None else Settings(arms=settings["arms"], seeds=tuple(settings["seeds"])),
         **lists,
         **told,
     )
@@ -192,13 +203,15 @@ def _wrong(plan: Plan) -> Iterator[str]:
     """What keeps a plan from being run."""
     for name, arm in plan.arms.items():
         yield from _wrong_with_arm(plan, name, arm)
-    if both := sorted({*plan.seeds} & {*plan.tuning_seeds}):
+    own_seeds = {*plan.seeds, *(() if plan.settings is None else plan.settings.seeds)}
+    if both := sorted(own_seeds & {*plan.tuning_seeds}):
         yield f"seeds {both} would choose rates and report them; expected other tuning_seeds"
     if plan.frontier and plan.score != "loss":
         yield "a frontier needs score = 'loss': by seed, accuracies don't rise with the size; expected a sweep"
     if plan.score not in SCORES:
         yield f"score = {plan.score!r}; expected one of {', '.join(SCORES)}"
     named = [*plan.frontier, *(() if plan.sweep is None else plan.sweep.arms)]
+    named += () if plan.settings is None else plan.settings.arms.values()
     for name in named:
         if name not in plan.arms:
             yield f"{name!r} is to be compared; expected one of the arms {', '.join(plan.arms)}"

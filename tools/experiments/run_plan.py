@@ -29,7 +29,7 @@ from statistics import fmean
 from typing import Any
 
 from comparing import Line, compared, table
-from launching import context, launch, shared_services
+from launching import context, launch, patiently, shared_services
 from plan import SCORES, Plan, Run, read_plan
 from rows import Row, Rows, row_of
 from texts import write_text
@@ -113,7 +113,8 @@ class Runner:
     def _train(self, run: Run, flags: Sequence[str]) -> Trained:
         folder, log = self._out / run.name, self._out / f"{run.name}.log"
         argv = ["--run-dir", str(folder), "--overwrite", "--plain", *flags]
-        code = launch(self._server, self._plan.arms[run.arm].control, argv, log)
+        control = self._plan.arms[run.arm].control
+        code = patiently(lambda: launch(self._server, control, argv, log))
         if code != 0:
             print(f"{run.name} failed with {code}:\n{log.read_text()[-1500:]}", file=sys.stderr)
             raise SystemExit(1)

@@ -10,6 +10,7 @@ import argparse
 import math
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from esper.cli.services.sign import parse
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.enums import short_name
+from esper.core.errors import EsperError
 from esper.core.messages.validation import require_valid
 from esper.core.nearest import nearest
 from esper.core.plain import plain
@@ -54,6 +56,7 @@ PAYLOADS = {
 HOSTS = {"kasmina": "kasmina", "tamiyo": "tamiyo", "weatherlight": "weatherlight", "bus": "weatherlight"}
 WHOLE_PLANE = "-"
 # What needs no key, so that nobody has to give one for it.
+STDIN = "-"
 OPEN = frozenset({"kasmina.GetStatus", "tamiyo.GetStatus"})
 
 
@@ -95,10 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--timeout {arguments.timeout:g}: more than 0 seconds are needed, and an end")
     service, method = _method(arguments.method)
     place = _place(arguments, service)
-    requests = _requests(arguments, service, method, place)
+    read = _requests(arguments, service, method, place)
+    requests = _Requests(read if arguments.request == STDIN else iter(list(read)))
     clients = {"kasmina": KasminaClient, "tamiyo": TamiyoClient, "weatherlight": WeatherlightClient, "bus": BusClient}
     tls = None if arguments.ca is None else Tls(ca=arguments.ca)
-    with told_of(arguments.run_dir), channel(place.endpoint, tls) as link:
+    with told_of(arguments.run_dir), channel(place.endpoint, tls) as link, requests.own_error():
         metadata = {} if place.keyring is None else service_metadata(place.keyring, "operator")
         client = clients[service](link, token=place.token, metadata=metadata)
         call = getattr(client, method.attribute)
@@ -122,6 +126,31 @@ def _told_refused(answer: Message) -> int:
         return 0
     print(plain(f"refused, {why}: {detail}"), file=sys.stderr)
     return 1
+
+
+class _Requests(Iterator[Message]):
+    """Requests as they are read. grpc says of a stream only that there was no next one: here is why."""
+
+    def __init__(self, requests: Iterator[Message]) -> None:
+        self._requests = requests
+        self._error: EsperError | None = None
+
+    def __next__(self) -> Message:
+        try:
+            return next(self._requests)
+        except EsperError as error:
+            self._error = error
+            raise
+
+    @contextmanager
+    def own_error(self) -> Iterator[None]:
+        """Raise what is wrong with a request in place of what the call made of it."""
+        try:
+            yield
+        except EsperError:
+            if self._error is not None:
+                raise self._error from None
+            raise
 
 
 def _method(name: str) -> tuple[str, Method]:
@@ -167,7 +196,7 @@ def _requests(arguments: argparse.Namespace, service: str, method: Method, place
 
 
 def _texts(request: str, *, is_stream: bool) -> Iterable[str]:
-    if request != "-":
+    if request != STDIN:
         return [request]
     return (line for line in sys.stdin if line.strip()) if is_stream else [sys.stdin.read()]
 

@@ -169,7 +169,7 @@ REQUIRED: Mapping[str, str] = {
     "SubscribeResponse": "packet sequence",
     "WatchModeResponse": "mode",
     "ServiceStatus": "service instance health last_seen is_lost",
-    "WeatherlightServiceGetStatusResponse": "mode packets critical dropped log_sequence started_at",
+    "WeatherlightServiceGetStatusResponse": "mode packets critical dropped started_at",
     "RaiseEmergencyRequest": "command",
     "RaiseEmergencyResponse": "mode",
     "SignalRollbackDeadlineRequest": "command",

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -25,7 +26,7 @@ MAX_INTEGER = 2**63 - 1
 MAX_SECONDS = MAX_INTEGER // NS_PER_S - 1
 _UNSIGNED_64 = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64)
 
-_Check = Callable[[Any], bool]
+_Check = Callable[[Any], object]
 _Look = Callable[[Any, list[str]], None]
 
 
@@ -90,13 +91,22 @@ def _plan(descriptor: Descriptor) -> _Plan:
 def _look(message: Any, found: list[str]) -> None:
     """Add what is wrong with `message`; paths are made only where something is wrong."""
     plan = _plan(message.DESCRIPTOR)
-    _look_at_presence(plan, message, found)
+    for name, is_there in plan.required:
+        if not is_there(message):
+            found.append(f"{name} is required")
+    if plan.rules:
+        _look_at_rules(plan, message, found)
     if plan.ranges or plan.enums:
         _look_at_values(plan, message, found)
     if plan.integers:
         _look_at_integers(plan, message, found)
     if plan.check is not None:
         plan.check(message, found)
+    if plan.children:
+        _look_at_children(plan, message, found)
+
+
+def _look_at_children(plan: _Plan, message: Any, found: list[str]) -> None:
     for name, is_repeated in plan.children:
         if is_repeated:
             for index, child in enumerate(getattr(message, name)):
@@ -111,10 +121,7 @@ def _look(message: Any, found: list[str]) -> None:
                 found[before:] = [f"{name}.{text}" for text in found[before:]]
 
 
-def _look_at_presence(plan: _Plan, message: Any, found: list[str]) -> None:
-    for name, is_there in plan.required:
-        if not is_there(message):
-            found.append(f"{name} is required")
+def _look_at_rules(plan: _Plan, message: Any, found: list[str]) -> None:
     for rule in plan.rules:
         if rule.when(message):
             missing = (name for name in rule.fields.split() if not is_present(message, name))
@@ -142,12 +149,12 @@ def _look_at_integers(plan: _Plan, message: Any, found: list[str]) -> None:
 
 def is_present(message: Any, path: str) -> bool:
     """Whether a field, an oneof or a dotted path holds something: a zero enum or an empty text is nothing."""
-    return _presence(message.DESCRIPTOR, path)(message)
+    return bool(_presence(message.DESCRIPTOR, path)(message))
 
 
 @cache
 def _presence(descriptor: Descriptor, path: str) -> _Check:
-    """`is_present` for one path in messages of one type, its questions to the descriptor answered beforehand."""
+    """What is true or false as `is_present` is, for one path in messages of one type."""
     name, _, rest = path.partition(".")
     if name in descriptor.oneofs_by_name:
         return lambda message: message.WhichOneof(name) is not None
@@ -155,9 +162,7 @@ def _presence(descriptor: Descriptor, path: str) -> _Check:
     if rest:
         of_rest = _presence(field.message_type, rest)
         return lambda message: message.HasField(name) and of_rest(getattr(message, name))
-    if field.has_presence:
-        return lambda message: bool(message.HasField(name))
-    return lambda message: bool(getattr(message, name))
+    return methodcaller("HasField", name) if field.has_presence else attrgetter(name)
 
 
 def _look_at_blend(blend: Any, found: list[str]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -113,13 +113,13 @@ class AsyncWorker:
         self._running: set[_Job[Any]] = set()
         self._idle = 0
         self._threads = 0
-        self._counts = Counts()
+        self._counts = dict.fromkeys(FATES, 0)
         self._is_closed = False
 
     @property
     def counts(self) -> Counts:
         """What became of the calls so far."""
-        return self._counts
+        return Counts(**self._counts)
 
     @property
     def queued(self) -> int:
@@ -224,7 +224,7 @@ class AsyncWorker:
             job.on_late()
 
     def _count(self, name: str) -> None:
-        self._counts = replace(self._counts, **{name: getattr(self._counts, name) + 1})
+        self._counts[name] += 1
 
     def _serve(self) -> None:
         """A thread's life: one call after the other, until there has been none for a while."""

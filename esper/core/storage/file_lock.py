@@ -28,7 +28,7 @@ def try_hold(path: Path) -> TextIO | None:
         except OSError:
             file.close()
             raise
-        if _is_at(file, path):
+        if is_at(file, path):
             break
         file.close()
     file.truncate(0)
@@ -40,9 +40,9 @@ def try_hold(path: Path) -> TextIO | None:
 def is_held(path: Path) -> bool:
     """Whether a process holds `path` now."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except BlockingIOError:
         return True
@@ -58,9 +58,9 @@ def holder(path: Path) -> str:
     return f"another process ({text}, since {since:%Y-%m-%d %H:%M:%S} UTC)" if text else "another process"
 
 
-def _is_at(file: TextIO, path: Path) -> bool:
-    """Whether the open file is still the one that the path names: its holder before may have removed it."""
+def is_at(file: TextIO, path: Path) -> bool:
+    """Whether the open file is still the one that the path names: somebody may have removed or replaced it."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False

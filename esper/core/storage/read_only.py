@@ -1,4 +1,4 @@
-"""A database that is only looked at: also while its service writes it, and where nothing can be written beside it."""
+"""A database that is only looked at: also while its service writes it. It and what lies beside it stay as they are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from esper.core.storage.file_lock import is_held
 from esper.core.storage.files import open_regular
 from esper.core.storage.journal import require_whole
 
@@ -21,10 +22,9 @@ def looked_at(path: Path) -> Iterator[sqlite3.Connection]:
     for needed in (path, *(file for file in (log, shared) if file.exists())):
         os.close(open_regular(needed, os.O_RDONLY))  # SQLite would say only that it can't open it
     require_whole(path)
-    # A reader shares memory with writers through a file beside the database. Where neither it nor a log is there,
-    # nobody writes, and a reader would only leave both behind; what a writer that was killed left in its log is read in
-    # a copy where nothing can be made beside it.
-    if shared.exists() or (log.exists() and os.access(path.parent, os.W_OK)):
+    # A reader shares memory with the writer through a file beside the database. Where nobody writes, a reader would
+    # leave that file behind, or write it anew: what a writer that was killed left in its log is read in a copy.
+    if is_held(path.with_name(f"{path.name}.lock")):
         with _opened(path, "mode=ro") as connection:
             yield connection
     elif not log.exists():

@@ -5,6 +5,7 @@ An answer is validated like a request: one that can't be used is counted and rai
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from esper.rpc.tracing import begin_call, record_status
 # A peer's answer may be wrong in thousands of places; a line names so many.
 MAX_TOLD = 8
 
+_NO_MORE = object()
 AnyChannel = TypeVar("AnyChannel", Channel, AioChannel)
 
 
@@ -112,14 +114,19 @@ class AioCaller(Caller[AioChannel]):
 
     async def invoke(self, attribute: str, request: Any, *, timeout_s: float) -> Any:
         """One response, whether the requests stream or not."""
-        begin, ending = self._prepared(attribute, request, timeout_s)
-        with ending:
-            answer = await begin()
+        ended = asyncio.Event()
+        begin, ending = self._prepared(attribute, _until(ended, request), timeout_s)
+        try:
+            with ending:
+                answer = await begin()
+        finally:
+            ended.set()
         return self._checked(attribute, answer)
 
     def stream(self, attribute: str, request: Any, *, timeout_s: float) -> AsyncIterator[Any]:
         """Responses as they come. The call begins at once, and ends when the iterator is closed or collected."""
-        begin, ending = self._prepared(attribute, request, timeout_s)
+        ended = asyncio.Event()
+        begin, ending = self._prepared(attribute, _until(ended, request), timeout_s)
         call = begin()
 
         async def responses() -> AsyncIterator[Any]:
@@ -128,9 +135,35 @@ class AioCaller(Caller[AioChannel]):
                     async for answer in call:
                         yield self._checked(attribute, answer)
                 finally:
+                    ended.set()
                     call.cancel()
 
         return responses()
+
+
+def _until(ended: asyncio.Event, request: Any) -> Any:
+    """What a call is begun with; requests that come one after the other end when their call has ended.
+
+    grpc waits on for the next request of a call that failed, and complains of it when it is collected.
+    """
+    return _requests(ended, request) if isinstance(request, AsyncIterator) else request
+
+
+async def _requests(ended: asyncio.Event, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    ending = asyncio.ensure_future(ended.wait())
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(requests, _NO_MORE))
+            try:
+                await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done() or coming.result() is _NO_MORE:
+                    return
+                yield coming.result()
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+    finally:
+        ending.cancel()
 
 
 def checked(method: Method, answer: Any, endpoint: str) -> Any:

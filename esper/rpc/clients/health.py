@@ -25,12 +25,22 @@ def full_name(service: str) -> str:
 
 def is_serving(channel: Channel, service: str = "", *, timeout_s: float) -> bool:
     """Whether the service does its work now; False too if it can't be reached in time."""
+    return _asked(channel, service, timeout_s) is True
+
+
+def answers(channel: Channel, *, timeout_s: float) -> bool:
+    """Whether somebody is there who says how it is, also one that can't do its work now."""
+    return _asked(channel, "", timeout_s) is not None
+
+
+def _asked(channel: Channel, service: str, timeout_s: float) -> bool | None:
+    """Whether the service says that it serves; None without an answer in time."""
     stub = health_pb2_grpc.HealthStub(channel.raw)
     request = health_pb2.HealthCheckRequest(service=full_name(service))
     try:
         answer = stub.Check(request, timeout=timeout_s, wait_for_ready=True)
     except grpc.RpcError:
-        return False
+        return None
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 

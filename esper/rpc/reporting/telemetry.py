@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from esper.core.clock import nanoseconds
+from esper.core.counted import counted
 from esper.core.errors import AccessDenied, AsyncTimeoutError, EsperError
 from esper.core.security.keys import Keyring
 from esper.leyline import (
@@ -175,21 +176,34 @@ class TelemetrySender:
                 self._client = self._new_client(self._presence.service)
             if not last_pause_s:
                 unexpected = None if isinstance(error, EsperError) else error
-                log.warning("telemetry waits, %d packets: %s", len(self._outbox), error, exc_info=unexpected)
-            return min(max(self._config.retry_s, 2 * last_pause_s), self._config.max_retry_s)
+                waiting = counted(len(self._outbox), "packet")
+                log.warning("telemetry waits, %s: %s", waiting, error, exc_info=unexpected)
+            doubled_s = min(max(self._config.retry_s, 2 * last_pause_s), self._config.max_retry_s)
+            # Packets may be refused where signs of life are heard: their time doesn't wait.
+            return min(doubled_s, self._presence.interval_s) if self._presence.is_registered else doubled_s
 
     def _leave(self, *, is_told: bool) -> None:
         """Send what still waits and take leave, so that nobody counts this process as lost.
 
-        `is_told`: that it waits was told, and nothing has gone out since.
+        `is_told`: that it waits was told, and nothing has gone out since. That it is lost is news all the same.
         """
+        is_told &= not len(self._outbox)
+        is_told |= self._tried(self._flush_all, "telemetry that waits is lost", is_told=is_told)
+        self._tried(self._take_leave, "left without notice", is_told=is_told)
+
+    def _tried(self, last: Callable[[], None], loss: str, *, is_told: bool) -> bool:
+        """Do one of the last things; True where it failed, which is told unless it was told before."""
         try:
-            self._flush_all()
-            if self._presence.is_registered:
-                self._client.heartbeat(self._presence.heartbeat(is_leaving=True), timeout_s=self._config.timeout_s)
+            last()
+            return False
         except Exception as error:  # noqa: BLE001 - the edge of the thread
             level = logging.DEBUG if is_told else logging.WARNING
-            log.log(level, "left without notice, %d packets unsent: %s", len(self._outbox), error)
+            log.log(level, "%s, %s unsent: %s", loss, counted(len(self._outbox), "packet"), error)
+            return True
+
+    def _take_leave(self) -> None:
+        if self._presence.is_registered:
+            self._client.heartbeat(self._presence.heartbeat(is_leaving=True), timeout_s=self._config.timeout_s)
 
     def _beat(self) -> None:
         presence, timeout_s = self._presence, self._config.timeout_s

@@ -1,6 +1,7 @@
 """NumPy on one thread, for whatever Tamiyo multiplies: whoever needs it here takes it from this module.
 
-Products are small, and threads that wait for the next one spin on the processors that train.
+Products are small, and threads that wait for the next one spin on the processors that train. What one decision has
+freed serves the next one: given back, and asked of the kernel anew page by page, it took longer than the products.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 from importlib import import_module
 
 _THREADS = "OPENBLAS_NUM_THREADS"
+_KEPT_BYTES = 8 << 20
 
 
 def _load() -> None:
@@ -26,5 +28,8 @@ _load()
 
 import numpy as np  # noqa: E402 - after the setting that it reads
 from numpy.typing import NDArray  # noqa: E402
+
+# glibc keeps twice as much as the largest block that was ever freed, 128 kB at first; this one is never touched.
+np.empty(_KEPT_BYTES, np.uint8)
 
 __all__ = ["NDArray", "np"]

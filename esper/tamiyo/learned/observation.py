@@ -174,8 +174,10 @@ SLOT_FEATURES: Mapping[str, Callable[[SlotSpec, Sight], Feature]] = {
 }
 """What a candidate shares with all others in its slot."""
 
-PASSING = ("gradient_share", "tried_here", "kept_here", "judged_here")
-"""Those of them that may change with every packet; the others follow from the slot's shape."""
+PASSING = ("gradient_share",)
+"""Those of them that may change with every packet; the others follow from the slot's shape,"""
+OF_SEEDS = ("tried_here", "kept_here", "judged_here")
+"""or from the seeds that were grown in it: 0 where there was none."""
 
 
 def _share(part: float, name: str, sight: Sight) -> Feature:
@@ -232,24 +234,28 @@ def observation_of(
     scene: Scene, candidates: Sequence[Candidate], probabilities: Sequence[float], chosen: int, wait_probability: float
 ) -> Observation:
     """What was seen, for a report. `probabilities` belong to `candidates`, of which `chosen` was taken."""
-    rows = candidate_features(candidates, scene)
-    return Observation(
+    seen = Observation(
         version=VERSION,
         features=_named(RUN_FEATURES, run_features(scene)),
-        candidates=[
-            ObservedCandidate(
-                slot_id=candidate.slot.slot_id,
-                blueprint_id=candidate.blueprint.blueprint_id if candidate.blueprint else "-",
-                parameters=[ParameterValue(name=name, value=value) for name, value in candidate.values.items()],
-                score=candidate.score,
-                probability=probability,
-                features=_named(CANDIDATE_FEATURES, row),
-            )
-            for candidate, probability, row in zip(candidates, probabilities, rows, strict=True)
-        ],
         chosen=chosen,
         wait_probability=wait_probability,
     )
+    # Copied, and filled in: a message made for each of its features would take three times as long.
+    blank = ObservedCandidate(features=[ObservedFeature(name=name) for name in CANDIDATE_FEATURES])
+    rows = candidate_features(candidates, scene)
+    for candidate, probability, row in zip(candidates, probabilities, rows, strict=True):
+        observed = seen.candidates.add(
+            slot_id=candidate.slot.slot_id,
+            blueprint_id=candidate.blueprint.blueprint_id if candidate.blueprint else "-",
+            parameters=[ParameterValue(name=name, value=value) for name, value in candidate.values.items()],
+            score=candidate.score,
+            probability=probability,
+        )
+        observed.MergeFrom(blank)
+        for feature, value in zip(observed.features, row, strict=True):
+            if value is not None:
+                feature.value = value
+    return seen
 
 
 def _named(names: Iterable[str], values: Sequence[Feature]) -> list[ObservedFeature]:

@@ -14,6 +14,7 @@ from esper.tamiyo.learned.arrays import NDArray, np
 from esper.tamiyo.learned.linear import Floats, Layout, as_array
 from esper.tamiyo.learned.observation import (
     CANDIDATE_FEATURES,
+    OF_SEEDS,
     OWN_FEATURES,
     PASSING,
     RUN_FEATURES,
@@ -28,8 +29,9 @@ T = TypeVar("T")
 
 
 _FIRST = len(RUN_FEATURES)
-_LASTING = {name: look for name, look in SLOT_FEATURES.items() if name not in PASSING}
 _PASSING = {name: SLOT_FEATURES[name] for name in PASSING}
+_OF_SEEDS = {name: SLOT_FEATURES[name] for name in OF_SEEDS}
+_LASTING = {name: look for name, look in SLOT_FEATURES.items() if name not in {*PASSING, *OF_SEEDS}}
 
 
 class Table:
@@ -46,6 +48,7 @@ class Table:
         rows = self._lasting(sight).copy()
         rows[:, :_FIRST] = as_array([run_features(scene)], _FIRST)
         rows[:, _columns(_PASSING)] = _looked_at(_PASSING, self._slots, sight)[self._place]
+        rows[:, _columns(_OF_SEEDS)] = self._of_seeds(sight)[self._place]
         return rows
 
     @cached_property
@@ -66,6 +69,14 @@ class Table:
             rows[:, _columns(OWN_FEATURES)] = _looked_at(OWN_FEATURES, self.candidates, sight)
             self._last = last = seen, rows
         return last[1]
+
+    def _of_seeds(self, sight: Sight) -> Floats:
+        """What seeds left in each slot [S, features]; in most there was none."""
+        found = np.zeros((len(self._slots), len(_OF_SEEDS)))
+        grown = [place for place, slot in enumerate(self._slots) if slot.slot_id in sight.tried]
+        if grown:
+            found[grown] = _looked_at(_OF_SEEDS, [self._slots[place] for place in grown], sight)
+        return found
 
     @cached_property
     def _place(self) -> NDArray[np.int64]:

@@ -138,15 +138,21 @@ def _of_rows(results: Sequence[ReplayedStep]) -> Iterator[_Numbers]:
 
 
 def _of_values(results: Sequence[StepResult]) -> Iterator[_Numbers]:
-    losses = torch.stack([result.loss for result in results]).tolist() if results else []
-    accuracies, norms, rates = (_numbers([getattr(result, name) for result in results]) for name in MEASURED)
-    told = iter(_numbers([value for result in results for value in result.named.values()]))
-    for result, loss, accuracy, norm, rate in zip(results, losses, accuracies, norms, rates, strict=True):
-        yield _Numbers(loss, accuracy, norm, rate, {name: next(told) or 0.0 for name in result.named})
+    told = iter(_told_by(results))
+    for result in results:
+        loss = next(told)
+        accuracy = None if result.accuracy is None else next(told)
+        norm = None if result.gradient_norm is None else next(told)
+        rate = None if result.conflict_rate is None else next(told)
+        yield _Numbers(loss, accuracy, norm, rate, {name: next(told) for name in result.named})
 
 
-def _numbers(values: Sequence[Tensor | None]) -> list[float | None]:
-    """Several 0-d tensors as numbers, with one transfer."""
-    there = [value.float() for value in values if value is not None]
-    numbers = iter(torch.stack(there).tolist() if there else [])
-    return [None if value is None else next(numbers) for value in values]
+def _told_by(results: Sequence[StepResult]) -> list[float]:
+    """All values of all results, with one transfer; where losses are of a wider type, all become it, unchanged."""
+    values: list[Tensor] = []
+    for result in results:
+        values.append(result.loss)
+        for value in (result.accuracy, result.gradient_norm, result.conflict_rate, *result.named.values()):
+            if value is not None:
+                values.append(value.float())
+    return torch.stack(values).tolist() if values else []

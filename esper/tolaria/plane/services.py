@@ -32,8 +32,8 @@ from esper.core.process.child import child_command
 from esper.core.security.keys import new_secret, read_secret
 from esper.core.storage.files import write_new
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
-from esper.rpc.clients.health import wait_serving
-from esper.tolaria.plane.runtime_dir import RuntimeDir
+from esper.rpc.clients.health import answers, wait_serving
+from esper.tolaria.plane.runtime_dir import SOCKET, RuntimeDir
 
 START_ORDER = ("weatherlight", "tamiyo", "kasmina")
 # Urza's prefetch is served where the bus is.
@@ -151,7 +151,8 @@ class Services:
         """When the run was asked to stop, by the monotonic clock."""
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        self._runtime_dir = RuntimeDir()
+        homeless = [name for name in config.spawned if name not in config.listen]
+        self._runtime_dir = RuntimeDir() if homeless else None
         self.endpoints: dict[str, str] = {}
 
     def __enter__(self) -> Services:
@@ -171,14 +172,18 @@ class Services:
         """Start what is to be spawned and wait until every service serves."""
         for name in self._config.names:
             endpoint = self._config.endpoint(name)
-            own = self._config.listen.get(name, f"unix:{self._runtime_dir.path / name}.sock")
-            self.endpoints[name] = own if endpoint == SPAWN else endpoint
+            self.endpoints[name] = self._own_endpoint(name) if endpoint == SPAWN else endpoint
         for name in self._config.spawned:
             self._children[name] = Child(name, self.endpoints[name], self._spawn(name))
         for name in self._config.names:
             self._wait_serving(name)
         if self._children:
             threading.Thread(target=self._supervise, name="services", daemon=True).start()
+
+    def _own_endpoint(self, name: str) -> str:
+        if name in self._config.listen or self._runtime_dir is None:
+            return self._config.listen[name]
+        return f"unix:{self._runtime_dir.path / name}{SOCKET}"
 
     def stop(self) -> None:
         """Drain the children, who publishes before who is published to; kill what doesn't end in time, and say so."""
@@ -189,7 +194,8 @@ class Services:
         for descriptor in self._last_words.values():
             os.close(descriptor)
         self._last_words.clear()
-        self._runtime_dir.remove()
+        if self._runtime_dir is not None:
+            self._runtime_dir.remove()
         self._stopped.set()
 
     def wake(self) -> None:
@@ -254,11 +260,20 @@ class Services:
                     return
                 except EsperError as error:
                     if time.monotonic() > deadline:
+                        if answers(link, timeout_s=1.0):
+                            self._require_ready(name, timeout_s)
+                            return
                         self._require_trust(name)
                         remedy = f"no answer at {self.endpoints[name]} within {timeout_s:g} s; {_remedy(name, child)}"
                         raise ServiceUnavailable("tolaria", "service", name, remedy) from error
         finally:
             link.close()
+
+    def _require_ready(self, name: str, timeout_s: float) -> None:
+        """Raises ServiceUnavailable for one that can't do its work; why a Weatherlight can't, its mode tells."""
+        if name != "weatherlight":
+            place = f"it answers at {self.endpoints[name]}, but isn't ready after {timeout_s:g} s"
+            raise ServiceUnavailable("tolaria", "service", name, f"{place}: its log says why; start the run again then")
 
     def _require_trust(self, name: str) -> None:
         """Raises ConfigError if certificates are why a service doesn't answer."""

@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pickle import UnpicklingError
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,6 +46,9 @@ NO_DATA = -1
 State = dict[str, Any]
 Blank = Callable[[Tensor], Tensor]
 Bytes = bytes | bytearray
+Cut = tuple[int, int]
+Work = Callable[[int, int], bytes]
+T = TypeVar("T")
 
 
 class Source(Protocol):
@@ -122,38 +125,54 @@ def pack(state: State) -> bytearray:
 def unpack(source: Source, name: str, check: Callable[[], None], *, is_passing: bool = False) -> State:
     """The state that the bytes hold, on the CPU; `check` is asked between pieces. Raises CorruptRecord.
 
-    Tensors that are `passing` stand in one memory that goes with the last of them: whoever keeps one keeps all.
+    Tensors that are `passing` stand in one memory that goes with the last of them: whoever keeps one keeps all. It is
+    filled while the tree is still being read.
     """
     damaged = CorruptRecord(f"{name} is damaged: its SHA-256 does not match")
     head, of_data = _read_head(source, name, damaged)
     check()
+    start = HEADER_BYTES + len(head)
+    cuts = _cuts(start, source.size)
+
+    def read_into(memory: LargePages | _Places) -> Work:
+        def digest_of(first: int, last: int) -> bytes:
+            check()
+            digest = hashlib.sha256()
+            for begin in range(first, last, READ_BYTES):
+                parts = memory.between(begin, min(begin + READ_BYTES, last))
+                if not source.fill(parts, begin):
+                    raise damaged
+                for part in parts:
+                    digest.update(part)
+            return digest.digest()
+
+        return digest_of
+
+    if is_passing:
+        pages = LargePages(start, source.size, damaged)
+        tree, digests = _each(cuts, read_into(pages), lambda: _opened(head, name, pages.blank, []))
+        is_whole = pages.is_used_up
+    else:
+        tensors: list[Tensor] = []
+        tree = _opened(head, name, _blank, tensors)
+        offsets, end = _layout(start, [tensor.nbytes for tensor in tensors])
+        if end != source.size:
+            raise damaged
+        _, digests = _each(cuts, read_into(_Places(start, end, tensors, offsets)), lambda: tree)
+        is_whole = True
+    if not is_whole or of_data != _hex(digests):
+        raise damaged
+    check()
+    return tree
+
+
+def _opened(head: memoryview, name: str, blank: Blank, tensors: list[Tensor]) -> State:
+    """The tree with tensors whose memory is still to be filled. Raises CorruptRecord."""
     try:
         opened = torch.load(io.BytesIO(head[LENGTH_BYTES:]), map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise CorruptRecord(f"{name} can't be read: {error}") from error
-    tensors: list[Tensor] = []
-    blank = LargePages(opened["sizes"]).blank if is_passing else _blank
     tree: State = _filled(opened["tree"], iter(opened["sizes"]), blank, tensors, {})
-    start = HEADER_BYTES + len(head)
-    offsets, end = _layout(start, [tensor.nbytes for tensor in tensors])
-    if end != source.size:
-        raise damaged
-    places = _Places(start, end, tensors, offsets)
-
-    def digest_of(first: int, last: int) -> bytes:
-        check()
-        digest = hashlib.sha256()
-        for begin in range(first, last, READ_BYTES):
-            parts = places.between(begin, min(begin + READ_BYTES, last))
-            if not source.fill(parts, begin):
-                raise damaged
-            for part in parts:
-                digest.update(part)
-        return digest.digest()
-
-    if of_data != _hex(_each(_cuts(start, end), digest_of)):
-        raise damaged
-    check()
     return tree
 
 
@@ -174,21 +193,34 @@ def _read_head(source: Source, name: str, damaged: CorruptRecord) -> tuple[memor
 
 
 class LargePages:
-    """Memory for all tensors of a file: the kernel gives it in pages of 2 MiB where it can, in a fifth of the time."""
+    """Memory for all data of a file: the kernel gives it in pages of 2 MiB where it can, in a fifth of the time."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        _, end = _layout(0, sizes)
-        memory = mmap.mmap(-1, max(end, ALIGNMENT), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def __init__(self, start: int, end: int, damaged: CorruptRecord) -> None:
+        self._base = start // ALIGNMENT * ALIGNMENT
+        self._used, self._end, self._damaged = start, end, damaged
+        memory = mmap.mmap(-1, max(end - self._base, ALIGNMENT), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
+        self._view = memoryview(memory)
         self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
-        self._used = 0
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether tensors have all of it; one that has no memory is given its place all the same."""
+        return self._used <= self._end <= _aligned(self._used)
 
     def blank(self, form: Tensor) -> Tensor:
-        """Memory for the next tensor, of the form of this one."""
-        start, self._used = self._used, self._used + -(-form.nbytes // ALIGNMENT) * ALIGNMENT
-        memory = self._bytes[start : start + form.nbytes].view(form.dtype)
+        """Memory of the next tensor, of the form of this one. Raises CorruptRecord where there is none."""
+        first = _aligned(self._used)
+        self._used = first + form.nbytes
+        if self._used > self._end:
+            raise self._damaged
+        memory = self._bytes[first - self._base : self._used - self._base].view(form.dtype)
         return memory.as_strided(form.shape, form.stride())
+
+    def between(self, first: int, last: int) -> list[memoryview]:
+        """Memory for the bytes from one offset to another."""
+        return [self._view[first - self._base : last - self._base]]
 
 
 class _Places:
@@ -229,23 +261,30 @@ def _hex(digests: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"".join(digests)).hexdigest().encode()
 
 
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGNMENT) * ALIGNMENT
+
+
 def _layout(start: int, sizes: Sequence[int]) -> tuple[list[int], int]:
     """Where each tensor's memory begins, and the end of all."""
     offsets = []
     for size in sizes:
-        start = -(-start // ALIGNMENT) * ALIGNMENT
+        start = _aligned(start)
         offsets.append(start)
         start += max(0, size)
     return offsets, start
 
 
-def _cuts(start: int, end: int) -> list[tuple[int, int]]:
+def _cuts(start: int, end: int) -> list[Cut]:
     return [(first, min(first + PIECE_BYTES, end)) for first in range(start, end, PIECE_BYTES)]
 
 
-def _each(cuts: Sequence[tuple[int, int]], work: Callable[[int, int], bytes]) -> list[bytes]:
-    """What the work gives for each piece, in order; by threads that nobody waits for at a process's end."""
-    results: list[bytes] = [b""] * len(cuts)
+def _each(cuts: Sequence[Cut], work: Work, meanwhile: Callable[[], T]) -> tuple[T, list[bytes]]:
+    """What this thread finds meanwhile, and what the work gives for pieces, in order.
+
+    By threads that nobody waits for at a process's end; this one joins in.
+    """
+    results = [b""] * len(cuts)
     failures: list[BaseException] = []
     waiting = iter(enumerate(cuts))
     lock = threading.Lock()
@@ -265,12 +304,18 @@ def _each(cuts: Sequence[tuple[int, int]], work: Callable[[int, int], bytes]) ->
     threads = [threading.Thread(target=go_on, name="checkpoint", daemon=True) for _ in range(count - 1)]
     for thread in threads:
         thread.start()
-    go_on()
-    for thread in threads:
-        thread.join()
+    try:
+        found = meanwhile()
+        go_on()
+    except BaseException as error:
+        failures.append(error)
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
     if failures:
         raise failures[0]
-    return results
+    return found, results
 
 
 def _emptied(value: Any, tensors: list[Tensor], known: dict[tuple[Any, ...], Tensor]) -> Any:

@@ -1,8 +1,9 @@
 """How many steps lie between two packets where nobody says: a rule of the settings, so that a run repeats itself.
 
-A packet costs about two milliseconds of processor time, of which the training thread pays one; that is a share worth
-saving where steps are short, and there alone. What growth is decided by is laid out in shares of the run: judging
-windows, slopes, embargoes. So a run has packets enough if it has as many as one of 2,000 steps.
+A packet costs the training thread up to a millisecond, the trainer's other threads most of another, and the services
+about eight on a processor of their own (tools/bench/control_overhead.py tells); that is a share worth saving where
+steps are short, and there alone. What growth is decided by is laid out in shares of the run: judging windows, slopes,
+embargoes. So a run has packets enough if it has as many as one of 2,000 steps.
 """
 
 from __future__ import annotations

@@ -42,6 +42,21 @@ async def test_a_flood_that_ends_is_told_without_another_event() -> None:
     assert held == [2]
 
 
+async def test_a_window_ends_by_the_clock_that_was_given_however_long_the_events_take() -> None:
+    clock, held = ManualClock(now_ns=0), list[int]()
+    flood = Flood[str](clock, lambda kind, count: held.append(count), window_s=0.001, told_singly=1)
+    assert [flood.admits("a") for _ in range(2)] == [True, False]
+    for _ in range(10):
+        await asyncio.sleep(0.002)  # the loop's clock goes on, ours stands
+    assert not flood.admits("a")
+    assert not held
+    clock.advance(0.001)
+    async with asyncio.timeout(10):
+        while not held:
+            await asyncio.sleep(0.001)
+    assert held == [2]
+
+
 @pytest.mark.parametrize("told_singly", [1, 3])
 @given(waits_s=st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.1]), max_size=30), kinds=st.data())
 def test_every_event_is_told_or_counted_once(told_singly: int, waits_s: list[float], kinds: st.DataObject) -> None:

@@ -23,6 +23,7 @@ EVENT_NAMES = {spec.name for spec in EVENTS}
 DRILLS = {
     "A service dies.": ["drills/test_lost_services.py", "integration/test_weatherlight_process.py"],
     "Weatherlight dies.": ["drills/test_lost_services.py", "unit/rpc/reporting/test_telemetry.py"],
+    "Redis dies.": ["integration/test_redis_away.py"],
     "A peer freezes.": ["integration/test_rpc_frozen_peer.py"],
     "The disk is full.": ["drills/test_damaged_files.py", "unit/core/storage/test_store.py"],
     "A file is damaged.": ["drills/test_damaged_files.py", "contract/test_log_damage.py"],

@@ -6,11 +6,12 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from esper.core.clock import ManualClock
+from esper.core.clock import NS_PER_S, ManualClock
 from esper.oona import dead_letters
 from esper.oona.bus import BusConfig
 from esper.oona.log import SqliteLog
@@ -47,6 +48,38 @@ async def test_a_position_is_never_given_twice(tmp_path: Path) -> None:
     again = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
     (second,) = await again.publish([an_envelope("b")])
     assert second.sequence > first.sequence
+    await again.close()
+
+
+@pytest.mark.parametrize("step_s", [-3600, 3600])
+async def test_a_clock_that_is_put_back_or_forward_changes_no_wait(step_s: int, tmp_path: Path) -> None:
+    clock = ManualClock()
+    bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    await bus.publish([an_envelope("held"), an_envelope("rejected")])
+    await bus.fetch("g", "c1", LANES, 2)
+    await bus.reject("g", ["rejected"])
+    clock.set(clock.now_ns() + step_s * NS_PER_S)
+    assert await bus.fetch("g", "c2", LANES, 2) == []
+    clock.advance(1.0)
+    assert [each.event_id for each in await bus.fetch("g", "c2", LANES, 2)] == ["rejected"]
+    clock.advance(9.0)
+    assert "held" in [each.event_id for each in await bus.fetch("g", "c2", LANES, 2)]
+    await bus.close()
+
+
+async def test_what_was_rejected_waits_a_lease_at_most_where_the_clock_was_put_back_over_a_restart(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    await bus.publish([an_envelope("a")])
+    await bus.fetch("g", "c1", LANES, 1)
+    await bus.reject("g", ["a"])
+    await bus.close()
+    clock.set(clock.now_ns() - 3600 * NS_PER_S)
+    again = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    clock.advance(CONFIG.lease_s)
+    assert len(await again.fetch("g", "c1", LANES, 1)) == 1
     await again.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,15 @@ from esper.rpc.clients.health import is_serving
 from esper.rpc.server.call import Call
 from tests.unit.rpc.conftest import Serve
 from tests.unit.rpc.scripted import ScriptedBus, a_request
+
+
+class RefusingBus(ScriptedBus):
+    """Its streams break off at their first request."""
+
+    async def consume(self, requests: AsyncIterator[ConsumeRequest], call: Call) -> AsyncIterator[ConsumeResponse]:
+        async for _ in requests:
+            raise ServiceUnavailable("oona", "bus", "redis", "release failed")
+        yield ConsumeResponse()
 
 
 def refused_answers(method: str) -> float:
@@ -113,6 +123,27 @@ async def test_a_stream_may_be_cancelled_by_another_thread_than_the_one_that_wai
                 next(responses)
 
     await asyncio.to_thread(work)
+
+
+async def test_requests_of_a_stream_end_with_its_call(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = await serve(RefusingBus())
+    is_over = asyncio.Event()
+
+    async def requests() -> AsyncIterator[ConsumeRequest]:
+        try:
+            yield ConsumeRequest(group="a")
+            await asyncio.Event().wait()
+        finally:
+            is_over.set()
+
+    async with aio.aio_channel(server.endpoint) as link:
+        with pytest.raises(ServiceUnavailable):
+            await anext(aio.BusClient(link).consume(requests(), timeout_s=5))
+        async with asyncio.timeout(5):
+            await is_over.wait()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not caplog.records
 
 
 def test_a_method_without_a_deadline_does_not_exist(socket_dir: Path) -> None:

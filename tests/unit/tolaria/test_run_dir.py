@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,26 @@ def test_a_directory_is_one_process_s_at_a_time_and_the_holder_is_named(tmp_path
     with occupied(tmp_path / "run"):
         pass
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["events.jsonl"]
+
+
+def test_who_lost_the_directory_to_another_run_leaves_that_one_its_hold(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    with ExitStack() as first:
+        first.enter_context(occupied(run_dir))
+        shutil.rmtree(run_dir)
+        with occupied(run_dir):
+            first.close()
+            with pytest.raises(ConfigError, match="is in use by another process"), occupied(run_dir):
+                pass
+
+
+def test_a_lock_that_cant_be_removed_hides_no_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ConfigError, match="lr"), occupied(tmp_path / "run"):
+        raise ConfigError("lr", 0, "must be positive")
 
 
 def test_a_run_that_comes_to_nothing_leaves_no_directory(tmp_path: Path) -> None:

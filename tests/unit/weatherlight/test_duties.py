@@ -37,6 +37,27 @@ async def test_a_duty_that_ends_begins_anew_and_its_cause_is_told_once(
     await duties.close()
 
 
+async def test_the_first_cause_is_trouble_until_the_duty_works_again(caplog: pytest.LogCaptureFixture) -> None:
+    duties, failures = Duties(RestartPace(retry_s=0.01)), iter(["wait failed", "fetch failed"])
+    caplog.set_level("INFO", "esper.weatherlight")
+    seen: list[str] = []
+
+    async def duty() -> None:
+        if why := next(failures, None):
+            raise StorageError(why)
+        await asyncio.Event().wait()
+
+    assert duties.trouble() is None
+    duties.when_failing(lambda name, cause, pause_s: seen.append(duties.trouble() or "none"))
+    duties.take_on("ingest", duty)
+    async with asyncio.timeout(10):
+        while len(seen) < 2 or duties.trouble():
+            await asyncio.sleep(0.001)
+    assert seen == 2 * ["duty ingest can't be done: wait failed"]
+    assert caplog.messages[-1] == "duty ingest works again"
+    await duties.close()
+
+
 async def test_closing_ends_every_duty() -> None:
     duties, ended = Duties(), asyncio.Event()
 
@@ -56,7 +77,7 @@ async def test_a_failure_of_ours_is_one_line_in_the_log(caplog: pytest.LogCaptur
     async def fail() -> None:
         raise StorageError("oona.db is full")
 
-    duties = Duties(RestartPace(retry_s=30.0, jitter=0.0))
+    duties = Duties(RestartPace(retry_s=30.0, max_retry_s=30.0, jitter=0.0))
     duties.take_on("trim", fail)
     async with asyncio.timeout(10):
         while not caplog.records:
@@ -75,7 +96,7 @@ async def test_a_failure_of_ours_in_a_task_of_the_duty_is_one_line_too(caplog: p
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(fail())
 
-    duties = Duties(RestartPace(retry_s=30.0, jitter=0.0))
+    duties = Duties(RestartPace(retry_s=30.0, max_retry_s=30.0, jitter=0.0))
     duties.take_on("ingest", duty)
     async with asyncio.timeout(10):
         while not caplog.records:
@@ -117,7 +138,7 @@ async def test_each_failure_is_told_with_its_cause_and_how_a_duty_stands_can_be_
     async def fail() -> None:
         raise StorageError("oona.db is full")
 
-    duties = Duties(RestartPace(retry_s=30.0))
+    duties = Duties(RestartPace(retry_s=30.0, max_retry_s=30.0))
     duties.when_failing(lambda name, cause, pause_s: told.append((name, cause)))
     duties.take_on("trim", fail)
     async with asyncio.timeout(10):

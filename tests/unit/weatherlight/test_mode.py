@@ -47,6 +47,13 @@ def emergency(level: str) -> EmergencySignal:
     return EmergencySignal(emergency_id="e1", level=value, cause="halt", origin="tolaria", raised_at=timestamp(0))
 
 
+def test_what_keeps_weatherlight_itself_from_its_duties_degrades_the_plane() -> None:
+    facts = conditions([service()], [], "duty ingest can't be done: Redis is away")
+    assert facts == Facts(DEGRADED, "weatherlight is unwell: duty ingest can't be done: Redis is away")
+    of_run = service(health="DEGRADED", run="r1")
+    assert conditions([of_run], [], "Redis is away").only_run is None
+
+
 @pytest.mark.parametrize(
     ("services", "emergencies", "mode", "cause"),
     [

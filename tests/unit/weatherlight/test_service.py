@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import AccessDenied, BackPressure, ContractError, DependencyViolationError, InvalidSignature
+from esper.core.errors import (
+    AccessDenied,
+    BackPressure,
+    ContractError,
+    DependencyViolationError,
+    InvalidSignature,
+    ServiceUnavailable,
+)
 from esper.core.telemetry import EventSpec, build_packet, event
 from esper.leyline import (
     BusEnvelope,
@@ -38,6 +45,7 @@ from esper.rpc.auth import service_metadata
 from esper.rpc.clients.aio import AioChannel, BusClient, WeatherlightClient, aio_channel
 from esper.rpc.server.server import Server, ServerConfig, start
 from esper.weatherlight.bus_service import BusService
+from esper.weatherlight.duties import Duties
 from esper.weatherlight.service import WeatherlightService
 from tests.unit.weatherlight.conftest import KEYRING, Plane
 
@@ -54,6 +62,7 @@ async def server(plane: Plane) -> AsyncIterator[Server]:
         bus=plane.bus,
         supervisor=plane.supervisor,
         actions=plane.actions,
+        duties=Duties(),
         stop=lambda grace_s: None,
     )
     with tempfile.TemporaryDirectory(prefix="esper-") as directory:
@@ -131,6 +140,19 @@ async def test_telemetry_is_durable_when_it_is_answered(channel: AioChannel, pla
     assert await plane.packets() == [packet]
     status = await weatherlight(channel).get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
     assert (status.packets, status.critical, status.dropped) == (1, 1, 3)
+
+
+async def test_the_status_is_told_while_the_bus_is_away(
+    channel: AioChannel, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable() -> int:
+        raise ServiceUnavailable("oona", "bus", "redis", "last position failed")
+
+    monkeypatch.setattr(plane.bus, "last_sequence", unreachable)
+    await weatherlight(channel).register_service(register(), timeout_s=5)
+    status = await weatherlight(channel).get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
+    assert [each.service for each in status.services] == ["tamiyo"]
+    assert not status.HasField("log_sequence")
 
 
 async def test_a_full_lane_is_back_pressure_to_its_sender(channel: AioChannel, plane: Plane) -> None:

@@ -78,8 +78,11 @@ def _limits(cgroups: Path, root: Path) -> Iterator[Free]:
 
 
 def _limit(folder: Path, limit: str, usage: str, reclaimable: str) -> Iterator[Free]:
-    most, used = _text(folder / limit).strip(), _text(folder / usage).strip()
-    if not most.isdigit() or not used.isdigit() or int(most) >= NO_LIMIT_BYTES:
+    most = _text(folder / limit).strip()
+    if not most.isdigit() or int(most) >= NO_LIMIT_BYTES:
+        return
+    used = _text(folder / usage).strip()
+    if not used.isdigit():
         return
     cached = dict(line.split(" ", 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
     left = int(most) - int(used) + int(cached.get(reclaimable, 0))

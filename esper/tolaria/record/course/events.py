@@ -29,6 +29,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from esper.core.enums import short_name
+from esper.core.errors import UnwritableStorage
+from esper.core.storage.file_lock import is_at
 from esper.core.storage.files import named
 from esper.leyline import (
     CommandOutcome,
@@ -102,9 +104,8 @@ class EventLog(Observer):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with named(self._path):
+        with named(self._path), self._file:
             self._write_out()
-            self._file.close()
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event."""
@@ -118,6 +119,9 @@ class EventLog(Observer):
         """Whole lines at once: each write hands the interpreter to other threads, and a kill may cut it short."""
         waiting, self._waiting = self._waiting, []
         self._written_s = time.monotonic()
+        if not is_at(self._file, self._path):
+            remedy = "put it back, with its checkpoints, and give --resume, or start the run anew"
+            raise UnwritableStorage(f"{self._path} was removed or replaced under the run: {remedy}")
         with named(self._path):
             self._file.write("".join(line(*event) for event in waiting))
 

@@ -167,3 +167,17 @@ def test_a_look_at_a_closed_database_leaves_nothing_beside_it(tmp_path: Path) ->
     with looked_at(path) as connection:
         assert connection.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("has_shared_memory", [True, False])
+def test_a_look_at_what_a_killed_owner_left_sees_all_of_it_and_changes_none(
+    path: Path, *, has_shared_memory: bool
+) -> None:
+    shared = path.with_name(f"{path.name}-shm")
+    assert shared.exists()
+    if not has_shared_memory:
+        shared.unlink()
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    with looked_at(path) as connection:
+        assert connection.execute("SELECT count(*) FROM numbers").fetchone() == (COMMITS,)
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before

@@ -341,7 +341,7 @@ def test_without_weatherlight_critical_events_go_to_the_log(caplog: pytest.LogCa
     assert "s1" in record.message
 
 
-async def test_a_line_that_was_told_broken_is_not_told_again_at_the_end(
+async def test_of_a_line_that_was_told_broken_only_what_is_lost_is_told_at_the_end(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     listener = Listener()
@@ -353,7 +353,20 @@ async def test_a_line_that_was_told_broken_is_not_told_again_at_the_end(
     await reached(lambda: "telemetry waits" in caplog.text)
     await closed(sender)
     assert sender.pending == 1
-    assert [record.message[:15] for record in caplog.records if record.levelname == "WARNING"] == ["telemetry waits"]
+    told = [record.message.partition(":")[0] for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["telemetry waits, 1 packet", "telemetry that waits is lost, 1 packet unsent"]
+
+
+async def test_who_cannot_publish_lives_and_takes_leave_all_the_same(serve: Serve) -> None:
+    listener = Listener()
+    listener.refusals = 10**6
+    server = await serve(listener)
+    slow = replace(QUICK, retry_s=30.0, max_retry_s=30.0)
+    sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=slow)
+    sender.send(ordinary())
+    await listener.until(lambda: len(listener.beats) > 2)
+    await closed(sender)
+    assert listener.beats[-1].is_leaving
 
 
 async def test_a_line_that_breaks_as_its_process_leaves_is_told(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

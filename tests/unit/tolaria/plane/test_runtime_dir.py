@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from esper.core.errors import ConfigError
+from esper.rpc.endpoint import MAX_SOCKET_PATH_BYTES, Endpoint
 from esper.tolaria.plane.runtime_dir import LOCK, RuntimeDir
+from esper.tolaria.plane.services import START_ORDER
 
 KILLED = """
 import os, signal
@@ -49,3 +53,34 @@ def test_directories_of_living_runs_and_of_others_stay(parent: Path) -> None:
         assert path.exists()
     living.remove()
     second.remove()
+
+
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "TMPDIR"])
+@pytest.mark.parametrize(
+    ("name", "complaint"), [("x" * 100, "sockets have no room in it"), ("absent", "sockets can be made there: No such")]
+)
+def test_a_place_where_sockets_can_not_be_is_told_by_its_variable_with_what_to_do(
+    variable: str, name: str, complaint: str, parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    if variable == "XDG_RUNTIME_DIR":
+        monkeypatch.setenv(variable, str(parent / name))
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(parent / name))
+    with pytest.raises(ConfigError, match=f"{variable} = .*{complaint}.*set XDG_RUNTIME_DIR or TMPDIR"):
+        RuntimeDir()
+
+
+def test_every_socket_has_room_in_the_longest_place_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = MAX_SOCKET_PATH_BYTES - len("/esper-12345678/weatherlight.sock")
+    with tempfile.TemporaryDirectory(prefix="esper-", dir="/tmp") as name:
+        folder = Path(name) / ("x" * (most - len(name) - 1))
+        folder.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        made = RuntimeDir()
+        for service in START_ORDER:
+            Endpoint.parse(f"unix:{made.path / service}.sock")
+        made.remove()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", f"{folder}x")
+        with pytest.raises(ConfigError, match=f"takes {most + 1} bytes, and with more than {most}"):
+            RuntimeDir()

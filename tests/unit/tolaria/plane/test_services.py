@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -19,7 +21,9 @@ import pytest
 
 from esper.core.errors import ConfigError, CorruptRecord, ServiceUnavailable, UnwritableStorage
 from esper.core.security.keys import new_secret
+from esper.rpc.server.server import ServerConfig, start
 from esper.tolaria.plane.services import SECRET_VARIABLE, Child, Services, ServicesConfig, run_secret
+from tests.unit.rpc.scripted import ScriptedBus
 
 
 def test_a_fresh_secret_is_private_and_used_again(tmp_path: Path) -> None:
@@ -46,6 +50,23 @@ def test_a_service_that_is_not_there_is_named_with_its_place(tmp_path: Path) -> 
         Services(config, None, lambda name, text: None),
     ):
         pass
+
+
+async def test_a_service_that_answers_but_is_not_ready_is_told_as_that_and_of_weatherlight_the_mode_tells_why(
+    tmp_path: Path,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="esper-") as directory:
+        server = await start(ServerConfig(listen=f"unix:{directory}/s"), [ScriptedBus()])
+        await server.set_serving(False, "")
+        place = str(server.endpoint)
+        config = ServicesConfig(
+            weatherlight=place, tamiyo=place, kasmina=place, state_dir=tmp_path, connect_timeout_s=0.3
+        )
+        services = Services(config, None, lambda name, text: None)
+        with pytest.raises(ServiceUnavailable, match=r"'tamiyo'.*it answers at .*, but isn't ready after 0.3 s"):
+            await asyncio.to_thread(services.start)
+        services.stop()
+        await server.drain(0.1)
 
 
 def test_a_child_that_refuses_its_settings_says_why(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def any_tensor(draw: st.DrawFn) -> Tensor:
     return made.unsqueeze(0).expand(3, *made.shape) if draw(st.booleans()) else made
 
 
-def come_back(state: State) -> State:
-    return unpack(Held(pack(state)), "test", lambda: None)
+def come_back(state: State, *, is_passing: bool = False) -> State:
+    return unpack(Held(pack(state)), "test", lambda: None, is_passing=is_passing)
 
 
-@given(st.lists(any_tensor(), max_size=6))
-def test_tensors_of_every_form_come_back(given_tensors: list[Tensor]) -> None:
-    found = come_back({"tensors": given_tensors, "again": given_tensors[:1]})
+@given(st.lists(any_tensor(), max_size=6), st.booleans())
+def test_tensors_of_every_form_come_back(given_tensors: list[Tensor], is_passing: bool) -> None:
+    found = come_back({"tensors": given_tensors, "again": given_tensors[:1]}, is_passing=is_passing)
     for one, two in zip(given_tensors, found["tensors"], strict=True):
         assert (one.dtype, one.shape) == (two.dtype, two.shape)
         assert torch.equal(one, two)
@@ -48,10 +48,12 @@ def test_the_order_of_axes_in_memory_is_kept() -> None:
     assert come_back({"image": image})["image"].stride() == image.stride()
 
 
-def test_what_is_no_plain_memory_comes_back_too() -> None:
+@pytest.mark.parametrize("is_passing", [False, True])
+def test_what_is_no_plain_memory_comes_back_too(is_passing: bool) -> None:
     absent, sparse = torch.empty(3, 2, device="meta"), torch.eye(3).to_sparse()
     state = {"absent": absent, "sparse": sparse, "after": torch.ones(2), "parameter": nn.Parameter(torch.ones(1))}
-    found = come_back(state)
+    state["last"] = torch.empty(5, device="meta")
+    found = come_back(state, is_passing=is_passing)
     assert found["absent"].is_meta
     assert found["absent"].shape == (3, 2)
     assert torch.equal(found["sparse"].to_dense(), torch.eye(3))
@@ -96,7 +98,21 @@ def test_any_changed_byte_is_noticed_before_anything_of_its_part_is_used(data: s
     place = data.draw(st.integers(0, len(content) - 1))
     content[place] ^= data.draw(st.integers(1, 255))
     with pytest.raises(CorruptRecord, match=r"SHA-256 does not match|not a checkpoint"):
-        unpack(Held(content), "test", lambda: None)
+        unpack(Held(content), "test", lambda: None, is_passing=data.draw(st.booleans()))
+
+
+@given(st.data())
+def test_a_file_that_ends_too_early_or_too_late_is_refused(data: st.DataObject) -> None:
+    content = pack({"weights": torch.arange(40.0), "more": torch.ones(3)})
+    kept, more = data.draw(st.sampled_from([(size, 0) for size in range(len(content))] + [(len(content), 1)]))
+    with pytest.raises(CorruptRecord):
+        unpack(Held(content[:kept] + bytes(more)), "test", lambda: None, is_passing=data.draw(st.booleans()))
+
+
+@pytest.mark.parametrize("is_passing", [False, True])
+def test_code_in_a_whole_head_is_refused_while_the_data_is_read(is_passing: bool) -> None:
+    with pytest.raises(CorruptRecord, match="can't be read"):
+        come_back({"weights": torch.ones(3_000_000), "path": Path()}, is_passing=is_passing)
 
 
 def test_an_error_between_two_pieces_ends_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,4 +24,5 @@ def test_it_measures_and_counts_every_prefetch(tmp_path: Path, monkeypatch: pyte
         assert counts["scheduled"] == counts["ready"] + counts["canceled"] == 11
         assert (counts["error"], counts["timeout"], row["left_behind"]) == (0, 0, 0)
         assert 0.0 < row["above_ms"]["p50"] <= row["to_ready_ms"]["p95"] <= row["to_attached_ms"]["max"]
-    assert "fsync_p95_ms" in told["rows"][0]
+        assert 0.0 < row["commit_ms"]["p50"] < row["above_ms"]["max"]
+        assert row["rest_ms"]["max"] < row["above_ms"]["max"]

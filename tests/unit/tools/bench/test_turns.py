@@ -33,7 +33,11 @@ def test_turns_go_forth_and_back_and_whoever_is_done_is_left_out() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What all clocks of turns show; a task moves it on by hand."""
     shown = turns.Spent()
-    monkeypatch.setattr(turns.Spent, "now", lambda: turns.Spent(shown.wall_s, shown.wall_s / 2, shown.wall_s / 4))
+
+    def now() -> Any:
+        return turns.Spent(shown.wall_s, shown.wall_s / 2, shown.wall_s / 4, shown.wall_s / 8)
+
+    monkeypatch.setattr(turns.Spent, "now", now)
     return shown
 
 
@@ -49,7 +53,10 @@ def test_a_clock_stands_while_others_have_their_turn(clock: Any) -> None:
         return run
 
     spent = turns.take_turns({"quick": task(1.0, 2.0), "slow": task(100.0, 200.0)})
-    assert spent == {"quick": turns.Spent(3.0, 1.5, 0.75), "slow": turns.Spent(300.0, 150.0, 75.0)}
+    assert spent == {
+        "quick": turns.Spent(3.0, 1.5, 0.75, 0.375),
+        "slow": turns.Spent(300.0, 150.0, 75.0, 37.5),
+    }
 
 
 def test_what_came_before_the_clock_started_is_not_counted(clock: Any) -> None:
@@ -60,7 +67,32 @@ def test_what_came_before_the_clock_started_is_not_counted(clock: Any) -> None:
         turn.stop_clock()
         return turn.spent
 
-    assert turns.take_turns({"only": task})["only"] == turns.Spent(1.0, 0.5, 0.25)
+    assert turns.take_turns({"only": task})["only"] == turns.Spent(1.0, 0.5, 0.25, 0.125)
+
+
+def test_what_others_do_for_a_turn_counts_until_it_has_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked = {"service": 0.0}
+
+    def sleep(seconds: float) -> None:
+        worked["service"] += 1.0
+
+    def with_service(turn: Any) -> Any:
+        turn.beside = lambda: dict(worked)
+        turn.start_clock()
+        worked["service"] += 10.0
+        turn.hand_over()
+        worked["service"] += 20.0
+        turn.settle()
+        return turn.spent_beside_s
+
+    def without(turn: Any) -> Any:
+        worked["service"] += 100.0
+        turn.settle()
+        return turn.spent_beside_s
+
+    monkeypatch.setattr(turns.time, "sleep", sleep)
+    spent = turns.take_turns({"with": with_service, "without": without})
+    assert spent == {"with": {"service": 10.0 + 1.0 + 20.0 + 1.0}, "without": {}}
 
 
 def test_clocks_go_forward() -> None:
@@ -69,6 +101,7 @@ def test_clocks_go_forward() -> None:
     assert later.wall_s >= first.wall_s > 0
     assert later.cpu_s >= first.cpu_s > 0
     assert later.stolen_s >= first.stolen_s >= 0
+    assert later.thread_s >= first.thread_s > 0
 
 
 def test_a_task_that_fails_lets_the_others_end_and_is_heard() -> None:

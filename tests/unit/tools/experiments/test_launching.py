@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,24 @@ def test_a_run_tells_its_exit_code_and_its_log_what_it_said(tmp_path: Path, monk
     assert "--no-such-flag" in log.read_text()
     assert launching.launch(server, None, ["--print-config"], log) == 0
     assert "--no-such-flag" not in log.read_text()
+
+
+def test_a_run_that_a_cautious_plane_refuses_is_launched_anew_and_any_other_failure_stands() -> None:
+    codes = [os.EX_UNAVAILABLE, os.EX_TEMPFAIL, 0, 1]
+    assert launching.patiently(lambda: codes.pop(0), retry_s=0.0) == 0
+    assert launching.patiently(lambda: codes.pop(0), retry_s=0.0) == 1
+    assert not codes
+
+
+def test_patience_with_a_plane_that_stays_cautious_ends() -> None:
+    tried: list[int] = []
+
+    def refused() -> int:
+        tried.append(os.EX_UNAVAILABLE)
+        return tried[-1]
+
+    assert launching.patiently(refused, patience_s=0.0) == os.EX_UNAVAILABLE
+    assert len(tried) == 1
 
 
 @pytest.mark.slow

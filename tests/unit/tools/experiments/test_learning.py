@@ -61,6 +61,7 @@ def test_a_loop_says_whether_its_arms_can_be_told_apart_and_how_many_episodes_it
     ("rows", "heading", "arms"),
     [
         ("learning", "## A policy that learns", ("heuristic", "bandit", "graph", "random")),
+        ("learning_loop_held_out", "### The loop's weights", ("heuristic", "learned")),
         ("learning_development", "### On the development tasks", ("heuristic", "bandit", "random")),
     ],
 )

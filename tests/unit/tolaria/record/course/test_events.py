@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from esper.core.errors import DependencyViolationError
+from esper.core.errors import DependencyViolationError, UnwritableStorage
 from esper.kasmina.executor import Collected, MemoryNote
 from esper.leyline import (
     CommandOutcome,
@@ -406,3 +408,20 @@ def test_a_command_tells_its_trace_where_one_is_kept(tmp_path: Path, traceparent
     with EventLog(tmp_path / "events.jsonl") as log:
         log.on_boundary(boundary(PacketResult(packet_index=0, outcomes=(outcome,))))
     assert read_events(tmp_path)[-1].get("trace_id") == found
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_run_whose_directory_was_removed_or_replaced_ends_at_its_next_event(
+    tmp_path: Path, *, is_replaced: bool
+) -> None:
+    path = tmp_path / "run" / "events.jsonl"
+    log = EventLog(path)
+    log.write("note", step=1)
+    shutil.rmtree(path.parent)
+    if is_replaced:
+        path.parent.mkdir()
+        path.write_text("")
+    for last in (partial(log.write, "note", step=2), partial(log.__exit__, None, None, None)):
+        with pytest.raises(UnwritableStorage, match=r"events.jsonl was removed or replaced under the run: put it back"):
+            last()
+    assert not is_replaced or path.read_text() == ""
