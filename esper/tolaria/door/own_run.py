@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,11 +26,13 @@ from esper.tolaria.ranks.alike import start_alike
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.support import check_run
 from esper.tolaria.task.data.posing import task_named
+from esper.tolaria.task.device import place_of
 from esper.tolaria.task.feeds.batch_task import BatchTask, check_training
 from esper.tolaria.task.feeds.carrier import Carrier, carrier_for, on
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, Feeder, digest_of
 from esper.tolaria.task.feeds.halves import is_pair, task_told_by
 from esper.tolaria.task.feeds.keyed import KeyedFeeder, all_batches
+from esper.tolaria.task.feeds.known import known_samples
 from esper.tolaria.task.feeds.loader import STEPS_PER_EPOCH
 from esper.tolaria.task.feeds.sequential import SequentialFeeder
 from esper.tolaria.task.optimizers.optimizers import optimizer_doubts
@@ -56,6 +59,7 @@ def own_run(
     ranks: Ranks = ALONE,
 ) -> Prepared:
     """Raises ConfigError for what doesn't go together."""
+    config = place_of(config, model)
     device = device_of(model)
     carrier = carrier_for(config, device)
     feeder = _feeder(loader, config, ranks)
@@ -106,6 +110,7 @@ def own_run(
         own=own,
         doubts=[
             *doubts,
+            *known_samples(first.batches, judged.batches, reported.batches),
             *optimizer_doubts(optimizer, model, grows_spans=config.grow != "never"),
             *rank_doubts(model, ranks),
         ],
@@ -148,7 +153,7 @@ def _task(config: TrainConfig, model: nn.Module, step: OwnStep, sets: BatchSets)
     if kind != TaskType.TASK_TYPE_LANGUAGE_MODEL:
         kind = TaskType.TASK_TYPE_REGRESSION
     was_training = model.training
-    task = BatchTask(sets, model, _losses, type=kind, forward=step.tried)
+    task = BatchTask(sets, model, _losses, type=kind, forward=partial(step.tried, sets.part_of))
     check_training(task, model, sets.first.batches[0])
     model.train(was_training) if model.training != was_training else None
     return task

@@ -30,12 +30,13 @@ class OwnStep:
     def __call__(self, model: nn.Module, batch: Any) -> Tensor:
         return one_each(self._function(model, batch), samples_in(batch), "step", self.name)
 
-    def tried(self, model: nn.Module, batch: Any) -> Tensor:
-        """The same, where the function itself is on trial."""
+    def tried(self, part_of: Callable[[Any], str], model: nn.Module, batch: Any) -> Tensor:
+        """The same, where the function itself is on trial; `part_of` says what a batch belongs to."""
         try:
             return self(model, batch)
         except MISFITS as error:
-            raise ConfigError("step", self.name, f"can't take a batch of the loader: {reason_of(error)}") from error
+            told = f"can't take a batch of the {part_of(batch)}: {reason_of(error)}"
+            raise ConfigError("step", self.name, told) from error
 
 
 class TwinStep:

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
 from esper.core.settings.config import converted
@@ -32,7 +33,17 @@ def config_from(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
             near = get_close_matches(str(name), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "tolaria-train --print-config lists all"
             raise ConfigError(str(name), values[name], f"is no setting; {hint}")
+    weights = values.get("class_weights")
+    if isinstance(weights, (Tensor, list, tuple)):
+        numbers = weights.flatten().tolist() if isinstance(weights, Tensor) else weights
+        values["class_weights"] = ",".join(map(str, numbers))
     return TrainConfig(**converted(TrainConfig, values))
+
+
+def check_gradients() -> None:
+    """Raises ConfigError where nothing can learn."""
+    if not torch.is_grad_enabled():
+        raise ConfigError("grad", "off", "no gradients inside torch.no_grad() or inference_mode(): train outside of it")
 
 
 def named(config: TrainConfig, *, model: Any, data: Any) -> TrainConfig:

@@ -18,6 +18,7 @@ from esper.kasmina.executor import Collected, MemoryNote
 from esper.kasmina.executor.memory.forecast import BURSTS, REFUSED
 from esper.kasmina.executor.twin import UNDONE
 from esper.leyline import DirectiveKind, DirectiveReport, SeedDirective, SystemStatePacket, TraceContext
+from esper.tolaria.config import TrainConfig
 from esper.tolaria.loop.plane_orders import PlaneOrders
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.setback import Setback, of_gates
@@ -56,8 +57,7 @@ class Boundaries:
         self._executor = session.run.executor
         self._has_lag = session.run.config.packet_lag > 0
         self._config = session.run.config
-        goes_back = self._config.on_nonfinite == "rollback"
-        self._remedy = "" if goes_back else "; lower the learning rate, clip gradients, or use --on-nonfinite rollback"
+        self._remedy = _remedy(self._config, is_own_loop=session.run.has_own_loaders)
 
     def heed(self) -> None:
         """Hear the plane's mode; it binds everything that is done from here on."""
@@ -354,3 +354,11 @@ def _continued(trace: TraceContext | None, command_id: str, run_id: str) -> Iter
     attributes = {"esper.command.id": command_id, "esper.run.id": run_id}
     with _TRACER.start_as_current_span("tolaria.execute", context_of(trace), links=links, attributes=attributes):
         yield
+
+
+def _remedy(config: TrainConfig, *, is_own_loop: bool) -> str:
+    """What to do about a loss that isn't finite; a loop of the user's own can't be taken back."""
+    if config.on_nonfinite == "rollback":
+        return ""
+    last = "look at the samples of that step" if is_own_loop else "use --on-nonfinite rollback"
+    return f"; lower the learning rate, clip gradients, or {last}"

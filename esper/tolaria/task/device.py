@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from esper.core.errors import ConfigError, KernelsNotBuilt
+from esper.kasmina.executor.passes.side_pass import device_of
 from esper.kernels import require_cuda
+from esper.tolaria.config import TrainConfig
 
 
 def open_device(name: str, *, is_deterministic: bool) -> torch.device:
@@ -41,6 +46,35 @@ def open_device(name: str, *, is_deterministic: bool) -> torch.device:
             torch.backends.cudnn.benchmark = False
         device = torch.device("cuda", device.index or 0)
     return device
+
+
+def place_of(config: TrainConfig, model: nn.Module) -> TrainConfig:
+    """The settings with where a network is, and whether torch computes the same there every time.
+
+    Raises ConfigError where the settings name another device, and for a network without values.
+    """
+    check_values(model)
+    device = device_of(model)
+    if config.device not in (TrainConfig().device, device.type, str(device)):
+        remedy = f"the network is on {device}: move it there before its optimiser is made, or leave device out"
+        raise ConfigError("device", config.device, remedy)
+    if device.type == "cpu":
+        return config
+    asked = config.deterministic
+    is_deterministic = torch.are_deterministic_algorithms_enabled() if asked is None else asked
+    open_device(str(device), is_deterministic=is_deterministic)
+    return replace(config, device=device.type, deterministic=is_deterministic)
+
+
+def check_values(model: nn.Module) -> None:
+    """Raises ConfigError for a network that has no weights yet."""
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            remedy = "is a lazy parameter, which has no shape yet: pass a batch through the network first"
+            raise ConfigError("model", type(model).__name__, f"{name} {remedy}")
+        if tensor.is_meta:
+            remedy = "is on the meta device, without values: call to_empty(device=...), then draw or load its weights"
+            raise ConfigError("model", type(model).__name__, f"{name} {remedy}")
 
 
 @contextmanager

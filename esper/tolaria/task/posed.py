@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.core.errors import ConfigError
-from esper.kasmina.executor.passes.batches import called, logits_in
+from esper.kasmina.executor.passes.batches import Batch, called, logits_in
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.leyline import TaskType
 from esper.tolaria.config import AUTO_TASK, BY_LOSSES, TrainConfig
@@ -23,10 +23,12 @@ from esper.tolaria.task.data.overlap import overlaps
 from esper.tolaria.task.data.posing import counted, kind_named, outputs_of, task_named
 from esper.tolaria.task.data.registry import SOURCES
 from esper.tolaria.task.data.source import LabelKind, ignoring
-from esper.tolaria.task.feeds.batch_task import BatchTask, PerSample, check_training
+from esper.tolaria.task.device import check_values
+from esper.tolaria.task.feeds.batch_task import BatchTask, PerSample, check_held, check_training
 from esper.tolaria.task.feeds.carrier import Carrier, on
 from esper.tolaria.task.feeds.feed import BatchSet, BatchSets, FedLoader, FedStream, Feed
 from esper.tolaria.task.feeds.halves import halves_for, is_pair, task_told_by
+from esper.tolaria.task.feeds.known import known_samples
 from esper.tolaria.task.feeds.loader import Loader, StreamLoader, make_loader
 from esper.tolaria.task.feeds.model_loss import model_loss, own_loss_of
 from esper.tolaria.task.given import Given
@@ -103,8 +105,12 @@ def in_training_mode(config: TrainConfig, model: nn.Module) -> list[str]:
 def _of_splits(config: TrainConfig, given: Given, read: Splits, carrier: Carrier, start: Start | None) -> Posed:
     # The sets of built-in sources are known.
     shared = [] if config.data in SOURCES else overlaps(read)
+    if given.feed is not None and isinstance(read.stream, FedStream):
+        shared += _known(given.feed, read.stream.first, given.feed.judge, given.feed.test)
     data, scaling = normalized(config, transformed(config, read))
     host = _host(config, given, data)
+    with named_by_settings(config, host.model):
+        check_values(host.model)
     model = host.model.to(carrier.device)
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)
@@ -149,6 +155,8 @@ def _of_batches(
 ) -> Posed:
     _refuse_for_batches(config)
     device = carrier.device
+    with named_by_settings(config, model):
+        check_values(model)
     freeze(config, model.to(device))
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)
@@ -160,6 +168,7 @@ def _of_batches(
     with named_by_settings(config, model):
         task, line = _batch_task(config, model, given, sets)
         check_training(task, model, first.batches[0])
+        check_held(task, model, sets)
     return Posed(
         model=model,
         sets=sets,
@@ -167,9 +176,13 @@ def _of_batches(
         loader=loader,
         interface=None,
         line=line,
-        doubts=[*told, *feed.doubts],
+        doubts=[*told, *feed.doubts, *_known(feed, first.batches, judge.batches, test.batches)],
         started=started,
     )
+
+
+def _known(feed: Feed, train: Sequence[Batch], judge: Sequence[Batch], test: Sequence[Batch]) -> list[str]:
+    return known_samples(train, judge, judge if feed.test is feed.judge else test)
 
 
 def _refuse_for_batches(config: TrainConfig) -> None:

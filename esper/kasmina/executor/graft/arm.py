@@ -73,8 +73,12 @@ class TrainingArm:
         return [self.model, *(graft.module for graft in self.grafts)]
 
     def host_parameters(self) -> list[nn.Parameter]:
-        """The host's trainable parameters, folded ones included; a seed's are not among them."""
-        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        """What learns of the host, folded parts included; a seed's parameters are not among them.
+
+        Parameters that the optimiser wasn't given don't learn, and nobody clears their gradients, which add up.
+        """
+        given = {id(parameter) for group in self.optimizer.param_groups for parameter in group["params"]}
+        return [part for part in self.model.parameters() if part.requires_grad and id(part) in given]
 
     def parameter_count(self) -> int:
         """Parameters of the network, seeds included."""

@@ -128,6 +128,18 @@ def check_training(task: BatchTask, model: nn.Module, batch: Batch) -> None:
         raise ConfigError("model", name, "its loss has no gradient: look for detach(), no_grad() or frozen weights")
 
 
+def check_held(task: BatchTask, model: nn.Module, sets: BatchSets) -> None:
+    """Score a batch of each set that is held. Raises ConfigError for one that can't be scored."""
+    for name, held in (("judge", sets.judge), ("test", sets.test)):
+        with side_pass([model], key=key(0, "held"), training=False), torch.no_grad():
+            inputs, targets = next(task.batches(held))
+            try:
+                task.scores(task.forward(model, inputs), targets)
+            except MISFITS as error:
+                told = f"can't be scored as the training set's can: {reason_of(error)}"
+                raise ConfigError("data", f"{name} set", told) from error
+
+
 class PerSample:
     """A user's loss of (outputs, targets), held to one loss for each sample."""
 

@@ -71,6 +71,13 @@ class BatchSets:
         held = {"judge": len(self.judge), "test": len(self.test)}
         return held if self.train_samples is None else {"train": self.train_samples, **held}
 
+    def part_of(self, inputs: Any) -> str:
+        """What a batch, or the first of its samples, belongs to: what isn't held is of the training set."""
+        where = _address(inputs)
+        named = (("judging set", self.judge), ("test set", self.test))
+        found = (name for name, held in named if any(_address(batch[0]) == where for batch in held.batches))
+        return next(found, "training set")
+
     def to(self, device: torch.device) -> BatchSets:
         """The same on a device."""
         moved = {name: getattr(self, name).to(device) for name in ("first", "judge", "test")}
@@ -150,6 +157,11 @@ def digest_of(parts: Iterable[tuple[str, Iterable[Any]]]) -> str:
             state.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
             state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
+
+
+def _address(value: Any) -> int:
+    """Of the first tensor's values, which its first samples share."""
+    return next(leaves(value)).data_ptr()
 
 
 def _tensors(batches: Iterable[Any]) -> Iterator[Tensor]:

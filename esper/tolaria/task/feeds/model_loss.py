@@ -50,7 +50,8 @@ def model_loss(model: nn.Module, batch: Batch) -> ModelLoss:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"gives {type(outputs).__name__} without a loss"
         remedy = (
-            "give loss=, a function of (outputs, targets) with a loss for each sample, or put labels into the batch"
+            "give loss=, a function of (outputs, targets) with a loss for each sample, or let forward take labels "
+            "of the batch and give their loss"
         )
         raise ConfigError("loss", type(model).__name__, f"{what}: {remedy}")
     labels, logits = part_of(targets, "labels"), part_of(outputs, "logits")

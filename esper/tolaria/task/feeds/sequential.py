@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from esper.core.counted import counted
 from esper.core.errors import ConfigError
 from esper.tolaria.task.feeds.underway import Underway
 
@@ -79,4 +80,9 @@ class SequentialFeeder:
                 return next(self._underway.iterator)
             except StopIteration:
                 self.close()
-        raise ConfigError("data", type(self._source).__name__, "gives no batch; a training set needs at least one")
+        name = type(self._source).__name__
+        if self._next:
+            told = f"gave {counted(self._next, 'batch', 'batches')} and no more, and the run isn't over"
+            remedy = "give a DataLoader, a list, or another iterable that can be gone through again, or fewer steps"
+            raise ConfigError("data", name, f"{told}: {remedy}")
+        raise ConfigError("data", name, "gives no batch; a training set needs at least one")

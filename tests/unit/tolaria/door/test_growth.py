@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
 
 import esper
-from esper.core.errors import ConfigError
+from esper.core.errors import ConfigError, NonFiniteLoss
 from esper.tolaria.task.feeds.loader import Loader
 from esper.tolaria.task.models.models import build_host
 from esper.tolaria.task.optimizers.optimizers import make_optimizer
@@ -479,11 +479,32 @@ def _raises(model: nn.Module, batch: Any) -> Tensor:
     raise ValueError("no such key")
 
 
+def _labelled(samples: int, labels: Callable[[Tensor], Tensor]) -> DataLoader[Any]:
+    inputs, targets = data(samples, 2).tensors
+    return DataLoader(TensorDataset(inputs, labels(targets)), batch_size=16)
+
+
+def _empty() -> nn.Module:
+    with torch.device("meta"):
+        return Net()
+
+
+def _unseen() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.LazyLinear(3))
+
+
 MISUSES: list[tuple[str, dict[str, Any]]] = [
+    ("can't take a batch of the judging set: .*out of bounds", {"judge": _labelled(60, lambda labels: 7 * labels)}),
+    ("can't take a batch of the judging set: .*Float", {"judge": _labelled(60, lambda labels: labels.float())}),
+    ("can't take a batch of the test set: .*Float", {"test": _labelled(60, lambda labels: labels.float())}),
+    ("loader = 'generator': gave 3 batches and no more", {"batches": (batch for batch in list(loader())[:3])}),
+    ("device = 'cuda': the network is on cpu", {"config": {"device": "cuda"}}),
+    ("model = 'Net': fc1.weight is on the meta device", {"model": _empty()}),
+    ("model = 'Sequential': 2.weight is a lazy parameter", {"model": _unseen()}),
     ("gives one number for 16 samples, expected a loss for each", {"step": lambda m, b: step(m, b).mean()}),
     ("gives tuple, expected a tensor with a loss for each", {"step": lambda m, b: (step(m, b),)}),
     (r"for 16 samples, expected floating-point losses \(16,\)", {"step": lambda m, b: step(m, b)[:3]}),
-    ("step = '_raises': can't take a batch of the loader: no such key", {"step": _raises}),
+    ("step = '_raises': can't take a batch of the training set: no such key", {"step": _raises}),
     ("expected a function .model, batch.", {"step": 3}),
     ("isn't among those", {"optimizer": torch.optim.SGD(Net().parameters(), lr=0.1)}),
     ("is over another optimiser", {"scheduler": lr_scheduler.StepLR(torch.optim.SGD(Net().parameters(), lr=0.1), 1)}),
@@ -533,3 +554,92 @@ def test_calls_out_of_place_are_told_in_one_line(tmp_path, scripted):
         one_round(own.model, own.optimizer, None, next(rounds))
         with pytest.raises(ConfigError, match=r"growth.note.*wasn't called"):
             next(rounds)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_what_the_optimizer_was_not_given_stays_and_counts_in_no_norm(tmp_path, scripted, clip_norm):
+    """Nobody clears its gradients, which add up."""
+
+    def clipped(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = step(model, batch).mean()
+        loss.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.fc2.parameters(), clip_norm)
+        optimizer.step()
+        return loss
+
+    scripted(NEVER)
+    model = Net()
+    before = model.fc1.weight.clone()
+    optimizer = torch.optim.SGD(model.fc2.parameters(), lr=0.1)
+    own = Own(tmp_path, model, optimizer=optimizer, one_round=clipped, clip_norm=clip_norm)
+    result = own.run()
+    assert result.summary["steps"] == STEPS
+    assert torch.equal(result.model.fc1.weight, before)
+
+
+def test_clipping_by_what_the_optimizer_was_not_given_is_named(tmp_path, scripted):
+    def clipped(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        loss = step(model, batch).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        optimizer.step()
+        return loss
+
+    scripted(NEVER)
+    model = Net()
+    optimizer = torch.optim.SGD(model.fc2.parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match=r"optimiser wasn't given fc1\.weight and 1 more"):
+        Own(tmp_path, model, optimizer=optimizer, one_round=clipped, clip_norm=0.05).run()
+
+
+class Alarms:
+    """What is raised with the plane."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def raise_emergency(self, level: Any, name: str, why: str, **where: Any) -> None:
+        self.told.append(why)
+
+
+def test_a_loss_that_is_not_finite_in_a_first_step_is_told_as_such(tmp_path, scripted, monkeypatch):
+    scripted(NEVER)
+    alarms = Alarms()
+    monkeypatch.setattr("esper.tolaria.run._alarm", lambda *_: alarms)
+    inputs, labels = data(96, 1).tensors
+    inputs[20] = float("nan")
+    with pytest.raises(NonFiniteLoss):
+        Own(tmp_path, batches=DataLoader(TensorDataset(inputs, labels), batch_size=16)).run()
+    assert "the training loss is nan; lower the learning rate" in alarms.told[0]
+    assert "rollback" not in alarms.told[0]
+
+
+def test_nothing_is_trained_where_gradients_are_off(tmp_path, scripted):
+    scripted(NEVER)
+    with torch.no_grad(), pytest.raises(ConfigError, match="grad = 'off': no gradients inside"):
+        Own(tmp_path).run()
+    with torch.inference_mode(), pytest.raises(ConfigError, match="grad = 'off': no gradients inside"):
+        esper.train(Net(), data(96, 1).tensors, config={"run_dir": tmp_path / "b"})
+
+
+def test_a_loop_may_accumulate_and_is_told_of_its_last_bits(tmp_path, scripted):
+    def in_parts(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+        optimizer.zero_grad()
+        losses = []
+        for part in zip(batch[0].split(3), batch[1].split(3), strict=True):
+            losses.append(step(model, part).sum() / len(batch[0]))
+            losses[-1].backward()
+        optimizer.step()
+        return torch.stack(losses).sum()
+
+    scripted(CULLED)
+    model, events = Net(), list[Any]()
+    model.drop = nn.Dropout(0.0)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    own = Own(tmp_path, model, optimizer=sgd, one_round=in_parts, callbacks=[events.append])
+    own.run()
+    assert [change.kind for change in own.changes] == ["grafted", "undone"]
+    assert "adds in another order than step()" in str(events)

@@ -12,6 +12,7 @@ from torch import nn
 
 import esper
 from esper.core.errors import ConfigError
+from esper.tolaria.config import weights_of
 from esper.tolaria.door.settings import config_from
 
 INPUTS, TARGETS = torch.randn(40, 2, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 2
@@ -49,6 +50,8 @@ def test_settings_are_taken_in_the_types_of_the_launcher() -> None:
     config = config_from({"hidden": [6, 6], "slots": "span_linear:0-2", "run_dir": "runs/a", "lr": 1})
     assert (config.hidden, config.slots, config.run_dir) == ((6, 6), ("span_linear:0-2",), Path("runs/a"))
     assert isinstance(config.lr, float)
+    for weights in ([1, 0.5], (1, 0.5), torch.tensor([1, 0.5])):
+        assert weights_of(config_from({"class_weights": weights}).class_weights) == (1, 0.5)
 
 
 def test_arrays_are_the_tensors_that_they_hold(tmp_path: Path) -> None:

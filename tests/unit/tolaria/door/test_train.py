@@ -198,7 +198,21 @@ def _mean(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
+def _empty() -> nn.Module:
+    with torch.device("meta"):
+        return network()
+
+
+def _mislabelled(part: str) -> dict[str, Any]:
+    found = [{**row, "labels": row["labels"] + 7} for row in rows(60, 2)]
+    return {**loaders(rows), part: DataLoader(found, batch_size=32)}
+
+
 MISUSES: list[tuple[str, dict[str, Any]]] = [
+    ("data = 'judge set': can't be scored .*out of bounds", {"model": Formal(), "data": _mislabelled("judge")}),
+    ("data = 'test set': can't be scored .*out of bounds", {"model": Formal(), "data": _mislabelled("test")}),
+    ("0.weight is on the meta device", {"model": _empty()}),
+    ("0.weight is a lazy parameter", {"model": nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, CLASSES))}),
     ("model = 'int': expected a torch.nn.Module", {"model": 3}),
     ("data = 'int': is no data; expected", {"data": 3}),
     ("data = 'valid': is no part of a run's data", {"data": {"train": pairs(), "valid": pairs()}}),
@@ -278,3 +292,26 @@ def test_importing_the_package_leaves_torch_alone():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     with pytest.raises(AttributeError, match="module 'esper' has no attribute 'trian'"):
         _ = esper.trian
+
+
+def test_what_the_optimizer_was_not_given_counts_in_no_norm(settings, tmp_path):
+    """Its gradients add up, as nobody clears them: a clipped run ends as one in which it is frozen."""
+    digests = set()
+    for is_frozen in (False, True):
+        model = network()
+        model[0].requires_grad_(not is_frozen)
+        settings["run_dir"] = tmp_path / str(is_frozen)
+        sgd = torch.optim.SGD(model[3].parameters(), lr=0.1)
+        result = esper.train(model, pairs(), optimizer=sgd, config={**settings, "clip_norm": 0.05})
+        digests.add(result.summary["weights_digest"])
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("form", [rows, lambda samples, seed: TensorDataset(*pairs(samples, seed))])
+def test_samples_that_are_trained_on_and_judged_by_are_told(settings, form):
+    lines: list[Any] = []
+    data = {**loaders(form), "judge": DataLoader(form(120, 1), batch_size=32)}
+    esper.train(Formal() if form is rows else network(), data, config=settings, callbacks=[lines.append])
+    told = str([event for event in lines if not isinstance(event, StepDone)])
+    assert "of the first 32 train samples also stand in judge" in told
+    assert "also stand in test" not in told
