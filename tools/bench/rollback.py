@@ -7,22 +7,20 @@ Both tiers restore it over a state that was lost, through the trainer's own call
 takes turns with restoring, so that both meet the same machine. A tier's copy bandwidth is, for the fast one, that of
 one `copy_` of as many bytes to memory that is there, by as many threads of torch as train (on a GPU from pinned
 memory, where snapshots are kept); for the full one that of reading the file by one thread, in pieces as large as the
-kernel gives, from its cache, as it is after writing, to memory that is there; beside it, that of reading it to new
-memory of large pages, which a restore must have, since the present state stands until the file is verified. A restore
-verifies every byte besides, by as many threads as there are processors, up to eight.
+kernel gives, to memory that is there: from the kernel's cache, as it is just after writing, and from the disk, as it is
+once the cache was needed for other things. A restore verifies every byte besides, by as many threads as there are
+processors, up to eight.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import mmap
 import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,24 +144,32 @@ class Bench:
     def copy_ms(self, source: Tensor, target: Tensor) -> float:
         return self._timed(lambda: target.copy_(source))
 
-    def read_ms(self, memory: bytearray | None = None) -> float:
-        """The checkpoint's bytes to memory that is there, or to new memory."""
+    def read_ms(self, memory: bytearray) -> float:
+        """The checkpoint's bytes to memory that is there."""
 
         def read() -> None:
             with self.store.paths()[-1].open("rb", buffering=0) as file:
-                view = memoryview(new_memory(self.checkpoint_bytes) if memory is None else memory)
+                view = memoryview(memory)
                 while view and (count := file.readinto(view)):
                     view = view[count:]
 
         return self._timed(read)
 
-    def full_ms(self, memory: bytearray, *, restores_first: bool) -> tuple[float, float, float]:
-        """The file to memory that is there, to new memory, and a restore: of these the later has pages of the other."""
-        to_old = self.read_ms(memory)
-        if restores_first:
-            restored = self.restore_ms("disk")
-            return to_old, self.read_ms(), restored
-        return to_old, self.read_ms(), self.restore_ms("disk")
+    def full_ms(self, memory: bytearray, *, is_cached: bool) -> tuple[float, float]:
+        """The file to memory, and a restore from it."""
+        self._cache(memory, is_cached=is_cached)
+        read = self.read_ms(memory)
+        self._cache(memory, is_cached=is_cached)
+        return read, self.restore_ms("disk")
+
+    def _cache(self, memory: bytearray, *, is_cached: bool) -> None:
+        """Have the kernel hold the file's bytes, or let them go."""
+        if is_cached:
+            self.read_ms(memory)
+            return
+        with self.store.paths()[-1].open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _timed(self, work: Callable[[], object]) -> float:
         self._finish()
@@ -191,24 +197,17 @@ def measure(depth: int, width: int, repeats: int, device: str) -> dict[str, Any]
         fast = [(bench.copy_ms(source, target), bench.restore_ms("memory")) for _ in range(repeats)]
         del source, target
         memory = bytearray(bench.checkpoint_bytes)
-        full = [bench.full_ms(memory, restores_first=bool(turn % 2)) for turn in range(repeats)]
+        cached = [bench.full_ms(memory, is_cached=True) for _ in range(repeats)]
+        uncached = [bench.full_ms(memory, is_cached=False) for _ in range(repeats)]
         return {
             "parameters": bench.parameters,
             "size_bytes": size,
             "step_ms": quantile(steps, 0.5),
             "snapshot_ms": quantile(snapshots, 0.5),
             "fast": tier(size, fast),
-            "full": tier(len(memory), [(to_old, restored) for to_old, _, restored in full]),
-            "full_to_new_memory": tier(len(memory), [(to_new, restored) for _, to_new, restored in full]),
+            "full": tier(len(memory), cached),
+            "full_from_disk": tier(len(memory), uncached),
         }
-
-
-def new_memory(size: int) -> mmap.mmap:
-    """As a restore gets it: of large pages where the kernel has them."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
 
 
 def tier(size_bytes: int, pairs: list[tuple[float, float]]) -> dict[str, float]:
@@ -230,7 +229,7 @@ def table(result: dict[str, Any]) -> str:
         f"step {result['step_ms']:.0f} ms, snapshot {result['snapshot_ms']:.0f} ms",
         f"{'tier':20}restore ms   least   worst   copy ms   least   copy GB/s   share of copy   of the least",
     ]
-    for name in ("fast", "full", "full_to_new_memory"):
+    for name in ("fast", "full", "full_from_disk"):
         row = result[name]
         lines.append(
             f"{name.replace('_', ' '):20}{row['restore_ms']:10.0f}{row['restore_ms_least']:8.0f}"
