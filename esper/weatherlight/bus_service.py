@@ -19,6 +19,7 @@ from esper.oona.following import followed
 from esper.rpc.auth import require_service
 from esper.rpc.server.bases import BusServicer
 from esper.rpc.server.call import Call
+from esper.rpc.server.tasks import call_task
 from esper.weatherlight.routing import Router
 
 DEFAULT_IN_FLIGHT = 64
@@ -69,7 +70,7 @@ class BusService(BusServicer):
         # Of an earlier line of the same consumer nothing will be settled any more.
         await self._bus.release(opening.group, opening.consumer)
         consumer = _Consumer(self._bus, opening)
-        settling = asyncio.create_task(consumer.settle(requests))
+        settling = call_task(consumer.settle(requests))
         try:
             while not settling.done():
                 for response in await consumer.next_page():
@@ -137,8 +138,8 @@ class _Consumer:
 
     async def pause(self, settling: asyncio.Task[None]) -> None:
         """Wait for something new, for room where there is none, or until a redelivery may be due."""
-        stored = asyncio.create_task(self._bus.wait(self._seen, REDELIVERY_S, self._opening.lanes))
-        settled = asyncio.create_task(self._settled.wait())
+        stored = call_task(self._bus.wait(self._seen, REDELIVERY_S, self._opening.lanes))
+        settled = call_task(self._settled.wait())
         waits = {settled, settling} if len(self._held) >= self._limit else {settling, stored}
         try:
             await asyncio.wait(waits, timeout=REDELIVERY_S, return_when=asyncio.FIRST_COMPLETED)

@@ -33,6 +33,7 @@ from esper.rpc.server.bases import Servicer
 from esper.rpc.server.call import Call
 from esper.rpc.server.mishaps import Mishaps
 from esper.rpc.server.parse import parsed, parsed_each
+from esper.rpc.server.tasks import call_task
 from esper.rpc.status import DETAILS_KEY, code_of, to_status
 from esper.rpc.tracing import record_status, server_span
 
@@ -212,10 +213,10 @@ async def _in_flight(gate: Gate, method: Method, token: str) -> AsyncIterator[No
 
 async def until_set(items: AsyncIterator[T], stop: asyncio.Event) -> AsyncIterator[T]:
     """The items, until they end or `stop` is set; an item that is being waited for is given up then."""
-    stopping = asyncio.ensure_future(stop.wait())
+    stopping = call_task(stop.wait())
     try:
         while not stop.is_set():
-            coming = asyncio.ensure_future(_next(items))
+            coming = call_task(_next(items))
             try:
                 await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
             finally:
