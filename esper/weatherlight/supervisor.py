@@ -189,7 +189,8 @@ class Supervisor:
             return
         update = self.mode()
         attributes = {"mode": SystemMode.Name(update.mode), "cause": update.cause}
-        await self.tell(event(metrics.MODE_CHANGED, self._clock, **attributes))
+        told = event(metrics.MODE_CHANGED, self._clock, **attributes)
+        await self.tell(told, measured=[metric(metrics.MODE, int(update.mode))])
 
     async def _tell_received(self, received: Event, changed: bool) -> None:
         await self._tell_level(received)

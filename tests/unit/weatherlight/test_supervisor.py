@@ -32,6 +32,7 @@ from esper.leyline import (
     SystemMode,
     TelemetryPacket,
 )
+from esper.weatherlight import metrics
 from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL
 from esper.weatherlight.routing import Taken
@@ -193,6 +194,16 @@ async def test_an_emergency_is_told_as_critical(plane: Plane) -> None:
     told = next(packet for packet in await plane.packets() if packet.events[0].name == "emergency_signal_received")
     assert told.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
     assert told.events[0].message == "the loss is NaN"
+
+
+async def test_the_mode_is_measured_with_every_change_of_it(plane: Plane) -> None:
+    await plane.supervisor.register(registration())
+    await plane.supervisor.heartbeat(beat(health=HealthStatus.HEALTH_STATUS_DEGRADED))
+    await plane.actions.raise_emergency(plane.signer.sign(signal(), audience="weatherlight/r1"))
+    await plane.supervisor.settled()
+    packets = await plane.packets()
+    measured = [each.value for packet in packets for each in packet.metrics if each.name == metrics.MODE.name]
+    assert measured == [DEGRADED, EMERGENCY]
 
 
 async def test_the_same_emergency_counts_once_and_stays_resolved(plane: Plane) -> None:
