@@ -115,7 +115,7 @@ def test_telemetry_is_followed_by_priority_and_source(
     weatherlight_client(service.channel).publish_telemetry(iter([request]), timeout_s=TIMEOUT_S)
     follow = ("bus", "tail", "--weatherlight", service.endpoint, "--after", "0", "--count", "1")
     assert main([*follow, "--source", "tolaria"]) == 0
-    assert capsys.readouterr().out.endswith("NORMAL   tolaria of r1: test.loss=0.25\n")
+    assert capsys.readouterr().out.endswith("NORMAL   tolaria of r1: test.loss=0.25 nats\n")
     assert main([*follow, "--priority", "CRITICAL"]) == 0
     assert capsys.readouterr().out.endswith("tamiyo: CRITICAL test_alarm why=\\x1b[2J look\n")
     assert main([*follow, "--priority", "CRITICAL", "--json"]) == 0

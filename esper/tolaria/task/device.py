@@ -66,10 +66,10 @@ def place_of(config: TrainConfig, model: nn.Module) -> TrainConfig:
     return replace(config, device=device.type, deterministic=is_deterministic)
 
 
-def check_values(model: nn.Module) -> None:
-    """Raises ConfigError for a network that has no weights yet."""
+def check_values(model: nn.Module, *, may_be_lazy: bool = False) -> None:
+    """Raises ConfigError for a network that has no weights yet; lazy ones may be shaped by the first pass."""
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
-        if is_lazy(tensor):
+        if is_lazy(tensor) and not may_be_lazy:
             remedy = "is a lazy parameter, which has no shape yet: pass a batch through the network first"
             raise ConfigError("model", type(model).__name__, f"{name} {remedy}")
         if tensor.is_meta:

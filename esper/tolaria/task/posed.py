@@ -110,7 +110,7 @@ def _of_splits(config: TrainConfig, given: Given, read: Splits, carrier: Carrier
     data, scaling = normalized(config, transformed(config, read))
     host = _host(config, given, data)
     with named_by_settings(config, host.model):
-        check_values(host.model)
+        check_values(host.model, may_be_lazy=True)
     model = host.model.to(carrier.device)
     told = in_training_mode(config, model)
     started = None if start is None else put_in(config, model, start)

@@ -113,6 +113,11 @@ def test_a_loader_without_growth_equals_the_bare_loop_bit_for_bit(settings):
         assert torch.equal(result.model.state_dict()[name], value)
 
 
+def test_tensors_that_are_held_shape_a_lazy_network(settings):
+    result = esper.train(nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, CLASSES)), pairs(), config=settings)
+    assert result.model[0].in_features == FEATURES
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_mappings_dataclasses_and_a_models_own_loss(settings, workers):
     result = esper.train(Formal(), loaders(rows, num_workers=workers), config=settings)
@@ -198,6 +203,12 @@ def _mean(outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs, targets)
 
 
+def _unshaped() -> nn.Module:
+    model = Formal()
+    model.layers[0] = nn.LazyLinear(5)
+    return model
+
+
 def _empty() -> nn.Module:
     with torch.device("meta"):
         return network()
@@ -212,7 +223,7 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("data = 'judge set': can't be scored .*out of bounds", {"model": Formal(), "data": _mislabelled("judge")}),
     ("data = 'test set': can't be scored .*out of bounds", {"model": Formal(), "data": _mislabelled("test")}),
     ("0.weight is on the meta device", {"model": _empty()}),
-    ("0.weight is a lazy parameter", {"model": nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, CLASSES))}),
+    ("layers.0.weight is a lazy parameter", {"model": _unshaped(), "data": loaders(rows)}),
     ("model = 'int': expected a torch.nn.Module", {"model": 3}),
     ("data = 'int': is no data; expected", {"data": 3}),
     ("data = 'valid': is no part of a run's data", {"data": {"train": pairs(), "valid": pairs()}}),
