@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, islice
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
 
 from esper.core.process.child import end_with
@@ -65,6 +67,26 @@ def context() -> ForkServerContext:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload(PRELOADED)
     return found
+
+
+class Places:
+    """The devices that runs are trained on, each as often as it takes runs at a time; a run waits for a free one."""
+
+    def __init__(self, devices: str, processes: int) -> None:
+        """`devices` are separated by commas, such as `cpu` or `cuda:0,cuda:1`."""
+        names = devices.split(",")
+        self.count = processes * len(names)
+        self._free: SimpleQueue[str] = SimpleQueue()
+        for name in islice(cycle(names), self.count):
+            self._free.put(name)
+
+    @contextmanager
+    def taken(self) -> Iterator[str]:
+        place = self._free.get()
+        try:
+            yield place
+        finally:
+            self._free.put(place)
 
 
 def patiently(attempt: Callable[[], int], *, patience_s: float = PATIENCE_S, retry_s: float = RETRY_S) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from episodes import DEVELOPMENT, HELD_OUT, LEARNED_FROM, Episode, episodes
-from launching import shared_services
+from launching import Places, shared_services
 from learning_loop import loop
 from learning_page import words_of
 from learning_plane import Plane, gather, is_played, play, settings
@@ -40,7 +40,7 @@ RECORDED = Path(__file__).parent / "rows"
 
 
 def run_loop(options: argparse.Namespace) -> int:
-    found = loop(options.out, options.processes, *((options.episodes,) if options.episodes else ()))
+    found = loop(options.out, options.places, *((options.episodes,) if options.episodes else ()))
     print("\n".join(words_of(found)))
     print(f"page: {options.out / 'loop.html'}")
     return 0
@@ -49,7 +49,7 @@ def run_loop(options: argparse.Namespace) -> int:
 def explore(options: argparse.Namespace) -> int:
     wanted = episodes(LEARNED_FROM, options.episodes or 160, first_seed=FIRST_SEED)
     with shared_services(settings(options.out, explore=1.0)) as flags:
-        gather(Plane(flags), wanted, options.out, options.store, options.processes, "explored")
+        gather(Plane(flags), wanted, options.out, options.store, options.places, "explored")
     return 0
 
 
@@ -72,14 +72,14 @@ def _compare_flags(options: argparse.Namespace, part: Sequence[Episode]) -> None
     with shared_services() as flags:
         for arm in FLAGS.keys() - set(options.without):
             told = [Episode(name=each.name, flags=(*each.flags, *FLAGS[arm])) for each in part]
-            play(Plane(flags), told, options.out, options.processes, arm)
+            play(Plane(flags), told, options.out, options.places, arm)
 
 
 def _compare_random(options: argparse.Namespace, part: Sequence[Episode]) -> None:
     """Their reports are kept, too: by them any weights can be valued and calibrated."""
     if not is_played(part, options.out, RANDOM):
         with shared_services(settings(options.out, explore=1.0)) as flags:
-            gather(Plane(flags), part, options.out, options.out / "held_out_random", options.processes, RANDOM)
+            gather(Plane(flags), part, options.out, options.out / "held_out_random", options.places, RANDOM)
 
 
 def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: str, store: Path) -> None:
@@ -91,7 +91,7 @@ def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: 
         plane = Plane(flags)
         print(plane.publish(store, "--unproven"), end="", flush=True)
         plane.await_version(version)
-        gather(plane, part, options.out, options.out / f"held_out_{arm}", options.processes, arm)
+        gather(plane, part, options.out, options.out / f"held_out_{arm}", options.places, arm)
         plane.await_version(version)
 
 
@@ -113,7 +113,10 @@ def main() -> int:
         verb.add_argument("--json", action="store_true", help="print it as JSON")
         if name != "table":
             verb.add_argument("--episodes", type=int, help="how many")
-            verb.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time")
+            verb.add_argument(
+                "--processes", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time, on each device"
+            )
+            verb.add_argument("--devices", default="cpu", help="where episodes are trained, separated by commas")
         if name == "explore":
             verb.add_argument("store", type=Path, help="a replay store")
         if name == "compare":
@@ -129,6 +132,8 @@ def main() -> int:
         if name == "table":
             verb.add_argument("--recorded", action="store_true", help="read the committed rows")
     options = parser.parse_args()
+    if "devices" in options:
+        options.places = Places(options.devices, options.processes)
     # All planes of one process share a secret: what forks the runs was started with it.
     os.environ.setdefault(SECRET_VARIABLE, new_secret())
     return int(options.run(options))

@@ -17,7 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from episodes import NECKS, UNSEEN_NECKS, Episode, episodes
-from launching import shared_services
+from launching import Places, shared_services
 from learning_page import CONTROL, page
 from learning_plane import Plane, esper, gather, play, settings
 from learning_trace import Spans, receiving
@@ -32,24 +32,24 @@ CONTROLS = 3
 VERSION, NEVER = "1.1.0", 10**6
 
 
-def loop(out: Path, processes: int, explored: int = EXPLORED, after: int = AFTER) -> dict[str, Any]:
+def loop(out: Path, places: Places, explored: int = EXPLORED, after: int = AFTER) -> dict[str, Any]:
     """Run it, and write the page; what it found."""
     store = out / "store"
     with receiving() as spans:
         with shared_services(settings(out, explore=1.0)) as flags:
             wanted = episodes(NECKS, explored, first_seed=FIRST_SEED)
-            gather(Plane(flags), wanted, out / "explored", store, processes, "explored")
+            gather(Plane(flags), wanted, out / "explored", store, places, "explored")
         controls = {f"{CONTROL}{number}": number for number in range(1, 1 + min(CONTROLS, after))}
         _learn(out, store, "learned")
         for arm, number in controls.items():
             _learn(out, store, arm, "--shuffled", str(number))
         asked = episodes(UNSEEN_NECKS, BEFORE + after, first_seed=LATER_SEED)
         before, later = asked[:BEFORE], asked[BEFORE:]
-        found: dict[str, Any] = {"heuristic": _heuristic(out, processes, later)}
-        found["learned"] = _arm("learned", out, processes, before, later, spans)
+        found: dict[str, Any] = {"heuristic": _heuristic(out, places, later)}
+        found["learned"] = _arm("learned", out, places, before, later, spans)
         mixed: dict[str, float] = {}
         for arm, number in controls.items():
-            found[arm] = _arm(arm, out, processes, before, later[number - 1 :: CONTROLS], spans)
+            found[arm] = _arm(arm, out, places, before, later[number - 1 :: CONTROLS], spans)
             mixed |= found[arm]["worth"]["episodes"]
     learned = found["learned"]
     learned["unseen"] = json.loads(esper("simic", "evaluate", str(_store_of(out, "learned")), "--json"))
@@ -61,11 +61,11 @@ def loop(out: Path, processes: int, explored: int = EXPLORED, after: int = AFTER
     return found
 
 
-def _heuristic(out: Path, processes: int, later: Sequence[Episode]) -> dict[str, Any]:
+def _heuristic(out: Path, places: Places, later: Sequence[Episode]) -> dict[str, Any]:
     shutil.rmtree(out / "heuristic", ignore_errors=True)
     with shared_services() as flags:
         plane = Plane(flags)
-        rows = play(plane, later, out / "heuristic", processes, "heuristic")
+        rows = play(plane, later, out / "heuristic", places, "heuristic")
         return {"worth": _worth(plane, out, "heuristic", later, rows)}
 
 
@@ -84,7 +84,7 @@ def _learn(out: Path, store: Path, arm: str, *words: str) -> None:
 
 
 def _arm(
-    arm: str, out: Path, processes: int, before: Sequence[Episode], later: Sequence[Episode], spans: Spans
+    arm: str, out: Path, places: Places, before: Sequence[Episode], later: Sequence[Episode], spans: Spans
 ) -> dict[str, Any]:
     own, state = _store_of(out, arm), out / f"services_{arm}"
     # Reports of these runs are on the bus of these services alone, so none of it is taken over from an earlier loop.
@@ -96,9 +96,9 @@ def _arm(
         plane = Plane(flags)
         refused = None if gate["passed"] else plane.refusal(own)
         plane.publish(own, *(() if gate["passed"] else ("--unproven",)))
-        play(plane, before, out / f"{arm}_shadow", processes, arm)
+        play(plane, before, out / f"{arm}_shadow", places, arm)
         plane.await_version(VERSION)
-        rows = play(plane, later, out / arm, processes, arm)
+        rows = play(plane, later, out / arm, places, arm)
         worth = _worth(plane, out, arm, later, rows)
         standing = json.loads((state / "policies" / "standing.json").read_text())
     said = "passed" if gate["passed"] else "refused"

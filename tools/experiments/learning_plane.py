@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from episodes import Episode
-from launching import context, launch, patiently
+from launching import Places, context, launch, patiently
 from learning_rows import row_of
 
 TOGETHER = 8
@@ -67,12 +67,12 @@ def settings(folder: Path, **values: object) -> list[str]:
     return ["--config", str(path)]
 
 
-def gather(plane: Plane, wanted: Sequence[Episode], out: Path, store: Path, processes: int, arm: str) -> None:
+def gather(plane: Plane, wanted: Sequence[Episode], out: Path, store: Path, places: Places, arm: str) -> None:
     """Train episodes and take their reports into a store, some at a time; what is interrupted goes on from there."""
     for start in range(0, len(wanted), TOGETHER):
         part = wanted[start : start + TOGETHER]
         if not is_played(part, out, arm):
-            play(plane, part, out, processes, arm)
+            play(plane, part, out, places, arm)
             print(plane.collect(store).splitlines()[0], flush=True)
 
 
@@ -87,7 +87,7 @@ def _rows(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["arm"], row["episode"]): row for row in map(json.loads, lines)}
 
 
-def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm: str) -> list[dict[str, Any]]:
+def play(plane: Plane, wanted: Sequence[Episode], out: Path, places: Places, arm: str) -> list[dict[str, Any]]:
     """Train the episodes, some at a time; a row of each. A row that is there already is not trained again."""
     server = context()
     out.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,9 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm
         folder.parent.mkdir(parents=True, exist_ok=True)
         run_id = f"{arm}-{episode.name}"
         argv = ["--run-dir", str(folder), "--run-id", run_id, "--overwrite", "--plain", *episode.flags, *plane.flags]
-        started = time.monotonic()
-        code = patiently(lambda: launch(server, None, argv, log))
+        with places.taken() as place:
+            started = time.monotonic()
+            code = patiently(lambda: launch(server, None, [*argv, "--device", place], log))
         if code != 0:
             sys.exit(f"{run_id} failed:\n{log.read_text()[-1500:]}")
         row = row_of(arm, episode.name, folder, time.monotonic() - started)
@@ -110,5 +111,5 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, processes: int, arm
         shutil.rmtree(folder)
         return row
 
-    with ThreadPoolExecutor(processes) as pool:
+    with ThreadPoolExecutor(places.count) as pool:
         return list(pool.map(once, wanted))

@@ -22,14 +22,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import cycle, islice
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import fmean
 from typing import Any
 
 from comparing import Line, compared, table
-from launching import context, launch, patiently, shared_services
+from launching import Places, context, launch, patiently, shared_services
 from plan import SCORES, Plan, Run, read_plan
 from rows import Row, Rows, row_of
 from texts import write_text
@@ -69,12 +67,8 @@ class Trained:
 class Runner:
     """Trains what a plan wants, some runs at a time, each on the next free place."""
 
-    def __init__(self, plan: Plan, out: Path, rows: Rows, places: Sequence[str], extra: Sequence[str]) -> None:
-        self._plan, self._out, self._rows, self._extra = plan, out, rows, extra
-        self._places: SimpleQueue[str] = SimpleQueue()
-        for place in places:
-            self._places.put(place)
-        self._workers = len(places)
+    def __init__(self, plan: Plan, out: Path, rows: Rows, places: Places, extra: Sequence[str]) -> None:
+        self._plan, self._out, self._rows, self._places, self._extra = plan, out, rows, places, extra
         self._server = context()
 
     def run(self, arms: Sequence[str], seeds: Sequence[int]) -> None:
@@ -90,7 +84,7 @@ class Runner:
 
     def _each(self, runs: Sequence[Run]) -> None:
         missing = [run for run in runs if self._rows.get(run) is None]
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self._places.count) as pool:
             list(pool.map(self._once, missing))
 
     def _once(self, run: Run) -> None:
@@ -102,13 +96,10 @@ class Runner:
             # What a step costs doesn't hang on the seed. The last of two equal flags counts.
             step = macs_of_step(tuple(self._plan.flags(run._replace(seed=1), self._out)))
             flags += ["--steps", str(round(paid["training_macs"] / step))]
-        place = self._places.get()
-        try:
+        with self._places.taken() as place:
             started = time.monotonic()
             trained = self._train(run, [*flags, "--device", place])
             self._rows.add(row_of(self._plan, run, trained.summary, trained.events, time.monotonic() - started))
-        finally:
-            self._places.put(place)
 
     def _train(self, run: Run, flags: Sequence[str]) -> Trained:
         folder, log = self._out / run.name, self._out / f"{run.name}.log"
@@ -176,8 +167,7 @@ def main() -> int:
             write_text(out / "text", **plan.text)
         arms = options.arms.split(",") if options.arms else list(plan.arms)
         seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else list(plan.seeds)
-        devices = options.devices.split(",")
-        places = list(islice(cycle(devices), options.processes * len(devices)))
+        places = Places(options.devices, options.processes)
         with shared_services() as services:
             Runner(plan, out, rows, places, [*told[end + 1 :], *services]).run(arms, seeds)
     if not len(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def test_a_run_tells_its_exit_code_and_its_log_what_it_said(tmp_path: Path, monk
     assert "--no-such-flag" in log.read_text()
     assert launching.launch(server, None, ["--print-config"], log) == 0
     assert "--no-such-flag" not in log.read_text()
+
+
+def test_each_device_takes_as_many_runs_at_a_time_as_it_was_given() -> None:
+    places = launching.Places("cuda:0,cuda:1", 2)
+    with ExitStack() as taken:
+        found = [taken.enter_context(places.taken()) for _ in range(places.count)]
+    assert sorted(found) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1"]
+    with places.taken() as again:
+        assert again in found
 
 
 def test_a_run_that_a_cautious_plane_refuses_is_launched_anew_and_any_other_failure_stands() -> None:

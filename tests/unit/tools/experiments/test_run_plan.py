@@ -21,7 +21,7 @@ load("texts")
 planning, rows_module = load("plan"), load("rows")
 load("frontier")
 comparing = load("comparing")
-load("launching")
+launching = load("launching")
 load("labels")
 pictures = load("pictures")
 run_plan = load("run_plan")
@@ -111,7 +111,7 @@ class Runner(run_plan.Runner):  # type: ignore[misc]
 
 
 def ran(plan: Any, out: Path, rows: Any) -> list[tuple[Any, list[str]]]:
-    runner = Runner(plan, out, rows, ["cpu"], ["--threads", "2"])
+    runner = Runner(plan, out, rows, launching.Places("cpu", 1), ["--threads", "2"])
     runner.trained = []
     runner.run(list(plan.arms), plan.seeds)
     return runner.trained
