@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def export(reports: Iterable[FieldReport], out: Path) -> int:
         raise ConfigError("OUT", str(out), f"the name must end in {', '.join(FORMATS)}")
     if not out.parent.is_dir():
         raise ConfigError("OUT", str(out), f"there is no directory {out.parent}; make it, or name another")
+    if out.is_dir():
+        raise ConfigError("OUT", str(out), "is a folder; name a file")
     rows = list(map(row_of, reports))
     if out.suffix == ".jsonl":
         write_atomically(out, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
@@ -98,7 +101,9 @@ def _with_pyarrow(rows: list[dict[str, Any]], out: Path) -> None:
     kinds = {**dict.fromkeys(_TEXTS, pyarrow.string()), **dict.fromkeys(_WHOLE, pyarrow.int64())}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     table = pyarrow.table({name: [row.get(name) for row in rows] for name in names}, schema=schema)
+    content = BytesIO()
     if out.suffix == ".parquet":
-        parquet.write_table(table, out)
+        parquet.write_table(table, content)
     else:
-        feather.write_feather(table, out, compression="uncompressed")
+        feather.write_feather(table, content, compression="uncompressed")
+    write_atomically(out, content.getvalue())

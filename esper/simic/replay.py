@@ -11,14 +11,16 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from esper.core.clock import Clock
-from esper.core.errors import CommandRejected, ContractError, InvalidSignature
+from esper.core.errors import CommandRejected, ContractError, CorruptRecord, InvalidSignature, StorageError
 from esper.core.messages.validation import require_valid
 from esper.core.security.keys import Keyring
+from esper.core.storage.storage_faults import REMEDY
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, FieldReport
 from esper.oona.envelope import check
@@ -30,6 +32,10 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS refused (event_id TEXT PRIMARY KEY, reason TEXT NOT NULL, at_ns INTEGER NOT NULL)"
     " WITHOUT ROWID",
 )
+_COLUMNS = {
+    "reports": ("report_id", "run_id", "digest", "version", "payload"),
+    "refused": ("event_id", "reason", "at_ns"),
+}
 
 
 @dataclass(slots=True)
@@ -49,7 +55,7 @@ class ReplayStore:
     def __init__(self, path: Path, clock: Clock) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
-        self._store = SqliteStore(path, _create)
+        self._store = SqliteStore(path, partial(_create, path))
         self.intake = Intake()
 
     def take(self, envelope: BusEnvelope, keyring: Keyring) -> None:
@@ -95,8 +101,10 @@ class ReplayStore:
 
     def reports(self) -> Iterator[FieldReport]:
         """All of them, by id."""
-        rows = self._store.read(lambda c: c.execute("SELECT payload FROM reports ORDER BY report_id").fetchall())
-        return (FieldReport.FromString(row[0]) for row in rows)
+        rows = self._store.read(
+            lambda c: c.execute("SELECT report_id, payload FROM reports ORDER BY report_id").fetchall()
+        )
+        return (self._read(*row) for row in rows)
 
     def refusals(self) -> list[tuple[str, str]]:
         """Id and reason of what was refused."""
@@ -114,12 +122,23 @@ class ReplayStore:
     def close(self) -> None:
         self._store.close()
 
+    def _read(self, report_id: str, payload: bytes) -> FieldReport:
+        try:
+            return FieldReport.FromString(payload)
+        except (DecodeError, TypeError) as error:
+            raise CorruptRecord(f"{self._store.path} is damaged: report {report_id} can't be read; {REMEDY}") from error
+
     def _refuse(self, event_id: str, reason: str) -> None:
         row = (event_id, reason, self._clock.now_ns())
         self._store.submit(lambda c: c.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", row)).result()
         self.intake.refused += 1
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _create(path: Path, connection: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         connection.execute(statement)
+    for table, columns in _COLUMNS.items():
+        found = tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
+        if found != columns:
+            held = f"is no replay store: table {table} has {', '.join(found)}, expected {', '.join(columns)}"
+            raise StorageError(f"{path} {held}; name another directory")

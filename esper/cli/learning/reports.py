@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper.cli.learning.simic import REPLAY
+from esper.cli.learning.simic import opened
 from esper.cli.usage import Verbs, add_group, add_verb
-from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
-from esper.core.errors import ConfigError
 
 
 def register(verbs: Verbs) -> None:
@@ -21,14 +19,7 @@ def register(verbs: Verbs) -> None:
 
 def run_export(arguments: argparse.Namespace) -> int:
     from esper.simic.export import export
-    from esper.simic.replay import ReplayStore
 
-    path = arguments.store / REPLAY
-    if not path.exists():
-        raise ConfigError("STORE", str(arguments.store), f"{REPLAY} isn't there; esper simic collect makes one")
-    store = ReplayStore(path, SYSTEM_CLOCK)
-    try:
+    with opened(arguments.store, must_exist=True) as store:
         print(f"{counted(export(store.reports(), arguments.out), 'report')} in {arguments.out}")
-    finally:
-        store.close()
     return 0

@@ -105,9 +105,10 @@ def run_collect(arguments: argparse.Namespace) -> int:
     from esper.simic.collect import collect
     from esper.simic.telling import tell_collected
 
-    with _bus(arguments) as bus, _store(arguments.store) as store, _reporter(bus) as reporter:
+    with _bus(arguments) as bus, opened(arguments.store) as store:
         asyncio.run(collect(store, bus.endpoint, bus.tls, bus.keyring, idle_s=arguments.idle_s))
-        tell_collected(reporter, store)
+        with _reporter(bus) as reporter:  # only now: a bus that is away is told once
+            tell_collected(reporter, store)
         seen = store.intake
         taken = counted(seen.taken, "report")
         print(f"{taken} taken, {seen.repeated} known, {seen.refused} refused; {len(store)} in the store")
@@ -122,7 +123,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from esper.simic.validation import train
     from esper.tamiyo.learned.weights import digest_of, write_weights
 
-    with _store(arguments.store, must_exist=True) as store:
+    with opened(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
     if arguments.shuffled is not None:
         data = shuffled(data, arguments.shuffled)
@@ -160,7 +161,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from esper.simic.dataset import dataset_of
 
     weights = _weights_asked(arguments)
-    with _store(arguments.store, must_exist=True) as store:
+    with opened(arguments.store, must_exist=True) as store:
         data = dataset_of(store.reports())
     if len(data.runs) < MIN_RUNS:
         runs = counted(len(data.runs), "run")
@@ -202,35 +203,46 @@ def run_publish(arguments: argparse.Namespace) -> int:
     from esper.tamiyo.learned.weights import digest_of
 
     content, validation = _read(arguments.store, WEIGHTS), _read_validation(arguments.store)
+    if not validation["passed"] and not arguments.unproven:
+        failed = "; ".join(check["name"] for check in validation["checks"] if not check["holds"])
+        remedy = "collect more runs that explore and train again, or give --unproven for a drill"
+        raise ConfigError("STORE", str(arguments.store), f"the gate refused what was learned last: {failed}; {remedy}")
     if validation["digest"] != digest_of(content):
         raise ConfigError("STORE", str(arguments.store), f"{VALIDATION} isn't about {WEIGHTS}; train again")
-    if not validation["passed"] and not arguments.unproven:
-        failed = [check["name"] for check in validation["checks"] if not check["holds"]]
-        raise ConfigError("STORE", str(arguments.store), f"the gate refused these weights: {', '.join(failed)}")
-    update = update_of(content, SYSTEM_CLOCK)
-    with _bus(arguments) as bus, _reporter(bus) as reporter, _traced():
+    with _usable("STORE", arguments.store / WEIGHTS, "train again"):
+        update = update_of(content, SYSTEM_CLOCK)
+    with _bus(arguments) as bus, _traced():
         sequence = publish(update, bus.endpoint, bus.tls, bus.keyring, SYSTEM_CLOCK)
-        tell_published(reporter, update)
+        with _reporter(bus) as reporter:  # only now: a bus that is away is told once
+            tell_published(reporter, update)
     print(f"{update.update_id}: {update.policy_id} {update.version} is on the policy lane at {sequence}")
     return 0
 
 
 def _weights_asked(arguments: argparse.Namespace) -> Weights:
     """Those of --weights, else the store's. Raises ConfigError that names the file."""
-    from esper.tamiyo.learned.weights import WeightsRefused, read_weights
+    from esper.tamiyo.learned.weights import read_weights
 
     path = arguments.weights
-    try:
+    key, given = ("--weights", path) if path else ("STORE", arguments.store / WEIGHTS)
+    with _usable(key, given, "name what esper simic train wrote" if path else "train again"):
         return read_weights(path.read_bytes() if path else _read(arguments.store, WEIGHTS))
+
+
+@contextmanager
+def _usable(key: str, path: Path, remedy: str) -> Iterator[None]:
+    """Have weights that can't be read name their file, and what to do."""
+    from esper.tamiyo.learned.weights import WeightsRefused
+
+    try:
+        yield
     except (WeightsRefused, OSError) as error:
         told = (error.strerror if isinstance(error, OSError) else None) or error
-        key, given = ("--weights", path) if path else ("STORE", arguments.store / WEIGHTS)
-        raise ConfigError(key, str(given), f"can't be used: {told}; name what esper simic train wrote") from error
+        raise ConfigError(key, str(path), f"can't be used: {told}; {remedy}") from error
 
 
 def _read(store: Path, name: str) -> bytes:
-    if not (store / name).exists():
-        raise ConfigError("STORE", str(store), f"{name} isn't there; esper simic train writes it where there is enough")
+    require_in(store, name, "esper simic train writes it where there is enough")
     return (store / name).read_bytes()
 
 
@@ -256,16 +268,29 @@ def _lines(validation: Validation, decisions: int) -> Iterator[str]:
 
 
 @contextmanager
-def _store(path: Path, *, must_exist: bool = False) -> Iterator[ReplayStore]:
+def opened(path: Path, *, must_exist: bool = False) -> Iterator[ReplayStore]:
     from esper.simic.replay import ReplayStore
 
-    if must_exist and not (path / REPLAY).exists():
-        raise ConfigError("STORE", str(path), f"{REPLAY} isn't there; esper simic collect makes one")
+    if must_exist:
+        require_in(path, REPLAY, "esper simic collect makes one")
+    _require_folder(path)
     store = ReplayStore(path / REPLAY, SYSTEM_CLOCK)
     try:
         yield store
     finally:
         store.close()
+
+
+def require_in(store: Path, name: str, maker: str) -> None:
+    """Raises ConfigError where the store lacks a file, with what makes one."""
+    _require_folder(store)
+    if not (store / name).exists():
+        raise ConfigError("STORE", str(store), f"{name} isn't there; {maker}")
+
+
+def _require_folder(store: Path) -> None:
+    if store.exists() and not store.is_dir():
+        raise ConfigError("STORE", str(store), "is a file, no folder; name the directory of a replay store")
 
 
 @contextmanager

@@ -89,15 +89,20 @@ def write_new(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> N
 def _scratch(path: Path, content: bytes | bytearray, mode: int) -> Iterator[Path]:
     """A whole file beside `path`, gone afterwards unless it was renamed."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        with named(path), os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield scratch
-    finally:
-        scratch.unlink(missing_ok=True)
+        handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield scratch
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = str(path)  # of the scratch file nobody has heard
+        raise
 
 
 @contextmanager

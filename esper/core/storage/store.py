@@ -23,7 +23,7 @@ from typing import Any, Generic, TextIO, TypeVar
 from esper.core.errors import ConfigError, CorruptRecord, StorageError, UnwritableStorage
 from esper.core.process.last_word import leave
 from esper.core.storage.file_lock import holder, try_hold
-from esper.core.storage.files import UNWRITABLE, open_regular
+from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden, open_regular
 from esper.core.storage.journal import require_whole
 from esper.core.storage.seal import seal, unseal
 from esper.core.storage.storage_faults import REMEDY, exit_code_of, fault_of, opening_fault
@@ -219,6 +219,8 @@ def _own(path: Path) -> TextIO:
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise UnwritableStorage(f"{error.filename or lock_path} can't be written: {error.strerror}") from error
+        if error.errno in FORBIDDEN:
+            raise forbidden(error, lock_path) from error
         raise ConfigError("state directory", str(path.parent), f"can't be used ({error.strerror})") from error
     if lock_file is None:
         remedy = f"{path.name} is in use by {holder(lock_path)}; stop it, or give another directory"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
 from esper.simic.replay import ReplayStore
-from tests.unit.simic.making import reports
+from tests.unit.simic.making import SECRET, reports
 
 NOWHERE = "unix:/nonexistent/bus"
 
@@ -55,18 +58,105 @@ def test_what_cannot_be_done_is_told_in_a_line(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["simic", "collect", "{}", "--weatherlight", NOWHERE],
+        ["simic", "train", "{}", "--version", "1.1.0"],
+        ["simic", "evaluate", "{}"],
+        ["simic", "publish", "{}", "--weatherlight", NOWHERE],
+        ["reports", "export", "{}", "out.jsonl"],
+    ],
+)
+def test_a_store_that_is_a_file_is_refused_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
+    place = tmp_path / "store"
+    place.write_text("no folder")
+    assert main([word.format(place) for word in words]) == 78
+    (line,) = said(capsys).splitlines()
+    assert line == f"esper: STORE = '{place}': is a file, no folder; name the directory of a replay store"
+
+
+def test_a_bus_that_is_away_is_told_in_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
+    place = store(tmp_path / "store", 150)
+    assert main(["simic", "train", str(place), "--version", "1.1.0"]) == 0
+    said(capsys)
+    for verb in ("collect", "publish"):
+        assert main(["simic", verb, str(place), "--weatherlight", NOWHERE]) == 75
+        (line,) = said(capsys).splitlines()
+        assert "nobody listens there" in line
+    assert not caplog.records, "nothing beside it"
+
+
+def test_weights_that_cannot_be_used_are_published_by_nobody_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = b"no weights"
+    place = store(tmp_path, 2)
+    (place / "weights.safetensors").write_bytes(content)
+    told = {"digest": hashlib.sha256(content).hexdigest(), "passed": True, "checks": []}
+    (place / "validation.json").write_text(json.dumps(told))
+    assert main(["simic", "publish", str(place), "--weatherlight", NOWHERE]) == 78
+    (line,) = said(capsys).splitlines()
+    assert f"STORE = '{place}/weights.safetensors': can't be used: a header of" in line
+    assert line.endswith("; train again")
+
+
+def test_what_was_learned_last_is_refused_for_what_it_lacked_though_older_weights_lie_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = store(tmp_path, 9)
+    assert main(["simic", "train", str(place), "--version", "1.1.0"]) == 1
+    (place / "weights.safetensors").write_bytes(b"of an earlier fit")
+    said(capsys)
+    assert main(["simic", "publish", str(place), "--weatherlight", NOWHERE]) == 78
+    (line,) = said(capsys).splitlines()
+    assert "the gate refused what was learned last: runs; decisions; explored; collect more runs" in line
+
+
+def test_a_database_of_another_kind_is_no_store_and_a_damaged_report_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, place = tmp_path / "other", store(tmp_path / "store", 2)
+    other.mkdir()
+    with closing(sqlite3.connect(other / "replay.db")) as connection, connection:
+        connection.execute("CREATE TABLE reports (a)")
+    with closing(sqlite3.connect(place / "replay.db")) as connection, connection:
+        connection.execute("UPDATE reports SET payload = substr(payload, 1, length(payload) - 3)")
+        (name,) = connection.execute("SELECT min(report_id) FROM reports").fetchone()
+    (place / "replay.db.seal").unlink()
+    for words in (["simic", "train", "{}", "--version", "1.1.0"], ["reports", "export", "{}", f"{tmp_path}/a.jsonl"]):
+        for where, told in (
+            (other, "is no replay store: table reports has a, expected report_id, run_id"),
+            (place, f"is damaged: report {name} can't be read; put back a copy"),
+        ):
+            assert main([word.format(where) for word in words]) == 1
+            (line,) = said(capsys).splitlines()
+            assert line.startswith(f"esper: {where}/replay.db {told}")
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["simic", "evaluate", "{0}", "--weights", "{0}/replay.db"], "replay.db': can't be used: a header"),
         (["simic", "evaluate", "{0}", "--weights", "{0}/none"], "none': can't be used: No such file"),
         (["simic", "evaluate", "{0}", "--weights", "{0}"], "can't be used: Is a directory; name what esper"),
         (["reports", "export", "{0}", "{0}/none/out.jsonl"], "out.jsonl': there is no directory {0}/none; make"),
+        (["reports", "export", "{0}", "{0}/folder.jsonl"], "folder.jsonl': is a folder; name a file"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_is_named_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
     place = store(tmp_path, 2)
+    (place / "folder.jsonl").mkdir()
     assert main([word.format(place) for word in words]) == 78
     (line,) = said(capsys).splitlines()
     assert told.format(place) in line
@@ -104,7 +194,10 @@ def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_ow
     publish = ["simic", "publish", str(place), "--weatherlight", NOWHERE]
     for change, words in (
         ({"digest": "0" * 64}, "train again"),
-        ({"passed": False, "checks": [{"name": "runs", "holds": False}]}, "the gate refused these weights: runs"),
+        (
+            {"passed": False, "checks": [{"name": "runs", "holds": False}]},
+            "the gate refused what was learned last: runs; collect",
+        ),
     ):
         (place / "validation.json").write_text(json.dumps({**validation, **change}))
         assert main(publish) == 78

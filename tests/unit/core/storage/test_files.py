@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -70,3 +71,13 @@ def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as caught:
         read_regular(tmp_path)
     assert caught.value.filename == str(tmp_path)
+
+
+def test_what_cannot_be_replaced_is_named_and_not_the_scratch_file_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in (folder, tmp_path / "none" / "file"):
+        with pytest.raises(OSError, match=re.escape(repr(str(path)))) as caught:
+            write_atomically(path, b"new")
+        assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [folder]

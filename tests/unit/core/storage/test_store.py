@@ -341,6 +341,7 @@ def test_a_disk_that_fills_ends_the_owner_and_leaves_its_last_word(tmp_path: Pat
         ("a.db", 0o444, "a.db"),
         ("a.db", 0o000, "a.db"),
         ("a.db.seal", 0o000, "a.db.seal"),
+        ("a.db.lock", 0o444, "a.db.lock"),
         (".", 0o555, "a.db.seal"),
     ],
 )
