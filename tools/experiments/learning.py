@@ -6,7 +6,8 @@
     learning.py compare bandit=STORE .. # held-out episodes under the heuristic, at random, never, under STORE's weights
     learning.py table                   # what compare wrote, as a table again
 
-What is interrupted goes on where it was, save the second half of the loop; `compare` has a whole table after each round
+What is interrupted goes on from the reports that were collected, which are taken after every eight episodes, save the
+second half of the loop; `compare` has a whole table after each round
 of episodes. Episodes stand in episodes.py. Services, bus, signatures and runs are the product's own.
 OTEL_EXPORTER_OTLP_ENDPOINT says where traces go: publication, trial and swap of weights are one.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,7 +138,11 @@ def main() -> int:
         options.places = Places(options.devices, options.processes)
     # All planes of one process share a secret: what forks the runs was started with it.
     os.environ.setdefault(SECRET_VARIABLE, new_secret())
-    return int(options.run(options))
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what was collected", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from episodes import Episode
@@ -72,8 +73,10 @@ def gather(plane: Plane, wanted: Sequence[Episode], out: Path, store: Path, plac
     for start in range(0, len(wanted), TOGETHER):
         part = wanted[start : start + TOGETHER]
         if not is_played(part, out, arm):
-            play(plane, part, out, places, arm)
+            rows = _trained(plane, part, out, places, arm)
             print(plane.collect(store).splitlines()[0], flush=True)
+            # Only now: these services and their bus end with the process, and what has a row is not trained again.
+            _record(out, rows)
 
 
 def is_played(wanted: Sequence[Episode], out: Path, arm: str) -> bool:
@@ -87,8 +90,32 @@ def _rows(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return {(row["arm"], row["episode"]): row for row in map(json.loads, lines)}
 
 
+def _record(out: Path, rows: Sequence[dict[str, Any]]) -> None:
+    known = _rows(out).keys()
+    with (out / "rows.jsonl").open("a") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows if (row["arm"], row["episode"]) not in known)
+
+
 def play(plane: Plane, wanted: Sequence[Episode], out: Path, places: Places, arm: str) -> list[dict[str, Any]]:
-    """Train the episodes, some at a time; a row of each. A row that is there already is not trained again."""
+    """Train the episodes, some at a time; a row of each, kept as soon as there is one."""
+    lock = Lock()
+
+    def keep(row: dict[str, Any]) -> None:
+        with lock:
+            _record(out, [row])
+
+    return _trained(plane, wanted, out, places, arm, keep)
+
+
+def _trained(
+    plane: Plane,
+    wanted: Sequence[Episode],
+    out: Path,
+    places: Places,
+    arm: str,
+    then: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> list[dict[str, Any]]:
+    """A row of each episode. One that is kept already is not trained again."""
     server = context()
     out.mkdir(parents=True, exist_ok=True)
     known = _rows(out)
@@ -106,8 +133,7 @@ def play(plane: Plane, wanted: Sequence[Episode], out: Path, places: Places, arm
         if code != 0:
             sys.exit(f"{run_id} failed:\n{log.read_text()[-1500:]}")
         row = row_of(arm, episode.name, folder, time.monotonic() - started)
-        with (out / "rows.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        then(row)
         shutil.rmtree(folder)
         return row
 

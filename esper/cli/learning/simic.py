@@ -139,7 +139,8 @@ def run_train(arguments: argparse.Namespace) -> int:
             expected_reward=promised,
         )
         write_atomically(arguments.store / WEIGHTS, content)
-    found = {"decisions": len(data), "left_out": dict(data.left_out), **done.validation.as_json()}
+    told = {"decisions": len(data), "left_out": dict(data.left_out), "shuffled": arguments.shuffled}
+    found = {**told, **done.validation.as_json()}
     write_atomically(arguments.store / VALIDATION, json.dumps({**found, "digest": digest_of(content)}).encode())
     if arguments.weatherlight is not None:
         with _bus(arguments) as bus, _reporter(bus) as reporter:
@@ -158,7 +159,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     from esper.simic.calibration import calibration
     from esper.simic.crossing import beside_shuffled, crossed, values
-    from esper.simic.dataset import dataset_of
+    from esper.simic.dataset import dataset_of, shuffled
 
     weights = _weights_asked(arguments)
     with opened(arguments.store, must_exist=True) as store:
@@ -168,14 +169,18 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
         held = f"it holds germinations with an outcome of {runs}, {MIN_RUNS} are needed; collect more"
         raise ConfigError("STORE", str(arguments.store), held)
     found, is_own = crossed(data, weights.price, weights.policy_id), _are_of(arguments.store, weights.digest)
+    asked = "each run by weights fitted without it" if is_own else "the weights as they are, fitted to other reports"
     if not is_own:
         # These reports are strangers to the weights, so they are asked as they are.
         found = replace(found, deciding=dict.fromkeys(data.runs, weights.model))
+    elif (seed := _shuffled_by(arguments.store, weights.digest)) is not None:
+        # Only what decides was misled: what decisions are worth is estimated by models of the real outcomes.
+        found = replace(found, deciding=crossed(shuffled(data, seed), weights.price, weights.policy_id).deciding)
+        asked = f"{asked} to shuffled outcomes"
     told = values(data, found, weights.price, weights.caution)
     if is_own:
         told |= beside_shuffled(data, found, weights.price, weights.caution)
     bins = calibration(data, found.deciding)
-    asked = "each run by weights fitted without it" if is_own else "the weights as they are, fitted to other reports"
     if arguments.json:
         figures = {name: {"value": v.value, "error": v.error, "runs": v.runs} for name, v in told.items()}
         print(json.dumps({"asked": asked, "values": figures, "calibration": bins}, indent=2))
@@ -195,6 +200,13 @@ def _are_of(store: Path, digest: str) -> bool:
     from esper.tamiyo.learned.weights import digest_of
 
     return (store / WEIGHTS).exists() and digest_of((store / WEIGHTS).read_bytes()) == digest
+
+
+def _shuffled_by(store: Path, digest: str) -> int | None:
+    """The seed by which the outcomes were shuffled that taught these weights; None where they were the real ones."""
+    told = _read_validation(store) if (store / VALIDATION).exists() else {}
+    seed = told.get("shuffled")
+    return seed if told.get("digest") == digest and isinstance(seed, int) else None
 
 
 def run_publish(arguments: argparse.Namespace) -> int:

@@ -205,3 +205,17 @@ def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_ow
     (place / "validation.json").write_text("[")
     assert main(publish) == 78
     assert "damaged" in said(capsys)
+
+
+def test_weights_of_shuffled_outcomes_are_valued_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = store(tmp_path, 150)
+    found = {}
+    for arm, words in (("learned", []), ("shuffled", ["--shuffled", "1"])):
+        main(["simic", "train", str(place), "--version", "1.1.0", *words])
+        said(capsys)
+        assert main(["simic", "evaluate", str(place), "--json"]) == 0
+        found[arm] = json.loads(said(capsys))
+    assert found["shuffled"]["asked"] == "each run by weights fitted without it to shuffled outcomes"
+    learned, misled = (found[arm]["values"] for arm in found)
+    assert misled["learned"]["value"] < learned["learned"]["value"] - 2 * learned["learned"]["error"]
+    assert misled["as logged"] == learned["as logged"], "outcomes are worth what they are worth"
