@@ -208,9 +208,9 @@ def test_weights_are_trained_valued_and_published_only_with_the_word_of_their_ow
 
 
 def test_weights_of_shuffled_outcomes_are_valued_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = store(tmp_path, 150)
+    place = store(tmp_path, 300)
     found = {}
-    for arm, words in (("learned", []), ("shuffled", ["--shuffled", "1"])):
+    for arm, words in (("learned", []), ("shuffled", ["--shuffled", "3"])):
         main(["simic", "train", str(place), "--version", "1.1.0", *words])
         said(capsys)
         assert main(["simic", "evaluate", str(place), "--json"]) == 0
