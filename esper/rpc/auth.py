@@ -20,5 +20,6 @@ def require_service(call: Call, keyring: Keyring) -> str:
     if call.service is None or call.service_token is None:
         raise AccessDenied(f"{call.method}: metadata {SERVICE} and {SERVICE_TOKEN} are required, one is missing")
     if call.service not in KNOWN_SERVICES or not is_service_token(keyring, call.service, call.service_token):
-        raise AccessDenied(f"{call.method}: the token does not belong to service {call.service!r}")
+        remedy = "give it the secret or keyring of this plane"
+        raise AccessDenied(f"{call.method}: the token does not belong to service {call.service!r}; {remedy}")
     return call.service
