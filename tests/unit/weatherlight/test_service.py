@@ -111,7 +111,9 @@ async def test_nobody_without_a_token_learns_or_changes_anything(channel: AioCha
 async def test_a_token_of_one_service_is_none_of_another(channel: AioChannel) -> None:
     token = service_metadata(KEYRING, "tamiyo")["esper-service-token"]
     impostor = WeatherlightClient(channel, metadata={"esper-service": "kasmina", "esper-service-token": token})
-    with pytest.raises(AccessDenied, match="does not belong to service 'kasmina'; give it the secret or keyring of this plane"):
+    with pytest.raises(
+        AccessDenied, match="does not belong to service 'kasmina'; give it the secret or keyring of this plane"
+    ):
         await impostor.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=5)
 
 
