@@ -17,6 +17,8 @@ from episodes import Episode
 from launching import Places, context, launch, patiently
 from learning_rows import row_of
 
+from esper.core.storage.files import write_atomically
+
 TOGETHER = 8
 ESPER = Path(sys.executable).with_name("esper")
 
@@ -91,9 +93,11 @@ def _rows(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def _record(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    known = _rows(out).keys()
-    with (out / "rows.jsonl").open("a") as file:
-        file.writelines(f"{json.dumps(row)}\n" for row in rows if (row["arm"], row["episode"]) not in known)
+    """Write the rows anew, as a whole: a kill leaves those of before. A row that is there already stays."""
+    kept = _rows(out)
+    for row in rows:
+        kept.setdefault((row["arm"], row["episode"]), row)
+    write_atomically(out / "rows.jsonl", "".join(f"{json.dumps(row)}\n" for row in kept.values()).encode())
 
 
 def play(plane: Plane, wanted: Sequence[Episode], out: Path, places: Places, arm: str) -> list[dict[str, Any]]:
