@@ -331,10 +331,10 @@ def test_no_request_is_answered_with_our_fault(plane: Plane) -> None:
         seen.add(code.name)
         assert code not in OUR_FAULT or plane.last_details == ENDED_MEANWHILE, (plane.last_details, sent)
 
-    before = len(plane.log.lines)
+    before, known = len(plane.log.lines), sum(map(_unexpected, METHODS))
     probe()
     assert {"OK", "INVALID_ARGUMENT"} <= seen
-    assert sum(_unexpected(method) for method in METHODS) == 0
+    assert sum(map(_unexpected, METHODS)) - known == 0, "the process's count, which other tests raise on purpose"
     told = plane.log.lines[before:]
     assert len(told) <= MAX_LOG_LINES
     assert not any("Traceback" in line for line in told)
