@@ -47,6 +47,21 @@ def p_value(values: Sequence[float]) -> float | None:
     return 2 * student_tail(abs(t), len(values) - 1)
 
 
+def bounded(differences: Sequence[float], *, are_own: bool) -> Line:
+    """Paired differences: their mean, half and `upper` end of its 95 % interval, and p. `are_own`: to oneself."""
+    if not differences:
+        return {"pairs": 0, "upper": None}
+    mean, half = interval(differences)
+    upper = 0.0 if are_own else None if half is None else mean + half
+    return {
+        "pairs": len(differences),
+        "difference": mean,
+        "difference_95": half,
+        "upper": upper,
+        "p": p_value(differences),
+    }
+
+
 def compared(plan: Plan, rows: Rows, rates: Rates) -> Iterator[Line]:
     """An arm a line; then what sweeping the sizes, and halving them successively, would have been."""
     by_arm = {arm: rows.of(arm, rates[arm], plan.seeds) for arm in plan.arms}

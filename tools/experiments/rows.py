@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from plan import Plan, Run
+from plan import Plan, Run, read_plan
 
 from esper.tolaria.record.course.reading import Record
 
+HERE = Path(__file__).resolve().parent
 Row = Mapping[str, Any]
 
 FIGURES = (
@@ -49,6 +50,12 @@ class Rows:
         """An arm's rows at a rate, by seed."""
         found = {seed: self._rows.get(Run(arm, seed, rate)) for seed in seeds}
         return {seed: row for seed, row in found.items() if row is not None}
+
+
+def with_rows(name: str, out: Path | None) -> tuple[Plan, Rows]:
+    """A plan, by its file or its name, and its rows: those that are committed, or what a run left in OUT/PLAN."""
+    plan = read_plan(Path(name) if name.endswith(".toml") else HERE / "plans" / f"{name}.toml")
+    return plan, Rows(HERE / "rows" / f"{plan.name}.jsonl" if out is None else out / plan.name / "rows.jsonl")
 
 
 def key_of(row: Row) -> Run:

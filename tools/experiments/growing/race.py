@@ -23,13 +23,12 @@ from statistics import fmean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from comparing import Line, interval, p_value, share_of_frontier
+from comparing import Line, bounded, interval, share_of_frontier
 from frontier import frontier, is_within, loss_at
-from plan import Plan, Race, read_plan
+from plan import Plan, Race
 from race_table import MEASURES, table
-from rows import Row, Rows
+from rows import Row, Rows, with_rows
 
-ROOM = Path(__file__).resolve().parents[1]
 WITHIN = 0.005
 """Nats that a rule may be behind the best one at most, to be picked for being simpler."""
 Unit = tuple[str, int]
@@ -104,12 +103,7 @@ def against(found: Sequence[Cell], rule: str, other: str, measure: str) -> Line:
     """A rule's mean score less another one's, paired; `upper` is the upper end of its 95 % interval."""
     both = [cell for cell in found if {rule, other} <= {*cell.scores(measure)}]
     own, theirs = by_unit(both, rule, measure), by_unit(both, other, measure)
-    differences = [own[unit] - theirs[unit] for unit in own]
-    if not differences:
-        return {"pairs": 0}
-    mean, half = interval(differences)
-    upper = 0.0 if rule == other else None if half is None else mean + half
-    return {"pairs": len(own), "difference": mean, "difference_95": half, "upper": upper, "p": p_value(differences)}
+    return bounded([own[unit] - theirs[unit] for unit in own], are_own=rule == other)
 
 
 def best(found: Sequence[Cell], rules: Sequence[str], measure: str) -> str | None:
@@ -197,12 +191,7 @@ def main() -> int:
     parser.add_argument("--within", type=float, default=WITHIN, help="nats that a simpler rule may be behind the best")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    plans = []
-    for name in options.plans:
-        plan = read_plan(Path(name) if name.endswith(".toml") else ROOM / "plans" / f"{name}.toml")
-        path = ROOM / "rows" / f"{plan.name}.jsonl" if options.out is None else options.out / plan.name / "rows.jsonl"
-        plans.append((plan, Rows(path)))
-    told = raced(plans, options.within)
+    told = raced([with_rows(name, options.out) for name in options.plans], options.within)
     print(json.dumps(told, indent=2) if options.json else table(told))
     return 0
 

@@ -21,12 +21,11 @@ from statistics import fmean, stdev
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from comparing import BySeed, Line, chance, half_of, interval, p_value, scores, swept
-from plan import Plan, Settings, read_plan
-from rows import Rows
+from comparing import BySeed, Line, bounded, chance, half_of, scores, swept
+from plan import Plan, Settings
+from rows import Rows, with_rows
 from run_plan import chosen_rates
 
-ROOM = Path(__file__).resolve().parents[1]
 WITHIN = 0.5
 """Points that a simpler setting may be behind the best one at most."""
 AFFORDABLE = 0.40
@@ -44,12 +43,7 @@ def behind(other: BySeed, own: BySeed, plan: Plan) -> Line:
     """Another one's accuracy less a setting's, in points, over the seeds that both have; `upper` ends the interval."""
     theirs, ours = scores(plan, other), scores(plan, own)
     differences = [theirs[seed] - score for seed, score in ours.items() if seed in theirs]
-    if not differences:
-        return {"pairs": 0, "upper": None}
-    mean, half = interval(differences)
-    upper = 0.0 if other is own else None if half is None else mean + half
-    told = {"difference": mean, "difference_95": half, "upper": upper, "p": p_value(differences)}
-    return {"pairs": len(differences), **told}
+    return bounded(differences, are_own=other is own)
 
 
 def on_task(plan: Plan, rows: Rows) -> Iterator[Line]:
@@ -145,12 +139,7 @@ def main() -> int:
     parser.add_argument("--within", type=float, default=WITHIN, help="points that a simpler setting may be behind")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    plans = []
-    for name in options.plans:
-        plan = read_plan(Path(name) if name.endswith(".toml") else ROOM / "plans" / f"{name}.toml")
-        path = ROOM / "rows" / f"{plan.name}.jsonl" if options.out is None else options.out / plan.name / "rows.jsonl"
-        plans.append((plan, Rows(path)))
-    told = compared(plans, options.within)
+    told = compared([with_rows(name, options.out) for name in options.plans], options.within)
     print(json.dumps(told, indent=2) if options.json else table(told))
     return 0
 
