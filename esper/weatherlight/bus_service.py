@@ -19,7 +19,7 @@ from esper.oona.following import followed
 from esper.rpc.auth import require_service
 from esper.rpc.server.bases import BusServicer
 from esper.rpc.server.call import Call
-from esper.rpc.server.tasks import call_task
+from esper.rpc.tasks import call_task
 from esper.weatherlight.routing import Router
 
 DEFAULT_IN_FLIGHT = 64

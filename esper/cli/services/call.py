@@ -55,8 +55,8 @@ PAYLOADS = {
 # The bus is served by Weatherlight.
 HOSTS = {"kasmina": "kasmina", "tamiyo": "tamiyo", "weatherlight": "weatherlight", "bus": "weatherlight"}
 WHOLE_PLANE = "-"
-# What needs no key, so that nobody has to give one for it.
 STDIN = "-"
+# What needs no key, so that nobody has to give one for it.
 OPEN = frozenset({"kasmina.GetStatus", "tamiyo.GetStatus"})
 
 

@@ -21,12 +21,12 @@ from esper.rpc.clients.channel import AioChannel, Channel
 from esper.rpc.contract import Method, methods
 from esper.rpc.server.call import RUN_TOKEN
 from esper.rpc.status import from_rpc_error
+from esper.rpc.tasks import until_set
 from esper.rpc.tracing import begin_call, record_status
 
 # A peer's answer may be wrong in thousands of places; a line names so many.
 MAX_TOLD = 8
 
-_NO_MORE = object()
 AnyChannel = TypeVar("AnyChannel", Channel, AioChannel)
 
 
@@ -146,24 +146,7 @@ def _until(ended: asyncio.Event, request: Any) -> Any:
 
     grpc waits on for the next request of a call that failed, and complains of it when it is collected.
     """
-    return _requests(ended, request) if isinstance(request, AsyncIterator) else request
-
-
-async def _requests(ended: asyncio.Event, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    ending = asyncio.ensure_future(ended.wait())
-    try:
-        while True:
-            coming = asyncio.ensure_future(anext(requests, _NO_MORE))
-            try:
-                await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done() or coming.result() is _NO_MORE:
-                    return
-                yield coming.result()
-            finally:
-                coming.cancel()
-                await asyncio.gather(coming, return_exceptions=True)
-    finally:
-        ending.cancel()
+    return until_set(request, ended) if isinstance(request, AsyncIterator) else request
 
 
 def checked(method: Method, answer: Any, endpoint: str) -> Any:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf.message import Message
@@ -33,13 +33,12 @@ from esper.rpc.server.bases import Servicer
 from esper.rpc.server.call import Call
 from esper.rpc.server.mishaps import Mishaps
 from esper.rpc.server.parse import parsed, parsed_each
-from esper.rpc.server.tasks import call_task
 from esper.rpc.status import DETAILS_KEY, code_of, to_status
+from esper.rpc.tasks import until_set
 from esper.rpc.tracing import record_status, server_span
 
 RETRY_AFTER_S = 0.1
 Context = grpc.aio.ServicerContext
-T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -209,33 +208,3 @@ async def _in_flight(gate: Gate, method: Method, token: str) -> AsyncIterator[No
         gate.in_flight -= 1
         gate.streams -= Counter({token: int(is_stream)})  # which forgets tokens without streams
         metrics.CALLS_IN_FLIGHT.dec()
-
-
-async def until_set(items: AsyncIterator[T], stop: asyncio.Event) -> AsyncIterator[T]:
-    """The items, until they end or `stop` is set; an item that is being waited for is given up then."""
-    stopping = call_task(stop.wait())
-    try:
-        while not stop.is_set():
-            coming = call_task(_next(items))
-            try:
-                await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait({coming})
-            if coming.cancelled():
-                return
-            for item in coming.result():
-                yield item
-            if not coming.result():
-                return
-    finally:
-        stopping.cancel()
-
-
-async def _next(items: AsyncIterator[T]) -> tuple[T, ...]:
-    """The next item, or nothing at the end: a future can't hold StopAsyncIteration."""
-    try:
-        return (await anext(items),)
-    except StopAsyncIteration:
-        return ()

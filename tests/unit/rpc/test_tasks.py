@@ -1,4 +1,4 @@
-"""Streams that end with the server: `until_set`."""
+"""Streams that end with the server, or with their call: `until_set`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from esper.core.errors import AccessDenied
-from esper.rpc.server.dispatch import until_set
+from esper.rpc.tasks import until_set
 
 
 async def ready(count: int) -> AsyncIterator[int]:
