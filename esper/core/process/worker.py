@@ -131,16 +131,13 @@ class AsyncWorker:
     ) -> T:
         """The result of `work`. Raises AsyncTimeoutError after `timeout_s`, the wait for a place included."""
         job = self._submitted(work, name, timeout_s, on_late)
-        result = asyncio.wrap_future(job.future)
+        result = asyncio.wrap_future(job.future)  # cancels the call with its caller
         result.add_done_callback(_looked_at)
+        deadline = asyncio.get_running_loop().call_later(timeout_s, job.expire)
         try:
-            await asyncio.wait({result}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            job.future.cancel()
-            raise
-        if not result.done():
-            job.expire()
-        return await result
+            return await result
+        finally:
+            deadline.cancel()
 
     def call(
         self, work: Callable[[], T], *, name: str, timeout_s: float, on_late: Callable[[], object] | None = None
