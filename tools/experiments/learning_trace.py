@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from tests.integration.otlp_receiver import ReceivedSpan, Receiver
+from tests.integration.tracing.otlp_receiver import ReceivedSpan, Receiver
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 CARRYING = ("simic.publish", "tamiyo.policy.take", "tamiyo.policy.swap")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.otlp_receiver import ReceivedSpan
+from tests.integration.tracing.otlp_receiver import ReceivedSpan
 from tests.unit.tools.experiments.loading import FOLDER, load
 
 episodes = load("episodes")

@@ -31,8 +31,8 @@ from esper.leyline import (
     PrefetchStatus,
     ResumeOrder,
 )
-from tests.integration.plane_machine import EVERY_STEPS, Heard, Plane, PlaneMachine
-from tests.integration.service_process import KEYRING, ServiceProcess
+from tests.integration.plane.plane_machine import EVERY_STEPS, Heard, Plane, PlaneMachine
+from tests.integration.services.service_process import KEYRING, ServiceProcess
 from tests.unit.kasmina.control.making import command, stack_run
 from tests.unit.urza.own.making import DESCRIPTION, described, stored
 

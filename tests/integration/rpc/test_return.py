@@ -9,7 +9,7 @@ import pytest
 
 from esper.core.errors import EsperError
 from esper.rpc.clients import channel, wait_serving
-from tests.integration.service_process import TIMEOUT_S, ServiceProcess
+from tests.integration.services.service_process import TIMEOUT_S, ServiceProcess
 
 OUTAGE_S = 12.0
 # grpc's own pauses between tries have grown to several seconds by then.

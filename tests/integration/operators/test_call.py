@@ -15,7 +15,7 @@ from esper.cli.services.call import PAYLOADS
 from esper.core.security.run_line import Peer, RunLine, write_line
 from esper.leyline import ControlRequest, PolicyUpdate, RunClosure
 from esper.rpc.contract import SERVICES, methods
-from tests.integration.service_process import SECRET, ServiceProcess
+from tests.integration.services.service_process import SECRET, ServiceProcess
 from tests.unit.tamiyo.builders import ALWAYS, RUN, packet, spec
 
 

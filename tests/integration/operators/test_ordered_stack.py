@@ -17,7 +17,7 @@ from esper.cli.main import main as esper
 from esper.leyline import ApplyCommandRequest, ApplyCommandResponse
 from esper.rpc.clients import KasminaClient
 from tests.drills.launching import LAUNCHER, events, wait_for_event, wait_for_step
-from tests.integration.service_process import SECRET, ServiceProcess
+from tests.integration.services.service_process import SECRET, ServiceProcess
 
 RUN = "walk"
 HOSTS = "tests.unit.tolaria.stacks.vision_hosts"

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from esper.rpc.otel import END_S
-from tests.integration.otlp_receiver import Receiver
+from tests.integration.tracing.otlp_receiver import Receiver
 
 PROGRAM = textwrap.dedent(
     """

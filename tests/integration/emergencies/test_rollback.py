@@ -18,7 +18,7 @@ from esper.tolaria.loop.step import Stepper
 from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import Boundary
 from esper.tolaria.recovery.checkpoint import CheckpointStore
-from tests.integration.test_one_emergency import Plane, Run, config, reached, serving
+from tests.integration.emergencies.test_one_emergency import Plane, Run, config, reached, serving
 
 ENDED = {"FOSSILIZED", "CULLED", "EMBARGOED", "RESETTING", "DORMANT", "TERMINATED"}
 BREAKS_AT = 70

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.integration.killed_plane import KilledPlaneMachine
-from tests.integration.plane_machine import PlaneMachine
+from tests.integration.plane.killed_plane import KilledPlaneMachine
+from tests.integration.plane.plane_machine import PlaneMachine
 
 CALM = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 

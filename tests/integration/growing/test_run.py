@@ -17,7 +17,7 @@ from esper.tolaria.launcher import main
 from esper.tolaria.record.course.reading import read_events, standing
 from esper.tolaria.record.page.view import view
 from tests.drills.launching import NARROW, events, train
-from tests.integration.otlp_receiver import ReceivedSpan, Receiver
+from tests.integration.tracing.otlp_receiver import ReceivedSpan, Receiver
 
 # No seed can gain a whole point of Brier score: each one is judged and culled.
 RUN = ("--epochs", "14", "--growth-warmup-steps", "20", "--margin-absolute", "1")

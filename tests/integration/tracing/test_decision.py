@@ -19,8 +19,8 @@ from esper.leyline import (
     TraceContext,
 )
 from esper.rpc.clients import Channel, KasminaClient, TamiyoClient
-from tests.integration.otlp_receiver import ReceivedSpan, Receiver
-from tests.integration.service_process import SIGNER, TIMEOUT_S, ServiceProcess
+from tests.integration.services.service_process import SIGNER, TIMEOUT_S, ServiceProcess
+from tests.integration.tracing.otlp_receiver import ReceivedSpan, Receiver
 from tests.unit.tamiyo.builders import ALWAYS, RUN, TOTAL_STEPS, life, manifest, packet, spec
 
 STEP_SPAN = "b7ad6b7169203331"

@@ -9,7 +9,7 @@ from esper.core.clock import SYSTEM_CLOCK
 from esper.core.telemetry import EventSpec, MetricSpec, build_packet, event, metric
 from esper.leyline import PublishTelemetryRequest, SubscribeRequest, TelemetryLevel, TelemetryPacket
 from esper.rpc.clients import Channel
-from tests.integration.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
+from tests.integration.services.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
 from tests.unit.nissa.test_delivery import Hook, until
 
 VIOLATIONS = MetricSpec("kasmina.isolation.violations", "count", "Leaks.")

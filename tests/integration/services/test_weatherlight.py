@@ -35,7 +35,7 @@ from esper.leyline import (
 )
 from esper.oona.envelope import seal
 from esper.rpc.clients import Channel
-from tests.integration.service_process import (
+from tests.integration.services.service_process import (
     KEYRING,
     SIGNER,
     TIMEOUT_S,

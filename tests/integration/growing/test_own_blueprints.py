@@ -10,7 +10,7 @@ import torch
 from esper.cli.main import main as esper
 from esper.tolaria.launcher import main
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "blueprints.md").read_text()
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "blueprints.md").read_text()
 LOOSE = ("--margin-absolute", "0", "--margin-relative", "0", "--tau", "0", "--max-seeds", "1")
 RUN = ("--data", "mnist1d", "--grow", "always", "--growth-warmup-steps", "100", "--plain", *LOOSE)
 

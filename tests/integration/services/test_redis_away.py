@@ -12,7 +12,7 @@ from esper.leyline import ModeUpdate, SystemMode, WatchModeRequest, Weatherlight
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
-from tests.integration.service_process import SECRET, TIMEOUT_S, ServiceProcess, weatherlight_client
+from tests.integration.services.service_process import SECRET, TIMEOUT_S, ServiceProcess, weatherlight_client
 from tools.harness.faults.redis_server import RedisServer
 
 NORMAL, DEGRADED = SystemMode.SYSTEM_MODE_NORMAL, SystemMode.SYSTEM_MODE_DEGRADED

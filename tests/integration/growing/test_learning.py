@@ -31,8 +31,8 @@ from esper.simic.collect import collect
 from esper.simic.publication import publish, update_of
 from esper.simic.replay import ReplayStore
 from esper.tamiyo.learned.weights import digest_of
-from tests.integration.otlp_receiver import ReceivedSpan, Receiver
-from tests.integration.service_process import SECRET, ServiceProcess
+from tests.integration.services.service_process import SECRET, ServiceProcess
+from tests.integration.tracing.otlp_receiver import ReceivedSpan, Receiver
 from tests.unit.tamiyo.builders import ALWAYS, AUTO, RUN, improving, packet, seed_state, spec
 from tests.unit.tamiyo.learned.weighing import content
 

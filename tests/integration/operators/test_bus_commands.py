@@ -22,7 +22,7 @@ from esper.leyline import (
     TelemetryLevel,
 )
 from esper.oona.envelope import seal
-from tests.integration.service_process import (
+from tests.integration.services.service_process import (
     KEYRING,
     SECRET,
     TIMEOUT_S,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.service_process import ServiceProcess
+from tests.integration.services.service_process import ServiceProcess
 
-UNITS = Path(__file__).resolve().parents[2] / "services" / "systemd"
+UNITS = Path(__file__).resolve().parents[3] / "services" / "systemd"
 ANALYZE = shutil.which("systemd-analyze")
 
 

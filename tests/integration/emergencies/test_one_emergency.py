@@ -44,7 +44,7 @@ from esper.tolaria.record.course.reading import read_events
 from esper.tolaria.record.observer import Boundary, Observer
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions
-from tests.integration.service_process import SECRET, SIGNER, TIMEOUT_S, ServiceProcess, weatherlight_client
+from tests.integration.services.service_process import SECRET, SIGNER, TIMEOUT_S, ServiceProcess, weatherlight_client
 from tests.unit.tamiyo.builders import packet, spec
 
 SETTINGS = '[weatherlight]\nrollback_deadline_level = "L4_HALT"\n[weatherlight.mode]\ndwell_s = 0.1\nclear_s = 0.1\n'

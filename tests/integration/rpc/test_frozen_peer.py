@@ -9,7 +9,7 @@ import pytest
 
 from esper.core.errors import AsyncTimeoutError, EsperError, ServiceUnavailable
 from esper.leyline import WatchModeRequest, WeatherlightServiceGetStatusRequest
-from tests.integration.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
+from tests.integration.services.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
 from tools.harness.faults.processes import frozen
 
 

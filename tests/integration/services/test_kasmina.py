@@ -340,7 +340,7 @@ def test_bad_settings_end_the_process_with_one_line_and_its_code(
     said: str,
 ) -> None:
     (tmp_path / "kasmina.toml").write_text("[kasmina]\nmax_nonce = 10\n")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     monkeypatch.chdir(tmp_path)
     process = launched(tmp_path, *arguments, secret=secret)
     output, _ = process.communicate(timeout=T)

@@ -16,8 +16,8 @@ from esper.leyline import (
     WeatherlightServiceGetStatusRequest,
 )
 from esper.rpc.clients import WeatherlightClient
-from tests.integration.otlp_receiver import Receiver
-from tests.integration.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
+from tests.integration.services.service_process import TIMEOUT_S, ServiceProcess, weatherlight_client
+from tests.integration.tracing.otlp_receiver import Receiver
 
 GATE = EventSpec("gate_event", TelemetryLevel.TELEMETRY_LEVEL_INFO, "A gate.", ("command_id",))
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
