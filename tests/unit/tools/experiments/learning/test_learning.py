@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from tests.integration.tracing.otlp_receiver import ReceivedSpan
-from tests.unit.tools.experiments.loading import FOLDER, load
+from tests.unit.tools.experiments.loading import FOLDER, LEARNING, load
 
-episodes = load("episodes")
-learning_table = load("learning_table")
-learning_page = load("learning_page")
-learning_trace = load("learning_trace")
+episodes = load("episodes", LEARNING)
+learning_table = load("learning_table", LEARNING)
+learning_page = load("learning_page", LEARNING)
+learning_trace = load("learning_trace", LEARNING)
 
 
 def test_an_episode_follows_from_its_number_and_each_task_has_its_turn() -> None:

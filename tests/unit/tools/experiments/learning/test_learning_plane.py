@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tools.experiments.loading import load
+from tests.unit.tools.experiments.loading import LEARNING, load
 
-episodes = load("episodes")
+episodes = load("episodes", LEARNING)
 launching = load("launching")
-load("learning_rows")
-learning_plane = load("learning_plane")
+load("learning_rows", LEARNING)
+learning_plane = load("learning_plane", LEARNING)
 
 SUMMARY = {
     **dict.fromkeys(("test_loss", "test_accuracy", "host_parameters", "final_parameters", "training_macs"), 1),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from tests.integration.tracing.otlp_receiver import ReceivedSpan, Receiver
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
