@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernel_times import kernel_times, table
+from timing.kernel_times import kernel_times, table
 from torch import Tensor, nn
 
 from esper.kasmina.executor.passes.batches import leaves

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.tools.benches import load
+from tests.unit.tools.benches import TIMING, load
 
-paired = load("paired")
+paired = load("paired", TIMING)
 positive = st.floats(min_value=1e-3, max_value=1e3)
 
 

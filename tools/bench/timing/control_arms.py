@@ -1,7 +1,7 @@
 """The arms of control_overhead.py: training runs with clocks on them, in turns, all in one process.
 
-python tools/bench/control_arms.py serve FOLDER WIDTH STEPS STEPS_PER_EPOCH TURN_STEPS    a round for each line read
-python tools/bench/control_arms.py operate ENDPOINT                            the operator: each line a command
+python tools/bench/timing/control_arms.py serve FOLDER WIDTH STEPS STEPS_PER_EPOCH TURN_STEPS    a round for each line
+python tools/bench/timing/control_arms.py operate ENDPOINT                            the operator: each line a command
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from processor_time import Helpers, spent_beside_s
 from torch import Tensor
-from turns import Turn, take_turns
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from timing.processor_time import Helpers, spent_beside_s
+from timing.turns import Turn, take_turns
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import EsperError

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tools.benches import load
+from tests.unit.tools.benches import TIMING, load
 
-processor_time = load("processor_time")
+processor_time = load("processor_time", TIMING)
 
 
 @pytest.fixture

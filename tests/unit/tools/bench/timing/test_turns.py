@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tools.benches import load
+from tests.unit.tools.benches import TIMING, load
 
-turns = load("turns")
+turns = load("turns", TIMING)
 
 
 def test_turns_go_forth_and_back_and_whoever_is_done_is_left_out() -> None:
