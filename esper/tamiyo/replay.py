@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from esper.core.decision_ledger import Decided
-from esper.core.replayed import Outcome, Replayed
+from esper.core.decisions.decision_ledger import Decided
+from esper.core.decisions.replayed import Outcome, Replayed
 from esper.leyline import Decision, SignedCommand, SystemStatePacket, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 from esper.tamiyo.context import RunContext, context_of

@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from esper.core.decision_ledger import Decided
-from esper.core.decisions import in_words
+from esper.core.decisions.decision_ledger import Decided
+from esper.core.decisions.decisions import in_words
 from esper.leyline import AdaptationCommand, Decision, SignedCommand
 
 

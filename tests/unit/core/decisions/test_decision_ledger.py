@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esper.core import decision_ledger
-from esper.core.decision_ledger import Decided, append, create, rows
+from esper.core.decisions import decision_ledger
+from esper.core.decisions.decision_ledger import Decided, append, create, rows
 
 
 def decided(number: int = 0, *, generation: int = 1, content: bytes = b"") -> Decided:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from esper.core.decisions import in_words, reasons_in_words
+from esper.core.decisions.decisions import in_words, reasons_in_words
 from esper.leyline import (
     AdaptationCommand,
     CircuitBreakerOrder,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from google.protobuf.message import Message
 
-from esper.core.decision_ledger import Decided
-from esper.core.replayed import Outcome, Replayed, differences
+from esper.core.decisions.decision_ledger import Decided
+from esper.core.decisions.replayed import Outcome, Replayed, differences
 from esper.leyline import (
     AdaptationCommand,
     AdvanceResponse,
