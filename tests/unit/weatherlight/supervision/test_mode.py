@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from esper.core.clock import ManualClock, timestamp
 from esper.core.errors import ConfigError
 from esper.leyline import EmergencyLevel, EmergencySignal, HealthStatus, ServiceStatus, SystemMode
-from esper.weatherlight.mode import (
+from esper.weatherlight.supervision.mode import (
     DEGRADED,
     EMERGENCY,
     LIVES,

@@ -34,8 +34,8 @@ from esper.leyline import (
 )
 from esper.weatherlight import metrics
 from esper.weatherlight.config import WeatherlightConfig
-from esper.weatherlight.mode import DEGRADED, EMERGENCY, NORMAL
 from esper.weatherlight.routing import Taken
+from esper.weatherlight.supervision.mode import DEGRADED, EMERGENCY, NORMAL
 from tests.unit.weatherlight.conftest import Open, Plane
 
 HEALTHY = HealthStatus.HEALTH_STATUS_HEALTHY

@@ -28,10 +28,10 @@ from esper.leyline import (
     TelemetryLevel,
 )
 from esper.weatherlight import metrics
-from esper.weatherlight.emergency import EmergencyBook
-from esper.weatherlight.mode import ModeMachine, conditions
-from esper.weatherlight.registry import Registry
 from esper.weatherlight.routing import Router
+from esper.weatherlight.supervision.emergency import EmergencyBook
+from esper.weatherlight.supervision.mode import ModeMachine, conditions
+from esper.weatherlight.supervision.registry import Registry
 
 log = logging.getLogger("esper.weatherlight")
 LOG_LEVELS: dict[int, int] = {
