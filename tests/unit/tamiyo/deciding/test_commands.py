@@ -12,8 +12,8 @@ from esper.leyline import (
     SeedStage,
     TamiyoRunState,
 )
-from esper.tamiyo.commands import issue, settle
 from esper.tamiyo.context import LIVE_STAGES, command_number
+from esper.tamiyo.deciding.commands import issue, settle
 from esper.tamiyo.growing.blends import blend_for
 from esper.tamiyo.policy import CULL, FOSSILIZE, GERMINATE, Order
 from tests.unit.tamiyo.builders import (

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from esper.leyline import RiskFinding, RiskReason, TamiyoRunState
 from esper.tamiyo.config import TamiyoConfig
-from esper.tamiyo.mode import advance
-from esper.tamiyo.risk import CONSERVATIVE, HOLD, NOTE
+from esper.tamiyo.deciding.mode import advance
+from esper.tamiyo.deciding.risk import CONSERVATIVE, HOLD, NOTE
 from tests.unit.tamiyo.builders import first_state
 
 CONFIG = TamiyoConfig(conservative_dwell_steps=50, conservative_clean_packets=3)

@@ -16,7 +16,7 @@ from esper.leyline import (
     TelemetryLevel,
 )
 from esper.tamiyo.config import RiskLimits
-from esper.tamiyo.risk import CONSERVATIVE, HOLD, NOTE, RULES, RiskView, as_metadata, assess
+from esper.tamiyo.deciding.risk import CONSERVATIVE, HOLD, NOTE, RULES, RiskView, as_metadata, assess
 from tests.unit.tamiyo.builders import CATALOG, packet
 
 

@@ -23,9 +23,10 @@ from esper.leyline import (
     SystemStatePacket,
     TamiyoRunState,
 )
-from esper.tamiyo import features, mode, risk
-from esper.tamiyo.commands import Issue, issue, settle
+from esper.tamiyo import features
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
+from esper.tamiyo.deciding import mode, risk
+from esper.tamiyo.deciding.commands import Issue, issue, settle
 from esper.tamiyo.growing.obstacles import stacks_tried
 from esper.tamiyo.growing.selection import Selection, evidence_of
 from esper.tamiyo.learned.observation import observation_of

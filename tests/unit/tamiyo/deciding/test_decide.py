@@ -17,7 +17,7 @@ from esper.leyline import (
     TriggerSettings,
 )
 from esper.tamiyo.config import TamiyoConfig
-from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.deciding.decide import Verdict, decide
 from esper.tamiyo.policy import HeuristicPolicy
 from esper.tamiyo.runs import blob_of, state_from
 from tests.unit.tamiyo.builders import (
