@@ -29,7 +29,7 @@ from esper.tolaria.ranks.replica import Forward, Replicas
 from esper.tolaria.ranks.shards import Shards
 from esper.tolaria.task.objective.task import SplitTask
 from esper.tolaria.task.precision import autocast
-from esper.tolaria.task.randomness import of_rank, seed_all, seed_device
+from esper.tolaria.task.randomness import has_drawn, of_rank, seed_all, seed_device
 
 Share = float | Tensor
 SeedNorms = Callable[[], Mapping[str, Tensor]]
@@ -108,6 +108,10 @@ class Stepper:
         """What a recorded step takes from the host beside its batch: no code of a host's runs again that could draw."""
         seed_device(self._device, self._seed, "step", step)
         self._set_step(step)
+
+    def is_prepared(self, step: int) -> bool:
+        """Whether a replay of this step has drawn or met gradients in an order: others have to be prepared for it."""
+        return self._surgery is not None or has_drawn(self._device, self._seed, "step", step)
 
     def _set_step(self, step: int) -> None:
         if self._surgery is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +21,12 @@ CACHED_BYTES = 256 * 2**20
 class Graph(Protocol):
     """A recorded call."""
 
-    def replay(self) -> Tensor:
-        """Do again what was recorded; what the call gave is written into the same memory each time."""
+    @property
+    def told(self) -> Tensor:
+        """What the call gave; each replay writes it into the same memory."""
+
+    def replay(self) -> None:
+        """Do again what was recorded."""
 
 
 class Backend(Protocol):
@@ -80,7 +85,7 @@ class CudaBackend:
                 self._abandon(graph, generators)
                 raise
         self._pool_bytes += max(0, torch.cuda.memory_reserved(self._device) - before)
-        return CudaGraph(graph, told)
+        return CudaGraph(told, graph.replay)
 
     def forget(self) -> None:
         if self._pool is not None:
@@ -124,13 +129,9 @@ class CudaBackend:
         self._pool, self._pool_bytes = None, 0
 
 
+@dataclass(frozen=True, slots=True)
 class CudaGraph:
     """A graph of CUDA's, and the memory of what it gives."""
 
-    def __init__(self, graph: torch.cuda.CUDAGraph, told: Tensor) -> None:
-        self._graph = graph
-        self._told = told
-
-    def replay(self) -> Tensor:
-        self._graph.replay()
-        return self._told
+    told: Tensor
+    replay: Callable[[], None]

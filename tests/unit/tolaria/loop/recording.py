@@ -71,12 +71,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 class RecordedGraph:
     def __init__(self, recording: Recording, told: Tensor) -> None:
-        self._recording = recording
-        self._told = told
-
-    def replay(self) -> Tensor:
-        self._recording.replay()
-        return self._told
+        self.replay = recording.replay
+        self.told = told
 
 
 class RecordingBackend:
