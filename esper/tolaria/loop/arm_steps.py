@@ -68,23 +68,23 @@ class ArmSteps:
 
     def make(self) -> None:
         """Make the next step and keep its results in the log; with it those after it that but repeat its graph."""
-        steps = self._row()
-        if len(steps) > 1:
+        steps = self._row(self._session.progress.step)
+        if steps:
             self._replay(steps)
         else:
             self._make()
 
-    def _row(self) -> range:
-        """Steps to be made at once: several where all do what one graph does, and nobody looks between them."""
-        session, step = self._session, self._session.progress.step
+    def _row(self, step: int) -> range:
+        """Steps from this one on that all do what one graph does, and between which nobody looks; empty without."""
+        session = self._session
         if self._graphs is None or self._resident is None or not self._executor.is_alone:
-            return range(step, step + 1)
+            return range(0)
         ends = [(step // every + 1) * every for every in (self._norm_every, self._loader.steps_per_epoch)]
         ends += [passed for passed in session.progress.history.passed_over if passed >= step]
         stop = min(*ends, session.run.total_steps)
         self._look(step)
         if stop <= step or not self._graphs.has_rows(self._resident.memory(step)):
-            return range(step, step + 1)
+            return range(0)
         return range(step, self._resident.alike(step, stop))
 
     def _replay(self, steps: range) -> None:
@@ -97,6 +97,8 @@ class ArmSteps:
         executor.before_step(steps[-1])
         with executor.watched_step():
             result, rates = graphs.row(batch, steps, measures_norm=steps.stop % self._norm_every == 0)
+        if steps.stop % self._loader.steps_per_epoch == 0:
+            resident.ahead(steps.stop)
         executor.note_norms(result.parameter_norms)
         session.progress.macs.step(samples_in(batch[0]) * len(steps), executor.macs, executor.twin_macs)
         session.progress.step = steps.stop

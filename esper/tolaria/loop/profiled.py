@@ -66,10 +66,9 @@ class ProfiledSteps(ArmSteps):
             super().make()
         self._end()
 
-    def _row(self) -> range:
+    def _row(self, step: int) -> range:
         """One after another, as they are traced."""
-        step = self._session.progress.step
-        return range(step, step + 1)
+        return super()._row(step)[:1]
 
     def close(self) -> None:
         """Write what a run that ends, wherever it does, has traced so far."""

@@ -105,16 +105,16 @@ class StepLog:
         numbers = _numbers_of([*(record.result for record in records), *(result for _, _, result in twins)])
         done = [
             StepDone(
-                step=step,
-                epoch=record.epoch,
-                loss=found.loss,
-                accuracy=found.accuracy,
-                gradient_norm=found.gradient_norm,
-                learning_rate=rate,
-                conflict_rate=found.conflict_rate,
-                step_ms=record.step_ms,
-                pairs=record.result.pairs,
-                named=found.named,
+                step,
+                record.epoch,
+                found.loss,
+                found.accuracy,
+                found.gradient_norm,
+                rate,
+                found.conflict_rate,
+                record.step_ms,
+                record.result.pairs,
+                found.named,
             )
             for record, row in zip(records, numbers, strict=False)
             for step, (found, rate) in enumerate(zip(row, record.rates, strict=True), record.step)
@@ -148,23 +148,18 @@ def _of_rows(results: Sequence[Replays]) -> Iterator[list[_Numbers]]:
         values.append(result.rows.flatten())
         if result.gradient_norm is not None:
             values.append(result.gradient_norm.reshape(1))
-    told = iter(torch.cat(values).tolist() if values else [])
+    told, first = torch.cat(values).tolist() if values else [], 0
     for result in results:
-        rows = [dict(zip(result.names, told, strict=False)) for _ in range(len(result.rows))]
+        (steps, width), names = result.rows.shape, result.names
+        whole, first = told[first : first + steps * width], first + steps * width
+        nothing = [None] * steps
+        column = {name: whole[place::width] for place, name in enumerate(names)}
+        norms = column.get("gradient_norm", nothing)
         if result.gradient_norm is not None:
-            rows[-1]["gradient_norm"] = next(told)
-        yield [_numbers(row, result.named) for row in rows]
-
-
-def _numbers(row: Mapping[str, float], named: Sequence[str]) -> _Numbers:
-    get = row.get
-    return _Numbers(
-        row["loss"],
-        get("accuracy"),
-        get("gradient_norm"),
-        get("conflict_rate"),
-        {name: row[name] for name in named},
-    )
+            norms, first = [*norms[:-1], told[first]], first + 1
+        named = [{name: column[name][step] for name in result.named} for step in range(steps)]
+        rates = column.get("conflict_rate", nothing)
+        yield list(map(_Numbers, column["loss"], column.get("accuracy", nothing), norms, rates, named))
 
 
 def _of_values(results: Sequence[StepResult]) -> Iterator[_Numbers]:

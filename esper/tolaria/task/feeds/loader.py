@@ -64,10 +64,13 @@ class Loader:
 
     def batches(self, epoch: int) -> Tensor:
         """The samples of its batches, [steps_per_epoch, largest_batch]; zeros behind those of a smaller one."""
-        order, last = self.order(epoch), (self.steps_per_epoch - 1) * self._batch_size
-        found = torch.zeros(self.steps_per_epoch, self.largest_batch, dtype=torch.int64)
-        found[:-1, : self._batch_size] = order[:last].view(-1, self._batch_size)
-        found[-1, : len(order) - last] = order[last:]
+        order, size = self.order(epoch), self._batch_size
+        if self.largest_batch == size:
+            missing = self.steps_per_epoch * size - len(order)
+            return torch.nn.functional.pad(order, (0, missing)).view(-1, size)
+        last = len(order) - self.largest_batch
+        found = order.new_zeros(self.steps_per_epoch, self.largest_batch)
+        found[:-1, :size], found[-1] = order[:last].view(-1, size), order[last:]
         return found
 
 

@@ -25,6 +25,8 @@ class Resident:
         """Number in its epoch of the batch that was gathered last; on the device."""
         self._memory: dict[int, tuple[Tensor, Tensor]] = {}
         self._epoch = self._at = self._number = -1
+        self._order: tuple[int, Tensor] | None = None
+        """Of the epoch that was drawn last, on the host."""
 
     def rows(self, like: Tensor) -> Tensor:
         """Room for what is told of each batch of an epoch: [batches, *like]."""
@@ -38,8 +40,7 @@ class Resident:
         """Where the step's batch will be once it is gathered; it is the next one to be."""
         epoch, self._number = divmod(step, self._loader.steps_per_epoch)
         if epoch != self._epoch:
-            order = self._loader.batches(epoch)
-            self._batches.copy_(order.pin_memory() if self._batches.is_cuda else order, non_blocking=True)
+            self._batches.copy_(self._order_of(epoch), non_blocking=True)
             self._epoch = epoch
         size = self._loader.size(step)
         held = self._memory.get(size)
@@ -47,6 +48,16 @@ class Resident:
             inputs, targets = (whole[:size].clone() for whole in (self._split.inputs, self._split.targets))
             held = self._memory[size] = inputs, targets
         return held
+
+    def ahead(self, step: int) -> None:
+        """Draw the order of the step's epoch, which comes next: best while the device still computes."""
+        self._order_of(step // self._loader.steps_per_epoch)
+
+    def _order_of(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            order = self._loader.batches(epoch)
+            self._order = epoch, order.pin_memory() if self._batches.is_cuda else order
+        return self._order[1]
 
     def alike(self, step: int, stop: int) -> int:
         """Where those from `step` on end, before `stop` in its epoch, that come in the same memory."""
