@@ -60,7 +60,7 @@ FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
 SWITCH_INTERVAL_S = 0.0005
 REPLAYING_SWITCH_INTERVAL_S = 0.00001
-"""Each launch of a recorded step lets go of the interpreter; had back later than a step takes, the device would idle."""
+"""Each launch of a recorded step lets go of the interpreter; had back later than a step takes, the device idles."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -38,6 +38,12 @@ class Backend(Protocol):
     def capture(self, call: Callable[[], Tensor], generators: Sequence[torch.Generator]) -> Graph:
         """Record a call that draws from the device's generator and from these. Raises whatever keeps it from that."""
 
+    def beside(self, read: object) -> AbstractContextManager[None]:
+        """Within a call that is recorded, around what nothing else of it waits for before `join`; it reads `read`."""
+
+    def join(self) -> None:
+        """Within a call that is recorded: what comes now may read what was computed beside it."""
+
     def forget(self) -> None:
         """All graphs are gone: give their memory back."""
 
@@ -52,6 +58,9 @@ class CudaBackend:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream: torch.cuda.Stream | None = None
+        self._other = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._read: list[object] = []
+        """What is read beside a recorded call: its memory is not to be given away before they join."""
         self._pool: Any = None
         """The handle of the pool."""
         self._pool_bytes = 0
@@ -87,6 +96,18 @@ class CudaBackend:
         self._pool_bytes += max(0, torch.cuda.memory_reserved(self._device) - before)
         return CudaGraph(told, graph.replay)
 
+    @contextmanager
+    def beside(self, read: object) -> Iterator[None]:
+        self._read.append(read)
+        self._other.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._other):
+            yield
+
+    def join(self) -> None:
+        if self._read:
+            torch.cuda.current_stream(self._device).wait_stream(self._other)
+            self._read.clear()
+
     def forget(self) -> None:
         if self._pool is not None:
             self._pool, self._pool_bytes = None, 0
@@ -115,6 +136,7 @@ class CudaBackend:
 
     def _abandon(self, graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator]) -> None:
         """After a capture that failed torch leaves the stream, the pool and the generators in the middle of it."""
+        self._read.clear()
         with suppress(RuntimeError):
             graph.capture_end()
         if self._pool is not None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import leaves, mapped
-from esper.tolaria.loop.arm import Arm, Batch
+from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper, norms_of
@@ -31,7 +32,7 @@ class CapturedStep:
     def __init__(
         self,
         stepper: Stepper,
-        arm: Arm,
+        arm: TrainingArm,
         groups: Groups,
         batch: Batch,
         *,
@@ -69,7 +70,7 @@ class CapturedStep:
         scaler = self._arm.scaler
         self._stepper.prepare_replay(step)
         try:
-            self._graph = backend.capture(lambda: self._compute(step), generators)
+            self._graph = backend.capture(lambda: self._compute(backend, step), generators)
         except BaseException:
             if scaler is not None:  # half a step's notes would be taken for the next one's
                 scaler._per_optimizer_states.clear()
@@ -149,7 +150,7 @@ class CapturedStep:
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
 
-    def _compute(self, step: int) -> Tensor:
+    def _compute(self, backend: Backend, step: int) -> Tensor:
         if self._resident is not None:
             self._resident.gather(self._batch)
         with nullcontext() if self._rates is None else self._rates.in_place():
@@ -160,7 +161,9 @@ class CapturedStep:
                 self._groups,
                 seed_norms=self._seed_norms,
                 steps_optimizer=self._rates is not None,
+                beside=backend.beside,
             )
+        backend.join()
         row = row_of(result, has_norm=self._clips)
         self._result, self._names = result, row.names
         if self._rows is not None and self._resident is not None:
@@ -170,8 +173,8 @@ class CapturedStep:
 
 def row_of(result: StepResult, *, has_norm: bool) -> Row:
     """All that a recorded step tells, in one piece."""
-    told = (name for name in MEASURED if has_norm or name != NORM)
-    measured = {name: value for name in told if (value := getattr(result, name)) is not None}
+    wanted = (name for name in MEASURED if has_norm or name != NORM)
+    measured = {name: value for name in wanted if (value := getattr(result, name)) is not None}
     of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
     told = {"loss": result.loss, **measured, **result.named, **of_seeds}
     return Row(torch.stack(list(told.values())), tuple(told))

@@ -99,6 +99,12 @@ class RecordingBackend:
         self.operators.append({func._schema.name for func, *_ in recording.calls})
         return RecordedGraph(recording, told)
 
+    def beside(self, read: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def join(self) -> None:
+        """A CPU does one thing after another."""
+
     def forget(self) -> None:
         self.forgotten += 1
 
