@@ -39,7 +39,10 @@ class Backend(Protocol):
         """Record a call that draws from the device's generator and from these. Raises whatever keeps it from that."""
 
     def beside(self, read: object) -> AbstractContextManager[None]:
-        """Within a call that is recorded, around what nothing else of it waits for before `join`; it reads `read`."""
+        """Within a call that is recorded, around what nothing else of it waits for before `join`; it reads `read`.
+
+        The first after the call's beginning or a `join` follows what was done by then, later ones follow the first.
+        """
 
     def join(self) -> None:
         """Within a call that is recorded: what comes now may read what was computed beside it."""
@@ -98,8 +101,9 @@ class CudaBackend:
 
     @contextmanager
     def beside(self, read: object) -> Iterator[None]:
+        if not self._read:
+            self._other.wait_stream(torch.cuda.current_stream(self._device))
         self._read.append(read)
-        self._other.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._other):
             yield
 

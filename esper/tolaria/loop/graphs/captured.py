@@ -163,11 +163,14 @@ class CapturedStep:
                 steps_optimizer=self._rates is not None,
                 beside=backend.beside,
             )
+        if result.gradient_norm is not None or result.conflict_rate is not None or result.seed_norms:
+            backend.join()  # else all that is told was known before the backward pass
+        with backend.beside(result):
+            row = row_of(result, has_norm=self._clips)
+            if self._rows is not None and self._resident is not None:
+                self._resident.keep(self._rows, row.values)
         backend.join()
-        row = row_of(result, has_norm=self._clips)
         self._result, self._names = result, row.names
-        if self._rows is not None and self._resident is not None:
-            self._resident.keep(self._rows, row.values)
         return row.values
 
 
