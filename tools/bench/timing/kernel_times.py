@@ -19,22 +19,28 @@ SHOWN = 24  # kernels by name, those that take most
 NAME_WIDTH = 90
 
 
-def kernel_times(act: Callable[[], None], steps: int) -> dict[str, Any]:
-    """A trace of so many calls, each a step; times are microseconds of one step.
+def many(act: Callable[[], int], steps: int) -> int:
+    """Call until so many steps were made, of which each call tells its number; returns how many it were."""
+    made = 0
+    while made < steps:
+        made += act()
+    return made
+
+
+def kernel_times(act: Callable[[], int], least: int) -> dict[str, Any]:
+    """A trace of so many steps or a few more; a call tells how many it made. Times are microseconds of one step.
 
     `host_us` is what the calls took without the profiler, before anything waited for the device; `wall_us` until that
     was done. Between two kernels of one step there is `gap_us` in all.
     """
     torch.cuda.synchronize()
     started = time.perf_counter()
-    for _ in range(steps):
-        act()
+    steps = many(act, least)
     asked = time.perf_counter()
     torch.cuda.synchronize()
     done = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
-        for _ in range(steps):
-            act()
+        traced = many(act, least)
         torch.cuda.synchronize()
     spans = [
         (event.time_range.start, event.time_range.end, event.name)
@@ -44,7 +50,7 @@ def kernel_times(act: Callable[[], None], steps: int) -> dict[str, Any]:
     return {
         "host_us": (asked - started) / steps * 1e6,
         "wall_us": (done - started) / steps * 1e6,
-        **of_spans(spans, steps),
+        **of_spans(spans, traced),
     }
 
 
