@@ -109,7 +109,7 @@ def saturated(scene: Scene) -> str | None:
 
 
 def improving(scene: Scene) -> str | None:
-    """The loss of a known task is not flat yet; or the rule by which this run grows in depth waits for another course of it."""
+    """The loss of a task that isn't new is not flat yet; or this run's rule for depth waits for another course."""
     slope, trigger = scene.signals.slope, scene.context.trigger
     if scene.is_forced:
         return None

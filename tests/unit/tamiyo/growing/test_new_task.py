@@ -18,7 +18,7 @@ def settled(step: int) -> float:
 
 def halving(steps: int) -> float:
     """Falls by 80 % in 100 steps: no plateau before it is as low as it was."""
-    return 3.0 * 0.5 ** (steps / 60)
+    return 3.0 * math.exp(-steps / 87)
 
 
 def course(after: Callable[[int], float], *, is_kept: bool = True) -> list[Verdict]:
@@ -51,7 +51,7 @@ def test_after_a_lasting_jump_growth_waits_out_the_risk_and_no_plateau() -> None
     assert CHANGE + context().config.conservative_dwell_steps < step < CHANGE + 2 * context().trigger.window_steps
     grown = at(verdicts, step)
     assert grown.signals.slope is not None
-    assert 0 < grown.signals.slope
+    assert grown.signals.slope > 0
     assert not at(verdicts, step - EVERY_STEPS).issues
     assert "jumped from 0.01" in grown.metadata.detail
     assert all(reason != "NEW_TASK" for _, reason in later)
