@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from esper.tamiyo.decide import Verdict
+from esper.tamiyo.deciding.decide import Verdict
 from tests.unit.tamiyo.builders import EVERY_STEPS, TOTAL_STEPS, Simulation, context, reasons
 
 CHANGE = 800
