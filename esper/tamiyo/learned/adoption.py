@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from esper.core.clock import nanoseconds, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
+from esper.core.lasted import lasted_ms
 from esper.core.telemetry import AttributeValue, EventSpec
 from esper.core.tracing import context_of, current_trace, tracer
 from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection, TraceContext
@@ -116,7 +117,9 @@ class Adoption:
             return
         took_ms = (time.perf_counter() - began) * 1e3
         if not math.isfinite(proposal.value or 0.0) or took_ms > SHADOW_LIMIT_MS:
-            self._end_trial(trial, f"value {proposal.value} after {took_ms:.1f} ms, at most {SHADOW_LIMIT_MS:g} ms")
+            self._end_trial(
+                trial, f"value {proposal.value} after {lasted_ms(took_ms)}, at most {lasted_ms(SHADOW_LIMIT_MS)}"
+            )
             return
         trial.decisions += 1
         trial.agreed += proposal.action == own.action
