@@ -239,3 +239,7 @@ class UnwritableStorage(StorageError):
 
 class ForbiddenStorage(StorageError):
     """The system lets this user not read or write a file or directory."""
+
+
+class DoubtWarning(UserWarning):
+    """What a person should look at before a run: it can be trained, but its figures may not mean what they seem to."""
