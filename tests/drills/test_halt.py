@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.drills.launching import LAUNCHER, NARROW, TIMEOUT_S, environment, wait_for_step
-from tests.integration.test_up import Up
+from tests.integration.operators.test_up import Up
 from tests.unit.tolaria.plane.test_services import working_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
