@@ -23,7 +23,7 @@ from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.context import RunContext, context_of
 from esper.tamiyo.growing.survey import Offers
-from esper.tamiyo.service.hearing import Hearing
+from esper.tamiyo.hearing import Hearing
 
 STATE_TYPE = TamiyoRunState.DESCRIPTOR.full_name
 _SCHEMA = (

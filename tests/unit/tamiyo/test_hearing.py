@@ -6,9 +6,9 @@ import pytest
 
 from esper.core.clock import ManualClock
 from esper.leyline import RiskReason
+from esper.tamiyo.hearing import GONE_S, SILENT_S, Hearing
 from esper.tamiyo.runs import Run
 from esper.tamiyo.server import TamiyoService
-from esper.tamiyo.service.hearing import GONE_S, SILENT_S, Hearing
 from esper.tamiyo.service.parts import Parts
 from tests.unit.tamiyo.builders import RUN, spec
 from tests.unit.tamiyo.conftest import Home
