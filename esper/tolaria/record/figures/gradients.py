@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -144,9 +145,10 @@ class GradientWatch:
                 message = f"a boundary's own work {took}, above {lasted_ms(limits.hook_ms)}"
                 yield Warned(HOOK, message, {"latency_ms": told.hook_ms})
             self.is_slow = told.hook_ms > limits.hook_ms
-        is_long = limits.epoch_ms is not None and epoch_ms > limits.epoch_ms
+        longest_ms = math.inf if limits.epoch_ms is None else limits.epoch_ms
+        is_long = epoch_ms > longest_ms
         if is_long and not self.is_long:
-            message = f"the last epoch took {lasted_ms(epoch_ms)}, above {lasted_ms(limits.epoch_ms)}"
+            message = f"the last epoch took {lasted_ms(epoch_ms)}, above {lasted_ms(longest_ms)}"
             yield Warned(EPOCH, message, {"latency_ms": epoch_ms})
         self.is_long = is_long
 
