@@ -1,7 +1,7 @@
 """A step that fused SGD skips on the device, by a scaler's verdict or surgery's, leaves no momentum behind.
 
-A momentum that isn't there yet is handed to torch's kernel as memory that nothing was written to, and kept as such where
-the kernel then skips the step (findings/fused_sgd_remembers_a_skipped_step.sh).
+A momentum that isn't there yet is handed to torch's kernel as memory that nothing was written to, and kept as such
+where the kernel then skips the step (findings/fused_sgd_remembers_a_skipped_step.sh).
 """
 
 from __future__ import annotations
