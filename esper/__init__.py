@@ -12,6 +12,7 @@ _DOOR = {
     "Change": "esper.tolaria.door.change",
     "Context": "esper.tolaria.door.script",
     "Data": "esper.tolaria.door.data",
+    "DoubtWarning": "esper.core.errors",
     "Display": "esper.tolaria.door.display",
     "Growth": "esper.tolaria.door.growth",
     "Result": "esper.tolaria.door.train",

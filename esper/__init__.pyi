@@ -1,3 +1,4 @@
+from esper.core.errors import DoubtWarning as DoubtWarning
 from esper.tolaria.config import TrainConfig as TrainConfig
 from esper.tolaria.door.change import Change as Change
 from esper.tolaria.door.data import Data as Data

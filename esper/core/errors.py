@@ -37,6 +37,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePath
 
+from esper.core.lasted import lasted_ms
+
 
 class EsperError(Exception):
     """Root of everything that Esper raises on purpose."""
@@ -186,7 +188,9 @@ class RollbackLate(RollbackFailed):
     """A restore missed its deadline. `tier` is where it read from; times are in milliseconds."""
 
     def __init__(self, tier: str, deadline_ms: float, elapsed_ms: float) -> None:
-        super().__init__(f"the restore from {tier} took {elapsed_ms:.0f} of {deadline_ms:.0f} ms")
+        super().__init__(
+            f"the restore from {tier} took {lasted_ms(elapsed_ms)}; its deadline is {lasted_ms(deadline_ms)}"
+        )
         self.tier = tier
         self.deadline_ms = deadline_ms
         self.elapsed_ms = elapsed_ms
@@ -235,3 +239,7 @@ class UnwritableStorage(StorageError):
 
 class ForbiddenStorage(StorageError):
     """The system lets this user not read or write a file or directory."""
+
+
+class DoubtWarning(UserWarning):
+    """What a person should look at before a run: it can be trained, but its figures may not mean what they seem to."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -20,22 +22,23 @@ from esper.core.clock import Clock
 from esper.core.errors import CommandRejected, ContractError, CorruptRecord, InvalidSignature, StorageError
 from esper.core.messages.validation import require_valid
 from esper.core.security.keys import Keyring
-from esper.core.storage.storage_faults import REMEDY
+from esper.core.storage.read_only import looked_at
+from esper.core.storage.seal import require_unbroken
+from esper.core.storage.storage_faults import REMEDY, opening_fault
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, FieldReport
 from esper.oona.envelope import check
 from esper.simic.scrutiny import fault_of
 
-_SCHEMA = (
-    "CREATE TABLE IF NOT EXISTS reports (report_id TEXT PRIMARY KEY, run_id TEXT NOT NULL, digest TEXT NOT NULL,"
-    " version TEXT NOT NULL, payload BLOB NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS refused (event_id TEXT PRIMARY KEY, reason TEXT NOT NULL, at_ns INTEGER NOT NULL)"
-    " WITHOUT ROWID",
-)
-_COLUMNS = {
-    "reports": ("report_id", "run_id", "digest", "version", "payload"),
-    "refused": ("event_id", "reason", "at_ns"),
+_TABLES = {
+    "reports": (
+        *("report_id TEXT PRIMARY KEY", "run_id TEXT NOT NULL", "digest TEXT NOT NULL"),
+        *("version TEXT NOT NULL", "payload BLOB NOT NULL"),
+    ),
+    "refused": ("event_id TEXT PRIMARY KEY", "reason TEXT NOT NULL", "at_ns INTEGER NOT NULL"),
 }
+T = TypeVar("T")
+Read = Callable[[Callable[[sqlite3.Connection], T]], T]
 
 
 @dataclass(slots=True)
@@ -49,14 +52,60 @@ class Intake:
     """Envelopes that hold no field report."""
 
 
-class ReplayStore:
-    """Reports on the disk."""
+class Reports:
+    """Reports on the disk, as somebody reads them."""
+
+    def __init__(self, path: Path, read: Read[Any]) -> None:
+        self._path = path
+        self._read = read
+
+    def __len__(self) -> int:
+        return int(self._read(lambda c: c.execute("SELECT COUNT(*) FROM reports").fetchone()[0]))
+
+    def reports(self) -> Iterator[FieldReport]:
+        """All of them, by id."""
+        rows = self._read(lambda c: c.execute("SELECT report_id, payload FROM reports ORDER BY report_id").fetchall())
+        return (self._parsed(*row) for row in rows)
+
+    def refusals(self) -> list[tuple[str, str]]:
+        """Id and reason of what was refused."""
+        query = "SELECT event_id, reason FROM refused ORDER BY at_ns, event_id"
+        return list(self._read(lambda c: c.execute(query).fetchall()))
+
+    def versions(self) -> Counter[str]:
+        """Reports by the version of their features; those without an observation have none."""
+        rows = self._read(lambda c: c.execute("SELECT version, COUNT(*) FROM reports GROUP BY version").fetchall())
+        return Counter(dict(rows))
+
+    def _parsed(self, report_id: str, payload: bytes) -> FieldReport:
+        try:
+            return FieldReport.FromString(payload)
+        except (DecodeError, TypeError) as error:
+            raise CorruptRecord(f"{self._path} is damaged: report {report_id} can't be read; {REMEDY}") from error
+
+
+@contextmanager
+def looked_through(path: Path) -> Iterator[Reports]:
+    """A store that is only read, where nothing may be written too. Raises StorageError."""
+    with ExitStack() as stack:
+        try:
+            require_unbroken(path)
+            connection = stack.enter_context(looked_at(path))
+            _require_tables(path, connection)
+        except (OSError, sqlite3.Error) as error:
+            raise opening_fault(path, error) from error
+        yield Reports(path, lambda work: work(connection))
+
+
+class ReplayStore(Reports):
+    """The store, to be added to."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._store = SqliteStore(path, partial(_create, path))
         self.intake = Intake()
+        super().__init__(path, self._store.read)
 
     def take(self, envelope: BusEnvelope, keyring: Keyring) -> None:
         """Keep the report in an envelope, or why it is none; on the disk when this returns."""
@@ -96,37 +145,8 @@ class ReplayStore:
         else:
             self.intake.repeated += 1
 
-    def __len__(self) -> int:
-        return int(self._store.read(lambda c: c.execute("SELECT COUNT(*) FROM reports").fetchone()[0]))
-
-    def reports(self) -> Iterator[FieldReport]:
-        """All of them, by id."""
-        rows = self._store.read(
-            lambda c: c.execute("SELECT report_id, payload FROM reports ORDER BY report_id").fetchall()
-        )
-        return (self._read(*row) for row in rows)
-
-    def refusals(self) -> list[tuple[str, str]]:
-        """Id and reason of what was refused."""
-        return self._store.read(
-            lambda c: c.execute("SELECT event_id, reason FROM refused ORDER BY at_ns, event_id").fetchall()
-        )
-
-    def versions(self) -> Counter[str]:
-        """Reports by the version of their features; those without an observation have none."""
-        rows = self._store.read(
-            lambda c: c.execute("SELECT version, COUNT(*) FROM reports GROUP BY version").fetchall()
-        )
-        return Counter(dict(rows))
-
     def close(self) -> None:
         self._store.close()
-
-    def _read(self, report_id: str, payload: bytes) -> FieldReport:
-        try:
-            return FieldReport.FromString(payload)
-        except (DecodeError, TypeError) as error:
-            raise CorruptRecord(f"{self._store.path} is damaged: report {report_id} can't be read; {REMEDY}") from error
 
     def _refuse(self, event_id: str, reason: str) -> None:
         row = (event_id, reason, self._clock.now_ns())
@@ -135,10 +155,15 @@ class ReplayStore:
 
 
 def _create(path: Path, connection: sqlite3.Connection) -> None:
-    for statement in _SCHEMA:
-        connection.execute(statement)
-    for table, columns in _COLUMNS.items():
-        found = tuple(row[1] for row in connection.execute(f"PRAGMA table_info({table})"))
-        if found != columns:
-            held = f"is no replay store: table {table} has {', '.join(found)}, expected {', '.join(columns)}"
+    for table, columns in _TABLES.items():
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)}) WITHOUT ROWID")
+    _require_tables(path, connection)
+
+
+def _require_tables(path: Path, connection: sqlite3.Connection) -> None:
+    for table, columns in _TABLES.items():
+        names = [column.partition(" ")[0] for column in columns]
+        found = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+        if found != names:
+            held = f"is no replay store: table {table} has {', '.join(found) or 'nothing'}, expected {', '.join(names)}"
             raise StorageError(f"{path} {held}; name another directory")

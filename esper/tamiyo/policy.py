@@ -24,6 +24,7 @@ from esper.leyline import (
     TamiyoRunState,
 )
 from esper.tamiyo.context import LIVE_STAGES, RunContext
+from esper.tamiyo.growing import new_task
 from esper.tamiyo.growing.candidates import Candidate
 from esper.tamiyo.growing.obstacles import Scene, first_obstacle, stacks_tried
 from esper.tamiyo.growing.selection import Selection
@@ -103,7 +104,7 @@ class Policy(Protocol):
 
 
 class HeuristicPolicy:
-    """Verdicts first; then grow at a plateau that has room left, one seed at a time."""
+    """Verdicts first; then grow at a plateau that has room left, or for a new task, one seed at a time."""
 
     policy_id = "heuristic"
     version = "1.0.0"
@@ -203,6 +204,9 @@ def _why_now(view: View) -> tuple[DecisionReason, str]:
         tried, steps = stacks_tried(view), view.context.trigger.stack_steps
         words = f"stack {tried + 1} of {len(steps)} was due from step {steps[tried]} on"
         return DecisionReason.DECISION_REASON_SCHEDULED, words
+    jump = new_task.in_words(view.state)
+    if jump is not None:
+        return DecisionReason.DECISION_REASON_NEW_TASK, jump
     return DecisionReason.DECISION_REASON_PLATEAU, _plateau_in_words(view)
 
 

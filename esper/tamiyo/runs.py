@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from esper.core.clock import NS_PER_S, Clock
+from esper.core.clock import Clock
 from esper.core.decisions import decision_ledger
 from esper.core.decisions.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
@@ -23,6 +23,7 @@ from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.context import RunContext, context_of
 from esper.tamiyo.growing.survey import Offers
+from esper.tamiyo.hearing import Hearing
 
 STATE_TYPE = TamiyoRunState.DESCRIPTOR.full_name
 _SCHEMA = (
@@ -32,9 +33,6 @@ _SCHEMA = (
 _SAVE_RUN = "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)"
 # By token, not by run: work for a generation that was left meanwhile must not reach its successor's row.
 _SAVE_STATE = "UPDATE runs SET state = ?, decision = ? WHERE token_digest = ? AND is_open"
-
-
-HEARD_WITHIN_S = 600
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +52,11 @@ class Run:
     state: TamiyoRunState
     token_digest: str
     decision: Decision
+    hearing: Hearing
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     offers: Offers | None = None
     """What could be grown under this context, once it was looked for."""
     hook_latency_ms: float | None = None
-    heard_ns: int | None = None
-    """Steady time of the last packet; None since the start."""
     was_late: bool = False
     """Whether the last packet could not be decided on in time."""
     conditions: frozenset[str] = frozenset()
@@ -92,18 +89,14 @@ class RunBook:
         return len(self._runs)
 
     @property
-    def is_conservative(self) -> bool:
-        """Whether any open run is in conservative mode."""
-        return any(run.state.conservative for run in self._runs.values())
+    def conservative(self) -> list[Run]:
+        """Runs in conservative mode, by their ids: one that was killed is open still, but bothers nobody."""
+        return [run for _, run in sorted(self._runs.items()) if run.state.conservative and run.hearing.counts]
 
-    def conservative_ids(self) -> list[str]:
-        """Runs in conservative mode that were heard lately: one that was killed is open still, but bothers nobody."""
-        since_ns = self._clock.monotonic_ns() - HEARD_WITHIN_S * NS_PER_S
-        return sorted(
-            run.run_id
-            for run in self._runs.values()
-            if run.state.conservative and run.heard_ns is not None and run.heard_ns >= since_ns
-        )
+    def line_ended(self, line: object) -> None:
+        """A stream that carried packets ended."""
+        for run in self._runs.values():
+            run.hearing.ended(line)
 
     def get(self, run_id: str) -> Run | None:
         return self._runs.get(run_id)
@@ -127,6 +120,7 @@ class RunBook:
             state=state,
             token_digest=token_digest(token),
             decision=Decision(),
+            hearing=Hearing(self._clock),
         )
         await self._commit(security, lambda connection: connection.execute(_SAVE_RUN, _row(run, is_open=True)))
         self._runs[run.run_id] = run
@@ -202,6 +196,7 @@ class RunBook:
             state=state,
             token_digest=digest,
             decision=Decision.FromString(decision_bytes),
+            hearing=Hearing(self._clock),
         )
 
 

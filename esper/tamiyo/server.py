@@ -43,8 +43,9 @@ from esper.rpc.server.bases import TamiyoServicer
 from esper.rpc.server.call import Call
 from esper.tamiyo import metrics
 from esper.tamiyo.config import TamiyoConfig
-from esper.tamiyo.runs import blob_of, state_from
+from esper.tamiyo.runs import Run, blob_of, state_from
 from esper.tamiyo.service.parts import Parts, Surroundings
+from esper.tamiyo.telemetry import reason_name
 from esper.tamiyo.update import Refusal, with_update
 
 PAGE_SIZE, MAX_PAGE_SIZE = 100, 500
@@ -93,16 +94,22 @@ class TamiyoService(TamiyoServicer):
     async def evaluate(self, request: EvaluateRequest, call: Call) -> EvaluateResponse:
         with self._counting_refusals(call):
             run = self._parts.runs.by_token(call.run_token)
+        run.hearing.heard(None)
         return EvaluateResponse(decision=await self._parts.evaluator.evaluate(run, request.packet))
 
     async def control(self, requests: AsyncIterator[ControlRequest], call: Call) -> AsyncIterator[ControlResponse]:
         with self._counting_refusals(call):
             self._parts.runs.by_token(call.run_token)
-        async for request in requests:
-            require_valid(request)
-            # Looked up for each packet: the run may have been closed or opened again since the last one.
-            run = self._parts.runs.by_token(call.run_token)
-            yield ControlResponse(decision=await self._parts.evaluator.evaluate(run, request.packet))
+        line = object()
+        try:
+            async for request in requests:
+                require_valid(request)
+                # Looked up for each packet: the run may have been closed or opened again since the last one.
+                run = self._parts.runs.by_token(call.run_token)
+                run.hearing.heard(line)
+                yield ControlResponse(decision=await self._parts.evaluator.evaluate(run, request.packet))
+        finally:
+            self._parts.runs.line_ended(line)
 
     async def submit_outcome(self, request: SubmitOutcomeRequest, call: Call) -> SubmitOutcomeResponse:
         with self._counting_refusals(call):
@@ -131,7 +138,7 @@ class TamiyoService(TamiyoServicer):
         parts = self._parts
         healths = HealthStatus.HEALTH_STATUS_HEALTHY, HealthStatus.HEALTH_STATUS_DEGRADED
         return TamiyoServiceGetStatusResponse(
-            health=healths[parts.runs.is_conservative],
+            health=healths[bool(parts.runs.conservative)],
             open_runs=len(parts.runs),
             decisions=parts.teller.decisions,
             commands=parts.teller.commands,
@@ -170,10 +177,10 @@ class TamiyoService(TamiyoServicer):
         return ApplyPolicyUpdateResponse(accepted=True, policy_version=update.version)
 
     def caution(self) -> tuple[str, str | None] | None:
-        ids = self._parts.runs.conservative_ids()
-        only = ids[0] if len(ids) == 1 else None
-        shown = ", ".join(ids[:SHOWN]) + " and others" * (len(ids) > SHOWN)
-        return (f"conservative about {shown}", only) if ids else None
+        runs = self._parts.runs.conservative
+        only = runs[0].run_id if len(runs) == 1 else None
+        shown = ", ".join(map(_caution, runs[:SHOWN])) + " and others" * (len(runs) > SHOWN)
+        return (f"conservative about {shown}", only) if runs else None
 
     async def close(self) -> None:
         await self._parts.close()
@@ -203,6 +210,12 @@ class TamiyoService(TamiyoServicer):
             reason = RejectionReason.Name(error.reason) if isinstance(error, CommandRejected) else "access_denied"
             self._parts.teller.refusal(call.method, reason.removeprefix("REJECTION_REASON_").lower(), None)
             raise
+
+
+def _caution(run: Run) -> str:
+    """A run, why it is held, and until when, where that is known."""
+    why = [reason_name(run.state.conservative_reason), run.hearing.in_words]
+    return f"{run.run_id} ({'; '.join(filter(None, why))})"
 
 
 def build(context: ServiceContext[TamiyoConfig]) -> Sequence[TamiyoServicer]:

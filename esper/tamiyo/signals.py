@@ -62,6 +62,11 @@ def relative_fall(points: Sequence[LossPoint], window_steps: int) -> float | Non
     return -100.0 * slope / max(abs(mean_loss), 1e-12)
 
 
+def relative_rise(loss: float, before: float, floor: float) -> float:
+    """Rise of the loss as a share of what it was, or of the floor where it was lower: noise around zero is no jump."""
+    return (loss - before) / max(before, floor)
+
+
 def as_messages(signals: Signals, context: RunContext) -> list[PolicySignal]:
     """The signals as a decision's metadata carries them; unknown ones are left out."""
     trigger = context.trigger

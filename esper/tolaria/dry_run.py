@@ -10,6 +10,7 @@ from pathlib import Path
 from esper.core.clock import nanoseconds
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
+from esper.core.lasted import lasted_ms
 from esper.core.process.leaving import kept_inside
 from esper.kasmina.executor.passes.compiled import compiled_parts
 from esper.leyline import (
@@ -107,7 +108,7 @@ def _prefetched(kasmina: KasminaClient, blueprint_id: str) -> str:
     if last.status != PrefetchStatus.PREFETCH_STATUS_READY:
         raise ConfigError("blueprints", blueprint_id, f"its artefact can't be had: {last.error}")
     took_ms = (nanoseconds(last.time) - nanoseconds(asked.time)) / 1e6
-    what = f"{last.artifact.size_bytes:,} bytes, {took_ms:.0f} ms"
+    what = f"{last.artifact.size_bytes:,} bytes, {lasted_ms(took_ms)}"
     return f"blueprint: {last.blueprint_id} is verified and at hand at Kasmina ({what})"
 
 

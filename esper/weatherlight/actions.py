@@ -14,6 +14,7 @@ from typing import TypeVar
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import CommandRejected
 from esper.core.flood import WINDOW_S, Flood
+from esper.core.lasted import lasted_ms
 from esper.core.telemetry import event
 from esper.leyline import (
     DrainOrder,
@@ -128,12 +129,16 @@ class Actions:
             emergency_id=f"rollback-{late.training_run_id}-g{late.generation}-s{late.step}",
             level=self._rollback_level,
             cause=metrics.ROLLBACK_LATE.name,
-            detail=f"the rollback at step {late.step} took {late.elapsed_ms:.0f} of {late.deadline_ms:.0f} ms",
+            detail=f"the rollback at step {late.step} {_took(late)}",
             origin="tolaria",
             training_run_id=late.training_run_id,
             generation=late.generation,
             raised_at=timestamp(self._clock.now_ns()),
         )
+
+
+def _took(late: RollbackDeadlineSignal) -> str:
+    return f"took {lasted_ms(late.elapsed_ms)}; its deadline is {lasted_ms(late.deadline_ms)}"
 
 
 def run_of(signal: EmergencySignal) -> str | None:

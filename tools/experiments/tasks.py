@@ -1,5 +1,5 @@
 """Tasks that come with scikit-learn and need no download, as data sources for tolaria-train (`--data tasks:NAME`), and
-digits whose data change half-way (`--train tasks:shifted`).
+digits whose data change half-way (`--train tasks:shifted`, `tasks:turned`).
 
   hastie    a table: ten normal columns; is their squared length above its median? (Hastie et al., example 10.2)
   photos    an image task: of which of the two sample photographs is a small grey patch?
@@ -12,6 +12,8 @@ digits whose data change half-way (`--train tasks:shifted`).
             `--teacher tasks:teacher` is an MLP 64 units wide that was trained on their training set
   shifted   digits: the first half of the run shows the classes 0 to 4 alone, the second one all ten; judging and test
             data have all ten throughout
+  turned    digits: in the second half of the run each comes turned by a quarter as well; every other one of judging and
+            test data is turned throughout
 """
 
 from __future__ import annotations
@@ -162,11 +164,10 @@ def teacher() -> nn.Module:
 
 
 class Shifting:
-    """Batches of one epoch after the other: of the first classes alone until the epoch `change`, then of all."""
+    """Batches of one epoch after the other: of the first rows alone until the epoch `change`, then of all."""
 
-    def __init__(self, train: Split, *, seed: int, change: int, batch_size: int) -> None:
-        self._train, self._seed, self._change, self._size = train, seed, change, batch_size
-        self._first = torch.nonzero(train.targets < FIRST_CLASSES).flatten()
+    def __init__(self, train: Split, first: Tensor, *, seed: int, change: int, batch_size: int) -> None:
+        self._train, self._first, self._seed, self._change, self._size = train, first, seed, change, batch_size
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -185,12 +186,30 @@ class Shifting:
 
 def shifted(context: esper.Context) -> None:
     """Digits whose second half of the classes comes half-way, on the network that the flags describe."""
+    drawn = Digits().splits(context.config.seed)
+    _changing(context, drawn, torch.nonzero(drawn.train.targets < FIRST_CLASSES).flatten())
+
+
+def turned(context: esper.Context) -> None:
+    """Digits that come turned by a quarter as well from half-way on, on the network that the flags describe."""
+    drawn = Digits().splits(context.config.seed)
+    train = Split(torch.cat([drawn.train.inputs, _turn(drawn.train.inputs)]), drawn.train.targets.repeat(2))
+    for part in (drawn.judge, drawn.test):
+        part.inputs[::2] = _turn(part.inputs[::2])
+    _changing(context, replace(drawn, train=train), torch.arange(len(drawn.train)))
+
+
+def _turn(images: Tensor) -> Tensor:
+    return images.rot90(1, (2, 3))
+
+
+def _changing(context: esper.Context, drawn: Splits, first: Tensor) -> None:
+    """Train on these rows of the training set alone until half-way."""
     config = context.config
-    drawn = Digits().splits(config.seed)
     train, judge, test = (
         Split(part.inputs.flatten(1), part.targets) for part in (drawn.train, drawn.judge, drawn.test)
     )
-    batches = Shifting(train, seed=config.seed, change=config.epochs // 2, batch_size=config.batch_size)
+    batches = Shifting(train, first, seed=config.seed, change=config.epochs // 2, batch_size=config.batch_size)
     model = build_model(config, tuple(train.inputs.shape[1:]), drawn.outputs)
     held_out = {"judge": (judge.inputs, judge.targets), "test": (test.inputs, test.targets)}
     esper.train(model, {"train": batches, **held_out}, **context.arguments)

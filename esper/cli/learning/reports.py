@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper.cli.learning.simic import opened
+from esper.cli.learning.simic import looked_through
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.counted import counted
 
@@ -20,6 +20,6 @@ def register(verbs: Verbs) -> None:
 def run_export(arguments: argparse.Namespace) -> int:
     from esper.simic.export import export
 
-    with opened(arguments.store, must_exist=True) as store:
+    with looked_through(arguments.store) as store:
         print(f"{counted(export(store.reports(), arguments.out), 'report')} in {arguments.out}")
     return 0

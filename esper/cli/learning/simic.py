@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import json
 import math
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
+from esper.core.plain import plain
 from esper.core.security.keys import Keyring
 from esper.core.storage.files import write_atomically
 from esper.tamiyo.learned.reward import PRICE
@@ -29,7 +32,7 @@ from esper.tamiyo.update import version_number
 if TYPE_CHECKING:
     from esper.rpc.clients import Tls
     from esper.rpc.reporting.telemetry import Reporter
-    from esper.simic.replay import ReplayStore
+    from esper.simic.replay import ReplayStore, Reports
     from esper.simic.validation import Validation
     from esper.tamiyo.learned.weights import Weights
 
@@ -74,6 +77,9 @@ def register(verbs: Verbs) -> None:
     for verb in (trained, asked):
         verb.add_argument("--json", action="store_true", help="print it as JSON")
     published.add_argument("--unproven", action="store_true", help="publish although the gate refused them: for drills")
+    published.add_argument(
+        "--wait-s", type=positive, default=20.0, help="how long Tamiyo's answer is waited for (default: 20)"
+    )
 
 
 def positive(text: str) -> float:
@@ -105,7 +111,7 @@ def run_collect(arguments: argparse.Namespace) -> int:
     from esper.simic.collect import collect
     from esper.simic.telling import tell_collected
 
-    with _bus(arguments) as bus, opened(arguments.store) as store:
+    with _bus(arguments) as bus, _opened(arguments.store) as store:
         asyncio.run(collect(store, bus.endpoint, bus.tls, bus.keyring, idle_s=arguments.idle_s))
         with _reporter(bus) as reporter:  # only now: a bus that is away is told once
             tell_collected(reporter, store)
@@ -123,7 +129,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     from esper.simic.validation import train
     from esper.tamiyo.learned.weights import digest_of, write_weights
 
-    with opened(arguments.store, must_exist=True) as store:
+    with looked_through(arguments.store) as store:
         data = dataset_of(store.reports())
     if arguments.shuffled is not None:
         data = shuffled(data, arguments.shuffled)
@@ -162,7 +168,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from esper.simic.dataset import dataset_of, shuffled
 
     weights = _weights_asked(arguments)
-    with opened(arguments.store, must_exist=True) as store:
+    with looked_through(arguments.store) as store:
         data = dataset_of(store.reports())
     if len(data.runs) < MIN_RUNS:
         runs = counted(len(data.runs), "run")
@@ -210,7 +216,7 @@ def _shuffled_by(store: Path, digest: str) -> int | None:
 
 
 def run_publish(arguments: argparse.Namespace) -> int:
-    from esper.simic.publication import publish, update_of
+    from esper.simic.publication import publish, update_of, verdict_on
     from esper.simic.telling import tell_published
     from esper.tamiyo.learned.weights import digest_of
 
@@ -227,7 +233,18 @@ def run_publish(arguments: argparse.Namespace) -> int:
         sequence = publish(update, bus.endpoint, bus.tls, bus.keyring, SYSTEM_CLOCK)
         with _reporter(bus) as reporter:  # only now: a bus that is away is told once
             tell_published(reporter, update)
-    print(f"{update.update_id}: {update.policy_id} {update.version} is on the policy lane at {sequence}")
+        print(
+            f"{update.update_id}: {update.policy_id} {update.version} is on the policy lane at {sequence}", flush=True
+        )
+        verdict = verdict_on(update, sequence, bus.endpoint, bus.tls, bus.keyring, wait_s=arguments.wait_s)
+    if verdict is None:
+        unheard = f"Tamiyo hasn't answered within {arguments.wait_s:g} s; is she there? Her answer will be an event"
+        print(f"{unheard}: esper bus tail --source tamiyo", file=sys.stderr)
+        return os.EX_TEMPFAIL
+    if "reason" in verdict:
+        print(plain(f"refused, {verdict['reason']}: {verdict.get('detail', '')}"), file=sys.stderr)
+        return 1
+    print("Tamiyo tries it beside the policy in force")
     return 0
 
 
@@ -280,11 +297,19 @@ def _lines(validation: Validation, decisions: int) -> Iterator[str]:
 
 
 @contextmanager
-def opened(path: Path, *, must_exist: bool = False) -> Iterator[ReplayStore]:
+def looked_through(path: Path) -> Iterator[Reports]:
+    """A store's reports; nothing is written there."""
+    from esper.simic import replay
+
+    require_in(path, REPLAY, "esper simic collect makes one")
+    with replay.looked_through(path / REPLAY) as found:
+        yield found
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ReplayStore]:
     from esper.simic.replay import ReplayStore
 
-    if must_exist:
-        require_in(path, REPLAY, "esper simic collect makes one")
     _require_folder(path)
     store = ReplayStore(path / REPLAY, SYSTEM_CLOCK)
     try:

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for, keyring_of
 from esper.cli.run_peer import peer_of, told_of
-from esper.cli.services.sign import parse
+from esper.cli.services.request import HOW, parse, texts
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.enums import short_name
@@ -55,7 +55,6 @@ PAYLOADS = {
 # The bus is served by Weatherlight.
 HOSTS = {"kasmina": "kasmina", "tamiyo": "tamiyo", "weatherlight": "weatherlight", "bus": "weatherlight"}
 WHOLE_PLANE = "-"
-STDIN = "-"
 # What needs no key, so that nobody has to give one for it.
 OPEN = frozenset({"kasmina.GetStatus", "tamiyo.GetStatus"})
 
@@ -78,8 +77,8 @@ def register(verbs: Verbs) -> None:
         "request",
         nargs="?",
         default="{}",
-        help="the request as JSON, or what it carries where it is signed; - is standard input, a line for each message "
-        "of a stream (default: {})",
+        help=f"the request, or what it carries where it is signed, as {HOW}; a line for each message of a stream "
+        "(default: {})",
     )
     parser.add_argument("--run-dir", type=Path, metavar="RUN_DIR", help="use the line of a run that is under way")
     parser.add_argument("--at", metavar="ENDPOINT", help="the service's HOST:PORT or unix:PATH")
@@ -99,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     service, method = _method(arguments.method)
     place = _place(arguments, service)
     read = _requests(arguments, service, method, place)
-    requests = _Requests(read if arguments.request == STDIN else iter(list(read)))
+    requests = _Requests(read if method.requests_stream else iter(list(read)))
     clients = {"kasmina": KasminaClient, "tamiyo": TamiyoClient, "weatherlight": WeatherlightClient, "bus": BusClient}
     tls = None if arguments.ca is None else Tls(ca=arguments.ca)
     with told_of(arguments.run_dir), channel(place.endpoint, tls) as link, requests.own_error():
@@ -185,7 +184,7 @@ def _place(arguments: argparse.Namespace, service: str) -> Place:
 def _requests(arguments: argparse.Namespace, service: str, method: Method, place: Place) -> Iterator[Message]:
     """The requests, each proven valid before it is sent."""
     payload = PAYLOADS.get(arguments.method)
-    for text in _texts(arguments.request, is_stream=method.requests_stream):
+    for text in texts(arguments.request, is_stream=method.requests_stream):
         message = parse(payload or method.request.DESCRIPTOR.name, text)
         if payload is not None and place.keyring is not None:
             require_valid(message)
@@ -193,12 +192,6 @@ def _requests(arguments: argparse.Namespace, service: str, method: Method, place
             message = method.request(command=Signer(place.keyring, SYSTEM_CLOCK).sign(message, audience=audience))
         require_valid(message)
         yield message
-
-
-def _texts(request: str, *, is_stream: bool) -> Iterable[str]:
-    if request != STDIN:
-        return [request]
-    return (line for line in sys.stdin if line.strip()) if is_stream else [sys.stdin.read()]
 
 
 def _only(name: str, requests: Iterable[Message]) -> Message:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 from google.protobuf import json_format
-from google.protobuf.message import Message
 
 import esper.leyline as leyline
 from esper.cli.key_source import add_key_flag, keyring_of
+from esper.cli.services.request import HOW, parse, texts
 from esper.cli.usage import UsageError, Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK
-from esper.core.errors import ConfigError
 from esper.core.messages.validation import require_valid
 from esper.core.security.signing import MAX_FRESHNESS_NS, Signer
 
@@ -47,14 +44,14 @@ def register(verbs: Verbs) -> None:
     parser.add_argument("--type", required=True, type=_type, metavar="TYPE", help=f"one of {', '.join(SIGNABLE)}")
     parser.add_argument("--audience", required=True, help="SERVICE/RUN, e.g. kasmina/run-1")
     parser.add_argument("--freshness", type=float, default=60.0, metavar="SECONDS", help="how long it may be used (60)")
-    parser.add_argument("request", nargs="?", default="-", help="file with the message as JSON; - is standard input")
+    parser.add_argument("request", nargs="?", default="-", help=f"the message as {HOW} (default: -)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     _require_audience(arguments.audience)
     if not 0 < arguments.freshness <= MAX_FRESHNESS_S:
         raise UsageError(f"--freshness {arguments.freshness:g}: services accept up to {MAX_FRESHNESS_S:g} seconds")
-    message = parse(arguments.type, _text(arguments.request))
+    message = parse(arguments.type, *texts(arguments.request))
     require_valid(message)
     signer = Signer(keyring_of(arguments.key), SYSTEM_CLOCK)
     envelope = signer.sign(message, audience=arguments.audience, freshness_s=arguments.freshness)
@@ -75,31 +72,7 @@ def _type(name: str) -> str:
     raise argparse.ArgumentTypeError(f"{name!r} isn't a message that is signed; use one of {', '.join(SIGNABLE)}")
 
 
-def parse(type_name: str, text: str) -> Message:
-    """The message that `text` describes; an unknown field is an error."""
-    message: Message = getattr(leyline, type_name)()
-    if not text.lstrip().startswith("{"):  # an empty list would pass for an empty message
-        raise ConfigError(
-            "request", type_name, f"the JSON doesn't describe one: it is no object: {text.strip()[:40]!r}"
-        )
-    try:
-        return json_format.Parse(text, message)
-    except json_format.ParseError as error:
-        raise ConfigError(
-            "request", type_name, f"the JSON doesn't describe one: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def _require_audience(audience: str) -> None:
     service, slash, run_id = audience.partition("/")
     if service not in SERVICES or not slash or not run_id:
         raise UsageError(f"--audience {audience!r}: use SERVICE/RUN with a service of {', '.join(SERVICES)}")
-
-
-def _text(name: str) -> str:
-    if name == "-":
-        return sys.stdin.read()
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("request", name, f"can't be read ({error})") from error

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from esper.cli.usage import Verbs, add_verb
 from esper.core.errors import ConfigError
+from esper.core.lasted import lasted
 from esper.core.process.sd_notify import forget, notify, watchdog_s
 from esper.core.process.streams import say
 from esper.core.security.keys import KEYRING_VARIABLE, SECRET_VARIABLE
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def told(endpoints: Mapping[str, str], state_dir: Path, took_s: float) -> Iterator[str]:
     """What the user of a plane needs to know."""
-    yield f"the plane is up after {took_s:.1f} s; what it keeps is in {state_dir}"
+    yield f"the plane is up after {lasted(took_s)}; what it keeps is in {state_dir}"
     yield from (f"  {name:13} {endpoint}" for name, endpoint in endpoints.items())
     yield "train with it, in as many runs as you like:"
     if not any(os.environ.get(name) for name in (SECRET_VARIABLE, KEYRING_VARIABLE)):

@@ -13,6 +13,7 @@ from esper.cli.stores import replay
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, utc_text
 from esper.core.errors import ConfigError, StorageError
+from esper.core.lasted import lasted
 from esper.core.security.ledger import NonceLedger
 from esper.core.storage.read_only import looked_at
 from esper.core.storage.store import SqliteStore
@@ -34,7 +35,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     with _opened(arguments.database) as (store, ledger):
         stats = _done(store, ledger.stats)
     ahead_s = (stats.highest_wall_ns - SYSTEM_CLOCK.now_ns()) / NS_PER_S
-    remedy = f", {ahead_s:.0f} s ahead of this machine; see reset-clock" if ahead_s > 0 else ""
+    remedy = f", {lasted(ahead_s)} ahead of this machine; see reset-clock" if ahead_s > 0 else ""
     print(f"nonces       {stats.size}, {stats.evictions} evicted so far")
     print(f"fence        nothing issued up to {utc_text(stats.fence_ns)} is accepted")
     print(f"latest time  {utc_text(stats.highest_wall_ns)}{remedy}")

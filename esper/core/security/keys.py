@@ -214,14 +214,15 @@ def read_secret(path: Path, name: str) -> str:
 def read_keys(path: Path) -> KeySet:
     """The keys of a file that only its owner can read."""
     try:
+        content = read_regular(path)
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             raise ConfigError("keyring", str(path), f"mode {mode:04o} lets others read it; chmod 600 it")
-        document = json.loads(read_regular(path))
+        document = json.loads(content)
         keys = KeySet(active=document["active"], keys=tuple(Key(**entry) for entry in document["keys"]))
     except OSError as error:
         raise ConfigError(
-            "keyring", str(path), f"can't be read ({error.strerror}); `esper keys new` makes one"
+            "keyring", str(path), f"can't be read ({error.strerror}); `esper keys new FILE` makes one"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError("keyring", str(path), f"not a keyring file ({type(error).__name__}: {error})") from error

@@ -46,7 +46,7 @@ def read_line(run_dir: Path) -> RunLine:
         found = json.loads(read_regular(path))
         peers = {name: Peer(**peer) for name, peer in found["peers"].items()}
         return RunLine(run_id=found["run_id"], peers=peers)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError("RUN_DIR", str(run_dir), "has no run under way whose services could be called") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError("RUN_DIR", str(path), f"can't be read ({error}); the next run writes it anew") from error

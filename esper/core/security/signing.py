@@ -29,6 +29,7 @@ from esper.core.errors import (
     MissingSignature,
     StaleCommand,
 )
+from esper.core.lasted import lasted
 from esper.core.messages.validation import submessages, violations
 from esper.core.security.keys import Keyring
 from esper.leyline import CommandSecurity, RejectionReason, SignedCommand
@@ -139,12 +140,11 @@ def require_fresh(security: CommandSecurity, now_ns: int) -> None:
     """Refuse what was issued in the future or is outside its window, which the verifier caps."""
     issued_ns = nanoseconds(security.issued_at)
     if issued_ns > now_ns + MAX_AHEAD_NS:
-        detail = (
-            f"issued {(issued_ns - now_ns) / NS_PER_S:.1f} s ahead of this service's clock, at most 5 s are allowed"
-        )
+        ahead = lasted((issued_ns - now_ns) / NS_PER_S)
+        detail = f"issued {ahead} ahead of this service's clock, at most 5 s are allowed"
         raise FutureCommand(RejectionReason.REJECTION_REASON_ISSUED_IN_FUTURE, detail)
     if now_ns > expires_ns(security):
-        detail = f"issued {(now_ns - issued_ns) / NS_PER_S:.1f} s ago, outside its freshness window; sign it anew"
+        detail = f"issued {lasted((now_ns - issued_ns) / NS_PER_S)} ago, outside its freshness window; sign it anew"
         raise StaleCommand(RejectionReason.REJECTION_REASON_STALE_COMMAND, detail)
 
 

@@ -17,6 +17,7 @@ from esper.core.errors import ForbiddenStorage
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 # And where its user may not.
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+_SMALL_BYTES = 1 << 18
 
 
 def forbidden(error: OSError, path: object) -> ForbiddenStorage:
@@ -83,6 +84,15 @@ def write_new(path: Path, content: bytes | bytearray, *, mode: int = 0o644) -> N
     with _scratch(path, content, mode) as scratch:
         os.link(scratch, path)
     sync_directory(path.parent)
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a small file can be written there; nothing of it stays."""
+    try:
+        with _scratch(folder / "room", bytes(_SMALL_BYTES), 0o600):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -30,14 +30,17 @@ def unseal(path: Path) -> bool:
     where = seal_of(path)
     if not where.exists():
         return False
-    if path.exists():  # whoever moved a database away may have left its seal
-        _require_whole(path, where)
+    require_unbroken(path)
     where.unlink()
     sync_directory(where.parent)
     return True
 
 
-def _require_whole(path: Path, where: Path) -> None:
+def require_unbroken(path: Path) -> None:
+    """Raises CorruptRecord for a database that has a seal and isn't as it says."""
+    where = seal_of(path)
+    if not (where.exists() and path.exists()):  # whoever moved a database away may have left its seal
+        return
     remedy = f"put back a copy of both, or remove {where.name} to have the database used as it is"
     try:
         digest = read_regular(where).decode(errors="replace").strip()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from esper.core.enums import short_name
 from esper.kasmina.control.orders.dispatch import WEATHERLIGHT
 from esper.kasmina.metrics import EMERGENCY_ORDERED
-from esper.leyline import AdaptationCommand, ModeUpdate, SystemMode
+from esper.leyline import AdaptationCommand, EmergencyLevel, EmergencySignal, ModeUpdate, SystemMode
 from esper.rpc.reporting.alarm import Alarm
 
 _ALLOWING = (SystemMode.SYSTEM_MODE_UNSPECIFIED, SystemMode.SYSTEM_MODE_NORMAL)
@@ -21,9 +21,12 @@ class PlaneWatch:
         self._alarm = alarm
 
     def problem(self, run_id: str) -> str | None:
-        """Why no seed may be germinated now; a run that is the plane's only trouble is held by its own policy."""
+        """Why no seed may be germinated now; a run that is the plane's only trouble is held by its own policy.
+
+        An L4 decides nothing: every run halts before it would act on an answer, and goes on with it as if it hadn't.
+        """
         update = self._heard()
-        if update.mode in _ALLOWING or update.only_run == run_id:
+        if update.mode in _ALLOWING or update.only_run == run_id or any(map(_halts, update.open_emergencies)):
             return None
         mode = short_name(SystemMode, update.mode)
         return f"the plane is {mode}: {update.cause}; nothing is germinated until it is NORMAL"
@@ -45,3 +48,7 @@ class PlaneWatch:
             emergency_id=f"kasmina/{run}/{command.command_id}",
             is_again=is_again,
         )
+
+
+def _halts(signal: EmergencySignal) -> bool:
+    return signal.level >= EmergencyLevel.EMERGENCY_LEVEL_L4_HALT

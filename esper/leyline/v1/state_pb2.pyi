@@ -518,7 +518,7 @@ class SeedRecord(_message.Message):
     def __init__(self, state: _Optional[_Union[SeedState, _Mapping]] = ..., germination: _Optional[_Union[_command_pb2.SeedOperation, _Mapping]] = ..., germinated_step: _Optional[int] = ..., grafted_step: _Optional[int] = ..., window_end_step: _Optional[int] = ..., extended: bool = ..., pending: _Optional[_Iterable[_Union[_command_pb2.SeedDirective, _Mapping]]] = ..., observation: _Optional[_Union[SeedObservation, _Mapping]] = ..., gates: _Optional[_Iterable[_Union[_command_pb2.GateEvidence, _Mapping]]] = ..., look: _Optional[int] = ..., evaluations: _Optional[_Iterable[_Union[StackEvaluation, _Mapping]]] = ..., recovery_steps: _Optional[int] = ..., paused_step: _Optional[int] = ...) -> None: ...
 
 class TamiyoRunState(_message.Message):
-    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss", "artifact_timeouts", "step_macs_ratio", "training_macs", "policy_digest", "steepest_fall")
+    __slots__ = ("training_run_id", "packet_index", "step", "commands_issued", "seeds_named", "window", "next_slot", "conservative", "conservative_reason", "conservative_since_step", "clean_packets", "last_change_step", "smoothed_loss", "smoothed_gradient_norm", "smoothed_accuracy", "open_commands", "trigger", "evidence", "isolation_violations", "retry_step", "policy_version", "first_loss", "artifact_timeouts", "step_macs_ratio", "training_macs", "policy_digest", "steepest_fall", "jumped_from")
     TRAINING_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PACKET_INDEX_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -546,6 +546,7 @@ class TamiyoRunState(_message.Message):
     TRAINING_MACS_FIELD_NUMBER: _ClassVar[int]
     POLICY_DIGEST_FIELD_NUMBER: _ClassVar[int]
     STEEPEST_FALL_FIELD_NUMBER: _ClassVar[int]
+    JUMPED_FROM_FIELD_NUMBER: _ClassVar[int]
     training_run_id: str
     packet_index: int
     step: int
@@ -573,7 +574,8 @@ class TamiyoRunState(_message.Message):
     training_macs: int
     policy_digest: str
     steepest_fall: float
-    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ..., artifact_timeouts: _Optional[int] = ..., step_macs_ratio: _Optional[float] = ..., training_macs: _Optional[int] = ..., policy_digest: _Optional[str] = ..., steepest_fall: _Optional[float] = ...) -> None: ...
+    jumped_from: float
+    def __init__(self, training_run_id: _Optional[str] = ..., packet_index: _Optional[int] = ..., step: _Optional[int] = ..., commands_issued: _Optional[int] = ..., seeds_named: _Optional[int] = ..., window: _Optional[_Iterable[_Union[LossPoint, _Mapping]]] = ..., next_slot: _Optional[int] = ..., conservative: bool = ..., conservative_reason: _Optional[_Union[_types_pb2.RiskReason, str]] = ..., conservative_since_step: _Optional[int] = ..., clean_packets: _Optional[int] = ..., last_change_step: _Optional[int] = ..., smoothed_loss: _Optional[float] = ..., smoothed_gradient_norm: _Optional[float] = ..., smoothed_accuracy: _Optional[float] = ..., open_commands: _Optional[_Iterable[_Union[OpenCommand, _Mapping]]] = ..., trigger: _Optional[_Union[_policy_pb2.TriggerSettings, _Mapping]] = ..., evidence: _Optional[_Iterable[_Union[SlotEvidence, _Mapping]]] = ..., isolation_violations: _Optional[int] = ..., retry_step: _Optional[int] = ..., policy_version: _Optional[str] = ..., first_loss: _Optional[float] = ..., artifact_timeouts: _Optional[int] = ..., step_macs_ratio: _Optional[float] = ..., training_macs: _Optional[int] = ..., policy_digest: _Optional[str] = ..., steepest_fall: _Optional[float] = ..., jumped_from: _Optional[float] = ...) -> None: ...
 
 class OpenCommand(_message.Message):
     __slots__ = ("command_id", "seed_id", "operation", "deadline_step")

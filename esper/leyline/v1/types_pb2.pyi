@@ -232,6 +232,7 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_TARGET_REACHED: _ClassVar[DecisionReason]
     DECISION_REASON_EXPLORED: _ClassVar[DecisionReason]
     DECISION_REASON_LEARNED: _ClassVar[DecisionReason]
+    DECISION_REASON_NEW_TASK: _ClassVar[DecisionReason]
 
 class RejectionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -472,6 +473,7 @@ DECISION_REASON_SCHEDULED: DecisionReason
 DECISION_REASON_TARGET_REACHED: DecisionReason
 DECISION_REASON_EXPLORED: DecisionReason
 DECISION_REASON_LEARNED: DecisionReason
+DECISION_REASON_NEW_TASK: DecisionReason
 REJECTION_REASON_UNSPECIFIED: RejectionReason
 REJECTION_REASON_MISSING_SIGNATURE: RejectionReason
 REJECTION_REASON_INVALID_SIGNATURE: RejectionReason

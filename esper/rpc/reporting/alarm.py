@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from esper.core.clock import Clock, timestamp
 from esper.core.enums import short_name
 from esper.core.errors import BackPressure, EsperError
+from esper.core.lasted import lasted_ms
 from esper.core.messages.validation import require_valid
 from esper.core.security.keys import Keyring
 from esper.core.security.signing import Signer
@@ -113,7 +114,8 @@ class Alarm:
             training_run_id=run, generation=generation, step=step, deadline_ms=deadline_ms, elapsed_ms=elapsed_ms
         )
         require_valid(late)
-        log.critical("the rollback of %s at step %d took %.0f of %.0f ms", run, step, elapsed_ms, deadline_ms)
+        took = f"took {lasted_ms(elapsed_ms)}; its deadline is {lasted_ms(deadline_ms)}"
+        log.critical("the rollback of %s at step %d %s", run, step, took)
         self._queue(late, f"{run} {generation} {step}")
 
     def _queue(self, signal: Signal, known_by: str) -> None:

@@ -27,6 +27,7 @@ from esper.tamiyo import features
 from esper.tamiyo.context import LIVE_STAGES, RunContext, command_number
 from esper.tamiyo.deciding import mode, risk
 from esper.tamiyo.deciding.commands import Issue, issue, settle
+from esper.tamiyo.growing.new_task import note_jump
 from esper.tamiyo.growing.obstacles import stacks_tried
 from esper.tamiyo.growing.selection import Selection, evidence_of
 from esper.tamiyo.learned.observation import observation_of
@@ -157,11 +158,13 @@ def _take_in(context: RunContext, state: TamiyoRunState, packet: SystemStatePack
     readings = features.read(packet, context)
     expired_ids = settle(after, packet, context)
     _take_topology(after, packet)
+    signals = observe(after, packet, context)
+    note_jump(after, state, floor=signals.saturation_floor, limit=context.config.risk.loss_rise_spike)
     return Observed(
         state=after,
         readings=readings,
         coverage=features.coverage(readings, with_measured=context.spec.latency_rules),
-        signals=observe(after, packet, context),
+        signals=signals,
         expired_ids=expired_ids,
     )
 

@@ -25,6 +25,7 @@ from esper.leyline import (
     TelemetryLevel,
 )
 from esper.tamiyo.config import RiskLimits
+from esper.tamiyo.signals import relative_rise
 
 NOTE = RiskEffect.RISK_EFFECT_NOTE
 HOLD = RiskEffect.RISK_EFFECT_HOLD
@@ -87,7 +88,7 @@ def loss_spike(view: RiskView) -> Iterator[RiskFinding]:
     loss = view.packet.metrics.smoothed_loss
     if view.previous_loss is None or not math.isfinite(loss):
         return
-    rise = (loss - view.previous_loss) / max(view.previous_loss, view.loss_floor)
+    rise = relative_rise(loss, view.previous_loss, view.loss_floor)
     if rise > view.limits.loss_rise_spike and not view.is_jumping:
         yield _finding(RiskReason.RISK_REASON_LOSS_SPIKE, CONSERVATIVE, WARNING, rise, view.limits.loss_rise_spike)
     elif rise > view.limits.loss_rise_warning:

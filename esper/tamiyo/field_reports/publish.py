@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from esper.core.errors import EsperError
+from esper.core.lasted import lasted
 from esper.leyline import FieldReport
 from esper.tamiyo.field_reports.report_log import ReportLog
 
@@ -74,8 +75,8 @@ class Publisher:
                 pause_s = min(max(self._retry_s, 2 * pause_s), MAX_PAUSE_S)
                 pending = len(self._reports.unpublished())
                 unexpected = None if isinstance(error, EsperError) else error
-                words = "%d field reports wait for the bus, next try in %.0f s: %s"
-                log.warning(words, pending, pause_s, error, exc_info=unexpected)
+                words = "%d field reports wait for the bus, next try in %s: %s"
+                log.warning(words, pending, lasted(pause_s), error, exc_info=unexpected)
                 self._on_retry(pending)
                 self._wake.set()
                 await asyncio.sleep(pause_s)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from esper.core.enums import short_name
 from esper.leyline import DecisionReason, GrowthTrigger, SeedStage, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import BUSY_STAGES, RunContext
+from esper.tamiyo.growing import new_task
 from esper.tamiyo.signals import Signals
 from esper.tamiyo.stack_rules import RULES
 
@@ -108,7 +109,7 @@ def saturated(scene: Scene) -> str | None:
 
 
 def improving(scene: Scene) -> str | None:
-    """The loss is not flat yet; or the rule by which this run grows in depth waits for another course of it."""
+    """The loss of a task that isn't new is not flat yet; or this run's rule for depth waits for another course."""
     slope, trigger = scene.signals.slope, scene.context.trigger
     if scene.is_forced:
         return None
@@ -116,7 +117,7 @@ def improving(scene: Scene) -> str | None:
         is_due, words = RULES[trigger.stack_rule](scene) if scene.context.stacks_by_rule else (True, "")
         return None if is_due else words
     threshold = trigger.slope_threshold
-    if slope is None or slope < threshold:
+    if slope is None or slope < threshold or new_task.in_words(scene.state) is not None:
         return None
     return f"the loss falls by {slope:.2%} in 100 steps, flat below {threshold:.2%}"
 

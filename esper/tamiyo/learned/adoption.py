@@ -15,6 +15,7 @@ from statistics import fmean, stdev
 from esper.core.clock import nanoseconds, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
+from esper.core.lasted import lasted_ms
 from esper.core.telemetry import AttributeValue, EventSpec
 from esper.core.tracing import context_of, current_trace, tracer
 from esper.leyline import FieldReport, PolicyUpdate, PolicyUpdateRejection, TraceContext
@@ -35,6 +36,14 @@ SHADOW_LIMIT_MS = 100.0
 ROLLBACK_Z = 1.645
 """One-sided, 5 %: how sure it must be that decisions are worse before weights are rolled back."""
 _DRY_ROWS = 64
+_UNSOUND = frozenset(
+    {
+        PolicyUpdateRejection.POLICY_UPDATE_REJECTION_DIGEST_MISMATCH,
+        PolicyUpdateRejection.POLICY_UPDATE_REJECTION_INVALID_WEIGHTS,
+        PolicyUpdateRejection.POLICY_UPDATE_REJECTION_UNKNOWN_POLICY,
+    }
+)
+"""Nothing was decided about a version: as where a command doesn't parse, its nonce alone is spent."""
 _tracer = tracer("esper.tamiyo")
 Tell = Callable[[EventSpec, dict[str, AttributeValue]], None]
 
@@ -87,9 +96,9 @@ class Adoption:
         return None
 
     def refuse(self, update_id: str, version: str, reason: PolicyUpdateRejection, detail: str) -> Refusal:
-        """Tell of an update that isn't taken, and remember it."""
+        """Tell of an update that isn't taken, and remember it if it was what it says: another may come in its place."""
         name = short_name(PolicyUpdateRejection, reason).lower()
-        if update_id and update_id not in self._standing.seen:
+        if update_id and reason not in _UNSOUND and update_id not in self._standing.seen:
             self._standing.seen[update_id] = f"refused: {name}: {detail}"
             self._policies.shelf.save()
         told: dict[str, AttributeValue] = {
@@ -116,7 +125,9 @@ class Adoption:
             return
         took_ms = (time.perf_counter() - began) * 1e3
         if not math.isfinite(proposal.value or 0.0) or took_ms > SHADOW_LIMIT_MS:
-            self._end_trial(trial, f"value {proposal.value} after {took_ms:.1f} ms, at most {SHADOW_LIMIT_MS:g} ms")
+            self._end_trial(
+                trial, f"value {proposal.value} after {lasted_ms(took_ms)}, at most {lasted_ms(SHADOW_LIMIT_MS)}"
+            )
             return
         trial.decisions += 1
         trial.agreed += proposal.action == own.action

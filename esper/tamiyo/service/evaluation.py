@@ -105,7 +105,6 @@ class Evaluator:
             trace=current_trace(),
         )
         run.conditions, run.was_late = conditions(verdict), False
-        run.heard_ns = began_ns
         if packet.metrics.HasField("hook_latency_ms"):
             run.hook_latency_ms = packet.metrics.hook_latency_ms
         self.tell(told)

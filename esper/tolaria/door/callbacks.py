@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from esper.core.errors import ConfigError
+from esper.tolaria.door.doubts import Warns
 from esper.tolaria.record.observer import Boundary, CheckpointWritten, EpochDone, Notice, Observer, RunStarted, StepDone
+from esper.tolaria.record.shielded import Shielded
+from esper.tolaria.record.terminal.display import PlainDisplay
 
 
 class Told(Observer):
@@ -39,11 +42,15 @@ class Told(Observer):
         self._function(summary)
 
 
-def observers_of(callbacks: Iterable[Observer | Callable[[Any], None]]) -> list[Observer]:
-    """Raises ConfigError for what is no list of callbacks."""
+def observers_of(
+    callbacks: Iterable[Observer | Callable[[Any], None]], lost: Callable[[BaseException], None]
+) -> list[Observer]:
+    """Observers whose failures, told to `lost`, harm no run. Raises ConfigError for what is no list of callbacks."""
     if not isinstance(callbacks, Iterable):
         raise ConfigError("callbacks", type(callbacks).__name__, "expected a list: callbacks=[it]")
-    return [observer_of(callback) for callback in callbacks]
+    given = [observer_of(callback) for callback in callbacks]
+    is_shown = any(isinstance(each, PlainDisplay) for each in given)
+    return [*(Shielded(each, lost) for each in given), *([] if is_shown else [Warns()])]
 
 
 def observer_of(callback: Observer | Callable[[Any], None]) -> Observer:

@@ -55,7 +55,6 @@ from esper.tolaria.ranks.place import place
 from esper.tolaria.ranks.support import check_bare, check_own_loop
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import report_path, write_report
-from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.recovery.continuing import restarted
 from esper.tolaria.recovery.shared import call, heard_call, heard_summary, tell_summary
 from esper.tolaria.run import Interruption, Shelf, opened
@@ -121,7 +120,7 @@ class Growth:
         if on_change is not None and not callable(on_change):
             raise ConfigError("on_change", type(on_change).__name__, "expected a function of an esper.Change")
         self._on_change = on_change
-        self._observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
+        self._observers = observers_of(callbacks, _lost)
         self._how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False)
         self._interruption = Interruption()
         self._stack = ExitStack()

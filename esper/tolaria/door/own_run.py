@@ -96,6 +96,7 @@ def own_run(
     total_steps = config.steps or config.epochs * feeder.steps_per_epoch
     return Prepared(
         config=paced(config, total_steps, executor, samples),
+        as_given=config,
         splits=sets,
         task=task,
         loader=batches,

@@ -26,7 +26,6 @@ from esper.tolaria.ranks.joining import joined
 from esper.tolaria.ranks.place import place
 from esper.tolaria.record.observer import Observer
 from esper.tolaria.record.page.report import report_path, write_report
-from esper.tolaria.record.shielded import Shielded
 from esper.tolaria.recovery.continuing import restarted
 from esper.tolaria.run import Interruption, grow
 from esper.tolaria.run_dir import RunOptions, check_free, occupied
@@ -92,7 +91,7 @@ def train(
     given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)
     traces = trace_folder(profile)
     how = RunOptions(resume=resume, overwrite=overwrite, tensorboard=False, profile=traces)
-    observers = [Shielded(observer, _lost) for observer in observers_of(callbacks)]
+    observers = observers_of(callbacks, _lost)
     interruption, runs = Interruption(), list[Prepared]()
     with joined(settings) as ranks:
         if not ranks.is_first:

@@ -30,7 +30,7 @@ from esper.core.errors import (
 from esper.core.process import last_word
 from esper.core.process.child import child_command
 from esper.core.security.keys import new_secret, read_secret
-from esper.core.storage.files import write_new
+from esper.core.storage.files import has_room, write_new
 from esper.rpc.clients import Channel, Tls, channel, doubt_of
 from esper.rpc.clients.health import answers, wait_serving
 from esper.tolaria.plane.runtime_dir import SOCKET, RuntimeDir
@@ -110,6 +110,8 @@ class Child:
     """When it was last started, by the monotonic clock."""
     due_s: float | None = None
     """When it is to be started again; None while it lives."""
+    lacks_room: bool = False
+    """Whether it died where nothing more could be written: it is started again as soon as something can."""
     storage_death: EsperError | None = None
     """What it last died of, where its storage failed: it was started again since, but can hardly write more now."""
 
@@ -339,6 +341,9 @@ class Services:
         """Tell of a death, and start the child again once its pause is over; others aren't kept waiting by it."""
         if child.due_s is None:
             child.due_s = time.monotonic() + self._noted(child, code)
+            child.lacks_room = code == os.EX_IOERR and not has_room(self._config.state_dir)
+        elif child.lacks_room and has_room(self._config.state_dir):
+            child.lacks_room, child.due_s = False, min(child.due_s, time.monotonic())
         if time.monotonic() >= child.due_s:
             self._start_again(child)
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from esper.core.counted import counted
 from esper.core.errors import ConfigError, StorageError
+from esper.core.lasted import lasted_ms
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
 from esper.tolaria.plane.pipeline import Flight, Pipeline
@@ -355,7 +356,7 @@ class Saves:
         for known in (rollback.fast, rollback.full):
             known.forget_after(session.progress.step)
         self._tell(restored)
-        return loaded[-1], f"from {restored.tier} in {rollback.figures.restore_latency_ms:.1f} ms"
+        return loaded[-1], f"from {restored.tier} in {lasted_ms(rollback.figures.restore_latency_ms)}"
 
     def _tell(self, restored: Restored) -> None:
         """What of a restore was not as it should be; what chose another state than memory's makes one doubt the run."""

@@ -55,6 +55,9 @@ class Prepared:
     """The parts of one run, before its first step."""
 
     config: TrainConfig
+    """What it trains by: where nobody said, rules have."""
+    as_given: TrainConfig
+    """What was said."""
     splits: Splits | BatchSets
     task: SplitTask
     loader: AnyLoader
@@ -170,6 +173,7 @@ def prepare(
     is_text = task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
     return Prepared(
         config=paced(config, total_steps, executor),
+        as_given=config,
         splits=posed.sets,
         task=task,
         loader=loader,

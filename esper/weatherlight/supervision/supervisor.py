@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import BackPressure, ServiceUnavailable
+from esper.core.lasted import lasted
 from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import AttributeValue, MetricSpec, attribute_value, build_packet, event, metric
 from esper.leyline import (
@@ -160,7 +161,7 @@ class Supervisor:
             silent_ns = max(self._clock.now_ns() - entry.seen_ns, self._clock.monotonic_ns() - entry.heard_ns)
             silence_s = silent_ns / NS_PER_S
             place = {"service": entry.service, "instance": entry.instance}
-            await self.tell(event(metrics.SERVICE_LOST, self._clock, f"silent for {silence_s:.1f} s", **place))
+            await self.tell(event(metrics.SERVICE_LOST, self._clock, f"silent for {lasted(silence_s)}", **place))
         await self.refresh()
 
     async def refresh(self) -> None:

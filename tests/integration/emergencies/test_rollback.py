@@ -116,7 +116,7 @@ def test_a_rollback_that_misses_its_deadline_halts_the_plane_and_its_run_can_be_
     (signal,) = services.mode().open_emergencies
     assert signal.level == EmergencyLevel.EMERGENCY_LEVEL_L4_HALT
     assert (signal.cause, signal.training_run_id, signal.origin) == ("rollback_deadline_triggered", "one", "tolaria")
-    assert "of 50 ms" in signal.detail
+    assert "its deadline is 50 ms" in signal.detail
     assert other.end()["stop_reason"].startswith("halted: emergency")
     assert services.acknowledge() == 1
     resumed = Run(config(services, tmp_path / "one", **settings), resume=True, hold_at=math.inf).end()

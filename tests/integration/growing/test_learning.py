@@ -28,7 +28,7 @@ from esper.leyline import (
 )
 from esper.rpc.clients import TamiyoClient
 from esper.simic.collect import collect
-from esper.simic.publication import publish, update_of
+from esper.simic.publication import publish, update_of, verdict_on
 from esper.simic.replay import ReplayStore
 from esper.tamiyo.learned.weights import digest_of
 from tests.integration.services.service_process import SECRET, ServiceProcess
@@ -101,7 +101,10 @@ def test_reports_reach_simic_once_and_weights_reach_later_runs(tmp_path: Path) -
             assert json.loads((tmp_path / "r.jsonl").read_text())["report_id"] == report.report_id
 
             before = Run(tamiyo, "before", AUTO)
-            published(tmp_path / "store", weatherlight, receiver)
+            done = published(tmp_path / "store", weatherlight, receiver)
+            assert done.returncode == 0, done.stderr
+            assert "bandit 1.1.0 is on the policy lane" in done.stdout
+            assert done.stdout.endswith("Tamiyo tries it beside the policy in force\n")
             until(lambda: _beside(before, tamiyo) == "1.1.0")
             assert before.opened.policy_id == "heuristic"
 
@@ -123,29 +126,35 @@ def test_reports_reach_simic_once_and_weights_reach_later_runs(tmp_path: Path) -
             assert Run(restarted, "later", AUTO).opened.policy_id == "bandit"
             newer = update_of(content("1.2.0", constant=0.5), SYSTEM_CLOCK)
             newer.weights_digest = "0" * 64
-            publish(newer, weatherlight.endpoint, None, KEYRING, SYSTEM_CLOCK)
-            standing = tmp_path / "policies" / "standing.json"
-            until(lambda: newer.update_id in json.loads(standing.read_text())["seen"])
-            assert "digest_mismatch" in json.loads(standing.read_text())["seen"][newer.update_id]
+            sequence = publish(newer, weatherlight.endpoint, None, KEYRING, SYSTEM_CLOCK)
+            verdict = verdict_on(newer, sequence, weatherlight.endpoint, None, KEYRING, wait_s=T)
+            assert verdict is not None
+            assert verdict["reason"] == "digest_mismatch"
+            again = published(tmp_path / "store", weatherlight, receiver)
+            assert again.returncode == 1
+            assert again.stderr.startswith("refused, replayed: update policy-1.1.0-")
             assert version(restarted) == "1.1.0"
+        alone = published(tmp_path / "store", weatherlight, receiver, "--wait-s", "0.5")
+        assert alone.returncode == 75
+        assert alone.stderr.startswith("Tamiyo hasn't answered within 0.5 s; is she there?")
 
 
 def _is_decision(span: ReceivedSpan, run_id: str) -> bool:
     return span.name == "tamiyo.evaluate" and span.attributes["esper.run.id"] == run_id
 
 
-def published(store: Path, weatherlight: ServiceProcess, receiver: Receiver) -> None:
+def published(
+    store: Path, weatherlight: ServiceProcess, receiver: Receiver, *more: str
+) -> subprocess.CompletedProcess[str]:
     """By the command line, as an operator does it, of weights that a gate has passed."""
     weights = content(constant=0.5)
     (store / "weights.safetensors").write_bytes(weights)
     told = {"passed": True, "checks": [], "digest": digest_of(weights)}
     (store / "validation.json").write_text(json.dumps(told))
-    words = ["simic", "publish", str(store), "--weatherlight", weatherlight.endpoint]
+    words = ["simic", "publish", str(store), "--weatherlight", weatherlight.endpoint, *more]
     where = {"ESPER_LEYLINE_SECRET": SECRET, "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{receiver.endpoint}"}
     command = [sys.executable, "-m", "esper.cli.main", *words]
-    done = subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True, timeout=T, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "bandit 1.1.0 is on the policy lane" in done.stdout
+    return subprocess.run(command, env={**os.environ, **where}, capture_output=True, text=True, timeout=T, check=False)
 
 
 def _collected(store: ReplayStore, weatherlight: ServiceProcess) -> int:

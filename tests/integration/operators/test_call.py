@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,19 @@ def test_a_run_is_asked_for_everything_that_it_is_made_of(
         (["kasmina.GetCommand", "--at", "unix:/x"], 1, "command_id is required"),
         (["bus.Consume", '{"max_in_flight": -1}', "--at", "unix:/x"], 78, "the JSON doesn't describe one"),
         (["bus.Consume", '{"after_sequence": "9223372036854775808"}', "--at", "unix:/x"], 1, "after_sequence is"),
+        (
+            ["kasmina.GetCommand", "request.json", "--at", "unix:/x"],
+            78,
+            "give JSON, a file with it as FILE or @FILE, or -",
+        ),
+        (["kasmina.GetCommand", "[]", "--at", "unix:/x"], 78, "is no JSON object, and no file"),
+        (["kasmina.GetCommand", "@/dev/null", "--at", "unix:/x"], 78, "it is empty; give {...}"),
+        (["kasmina.GetCommand", "@.", "--at", "unix:/x"], 78, "is no JSON object, and no file (Is a directory)"),
+        (
+            ["kasmina.GetCommand", f"@{sys.executable}", "--at", "unix:/x"],
+            78,
+            "it holds no text; JSON in UTF-8 is read",
+        ),
         (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "0"], 64, "more than 0 seconds are needed"),
         (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "nan"], 64, "more than 0 seconds are needed"),
         (["kasmina.GetStatus", "--at", "unix:/x", "--timeout", "inf"], 64, "more than 0 seconds are needed"),
@@ -109,6 +124,45 @@ def test_what_is_open_to_all_is_asked_without_a_key(
         assert json.loads(capsys.readouterr().out)["health"] == "HEALTH_STATUS_HEALTHY"
         assert main(["call", "tamiyo.GetRunState", "--at", service.endpoint]) == 78
     assert "ESPER_LEYLINE_SECRET" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ("-", "by_stdin"),
+        ("@", "by_stdin"),
+        ("@-", "by_stdin"),
+        ("request.json", "by_file"),
+        ("@request.json", "by_file"),
+    ],
+)
+def test_a_request_is_read_from_where_people_are_used_to_give_it(
+    given: str, field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
+    monkeypatch.chdir(tmp_path)
+    Path("request.json").write_text('{"by_file": 1}')
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"by_stdin": 1}'))
+    assert main(["call", "kasmina.GetCommand", given, "--at", "unix:/x"]) == 78
+    assert f'no field named "{field}"' in capsys.readouterr().err
+
+
+def test_each_line_of_a_file_is_a_message_of_a_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESPER_LEYLINE_SECRET", SECRET)
+    lines = tmp_path / "packets"
+    with ServiceProcess("tamiyo", tmp_path / "t") as service:
+        place = ["--at", service.endpoint, "--run-id", RUN]
+        assert main(["call", "tamiyo.OpenRun", as_json(spec(ALWAYS)), *place]) == 0
+        opened = json.loads(capsys.readouterr().out)
+        peer = Peer(endpoint=service.endpoint, token=opened["runToken"])
+        write_line(tmp_path, RunLine(run_id=RUN, peers={"tamiyo": peer}))
+        asked = [as_json(ControlRequest(packet=packet(500))), "", as_json(ControlRequest(packet=packet(510)))]
+        lines.write_text("\n".join(asked))
+        assert main(["call", "tamiyo.Control", f"@{lines}", "--run-dir", str(tmp_path)]) == 0
+    answers = [json.loads(line)["decision"] for line in capsys.readouterr().out.splitlines()]
+    assert [answer["packetIndex"] for answer in answers] == ["50", "51"]
 
 
 def test_a_line_that_was_damaged_is_named(

@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,10 +50,11 @@ from esper.leyline import (
     TamiyoServiceGetStatusRequest,
     TamiyoServiceOpenRunRequest,
     TriggerSettings,
+    WeatherlightServiceGetStatusRequest,
 )
 from esper.oona.envelope import check
 from esper.rpc.auth import service_metadata
-from esper.rpc.clients import BusClient, TamiyoClient, channel
+from esper.rpc.clients import BusClient, TamiyoClient, WeatherlightClient, channel
 from esper.rpc.clients.health import wait_serving
 from tests.unit.tamiyo.builders import ALWAYS, RUN, packet, seed_state, spec
 
@@ -299,3 +301,49 @@ def test_without_a_secret_the_service_does_not_start_and_says_so_in_one_line(tmp
     assert done.returncode == 78
     assert len(done.stderr.strip().splitlines()) == 1
     assert "ESPER_LEYLINE_SECRET" in done.stderr
+
+
+HELD = """
+import sys
+from esper.leyline import ControlRequest
+from esper.rpc.clients import TamiyoClient, channel
+from tests.unit.tamiyo.builders import packet
+
+def packets():
+    yield ControlRequest(packet=packet(10, loss=0.5))
+    yield ControlRequest(packet=packet(20, loss=2.0))
+    sys.stdin.read()
+
+with channel(sys.argv[1]) as link:
+    for answer in TamiyoClient(link, token=sys.argv[2]).control(packets(), timeout_s=600):
+        print(answer.decision.metadata.conservative, flush=True)
+"""
+
+
+def test_a_conservative_run_that_was_killed_holds_the_plane_for_a_while_that_is_told(tmp_path: Path) -> None:
+    supervisor = Process(tmp_path, name="weatherlight")
+    service = Process(tmp_path, "--weatherlight", supervisor.endpoint)
+    token = service.client().open_run(open_request(), timeout_s=T).run_token
+    held = [sys.executable, "-c", HELD, service.endpoint, token]
+    trainer = subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert trainer.stdout is not None
+    assert [trainer.stdout.readline(), trainer.stdout.readline()] == ["False\n", "True\n"]
+    weatherlight = WeatherlightClient(
+        supervisor.channel, metadata=service_metadata(Keyring.from_secret(SECRET), "operator")
+    )
+
+    def told(word: str) -> str:
+        """The plane's cause, once it has a word."""
+        for _ in range(600):
+            cause = weatherlight.get_status(WeatherlightServiceGetStatusRequest(), timeout_s=T).mode.cause
+            if word in cause:
+                return cause
+            time.sleep(0.1)
+        raise AssertionError(cause)
+
+    assert told("conservative") == f"tamiyo is unwell: conservative about {RUN} (loss_spike)"
+    trainer.kill()
+    trainer.communicate()
+    assert "its trainer has left without closing it; counts until 20" in told("counts until")
+    service.end()
+    supervisor.end()

@@ -14,6 +14,7 @@ from functools import partial
 
 from esper.core.clock import Clock, timestamp
 from esper.core.errors import AsyncTimeoutError, BackPressure, EsperError
+from esper.core.lasted import lasted_ms
 from esper.core.telemetry import AttributeValue, EventSpec
 from esper.core.tracing import tracer
 from esper.kasmina import metrics
@@ -296,7 +297,7 @@ class Prefetcher:
 
     def _tell_contention(self, name: str, wait_ms: float) -> None:
         attributes: dict[str, AttributeValue] = {"artifact": name, "wait_ms": wait_ms}
-        self._reporting.tell(Notice(metrics.CACHE_LOCK_CONTENTION, f"waited {wait_ms:.0f} ms", attributes))
+        self._reporting.tell(Notice(metrics.CACHE_LOCK_CONTENTION, f"waited {lasted_ms(wait_ms)}", attributes))
 
     def _update(
         self, blueprint_id: str, status: PrefetchStatus, *, artifact: KernelArtifact | None = None, error: str = ""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, Clock
 from esper.core.counted import counted
 from esper.core.errors import AsyncTimeoutError, ServiceUnavailable
+from esper.core.lasted import lasted
 from esper.leyline import CircuitState
 
 CLOSED = CircuitState.CIRCUIT_STATE_CLOSED
@@ -89,7 +90,7 @@ class Breaker:
             if left_s <= 0:
                 self._state = HALF_OPEN
                 return
-        remedy = f"it missed {counted(self._misses, 'deadline')} in a row and is asked again in {left_s:.1f} s"
+        remedy = f"it missed {counted(self._misses, 'deadline')} in a row and is asked again in {lasted(left_s)}"
         raise ServiceUnavailable("tolaria", "service", self.service, remedy)
 
     def _answered(self) -> None:

@@ -21,7 +21,7 @@ def facts_of(run: Prepared) -> dict[str, Any]:
         "optimizer": type(run.executor.arm.optimizer).__name__,
         "device": str(run.device),
         "smoothing": config.smoothing,
-        "command": None if run.is_given else command(config),
+        "command": None if run.is_given else command(run.as_given),
     }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from esper.core.lasted import lasted_ms
 
 
 class Blended(NamedTuple):
@@ -138,14 +141,14 @@ class GradientWatch:
             yield from self._of_seed(seed, limits)
         if told.hook_ms is not None:
             if told.hook_ms > limits.hook_ms and not self.is_slow:
-                message = (
-                    f"a boundary's own work took {told.hook_ms:.1f} ms in the last epoch, above {limits.hook_ms:g}"
-                )
+                took = f"took {lasted_ms(told.hook_ms)} in the last epoch"
+                message = f"a boundary's own work {took}, above {lasted_ms(limits.hook_ms)}"
                 yield Warned(HOOK, message, {"latency_ms": told.hook_ms})
             self.is_slow = told.hook_ms > limits.hook_ms
-        is_long = limits.epoch_ms is not None and epoch_ms > limits.epoch_ms
+        longest_ms = math.inf if limits.epoch_ms is None else limits.epoch_ms
+        is_long = epoch_ms > longest_ms
         if is_long and not self.is_long:
-            message = f"the last epoch took {epoch_ms:.0f} ms, above {limits.epoch_ms:g}"
+            message = f"the last epoch took {lasted_ms(epoch_ms)}, above {lasted_ms(longest_ms)}"
             yield Warned(EPOCH, message, {"latency_ms": epoch_ms})
         self.is_long = is_long
 

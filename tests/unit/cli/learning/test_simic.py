@@ -109,6 +109,21 @@ def test_weights_that_cannot_be_used_are_published_by_nobody_and_named(
     assert line.endswith("; train again")
 
 
+def test_a_store_that_may_not_be_written_is_exported_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = store(tmp_path / "store", 2)
+    before = {path.name: path.read_bytes() for path in place.iterdir() if path.name != "replay.db.lock"}
+    (place / "replay.db").chmod(0o400)
+    place.chmod(0o500)
+    try:
+        assert main(["reports", "export", str(place), str(tmp_path / "rows.jsonl")]) == 0
+    finally:
+        place.chmod(0o700)
+    assert said(capsys).startswith("2 reports in ")
+    assert {path.name: path.read_bytes() for path in place.iterdir() if path.name != "replay.db.lock"} == before
+
+
 def test_what_was_learned_last_is_refused_for_what_it_lacked_though_older_weights_lie_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,14 @@ def test_a_new_file_has_one_strong_key_that_signs(keyring: Path) -> None:
     assert Keyring.load(keyring).active == "k1"
 
 
+def test_a_folder_is_no_keyring_and_nobody_is_told_to_close_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tmp_path.chmod(0o755)
+    assert main(["keys", "list", str(tmp_path)]) == 78
+    assert "can't be read (Is a directory); `esper keys new FILE` makes one" in capsys.readouterr().err
+
+
 def test_an_existing_file_is_never_replaced(keyring: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = keyring.read_bytes()
     assert main(["keys", "new", str(keyring)]) == 78

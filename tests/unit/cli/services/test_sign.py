@@ -105,7 +105,7 @@ def test_a_keyring_file_signs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     [
         ("{", 78, "doesn't describe one"),
         ([], 78, "it is no object"),
-        ("", 78, "it is no object"),
+        ("", 78, "it is empty"),
         ({**PAUSE, "pauze": {}}, 78, 'no field named "pauze"'),
         ({**PAUSE, "generation": "many"}, 78, "doesn't describe one"),
         ({"command_id": "c1"}, 1, "training_run_id is required; generation is required"),

@@ -28,6 +28,12 @@ def test_a_run_that_is_over_has_no_line(tmp_path: Path) -> None:
         read_line(tmp_path)
 
 
+def test_a_file_in_place_of_a_run_has_no_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="has no run under way"):
+        read_line(tmp_path / "file")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": "r"}', '{"run_id": "r", "peers": {"k": {"port": 1}}}'])
 def test_a_damaged_line_is_named(tmp_path: Path, text: str) -> None:
     write_line(tmp_path, KEPT)

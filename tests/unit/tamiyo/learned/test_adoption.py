@@ -122,13 +122,14 @@ def test_a_restart_finds_the_trial_and_then_the_policy_that_was_swapped_in(servi
         ({"weights": b"junk", "weights_digest": digest_of(b"junk")}, "INVALID_WEIGHTS"),
     ],
 )
-def test_an_update_that_does_not_hold_is_refused_and_remembered(
+def test_an_update_that_does_not_hold_is_refused_and_may_come_again_put_right(
     service: Service, changes: dict[str, object], expected: str
 ) -> None:
     assert name(service.adoption.take(update(GOOD, **changes))) == expected
     assert service.version == "1.0.0"
     assert service.told[-1][0] == "policy_update_rejected"
-    assert name(service.adoption.take(update(GOOD))) == "REPLAYED", "that id was decided on"
+    assert service.adoption.take(update(GOOD)) is None, "nothing was decided under that id"
+    assert name(service.adoption.take(update(GOOD))) == "REPLAYED", "now it was"
 
 
 def test_an_older_version_and_one_that_was_rolled_back_do_not_come_again(service: Service) -> None:

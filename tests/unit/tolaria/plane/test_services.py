@@ -13,7 +13,8 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -107,6 +108,50 @@ def test_pauses_before_a_start_double_up_to_a_limit_are_jittered_and_forgiven_af
         assert least_s <= services._noted(child, 1) <= least_s * 1.25
     child.began_s -= 100.0
     assert 1.0 <= services._noted(child, 1) <= 1.25
+    services.stop()
+
+
+@contextmanager
+def no_room(folder: Path) -> Iterator[None]:
+    """Nothing can be written there: not even the directory is."""
+    away = folder.with_name("away")
+    folder.rename(away)
+    yield
+    away.rename(folder)
+
+
+def test_a_child_that_died_of_a_full_disk_is_started_as_soon_as_there_is_room(
+    tmp_path: Path,
+) -> None:
+    told: list[str] = []
+    state_dir = tmp_path / "plane"
+    state_dir.mkdir()
+    config = ServicesConfig(state_dir=state_dir, restart_limit=None, retry_s=60.0, max_retry_s=60.0)
+    services = EndingLater(config, None, lambda name, text: told.append(name))
+    dead = services._spawn("kasmina")
+    assert dead.wait() == 74
+    services.ends = {}
+    child = Child("kasmina", "unix:/k", dead)
+    with no_room(state_dir):
+        for _ in range(3):
+            services._revive(child, 74)
+        assert told == ["service_lost"]
+    services._revive(child, 74)
+    assert told == ["service_lost", "service_restarted"]
+    child.process.kill()
+    child.process.wait()
+    services.stop()
+
+
+def test_a_child_that_died_of_its_storage_though_there_is_room_waits_like_any_other(tmp_path: Path) -> None:
+    told: list[str] = []
+    config = ServicesConfig(state_dir=tmp_path, restart_limit=None, retry_s=60.0, max_retry_s=60.0)
+    services = EndingLater(config, None, lambda name, text: told.append(name))
+    dead = services._spawn("kasmina")
+    assert dead.wait() == 74
+    for _ in range(3):
+        services._revive(Child("kasmina", "unix:/k", dead), 74)
+    assert told == ["service_lost"] * 3
     services.stop()
 
 

@@ -223,7 +223,7 @@ async def test_a_late_rollback_opens_one_emergency_of_the_configured_level_howev
         await plane.actions.signal_late_rollback(plane.signer.sign(late, audience="weatherlight/r1"))
     (opened,) = plane.supervisor.open_emergencies
     assert opened.level == EmergencyLevel.EMERGENCY_LEVEL_L3_CONSERVATIVE
-    assert opened.detail == "the rollback at step 70 took 812 of 500 ms"
+    assert opened.detail == "the rollback at step 70 took 812 ms; its deadline is 500 ms"
     assert plane.supervisor.rollback_latency_ms == 812.0
     assert (await names(plane)).count("rollback_deadline_triggered") == 1
 

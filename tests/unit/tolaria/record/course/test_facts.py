@@ -48,6 +48,13 @@ def test_the_defaults_need_no_flag() -> None:
     assert command(TrainConfig()) == "tolaria-train"
 
 
+def test_what_a_rule_decided_is_not_said_to_have_been_given(tmp_path: Path) -> None:
+    given = TrainConfig(hidden=(6, 6), run_dir=tmp_path / "r")
+    run = prepare(given)
+    assert run.config.evaluate_every_steps is not None
+    assert facts_of(run)["command"] == command(given)
+
+
 @pytest.mark.parametrize("is_given", [False, True])
 def test_a_run_that_a_script_made_has_no_command(tmp_path: Path, is_given: bool) -> None:
     run = prepare(TrainConfig(hidden=(6, 6), run_dir=tmp_path / "r"))
