@@ -108,7 +108,9 @@ class AsyncWorker:
             raise ConfigError("max_queued", max_queued, "at least one call must be able to wait")
         self._max_concurrency = max_concurrency
         self._max_queued = max_queued
-        self._changed = threading.Condition(threading.RLock())
+        lock = threading.RLock()
+        self._waiting_for_work = threading.Condition(lock)
+        self._waiting_for_ends = threading.Condition(lock)
         self._queue: deque[_Job[Any]] = deque()
         self._running: set[_Job[Any]] = set()
         self._idle = 0
@@ -133,14 +135,11 @@ class AsyncWorker:
         job = self._submitted(work, name, timeout_s, on_late)
         result = asyncio.wrap_future(job.future)
         result.add_done_callback(_looked_at)
+        timer = result.get_loop().call_later(timeout_s, job.expire)
         try:
-            await asyncio.wait({result}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            job.future.cancel()
-            raise
-        if not result.done():
-            job.expire()
-        return await result
+            return await result
+        finally:
+            timer.cancel()
 
     def call(
         self, work: Callable[[], T], *, name: str, timeout_s: float, on_late: Callable[[], object] | None = None
@@ -168,14 +167,14 @@ class AsyncWorker:
 
     def close(self, timeout_s: float = 0.0) -> None:
         """Take no more calls, cancel those that wait, and those that run after `timeout_s`; returns at once then."""
-        with self._changed:
+        with self._waiting_for_work:
             self._is_closed = True
             waiting, self._queue = self._queue, deque()
-            self._changed.notify_all()
+            self._waiting_for_work.notify_all()
         for job in waiting:
             job.future.cancel()
-        with self._changed:
-            self._changed.wait_for(lambda: all(job.future.done() for job in self._running), timeout_s)
+        with self._waiting_for_work:
+            self._waiting_for_ends.wait_for(lambda: all(job.future.done() for job in self._running), timeout_s)
             running = list(self._running)
         for job in running:
             job.future.cancel()
@@ -186,7 +185,7 @@ class AsyncWorker:
         job = _Job(work=work, name=name, timeout_s=timeout_s, on_late=on_late)
         if timeout_s is not None:
             job.due_s = time.monotonic() + timeout_s
-        with self._changed:
+        with self._waiting_for_work:
             self._count("submitted")
             if self._is_closed:
                 self._count("rejected")
@@ -199,7 +198,7 @@ class AsyncWorker:
             job.future.add_done_callback(lambda future: self._ended(job))
             self._queue.append(job)
             self._have_a_thread()
-            self._changed.notify()
+            self._waiting_for_work.notify()
         return job
 
     def _have_a_thread(self) -> None:
@@ -217,9 +216,9 @@ class AsyncWorker:
         error = None if future.cancelled() else future.exception()
         is_dropped = future.cancelled() or (isinstance(error, AsyncTimeoutError) and job.is_late)
         ending = "cancelled" if future.cancelled() else "timed_out" if is_dropped else "failed" if error else "done"
-        with self._changed:
+        with self._waiting_for_work:
             self._count(ending)
-            self._changed.notify_all()
+            self._waiting_for_ends.notify_all()
         if is_dropped and job.is_running and job.on_late is not None:
             job.on_late()
 
@@ -232,14 +231,13 @@ class AsyncWorker:
             try:
                 job.run()
             finally:
-                with self._changed:
+                with self._waiting_for_work:
                     self._running.discard(job)
-                    self._changed.notify_all()
             del job
 
     def _next(self) -> _Job[Any] | None:
         """The next call to make; None where the thread isn't needed any more."""
-        with self._changed:
+        with self._waiting_for_work:
             while True:
                 while self._queue:
                     job = self._queue.popleft()
@@ -249,7 +247,7 @@ class AsyncWorker:
                         self._running.add(job)
                         return job
                 self._idle += 1
-                has_news = not self._is_closed and self._changed.wait(IDLE_S)
+                has_news = not self._is_closed and self._waiting_for_work.wait(IDLE_S)
                 self._idle -= 1
                 if not has_news and not self._queue:
                     self._threads -= 1
