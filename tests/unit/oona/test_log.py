@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,19 @@ async def test_a_position_is_never_given_twice(tmp_path: Path) -> None:
     (second,) = await again.publish([an_envelope("b")])
     assert second.sequence > first.sequence
     await again.close()
+
+
+async def test_to_ask_what_is_new_costs_the_same_however_much_is_kept(tmp_path: Path) -> None:
+    bus, steps = SqliteLog(tmp_path / "oona.db", ManualClock(), CONFIG), Counter[int]()
+    found: list[str] = []
+    for kept in (10, 200):
+        stored = await bus.publish([an_envelope(f"{kept}-{number}") for number in range(kept)])
+        bus._store.read(lambda db: db.set_progress_handler(partial(steps.update, [kept]), 1))
+        found += [each.event_id for each in await bus.read(LANES, stored[-2].sequence, 5)]
+        bus._store.read(lambda db: db.set_progress_handler(None, 1))
+    await bus.close()
+    assert found == ["10-9", "200-199"]
+    assert steps[200] == steps[10] > 0
 
 
 @pytest.mark.parametrize("step_s", [-3600, 3600])
