@@ -65,7 +65,6 @@ class _Job(Generic[T]):
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     future: Future[T] = field(default_factory=Future)
     due_s: float = float("inf")
-    is_running: bool = False
 
     @property
     def is_late(self) -> bool:
@@ -74,7 +73,6 @@ class _Job(Generic[T]):
     def made(self) -> Callable[[], object]:
         """Do the work; gives how to end with it. What comes of it too late is dropped."""
         threading.current_thread().name = self.name
-        self.is_running = True
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
@@ -216,9 +214,10 @@ class AsyncWorker:
         ending = "cancelled" if future.cancelled() else "timed_out" if is_dropped else "failed" if error else "done"
         with self._lock:
             self._count(ending)
+            is_running = job in self._running
             self._running.discard(job)
             self._has_ended.notify_all()
-        if is_dropped and job.is_running and job.on_late is not None:
+        if is_dropped and is_running and job.on_late is not None:
             job.on_late()
 
     def _count(self, name: str) -> None:

@@ -229,5 +229,5 @@ class LogMachine(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-LogMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+LogMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20)
 TestLogMachine = LogMachine.TestCase
