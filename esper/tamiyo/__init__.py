@@ -1,4 +1,4 @@
 """Tamiyo: policy and risk. Decides from a run's packets when to grow, what to keep and what to cull.
 
-Read `decide.py` first: it is the summary of an evaluation.
+Read `deciding/decide.py` first: it is the summary of an evaluation.
 """

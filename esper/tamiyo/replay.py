@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from esper.core.decision_ledger import Decided
-from esper.core.replayed import Outcome, Replayed
+from esper.core.decisions.decision_ledger import Decided
+from esper.core.decisions.replayed import Outcome, Replayed
 from esper.leyline import Decision, SignedCommand, SystemStatePacket, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.config import RiskLimits, TamiyoConfig, Thresholds
 from esper.tamiyo.context import RunContext, context_of
-from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.deciding.decide import Verdict, decide
 from esper.tamiyo.growing.survey import Offers
 from esper.tamiyo.learned.exploring import ExploringPolicy
 from esper.tamiyo.policy import HeuristicPolicy, Policy

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from esper.core import decision_ledger
 from esper.core.clock import NS_PER_S, Clock
-from esper.core.decision_ledger import Decided
+from esper.core.decisions import decision_ledger
+from esper.core.decisions.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
 from esper.core.security.ledger import NonceLedger
 from esper.core.security.tokens import new_run_token, token_digest

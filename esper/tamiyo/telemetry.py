@@ -21,8 +21,8 @@ from esper.leyline import (
 )
 from esper.rpc.reporting.telemetry import Reporter
 from esper.tamiyo import metrics
-from esper.tamiyo.commands import Issue
-from esper.tamiyo.decide import Verdict
+from esper.tamiyo.deciding.commands import Issue
+from esper.tamiyo.deciding.decide import Verdict
 
 SOURCE = "tamiyo"
 

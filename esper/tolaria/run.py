@@ -59,6 +59,8 @@ FAULT_DEADLINE_S = 1.0
 FAULT_FREEZE_S = 3.0
 TELEMETRY_CLOSE_S = 3.0
 SWITCH_INTERVAL_S = 0.0005
+REPLAYING_SWITCH_INTERVAL_S = 0.00001
+"""Each launch of a recorded step lets go of the interpreter; had back later than a step takes, the device idles."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -176,7 +178,7 @@ def opened(
     """
     config = run.config
     # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.setswitchinterval(REPLAYING_SWITCH_INTERVAL_S if config.graphs else SWITCH_INTERVAL_S)
     try_run(run, options, tried)
     claim(config.run_dir, options)
     if is_launched():

@@ -27,7 +27,7 @@ from esper.leyline import (
 )
 from esper.weatherlight import metrics
 from esper.weatherlight.signed import SignedRequests
-from esper.weatherlight.supervisor import Supervisor
+from esper.weatherlight.supervision.supervisor import Supervisor
 
 T = TypeVar("T")
 UNTYPED = "no payload type"

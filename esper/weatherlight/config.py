@@ -10,9 +10,9 @@ from esper.core.settings.config import require_positive
 from esper.leyline import EmergencyLevel
 from esper.nissa.config import DeliveryConfig
 from esper.oona.bus import BusConfig
-from esper.weatherlight.mode import ModeConfig
 from esper.weatherlight.page import PageConfig
-from esper.weatherlight.registry import RegistryConfig
+from esper.weatherlight.supervision.mode import ModeConfig
+from esper.weatherlight.supervision.registry import RegistryConfig
 
 Level = Literal["L1_NOTICE", "L2_ELEVATED", "L3_CONSERVATIVE", "L4_HALT"]
 LEVELS: dict[Level, EmergencyLevel] = {

@@ -29,21 +29,22 @@ from esper.oona.log import SqliteLog
 from esper.rpc.process import ServiceContext, run_service
 from esper.rpc.server.bases import Servicer
 from esper.urza.artifacts import ArtifactStore
-from esper.weatherlight import emergency, metrics, registry
+from esper.weatherlight import metrics
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.bus_service import BusService
 from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.duties import Duties
-from esper.weatherlight.emergency import EmergencyBook
 from esper.weatherlight.kernels import Kernels
-from esper.weatherlight.mode import ModeMachine
 from esper.weatherlight.page import serve as serve_page
-from esper.weatherlight.registry import Registry
 from esper.weatherlight.routing import Router
 from esper.weatherlight.service import WeatherlightService
 from esper.weatherlight.signed import SignedRequests
 from esper.weatherlight.summary import Summary
-from esper.weatherlight.supervisor import Supervisor
+from esper.weatherlight.supervision import emergency, registry
+from esper.weatherlight.supervision.emergency import EmergencyBook
+from esper.weatherlight.supervision.mode import ModeMachine
+from esper.weatherlight.supervision.registry import Registry
+from esper.weatherlight.supervision.supervisor import Supervisor
 
 log = logging.getLogger("esper.weatherlight")
 MOST_WAITING = 1024

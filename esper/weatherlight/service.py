@@ -41,7 +41,7 @@ from esper.weatherlight.abreast import abreast
 from esper.weatherlight.actions import Actions
 from esper.weatherlight.duties import Duties
 from esper.weatherlight.routing import Taken
-from esper.weatherlight.supervisor import Supervisor
+from esper.weatherlight.supervision.supervisor import Supervisor
 
 log = logging.getLogger("esper.weatherlight")
 # Backlog from which senders are asked to hold back.

@@ -16,7 +16,7 @@ from esper.weatherlight import metrics
 from esper.weatherlight.duties import Duties
 from esper.weatherlight.kernels import Kernels
 from esper.weatherlight.routing import Router
-from esper.weatherlight.supervisor import Supervisor
+from esper.weatherlight.supervision.supervisor import Supervisor
 
 
 class Summary:

@@ -26,7 +26,7 @@ VIOLATIONS = {
     ),
     "the control plane starts without torch": ("esper/oona/bus.py", "import torch"),
     "core does not reach grpc": ("esper/core/clock.py", "import grpc"),
-    "only rpc imports grpc": ("esper/weatherlight/mode.py", "import grpc"),
+    "only rpc imports grpc": ("esper/weatherlight/supervision/mode.py", "import grpc"),
     "kernels stand on errors alone": ("esper/kernels/_blend.py", "from esper.leyline import SeedStage"),
 }
 

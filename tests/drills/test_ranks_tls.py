@@ -18,7 +18,7 @@ import pytest
 from esper.core.security.keys import SECRET_VARIABLE
 from tests.drills.launching import NARROW, environment, events
 from tests.drills.test_ranks import torchrun
-from tests.integration.test_rpc_tls import certificates as certificates
+from tests.integration.rpc.test_tls import certificates as certificates
 from tests.unit.tolaria.ranks.processes import free_port
 
 pytestmark = [

@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 
 from esper import __version__
-from esper.core import decision_ledger
+from esper.core.decisions import decision_ledger
 from esper.core.process.child import child_command
 from tests.scenarios import gate_player, policy_player
 from tests.scenarios.reading import MEMORY, Seen, files, read

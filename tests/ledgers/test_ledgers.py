@@ -10,8 +10,8 @@ import pytest
 
 from esper import __version__
 from esper.cli.main import main
-from esper.core.decision_ledger import Decided, rows
-from esper.core.replayed import Replayed
+from esper.core.decisions.decision_ledger import Decided, rows
+from esper.core.decisions.replayed import Replayed
 from esper.kasmina.control.ledger import replay as kasmina
 from esper.kasmina.control.stages import gates
 from esper.leyline import (

@@ -39,9 +39,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from control_arms import TIMES, BareTrainer, config_of
-from paired import order, ratios, spread
-from turns import Turn, take_turns
+from timing.control_arms import TIMES, BareTrainer, config_of
+from timing.paired import order, ratios, spread
+from timing.turns import Turn, take_turns
 
 from esper.core.errors import EsperError
 from esper.tolaria.plane.null_control import NullControl
@@ -95,7 +95,7 @@ def trainer_process(*numbers: int) -> Iterator[Callable[[Sequence[str]], Round]]
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         command = [
             sys.executable,
-            str(Path(__file__).with_name("control_arms.py")),
+            str(Path(__file__).parent / "timing" / "control_arms.py"),
             "serve",
             folder,
             *map(str, numbers),

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernel_times import kernel_times, table
+from timing.kernel_times import kernel_times, many, table
 from torch import Tensor, nn
 
 from esper.kasmina.executor.passes.batches import leaves
@@ -307,14 +307,19 @@ def traces(config: TrainConfig, steps: int) -> dict[str, Any]:
         Observers(),
     )
     trainer.begin()
-    acts: dict[str, Callable[[], object]] = {
-        "bare graphs": lambda: step_of(run.loader.batch(next(numbers))),
-        "esper graphs": trainer.steps.make,
-    }
+
+    def bare_step() -> int:
+        step_of(run.loader.batch(next(numbers)))
+        return 1
+
+    def made() -> int:
+        before = trainer.step
+        trainer.steps.make()
+        return trainer.step - before
+
     found = {}
-    for name, act in acts.items():
-        for _ in range(SETTLED):  # epochs enough to record their short last batches too
-            act()
+    for name, act in {"bare graphs": bare_step, "esper graphs": made}.items():
+        many(act, SETTLED)  # epochs enough to record their short last batches too
         found[name] = kernel_times(act, steps)
     trainer.stop("all is traced")
     trainer.close()

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from paired import order, ratios, spread
+from timing.paired import order, ratios, spread
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import order, ratios, spread
+from timing.paired import order, ratios, spread
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -33,10 +33,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from control_arms import TimedTrainer, config_of
 from control_overhead import WIDTHS
-from paired import order, ratios, spread
-from turns import Turn, take_turns
+from timing.control_arms import TimedTrainer, config_of
+from timing.paired import order, ratios, spread
+from timing.turns import Turn, take_turns
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.security.keys import Keyring, new_secret

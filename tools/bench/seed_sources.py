@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from paired import order, ratios, spread
+from timing.paired import order, ratios, spread
 
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule, DirectiveKind, ParameterValue, SeedDirective
 from esper.tolaria.config import TrainConfig

@@ -8,7 +8,7 @@
 
 What is interrupted goes on from the reports that were collected, which are taken after every eight episodes, save the
 second half of the loop; `compare` has a whole table after each round
-of episodes. Episodes stand in episodes.py. Services, bus, signatures and runs are the product's own.
+of episodes. Episodes stand in learning/episodes.py. Services, bus, signatures and runs are the product's own.
 OTEL_EXPORTER_OTLP_ENDPOINT says where traces go: publication, trial and swap of weights are one.
 """
 
@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "learning"))
 from episodes import DEVELOPMENT, HELD_OUT, LEARNED_FROM, Episode, episodes
 from launching import Places, shared_services
 from learning_loop import loop

@@ -17,7 +17,7 @@ from esper.cli.stores.databases import find
 from esper.cli.usage import Verbs, add_group, add_verb
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
 from esper.core.counted import counted
-from esper.core.decisions import in_words, reasons_in_words
+from esper.core.decisions.decisions import in_words, reasons_in_words
 from esper.core.errors import CommandRejected, StorageError
 from esper.core.plain import plain
 from esper.core.security.keys import Keyring

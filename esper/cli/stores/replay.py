@@ -12,12 +12,12 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from esper.core.counted import counted
-from esper.core.decision_ledger import Decided, kinds, rows
-from esper.core.decisions import in_words, reasons_in_words
+from esper.core.decisions.decision_ledger import Decided, kinds, rows
+from esper.core.decisions.decisions import in_words, reasons_in_words
+from esper.core.decisions.replayed import Replayed
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, StorageError
 from esper.core.plain import plain
-from esper.core.replayed import Replayed
 from esper.leyline import AdaptationCommand, CommandOutcome, Decision, DirectiveKind, SeedStage
 
 Replay = Callable[[Iterable[Decided]], Iterator[Replayed]]

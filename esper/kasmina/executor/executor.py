@@ -188,6 +188,16 @@ class SeedExecutor:
         return self._state.twin is not None and self._state.bursts is None
 
     @property
+    def is_alone(self) -> bool:
+        """Whether steps are those of the main arm's network by itself: nothing grows in it or beside it, or waits to.
+
+        Then no call between two steps does anything, and one `before_step` of the last prepares several.
+        """
+        state = self._state
+        is_incubating = any(life.incubation is not None for life in state.lives.values())
+        return state.twin is None and not (state.arm.grafts or state.queue or is_incubating)
+
+    @property
     def peaks(self) -> Peaks:
         """The most memory that the run has held, with a twin and without."""
         return self._state.peaks

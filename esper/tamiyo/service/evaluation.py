@@ -30,9 +30,9 @@ from esper.leyline import (
     TamiyoRunState,
     TraceContext,
 )
-from esper.tamiyo.commands import Issue
 from esper.tamiyo.context import RunContext
-from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.deciding.commands import Issue
+from esper.tamiyo.deciding.decide import Verdict, decide
 from esper.tamiyo.field_reports.report_log import ReportLog
 from esper.tamiyo.field_reports.reports import ABORTED, Moment, Origin, closed, is_open, opened, report_id
 from esper.tamiyo.growing.selection import Selection

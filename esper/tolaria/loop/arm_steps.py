@@ -67,7 +67,47 @@ class ArmSteps:
         )
 
     def make(self) -> None:
-        """Make the next step and keep its results in the log."""
+        """Make the next step and keep its results in the log; with it those after it that but repeat its graph."""
+        steps = self._row(self._session.progress.step)
+        if steps:
+            self._replay(steps)
+        else:
+            self._make()
+
+    def _row(self, step: int) -> range:
+        """Steps from this one on that all do what one graph does, and between which nobody looks; empty without."""
+        session = self._session
+        if self._graphs is None or self._resident is None or not self._executor.is_alone:
+            return range(0)
+        ends = [(step // every + 1) * every for every in (self._norm_every, self._loader.steps_per_epoch)]
+        ends += [passed for passed in session.progress.history.passed_over if passed >= step]
+        stop = min(*ends, session.run.total_steps)
+        self._look(step)
+        if stop <= step or not self._graphs.has_rows(self._resident.memory(step)):
+            return range(0)
+        return range(step, self._resident.alike(step, stop))
+
+    def _replay(self, steps: range) -> None:
+        """Such steps."""
+        session, executor = self._session, self._executor
+        graphs, resident = cast(Graphs, self._graphs), cast(Resident, self._resident)
+        started_ns = session.clock.monotonic_ns()
+        batch = resident.memory(steps.start)
+        session.note_input(started_ns, len(steps))
+        executor.before_step(steps[-1])
+        with executor.watched_step():
+            result, rates = graphs.row(batch, steps, measures_norm=steps.stop % self._norm_every == 0)
+        if steps.stop % self._loader.steps_per_epoch == 0:
+            resident.ahead(steps.stop)
+        executor.note_norms(result.parameter_norms)
+        session.progress.macs.step(samples_in(batch[0]) * len(steps), executor.macs, executor.twin_macs)
+        session.progress.step = steps.stop
+        step_ms = (session.clock.monotonic_ns() - started_ns) / 1e6 / len(steps)
+        session.timings.step_ms.extend([step_ms] * len(steps))
+        epoch = steps.start // self._loader.steps_per_epoch
+        session.log.add_row(steps.start + 1, epoch, result, rates=rates, step_ms=step_ms)
+
+    def _make(self) -> None:
         session, executor = self._session, self._executor
         started_ns = session.clock.monotonic_ns()
         step = session.progress.step
@@ -123,12 +163,8 @@ class ArmSteps:
     def _main(self, batch: Batch, step: int) -> tuple[Told | None, float, str]:
         """The main arm's step and its rate; no result but the reason where memory ran out."""
         executor = self._executor
-        is_changed = executor.topology != self._topology
-        if is_changed:
-            self._regroup()
+        self._look(step)
         arm, twin = executor.arm, executor.twin
-        if self._graphs is not None and (is_changed or self._may_have_moved(step)):
-            self._graphs.look(arm, twin if executor.is_twin_live else None)
         rate = arm.scheduler.apply(arm.optimizer, step)
         if twin is not None and executor.is_twin_live:
             twin.scheduler.apply(twin.optimizer, step)
@@ -196,6 +232,15 @@ class ArmSteps:
         self._remade.end()
         self._session.log.add_twin(self._executor.twin_of, step + 1, result)
         return ""
+
+    def _look(self, step: int) -> None:
+        """Before a step, at the arms: what is known of those that have changed is void."""
+        executor = self._executor
+        is_changed = executor.topology != self._topology
+        if is_changed:
+            self._regroup()
+        if self._graphs is not None and (is_changed or self._may_have_moved(step)):
+            self._graphs.look(executor.arm, executor.twin if executor.is_twin_live else None)
 
     def _may_have_moved(self, step: int) -> bool:
         """Whether something was done since the last step that a recording of one might not outlive.

@@ -66,6 +66,10 @@ class ProfiledSteps(ArmSteps):
             super().make()
         self._end()
 
+    def _row(self, step: int) -> range:
+        """One after another, as they are traced."""
+        return super()._row(step)[:1]
+
     def close(self) -> None:
         """Write what a run that ends, wherever it does, has traced so far."""
         super().close()

@@ -62,10 +62,10 @@ class Session:
         """Whether the last step ended an epoch."""
         return self.progress.step % self.run.loader.steps_per_epoch == 0
 
-    def note_input(self, asked_ns: int) -> None:
-        """Keep what the batch that came now cost: by the device, which is read later, else by the clock."""
-        by_clock = (self.clock.monotonic_ns() - asked_ns) / 1e6
-        self._inputs.append(by_clock if self.run.carrier.times is None else self.run.carrier.times)
+    def note_input(self, asked_ns: int, batches: int = 1) -> None:
+        """Keep what each batch that came now cost: by the device, which is read later, else by the clock."""
+        by_clock = (self.clock.monotonic_ns() - asked_ns) / 1e6 / batches
+        self._inputs += [by_clock if self.run.carrier.times is None else self.run.carrier.times] * batches
 
     def read_inputs(self) -> None:
         """Take what the batches since the last call cost as numbers; the device has passed them."""

@@ -6,7 +6,7 @@ The same call trains the host and its twin, with the same batch and the same dra
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -29,11 +29,20 @@ from esper.tolaria.ranks.replica import Forward, Replicas
 from esper.tolaria.ranks.shards import Shards
 from esper.tolaria.task.objective.task import SplitTask
 from esper.tolaria.task.precision import autocast
-from esper.tolaria.task.randomness import of_rank, seed_all, seed_device
+from esper.tolaria.task.randomness import has_drawn, of_rank, seed_all, seed_device
 
 Share = float | Tensor
 SeedNorms = Callable[[], Mapping[str, Tensor]]
 """Norms of the gradients that a backward pass has left in seeds, by seed."""
+Beside = Callable[[object], AbstractContextManager[None]]
+"""Around what nothing on the way to the weights waits for; it is given what is read there."""
+
+
+def in_line(read: object) -> AbstractContextManager[None]:
+    """One after the other, as it is written."""
+    return nullcontext()
+
+
 LOSS = "loss "
 """What names of one of several losses begin with."""
 TINY = torch.finfo(torch.float64).tiny
@@ -77,6 +86,8 @@ class Stepper:
         self._sources = SeedSources(config, surgery, weigh)
         self._named: dict[str, Tensor] = {}
         """What the present step tells by name."""
+        self._beside: Beside = in_line
+        """Where the present step counts hits."""
 
     @property
     def clips(self) -> bool:
@@ -109,6 +120,10 @@ class Stepper:
         seed_device(self._device, self._seed, "step", step)
         self._set_step(step)
 
+    def is_prepared(self, step: int) -> bool:
+        """Whether a replay of this step has drawn or met gradients in an order: others have to be prepared for it."""
+        return self._surgery is not None or has_drawn(self._device, self._seed, "step", step)
+
     def _set_step(self, step: int) -> None:
         if self._surgery is not None:
             self._surgery.set_step(step)
@@ -124,9 +139,10 @@ class Stepper:
         seed_norms: SeedNorms | None = None,
         meter: SeedMeter | None = None,
         steps_optimizer: bool = True,
+        beside: Beside = in_line,
     ) -> StepResult:
         """What a step does on the device, once everything else is prepared for it; this much can be recorded."""
-        self._named = {}
+        self._named, self._beside = {}, beside
         for parameter in (*groups.host, *groups.seeds):
             parameter.grad = None
         paths = self._sources.paths(arm, meter)
@@ -163,7 +179,7 @@ class Stepper:
         if self._surgery is not None and self._parts_losses:
             return self._apart(self._surgery, arm, batch, step)
         if self._accumulate == 1:
-            return *self._pass(arm, batch, 1.0), None
+            return *self._pass(arm, batch, 1.0, beside=self._beside), None
         parts, shares, counts = self._parts(batch)
         if self._surgery is not None and not self._sources.are_seeds:
             return self._surgery.backward(arm, parts, step, self._pass, shares, counts)
@@ -229,7 +245,13 @@ class Stepper:
         return told[0], None if accuracy is None else told[1]
 
     def _pass(
-        self, arm: Arm, batch: Batch, share: Share, forward: Forward | None = None, paths: SeedPaths | None = None
+        self,
+        arm: Arm,
+        batch: Batch,
+        share: Share,
+        forward: Forward | None = None,
+        paths: SeedPaths | None = None,
+        beside: Beside = in_line,
     ) -> tuple[Tensor, Tensor | None]:
         """Forward and backward; the gradient is weighed by `share`, the returned loss is not."""
         inputs, targets = batch
@@ -238,6 +260,8 @@ class Stepper:
             parts = self._task.named_losses(outputs, targets)
             loss = reduce(add, parts.values()) if parts else self._task.loss(outputs, targets)
         self._tell(parts, share)
+        with torch.no_grad(), beside(outputs):
+            accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
         weighed = loss if isinstance(share, float) and share == 1.0 else loss * share
         scaler = arm.scaler
         whole = weighed if scaler is None else scaler.scale(weighed)
@@ -245,8 +269,6 @@ class Stepper:
         if paths is not None:
             with self._surgery_timer.measure():
                 paths.split()
-        with torch.no_grad():
-            accuracy = self._task.accuracy(outputs, targets) if self._task.counts_hits else None
         return loss.detach(), accuracy
 
     def _apart(

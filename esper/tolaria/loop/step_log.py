@@ -42,27 +42,34 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayedStep:
-    """What a replayed step came to: nothing is taken apart before someone wants numbers."""
+class Replays:
+    """What steps in a row came to that a graph replayed: nothing is taken apart before someone wants numbers."""
 
-    row: Row
+    rows: Tensor
+    """One for each step, with one value for each name: [steps, names]."""
+    names: tuple[str, ...]
     named: tuple[str, ...]
-    """Those of the row that are several losses, and cosines of their gradients."""
+    """Those that are several losses, and cosines of their gradients."""
     pairs: int
+    gradient_norm: Tensor | None
+    """0-d, of the last step, where it was measured behind it."""
     parameter_norms: Mapping[nn.Parameter, Tensor]
     seed_norms: Mapping[str, Tensor]
 
 
-Told = StepResult | ReplayedStep
+Told = StepResult | Replays
 
 
 @dataclass(slots=True)
 class _Record:
+    """Steps in a row, from `step` on."""
+
     step: int
     epoch: int
     result: Told
-    rate: float
+    rates: Sequence[float]
     step_ms: float
+    """Of each."""
 
 
 class Flushed(NamedTuple):
@@ -81,7 +88,11 @@ class StepLog:
 
     def add(self, step: int, epoch: int, result: Told, *, rate: float, step_ms: float) -> None:
         """Keep a step's result; `step` counts steps done, this one included."""
-        self._records.append(_Record(step, epoch, result, rate, step_ms))
+        self.add_row(step, epoch, result, rates=(rate,), step_ms=step_ms)
+
+    def add_row(self, step: int, epoch: int, result: Told, *, rates: Sequence[float], step_ms: float) -> None:
+        """Keep what steps of one epoch came to, in a row from `step` on; each has a rate of its own."""
+        self._records.append(_Record(step, epoch, result, rates, step_ms))
 
     def add_twin(self, seed_id: str, step: int, result: Told) -> None:
         """Keep a step of the seed's twin; `step` counts its own."""
@@ -94,22 +105,24 @@ class StepLog:
         numbers = _numbers_of([*(record.result for record in records), *(result for _, _, result in twins)])
         done = [
             StepDone(
-                step=record.step,
-                epoch=record.epoch,
-                loss=found.loss,
-                accuracy=found.accuracy,
-                gradient_norm=found.gradient_norm,
-                learning_rate=record.rate,
-                conflict_rate=found.conflict_rate,
-                step_ms=record.step_ms,
-                pairs=record.result.pairs,
-                named=found.named,
+                step,
+                record.epoch,
+                found.loss,
+                found.accuracy,
+                found.gradient_norm,
+                rate,
+                found.conflict_rate,
+                record.step_ms,
+                record.result.pairs,
+                found.named,
             )
-            for record, found in zip(records, numbers, strict=False)
+            for record, row in zip(records, numbers, strict=False)
+            for step, (found, rate) in enumerate(zip(row, record.rates, strict=True), record.step)
         ]
         twin_steps = [
             TwinStep(seed_id=seed_id, step=step, loss=found.loss)
-            for (seed_id, step, _), found in zip(twins, numbers[len(records) :], strict=True)
+            for (seed_id, step, _), row in zip(twins, numbers[len(records) :], strict=True)
+            for found in row
         ]
         return Flushed(done, twin_steps)
 
@@ -122,19 +135,31 @@ class _Numbers(NamedTuple):
     named: dict[str, float]
 
 
-def _numbers_of(results: Sequence[Told]) -> list[_Numbers]:
-    """Of each, in order."""
-    replayed = _of_rows([result for result in results if isinstance(result, ReplayedStep)])
+def _numbers_of(results: Sequence[Told]) -> list[list[_Numbers]]:
+    """Of each, in order: one for each of its steps."""
+    replayed = _of_rows([result for result in results if isinstance(result, Replays)])
     eager = _of_values([result for result in results if isinstance(result, StepResult)])
-    return [next(replayed if isinstance(result, ReplayedStep) else eager) for result in results]
+    return [next(replayed) if isinstance(result, Replays) else [next(eager)] for result in results]
 
 
-def _of_rows(results: Sequence[ReplayedStep]) -> Iterator[_Numbers]:
-    told = iter(torch.cat([result.row.values for result in results]).tolist() if results else [])
+def _of_rows(results: Sequence[Replays]) -> Iterator[list[_Numbers]]:
+    values: list[Tensor] = []
     for result in results:
-        found = {name: next(told) for name in result.row.names}
-        accuracy, norm, rate = (found.get(name) for name in MEASURED)
-        yield _Numbers(found["loss"], accuracy, norm, rate, {name: found[name] for name in result.named})
+        values.append(result.rows.flatten())
+        if result.gradient_norm is not None:
+            values.append(result.gradient_norm.reshape(1))
+    told, first = torch.cat(values).tolist() if values else [], 0
+    for result in results:
+        (steps, width), names = result.rows.shape, result.names
+        whole, first = told[first : first + steps * width], first + steps * width
+        nothing = [None] * steps
+        column = {name: whole[place::width] for place, name in enumerate(names)}
+        norms = column.get("gradient_norm", nothing)
+        if result.gradient_norm is not None:
+            norms, first = [*norms[:-1], told[first]], first + 1
+        named = [{name: column[name][step] for name in result.named} for step in range(steps)]
+        rates = column.get("conflict_rate", nothing)
+        yield list(map(_Numbers, column["loss"], column.get("accuracy", nothing), norms, rates, named))
 
 
 def _of_values(results: Sequence[StepResult]) -> Iterator[_Numbers]:

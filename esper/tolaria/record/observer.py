@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from esper.leyline import SystemStatePacket
 from esper.tolaria.record.figures.gradients import Aggregation
@@ -43,8 +44,7 @@ class RunStarted:
     """What it was started with, as `facts.facts_of` has it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepDone:
+class StepDone(NamedTuple):
     """One training step of the main arm."""
 
     step: int
@@ -57,7 +57,7 @@ class StepDone:
     step_ms: float
     pairs: int = 0
     """Of sources that were held against each other."""
-    named: Mapping[str, float] = field(default_factory=dict)
+    named: Mapping[str, float] = MappingProxyType({})
     """Several losses (`loss NAME`) and the cosines of their gradients (`cosine NAME, NAME`)."""
 
 

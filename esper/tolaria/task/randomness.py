@@ -27,9 +27,17 @@ def generator(seed: int, *parts: int | str) -> torch.Generator:
 
 def seed_device(device: torch.device, seed: int, *parts: int | str) -> None:
     """Seed the global generator that the device's own operators draw from, alike."""
-    is_cuda = device.type == "cuda"
-    drawing = torch.cuda.default_generators[device.index or 0] if is_cuda else torch.default_generator
-    drawing.manual_seed(key(seed, *parts))
+    _drawing(device).manual_seed(key(seed, *parts))
+
+
+def has_drawn(device: torch.device, seed: int, *parts: int | str) -> bool:
+    """Whether the device's own operators have drawn since it was seeded so."""
+    fresh = torch.Generator(device).manual_seed(key(seed, *parts))
+    return not torch.equal(_drawing(device).get_state(), fresh.get_state())
+
+
+def _drawing(device: torch.device) -> torch.Generator:
+    return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
 
 
 def seed_all(device: torch.device, seed: int, *parts: int | str) -> None:

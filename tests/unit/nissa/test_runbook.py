@@ -21,19 +21,19 @@ SIGNALS = (ROOT / "docs" / "signals.md").read_text()
 EVENT_NAMES = {spec.name for spec in EVENTS}
 # Each drill, and the tests that play it.
 DRILLS = {
-    "A service dies.": ["drills/test_lost_services.py", "integration/test_weatherlight_process.py"],
+    "A service dies.": ["drills/test_lost_services.py", "integration/services/test_weatherlight.py"],
     "Weatherlight dies.": ["drills/test_lost_services.py", "unit/rpc/reporting/test_telemetry.py"],
-    "Redis dies.": ["integration/test_redis_away.py"],
-    "A peer freezes.": ["integration/test_rpc_frozen_peer.py"],
+    "Redis dies.": ["integration/services/test_redis_away.py"],
+    "A peer freezes.": ["integration/rpc/test_frozen_peer.py"],
     "The disk is full.": ["drills/test_damaged_files.py", "unit/core/storage/test_store.py"],
     "A file is damaged.": ["drills/test_damaged_files.py", "contract/test_log_damage.py"],
     "A file is another user's.": ["permissions.py"],
-    "A certificate doesn't fit.": ["integration/test_rpc_tls.py"],
+    "A certificate doesn't fit.": ["integration/rpc/test_tls.py"],
     "A service hangs.": ["drills/test_lost_services.py", "unit/tolaria/plane/calls/test_breaker.py"],
     "Rotate keys.": ["contract/test_rotation.py"],
     "Revoke": ["contract/test_rotation.py"],
-    "Stop for maintenance.": ["unit/rpc/test_process.py", "integration/test_weatherlight_process.py"],
-    "A plane is killed.": ["integration/test_up.py"],
+    "Stop for maintenance.": ["unit/rpc/test_process.py", "integration/services/test_weatherlight.py"],
+    "A plane is killed.": ["integration/operators/test_up.py"],
     "Why was that decided, and would it be today?": ["ledgers/test_ledgers.py", "unit/cli/stores/test_ledger.py"],
 }
 # Flags of programs that aren't ours, and of tools that stand in the source tree alone.

@@ -35,7 +35,7 @@ from esper.leyline import (
 )
 from esper.tamiyo.config import TamiyoConfig
 from esper.tamiyo.context import RunContext, context_of
-from esper.tamiyo.decide import Verdict, decide
+from esper.tamiyo.deciding.decide import Verdict, decide
 from esper.tamiyo.growing.selection import select
 from esper.tamiyo.policy import HeuristicPolicy
 from esper.urza.catalog import Catalog

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from esper.core.decision_ledger import Decided
+from esper.core.decisions.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict, NonceReplayed
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.runs import Run, blob_of, state_from

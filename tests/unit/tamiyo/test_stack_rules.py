@@ -20,7 +20,7 @@ from esper.leyline import (
     TamiyoRunState,
     TriggerSettings,
 )
-from esper.tamiyo.decide import decide
+from esper.tamiyo.deciding.decide import decide
 from esper.tamiyo.policy import HeuristicPolicy
 from esper.tamiyo.stack_rules import DOUBLING_SHARE, KNEE_SHARE, course_start, log_fall
 from tests.unit.tamiyo.builders import ALWAYS, AUTO, context, first_state, life, look_up, spec

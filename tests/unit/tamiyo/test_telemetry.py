@@ -5,12 +5,12 @@ import pytest
 from esper.core.clock import ManualClock
 from esper.core.messages.validation import violations
 from esper.leyline import GateVerdict, MessagePriority, TelemetryLevel
-from esper.tamiyo.decide import Verdict
+from esper.tamiyo.deciding.decide import Verdict
 from esper.tamiyo.metrics import EVENTS, METRICS
 from esper.tamiyo.telemetry import Teller, Told, conditions
 from tests.unit.tamiyo.builders import ALWAYS, RUN, Simulation, first_state, judged, packet, seed_state, spec
 from tests.unit.tamiyo.conftest import KeptTelemetry
-from tests.unit.tamiyo.test_decide import decided
+from tests.unit.tamiyo.deciding.test_decide import decided
 
 DECLARED = {spec.name: spec for spec in (*METRICS, *EVENTS)}
 

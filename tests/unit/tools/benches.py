@@ -9,11 +9,13 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[3]
+BENCH = ROOT / "tools" / "bench"
+TIMING = BENCH / "timing"
 
 
-def load(name: str) -> ModuleType:
+def load(name: str, room: Path = BENCH) -> ModuleType:
     """A module of tools/bench, anew."""
-    return _loaded(name, ROOT / "tools" / "bench" / f"{name}.py")
+    return _loaded(name, room / f"{name}.py")
 
 
 def load_script(name: str) -> ModuleType:

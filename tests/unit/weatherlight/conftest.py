@@ -18,13 +18,13 @@ from esper.leyline import EmergencyLevel, Event, TelemetryPacket
 from esper.oona.bus import LANES, BusConfig
 from esper.oona.log import SqliteLog
 from esper.weatherlight.actions import Actions
-from esper.weatherlight.emergency import EmergencyBook
-from esper.weatherlight.mode import ModeConfig, ModeMachine
-from esper.weatherlight.registry import Registry, RegistryConfig
 from esper.weatherlight.routing import Router
 from esper.weatherlight.server import open_store
 from esper.weatherlight.signed import SignedRequests
-from esper.weatherlight.supervisor import Supervisor
+from esper.weatherlight.supervision.emergency import EmergencyBook
+from esper.weatherlight.supervision.mode import ModeConfig, ModeMachine
+from esper.weatherlight.supervision.registry import Registry, RegistryConfig
+from esper.weatherlight.supervision.supervisor import Supervisor
 
 KEYRING = Keyring.from_secret("test-secret-0123456789-abcdefghijklm")
 

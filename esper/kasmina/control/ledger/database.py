@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from esper.core import decision_ledger
+from esper.core.decisions import decision_ledger
 from esper.core.errors import CommandRejected
 from esper.leyline import (
     AdvanceResponse,

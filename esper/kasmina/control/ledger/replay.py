@@ -9,10 +9,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from esper.core import decision_ledger
-from esper.core.decision_ledger import Decided
+from esper.core.decisions import decision_ledger
+from esper.core.decisions.decision_ledger import Decided
+from esper.core.decisions.replayed import Outcome, Replayed
 from esper.core.errors import CorruptRecord
-from esper.core.replayed import Outcome, Replayed
 from esper.kasmina.control.orders import dispatch
 from esper.kasmina.control.stages.advance import advance
 from esper.kasmina.control.stages.turn import Turn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -20,8 +21,12 @@ CACHED_BYTES = 256 * 2**20
 class Graph(Protocol):
     """A recorded call."""
 
-    def replay(self) -> Tensor:
-        """Do again what was recorded; what the call gave is written into the same memory each time."""
+    @property
+    def told(self) -> Tensor:
+        """What the call gave; each replay writes it into the same memory."""
+
+    def replay(self) -> None:
+        """Do again what was recorded."""
 
 
 class Backend(Protocol):
@@ -32,6 +37,15 @@ class Backend(Protocol):
 
     def capture(self, call: Callable[[], Tensor], generators: Sequence[torch.Generator]) -> Graph:
         """Record a call that draws from the device's generator and from these. Raises whatever keeps it from that."""
+
+    def beside(self, read: object) -> AbstractContextManager[None]:
+        """Within a call that is recorded, around what nothing else of it waits for before `join`; it reads `read`.
+
+        The first after the call's beginning or a `join` follows what was done by then, later ones follow the first.
+        """
+
+    def join(self) -> None:
+        """Within a call that is recorded: what comes now may read what was computed beside it."""
 
     def forget(self) -> None:
         """All graphs are gone: give their memory back."""
@@ -47,6 +61,9 @@ class CudaBackend:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream: torch.cuda.Stream | None = None
+        self._other = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._read: list[object] = []
+        """What is read beside a recorded call: its memory is not to be given away before they join."""
         self._pool: Any = None
         """The handle of the pool."""
         self._pool_bytes = 0
@@ -80,7 +97,20 @@ class CudaBackend:
                 self._abandon(graph, generators)
                 raise
         self._pool_bytes += max(0, torch.cuda.memory_reserved(self._device) - before)
-        return CudaGraph(graph, told)
+        return CudaGraph(told, graph.replay)
+
+    @contextmanager
+    def beside(self, read: object) -> Iterator[None]:
+        if not self._read:
+            self._other.wait_stream(torch.cuda.current_stream(self._device))
+        self._read.append(read)
+        with torch.cuda.stream(self._other):
+            yield
+
+    def join(self) -> None:
+        if self._read:
+            torch.cuda.current_stream(self._device).wait_stream(self._other)
+            self._read.clear()
 
     def forget(self) -> None:
         if self._pool is not None:
@@ -110,6 +140,7 @@ class CudaBackend:
 
     def _abandon(self, graph: torch.cuda.CUDAGraph, generators: Sequence[torch.Generator]) -> None:
         """After a capture that failed torch leaves the stream, the pool and the generators in the middle of it."""
+        self._read.clear()
         with suppress(RuntimeError):
             graph.capture_end()
         if self._pool is not None:
@@ -124,13 +155,9 @@ class CudaBackend:
         self._pool, self._pool_bytes = None, 0
 
 
+@dataclass(frozen=True, slots=True)
 class CudaGraph:
     """A graph of CUDA's, and the memory of what it gives."""
 
-    def __init__(self, graph: torch.cuda.CUDAGraph, told: Tensor) -> None:
-        self._graph = graph
-        self._told = told
-
-    def replay(self) -> Tensor:
-        self._graph.replay()
-        return self._told
+    told: Tensor
+    replay: Callable[[], None]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import leaves, mapped
-from esper.tolaria.loop.arm import Arm, Batch
+from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.graphs.backend import Backend, Graph
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper, norms_of
-from esper.tolaria.loop.step_log import MEASURED, ReplayedStep, Row, StepResult
+from esper.tolaria.loop.step_log import MEASURED, Replays, Row, StepResult
 from esper.tolaria.task.feeds.resident import Resident
 
+NORM = "gradient_norm"
 SEED = "seed "
 """What names of seeds' norms begin with."""
 
@@ -30,7 +32,7 @@ class CapturedStep:
     def __init__(
         self,
         stepper: Stepper,
-        arm: Arm,
+        arm: TrainingArm,
         groups: Groups,
         batch: Batch,
         *,
@@ -38,10 +40,12 @@ class CapturedStep:
         is_main: bool,
         rates: Rates | None,
         seed_norms: SeedNorms | None,
+        rows: Tensor | None = None,
     ) -> None:
         """A resident batch is read where it is; others are copied. The main arm's step gathers it first.
 
-        Without `rates` the optimiser's step is made eagerly, behind each replay.
+        Without `rates` the optimiser's step is made eagerly, behind each replay. What the main arm's step tells of a
+        resident batch it also writes into `rows`, where the batch is in its epoch: [batches, values].
         """
         self._stepper = stepper
         self._arm = arm
@@ -50,6 +54,7 @@ class CapturedStep:
         self._rates = rates
         self._batch: Batch = mapped(batch, _owned) if resident is None else batch
         self._resident = resident if is_main else None
+        self._rows = rows if is_main else None
         self._leaves = list(leaves(self._batch))
         self._gradients: list[tuple[nn.Parameter, Tensor | None]] = []
         self._places: list[int] = []
@@ -57,13 +62,15 @@ class CapturedStep:
         self._result: StepResult | None = None
         self._names: tuple[str, ...] = ()
         self._graph: Graph | None = None
+        self._is_prepared: bool | None = None
+        """Whether each step has to be; None until the first was made."""
 
     def capture(self, backend: Backend, step: int, generators: Sequence[torch.Generator]) -> None:
         """Record the step. Raises whatever keeps it from that; nothing has moved on the device then."""
         scaler = self._arm.scaler
         self._stepper.prepare_replay(step)
         try:
-            self._graph = backend.capture(lambda: self._compute(step), generators)
+            self._graph = backend.capture(lambda: self._compute(backend, step), generators)
         except BaseException:
             if scaler is not None:  # half a step's notes would be taken for the next one's
                 scaler._per_optimizer_states.clear()
@@ -80,11 +87,9 @@ class CapturedStep:
     def _where(self) -> list[int]:
         return [gradient.data_ptr() for _, gradient in self._gradients if gradient is not None]
 
-    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> ReplayedStep:
+    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> Replays:
         """The step with this batch, which has the form of the recorded one."""
-        graph, recorded = self._graph, self._result
-        if graph is None or recorded is None:
-            raise RuntimeError("a step that wasn't captured can't be replayed")
+        graph, _ = self._recorded()
         if batch is not self._batch:
             torch._foreach_copy_(self._leaves, list(leaves(batch)))
         if self._resident is not None:
@@ -92,31 +97,60 @@ class CapturedStep:
         if self._rates is not None:
             self._rates.refresh()
         self._stepper.prepare_replay(step)
-        row, norms = self._told(graph.replay(), measures_norm=measures_norm)
+        graph.replay()
+        if self._is_prepared is None:
+            self._is_prepared = self._stepper.is_prepared(step)
         if self._rates is None:
             self._arm.optimizer.step()
-        values, names = row.values, row.names
-        return ReplayedStep(
-            row=row,
+        return self._told(graph.told.clone()[None], measures_norm=measures_norm)
+
+    def replay_row(self, steps: range, *, measures_norm: bool) -> tuple[Replays, list[float]]:
+        """Steps of one epoch in a row with resident batches, and their rates: the host does what none can do without.
+
+        The norm that is measured is of the last.
+        """
+        graph, _ = self._recorded()
+        if self._resident is None or self._rows is None:
+            raise RuntimeError("steps whose batches aren't resident can't be replayed in a row")
+        arm, rates, is_prepared = self._arm, self._rates, self._is_prepared is not False
+        apply, replay, told = arm.scheduler.apply, graph.replay, list[float]()
+        first = self._resident.place(len(steps))
+        for step in steps:
+            told.append(apply(arm.optimizer, step))
+            if rates is not None:
+                rates.refresh()
+            if is_prepared:
+                self._stepper.prepare_replay(step)
+            replay()
+            if rates is None:
+                arm.optimizer.step()
+        return self._told(self._rows[first : first + len(steps)].clone(), measures_norm=measures_norm), told
+
+    def _recorded(self) -> tuple[Graph, StepResult]:
+        if self._graph is None or self._result is None:
+            raise RuntimeError("a step that wasn't captured can't be replayed")
+        return self._graph, self._result
+
+    def _told(self, rows: Tensor, *, measures_norm: bool) -> Replays:
+        """What replays told, with the norm of the gradients that the last of them left, where it is wanted."""
+        _, recorded = self._recorded()
+        norm, norms = norms_of(self._groups.host) if measures_norm and not self._clips else (None, {})
+        return Replays(
+            rows=rows,
+            names=self._names,
             named=tuple(recorded.named),
             pairs=recorded.pairs,
+            gradient_norm=norm,
             parameter_norms=norms,
-            seed_norms={seed_id: values[names.index(SEED + seed_id)] for seed_id in recorded.seed_norms},
+            seed_norms={seed_id: rows[-1, self._names.index(SEED + seed_id)] for seed_id in recorded.seed_norms},
         )
-
-    def _told(self, values: Tensor, *, measures_norm: bool) -> tuple[Row, Mapping[nn.Parameter, Tensor]]:
-        """What a replay told, in memory of its own; with the norm of the gradients that it left, where it is wanted."""
-        norm, norms = norms_of(self._groups.host) if measures_norm and not self._clips else (None, {})
-        if norm is None:
-            return Row(values.clone(), self._names), norms
-        return Row(torch.cat((values, norm.reshape(1))), (*self._names, "gradient_norm")), norms
 
     def bind_gradients(self) -> None:
         """Parameters' gradients are those that the graph writes: another step has left its own."""
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
 
-    def _compute(self, step: int) -> Tensor:
+    def _compute(self, backend: Backend, step: int) -> Tensor:
         if self._resident is not None:
             self._resident.gather(self._batch)
         with nullcontext() if self._rates is None else self._rates.in_place():
@@ -127,15 +161,23 @@ class CapturedStep:
                 self._groups,
                 seed_norms=self._seed_norms,
                 steps_optimizer=self._rates is not None,
+                beside=backend.beside,
             )
-        row = row_of(result)
+        if result.gradient_norm is not None or result.conflict_rate is not None or result.seed_norms:
+            backend.join()  # else all that is told was known before the backward pass
+        with backend.beside(result):
+            row = row_of(result, has_norm=self._clips)
+            if self._rows is not None and self._resident is not None:
+                self._resident.keep(self._rows, row.values)
+        backend.join()
         self._result, self._names = result, row.names
         return row.values
 
 
-def row_of(result: StepResult) -> Row:
-    """All that a step tells, in one piece."""
-    measured = {name: value for name in MEASURED if (value := getattr(result, name)) is not None}
+def row_of(result: StepResult, *, has_norm: bool) -> Row:
+    """All that a recorded step tells, in one piece."""
+    wanted = (name for name in MEASURED if has_norm or name != NORM)
+    measured = {name: value for name in wanted if (value := getattr(result, name)) is not None}
     of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
     told = {"loss": result.loss, **measured, **result.named, **of_seeds}
     return Row(torch.stack(list(told.values())), tuple(told))

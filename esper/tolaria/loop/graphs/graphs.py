@@ -27,7 +27,7 @@ from esper.tolaria.loop.graphs.captured import CapturedStep, row_of
 from esper.tolaria.loop.graphs.obstacles import captures_optimizer, obstacle
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper
-from esper.tolaria.loop.step_log import StepResult, Told
+from esper.tolaria.loop.step_log import Replays, StepResult, Told
 from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.task.feeds.resident import Resident
 
@@ -49,6 +49,8 @@ class _Form:
     """What is known of batches of one form."""
 
     warm_steps: int = 0
+    rows: Tensor | None = None
+    """Room for what steps tell that are replayed in a row; None where none are."""
     step: CapturedStep | None = None
 
 
@@ -154,18 +156,35 @@ class Graphs:
         known = graphs.forms.get(form)
         reason = self._why_eager(role, graphs, form, known, is_measured=is_measured)
         if not reason and known is not None and known.step is None:
-            known.step = self._captured(role, arm, batch, step, groups, seed_norms)
+            known.step = self._captured(role, arm, batch, step, groups, seed_norms, known.rows)
             reason = "" if known.step is not None else GIVEN_UP
         if reason or known is None or known.step is None:
             if reason != WARM_UP:
                 return self.eager(reason, arm, partial(eagerly, measures_norm), graphs)
-            graphs.forms.setdefault(form, _Form()).warm_steps += 1
-            return self._warm(role, arm, partial(eagerly, measures_norm))
-        if graphs.bound is not known.step:
-            known.step.bind_gradients()
-            graphs.bound = known.step
+            return self._warm(role, arm, partial(eagerly, measures_norm), graphs.forms.setdefault(form, _Form()))
+        self._bind(graphs, known.step)
         self.counts.replays += 1
         return known.step.replay(batch, step, measures_norm=measures_norm)
+
+    def has_rows(self, batch: Batch) -> bool:
+        """Whether the main arm's steps with such a batch can be replayed in a row."""
+        known = self._arms[MAIN].forms.get(self._form_of(batch))
+        return known is not None and known.step is not None and known.rows is not None
+
+    def row(self, batch: Batch, steps: range, *, measures_norm: bool) -> tuple[Replays, list[float]]:
+        """The main arm's steps in a row, all with such a batch, of which it `has_rows`; and their rates."""
+        graphs = self._arms[MAIN]
+        made = graphs.forms[self._form_of(batch)].step
+        if made is None:
+            raise RuntimeError("a step that wasn't captured can't be replayed")
+        self._bind(graphs, made)
+        self.counts.replays += len(steps)
+        return made.replay_row(steps, measures_norm=measures_norm)
+
+    def _bind(self, graphs: _ArmGraphs, made: CapturedStep) -> None:
+        if graphs.bound is not made:
+            made.bind_gradients()
+            graphs.bound = made
 
     def _form_of(self, batch: Batch) -> Hashable:
         """The form; batches that come in the same memory are of one."""
@@ -188,11 +207,15 @@ class Graphs:
             return "" if of_main is not None and of_main.step is not None else BEHIND
         return ""
 
-    def _warm(self, role: str, arm: TrainingArm, make: Callable[[], StepResult]) -> StepResult:
+    def _warm(self, role: str, arm: TrainingArm, make: Callable[[], StepResult], form: _Form) -> StepResult:
         """A step that does all that will be recorded, so that nothing is loaded while it is."""
         with self._backend.warm_up():
             result = self.eager(WARM_UP, arm, make, self._arms[role])
-            row_of(result)
+            told = row_of(result, has_norm=self._stepper.clips).values
+            if self._resident is not None and role == MAIN and not arm.grafts:
+                form.rows = self._resident.rows(told) if form.rows is None else form.rows
+                self._resident.keep(form.rows, told)
+        form.warm_steps += 1
         return result
 
     def eager(
@@ -225,6 +248,7 @@ class Graphs:
         step: int,
         groups: Groups,
         seed_norms: SeedNorms | None,
+        rows: Tensor | None,
     ) -> CapturedStep | None:
         """The recorded step; None where it can't be, which is told."""
         graphs = self._arms[role]
@@ -243,6 +267,7 @@ class Graphs:
             is_main=role == MAIN,
             rates=rates,
             seed_norms=seed_norms,
+            rows=rows,
         )
         try:
             made.capture(self._backend, step, _generators(arm))

@@ -229,7 +229,8 @@ class EventLog(Observer):
         self._write_out_if_due()
 
     def on_snapshot(self, step: int) -> None:
-        self.write("snapshot", step=step)
+        self._add("snapshot", {"step": step})
+        self._write_out_if_due()
 
     def on_checkpoint(self, written: CheckpointWritten) -> None:
         self.write("checkpoint", step=written.step, path=written.path.name, size_bytes=written.size_bytes)

@@ -50,12 +50,28 @@ class Loader:
     def place(self, step: int) -> tuple[int, int, int]:
         """The step's epoch, and where in its order the batch begins and ends."""
         epoch, number = divmod(step, self.steps_per_epoch)
-        is_last = number == self.steps_per_epoch - 1
-        return epoch, number * self._batch_size, len(self.split) if is_last else (number + 1) * self._batch_size
+        start = number * self._batch_size
+        return epoch, start, start + self.size(step)
+
+    def size(self, step: int) -> int:
+        """Samples of the step's batch."""
+        last = self.steps_per_epoch - 1
+        return self._batch_size if step % self.steps_per_epoch != last else len(self.split) - last * self._batch_size
 
     def order(self, epoch: int) -> Tensor:
         """The samples of an epoch in its order; on the CPU."""
         return torch.randperm(len(self.split), generator=generator(self._seed, "order", epoch))
+
+    def batches(self, epoch: int) -> Tensor:
+        """The samples of its batches, [steps_per_epoch, largest_batch]; zeros behind those of a smaller one."""
+        order, size = self.order(epoch), self._batch_size
+        if self.largest_batch == size:
+            missing = self.steps_per_epoch * size - len(order)
+            return torch.nn.functional.pad(order, (0, missing)).view(-1, size)
+        last = len(order) - self.largest_batch
+        found = order.new_zeros(self.steps_per_epoch, self.largest_batch)
+        found[:-1, :size], found[-1] = order[:last].view(-1, size), order[last:]
+        return found
 
 
 class StreamLoader:

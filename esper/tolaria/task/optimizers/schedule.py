@@ -58,10 +58,10 @@ class Schedule:
 
     def apply(self, optimizer: Optimizer, step: int) -> float:
         """Give every group the step's rate and return that of the first."""
+        rate, is_alike = self.rate(step), len(self.bases) == 1
         for index, group in enumerate(optimizer.param_groups):
-            host = group.get(HOST_KEY, index)
-            group["lr"] = self._rate(step, host if len(self.bases) > 1 else 0)
-        return self.rate(step)
+            group["lr"] = rate if is_alike else self._rate(step, group.get(HOST_KEY, index))
+        return rate
 
     @property
     def outlook(self) -> str:

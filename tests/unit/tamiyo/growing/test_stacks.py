@@ -24,8 +24,8 @@ from esper.leyline import (
     TaskType,
     TriggerSettings,
 )
-from esper.tamiyo.commands import issue
-from esper.tamiyo.decide import decide
+from esper.tamiyo.deciding.commands import issue
+from esper.tamiyo.deciding.decide import decide
 from esper.tamiyo.features import coverage, read
 from esper.tamiyo.growing.budget import forecast_training_macs
 from esper.tamiyo.policy import HeuristicPolicy, Proposal, View

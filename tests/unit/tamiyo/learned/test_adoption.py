@@ -14,7 +14,7 @@ from esper.leyline import (
     Observation,
     PolicyUpdateRejection,
 )
-from esper.tamiyo.decide import decide
+from esper.tamiyo.deciding.decide import decide
 from esper.tamiyo.growing.survey import survey
 from esper.tamiyo.learned.adoption import Adoption
 from esper.tamiyo.learned.policies import Policies

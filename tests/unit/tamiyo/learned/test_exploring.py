@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esper.leyline import DecisionReason
-from esper.tamiyo.decide import decide
+from esper.tamiyo.deciding.decide import decide
 from esper.tamiyo.growing.survey import survey
 from esper.tamiyo.learned.exploring import ExploringPolicy, draw
 from esper.tamiyo.policy import HeuristicPolicy

@@ -71,12 +71,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 class RecordedGraph:
     def __init__(self, recording: Recording, told: Tensor) -> None:
-        self._recording = recording
-        self._told = told
-
-    def replay(self) -> Tensor:
-        self._recording.replay()
-        return self._told
+        self.replay = recording.replay
+        self.told = told
 
 
 class RecordingBackend:
@@ -102,6 +98,12 @@ class RecordingBackend:
         self.captures += 1
         self.operators.append({func._schema.name for func, *_ in recording.calls})
         return RecordedGraph(recording, told)
+
+    def beside(self, read: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def join(self) -> None:
+        """A CPU does one thing after another."""
 
     def forget(self) -> None:
         self.forgotten += 1

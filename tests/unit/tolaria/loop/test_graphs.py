@@ -71,6 +71,8 @@ class Run:
 def check_alike(recorded: Run, eager: Run, rtol: float = 1e-6) -> None:
     torch.testing.assert_close(recorded.weights, eager.weights, rtol=rtol, atol=rtol)
     assert recorded.losses == pytest.approx(eager.losses, rel=rtol)
+    assert [done.step for done in recorded.told.steps] == [done.step for done in eager.told.steps]
+    assert [done.learning_rate for done in recorded.told.steps] == [done.learning_rate for done in eager.told.steps]
     norms = [[done.gradient_norm for done in run.told.steps] for run in (recorded, eager)]
     assert [norm is None for norm in norms[0]] == [norm is None for norm in norms[1]]
     assert [norm for norm in norms[0] if norm] == pytest.approx([norm for norm in norms[1] if norm], rel=rtol)

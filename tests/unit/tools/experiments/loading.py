@@ -10,6 +10,7 @@ from types import ModuleType
 FOLDER = Path(__file__).parents[4] / "tools" / "experiments"
 JUDGING = FOLDER / "judging"
 GROWING = FOLDER / "growing"
+LEARNING = FOLDER / "learning"
 
 
 def load(name: str, room: Path = FOLDER) -> ModuleType:

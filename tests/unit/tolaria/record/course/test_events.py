@@ -91,9 +91,9 @@ def test_a_boundary_holds_the_means_of_its_steps(tmp_path: Path) -> None:
 
 def test_steps_that_a_rollback_undoes_are_in_no_mean(tmp_path: Path) -> None:
     with EventLog(tmp_path / "events.jsonl") as log:
-        log.on_steps([replace(step_done(4), loss=1e9)])
+        log.on_steps([step_done(4)._replace(loss=1e9)])
         log.on_events([Notice(step=3, name="tolaria.rollback", level="ERROR", message="back to step 3")])
-        log.on_steps([replace(step_done(4), loss=0.5)])
+        log.on_steps([step_done(4)._replace(loss=0.5)])
         log.on_boundary(boundary(None))
     (line,) = (event for event in read_events(tmp_path) if event["kind"] == "boundary")
     assert line["loss"] == 0.5

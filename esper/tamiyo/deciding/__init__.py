@@ -1,0 +1,1 @@
+"""One evaluation: what is proposed, what risk makes of it, and the commands that are left."""
