@@ -37,7 +37,8 @@ class ArtifactStore:
         if (builtin := self._builtin.get(digest)) is not None:
             return builtin
         path = self._path(digest)
-        content = require(path and _bytes(path), "urza", "artefact", digest, "is its blueprint in the catalogue?")
+        read = _bytes(path) if path is not None else None
+        content = require(read, "urza", "artefact", digest, "is its blueprint in the catalogue?")
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise CorruptRecord(f"artefact {path} has SHA-256 {found}; restore it from where it was made")
         return content
