@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -60,6 +61,16 @@ def test_the_documented_scripts_train_in_under_thirty_lines(name: str, metric: f
     reached = result.summary["test_metrics"].get("R2", result.summary["test_accuracy"])
     assert reached is None if metric is None else reached > metric
     assert len([line for line in Path(f"{name}.py").read_text().splitlines() if line.strip()]) < 30
+
+
+@pytest.mark.usefixtures("documented")
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_documented_scripts_may_grow_by_their_own_settings(name: str) -> None:
+    if name == "mytext":
+        pytest.importorskip("transformers")
+    (given,) = re.findall(r"\bmain\((\{.*?\})\)", Path(f"{name}.py").read_text())
+    soon_over = {"run_dir": "run", "patience": 1, "min_delta": 1e9}
+    assert importlib.import_module(name).main({**ast.literal_eval(given), **soon_over}).summary["finished"]
 
 
 @pytest.mark.usefixtures("documented")
