@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,10 @@ def run_add(arguments: argparse.Namespace) -> int:
     entry, is_new = library.add(described, Signer(_keys(arguments, library, is_made=True), SYSTEM_CLOCK))
     what = "added" if is_new else "was there already, signed again"
     print(f"{entry.blueprint_id} version {entry.version} {what}: {entry.digest}")
-    print(f"to grow with it: tolaria-train --blueprints {entry.blueprint_id}")
+    flags = ["--blueprints", entry.blueprint_id]
+    if arguments.library is not None:
+        flags += ["--library", str(arguments.library)]
+    print(f"to grow with it: tolaria-train {shlex.join(flags)}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """`esper urza`: what is shown is what is there; what can't be used is one line and a documented code."""
 
 import json
+import shlex
 import os
 from pathlib import Path
 
@@ -49,6 +50,14 @@ def test_a_blueprint_is_added_listed_shown_verified_and_retired(
     assert urza(library, "gc", "--retire", "lab.gated") == 0
     assert "removed lab.gated version 1" in capsys.readouterr().out
     assert told(library, capsys, "list")[0]["blueprint_id"] == "span.linear"
+
+
+def test_adding_tells_how_to_grow_with_it_from_the_library_that_was_named(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    urza(library, "add", str(written(tmp_path)))
+    (hint,) = [line for line in capsys.readouterr().out.splitlines() if "tolaria-train" in line]
+    assert shlex.split(hint)[-4:] == ["--blueprints", "lab.gated", "--library", str(library)]
 
 
 def test_what_people_read_has_a_line_for_each(
