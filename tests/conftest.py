@@ -7,6 +7,11 @@ import signal
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says what else the machine does; a test that hangs is ended by its timeout.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 
 # Under nohup a hang-up is ignored, here and in every process that tests start: those that send one would wait for ever.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -27,7 +27,8 @@ AttributeValue = str | float | int | bool
 # Random bytes per packet would be a system call each, in which a busy process loses the interpreter.
 _PROCESS = secrets.token_hex(8)
 _NUMBERS = itertools.count(1)
-FIGURES_EVERY_NS = NS_PER_S // 4
+# A sender waits as long before it sends what waits: figures in between would be overtaken before anybody saw them.
+FIGURES_EVERY_NS = NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,14 @@ def build_packet(
 
 
 class Pace:
-    """When figures are sent: with whatever happened, else a few times a second, however short a run's steps are."""
+    """When figures are sent: with whatever happened, else once a second, however short a run's steps are."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._due_ns = clock.monotonic_ns()
 
     def admits(self, *, has_news: bool) -> bool:
-        """Whether to send now; the next figures alone are then due a quarter of a second later."""
+        """Whether to send now; the next figures alone are then due a second later."""
         now_ns = self._clock.monotonic_ns()
         if not has_news and now_ns < self._due_ns:
             return False

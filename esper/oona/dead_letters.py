@@ -50,8 +50,7 @@ def requeue(db: sqlite3.Connection, group: str, event_ids: Sequence[str]) -> lis
     for event_id, (sequence, raw) in found.items():
         envelope = BusEnvelope.FromString(raw)
         row = (sequence, event_id, envelope.lane, envelope.priority, envelope.time.ToNanoseconds(), raw)
-        if db.execute("INSERT OR IGNORE INTO envelopes VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
-            db.execute("UPDATE depths SET entries = entries + 1 WHERE lane = ?", (envelope.lane,))
+        db.execute("INSERT OR IGNORE INTO envelopes VALUES (?, ?, ?, ?, ?, ?)", row)
         db.execute("INSERT INTO deliveries VALUES (?, ?, ?, ?, '', 0, 0)", (group, sequence, event_id, envelope.lane))
     return _forget(db, group, found)
 

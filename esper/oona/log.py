@@ -35,14 +35,12 @@ _Lent = tuple[int, int]
 # Each step of a statement gives the interpreter away, and a busy loop gives it back late: so one statement does for
 # many rows, and many rows come as one.
 _INSERT, _ROW = "INSERT INTO envelopes VALUES ", "(?, ?, ?, ?, ?, ?)"
-_LAST = "SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'"
+_LAST = "SELECT MAX(seq) FROM sqlite_sequence WHERE name = 'envelopes'"
 _KNOWN = (
-    "SELECT json_group_object(event_id, sequence) FROM envelopes WHERE event_id IN (SELECT value FROM json_each(?))"
+    f"SELECT json_group_object(event_id, sequence), ({_LAST}) FROM envelopes"
+    " WHERE event_id IN (SELECT value FROM json_each(?))"
 )
-_COUNT = (
-    "INSERT INTO depths VALUES (?, ?) ON CONFLICT (lane) DO UPDATE SET entries = entries + excluded.entries"
-    " RETURNING entries"
-)
+_COUNTS = "SELECT lane, COUNT(*) FROM envelopes GROUP BY lane"
 # How far the group was given each lane and priority, and whether there is more.
 _GIVEN = (
     "SELECT json_group_array(json_array(lane, priority, sequence, EXISTS (SELECT 1 FROM envelopes e"
@@ -70,8 +68,8 @@ _LEND_AGAIN = (
 _PUT_ASIDE = "INSERT OR REPLACE INTO dead_letters SELECT ?, sequence, ?, envelope FROM envelopes WHERE sequence = ?"
 _SETTLED = "DELETE FROM deliveries WHERE name = ? AND event_id IN (SELECT value FROM json_each(?))"
 _READ = (
-    "SELECT sequence, envelope FROM envelopes WHERE lane IN (SELECT value FROM json_each(?)) AND sequence > ?"
-    " AND priority >= ? ORDER BY sequence LIMIT ?"
+    "SELECT sequence, envelope FROM envelopes WHERE lane IN (SELECT value FROM json_each(?))"
+    " AND priority IN (SELECT value FROM json_each(?)) AND sequence > ? ORDER BY sequence LIMIT ?"
 )
 _ENVELOPES = "SELECT sequence, envelope FROM envelopes WHERE sequence IN (SELECT value FROM json_each(?))"
 _LAST_GIVEN = "SELECT MIN(sequence) FROM cursors WHERE lane = ? AND priority = ?"
@@ -95,6 +93,7 @@ class SqliteLog:
         self._config = config or BusConfig()
         self._store = SqliteStore(path, partial(_open, latest_ns=self._lease_end_ns()))
         self._newest = self._store.read(_newest)
+        self._entries = self._store.read(_counted)
         self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
@@ -132,7 +131,9 @@ class SqliteLog:
     async def read(
         self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
     ) -> list[BusEnvelope]:
-        given = (json.dumps(list(lanes)), after_sequence, min_priority, limit)
+        # Priorities by name: within each the index knows where the position is, of a range it would look at all rows.
+        priorities = [priority for priority in PRIORITIES if priority >= min_priority]
+        given = (json.dumps(list(lanes)), json.dumps(priorities), after_sequence, limit)
         rows = self._store.read(lambda db: db.execute(_READ, given).fetchall())
         return [_envelope(raw, sequence) for sequence, raw in rows]
 
@@ -149,9 +150,7 @@ class SqliteLog:
             self._waiting.discard(waiting)
 
     async def last_sequence(self) -> int:
-        query = "SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'"
-        row = self._store.read(lambda db: db.execute(query).fetchone())
-        return int(row[0]) if row else 0
+        return int(self._store.read(lambda db: db.execute(_LAST).fetchone())[0] or 0)
 
     async def depth(self, lane: BusLane) -> int:
         # It counts what may be many rows: the loop goes on meanwhile.
@@ -168,7 +167,7 @@ class SqliteLog:
             after = page[-1][1]
 
     async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
-        return await self._write(lambda db: dead_letters.requeue(db, group, event_ids))
+        return await self._write(lambda db: self._requeue(db, group, event_ids))
 
     async def drop(self, group: str, event_ids: Sequence[str]) -> list[str]:
         return await self._write(lambda db: dead_letters.drop(db, group, event_ids))
@@ -201,9 +200,8 @@ class SqliteLog:
         return await asyncio.wrap_future(self._store.submit(work))
 
     def _append(self, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        known = json.loads(db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()[0])
-        last = db.execute(_LAST).fetchone()
-        sequence, now_ns = last[0] if last else 0, self._clock.now_ns()
+        raw, last = db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()
+        known, sequence, now_ns = json.loads(raw), last or 0, self._clock.now_ns()
         rows: list[tuple[int, str, int, int, int, bytes]] = []
         further, bounded, stored = Counter[int](), set[int](), []
         for envelope in envelopes:
@@ -218,26 +216,28 @@ class SqliteLog:
             further[lane] += 1
             if not is_exempt(envelope):
                 bounded.add(lane)
-        self._count(db, further, bounded)
+        for full in bounded:
+            if self._entries[full] + further[full] > self._config.max_lane_entries:
+                name, most = BusLane.Name(BusLane.ValueType(full)), self._config.max_lane_entries
+                raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
         for start in range(0, len(rows), INSERT_ROWS):
             page = rows[start : start + INSERT_ROWS]
             db.execute(_INSERT + ", ".join([_ROW] * len(page)), [value for row in page for value in row])
+        self._entries += further
         return stored
 
-    def _count(self, db: sqlite3.Connection, further: Counter[int], bounded: set[int]) -> None:
-        """Note what comes to lanes. Raises BackPressure where that is too much."""
-        for lane, count in further.items():
-            (entries,) = db.execute(_COUNT, (lane, count)).fetchone()
-            if lane in bounded and entries > self._config.max_lane_entries:
-                name, most = BusLane.Name(BusLane.ValueType(lane)), self._config.max_lane_entries
-                raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+    def _requeue(self, db: sqlite3.Connection, group: str, event_ids: Sequence[str]) -> list[str]:
+        """What was trimmed since comes back, so that lanes are counted anew."""
+        found = dead_letters.requeue(db, group, event_ids)
+        self._entries = _counted(db)
+        return found
 
     def _trim_lane(self, db: sqlite3.Connection, lane: int, before_ns: int) -> int:
         """Remove a page of what every group has been given and none still holds: what is old or too much.
 
         Of too many the least urgent go first, and of those the oldest.
         """
-        surplus, gone = max(0, _entries(db, lane) - self._config.max_kept_entries), 0
+        surplus, gone = max(0, self._entries[lane] - self._config.max_kept_entries), 0
         for priority in reversed(PRIORITIES):
             place = (lane, priority)
             last = db.execute(_LAST_GIVEN, place).fetchone()[0]
@@ -245,7 +245,7 @@ class SqliteLog:
             of_too_many = first_kept[0] if first_kept else MAX_SEQUENCE
             surplus -= min(surplus, db.execute(_PRECEDING, (*place, of_too_many)).fetchone()[0]) if surplus else 0
             gone += db.execute(_TRIM, (*place, MAX_SEQUENCE if last is None else last, before_ns, of_too_many)).rowcount
-        db.execute("UPDATE depths SET entries = entries - ? WHERE lane = ?", (gone, lane))
+        self._entries[lane] -= gone
         return gone
 
     def _deliver(
@@ -317,9 +317,9 @@ def _open(db: sqlite3.Connection, latest_ns: int) -> None:
     db.execute("UPDATE deliveries SET again_ns = ? WHERE again_ns > ?", (latest_ns, latest_ns))
 
 
-def _entries(db: sqlite3.Connection, lane: int) -> int:
-    row = db.execute("SELECT entries FROM depths WHERE lane = ?", (lane,)).fetchone()
-    return int(row[0]) if row else 0
+def _counted(db: sqlite3.Connection) -> Counter[int]:
+    """How many envelopes each lane has; from then on only the writer knows."""
+    return Counter(dict(db.execute(_COUNTS).fetchall()))
 
 
 def _backlog(db: sqlite3.Connection, lane: int) -> int:

@@ -21,7 +21,6 @@ _STATEMENTS = (
     " stored_ns INTEGER NOT NULL, envelope BLOB NOT NULL, PRIMARY KEY (name, sequence)) WITHOUT ROWID",
     # When each group asked for something last.
     "CREATE TABLE IF NOT EXISTS seen (name TEXT PRIMARY KEY, asked_ns INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS depths (lane INTEGER PRIMARY KEY, entries INTEGER NOT NULL)",
 )
 
 

@@ -36,8 +36,9 @@ class ArtifactStore:
         """The artefact. Raises DependencyViolationError if it is missing, CorruptRecord if it is damaged."""
         if (builtin := self._builtin.get(digest)) is not None:
             return builtin
-        path = require(self._find(digest), "urza", "artefact", digest, "is its blueprint in the catalogue?")
-        content = path.read_bytes()
+        path = self._path(digest)
+        read = _bytes(path) if path is not None else None
+        content = require(read, "urza", "artefact", digest, "is its blueprint in the catalogue?")
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise CorruptRecord(f"artefact {path} has SHA-256 {found}; restore it from where it was made")
         return content
@@ -50,8 +51,15 @@ class ArtifactStore:
         write_atomically(self._directory / digest, content)
         return digest
 
-    def _find(self, digest: str) -> Path | None:
-        if self._directory is None or not _DIGEST.match(digest):
-            return None
-        path = self._directory / digest
-        return path if path.exists() else None
+    def _path(self, digest: str) -> Path | None:
+        """Where the directory would have it."""
+        return self._directory / digest if self._directory is not None and _DIGEST.match(digest) else None
+
+
+def _bytes(path: Path) -> bytes | None:
+    """All of a file, unbuffered: every call of the system is a turn that other threads may take."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return file.readall()
+    except FileNotFoundError:
+        return None

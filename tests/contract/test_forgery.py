@@ -141,7 +141,7 @@ def any_text() -> st.SearchStrategy[str]:
     return st.sampled_from(known) | st.text(st.characters(exclude_categories=["Cs"]), max_size=70)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     payload=st.sampled_from([SIGNED.payload, b""]) | st.binary(max_size=200),
     texts=st.tuples(*[any_text() for _ in range(6)]),
@@ -159,7 +159,7 @@ def test_no_envelope_whatsoever_gets_further_than_a_refusal(
     assert not accepts(envelope)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(raw=st.binary(max_size=300))
 def test_any_authenticated_bytes_are_opened_or_refused(raw: bytes) -> None:
     try:
@@ -198,7 +198,7 @@ def refused_or_the_same(raw: bytes) -> None:
     assert not accepts(envelope) or signing_input(envelope) == signing_input(SIGNED)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(edits=EDITS)
 def test_an_edited_envelope_is_refused_or_says_what_was_signed(edits: list[tuple[str, int, bytes]]) -> None:
     refused_or_the_same(edited(SIGNED.SerializeToString(), edits))
@@ -206,7 +206,7 @@ def test_an_edited_envelope_is_refused_or_says_what_was_signed(edits: list[tuple
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@settings(max_examples=20_000, deadline=None)
+@settings(max_examples=20_000)
 @given(edits=EDITS)
 def test_a_long_siege_ends_in_refusals(edits: list[tuple[str, int, bytes]]) -> None:
     refused_or_the_same(edited(SIGNED.SerializeToString(), edits))

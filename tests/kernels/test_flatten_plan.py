@@ -125,7 +125,7 @@ def test_a_change_of_the_tensors_is_noticed(device: torch.device, name: str) -> 
         assert torch.equal(out, _expected(grads, sizes, torch.float32, device))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([*CHANGES, "nothing"]), max_size=8))
 def test_no_sequence_of_changes_leaves_a_stale_result(names: list[str]) -> None:
     device = torch.device("cpu")

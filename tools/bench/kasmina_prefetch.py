@@ -7,7 +7,8 @@ Weatherlight's bus, a process of its own that Kasmina reaches by grpc. What the 
 of its answer take is timed and shown apart; Redis commits by itself, so each arm runs as it is kept, and where nothing
 waits for a disk. A place among those that are under way is free again once its prefetch is ready: attaching waits for
 a boundary, not for Urza. Some prefetches are cancelled half-way; nothing may be left of them, and the counts must come
-out exactly. A bare call says what the machine gives at the time.
+out exactly. A bare call says what the machine gives at the time, and the floor what the steps cost with nothing of
+Esper in them: as many at a time, two commits, the same wait in a thread, and a file read in one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,6 +74,7 @@ from esper.weatherlight.routing import Router
 START_S = 30.0
 TARGET_MS = 3.0
 WARM_UP = 30
+ENVELOPE_BYTES = 500
 RUN = "bench"
 COMMITS = "commits.json"
 NO_DISK = Path("/dev/shm")
@@ -113,6 +116,9 @@ class Arm:
     """A unary call of the same Weatherlight, made between the prefetches: what the machine gives at the time."""
     cpu_ms: float = 0.0
     """Processor time of both processes, for each prefetch."""
+    floor: list[float] = field(default_factory=list)
+    """Above the same delays, what a prefetch's steps take without Esper, on the same disk."""
+    floor_cpu_ms: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     left_behind: int = 0
 
@@ -127,8 +133,9 @@ class Arm:
         self.commit = [(own + answers) * 1e3 for own, answers in both if own is not None and answers is not None]
 
     def figures(self) -> dict[str, Any]:
-        found = {"backend": self.name, "counts": self.counts, "left_behind": self.left_behind, "cpu_ms": self.cpu_ms}
-        for name in ("above", "commit", "rest", "to_ready", "to_attached", "bare_call"):
+        found = {"backend": self.name, "counts": self.counts, "left_behind": self.left_behind}
+        found |= {"cpu_ms": self.cpu_ms, "floor_cpu_ms": self.floor_cpu_ms}
+        for name in ("above", "commit", "rest", "to_ready", "to_attached", "bare_call", "floor"):
             if values := getattr(self, name):
                 found[f"{name}_ms"] = {
                     "p50": statistics.median(values),
@@ -382,6 +389,46 @@ class Course:
             raise SystemExit(f"{arm.name}: {arm.left_behind} left behind, counts {arm.counts}")
 
 
+class Floor:
+    """A prefetch's steps with nothing of Esper: the event loop, one connection of SQLite, the interpreter's threads."""
+
+    def __init__(self, kept: Path, artifact: Path, args: Any) -> None:
+        self._db = sqlite3.connect(kept / "floor.db", isolation_level=None, check_same_thread=False)
+        for statement in (
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = FULL",
+            "CREATE TABLE kept (envelope BLOB)",
+        ):
+            self._db.execute(statement)
+        self._artifact = artifact
+        self._delay = Delay(mean_ms=args.ready_latency_ms, jitter_ms=args.jitter_ms)
+        self._places = asyncio.Semaphore(args.concurrency)
+        self._writer, self._readers = ThreadPoolExecutor(1), ThreadPoolExecutor(8)
+
+    async def run(self, arm: Arm) -> None:
+        began_s = time.process_time()
+        arm.floor = await asyncio.gather(*map(self._one, arm.requests))
+        arm.floor_cpu_ms = (time.process_time() - began_s) * 1e3 / max(1, len(arm.floor))
+
+    async def _one(self, request_id: str) -> float:
+        run, delay_s = asyncio.get_running_loop().run_in_executor, self._delay.of(request_id)
+        async with self._places:
+            began = time.perf_counter()
+            await run(self._writer, self._commit)
+            await run(self._readers, time.sleep, delay_s)
+            await run(self._writer, self._commit)
+            await run(self._readers, self._artifact.read_bytes)
+            return (time.perf_counter() - began - delay_s) * 1e3
+
+    def _commit(self) -> None:
+        self._db.execute("INSERT INTO kept VALUES (?)", (bytes(ENVELOPE_BYTES),))
+
+    def close(self) -> None:
+        for threads in (self._writer, self._readers):
+            threads.shutdown()
+        self._db.close()
+
+
 def serve(argv: Sequence[str]) -> int:
     """Weatherlight, whose Urza takes its time; in a process of its own."""
     from esper.weatherlight import kernels, server
@@ -507,7 +554,16 @@ def measured(through: str, name: str, args: Any, *, fsyncs: bool) -> Arm:
             with commits.watched():
                 asyncio.run(_course(arm, None, kept, library, blueprints, secret, redis, args))
             arm.note_commits(commits.seconds)
+        asyncio.run(_floor(arm, kept, library / blueprints[0].artifact.digest, args))
     return arm
+
+
+async def _floor(arm: Arm, kept: Path, artifact: Path, args: Any) -> None:
+    floor = Floor(kept, artifact, args)
+    try:
+        await floor.run(arm)
+    finally:
+        floor.close()
 
 
 async def _course(
@@ -566,6 +622,7 @@ def _cell(value: float) -> str:
 
 
 COLUMNS = ("above p50", "above p95", "commit p50", "commit p95", "rest p95", "attached p95", "bare call", "cpu")
+COLUMNS += ("floor p50", "floor p95", "floor cpu")
 NONE = {"p50": math.nan, "p95": math.nan}
 
 
@@ -578,13 +635,18 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         counts = ", ".join(f"{count} {status}" for status, count in row["counts"].items() if count)
         values = (above["p50"], above["p95"], commit["p50"], commit["p95"], rest["p95"], attached["p95"])
         values += (row["bare_call_ms"]["p50"], row["cpu_ms"])
+        values += (row["floor_ms"]["p50"], row["floor_ms"]["p95"], row["floor_cpu_ms"])
         yield f"{row['backend']:24}" + "".join(map(_cell, values)) + f"   {counts}"
     for kept, free in zip(rows[::2], rows[1::2], strict=True):
         # Redis commits in a process of its own, so there the arm without fsync says what the rest is.
         p95 = kept.get("rest_ms", free["above_ms"])["p95"]
         met = "met" if p95 <= TARGET_MS else "missed"
         commits = kept["above_ms"]["p95"] - p95
-        yield f"{kept['backend']}: p95 {p95:.2f} ms (target {TARGET_MS:g}: {met}), and {commits:.2f} ms of commits"
+        floor, cpu = free["above_ms"]["p95"] / free["floor_ms"]["p95"], free["cpu_ms"] / free["floor_cpu_ms"]
+        yield (
+            f"{kept['backend']}: p95 {p95:.2f} ms (target {TARGET_MS:g}: {met}), and {commits:.2f} ms of commits;"
+            f" without fsync {floor:.1f} times the floor's, and {cpu:.1f} times its processor time"
+        )
 
 
 if __name__ == "__main__":

@@ -65,24 +65,19 @@ class _Job(Generic[T]):
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     future: Future[T] = field(default_factory=Future)
     due_s: float = float("inf")
-    is_running: bool = False
 
     @property
     def is_late(self) -> bool:
         return time.monotonic() >= self.due_s
 
-    def run(self) -> None:
-        """Do the work; what comes of it too late is dropped."""
+    def made(self) -> Callable[[], object]:
+        """Do the work; gives how to end with it. What comes of it too late is dropped."""
         threading.current_thread().name = self.name
-        self.is_running = True
         try:
             result = self.context.run(self.work)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
-            self.end(partial(self.future.set_exception, error))
-        else:
-            if self.is_late:
-                self.expire()
-            self.end(partial(self.future.set_result, result))
+            return partial(self.end, partial(self.future.set_exception, error))
+        return self.expire if self.is_late else partial(self.end, partial(self.future.set_result, result))
 
     def expire(self) -> None:
         self.end(partial(self.future.set_exception, AsyncTimeoutError(self.name, self.timeout_s or 0.0)))
@@ -108,7 +103,9 @@ class AsyncWorker:
             raise ConfigError("max_queued", max_queued, "at least one call must be able to wait")
         self._max_concurrency = max_concurrency
         self._max_queued = max_queued
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._has_work = threading.Condition(self._lock)
+        self._has_ended = threading.Condition(self._lock)
         self._queue: deque[_Job[Any]] = deque()
         self._running: set[_Job[Any]] = set()
         self._idle = 0
@@ -133,14 +130,12 @@ class AsyncWorker:
         job = self._submitted(work, name, timeout_s, on_late)
         result = asyncio.wrap_future(job.future)
         result.add_done_callback(_looked_at)
+        timer = result.get_loop().call_later(timeout_s, job.expire)
         try:
-            await asyncio.wait({result}, timeout=timeout_s)
-        except asyncio.CancelledError:
-            job.future.cancel()
-            raise
-        if not result.done():
-            job.expire()
-        return await result
+            return await result
+        finally:
+            timer.cancel()
+            job.future.cancel()  # where its caller was: it ends now, not when the loop comes round
 
     def call(
         self, work: Callable[[], T], *, name: str, timeout_s: float, on_late: Callable[[], object] | None = None
@@ -168,14 +163,14 @@ class AsyncWorker:
 
     def close(self, timeout_s: float = 0.0) -> None:
         """Take no more calls, cancel those that wait, and those that run after `timeout_s`; returns at once then."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             waiting, self._queue = self._queue, deque()
-            self._changed.notify_all()
+            self._has_work.notify_all()
         for job in waiting:
             job.future.cancel()
-        with self._changed:
-            self._changed.wait_for(lambda: all(job.future.done() for job in self._running), timeout_s)
+        with self._lock:
+            self._has_ended.wait_for(lambda: not self._running, timeout_s)
             running = list(self._running)
         for job in running:
             job.future.cancel()
@@ -186,7 +181,7 @@ class AsyncWorker:
         job = _Job(work=work, name=name, timeout_s=timeout_s, on_late=on_late)
         if timeout_s is not None:
             job.due_s = time.monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             self._count("submitted")
             if self._is_closed:
                 self._count("rejected")
@@ -196,31 +191,33 @@ class AsyncWorker:
             if len(self._queue) >= self._max_queued:
                 self._count("rejected")
                 raise BackPressure(f"{self._max_queued} calls wait already, as many as may", RETRY_AFTER_S)
-            job.future.add_done_callback(lambda future: self._ended(job))
+            job.future.add_done_callback(partial(self._ended, job))
             self._queue.append(job)
             self._have_a_thread()
-            self._changed.notify()
+            self._has_work.notify()
         return job
 
     def _have_a_thread(self) -> None:
         if self._idle < len(self._queue) and self._threads < self._max_concurrency:
             self._threads += 1
+            self._idle += 1
             threading.Thread(target=self._serve, name="worker", daemon=True).start()
 
     def _forget_ended(self) -> None:
         """Cancelled and late calls hold no place in the queue."""
         self._queue = deque(job for job in self._queue if not job.future.done())
 
-    def _ended(self, job: _Job[Any]) -> None:
+    def _ended(self, job: _Job[Any], future: Future[Any]) -> None:
         """A call's one end: counted, and what it still waits for is cut."""
-        future = job.future
         error = None if future.cancelled() else future.exception()
         is_dropped = future.cancelled() or (isinstance(error, AsyncTimeoutError) and job.is_late)
         ending = "cancelled" if future.cancelled() else "timed_out" if is_dropped else "failed" if error else "done"
-        with self._changed:
+        with self._lock:
             self._count(ending)
-            self._changed.notify_all()
-        if is_dropped and job.is_running and job.on_late is not None:
+            is_running = job in self._running
+            self._running.discard(job)
+            self._has_ended.notify_all()
+        if is_dropped and is_running and job.on_late is not None:
             job.on_late()
 
     def _count(self, name: str) -> None:
@@ -229,28 +226,27 @@ class AsyncWorker:
     def _serve(self) -> None:
         """A thread's life: one call after the other, until there has been none for a while."""
         while (job := self._next()) is not None:
-            try:
-                job.run()
-            finally:
-                with self._changed:
-                    self._running.discard(job)
-                    self._changed.notify_all()
-            del job
+            end = job.made()
+            # Before whoever waits is woken: two threads that want the interpreter and one lock are in each other's way.
+            with self._lock:
+                self._idle += 1
+            end()
+            del job, end
 
     def _next(self) -> _Job[Any] | None:
         """The next call to make; None where the thread isn't needed any more."""
-        with self._changed:
+        with self._lock:
             while True:
                 while self._queue:
                     job = self._queue.popleft()
                     if job.is_late:
                         job.expire()
                     if not job.future.done():
+                        self._idle -= 1
                         self._running.add(job)
                         return job
-                self._idle += 1
-                has_news = not self._is_closed and self._changed.wait(IDLE_S)
-                self._idle -= 1
+                has_news = not self._is_closed and self._has_work.wait(IDLE_S)
                 if not has_news and not self._queue:
+                    self._idle -= 1
                     self._threads -= 1
                     return None

@@ -1,9 +1,9 @@
 """One SQLite file, one writer: everything that must be "both or neither" goes through here.
 
 One thread with one connection does every write and every checkpoint, which keeps clear of SQLite's race between
-several checkpointing connections. Work that waits at the same time shares one commit, each piece in a savepoint
-of its own. A piece's future resolves when it is on the disk. If a commit fails or the file is damaged, what the disk
-holds is unknown, and the process ends. A closed database is sealed, one without a seal is checked when it is opened.
+several checkpointing connections. Work that waits at the same time shares one commit, and each piece is undone by
+itself. A piece's future resolves when it is on the disk. If a commit fails or the file is damaged, what the disk holds
+is unknown, and the process ends. A closed database is sealed, one without a seal is checked when it is opened.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from esper.core.storage.storage_faults import REMEDY, exit_code_of, fault_of, op
 T = TypeVar("T")
 
 MAX_GROUP = 256
+_BEGIN = "BEGIN IMMEDIATE"
+_UNDO_FIRST = ("ROLLBACK", _BEGIN)
+_UNDO = ("ROLLBACK TO piece",)
 CLOSE_TIMEOUT_S = 10.0
 
 
@@ -52,8 +55,10 @@ class _Work(Generic[T]):
     result: T | None = None
     error: BaseException | None = None
 
-    def run(self, connection: sqlite3.Connection) -> None:
-        connection.execute("SAVEPOINT piece")
+    def run(self, connection: sqlite3.Connection, *, is_first: bool) -> None:
+        # The first of a transaction is undone with it: nothing else is in it yet.
+        if not is_first:
+            connection.execute("SAVEPOINT piece")
         try:
             self.result = self.fn(connection)
         except BaseException as error:
@@ -63,8 +68,10 @@ class _Work(Generic[T]):
                 raise StorageError(f"SQLite undid the whole transaction: {error}") from error
             if isinstance(error, sqlite3.Error) and fault_of(Path(), error) is not None:
                 raise
-            connection.execute("ROLLBACK TO piece")
-        connection.execute("RELEASE piece")
+            for statement in _UNDO_FIRST if is_first else _UNDO:
+                connection.execute(statement)
+        if not is_first:
+            connection.execute("RELEASE piece")
 
     def resolve(self) -> None:
         if self.error is not None:
@@ -185,9 +192,9 @@ class SqliteStore:
 
     def _commit(self, connection: sqlite3.Connection, group: list[_Work[Any]]) -> bool:
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_BEGIN)
             for work in group:
-                work.run(connection)
+                work.run(connection, is_first=work is group[0])
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the edge of the thread
             fatal = fault_of(self._path, error) or StorageError(f"{self._path}: commit failed: {error}")

@@ -8,8 +8,8 @@ import logging
 from collections.abc import AsyncIterator
 
 from esper.core.clock import Clock
-from esper.core.errors import AsyncTimeoutError, CommandRejected, ContractError, EsperError, InvalidSignature
-from esper.core.flood import Flood
+from esper.core.errors import CommandRejected, ContractError, InvalidSignature
+from esper.core.process.outage import Outage
 from esper.core.security.keys import Keyring
 from esper.core.security.signing import Verifier, open_payload
 from esper.core.tracing import context_of, tracer
@@ -23,8 +23,6 @@ AUDIENCE = "tamiyo-policy"
 """No run's audience begins like this: those are "tamiyo/" and the run."""
 GROUP = "tamiyo"
 RETRY_S = 1.0
-OUTAGE_S = 600.0
-"""A bus that stays away is told of so often."""
 STREAM_TIMEOUT_S = 3600.0
 _tracer = tracer("esper.tamiyo")
 log = logging.getLogger("esper.tamiyo")
@@ -42,11 +40,12 @@ class PolicyLane:
         self._verifier = Verifier(keyring, clock)
         self._runs = runs
         self._adoption = adoption
-        self._outage: Flood[str] = Flood(clock, _tell_held, window_s=OUTAGE_S, told_singly=1)
+        self._outage = Outage(log, clock)
         self._listening: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._listening = asyncio.create_task(self._listen(), name="policy updates")
+        listening = self._outage.outlasted(self._hear, "policy updates can't be heard", RETRY_S)
+        self._listening = asyncio.create_task(listening, name="policy updates")
 
     async def close(self) -> None:
         if self._listening is not None:
@@ -77,19 +76,6 @@ class PolicyLane:
             return
         self._adoption.take(update)
 
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._hear()
-            except AsyncTimeoutError:  # a stream lasts no longer; the next one goes on where it was
-                continue
-            except EsperError as error:
-                if self._outage.admits("hear"):
-                    log.warning("policy updates can't be heard: %s", error)
-            except Exception as error:
-                log.error("policy updates can't be heard: %s", error, exc_info=error)
-            await asyncio.sleep(RETRY_S)
-
     async def _hear(self) -> None:
         handled: asyncio.Queue[str] = asyncio.Queue()
 
@@ -101,7 +87,3 @@ class PolicyLane:
         async for response in self._client.consume(requests(), timeout_s=STREAM_TIMEOUT_S):
             await self.take(response.envelope)
             handled.put_nowait(response.envelope.event_id)
-
-
-def _tell_held(what: str, count: int) -> None:
-    log.warning("policy updates could not be heard %d times more", count)

@@ -116,7 +116,7 @@ class Boundaries:
         with watch.measure("apply"):
             self._tell_unjudged(self._executor.finish(step))
         packet, collected = self._evidence()
-        self.pipeline.hand_over(packet, collected, want_state=False)
+        self.pipeline.hand_over(packet, collected, want_state=False, is_last=True)
         with watch.measure("wait"):
             last = self.pipeline.take()
         self._note(last)

@@ -63,7 +63,7 @@ class ControlConfig:
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     """When a service that misses deadlines isn't asked any more for a while, and the call to it cut."""
     advance_every_packets: int = 5
-    """Kasmina advances at least this often; also after each epoch's end, and where there is evidence."""
+    """Kasmina advances at least this often; also where there is evidence, and at an epoch's end while a seed lives."""
 
 
 class Control(Protocol):
@@ -77,8 +77,10 @@ class Control(Protocol):
     def replayed(self) -> frozenset[str]:
         """Ids of commands that a resume replays."""
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
-        """Start work on a packet; `want_state` asks for both services' state after it."""
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
+        """Start work on a packet; `want_state` asks for both services' state after it, `is_last` for all that waits."""
 
     def order(self, command: AdaptationCommand) -> None:
         """Give Kasmina an order of the plane's with the next packet, whose Advance delivers what comes of it."""
@@ -95,6 +97,7 @@ class _Job:
     packet: SystemStatePacket
     collected: Collected
     want_state: bool
+    is_last: bool
     orders: tuple[AdaptationCommand, ...]
 
 
@@ -131,9 +134,11 @@ class ServiceControl:
         self.closed_reports: set[str] = set()
         self._stream = DecisionStream(tamiyo, replayed=self.replayed)
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
         orders, self._orders = tuple(self._orders), []
-        job = _Job(packet, collected, want_state, orders)
+        job = _Job(packet, collected, want_state, is_last, orders)
         try:
             future = self._worker.submit(partial(self._survived, job), name="control")
         except ServiceUnavailable:
@@ -205,7 +210,7 @@ class ServiceControl:
             for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
                 with relaying(command_id, decision.trace):
                     self._apply(command_id, envelope, answer)
-        if job.orders or self._is_due(job.packet):
+        if job.orders or job.is_last or self._is_due(job.packet, answer):
             self._advance(job.packet, answer)
         elif job.packet.step <= self._replay_until_step:
             self._fetch_replayed(job.packet, answer)
@@ -231,12 +236,12 @@ class ServiceControl:
             self._unsettled[command_id] = envelope
             answer.fail("kasmina", error)
 
-    def _is_due(self, packet: SystemStatePacket) -> bool:
-        return (
-            packet.is_epoch_end
-            or packet.packet_index % self._config.advance_every_packets == 0
-            or self._backlog.has_evidence
-        )
+    def _is_due(self, packet: SystemStatePacket, answer: Answer) -> bool:
+        if packet.packet_index % self._config.advance_every_packets == 0 or self._backlog.has_evidence:
+            return True
+        # Epochs may be shorter than a packet is long, and what no seed waits for can wait for the next fifth packet.
+        is_growing = self._backlog.observations or packet.growth.embargoes or answer.outcomes or self._unsettled
+        return packet.is_epoch_end and bool(is_growing)
 
     def _advance(self, packet: SystemStatePacket, answer: Answer) -> None:
         request = AdvanceRequest(

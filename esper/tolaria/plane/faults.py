@@ -172,8 +172,10 @@ class _WithRefusals:
         self._control = control
         self._refusals = refusals
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
-        self._control.hand_over(packet, collected, want_state=want_state)
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
+        self._control.hand_over(packet, collected, want_state=want_state, is_last=is_last)
 
     def order(self, command: AdaptationCommand) -> None:
         self._control.order(command)

@@ -13,7 +13,9 @@ class NullControl:
     policy_digest: str | None = None
     replayed: frozenset[str] = frozenset()
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
         """Nothing is sent anywhere."""
 
     def order(self, command: AdaptationCommand) -> None:

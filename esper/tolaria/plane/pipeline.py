@@ -69,9 +69,11 @@ class Pipeline:
         """Whether the oldest result is to be executed now."""
         return self.in_flight >= self._depth
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool) -> None:
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool, is_last: bool = False
+    ) -> None:
         """Send the next packet."""
-        self._control.hand_over(packet, collected, want_state=want_state)
+        self._control.hand_over(packet, collected, want_state=want_state, is_last=is_last)
         self.next_packet += 1
 
     def is_replayed(self, command_id: str) -> bool:

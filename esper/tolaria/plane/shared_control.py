@@ -31,8 +31,10 @@ class ToldControl:
         self.policy_digest = control.policy_digest
         self.replayed = control.replayed
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
-        self._control.hand_over(packet, collected, want_state=want_state)
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
+        self._control.hand_over(packet, collected, want_state=want_state, is_last=is_last)
 
     def order(self, command: AdaptationCommand) -> None:
         self._control.order(command)
@@ -54,7 +56,9 @@ class HeardControl:
         self.replayed = replayed
         self._ranks = ranks
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
         """The first rank does."""
 
     def order(self, command: AdaptationCommand) -> None:

@@ -1,6 +1,6 @@
 """Telemetry of the trainer: what observers are told, as packets for Weatherlight.
 
-Figures go a few times a second, however short the steps; whatever happened goes at once and takes them along.
+Figures go once a second, however short the steps; whatever happened goes at once and takes them along.
 """
 
 from __future__ import annotations

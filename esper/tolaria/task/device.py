@@ -73,7 +73,7 @@ def check_values(model: nn.Module, *, may_be_lazy: bool = False) -> None:
             remedy = "is a lazy parameter, which has no shape yet: pass a batch through the network first"
             raise ConfigError("model", type(model).__name__, f"{name} {remedy}")
         if tensor.is_meta:
-            remedy = "is on the meta device, without values: call to_empty(device=...), then draw or load its weights"
+            remedy = "is on the meta device, without values: call to_empty(device=...), tie what was tied, draw or load"
             raise ConfigError("model", type(model).__name__, f"{name} {remedy}")
 
 

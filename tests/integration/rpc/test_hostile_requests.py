@@ -320,7 +320,6 @@ def test_no_request_is_answered_with_our_fault(plane: Plane) -> None:
 
     @settings(
         max_examples=300,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

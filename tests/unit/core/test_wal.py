@@ -29,7 +29,7 @@ def payloads(path: Path) -> list[bytes]:
         return [record.payload for record in log.records()]
 
 
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(entries=st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=200)), max_size=20))
 def test_what_was_appended_is_read_in_order_now_and_after_a_restart(
     tmp_path: Path, entries: list[tuple[int, bytes]]

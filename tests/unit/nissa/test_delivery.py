@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.core.clock import ManualClock
@@ -206,7 +206,6 @@ async def test_alerts_that_come_and_go_while_a_receiver_hangs_are_one_rise_and_o
     assert told == [("r1", "firing"), ("r1", "resolved"), ("r2", "firing")]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["change", "change", "begin", "fail", "succeed"]), max_size=60))
 def test_whatever_happens_meanwhile_a_receiver_hears_rises_and_ends_in_turn_and_the_last_of_them(
     does: list[str],

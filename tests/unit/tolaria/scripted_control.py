@@ -144,7 +144,9 @@ class ScriptedControl:
     policy_digest: str | None = None
     replayed: frozenset[str] = frozenset()
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
         assert packet.packet_index not in self.results
         self.packets.append(packet)
         self.collected.append(collected)

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from esper.core.clock import Clock
-from esper.core.errors import AsyncTimeoutError, ContractError, EsperError, InvalidSignature
-from esper.core.flood import Flood
+from esper.core.errors import ContractError, EsperError, InvalidSignature
 from esper.core.messages.validation import require_valid
+from esper.core.process.outage import Outage
 from esper.core.process.worker import AsyncWorker
 from esper.core.security.keys import Keyring
 from esper.core.tracing import current_trace
@@ -36,8 +36,6 @@ SOURCE = "kasmina"
 PUBLISH_TIMEOUT_S = 5.0
 STREAM_TIMEOUT_S = 86_400.0
 RETRY_S = 0.2
-OUTAGE_S = 600.0
-"""A bus that stays away is told of so often."""
 ANSWERS = {kind.DESCRIPTOR.full_name: kind for kind in (KernelArtifactReady, KernelArtifactError)}
 log = logging.getLogger("esper.kasmina")
 
@@ -82,7 +80,7 @@ class BusLine:
         self._clock = clock
         self._channel = aio_channel(endpoint, tls)
         self._client = BusClient(self._channel, metadata=service_metadata(keyring, SOURCE))
-        self._outage: Flood[str] = Flood(clock, _tell_held, window_s=OUTAGE_S, told_singly=1)
+        self._outage = Outage(log, clock)
         self._listening: asyncio.Task[None] | None = None
         self._after = 0
         """Position of the newest answer that was heard, or of a request before it."""
@@ -106,8 +104,7 @@ class BusLine:
                 stored = await self._client.publish(PublishRequest(envelopes=[envelope]), timeout_s=PUBLISH_TIMEOUT_S)
                 return self._follow(stored.sequences[0])
             except EsperError as error:
-                if self._outage.admits("requests could not be published"):
-                    log.warning("prefetch request %s isn't on the bus yet: %s", request.request_id, error)
+                self._outage.warn("prefetch requests can't be published", error)
                 await asyncio.sleep(RETRY_S)
 
     def _follow(self, sequence: int) -> None:
@@ -117,7 +114,8 @@ class BusLine:
         if self._listening is not None:
             self._listening.cancel()
         self._after = sequence
-        self._listening = asyncio.create_task(self._listen(), name="prefetch answers")
+        listening = self._outage.outlasted(self._hear, "prefetch answers can't be heard", RETRY_S)
+        self._listening = asyncio.create_task(listening, name="prefetch answers")
 
     async def close(self) -> None:
         if self._listening is not None:
@@ -125,20 +123,6 @@ class BusLine:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._listening
         await self._channel.close()
-
-    async def _listen(self) -> None:
-        """Hear answers for ever; a stream that ends is opened again, after what was heard."""
-        while True:
-            try:
-                await self._hear()
-            except AsyncTimeoutError:  # a stream lasts no longer; the next one goes on where it was
-                continue
-            except EsperError as error:
-                if self._outage.admits("answers could not be heard"):
-                    log.warning("prefetch answers can't be heard: %s", error)
-            except Exception as error:
-                log.error("prefetch answers can't be heard: %s", error, exc_info=error)
-            await asyncio.sleep(RETRY_S)
 
     async def _hear(self) -> None:
         lanes = [BusLane.BUS_LANE_KERNEL_ANSWERS]
@@ -164,7 +148,3 @@ class BusLine:
 
 async def _alone(opening: ConsumeRequest) -> AsyncIterator[ConsumeRequest]:
     yield opening
-
-
-def _tell_held(what: str, count: int) -> None:
-    log.warning("prefetch %s %d times more", what, count)

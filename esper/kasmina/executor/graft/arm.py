@@ -22,6 +22,7 @@ from esper.kasmina.executor.graft.average import KEY as AVERAGE
 from esper.kasmina.executor.graft.average import Average, averaged
 from esper.kasmina.executor.graft.graft import Graft
 from esper.kasmina.executor.graft.loading import pairs_to_load
+from esper.kasmina.executor.graft.skipped import begin_momenta
 from esper.kasmina.executor.graft.surgery import adopt_shapes
 from esper.kasmina.executor.graft.wiring import HOST_KEY, SEED_KEY, add_seed_groups, group_by_host, remove_seed_groups
 from esper.kasmina.executor.passes.compiled import compile_copy, compile_in_place, compiled_in_place
@@ -55,7 +56,7 @@ class TrainingArm:
         """What matrix products are lowered to in training, and so in evaluations; None: nothing."""
         self.average_decay = average_decay
         """Of the exponential average of the weights; None: there is none."""
-        self._follow_weights()
+        self._hook_optimizer()
         self.grafts: list[Graft] = []
         self.stacks: list[Run] = []
         """Runs that were repeated, in order, each as it was before."""
@@ -155,12 +156,13 @@ class TrainingArm:
         for name in LOST_BY_COPYING:
             if hasattr(self.optimizer, name):
                 setattr(copied.optimizer, name, getattr(self.optimizer, name))
-        copied._follow_weights()
+        copied._hook_optimizer()
         copied._marks.renew(held(copied.model).marks, lost=self.unkept())
         compile_copy(self.model, copied.model)
         return copied
 
-    def _follow_weights(self) -> None:
+    def _hook_optimizer(self) -> None:
+        begin_momenta(self.optimizer)
         if self.average_decay is not None:
             Average(self.optimizer, self.average_decay)
 

@@ -189,12 +189,10 @@ def _usable(rate: float, source: Source, step: int) -> float:
 
 
 def _stand_in(optimizer: Optimizer) -> Optimizer:
-    """The same groups over nothing that is trained."""
-    groups = [
-        {**{name: value for name, value in group.items() if name != "params"}, "params": [torch.zeros(1)]}
-        for group in optimizer.param_groups
-    ]
-    return Optimizer(groups, dict(optimizer.defaults))
+    """The same groups over nothing that is trained; rates that are tensors are copied, and shared as there."""
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    groups, defaults = copy.deepcopy((groups, optimizer.defaults))
+    return Optimizer([{**group, "params": [torch.zeros(1)]} for group in groups], defaults)
 
 
 def _momentum(group: dict[str, Any]) -> float:

@@ -43,7 +43,7 @@ def connection(ledger: Path) -> Iterator[sqlite3.Connection]:
 
 
 @given(parts=st.lists(st.binary(max_size=200), min_size=4, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_written_is_read(parts: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
     ledger = tmp_path_factory.mktemp("ledger") / "ledger.db"
     before, given_, decision, after = parts

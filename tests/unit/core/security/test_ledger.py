@@ -269,7 +269,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert size <= self.plant.max_entries
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestLedgerMachine = LedgerMachine.TestCase
 
 

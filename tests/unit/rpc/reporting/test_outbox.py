@@ -125,7 +125,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert {name for name, priority in self.sent.items() if priority == CRITICAL} <= set(self.delivered)
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestOutboxMachine = OutboxMachine.TestCase
 
 

@@ -197,7 +197,7 @@ def test_a_command_that_kasmina_replays_although_it_was_not_decided_again_is_tol
 @given(
     checkpoint=st.integers(1, TOTAL_STEPS // EVERY_STEPS - 1), killed_after=st.integers(0, 60), kept=st.integers(0, 3)
 )
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_a_run_that_was_killed_and_resumed_decides_like_an_unbroken_one(
     checkpoint: int, killed_after: int, kept: int
 ) -> None:

@@ -127,7 +127,7 @@ async def test_damage_in_the_middle_is_never_skipped(tmp_path: Path) -> None:
 
 
 @given(count=st.integers(0, 12), size=st.integers(1, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 async def test_pages_give_every_report_once_in_order(
     count: int, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

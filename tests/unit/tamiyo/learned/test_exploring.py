@@ -19,7 +19,7 @@ from tests.unit.tamiyo.learned.weighing import learned, view
 EXPLORED = DecisionReason.DECISION_REASON_EXPLORED
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(share=st.floats(0.01, 1.0), seed=st.integers(0, 500), step=st.integers(30, 110))
 def test_probabilities_add_up_and_the_logarithm_is_that_of_what_was_done(share: float, seed: int, step: int) -> None:
     proposal = ExploringPolicy(HeuristicPolicy(), share).propose(view(packet(10 * step), spec(seed=seed)))

@@ -57,7 +57,7 @@ def _told(draw: st.DrawFn, signals: list[SlotSignal]) -> list[SlotSignal]:
     return signals if draw(st.sampled_from((True, True, False))) else signals[1:]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(packets(), st.sampled_from(BUDGETS), st.sampled_from(SPANS), st.integers(0, 1))
 def test_what_is_remembered_of_a_run_is_what_each_packet_would_say_by_itself(
     given_packets: list[SystemStatePacket], budget: Budget, span: dict[str, float], next_slot: int

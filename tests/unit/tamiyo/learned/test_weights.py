@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
@@ -80,7 +80,6 @@ def test_what_is_no_policy_of_this_service_is_refused_by_its_reason(given_bytes:
     assert str(refused.value)
 
 
-@settings(deadline=None)
 @given(place=st.integers(0, len(CONTENT) - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_makes_another_policy(place: int, bit: int) -> None:
     damaged = bytearray(CONTENT)

@@ -23,6 +23,7 @@ from esper.leyline import (
     Decision,
     DirectiveKind,
     DirectiveReport,
+    Embargo,
     GetCommandRequest,
     GetCommandResponse,
     GrowthState,
@@ -236,12 +237,48 @@ def test_evidence_survives_a_failed_advance(control: ServiceControl, kasmina: Fa
     assert not kasmina.advanced[-1].reports
 
 
-def test_kasmina_advances_every_fifth_packet_and_at_epoch_ends(control: ServiceControl, kasmina: FakeKasmina) -> None:
+def end_epoch(control: ServiceControl, index: int, collected: Collected = NOTHING, **growth: object) -> None:
+    ending = packet(index, is_epoch_end=True)
+    ending.growth.MergeFrom(GrowthState(**growth))
+    control.hand_over(ending, collected)
+    control.take(index)
+
+
+def test_kasmina_advances_every_fifth_packet_and_at_epoch_ends_while_a_seed_lives(
+    control: ServiceControl, kasmina: FakeKasmina
+) -> None:
     for index in range(1, 7):
         run(control, index)
-    control.hand_over(packet(7, is_epoch_end=True), NOTHING)
-    control.take(7)
+    end_epoch(control, 7, Collected(observations=(SeedObservation(seed_id="s1", alpha=0.5),)))
     assert [request.step for request in kasmina.advanced] == [50, 70]
+
+
+def test_an_epoch_s_end_without_a_seed_waits_for_the_fifth_packet(
+    control: ServiceControl, kasmina: FakeKasmina
+) -> None:
+    for index in range(1, 5):
+        end_epoch(control, index)
+    assert not kasmina.advanced
+    run(control, 5)
+    assert [request.step for request in kasmina.advanced] == [50]
+
+
+def test_a_closed_slot_and_a_new_command_are_looked_after_at_an_epoch_s_end(
+    control: ServiceControl, tamiyo: FakeTamiyo, kasmina: FakeKasmina
+) -> None:
+    end_epoch(control, 1, embargoes=[Embargo(slot_id=SLOT, until_step=30)])
+    tamiyo.commands[2] = ["c1"]
+    end_epoch(control, 2)
+    tamiyo.commands[3] = ["c2"]
+    kasmina.lose_answers = 1
+    end_epoch(control, 3)
+    assert [request.step for request in kasmina.advanced] == [10, 20, 30]
+
+
+def test_the_last_packet_brings_all_that_waits(control: ServiceControl, kasmina: FakeKasmina) -> None:
+    control.hand_over(packet(1), NOTHING, is_last=True)
+    control.take(1)
+    assert [request.step for request in kasmina.advanced] == [10]
 
 
 def test_a_replay_is_fetched_where_no_gate_is_due(tamiyo: FakeTamiyo, kasmina: FakeKasmina) -> None:

@@ -122,7 +122,7 @@ def test_services_that_answer_well_are_believed() -> None:
 
 @pytest.mark.parametrize("wrong", METHODS)
 @given(dice=st.lists(st.integers(0, 10_000), min_size=12, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_spoilt_answer_costs_its_own_packet_at_most(wrong: str, dice: list[int]) -> None:
     packets = {1, 2}
     spoil, done = spoiling(wrong, packets, dice)

@@ -234,8 +234,10 @@ class Leaving(ScriptedControl):
 
     was_told = False
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
-        super().hand_over(packet, collected, want_state=want_state)
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
+        super().hand_over(packet, collected, want_state=want_state, is_last=is_last)
         if packet.step == 32 and not Leaving.was_told:
             Leaving.was_told = True
             result = self.results[packet.packet_index]

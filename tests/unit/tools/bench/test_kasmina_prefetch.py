@@ -26,3 +26,5 @@ def test_it_measures_and_counts_every_prefetch(tmp_path: Path, monkeypatch: pyte
         assert 0.0 < row["above_ms"]["p50"] <= row["to_ready_ms"]["p95"] <= row["to_attached_ms"]["max"]
         assert 0.0 < row["commit_ms"]["p50"] < row["above_ms"]["max"]
         assert row["rest_ms"]["max"] < row["above_ms"]["max"]
+        assert 0.0 < row["floor_ms"]["p50"] <= row["floor_ms"]["max"]
+        assert row["floor_cpu_ms"] > 0.0

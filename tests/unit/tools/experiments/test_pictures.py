@@ -135,7 +135,7 @@ def test_ticks_are_said_shortly(value: float, told: str) -> None:
 
 
 @given(points=st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)), min_size=1, max_size=12, unique=True))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 def test_names_stand_beside_their_points_and_cover_no_other(points: list[tuple[float, float]]) -> None:
     figure = Figure(figsize=(9.5, 4.6))
     axes = figure.subplots()

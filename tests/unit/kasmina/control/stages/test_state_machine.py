@@ -194,6 +194,4 @@ class KasminaMachine(RuleBasedStateMachine):
 
 
 TestKasminaMachine = KasminaMachine.TestCase
-TestKasminaMachine.settings = settings(
-    max_examples=12, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestKasminaMachine.settings = settings(max_examples=12, stateful_step_count=50, suppress_health_check=list(HealthCheck))

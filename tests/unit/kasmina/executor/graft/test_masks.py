@@ -202,7 +202,7 @@ def outputs_and_gradients(model: nn.Module, graft: Graft, inputs: Any) -> list[T
 
 @pytest.mark.parametrize(("name", "path"), CASES)
 @given(data=st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_nothing_real_depends_on_what_stands_in_padding(name, path, data):
     model = host_of(name).double()
     graft = hung(model, path, width_at(path))
@@ -244,7 +244,7 @@ def textbook(seed: nn.Module, value: Tensor, kept: Tensor, *, is_causal: bool) -
 
 @pytest.mark.parametrize("is_causal", [False, True])
 @given(data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_it_is_the_attention_of_the_textbook(is_causal, data):
     graft = hung(host_of("names").double(), "layer.1.act", 12, is_causal=is_causal)
     kept = torch.tensor(data.draw(st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=1, max_size=3)))

@@ -55,7 +55,7 @@ def test_surgery_between_seeds_matches_a_textbook_in_float64(slots: list[str], a
     assert result.pairs == len(rows) * (len(rows) - 1) // 2
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     alphas=st.lists(st.just(0.0) | st.floats(0.05, 1.0), min_size=3, max_size=3),
     weights=st.lists(st.floats(0.1, 2.0), min_size=3, max_size=3),

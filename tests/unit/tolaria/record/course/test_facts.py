@@ -34,7 +34,7 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(changes=CHANGES)
 def test_the_command_gives_the_same_settings_again(changes: dict[str, Any]) -> None:
     config = replace(TrainConfig(), **changes)

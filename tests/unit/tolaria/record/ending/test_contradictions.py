@@ -86,9 +86,11 @@ class Deciding(ScriptedControl):
 
     has_decided = False
 
-    def hand_over(self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False) -> None:
+    def hand_over(
+        self, packet: SystemStatePacket, collected: Collected, *, want_state: bool = False, is_last: bool = False
+    ) -> None:
         seen = [observation for earlier in self.collected for observation in earlier.observations]
-        super().hand_over(packet, collected, want_state=want_state)
+        super().hand_over(packet, collected, want_state=want_state, is_last=is_last)
         if not self.has_decided and any(observation.HasField("judgement") for observation in seen):
             self.has_decided = True
             self.told = told_seeds(self.told, [*self.script[12], *keep("s1")], collected.reports)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.tolaria.record.page.costs import costs
@@ -42,7 +42,6 @@ def test_without_a_twin_the_seeds_work_is_not_told_from_the_hosts() -> None:
     assert found["parts"]["host"] == 250
 
 
-@settings(deadline=None)
 @given(
     steps=st.lists(st.tuples(*[st.integers(0, 1000)] * 4), min_size=1, max_size=20),
     fates=st.lists(st.sampled_from(["FOSSILIZED", "CULLED", ""]), max_size=4),

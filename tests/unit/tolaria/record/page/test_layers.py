@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.tolaria.record.page.layers import network
@@ -61,7 +61,6 @@ def test_a_block_that_was_widened_alone_stands_alone() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b.0", "b.1.c", "b.2.c", "3", "3.x", "d.10.e.0"]), st.integers(1, 3))))
 def test_whatever_the_paths_every_layer_is_in_one_row(paths: list[tuple[str, int]]) -> None:
     layers = [layer(path, width) for path, width in dict(paths).items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.tolaria.record.terminal.loss_history import BLOCKS, MOST, LossHistory
@@ -16,7 +16,6 @@ def history(*losses: float) -> LossHistory:
     return found
 
 
-@settings(deadline=None)
 @given(
     losses=st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=700), width=st.integers(2, 90)
 )

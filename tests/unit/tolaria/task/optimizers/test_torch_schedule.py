@@ -240,3 +240,19 @@ def test_a_class_of_torchs_is_a_schedule_too_and_a_function_of_a_step_is_none() 
     schedule = make_schedule(replace(CONFIG, schedule="torch.optim.lr_scheduler:LinearLR"), 20)
     assert schedule.rate(0) == pytest.approx(0.01 / 3)
     assert schedule.rate(19) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("is_made", [True, False], ids=["a function", "a scheduler"])
+def test_a_rate_that_is_a_tensor_stays_as_it_is(is_made: bool) -> None:
+    """Torch's schedulers write into it, and groups share it, so that the last factor holds for all of them."""
+
+    def decaying(optimizer: optim.Optimizer) -> lr.LRScheduler:
+        return lr.LambdaLR(optimizer, [lambda step: 1.0, lambda step: 0.5**step])
+
+    optimizer = torch.optim.SGD([{"params": [part]} for part in nn.Linear(2, 2).parameters()], lr=torch.tensor(0.5))
+    source = handed_over(decaying if is_made else decaying(optimizer))
+    for _ in range(2):
+        table = torch_schedule(source, optimizer, 4, 3)
+        assert [list(rates) for rates in table.rates] == [[0.5, 0.25, 0.125, 0.0625]] * 2
+        assert [float(group["lr"]) for group in optimizer.param_groups] == [0.5, 0.5]
+        assert float(optimizer.defaults["lr"]) == 0.5

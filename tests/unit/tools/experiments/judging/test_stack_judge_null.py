@@ -20,7 +20,7 @@ MAY_SPEND = window_error(1, ASSUMED) + window_error(2, ASSUMED)
 MOST_KEPT = MAY_SPEND + 4 * math.sqrt(MAY_SPEND / REPEATS)
 
 
-@settings(max_examples=10, derandomize=True, deadline=None)
+@settings(max_examples=10, derandomize=True)
 @given(
     gain=st.floats(-0.05, ASSUMED.margin),
     wander_share=st.floats(0.0, ASSUMED.wander_share),
@@ -42,7 +42,7 @@ def test_the_crude_rule_would_break_that_promise() -> None:
     assert null.rates(null.Truth(), 1000, 1)["crude"] > 2 * MAY_SPEND
 
 
-@settings(max_examples=6, derandomize=True, deadline=None)
+@settings(max_examples=6, derandomize=True)
 @given(wander_share=st.floats(0.05, ASSUMED.wander_share), seed=st.integers(0, 2**32))
 def test_a_gain_of_a_hundredth_of_a_nat_beyond_the_margin_is_nearly_always_kept(wander_share: float, seed: int) -> None:
     truth = null.Truth(gain=ASSUMED.margin + 0.01, wander_share=wander_share)
