@@ -118,7 +118,7 @@ class Keyring:
 
     @classmethod
     def from_secret(cls, secret: str, key_id: str = "k1") -> Keyring:
-        """A keyring of one key that doesn't end. White space around a secret is no part of it: files end in a newline."""
+        """A keyring of one key that doesn't end. White space around a secret, as a file's newline, is no part of it."""
         secret = secret.strip()
         check_strength(secret, SECRET_VARIABLE)
         return cls(KeySet(active=key_id, keys=(Key(key_id=key_id, secret=secret),)))
