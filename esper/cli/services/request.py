@@ -26,7 +26,7 @@ def texts(given: str, *, is_stream: bool = False) -> Iterator[str]:
         if given in _STDIN:
             yield from _read(sys.stdin, is_stream=is_stream)
         else:
-            with open(name, encoding="utf-8") as file:
+            with open(name, encoding="utf-8-sig") as file:  # editors may begin it with a mark
                 yield from _read(file, is_stream=is_stream)
     except UnicodeDecodeError as error:
         raise ConfigError("request", given, "it holds no text; JSON in UTF-8 is read") from error

@@ -60,6 +60,13 @@ def test_the_printed_request_verifies(tmp_path: Path, secret: str, capsys: pytes
     assert command.HasField("generation")
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*ARGUMENTS, request(tmp_path, "\ufeff" + json.dumps(PAUSE))]) == 0
+    assert verified(capsys.readouterr().out, secret).pause.rationale == "lunch"
+
+
 def test_a_request_is_read_from_standard_input(
     monkeypatch: pytest.MonkeyPatch, secret: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,8 +1,8 @@
 """`esper urza`: what is shown is what is there; what can't be used is one line and a documented code."""
 
 import json
-import shlex
 import os
+import shlex
 from pathlib import Path
 
 import pytest
