@@ -7,7 +7,7 @@ hung on the user's would be copied with it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from esper.tolaria.door.own_step import TwinStep
 from esper.tolaria.door.verify import Verification, norm_of
 from esper.tolaria.loop.aggregation import SeedSources
 from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.step import norms_of
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.task.randomness import of_rank, seed_all
 
@@ -70,7 +71,7 @@ class OwnSteps:
         self._batch: Any = None
         self._loss: Tensor | None = None
         self._norm: Tensor | None = None
-        self._norms: dict[nn.Parameter, Tensor] = {}
+        self._norms: Mapping[nn.Parameter, Tensor] = {}
         self._rate = 0.0
         self._settings: list[dict[str, Any]] = []
         self._started_ns = 0
@@ -186,10 +187,7 @@ class OwnSteps:
         if self._copy is not None:
             self._norm = norm_of(arm)
         elif is_measured:
-            there = {p: p.grad for p in executor.host_parameters() if p.grad is not None}
-            norms = torch._foreach_norm(list(there.values())) if there else []
-            self._norms = dict(zip(there, norms, strict=True))
-            self._norm = torch.linalg.vector_norm(torch.stack(list(norms))) if there else None
+            self._norm, self._norms = norms_of(executor.host_parameters())
 
     def _checked(self, step: int) -> Tensor:
         """The loss of a step that was made as a step is to be. Raises ConfigError."""
