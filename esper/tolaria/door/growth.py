@@ -312,7 +312,7 @@ def _rounds(course: _Course) -> Iterator[Any]:
     trainer, steps = course.trainer, course.steps
     while trainer.is_going:
         yield steps.begin()
-        with in_words_of_scripts():
+        with in_words_of_scripts(), steps.as_stepped():
             trainer.advance(steps.make)
             steps.settle()
 

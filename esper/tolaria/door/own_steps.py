@@ -7,7 +7,8 @@ hung on the user's would be copied with it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +75,12 @@ class OwnSteps:
         self._norms: Mapping[nn.Parameter, Tensor] = {}
         self._rate = 0.0
         self._settings: list[dict[str, Any]] = []
+        self._modules: list[nn.Module] = []
+        self._modes: list[bool] = []
+        """Whether each was in training mode when the loop made its last step."""
+        self._followed: list[bool] | None = None
+        """The modes that the twin was put into."""
+        self._list_modes()
         self._started_ns = 0
         self._hook = register_optimizer_step_pre_hook(self._before_optimizer)
 
@@ -98,6 +105,7 @@ class OwnSteps:
         if self._loop.average is not None:
             self._loop.average.begin()
         self._made, self._rate, self._settings = 0, 0.0, []
+        self._modes = [module.training for module in self._modules]
         self._loss, self._norm, self._norms = None, None, {}
         if self._loop.passed is not None:
             self._loop.passed.passes = 0
@@ -133,6 +141,19 @@ class OwnSteps:
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=self._rate, step_ms=step_ms)
 
+    @contextmanager
+    def as_stepped(self) -> Iterator[None]:
+        """With the network in the modes of the loop's step, for copies to take, not in those of a later validation."""
+        modes = zip(self._modules, self._modes, strict=True)
+        changed = [(module, module.training) for module, mode in modes if module.training != mode]
+        for module, mode in changed:
+            module.training = not mode
+        try:
+            yield
+        finally:
+            for module, mode in changed:
+                module.training = mode
+
     def _fetch(self, step: int) -> None:
         """As `ArmSteps` does."""
         if step < self._session.run.total_steps:
@@ -148,6 +169,7 @@ class OwnSteps:
         self._topology = executor.topology
         before, self._shapes = self._shapes, shapes_of(executor.arm)
         self._parameters = self._listed()
+        self._list_modes()
         self._tell(before)
 
     def close(self) -> None:
@@ -159,6 +181,7 @@ class OwnSteps:
         self._topology = -1
         self._session.seed_meter.forget()
         self._parameters = self._listed()
+        self._list_modes()
         self._to_verify = VERIFIED_STEPS if self._to_verify else 0
 
     @property
@@ -174,9 +197,13 @@ class OwnSteps:
             return
         self._made += 1
         self._rate = float(optimizer.param_groups[0]["lr"])
+        self._modes = [module.training for module in self._modules]
         if self._copy is not None or executor.twin is not None:
             groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
-            self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+            self._settings = [
+                {name: _held(value) for name, value in group.items() if name != "params"} for group in groups
+            ]
+        _unscale(optimizer)
         is_measured = self._loop.clip_norm is None and (self._session.progress.step + 1) % self._norm_every == 0
         if arm.grafts and self._loop.grows:
             executor.after_backward()
@@ -212,7 +239,10 @@ class OwnSteps:
         session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _stepped(self, arm: TrainingArm, batch: Any, step: int) -> StepResult:
-        """The same batch and draws, at the rates of the user's step."""
+        """The same batch and draws, in the modes and at the rates of the user's step."""
+        if self._followed != self._modes:
+            self._follow_modes(arm)
+            self._followed = self._modes
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(arm, batch)
         for group, settings in zip(arm.optimizer.param_groups, self._settings, strict=False):
@@ -220,6 +250,17 @@ class OwnSteps:
         self._rescale_seeds(arm)
         self._stepper.finish(arm)
         return result
+
+    def _list_modes(self) -> None:
+        self._modules = list(self._executor.arm.model.modules())
+        self._modes, self._followed = [module.training for module in self._modules], None
+
+    def _follow_modes(self, arm: TrainingArm) -> None:
+        modes = dict(zip(self._modules, self._modes, strict=True))
+        theirs = dict(arm.model.named_modules())
+        for name, module in self._executor.arm.model.named_modules():
+            if name in theirs and module in modes:
+                theirs[name].training = modes[module]
 
     def _rescale_seeds(self, arm: TrainingArm) -> None:
         """Seeds in the twin learn at a share of the rates, which came just now."""
@@ -229,6 +270,7 @@ class OwnSteps:
     def _verify(self, copy: TrainingArm, batch: Any, step: int, loss: Tensor) -> None:
         self._copy = None
         self._to_verify -= 1
+        self._follow_modes(copy)
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(copy, batch)
         norm = norm_of(copy)
@@ -280,6 +322,23 @@ class OwnSteps:
         change = change_between(before, after, step=session.progress.step, seed_id=seed_id, kind=kind, depths=depths)
         if change is not None and self._loop.on_change is not None:
             self._loop.on_change(change)
+
+
+def _held(value: Any) -> Any:
+    """A setting as it is now: schedulers write into a rate that is a tensor."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+@torch.no_grad()
+def _unscale(optimizer: Optimizer) -> None:
+    """Fused optimisers are given scaled gradients with their scale, and leave them divided; so they are divided now."""
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    members = (member for group in optimizer.param_groups for member in group["params"])
+    if gradients := [member.grad for member in members if member.grad is not None]:
+        torch._foreach_div_(gradients, scale.to(gradients[0].device))
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
 
 
 def _size(shape: tuple[int, ...]) -> int:
