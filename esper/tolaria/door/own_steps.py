@@ -76,10 +76,13 @@ class OwnSteps:
         self._rate = 0.0
         self._settings: list[dict[str, Any]] = []
         self._modules: list[nn.Module] = []
+        self._members: list[nn.Parameter] = []
         self._modes: list[bool] = []
         """Whether each was in training mode when the loop made its last step."""
-        self._followed: list[bool] | None = None
-        """The modes that the twin was put into."""
+        self._learns: list[bool] = []
+        """Whether each parameter learnt in that step."""
+        self._followed: tuple[list[bool], list[bool]] | None = None
+        """What of these the twin was put into."""
         self._list_modes()
         self._started_ns = 0
         self._hook = register_optimizer_step_pre_hook(self._before_optimizer)
@@ -106,6 +109,7 @@ class OwnSteps:
             self._loop.average.begin()
         self._made, self._rate, self._settings = 0, 0.0, []
         self._modes = [module.training for module in self._modules]
+        self._learns = [parameter.requires_grad for parameter in self._members]
         self._loss, self._norm, self._norms = None, None, {}
         if self._loop.passed is not None:
             self._loop.passed.passes = 0
@@ -198,11 +202,9 @@ class OwnSteps:
         self._made += 1
         self._rate = float(optimizer.param_groups[0]["lr"])
         self._modes = [module.training for module in self._modules]
+        self._learns = [parameter.requires_grad for parameter in self._members]
         if self._copy is not None or executor.twin is not None:
-            groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
-            self._settings = [
-                {name: _held(value) for name, value in group.items() if name != "params"} for group in groups
-            ]
+            self._settings = [_settings_of(group) for group in _host_groups(optimizer)]
         _unscale(optimizer)
         is_measured = self._loop.clip_norm is None and (self._session.progress.step + 1) % self._norm_every == 0
         if arm.grafts and self._loop.grows:
@@ -240,27 +242,46 @@ class OwnSteps:
 
     def _stepped(self, arm: TrainingArm, batch: Any, step: int) -> StepResult:
         """The same batch and draws, in the modes and at the rates of the user's step."""
-        if self._followed != self._modes:
+        if self._followed != (self._modes, self._learns):
             self._follow_modes(arm)
-            self._followed = self._modes
+            self._followed = self._modes, self._learns
+        self._follow_groups(arm)
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(arm, batch)
-        for group, settings in zip(arm.optimizer.param_groups, self._settings, strict=False):
+        for group, settings in zip(_host_groups(arm.optimizer), self._settings, strict=False):
             group.update(settings)
         self._rescale_seeds(arm)
         self._stepper.finish(arm)
         return result
 
     def _list_modes(self) -> None:
-        self._modules = list(self._executor.arm.model.modules())
-        self._modes, self._followed = [module.training for module in self._modules], None
+        model = self._executor.arm.model
+        self._modules, self._members, self._followed = list(model.modules()), list(model.parameters()), None
+        self._modes = [module.training for module in self._modules]
+        self._learns = [parameter.requires_grad for parameter in self._members]
 
     def _follow_modes(self, arm: TrainingArm) -> None:
+        """Train and eval, frozen and not, as the loop's network was in its step; and groups that it has added since."""
+        mine, learns = self._executor.arm, dict(zip(self._members, self._learns, strict=True))
+        parameters = dict(arm.model.named_parameters())
+        for name, parameter in mine.model.named_parameters():
+            if name in parameters and parameter in learns:
+                parameters[name].requires_grad_(learns[parameter])
         modes = dict(zip(self._modules, self._modes, strict=True))
         theirs = dict(arm.model.named_modules())
-        for name, module in self._executor.arm.model.named_modules():
+        for name, module in mine.model.named_modules():
             if name in theirs and module in modes:
                 theirs[name].training = modes[module]
+
+    def _follow_groups(self, twin: TrainingArm) -> None:
+        """A loop that thaws layers half-way may give them to its optimiser only then."""
+        arm = self._executor.arm
+        added = _host_groups(arm.optimizer)[len(_host_groups(twin.optimizer)) :]
+        for group in added:
+            names = {id(parameter): name for name, parameter in arm.model.named_parameters()}
+            theirs = dict(twin.model.named_parameters())
+            found = [theirs[names[id(member)]] for member in group["params"] if names.get(id(member), "") in theirs]
+            twin.optimizer.add_param_group({**_settings_of(group), "params": found})
 
     def _rescale_seeds(self, arm: TrainingArm) -> None:
         """Seeds in the twin learn at a share of the rates, which came just now."""
@@ -271,6 +292,7 @@ class OwnSteps:
         self._copy = None
         self._to_verify -= 1
         self._follow_modes(copy)
+        self._follow_groups(copy)
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(copy, batch)
         norm = norm_of(copy)
@@ -324,9 +346,14 @@ class OwnSteps:
             self._loop.on_change(change)
 
 
-def _held(value: Any) -> Any:
-    """A setting as it is now: schedulers write into a rate that is a tensor."""
-    return value.clone() if isinstance(value, Tensor) else value
+def _host_groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [group for group in optimizer.param_groups if SEED_KEY not in group]
+
+
+def _settings_of(group: dict[str, Any]) -> dict[str, Any]:
+    """As they are now: schedulers write into a rate that is a tensor."""
+    held = {name: value for name, value in group.items() if name != "params"}
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in held.items()}
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -554,6 +556,24 @@ def test_calls_out_of_place_are_told_in_one_line(tmp_path, scripted):
         one_round(own.model, own.optimizer, None, next(rounds))
         with pytest.raises(ConfigError, match=r"growth.note.*wasn't called"):
             next(rounds)
+    with pytest.raises(ConfigError, match="is for the rounds of"):
+        growth.note(torch.ones(()))
+    with pytest.raises(ConfigError, match=r"entered again.*make another esper\.Growth"):
+        growth.__enter__()
+
+
+def test_nothing_runs_on_behind_an_error_that_is_remembered(tmp_path, scripted):
+    """As a notebook remembers it, with all that its frames hold."""
+    scripted(NEVER)
+    interval = sys.getswitchinterval()
+
+    def torn(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+        raise OSError("torn")
+
+    with pytest.raises(OSError, match="torn") as remembered:
+        Own(tmp_path, batches=loader(num_workers=2), one_round=torn).run()
+    assert not multiprocessing.active_children(), remembered
+    assert sys.getswitchinterval() == interval
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])

@@ -42,6 +42,8 @@ Look = Callable[[nn.Module], None]
 
 
 def own(run_dir: Any, model: nn.Module, look: Look, **options: Any) -> esper.Result:
+    thaw: Any = options.pop("thaw", None)
+    rounds: list[Any] = []
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = options.pop("optimizer", None) or torch.optim.AdamW(learning, lr=0.01)
     scheduler, scaler = options.get("scheduler"), options.get("scaler")
@@ -63,6 +65,9 @@ def own(run_dir: Any, model: nn.Module, look: Look, **options: Any) -> esper.Res
             if scheduler is not None:
                 scheduler.step()
             look(model)
+            if thaw is not None:
+                thaw(model, optimizer, len(rounds))
+            rounds.append(batch)
     return growth.result
 
 
@@ -132,4 +137,39 @@ def test_a_rate_that_is_a_tensor_is_that_of_its_step(tmp_path, scripted):
         scheduler = lr_scheduler.ExponentialLR(optimizer, 0.9)
         result = own(tmp_path / name, model, nothing, optimizer=optimizer, scheduler=scheduler)
         digests.add(result.summary["weights_digest"])
+    assert len(digests) == 1
+
+
+def adds_a_group(model: Any, optimizer: Any, rounds: int) -> None:
+    if rounds == 10:
+        model[0].requires_grad_(True)
+        optimizer.add_param_group({"params": list(model[0].parameters()), "lr": 0.003})
+
+
+def lets_all_learn(model: Any, optimizer: Any, rounds: int) -> None:
+    if rounds == 10:
+        model[0].requires_grad_(True)
+
+
+def freezes(model: Any, optimizer: Any, rounds: int) -> None:
+    if rounds == 10:
+        model[6].requires_grad_(False)
+
+
+THAWS: list[tuple[Callable[..., None], bool]] = [(adds_a_group, False), (lets_all_learn, True), (freezes, True)]
+
+
+@pytest.mark.parametrize(("thaw", "has_all"), THAWS)
+def test_a_twin_learns_what_its_loop_lets_learn(tmp_path, scripted, thaw, has_all):
+    """Thawed or frozen while a seed is judged."""
+    digests = set()
+    for name, script in (("never", {}), ("culled", {4: germination("s1", "span_linear:4-6"), 16: cull("s1")})):
+        scripted(script)
+        model = network(is_frozen=True)
+        members = [parameter for parameter in model.parameters() if has_all or parameter.requires_grad]
+        optimizer = torch.optim.Adam(members, lr=0.01)
+        before = [parameter.detach().clone() for parameter in (model[0].weight, model[6].weight)]
+        result = own(tmp_path / name, model, nothing, optimizer=optimizer, thaw=thaw)
+        digests.add(result.summary["weights_digest"])
+        assert torch.equal(model[0].weight, before[0]) == (thaw is freezes)
     assert len(digests) == 1
