@@ -198,6 +198,7 @@ class OwnSteps:
         executor = self._executor
         arm = executor.arm
         if optimizer is not arm.optimizer:
+            self._check_alone(optimizer)
             return
         self._made += 1
         self._rate = float(optimizer.param_groups[0]["lr"])
@@ -217,6 +218,16 @@ class OwnSteps:
             self._norm = norm_of(arm)
         elif is_measured:
             self._norm, self._norms = norms_of(executor.host_parameters())
+
+    def _check_alone(self, other: Optimizer) -> None:
+        """Raises ConfigError where another optimiser steps the network, as in adversarial training."""
+        if not self._to_verify:
+            return
+        mine = {id(parameter) for parameter in self._members}
+        if any(id(member) in mine for group in other.param_groups for member in group["params"]):
+            remedy = "steps parameters of the network, too, and no twin can: give one optimiser all, in groups"
+            alone = "or keep what the other one steps in a model of its own"
+            raise ConfigError("optimizer", type(other).__name__, f"{remedy}, {alone}")
 
     def _checked(self, step: int) -> Tensor:
         """The loss of a step that was made as a step is to be. Raises ConfigError."""

@@ -471,6 +471,11 @@ def _touches(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Te
     return loss
 
 
+def _by_two(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+    torch.optim.SGD(model.fc2.parameters(), lr=0.1).step()
+    return one_round(model, optimizer, scheduler, batch)
+
+
 def _replaces(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
     loss = one_round(model, optimizer, scheduler, batch)
     model.fc2.bias = nn.Parameter(model.fc2.bias.detach().clone())
@@ -516,6 +521,7 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("the optimiser made 2 steps", {"one_round": _twice}),
     ("the loss that was noted is", {"one_round": _other_loss}),
     ("fc1.weight became another than by step", {"one_round": _touches}),
+    ("optimizer = 'SGD': steps parameters of the network, too, .*in a model of its own", {"one_round": _by_two}),
     ("fc2.bias.*changed behind growth's back", {"one_round": _replaces}),
     ("lr.*is the loop's own to decide", {"config": {"lr": 1.0}}),
     ("twin = 'bursts': can't be in a loop of your own", {"config": {"twin": "bursts"}}),
