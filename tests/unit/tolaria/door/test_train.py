@@ -350,7 +350,9 @@ class Saved(nn.Module):
 def test_a_network_with_a_kept_module_is_asked_as_the_host_is_and_not_saved_without_it(tmp_path, scripted, settings):
     slot = "residual_linear:act-act"
     scripted({4: germination("s1", slot, "residual.linear"), 16: keep("s1")})
-    result = esper.train(Saved(), pairs(), config={**settings, "grow": "auto"})
+    result = esper.train(
+        Saved(), pairs(), config={**settings, "grow": "auto", "steps": 40, "evaluate_every_steps": 4, "min_samples": 20}
+    )
     assert result.summary["seeds"][0]["fate"] == "kept"
     inputs = pairs()[0]
     assert result.model.config == {"width": 5}
