@@ -8,7 +8,7 @@ Sizes straddle vectors, lines and blocks; some rows start off a 16-byte boundary
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Callable
 
 import torch
@@ -172,7 +172,8 @@ def replay() -> None:
 
 if __name__ == "__main__":
     verbs = {"run": run, "replay": replay}
-    if len(sys.argv) != 2 or sys.argv[1] not in verbs:
-        raise SystemExit(f"usage: {sys.argv[0]} {'|'.join(verbs)}")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("verb", choices=verbs)
+    verb = parser.parse_args().verb
     torch.manual_seed(0)
-    verbs[sys.argv[1]]()
+    verbs[verb]()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from esper.core.errors import ConfigError
 from esper.core.nearest import nearest
 
 Run = Callable[[argparse.Namespace], int]
@@ -50,6 +52,14 @@ def words(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; say in a few words why")
     return text
+
+
+def run_directory(text: str) -> Path:
+    """An argument that names a run's directory, or a file of it. Raises ConfigError where there is nothing."""
+    place = Path(text)
+    if not place.exists():
+        raise ConfigError("RUN_DIR", text, "is not there; give the directory of a run")
+    return place
 
 
 def add_verb(verbs: Verbs, name: str, run: Run, summary: str) -> argparse.ArgumentParser:

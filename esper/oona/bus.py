@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from esper.core.errors import BackPressure, ConfigError
 from esper.core.settings.config import require_positive
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 
@@ -26,6 +27,9 @@ PRIORITIES = (
 )
 LEAST = PRIORITIES[-1]
 RETRY_AFTER_S = 1.0
+MIB = 1024 * 1024
+# Two requests fit into the half of a lane that isn't kept for what was handled.
+MIN_LANE_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +46,22 @@ class BusConfig:
     group_retention_s: float = 2_592_000.0  # a group that asked for nothing this long is forgotten, with what it missed
     full_lane_patience_s: float = 86_400.0  # the same, where a lane is full
     max_lane_entries: int = 200_000  # a fuller lane refuses more, CRITICAL ones excepted
+    max_lane_bytes: int = (
+        1024 * MIB
+    )  # the same, of envelopes' bytes; handled ones have half of it, dead letters as much
 
     def __post_init__(self) -> None:
         require_positive(self, "max_deliveries", "lease_s", "retry_s", "retention_s", "dead_retention_s")
         require_positive(self, "group_retention_s", "full_lane_patience_s")
         require_positive(self, "max_kept_entries", "max_dead_letters", "max_lane_entries")
+        if self.max_lane_bytes < MIN_LANE_BYTES:
+            remedy = f"give at least {MIN_LANE_BYTES} ({MIN_LANE_BYTES // MIB} MiB)"
+            raise ConfigError("max_lane_bytes", self.max_lane_bytes, remedy)
+
+    @property
+    def max_kept_bytes(self) -> int:
+        """Of a lane's handled envelopes no more bytes are kept, so that what comes has the other half."""
+        return self.max_lane_bytes // 2
 
     def patience_s(self, *, is_full: bool) -> float:
         """How long a group may ask for nothing."""
@@ -73,6 +88,18 @@ class DeadLetter:
 def is_exempt(envelope: BusEnvelope) -> bool:
     """Whether an envelope is taken however full its lane is."""
     return envelope.priority == MessagePriority.MESSAGE_PRIORITY_CRITICAL
+
+
+def require_room(
+    config: BusConfig, lane: BusLane, *, entries: int, further: int, size_bytes: int, further_bytes: int
+) -> None:
+    """Raise BackPressure where a lane that holds so much can't take what is to come."""
+    name, most, most_bytes = BusLane.Name(lane), config.max_lane_entries, config.max_lane_bytes
+    if entries + further > most:
+        raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+    if size_bytes + further_bytes > most_bytes:
+        held, bound, more = (f"{size / MIB:.3g}" for size in (size_bytes, most_bytes, further_bytes))
+        raise BackPressure(f"{name} holds {held} of {bound} MiB, and {more} MiB more don't fit", RETRY_AFTER_S)
 
 
 class Bus(Protocol):

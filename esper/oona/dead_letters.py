@@ -9,7 +9,7 @@ from pathlib import Path
 from esper.core.errors import StorageError
 from esper.core.storage.read_only import looked_at
 from esper.leyline import BusEnvelope
-from esper.oona.bus import DeadLetter
+from esper.oona.bus import BusConfig, DeadLetter
 
 PAGE = 200
 Position = tuple[int, int, str]
@@ -19,6 +19,12 @@ START: Position = (-1, -1, "")
 _PAGE = (
     "SELECT stored_ns, sequence, name, envelope FROM dead_letters WHERE (stored_ns, sequence, name) > (?, ?, ?)"
     " AND (name = ? OR ? IS NULL) ORDER BY stored_ns, sequence, name LIMIT ?"
+)
+_TRIM = (
+    "DELETE FROM dead_letters WHERE (name, sequence) IN (SELECT name, sequence FROM (SELECT name, sequence,"
+    " COUNT(*) OVER newer AS place, SUM(LENGTH(envelope)) OVER newer AS size FROM dead_letters"
+    " WINDOW newer AS (ORDER BY stored_ns DESC, sequence DESC ROWS UNBOUNDED PRECEDING))"
+    " WHERE place > ? OR size > ?)"
 )
 
 
@@ -60,11 +66,10 @@ def drop(db: sqlite3.Connection, group: str, event_ids: Sequence[str]) -> list[s
     return _forget(db, group, _found(db, group, event_ids))
 
 
-def trim(db: sqlite3.Connection, before_ns: int, most: int) -> None:
-    """Forget the old, and the oldest of too many."""
+def trim(db: sqlite3.Connection, before_ns: int, config: BusConfig) -> None:
+    """Forget the old, and the oldest of too many or of too many bytes."""
     db.execute("DELETE FROM dead_letters WHERE stored_ns < ?", (before_ns,))
-    kept = "SELECT name, sequence FROM dead_letters ORDER BY stored_ns DESC, sequence DESC LIMIT ?"
-    db.execute(f"DELETE FROM dead_letters WHERE (name, sequence) NOT IN ({kept})", (most,))
+    db.execute(_TRIM, (config.max_dead_letters, config.max_lane_bytes))
 
 
 def _found(db: sqlite3.Connection, group: str, event_ids: Sequence[str]) -> dict[str, tuple[int, bytes]]:

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock, UnsteppedClock
-from esper.core.errors import BackPressure
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import dead_letters, groups, schema
-from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
+from esper.oona.bus import LANES, LEAST, PRIORITIES, BusConfig, DeadLetter, Stored, is_exempt, require_room
 
 T = TypeVar("T")
 MAX_SEQUENCE = 2**63 - 1
@@ -40,7 +39,7 @@ _KNOWN = (
     f"SELECT json_group_object(event_id, sequence), ({_LAST}) FROM envelopes"
     " WHERE event_id IN (SELECT value FROM json_each(?))"
 )
-_COUNTS = "SELECT lane, COUNT(*) FROM envelopes GROUP BY lane"
+_COUNTS = "SELECT lane, COUNT(*), SUM(LENGTH(envelope)) FROM envelopes GROUP BY lane"
 # How far the group was given each lane and priority, and whether there is more.
 _GIVEN = (
     "SELECT json_group_array(json_array(lane, priority, sequence, EXISTS (SELECT 1 FROM envelopes e"
@@ -73,14 +72,14 @@ _READ = (
 )
 _ENVELOPES = "SELECT sequence, envelope FROM envelopes WHERE sequence IN (SELECT value FROM json_each(?))"
 _LAST_GIVEN = "SELECT MIN(sequence) FROM cursors WHERE lane = ? AND priority = ?"
-_NTH = "SELECT sequence FROM envelopes WHERE lane = ? AND priority = ? ORDER BY sequence LIMIT 1 OFFSET ?"
-_PRECEDING = "SELECT COUNT(*) FROM envelopes WHERE lane = ? AND priority = ? AND sequence < ?"
-_TRIM = (
-    "DELETE FROM envelopes WHERE sequence IN (SELECT sequence FROM envelopes WHERE lane = ? AND priority = ?"
-    " AND sequence <= ? AND (stored_ns < ? OR sequence < ?)"
-    " AND sequence NOT IN (SELECT d.sequence FROM deliveries d)"
+# Of what was handled the old, or all: position, whether it is old, bytes.
+_HANDLED = (
+    "SELECT json_group_array(json_array(sequence, is_old, size)) FROM (SELECT sequence, stored_ns < ? AS is_old,"
+    " LENGTH(envelope) AS size FROM envelopes WHERE lane = ? AND priority = ? AND sequence <= ?"
+    " AND (stored_ns < ? OR ?) AND sequence NOT IN (SELECT d.sequence FROM deliveries d)"
     f" ORDER BY sequence LIMIT {TRIM_PAGE})"
 )
+_FORGET = "DELETE FROM envelopes WHERE sequence IN (SELECT value FROM json_each(?))"
 
 
 class SqliteLog:
@@ -93,7 +92,7 @@ class SqliteLog:
         self._config = config or BusConfig()
         self._store = SqliteStore(path, partial(_open, latest_ns=self._lease_end_ns()))
         self._newest = self._store.read(_newest)
-        self._entries = self._store.read(_counted)
+        self._entries, self._bytes = self._store.read(_counted)
         self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
@@ -176,7 +175,7 @@ class SqliteLog:
         now_ns = self._clock.now_ns()
         before_ns = now_ns - round(self._config.retention_s * NS_PER_S)
         dead_before_ns = now_ns - round(self._config.dead_retention_s * NS_PER_S)
-        await self._write(lambda db: dead_letters.trim(db, dead_before_ns, self._config.max_dead_letters))
+        await self._write(partial(dead_letters.trim, before_ns=dead_before_ns, config=self._config))
         gone = 0
         for lane in LANES:
             while page := await self._write(partial(self._trim_lane, lane=lane, before_ns=before_ns)):
@@ -203,7 +202,7 @@ class SqliteLog:
         raw, last = db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()
         known, sequence, now_ns = json.loads(raw), last or 0, self._clock.now_ns()
         rows: list[tuple[int, str, int, int, int, bytes]] = []
-        further, bounded, stored = Counter[int](), set[int](), []
+        further, further_bytes, bounded, stored = Counter[int](), Counter[int](), set[BusLane](), []
         for envelope in envelopes:
             event_id, lane = envelope.event_id, envelope.lane
             if event_id in known:
@@ -211,25 +210,33 @@ class SqliteLog:
                 continue
             sequence += 1
             known[event_id] = sequence
-            rows.append((sequence, event_id, lane, envelope.priority, now_ns, envelope.SerializeToString()))
+            content = envelope.SerializeToString()
+            rows.append((sequence, event_id, lane, envelope.priority, now_ns, content))
             stored.append(Stored(sequence, is_new=True))
             further[lane] += 1
+            further_bytes[lane] += len(content)
             if not is_exempt(envelope):
                 bounded.add(lane)
-        for full in bounded:
-            if self._entries[full] + further[full] > self._config.max_lane_entries:
-                name, most = BusLane.Name(BusLane.ValueType(full)), self._config.max_lane_entries
-                raise BackPressure(f"{name} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+        for each in bounded:
+            require_room(
+                self._config,
+                each,
+                entries=self._entries[each],
+                further=further[each],
+                size_bytes=self._bytes[each],
+                further_bytes=further_bytes[each],
+            )
         for start in range(0, len(rows), INSERT_ROWS):
             page = rows[start : start + INSERT_ROWS]
             db.execute(_INSERT + ", ".join([_ROW] * len(page)), [value for row in page for value in row])
         self._entries += further
+        self._bytes += further_bytes
         return stored
 
     def _requeue(self, db: sqlite3.Connection, group: str, event_ids: Sequence[str]) -> list[str]:
         """What was trimmed since comes back, so that lanes are counted anew."""
         found = dead_letters.requeue(db, group, event_ids)
-        self._entries = _counted(db)
+        self._entries, self._bytes = _counted(db)
         return found
 
     def _trim_lane(self, db: sqlite3.Connection, lane: int, before_ns: int) -> int:
@@ -237,16 +244,22 @@ class SqliteLog:
 
         Of too many the least urgent go first, and of those the oldest.
         """
-        surplus, gone = max(0, self._entries[lane] - self._config.max_kept_entries), 0
+        surplus = self._entries[lane] - self._config.max_kept_entries
+        surplus_bytes = self._bytes[lane] - self._config.max_kept_bytes
+        gone, gone_bytes = list[int](), 0
         for priority in reversed(PRIORITIES):
-            place = (lane, priority)
-            last = db.execute(_LAST_GIVEN, place).fetchone()[0]
-            first_kept = db.execute(_NTH, (*place, surplus)).fetchone()
-            of_too_many = first_kept[0] if first_kept else MAX_SEQUENCE
-            surplus -= min(surplus, db.execute(_PRECEDING, (*place, of_too_many)).fetchone()[0]) if surplus else 0
-            gone += db.execute(_TRIM, (*place, MAX_SEQUENCE if last is None else last, before_ns, of_too_many)).rowcount
-        self._entries[lane] -= gone
-        return gone
+            last = db.execute(_LAST_GIVEN, (lane, priority)).fetchone()[0]
+            end = MAX_SEQUENCE if last is None else last
+            is_too_much = len(gone) < surplus or gone_bytes < surplus_bytes
+            raw = db.execute(_HANDLED, (before_ns, lane, priority, end, before_ns, is_too_much)).fetchone()[0]
+            for sequence, is_old, size_bytes in json.loads(raw):
+                if is_old or len(gone) < surplus or gone_bytes < surplus_bytes:
+                    gone.append(sequence)
+                    gone_bytes += size_bytes
+        db.execute(_FORGET, (json.dumps(gone),))
+        self._entries[lane] -= len(gone)
+        self._bytes[lane] -= gone_bytes
+        return len(gone)
 
     def _deliver(
         self, db: sqlite3.Connection, group: str, consumer: str, lanes: Sequence[BusLane], limit: int
@@ -317,9 +330,10 @@ def _open(db: sqlite3.Connection, latest_ns: int) -> None:
     db.execute("UPDATE deliveries SET again_ns = ? WHERE again_ns > ?", (latest_ns, latest_ns))
 
 
-def _counted(db: sqlite3.Connection) -> Counter[int]:
-    """How many envelopes each lane has; from then on only the writer knows."""
-    return Counter(dict(db.execute(_COUNTS).fetchall()))
+def _counted(db: sqlite3.Connection) -> tuple[Counter[int], Counter[int]]:
+    """How many envelopes each lane has, and how many bytes; from then on only the writer knows."""
+    rows = db.execute(_COUNTS).fetchall()
+    return Counter({lane: count for lane, count, _ in rows}), Counter({lane: size for lane, _, size in rows})
 
 
 def _backlog(db: sqlite3.Connection, lane: int) -> int:

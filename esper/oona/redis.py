@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis.asyncio as redis
 from redis.exceptions import RedisClusterException, RedisError
 
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
-from esper.core.errors import BackPressure, ServiceUnavailable
+from esper.core.errors import ServiceUnavailable
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import redis_scripts as scripts
-from esper.oona.bus import LANES, LEAST, PRIORITIES, RETRY_AFTER_S, BusConfig, DeadLetter, Stored, is_exempt
+from esper.oona.bus import LANES, LEAST, PRIORITIES, BusConfig, DeadLetter, Stored, is_exempt, require_room
 
 TAG = "{oona}"
-COUNTER, PLACES, DEAD, GROUPS = (f"{TAG}.{name}" for name in ("sequence", "places", "dead", "groups"))
+COUNTER, PLACES, SIZES, DEAD, GROUPS = (f"{TAG}.{name}" for name in ("sequence", "places", "sizes", "dead", "groups"))
 CLUSTER = "redis+cluster://"
 NOBODY = "-"
 BLOCK_MS = 1000
@@ -33,6 +33,16 @@ NS_PER_MS = 1_000_000
 
 Wanted = tuple[tuple[BusLane, ...], int]
 """Lanes, and the position after which something is waited for."""
+
+
+class _Letter(NamedTuple):
+    """Where a dead letter stands, when its group gave it up (Unix milliseconds), and how large it is."""
+
+    group: str
+    stream: str
+    entry: str
+    stored_ms: int
+    size_bytes: int
 
 
 class RedisBus:
@@ -55,15 +65,22 @@ class RedisBus:
         return cls(redis.from_url(url), config)
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        given: list[str | int | bytes] = [self._now_ms(), self._config.max_lane_entries, len(PRIORITIES)]
+        bounds = (self._config.max_lane_entries, self._config.max_lane_bytes)
+        given: list[str | int | bytes] = [self._now_ms(), *bounds, len(PRIORITIES)]
         for envelope in envelopes:
             place = STREAMS.index(_stream(envelope.lane, envelope.priority)) + 1
             given += (envelope.event_id, place, int(is_exempt(envelope)), envelope.SerializeToString())
-        stored = await self._run("publish", scripts.PUBLISH, [COUNTER, PLACES, *STREAMS], given)
-        if isinstance(stored, int):
-            lane = BusLane.Name(LANES[stored])
-            most = self._config.max_lane_entries
-            raise BackPressure(f"{lane} holds {most} envelopes, as many as it takes", RETRY_AFTER_S)
+        stored = await self._run("publish", scripts.PUBLISH, [COUNTER, PLACES, SIZES, *STREAMS], given)
+        if stored and isinstance(stored[0], int):
+            lane, entries, size_bytes, further, further_bytes = stored
+            require_room(
+                self._config,
+                LANES[lane],
+                entries=entries,
+                further=further,
+                size_bytes=size_bytes,
+                further_bytes=further_bytes,
+            )
         return [Stored(sequence, is_new=bool(is_new)) for sequence, is_new in stored]
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
@@ -108,12 +125,12 @@ class RedisBus:
             return int(await self._redis.hlen(DEAD))
 
     async def dead_letters(self, group: str | None = None) -> AsyncIterator[DeadLetter]:
-        for name, stream, entry, stored_ms in await self._dead():
-            if group in (None, name):
+        for letter in await self._dead():
+            if group in (None, letter.group):
                 async with _reached("dead letters"):
-                    found = await self._redis.xrange(stream, min=entry, max=entry)
+                    found = await self._redis.xrange(letter.stream, min=letter.entry, max=letter.entry)
                 for position, fields in found:
-                    yield DeadLetter(name, stored_ms * NS_PER_MS, _envelope(position, fields[b"e"]))
+                    yield DeadLetter(letter.group, letter.stored_ms * NS_PER_MS, _envelope(position, fields[b"e"]))
 
     async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
         return await self._settle_dead(group, event_ids, is_again=True)
@@ -125,12 +142,11 @@ class RedisBus:
         await self._trim_dead()
         gone = 0
         for lane in LANES:
-            async with _reached("trim"):
-                lengths = [await self._redis.xlen(key) for key in _streams([lane])]
-            surplus = max(0, sum(lengths) - self._config.max_kept_entries)
+            entries, size_bytes = await self._run("trim", scripts.HELD, [SIZES, *_streams([lane])], [])
+            surplus, surplus_bytes = entries - self._config.max_kept_entries, size_bytes - self._config.max_kept_bytes
             for stream in reversed(_streams([lane])):
-                more, surplus = await self._trim_stream(stream, surplus)
-                gone += more
+                async for more, more_bytes in self._trimmed(stream, surplus, surplus_bytes):
+                    gone, surplus, surplus_bytes = gone + more, surplus - more, surplus_bytes - more_bytes
         return gone
 
     async def forget_groups(self, *, is_full: bool = False) -> dict[str, int]:
@@ -173,29 +189,33 @@ class RedisBus:
         async with _reached("wait"):
             return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
 
-    async def _trim_stream(self, stream: str, surplus: int) -> tuple[int, int]:
-        """How many entries went, and how many are still too many: a page at a time, so that Redis serves others."""
-        gone, start = 0, b"-"
+    async def _trimmed(self, stream: str, surplus: int, surplus_bytes: int) -> AsyncIterator[tuple[int, int]]:
+        """How many entries and bytes went: a page at a time, so that Redis serves others."""
+        start = b"-"
         while start:
-            given = [self._before_ms(self._config.retention_s), surplus, start, TRIM_PAGE]
-            more, surplus, start = await self._run("trim", scripts.TRIM, [PLACES, DEAD, stream], given)
-            gone += more
-        return gone, max(0, surplus)
+            given = [self._before_ms(self._config.retention_s), surplus, surplus_bytes, start, TRIM_PAGE]
+            gone, size_bytes, start = await self._run("trim", scripts.TRIM, [PLACES, DEAD, SIZES, stream], given)
+            surplus, surplus_bytes = surplus - gone, surplus_bytes - size_bytes
+            yield gone, size_bytes
 
-    async def _dead(self) -> list[tuple[str, str, str, int]]:
-        """Group, stream, entry and time of every dead letter, oldest first."""
+    async def _dead(self) -> list[_Letter]:
+        """Every dead letter, oldest first."""
         async with _reached("dead letters"):
             fields = await self._redis.hgetall(DEAD)
-        found = [(*field.decode().rsplit("|", 2), int(stored_ms)) for field, stored_ms in fields.items()]
-        return sorted(found, key=lambda letter: (letter[3], _sequence(letter[2].encode())))
+        found = [_letter(field, value) for field, value in fields.items()]
+        return sorted(found, key=lambda letter: (letter.stored_ms, _sequence(letter.entry.encode())))
 
     async def _trim_dead(self) -> None:
         letters, before_ms = await self._dead(), self._before_ms(self._config.dead_retention_s)
-        surplus = len(letters) - self._config.max_dead_letters
-        old = [each[:3] for place, each in enumerate(letters) if each[3] < before_ms or place < surplus]
+        old, size_bytes = list[str](), 0
+        for place, letter in enumerate(reversed(letters)):
+            size_bytes += letter.size_bytes
+            is_too_much = place >= self._config.max_dead_letters or size_bytes > self._config.max_lane_bytes
+            if is_too_much or letter.stored_ms < before_ms:
+                old.append(f"{letter.group}|{letter.stream}|{letter.entry}")
         for start in range(0, len(old), DEAD_PAGE):
             async with _reached("trim"):
-                await self._redis.hdel(DEAD, *("|".join(each) for each in old[start : start + DEAD_PAGE]))
+                await self._redis.hdel(DEAD, *old[start : start + DEAD_PAGE])
 
     async def _settle_dead(self, group: str, event_ids: Sequence[str], *, is_again: bool) -> list[str]:
         given = [group, NOBODY, int(is_again), *event_ids]
@@ -221,6 +241,13 @@ def _streams(lanes: Sequence[BusLane]) -> list[str]:
 
 
 STREAMS = _streams(LANES)
+
+
+def _letter(field: bytes, value: bytes) -> _Letter:
+    """One that was put aside before bytes were noted counts as none."""
+    group, stream, entry = field.decode().rsplit("|", 2)
+    stored_ms, _, size_bytes = value.partition(b"|")
+    return _Letter(group, stream, entry, int(stored_ms), int(size_bytes or 0))
 
 
 def _sequence(entry: bytes) -> int:

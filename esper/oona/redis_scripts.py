@@ -4,7 +4,8 @@ All keys carry one hash tag, so that they share a slot of a cluster; a script is
 
     {oona}.sequence     position of the newest envelope
     {oona}.places       event id -> "STREAM|ENTRY", as long as the entry is kept
-    {oona}.dead         "GROUP|STREAM|ENTRY" -> Unix milliseconds at which the group gave it up
+    {oona}.sizes        stream -> bytes of its envelopes, counted when they are first asked for
+    {oona}.dead         "GROUP|STREAM|ENTRY" -> "MS|BYTES": Unix milliseconds at which the group gave it up, its bytes
     {oona}.groups       group -> Unix milliseconds at which it asked last, noted once a minute
     {oona}.LANE.N       a stream for each lane and priority N; an entry's id is its position; e, ms and id are
                         the envelope, when it was stored and its event id
@@ -32,33 +33,56 @@ local function groups_of(stream)
 end
 local function position(entry) return tonumber(string.match(entry, '^(%d+)')) end
 local function put_aside(dead, stream, group, entry, now_ms)
-  redis.call('HSET', dead, group .. '|' .. stream .. '|' .. entry, now_ms)
-  redis.call('XACK', stream, group, entry)
+  redis.call('HSET', dead, group .. '|' .. stream .. '|' .. entry[1], now_ms .. '|' .. #entry[2][2])
+  redis.call('XACK', stream, group, entry[1])
+end
+local function size_of(sizes, stream)
+  local known = redis.call('HGET', sizes, stream)
+  if known then return tonumber(known) end
+  local size, start, page = 0, '-', nil
+  repeat
+    page = redis.call('XRANGE', stream, start, '+', 'COUNT', 1000)
+    for _, entry in ipairs(page) do size = size + #entry[2][2] end
+    if #page > 0 then start = '(' .. page[#page][1] end
+  until #page < 1000
+  redis.call('HSET', sizes, stream, size)
+  return size
 end
 """
 
-# KEYS sequence, places, every stream. ARGV: now in ms, most entries of a lane, streams of a lane, then for each
-# envelope its id, the number of its stream among all, whether it is exempt from the bound, and its bytes.
-# Gives position and newness of each, or the number of the lane that is full (nothing is stored then).
-PUBLISH = """
-local most, width = tonumber(ARGV[2]), tonumber(ARGV[3])
-local seen, further = {}, {}
-for i = 4, #ARGV, 4 do
-  local id, stream, exempt = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2] == '1'
-  if not exempt and not seen[id] and redis.call('HEXISTS', KEYS[2], id) == 0 then
-    local lane = math.floor((stream - 1) / width)
+# KEYS sequence, places, sizes, every stream. ARGV: now in ms, most entries and bytes of a lane, streams of a lane, then
+# for each envelope its id, the number of its stream among all, whether it is exempt from the bounds, and its content.
+# Gives position and newness of each; or, where a lane has no room and nothing is stored, the lane's number, its
+# entries and bytes, and how many of each are to come.
+PUBLISH = (
+    _PLACES
+    + """
+local width = tonumber(ARGV[4])
+local seen, bounded, further, bytes = {}, {}, {}, {}
+for i = 5, #ARGV, 4 do
+  local id, lane = ARGV[i], math.floor((tonumber(ARGV[i + 1]) - 1) / width)
+  if not seen[id] and redis.call('HEXISTS', KEYS[2], id) == 0 then
     further[lane] = (further[lane] or 0) + 1
+    bytes[lane] = (bytes[lane] or 0) + #ARGV[i + 3]
+    bounded[lane] = bounded[lane] or ARGV[i + 2] ~= '1'
   end
   seen[id] = true
 end
-for lane, count in pairs(further) do
-  for n = 1, width do count = count + redis.call('XLEN', KEYS[2 + lane * width + n]) end
-  if count > most then return lane end
+-- Exempt lanes are looked at too: what is counted on below must have been counted first.
+for lane, is_bounded in pairs(bounded) do
+  local entries, size = 0, 0
+  for n = 1, width do
+    local stream = KEYS[3 + lane * width + n]
+    entries, size = entries + redis.call('XLEN', stream), size + size_of(KEYS[3], stream)
+  end
+  if is_bounded and (entries + further[lane] > tonumber(ARGV[2]) or size + bytes[lane] > tonumber(ARGV[3])) then
+    return {lane, entries, size, further[lane], bytes[lane]}
+  end
 end
 local last = redis.call('GET', KEYS[1])
 if not last then
   last = 0
-  for n = 3, #KEYS do
+  for n = 4, #KEYS do
     if redis.call('EXISTS', KEYS[n]) == 1 then
       local info = redis.call('XINFO', 'STREAM', KEYS[n])
       for i = 1, #info, 2 do
@@ -69,8 +93,8 @@ if not last then
 end
 last = tonumber(last)
 local stored = {}
-for i = 4, #ARGV, 4 do
-  local id, stream = ARGV[i], KEYS[2 + tonumber(ARGV[i + 1])]
+for i = 5, #ARGV, 4 do
+  local id, stream = ARGV[i], KEYS[3 + tonumber(ARGV[i + 1])]
   local place = redis.call('HGET', KEYS[2], id)
   if place then
     stored[#stored + 1] = {tonumber(string.match(place, '|(%d+)')), 0}
@@ -79,12 +103,14 @@ for i = 4, #ARGV, 4 do
     local entry = string.format('%.0f-0', last)
     redis.call('XADD', stream, entry, 'e', ARGV[i + 3], 'ms', ARGV[1], 'id', id)
     redis.call('HSET', KEYS[2], id, stream .. '|' .. entry)
+    redis.call('HINCRBY', KEYS[3], stream, #ARGV[i + 3])
     stored[#stored + 1] = {last, 1}
   end
 end
 redis.call('SET', KEYS[1], string.format('%.0f', last))
 return stored
 """
+)
 
 # KEYS streams. ARGV: a position, limit. Gives entry and envelope of what stands in each stream after it.
 READ = """
@@ -116,7 +142,7 @@ for n = 3, #KEYS do
     for _, entry in ipairs(due[2]) do
       local attempt = redis.call('XPENDING', stream, group, entry[1], entry[1], 1)[1][4]
       if attempt > tonumber(ARGV[5]) then
-        put_aside(KEYS[1], stream, group, entry[1], ARGV[6])
+        put_aside(KEYS[1], stream, group, entry, ARGV[6])
       else
         found[#found + 1] = {entry[1], entry[2][2], attempt}
       end
@@ -222,23 +248,37 @@ return found
 """
 )
 
-# KEYS places, dead, one stream. ARGV: event times before this in ms are old, so many of the oldest are too many anyway,
-# first entry to look at, how many. Removes what every group was given and none still needs.
-# Gives how many went, how many of the too many are left, and the next entry to look at, empty at the end.
+# KEYS sizes, streams of one lane. Gives entries and bytes of the lane.
+HELD = (
+    _PLACES
+    + """
+local entries, size = 0, 0
+for n = 2, #KEYS do entries, size = entries + redis.call('XLEN', KEYS[n]), size + size_of(KEYS[1], KEYS[n]) end
+return {entries, size}
+"""
+)
+
+# KEYS places, dead, sizes, one stream. ARGV: event times before this in ms are old, so many of the oldest and so many
+# bytes of them are too much anyway, first entry to look at, how many. Removes what every group was given and none
+# still needs. Gives how many and how many bytes went, and the next entry to look at, empty at the end.
 TRIM = (
     _PLACES
     + """
-local stream, surplus, count = KEYS[3], tonumber(ARGV[2]), tonumber(ARGV[4])
+local stream, surplus, surplus_bytes, count = KEYS[4], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
 local groups, last, needed = groups_of(stream), math.huge, {}
 for _, group in ipairs(groups) do
   last = math.min(last, position(group['last-delivered-id']))
   for _, held in ipairs(redis.call('XPENDING', stream, group['name'], '-', '+', 100000)) do needed[held[1]] = true end
 end
-local gone, entries = 0, redis.call('XRANGE', stream, ARGV[3], '+', 'COUNT', count)
+local gone, bytes, start = 0, 0, ''
+local entries = redis.call('XRANGE', stream, ARGV[4], '+', 'COUNT', count)
+if #entries == count then start = '(' .. entries[#entries][1] end
 for _, entry in ipairs(entries) do
   local id, is_old = entry[1], tonumber(entry[2][4]) < tonumber(ARGV[1])
-  if position(id) > last or not (is_old or surplus > 0) then return {gone, surplus, ''} end
-  surplus = surplus - 1
+  if position(id) > last or not (is_old or gone < surplus or bytes < surplus_bytes) then
+    start = ''
+    break
+  end
   local is_dead = false
   for _, group in ipairs(groups) do
     is_dead = is_dead or redis.call('HEXISTS', KEYS[2], group['name'] .. '|' .. stream .. '|' .. id) == 1
@@ -246,10 +286,11 @@ for _, entry in ipairs(entries) do
   if not needed[id] and not is_dead then
     redis.call('XDEL', stream, id)
     redis.call('HDEL', KEYS[1], entry[2][6])
-    gone = gone + 1
+    gone, bytes = gone + 1, bytes + #entry[2][2]
   end
 end
-return {gone, surplus, #entries == count and '(' .. entries[#entries][1] or ''}
+if bytes > 0 and redis.call('HEXISTS', KEYS[3], stream) == 1 then redis.call('HINCRBY', KEYS[3], stream, -bytes) end
+return {gone, bytes, start}
 """
 )
 

@@ -31,7 +31,7 @@ from esper.tolaria.plane.faults import FaultInjector
 from esper.tolaria.plane.link import Link
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.plane.open_control import OpenControl, Opening
-from esper.tolaria.plane.plane import Plane, connected
+from esper.tolaria.plane.plane import Plane, check_line, connected
 from esper.tolaria.plane.shared_control import telling, told_artifact, told_mode
 from esper.tolaria.ranks.group import ALONE, Ranks
 from esper.tolaria.ranks.place import is_launched
@@ -222,6 +222,7 @@ def try_run(run: Prepared, options: RunOptions, tried: Step | None) -> None:
     """What must hold before a run relies on it."""
     config = run.config
     if config.grow != "never":
+        check_line(config)
         check_growth(run)
         try_host(run, tried)
     is_tried = config.grow != "never" or tried is None

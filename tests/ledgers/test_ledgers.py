@@ -31,9 +31,9 @@ from tests.scenarios import gate_player, policy_player
 from tests.scenarios.reading import Seen, files, read
 
 VERSIONS = sorted(path.name for path in HERE.iterdir() if (path / "tamiyo.db.xz").exists())
-REPLAYS = {"tamiyo": tamiyo.replay, "kasmina": kasmina.replay}
-NOW = {"tamiyo": tamiyo.DECISION_VERSION, "kasmina": kasmina.DECISION_VERSION}
-HOW = "raise DECISION_VERSION in esper/{}/replay.py, say it in CHANGELOG.md, and run `python -m tests.ledgers.record`"
+RULES = {"tamiyo": tamiyo, "kasmina": kasmina}
+NOW = {service: rules.DECISION_VERSION for service, rules in RULES.items()}
+HOW = "raise DECISION_VERSION in {0.__name__}, say it in CHANGELOG.md, and run `python -m tests.ledgers.record`"
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -49,9 +49,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_what_was_decided_is_decided_again(ledgers: Path, service: str) -> None:
-    different = [again for again in REPLAYS[service](rows(ledgers / f"{service}.db")) if again.differences]
+    different = [again for again in RULES[service].replay(rows(ledgers / f"{service}.db")) if again.differences]
     unsaid = [_in_words(again) for again in different if not again.is_told]
-    assert unsaid == [], HOW.format("tamiyo" if service == "tamiyo" else "kasmina/control/ledger")
+    assert unsaid == [], HOW.format(RULES[service])
 
 
 def _in_words(again: Replayed) -> str:
@@ -60,7 +60,7 @@ def _in_words(again: Replayed) -> str:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_version_under_way_has_a_ledger_of_the_rules_of_now(own: Path, service: str) -> None:
-    assert {row.version for row in rows(own / f"{service}.db")} == {NOW[service]}, HOW.format("...")
+    assert {row.version for row in rows(own / f"{service}.db")} == {NOW[service]}, HOW.format(RULES[service])
 
 
 def test_the_ledgers_hold_every_reason_risk_gate_and_action(own: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_changed_threshold_is_found_and_told_with_both_decisions_and_their_inp
 def test_a_version_that_says_so_allows_it(
     changed: str, own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr({"tamiyo": tamiyo, "kasmina": kasmina}[changed], "DECISION_VERSION", NOW[changed] + 1)
+    monkeypatch.setattr(RULES[changed], "DECISION_VERSION", NOW[changed] + 1)
     assert main(["ledger", "replay", str(own)]) == 0
     said = capsys.readouterr().out
     assert "decisions, 0 differ, " in said

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper.cli.usage import Verbs, add_verb
+from esper.cli.usage import Verbs, add_verb, run_directory
 
 OUT = "file to write: NAME.pt2, a program, or NAME.safetensors; or a folder, for a network with save_pretrained"
 
 
 def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "export", run, "write a run's network as plain PyTorch")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=run_directory, metavar="RUN_DIR")
     parser.add_argument("out", type=Path, metavar="OUT", help=OUT)
     parser.add_argument(
         "--weights",

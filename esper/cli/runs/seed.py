@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.run_peer import peer_of, told_of
 from esper.cli.runs.status import read
-from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb, run_directory, words
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
 from esper.core.enums import short_name
@@ -87,7 +87,7 @@ def register(verbs: Verbs) -> None:
         "let no seed learn from the teacher; what was signed before is void",
     )
     for verb in (paused, resumed, blended, moved, culled, pruned, cleared, forgot):
-        verb.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+        verb.add_argument("run_dir", type=run_directory, metavar="RUN_DIR")
         verb.add_argument("--kasmina", metavar="ENDPOINT", help="HOST:PORT or unix:PATH (default: the run's)")
         verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
         add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")
@@ -224,8 +224,6 @@ def _kasmina(arguments: argparse.Namespace) -> Iterator[tuple[KasminaClient, Sig
 
 def _standing(run_dir: Path) -> Standing:
     """What a command must say of its run. Raises ConfigError for a directory that holds none."""
-    if not run_dir.is_dir():
-        raise ConfigError("RUN_DIR", str(run_dir), "is no run's directory")
     found = read(run_dir)
     try:
         generation = int((run_dir / "checkpoints" / "generation").read_text())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from esper.cli.usage import Verbs, add_verb
+from esper.cli.usage import Verbs, add_verb, run_directory
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.core.plain import plain
@@ -22,7 +22,7 @@ from esper.tolaria.record.terminal.depth_words import became, missed
 
 def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "status", run, "show a run's progress, seeds and commands")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=run_directory, metavar="RUN_DIR")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from esper.cli.key_source import FROM_ENVIRONMENT, add_key_flag, keyring_for, keyring_of
 from esper.cli.run_peer import peer_of, told_of
 from esper.cli.services.request import HOW, parse, texts
-from esper.cli.usage import UsageError, Verbs, add_verb
+from esper.cli.usage import UsageError, Verbs, add_verb, run_directory
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.enums import short_name
 from esper.core.errors import EsperError
@@ -80,7 +80,9 @@ def register(verbs: Verbs) -> None:
         help=f"the request, or what it carries where it is signed, as {HOW}; a line for each message of a stream "
         "(default: {})",
     )
-    parser.add_argument("--run-dir", type=Path, metavar="RUN_DIR", help="use the line of a run that is under way")
+    parser.add_argument(
+        "--run-dir", type=run_directory, metavar="RUN_DIR", help="use the line of a run that is under way"
+    )
     parser.add_argument("--at", metavar="ENDPOINT", help="the service's HOST:PORT or unix:PATH")
     parser.add_argument("--run-id", help=f"whom a signed request is for (default: {WHOLE_PLANE}, all)")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="the service's TLS authority, needed beyond loopback")

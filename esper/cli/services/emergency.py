@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.run_peer import peer_of
-from esper.cli.usage import UsageError, Verbs, add_group, add_verb, words
+from esper.cli.usage import UsageError, Verbs, add_group, add_verb, run_directory, words
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, ServiceUnavailable
@@ -70,7 +70,7 @@ def register(verbs: Verbs) -> None:
 def add_place(verb: argparse.ArgumentParser) -> None:
     """What `connected` reads."""
     verb.add_argument(
-        "run_dir", type=Path, nargs="?", metavar="RUN_DIR", help="a run with services of its own, or under way"
+        "run_dir", type=run_directory, nargs="?", metavar="RUN_DIR", help="a run with services of its own, or under way"
     )
     verb.add_argument("--weatherlight", metavar="ENDPOINT", help="HOST:PORT or unix:PATH of one that serves")
     verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
@@ -159,8 +159,6 @@ def connected(arguments: argparse.Namespace) -> Iterator[Line]:
 
 
 def _require_one(run_dir: Path) -> None:
-    if not run_dir.is_dir():
-        raise ConfigError("RUN_DIR", str(run_dir), "is no run's directory")
     if not _has_own(run_dir) and not (run_dir / LINE).exists():
         remedy = "has no Weatherlight of its own and isn't under way: give --weatherlight ENDPOINT"
         raise ConfigError("RUN_DIR", str(run_dir), remedy)

@@ -24,7 +24,7 @@ from esper.core.errors import ConfigError
 from esper.core.lasted import lasted
 from esper.core.process.sd_notify import forget, notify, watchdog_s
 from esper.core.process.streams import say
-from esper.core.security.keys import KEYRING_VARIABLE, SECRET_VARIABLE
+from esper.core.security.keys import KEYRING_VARIABLE, SECRET_VARIABLE, load_keyring
 from esper.core.settings.state_dir import default_state_dir
 from esper.core.storage.file_lock import holder, try_hold
 from esper.core.storage.files import why_not_made
@@ -62,6 +62,7 @@ def register(verbs: Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     began_s = time.monotonic()
+    _check(arguments)
     state_dir: Path = arguments.state_dir.absolute()
     line = forget()
     with ExitStack() as stack:
@@ -125,17 +126,28 @@ def _wait_for_the_last(state_dir: Path) -> None:
         free.close()
 
 
-def _services(arguments: argparse.Namespace, state_dir: Path) -> Services:
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what can't be meant, before anything is made."""
     from esper.rpc.endpoint import collector_url
-    from esper.tolaria.plane.services import START_ORDER, Services, ServicesConfig, run_secret
 
     if arguments.otlp_endpoint is not None:
         collector_url(arguments.otlp_endpoint, "--otlp-endpoint")
+    if shared := set(_ports(arguments.port, "--port")) & set(_ports(arguments.metrics_port, "--metrics-port")):
+        remedy = f"{HOST}:{min(shared)} is one of --port {arguments.port} too: each takes three in a row; give another"
+        raise ConfigError("--metrics-port", arguments.metrics_port, remedy)
+    if arguments.config is not None and not arguments.config.is_dir():
+        raise ConfigError("--config", str(arguments.config), "is no directory; give the one with weatherlight.toml")
+    if arguments.artifact_dir is not None and not arguments.artifact_dir.is_dir():
+        raise ConfigError("--artifact-dir", str(arguments.artifact_dir), "is no directory; make it, or leave it out")
+    if any(map(os.environ.get, (SECRET_VARIABLE, KEYRING_VARIABLE))):
+        load_keyring(os.environ, None)
+
+
+def _services(arguments: argparse.Namespace, state_dir: Path) -> Services:
+    from esper.tolaria.plane.services import START_ORDER, Services, ServicesConfig, run_secret
+
     listen = _endpoints(arguments.port, "--port") or _sockets(state_dir)
     scraped = _endpoints(arguments.metrics_port, "--metrics-port")
-    if shared := set(listen.values()) & set(scraped.values()):
-        remedy = f"{min(shared)} is one of --port {arguments.port} too: each takes three ports in a row; give another"
-        raise ConfigError("--metrics-port", arguments.metrics_port, remedy)
     more = {
         name: (
             *(("--metrics-listen", scraped[name]) if scraped else ()),
@@ -159,8 +171,6 @@ def _services(arguments: argparse.Namespace, state_dir: Path) -> Services:
 def _settings(directory: Path | None, name: str) -> Path | None:
     if directory is None:
         return None
-    if not directory.is_dir():
-        raise ConfigError("--config", str(directory), "is no directory; give the one that holds weatherlight.toml")
     file = directory.absolute() / f"{name}.toml"
     return file if file.exists() else None
 
@@ -179,13 +189,19 @@ def _clear(state_dir: Path) -> None:
         (state_dir / f"{name}.sock").unlink(missing_ok=True)
 
 
-def _endpoints(port: int | None, flag: str) -> dict[str, str]:
-    """Three ports in a row, which nobody else has."""
+def _ports(port: int | None, flag: str) -> range:
+    """Three in a row, or none."""
     if port is None:
-        return {}
+        return range(0)
     ports = range(port, port + len(NAMES))
     if ports[0] < 1 or ports[-1] > MOST_PORT:
         raise ConfigError(flag, port, f"give a port from 1 to {MOST_PORT - len(NAMES) + 1}: the next two are used too")
+    return ports
+
+
+def _endpoints(port: int | None, flag: str) -> dict[str, str]:
+    """Ports that nobody else has, by name."""
+    ports = _ports(port, flag)
     for each in ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -193,7 +209,7 @@ def _endpoints(port: int | None, flag: str) -> dict[str, str]:
                 probe.bind((HOST, each))
             except OSError as error:
                 raise ConfigError(flag, port, f"{HOST}:{each} can't be had: {error.strerror}; give another") from error
-    return {name: f"{HOST}:{each}" for name, each in zip(NAMES, ports, strict=True)}
+    return {name: f"{HOST}:{each}" for name, each in zip(NAMES, ports, strict=False)}
 
 
 def _live(line: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from esper.cli.key_source import add_key_flag, keyring_for
 from esper.cli.stores import audit_host
 from esper.cli.stores.databases import find
-from esper.cli.usage import Verbs, add_group, add_verb
+from esper.cli.usage import Verbs, add_group, add_verb, run_directory
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, nanoseconds
 from esper.core.counted import counted
 from esper.core.decisions.decisions import in_words, reasons_in_words
@@ -55,7 +55,9 @@ def register(verbs: Verbs) -> None:
     )
     host = add_verb(group, "host", audit_host.run, "show the network that a run was opened with, as it was signed")
     for verb in (parser, host):
-        verb.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run's directory, or Kasmina's database")
+        verb.add_argument(
+            "run_dir", type=run_directory, metavar="RUN_DIR", help="a run's directory, or Kasmina's database"
+        )
     add_key_flag(parser, default="RUN_DIR/secret if it is there, else env")
 
 

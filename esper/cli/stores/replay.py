@@ -75,7 +75,9 @@ def _ledgers(place: Path) -> list[tuple[Path, Replay]]:
     folder = place / "services" if (place / "services").is_dir() else place
     found = [(folder / f"{name}.db", replay) for name, replay in replays.items() if (folder / f"{name}.db").is_file()]
     if not found:
-        raise ConfigError("LEDGER", str(place), "give a run's directory, or a service's tamiyo.db or kasmina.db")
+        raise ConfigError(
+            "LEDGER", str(place), "none is there; give a run's directory, or a service's tamiyo.db or kasmina.db"
+        )
     return found
 
 

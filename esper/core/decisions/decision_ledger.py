@@ -1,7 +1,8 @@
 """The decision ledger: each decision of a service with everything that it was made of, so that it can be made again.
 
 A row is written in the transaction that stores what was decided, and stands by itself: the state before, what came in,
-the decision, the state after. Rows go out at the end, the newest `MAX_ROWS` stay.
+the decision, the state after. Rows go out at the end, the newest `MAX_ROWS` stay; a spec that none of them needs goes
+when the next generation begins.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS decisions (seq INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL,"
     " generation INTEGER NOT NULL, step INTEGER NOT NULL, kind TEXT NOT NULL, version INTEGER NOT NULL,"
     " circumstances TEXT NOT NULL, record BLOB NOT NULL)",
+)
+_FORGET_SPECS = (
+    "DELETE FROM decision_specs WHERE (run_id, generation) NOT IN (SELECT run_id, generation FROM decisions)"
 )
 _LENGTH = struct.Struct(">I")
 
@@ -58,6 +62,7 @@ def append(connection: sqlite3.Connection, decided: Decided, spec: Callable[[], 
     """Add a row, in the caller's transaction. `spec` is what its generation of the run was opened with."""
     run = (decided.run_id, decided.generation)
     if connection.execute("SELECT 1 FROM decision_specs WHERE run_id = ? AND generation = ?", run).fetchone() is None:
+        connection.execute(_FORGET_SPECS)
         connection.execute("INSERT INTO decision_specs VALUES (?, ?, ?)", (*run, spec()))
     parts = (decided.before, decided.given, decided.decision, decided.after)
     # Together: the state after is nearly the state before, which costs next to nothing in one stream.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from esper.core.errors import ConfigError
 from esper.core.storage.files import exclusively, read_regular, write_atomically, write_new
@@ -117,7 +118,8 @@ class Keyring:
 
     @classmethod
     def from_secret(cls, secret: str, key_id: str = "k1") -> Keyring:
-        """A keyring of one key that doesn't end."""
+        """A keyring of one key that doesn't end. White space around a secret, as a file's newline, is no part of it."""
+        secret = secret.strip()
         check_strength(secret, SECRET_VARIABLE)
         return cls(KeySet(active=key_id, keys=(Key(key_id=key_id, secret=secret),)))
 
@@ -219,7 +221,7 @@ def read_keys(path: Path) -> KeySet:
         if mode & 0o077:
             raise ConfigError("keyring", str(path), f"mode {mode:04o} lets others read it; chmod 600 it")
         document = json.loads(content)
-        keys = KeySet(active=document["active"], keys=tuple(Key(**entry) for entry in document["keys"]))
+        keys = KeySet(active=document["active"], keys=tuple(map(_key, document["keys"])))
     except OSError as error:
         raise ConfigError(
             "keyring", str(path), f"can't be read ({error.strerror}); `esper keys new FILE` makes one"
@@ -229,6 +231,10 @@ def read_keys(path: Path) -> KeySet:
     for key in keys.keys:
         check_strength(key.secret, f"secret of key {key.key_id} in {path}")
     return keys
+
+
+def _key(entry: dict[str, Any]) -> Key:
+    return Key(**{**entry, "secret": str.strip(entry["secret"])})
 
 
 def write_keys(path: Path, keys: KeySet) -> None:

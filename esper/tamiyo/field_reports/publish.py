@@ -8,22 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from asyncio import sleep
 from collections.abc import Awaitable, Callable, Sequence
 
+from esper.core.counted import counted
 from esper.core.errors import EsperError
 from esper.core.lasted import lasted
 from esper.leyline import FieldReport
 from esper.tamiyo.field_reports.report_log import ReportLog
 
 BATCH = 64
-MAX_PAUSE_S = 60.0
+MAX_PAUSE_S = 5.0
 log = logging.getLogger("esper.tamiyo")
 
 Publish = Callable[[Sequence[FieldReport]], Awaitable[None]]
 
 
 class Publisher:
-    """One task that publishes whenever reports were closed. `on_retry` hears how many wait after a failure."""
+    """One task that publishes whenever reports were closed. `on_retry` hears how many wait when an outage begins."""
 
     def __init__(
         self, reports: ReportLog, publish: Publish, *, retry_s: float, on_retry: Callable[[int], None]
@@ -70,13 +72,17 @@ class Publisher:
             try:
                 await self.flush()
                 pause_s = 0.0
-            except Exception as error:  # the edge of the task: without it no report would ever leave
+            except Exception as error:  # noqa: BLE001 - the edge of the task: without it no report would ever leave
                 self.retries += 1
+                if not pause_s:  # an outage is told once
+                    self._tell(error)
                 pause_s = min(max(self._retry_s, 2 * pause_s), MAX_PAUSE_S)
-                pending = len(self._reports.unpublished())
-                unexpected = None if isinstance(error, EsperError) else error
-                words = "%d field reports wait for the bus, next try in %s: %s"
-                log.warning(words, pending, lasted(pause_s), error, exc_info=unexpected)
-                self._on_retry(pending)
                 self._wake.set()
-                await asyncio.sleep(pause_s)
+                await sleep(pause_s)
+
+    def _tell(self, error: Exception) -> None:
+        pending = len(self._reports.unpublished())
+        words = "%s kept for the bus, tried again every %s at most: %s"
+        unexpected = None if isinstance(error, EsperError) else error
+        log.warning(words, counted(pending, "field report"), lasted(MAX_PAUSE_S), error, exc_info=unexpected)
+        self._on_retry(pending)

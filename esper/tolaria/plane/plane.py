@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.errors import ServiceUnavailable
-from esper.core.security.keys import Keyring, load_keyring
+from esper.core.security.keys import KEYRING_VARIABLE, Keyring, load_keyring
 from esper.rpc.clients import Tls
+from esper.rpc.endpoint import Endpoint
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.own_blueprints import FOLDER, NO_OWN, OwnBlueprints
 from esper.tolaria.plane.link import Link
-from esper.tolaria.plane.services import SECRET_VARIABLE, START_ORDER, Services, ServicesConfig, run_secret
+from esper.tolaria.plane.services import SECRET_VARIABLE, SPAWN, START_ORDER, Services, ServicesConfig, run_secret
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,15 @@ class Plane:
     services: Services
     keyring: Keyring
     link: Link
+
+
+def check_line(config: TrainConfig) -> None:
+    """Refuse endpoints and keys that can't be used, while nothing is made yet. Raises ConfigError."""
+    elsewhere = [name for name in START_ORDER if getattr(config, name) != SPAWN]
+    for name in elsewhere:
+        Endpoint.parse(getattr(config, name), name)
+    if elsewhere or any(map(os.environ.get, (SECRET_VARIABLE, KEYRING_VARIABLE))):
+        load_keyring(os.environ, None)
 
 
 @contextmanager

@@ -171,7 +171,7 @@ class Run(Observer):
         return self.result
 
 
-def reached(holds: Callable[[], bool], patience_s: float = 20.0) -> None:
+def reached(holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     until = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < until

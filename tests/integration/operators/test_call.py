@@ -81,7 +81,7 @@ def test_a_run_is_asked_for_everything_that_it_is_made_of(
     [
         (["kasmina.ListSeed", "--at", "unix:/x"], 64, "did you mean 'kasmina.ListSeeds'?"),
         (["kasmina.ListSeeds"], 64, "name --run-dir RUN_DIR or --at ENDPOINT, one of them"),
-        (["kasmina.ListSeeds", "--run-dir", "nowhere"], 78, "has no run under way whose services could be called"),
+        (["kasmina.ListSeeds", "--run-dir", "."], 78, "has no run under way whose services could be called"),
         (["kasmina.GetCommand", '{"command": 1}', "--at", "unix:/x"], 78, "the JSON doesn't describe one"),
         (["kasmina.GetCommand", "--at", "unix:/x"], 1, "command_id is required"),
         (["bus.Consume", '{"max_in_flight": -1}', "--at", "unix:/x"], 78, "the JSON doesn't describe one"),

@@ -163,6 +163,8 @@ def free_ports(count: int) -> int:
         (["--port", "0"], "give a port from 1 to 65533"),
         (["--metrics-port", "65534"], "give a port from 1 to 65533"),
         (["--config", "/nowhere"], "is no directory"),
+        (["--artifact-dir", "/nowhere"], "is no directory"),
+        (["--otlp-endpoint", "nowhere"], "--otlp-endpoint = 'nowhere'"),
         (["--state-dir", "/proc/nowhere"], "can't be made: No such file or directory; give a folder that"),
         (["--state-dir", __file__], "is a file, no folder; give a folder that"),
     ],
@@ -172,6 +174,25 @@ def test_what_makes_no_sense_is_refused_in_a_line(
 ) -> None:
     assert main(["up", "--state-dir", str(state_dir), *flags]) == 78
     assert words in capsys.readouterr().err
+    assert not state_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [("ESPER_LEYLINE_SECRET", "weak", "4 bytes are too few"), ("ESPER_KEYRING", "/nowhere", "can't be read")],
+)
+def test_a_key_that_cant_be_used_is_refused_before_anything_is_made(
+    state_dir: Path,
+    variable: str,
+    value: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["up", "--state-dir", str(state_dir)]) == 78
+    assert words in capsys.readouterr().err
+    assert not state_dir.exists()
 
 
 def test_a_port_that_somebody_has_is_refused(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +207,7 @@ def test_ports_that_are_asked_for_twice_are_refused(state_dir: Path, capsys: pyt
     flags = ["--port", str(port), "--metrics-port", str(port + 1)]
     assert main(["up", "--state-dir", str(state_dir), *flags]) == 78
     assert f"127.0.0.1:{port + 1} is one of --port {port} too" in capsys.readouterr().err
+    assert not state_dir.exists()
 
 
 def test_a_service_that_a_killed_plane_left_is_waited_for_and_named(

@@ -19,7 +19,7 @@ from esper.rpc.clients import BusClient, Channel, WeatherlightClient, channel, w
 SECRET = "integration-secret-0123456789-abcdefghijklm"
 KEYRING = Keyring.from_secret(SECRET)
 SIGNER = Signer(KEYRING, SYSTEM_CLOCK)
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 class ServiceProcess:
@@ -67,7 +67,11 @@ class ServiceProcess:
         return code
 
     def __enter__(self) -> ServiceProcess:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

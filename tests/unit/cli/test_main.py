@@ -48,6 +48,29 @@ def test_an_error_is_one_line_with_its_documented_code(
     assert printed.out == ""
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["status", "RUN_DIR"],
+        ["export", "RUN_DIR", "model.pt2"],
+        ["seed", "cull", "RUN_DIR", "s1"],
+        ["emergency", "list", "RUN_DIR"],
+        ["audit", "verify", "RUN_DIR"],
+        ["audit", "host", "RUN_DIR"],
+        ["bus", "tail", "RUN_DIR"],
+        ["bus", "dlq", "list", "RUN_DIR"],
+        ["call", "kasmina.ListSeeds", "--run-dir", "RUN_DIR"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_directory_that_is_not_there_is_said_to_be_missing(
+    verb: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mistyped = str(tmp_path / "rnus")
+    assert main([mistyped if word == "RUN_DIR" else word for word in verb]) == 78
+    assert capsys.readouterr().err == f"esper: RUN_DIR = '{mistyped}': is not there; give the directory of a run\n"
+
+
 class OddBatchError(Exception):
     """A user's own."""
 

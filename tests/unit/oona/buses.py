@@ -28,12 +28,17 @@ LOW, NORMAL, HIGH, CRITICAL = (
 
 
 def an_envelope(
-    event_id: str, lane: int = NORMAL_LANE, priority: int = NORMAL, clock: ManualClock | None = None
+    event_id: str,
+    lane: int = NORMAL_LANE,
+    priority: int = NORMAL,
+    clock: ManualClock | None = None,
+    *,
+    more_bytes: int = 0,
 ) -> BusEnvelope:
     return seal(
         KEYRING,
         clock or ManualClock(),
-        RunClosure(reason=event_id),
+        RunClosure(reason=event_id + "." * more_bytes),
         source="test",
         lane=lane,
         priority=priority,

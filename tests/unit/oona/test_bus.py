@@ -12,7 +12,7 @@ import pytest
 from esper.core.clock import ManualClock
 from esper.core.errors import BackPressure, ConfigError
 from esper.leyline import BusEnvelope
-from esper.oona.bus import Bus, BusConfig
+from esper.oona.bus import MIB, Bus, BusConfig
 from tests.unit.oona.buses import (
     CRITICAL,
     EMERGENCY_LANE,
@@ -29,6 +29,7 @@ from tests.unit.oona.buses import (
 
 # Real time passes in Redis's idle times, so leases and waits are short there.
 CONFIG = BusConfig(max_deliveries=3, lease_s=1.0, retry_s=0.01, retention_s=100.0, max_lane_entries=5)
+SMALL = replace(CONFIG, max_lane_entries=100, max_lane_bytes=16 * MIB)
 BUSES = {"sqlite": sqlite_bus, "redis": redis_bus, "redis cluster": redis_cluster_bus}
 LANES = (EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE)
 
@@ -42,6 +43,17 @@ def clock() -> ManualClock:
 async def bus(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Bus]:
     async with BUSES[request.param](tmp_path, clock, CONFIG) as made:
         yield made
+
+
+@pytest.fixture(params=BUSES)
+async def small(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Bus]:
+    """One whose lanes hold seven large envelopes each."""
+    async with BUSES[request.param](tmp_path, clock, SMALL) as made:
+        yield made
+
+
+def large(name: str, lane: int = NORMAL_LANE, priority: int = NORMAL) -> BusEnvelope:
+    return an_envelope(name, lane, priority, more_bytes=2 * MIB)
 
 
 def ids(envelopes: list[BusEnvelope]) -> list[str]:
@@ -267,6 +279,50 @@ async def test_known_ids_do_not_fill_a_lane(bus: Bus) -> None:
     assert ids(await bus.read(LANES, 0, 10)) == ["t0", "t1", "t2", "t3"]
 
 
+async def test_a_lane_of_too_many_bytes_refuses_more_but_what_is_critical_always_fits(small: Bus) -> None:
+    await small.publish([large(name) for name in "abcdefg"])
+    with pytest.raises(BackPressure, match=r"BUS_LANE_NORMAL holds 14 of 16 MiB, and 2 MiB more don't fit"):
+        await small.publish([large("h")])
+    with pytest.raises(BackPressure):
+        await small.publish([an_envelope("t", TELEMETRY_LANE), large("h")])
+    await small.publish([large("a"), large("b")])  # known ones take no room
+    await small.publish([large("t", TELEMETRY_LANE), large("c!", NORMAL_LANE, CRITICAL)])
+    assert ids(await small.read([NORMAL_LANE], 0, 10)) == [*"abcdefg", "c!"]
+
+
+async def test_of_too_many_bytes_what_was_handled_goes_the_least_urgent_and_oldest_first(small: Bus) -> None:
+    urgency = {"a": HIGH, "b": NORMAL, "c": LOW, "d": NORMAL, "e": LOW, "f": NORMAL, "g": HIGH}
+    await small.publish([large(name, TELEMETRY_LANE, priority) for name, priority in urgency.items()])
+    assert len(await small.fetch("g", "c1", LANES, 10)) == 7
+    assert await small.trim() == 0  # held, however many bytes they are
+    await small.acknowledge("g", list("bcdeg"))
+    assert await small.trim() == 4
+    assert ids(await small.read(LANES, 0, 10)) == ["a", "f", "g"]
+    await small.publish([large(name, TELEMETRY_LANE) for name in "hijk"])
+    with pytest.raises(BackPressure):
+        await small.publish([large("l", TELEMETRY_LANE)])
+
+
+async def test_what_was_handled_goes_though_less_urgent_ones_wait_unhandled(small: Bus) -> None:
+    await small.publish([large(name, TELEMETRY_LANE, LOW) for name in "abcd"])
+    await small.publish([large(name, TELEMETRY_LANE, HIGH) for name in "efg"])
+    assert ids(await small.fetch("g", "c1", LANES, 3)) == ["e", "f", "g"]
+    await small.acknowledge("g", list("efg"))
+    assert await small.trim() == 3
+    assert ids(await small.fetch("g", "c1", LANES, 9)) == ["a", "b", "c", "d"]
+
+
+async def test_dead_letters_are_kept_up_to_the_bytes_of_a_lane(tmp_path: Path, clock: ManualClock) -> None:
+    for number, made in enumerate(BUSES.values()):
+        (tmp_path / str(number)).mkdir()
+        async with made(tmp_path / str(number), clock, SMALL) as bus:
+            for lane, names in ((NORMAL_LANE, "abcde"), (TELEMETRY_LANE, "fghij")):
+                await bus.publish([large(name, lane) for name in names])
+                await dead(bus, clock, *names)
+            await bus.trim()
+            assert await letters(bus) == [("g", name) for name in "defghij"]
+
+
 async def test_depth_counts_what_the_slowest_group_has_not_handled(bus: Bus) -> None:
     await bus.publish([an_envelope("a"), an_envelope("b"), an_envelope("c")])
     await bus.fetch("quick", "c1", LANES, 10)
@@ -359,6 +415,11 @@ async def test_waiting_for_nothing_ends_too(bus: Bus) -> None:
 def test_bounds_below_one_are_refused() -> None:
     with pytest.raises(ConfigError, match="max_deliveries"):
         BusConfig(max_deliveries=0)
+
+
+def test_a_lane_that_could_not_take_two_requests_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"max_lane_bytes = 16777215: give at least 16777216 \(16 MiB\)"):
+        BusConfig(max_lane_bytes=16 * MIB - 1)
 
 
 async def test_a_group_that_nobody_reads_for_is_forgotten_and_its_loss_is_counted(

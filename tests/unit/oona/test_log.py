@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from esper.core.clock import NS_PER_S, ManualClock
 from esper.core.errors import BackPressure
 from esper.oona import dead_letters
-from esper.oona.bus import BusConfig
+from esper.oona.bus import MIB, BusConfig
 from esper.oona.log import SqliteLog
 from tests.unit.oona.buses import EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE, an_envelope
 
@@ -81,6 +81,31 @@ async def test_a_lane_is_as_full_after_a_restart_a_trim_and_a_requeue_as_its_env
     assert await is_full(bus, with_more=3)
     assert not await is_full(bus, with_more=2)
     assert await is_full(bus, with_more=1)
+    await bus.close()
+
+
+async def test_a_log_opened_with_fewer_bytes_forgets_what_was_handled_and_refuses_beyond_the_rest(
+    tmp_path: Path,
+) -> None:
+    def opened(most: int) -> SqliteLog:
+        return SqliteLog(tmp_path / "oona.db", ManualClock(), replace(CONFIG, max_lane_bytes=most))
+
+    bus = opened(64 * MIB)
+    await bus.publish([an_envelope(f"e{number}", more_bytes=2 * MIB) for number in range(12)])
+    handled = [each.event_id for each in await bus.fetch("g", "c", LANES, 5)]
+    await bus.acknowledge("g", handled)
+    await bus.close()
+    bus, more = opened(16 * MIB), [an_envelope("more", more_bytes=2 * MIB)]
+    with pytest.raises(BackPressure, match="BUS_LANE_NORMAL holds 24 of 16 MiB"):
+        await bus.publish(more)
+    assert await bus.trim() == len(handled) == 5
+    with pytest.raises(BackPressure, match="BUS_LANE_NORMAL holds 14 of 16 MiB"):
+        await bus.publish(more)
+    waiting = [each.event_id for each in await bus.fetch("g", "c", LANES, 20)]
+    assert waiting == [f"e{number}" for number in range(5, 12)]
+    await bus.acknowledge("g", waiting)
+    assert await bus.trim() == 4
+    assert (await bus.publish(more))[0].is_new
     await bus.close()
 
 

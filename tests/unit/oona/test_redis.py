@@ -14,10 +14,10 @@ import pytest
 import redis.asyncio as redis
 
 from esper.core.clock import ManualClock
-from esper.core.errors import ServiceUnavailable
+from esper.core.errors import BackPressure, ServiceUnavailable
 from esper.leyline import BusEnvelope
-from esper.oona.bus import BusConfig
-from esper.oona.redis import COUNTER, PLACES, RedisBus
+from esper.oona.bus import MIB, BusConfig
+from esper.oona.redis import COUNTER, PLACES, SIZES, RedisBus
 from tests.unit.oona.buses import NORMAL_LANE, an_envelope
 from tests.unit.oona.redis_server import running
 from tools.harness.faults.redis_server import RedisServer
@@ -58,7 +58,7 @@ async def handle_all(bus: RedisBus) -> list[str]:
 async def test_a_publication_is_there_whole_or_not_at_all(client: Any, bus: RedisBus) -> None:
     await bus.publish([an_envelope("a")])
     stream = "{oona}.normal.2"
-    assert {key.decode() for key in await client.keys("*")} == {COUNTER, PLACES, stream}
+    assert {key.decode() for key in await client.keys("*")} == {COUNTER, PLACES, SIZES, stream}
     assert int(await client.get(COUNTER)) == await client.xlen(stream) == await client.hlen(PLACES) == 1
 
 
@@ -87,6 +87,20 @@ async def test_a_counter_that_was_lost_goes_on_behind_the_last_entry(client: Any
     (stored,) = await bus.publish([an_envelope("c")])
     assert stored.sequence == 3
     assert ids(await bus.read([NORMAL_LANE], 0, 10)) == ["a", "b", "c"]
+
+
+async def test_bytes_that_nobody_counted_are_counted_when_they_are_needed(client: Any) -> None:
+    config = BusConfig(max_lane_bytes=16 * MIB)
+    bus = RedisBus(client, config, ManualClock())
+    await bus.publish([an_envelope(f"e{number}", more_bytes=2 * MIB) for number in range(7)])
+    await client.delete(SIZES)  # as another version left it
+    with pytest.raises(BackPressure, match="BUS_LANE_NORMAL holds 14 of 16 MiB"):
+        await bus.publish([an_envelope("more", more_bytes=2 * MIB)])
+    await bus.fetch("g", "c", [NORMAL_LANE], 10)
+    await bus.acknowledge("g", [f"e{number}" for number in range(7)])
+    await client.delete(SIZES)
+    assert await bus.trim() == 4
+    await bus.publish([an_envelope("more", more_bytes=2 * MIB)])
 
 
 async def test_a_server_that_was_killed_goes_on_where_it_was(client: Any) -> None:

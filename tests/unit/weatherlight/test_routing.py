@@ -20,10 +20,11 @@ from esper.leyline import (
     TelemetryPacket,
     TraceContext,
 )
-from esper.oona.bus import BusConfig
+from esper.oona.bus import MIB, BusConfig
 from esper.oona.envelope import check, seal
 from esper.oona.log import SqliteLog
 from esper.weatherlight.routing import TELEMETRY_LANES, Router
+from tests.unit.oona.buses import NORMAL_LANE, an_envelope
 from tests.unit.weatherlight.conftest import KEYRING, Plane
 
 LOSS = MetricSpec("test.loss", "nats", "A loss.")
@@ -86,6 +87,20 @@ async def test_a_lane_that_is_full_of_what_was_handled_takes_more(plane: Plane, 
     await bus.acknowledge("g", handled)
     assert (await router.take([ordinary(plane)])).accepted == 1
     assert router.counts.turned_away == 1
+    await bus.close()
+
+
+async def test_a_lane_whose_bytes_were_handled_takes_more(plane: Plane, tmp_path: Path) -> None:
+    bus = SqliteLog(tmp_path / "other.db", plane.clock, BusConfig(max_lane_bytes=16 * MIB))
+    router = Router(bus, KEYRING, plane.clock)
+    await router.publish([an_envelope(f"e{number}", more_bytes=4 * MIB - 1000) for number in range(4)])
+    await bus.fetch("g", "c", [NORMAL_LANE], 1)
+    with pytest.raises(BackPressure):
+        await router.publish([an_envelope("more", more_bytes=4 * MIB - 1000)])
+    await bus.fetch("g", "c", [NORMAL_LANE], 10)
+    await bus.acknowledge("g", [f"e{number}" for number in range(4)])
+    assert len(await router.publish([an_envelope("more", more_bytes=4 * MIB - 1000)])) == 1
+    assert (router.counts.published, router.counts.turned_away) == (5, 1)
     await bus.close()
 
 

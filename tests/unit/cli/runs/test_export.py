@@ -33,6 +33,6 @@ def test_what_was_written_is_named(
         return Exported(path=out, what="float32 [rows, 4] -> [rows, 2]", use="torch loads it")
 
     monkeypatch.setattr("esper.tolaria.export.export", export)
-    assert main(["export", "runs/a", "model.pt2"]) == 0
-    assert asked == [(Path("runs/a"), Path("model.pt2"))]
+    assert main(["export", str(tmp_path), "model.pt2"]) == 0
+    assert asked == [(tmp_path, Path("model.pt2"))]
     assert capsys.readouterr().out == "model.pt2: float32 [rows, 4] -> [rows, 2]; torch loads it\n"

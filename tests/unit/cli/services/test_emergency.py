@@ -18,7 +18,7 @@ def test_a_directory_that_is_no_runs_is_named_before_any_key_is_asked_for(
         monkeypatch.delenv(variable, raising=False)
     mistyped = tmp_path / "rnus"
     assert main(["emergency", *verb, str(mistyped)]) == 78
-    assert capsys.readouterr().err == f"esper: RUN_DIR = '{mistyped}': is no run's directory\n"
+    assert capsys.readouterr().err == f"esper: RUN_DIR = '{mistyped}': is not there; give the directory of a run\n"
     assert main(["emergency", *verb, str(tmp_path)]) == 78
     assert "has no Weatherlight of its own and isn't under way: give --weatherlight" in capsys.readouterr().err
 

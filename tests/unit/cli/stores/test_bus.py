@@ -97,8 +97,8 @@ def test_the_id_of_a_dead_letter_does_not_act_on_the_terminal(
     ],
 )
 def test_what_makes_no_sense_is_told_in_one_line(
-    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bus", *words]) == 64
+    assert main(["bus", *(str(tmp_path) if word == "x" else word for word in words)]) == 64
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line

@@ -74,6 +74,18 @@ def test_the_newest_rows_stay(connection: sqlite3.Connection, ledger: Path, monk
     assert [row.step for row in rows(ledger)] == [7, 8, 9]
 
 
+def test_a_spec_goes_with_the_last_row_that_needs_it(
+    connection: sqlite3.Connection, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision_ledger, "MAX_ROWS", 3)
+    for generation in (1, 1, 2, 1, 3, 4, 5, 6):
+        append(connection, decided(generation=generation), lambda: b"spec")
+    connection.commit()
+    assert [row.generation for row in rows(ledger)] == [4, 5, 6]
+    kept = [generation for (generation,) in connection.execute("SELECT generation FROM decision_specs")]
+    assert kept == [3, 4, 5, 6]  # those without a row go when the next generation begins
+
+
 def test_a_spec_is_kept_once_for_each_generation(connection: sqlite3.Connection, ledger: Path) -> None:
     asked: list[int] = []
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -90,7 +91,14 @@ def test_a_keyring_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"active": "k1", "keys": []}', '{"active": "k1", "keys": [{"key_id": "k1", "secret": "weak"}]}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"active": "k1", "keys": []}',
+        '{"active": "k1", "keys": [{"key_id": "k1", "secret": "weak"}]}',
+        '{"active": "k1", "keys": [{"key_id": "k1", "secret": 5}]}',
+    ],
 )
 def test_a_file_that_is_no_keyring_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "keyring"
@@ -128,6 +136,22 @@ def test_a_file_goes_before_the_secret_of_the_environment(tmp_path: Path) -> Non
     assert load_keyring(environ, None).active == "from-file"
     assert load_keyring({SECRET_VARIABLE: environ[SECRET_VARIABLE]}, path).active == "from-file"
     assert load_keyring({SECRET_VARIABLE: environ[SECRET_VARIABLE]}, None).active == "k1"
+
+
+def test_white_space_around_a_secret_is_no_part_of_it_wherever_it_comes_from(tmp_path: Path) -> None:
+    secret, padded, keyring = new_secret(), tmp_path / "secret", tmp_path / "keyring"
+    padded.write_text(f" {secret}\n")
+    keyring.write_text(json.dumps({"active": "k1", "keys": [{"key_id": "k1", "secret": f"{secret}\r\n"}]}))
+    keyring.chmod(0o600)
+    wanted = Keyring.from_secret(secret).key("k1", NOW)
+    assert load_keyring({SECRET_VARIABLE: f"{secret}\n"}, None).key("k1", NOW) == wanted
+    assert Keyring.from_secret(read_secret(padded, "--key")).key("k1", NOW) == wanted
+    assert Keyring.load(keyring).key("k1", NOW) == wanted
+
+
+def test_white_space_makes_no_secret_long_enough() -> None:
+    with pytest.raises(ConfigError, match="31 bytes are too few"):
+        load_keyring({SECRET_VARIABLE: new_secret()[:31] + "\n"}, None)
 
 
 def test_without_any_secret_nothing_starts() -> None:

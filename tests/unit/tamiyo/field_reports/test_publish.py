@@ -8,6 +8,7 @@ import pytest
 
 from esper.core.errors import ServiceUnavailable
 from esper.leyline import FieldReport
+from esper.tamiyo.field_reports import publish
 from esper.tamiyo.field_reports.publish import BATCH, Publisher
 from esper.tamiyo.field_reports.report_log import ReportLog
 from tests.unit.tamiyo.field_reports.test_report_log import done, log_at, report
@@ -72,7 +73,7 @@ async def test_a_bus_that_is_down_is_tried_again_and_nothing_is_dropped(
     publisher.start()
     await bus.arrived.wait()
     await publisher.close()
-    assert waits == [2, 2, 2]
+    assert waits == [2]  # an outage is told once
     assert publisher.retries == 3
     assert bus.batches == [["fr-1", "fr-2"]]
 
@@ -84,3 +85,25 @@ async def test_a_flush_on_demand_says_that_the_bus_is_down(log: ReportLog) -> No
     with pytest.raises(ServiceUnavailable):
         await Publisher(log, bus.publish, retry_s=0.001, on_retry=lambda pending: None).flush()
     assert len(log.unpublished()) == 1
+
+
+async def test_a_bus_that_stays_away_is_asked_again_within_seconds(
+    log: ReportLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus, pauses, sleep = FakeBus(), list[float](), asyncio.sleep
+    bus.failures = 8
+
+    async def slept(pause_s: float) -> None:
+        pauses.append(pause_s)
+        await sleep(0)
+
+    monkeypatch.setattr(publish, "sleep", slept)
+    await log.put([done(report(1))])
+    publisher = Publisher(log, bus.publish, retry_s=1.0, on_retry=lambda pending: None)
+    publisher.start()
+    await bus.arrived.wait()
+    await publisher.close()
+    assert pauses == [1.0, 2.0, 4.0, *[5.0] * 5]
+    assert [record.getMessage() for record in caplog.records] == [
+        "1 field report kept for the bus, tried again every 5 s at most: tamiyo: service 'bus' is missing; it is down"
+    ]

@@ -26,7 +26,15 @@ from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact,
 from tests.unit.tolaria.test_trainer import CONFIG as GROWING
 from tests.unit.tolaria.test_trainer import KEPT, KilledError, Recorder
 
-CONFIG = replace(GROWING, on_nonfinite="rollback", snapshot_every_steps=4, checkpoint_every_epochs=0)
+CONFIG = replace(
+    GROWING,
+    on_nonfinite="rollback",
+    snapshot_every_steps=4,
+    checkpoint_every_epochs=0,
+    # No load makes a restore late that isn't meant to be.
+    rollback_fast_deadline_s=60.0,
+    rollback_full_deadline_s=60.0,
+)
 BAD_STEP = 14
 """Its twin lives from 8 to 24."""
 
@@ -301,7 +309,7 @@ def test_a_missed_deadline_ends_the_run_and_leaves_its_checkpoints_as_they_are(t
         course.train()
     (told,) = [notice for notice in course.recorder.notices if notice.name == "tolaria.rollback.deadline_exceeded"]
     assert told.level == "CRITICAL"
-    patient = replace(settings, rollback_fast_deadline_s=0.5, rollback_full_deadline_s=12.0)
+    patient = replace(settings, rollback_fast_deadline_s=60.0, rollback_full_deadline_s=60.0)
     mended = Course(patient, store, bad={BAD_STEP})
     assert mended.train(resume=True)["finished"]
     assert mended.is_finite
