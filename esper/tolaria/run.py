@@ -47,6 +47,7 @@ from esper.tolaria.recovery.finished import unwritten_summary
 from esper.tolaria.recovery.shared import agree_on_data, call, tell_summary
 from esper.tolaria.recovery.starting import keep_start, starting_weights
 from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim
+from esper.tolaria.task.feeds.feed import FedLoader
 from esper.tolaria.task.given import NOTHING, Given
 from esper.tolaria.task.prepare import Prepared, no_artifacts, prepare
 from esper.tolaria.trainer import Steps, Trainer
@@ -177,8 +178,6 @@ def opened(
     `steps` makes the steps, and `tried` the two of the trials before the first, where these aren't as settings say.
     """
     config = run.config
-    # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
-    sys.setswitchinterval(REPLAYING_SWITCH_INTERVAL_S if config.graphs else SWITCH_INTERVAL_S)
     try_run(run, options, tried)
     claim(config.run_dir, options)
     if is_launched():
@@ -187,6 +186,11 @@ def opened(
         keep_start(run)
         run.own.keep(config.run_dir)
     with ExitStack() as stack:
+        # Threads of the control plane wait at most this long for the interpreter, and so does a step for them.
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(REPLAYING_SWITCH_INTERVAL_S if config.graphs else SWITCH_INTERVAL_S)
+        if isinstance(run.loader, FedLoader):
+            stack.callback(run.loader.close)  # an error that a notebook remembers would keep its processes
         log = stack.enter_context(EventLog(config.run_dir / "events.jsonl"))
         scalars = _scalars(config, options, stack)
         shielded = Shielded(scalars, lambda error: board.pin("tolaria.scalars_lost", f"no more scalars: {error}"))

@@ -7,6 +7,7 @@ import math
 import torch
 
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.statistics import norm_of_each
 from esper.kasmina.executor.state import Evidence, ExecutorState, Life
 from esper.leyline import SeedObservation, SlotSignal
 
@@ -81,7 +82,7 @@ def _gradient_norms(state: ExecutorState) -> dict[str, list[float]]:
         return {}
     missing = {p: p.grad for _, p in there if p.grad is not None and p not in known}
     if missing:
-        known = {**known, **dict(zip(missing, torch._foreach_norm(list(missing.values())), strict=True))}
+        known = {**known, **dict(zip(missing, norm_of_each(list(missing.values())), strict=True))}
     norms: dict[str, list[float]] = {}
     values = torch.stack([known[parameter] for _, parameter in there]).tolist()
     for (path, _), value in zip(there, values, strict=True):

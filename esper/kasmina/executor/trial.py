@@ -137,6 +137,7 @@ def _is_same(first: Tensor, second: Tensor) -> bool:
     """Bit for bit, except that every NaN is like another."""
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
+    first, second = (each if each.layout == torch.strided else each.to_dense() for each in (first, second))
     both = (first == second) | ((first != first) & (second != second))
     return bool(both.all())
 

@@ -125,7 +125,7 @@ class Growth:
         self._interruption = Interruption()
         self._stack = ExitStack()
         self._course: _Course | None = None
-        self._has_looped = False
+        self._was_entered = self._has_looped = False
         self._is_inside = False
         self._summary: Mapping[str, Any] = {}
         self._result: Result | None = None
@@ -155,9 +155,12 @@ class Growth:
 
     @in_words_of_scripts()
     def __enter__(self) -> Growth:
+        if self._was_entered:
+            raise ConfigError("growth", "entered again", "is one run, entered once: make another esper.Growth")
         if self._network in _IN_USE:
             raise ConfigError("model", type(self._network).__name__, "grows already: one Growth at a time for a model")
         check_own_loop(self._config, place().count)
+        self._was_entered = True
         _IN_USE.add(self._network)
         self._stack.callback(_IN_USE.discard, self._network)
         try:
@@ -198,7 +201,7 @@ class Growth:
 
     def note(self, loss: Tensor) -> None:
         """Tell the loss of the batch, once in each step: what the run shows and is grown by."""
-        if self._course is None:
+        if self._course is None or not self._is_inside:
             raise ConfigError("growth.note", "outside", "is for the rounds of `for batch in growth.steps(loader):`")
         if not isinstance(loss, Tensor):
             raise ConfigError("growth.note", type(loss).__name__, "expected the loss as a tensor")
@@ -312,7 +315,7 @@ def _rounds(course: _Course) -> Iterator[Any]:
     trainer, steps = course.trainer, course.steps
     while trainer.is_going:
         yield steps.begin()
-        with in_words_of_scripts():
+        with in_words_of_scripts(), steps.as_stepped():
             trainer.advance(steps.make)
             steps.settle()
 

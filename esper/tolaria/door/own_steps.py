@@ -7,7 +7,8 @@ hung on the user's would be copied with it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from esper.tolaria.door.own_step import TwinStep
 from esper.tolaria.door.verify import Verification, norm_of
 from esper.tolaria.loop.aggregation import SeedSources
 from esper.tolaria.loop.session import Session
+from esper.tolaria.loop.step import norms_of
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.task.randomness import of_rank, seed_all
 
@@ -70,9 +72,18 @@ class OwnSteps:
         self._batch: Any = None
         self._loss: Tensor | None = None
         self._norm: Tensor | None = None
-        self._norms: dict[nn.Parameter, Tensor] = {}
+        self._norms: Mapping[nn.Parameter, Tensor] = {}
         self._rate = 0.0
         self._settings: list[dict[str, Any]] = []
+        self._modules: list[nn.Module] = []
+        self._members: list[nn.Parameter] = []
+        self._modes: list[bool] = []
+        """Whether each was in training mode when the loop made its last step."""
+        self._learns: list[bool] = []
+        """Whether each parameter learnt in that step."""
+        self._followed: tuple[list[bool], list[bool]] | None = None
+        """What of these the twin was put into."""
+        self._list_modes()
         self._started_ns = 0
         self._hook = register_optimizer_step_pre_hook(self._before_optimizer)
 
@@ -97,6 +108,8 @@ class OwnSteps:
         if self._loop.average is not None:
             self._loop.average.begin()
         self._made, self._rate, self._settings = 0, 0.0, []
+        self._modes = [module.training for module in self._modules]
+        self._learns = [parameter.requires_grad for parameter in self._members]
         self._loss, self._norm, self._norms = None, None, {}
         if self._loop.passed is not None:
             self._loop.passed.passes = 0
@@ -132,6 +145,19 @@ class OwnSteps:
         session.timings.step_ms.append(step_ms)
         session.log.add(step + 1, step // session.run.loader.steps_per_epoch, result, rate=self._rate, step_ms=step_ms)
 
+    @contextmanager
+    def as_stepped(self) -> Iterator[None]:
+        """With the network in the modes of the loop's step, for copies to take, not in those of a later validation."""
+        modes = zip(self._modules, self._modes, strict=True)
+        changed = [(module, module.training) for module, mode in modes if module.training != mode]
+        for module, mode in changed:
+            module.training = not mode
+        try:
+            yield
+        finally:
+            for module, mode in changed:
+                module.training = mode
+
     def _fetch(self, step: int) -> None:
         """As `ArmSteps` does."""
         if step < self._session.run.total_steps:
@@ -147,6 +173,7 @@ class OwnSteps:
         self._topology = executor.topology
         before, self._shapes = self._shapes, shapes_of(executor.arm)
         self._parameters = self._listed()
+        self._list_modes()
         self._tell(before)
 
     def close(self) -> None:
@@ -158,6 +185,7 @@ class OwnSteps:
         self._topology = -1
         self._session.seed_meter.forget()
         self._parameters = self._listed()
+        self._list_modes()
         self._to_verify = VERIFIED_STEPS if self._to_verify else 0
 
     @property
@@ -170,12 +198,15 @@ class OwnSteps:
         executor = self._executor
         arm = executor.arm
         if optimizer is not arm.optimizer:
+            self._check_alone(optimizer)
             return
         self._made += 1
         self._rate = float(optimizer.param_groups[0]["lr"])
+        self._modes = [module.training for module in self._modules]
+        self._learns = [parameter.requires_grad for parameter in self._members]
         if self._copy is not None or executor.twin is not None:
-            groups = [group for group in optimizer.param_groups if SEED_KEY not in group]
-            self._settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+            self._settings = [_settings_of(group) for group in _host_groups(optimizer)]
+        _unscale(optimizer)
         is_measured = self._loop.clip_norm is None and (self._session.progress.step + 1) % self._norm_every == 0
         if arm.grafts and self._loop.grows:
             executor.after_backward()
@@ -186,10 +217,17 @@ class OwnSteps:
         if self._copy is not None:
             self._norm = norm_of(arm)
         elif is_measured:
-            there = {p: p.grad for p in executor.host_parameters() if p.grad is not None}
-            norms = torch._foreach_norm(list(there.values())) if there else []
-            self._norms = dict(zip(there, norms, strict=True))
-            self._norm = torch.linalg.vector_norm(torch.stack(list(norms))) if there else None
+            self._norm, self._norms = norms_of(executor.host_parameters())
+
+    def _check_alone(self, other: Optimizer) -> None:
+        """Raises ConfigError where another optimiser steps the network, as in adversarial training."""
+        if not self._to_verify:
+            return
+        mine = {id(parameter) for parameter in self._members}
+        if any(id(member) in mine for group in other.param_groups for member in group["params"]):
+            remedy = "steps parameters of the network, too, and no twin can: give one optimiser all, in groups"
+            alone = "or keep what the other one steps in a model of its own"
+            raise ConfigError("optimizer", type(other).__name__, f"{remedy}, {alone}")
 
     def _checked(self, step: int) -> Tensor:
         """The loss of a step that was made as a step is to be. Raises ConfigError."""
@@ -214,14 +252,47 @@ class OwnSteps:
         session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _stepped(self, arm: TrainingArm, batch: Any, step: int) -> StepResult:
-        """The same batch and draws, at the rates of the user's step."""
+        """The same batch and draws, in the modes and at the rates of the user's step."""
+        if self._followed != (self._modes, self._learns):
+            self._follow_modes(arm)
+            self._followed = self._modes, self._learns
+        self._follow_groups(arm)
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(arm, batch)
-        for group, settings in zip(arm.optimizer.param_groups, self._settings, strict=False):
+        for group, settings in zip(_host_groups(arm.optimizer), self._settings, strict=False):
             group.update(settings)
         self._rescale_seeds(arm)
         self._stepper.finish(arm)
         return result
+
+    def _list_modes(self) -> None:
+        model = self._executor.arm.model
+        self._modules, self._members, self._followed = list(model.modules()), list(model.parameters()), None
+        self._modes = [module.training for module in self._modules]
+        self._learns = [parameter.requires_grad for parameter in self._members]
+
+    def _follow_modes(self, arm: TrainingArm) -> None:
+        """Train and eval, frozen and not, as the loop's network was in its step; and groups that it has added since."""
+        mine, learns = self._executor.arm, dict(zip(self._members, self._learns, strict=True))
+        parameters = dict(arm.model.named_parameters())
+        for name, parameter in mine.model.named_parameters():
+            if name in parameters and parameter in learns:
+                parameters[name].requires_grad_(learns[parameter])
+        modes = dict(zip(self._modules, self._modes, strict=True))
+        theirs = dict(arm.model.named_modules())
+        for name, module in mine.model.named_modules():
+            if name in theirs and module in modes:
+                theirs[name].training = modes[module]
+
+    def _follow_groups(self, twin: TrainingArm) -> None:
+        """A loop that thaws layers half-way may give them to its optimiser only then."""
+        arm = self._executor.arm
+        added = _host_groups(arm.optimizer)[len(_host_groups(twin.optimizer)) :]
+        for group in added:
+            names = {id(parameter): name for name, parameter in arm.model.named_parameters()}
+            theirs = dict(twin.model.named_parameters())
+            found = [theirs[names[id(member)]] for member in group["params"] if names.get(id(member), "") in theirs]
+            twin.optimizer.add_param_group({**_settings_of(group), "params": found})
 
     def _rescale_seeds(self, arm: TrainingArm) -> None:
         """Seeds in the twin learn at a share of the rates, which came just now."""
@@ -231,6 +302,8 @@ class OwnSteps:
     def _verify(self, copy: TrainingArm, batch: Any, step: int, loss: Tensor) -> None:
         self._copy = None
         self._to_verify -= 1
+        self._follow_modes(copy)
+        self._follow_groups(copy)
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(copy, batch)
         norm = norm_of(copy)
@@ -282,6 +355,28 @@ class OwnSteps:
         change = change_between(before, after, step=session.progress.step, seed_id=seed_id, kind=kind, depths=depths)
         if change is not None and self._loop.on_change is not None:
             self._loop.on_change(change)
+
+
+def _host_groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [group for group in optimizer.param_groups if SEED_KEY not in group]
+
+
+def _settings_of(group: dict[str, Any]) -> dict[str, Any]:
+    """As they are now: schedulers write into a rate that is a tensor."""
+    held = {name: value for name, value in group.items() if name != "params"}
+    return {name: value.clone() if isinstance(value, Tensor) else value for name, value in held.items()}
+
+
+@torch.no_grad()
+def _unscale(optimizer: Optimizer) -> None:
+    """Fused optimisers are given scaled gradients with their scale, and leave them divided; so they are divided now."""
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    members = (member for group in optimizer.param_groups for member in group["params"])
+    if gradients := [member.grad for member in members if member.grad is not None]:
+        torch._foreach_div_(gradients, scale.to(gradients[0].device))
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
 
 
 def _size(shape: tuple[int, ...]) -> int:

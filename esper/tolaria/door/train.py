@@ -12,7 +12,7 @@ from torch import nn
 
 from esper.core.errors import ConfigError
 from esper.core.process.streams import say
-from esper.kasmina.executor.fold.export import plain
+from esper.kasmina.executor.fold.export import Grown, plain
 from esper.kasmina.executor.pretrained.loader import save_grown
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
@@ -56,8 +56,13 @@ class Result:
         """Write a network that has `save_pretrained` by it, and a loader beside it where its configuration falls short.
 
         Returns the loader, `grown.py`, whose `load()` needs transformers alone; None where `from_pretrained` reads the
-        folder. Raises ConfigError for another network.
+        folder. Raises ConfigError for another network, and for one beside which seeds stayed modules.
         """
+        if isinstance(self.model, Grown):
+            remedy = "seeds stayed beside it as modules, which save_pretrained would leave out"
+            raise ConfigError(
+                "model", type(self.model.host).__name__, f"{remedy}: torch.save(result.model, file) keeps them"
+            )
         return save_grown(self.model, Path(folder))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor import TrainingArm, tensors_of
+from esper.kasmina.executor.passes.statistics import norm_of as norm_of_all
 
 TOLERANCE = 1e-3
 """Relative; kernels and sums over ranks, which add up in any order, differ by rounding."""
@@ -63,7 +64,7 @@ class Verification:
 def norm_of(arm: TrainingArm) -> Tensor:
     """Of all gradients of the host."""
     found = [parameter.grad for parameter in arm.host_parameters() if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(found))) if found else torch.zeros(())
+    return norm_of_all(found) if found else torch.zeros(())
 
 
 def _not_given(arm: TrainingArm) -> list[str]:

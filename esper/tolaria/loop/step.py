@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import cut
+from esper.kasmina.executor.passes.statistics import norm_of_each
 from esper.tolaria.config import BY_LOSSES, BY_MICROBATCHES, TrainConfig
 from esper.tolaria.loop.aggregation import GradientSurgery, SeedMeter, SeedPaths, SeedSources, Weigh
 from esper.tolaria.loop.arm import Arm, Batch
@@ -310,7 +311,7 @@ def norms_of(parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, Mapping
     gradients = {parameter: gradient for parameter, gradient in there if gradient is not None}
     if not gradients:
         return None, {}
-    norms = torch._foreach_norm(list(gradients.values()))
+    norms = norm_of_each(list(gradients.values()))
     return torch.linalg.vector_norm(torch.stack(norms)), dict(zip(gradients, norms, strict=True))
 
 

@@ -37,6 +37,7 @@ from esper.tolaria.task.objective.own import own_metric
 from esper.tolaria.task.objective.task import SplitTask
 from esper.tolaria.task.optimizers.optimizers import make_capturable, make_optimizer, optimizer_doubts, optimizer_of
 from esper.tolaria.task.optimizers.schedule import make_schedule
+from esper.tolaria.task.optimizers.sparse import check_sparse
 from esper.tolaria.task.pace import paced
 from esper.tolaria.task.posed import in_training_mode, named_by_settings, pose
 from esper.tolaria.task.precision import AMP_TYPES, autocast
@@ -137,6 +138,7 @@ def prepare(
     model, task, loader = posed.model, posed.task, posed.loader
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
     arm = _arm(config, given, model, total_steps)
+    check_sparse(config, model, arm.optimizer)
     settings = ExecutorConfig(
         run_seed=config.seed,
         slots=config.slots or None,

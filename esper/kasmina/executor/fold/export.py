@@ -22,6 +22,7 @@ from esper.leyline import BlendMode
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
 INNER = "_orig_mod"
+WRITE_ALL = ("save_pretrained", "push_to_hub")
 
 
 def plain(arm: TrainingArm, *, takes_any: bool = False) -> nn.Module:
@@ -85,10 +86,23 @@ class Grown(nn.Module):
 
 
 class GrownOfForm(Grown):
-    """The same for a host that takes more than a tensor."""
+    """The same for a host that takes more than a tensor, and is asked for more than its outputs."""
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         return self.host(*arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the host has, its methods and parameters; but not what would write it without its seeds."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            host = self.__dict__.get("_modules", {}).get("host")
+            if host is None or name.startswith("__"):
+                raise
+            if name in WRITE_ALL:
+                told = f"{name} would leave out the seeds that stayed modules; torch.save(model, file) keeps them"
+                raise AttributeError(told, name=name, obj=self) from None
+            return getattr(host, name)
 
 
 class _PlainTaps:

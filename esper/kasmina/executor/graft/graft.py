@@ -63,6 +63,8 @@ class Graft:
         takes_masks = getattr(module, "takes_masks", False)
         self.masks = Masks(plan.seed_id, is_conv=slot.is_conv) if takes_masks else None
         """What the host says of padding, for a seed that mixes positions as the host's attention does."""
+        self._host: nn.Module | None = None
+        """What it is attached to; its mode is the seed's."""
         self._handles: list[RemovableHandle] = []
         self._logits_handle: RemovableHandle | None = None
         self._input: Tensor | Arguments | None = None
@@ -114,6 +116,7 @@ class Graft:
 
     def attach(self, model: nn.Module, neighbours: list[Graft]) -> None:
         """Hangs the taps on the model; `neighbours` is the arm's own list of grafts."""
+        self._host = model
         self.parts = self.slot.parts(model)
         for place, part in enumerate(self.parts):
             write = model.get_submodule(part.write_path)
@@ -151,6 +154,7 @@ class Graft:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._host = None
         self._forget_logits()
         self.forget()
 
@@ -183,6 +187,8 @@ class Graft:
 
     def output(self, value: Tensor | Arguments, place: int = 0) -> Tensor:
         """The seed's value; one that attends leaves out what the host's attention does."""
+        if self._host is not None and self.module.training != self._host.training:
+            self.module.train(self._host.training)  # a script's model.eval() doesn't reach what hangs on it
         branch = self.branch(place)
         if self.masks is None or not isinstance(value, Tensor):
             found: Tensor = branch(value)

@@ -57,7 +57,13 @@ class GradientStatistics:
             self._smoothed = norm if self._smoothed is None else self._smoothed + SMOOTHING * (norm - self._smoothed)
 
 
+def norm_of_each(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Of each, 0-d, without a wait for the device; a sparse one, as an embedding may have, counts by its rows."""
+    dense = [part.coalesce().values() if part.layout == torch.sparse_coo else part for part in gradients]
+    return list(torch._foreach_norm(dense))
+
+
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
     """Of all of them together: 0-d, without a wait for the device."""
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norm_of_each(gradients)))
     return norm

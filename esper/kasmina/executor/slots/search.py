@@ -86,6 +86,9 @@ def find_slots(
     return Search(slots, unseen)
 
 
+REMEDY = "--slots names others, and --grow never trains it as it is"
+
+
 def check_found(model: nn.Module, trace: ForwardTrace, found: Search) -> None:
     """Raises ConfigError where no slot is usable, with what was looked at."""
     if found.slots:
@@ -96,7 +99,7 @@ def check_found(model: nn.Module, trace: ForwardTrace, found: Search) -> None:
         )
     why = f"; not looked into: {'; '.join(found.unseen)}" if found.unseen else ""
     raise ConfigError(
-        "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}"
+        "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}; {REMEDY}"
     )
 
 

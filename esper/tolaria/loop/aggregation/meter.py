@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from esper.kasmina.executor.graft.graft import Graft
+from esper.kasmina.executor.passes.statistics import norm_of_each
 from esper.kernels import seed_metrics
 from esper.tolaria.loop.aggregation.owners import Owners
 from esper.tolaria.loop.aggregation.paths import SourceRows
@@ -79,7 +80,7 @@ class SeedMeter:
         there = [gradient for gradient in gradients if gradient is not None]
         if not there:
             return
-        norms = iter(torch.stack(torch._foreach_norm(there)).double().unbind())
+        norms = iter(torch.stack(norm_of_each(there)).double().unbind())
         zero = torch.zeros((), dtype=torch.float64, device=there[0].device)
         each = torch.stack([zero if gradient is None else next(norms) for gradient in gradients])
         layer_norms = each.new_zeros((len(owners.spans), len(each)))

@@ -227,6 +227,9 @@ def _without_ones(shape: Shape) -> Shape:
 def _other_type(model: nn.Module, inputs: Tensor) -> str:
     """What to do where inputs and weights are numbers of different types."""
     weights = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), inputs)
+    looks_up = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in model.modules())
+    if looks_up and inputs.is_floating_point() and bool((inputs == inputs.round()).all()):
+        return "; sets are held in float32: call .long() on them in forward, or give a Dataset, which keeps its types"
     if not inputs.is_floating_point() or weights.dtype == inputs.dtype:
         return ""
     return f"; its weights are {_type(weights)}: give inputs of that type, or change theirs"

@@ -63,11 +63,11 @@ def made_by(factory: object, model: nn.Module, name: str) -> Optimizer:
         raise ConfigError("optimizer", name, f"{kind.__name__} {reason}")
     if _needs_closure(optimizer):
         raise ConfigError("optimizer", name, f"{kind.__name__}.step needs a closure; a run has none to give")
-    own = {id(parameter) for parameter in trainable.values()}
+    own = {id(parameter) for parameter in model.parameters()}  # what is frozen may be thawed later
     members = [member for group in optimizer.param_groups for member in group["params"]]
     if strangers := [member for member in members if id(member) not in own]:
         sizes = list(strangers[0].shape)
-        raise ConfigError("optimizer", name, f"holds a parameter {sizes} that isn't among those that it was given")
+        raise ConfigError("optimizer", name, f"holds a parameter {sizes} that isn't among those of the model")
     for group in optimizer.param_groups:
         group.pop("param_names", None)  # torch admits names for all groups or for none, and a seed's have none
     return optimizer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -469,6 +471,11 @@ def _touches(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Te
     return loss
 
 
+def _by_two(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+    torch.optim.SGD(model.fc2.parameters(), lr=0.1).step()
+    return one_round(model, optimizer, scheduler, batch)
+
+
 def _replaces(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
     loss = one_round(model, optimizer, scheduler, batch)
     model.fc2.bias = nn.Parameter(model.fc2.bias.detach().clone())
@@ -514,6 +521,7 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("the optimiser made 2 steps", {"one_round": _twice}),
     ("the loss that was noted is", {"one_round": _other_loss}),
     ("fc1.weight became another than by step", {"one_round": _touches}),
+    ("optimizer = 'SGD': steps parameters of the network, too, .*in a model of its own", {"one_round": _by_two}),
     ("fc2.bias.*changed behind growth's back", {"one_round": _replaces}),
     ("lr.*is the loop's own to decide", {"config": {"lr": 1.0}}),
     ("twin = 'bursts': can't be in a loop of your own", {"config": {"twin": "bursts"}}),
@@ -554,6 +562,24 @@ def test_calls_out_of_place_are_told_in_one_line(tmp_path, scripted):
         one_round(own.model, own.optimizer, None, next(rounds))
         with pytest.raises(ConfigError, match=r"growth.note.*wasn't called"):
             next(rounds)
+    with pytest.raises(ConfigError, match="is for the rounds of"):
+        growth.note(torch.ones(()))
+    with pytest.raises(ConfigError, match=r"entered again.*make another esper\.Growth"):
+        growth.__enter__()
+
+
+def test_nothing_runs_on_behind_an_error_that_is_remembered(tmp_path, scripted):
+    """As a notebook remembers it, with all that its frames hold."""
+    scripted(NEVER)
+    interval = sys.getswitchinterval()
+
+    def torn(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+        raise OSError("torn")
+
+    with pytest.raises(OSError, match="torn") as remembered:
+        Own(tmp_path, batches=loader(num_workers=2), one_round=torn).run()
+    assert not multiprocessing.active_children(), remembered
+    assert sys.getswitchinterval() == interval
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])

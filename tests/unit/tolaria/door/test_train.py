@@ -326,3 +326,44 @@ def test_samples_that_are_trained_on_and_judged_by_are_told(settings, form):
     told = str([event for event in lines if not isinstance(event, StepDone)])
     assert "of the first 32 train samples also stand in judge" in told
     assert "also stand in test" not in told
+
+
+class Saved(nn.Module):
+    """Has what transformers' networks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.config = {"width": 5}
+        self.fc1, self.act, self.fc2 = nn.Linear(FEATURES, 5), nn.ReLU(), nn.Linear(5, CLASSES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(features)))
+
+    def likeliest(self, features: Tensor) -> Tensor:
+        return self(features).argmax(1)
+
+    def save_pretrained(self, folder: Path) -> None:
+        raise AssertionError("writes the network alone")
+
+
+def test_a_network_with_a_kept_module_is_asked_as_the_host_is_and_not_saved_without_it(tmp_path, scripted, settings):
+    slot = "residual_linear:act-act"
+    scripted({4: germination("s1", slot, "residual.linear"), 16: keep("s1")})
+    result = esper.train(
+        Saved(), pairs(), config={**settings, "grow": "auto", "steps": 40, "evaluate_every_steps": 4, "min_samples": 20}
+    )
+    assert result.summary["seeds"][0]["fate"] == "kept"
+    inputs = pairs()[0]
+    assert result.model.config == {"width": 5}
+    assert torch.equal(result.model.likeliest(inputs), result.model(inputs).argmax(1))
+    with pytest.raises(ConfigError, match=r"model = 'Saved': seeds stayed beside it as modules"):
+        result.save_pretrained(tmp_path / "network")
+    with pytest.raises(AttributeError, match="would leave out the seeds that stayed modules"):
+        result.model.save_pretrained(tmp_path / "network")
+    assert not (tmp_path / "network").exists()
+    torch.save(result.model, tmp_path / "network.pt")
+    again = torch.load(tmp_path / "network.pt", weights_only=False)
+    assert torch.equal(again(inputs), result.model(inputs))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = result.model.nothing
