@@ -131,7 +131,8 @@ def test_without_the_extension_the_import_says_how_to_build_it(tmp_path: Path) -
     for source in package.glob("*.py"):
         (root / "kernels" / source.name).write_text(source.read_text())
     (root / "core").mkdir()
-    (root / "core" / "errors.py").write_text((package.parent / "core" / "errors.py").read_text())
+    for name in ("errors.py", "lasted.py"):
+        (root / "core" / name).write_text((package.parent / "core" / name).read_text())
     for directory in (root, root / "core"):
         (directory / "__init__.py").touch()
     code = "try:\n import esper.kernels\nexcept ImportError as error:\n print(type(error).__name__, error)"

@@ -373,7 +373,8 @@ async def test_a_line_that_breaks_as_its_process_leaves_is_told(serve: Serve, ca
     listener = Listener()
     server = await serve(listener)
     sender = TelemetrySender(str(server.endpoint), KEYRING, "tolaria", config=QUICK)
-    await listener.until(lambda: bool(listener.registered))
+    await reached(lambda: sender._presence.is_registered)
+    sender._presence.interval_s = 3600.0  # no sign of life before the leave finds the line broken
     sender._client = Broken()  # type: ignore[assignment]
     await closed(sender)
     assert "left without notice, 0 packets unsent" in caplog.text

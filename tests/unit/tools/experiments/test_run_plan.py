@@ -344,6 +344,6 @@ def test_the_launcher_understands_every_plan(path: Path, tmp_path: Path) -> None
     assert plan.about
     for name, arm in plan.arms.items():
         rate = arm.rates[0] if arm.rates else None
-        flags = parser().parse(plan.flags(Run(name, plan.seeds[0], rate), tmp_path))
+        flags = parser().parse([*plan.flags(Run(name, plan.seeds[0], rate), tmp_path), "--device", "cuda"])
         settings = load_settings(TrainConfig, file=None, environ={}, prefix="TOLARIA_", flags=given(flags)).value
         assert settings.steps or settings.epochs
