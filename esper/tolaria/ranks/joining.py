@@ -9,7 +9,7 @@ from itertools import count
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from esper.core.errors import EsperError, RankLost
@@ -20,6 +20,7 @@ from esper.tolaria.ranks.pulse import Pulse
 
 CUDA_BACKEND = "cpu:gloo,cuda:nccl"
 _RUNS = count()  # of this process: each has keys of its own, and all ranks make the same runs
+_STORES: dict[Place, Store] = {}
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def _join(config: TrainConfig, here: Place) -> tuple[ManyRanks, Pulse]:
     # A run that goes on may turn out to have its device from a checkpoint.
     backend = CUDA_BACKEND if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        store, _, _ = next(rendezvous("env://", timeout=limit))
+        store = _store(here, limit)
         # Torchrun's store outlives the processes that it starts anew.
         own = PrefixStore(f"esper-{here.restarts}-{next(_RUNS)}", store)
         if dist.is_initialized():  # by a script, for itself
@@ -70,6 +71,14 @@ def _join(config: TrainConfig, here: Place) -> tuple[ManyRanks, Pulse]:
         raise RankLost(f"the {here.count} ranks did not meet: {in_words(error)}") from error
     pulse = Pulse(own, here.rank, here.count)
     return ManyRanks(here, group, pulse, limit), pulse
+
+
+def _store(here: Place, limit: timedelta) -> Store:
+    """One for all runs of this process: a first rank that served each anew would drop who was early for the next."""
+    if here not in _STORES:
+        _STORES[here] = next(rendezvous("env://", timeout=limit))[0]
+    _STORES[here].set_timeout(limit)
+    return _STORES[here]
 
 
 def _is_told_by_first(error: BaseException, pulse: Pulse) -> bool:

@@ -5,7 +5,9 @@ In float64, each rank with its part of the batches that one process would take.
 
 from __future__ import annotations
 
+import gc
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,6 +226,17 @@ def resumed(folder: Path) -> Any:
     return {"whole": whole["digest"], **again}
 
 
+def early(folder: Path) -> Any:
+    """The first rank still holds what it has of one run when the others come to the next."""
+    first = Own(folder / "first", script="never")
+    first.run()
+    if place().rank == 0:
+        time.sleep(0.5)
+    del first
+    gc.collect()
+    return Own(folder / "second", script="never").run()["digest"]
+
+
 def mismatched(folder: Path) -> Any:
     """The last rank's graft fails, as for lack of memory there alone."""
 
@@ -303,6 +316,7 @@ SCENARIOS: dict[str, Callable[[Path], Any]] = {
     "accumulated": grown(parts=2),
     "draws_anew": grown(draws_anew=True),
     "ungrown": grown(config={"grow": "never"}, loader=lambda: list(shared())),
+    "early": early,
     "resumed": resumed,
     "mismatched": mismatched,
     "failing": failing,

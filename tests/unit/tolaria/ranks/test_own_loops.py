@@ -18,7 +18,7 @@ MODULE = "tests.unit.tolaria.ranks.own_loops"
 # Sums of float64 in another order.
 TOLERANCE = 1e-9
 # The last one leaves the processes without each other.
-IN_DEFAULT = ("kept", "stacked", "resumed", "mismatched", "refused", "left_by", "failing")
+IN_DEFAULT = ("kept", "stacked", "early", "resumed", "mismatched", "refused", "left_by", "failing")
 DRILLED = ("kept", "stacked", "culled", "unstacked", "accumulated", "draws_anew", "ungrown")
 pytestmark = [
     pytest.mark.timeout(900),
@@ -62,6 +62,12 @@ def test_two_ranks_of_a_loop_of_ones_own_grow_as_one_does(name: str) -> None:
     assert_as_one(found, one(name), 2)
     assert found[0]["fates"] == ["kept"]
     assert found[0]["changes"] == [(8, "grafted")]
+
+
+def test_who_is_early_for_the_next_run_of_a_script_waits_for_the_first() -> None:
+    first, second = (each["early"] for each in ranks_of(2, IN_DEFAULT))
+    assert first == second
+    assert len(first) == 64, first
 
 
 def test_a_loop_on_two_ranks_goes_on_with_torchs_own_sampler_to_the_same_bits() -> None:
