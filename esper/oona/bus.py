@@ -46,9 +46,7 @@ class BusConfig:
     group_retention_s: float = 2_592_000.0  # a group that asked for nothing this long is forgotten, with what it missed
     full_lane_patience_s: float = 86_400.0  # the same, where a lane is full
     max_lane_entries: int = 200_000  # a fuller lane refuses more, CRITICAL ones excepted
-    max_lane_bytes: int = (
-        1024 * MIB
-    )  # the same, of envelopes' bytes; handled ones have half of it, dead letters as much
+    max_lane_bytes: int = 1024 * MIB  # the same in bytes; handled envelopes have half of it, dead letters as much
 
     def __post_init__(self) -> None:
         require_positive(self, "max_deliveries", "lease_s", "retry_s", "retention_s", "dead_retention_s")

@@ -108,8 +108,7 @@ class OwnSteps:
         if self._loop.average is not None:
             self._loop.average.begin()
         self._made, self._rate, self._settings = 0, 0.0, []
-        self._modes = [module.training for module in self._modules]
-        self._learns = [parameter.requires_grad for parameter in self._members]
+        self._note_modes()
         self._loss, self._norm, self._norms = None, None, {}
         if self._loop.passed is not None:
             self._loop.passed.passes = 0
@@ -202,8 +201,7 @@ class OwnSteps:
             return
         self._made += 1
         self._rate = float(optimizer.param_groups[0]["lr"])
-        self._modes = [module.training for module in self._modules]
-        self._learns = [parameter.requires_grad for parameter in self._members]
+        self._note_modes()
         if self._copy is not None or executor.twin is not None:
             self._settings = [_settings_of(group) for group in _host_groups(optimizer)]
         _unscale(optimizer)
@@ -268,6 +266,9 @@ class OwnSteps:
     def _list_modes(self) -> None:
         model = self._executor.arm.model
         self._modules, self._members, self._followed = list(model.modules()), list(model.parameters()), None
+        self._note_modes()
+
+    def _note_modes(self) -> None:
         self._modes = [module.training for module in self._modules]
         self._learns = [parameter.requires_grad for parameter in self._members]
 
