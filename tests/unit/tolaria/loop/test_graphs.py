@@ -32,6 +32,8 @@ from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.loop.recording import RecordingBackend
 from tests.unit.tolaria.ranks.test_ranks import Recorded
 from tests.unit.tolaria.scripted_control import ScriptedControl, directive, fetch_artifact, germination, keep
+from tests.unit.tolaria.stacks.test_stack_runs import KEPT as STACKS
+from tests.unit.tolaria.stacks.test_stack_runs import config_in as stacks_in
 from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, SLOT, KilledError, Recorder
 
 PLAIN = replace(CONFIG, grow="never", dropout=0.0, epochs=4)
@@ -143,7 +145,7 @@ def measured_of(run: Run) -> list[list[float]]:
     for source in sources:
         blend = [source.blended.mean, source.blended.p95, source.blended.sparsity, source.blended.clamped_fraction]
         layers = [norm for _, norm in source.layers]
-        figures.append([source.steps, source.norm, source.share, source.conflicts or 0.0, *blend, *layers])
+        figures.append([source.steps, source.norm, source.share, source.teacher_share or 0.0, *blend, *layers])
     return figures
 
 
@@ -225,6 +227,13 @@ def test_where_a_twin_s_step_can_t_be_recorded_the_main_arm_s_is_recorded_anew()
     assert entry["fallbacks"] == {"out_of_memory": 1}
     assert entry["eager"]["given_up"] > 0
     assert entry["captures"] == 1 + 1 + 1
+
+
+@pytest.mark.slow
+def test_of_a_run_that_is_grown_by_stacks_only_warm_ups_are_eager(tmp_path: Path) -> None:
+    entry = Run(stacks_in(tmp_path), RecordingBackend(), STACKS).summary["graphs"]
+    assert entry["eager"] == {"warm_up": WARM_UP_STEPS * entry["captures"]}
+    assert (entry["captures"], entry["measured_replays"], entry["fallbacks"]) == (1 + 2 + 2, 0, {})
 
 
 def blended(mode: BlendMode, **fields: Any) -> dict[int, Any]:
