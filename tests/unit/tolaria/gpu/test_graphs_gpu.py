@@ -231,6 +231,7 @@ def test_a_kill_and_a_cull_among_measured_replays_leave_the_same_bits(tmp_path: 
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 @pytest.mark.parametrize("blocks", ["off", "blocks"])
 def test_a_language_model_s_seed_is_measured_in_replays(stack_config: TrainConfig, blocks: str) -> None:
     slot = "span_linear:blocks.0.mlp.fc1-blocks.0.mlp.fc2"
