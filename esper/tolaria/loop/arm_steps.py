@@ -187,10 +187,11 @@ class ArmSteps:
         """The main arm's step, replayed where a graph has it."""
         seed_norms = self._executor.seed_norms if arm.grafts else None
         measures = Measures(
-            gradients=bool(arm.grafts) and (is_measured or self._measures_all),
+            gradients=bool(arm.grafts) and is_measured,
             outputs=any(graft.is_measuring for graft in arm.grafts),
         )
-        note = self._session.seed_meter.note if measures.gradients else None
+        notes = arm.grafts and (is_measured or self._measures_all)
+        note = self._session.seed_meter.note if notes else None
 
         def eagerly(measures_norm: bool) -> StepResult:
             if self._resident is not None:
