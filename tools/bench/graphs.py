@@ -15,9 +15,9 @@ told apart.
   graphs        the same with --graphs
   never         --graphs --grow never: no services
 
-`judged` is the transformer's row while a seed is judged, with its twin beside it: eager and graphs, and how many steps
-of which kind there were. Its figure is the mean of both arms' steps between the graft and the verdict, boundaries and
-looks included.
+`judged` is the transformer's row while a seed is judged, with its twin beside it: eager, graphs, and graphs whose steps
+that measure seeds stay eager; and how many steps of which kind there were. Its figure is the mean of both arms' steps
+between the graft and the verdict, boundaries and looks included.
 
 First captures are those of the tiny network's training step in successive trainers, before anything else of this
 process; the first of them loads what all need. `seed` is the step of an isolated seed's first stage, written by hand:
@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from esper.kasmina.executor.passes.batches import leaves
 from esper.kernels import blend_convex
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.graphs import graphs as bookkeeping
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.observer import EpochDone, Observer, Observers, StepDone, TwinStep
 from esper.tolaria.run import Interruption, RunOptions, grow
@@ -388,14 +389,21 @@ def measure(row: str, settle: int, steps: int) -> dict[str, Any]:
 def judged(steps: int) -> dict[str, Any]:
     """A run in which a seed is judged most of the time, without graphs and with."""
     found = {}
-    for name, config in {"eager": JUDGED, "graphs": replace(JUDGED, graphs=True)}.items():
+    graphs, recorded_after = replace(JUDGED, graphs=True), bookkeeping.MEASURED_WARM_UP_STEPS
+    arms = {
+        "eager": (JUDGED, recorded_after),
+        "graphs": (graphs, recorded_after),
+        "measured eager": (graphs, steps),
+    }
+    for name, (config, bookkeeping.MEASURED_WARM_UP_STEPS) in arms.items():
         phase = Phase()
         with tempfile.TemporaryDirectory(prefix="graphs-") as folder:
             run = replace(config, run_dir=Path(folder) / "run", steps=steps)
             summary = grow(run, RunOptions(), [phase], Interruption())
         counts = {"graphs": summary["graphs"], "evaluate_every_steps": config.packet_steps}
         found[name] = {**phase.entry(), **counts, "boundaries_ms_per_step": summary["control_overhead_ms"]["per_step"]}
-        print(f"{JUDGED_ROW:12} {name:12} {found[name]['mean_ms']:8.4f} ms a step", file=sys.stderr, flush=True)
+        print(f"{JUDGED_ROW:12} {name:14} {found[name]['mean_ms']:8.4f} ms a step", file=sys.stderr, flush=True)
+    bookkeeping.MEASURED_WARM_UP_STEPS = recorded_after
     return found
 
 
