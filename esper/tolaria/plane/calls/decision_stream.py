@@ -33,7 +33,7 @@ class DecisionStream:
         Raises the error tree; the next call opens a new stream.
         """
         try:
-            self._opened().put(ControlRequest(packet=packet, want_state=want_state or None))
+            self._opened().put(ControlRequest(packet=packet, want_state=want_state))
             # A new stream follows on every failure, so the first answer of each is that to the packet just sent.
             for response in self._responses:
                 require("Decision of tamiyo", decision_violations(response.decision, packet, self._replayed))
