@@ -43,6 +43,8 @@ GROUP = "nissa"
 LANES = (BusLane.BUS_LANE_EMERGENCY, BusLane.BUS_LANE_NORMAL, BusLane.BUS_LANE_TELEMETRY)
 PAGE = 1024
 WAIT_S = 1.0
+# The bus is asked again this often, also where nothing was heard of anything new.
+ASK_S = 5.0
 _tracer = tracer("esper.nissa")
 
 
@@ -109,7 +111,7 @@ class Ingestor:
             seen = await bus.last_sequence()
             if envelopes := await bus.fetch(GROUP, GROUP, LANES, PAGE):
                 return envelopes
-            await bus.wait(seen, WAIT_S, LANES)
+            await bus.wait(seen, ASK_S, LANES, GROUP)
 
     async def follow_time(self, period_s: float = WAIT_S) -> None:
         """Clear for ever what clears by time alone."""

@@ -132,8 +132,13 @@ class Bus(Protocol):
     ) -> list[BusEnvelope]:
         """Envelopes after a position, in the order of their storage; no group is involved."""
 
-    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
-        """Return when there is something in these lanes after a position, or after a while."""
+    async def wait(
+        self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES, group: str | None = None
+    ) -> None:
+        """Return when there is something in these lanes after a position, or after a while.
+
+        For a group also when something that it was given may be due again.
+        """
 
     async def last_sequence(self) -> int:
         """Position of the newest envelope."""

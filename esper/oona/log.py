@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -26,6 +27,9 @@ T = TypeVar("T")
 MAX_SEQUENCE = 2**63 - 1
 TRIM_PAGE = 2000
 INSERT_ROWS = 2000
+# Where nothing was stored or settled since, only time makes something old: it is looked for this often, and ten times
+# within the shortest time that anything is kept.
+IDLE_TRIM_S = 60.0
 Place = tuple[int, int]
 """Lane and priority."""
 _Lent = tuple[int, int]
@@ -58,6 +62,10 @@ _MOVE = "UPDATE cursors SET sequence = ? WHERE name = ? AND lane = ? AND priorit
 _DUE = (
     "SELECT json_group_array(json_array(d.lane, e.priority, d.sequence, d.attempt)) FROM deliveries d"
     " JOIN envelopes e USING (sequence) WHERE d.name = ? AND d.again_ns <= ?"
+    " AND d.lane IN (SELECT value FROM json_each(?))"
+)
+_NEXT_DUE = (
+    "SELECT MIN(d.again_ns) FROM deliveries d JOIN envelopes e USING (sequence) WHERE d.name = ?"
     " AND d.lane IN (SELECT value FROM json_each(?))"
 )
 _LEND_AGAIN = (
@@ -93,9 +101,12 @@ class SqliteLog:
         self._store = SqliteStore(path, partial(_open, latest_ns=self._lease_end_ns()))
         self._newest = self._store.read(_newest)
         self._entries, self._bytes = self._store.read(_counted)
-        self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
+        self._waiting: set[tuple[frozenset[int], str | None, asyncio.Future[None]]] = set()
+        self._has_changed = True
+        self._trimmed_ns = self._forgot_ns = -MAX_SEQUENCE
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        self._has_changed = True
         stored = await self._write(lambda db: self._append(db, envelopes))
         for envelope, each in zip(envelopes, stored, strict=True):
             self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
@@ -106,12 +117,14 @@ class SqliteLog:
         lent = await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
         if not lent:
             return []
+        self._has_changed = True
         wanted = json.dumps([sequence for sequence, _ in lent])
         found = dict(self._store.read(lambda db: db.execute(_ENVELOPES, (wanted,)).fetchall()))
         # What another consumer settled since is gone.
         return [_envelope(found[sequence], sequence, attempt) for sequence, attempt in lent if sequence in found]
 
     async def acknowledge(self, group: str, event_ids: Sequence[str]) -> None:
+        self._has_changed = True
         await self._write(lambda db: db.execute(_SETTLED, (group, json.dumps(list(event_ids)))).rowcount)
 
     async def reject(self, group: str, event_ids: Sequence[str]) -> None:
@@ -122,10 +135,12 @@ class SqliteLog:
             " WHERE name = ? AND event_id = ?"
         )
         await self._write(lambda db: db.executemany(update, rows).rowcount)
+        self._wake(LANES, group)
 
     async def release(self, group: str, consumer: str) -> None:
         update = "UPDATE deliveries SET again_ns = 0 WHERE name = ? AND consumer = ?"
-        await self._write(lambda db: db.execute(update, (group, consumer)).rowcount)
+        if await self._write(lambda db: db.execute(update, (group, consumer)).rowcount):
+            self._wake(LANES, group)
 
     async def read(
         self, lanes: Sequence[BusLane], after_sequence: int, limit: int, min_priority: MessagePriority = LEAST
@@ -136,15 +151,19 @@ class SqliteLog:
         rows = self._store.read(lambda db: db.execute(_READ, given).fetchall())
         return [_envelope(raw, sequence) for sequence, raw in rows]
 
-    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
+    async def wait(
+        self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES, group: str | None = None
+    ) -> None:
         if any(self._newest.get(lane, 0) > after_sequence for lane in lanes):
             return
-        waiting = (frozenset[int](lanes), asyncio.get_running_loop().create_future())
+        waiting = (frozenset[int](lanes), group, asyncio.get_running_loop().create_future())
         self._waiting.add(waiting)
         try:
+            # Looked for only now: what is given back from here on wakes who waits.
+            patience_s = timeout_s if group is None else min(timeout_s, self._due_in_s(group, lanes))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await waiting[1]
+                async with asyncio.timeout(patience_s):
+                    await waiting[2]
         finally:
             self._waiting.discard(waiting)
 
@@ -166,34 +185,54 @@ class SqliteLog:
             after = page[-1][1]
 
     async def requeue(self, group: str, event_ids: Sequence[str]) -> list[str]:
-        return await self._write(lambda db: self._requeue(db, group, event_ids))
+        requeued = await self._write(lambda db: self._requeue(db, group, event_ids))
+        self._wake(LANES, group)
+        return requeued
 
     async def drop(self, group: str, event_ids: Sequence[str]) -> list[str]:
         return await self._write(lambda db: dead_letters.drop(db, group, event_ids))
 
     async def trim(self) -> int:
         now_ns = self._clock.now_ns()
+        if not self._has_changed and now_ns - self._trimmed_ns < self._idle_trim_ns:
+            return 0
+        self._has_changed, self._trimmed_ns = False, now_ns
         before_ns = now_ns - round(self._config.retention_s * NS_PER_S)
         dead_before_ns = now_ns - round(self._config.dead_retention_s * NS_PER_S)
-        await self._write(partial(dead_letters.trim, before_ns=dead_before_ns, config=self._config))
         gone = 0
-        for lane in LANES:
-            while page := await self._write(partial(self._trim_lane, lane=lane, before_ns=before_ns)):
-                gone += page
+        while page := await self._write(partial(self._trim_page, before_ns=before_ns, dead_before_ns=dead_before_ns)):
+            gone += page
         return gone
 
     async def forget_groups(self, *, is_full: bool = False) -> dict[str, int]:
         now_ns = self._clock.now_ns()
+        if not is_full and now_ns - self._forgot_ns < self._idle_trim_ns:
+            return {}
+        self._forgot_ns = now_ns
         before_ns = now_ns - round(self._config.patience_s(is_full=is_full) * NS_PER_S)
-        return await self._write(lambda db: groups.forget(db, now_ns, before_ns))
+        forgotten = await self._write(lambda db: groups.forget(db, now_ns, before_ns))
+        self._has_changed |= bool(forgotten)
+        return forgotten
 
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
 
-    def _wake(self, lanes: set[int]) -> None:
-        for wanted, woken in self._waiting:
-            if not wanted.isdisjoint(lanes) and not woken.done():
+    def _wake(self, lanes: Iterable[int], group: str | None = None) -> None:
+        """Whoever waits for something in these lanes; of something given back its group alone."""
+        for wanted, waiting_group, woken in self._waiting:
+            if group in (None, waiting_group) and not wanted.isdisjoint(lanes) and not woken.done():
                 woken.set_result(None)
+
+    @property
+    def _idle_trim_ns(self) -> int:
+        config = self._config
+        kept_s = min(config.retention_s, config.dead_retention_s, config.patience_s(is_full=False))
+        return round(min(IDLE_TRIM_S, kept_s / 10) * NS_PER_S)
+
+    def _due_in_s(self, group: str, lanes: Sequence[BusLane]) -> float:
+        """Seconds until something that the group holds, or has rejected, is due again; infinite where there is none."""
+        found = self._store.read(lambda db: db.execute(_NEXT_DUE, (group, json.dumps(list(lanes)))).fetchone())[0]
+        return math.inf if found is None else max(0.0, (found - self._clock.now_ns()) / NS_PER_S)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._store.submit(work))
@@ -238,6 +277,12 @@ class SqliteLog:
         found = dead_letters.requeue(db, group, event_ids)
         self._entries, self._bytes = _counted(db)
         return found
+
+    def _trim_page(self, db: sqlite3.Connection, before_ns: int, dead_before_ns: int) -> int:
+        """A page of the first lane that has one to forget; 0 where none has."""
+        dead_letters.trim(db, dead_before_ns, self._config)
+        pages = (self._trim_lane(db, lane, before_ns) for lane in LANES)
+        return next(filter(None, pages), 0)
 
     def _trim_lane(self, db: sqlite3.Connection, lane: int, before_ns: int) -> int:
         """Remove a page of what every group has been given and none still holds: what is old or too much.

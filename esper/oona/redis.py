@@ -27,6 +27,8 @@ COUNTER, PLACES, SIZES, DEAD, GROUPS = (f"{TAG}.{name}" for name in ("sequence",
 CLUSTER = "redis+cluster://"
 NOBODY = "-"
 BLOCK_MS = 1000
+# What other processes give back is told by nobody: it is looked for this often.
+REDELIVERY_S = 0.5
 TRIM_PAGE = 1000
 DEAD_PAGE = 500
 NS_PER_MS = 1_000_000
@@ -105,11 +107,14 @@ class RedisBus:
         found = [_envelope(*each) for each in await self._run("read", scripts.READ, streams, [after_sequence, limit])]
         return sorted(found, key=lambda envelope: envelope.sequence)[:limit]
 
-    async def wait(self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES) -> None:
+    async def wait(
+        self, after_sequence: int, timeout_s: float, lanes: Sequence[BusLane] = LANES, group: str | None = None
+    ) -> None:
         """The server says when; one question serves all who wait, so that none is cut short with its connection."""
         wanted = (tuple(lanes), after_sequence)
+        patience_s = timeout_s if group is None else min(timeout_s, REDELIVERY_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(patience_s):
                 while not await asyncio.shield(self._watching_for(wanted)):
                     pass
 

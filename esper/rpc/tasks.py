@@ -25,30 +25,34 @@ def _heard(task: asyncio.Task[Any]) -> None:
 
 
 async def until_set(items: AsyncIterator[T], stop: asyncio.Event) -> AsyncIterator[T]:
-    """The items, until they end or `stop` is set; an item that is being waited for is given up then."""
+    """The items, until they end or `stop` is set; an item that is being waited for is given up then.
+
+    Who asks waits itself: a task for each item would cost more than most items do.
+    """
+    waiting: asyncio.Timeout | None = None
+
+    def give_up(_: asyncio.Task[Any]) -> None:
+        if waiting is not None:
+            waiting.reschedule(0.0)
+
     stopping = call_task(stop.wait())
+    stopping.add_done_callback(give_up)
     try:
         while not stop.is_set():
-            coming = call_task(_next(items))
             try:
-                await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                async with asyncio.timeout(None) as waiting:
+                    item = await anext(items)
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                if isinstance(error, TimeoutError) and waiting is not None and waiting.expired():
+                    return
+                if (asking := asyncio.current_task()) is not None and asking.cancelling():
+                    # Its caller has left: what the stream says to that is nobody's.
+                    raise asyncio.CancelledError from error
+                raise
             finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait({coming})
-            if coming.cancelled():
-                return
-            for item in coming.result():
-                yield item
-            if not coming.result():
-                return
+                waiting = None
+            yield item
     finally:
         stopping.cancel()
-
-
-async def _next(items: AsyncIterator[T]) -> tuple[T, ...]:
-    """The next item, or nothing at the end: a future can't hold StopAsyncIteration."""
-    try:
-        return (await anext(items),)
-    except StopAsyncIteration:
-        return ()

@@ -107,7 +107,8 @@ class TamiyoService(TamiyoServicer):
                 # Looked up for each packet: the run may have been closed or opened again since the last one.
                 run = self._parts.runs.by_token(call.run_token)
                 run.hearing.heard(line)
-                yield ControlResponse(decision=await self._parts.evaluator.evaluate(run, request.packet))
+                decision = await self._parts.evaluator.evaluate(run, request.packet)
+                yield ControlResponse(decision=decision, state=blob_of(run.state) if request.want_state else None)
         finally:
             self._parts.runs.line_ended(line)
 

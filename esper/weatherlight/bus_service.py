@@ -24,9 +24,7 @@ from esper.weatherlight.routing import Router
 
 DEFAULT_IN_FLIGHT = 64
 MAX_IN_FLIGHT = 1024
-# A rejected or abandoned envelope is looked for this often.
-REDELIVERY_S = 0.5
-# Who follows is asked for again this often, also where nothing was heard of anything new.
+# The bus is asked again this often, also where nothing was heard of anything new.
 FOLLOW_S = 5.0
 DEAD = BusLane.BUS_LANE_DEAD_LETTERS
 DEAD_NAME = BusLane.Name(DEAD)
@@ -137,12 +135,12 @@ class _Consumer:
         return [ConsumeResponse(envelope=envelope) for envelope in found]
 
     async def pause(self, settling: asyncio.Task[None]) -> None:
-        """Wait for something new, for room where there is none, or until a redelivery may be due."""
-        stored = call_task(self._bus.wait(self._seen, REDELIVERY_S, self._opening.lanes))
+        """Wait for something new, for room where there is none, or until something may be due again."""
+        stored = call_task(self._bus.wait(self._seen, FOLLOW_S, self._opening.lanes, self._opening.group))
         settled = call_task(self._settled.wait())
         waits = {settled, settling} if len(self._held) >= self._limit else {settling, stored}
         try:
-            await asyncio.wait(waits, timeout=REDELIVERY_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=FOLLOW_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stored.cancel()
             settled.cancel()

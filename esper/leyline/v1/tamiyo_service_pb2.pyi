@@ -121,16 +121,20 @@ class EvaluateResponse(_message.Message):
     def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
-    __slots__ = ("packet",)
+    __slots__ = ("packet", "want_state")
     PACKET_FIELD_NUMBER: _ClassVar[int]
+    WANT_STATE_FIELD_NUMBER: _ClassVar[int]
     packet: _state_pb2.SystemStatePacket
-    def __init__(self, packet: _Optional[_Union[_state_pb2.SystemStatePacket, _Mapping]] = ...) -> None: ...
+    want_state: bool
+    def __init__(self, packet: _Optional[_Union[_state_pb2.SystemStatePacket, _Mapping]] = ..., want_state: bool = ...) -> None: ...
 
 class ControlResponse(_message.Message):
-    __slots__ = ("decision",)
+    __slots__ = ("decision", "state")
     DECISION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     decision: Decision
-    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+    state: _state_pb2.RunStateBlob
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ..., state: _Optional[_Union[_state_pb2.RunStateBlob, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("packet_index", "generation", "commands", "command_ids", "metadata", "replayed_command_ids", "latency_ms", "trace")

@@ -33,6 +33,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 )
+# Else grpc's Python wakes two threads fifteen times a second for as long as a stream of answers says nothing.
+SYNC_OPTIONS = (("SingleThreadedUnaryStream", 1),)
 # A proxy is for other machines; grpc would ask it for this one's ports too.
 LOCAL_OPTIONS = (*OPTIONS, ("grpc.enable_http_proxy", 0))
 
@@ -113,9 +115,10 @@ class AioChannel:
 def channel(endpoint: str | Endpoint, tls: Tls | None = None) -> Channel:
     """Open a channel; it connects at the first call."""
     target = _endpoint(endpoint, tls)
+    options = (*_options(target), *SYNC_OPTIONS)
     if tls is None:
-        return Channel(grpc.insecure_channel(str(target), _options(target)), target)
-    return Channel(grpc.secure_channel(str(target), tls.credentials(), _options(target)), target)
+        return Channel(grpc.insecure_channel(str(target), options), target)
+    return Channel(grpc.secure_channel(str(target), tls.credentials(), options), target)
 
 
 def aio_channel(endpoint: str | Endpoint, tls: Tls | None = None) -> AioChannel:

@@ -205,7 +205,8 @@ class ServiceControl:
         self._backlog.add(job.collected)
         for command in job.orders:
             self._order(command, answer)
-        decision = answer.guard("tamiyo", lambda: self._decision(job.packet))
+        decided = answer.guard("tamiyo", lambda: self._decision(job))
+        decision, tamiyo_state = decided if decided is not None else (None, None)
         if decision is not None:
             for command_id, envelope in zip(decision.command_ids, decision.commands, strict=True):
                 with relaying(command_id, decision.trace):
@@ -216,7 +217,7 @@ class ServiceControl:
             self._fetch_replayed(job.packet, answer)
         self._settle(answer)
         self._report(job, answer)
-        states = self._states(answer) if job.want_state else None
+        states = self._states(answer, tamiyo_state) if job.want_state else None
         return answer.result(job.packet.packet_index, decision, states)
 
     def _order(self, command: AdaptationCommand, answer: Answer) -> None:
@@ -294,9 +295,9 @@ class ServiceControl:
             else:
                 self._apply(command_id, envelope, answer)
 
-    def _decision(self, packet: SystemStatePacket) -> Decision:
+    def _decision(self, job: _Job) -> tuple[Decision, RunStateBlob | None]:
         with self._line.asking("tamiyo"):
-            return self._stream.ask(packet)
+            return self._stream.ask(job.packet, want_state=job.want_state)
 
     def _report(self, job: _Job, answer: Answer) -> None:
         advanced = answer.advanced
@@ -311,9 +312,10 @@ class ServiceControl:
         if answer.outcomes or request.gates or request.transitions:
             answer.guard("tamiyo", partial(self._submit_outcome, request))
 
-    def _states(self, answer: Answer) -> RunStates | None:
-        """Both services' states; one of them alone is of no use."""
-        kasmina, tamiyo = answer.guard("kasmina", self._kasmina.state), answer.guard("tamiyo", self._tamiyo_state)
+    def _states(self, answer: Answer, given: RunStateBlob | None) -> RunStates | None:
+        """Both services' states; one of them alone is of no use. Tamiyo gives its own with the decision."""
+        kasmina = answer.guard("kasmina", self._kasmina.state)
+        tamiyo = answer.guard("tamiyo", partial(self._tamiyo_state, given))
         return RunStates(kasmina=kasmina, tamiyo=tamiyo) if kasmina is not None and tamiyo is not None else None
 
     def _submit_outcome(self, request: SubmitOutcomeRequest) -> None:
@@ -322,11 +324,15 @@ class ServiceControl:
         require("SubmitOutcomeResponse", report_violations(told))
         self.closed_reports.update(told.closed_report_ids)
 
-    def _tamiyo_state(self) -> RunStateBlob:
-        with self._line.asking("tamiyo"):
-            state = self._tamiyo.get_run_state(TamiyoStateRequest(), timeout_s=self._config.rpc_timeout_s).state
+    def _tamiyo_state(self, given: RunStateBlob | None) -> RunStateBlob:
+        """The state that was given, or the one that is asked for; either only if it is whole."""
+        state = given if given is not None else self._asked_tamiyo_state()
         require("RunStateBlob of tamiyo", state_violations("tamiyo", state))
         return state
+
+    def _asked_tamiyo_state(self) -> RunStateBlob:
+        with self._line.asking("tamiyo"):
+            return self._tamiyo.get_run_state(TamiyoStateRequest(), timeout_s=self._config.rpc_timeout_s).state
 
 
 def relaying(command_id: str, trace: TraceContext) -> AbstractContextManager[Span]:

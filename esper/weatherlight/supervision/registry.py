@@ -15,6 +15,8 @@ from esper.core.settings.config import require_positive
 from esper.core.storage.store import SqliteStore
 from esper.leyline import HealthStatus, HeartbeatRequest, RegisterServiceRequest, ServiceStatus
 
+# A sign of life that says nothing new is stored this often: the disk has better to do every two seconds.
+STORED_EVERY_NS = 30 * NS_PER_S
 _COLUMNS = "service, instance, endpoint, version, run, health, summary, seen_ns"
 
 
@@ -32,7 +34,10 @@ class RegistryConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One service. `heard_ns` is this process's steady time, `seen_ns` the wall time of the last sign of life."""
+    """One service. `heard_ns` is this process's steady time, `seen_ns` the wall time of the last sign of life.
+
+    `stored_ns` is the steady time at which it was last put on the disk.
+    """
 
     service: str
     instance: str
@@ -43,6 +48,7 @@ class Entry:
     summary: str | None
     seen_ns: int
     heard_ns: int
+    stored_ns: int
     is_lost: bool = False
 
     def status(self) -> ServiceStatus:
@@ -96,6 +102,7 @@ class Registry:
             summary=None,
             seen_ns=self._clock.now_ns(),
             heard_ns=self._clock.monotonic_ns(),
+            stored_ns=self._clock.monotonic_ns(),
         )
         succeeded = [key for key, old in self._entries.items() if self._is_succeeded(old, entry)]
         for key in succeeded:
@@ -103,8 +110,11 @@ class Registry:
         self._entries[entry.service, entry.instance] = entry
         return lambda db: _write(db, succeeded, entry)
 
-    def heartbeat(self, request: HeartbeatRequest) -> tuple[Entry, Callable[[sqlite3.Connection], None]] | None:
-        """Note a sign of life; gives the entry as it was before, and the write. None: the service must register."""
+    def heartbeat(self, request: HeartbeatRequest) -> tuple[Entry, Callable[[sqlite3.Connection], None] | None] | None:
+        """Note a sign of life; gives the entry as it was before, and the write. None: the service must register.
+
+        No write where the sign says nothing new and one was stored a short while ago.
+        """
         key = (request.service, request.instance)
         before = self._entries.get(key)
         if before is None:
@@ -121,7 +131,12 @@ class Registry:
             heard_ns=self._clock.monotonic_ns(),
             is_lost=False,
         )
-        self._entries[key] = entry
+        told = ("health", "summary", "run", "is_lost")
+        is_news = any(getattr(entry, name) != getattr(before, name) for name in told)
+        if not is_news and entry.heard_ns - before.stored_ns < STORED_EVERY_NS:
+            self._entries[key] = entry
+            return before, None
+        self._entries[key] = entry = replace(entry, stored_ns=entry.heard_ns)
         return before, lambda db: _write(db, [], entry)
 
     def sweep(self) -> tuple[list[Entry], Callable[[sqlite3.Connection], None]]:
@@ -147,7 +162,7 @@ class Registry:
         rows = self._store.read(lambda db: db.execute(f"SELECT {_COLUMNS} FROM services").fetchall())
         names = _COLUMNS.split(", ")
         heard_ns = self._clock.monotonic_ns()
-        found = [Entry(**dict(zip(names, row, strict=True)), heard_ns=heard_ns) for row in rows]
+        found = [Entry(**dict(zip(names, row, strict=True)), heard_ns=heard_ns, stored_ns=heard_ns) for row in rows]
         return [replace(entry, health=HealthStatus.HEALTH_STATUS_HEALTHY, summary=None, run=None) for entry in found]
 
 

@@ -100,7 +100,8 @@ class Supervisor:
         if found is None:
             return request.is_leaving
         before, write = found
-        await self._write(write)
+        if write is not None:
+            await self._write(write)
         place = {"service": request.service, "instance": request.instance}
         if request.is_leaving:
             await self.tell(event(metrics.SERVICE_LEFT, self._clock, **place))

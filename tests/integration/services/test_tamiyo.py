@@ -124,6 +124,15 @@ def kept_at(step: int) -> SubmitOutcomeRequest:
     return SubmitOutcomeRequest(step=step, seeds=[seed_state("s1", SeedStage.SEED_STAGE_FOSSILIZED)])
 
 
+def test_the_state_that_comes_with_a_decision_is_the_one_that_is_asked_for_after_its_outcomes(service: Process) -> None:
+    client = opened(service)
+    requests = (ControlRequest(packet=packet(step), want_state=step == 220) for step in range(10, 230, 10))
+    answers = list(client.control(requests, timeout_s=T))
+    assert [answer.HasField("state") for answer in answers] == [False] * 21 + [True]
+    client.submit_outcome(kept_at(220), timeout_s=T)
+    assert answers[-1].state == client.get_run_state(TamiyoServiceGetRunStateRequest(), timeout_s=T).state
+
+
 def test_the_control_stream_answers_every_packet_in_order_and_signs_for_kasmina(service: Process) -> None:
     answers = decisions(opened(service), range(10, 400, 10))
     assert [answer.packet_index for answer in answers] == list(range(1, 40))

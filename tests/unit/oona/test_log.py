@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from esper.core.clock import NS_PER_S, ManualClock
+from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, ManualClock
 from esper.core.errors import BackPressure
 from esper.oona import dead_letters
 from esper.oona.bus import MIB, BusConfig
@@ -53,6 +53,60 @@ async def test_a_position_is_never_given_twice(tmp_path: Path) -> None:
     (second,) = await again.publish([an_envelope("b")])
     assert second.sequence > first.sequence
     await again.close()
+
+
+async def test_who_waits_for_a_group_is_woken_by_what_another_consumer_gives_back(tmp_path: Path) -> None:
+    bus = SqliteLog(tmp_path / "oona.db", SYSTEM_CLOCK, replace(CONFIG, retry_s=0.01))
+    (stored,) = await bus.publish([an_envelope("a")])
+    for give_back in (partial(bus.reject, "g", ["a"]), partial(bus.release, "g", "c1")):
+        while not await bus.fetch("g", "c1", LANES, 1):
+            pass
+        # None would come by itself before its lease is over, and the wait is longer than that.
+        waiting = asyncio.create_task(bus.wait(stored.sequence, 600.0, LANES, "g"))
+        of_another_group = asyncio.create_task(bus.wait(stored.sequence, 600.0, LANES, "other"))
+        await give_back()
+        await asyncio.wait_for(waiting, 5.0)
+        assert not of_another_group.done()
+        of_another_group.cancel()
+    await bus.close()
+
+
+async def test_who_waits_for_a_group_waits_no_longer_than_until_something_is_due_again(tmp_path: Path) -> None:
+    bus = SqliteLog(tmp_path / "oona.db", SYSTEM_CLOCK, replace(CONFIG, retry_s=0.05))
+    (stored,) = await bus.publish([an_envelope("a")])
+    await bus.fetch("g", "c1", LANES, 1)
+    await bus.reject("g", ["a"])
+    while not (found := await bus.fetch("g", "c1", LANES, 1)):
+        await asyncio.wait_for(bus.wait(stored.sequence, 600.0, LANES, "g"), 5.0)
+    assert found[0].attempt == 2
+    await bus.close()
+
+
+async def test_a_bus_on_which_nothing_happens_writes_nothing_to_forget_what_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    bus = SqliteLog(tmp_path / "oona.db", clock, CONFIG)
+    written: list[object] = []
+    write = bus._store.submit
+    monkeypatch.setattr(bus._store, "submit", lambda work: written.append(work) or write(work))
+
+    async def tidied() -> int:
+        written.clear()
+        await bus.forget_groups()
+        await bus.trim()
+        return len(written)
+
+    assert await tidied() == 2
+    assert await tidied() == 0
+    await bus.publish([an_envelope("a")])
+    assert await tidied() == 1
+    await bus.fetch("g", "c", LANES, 1)
+    await bus.acknowledge("g", ["a"])
+    assert await tidied() == 1
+    clock.advance(51.0)
+    assert await bus.trim() == 1
+    await bus.close()
 
 
 async def test_a_lane_is_as_full_after_a_restart_a_trim_and_a_requeue_as_its_envelopes_say(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tamiyo's control stream as a call: one packet in, its decision out."""
+"""Tamiyo's control stream as a call: one packet in, its decision out, and the run's state where it is wanted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from esper.core.errors import ServiceUnavailable
-from esper.leyline import ControlRequest, ControlResponse, Decision, SystemStatePacket
+from esper.leyline import ControlRequest, ControlResponse, Decision, RunStateBlob, SystemStatePacket
 from esper.rpc.clients import Responses, TamiyoClient
 from esper.tolaria.plane.answer_rules import decision_violations, require
 
@@ -27,14 +27,17 @@ class DecisionStream:
         self._requests: queue.SimpleQueue[ControlRequest | None] | None = None
         self._responses: Iterator[ControlResponse] = iter(())
 
-    def ask(self, packet: SystemStatePacket) -> Decision:
-        """Send one packet and return its decision. Raises the error tree; the next call opens a new stream."""
+    def ask(self, packet: SystemStatePacket, *, want_state: bool = False) -> tuple[Decision, RunStateBlob | None]:
+        """Send one packet; its decision, and the state after it: None where none is wanted, or of an older Tamiyo.
+
+        Raises the error tree; the next call opens a new stream.
+        """
         try:
-            self._opened().put(ControlRequest(packet=packet))
+            self._opened().put(ControlRequest(packet=packet, want_state=want_state))
             # A new stream follows on every failure, so the first answer of each is that to the packet just sent.
             for response in self._responses:
                 require("Decision of tamiyo", decision_violations(response.decision, packet, self._replayed))
-                return response.decision
+                return response.decision, response.state if response.HasField("state") else None
             raise ServiceUnavailable("tolaria", "service", "tamiyo", "its control stream ended; is it being drained?")
         except BaseException:
             self.close()

@@ -437,6 +437,41 @@ def test_closing_cuts_a_call_that_hangs(kasmina: FakeKasmina) -> None:
     assert control.take(1).cause == "tamiyo_unavailable"
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_tamiyos_state_comes_with_its_decision_and_only_a_whole_one_counts(
+    control: ServiceControl, tamiyo: FakeTamiyo, *, is_damaged: bool
+) -> None:
+    asked: list[ControlRequest] = []
+    given = blob(TamiyoRunState)
+    given.step = 70
+    given.state += b"damaged" * is_damaged
+
+    def answered(requests: Iterator[ControlRequest], *, timeout_s: float) -> Iterator[ControlResponse]:
+        for request in requests:
+            asked.append(request)
+            decision = Decision(packet_index=request.packet.packet_index, generation=1)
+            yield ControlResponse(decision=decision, state=given if request.want_state else None)
+
+    def unasked(request: object, *, timeout_s: float) -> TamiyoServiceGetRunStateResponse:
+        raise AssertionError("it was asked for what came with the decision")
+
+    tamiyo.control = answered  # type: ignore[method-assign]
+    tamiyo.get_run_state = unasked  # type: ignore[method-assign]
+    control.hand_over(packet(3), NOTHING)
+    assert control.take(3).states is None
+    control.hand_over(packet(4), NOTHING, want_state=True)
+    result = control.take(4)
+    assert [request.want_state for request in asked] == [False, True]
+    assert result.decision is not None
+    if is_damaged:
+        assert result.states is None
+        assert result.failure is not None
+        assert "the digest doesn't match the state" in result.failure
+    else:
+        assert result.states is not None
+        assert result.states.tamiyo.step == 70
+
+
 def test_states_are_those_after_the_packet(control: ServiceControl) -> None:
     control.hand_over(packet(3), NOTHING, want_state=True)
     states = control.take(3).states
@@ -472,11 +507,11 @@ def test_a_stream_is_renewed_before_its_deadline_ends_it(tamiyo: FakeTamiyo) -> 
 
     old = DecisionStream(Counting(), lifetime_s=0.0)  # type: ignore[arg-type]
     for index in range(3):
-        assert old.ask(packet(index)).packet_index == index
+        assert old.ask(packet(index))[0].packet_index == index
     assert len(opened) == 3
     young = DecisionStream(Counting(), lifetime_s=3600.0)  # type: ignore[arg-type]
     for index in range(3):
-        assert young.ask(packet(index)).packet_index == index
+        assert young.ask(packet(index))[0].packet_index == index
     assert len(opened) == 4
 
 

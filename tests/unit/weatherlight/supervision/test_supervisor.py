@@ -104,6 +104,26 @@ async def test_a_service_that_takes_leave_is_not_missed(plane: Plane) -> None:
     assert [event.name for event in await plane.events()] == ["service_registered", "service_left"]
 
 
+async def test_a_sign_of_life_is_stored_where_it_says_something_new_and_else_every_half_minute(plane: Plane) -> None:
+    await plane.supervisor.register(registration())
+    registry = plane.supervisor.registry
+
+    def is_stored(sign: HeartbeatRequest) -> bool:
+        plane.clock.advance(2.0)
+        found = registry.heartbeat(sign)
+        assert found is not None
+        return found[1] is not None
+
+    assert [is_stored(beat()) for _ in range(14)] == [False] * 14
+    assert is_stored(beat())
+    assert not is_stored(beat())
+    assert is_stored(beat(health=HealthStatus.HEALTH_STATUS_DEGRADED))
+    assert not is_stored(beat(health=HealthStatus.HEALTH_STATUS_DEGRADED))
+    plane.clock.advance(6.1)
+    await plane.supervisor.sweep()
+    assert is_stored(beat(health=HealthStatus.HEALTH_STATUS_DEGRADED))
+
+
 async def test_an_unknown_service_is_told_to_register(plane: Plane) -> None:
     assert not await plane.supervisor.heartbeat(beat())
 
