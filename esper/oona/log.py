@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock, UnsteppedClock
+from esper.core.process.awaited import awaited
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import dead_letters, groups, schema
@@ -96,11 +97,8 @@ class SqliteLog:
         self._waiting: set[tuple[frozenset[int], asyncio.Future[None]]] = set()
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
-        stored = await self._write(lambda db: self._append(db, envelopes))
-        for envelope, each in zip(envelopes, stored, strict=True):
-            self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
-        self._wake({envelope.lane for envelope in envelopes})
-        return stored
+        work = self._store.submit(lambda db: self._append(db, envelopes))
+        return await awaited(work, partial(self._tell, envelopes))
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
         lent = await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
@@ -190,13 +188,17 @@ class SqliteLog:
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
 
-    def _wake(self, lanes: set[int]) -> None:
+    def _tell(self, envelopes: Sequence[BusEnvelope], stored: Sequence[Stored]) -> None:
+        """Wake who waits for what is stored now, whether or not its publisher still waits for that."""
+        for envelope, each in zip(envelopes, stored, strict=True):
+            self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
+        lanes = {envelope.lane for envelope in envelopes}
         for wanted, woken in self._waiting:
             if not wanted.isdisjoint(lanes) and not woken.done():
                 woken.set_result(None)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._store.submit(work))
+        return await awaited(self._store.submit(work))
 
     def _append(self, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
         raw, last = db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()
