@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from esper.cli.learning.simic import _collected
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
+from esper.simic.bounds import Bounds
 from esper.simic.replay import ReplayStore
 from tests.unit.simic.making import SECRET, reports
 
@@ -41,6 +43,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
         (["reports", "export", "{}", "out.jsonl"], 78, "esper simic collect makes one"),
         (["simic", "collect", "{}"], 64, "--weatherlight ENDPOINT is needed"),
         (["simic", "collect", "{}", "--idle-s", "0"], 64, "must be above 0"),
+        (["simic", "collect", "{}", "--max-reports", "1e3"], 64, "'1e3' is no whole number above 0"),
+        (["simic", "collect", "{}", "--max-reports", "39"], 78, "max_reports = 39: give at least 400"),
         (["simic", "train", "{}", "--version", "newest"], 64, "dotted whole numbers"),
         (["simic", "train", "{}", "--version", "1.1.0", "--price", "nan"], 64, "no finite number"),
         (["simic", "train", "{}", "--version", "1.1.0", "--policy", "oracle"], 64, "invalid choice"),
@@ -76,6 +80,18 @@ def test_a_store_that_is_a_file_is_refused_as_one(
     assert main([word.format(place) for word in words]) == 78
     (line,) = said(capsys).splitlines()
     assert line == f"esper: STORE = '{place}': is a file, no folder; name the directory of a replay store"
+
+
+def test_what_gave_way_is_told_with_the_settings_that_bound_the_store(tmp_path: Path) -> None:
+    kept = ReplayStore(tmp_path / "replay.db", SYSTEM_CLOCK, Bounds(max_reports=400))
+    for each in reports(402):
+        kept.put(each, event_id=each.report_id)
+    assert list(_collected(kept)) == [
+        "402 reports taken, 0 known, 0 refused; 360 in the store",
+        "dropped 42 reports of 14 runs, those that ended first:"
+        " the store holds 400 reports and 1,024 MiB at most (--max-reports, --max-mib)",
+    ]
+    kept.close()
 
 
 def test_a_bus_that_is_away_is_told_in_one_line(
