@@ -18,6 +18,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.core.errors import ServiceUnavailable
+from esper.core.plain import clause
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import redis_scripts as scripts
 from esper.oona.bus import LANES, LEAST, PRIORITIES, BusConfig, DeadLetter, Stored, is_exempt, require_room
@@ -228,7 +229,9 @@ async def _reached(what: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException, OSError) as error:
-        raise ServiceUnavailable("oona", "bus", "redis", f"{what} failed: {error}; see that Redis runs") from error
+        raise ServiceUnavailable(
+            "oona", "bus", "redis", f"{what} failed: {clause(error)}; see that Redis runs"
+        ) from error
 
 
 def _stream(lane: BusLane, priority: int) -> str:

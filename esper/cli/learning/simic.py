@@ -23,7 +23,7 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
-from esper.core.plain import plain
+from esper.core.plain import clause, plain
 from esper.core.security.keys import Keyring
 from esper.core.storage.files import write_atomically
 from esper.tamiyo.learned.reward import PRICE
@@ -290,7 +290,7 @@ def _usable(key: str, path: Path, remedy: str) -> Iterator[None]:
         yield
     except (WeightsRefused, OSError) as error:
         told = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ConfigError(key, str(path), f"can't be used: {told}; {remedy}") from error
+        raise ConfigError(key, str(path), f"can't be used: {clause(told)}; {remedy}") from error
 
 
 def _read(store: Path, name: str) -> bytes:
@@ -344,6 +344,10 @@ def _opened(path: Path, bounds: Bounds) -> Iterator[ReplayStore]:
 def require_in(store: Path, name: str, maker: str) -> None:
     """Raises ConfigError where the store lacks a file, with what makes one."""
     _require_folder(store)
+    if not store.exists():
+        raise ConfigError(
+            "STORE", str(store), "there is no such directory; name a replay store, esper simic collect makes one"
+        )
     if not (store / name).exists():
         raise ConfigError("STORE", str(store), f"{name} isn't there; {maker}")
 

@@ -38,8 +38,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     ("words", "code", "told"),
     [
         (["simic", "train", "{}", "--version", "1.1.0"], 78, "esper simic collect makes one"),
-        (["simic", "evaluate", "{}"], 78, "weights.safetensors isn't there"),
-        (["simic", "publish", "{}", "--weatherlight", NOWHERE], 78, "weights.safetensors isn't there"),
+        (["simic", "evaluate", "{}"], 78, "there is no such directory; name a replay store"),
+        (["simic", "publish", "{}", "--weatherlight", NOWHERE], 78, "there is no such directory; name a replay store"),
         (["reports", "export", "{}", "out.jsonl"], 78, "esper simic collect makes one"),
         (["simic", "collect", "{}"], 64, "--weatherlight ENDPOINT is needed"),
         (["simic", "collect", "{}", "--idle-s", "0"], 64, "must be above 0"),
@@ -59,6 +59,18 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert told in line
     assert line.startswith("esper: ")
     assert not Path(place).exists(), "nothing is made by a request that can't be met"
+
+
+def test_a_store_that_lacks_a_file_names_it_and_what_makes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, lacks in (
+        (["simic", "evaluate"], "weights.safetensors isn't there; esper simic train writes it where there is enough"),
+        (["simic", "publish"], "weights.safetensors isn't there; esper simic train writes it where there is enough"),
+        (["reports", "export", "out.jsonl"], "replay.db isn't there; esper simic collect makes one"),
+    ):
+        assert main([*words[:2], str(tmp_path), *words[2:]]) == 78
+        assert said(capsys) == f"esper: STORE = '{tmp_path}': {lacks}\n"
 
 
 @pytest.mark.parametrize(
