@@ -185,7 +185,10 @@ class RedisBus:
         return self._watching[wanted]
 
     async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> bool:
-        """Whether something is stored in the lanes after a position, now or within a while."""
+        """Whether something is stored in the lanes after a position, now or within a while.
+
+        What it is has to be asked for: a read that was blocked is given one stream's part of a publication to several.
+        """
         streams = dict.fromkeys(_streams(lanes), f"{after_sequence}-0")
         async with _reached("wait"):
             return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
