@@ -21,6 +21,11 @@ def plain_lines(text: object) -> str:
     return "\n".join(map(plain, str(text).split("\n")))
 
 
+def clause(text: object) -> str:
+    """Words of others, such as an error of a library, as a part of a sentence: nothing at their end closes it."""
+    return str(text).rstrip(" \n.;:,!")
+
+
 class PlainFormatter(logging.Formatter):
     """One record, one line; only a traceback, which is ours, has more."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from esper.core.clock import NS_PER_S, Clock, UnsteppedClock
+from esper.core.process.awaited import awaited
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import dead_letters, groups, schema
@@ -107,11 +108,8 @@ class SqliteLog:
 
     async def publish(self, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
         self._has_changed = True
-        stored = await self._write(lambda db: self._append(db, envelopes))
-        for envelope, each in zip(envelopes, stored, strict=True):
-            self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
-        self._wake({envelope.lane for envelope in envelopes})
-        return stored
+        work = self._store.submit(lambda db: self._append(db, envelopes))
+        return await awaited(work, partial(self._tell, envelopes))
 
     async def fetch(self, group: str, consumer: str, lanes: Sequence[BusLane], limit: int) -> list[BusEnvelope]:
         lent = await self._write(lambda db: self._deliver(db, group, consumer, lanes, limit))
@@ -217,6 +215,12 @@ class SqliteLog:
     async def close(self) -> None:
         await asyncio.to_thread(self._store.close)
 
+    def _tell(self, envelopes: Sequence[BusEnvelope], stored: Sequence[Stored]) -> None:
+        """Wake who waits for what is stored now, whether or not its publisher still waits for that."""
+        for envelope, each in zip(envelopes, stored, strict=True):
+            self._newest[envelope.lane] = max(self._newest.get(envelope.lane, 0), each.sequence)
+        self._wake({envelope.lane for envelope in envelopes})
+
     def _wake(self, lanes: Iterable[int], group: str | None = None) -> None:
         """Whoever waits for something in these lanes; of something given back its group alone."""
         for wanted, waiting_group, woken in self._waiting:
@@ -235,7 +239,7 @@ class SqliteLog:
         return math.inf if found is None else max(0.0, (found - self._clock.now_ns()) / NS_PER_S)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self._store.submit(work))
+        return await awaited(self._store.submit(work))
 
     def _append(self, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
         raw, last = db.execute(_KNOWN, (json.dumps([each.event_id for each in envelopes]),)).fetchone()

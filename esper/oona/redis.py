@@ -18,6 +18,7 @@ from redis.exceptions import RedisClusterException, RedisError
 from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.enums import short_name
 from esper.core.errors import ServiceUnavailable
+from esper.core.plain import clause
 from esper.leyline import BusEnvelope, BusLane, MessagePriority
 from esper.oona import redis_scripts as scripts
 from esper.oona.bus import LANES, LEAST, PRIORITIES, BusConfig, DeadLetter, Stored, is_exempt, require_room
@@ -189,7 +190,10 @@ class RedisBus:
         return self._watching[wanted]
 
     async def _watch(self, lanes: tuple[BusLane, ...], after_sequence: int) -> bool:
-        """Whether something is stored in the lanes after a position, now or within a while."""
+        """Whether something is stored in the lanes after a position, now or within a while.
+
+        What it is has to be asked for: a read that was blocked is given one stream's part of a publication to several.
+        """
         streams = dict.fromkeys(_streams(lanes), f"{after_sequence}-0")
         async with _reached("wait"):
             return bool(await self._redis.xread(streams, count=1, block=BLOCK_MS))
@@ -233,7 +237,9 @@ async def _reached(what: str) -> AsyncIterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException, OSError) as error:
-        raise ServiceUnavailable("oona", "bus", "redis", f"{what} failed: {error}; see that Redis runs") from error
+        raise ServiceUnavailable(
+            "oona", "bus", "redis", f"{what} failed: {clause(error)}; see that Redis runs"
+        ) from error
 
 
 def _stream(lane: BusLane, priority: int) -> str:

@@ -11,6 +11,7 @@ WARNING = TelemetryLevel.TELEMETRY_LEVEL_WARNING
 REPORTS = MetricSpec("simic.replay.reports", "count", "Field reports in the replay store")
 REFUSED = MetricSpec("simic.replay.refused_total", "count", "Reports that were refused, over the store's life")
 REPEATED = MetricSpec("simic.replay.repeated_total", "count", "Reports that came again, since the start")
+DROPPED = MetricSpec("simic.replay.dropped_total", "count", "Reports that gave way to newer ones, since the start")
 DECISIONS = MetricSpec("simic.training.decisions", "count", "Decisions with an outcome that a fit has learned from")
 REWARD = MetricSpec("simic.training.reward", "score", "Mean reward of those decisions")
 EXPLAINED = MetricSpec(
@@ -24,6 +25,7 @@ METRICS: tuple[MetricSpec, ...] = (
     REPORTS,
     REFUSED,
     REPEATED,
+    DROPPED,
     DECISIONS,
     REWARD,
     EXPLAINED,

@@ -1,7 +1,7 @@
 """The replay store: every field report that can teach something, once, and every one that can't with the reason.
 
 One SQLite file. A report is on the disk before the bus is told that it was handled; the same report again changes
-nothing, another one under the same id is refused.
+nothing, another one under the same id is refused. It is bounded: whole runs give way (`bounds`), and refusals.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from esper.core.storage.storage_faults import REMEDY, opening_fault
 from esper.core.storage.store import SqliteStore
 from esper.leyline import BusEnvelope, FieldReport
 from esper.oona.envelope import check
+from esper.simic.bounds import MIN_RUNS, Bounds, kept_runs, surplus
 from esper.simic.scrutiny import fault_of
 
 _TABLES = {
@@ -37,6 +38,11 @@ _TABLES = {
     ),
     "refused": ("event_id TEXT PRIMARY KEY", "reason TEXT NOT NULL", "at_ns INTEGER NOT NULL"),
 }
+MAX_REFUSALS = 10_000
+_FORGET_REFUSALS = (
+    "DELETE FROM refused WHERE event_id IN (SELECT event_id FROM refused ORDER BY at_ns DESC, event_id DESC"
+    f" LIMIT -1 OFFSET {MAX_REFUSALS})"
+)
 T = TypeVar("T")
 Read = Callable[[Callable[[sqlite3.Connection], T]], T]
 
@@ -48,6 +54,9 @@ class Intake:
     taken: int = 0
     repeated: int = 0
     refused: int = 0
+    dropped: int = 0
+    """Reports that gave way to newer ones."""
+    dropped_runs: int = 0
     other: int = 0
     """Envelopes that hold no field report."""
 
@@ -100,12 +109,14 @@ def looked_through(path: Path) -> Iterator[Reports]:
 class ReplayStore(Reports):
     """The store, to be added to."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: Clock, bounds: Bounds | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._store = SqliteStore(path, partial(_create, path))
         self.intake = Intake()
+        self.bounds = bounds or Bounds()
         super().__init__(path, self._store.read)
+        self._held = self._store.read(_counted)
 
     def take(self, envelope: BusEnvelope, keyring: Keyring) -> None:
         """Keep the report in an envelope, or why it is none; on the disk when this returns."""
@@ -133,25 +144,53 @@ class ReplayStore(Reports):
 
         def insert(connection: sqlite3.Connection) -> str:
             known = connection.execute("SELECT digest FROM reports WHERE report_id = ?", row[:1]).fetchone()
-            if known is None:
-                connection.execute("INSERT INTO reports VALUES (?, ?, ?, ?, ?)", row)
-            return digest if known is None else str(known[0])
+            if known is not None:
+                return "repeated" if known[0] == digest else f"another report is kept under the id {report.report_id}"
+            if not self._has_room(connection, len(payload)):
+                return f"the newest {MIN_RUNS} runs, which stay, fill the store: {self.bounds}"
+            connection.execute("INSERT INTO reports VALUES (?, ?, ?, ?, ?)", row)
+            return "taken"
 
-        before = len(self)
-        if self._store.submit(insert).result() != digest:
-            self._refuse(event_id, f"another report is kept under the id {report.report_id}")
-        elif len(self) > before:
+        fate = self._store.submit(insert).result()
+        if fate == "taken":
+            count, size_bytes = self._held
+            self._held = count + 1, size_bytes + len(payload)
             self.intake.taken += 1
-        else:
+        elif fate == "repeated":
             self.intake.repeated += 1
+        else:
+            self._refuse(event_id, fate)
+
+    def _has_room(self, connection: sqlite3.Connection, further_bytes: int) -> bool:
+        """Whether there is room for another report, once what gives way is gone."""
+        count, size_bytes = self._held
+        if not self.bounds.holds(count + 1, size_bytes + further_bytes):
+            runs = kept_runs(connection, self._parsed)
+            for run in surplus(runs, self.bounds, reports=count + 1, size_bytes=size_bytes + further_bytes):
+                connection.execute("DELETE FROM reports WHERE run_id = ?", (run.run_id,))
+                self.intake.dropped += run.reports
+                self.intake.dropped_runs += 1
+            self._held = count, size_bytes = _counted(connection)
+        return self.bounds.holds(count + 1, size_bytes + further_bytes)
 
     def close(self) -> None:
         self._store.close()
 
     def _refuse(self, event_id: str, reason: str) -> None:
         row = (event_id, reason, self._clock.now_ns())
-        self._store.submit(lambda c: c.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", row)).result()
+
+        def insert(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT OR REPLACE INTO refused VALUES (?, ?, ?)", row)
+            connection.execute(_FORGET_REFUSALS)
+
+        self._store.submit(insert).result()
         self.intake.refused += 1
+
+
+def _counted(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many reports there are, and their bytes."""
+    count, size_bytes = connection.execute("SELECT COUNT(*), SUM(LENGTH(payload)) FROM reports").fetchone()
+    return count, size_bytes or 0
 
 
 def _create(path: Path, connection: sqlite3.Connection) -> None:

@@ -21,6 +21,7 @@ def tell_collected(reporter: Reporter, store: ReplayStore) -> None:
         metric(metrics.REPORTS, len(store)),
         metric(metrics.REFUSED, len(store.refusals())),
         metric(metrics.REPEATED, store.intake.repeated),
+        metric(metrics.DROPPED, store.intake.dropped),
     ]
     _send(reporter, found, [])
 

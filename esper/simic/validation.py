@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from esper.simic.bounds import MIN_DECISIONS, MIN_RUNS
 from esper.simic.crossing import crossed, values
 from esper.simic.dataset import Dataset, shuffled
 from esper.simic.trainer import Form, chosen_form, fit
@@ -20,7 +21,7 @@ from esper.tamiyo.learned.graph import GraphModel
 from esper.tamiyo.learned.linear import LIMIT, LinearModel
 from esper.tamiyo.learned.weights import BANDIT, GRAPH
 
-MIN_RUNS, MIN_DECISIONS, MIN_EFFECTIVE = 10, 40, 10.0
+MIN_EFFECTIVE = 10.0
 MAX_SHIFT = 0.05
 SHUFFLES = 19
 """More than all of them explain has a chance of 5 % where nothing can be learned."""

@@ -16,6 +16,7 @@ from esper.core.clock import Clock
 from esper.core.decisions import decision_ledger
 from esper.core.decisions.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
+from esper.core.process.awaited import awaited
 from esper.core.security.ledger import NonceLedger
 from esper.core.security.tokens import new_run_token, token_digest
 from esper.core.storage.store import SqliteStore
@@ -122,8 +123,11 @@ class RunBook:
             decision=Decision(),
             hearing=Hearing(self._clock),
         )
-        await self._commit(security, lambda connection: connection.execute(_SAVE_RUN, _row(run, is_open=True)))
-        self._runs[run.run_id] = run
+
+        def opened(_: None) -> None:
+            self._runs[run.run_id] = run
+
+        await self._commit(security, lambda db: db.execute(_SAVE_RUN, _row(run, is_open=True)), opened)
         return run, token
 
     async def save(self, run: Run, state: TamiyoRunState, decision: Decision, decided: Decided) -> None:
@@ -133,23 +137,31 @@ class RunBook:
             _update(connection, run, state, decision)
             decision_ledger.append(connection, decided, run.context.spec.SerializeToString)
 
-        await asyncio.wrap_future(self._store.submit(both))
-        run.state, run.decision = state, decision
+        def kept(_: None) -> None:
+            run.state, run.decision = state, decision
+
+        await awaited(self._store.submit(both), kept)
 
     async def change(self, run: Run, state: TamiyoRunState, security: CommandSecurity) -> None:
         """Replace a run's state on a signed request; its trigger settings may have changed."""
         context = context_of(run.context.spec, state.trigger, self._config)
-        await self._commit(security, lambda connection: _update(connection, run, state, run.decision))
-        run.state, run.context, run.offers = state, context, None
+
+        def changed(_: None) -> None:
+            run.state, run.context, run.offers = state, context, None
+
+        await self._commit(security, lambda db: _update(db, run, state, run.decision), changed)
 
     async def close_run(self, run: Run, security: CommandSecurity) -> None:
         """Close a run; its token opens nothing any more, its row stays for the record."""
-        await self._commit(security, lambda connection: connection.execute(_SAVE_RUN, _row(run, is_open=False)))
-        del self._runs[run.run_id]
+
+        def closed(_: None) -> None:
+            self._runs.pop(run.run_id, None)
+
+        await self._commit(security, lambda db: db.execute(_SAVE_RUN, _row(run, is_open=False)), closed)
 
     async def spend(self, security: CommandSecurity) -> None:
         """Enter the nonce of an authentic request that was refused afterwards."""
-        await self._commit(security, lambda connection: None)
+        await self._commit(security, lambda db: None, lambda _: None)
 
     def close(self) -> None:
         self._store.close()
@@ -159,14 +171,19 @@ class RunBook:
         connection.execute(_SCHEMA)
         decision_ledger.create(connection)
 
-    async def _commit(self, security: CommandSecurity, change: Callable[[sqlite3.Connection], object]) -> None:
-        """Nonce and change in one transaction."""
+    async def _commit(
+        self,
+        security: CommandSecurity,
+        change: Callable[[sqlite3.Connection], object],
+        and_then: Callable[[None], object],
+    ) -> None:
+        """Nonce and change in one transaction; what is held here follows the disk, also if the caller goes away."""
 
         def both(connection: sqlite3.Connection) -> None:
             self._ledger.register(connection, security)
             change(connection)
 
-        await asyncio.wrap_future(self._store.submit(both))
+        await awaited(self._store.submit(both), and_then)
 
     def _first_state(self, spec: TamiyoRunSpec) -> TamiyoRunState:
         if spec.HasField("resume"):

@@ -109,13 +109,14 @@ def discard(run_dir: Path) -> None:
 
 
 class SummaryFile(Observer):
-    """Writes the summary before anybody is told of it; removes that of an interruption as soon as the run goes on."""
+    """Writes the summary before anybody is told of it. What tells of an interruption goes once the run goes on."""
 
     def __init__(self, run_dir: Path) -> None:
         self._path = run_dir / "summary.json"
 
     def on_start(self, started: RunStarted) -> None:
-        self._path.unlink(missing_ok=True)
+        for name in ("summary.json", "report.html"):
+            self._path.with_name(name).unlink(missing_ok=True)
 
     def on_finish(self, summary: Mapping[str, Any]) -> None:
         write_summary(self._path, summary)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from esper.core.security.run_line import LOCK
+from esper.core.storage.file_lock import says_held
 from esper.tolaria.record.course.forms import is_event
 from esper.tolaria.record.course.reading import GOES_BACK, Record, gone_back, parsed, seconds_of
 from esper.tolaria.record.page.view import view
@@ -52,7 +52,7 @@ class Following:
         with self._lock:
             self._read()
             summary = self._summary()
-            is_held = holds(self.run_dir / LOCK)
+            is_held = says_held(self.run_dir / LOCK)
             state = (self._file, self._offset, self._damaged, is_held, None if summary is None else summary[0])
             if self._made is None or (self._made[0] != state and self._is_rested):
                 began = time.monotonic()
@@ -79,7 +79,7 @@ class Following:
             "now": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
             "last_event_age_s": age_s,
             "silent_after_s": silent_s,
-            "is_held": holds(self.run_dir / LOCK),
+            "is_held": says_held(self.run_dir / LOCK),
             "damaged_lines": self._damaged,
             "size_bytes": self._offset,
         }
@@ -143,28 +143,3 @@ def _events(lines: Sequence[bytes]) -> Iterator[Record | None]:
         return
     for event in found:
         yield event if is_event(event) else None
-
-
-def holds(lock: Path) -> bool:
-    """Whether a process holds the run's directory: looked up, never tried, so that the look can't refuse a trainer.
-
-    A lock that says it is another machine's is believed: only that machine could look.
-    """
-    try:
-        words = lock.read_text(encoding="utf-8").split()
-    except OSError:
-        return False
-    match words:
-        case ["pid", number, "on", host] if number.isdecimal():
-            return host != socket.gethostname() or _lives(int(number))
-    return False
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (ProcessLookupError, OverflowError):
-        return False
-    return True

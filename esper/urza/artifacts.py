@@ -38,7 +38,7 @@ class ArtifactStore:
             return builtin
         path = self._path(digest)
         read = _bytes(path) if path is not None else None
-        content = require(read, "urza", "artefact", digest, "is its blueprint in the catalogue?")
+        content = require(read, "urza", "artefact", digest, self._remedy)
         if (found := hashlib.sha256(content).hexdigest()) != digest:
             raise CorruptRecord(f"artefact {path} has SHA-256 {found}; restore it from where it was made")
         return content
@@ -50,6 +50,13 @@ class ArtifactStore:
         digest = hashlib.sha256(content).hexdigest()
         write_atomically(self._directory / digest, content)
         return digest
+
+    @property
+    def _remedy(self) -> str:
+        where = "`esper up --artifact-dir DIR`, or `artifact_dir` in the settings of kasmina and weatherlight"
+        if self._directory is None:
+            return f"no directory of artefacts is set: name the one of its blueprint's library by {where}"
+        return f"{self._directory} lacks it: put it there, or name the directory that has it by {where}"
 
     def _path(self, digest: str) -> Path | None:
         """Where the directory would have it."""

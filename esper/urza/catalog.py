@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from esper.core.dependency_guard import require
 from esper.core.errors import ContractError, CorruptRecord
 from esper.core.messages.validation import violations
+from esper.core.plain import clause
 from esper.leyline import (
     Blueprint,
     HazardBand,
@@ -178,7 +179,7 @@ def recipe_in(blueprint: Blueprint, content: bytes) -> SeedRecipe:
     try:
         recipe = SeedRecipe.FromString(content)
     except DecodeError as error:
-        raise CorruptRecord(f"{what} is no recipe: {error}; add the blueprint again") from error
+        raise CorruptRecord(f"{what} is no recipe: {clause(error)}; add the blueprint again") from error
     if (recipe.blueprint_id, recipe.version) != (blueprint.blueprint_id, blueprint.version):
         told = f"{recipe.blueprint_id!r} in version {recipe.version}"
         raise CorruptRecord(f"{what} in version {blueprint.version} is the recipe of {told}; add the blueprint again")

@@ -51,12 +51,15 @@ class Actions:
 
     async def raise_emergency(self, envelope: SignedCommand) -> None:
         """Open the emergency; a known id changes nothing."""
-        book = self._supervisor.book
-        work = self._signed.perform(envelope, EmergencySignal, lambda db, signal: run_of(signal), book.raise_in)
+        work = self._signed.perform(
+            envelope,
+            EmergencySignal,
+            lambda db, signal: run_of(signal),
+            self._supervisor.book.raise_in,
+            lambda signal, is_new: self._raised((signal, is_new)),
+        )
         with self._supervisor.router.precedence.urgent():
-            signal, is_new = await self._told(envelope, work)
-            if is_new:
-                self._supervisor.emergency_raised(signal)
+            await self._told(envelope, work)
 
     async def signal_late_rollback(self, envelope: SignedCommand) -> None:
         """Open an emergency for a rollback that missed its deadline; one that is known changes nothing."""
@@ -65,11 +68,15 @@ class Actions:
             signal = self._emergency_of(late)
             return signal, self._supervisor.book.raise_in(db, signal)
 
-        work = self._signed.perform(envelope, RollbackDeadlineSignal, lambda db, late: late.training_run_id, act)
+        work = self._signed.perform(
+            envelope,
+            RollbackDeadlineSignal,
+            lambda db, late: late.training_run_id,
+            act,
+            lambda late, found: self._raised(found),
+        )
         with self._supervisor.router.precedence.urgent():
-            late, (signal, is_new) = await self._told(envelope, work)
-            if is_new:
-                self._supervisor.emergency_raised(signal)
+            late, (_, is_new) = await self._told(envelope, work)
         if is_new:
             await self._supervisor.rollback_late(late)
 
@@ -81,9 +88,10 @@ class Actions:
             EmergencyAcknowledgement,
             lambda db, word: book.run_of(db, word.emergency_id),
             book.acknowledge_in,
+            lambda word, _: self._supervisor.emergency_acknowledged(word),
         )
-        word, _ = await self._told(envelope, work)
-        await self._supervisor.emergency_acknowledged(word)
+        await self._told(envelope, work)
+        await self._supervisor.settled()
 
     async def order_drain(self, envelope: SignedCommand) -> DrainOrder:
         """The order, believed."""
@@ -91,6 +99,11 @@ class Actions:
             envelope, self._signed.perform(envelope, DrainOrder, lambda db, order: None, lambda db, order: None)
         )
         return order
+
+    def _raised(self, found: tuple[EmergencySignal, bool]) -> None:
+        signal, is_new = found
+        if is_new:
+            self._supervisor.emergency_raised(signal)
 
     async def _told(self, envelope: SignedCommand, work: Awaitable[T]) -> T:
         try:

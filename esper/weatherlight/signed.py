@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from esper.core.errors import EsperError, InvalidSignature
+from esper.core.process.awaited import awaited
 from esper.core.security.ledger import NonceLedger
 from esper.core.security.signing import Verifier, open_payload
 from esper.core.storage.store import SqliteStore
@@ -40,8 +40,12 @@ class SignedRequests:
         message_class: type[M],
         run_of: Callable[[sqlite3.Connection, M], str | None],
         act: Callable[[sqlite3.Connection, M], T],
+        and_then: Callable[[M, T], object] = lambda message, done: None,
     ) -> tuple[M, T]:
-        """Do what the envelope's message asks for, or raise why not; the nonce is used up either way."""
+        """Do what the envelope's message asks for, or raise why not; the nonce is used up either way.
+
+        What was done is followed by `and_then`, also if the caller has gone meanwhile.
+        """
         expected = envelope.audience if envelope.audience.startswith(AUDIENCE) else audience_of(None)
         self._verifier.verify(envelope, audience=expected, payload_type=message_class.DESCRIPTOR.full_name)
 
@@ -55,7 +59,11 @@ class SignedRequests:
                 # Returned, not raised: raising would undo the nonce.
                 return error
 
-        result = await asyncio.wrap_future(self._store.submit(work))
+        def follow(result: tuple[M, T] | EsperError) -> None:
+            if not isinstance(result, EsperError):
+                and_then(*result)
+
+        result = await awaited(self._store.submit(work), follow)
         if isinstance(result, EsperError):
             raise result
         return result

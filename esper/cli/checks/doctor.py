@@ -22,7 +22,7 @@ from esper.cli.usage import Verbs, add_verb
 from esper.core.clock import SYSTEM_CLOCK, utc_text
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
-from esper.core.plain import plain
+from esper.core.plain import clause, plain
 from esper.core.security.keys import load_keyring
 
 PACKAGES = ("torch", "protobuf", "grpcio", "grpcio-health-checking", "grpcio-reflection", "opentelemetry-sdk")
@@ -159,7 +159,7 @@ def sockets() -> Iterator[Finding]:
             s.bind(f"{directory}/weatherlight.sock")
             yield Finding(Level.OK, "unix socket", f"can be made in {runtime}")
     except OSError as error:
-        yield Finding(Level.PROBLEM, "unix socket", f"can't be made in {runtime}: {error}; set XDG_RUNTIME_DIR")
+        yield Finding(Level.PROBLEM, "unix socket", f"can't be made in {runtime}: {clause(error)}; set XDG_RUNTIME_DIR")
 
 
 def writable(subject: str, directory: Path) -> Iterator[Finding]:

@@ -23,7 +23,7 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb
 from esper.core.clock import SYSTEM_CLOCK
 from esper.core.counted import counted
 from esper.core.errors import ConfigError
-from esper.core.plain import plain
+from esper.core.plain import clause, plain
 from esper.core.security.keys import Keyring
 from esper.core.storage.files import write_atomically
 from esper.tamiyo.learned.reward import PRICE
@@ -32,6 +32,7 @@ from esper.tamiyo.update import version_number
 if TYPE_CHECKING:
     from esper.rpc.clients import Tls
     from esper.rpc.reporting.telemetry import Reporter
+    from esper.simic.bounds import Bounds
     from esper.simic.replay import ReplayStore, Reports
     from esper.simic.validation import Validation
     from esper.tamiyo.learned.weights import Weights
@@ -65,6 +66,12 @@ def register(verbs: Verbs) -> None:
         add_key_flag(verb)
     collected.add_argument(
         "--idle-s", type=positive, default=3.0, help="end after so long without a report (default: 3)"
+    )
+    collected.add_argument(
+        "--max-reports", type=whole, default=100_000, help="of a fuller store the oldest runs give way (100000)"
+    )
+    collected.add_argument(
+        "--max-mib", type=whole, default=1024, help="the same by the reports' size in MiB (default: 1024)"
     )
     trained.add_argument(
         "--version", required=True, type=dotted, metavar="N", help="version of the weights, above Tamiyo's"
@@ -100,6 +107,13 @@ def not_negative(text: str) -> float:
     return value
 
 
+def whole(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def dotted(text: str) -> str:
     """A version that Tamiyo can compare, for argparse."""
     if version_number(text) is None:
@@ -108,19 +122,28 @@ def dotted(text: str) -> str:
 
 
 def run_collect(arguments: argparse.Namespace) -> int:
+    from esper.simic.bounds import MIB, Bounds
     from esper.simic.collect import collect
     from esper.simic.telling import tell_collected
 
-    with _bus(arguments) as bus, _opened(arguments.store) as store:
+    bounds = Bounds(max_reports=arguments.max_reports, max_bytes=arguments.max_mib * MIB)
+    with _bus(arguments) as bus, _opened(arguments.store, bounds) as store:
         asyncio.run(collect(store, bus.endpoint, bus.tls, bus.keyring, idle_s=arguments.idle_s))
         with _reporter(bus) as reporter:  # only now: a bus that is away is told once
             tell_collected(reporter, store)
-        seen = store.intake
-        taken = counted(seen.taken, "report")
-        print(f"{taken} taken, {seen.repeated} known, {seen.refused} refused; {len(store)} in the store")
-        for event_id, reason in store.refusals():
-            print(f"refused {event_id}: {reason}")
+        print("\n".join(_collected(store)))
     return 0
+
+
+def _collected(store: ReplayStore) -> Iterator[str]:
+    seen = store.intake
+    taken = counted(seen.taken, "report")
+    yield f"{taken} taken, {seen.repeated} known, {seen.refused} refused; {len(store)} in the store"
+    if seen.dropped:
+        gone = f"{counted(seen.dropped, 'report')} of {counted(seen.dropped_runs, 'run')}"
+        yield f"dropped {gone}, those that ended first: the store holds {store.bounds} (--max-reports, --max-mib)"
+    for event_id, reason in store.refusals():
+        yield f"refused {event_id}: {reason}"
 
 
 def run_train(arguments: argparse.Namespace) -> int:
@@ -267,7 +290,7 @@ def _usable(key: str, path: Path, remedy: str) -> Iterator[None]:
         yield
     except (WeightsRefused, OSError) as error:
         told = (error.strerror if isinstance(error, OSError) else None) or error
-        raise ConfigError(key, str(path), f"can't be used: {told}; {remedy}") from error
+        raise ConfigError(key, str(path), f"can't be used: {clause(told)}; {remedy}") from error
 
 
 def _read(store: Path, name: str) -> bytes:
@@ -307,11 +330,11 @@ def looked_through(path: Path) -> Iterator[Reports]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[ReplayStore]:
+def _opened(path: Path, bounds: Bounds) -> Iterator[ReplayStore]:
     from esper.simic.replay import ReplayStore
 
     _require_folder(path)
-    store = ReplayStore(path / REPLAY, SYSTEM_CLOCK)
+    store = ReplayStore(path / REPLAY, SYSTEM_CLOCK, bounds)
     try:
         yield store
     finally:
@@ -321,6 +344,10 @@ def _opened(path: Path) -> Iterator[ReplayStore]:
 def require_in(store: Path, name: str, maker: str) -> None:
     """Raises ConfigError where the store lacks a file, with what makes one."""
     _require_folder(store)
+    if not store.exists():
+        raise ConfigError(
+            "STORE", str(store), "there is no such directory; name a replay store, esper simic collect makes one"
+        )
     if not (store / name).exists():
         raise ConfigError("STORE", str(store), f"{name} isn't there; {maker}")
 

@@ -13,6 +13,8 @@ from esper.cli.usage import Verbs, add_verb, run_directory
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.core.plain import plain
+from esper.core.security.run_line import LOCK
+from esper.core.storage.file_lock import says_held, who
 from esper.core.storage.files import open_regular
 from esper.leyline import SeedStage
 from esper.tolaria.record.course.reading import Record, standing
@@ -33,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def read(run_dir: Path) -> dict[str, Any]:
-    """The finished run's summary, or what its events say so far."""
+    """The finished run's summary, or what its events say so far and whether a process holds its directory."""
     summary = run_dir / "summary.json"
     if summary.exists():
         try:
@@ -41,19 +43,21 @@ def read(run_dir: Path) -> dict[str, Any]:
             return {"state": "finished" if found.get("finished", True) else f"stopped, {found['stop_reason']}", **found}
         except ValueError as error:
             raise ConfigError("RUN_DIR", str(run_dir), f"summary.json is damaged: {error}") from error
-    events = run_dir / "events.jsonl"
-    if not events.exists():
+    events, is_held = run_dir / "events.jsonl", says_held(run_dir / LOCK)
+    if not events.exists() and not is_held:
         raise ConfigError("RUN_DIR", str(run_dir), "holds no run: neither summary.json nor events.jsonl is there")
-    return from_events(standing(_events(events)))
+    found = from_events(standing(_events(events)) if events.exists() else (), is_held=is_held)
+    return {**found, "held_by": who(run_dir / LOCK)} if is_held else found
 
 
-def from_events(events: Iterable[Record]) -> dict[str, Any]:
+def from_events(events: Iterable[Record], *, is_held: bool) -> dict[str, Any]:
     """What a run that is under way, or was killed, has written."""
-    found: dict[str, Any] = {"state": NOT_BEGUN, "seeds": [], "commands": {"issued": 0, "accepted": 0}}
+    state = STARTING if is_held else NOT_BEGUN
+    found: dict[str, Any] = {"state": state, "seeds": [], "commands": {"issued": 0, "accepted": 0}}
     for event in events:
         kind = event["kind"]
         if kind in ("run", "resumed"):
-            found["state"] = "unfinished"
+            found["state"] = RUNNING if is_held else UNFINISHED
             found.update({name: event[name] for name in ("run_id", "seed", "total_steps") if name in event})
         elif kind == "boundary":
             found.update({name: event.get(name) for name in BOUNDARY})
@@ -108,7 +112,9 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"  seed {seed['seed_id']:17} {stage} in {place}, alpha {seed['alpha']:g}{gain}{fate}"
 
 
-NOT_BEGUN = "not begun: it is starting, or ended before its first event; without --resume it starts anew"
+STARTING, RUNNING = "starting", "running"
+NOT_BEGUN = "not begun: it ended before its first event; without --resume it starts anew"
+UNFINISHED = "unfinished: no process runs it; --resume goes on from its newest checkpoint"
 BOUNDARY = ("step", "epoch", "smoothed_loss", "accuracy", "mode", "plane")
 PLAIN = (
     "step",
@@ -129,6 +135,7 @@ PLAIN = (
     "rollbacks",
     "reproducible",
     "reproducible_cause",
+    "held_by",
     "machine",
     "weights_digest",
     "last_event",

@@ -23,7 +23,7 @@ REQUIRED: Mapping[str, str] = {
     "CostTerm": "coefficient",
     "RecipeFile": "name digest size_bytes",
     "KernelPrefetchRequest": "request_id blueprint_id training_run_id digest issued_at",
-    "KernelArtifactReady": "request_id blueprint_id artifact verify_ms",
+    "KernelArtifactReady": "request_id blueprint_id artifact verify_ms content",
     "KernelArtifactError": "request_id blueprint_id reason",
     "PrefetchUpdate": "blueprint_id status time",
     "AdaptationCommand": "command_id training_run_id generation step issued_by action",

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from esper.core.errors import AsyncTimeoutError, BackPressure, ConfigError, ServiceUnavailable
+from esper.core.process.awaited import awaited
 
 T = TypeVar("T")
 MAX_QUEUED = 1024
@@ -87,12 +88,6 @@ class _Job(Generic[T]):
             ending()
 
 
-def _looked_at(result: asyncio.Future[Any]) -> None:
-    """Whoever was cancelled just when the call failed won't look at its error."""
-    if not result.cancelled():
-        result.exception()
-
-
 class AsyncWorker:
     """Runs at most `max_concurrency` blocking calls at a time, in the order in which they came."""
 
@@ -128,11 +123,9 @@ class AsyncWorker:
     ) -> T:
         """The result of `work`. Raises AsyncTimeoutError after `timeout_s`, the wait for a place included."""
         job = self._submitted(work, name, timeout_s, on_late)
-        result = asyncio.wrap_future(job.future)
-        result.add_done_callback(_looked_at)
-        timer = result.get_loop().call_later(timeout_s, job.expire)
+        timer = asyncio.get_running_loop().call_later(timeout_s, job.expire)
         try:
-            return await result
+            return await awaited(job.future)
         finally:
             timer.cancel()
             job.future.cancel()  # where its caller was: it ends now, not when the loop comes round

@@ -49,13 +49,32 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def says_held(path: Path) -> bool:
+    """Whether a process holds `path`: looked up, never tried, so that the look can refuse nobody who would hold it.
+
+    One that says it is another machine's is believed: only that machine could look.
+    """
+    match who(path).split():
+        case ["pid", number, "on", host] if number.isdecimal():
+            return host != socket.gethostname() or _lives(int(number))
+    return False
+
+
+def who(path: Path) -> str:
+    """Who holds `path`, as it says: "pid N on HOST"; empty where it says nothing."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def holder(path: Path) -> str:
     """Who holds `path` and since when, in words."""
-    text = ""
     with suppress(OSError):
-        text = path.read_text(encoding="utf-8")
         since = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return f"another process ({text}, since {since:%Y-%m-%d %H:%M:%S} UTC)" if text else "another process"
+        if text := who(path):
+            return f"another process ({text}, since {since:%Y-%m-%d %H:%M:%S} UTC)"
+    return "another process"
 
 
 def is_at(file: TextIO, path: Path) -> bool:
@@ -64,3 +83,13 @@ def is_at(file: TextIO, path: Path) -> bool:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from esper.core.errors import CorruptRecord, ForbiddenStorage, StorageError, UnwritableStorage
+from esper.core.plain import clause
 from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden
 
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
@@ -18,7 +19,7 @@ def fault_of(path: Path, error: Exception) -> StorageError | None:
     """The file's fault that an error of SQLite tells of; None where it is the statement's."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the bits says more exactly which
     if code in DAMAGED:
-        return CorruptRecord(f"{path} is damaged: {error}; {REMEDY}")
+        return CorruptRecord(f"{path} is damaged: {clause(error)}; {REMEDY}")
     if code in REFUSED:
         return UnwritableStorage(f"{path} can't be written: {error}")
     return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from esper.core.errors import CorruptRecord, StorageError
-from esper.core.storage.files import FORBIDDEN, forbidden, open_regular
+from esper.core.storage.files import FORBIDDEN, forbidden, open_regular, sync_directory
 from esper.core.storage.store import end_process
 from esper.core.wal.format import MAX_PAYLOAD_BYTES, Record, encode_record
 from esper.core.wal.repair import create, repair, require_log
@@ -45,6 +45,11 @@ class Log:
         """Sequence of the newest record; 0 if there is none."""
         return self._last_seq
 
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file."""
+        return self._end_bytes
+
     def append(self, type: int, payload: bytes) -> int:
         """Write one record and return its sequence. It survives this process at once, a power cut after `sync`."""
         if len(payload) > MAX_PAYLOAD_BYTES:
@@ -66,6 +71,14 @@ class Log:
     def records(self, after_seq: int = 0) -> Iterator[Record]:
         """Records with a sequence above `after_seq`, oldest first, as of this call."""
         return self._read(after_seq, self._last_seq)
+
+    def take_place_of(self, other: Log) -> None:
+        """Stand where `other` stood, which is closed; at any moment one of them does, whole and owned."""
+        self.sync()
+        os.replace(self._path, other.path)
+        sync_directory(other.path.parent)
+        self._path = other.path
+        os.close(other._handle)
 
     def close(self) -> None:
         """Make everything durable and let go of the file."""

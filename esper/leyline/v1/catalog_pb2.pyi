@@ -159,16 +159,18 @@ class KernelPrefetchRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., training_run_id: _Optional[str] = ..., digest: _Optional[str] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class KernelArtifactReady(_message.Message):
-    __slots__ = ("request_id", "blueprint_id", "artifact", "verify_ms")
+    __slots__ = ("request_id", "blueprint_id", "artifact", "verify_ms", "content")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     BLUEPRINT_ID_FIELD_NUMBER: _ClassVar[int]
     ARTIFACT_FIELD_NUMBER: _ClassVar[int]
     VERIFY_MS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     blueprint_id: str
     artifact: KernelArtifact
     verify_ms: float
-    def __init__(self, request_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., artifact: _Optional[_Union[KernelArtifact, _Mapping]] = ..., verify_ms: _Optional[float] = ...) -> None: ...
+    content: bytes
+    def __init__(self, request_id: _Optional[str] = ..., blueprint_id: _Optional[str] = ..., artifact: _Optional[_Union[KernelArtifact, _Mapping]] = ..., verify_ms: _Optional[float] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class KernelArtifactError(_message.Message):
     __slots__ = ("request_id", "blueprint_id", "reason")

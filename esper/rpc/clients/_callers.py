@@ -16,6 +16,7 @@ from opentelemetry.trace import Span
 
 from esper.core.errors import InvalidAnswer, ServiceUnavailable
 from esper.core.messages.validation import violations
+from esper.core.plain import clause
 from esper.rpc import metrics
 from esper.rpc.clients.channel import AioChannel, Channel
 from esper.rpc.contract import Method, methods
@@ -171,7 +172,7 @@ def _ending(span: Span, place: str, timeout_s: float) -> Iterator[None]:
         raise from_rpc_error(error, place, timeout_s) from error
     except ValueError as error:
         # grpc's word for a channel that was closed between two looks at it.
-        raise ServiceUnavailable("rpc", "channel", place, f"{error}; open another one") from error
+        raise ServiceUnavailable("rpc", "channel", place, f"{clause(error)}; open another one") from error
     finally:
         record_status(span, code)
         span.end()

@@ -178,7 +178,8 @@ class Adoption:
             raise WeightsRefused(rejection.POLICY_UPDATE_REJECTION_UNKNOWN_POLICY, detail)
         number, newest = version_number(weights.version), self._newest()
         if number is None or number <= newest:
-            detail = f"version {weights.version} is not newer than {'.'.join(map(str, newest)) or 'none'}"
+            known = ".".join(map(str, newest)) or "none"
+            detail = f"version {weights.version} is not newer than {known}; train again with a --version above it"
             raise WeightsRefused(rejection.POLICY_UPDATE_REJECTION_STALE_VERSION, detail)
         _dry_load(weights)
         return weights

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from esper.core.errors import CorruptRecord
+from esper.core.plain import clause
 from esper.core.storage.files import read_regular, why_not_made, write_atomically
 from esper.core.storage.storage_faults import system_fault
 
@@ -97,4 +98,4 @@ class Shelf:
             trial = found.pop("trial")
             return Standing(**found, trial=Trial(**trial) if trial else None)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise CorruptRecord(f"{path} is damaged: {error}; {remedy}") from error
+            raise CorruptRecord(f"{path} is damaged: {clause(error)}; {remedy}") from error

@@ -109,7 +109,8 @@ class Parts:
         if self.reports.repaired:
             self.teller.event(metrics.LOG_REPAIRED, None)
         if self.reports.dropped_unpublished:
-            self.teller.event(metrics.REPORT_DROP, None, count=self.reports.dropped_unpublished)
+            self._tell_drop(self.reports.dropped_unpublished)
+        self.reports.on_drop = self._tell_drop
         if self.publisher is not None:
             self.publisher.start()
         if self.lane is not None:
@@ -140,6 +141,9 @@ class Parts:
         if is_first:
             spec = metrics.RISK_EVENTS[RiskReason.RISK_REASON_TIMEOUT_INFERENCE]
             self.teller.event(spec, run_id, effect="conservative", measured=late_ms)
+
+    def _tell_drop(self, count: int) -> None:
+        self.teller.event(metrics.REPORT_DROP, None, count=count)
 
     def _tell_retry(self, pending: int) -> None:
         self.teller.event(metrics.REPORT_RETRY, None, pending=pending)

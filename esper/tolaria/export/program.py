@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from esper.core.plain import clause
+
 # What torch says in words that only its authors understand.
 REASONS = {
     "GuardOnDataDependentSymNode": "its control flow depends on the values of its inputs",
@@ -58,7 +60,7 @@ def in_words(error: BaseException) -> str:
     """An error of the tracer in one line."""
     name = type(error).__name__
     first_line = next(iter(str(error).splitlines()), "")
-    return REASONS.get(name, f"{name}: {first_line}"[:LONGEST_REASON])
+    return REASONS.get(name, clause(f"{name}: {first_line}"[:LONGEST_REASON]))
 
 
 def _forget_sources(program: ExportedProgram) -> None:

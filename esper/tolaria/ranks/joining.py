@@ -13,6 +13,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from esper.core.errors import EsperError, RankLost
+from esper.core.plain import clause
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.ranks.group import ALONE, ManyRanks, Ranks
 from esper.tolaria.ranks.place import Place, place
@@ -50,7 +51,7 @@ def is_told(error: object) -> bool:
 
 def in_words(error: BaseException) -> str:
     """An error in a line."""
-    words = str(error).splitlines()[0] if str(error) else ""
+    words = clause(str(error).splitlines()[0]) if str(error) else ""
     return words if isinstance(error, EsperError) and words else f"{type(error).__name__} {words}".strip()
 
 

@@ -9,11 +9,13 @@ import asyncio
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
 
 from esper.core.clock import NS_PER_S, Clock, nanoseconds
 from esper.core.errors import BackPressure, ServiceUnavailable
 from esper.core.lasted import lasted
+from esper.core.process.awaited import awaited
 from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import AttributeValue, MetricSpec, attribute_value, build_packet, event, metric
 from esper.leyline import (
@@ -125,13 +127,11 @@ class Supervisor:
         }
         received = event(metrics.EMERGENCY_RECEIVED, self._clock, message=signal.detail, **attributes)
         # Whoever raises emergencies one after the other doesn't wait for the log's disk between them.
-        task = asyncio.get_running_loop().create_task(self._tell_received(received, changed))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._tell_soon(self._tell_received(received, changed))
 
     async def settled(self) -> None:
-        """Every emergency that was received has been told."""
-        await asyncio.gather(*self._telling)
+        """Every emergency that was received or taken in hand has been told, also if the caller goes away."""
+        await asyncio.shield(asyncio.gather(*self._telling))
 
     async def rollback_late(self, signal: RollbackDeadlineSignal) -> None:
         """Tell of a rollback that missed its deadline."""
@@ -139,7 +139,7 @@ class Supervisor:
         run, step, elapsed_ms = signal.training_run_id, signal.step, signal.elapsed_ms
         await self.tell(event(metrics.ROLLBACK_LATE, self._clock, run=run, step=step, elapsed_ms=elapsed_ms))
 
-    async def emergency_acknowledged(self, word: EmergencyAcknowledgement) -> None:
+    def emergency_acknowledged(self, word: EmergencyAcknowledgement) -> None:
         """Tell that someone has an emergency in hand."""
         self.acknowledged += 1
         changed = self._follow_emergencies()
@@ -149,8 +149,7 @@ class Supervisor:
             "resolved": word.resolved,
         }
         told = event(metrics.EMERGENCY_ACKNOWLEDGED, self._clock, message=word.note or None, **attributes)
-        await self._tell_level(told)
-        await self._tell_mode(changed)
+        self._tell_soon(self._tell_received(told, changed))
 
     async def sweep(self) -> None:
         """Find lost services, and let the mode follow the time."""
@@ -194,6 +193,11 @@ class Supervisor:
         told = event(metrics.MODE_CHANGED, self._clock, **attributes)
         await self.tell(told, measured=[metric(metrics.MODE, int(update.mode))])
 
+    def _tell_soon(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(telling)
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
     async def _tell_received(self, received: Event, changed: bool) -> None:
         await self._tell_level(received)
         await self._tell_mode(changed)
@@ -224,4 +228,4 @@ class Supervisor:
             log.error("the log above is the only trace of these events: %s", error)
 
     async def _write(self, work: Callable[[sqlite3.Connection], None]) -> None:
-        await asyncio.wrap_future(self._store.submit(work))
+        await awaited(self._store.submit(work))

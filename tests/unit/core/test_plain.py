@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from esper.core.plain import PlainFormatter, plain, plain_lines
+from esper.core.plain import PlainFormatter, clause, plain, plain_lines
 from esper.core.process.streams import say
 
 ACTING = ["\x1b[2J", "\n", "\r", "\x07", "\x00", "\x9b31m", "\x7f", "\u202e", "\u2028", "\udc80", "\x1b]0;title\x07"]
@@ -50,3 +50,18 @@ def test_a_log_record_is_one_line_and_its_traceback_does_not_act() -> None:
     except ValueError:
         log.exception("it failed")
     assert stream.getvalue().endswith("ValueError: \\x1b[2J\\udc80\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ("Connection closed by server.", "Connection closed by server"),
+        ("Cannot invoke RPC on closed channel!", "Cannot invoke RPC on closed channel"),
+        ("expected one of:\n", "expected one of"),
+        ("no such file", "no such file"),
+        (ValueError("of version 1.2."), "of version 1.2"),
+        ("", ""),
+    ],
+)
+def test_words_of_others_close_no_sentence(said: object, part: str) -> None:
+    assert clause(said) == part

@@ -13,6 +13,7 @@ from esper.core.clock import ManualClock
 from esper.core.errors import BackPressure, ConfigError
 from esper.leyline import BusEnvelope
 from esper.oona.bus import MIB, Bus, BusConfig
+from esper.oona.following import followed
 from tests.unit.oona.buses import (
     CRITICAL,
     EMERGENCY_LANE,
@@ -405,6 +406,18 @@ async def test_waiting_ends_with_the_next_publication(bus: Bus) -> None:
         assert not waiting.done()
         await bus.publish([an_envelope("b")])
         await waiting
+
+
+async def test_who_follows_several_lanes_is_given_all_of_the_publication_that_woke_it(bus: Bus) -> None:
+    pages = followed(bus, LANES, 0, 10, 60.0)
+    coming = asyncio.ensure_future(anext(pages))
+    await asyncio.sleep(0.1)  # until a server is asked
+    assert not coming.done()
+    await bus.publish([an_envelope("a"), an_envelope("b", TELEMETRY_LANE), an_envelope("c")])
+    found = ids(await coming)
+    while "c" not in found:
+        found += ids(await anext(pages))
+    assert found == ["a", "b", "c"]
 
 
 async def test_waiting_for_nothing_ends_too(bus: Bus) -> None:

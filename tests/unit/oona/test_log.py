@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
+import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from esper.core.clock import NS_PER_S, SYSTEM_CLOCK, ManualClock
 from esper.core.errors import BackPressure
+from esper.leyline import BusEnvelope
 from esper.oona import dead_letters
-from esper.oona.bus import MIB, BusConfig
+from esper.oona.bus import MIB, BusConfig, Stored
 from esper.oona.log import SqliteLog
 from tests.unit.oona.buses import EMERGENCY_LANE, NORMAL_LANE, TELEMETRY_LANE, an_envelope
 
@@ -310,3 +314,29 @@ class LogMachine(RuleBasedStateMachine):
 
 LogMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20)
 TestLogMachine = LogMachine.TestCase
+
+
+async def test_a_publication_that_is_cancelled_while_it_is_stored_wakes_who_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appending, go_on, append = threading.Event(), threading.Event(), SqliteLog._append
+
+    def held(log: SqliteLog, db: sqlite3.Connection, envelopes: Sequence[BusEnvelope]) -> list[Stored]:
+        appending.set()
+        go_on.wait(20)
+        return append(log, db, envelopes)
+
+    log = SqliteLog(tmp_path / "oona.db", ManualClock())
+    monkeypatch.setattr(SqliteLog, "_append", held)
+    try:
+        following = asyncio.create_task(log.wait(0, 3600.0))
+        publishing = asyncio.create_task(log.publish([an_envelope("a")]))
+        await asyncio.to_thread(appending.wait, 20)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        go_on.set()
+        await asyncio.wait_for(following, 20)
+        assert [each.event_id for each in await log.read([NORMAL_LANE], 0, 9)] == ["a"]
+    finally:
+        go_on.set()
+        await log.close()

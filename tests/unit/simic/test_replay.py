@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from esper.core.clock import ManualClock
+from esper.core.errors import ConfigError
 from esper.core.security.keys import Keyring
 from esper.leyline import FieldReport, FieldReportOutcome
+from esper.simic import replay
+from esper.simic.bounds import MIB, Bounds
 from esper.simic.replay import ReplayStore
-from tests.unit.simic.making import KEYRING, envelope, report
+from tests.unit.simic.making import KEYRING, envelope, report, reports
 
 
 @pytest.fixture
@@ -114,3 +117,58 @@ def test_a_poisoned_report_is_refused_with_its_reason_and_the_rest_is_kept(
     store.take(envelope(report(2), clock), KEYRING)
     assert list(store.reports()) == [report(2)]
     assert words in store.refusals()[0][1]
+
+
+SMALL = Bounds(max_reports=400)
+
+
+def test_of_a_full_store_whole_runs_give_way_those_that_ended_first(tmp_path: Path, clock: ManualClock) -> None:
+    store = ReplayStore(tmp_path / "replay.db", clock, SMALL)
+    given = reports(403, per_run=10)
+    for each in (*given[300:], *given[:300]):  # what comes first isn't what ended first
+        store.put(each, event_id=each.report_id)
+        assert len(store) <= 400
+    ended = [each.training_run_id for each in store.reports()]
+    assert (store.intake.dropped, store.intake.dropped_runs, store.intake.refused) == (50, 5, 0)
+    assert set(ended) == {f"r{run}" for run in range(5, 41)}
+    assert min(ended.count(run) for run in set(ended) - {"r40"}) == 10
+    store.close()
+    again = ReplayStore(tmp_path / "replay.db", clock, SMALL)
+    assert again._held == (len(ended), sum(len(each.SerializeToString()) for each in again.reports()))
+    again.close()
+
+
+def test_a_store_is_bounded_by_bytes_too(tmp_path: Path, clock: ManualClock) -> None:
+    store = ReplayStore(tmp_path / "replay.db", clock, Bounds(max_bytes=MIB))
+    for each in reports(1500):
+        store.put(each, event_id=each.report_id)
+    held = sum(len(each.SerializeToString()) for each in store.reports())
+    assert 0.8 * MIB < held <= MIB
+    assert len(store) + store.intake.dropped == 1500
+    store.close()
+
+
+def test_the_newest_runs_stay_as_many_as_the_gate_asks_for(tmp_path: Path, clock: ManualClock) -> None:
+    store = ReplayStore(tmp_path / "replay.db", clock, SMALL)
+    for each in reports(450, per_run=45):
+        store.put(each, event_id=each.report_id)
+    assert (len(store), store.intake.dropped, store.intake.refused) == (400, 0, 50)
+    assert "the newest 10 runs, which stay, fill the store: 400 reports and 1,024 MiB at most" in store.refusals()[0][1]
+    store.close()
+
+
+def test_refusals_are_bounded_too(store: ReplayStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_FORGET_REFUSALS", replay._FORGET_REFUSALS.replace("10000", "3"))
+    other = report(2)
+    other.report_id = report(1).report_id
+    store.put(report(1), event_id="first")
+    for number in range(6):
+        clock.advance(1.0)
+        store.put(other, event_id=f"e{number}")
+    assert [event_id for event_id, _ in store.refusals()] == ["e3", "e4", "e5"]
+
+
+@pytest.mark.parametrize("given", [{"max_reports": 399}, {"max_bytes": MIB - 1}])
+def test_bounds_that_would_starve_the_gate_are_refused(given: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="the gate asks for that much"):
+        Bounds(**given)

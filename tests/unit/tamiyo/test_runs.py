@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from esper.core.decisions.decision_ledger import Decided
@@ -7,6 +9,7 @@ from esper.core.errors import AccessDenied, ContractError, LifecycleConflict, No
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.runs import Run, blob_of, state_from
 from esper.tamiyo.service.parts import Parts
+from tests.unit.held_commits import abandoned
 from tests.unit.tamiyo.builders import ALWAYS, RUN, first_state, spec
 from tests.unit.tamiyo.conftest import Home
 
@@ -58,6 +61,21 @@ async def test_a_closed_run_is_gone_also_after_a_restart(home: Home) -> None:
         second.runs.by_token(token)
     assert len(second.runs) == 0
     await second.close()
+
+
+async def test_what_is_held_follows_the_disk_though_the_caller_gave_up_meanwhile(
+    home: Home, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await abandoned(monkeypatch, parts.runs.open(spec(), security(home)))
+    while (run := parts.runs.get(RUN)) is None:
+        await asyncio.sleep(0.005)
+    state = decided_until(7)
+    await abandoned(monkeypatch, parts.runs.change(run, state, security(home)))
+    while run.state != state:
+        await asyncio.sleep(0.005)
+    await abandoned(monkeypatch, parts.runs.close_run(run, security(home)))
+    while parts.runs.get(RUN) is not None:
+        await asyncio.sleep(0.005)
 
 
 async def test_a_lost_answer_can_be_asked_for_again_before_the_first_packet(home: Home, parts: Parts) -> None:

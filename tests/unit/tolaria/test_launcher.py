@@ -288,7 +288,7 @@ def test_a_run_that_is_training_is_no_other_processes_and_stops_after_a_checkpoi
             assert f"in use by another process (pid {live.process.pid} on " in refusal
         assert contents(Path("run")) == before
         assert cli(["status", "run"]) == 0
-        assert "unfinished" in capsys.readouterr().out
+        assert ": running\n" in capsys.readouterr().out
         assert cli(["export", "run", "out.pt2"]) == 1
         assert "only a finished run" in capsys.readouterr().err
         live.process.send_signal(signal.SIGHUP)

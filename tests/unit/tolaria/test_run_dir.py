@@ -7,11 +7,13 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from esper.core.errors import ConfigError
-from esper.tolaria.run_dir import RunOptions, check_free, claim, discard, occupied
+from esper.tolaria.record.observer import RunStarted
+from esper.tolaria.run_dir import RunOptions, SummaryFile, check_free, claim, discard, occupied
 
 
 def test_overwriting_removes_what_a_run_left_and_nothing_else(tmp_path: Path) -> None:
@@ -106,3 +108,11 @@ def test_a_directory_that_cant_be_held_is_one_clear_error(tmp_path: Path) -> Non
     (tmp_path / "run.lock").mkdir()
     with pytest.raises(ConfigError, match="can't be held by one process: Is a directory"), occupied(tmp_path):
         pass
+
+
+def test_what_tells_of_an_interruption_goes_once_the_run_goes_on(tmp_path: Path) -> None:
+    told = [tmp_path / "summary.json", tmp_path / "report.html"]
+    for path in told:
+        path.write_text("stopped")
+    SummaryFile(tmp_path).on_start(cast(RunStarted, None))
+    assert not any(path.exists() for path in told)

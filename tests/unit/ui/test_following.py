@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from esper.core.storage.file_lock import try_hold
 from esper.tolaria.record.course.reading import read_events
-from esper.ui.following import Following, holds
+from esper.ui.following import Following
 
 AT = "2026-01-01T00:00:{:02}.000+00:00".format
 BEGAN_S = 1767225600.0  # of the first second above
@@ -152,39 +147,3 @@ def test_the_summary_of_a_finished_run_is_taken_and_a_damaged_one_is_not(run: Ru
     (run.path / "summary.json").write_text('{"test_accuracy": 0.5, "finished": true}')
     run.following._took_s = 0.0
     assert run.following.look()[1]["outcome"]["test_accuracy"] == 0.5
-
-
-def test_whether_a_run_is_held_is_looked_up_without_touching_its_lock(tmp_path: Path) -> None:
-    lock = tmp_path / "run.lock"
-    assert not holds(lock)
-    held = try_hold(lock)
-    assert held is not None
-    before = lock.stat()
-    assert holds(lock)
-    assert lock.stat().st_mtime_ns == before.st_mtime_ns
-    held.close()
-
-
-@pytest.mark.parametrize(
-    ("words", "is_held"),
-    [
-        ("", False),
-        ("pid on", False),
-        ("pid 99999999999999999999 on {host}", False),
-        ("pid 12 on elsewhere", True),
-        ("garbage", False),
-    ],
-)
-def test_what_a_lock_says_is_weighed(tmp_path: Path, words: str, is_held: bool) -> None:
-    lock = tmp_path / "run.lock"
-    lock.write_text(words.format(host=socket.gethostname()))
-    assert holds(lock) == is_held
-
-
-def test_the_lock_of_a_process_that_is_gone_holds_nothing(tmp_path: Path) -> None:
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    lock = tmp_path / "run.lock"
-    lock.write_text(f"pid {int(gone.stdout)} on {socket.gethostname()}")
-    assert not holds(lock)
-    lock.write_text(f"pid {os.getpid()} on {socket.gethostname()}")
-    assert holds(lock)

@@ -6,6 +6,7 @@ Nothing of an ended one is left: its timer, its task and its place are gone, and
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import secrets
 from collections.abc import AsyncIterator
@@ -22,7 +23,14 @@ from esper.kasmina.control.artifacts.access import ArtifactAccess
 from esper.kasmina.control.prefetch.lines import Line
 from esper.kasmina.control.reporting import Reporting
 from esper.kasmina.control.stages.turn import Notice
-from esper.leyline import KernelArtifact, KernelArtifactError, KernelPrefetchRequest, PrefetchStatus, PrefetchUpdate
+from esper.leyline import (
+    KernelArtifact,
+    KernelArtifactError,
+    KernelArtifactReady,
+    KernelPrefetchRequest,
+    PrefetchStatus,
+    PrefetchUpdate,
+)
 from esper.urza.catalog import Catalog
 from esper.urza.prefetch import Answer
 
@@ -63,7 +71,6 @@ class _Prefetch:
     seeds: set[str] = field(default_factory=set)
     """Seeds that wait for it; empty where the run itself asked."""
     is_wanted_by_run: bool = False
-    heard: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     ended: asyncio.Future[Ended] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     timer: asyncio.TimerHandle | None = None
     task: asyncio.Task[None] | None = None
@@ -212,33 +219,26 @@ class Prefetcher:
         return entry
 
     async def _carried(self, entry: _Prefetch) -> None:
-        """From the request to the artefact at hand."""
+        """Until the request can't be lost any more; its answer is heard, or missed, without this."""
         try:
             await self._line.ask(entry.request, self._hear)
-            told = await entry.heard
-            if told.blueprint_id != entry.request.blueprint_id:
-                why = f"Urza answered about {told.blueprint_id}, asked for was {entry.request.blueprint_id}"
-                return self._end(entry, Ended(ERROR, why))
-            if isinstance(told, KernelArtifactError):
-                return self._end(entry, Ended(ERROR, told.reason))
-            if told.artifact != entry.artifact:
-                why = f"Urza verified {told.artifact.digest}, asked for was {entry.request.digest}, or of another size"
-                return self._end(entry, Ended(ERROR, why))
-            self._artifacts.figures.verify_ms = told.verify_ms
-            await self._read(entry.request.digest, entry.request.blueprint_id)
         except AsyncTimeoutError as error:
-            return self._end(entry, Ended(TIMEOUT, str(error)))
+            self._end(entry, Ended(TIMEOUT, str(error)))
         except EsperError as error:
-            return self._end(entry, Ended(ERROR, str(error)))
+            self._end(entry, Ended(ERROR, str(error)))
         except Exception as error:
             log.error("prefetch of %s failed", entry.request.blueprint_id, exc_info=error)
-            return self._end(entry, Ended(ERROR, f"unexpected {type(error).__name__}: {error}"))
-        return self._end(entry, Ended(READY))
+            self._end(entry, Ended(ERROR, f"unexpected {type(error).__name__}: {error}"))
 
     def _hear(self, told: Answer) -> None:
         entry = self._under_way.get(told.request_id)
-        if entry is not None and not entry.heard.done():
-            entry.heard.set_result(told)
+        if entry is None:
+            return
+        ended = _judged(entry, told)
+        if ended.status == READY and isinstance(told, KernelArtifactReady):
+            self._artifacts.figures.verify_ms = told.verify_ms
+            self._artifacts.cache.put(entry.request.digest, told.content)
+        self._end(entry, ended)
 
     def _end(self, entry: _Prefetch, ended: Ended) -> None:
         """The one end; everything that comes after it finds nothing."""
@@ -250,7 +250,6 @@ class Prefetcher:
             entry.timer.cancel()
         if entry.task is not None and entry.task is not asyncio.current_task(entry.task.get_loop()):
             entry.task.cancel()
-        entry.heard.cancel()
         entry.ended.set_result(ended)
         figures.requests[name] += 1
         figures.inflight = len(self._under_way)
@@ -309,3 +308,18 @@ class Prefetcher:
             error=error,
             time=timestamp(self._clock.now_ns()),
         )
+
+
+def _judged(entry: _Prefetch, told: Answer) -> Ended:
+    """Whether the answer is to what was asked, and its bytes are those of the digest."""
+    request = entry.request
+    if told.blueprint_id != request.blueprint_id:
+        return Ended(ERROR, f"Urza answered about {told.blueprint_id}, asked for was {request.blueprint_id}")
+    if isinstance(told, KernelArtifactError):
+        return Ended(ERROR, told.reason)
+    if told.artifact != entry.artifact:
+        why = f"Urza verified {told.artifact.digest}, asked for was {request.digest}, or of another size"
+        return Ended(ERROR, why)
+    if (found := hashlib.sha256(told.content).hexdigest()) != request.digest:
+        return Ended(ERROR, f"Urza sent bytes with SHA-256 {found}, asked for was {request.digest}")
+    return Ended(READY)

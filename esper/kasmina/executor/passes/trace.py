@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from esper.core.plain import clause
 from esper.kasmina.executor.passes.batches import Forward, called, leaves
 from esper.kasmina.executor.passes.gradients import gradients, is_reentrant
 from esper.kasmina.executor.passes.keys import draw_key
@@ -119,7 +120,7 @@ def rerun_order(model: nn.Module, inputs: Any, *, forward: Forward = called) -> 
 
 def in_words(error: Exception) -> str:
     """An error of foreign code in one line."""
-    first_line = next(iter(str(error).splitlines()), "")
+    first_line = clause(next(iter(str(error).splitlines()), ""))
     return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from esper.cli.learning.simic import _collected
 from esper.cli.main import main
 from esper.core.clock import SYSTEM_CLOCK
+from esper.simic.bounds import Bounds
 from esper.simic.replay import ReplayStore
 from tests.unit.simic.making import SECRET, reports
 
@@ -36,11 +38,13 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
     ("words", "code", "told"),
     [
         (["simic", "train", "{}", "--version", "1.1.0"], 78, "esper simic collect makes one"),
-        (["simic", "evaluate", "{}"], 78, "weights.safetensors isn't there"),
-        (["simic", "publish", "{}", "--weatherlight", NOWHERE], 78, "weights.safetensors isn't there"),
+        (["simic", "evaluate", "{}"], 78, "there is no such directory; name a replay store"),
+        (["simic", "publish", "{}", "--weatherlight", NOWHERE], 78, "there is no such directory; name a replay store"),
         (["reports", "export", "{}", "out.jsonl"], 78, "esper simic collect makes one"),
         (["simic", "collect", "{}"], 64, "--weatherlight ENDPOINT is needed"),
         (["simic", "collect", "{}", "--idle-s", "0"], 64, "must be above 0"),
+        (["simic", "collect", "{}", "--max-reports", "1e3"], 64, "'1e3' is no whole number above 0"),
+        (["simic", "collect", "{}", "--max-reports", "39"], 78, "max_reports = 39: give at least 400"),
         (["simic", "train", "{}", "--version", "newest"], 64, "dotted whole numbers"),
         (["simic", "train", "{}", "--version", "1.1.0", "--price", "nan"], 64, "no finite number"),
         (["simic", "train", "{}", "--version", "1.1.0", "--policy", "oracle"], 64, "invalid choice"),
@@ -55,6 +59,18 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert told in line
     assert line.startswith("esper: ")
     assert not Path(place).exists(), "nothing is made by a request that can't be met"
+
+
+def test_a_store_that_lacks_a_file_names_it_and_what_makes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, lacks in (
+        (["simic", "evaluate"], "weights.safetensors isn't there; esper simic train writes it where there is enough"),
+        (["simic", "publish"], "weights.safetensors isn't there; esper simic train writes it where there is enough"),
+        (["reports", "export", "out.jsonl"], "replay.db isn't there; esper simic collect makes one"),
+    ):
+        assert main([*words[:2], str(tmp_path), *words[2:]]) == 78
+        assert said(capsys) == f"esper: STORE = '{tmp_path}': {lacks}\n"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +92,18 @@ def test_a_store_that_is_a_file_is_refused_as_one(
     assert main([word.format(place) for word in words]) == 78
     (line,) = said(capsys).splitlines()
     assert line == f"esper: STORE = '{place}': is a file, no folder; name the directory of a replay store"
+
+
+def test_what_gave_way_is_told_with_the_settings_that_bound_the_store(tmp_path: Path) -> None:
+    kept = ReplayStore(tmp_path / "replay.db", SYSTEM_CLOCK, Bounds(max_reports=400))
+    for each in reports(402):
+        kept.put(each, event_id=each.report_id)
+    assert list(_collected(kept)) == [
+        "402 reports taken, 0 known, 0 refused; 360 in the store",
+        "dropped 42 reports of 14 runs, those that ended first:"
+        " the store holds 400 reports and 1,024 MiB at most (--max-reports, --max-mib)",
+    ]
+    kept.close()
 
 
 def test_a_bus_that_is_away_is_told_in_one_line(

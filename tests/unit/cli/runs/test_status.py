@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from esper.cli.main import main
+from esper.tolaria.run_dir import occupied
 
 SUMMARY = {
     "run_id": "run-1",
@@ -84,7 +86,7 @@ def test_a_run_under_way_is_told_from_its_events(tmp_path: Path, capsys: pytest.
     write_events(tmp_path, tail='{"time": "2026-')
     assert main(["status", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "run run-1: unfinished" in printed
+    assert "run run-1: unfinished: no process runs it; --resume" in printed
     assert "2 issued, 1 accepted, 1 refused" in printed
     assert "growth                 paused: by operator:ada: lunch (since step 10)" in printed
     assert "seed s1                BLENDING in span:fc1-fc2, alpha 0.5" in printed
@@ -107,7 +109,7 @@ def test_what_a_resume_undid_is_not_told(tmp_path: Path, capsys: pytest.CaptureF
         file.write(json.dumps({**times, "kind": "resumed", "run_id": "run-1", "step": 10}) + "\n")
     assert main(["status", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "run run-1: unfinished" in printed
+    assert "run run-1: unfinished: no process runs it; --resume" in printed
     assert "2 issued, 1 accepted, 1 refused" in printed
 
 
@@ -115,7 +117,25 @@ def test_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     write_events(tmp_path)
     assert main(["status", "--json", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["state"], found["step"], found["seeds"][0]["stage"]) == ("unfinished", 10, "BLENDING")
+    assert (found["step"], found["seeds"][0]["stage"]) == (10, "BLENDING")
+
+
+def test_a_run_that_a_process_holds_is_starting_then_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def state() -> str:
+        assert main(["status", "--json", str(tmp_path)]) == 0
+        return str(json.loads(capsys.readouterr().out)["state"])
+
+    with occupied(tmp_path):
+        assert state() == "starting"
+        write_events(tmp_path)
+        assert state() == "running"
+        assert main(["status", str(tmp_path)]) == 0
+        assert f"held by                pid {os.getpid()} on " in capsys.readouterr().out
+    assert state().startswith("unfinished: no process runs it")
+    (tmp_path / "events.jsonl").write_text("")
+    assert state().startswith("not begun: it ended before its first event")
 
 
 def test_a_directory_without_a_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +180,5 @@ def test_a_run_that_ended_before_its_first_event_has_not_begun(
     (tmp_path / "events.jsonl").touch()
     assert main(["status", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[0] == (
-        "run without a name yet: not begun: it is starting, or ended before its first event; "
-        "without --resume it starts anew"
+        "run without a name yet: not begun: it ended before its first event; without --resume it starts anew"
     )

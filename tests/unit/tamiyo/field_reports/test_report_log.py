@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esper.core import wal
 from esper.core.clock import ManualClock, timestamp
-from esper.core.errors import ContractError, CorruptRecord
+from esper.core.errors import ContractError, CorruptRecord, StorageError
 from esper.leyline import FieldReport
+from esper.tamiyo.field_reports import report_log
 from esper.tamiyo.field_reports.report_log import ReportLog
 from esper.tamiyo.field_reports.reports import SUCCESS, Moment, Origin, closed, opened
 from tests.unit.tamiyo.builders import ALWAYS, RUN, Simulation, spec
@@ -102,6 +106,118 @@ async def test_old_closed_reports_are_left_behind_at_the_next_start_and_open_one
     third.close()
 
 
+async def grown(log: ReportLog, numbers: range, clock: ManualClock) -> None:
+    """Reports that were opened, closed and published."""
+    for number in numbers:
+        await log.put([report(number, clock)])
+        await log.put([done(report(number, clock), clock)])
+        await log.mark_published([f"fr-{number}"])
+
+
+async def rewritten(log: ReportLog) -> None:
+    """Until a rewriting that is under way is over."""
+    await asyncio.to_thread(log._rewriting.submit(lambda: None).result)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_log, "MIN_BYTES", 2000)
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_log_in_use_is_written_anew_without_what_is_old_whenever_it_has_doubled(tmp_path: Path) -> None:
+    clock, file, sizes = ManualClock(), tmp_path / "field_reports.log", list[int]()
+    log = log_at(tmp_path, clock)
+    await log.put([report(1000, clock)])
+    for day in range(30):
+        await grown(log, range(10 * day, 10 * day + 10), clock)
+        await rewritten(log)
+        sizes.append(file.stat().st_size)
+        clock.advance(HOURS * 3600 + 1)
+    assert max(sizes) < 3 * max(sizes[:3])
+    assert len(log) < 50
+    assert log.dropped_unpublished == 0
+    names = [item.report_id for item in log.of_run(RUN)]
+    assert (names[0], names[-1]) == ("fr-1000", "fr-299")
+    log.close()
+    with wal.Log(file) as kept:
+        assert {record.type for record in kept.records()} == {report_log.REPORT, report_log.PUBLISHED}
+    again = log_at(tmp_path, clock)
+    assert [item.report_id for item in again.of_run(RUN)] == ["fr-1000"]
+    assert not list(tmp_path.glob("*.new"))
+    again.close()
+
+
+@pytest.mark.usefixtures("small")
+async def test_what_is_put_while_the_log_is_written_anew_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, successor = threading.Event(), threading.Event(), ReportLog._successor
+
+    def held(log: ReportLog, oldest_ns: int) -> tuple[wal.Log, int]:
+        found = successor(log, oldest_ns)
+        begun.set()
+        go_on.wait(20)
+        return found
+
+    monkeypatch.setattr(ReportLog, "_successor", held)
+    clock = ManualClock()
+    log, inode = log_at(tmp_path, clock), (tmp_path / "field_reports.log").stat().st_ino
+    await grown(log, range(10), clock)
+    assert await asyncio.to_thread(begun.wait, 20)
+    await log.put([report(10, clock), report(11, clock)])
+    await grown(log, range(10, 11), clock)
+    go_on.set()
+    await rewritten(log)
+    assert (tmp_path / "field_reports.log").stat().st_ino != inode
+    await log.put([report(12, clock)])
+    log.close()
+    again = log_at(tmp_path, clock)
+    assert [item.report_id for item in again.of_run(RUN)] == [f"fr-{number}" for number in range(13)]
+    assert (again.unpublished(), again.open_count) == ([], 2)
+    again.close()
+
+
+@pytest.mark.usefixtures("small")
+async def test_what_grows_old_unpublished_in_a_log_in_use_is_told(tmp_path: Path) -> None:
+    clock, told = ManualClock(), list[int]()
+    log = log_at(tmp_path, clock)
+    log.on_drop = told.append
+    await log.put([done(report(number, clock), clock) for number in range(3)])
+    clock.advance(HOURS * 3600 + 1)
+    await grown(log, range(3, 20), clock)
+    await rewritten(log)
+    assert (sum(told), log.dropped_unpublished, log.get("fr-0")) == (3, 3, None)
+    log.close()
+
+
+@pytest.mark.usefixtures("small")
+async def test_a_log_that_has_no_room_beside_it_goes_on_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    append, clock = wal.Log.append, ManualClock()
+
+    def full(log: wal.Log, type: int, payload: bytes) -> int:
+        if log.path.suffix == ".new":
+            raise StorageError("no space left on device")
+        return append(log, type, payload)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wal.Log, "append", full)
+        log = log_at(tmp_path, clock)
+        await grown(log, range(10), clock)
+        await rewritten(log)
+    assert "stays as long as it is: no space left" in caplog.text
+    inode = (tmp_path / "field_reports.log").stat().st_ino
+    await grown(log, range(10, 60), clock)
+    await rewritten(log)
+    log.close()
+    assert (tmp_path / "field_reports.log").stat().st_ino != inode
+    again = log_at(tmp_path, clock)
+    assert len(again) == 60
+    again.close()
+
+
 async def test_a_torn_last_record_is_cut_off_and_told(tmp_path: Path) -> None:
     log = log_at(tmp_path)
     await log.put([report(1), report(2)])
@@ -158,16 +274,20 @@ from tests.unit.tamiyo.field_reports.test_report_log import log_at, report
 async def work():
     log = log_at(Path(sys.argv[1]))
     for number in range(10_000):
+        log._full_bytes = int(sys.argv[2]) or log._full_bytes
         await log.put([report(number)])
         print(number, flush=True)
 asyncio.run(work())
 """
+NEVER, ALWAYS_ANEW = 0, 1
 
 
-def test_a_report_that_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+@pytest.mark.parametrize(("full_bytes", "count"), [(NEVER, 20), *((ALWAYS_ANEW, count) for count in (20, 40, 41, 43))])
+def test_a_report_that_was_acknowledged_survives_kill_9(tmp_path: Path, full_bytes: int, count: int) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path), str(full_bytes)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        acknowledged = [int(child.stdout.readline()) for _ in range(20)]
+        acknowledged = [int(child.stdout.readline()) for _ in range(count)]
         child.send_signal(signal.SIGKILL)
     log = log_at(tmp_path)
     kept = {item.report_id for item in log.of_run(RUN)}

@@ -36,6 +36,7 @@ from esper.weatherlight import metrics
 from esper.weatherlight.config import WeatherlightConfig
 from esper.weatherlight.routing import Taken
 from esper.weatherlight.supervision.mode import DEGRADED, EMERGENCY, NORMAL
+from tests.unit.held_commits import abandoned
 from tests.unit.weatherlight.conftest import Open, Plane
 
 HEALTHY = HealthStatus.HEALTH_STATUS_HEALTHY
@@ -168,6 +169,21 @@ async def test_registry_and_emergencies_survive_a_restart(open_plane: Open, cloc
     await second.supervisor.sweep()
     assert second.supervisor.registry.statuses()[0].is_lost
     await second.close()
+
+
+async def test_what_was_stored_counts_though_its_caller_gave_up_meanwhile(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raising = plane.actions.raise_emergency(plane.signer.sign(signal(), audience="weatherlight/r1"))
+    await abandoned(monkeypatch, raising)
+    while plane.supervisor.mode().mode != EMERGENCY:
+        await asyncio.sleep(0.005)
+    acknowledging = plane.actions.acknowledge(plane.signer.sign(resolved(), audience="weatherlight/r1"))
+    await abandoned(monkeypatch, acknowledging)
+    while plane.supervisor.open_emergencies:
+        await asyncio.sleep(0.005)
+    told = await names(plane)
+    assert (told.count("emergency_signal_received"), told.count("emergency_acknowledged")) == (1, 1)
 
 
 async def test_an_emergency_sets_the_mode_until_it_is_resolved(plane: Plane) -> None:

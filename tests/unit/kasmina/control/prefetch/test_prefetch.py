@@ -185,11 +185,33 @@ async def test_an_answer_about_something_else_is_an_error(work: Work) -> None:
     task = work.asks()
     request = await work.asked()
     other = KernelArtifactReady(
-        request_id=request.request_id, blueprint_id="lab.gated", artifact=BUILTIN, verify_ms=0.0
+        request_id=request.request_id, blueprint_id="lab.gated", artifact=BUILTIN, verify_ms=0.0, content=b"other"
     )
     work.line.say(other)
     assert (await task).status == ERROR
     assert work.access.cache.peek(request.digest) is None
+
+
+async def test_other_bytes_than_those_of_the_digest_are_an_error(work: Work) -> None:
+    task = work.asks()
+    request = await work.asked()
+    told = answer(work.store, request)
+    assert isinstance(told, KernelArtifactReady)
+    told.content += b"#"
+    work.line.say(told)
+    ended = await task
+    assert ended.status == ERROR
+    assert f"asked for was {request.digest}" in ended.error
+    assert work.access.cache.peek(request.digest) is None
+
+
+async def test_the_answer_carries_the_artefact_and_nothing_is_read_again(work: Work) -> None:
+    task = work.asks()
+    work.line.answer(await work.asked())
+    assert await task == Ended(READY)
+    assert work.access.worker.counts.submitted == 0
+    assert b"".join(await work.prefetcher.chunks(work.own.digest)) == work.store.get(work.own.digest)
+    assert work.access.worker.counts.submitted == 0
 
 
 async def test_silence_ends_in_time_is_critical_and_opens_the_breaker(tmp_path: Path) -> None:
@@ -210,12 +232,8 @@ async def test_a_store_that_hangs_is_an_error_in_time_and_its_late_bytes_are_dro
     _, catalog = library(tmp_path)
     hanging = HangingStore(tmp_path)
     work = Work(store=hanging, catalog=catalog, timeout_s=0.02)
-    task = work.asks("s1")
-    request = await work.asked()
-    work.line.say(
-        KernelArtifactReady(request_id=request.request_id, blueprint_id="lab.gated", artifact=work.own, verify_ms=0.0)
-    )
-    assert (await task).status == TIMEOUT
+    work.prefetcher._line = DirectLine(hanging, work.access.worker, 0.02)
+    assert (await work.asks("s1")).status == TIMEOUT
     with pytest.raises(AsyncTimeoutError):
         await work.prefetcher.chunks(work.own.digest)
     assert work.access.figures.timeouts == 2

@@ -163,6 +163,7 @@ async def test_an_answer_without_an_accepted_key_is_none(plane: Plane, kasmina: 
             blueprint_id="lab.gated",
             artifact=kasmina.catalog.get("lab.gated").artifact,
             verify_ms=0.0,
+            content=kasmina.access.store.get(kasmina.catalog.get("lab.gated").artifact.digest),
         )
         lane, priority = BusLane.BUS_LANE_KERNEL_ANSWERS, MessagePriority.MESSAGE_PRIORITY_NORMAL
         await plane.bus.publish([seal(keys, SYSTEM_CLOCK, told, source="urza", lane=lane, priority=priority)])
