@@ -17,6 +17,7 @@ from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit, is_script
 from esper.kasmina.executor.slots.between import CallStep, GateStep, HalvesStep, ModuleStep, Step, gates, halves
+from esper.kasmina.executor.slots.graphs import NO_GRAPH
 from esper.kasmina.executor.slots.heads import Attention, Heads
 from esper.kasmina.executor.slots.heads_trial import proven_heads
 from esper.kasmina.executor.slots.layers import (
@@ -88,6 +89,7 @@ def find_slots(
     return Search(slots, unseen)
 
 
+APART = "layers in a module of their own (an nn.Sequential), whose forward has no such line, are looked into apart"
 REMEDY = "--slots names others, and --grow never trains it as it is"
 
 
@@ -100,6 +102,8 @@ def check_found(model: nn.Module, trace: ForwardTrace, found: Search) -> None:
             "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
         )
     why = f"; not looked into: {'; '.join(found.unseen)}" if found.unseen else ""
+    if NO_GRAPH in why:
+        why += f"; {APART}"
     raise ConfigError(
         "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}; {REMEDY}"
     )
