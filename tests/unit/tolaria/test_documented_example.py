@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
+from esper import train
 from esper.cli.main import main as esper
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
@@ -98,6 +102,21 @@ def headings_of(page: Path) -> set[str]:
     return {
         re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if line.startswith("#")
     }
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_lines_save_a_network_that_torch_refuses_to_save() -> None:
+    (code,) = re.findall(r"```python\n(from torch.nn.utils.parametrize .*?)```", TEXT, flags=re.DOTALL)
+    inputs = torch.randn(200, 4)
+    layers = [normed(nn.Linear(4, 4)) for normed in (parametrizations.weight_norm, parametrizations.spectral_norm)]
+    model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), nn.Linear(4, 2))
+    result = train(model, (inputs, (inputs[:, 0] > 0).long()), config={"run_dir": "run", "epochs": 1, "grow": "never"})
+    before = result.model(inputs)
+    with pytest.raises(RuntimeError, match="parametrized"):
+        torch.save(result.model, "net.pt")
+    exec(code, {"result": result, "torch": torch})
+    assert torch.equal(torch.load("net.pt", weights_only=False)(inputs), before)
+    assert is_parametrized(model[0])
 
 
 def test_the_documented_optimizer_trains_with_its_own_rates(documented: dict[str, str]) -> None:
