@@ -52,8 +52,8 @@ and the two run by turns. A residual seed stands where a module runs once in eac
 any linear layer; blocks are doubled where each runs as often as its neighbour and reads what that gave. Heads grow in
 attentions that run once. What is left out is told with its layers and the reason.
 
-A forward that can't be traced (packed sequences, `len(x)`, a loop over a size) is told with its line. Layers that it calls
-itself have no spans; those in a module of their own, such as an `nn.Sequential`, are looked into apart.
+A forward that can't be traced (packed sequences, `len(x)`, a loop over a size) is told with its line. Layers that it
+calls itself have no spans; those in a module of their own, such as an `nn.Sequential`, are looked into apart.
 
 A slot that stands for one place in every block of a network counts once. *–* means that there was nothing to try; why
 something is *no* stands below the tables.
