@@ -22,7 +22,7 @@ from esper.kasmina.executor.passes.trace import Passed, in_words
 from esper.kasmina.executor.slots.layers import is_turned
 
 NO_GRAPH = ": what it does can't be traced beyond "
-NOT_THE_MODELS = tuple(str(Path(package.__file__).parent) for package in (torch, esper))
+NOT_THE_MODELS = (*torch.__path__, *esper.__path__)
 
 Calls = Mapping[str, Sequence[Passed]]
 """What each submodule was called with in a forward pass, by its path."""
@@ -57,7 +57,10 @@ def _place(error: Exception) -> str:
     """Where the model's own code ended, with that line; empty where no line of it is left."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.line and not frame.filename.startswith((*NOT_THE_MODELS, "<"))]
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno} `{' '.join(own[-1].line.split())[:80]}`" if own else ""
+    if not own:
+        return ""
+    line = " ".join((own[-1].line or "").split())
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno} `{line[:80]}`"
 
 
 def _has_forward(module: nn.Module) -> bool:
