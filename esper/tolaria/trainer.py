@@ -232,7 +232,7 @@ class Trainer:
             self._session.notice("tolaria.uncounted", "WARNING", f"multiply-accumulates count as 0: {uncounted}")
         if run.start_line and snapshot is None:
             self._session.notice("tolaria.started_from", "INFO", run.start_line)
-        for doubt in run.doubts:
+        for doubt in [*run.doubts, *([run.used_line] if run.used_line and snapshot is None else [])]:
             self._session.notice("tolaria.data_doubt", "WARNING", doubt)
         return generation
 

@@ -122,6 +122,18 @@ def test_what_would_be_signed_differently_is_refused_before_it_is_signed(
     assert answer.stdout == ""
 
 
+def test_white_space_around_a_secret_is_no_part_of_it(
+    language: str, client: Client, kasmina: str, secret: str, command_file: Path
+) -> None:
+    """As a file's last newline is none to the services; what is left of nothing but white space is no secret."""
+    command_file.write_text(json.dumps(pause(f"{language}-space")), encoding="utf-8")
+    answer = client.send(command_file, f" {secret}\r\n", "--endpoint", kasmina)
+    assert answer.returncode == 0, answer.stderr
+    answer = client.send(command_file, " \n", "--endpoint", kasmina)
+    assert (answer.returncode, answer.stdout) == (64, "")
+    assert answer.stderr.strip().endswith("set ESPER_LEYLINE_SECRET to the run's secret")
+
+
 def test_a_kasmina_that_is_not_there_is_worth_another_try(client: Client, secret: str, command_file: Path) -> None:
     command_file.write_text(json.dumps(pause("nobody")), encoding="utf-8")
     answer = client.send(command_file, secret, "--endpoint", "127.0.0.1:9")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,4 +99,5 @@ def document() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.contract.compatibility", description=__doc__).parse_args()
     FILE.write_text(document(), encoding="ascii")

@@ -6,6 +6,7 @@ out stay as they are for ever.
 
 from __future__ import annotations
 
+import argparse
 import lzma
 import sqlite3
 import subprocess
@@ -73,6 +74,7 @@ def put_together(ledger: Path, found: Iterator[tuple[str, Path]]) -> int:
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m tests.ledgers.record", description=__doc__).parse_args()
     version = HERE / __version__
     version.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

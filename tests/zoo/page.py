@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tests.zoo.row import Row
@@ -39,12 +39,21 @@ line.
 | Folds | a span's seed became part of the layers that it stands beside |
 | Heads | a seed of heads became part of its attention |
 | Module | a seed stayed as a module of its own |
-| Stacks | a run of blocks was doubled; every copy ran once and got a gradient |
+| Stacks | a run of blocks was doubled; every copy ran as often as its original and got a gradient |
 | Resume | a network built anew goes on from a checkpoint bit for bit: with a graft and its twin, and grown for good |
 | Export | proven: a program that plain PyTorch loads, the weights alone, or a folder that `from_pretrained` reads |
 
 *loader*: its configuration has no number for such a width, which is refused before the graft; with
 `--config-widths loader` it folds, and the network is exported with a small loader beside it.
+
+A layer that runs several times in a forward pass (a shared tower, a block that is called again, recurrence by hand, two
+views through one network) is widened where each call of it leads by the same steps to a call of the same other layer,
+and the two run by turns. A residual seed stands where a module runs once in each call of what holds it, an adapter at
+any linear layer; blocks are doubled where each runs as often as its neighbour and reads what that gave. Heads grow in
+attentions that run once. What is left out is told with its layers and the reason.
+
+A forward that can't be traced (packed sequences, `len(x)`, a loop over a size) is told with its line. Layers that it
+calls itself have no spans; those in a module of their own, such as an `nn.Sequential`, are looked into apart.
 
 A slot that stands for one place in every block of a network counts once. *–* means that there was nothing to try; why
 something is *no* stands below the tables.
@@ -68,6 +77,24 @@ def written(rows: Iterable[Row], *, version: str, steps: int) -> str:
     families = dict.fromkeys(row.family for row in rows)
     tables = [_table(family, [row for row in rows if row.family == family]) for family in families]
     return "\n".join([head, *tables, _reasons(rows)])
+
+
+def updated(text: str, rows: Sequence[Row]) -> str:
+    """The page with these networks' cells and reasons anew, and everything else as it stands there.
+
+    Raises ValueError for a network that isn't on the page; the counts above the tables aren't touched.
+    """
+    lines = text.splitlines(keepends=True)
+    for row in rows:
+        cell, reason = f"| {row.name} | ", f"* **{row.name}**, "
+        places = [at for at, line in enumerate(lines) if line.startswith(cell)]
+        if not places:
+            raise ValueError(f"{row.name} is not on {PAGE.name}: write the whole page")
+        lines[places[0]] = _line((row.name, *cells_of(row).values())) + "\n"
+        at = next((at for at, line in enumerate(lines) if line.startswith(reason)), len(lines))
+        kept = [line for line in lines if not line.startswith(reason)]
+        lines = [*kept[:at], *(f"{line}\n" for line in _reasons_of(row)), *kept[at:]]
+    return "".join(lines)
 
 
 def read(text: str) -> dict[str, dict[str, str]]:
@@ -97,8 +124,12 @@ def _table(family: str, rows: list[Row]) -> str:
 
 
 def _reasons(rows: list[Row]) -> str:
-    lines = [f"* **{row.name}**, {column}: {reason}" for row in rows for column, reason in row.notes.items()]
+    lines = [line for row in rows for line in _reasons_of(row)]
     return "\n".join(["## Reasons", "", *lines, ""])
+
+
+def _reasons_of(row: Row) -> list[str]:
+    return [f"* **{row.name}**, {column}: {reason}" for column, reason in row.notes.items()]
 
 
 def _line(cells: Iterable[str]) -> str:

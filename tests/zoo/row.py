@@ -41,7 +41,7 @@ class Row:
     module: str = NONE
     """A seed stayed as a module of its own."""
     stacks: str = NONE
-    """A run of blocks was doubled; each copy ran once and got a gradient."""
+    """A run of blocks was doubled; each copy ran as often as its original and got a gradient."""
     resume: str = NONE
     """A network that is built anew goes on from a checkpoint bit for bit, grafted with its twin, and grown for good."""
     export: str = NONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from esper.tolaria.task.feeds.model_loss import IGNORED
 from tests.zoo.network import TOKENS, Network
-from tests.zoo.page import PAGE, cells_of, misfits, read, written
+from tests.zoo.page import PAGE, cells_of, misfits, read, updated, written
 from tests.zoo.row import NO, YES, row_of
 from tests.zoo.trial import ROUNDS, STEPS
 from tests.zoo.zoo import FAMILIES, NETWORKS, SLUGS
@@ -62,6 +63,17 @@ def test_a_page_reads_back_as_it_was_written(tmp_path: Path) -> None:
     text = written([row], version="1", steps=ROUNDS * STEPS)
     assert read(text) == {row.name: cells_of(row)}
     assert f"* **{row.name}**, slots: {row.notes['slots']}" in text
+
+
+def test_single_rows_of_a_page_are_written_anew_with_their_reasons(tmp_path: Path) -> None:
+    row = row_of(NETWORKS["a module used twice"], tmp_path)
+    other = replace(row, name="another", notes={"slots": "why", "heads": "so"})
+    text = written([row, other], version="1", steps=ROUNDS * STEPS)
+    now = replace(other, clone="yes", notes={"folds": "this", "heads": "that"})
+    assert updated(text, [now]) == written([row, now], version="1", steps=ROUNDS * STEPS)
+    assert updated(updated(text, [now]), [other]) == text
+    with pytest.raises(ValueError, match=r"elsewhere is not on what_grows\.md: write the whole page"):
+        updated(text, [replace(row, name="elsewhere")])
 
 
 def test_fed_texts_are_padded_and_each_token_tells_the_next() -> None:

@@ -35,7 +35,13 @@ from esper.tolaria.task.models.models import build_model
 from esper.tolaria.task.objective.agreement import agreed
 from esper.tolaria.task.objective.own import own_metric
 from esper.tolaria.task.objective.task import SplitTask
-from esper.tolaria.task.optimizers.optimizers import make_capturable, make_optimizer, optimizer_doubts, optimizer_of
+from esper.tolaria.task.optimizers.optimizers import (
+    make_capturable,
+    make_optimizer,
+    optimizer_doubts,
+    optimizer_of,
+    used_before,
+)
 from esper.tolaria.task.optimizers.schedule import make_schedule
 from esper.tolaria.task.optimizers.sparse import check_sparse
 from esper.tolaria.task.pace import paced
@@ -91,6 +97,8 @@ class Prepared:
     """The weights that it started from, as the summary tells of them; None where they are random."""
     start_line: str = ""
     """The same in a few words."""
+    used_line: str = ""
+    """What the optimiser brings from an earlier run, in words."""
     outside: list[str] = field(default_factory=list)
     """What the run depends on and no checkpoint holds, because it stands outside the model; found by trying."""
     _manifest: HostManifest | None = field(default=None, init=False)
@@ -137,6 +145,7 @@ def prepare(
     posed = pose(config, given, carrier, start)
     model, task, loader = posed.model, posed.task, posed.loader
     total_steps = config.steps or config.epochs * loader.steps_per_epoch
+    used = used_before(given.optimizer)
     arm = _arm(config, given, model, total_steps)
     check_sparse(config, model, arm.optimizer)
     settings = ExecutorConfig(
@@ -199,6 +208,7 @@ def prepare(
         is_given=given.model is not None,
         compiled_runs=compiled_runs,
         started=_entry(start, posed.started),
+        used_line=used,
         start_line="" if posed.started is None else posed.started.line,
     )
 

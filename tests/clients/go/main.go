@@ -10,9 +10,11 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	pb "esper/leyline"
@@ -91,12 +93,12 @@ func compatibility(file string) {
 }
 
 // Serialised once: these bytes are signed, and these are sent.
-func signed(command *pb.AdaptationCommand, keyID string) *pb.SignedCommand {
+func signed(command *pb.AdaptationCommand, secret, keyID string) *pb.SignedCommand {
 	payload, err := encoding.Marshal(command)
 	must(err)
 	name := string(command.ProtoReflect().Descriptor().FullName())
 	audience, own := "kasmina/"+command.GetTrainingRunId(), newSecurity(keyID)
-	signature := signatureOf(os.Getenv("ESPER_LEYLINE_SECRET"), payload, name, audience, own)
+	signature := signatureOf(secret, payload, name, audience, own)
 	return &pb.SignedCommand{Payload: payload, PayloadType: name, Audience: audience, Security: &pb.CommandSecurity{
 		Signature:       signature,
 		Nonce:           own.Nonce,
@@ -112,13 +114,17 @@ func apply(endpoint, keyID, file string) {
 	if err := protojson.Unmarshal(read(file), command); err != nil { // an unknown field is an error
 		fail(usage, err)
 	}
+	secret := strings.TrimSpace(os.Getenv("ESPER_LEYLINE_SECRET")) // a file's last newline is no part of it
+	if secret == "" {
+		fail(usage, errors.New("set ESPER_LEYLINE_SECRET to the run's secret"))
+	}
 	connection, err := grpc.Dial(endpoint, grpc.WithInsecure())
 	must(err)
 	defer connection.Close()
 	deadline, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	answer := &pb.ApplyCommandResponse{}
-	request := &pb.ApplyCommandRequest{Command: signed(command, keyID)}
+	request := &pb.ApplyCommandRequest{Command: signed(command, secret, keyID)}
 	err = connection.Invoke(deadline, "/esper.leyline.v1.KasminaService/ApplyCommand", request, answer)
 	if code := status.Code(err); code == codes.Unavailable {
 		fail(unreachable, err)

@@ -33,6 +33,7 @@ import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.concurrent.TimeUnit;
 
 public final class Client {
@@ -89,7 +90,13 @@ public final class Client {
       System.err.println("client: " + error.getMessage());
       return USAGE;
     }
-    ApplyCommandRequest request = ApplyCommandRequest.newBuilder().setCommand(signed(command.build(), keyId)).build();
+    String secret = Objects.requireNonNullElse(System.getenv("ESPER_LEYLINE_SECRET"), "").strip();  // no last newline
+    if (secret.isEmpty()) {
+      System.err.println("client: set ESPER_LEYLINE_SECRET to the run's secret");
+      return USAGE;
+    }
+    SignedCommand envelope = signed(command.build(), secret, keyId);
+    ApplyCommandRequest request = ApplyCommandRequest.newBuilder().setCommand(envelope).build();
     ManagedChannel channel = NettyChannelBuilder.forTarget(endpoint).usePlaintext().build();
     try {
       KasminaServiceGrpc.KasminaServiceBlockingStub kasmina = KasminaServiceGrpc.newBlockingStub(channel);
@@ -105,12 +112,12 @@ public final class Client {
   }
 
   // Serialised once: these bytes are signed, and these are sent.
-  private static SignedCommand signed(AdaptationCommand command, String keyId) throws Exception {
+  private static SignedCommand signed(AdaptationCommand command, String secret, String keyId) throws Exception {
     byte[] payload = command.toByteArray();
     String type = AdaptationCommand.getDescriptor().getFullName();
     String audience = "kasmina/" + command.getTrainingRunId();
     Signing.Security own = Signing.newSecurity(keyId);
-    String signature = Signing.signatureOf(System.getenv("ESPER_LEYLINE_SECRET"), payload, type, audience, own);
+    String signature = Signing.signatureOf(secret, payload, type, audience, own);
     CommandSecurity security = CommandSecurity.newBuilder()
         .setSignature(signature)
         .setNonce(own.nonce())

@@ -30,8 +30,9 @@ function options() {
   });
   if (positionals.length !== 1) throw new Error("give one file with an AdaptationCommand as JSON");
   if (!values["sign-only"] && !values.endpoint) throw new Error("give --endpoint HOST:PORT or unix:PATH");
-  if (!process.env.ESPER_LEYLINE_SECRET) throw new Error("set ESPER_LEYLINE_SECRET to the run's secret");
-  return { ...values, file: positionals[0], secret: process.env.ESPER_LEYLINE_SECRET };
+  const secret = (process.env.ESPER_LEYLINE_SECRET ?? "").trim(); // a file's last newline is no part of it
+  if (!secret) throw new Error("set ESPER_LEYLINE_SECRET to the run's secret");
+  return { ...values, file: positionals[0], secret };
 }
 
 function signed(root, { file, secret, "key-id": keyId }) {

@@ -35,14 +35,16 @@ def main() -> int:
     parser.add_argument("--key-id", default="k1")
     parser.add_argument("file", type=Path)
     given = parser.parse_args()
+    secret = os.environ.get("ESPER_LEYLINE_SECRET", "").strip()  # a file's last newline is no part of it
+    if not secret:
+        print("apply_command: set ESPER_LEYLINE_SECRET to the run's secret", file=sys.stderr)
+        return USAGE
     try:
         command = json_format.Parse(given.file.read_text(encoding="utf-8"), command_pb2.AdaptationCommand())
     except json_format.ParseError as error:  # an unknown field or an enum's unknown name is one
         print(f"apply_command: {error}", file=sys.stderr)
         return USAGE
-    request = kasmina_service_pb2.ApplyCommandRequest(
-        command=signed(command, os.environ["ESPER_LEYLINE_SECRET"], given.key_id)
-    )
+    request = kasmina_service_pb2.ApplyCommandRequest(command=signed(command, secret, given.key_id))
     with grpc.insecure_channel(given.endpoint) as channel:
         kasmina = kasmina_service_pb2_grpc.KasminaServiceStub(channel)
         try:

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations
 
+from esper import train
 from esper.cli.main import main as esper
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.export import export, load_network
@@ -98,6 +101,24 @@ def headings_of(page: Path) -> set[str]:
     return {
         re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in lines if line.startswith("#")
     }
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_lines_save_a_network_that_torch_refuses_to_save() -> None:
+    (code,) = re.findall(r"```python\n(torch.save\(result.model.state_dict.*?)```", TEXT, flags=re.DOTALL)
+
+    def build(width: int) -> nn.Module:
+        normed = parametrizations.weight_norm(nn.Linear(4, 6)), parametrizations.spectral_norm(nn.Linear(width, 4))
+        return nn.Sequential(normed[0], nn.ReLU(), nn.Linear(6, width), nn.ReLU(), normed[1], nn.Linear(4, 2))
+
+    inputs = torch.randn(200, 4)
+    settings = {"run_dir": "run", "epochs": 1, "grow": "never"}
+    result = train(build(5), (inputs, (inputs[:, 0] > 0).long()), config=settings)
+    with pytest.raises(RuntimeError, match="parametrized"):
+        torch.save(result.model, "net.pt")
+    given = {"result": result, "torch": torch, "build": build}
+    exec(code, given)
+    assert torch.equal(given["network"].eval()(inputs), result.model(inputs))
 
 
 def test_the_documented_optimizer_trains_with_its_own_rates(documented: dict[str, str]) -> None:

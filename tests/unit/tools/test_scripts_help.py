@@ -28,6 +28,21 @@ COMMANDS = [
 ]
 
 
+RECORDERS = ("tests.contract.golden", "tests.contract.compatibility", "tests.ledgers.record")
+
+
+@pytest.mark.parametrize("module", RECORDERS)
+def test_what_records_anew_does_nothing_when_it_is_asked_how_or_what_it_does_not_know(module: str) -> None:
+    def called(argument: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", module, argument]
+        return subprocess.run(line, cwd=TOOLS.parent, capture_output=True, text=True, timeout=120)
+
+    helped, refused = called("--help"), called("--nonsense")
+    assert (helped.returncode, helped.stdout.partition(":")[0]) == (0, "usage")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.endswith("unrecognized arguments: --nonsense\n")
+
+
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
     """A copy: what a script that looks at no argument does or removes is not this tree's."""

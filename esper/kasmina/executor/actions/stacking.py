@@ -160,13 +160,14 @@ def _prove(arm: TrainingArm, task: Task, run: Run, copies: Sequence[tuple[str, n
 
     What fails with them, such as a path that few tokens take or samples that go in groups, is tried with more.
     """
-    behind = _behind(arm, run)
+    behind, original = _behind(arm, run), (f"{run.path}.{run.start}", run.blocks(arm.model)[0])
     try:
-        prove(arm.model, copies, partial(_loss, arm, task, FEW), key=key, behind=behind)
+        prove(arm.model, copies, partial(_loss, arm, task, FEW), key=key, original=original, behind=behind)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        prove(arm.model, copies, partial(_loss, arm, task, GRADIENT_SAMPLES), key=key, behind=behind)
+        more = partial(_loss, arm, task, GRADIENT_SAMPLES)
+        prove(arm.model, copies, more, key=key, original=original, behind=behind)
 
 
 def _loss(arm: TrainingArm, task: Task, samples: int) -> Tensor:

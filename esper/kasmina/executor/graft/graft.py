@@ -222,6 +222,11 @@ class Graft:
         if torch.compiler.is_compiling():
             return value
         if value is None and torch._C._current_graph_task_id() != -1:
+            if self.slot.is_repeated:
+                raise GraftFailed(
+                    f"backward runs {self.slot.write_path} again without {self.slot.read_path}, both of which run more "
+                    f"than once in a pass: seed {self.seed_id} can't tell of which call; put both into one checkpoint"
+                )
             value = self._spent
         if value is not None and self._input_has_graph != torch.is_grad_enabled():
             raise GraftFailed(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ class Passed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Visit:
-    """One submodule's only call: shapes with the batch, None where it isn't a single tensor."""
+    """One call of a submodule: shapes with the batch, None where it isn't a single tensor."""
 
     path: str
     passed: tuple[Passed, ...]
@@ -40,16 +42,40 @@ class Visit:
     dtype: torch.dtype | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ForwardTrace:
-    """Visits by path in the order in which calls ended, and the paths that were called more than once."""
+    """All calls of each path in the order in which they ended, and the paths in the order of their first."""
 
-    visits: dict[str, Visit]
-    repeated: frozenset[str]
+    calls: dict[str, tuple[Visit, ...]]
     read_elsewhere: frozenset[str] = frozenset()
     """Names of parameters that something else than their own module's call computes with."""
-    passed: tuple[Passed, ...] = ()
-    """What the model itself was called with."""
+    own_calls: tuple[tuple[Passed, ...], ...] = ()
+    """What the model itself was called with: never where a step calls its parts, twice where it sees two views."""
+
+    @cached_property
+    def visits(self) -> dict[str, Visit]:
+        """The last call of each path."""
+        return {path: calls[-1] for path, calls in self.calls.items()}
+
+    @cached_property
+    def repeated(self) -> frozenset[str]:
+        """The paths that were called more than once."""
+        return frozenset(path for path, calls in self.calls.items() if len(calls) > 1)
+
+    def count(self, path: str) -> int:
+        """How often a submodule was called, or, as `""`, the model itself."""
+        return len(self.calls.get(path, ()) if path else self.own_calls)
+
+    def shapes(self, path: str) -> tuple[tuple[int, ...], ...]:
+        """What each call of it gave, of one number of dimensions; none where one gave anything else than a tensor."""
+        shapes = tuple(visit.output_shape for visit in self.calls.get(path, ()) if visit.output_shape is not None)
+        is_one_form = len(shapes) == self.count(path) and len({len(shape) for shape in shapes}) == 1
+        return shapes if is_one_form else ()
+
+    def passed(self, path: str) -> tuple[Passed, ...] | None:
+        """What every call of it was given; None where that differs, or there was none."""
+        given = set(self.own_calls if not path else (visit.passed for visit in self.calls.get(path, ())))
+        return given.pop() if len(given) == 1 else None
 
     def __iter__(self) -> Iterator[Visit]:
         return iter(self.visits.values())
@@ -59,21 +85,20 @@ def trace_forward(
     model: nn.Module, inputs: Any, *, seeds: Sequence[nn.Module] = (), forward: Forward = called
 ) -> ForwardTrace:
     """Runs the model, with its seeds, once in eval mode and records every named submodule's call."""
-    visits: dict[str, Visit] = {}
-    repeated: set[str] = set()
+    calls: dict[str, list[Visit]] = {}
+    ended = count()
     whole: list[tuple[Passed, ...]] = []
 
     def record(path: str, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> None:
-        if path in visits:
-            repeated.add(path)
-        visits[path] = Visit(
+        visit = Visit(
             path=path,
             passed=_all_passed(arguments, keywords),
-            order=len(visits),
+            order=next(ended),
             input_shape=_shape(arguments[0] if arguments else None),
             output_shape=_shape(output),
             dtype=output.dtype if isinstance(output, Tensor) else None,
         )
+        calls.setdefault(path, []).append(visit)
 
     handles = [
         module.register_forward_hook(lambda _, *call, path=path: record(path, *call), with_kwargs=True)
@@ -89,7 +114,8 @@ def trace_forward(
     finally:
         for handle in handles:
             handle.remove()
-    return ForwardTrace(visits, frozenset(repeated), frozenset(read), whole[0] if whole else ())
+    by_path = {path: tuple(visits) for path, visits in calls.items()}
+    return ForwardTrace(by_path, frozenset(read), tuple(whole))
 
 
 def _all_passed(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Passed, ...]:

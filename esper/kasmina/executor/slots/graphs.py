@@ -5,18 +5,24 @@ Tracing runs foreign code on stand-ins for tensors: it may fail in any way and l
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+import esper
 from esper.kasmina.executor.passes.compiled import through_compiled
 from esper.kasmina.executor.passes.keys import draw_key
 from esper.kasmina.executor.passes.side_pass import side_pass
 from esper.kasmina.executor.passes.trace import Passed, in_words
 from esper.kasmina.executor.slots.layers import is_turned
+
+NO_GRAPH = ": what it does can't be traced beyond "
+NOT_THE_MODELS = (*torch.__path__, *esper.__path__)
 
 Calls = Mapping[str, Sequence[Passed]]
 """What each submodule was called with in a forward pass, by its path."""
@@ -35,7 +41,7 @@ def graphs_of(
         graph = _traced(module, leaves)
     except Exception as error:  # noqa: BLE001 - foreign code, run on proxies, may raise whatever it likes
         if _has_forward(module):
-            untraced.append(f"{name}: {in_words(error).partition('. ')[0]}")
+            untraced.append(f"{name}{NO_GRAPH}{_place(error) or in_words(error).partition('. ')[0]}")
         for child_name, child in module.named_children():
             if not _is_layer(child):
                 yield from graphs_of(child, f"{prefix}{child_name}.", leaves, untraced, calls)
@@ -45,6 +51,16 @@ def graphs_of(
             leaves.add(module)
     else:
         yield prefix, graph
+
+
+def _place(error: Exception) -> str:
+    """Where the model's own code ended, with that line; empty where no line of it is left."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.line and not frame.filename.startswith((*NOT_THE_MODELS, "<"))]
+    if not own:
+        return ""
+    line = " ".join((own[-1].line or "").split())
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno} `{line[:80]}`"
 
 
 def _has_forward(module: nn.Module) -> bool:

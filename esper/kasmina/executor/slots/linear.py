@@ -18,25 +18,26 @@ PREFIX = f"{short_name(SlotKind, SlotKind.SLOT_KIND_LINEAR).lower()}:"
 
 
 def linear_slots(model: nn.Module, trace: ForwardTrace) -> Iterator[Slot]:
-    """One for each linear layer that runs once in a pass, frozen ones too."""
+    """One for each linear layer, frozen ones too."""
     owners: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
         owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for visit in trace:
-        layer, shape = model.get_submodule(visit.path), visit.output_shape
-        if not isinstance(layer, nn.Linear) or shape is None or len(shape) < 2 or visit.path in trace.repeated:
+        layer, shapes = model.get_submodule(visit.path), trace.shapes(visit.path)
+        if not isinstance(layer, nn.Linear) or not shapes or len(shapes[0]) < 2:
             continue
-        positions = math.prod(shape[1:-1])
+        positions = sum(math.prod(shape[1:-1]) for shape in shapes)
         yield Slot(
             slot_id=f"{PREFIX}{visit.path}-{visit.path}",
             kind=SlotKind.SLOT_KIND_LINEAR,
             read_path=visit.path,
             write_path=visit.path,
             order=0,
-            dims=len(shape),
+            dims=len(shapes[0]),
             features=layer.out_features,
             read_positions=positions,
             write_positions=positions,
+            is_repeated=len(shapes) > 1,
             obstacle=_obstacle(visit.path, layer, owners),
         )
 

@@ -7,7 +7,7 @@ by that forward alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import getitem
 from typing import Any
@@ -37,6 +37,7 @@ from esper.kasmina.executor.slots.layers import (
 from esper.kasmina.executor.slots.nodes import is_batch_size, is_unary, reads_batch_size
 from esper.kasmina.executor.slots.pointwise import pointwise_modules
 from esper.kasmina.executor.slots.products import product
+from esper.kasmina.executor.slots.repeats import same_each_time
 
 ENCODER_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
@@ -68,10 +69,16 @@ class _Walk:
     obstacle: str
 
 
-def span_paths(model: nn.Module, output_dims: dict[str, int], calls: Calls | None = None) -> Spans:
+def span_paths(
+    model: nn.Module,
+    output_dims: dict[str, int],
+    calls: Calls | None = None,
+    runs: Callable[[str], int] = lambda path: 1,
+) -> Spans:
     """Every pair of neighbouring width layers; `output_dims` tells how many dimensions each layer's output has.
 
-    `calls` are what submodules are called with: many can be traced only so.
+    `calls` are what submodules are called with: many can be traced only so. `runs` says how often a submodule is called
+    in a forward pass.
     """
     paths: list[SpanPath] = list(encoder_layers(model, output_dims))
     untraced: list[str] = []
@@ -80,11 +87,15 @@ def span_paths(model: nn.Module, output_dims: dict[str, int], calls: Calls | Non
         graphs = list(graphs_of(model, "", set(pointwise), untraced, calls or {}))
     for prefix, graph in graphs:
         walker = _Walker(model, prefix, output_dims, pointwise)
-        for node in graph.nodes:
+        begun: list[tuple[str, list[SpanPath]]] = []
+        for node in filter(walker.is_layer, graph.nodes):
             try:
-                paths += walker.from_layer(node)
+                begun.append((walker.path(node), list(walker.from_layer(node))))
             except Exception as error:  # noqa: BLE001 - a graph of foreign code may hold whatever that code passes on
                 untraced.append(f"what follows {prefix}{node.target}: {in_words(error)}")
+        kept, refused = same_each_time(begun, runs(prefix.rstrip(".")), runs)
+        paths += kept
+        untraced += refused
     return Spans(tuple(_without_inner(paths)), tuple(untraced))
 
 
@@ -106,10 +117,12 @@ class _Walker:
         self._prefix = prefix
         self._output_dims = output_dims
 
+    def is_layer(self, node: fx.Node) -> bool:
+        """Whether a node calls a width layer."""
+        return node.op == "call_module" and is_width_layer(self.module(node))
+
     def from_layer(self, node: fx.Node) -> Iterator[SpanPath]:
         """Follows a width layer's output to the width layers that read it."""
-        if node.op != "call_module" or not is_width_layer(self.module(node)):
-            return
         source = self.path(node)
         if source not in self._output_dims:
             return
@@ -129,7 +142,7 @@ class _Walker:
 
     def _advance(self, origin: fx.Node, walk: _Walk, reader: fx.Node, obstacle: str) -> Iterator[SpanPath | _Walk]:
         source = self.path(origin)
-        if reader.op == "call_module" and is_width_layer(self.module(reader)):
+        if self.is_layer(reader):
             if (ended := self._end(source, walk, reader, obstacle)) is not None:
                 yield ended
             if is_grouped(self.module(reader)) and is_convolution(self.module(origin)) and not walk.flattens:

@@ -17,12 +17,14 @@ from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.trace import ForwardTrace, Visit, is_script
 from esper.kasmina.executor.slots.between import CallStep, GateStep, HalvesStep, ModuleStep, Step, gates, halves
+from esper.kasmina.executor.slots.graphs import NO_GRAPH
 from esper.kasmina.executor.slots.heads import Attention, Heads
 from esper.kasmina.executor.slots.heads_trial import proven_heads
 from esper.kasmina.executor.slots.layers import (
     ACTIVATIONS,
     features_in,
     features_out,
+    holds_channels,
     is_batch_norm,
     is_convolution,
     is_dense,
@@ -31,6 +33,7 @@ from esper.kasmina.executor.slots.layers import (
 )
 from esper.kasmina.executor.slots.linear import PREFIX, linear_slot, linear_slots
 from esper.kasmina.executor.slots.paths import SpanPath, span_paths
+from esper.kasmina.executor.slots.repeats import run_by_turns, runs_once_in_its_part, runs_otherwise
 from esper.kasmina.executor.slots.slot import Slot
 from esper.leyline import SlotKind
 
@@ -86,6 +89,7 @@ def find_slots(
     return Search(slots, unseen)
 
 
+APART = "layers in a module of their own (an nn.Sequential), whose forward has no such line, are looked into apart"
 REMEDY = "--slots names others, and --grow never trains it as it is"
 
 
@@ -98,6 +102,8 @@ def check_found(model: nn.Module, trace: ForwardTrace, found: Search) -> None:
             "model", type(model).__name__, "is a compiled script, inside which nothing grows; give the module it is of"
         )
     why = f"; not looked into: {'; '.join(found.unseen)}" if found.unseen else ""
+    if NO_GRAPH in why:
+        why += f"; {APART}"
     raise ConfigError(
         "model", type(model).__name__, f"has no slot where a seed fits; looked at {_seen(model, trace)}{why}; {REMEDY}"
     )
@@ -112,21 +118,24 @@ def _is_cut(slot: Slot, rerun: Sequence[str]) -> bool:
 
 
 def _candidates(model: nn.Module, trace: ForwardTrace) -> tuple[list[Slot], tuple[str, ...]]:
-    dims = {
-        visit.path: len(visit.output_shape)
-        for visit in trace
-        if visit.output_shape is not None and visit.path not in trace.repeated
-    }
-    calls = {"": trace.passed, **{visit.path: visit.passed for visit in trace if visit.path not in trace.repeated}}
-    found_paths = span_paths(model, dims, calls)
+    dims = {path: len(shapes[0]) for path in trace.calls if (shapes := trace.shapes(path))}
+    calls = {path: given for path in ("", *trace.calls) if (given := trace.passed(path)) is not None}
+    found_paths = span_paths(model, dims, calls, trace.count)
+    out_of_turn = [path for path in found_paths.paths if not run_by_turns(trace, _ends(path))]
     spans = [
         _unless_read_elsewhere(trace, slot)
         for path in found_paths.paths
-        if (slot := _span(model, trace, path)) is not None
+        if path not in out_of_turn and (slot := _span(model, trace, path)) is not None
     ]
     residuals = [_residual(model, trace, visit) for visit in trace if _takes_residual(model, trace, visit)]
     found = {slot.slot_id: slot for slot in (*spans, *residuals) if slot is not None}
-    return _in_order(trace, found.values()), found_paths.untraced
+    words = [f"{path.read_path} and {path.write_path} don't run by turns" for path in out_of_turn]
+    return _in_order(trace, found.values()), (*found_paths.untraced, *words)
+
+
+def _ends(path: SpanPath) -> tuple[str, ...]:
+    """The layers from whose calls a seed reads, and the one to which it adds."""
+    return (path.read_path, *gates(path.steps), path.write_path)
 
 
 def _in_order(trace: ForwardTrace, slots: Iterable[Slot]) -> list[Slot]:
@@ -164,37 +173,31 @@ def _heads_slot(model: nn.Module, trace: ForwardTrace, attention: Attention, hea
 
 
 def _span(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> Slot | None:
-    visits = [trace.visits.get(place) for place in (path.read_path, path.write_path)]
-    if None in visits or trace.repeated & {path.read_path, path.write_path}:
-        return None
-    shapes = [visit.output_shape for visit in visits if visit is not None]
+    shapes = trace.shapes(path.read_path), trace.shapes(path.write_path)
     read, write = model.get_submodule(path.read_path), model.get_submodule(path.write_path)
     width = features_out(read) // halves(path.steps)
-    if shapes[0] is None or shapes[1] is None or features_in(write) % width:
+    if not shapes[0] or not shapes[1] or features_in(write) % width:
         return None
     columns = features_in(write) // width if path.flattens else 1
     if not path.flattens and features_in(write) != width:
         return None
-    beside = gates(path.steps)
-    if any(place in trace.repeated or place not in trace.visits for place in beside):
-        return None
     kind = SlotKind.SLOT_KIND_SPAN_LINEAR
     if is_convolution(read):
         kind = SlotKind.SLOT_KIND_SPAN_CONV_LINEAR if path.flattens else SlotKind.SLOT_KIND_SPAN_CONV
-    layers = (path.read_path, *beside, path.write_path)
     return Slot(
         slot_id=f"{_kind_name(kind)}:{path.read_path}-{path.write_path}",
         kind=kind,
         read_path=path.read_path,
         write_path=path.write_path,
         order=0,
-        dims=len(shapes[1]),
+        dims=len(shapes[1][0]),
         features=features_out(write),
-        read_positions=_positions(shapes[0], is_convolution(read)),
-        write_positions=_positions(shapes[1], is_convolution(write)),
+        read_positions=_all_positions(shapes[0], is_convolution(read)),
+        write_positions=_all_positions(shapes[1], is_convolution(write)),
         between=path.steps,
         columns=columns,
-        obstacle=path.obstacle or _obstacle(model, path, layers),
+        is_repeated=path.read_path in trace.repeated,
+        obstacle=path.obstacle or _obstacle(model, trace, path),
     )
 
 
@@ -228,12 +231,15 @@ def _places(steps: Iterable[Step]) -> Iterator[str]:
 
 
 def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | None:
-    shape = visit.output_shape
-    if shape is None or len(shape) < 2 or visit.path in trace.repeated:
+    shapes = trace.shapes(visit.path)
+    if not shapes or len(shapes[0]) < 2 or not runs_once_in_its_part(trace, visit.path):
         return None
+    shape = shapes[0]
     is_conv = _last_layer_is_convolution(model, trace, visit) and len(shape) > 2
+    if len({each[1 if is_conv else -1] for each in shapes}) > 1:
+        return None
     kind = SlotKind.SLOT_KIND_RESIDUAL_CONV if is_conv else SlotKind.SLOT_KIND_RESIDUAL_LINEAR
-    positions = _positions(shape, is_conv)
+    positions = _all_positions(shapes, is_conv)
     return Slot(
         slot_id=f"{_kind_name(kind)}:{visit.path}-{visit.path}",
         kind=kind,
@@ -244,6 +250,7 @@ def _residual(model: nn.Module, trace: ForwardTrace, visit: Visit) -> Slot | Non
         features=shape[1] if is_conv else shape[-1],
         read_positions=positions,
         write_positions=positions,
+        is_repeated=len(shapes) > 1,
     )
 
 
@@ -281,8 +288,12 @@ def _named(model: nn.Module, trace: ForwardTrace, candidates: Sequence[Slot], na
     for path in (read_path, write_path):
         if path not in trace.visits:
             raise ConfigError("slots", name, f"the host calls no submodule {path!r}; it has {_seen(model, trace)}")
-        if path in trace.repeated:
-            raise ConfigError("slots", name, f"{path!r} runs more than once in a forward pass; name another slot")
+    if read_path == write_path and not runs_once_in_its_part(trace, read_path):
+        often = f"{read_path!r} runs {trace.count(read_path)} times in a forward pass of what holds it"
+        raise ConfigError("slots", name, f"{often}, where one seed can't stand for all; name another slot")
+    if trace.repeated & {read_path, write_path} and not run_by_turns(trace, (read_path, write_path)):
+        often = " and ".join(f"{path!r} {trace.count(path)} times" for path in (read_path, write_path))
+        raise ConfigError("slots", name, f"{often} in a forward pass, but not by turns; name another slot")
     found = _named_span(model, trace, read_path, write_path) if read_path != write_path else None
     if read_path == write_path:
         found = _residual(model, trace, trace.visits[read_path])
@@ -297,9 +308,9 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
     read, write = model.get_submodule(read_path), model.get_submodule(write_path)
     if not is_dense(read) or not is_dense(write):
         return None
-    shapes = trace.visits[read_path].output_shape, trace.visits[write_path].output_shape
-    in_order = trace.visits[read_path].order < trace.visits[write_path].order
-    if shapes[0] is None or shapes[1] is None or shapes[0][:-1] != shapes[1][:-1] or not in_order:
+    shapes = trace.shapes(read_path), trace.shapes(write_path)
+    leading = [[shape[:-1] for shape in each] for each in shapes]
+    if not all(shapes) or leading[0] != leading[1] or not run_by_turns(trace, (read_path, write_path)):
         return None
     return Slot(
         slot_id=f"{_kind_name(SlotKind.SLOT_KIND_SPAN_LINEAR)}:{read_path}-{write_path}",
@@ -307,20 +318,23 @@ def _named_span(model: nn.Module, trace: ForwardTrace, read_path: str, write_pat
         read_path=read_path,
         write_path=write_path,
         order=0,
-        dims=len(shapes[1]),
+        dims=len(shapes[1][0]),
         features=features_out(write),
-        read_positions=_positions(shapes[0], False),
-        write_positions=_positions(shapes[1], False),
+        read_positions=_all_positions(shapes[0], False),
+        write_positions=_all_positions(shapes[1], False),
+        is_repeated=read_path in trace.repeated,
         between=(CallStep(nn.functional.relu),),
         obstacle=f"what lies between {read_path} and {write_path} could not be proven to be per channel",
     )
 
 
-def _obstacle(model: nn.Module, path: SpanPath, layers: Sequence[str]) -> str:
+def _obstacle(model: nn.Module, trace: ForwardTrace, path: SpanPath) -> str:
     """Why one of the layers, or a norm between them, can't be widened; empty if they can."""
-    norms = [step.path for step in path.steps if isinstance(step, ModuleStep)]
-    ends = [_layer_obstacle(model, place) for place in layers]
-    found = [*ends, *(_norm_obstacle(place, model.get_submodule(place), model) for place in norms)]
+    between = [step.path for step in path.steps if isinstance(step, ModuleStep)]
+    widened = [place for place in between if holds_channels(model.get_submodule(place))]
+    ends = [_layer_obstacle(model, place) for place in _ends(path)]
+    norms = [_norm_obstacle(place, model.get_submodule(place), model) for place in between]
+    found = [*ends, *norms, runs_otherwise(trace, widened, path.read_path)]
     return next(filter(None, found), "")
 
 
@@ -346,6 +360,11 @@ def _positions(shape: tuple[int, ...], is_conv: bool) -> int:
     return math.prod(shape[2:]) if is_conv else math.prod(shape[1:-1])
 
 
+def _all_positions(shapes: Iterable[tuple[int, ...]], is_conv: bool) -> int:
+    """Of all calls together."""
+    return sum(_positions(shape, is_conv) for shape in shapes)
+
+
 def _kind_name(kind: SlotKind) -> str:
     return short_name(SlotKind, kind).lower()
 
@@ -353,7 +372,7 @@ def _kind_name(kind: SlotKind) -> str:
 def _seen(model: nn.Module, trace: ForwardTrace) -> str:
     seen = [
         f"{visit.path} ({type(model.get_submodule(visit.path)).__name__}"
-        f"{', called more than once' if visit.path in trace.repeated else ''})"
+        f"{f', called {trace.count(visit.path)} times' if visit.path in trace.repeated else ''})"
         for visit in trace
     ]
     return ", ".join(seen) or "no submodule at all"

@@ -39,6 +39,8 @@ class Slot:
     is_causal: bool = False
     heads: Heads | None = None
     """What a slot of heads knows of its attention."""
+    is_repeated: bool = False
+    """Whether its layers run more than once in a forward pass."""
     least: int = 1
     """The groups of heads by whose multiples the slot grows."""
     container: str = ""

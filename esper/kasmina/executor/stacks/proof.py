@@ -1,4 +1,4 @@
-"""The proof of a repeated run: every copied block ran once, and the loss reaches each of its parameters.
+"""The proof of a repeated run: every copied block ran as often as its original, and the loss reaches all of it.
 
 Some models silently ignore blocks beyond a count of their own; such a copy would be dead weight for ever.
 """
@@ -20,6 +20,7 @@ def prove(
     loss: Callable[[], Tensor],
     *,
     key: int,
+    original: tuple[str, nn.Module],
     behind: Sequence[tuple[str, nn.Module]] = (),
 ) -> None:
     """Run `loss` (forward pass and scalar loss of a few samples) once. Raises GraftFailed for a block that is idle.
@@ -27,6 +28,7 @@ def prove(
     `behind` are former blocks that the copies have moved up: a count of the model's own may leave them out instead.
     """
     counted = [
+        (*original, "original"),
         *((path, block, "copied") for path, block in copies),
         *((path, block, "moved") for path, block in behind),
     ]
@@ -46,9 +48,11 @@ def prove(
     finally:
         for handle in handles:
             handle.remove()
+    expected = max(1, calls[original[0]])
     for path, _, what in counted:
-        if calls[path] != 1:
-            raise GraftFailed(f"the {what} block {path} ran {calls[path]} times in a forward pass, expected once")
+        if calls[path] != expected:
+            often = "once" if expected == 1 else f"{expected} times"
+            raise GraftFailed(f"the {what} block {path} ran {calls[path]} times in a forward pass, expected {often}")
     for (name, _), gradient in zip(named, gradients, strict=True):
         if gradient is None:
             raise GraftFailed(f"the loss doesn't reach {name} of a copied block")

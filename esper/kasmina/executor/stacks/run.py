@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -96,12 +96,11 @@ def named_run(model: nn.Module, inputs: Any, name: str, *, forward: Forward = ca
 
 @dataclass(slots=True)
 class _Passage:
-    """What went into a block and what came out of it, as the identities of the leading tensors."""
+    """What went into a block and what came out of it at each call, as the identities of the leading tensors."""
 
     calls: int = 0
-    order: int = 0
-    read: int = 0
-    gave: int = 0
+    read: list[int] = field(default_factory=list)
+    gave: list[int] = field(default_factory=list)
 
 
 @contextmanager
@@ -115,8 +114,8 @@ def _watched(
         passage = passed.setdefault(module, _Passage())
         kept.extend((arguments, options, output))
         passage.calls += 1
-        passage.order = len(kept)
-        passage.read, passage.gave = id(leading((*arguments, *options.values()))), id(leading(output))
+        passage.read.append(id(leading((*arguments, *options.values()))))
+        passage.gave.append(id(leading(output)))
 
     def count(module: nn.Module, *_: object) -> None:
         passed.setdefault(module, _Passage()).calls += 1
@@ -193,8 +192,8 @@ def _joint(left: nn.Module, right: nn.Module, passed: dict[nn.Module, _Passage])
     if found := difference(left, right):
         return f"differ in {found}"
     before, after = passed.get(left), passed.get(right)
-    if before is None or after is None or before.calls != 1 or after.calls != 1:
-        return "don't each run once in a forward pass"
+    if before is None or after is None or before.calls != after.calls:
+        return "don't each run as often in a forward pass"
     return "" if before.gave == after.read else "don't follow each other: the second doesn't read what the first gives"
 
 

@@ -90,6 +90,20 @@ def optimizer_doubts(optimizer: Optimizer, model: nn.Module, *, grows_spans: boo
         yield f"a span that is kept stays a module beside its layers: {obstacle}"
 
 
+def used_before(optimizer: Any) -> str:
+    """What a run that begins with an optimiser of an earlier one should tell; empty for one at its first rates."""
+    if not isinstance(optimizer, Optimizer) or not optimizer.state:
+        return ""
+    default = optimizer.defaults.get("lr")
+    for group in optimizer.param_groups:
+        rate, first = float(group["lr"]), group.get("initial_lr", default)
+        if first is not None and rate < float(first):
+            told = f"its rate stands at {rate:.3g}, its first was {float(first):.3g}"
+            remedy = "for a fresh start make it anew, or set the rate of each group"
+            return f"the optimiser has made steps before: {told}; {remedy}"
+    return ""
+
+
 def make_capturable(optimizer: Optimizer) -> None:
     """Let an optimiser that has made no step yet keep all of its state on the device, where a graph may change it."""
     if optimizer.state:

@@ -65,3 +65,44 @@ def test_who_takes_warnings_for_errors_gets_one_before_the_first_step(door: Any,
         with pytest.raises(esper.DoubtWarning, match=NO_TEST_SET):
             door(tmp_path / "run", callbacks=[steps.append])
     assert "StepDone" not in {type(each).__name__ for each in steps}
+
+
+USED = "the optimiser has made steps before"
+
+
+def with_optimizer(
+    run_dir: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, **options: Any
+) -> list[str]:
+    """What is told of optimisers before a run."""
+    parts = {"train": loader(), "judge": loader(60, 2, shuffle=False)}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        esper.train(model, parts, optimizer=optimizer, config=SETTINGS | {"run_dir": run_dir, "steps": 40})
+    return [str(each.message) for each in told if USED in str(each.message)]
+
+
+def test_an_optimiser_that_an_earlier_run_left_at_a_lower_rate_is_told_with_both_rates(tmp_path: Path) -> None:
+    model = Net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    assert with_optimizer(tmp_path / "first", model, optimizer) == []
+    left = optimizer.param_groups[0]["lr"]
+    assert left < 0.01
+    (told,) = with_optimizer(tmp_path / "second", model, optimizer)
+    rates = f"its rate stands at {left:.3g}, its first was 0.01"
+    assert told == f"{USED}: {rates}; for a fresh start make it anew, or set the rate of each group"
+    optimizer.param_groups[0]["lr"] = 0.01
+    assert with_optimizer(tmp_path / "third", model, optimizer) == []
+    optimizer.param_groups[0].update(lr=0.02, initial_lr=0.03)
+    assert "stands at 0.02, its first was 0.03" in with_optimizer(tmp_path / "fourth", model, optimizer)[0]
+
+
+def test_a_resumed_run_tells_nothing_of_an_optimiser_that_it_puts_back(tmp_path: Path) -> None:
+    model = Net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    with_optimizer(tmp_path / "run", model, optimizer)
+    parts = {"train": loader(), "judge": loader(60, 2, shuffle=False)}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        config = SETTINGS | {"run_dir": tmp_path / "run", "steps": 60}
+        esper.train(model, parts, optimizer=optimizer, config=config, resume=True)
+    assert [each for each in told if USED in str(each.message)] == []

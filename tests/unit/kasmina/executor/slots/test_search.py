@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -110,10 +112,12 @@ def test_a_named_span_that_cannot_be_proven_is_usable_but_never_folded():
     assert not slot.spec(model).is_foldable
 
 
-def test_layers_that_run_twice_are_no_slots():
-    with pytest.raises(ConfigError, match="called more than once"):
+def test_layers_that_run_twice_with_other_followers_are_no_slots():
+    with pytest.raises(
+        ConfigError, match=r"looked at fc1 \(Linear, called 2 times\).*doesn't lead on alike: to fc1, fc2;"
+    ):
         slots_of(Shared(), torch.randn(3, 4))
-    with pytest.raises(ConfigError, match="more than once"):
+    with pytest.raises(ConfigError, match="'fc1' 2 times and 'fc2' 1 times in a forward pass, but not by turns"):
         slots_of(Shared(), torch.randn(3, 4), named=("fc1-fc2",))
 
 
@@ -208,3 +212,49 @@ def test_a_compiled_script_is_refused_with_what_to_give_instead(compiler):
     host = compiler(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)))
     with pytest.raises(ConfigError, match="is a compiled script, inside which nothing grows; give the module it is of"):
         slots_of(host, torch.randn(2, 4))
+
+
+class Packed(nn.Module):
+    """What can't be traced stands in its own forward; the layers behind it there, or in a module of their own."""
+
+    def __init__(self, how: str, *, apart: bool = False) -> None:
+        super().__init__()
+        self.rnn, layers = nn.GRU(4, 4, batch_first=True), (nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+        self.head = nn.Sequential(*layers) if apart else nn.ModuleList(layers)
+        self.how, self.apart = how, apart
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.how == "packed":
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+            h = self.rnn(packed)[1][0]
+        elif self.how == "len":
+            h = self.rnn(x)[1][0] / len(lengths)
+        else:
+            h = torch.stack([x[:, place] for place in range(x.size(1))]).sum(0)
+        return self.head(h) if self.apart else self.head[2](torch.relu(self.head[0](h)))
+
+
+LINES = {
+    "packed": "`packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce`",
+    "len": "`h = self.rnn(x)[1][0] / len(lengths)`",
+    "range": "`h = torch.stack([x[:, place] for place in range(x.size(1))]).sum(0)`",
+}
+
+
+@pytest.mark.parametrize("how", LINES)
+def test_what_can_not_be_traced_is_told_by_the_users_own_line_and_with_what_can_grow(how: str) -> None:
+    inputs = (torch.randn(3, 5, 4), torch.tensor([2, 5, 3]))
+    model = Packed(how)
+    trace = trace_forward(model, inputs)
+    with pytest.raises(ConfigError) as caught:
+        check_found(model, trace, find_slots(model, trace, named=None, is_causal=False))
+    told = str(caught.value)
+    where = rf"beyond test_search\.py:\d+ {re.escape(LINES[how])}"
+    assert re.search(
+        rf"not looked into: the model \(Packed\): what it does can't be traced {where}; layers in a ", told
+    )
+    assert "Proxy" not in told
+    assert "symbolic" not in told
+    apart = Packed(how, apart=True)
+    found = find_slots(apart, trace_forward(apart, inputs), named=None, is_causal=False)
+    assert "span_linear:head.0-head.2" in [slot.slot_id for slot in found.slots]

@@ -134,7 +134,7 @@ def test_every_copy_runs_and_learns() -> None:
     model = decoder()
     optimizer = trained(model)
     copies = repeat(model, optimizer, Run("layers", 0, 3))
-    prove(model, copies, lambda: model(X).square().mean(), key=1)
+    prove(model, copies, lambda: model(X).square().mean(), key=1, original=("layers.0", model.layers[0]))
 
 
 def test_copies_that_the_model_ignores_are_refused() -> None:
@@ -142,7 +142,7 @@ def test_copies_that_the_model_ignores_are_refused() -> None:
     model.config.num_hidden_layers = 2  # counts something else, so it isn't rewritten
     copies = repeat(model, trained(model), Run("layers", 0, 3))
     with pytest.raises(GraftFailed, match=r"layers\.3 ran 0 times"):
-        prove(model, copies, lambda: model(X).square().mean(), key=1)
+        prove(model, copies, lambda: model(X).square().mean(), key=1, original=("layers.0", model.layers[0]))
 
 
 def test_taking_the_copies_out_leaves_what_was_there() -> None:

@@ -128,6 +128,39 @@ def test_a_named_list_that_is_no_run_is_refused_with_its_reason(model: nn.Module
     assert "\n" not in str(caught.value)
 
 
+class Towers(nn.Module):
+    """One tower of blocks over two halves of a text, block after block of each half, or layer by layer of both."""
+
+    def __init__(self, *, mixed: bool = False) -> None:
+        super().__init__()
+        config = Config(3)
+        self.tower = nn.Sequential(*[Block(config, place) for place in range(3)])
+        self.mixed = mixed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = x.chunk(2, 1)
+        if self.mixed:  # what the first block gives for one half, the second is given for the other
+            for block in self.tower:
+                left, right = block(right)[0], block(left)[0]
+        else:
+            for block in self.tower:
+                left = block(left)[0]
+            for block in self.tower:
+                right = block(right)[0]
+        return left - right
+
+
+def test_a_shared_tower_of_blocks_is_a_run() -> None:
+    assert find_runs(Towers(), TOKENS.repeat(1, 2, 1))[0] == [Run("tower", 0, 3)]
+
+
+def test_a_shared_tower_whose_halves_cross_is_none() -> None:
+    _, refusals = find_runs(Towers(mixed=True), TOKENS.repeat(1, 2, 1))
+    assert [refusal.reason for refusal in refusals if refusal.path == "tower"] == [
+        "blocks 0 and 1 don't follow each other: the second doesn't read what the first gives"
+    ]
+
+
 def test_a_block_outside_of_lists_that_is_used_again_is_refused_with_its_reason() -> None:
     runs, refusals = find_runs(Shared(grouped=False), TOKENS)
     assert runs == []
