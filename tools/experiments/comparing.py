@@ -191,10 +191,14 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
     cells += [f"{line['parameters']:,.0f}", f"{line['steps']:,.0f}", f"{line['training_macs']:.3e}", cost]
     cells += [f"{line['kept']} of {line['judged']}"]
     for name in shares:
-        share = line.get(name)
         p = "" if line.get(f"{name}_p") is None else f" (p {chance(line[f'{name}_p'])})"
-        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}{p}"]
+        cells += ["-" if name not in line else share_told(line, name) + p]
     return cells
+
+
+def share_told(line: Line, name: str = "share_of_frontier") -> str:
+    """The mean of the seeds' shares with half of its interval, to as many digits wherever it is said."""
+    return f"{line[name]:.2f}{half_of(line[f'{name}_95'], 2)}"
 
 
 def half_of(width: float | None, digits: int) -> str:
