@@ -145,6 +145,7 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
             "difference_95": half,
             "p": p_value(paired),
             "first_is_better": sum(sign * difference > 0 for difference in paired),
+            "pairs": len(paired),
             "equal": sum(difference == 0 for difference in paired),
             "first_costs": statistics.fmean(
                 first[seed]["training_macs"] / row["training_macs"] for seed, row in own.items() if seed in first
@@ -184,7 +185,7 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
         difference = f"{line['difference']:+.{digits}f}{half_of(line['difference_95'], digits)}"
         p = chance(line["p"])
         ties = f", {line['equal']} equal" if line["equal"] else ""
-        better = f"{line['first_is_better']} of {line['runs']}{ties}"
+        better = f"{line['first_is_better']} of {line['pairs']}{ties}"
         cost = f"{line['first_costs']:.2f}x"
     rate = "" if line["rate"] is None else f" (rate {line['rate']:g})"
     cells = [f"{line['arm']}{rate}", str(line["runs"]), f"{line['score']:.{digits}f}{spread}", difference, p, better]

@@ -68,7 +68,7 @@ def cost_picture(
     shown = [(arm, own) for arm, own in known if own]
     if not shown:
         return None
-    drawn, axes = _picture()
+    drawn, axes = _picture(6.5)
     told = {line["arm"]: line for line in lines}
     levels = _levels(plan, [own for _, own in shown])
     means: dict[str, tuple[float, float]] = {}
@@ -212,9 +212,10 @@ def _spent(step: int, macs: Macs) -> float:
     return spent + (more - spent) * (step - before) / max(1, after - before)
 
 
-def _picture() -> tuple[Figure, Axes]:
+def _picture(height: float = 5.0) -> tuple[Figure, Axes]:
+    """`height` in inches."""
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(9.5, 5.0), layout="constrained", dpi=110)
+        drawn = Figure(figsize=(9.5, height), layout="constrained", dpi=110)
         return drawn, drawn.subplots()
 
 
